@@ -1,0 +1,1 @@
+"""Notebook side of LLF."""
