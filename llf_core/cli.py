@@ -1,0 +1,323 @@
+"""The `llf` command: thin, one function a command. What a command does is in the package that it names."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from llf_core import __version__
+
+if TYPE_CHECKING:
+    from llf_core.config import Problem
+    from llf_core.launch import Run
+
+BAD_CONFIG = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune language models. Runs live in $LLF_HOME/runs and outlive this terminal.",
+)
+runs_app = typer.Typer(no_args_is_help=True, help="List runs, look into them, stop, resume, delete.")
+app.add_typer(runs_app, name="runs")
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.")]
+
+
+def main() -> None:
+    """Runs the command; an error that a user can mend is one line, without a trace."""
+    try:
+        app()
+    except UserError as error:
+        err.print(f"[red]Error[/red] {escape(str(error))}")
+        sys.exit(error.exit_code)
+
+
+class UserError(Exception):
+    """A sentence for the user, and the exit code."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))  # noqa: T201 - the result
+
+
+def _print_problem(problem: Problem) -> None:
+    colour = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
+    where = f" (line {problem.line})" if problem.line else ""
+    err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
+    for fix in problem.fixes:
+        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in fix.changes.items())
+        err.print(f"        {escape(fix.label)}: {escape(changes)}")
+
+
+def _load(source: str, overrides: list[str] | None = None) -> Any:
+    from llf_core.config import ConfigError, RunConfig
+
+    try:
+        return RunConfig.load(source, overrides or ())
+    except ConfigError as error:
+        for problem in error.problems:
+            _print_problem(problem)
+        raise typer.Exit(BAD_CONFIG) from None
+    except FileNotFoundError as error:
+        raise UserError(str(error), BAD_CONFIG) from None
+
+
+def _run(run_id: str) -> Run:
+    from llf_core.launch import attach
+    from llf_core.runs import home, list_runs
+
+    if run_id == "last":
+        rows = list_runs(home(), 0, 1).rows
+        if not rows:
+            raise UserError(f"No run in {home() / 'runs'} yet.")
+        run_id = rows[0].id
+    try:
+        return attach(run_id)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from None
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
+    from llf_core.launch import launch
+
+    run = launch(_load(config, overrides), name=name)
+    if detach:
+        _print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
+        return
+    _follow(run, as_json=as_json)
+
+
+def _follow(run: Run, *, as_json: bool) -> None:
+    """Shows progress until the run ends, then exits with 0, 1 or (interrupted) 130."""
+    if not as_json:
+        err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")
+    interrupted = False
+    while True:
+        try:
+            run.wait(progress=not as_json, interrupt="raise")
+            break
+        except KeyboardInterrupt:
+            if interrupted:
+                run.kill()
+                err.print("Killed.")
+            else:
+                interrupted = True
+                run.stop()
+                err.print("Stopping after the step under way, with a checkpoint. Ctrl-C again kills the run.")
+    status = run.status()
+    if as_json:
+        _print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
+    else:
+        out.print(f"{status.state} at step {status.step} of {status.total}. {escape(status.reason or '')}".rstrip())
+        if status.state == "stopped":
+            out.print(f"Go on with: llf runs resume {run.id}")
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if status.state not in {"finished", "stopped"}:
+        raise typer.Exit(BAD_CONFIG if status.exit_code == BAD_CONFIG else 1)
+
+
+@app.command()
+def validate(config: ConfigFile, as_json: Json = False) -> None:
+    """Check a config: unknown keys, features not built yet, impossible combinations."""
+    from llf_core.config import validate as check
+
+    report = check(config)
+    if as_json:
+        _print_json(report.json())
+    else:
+        for problem in report.problems:
+            _print_problem(problem)
+        if report.ok:
+            out.print("The config is good.")
+    if not report.ok:
+        raise typer.Exit(BAD_CONFIG)
+
+
+@app.command()
+def inspect(
+    config: ConfigFile,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the loss will see: examples, tokens, trained tokens, three examples with the trained part marked."""
+    from llf_core.data import DataError, prepare
+    from llf_core.models import ModelError, load_tokenizer, resolve_model
+
+    loaded = _load(config, overrides)
+    try:
+        tokenizer = load_tokenizer(resolve_model(loaded.model.model_name_or_path, loaded), loaded)
+        report = prepare(loaded, tokenizer).report
+    except (DataError, ModelError) as error:
+        raise UserError(str(error), BAD_CONFIG) from None
+    _print_json(report.json()) if as_json else out.print(report.text(), markup=False)
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Show versions, device and folders: what to paste into a bug report."""
+    from llf_core.launch.environment import describe
+
+    facts = describe()
+    if as_json:
+        _print_json(facts)
+        return
+    for key, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items() if v) if isinstance(value, dict) else value
+        out.print(f"{key:10} {escape(str(text))}")
+
+
+@app.command()
+def demo(
+    report: Annotated[bool, typer.Option("--report", help="Only report on the newest run.")] = False,
+) -> None:
+    """Tune a small real model in about a minute, then show how its answers changed."""
+    from llf_core.config import RunConfig, preset
+    from llf_core.evaluation.demo import report_on
+    from llf_core.launch import launch
+
+    run = _run("last") if report else launch(RunConfig.load(preset("first-minute")), name="demo")
+    if not report:
+        _follow(run, as_json=False)
+    good, text = report_on(run)
+    out.print(text, markup=False)
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    out.print(__version__)
+
+
+@runs_app.command("list")
+def runs_list(
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    query: Annotated[str | None, typer.Option(help="Only runs whose name, model or data match.")] = None,
+    limit: Annotated[int, typer.Option(help="At most this many, newest first.")] = 20,
+    offset: Annotated[int, typer.Option(help="Leave out this many.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    from llf_core.runs import home, list_runs
+
+    page = list_runs(home(), offset, limit, state, query)
+    if as_json:
+        _print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
+        return
+    for row in page.rows:
+        steps = f"{row.step}/{row.total}" if row.total else ""
+        out.print(f"{row.state:9} {steps:>11}  {row.id}  {escape(row.name)}")
+    out.print(f"[dim]{len(page.rows)} of {page.total} runs in {escape(str(home() / 'runs'))}[/dim]")
+
+
+@runs_app.command("show")
+def runs_show(run: RunId, as_json: Json = False) -> None:
+    """Show a run: state, reason, last numbers, last log lines."""
+    found = _run(run)
+    facts = found.summary()
+    if as_json:
+        _print_json(facts)
+        return
+    for key, value in facts.items():
+        out.print(f"{key:16} {escape(str(value))}")
+    out.print(found.log(10), markup=False)
+
+
+@runs_app.command("stop")
+def runs_stop(run: RunId) -> None:
+    """Stop a run after the step under way, with a checkpoint."""
+    found = _run(run)
+    found.stop(wait=True)
+    out.print(f"{found.id} is {found.state}.")
+
+
+@runs_app.command("kill")
+def runs_kill(run: RunId) -> None:
+    """End a run at once; what it did since its last checkpoint is lost."""
+    found = _run(run)
+    found.kill()
+    out.print(f"{found.id} is {found.state}.")
+
+
+@runs_app.command("resume")
+def runs_resume(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False) -> None:
+    """Go on from the newest complete checkpoint, in the same folder."""
+    found = _run(run)
+    try:
+        found.resume()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(str(error)) from None
+    if detach:
+        out.print(found.id)
+    else:
+        _follow(found, as_json=False)
+
+
+@runs_app.command("delete")
+def runs_delete(run: RunId) -> None:
+    """Move a run to the bin; `llf runs restore` brings it back."""
+    from llf_core.runs import delete_run
+
+    found = _run(run)
+    try:
+        delete_run(found.id)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(str(error)) from None
+    out.print(f"{found.id} is in the bin. Bring it back with: llf runs restore {found.id}")
+
+
+@runs_app.command("restore")
+def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
+    """Bring a run back from the bin."""
+    from llf_core.runs import restore_run
+
+    try:
+        restore_run(run)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from None
+    out.print(f"{run} is back.")
+
+
+@runs_app.command("clean")
+def runs_clean(
+    days: Annotated[float, typer.Option(help="Only what has been in the bin for this many days.")] = 0,
+    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Empty the bin for good."""
+    from llf_core.runs import clean, cleanable
+
+    freed = cleanable(days=days, checkpoints=checkpoints)
+    if not freed.items:
+        out.print("Nothing to clean.")
+        return
+    question = f"Remove {len(freed.items)} folders ({freed.bytes / 1e6:,.0f} MB) for good?"
+    if yes or typer.confirm(question):
+        clean(days=days, checkpoints=checkpoints)
+        out.print(f"Freed {freed.bytes / 1e6:,.0f} MB.")

@@ -1,0 +1,93 @@
+"""The same prompts answered by the base model and by the tuned one.
+
+`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints the answers as JSON; notebooks and the CLI start it
+as a child process, so that no view ever holds a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.runs import RunReader, RunWriter, open_run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prompt, answered twice (greedily)."""
+
+    prompt: str
+    base: str
+    tuned: str
+
+
+def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) -> list[Answer]:
+    """Answers prompts with a finished run's base model and with its result, and keeps them in `samples.jsonl`.
+
+    Args:
+        folder: a run with `output/`.
+        prompts: user messages, each a conversation of its own.
+        max_new_tokens: where an answer that does not end is cut.
+
+    Returns:
+        One entry a prompt, in order.
+
+    Raises:
+        FileNotFoundError: the run has no result yet.
+    """
+    if not folder.output.is_dir():
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+    from llf_core.config import RunConfig
+    from llf_core.models import generate, load_base_and_tuned
+
+    config = RunConfig.load(folder.config)
+    texts: dict[str, list[str]] = {}
+    for of, model, tokenizer in load_base_and_tuned(folder, config):
+        texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens)
+    answers = [Answer(*row) for row in zip(prompts, texts["base"], texts["tuned"], strict=True)]
+    reader = RunReader(folder)
+    status = reader.status()
+    writer = RunWriter(folder, status.attempt)
+    for one in answers:
+        for of in ("base", "tuned"):
+            writer.sample(
+                step=0 if of == "base" else status.step, kind="answer", prompt=one.prompt, text=getattr(one, of), of=of
+            )
+    return answers
+
+
+def answer_in_child(run_id: str, prompts: Sequence[str], max_new_tokens: int = 64) -> list[Answer]:
+    """`answer` in a process of its own: the caller loads no model and no torch.
+
+    Raises:
+        RuntimeError: with the child's last line, where it fails.
+    """
+    command = [sys.executable, "-m", "llf_core.evaluation.answers", run_id, "--tokens", str(max_new_tokens), "--"]
+    child = subprocess.run([*command, *prompts], capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if child.returncode != 0:
+        raise RuntimeError((child.stderr.strip().splitlines() or ["the child process said nothing"])[-1])
+    return [Answer(**row) for row in json.loads(child.stdout.splitlines()[-1])]
+
+
+def main() -> None:
+    """Prints the answers as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_id")
+    parser.add_argument("prompts", nargs="+")
+    parser.add_argument("--tokens", type=int, default=64)
+    asked = parser.parse_args()
+    rows = [asdict(one) for one in answer(open_run(asked.run_id), asked.prompts, asked.tokens)]
+    print(json.dumps(rows, ensure_ascii=False))  # noqa: T201 - the result
+
+
+if __name__ == "__main__":
+    main()

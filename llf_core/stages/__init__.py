@@ -1,0 +1,1 @@
+"""What is minimised: one file a stage, and the one subclass of `transformers.Trainer`."""

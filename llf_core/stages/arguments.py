@@ -1,0 +1,55 @@
+"""From a run's config to `transformers.TrainingArguments`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.models import DevicePlan
+    from llf_core.runs import RunFolder
+
+
+def training_arguments(
+    config: RunConfig, plan: DevicePlan, folder: RunFolder, *, evaluates: bool, resume_from: str | None = None
+) -> TrainingArguments:
+    """The Trainer's arguments: the config's training section, and what a run folder needs.
+
+    Args:
+        config: the run's config.
+        plan: device and precision on this machine.
+        folder: the run's folder; checkpoints go there, whatever `output_dir` says.
+        evaluates: whether there is an evaluation split.
+        resume_from: path of the checkpoint to go on from.
+
+    Returns:
+        Arguments with `logging_nan_inf_filter` off (a NaN is news) and no rotation of checkpoints (ours waits
+        until a checkpoint is whole).
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    asked = config.training.model_dump()
+    values: dict[str, Any] = {key: value for key, value in asked.items() if key in known}
+    if not evaluates:
+        values["eval_strategy"] = "no"
+    values |= {
+        "output_dir": str(folder.checkpoints),
+        "resume_from_checkpoint": resume_from,
+        "save_total_limit": None,
+        "use_cpu": plan.device == "cpu",
+        "bf16": plan.autocast == "bfloat16",
+        "fp16": plan.autocast == "float16",
+        "disable_tqdm": True,
+        "logging_nan_inf_filter": False,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "prediction_loss_only": True,
+        "dataloader_pin_memory": plan.device == "cuda" and values.get("dataloader_pin_memory", True),
+        "push_to_hub": False,
+    }
+    # Checkpointing is set on the model by its loader, where frozen embeddings are known.
+    values.pop("gradient_checkpointing", None)
+    values.pop("gradient_checkpointing_kwargs", None)
+    return TrainingArguments(**values)

@@ -1,0 +1,90 @@
+"""Turns what can go wrong in a trainer into one sentence that a person can act on."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from llf_core.config import ConfigError
+from llf_core.data import DataError
+from llf_core.models import ModelError
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+BAD_CONFIG = 2
+FAILED = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed.
+
+    Attributes:
+        message: what happened, with the value.
+        what_to_do: the next step.
+        exit_code: 2 for a config, data or model the user must change, else 1.
+        expected: whether the cause is known; the trace of any other goes to the events too.
+    """
+
+    message: str
+    what_to_do: str
+    exit_code: int = FAILED
+    expected: bool = True
+
+    @property
+    def reason(self) -> str:
+        """Both sentences, for `status.json`."""
+        return f"{self.message} {self.what_to_do}".strip()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    )
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+    words = ("No space left on device", "File too large", "Disk quota exceeded", "file write failed")
+    return any(word in str(error) for word in words)
+
+
+def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
+    """Names the cause of a failure and its remedy.
+
+    Args:
+        error: what ended the trainer.
+        config: the run's config, where it could be read.
+
+    Returns:
+        The sentence for the status, and the exit code.
+    """
+    if isinstance(error, ConfigError):
+        return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
+    if isinstance(error, DataError | ModelError):
+        return Failure(str(error), "", BAD_CONFIG)
+    if _is_out_of_memory(error):
+        size = config.training.per_device_train_batch_size if config else 1
+        steps = config.training.gradient_accumulation_steps if config else 1
+        smaller = (
+            f"Train with per_device_train_batch_size {size // 2} and gradient_accumulation_steps {steps * 2}: "
+            "the result is the same."
+            if size > 1
+            else "Lower cutoff_len, turn gradient checkpointing on, or take a smaller model."
+        )
+        return Failure("The memory did not suffice for a step.", smaller)
+    if _is_full_disk(error):
+        return Failure(
+            f"The disk is full or a limit on file sizes was met ({error}). Checkpoints already complete are whole.",
+            "Free some space (`llf runs clean`), then resume.",
+        )
+    return Failure(
+        f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0],
+        "log.txt holds the trace.",
+        expected=False,
+    )

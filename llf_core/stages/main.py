@@ -1,0 +1,33 @@
+"""`python -m llf_core.stages.main RUN_FOLDER`: the trainer process that the supervisor starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from llf_core.runs import RunFolder, RunWriter, read_status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains the run whose folder is the only argument.
+
+    Returns:
+        The exit code: 0 finished or stopped, 1 failed, 2 bad config.
+    """
+    (path,) = sys.argv[1:] if argv is None else argv
+    folder = RunFolder(Path(path))
+    attempt = read_status(folder).attempt
+    try:
+        from llf_core.stages.session import run_attempt  # loads torch and transformers
+    except ModuleNotFoundError as error:
+        RunWriter(folder, attempt).close(
+            "failed",
+            f"Training needs {error.name}, which this environment lacks. "
+            'Run pip install "llf[train]", then resume.',
+        )
+        return 1
+    return run_attempt(folder, attempt)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""The callback that writes a run's folder and obeys its control requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from llf_core.runs import Checkpoints, Inbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from llf_core.runs import Request, RunFolder, RunWriter
+    from llf_core.stages.trainer import RunTrainer
+
+COUNTERS = "llf_state.json"
+LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
+
+
+def memory_in_use() -> int:
+    """Bytes: peak allocated on CUDA, else the resident set of this process (its peak where no /proc tells)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read once a logged step
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+class RunProgress(TrainerCallback):
+    """Writes metrics, events, status and complete checkpoints; stops or saves when a view asks for it.
+
+    Nothing in a step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
+    """
+
+    def __init__(self, folder: RunFolder, writer: RunWriter, keep: int | None = 2) -> None:
+        """Binds the callback to a run.
+
+        Args:
+            folder: the run's folder.
+            writer: its writer.
+            keep: checkpoints to keep besides the best; None keeps all.
+        """
+        self.writer = writer
+        self.inbox = Inbox(folder)
+        self.checkpoints = Checkpoints(folder)
+        self.keep = keep
+        self.trainer: RunTrainer | None = None
+        self.stop_wanted = False
+        self.waiting: list[Request] = []
+        self._seen_before = [0, 0]
+        self._logged_tokens = 0
+        self._busy = 0.0
+        self._busy_steps = 0
+        self._mark = time.perf_counter()
+
+    # -- requests ---------------------------------------------------------------------------------------
+    def request_stop(self) -> None:
+        """Stops after the step under way, with a checkpoint. Safe in a signal handler."""
+        self.stop_wanted = True
+
+    def _obey(self, control: TrainerControl, step: int) -> None:
+        for request in self.inbox.scan():
+            self.writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
+            if request.type == "stop":
+                self.stop_wanted = True
+                self.writer.status(state="stopping", reason=None)
+                self.waiting.append(request)
+            elif request.type == "checkpoint":
+                control.should_save = True
+                self.waiting.append(request)
+            else:
+                self._answer(request, ok=False, message=f"{request.type} is not built yet.")
+        if self.stop_wanted:
+            control.should_training_stop = True
+            control.should_save = not self.checkpoints.complete(step)
+
+    def _answer(self, request: Request, *, ok: bool, message: str) -> None:
+        self.writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
+        self.inbox.done(request)
+
+    # -- the trainer's moments --------------------------------------------------------------------------
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Says that steps are being made from here on."""
+        resumed_from = args.resume_from_checkpoint
+        if resumed_from:
+            with open(f"{resumed_from}/{COUNTERS}", encoding="utf-8") as file:  # noqa: PTH123
+                self._seen_before = json.load(file)["seen"]
+        self.writer.status(state="running", step=state.global_step, total=state.max_steps)
+        self.writer.event("state", state="running")
+        self._logged_tokens = self._seen()[0]
+        self._mark = time.perf_counter()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Times the step, then looks for requests."""
+        now = time.perf_counter()
+        self._busy += now - self._mark
+        self._busy_steps += 1
+        self._mark = now
+        self._obey(control, state.global_step)
+        self.writer.status(step=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Appends what the trainer logs, with tokens, speed and memory."""
+        logs = logs or {}
+        values = {name: value for name, value in logs.items() if name in LOGGED}
+        if "eval_loss" in logs:
+            values["eval_loss"] = logs["eval_loss"]
+        if "loss" in values:
+            read, learned = self._seen()
+            seconds = self._busy / max(self._busy_steps, 1)
+            values |= {
+                "tokens": read,
+                "trained_tokens": learned,
+                "tokens_per_second": (read - self._logged_tokens) / max(self._busy, 1e-9),
+                "step_seconds": seconds,
+                "memory": memory_in_use(),
+            }
+            self.writer.status(step_seconds=round(seconds, 4))
+            self._logged_tokens, self._busy, self._busy_steps = read, 0.0, 0
+            if not math.isfinite(values["loss"]):
+                self.writer.event(
+                    "warning",
+                    key="learning_rate",
+                    message=f"The loss is {values['loss']} at step {state.global_step}. Expected a finite number: "
+                    "lower learning_rate, or train in fp32.",
+                )
+        if values.keys() - {"epoch"}:
+            self.writer.metric(state.global_step, values)
+            print(_line(state, values), flush=True)  # noqa: T201 - stdout is the run's log.txt
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Marks the evaluation; its time is not training time."""
+        self.writer.event("evaluation", step=state.global_step, values=metrics or {})
+        self._mark = time.perf_counter()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Completes the checkpoint just written, answers who waited for it, and removes old ones."""
+        step = state.global_step
+        path: Path = self.checkpoints.path(step)
+        counters = {
+            "seen": self._seen(),
+            "per_device_train_batch_size": args.per_device_train_batch_size,
+            "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            "threads": torch.get_num_threads(),
+        }
+        (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
+        size = self.checkpoints.finish(step)
+        self.writer.event("checkpoint", step=step, path=f"checkpoints/{path.name}", bytes=size)
+        if state.best_global_step and state.best_metric is not None:
+            name = args.metric_for_best_model or "loss"
+            self.writer.status(
+                best={
+                    "step": state.best_global_step,
+                    "value": state.best_metric,
+                    "metric": name if name.startswith("eval_") else f"eval_{name}",
+                }
+            )
+        for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
+            self.writer.event("checkpoint_removed", step=removed)
+        for request in self.waiting:
+            self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
+        self.waiting.clear()
+        self._mark = time.perf_counter()
+
+    def answer_late(self, step: int) -> None:
+        """Answers a stop that needed no new checkpoint because step `step` already has a whole one."""
+        for request in self.waiting:
+            self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
+        self.waiting.clear()
+
+    def _seen(self) -> list[int]:
+        now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]
+        return [before + here for before, here in zip(self._seen_before, now, strict=True)]
+
+
+def _line(state: TrainerState, values: dict[str, float]) -> str:
+    """One line of log.txt: what a person wants to read of a step."""
+    parts = [time.strftime("%H:%M:%S"), f"step {state.global_step:>5}/{state.max_steps}"]
+    formats = {
+        "loss": "loss {:.4f}",
+        "eval_loss": "eval_loss {:.4f}",
+        "learning_rate": "lr {:.2e}",
+        "grad_norm": "grad {:.3g}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+        "memory": "{:.2f} GB",
+    }
+    for name, text in formats.items():
+        if name in values:
+            parts.append(text.format(values[name] / 1e9 if name == "memory" else values[name]))
+    return "  ".join(parts)

@@ -1,0 +1,196 @@
+"""One attempt of one run, from its folder to its final state, read from top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from transformers import EarlyStoppingCallback, TrainerState, set_seed
+
+from llf_core.config import RunConfig
+from llf_core.data import Collator, prepare
+from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models.output import save_output
+from llf_core.models.parameters import count_parameters
+from llf_core.runs import Checkpoints, RunWriter
+from llf_core.stages.arguments import training_arguments
+from llf_core.stages.failures import explain
+from llf_core.stages.progress import RunProgress
+from llf_core.stages.trainer import RunTrainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.runs import RunFolder
+
+
+def run_attempt(folder: RunFolder, attempt: int) -> int:
+    """Trains what the folder's config asks for and leaves a final state.
+
+    Args:
+        folder: the run's folder, with `config.yaml`.
+        attempt: 1 for a new run; from 2 on, training goes on at the newest complete checkpoint.
+
+    Returns:
+        The exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
+    """
+    writer = RunWriter(folder, attempt)
+    writer.start_heartbeat()
+    config: RunConfig | None = None
+    try:
+        config = RunConfig.load(folder.config)
+        state, reason = _train(folder, writer, config, resumes=attempt > 1)
+    except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
+        failure = explain(error, config)
+        trace = traceback.format_exc()
+        print(trace, flush=True)  # noqa: T201 - stdout is log.txt
+        details = {} if failure.expected else {"trace": trace}
+        writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
+        writer.close("failed", failure.reason)
+        return failure.exit_code
+    writer.close(state, reason)
+    return 0
+
+
+def _train(
+    folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: bool
+) -> tuple[str, str | None]:
+    """Loads, trains and saves; returns the final state and its reason."""
+    progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
+    signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    plan = plan_device(config)
+    _say(plan.reason)
+    source = resolve_model(config.model.model_name_or_path, config)
+    tokenizer = load_tokenizer(source, config)
+    set_seed(config.training.seed)
+    data = prepare(config, tokenizer, run=writer)
+    print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+    model = config.plugin("method").apply(load_model(source, config, plan), config)
+    parameters, trainable = count_parameters(model)
+    writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
+    _say(f"{trainable:,} of {parameters:,} parameters are trained.")
+
+    checkpoint = Checkpoints(folder).latest() if resumes else None
+    args = training_arguments(
+        config,
+        plan,
+        folder,
+        evaluates=data.eval is not None,
+        resume_from=None if checkpoint is None else str(checkpoint),
+    )
+    callbacks: list[Any] = [progress]
+    if config.training.early_stopping_steps:
+        callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
+    trainer = RunTrainer(
+        stage=config.plugin("stage"),
+        model=model,
+        args=args,
+        train_dataset=data.train,
+        eval_dataset=data.eval,
+        data_collator=Collator(tokenizer),
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    progress.trainer = trainer
+    _write_resolved(folder, config, plan, source, data, trainer, parameters, trainable)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    step, total = trainer.state.global_step, trainer.state.max_steps
+    writer.status(step=step)
+    if progress.stop_wanted and step < total:
+        progress.answer_late(step)
+        return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
+
+    if data.eval is not None and not _evaluated_at(trainer, step):
+        trainer.evaluate()
+    progress.answer_late(step)
+    _save(folder, writer, config, trainer, tokenizer, source)
+    if step < total:
+        return "finished", f"Early stopping ended the run at step {step} of {total}."
+    return "finished", None
+
+
+def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
+    """The Trainer's early stopping; on resume it remembers how long it has already waited."""
+    callback = EarlyStoppingCallback(early_stopping_patience=patience)
+    if checkpoint is not None:
+        kept = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
+        counter = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
+        callback.early_stopping_patience_counter = counter.get("early_stopping_patience_counter", 0)
+    return callback
+
+
+def _evaluated_at(trainer: RunTrainer, step: int) -> bool:
+    return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
+
+
+def _save(
+    folder: RunFolder,
+    writer: RunWriter,
+    config: RunConfig,
+    trainer: RunTrainer,
+    tokenizer: Any,
+    source: Any,
+) -> None:
+    """Writes `output/` beside its final place and moves it there whole; then the copy that `output_dir` asked for."""
+    partial = folder.path / ".output"
+    shutil.rmtree(partial, ignore_errors=True)
+    metrics = {
+        name: entry[name] for entry in trainer.state.log_history for name in ("loss", "eval_loss") if name in entry
+    }
+    save_output(trainer.accelerator.unwrap_model(trainer.model), tokenizer, partial, source, config, metrics)
+    shutil.rmtree(folder.output, ignore_errors=True)
+    partial.replace(folder.output)
+    size = sum(file.stat().st_size for file in folder.output.rglob("*") if file.is_file())
+    writer.event("output", path="output", bytes=size)
+    if config.training.output_dir:
+        shutil.copytree(folder.output, config.training.output_dir, dirs_exist_ok=True)
+        _say(f"Copied the result to {config.training.output_dir}.")
+
+
+def _write_resolved(
+    folder: RunFolder,
+    config: RunConfig,
+    plan: Any,
+    source: Any,
+    data: Any,
+    trainer: RunTrainer,
+    parameters: int,
+    trainable: int,
+) -> None:
+    """What this machine made of the config: `resolved.yaml`."""
+    report = data.report
+    resolved = {
+        "device": plan.device,
+        "dtype": plan.dtype,
+        "autocast": plan.autocast,
+        "attention": getattr(trainer.model.config, "_attn_implementation", None),
+        "template": config.data.template or "the model's own",
+        "threads": plan.threads,
+        "model": {
+            "name": source.name,
+            "source": source.kind,
+            "path": str(source.path),
+            "revision": source.revision,
+            "sha256": source.sha256,
+            "license": source.license,
+        },
+        "data": {
+            "fingerprint": report.fingerprint,
+            "examples": len(data.train),
+            "eval_examples": 0 if data.eval is None else len(data.eval),
+            "tokens": report.tokens,
+            "trained_tokens": report.trained_tokens,
+        },
+        "parameters": parameters,
+        "trainable": trainable,
+    }
+    folder.resolved.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    """One line of log.txt."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

@@ -1,0 +1,103 @@
+"""The one subclass of `transformers.Trainer`. It overrides public methods only; a test pins their signatures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import gather_object
+from transformers import Trainer
+
+from llf_core.stages.sft import IGNORED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+    from transformers.trainer_utils import EvalLoopOutput
+
+    from llf_core.config.registry import Stage
+
+
+def supervised_tokens(labels: Tensor) -> Tensor:
+    """Counts the labels that are learned from: all but `-100`, and never a row's first, which nothing predicts.
+
+    Args:
+        labels: `[batch, seq]`, int64.
+
+    Returns:
+        An int64 scalar.
+    """
+    return (labels[..., 1:] != IGNORED).sum()
+
+
+class RunTrainer(Trainer):
+    """Minimises a stage's loss, weighted by tokens over accumulation, ranks and evaluation batches alike.
+
+    Each optimizer step divides the summed loss of all its micro-batches by their supervised tokens, so the
+    result does not depend on how the examples were split into micro-batches.
+    """
+
+    # compute_loss divides by the tokens of the whole step, so the Trainer must not divide once more.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *, stage: type[Stage], **kwargs: Any) -> None:
+        """Takes what `transformers.Trainer` takes, and the stage whose `loss_sum` is minimised."""
+        super().__init__(**kwargs)
+        self.stage = stage
+        self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
+        self._evaluated = torch.zeros(2, dtype=torch.float64)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """Collects the micro-batches of one optimizer step and counts their supervised tokens on all ranks."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        count = torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum().to(device)
+        return batches, self.accelerator.gather(count).sum()
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One forward and backward of a micro-batch; keeps count of the tokens it read and learned from."""
+        read = inputs["attention_mask"].sum()
+        self.seen += torch.stack([read, supervised_tokens(inputs["labels"])]).to(self.seen.device)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """The stage's loss of a micro-batch over the supervised tokens of the whole optimizer step.
+
+        Args:
+            model: the (wrapped) model.
+            inputs: `input_ids`, `attention_mask`, `labels`, each `[batch, seq]`.
+            return_outputs: the Trainer asks for it when it evaluates; no logits are kept.
+            num_items_in_batch: supervised tokens of the step on all ranks; None means of this batch alone.
+
+        Returns:
+            A float32 scalar, with an empty dict beside it where `return_outputs`.
+        """
+        count = supervised_tokens(inputs["labels"])
+        total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor if model.training else 0.0)
+        if model.training:
+            # Gradients are averaged over ranks: the factor turns that average back into a sum.
+            loss = total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
+        else:
+            loss = total / count
+            self._evaluated += torch.stack([total.detach(), count]).to("cpu", torch.float64)
+        return (loss, {}) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """The Trainer's loop, whose loss (a mean of the batches' means) is replaced by the mean over tokens."""
+        self._evaluated.zero_()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        total, count = (sum(rank) for rank in zip(*gather_object([self._evaluated.tolist()]), strict=True))
+        output.metrics[f"{metric_key_prefix}_loss"] = total / count
+        return output
