@@ -1,0 +1,8 @@
+// What JupyterLab's packages expect of a browser and jsdom does not have.
+class Absent {}
+Object.assign(globalThis, {
+  DragEvent: globalThis.DragEvent ?? Absent,
+  ResizeObserver: globalThis.ResizeObserver ?? Absent,
+  matchMedia: globalThis.matchMedia ?? (() => ({ matches: false })),
+  IS_REACT_ACT_ENVIRONMENT: true
+});

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    environment: 'jsdom',
+    include: ['src/__tests__/**/*.spec.{ts,tsx}'],
+    setupFiles: ['src/__tests__/setup.ts'],
+    // JupyterLab's packages are ES modules that import CSS and JSON.
+    server: {
+      deps: { inline: [/@jupyterlab/, /@lumino/, /@jupyter/, /@microsoft/] }
+    }
+  }
+});
