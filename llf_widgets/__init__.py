@@ -1,1 +1,79 @@
-"""Notebook side of LLF."""
+"""The notebook side of LLF: `import llf_widgets as llf`.
+
+Importing this package is quick: a name brings its part along only when it is used, since the Jupyter server
+imports the package too and needs neither plotly nor ipywidgets.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llf_core import __version__
+
+if sys.platform == "win32":
+    raise ImportError(
+        "LLF does not run on Windows: its runs need POSIX processes and file locks. "
+        "Use the Windows Subsystem for Linux, Linux or macOS."
+    )
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+
+    from llf_core.launch import attach
+    from llf_widgets.forms import Studio
+    from llf_widgets.magics import load_ipython_extension
+    from llf_widgets.monitor import Monitor
+    from llf_widgets.start import train
+    from llf_widgets.versions import check
+
+__all__ = [
+    "Monitor",
+    "Studio",
+    "__version__",
+    "attach",
+    "check",
+    "load_ipython_extension",
+    "train",
+]
+
+_HOMES = {
+    "Monitor": "llf_widgets.monitor",
+    "Studio": "llf_widgets.forms",
+    "attach": "llf_core.launch",
+    "check": "llf_widgets.versions",
+    "load_ipython_extension": "llf_widgets.magics",
+    "train": "llf_widgets.start",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Brings a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where JupyterLab finds the panel, for `jupyter labextension develop`."""
+    return [{"src": "labextension", "dest": "llf-labextension"}]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """What the Jupyter server loads."""
+    return [{"module": "llf_widgets"}]
+
+
+def _load_jupyter_server_extension(server_app: ServerApp) -> None:
+    """Adds LLF's routes to the Jupyter server."""
+    from llf_widgets.server import add_routes
+
+    add_routes(server_app.web_app)
+    server_app.log.info("LLF %s lists runs under llf/api", __version__)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import HTTPError, authenticated
+
+from llf_core.runs import RunReader, send_request
+from llf_widgets.server.handler import RunsAPIHandler
+
+TYPES = ("stop", "kill", "checkpoint")
+LIVE = frozenset({"created", "starting", "running", "stopping"})
+MOST_BYTES = 4096
+LONGEST_GRACE = 86_400.0
+
+
+class ControlHandler(RunsAPIHandler):
+    """Drops a request into a live run."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Takes `{"type", "args"?, "by"?}`, answers 202 `{"id"}`."""
+        size = len(self.request.body)
+        if size > MOST_BYTES:
+            raise HTTPError(413, f"The request has {size} bytes. Expected at most {MOST_BYTES}.")
+        kind, args, by = read_request(self.request.body)
+        folder = self.find_run(run_id)
+        state = RunReader(folder).status().state
+        if state not in LIVE:
+            raise HTTPError(409, f"The run is {state}, so nothing takes the request.")
+        request_id = send_request(folder, kind, args, by)
+        self.set_status(202)
+        self.finish({"id": request_id})
+
+
+def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
+    """Type, arguments and sender of a request's body.
+
+    Raises:
+        HTTPError: 400, where the body is no such object; it names the field.
+    """
+    try:
+        sent = json.loads(body)
+    except ValueError:
+        raise HTTPError(400, "The body is not JSON.") from None
+    if not isinstance(sent, dict):
+        raise HTTPError(400, 'Expected a JSON object, as {"type": "stop"}.')
+    unknown = sorted(set(sent) - {"type", "args", "by"})
+    if unknown:
+        raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}. Expected type, args and by.")
+    kind, args, by = sent.get("type"), sent.get("args", {}), sent.get("by", "server")
+    if kind not in TYPES:
+        raise HTTPError(400, f"type is {str(kind)[:40]!r}. Expected one of {', '.join(TYPES)}.")
+    if not isinstance(by, str) or len(by) > 64:  # noqa: PLR2004
+        raise HTTPError(400, "by is not a text of at most 64 characters.")
+    return kind, _read_args(kind, args), by
+
+
+def _read_args(kind: str, args: Any) -> dict[str, Any]:
+    allowed = {"grace"} if kind == "stop" else set()
+    if not isinstance(args, dict) or not set(args) <= allowed:
+        expected = "an object with at most grace" if allowed else "an empty object"
+        raise HTTPError(400, f"args of {kind} is not {expected}.")
+    grace = args.get("grace", 0)
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_GRACE:
+        raise HTTPError(400, f"grace is {str(grace)[:40]!r}. Expected seconds from 0 to {LONGEST_GRACE:.0f}.")
+    return args

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from jupyter_server.base.handlers import APIHandler
+from tornado.web import HTTPError
+
+from llf_core.runs import home, open_run
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+
+
+class RunsAPIHandler(APIHandler):
+    """What all routes of LLF share: the authorization resource, and runs found by id."""
+
+    auth_resource = "llf_runs"
+    # A panel left open must not keep a hub from culling an idle server.
+    _track_activity = False
+
+    def find_run(self, run_id: str) -> RunFolder:
+        """The run of an id.
+
+        Raises:
+            HTTPError: 404, where the id is not one, or its folder is none or lies outside LLF_HOME.
+        """
+        root = (home() / "runs").resolve()
+        if RUN_ID.fullmatch(run_id) is None or ".." in run_id:
+            raise HTTPError(404, "This is no run id: expected lower-case letters, digits, dots and dashes.")
+        folder = root / run_id
+        if not folder.is_dir() or folder.resolve() != folder:
+            raise HTTPError(404, f"There is no run {run_id} in the server's LLF_HOME.")
+        return open_run(run_id)
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number of the query.
+
+        Raises:
+            HTTPError: 400, where it is none or out of range.
+        """
+        text = self.get_query_argument(name, str(default))
+        if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
+            raise HTTPError(400, f"{name} is {text!r}. Expected a whole number from {low} to {high}.")
+        return int(text)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """One sentence; of an unexpected error nothing but that it is in the server's log."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        if isinstance(error, HTTPError) and error.log_message:
+            message = error.log_message % error.args
+        elif status_code == 403:  # noqa: PLR2004
+            message = "Log in to the Jupyter server first."
+        else:
+            message = "LLF met an unexpected error. The Jupyter server's log names it."
+        self.finish({"message": message})

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import zipfile
+from typing import TYPE_CHECKING
+
+from jupyter_server.auth.decorator import authorized
+from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError, authenticated
+
+from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHUNK = 1 << 20
+
+
+class OutputHandler(RunsAPIHandler):
+    """A run's output, for download."""
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str) -> None:
+        """Streams `output/` as a zip; needs no memory for it, and no room on the disk."""
+        folder = self.find_run(run_id)
+        files = await asyncio.to_thread(output_files, folder.output)
+        if not files:
+            raise HTTPError(409, "The run has no output yet. It is written when the run finishes.")
+        self.set_header("Content-Disposition", f'attachment; filename="{folder.id}.zip"')
+        self.set_header("Content-Type", "application/zip")
+        chunks = zip_chunks(folder.output, files, folder.id)
+        try:
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                self.write(chunk)
+                await self.flush()
+        except StreamClosedError:  # the page went away: nobody to tell
+            return
+        self.finish(set_content_type="application/zip")
+
+
+def output_files(root: Path) -> list[Path]:
+    """The regular files below a folder, sorted; links are left out, so that nothing else is sent."""
+    if root.is_symlink():
+        return []
+    found = []
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
+        paths = (root.joinpath(place, name) for name in names)
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
+    return sorted(found)
+
+
+def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
+    """The bytes of a zip that holds `files` under the folder `top`; stored, as weights hardly shrink."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+        for path in files:
+            info = zipfile.ZipInfo.from_file(path, f"{top}/{path.relative_to(root)}", strict_timestamps=False)
+            with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
+                while data := source.read(CHUNK):
+                    target.write(data)
+                    yield sink.take()
+    yield sink.take()
+
+
+class _Sink:
+    """A file that can only be written to: keeps what ZipFile wrote until it is taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing to do: `take` hands everything out."""
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data

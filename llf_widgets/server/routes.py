@@ -1,0 +1,34 @@
+"""Which handler answers which route."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jupyter_server.utils import url_path_join
+
+from llf_widgets.server.control import ControlHandler
+from llf_widgets.server.output import OutputHandler
+from llf_widgets.server.runs import RunHandler, RunsHandler
+from llf_widgets.server.version import VersionHandler
+
+if TYPE_CHECKING:
+    from jupyter_server.base.handlers import APIHandler
+    from tornado.web import Application
+
+RUN = r"runs/(?P<run_id>[^/]+)"
+ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
+    ("version", VersionHandler),
+    ("runs", RunsHandler),
+    (RUN, RunHandler),
+    (RUN + r"/output\.zip", OutputHandler),
+    (RUN + "/control", ControlHandler),
+)
+
+
+def add_routes(web_app: Application) -> None:
+    """Adds LLF's routes under the server's base URL."""
+    base_url = web_app.settings["base_url"]
+    web_app.add_handlers(
+        ".*$",
+        [(url_path_join(base_url, "llf", "api", route), handler) for route, handler in ROUTES],
+    )

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import authenticated
+
+from llf_core import __version__
+from llf_widgets.home import home_hash, runs_label
+from llf_widgets.server.handler import RunsAPIHandler
+
+FORMATS = (1,)
+
+
+class VersionHandler(RunsAPIHandler):
+    """What the server side is, for the page and the kernel to compare."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answers version, readable formats, LLF_HOME and whether this environment can train."""
+        self.finish(
+            {
+                "llf": __version__,
+                "formats": FORMATS,
+                "home": home_hash(),
+                "folder": runs_label(),
+                "training": find_spec("torch") is not None,
+            }
+        )

@@ -1,0 +1,54 @@
+"""`llf.train`: starts a run from a cell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import RunConfig
+from llf_core.launch import launch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.launch import Run
+
+
+def train(config: RunConfig | dict[str, Any] | str | Path, *, name: str | None = None) -> Run:
+    """Starts a run in a process of its own and returns at once.
+
+    Args:
+        config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict,
+            `dataset` may also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
+        name: a name for the run; else it is made of model, stage and method.
+
+    Raises:
+        ConfigError: the config is not good; `.problems` says what and how to mend it.
+
+    Example:
+        >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
+        >>> llf.Monitor(run)  # doctest: +SKIP
+    """
+    config, rows = split_rows(config)
+    return launch(RunConfig.load(config), name=name, rows=rows, notebook=notebook_place())
+
+
+def split_rows(config: Any) -> tuple[Any, Any]:
+    """The config without the rows that its `dataset` may be, and the rows."""
+    if not isinstance(config, dict) or isinstance(config.get("dataset"), str | os.PathLike | None):
+        return config, None
+    rest = dict(config)
+    return rest, rest.pop("dataset")
+
+
+def notebook_place() -> dict[str, str] | None:
+    """Path and cell of the notebook whose cell runs now, as far as its host tells; None elsewhere."""
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module else None
+    if shell is None or not shell.has_trait("kernel"):
+        return None
+    path = os.environ.get("JPY_SESSION_NAME") or shell.user_ns.get("__vsc_ipynb_file__", "")
+    parent = shell.get_parent() or {}
+    cell = parent.get("metadata", {}).get("cellId") or f"In [{shell.execution_count}]"
+    return {"path": str(path), "cell": str(cell)}

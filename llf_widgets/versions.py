@@ -1,0 +1,95 @@
+"""`llf.check`: whether kernel and server belong together, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+from jupyter_server.serverapp import list_running_servers
+
+from llf_core import __version__
+from llf_widgets.home import home_hash, runs_label
+
+TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `llf.check()` found. `problems` are sentences that say what to do; empty is good."""
+
+    kernel: dict[str, str]
+    server: dict[str, Any] | None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.problems
+
+    def __repr__(self) -> str:
+        lines = ["kernel  " + ", ".join(f"{key} {value}" for key, value in self.kernel.items())]
+        if self.server:
+            lines.append(f"server  llf {self.server['llf']}, runs {self.server['folder']}")
+        return "\n".join(lines + (self.problems or ["All is well."]))
+
+
+def check() -> Check:
+    """Compares the kernel's side of LLF with the Jupyter server's, and looks for what training needs."""
+    kernel = {"llf": __version__, "python": platform.python_version(), "runs": runs_label()}
+    problems = []
+    missing = [name for name in TRAINING if find_spec(name) is None]
+    if missing:
+        problems.append(f'Training needs {", ".join(missing)} here. Run: pip install "llf[train]"')
+    server, said = _ask_server()
+    if said:
+        problems.append(said)
+    if server:
+        problems += compare(server)
+    return Check(kernel, server, problems)
+
+
+def compare(server: dict[str, Any]) -> list[str]:
+    """Sentences on what differs between this kernel and a server's answer to `llf/api/version`."""
+    problems = []
+    if server["llf"] != __version__:
+        problems.append(
+            f"The kernel has LLF {__version__}, the server {server['llf']}. Expected the same. "
+            "Install one version in both environments and restart the server."
+        )
+    if server["home"] != home_hash():
+        problems.append(
+            f"This kernel writes runs to {runs_label()}, the panel reads {server['folder']}. "
+            "Set LLF_HOME to one folder in both."
+        )
+    return problems
+
+
+def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
+    """The answer of the server that started this kernel, or a sentence that says why there is none."""
+    parent = os.environ.get("JPY_PARENT_PID")
+    servers = [info for info in list_running_servers() if str(info["pid"]) == parent]
+    if not servers:
+        return None, None  # a script, or a host without a Jupyter server: nothing to compare with
+    request = urllib.request.Request(  # noqa: S310 - the server's own record of its address
+        servers[0]["url"] + "llf/api/version",
+        headers={"Authorization": f"token {servers[0].get('token', '')}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+            return json.load(response), None
+    except urllib.error.HTTPError as error:
+        if error.code == 404:  # noqa: PLR2004
+            return None, (
+                "The Jupyter server does not answer for LLF (404), so the panel stays empty. In its environment "
+                "run: pip install llf, and restart it."
+            )
+        return None, f"The Jupyter server refused to tell its version ({error.code}). Log in to it again."
+    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+        return None, f"The Jupyter server did not tell its version: {error}."
