@@ -82,13 +82,14 @@ def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
         headers={"Authorization": f"token {servers[0].get('token', '')}"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(request, timeout=TIMEOUT) as response:
             return json.load(response), None
     except urllib.error.HTTPError as error:
         if error.code == 404:  # noqa: PLR2004
             return None, (
-                "The Jupyter server does not answer for LLF (404), so the panel stays empty. In its environment "
-                "run: pip install llf, and restart it."
+                "The Jupyter server does not answer for LLF (404), so the panel stays empty. "
+                "In its environment run: pip install llf, then restart it."
             )
         return None, f"The Jupyter server refused to tell its version ({error.code}). Log in to it again."
     except (urllib.error.URLError, TimeoutError, ValueError) as error:

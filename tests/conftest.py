@@ -1,0 +1,67 @@
+"""Every test has an LLF_HOME of its own, and leaves no process behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PATIENCE = 5.0
+
+
+@pytest.fixture(autouse=True)
+def llf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """`LLF_HOME` of this test. What its runs or the test itself started is ended afterwards."""
+    home = tmp_path / "llf-home"
+    monkeypatch.setenv("LLF_HOME", str(home))
+    before = {child.pid for child in psutil.Process().children()}
+    yield home
+    started = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    end([*recorded(home), *started])
+
+
+def recorded(home: Path) -> list[psutil.Process]:
+    """The supervisors and trainers that run folders name, with their descendants; they are no children."""
+    found = []
+    for path in home.glob("runs/*/status.json"):
+        try:
+            status = json.loads(path.read_text())
+        except (ValueError, OSError):
+            continue  # a test of broken folders
+        if not isinstance(status, dict):
+            continue
+        entries = [status.get("supervisor"), {"pid": status.get("pid"), "started": status.get("started")}]
+        for entry in entries:
+            found += family(entry) if isinstance(entry, dict) else []
+    return found
+
+
+def family(entry: dict[str, object]) -> list[psutil.Process]:
+    """A recorded process and its descendants, where its pid was not given to another one since."""
+    pid, started = entry.get("pid"), entry.get("started")
+    if not isinstance(pid, int) or pid == os.getpid() or not isinstance(started, int | float):
+        return []
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - started) > 1:
+            return []
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def end(processes: list[psutil.Process]) -> None:
+    """Kills them and waits for them to be gone."""
+    for process in processes:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(processes, timeout=PATIENCE)
