@@ -1,0 +1,52 @@
+"""`llf.answers(run, prompts)`: base and tuned model side by side, as a table that the saved notebook keeps."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from llf_core.evaluation.answers import Answer, answer_in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.launch import Run
+
+CELL = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
+
+
+class Answers(list[Answer]):
+    """A list of `Answer` that shows itself as a table. Model text is escaped: it is never HTML."""
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th style="{CELL}">{name}</th>' for name in ("Prompt", "Base", "Tuned"))
+        rows = "".join(
+            "<tr>" + "".join(f'<td style="{CELL}">{escape(text)}</td>' for text in (one.prompt, one.base, one.tuned)) + "</tr>"
+            for one in self
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def __repr__(self) -> str:
+        from llf_core.evaluation.demo import side_by_side
+
+        return side_by_side(self)
+
+
+def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64) -> Answers:
+    """Answers prompts with a finished run's base and tuned model, greedily, in a child process.
+
+    Args:
+        run: a run or its id.
+        prompts: user messages, each a conversation of its own.
+        max_new_tokens: where an answer that does not end is cut.
+
+    Returns:
+        The answers, shown as a table; the run's `samples.jsonl` keeps them too.
+
+    Raises:
+        RuntimeError: with the reason, where the run has no result.
+    """
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    print(f"Answering {len(prompts)} prompts with the base and the tuned model …", flush=True)  # noqa: T201 - the cell's progress
+    return Answers(answer_in_child(run if isinstance(run, str) else run.id, prompts, max_new_tokens))
