@@ -1,0 +1,110 @@
+# make demo   tunes a real model and shows how its answers change
+# make lab    opens JupyterLab with the tutorial
+# make test   runs all tests that take minutes at most; `make test-all` runs the long ones too
+#
+# Needs Python 3.11+, Node 20+ and make; everything else goes into .venv.
+#   PYTHON=python3.12          another Python for .venv
+#   PIP_ARGS="-c constraints.txt"   the versions that were tested, instead of the newest
+#   PYTEST_ARGS="-k supervisor"     passed to pytest
+#   LAB_ARGS="--no-browser"         passed to JupyterLab
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+LAB_ARGS ?=
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
+BROWSER := $(firstword $(foreach name,$(BROWSERS),$(shell command -v $(name) 2>/dev/null)))
+
+PANEL := llf_widgets/labextension/package.json
+PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/*) \
+  labextension/package.json labextension/tsconfig.json
+NODE_MODULES := labextension/node_modules/.installed
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo lab test test-panel test-all lint format clean
+help:
+	@awk '/^$$/{exit} {sub(/^# ?/, ""); print}' Makefile
+
+install: $(INSTALLED) $(PANEL)
+
+# ---- what the others need ---------------------------------------------------------------------
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "LLF needs Python 3.11 or newer, and there is no $(PYTHON) here."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "LLF needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# jupyter-builder brings jlpm, which installs what the panel is built with.
+$(VENV)/.builder: | $(VENV)/bin/python
+	python -m pip install -q $(PIP_ARGS) 'jupyter-builder>=1.2,<2'
+	@touch $@
+
+$(NODE_MODULES): labextension/package.json labextension/yarn.lock | $(VENV)/.builder
+	@command -v node >/dev/null || { echo "LLF's panel is built with Node 20 or newer, and there is no node here. See nodejs.org, or install it with your system's packages."; exit 1; }
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { \
+	  echo "LLF's panel is built with Node 20 or newer; this one is $$(node --version)."; exit 1; }
+	cd labextension && jlpm install --immutable
+	@touch $@
+
+$(PANEL): $(PANEL_SOURCES) | $(NODE_MODULES)
+	rm -rf llf_widgets/labextension
+	cd labextension && jlpm build:prod
+	@touch $@
+
+# The panel is built by then, so pip need not do it; a link makes later builds of it show at once.
+$(INSTALLED): pyproject.toml | $(PANEL)
+	SKIP_JUPYTER_BUILDER=1 python -m pip install -q $(PIP_ARGS) -e '.[train,lab,test]'
+	jupyter-builder develop . --overwrite
+	@touch $@
+
+# ---- what people do ---------------------------------------------------------------------------
+demo: install
+	jupyter nbconvert --to notebook --execute --output-dir build notebooks/quickstart.ipynb
+	llf demo --report
+	@echo
+	@echo "Open the notebook and try it yourself: make lab"
+
+lab: install
+	jupyter lab $(LAB_ARGS) notebooks/quickstart.ipynb
+
+# ---- what developers do -----------------------------------------------------------------------
+test: install test-panel
+ifneq ($(BROWSER),)
+	python -m pytest -m "not long" $(PYTEST_ARGS)
+else ifneq ($(CI),)
+	@echo "The browser tests need chromium, and there is none here. Install it: apt-get install chromium"; exit 1
+else
+	python -m pytest -m "not long and not browser" $(PYTEST_ARGS)
+	@echo "The browser tests did not run: there is no chromium here. Install it (apt-get install chromium), then: make test"
+endif
+
+test-all: install test-panel
+	python -m pytest $(PYTEST_ARGS)
+
+test-panel: $(NODE_MODULES)
+	cd labextension && jlpm test
+
+lint: install
+	ruff check .
+	ruff format --check .
+	mypy
+	cd labextension && jlpm lint
+
+format: install
+	ruff check --fix .
+	ruff format .
+	cd labextension && jlpm format
+
+clean:
+	rm -rf build dist $(VENV) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo \
+	  llf_widgets/labextension .pytest_cache .mypy_cache .ruff_cache .hypothesis
