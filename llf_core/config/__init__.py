@@ -1,0 +1,25 @@
+"""What a run is asked to do: sections, plug-ins, rules between fields, YAML and JSON Schema. Imports no torch."""
+
+from llf_core.config.presets import Preset, preset, presets
+from llf_core.config.problem import ConfigError, Fix, Problem
+from llf_core.config.rule import Rule
+from llf_core.config.run_config import RunConfig
+from llf_core.config.schema import schema
+from llf_core.config.spec import FieldSpec, fields
+from llf_core.config.validation import Report, validate
+
+__all__ = [
+    "ConfigError",
+    "FieldSpec",
+    "Fix",
+    "Preset",
+    "Problem",
+    "Report",
+    "Rule",
+    "RunConfig",
+    "fields",
+    "preset",
+    "presets",
+    "schema",
+    "validate",
+]

@@ -1,0 +1,54 @@
+"""Every key and value that LLaMA-Factory and transformers know beside our own options: `llama_factory.toml`."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known and is no option of ours.
+
+    Attributes:
+        features: by key that is not built, its feature.
+        defaults: by key that is not built, the values that do nothing.
+        values: by key, the values that are not built and their features.
+        not_needed: by key, what happens instead.
+        translated: by key, the key that took its place.
+        secrets: by key, the environment variable that takes its place.
+    """
+
+    features: Mapping[str, str]
+    defaults: Mapping[str, tuple[Any, ...]]
+    values: Mapping[str, Mapping[Any, str]]
+    not_needed: Mapping[str, str]
+    translated: Mapping[str, str]
+    secrets: Mapping[str, str]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All keys."""
+        return frozenset({*self.features, *self.not_needed, *self.translated, *self.secrets})
+
+
+@functools.cache
+def known() -> Known:
+    """Reads the list."""
+    data = tomllib.loads(files(__package__).joinpath("llama_factory.toml").read_text(encoding="utf-8"))
+    features: dict[str, str] = {}
+    defaults: dict[str, tuple[Any, ...]] = {}
+    values: dict[str, dict[Any, str]] = {}
+    for feature in data["feature"]:
+        harmless = feature.get("harmless", {})
+        asked = {**dict.fromkeys(harmless, None), **feature.get("keys", {}), **dict.fromkeys(feature.get("unset", ()))}
+        for key, default in asked.items():
+            features[key] = feature["name"]
+            defaults[key] = (default, harmless[key]) if key in harmless else (default,)
+        for key, names in feature.get("values", {}).items():
+            values.setdefault(key, {}).update(dict.fromkeys(names, feature["name"]))
+    return Known(features, defaults, values, data["not_needed"], data["translated"], data["secret"])

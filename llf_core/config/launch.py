@@ -1,0 +1,16 @@
+"""How the trainer's process starts."""
+
+from __future__ import annotations
+
+from llf_core.config.option import Section, option
+
+
+class Launch(Section):
+    """How the trainer's process starts."""
+
+    threads: int | None = option(
+        None,
+        label="CPU threads",
+        help="How many threads compute on the CPU; unset, one a core.",
+        minimum=1,
+    )

@@ -1,0 +1,18 @@
+"""What of the model is trained; each method's own options come with its plug-in."""
+
+from __future__ import annotations
+
+from llf_core.config.option import Section, option
+
+
+class MethodSection(Section):
+    """What of the model is trained."""
+
+    finetuning_type: str = option(
+        "lora",
+        label="Method",
+        help="Which parameters are trained.",
+        choices_from="method",
+        level="basic",
+        source="LLaMA-Factory",
+    )

@@ -1,0 +1,163 @@
+"""How the parameters move: step size, schedule, optimizer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llf_core.config.option import Object, Section, option
+
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "reduce_lr_on_plateau",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+)
+OPTIMIZERS = (
+    "adamw_torch_fused",
+    "adamw_torch",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "adafactor",
+    "sgd",
+    "adagrad",
+    "rmsprop",
+    "rmsprop_bnb",
+    "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "paged_lion_8bit",
+    "paged_lion_32bit",
+    "ademamix",
+    "ademamix_8bit",
+    "paged_ademamix_8bit",
+    "paged_ademamix_32bit",
+)
+
+
+class OptimizerSection(Section):
+    """How the parameters move."""
+
+    learning_rate: float = option(
+        5e-5,
+        label="Learning rate",
+        help="Size of a step; about 1e-4 for LoRA, 1e-5 where all parameters are trained.",
+        minimum=0,
+        level="basic",
+        source="Hugging Face",
+    )
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+        "reduce_lr_on_plateau",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "warmup_stable_decay",
+    ] = option(
+        "linear",
+        label="Schedule",
+        help="How the learning rate changes over the run.",
+        choices=SCHEDULERS,
+        level="basic",
+        source="Hugging Face",
+    )
+    lr_scheduler_kwargs: Object | None = option(
+        None,
+        label="Schedule options",
+        help="More arguments of the schedule, e.g. `{min_lr: 1e-6}`.",
+        source="Hugging Face",
+    )
+    warmup_steps: float = option(
+        0,
+        label="Warmup",
+        help="Steps over which the learning rate rises from 0; below 1, a share of all steps.",
+        minimum=0,
+        level="basic",
+        source="Hugging Face",
+    )
+    optim: Literal[
+        "adamw_torch_fused",
+        "adamw_torch",
+        "adamw_8bit",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+        "adafactor",
+        "sgd",
+        "adagrad",
+        "rmsprop",
+        "rmsprop_bnb",
+        "rmsprop_bnb_8bit",
+        "rmsprop_bnb_32bit",
+        "lion_8bit",
+        "lion_32bit",
+        "paged_lion_8bit",
+        "paged_lion_32bit",
+        "ademamix",
+        "ademamix_8bit",
+        "paged_ademamix_8bit",
+        "paged_ademamix_32bit",
+    ] = option(
+        "adamw_torch_fused",
+        label="Optimizer",
+        help="What turns gradients into steps; the 8-bit ones keep their state in a quarter of the memory.",
+        choices=OPTIMIZERS,
+        source="Hugging Face",
+    )
+    optim_args: str | None = option(
+        None,
+        label="Optimizer options",
+        help="More arguments of the optimizer, as `name=value,name=value`.",
+        source="Hugging Face",
+    )
+    weight_decay: float = option(
+        0.0,
+        label="Weight decay",
+        help="Pulls weights towards 0 with every step.",
+        minimum=0,
+        source="Hugging Face",
+    )
+    adam_beta1: float = option(
+        0.9,
+        label="Adam beta 1",
+        help="How long Adam remembers gradients.",
+        minimum=0,
+        below=1,
+        source="Hugging Face",
+    )
+    adam_beta2: float = option(
+        0.999,
+        label="Adam beta 2",
+        help="How long Adam remembers squared gradients.",
+        minimum=0,
+        below=1,
+        source="Hugging Face",
+    )
+    adam_epsilon: float = option(
+        1e-8,
+        label="Adam epsilon",
+        help="Keeps Adam from dividing by 0.",
+        minimum=0,
+        source="Hugging Face",
+    )
+    max_grad_norm: float = option(
+        1.0,
+        label="Largest gradient norm",
+        help="Longer gradients are shortened to this norm; 0 leaves them alone.",
+        minimum=0,
+        source="Hugging Face",
+    )

@@ -1,0 +1,112 @@
+"""One function makes every field of a config, so that form, CLI, JSON Schema and reference come from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+
+Level = Literal["basic", "more"]
+Origin = Literal["LLaMA-Factory", "Hugging Face", "LLF"]
+PathKind = Literal["model", "adapters", "data", "folder", "file"]
+META = "llf"
+
+
+def option(
+    default: Any,
+    *,
+    label: str,
+    help: str,  # noqa: A002 - the field's name everywhere it is shown
+    unit: str | None = None,
+    choices: tuple[Any, ...] | None = None,
+    choices_from: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    level: Level = "more",
+    source: Origin = "LLF",
+    path: PathKind | None = None,
+) -> Any:
+    """A field of a section.
+
+    Args:
+        default: the value of a config that does not name the key.
+        label: its name in a form, two or three words.
+        help: one sentence.
+        unit: shown behind the value, e.g. `tokens`.
+        choices: every value that it can take.
+        choices_from: a kind of plug-in whose names are the choices, e.g. `method`.
+        minimum: smallest value, itself allowed.
+        maximum: largest value, itself allowed.
+        above: the value is larger than this.
+        below: the value is smaller than this.
+        level: `basic` fields are shown at once, the others behind "more".
+        source: who named the key.
+        path: how a relative path in it is resolved; None where it is no path.
+
+    Returns:
+        What pydantic takes for a field.
+    """
+    meta = {
+        "label": label,
+        "unit": unit,
+        "choices": choices,
+        "choices_from": choices_from,
+        "level": level,
+        "source": source,
+        "path": path,
+    }
+    bounds = {"ge": minimum, "le": maximum, "gt": above, "lt": below}
+    return Field(
+        default=default,
+        title=label,
+        description=help,
+        json_schema_extra={META: meta},
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+    )
+
+
+def split_names(value: Any) -> Any:
+    """A comma list as a tuple of names; lists and tuples as they are."""
+    if isinstance(value, str):
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(split_names), PlainSerializer(",".join, return_type=str, when_used="json")
+]
+"""A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
+
+
+def parse_object(value: Any) -> Any:
+    """JSON text of an object as the object, as Hugging Face takes it; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"JSON of an object is expected ({error})") from None
+    return value
+
+
+Object = Annotated[dict[str, Any], BeforeValidator(parse_object)]
+"""A mapping, or its JSON text."""
+
+
+class Section(BaseModel):
+    """A frozen group of options; also the base of a plug-in's `Options`."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_as_number(cls, value: Any, info: Any) -> Any:
+        """Refuses `lora_rank: true`, which Python takes for 1."""
+        annotation = str(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
+            raise ValueError("a number is expected, not true or false")
+        return value

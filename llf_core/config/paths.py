@@ -1,0 +1,59 @@
+"""Relative paths of a config: they start at its file's folder and are stored absolute."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config.model import EMBEDDED
+
+if TYPE_CHECKING:
+    from llf_core.config.option import PathKind
+
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow", ".txt")
+HANDED_OVER = "data/rows-*.parquet"
+"""Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
+DATA_DIR_WORDS = ("ONLINE", "REMOTE:")
+MARKS = ("./", "../", "/", "~")
+
+
+def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
+    """Makes one path absolute; names and hub ids stay what they are.
+
+    Args:
+        value: a path, a name or a hub id.
+        kind: what may stand there, see `option`.
+        base: the folder that relative paths start from.
+        file: whether the config is a file in `base`.
+
+    Returns:
+        The absolute path, or the value itself.
+    """
+    if kind == "data" and fnmatch.fnmatch(value, HANDED_OVER):
+        return str(base / value) if file else value
+    if not value or not _is_path(value, kind, base):
+        return value
+    return str(_join(base, value))
+
+
+def _is_path(value: str, kind: PathKind, base: Path) -> bool:
+    if kind in {"folder", "file"}:
+        return not value.startswith(DATA_DIR_WORDS)
+    if value in {".", ".."} or value.startswith(MARKS):
+        return True
+    if kind == "data":
+        return value.endswith(DATA_SUFFIXES) or ("/" in value and _join(base, value).exists())
+    return value.endswith(".gguf") or (value != EMBEDDED and _join(base, value).exists())
+
+
+def _join(base: Path, value: str) -> Path:
+    path = base / Path(value).expanduser()
+    # `..` is taken out without following links, as a shell's `cd` does.
+    parts: list[str] = []
+    for part in path.parts:
+        if part == "..":
+            parts = parts[:-1] if len(parts) > 1 else parts
+        else:
+            parts.append(part)
+    return Path(*parts)

@@ -1,0 +1,49 @@
+"""Starting points of a config: `presets.toml`."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A starting point.
+
+    Attributes:
+        name: how code names it.
+        label: how a form names it.
+        help: one sentence.
+        values: the keys it sets.
+    """
+
+    name: str
+    label: str
+    help: str
+    values: Mapping[str, Any]
+
+
+@functools.cache
+def presets() -> tuple[Preset, ...]:
+    """All presets, the simplest first."""
+    data = tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"])) for one in data["preset"]
+    )
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The keys that a preset sets, for `RunConfig.load`.
+
+    Raises:
+        KeyError: with the names that there are.
+    """
+    for one in presets():
+        if one.name == name:
+            return dict(one.values)
+    raise KeyError(f"There is no preset {name!r}. Expected one of {', '.join(one.name for one in presets())}.")

@@ -1,0 +1,77 @@
+"""What a config can get wrong, as data: a sentence, a severity and the buttons that mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+Kind = Literal["unknown", "not_built", "invalid", "not_needed", "violation"]
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A button that mends a problem.
+
+    Attributes:
+        label: a verb with its object, e.g. "Hold out 5 %".
+        changes: the keys it sets; None takes a key out.
+    """
+
+    label: str
+    changes: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        """Keeps a copy that nobody can change."""
+        object.__setattr__(self, "changes", MappingProxyType(dict(self.changes)))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to say about a config.
+
+    Attributes:
+        kind: which question it answers.
+        key: the key it stands beside; empty where it concerns the whole file.
+        value: what was asked for; None for secrets, which are never repeated.
+        message: one or two sentences: what is wrong, with which value, what was expected.
+        fixes: what can be done at once.
+        severity: an error stops a start; a warning costs time, memory or quality; a note informs.
+        line: the line of the file, counted from 1, where it is known.
+        keys: all keys that take part, `key` first.
+    """
+
+    kind: Kind
+    key: str
+    value: Any
+    message: str
+    fixes: tuple[Fix, ...] = ()
+    severity: Severity = "error"
+    line: int | None = None
+    keys: tuple[str, ...] = field(default=())
+
+    def json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {
+            "kind": self.kind,
+            "key": self.key,
+            "value": self.value if isinstance(self.value, int | float | str | bool | None) else str(self.value),
+            "message": self.message,
+            "fixes": [{"label": fix.label, "changes": dict(fix.changes)} for fix in self.fixes],
+            "severity": self.severity,
+            "line": self.line,
+        }
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run.
+
+    Attributes:
+        problems: all that stands against it, errors first.
+    """
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problem.message for problem in problems))

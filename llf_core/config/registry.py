@@ -1,0 +1,190 @@
+"""Plug-ins: what they look like, and how they are found by entry points."""
+
+from __future__ import annotations
+
+import functools
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.option import Section
+from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
+
+__all__ = ["GROUPS", "Broken", "Method", "Modifier", "Optimizer", "Plugin", "PluginError", "Rule", "Stage", "plugins"]
+
+GROUPS: Mapping[str, str] = {
+    "method": "llf.methods",
+    "modifier": "llf.modifiers",
+    "optimizer": "llf.optimizers",
+    "stage": "llf.stages",
+    "format": "llf.formats",
+    "template": "llf.templates",
+    "chat": "llf.chat",
+    "launcher": "llf.launchers",
+}
+
+
+class PluginError(RuntimeError):
+    """Two plug-ins, or a plug-in and a section, name the same key; or a plug-in is not of its kind."""
+
+
+class Plugin:
+    """Base of all plug-ins. A subclass imports torch and the like only inside its hooks.
+
+    Attributes:
+        kind: which of `GROUPS` it belongs to.
+        section: the section of a config that its options are shown in.
+        name: its name, the value or the key that selects it.
+        label: its name in a form; `name` where empty.
+        selects: the keys and values that select it.
+        Options: its options; their keys are unique over all sections and plug-ins.
+        rules: combinations of values that it cannot work with, whether it is selected or not.
+    """
+
+    kind: ClassVar[str]
+    section: ClassVar[str]
+    name: ClassVar[str]
+    label: ClassVar[str] = ""
+    selects: ClassVar[Mapping[str, Any]]
+    Options: ClassVar[type[Section]] = Section
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def selected(cls, config: RunConfig) -> bool:
+        """Whether the config selects this plug-in."""
+        return all(config.get(key) == value for key, value in cls.selects.items())
+
+
+class Method(Plugin):
+    """What of a model is trainable; selected by `finetuning_type: <name>`."""
+
+    kind = "method"
+    section = "method"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls) and "selects" not in vars(cls):
+            cls.selects = {"finetuning_type": cls.name}
+
+    @classmethod
+    @abstractmethod
+    def apply(cls, model: Any, config: RunConfig) -> Any:
+        """Sets what is trained.
+
+        Args:
+            model: a `PreTrainedModel`, all parameters as they were loaded.
+            config: the run's config.
+
+        Returns:
+            The model, or the PEFT model around it, with `requires_grad` set on every parameter.
+        """
+
+
+class Modifier(Plugin):
+    """What changes a model or its inputs beside a method; its `Options` hold the key that selects it."""
+
+    kind = "modifier"
+    section = "model"
+
+
+class Optimizer(Plugin):
+    """An optimizer or a way to group parameters; its `Options` hold the key that selects it."""
+
+    kind = "optimizer"
+    section = "optimizer"
+
+
+class Stage(Plugin):
+    """What is minimised; selected by `stage: <name>`."""
+
+    kind = "stage"
+    section = "stage"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls) and "selects" not in vars(cls):
+            cls.selects = {"stage": cls.name}
+
+    @staticmethod
+    @abstractmethod
+    def loss_sum(model: Any, batch: dict[str, Any], label_smoothing: float = 0.0) -> Any:
+        """Sum of the loss over what one micro-batch is learned from.
+
+        Args:
+            model: the model under training.
+            batch: the collator's tensors.
+            label_smoothing: share of the probability spread evenly over the vocabulary, 0 to 1.
+
+        Returns:
+            A float32 scalar with a graph.
+        """
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plug-in that cannot be loaded.
+
+    Attributes:
+        kind: its kind.
+        name: the entry point's name.
+        reason: one sentence with package and cause.
+    """
+
+    kind: str
+    name: str
+    reason: str
+
+
+BASES: Mapping[str, type[Plugin]] = {"method": Method, "modifier": Modifier, "optimizer": Optimizer, "stage": Stage}
+
+
+def plugins(kind: str) -> dict[str, type[Any]]:
+    """The classes of a kind by name, ours and those of other installed packages, in the order of their names.
+
+    Args:
+        kind: one of `GROUPS`.
+
+    Raises:
+        PluginError: two packages register the same name.
+    """
+    return dict(_loaded(kind)[0])
+
+
+def broken() -> tuple[Broken, ...]:
+    """The installed plug-ins that cannot be loaded, with the reasons."""
+    return tuple(one for kind in GROUPS for one in _loaded(kind)[1])
+
+
+@functools.cache
+def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
+    found: dict[str, type[Any]] = {}
+    failed = []
+    origin: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: point.name):
+        try:
+            loaded = point.load()
+        except Exception as error:  # noqa: BLE001 - a package of somebody else; `validate` reports it
+            failed.append(Broken(kind, point.name, f"{_package(point)} cannot be loaded: {type(error).__name__}: {error}"))
+            continue
+        base = BASES.get(kind, object)
+        if not (isinstance(loaded, type) and issubclass(loaded, base)):
+            failed.append(Broken(kind, point.name, f"{_package(point)} is no subclass of {base.__name__}."))
+            continue
+        name = getattr(loaded, "name", point.name)
+        if name in origin and origin[name].value != point.value:
+            raise PluginError(
+                f"The {kind} {name!r} is registered twice: by {_package(origin[name])} and by {_package(point)}. "
+                "Uninstall one of them."
+            )
+        found[name], origin[name] = loaded, point
+    return found, tuple(failed)
+
+
+def _package(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist else "an unknown package"
+    return f"{point.value} of {package}"

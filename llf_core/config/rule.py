@@ -1,0 +1,46 @@
+"""The form of a rule between fields; `rules.py` holds ours, and plug-ins bring theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.config.problem import Fix, Problem, Severity
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An impossible or risky combination of values.
+
+    Attributes:
+        fields: the keys that take part; the first is where the message stands.
+        when: whether a config has the combination.
+        reason: one or two sentences, or a function that makes them from the config.
+        fix: buttons that mend it, or a function that makes them from the config.
+        severity: `error`, `warning` or `note`.
+    """
+
+    fields: tuple[str, ...]
+    when: Callable[[RunConfig], bool]
+    reason: str | Callable[[RunConfig], str]
+    fix: tuple[Fix, ...] | Callable[[RunConfig], tuple[Fix, ...]] = ()
+    severity: Severity = "error"
+
+    def check(self, config: RunConfig) -> Problem | None:
+        """The problem, or None where the config does not have the combination."""
+        if not self.when(config):
+            return None
+        key = self.fields[0]
+        return Problem(
+            kind="violation",
+            key=key,
+            value=config.get(key),
+            message=self.reason if isinstance(self.reason, str) else self.reason(config),
+            fixes=self.fix if isinstance(self.fix, tuple) else self.fix(config),
+            severity=self.severity,
+            keys=self.fields,
+        )
