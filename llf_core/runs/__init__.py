@@ -1,0 +1,83 @@
+"""The run folder: its files, who writes them, who reads them. Imports no torch and no pandas."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs import status
+from llf_core.runs.checkpoints import Checkpoints
+from llf_core.runs.control import Inbox, Request, send_request
+from llf_core.runs.folder import RunFolder, create_run, home, open_run
+from llf_core.runs.meta import read_meta, update_env, update_meta
+from llf_core.runs.status import FINAL, Status, read_status
+from llf_core.runs.writer import RunWriter
+
+if TYPE_CHECKING:
+    from llf_core.runs.bin import Freed, clean, cleanable, delete_run, folder_bytes, restore_run
+    from llf_core.runs.columns import Columns
+    from llf_core.runs.decimate import decimate
+    from llf_core.runs.kill import kill_run
+    from llf_core.runs.listing import Page, Row, active_runs, free_bytes, list_runs
+    from llf_core.runs.reader import RunReader
+
+# What only readers need is loaded when it is used, so that a trainer or a supervisor starts without numpy.
+_LAZY = {
+    "Columns": "columns",
+    "Freed": "bin",
+    "Page": "listing",
+    "Row": "listing",
+    "RunReader": "reader",
+    "active_runs": "listing",
+    "clean": "bin",
+    "cleanable": "bin",
+    "decimate": "decimate",
+    "delete_run": "bin",
+    "folder_bytes": "bin",
+    "free_bytes": "listing",
+    "kill_run": "kill",
+    "list_runs": "listing",
+    "restore_run": "bin",
+}
+
+__all__ = [
+    "FINAL",
+    "Checkpoints",
+    "Columns",
+    "Freed",
+    "Inbox",
+    "Page",
+    "Request",
+    "Row",
+    "RunFolder",
+    "RunReader",
+    "RunWriter",
+    "Status",
+    "active_runs",
+    "clean",
+    "cleanable",
+    "create_run",
+    "decimate",
+    "delete_run",
+    "folder_bytes",
+    "free_bytes",
+    "home",
+    "kill_run",
+    "list_runs",
+    "open_run",
+    "read_meta",
+    "read_status",
+    "restore_run",
+    "send_request",
+    "status",
+    "update_env",
+    "update_meta",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

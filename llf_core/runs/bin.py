@@ -1,0 +1,160 @@
+"""Deleting moves a run to the bin; only `clean` removes anything for good."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from llf_core.runs.checkpoints import Checkpoints
+from llf_core.runs.folder import RunFolder, check_run_id, home, open_run
+from llf_core.runs.status import BrokenRunError, read_status, shown
+
+DAY = 86400.0
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What cleaning removes.
+
+    Attributes:
+        items: folders, the oldest first.
+        bytes: what they take on the disk.
+    """
+
+    items: tuple[Path, ...]
+    bytes: int
+
+
+def _root(given: Path | str | None) -> Path:
+    return home() if given is None else Path(given)
+
+
+def delete_run(run_id: str, home: Path | str | None = None) -> Path:
+    """Moves a run that has ended to `$LLF_HOME/bin`.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        ValueError: `run_id` is no id.
+        FileNotFoundError: there is no such run.
+        RuntimeError: it is still going.
+    """
+    folder = open_run(run_id, home)
+    try:
+        state = shown(read_status(folder)).state
+    except BrokenRunError:
+        state = "lost"
+    if state not in {"finished", "stopped", "failed", "lost"}:
+        raise RuntimeError(f"{run_id} is {state}. Stop or kill it before it is deleted.")
+    bin_folder = _root(home) / "bin"
+    bin_folder.mkdir(parents=True, exist_ok=True)
+    target = bin_folder / run_id
+    if target.exists():  # a run restored by copying: the older one in the bin makes way
+        target.rename(bin_folder / f".{run_id}.{time.time_ns():x}")
+    os.utime(folder.path)  # the bin counts days from now
+    folder.path.rename(target)
+    return target
+
+
+def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
+    """Brings a run back from the bin.
+
+    Raises:
+        ValueError: `run_id` is no id.
+        FileNotFoundError: the bin does not hold it.
+        FileExistsError: a run of this id is there already.
+    """
+    source = _root(home) / "bin" / check_run_id(run_id)
+    if not source.is_dir():
+        raise FileNotFoundError(f"The bin holds no run {run_id}.")
+    target = _root(home) / "runs" / run_id
+    if target.exists():
+        raise FileExistsError(f"There is a run {run_id} already. Rename or delete that one first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    return RunFolder(target)
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes of all files below a folder; links are not followed, what vanishes meanwhile counts nothing."""
+    total = 0
+    waiting = [str(path)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def cleanable(
+    home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
+) -> Freed:
+    """What `clean` would remove, and how much room that makes.
+
+    Args:
+        home: `LLF_HOME` where it is not the environment's.
+        days: only what has been in the bin for at least so many days.
+        checkpoints: also the checkpoints of finished runs, whose result is in `output/`.
+        keep_latest: of those, all but the newest.
+    """
+    items = _old_in_bin(_root(home) / "bin", days) + _half_made(_root(home) / "runs")
+    if checkpoints:
+        items += _of_finished_runs(_root(home) / "runs", keep_latest=keep_latest)
+    return Freed(tuple(items), sum(folder_bytes(item) for item in items))
+
+
+def clean(
+    home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
+) -> Freed:
+    """Removes for good what `cleanable` names.
+
+    Returns:
+        What was removed.
+    """
+    freed = cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
+    for item in freed.items:
+        # `complete.json` goes first: no half of a checkpoint ever counts.
+        (item / "complete.json").unlink(missing_ok=True)
+        shutil.rmtree(item)
+    return freed
+
+
+def _old_in_bin(bin_folder: Path, days: float) -> list[Path]:
+    if not bin_folder.is_dir():
+        return []
+    before = time.time() - days * DAY
+    found = [(entry.stat().st_mtime, entry) for entry in bin_folder.iterdir() if entry.is_dir()]
+    return [entry for deleted, entry in sorted(found) if deleted <= before]
+
+
+def _half_made(runs: Path) -> list[Path]:
+    """Run folders that a process was killed in the middle of making, a day ago or longer."""
+    if not runs.is_dir():
+        return []
+    before = time.time() - DAY
+    return [entry for entry in sorted(runs.glob(".new-*")) if entry.stat().st_mtime < before]
+
+
+def _of_finished_runs(runs: Path, *, keep_latest: bool) -> list[Path]:
+    found: list[Path] = []
+    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
+        folder = RunFolder(path)
+        try:
+            finished = read_status(folder).state == "finished"
+        except BrokenRunError:
+            continue
+        if finished and folder.output.is_dir():
+            checkpoints = Checkpoints(folder)
+            steps = checkpoints.list()
+            found += [checkpoints.path(step) for step in (steps[:-1] if keep_latest else steps)]
+    return found

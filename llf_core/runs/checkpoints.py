@@ -1,0 +1,133 @@
+"""`checkpoints/checkpoint-N/`: one counts only with its `complete.json`, written last, with all files and sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+from llf_core.runs.faults import reach
+from llf_core.runs.files import json_bytes, replace_file, sync_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.runs.folder import RunFolder
+
+NAME = re.compile(r"checkpoint-(\d+)")
+COMPLETE = "complete.json"
+Steps = list[int]  # the class has a method `list`
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._root = folder.checkpoints
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is or would be."""
+        return self._root / f"checkpoint-{step}"
+
+    def finish(self, step: int) -> int:
+        """Makes a written checkpoint count: flushes every file, then writes `complete.json`, flushed too.
+
+        Returns:
+            Its size in bytes.
+
+        Raises:
+            OSError: the disk is full; the checkpoint then does not count.
+        """
+        path = self.path(step)
+        files = {name: size for name, size in _files(path).items() if name != COMPLETE}
+        for name in files:
+            _flush(path / name)
+        for inner in {(path / name).parent for name in files}:
+            sync_folder(inner)
+        reach("checkpoint.flushed")
+        replace_file(path / COMPLETE, json_bytes({"format": 1, "step": step, "files": files}), sync=True)
+        sync_folder(self._root)
+        return sum(files.values())
+
+    def complete(self, step: int) -> bool:
+        """Whether the checkpoint of a step counts: every named file is there with its size."""
+        path = self.path(step)
+        try:
+            facts = json.loads((path / COMPLETE).read_bytes())
+        except (OSError, ValueError):
+            return False
+        files = facts.get("files") if isinstance(facts, dict) else None
+        if not isinstance(files, dict) or facts.get("format") != 1 or facts.get("step") != step or not files:
+            return False
+        there = _files(path)
+        return all(there.get(name) == size for name, size in files.items())
+
+    def list(self) -> Steps:
+        """The steps of the checkpoints that count, in order."""
+        return [step for step in self._steps() if self.complete(step)]
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint that counts; what resume goes on from."""
+        for step in reversed(self._steps()):
+            if self.complete(step):
+                return self.path(step)
+        return None
+
+    def prune(self, keep: int | None = 2, best: int | None = None) -> Steps:
+        """Removes old checkpoints, and parts of checkpoints older than the newest whole one.
+
+        Args:
+            keep: how many of the newest to keep; None keeps all. At least one is always kept.
+            best: the step of one more to keep.
+
+        Returns:
+            The steps of the removed checkpoints that counted.
+        """
+        whole = self.list()
+        if not whole:
+            return []
+        stay = set(whole) if keep is None else set(whole[-max(keep, 1) :])
+        if best is not None:
+            stay.add(best)
+        for step in self._steps():
+            if step not in stay and step <= whole[-1]:
+                self.remove(step)
+        return [step for step in whole if step not in stay]
+
+    def remove(self, step: int) -> None:
+        """Removes one checkpoint. `complete.json` goes first, so that no half of it ever counts."""
+        path = self.path(step)
+        (path / COMPLETE).unlink(missing_ok=True)
+        reach("checkpoint.uncounted")
+        shutil.rmtree(path)
+        reach("checkpoint.removed")
+
+    def _steps(self) -> Steps:
+        try:
+            names = [entry.name for entry in self._root.iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
+
+
+def _files(path: Path) -> dict[str, int]:
+    """Size in bytes of each file below a folder, by its path in it."""
+    return {
+        str(file.relative_to(path)): file.stat().st_size
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and not file.name.startswith(f".{COMPLETE}")
+    }
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

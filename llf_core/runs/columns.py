@@ -1,0 +1,143 @@
+"""Metrics as numpy columns, one pair of steps and values a name, kept up to date as lines are appended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.runs.metric_lines import parse_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from llf_core.runs.metric_lines import Block
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+TIME = "time"
+
+
+class Columns:
+    """The numbers of a run. For one step and name the highest attempt wins, then the later line.
+
+    Arrays that are handed out stay as they are; later lines never change them.
+    """
+
+    def __init__(self) -> None:
+        self._series: dict[str, _Series] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names that have a value, in the order in which they came."""
+        return [name for name in self._series if name != TIME]
+
+    def steps(self, name: str = "loss") -> Ints:
+        """Steps that have a value of this name, rising. `[n]`, int64; empty where there is none."""
+        return self._of(name).steps
+
+    def values(self, name: str = "loss") -> Floats:
+        """Values of this name, one for each of `steps(name)`. `[n]`, float64; NaN and infinities are kept."""
+        return self._of(name).values
+
+    def times(self) -> tuple[Ints, Floats]:
+        """Every step that has a record, and when it was written, in Unix seconds. `[n]` each."""
+        series = self._of(TIME)
+        return series.steps, series.values
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a name, or None."""
+        values = self.values(name)
+        return float(values[-1]) if len(values) else None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._series
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """How many steps have a record."""
+        return len(self._of(TIME).steps)
+
+    def add(self, data: bytes) -> bool:
+        """Takes in whole lines of `metrics.jsonl`; a line that is no record is passed over.
+
+        Returns:
+            Whether there was a record among them.
+        """
+        found = False
+        for block in parse_lines(data):
+            found = found or len(block.steps) > 0
+            self._add(block)
+        return found
+
+    def _add(self, block: Block) -> None:
+        everything = slice(None)
+        for name, (rows, values) in {TIME: (everything, block.times), **block.values}.items():
+            steps, attempts = block.steps[rows], block.attempts[rows]
+            if len(steps):
+                self._series.setdefault(name, _Series()).append(steps, values, attempts)
+
+    def _of(self, name: str) -> _Series:
+        return self._series.get(name) or _Series()
+
+
+class _Series:
+    """One name's steps, values and attempts in arrays with room at the end."""
+
+    def __init__(self) -> None:
+        self._steps = np.empty(0, np.int64)
+        self._values = np.empty(0, np.float64)
+        self._attempts = np.empty(0, np.int32)
+        self._count = 0
+
+    @property
+    def steps(self) -> Ints:
+        return self._view(self._steps)
+
+    @property
+    def values(self) -> Floats:
+        return self._view(self._values)
+
+    def _view(self, array: NDArray) -> NDArray:  # type: ignore[type-arg]
+        view = array[: self._count]
+        view.flags.writeable = False
+        return view
+
+    def append(self, steps: Ints, values: Floats, attempts: NDArray[np.int32]) -> None:
+        """Adds values in the order of their lines."""
+        rising = len(steps) == 1 or bool((steps[1:] > steps[:-1]).all())
+        if rising and (self._count == 0 or steps[0] > self._steps[self._count - 1]):
+            self._extend(steps, values, attempts)
+        else:
+            self._merge(steps, values, attempts)
+
+    def _extend(self, steps: Ints, values: Floats, attempts: NDArray[np.int32]) -> None:
+        count = self._count + len(steps)
+        if count > len(self._steps):
+            room = max(count, 2 * len(self._steps)) if self._count else count
+            for name in ("_steps", "_values", "_attempts"):
+                old = getattr(self, name)
+                new = np.empty(room, old.dtype)
+                new[: self._count] = old[: self._count]
+                setattr(self, name, new)
+        for array, new in ((self._steps, steps), (self._values, values), (self._attempts, attempts)):
+            array[self._count : count] = new
+        self._count = count
+
+    def _merge(self, steps: Ints, values: Floats, attempts: NDArray[np.int32]) -> None:
+        all_steps = np.concatenate([self._steps[: self._count], steps])
+        all_values = np.concatenate([self._values[: self._count], values])
+        all_attempts = np.concatenate([self._attempts[: self._count], attempts])
+        order = np.lexsort((all_attempts, all_steps))  # stable: of equals the later line comes last
+        ordered = all_steps[order]
+        last = np.append(ordered[1:] != ordered[:-1], True)
+        chosen = order[last]
+        self._steps = all_steps[chosen]
+        self._values = all_values[chosen]
+        self._attempts = all_attempts[chosen]
+        self._count = len(chosen)

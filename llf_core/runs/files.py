@@ -1,0 +1,110 @@
+"""Small files that are replaced whole: a reader sees the old one or the new one, never a part."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.faults import reach
+from llf_core.runs.jsonl import spelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOCK_SECONDS = 10.0
+NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def replace_file(path: Path, data: bytes, *, sync: bool = False, temporary: str | None = None) -> None:
+    """Writes `data` under another name in the same folder, then renames it to `path`.
+
+    Args:
+        path: the file to replace or make.
+        data: its whole content.
+        sync: whether to flush file and folder to the disk before returning.
+        temporary: the other name; give one only where a lock keeps other writers away.
+
+    Raises:
+        OSError: nothing was changed; what was written under the other name is removed.
+    """
+    point = path.name.partition(".")[0]
+    new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        reach(f"{point}.written")
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    reach(f"{point}.renamed")
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """A JSON object as an indented file; a number that is not finite is spelled out."""
+    text = json.dumps(spelled(value), ensure_ascii=False, indent=1, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+@contextmanager
+def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Holds the lock of a run while it reads, changes and replaces one of its small files.
+
+    On a file system without locks (some network drives) it goes on without one: supervisor and trainer write
+    at different times there too, only not provably.
+
+    Raises:
+        TimeoutError: another process held the lock for `seconds`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take(descriptor, path, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            # Closing would not do: a process forked meanwhile holds the same lock through its copy.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path, until: float) -> None:
+    pause = 0.0005
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError(
+                    f"{path} is locked by another process for more than {LOCK_SECONDS:g} s. "
+                    "Expected a lock of milliseconds: look for a stopped (Ctrl-Z) process of this run."
+                ) from None
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        except OSError as error:
+            if error.errno not in NO_LOCKS_HERE:
+                raise
+            return
+        else:
+            return

@@ -1,0 +1,218 @@
+"""Where a run lives: `$LLF_HOME/runs/<run_id>/` and the names of the files in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from llf_core.runs.files import json_bytes, replace_file
+from llf_core.runs.jsonl import append
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
+RESERVE_BYTES = 64 * 1024
+SLUG_LENGTH = 60
+
+
+def home() -> Path:
+    """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`."""
+    return Path(os.environ.get("LLF_HOME") or "~/.llf").expanduser().absolute()
+
+
+def check_run_id(run_id: str) -> str:
+    """Returns `run_id` where it is one.
+
+    Raises:
+        ValueError: it is not, for example because it is a path.
+    """
+    if not RUN_ID.fullmatch(run_id) or ".." in run_id:
+        raise ValueError(
+            f"{run_id!r} is no run id. Expected lower-case letters, digits, '.', '_' and '-', "
+            "for example 20261124-142530-smollm2-sft-lora."
+        )
+    return run_id
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, and one path for each of its files. Making one touches no disk.
+
+    Args:
+        path: the folder.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    @property
+    def id(self) -> str:
+        """The run's id: the folder's name."""
+        return self.path.name
+
+    @property
+    def home(self) -> Path:
+        """The `LLF_HOME` that this run belongs to."""
+        return self.path.parent.parent
+
+    @cached_property
+    def config(self) -> Path:
+        """What was asked, with defaults."""
+        return self.path / "config.yaml"
+
+    @cached_property
+    def resolved(self) -> Path:
+        """What this machine made of it."""
+        return self.path / "resolved.yaml"
+
+    @cached_property
+    def env(self) -> Path:
+        """Versions, device, command, git state."""
+        return self.path / "env.json"
+
+    @cached_property
+    def status(self) -> Path:
+        """State, step, processes, heartbeat."""
+        return self.path / "status.json"
+
+    @cached_property
+    def status_lock(self) -> Path:
+        """Locked while one of the small files is changed."""
+        return self.path / "status.lock"
+
+    @cached_property
+    def metrics(self) -> Path:
+        """Numbers of each logged step."""
+        return self.path / "metrics.jsonl"
+
+    @cached_property
+    def events(self) -> Path:
+        """What happened."""
+        return self.path / "events.jsonl"
+
+    @cached_property
+    def samples(self) -> Path:
+        """Generated texts."""
+        return self.path / "samples.jsonl"
+
+    @cached_property
+    def log(self) -> Path:
+        """The trainer's stdout and stderr."""
+        return self.path / "log.txt"
+
+    @cached_property
+    def data(self) -> Path:
+        """Rows handed over from a cell."""
+        return self.path / "data"
+
+    @cached_property
+    def code(self) -> Path:
+        """Source of functions written in a cell."""
+        return self.path / "code"
+
+    @cached_property
+    def control(self) -> Path:
+        """Requests to the live trainer."""
+        return self.path / "control"
+
+    @cached_property
+    def meta(self) -> Path:
+        """Name, tags, note."""
+        return self.path / "meta.json"
+
+    @cached_property
+    def checkpoints(self) -> Path:
+        """Checkpoints, `checkpoint-N` each."""
+        return self.path / "checkpoints"
+
+    @cached_property
+    def output(self) -> Path:
+        """The result."""
+        return self.path / "output"
+
+    @cached_property
+    def reserve(self) -> Path:
+        """64 KiB that are given back when the disk is full, so that the run's last words find room."""
+        return self.path / ".reserve"
+
+
+def slug(name: str) -> str:
+    """The part of a run id that people read: `SmolLM2 / SFT!` becomes `smollm2-sft`."""
+    words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
+    return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"
+
+
+def create_run(config_yaml: str, name: str, home: Path | str | None = None) -> RunFolder:
+    """Makes a run's folder in the state `created`, whole before anyone can see it.
+
+    Args:
+        config_yaml: the config's text, with defaults.
+        name: what views call the run; part of its id.
+        home: `LLF_HOME` where it is not the environment's.
+
+    Returns:
+        The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … where that is taken.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    from llf_core.runs.status import first_status
+
+    runs = _home(home) / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    new = RunFolder(runs / f".new-{os.getpid()}-{secrets.token_hex(4)}")
+    new.control.mkdir(parents=True)
+    try:
+        new.config.write_text(config_yaml, encoding="utf-8")
+        new.reserve.write_bytes(bytes(RESERVE_BYTES))
+        replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
+        append(new.events, {"v": 1, "time": now, "attempt": 1, "type": "created", "name": name})
+        replace_file(new.status, json_bytes(first_status(now)))
+        return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
+    except BaseException:
+        shutil.rmtree(new.path, ignore_errors=True)
+        raise
+
+
+def _settle(new: Path, runs: Path, wanted: str) -> RunFolder:
+    """Moves a finished folder to the first free id. The rename decides: it fails on a folder with files."""
+    number = 1
+    while True:
+        target = runs / (wanted if number == 1 else f"{wanted}-{number}")
+        if not target.exists():
+            try:
+                new.rename(target)
+            except OSError:
+                if not target.exists():
+                    raise
+            else:
+                return RunFolder(target)
+        number += 1
+
+
+def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
+    """The folder of a run that exists.
+
+    Args:
+        run_id: its id, never a path.
+        home: `LLF_HOME` where it is not the environment's.
+
+    Raises:
+        ValueError: `run_id` is no id.
+        FileNotFoundError: there is no such run.
+    """
+    folder = RunFolder(_home(home) / "runs" / check_run_id(run_id))
+    if not folder.path.is_dir():
+        raise FileNotFoundError(f"There is no run {run_id} in {folder.path.parent}. Look at `llf runs list`.")
+    return folder
+
+
+def _home(given: Path | str | None) -> Path:
+    return home() if given is None else Path(given).expanduser().absolute()

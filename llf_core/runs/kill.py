@@ -1,0 +1,95 @@
+"""Ends a run at once, whoever of its processes is still there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.runs.checkpoints import Checkpoints
+from llf_core.runs.control import send_request
+from llf_core.runs.jsonl import append
+from llf_core.runs.status import read_status, update
+
+if TYPE_CHECKING:
+    from llf_core.runs.folder import RunFolder
+    from llf_core.runs.process import ProcessId
+    from llf_core.runs.status import Status
+
+SUPERVISOR_SECONDS = 3.0  # that a live supervisor has to act on a request
+
+
+def kill_run(folder: RunFolder, by: str = "") -> Status:
+    """Kills a run: by its supervisor, or, where that is gone, directly.
+
+    Args:
+        folder: the run.
+        by: who asks.
+
+    Returns:
+        The status as it is now: `failed`, unless the run had ended before.
+
+    Raises:
+        RuntimeError: it runs on another machine, whose processes can't be reached from here.
+    """
+    status = read_status(folder)
+    if status.final:
+        return status
+    if not status.here and status.host is not None:
+        send_request(folder, "kill", by=by)
+        raise RuntimeError(
+            f"{folder.id} runs on {status.host}. Its supervisor there has the request; "
+            "where that is gone too, end the processes on that machine."
+        )
+    if status.guard is not None and status.guard.alive():
+        send_request(folder, "kill", by=by)
+        until = time.monotonic() + SUPERVISOR_SECONDS
+        while time.monotonic() < until and status.guard.alive():
+            now = read_status(folder)
+            if now.final:
+                return now
+            time.sleep(0.05)
+    return _end(folder, read_status(folder))
+
+
+def _end(folder: RunFolder, status: Status) -> Status:
+    """Kills supervisor and trainer by verified identity, then says the last word for them."""
+    for process in (status.guard, status.trainer):
+        if process is not None:
+            kill_group(process)
+    reason = killed_reason(folder, status)
+    now = update(folder, of_attempt=status.attempt, state="failed", reason=reason, exit_code=-signal.SIGKILL)
+    word = {"type": "state", "state": now.state, "reason": reason}
+    append(folder.events, {"v": 1, "time": time.time(), "attempt": status.attempt, **word})
+    return now
+
+
+def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
+    """SIGKILL to the very process that is meant, and to its group where it leads one; waits for its end.
+
+    Raises:
+        TimeoutError: the system does not let go of it (for example in a driver call).
+    """
+    if not process.alive():
+        return
+    leads = os.getpgid(process.pid) == process.pid
+    (os.killpg if leads else os.kill)(process.pid, signal.SIGKILL)
+    until = time.monotonic() + seconds
+    while process.alive():
+        if time.monotonic() > until:
+            raise TimeoutError(f"Process {process.pid} does not end after SIGKILL. Look at it with `ps`.")
+        time.sleep(0.01)
+
+
+def killed_reason(folder: RunFolder, status: Status) -> str:
+    """The sentence of a run that was killed on purpose."""
+    return f"Killed by the user at step {status.step} of {status.total}. {what_is_safe(folder)}"
+
+
+def what_is_safe(folder: RunFolder) -> str:
+    """What of a run can be used after its end, in one sentence."""
+    latest = Checkpoints(folder).latest()
+    if latest is None:
+        return "There is no checkpoint to go on from."
+    return f"{latest.name} is whole: resume goes on from there."

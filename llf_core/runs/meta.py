@@ -1,0 +1,54 @@
+"""`meta.json` (name, tags, note: owned by views) and `env.json` (facts that launcher and trainer add to)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.files import json_bytes, locked, replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.runs.folder import RunFolder
+
+
+def read_meta(folder: RunFolder) -> dict[str, Any]:
+    """`revision`, `name`, `tags` and `note`; a file that is gone or garbage counts as an empty one."""
+    return {"revision": 0, "name": folder.id, "tags": [], "note": "", **_read(folder.meta)}
+
+
+def update_meta(folder: RunFolder, **changes: Any) -> dict[str, Any]:
+    """Changes name, tags or note, and counts the revision up.
+
+    Returns:
+        What the file holds now.
+    """
+    with locked(folder.status_lock):
+        meta = read_meta(folder) | changes
+        meta["revision"] += 1
+        replace_file(folder.meta, json_bytes(meta))
+    return meta
+
+
+def update_env(folder: RunFolder, **facts: Any) -> dict[str, Any]:
+    """Adds facts to `env.json`; a dict is merged into the dict that is there.
+
+    Returns:
+        What the file holds now.
+    """
+    with locked(folder.status_lock):
+        env = {"format": 1, **_read(folder.env)}
+        for key, value in facts.items():
+            both = isinstance(value, dict) and isinstance(env.get(key), dict)
+            env[key] = env[key] | value if both else value
+        replace_file(folder.env, json_bytes(env))
+    return env
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

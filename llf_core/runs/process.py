@@ -1,0 +1,99 @@
+"""Which process is meant: a pid counts only with its start time, on its host, in its boot."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+TOLERANCE = 1.0  # seconds between two readings of one start time
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process that no other process can be taken for.
+
+    Attributes:
+        pid: the process id.
+        started: Unix seconds, as psutil tells it. It moves when the system clock is set.
+        ticks: on Linux, clock ticks from boot to start, which never move; None elsewhere.
+    """
+
+    pid: int
+    started: float
+    ticks: int | None = None
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId:
+        """The process that has this pid now.
+
+        Raises:
+            psutil.NoSuchProcess: there is none.
+        """
+        return cls(pid, psutil.Process(pid).create_time(), _start_ticks(pid))
+
+    @classmethod
+    def own(cls) -> ProcessId:
+        """This process."""
+        return cls.of(os.getpid())
+
+    @classmethod
+    def read(cls, value: Any) -> ProcessId | None:
+        """From a JSON object with `pid` and `started`; None where it names no process."""
+        if not isinstance(value, dict):
+            return None
+        pid, started, ticks = (value.get(key) for key in ("pid", "started", "ticks"))
+        if not isinstance(pid, int) or pid <= 0 or not isinstance(started, int | float):
+            return None
+        return cls(pid, float(started), ticks if isinstance(ticks, int) else None)
+
+    def json(self) -> dict[str, Any]:
+        """As `status.json` holds it."""
+        return asdict(self)
+
+    def alive(self) -> bool:
+        """Whether this very process still runs on this machine; a zombie does not."""
+        try:
+            process = psutil.Process(self.pid)
+            if self.ticks is not None:
+                same = self.ticks == _start_ticks(self.pid)
+            else:
+                same = abs(process.create_time() - self.started) <= TOLERANCE
+            return same and process.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        except psutil.NoSuchProcess:
+            return False
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Clock ticks from boot to the start of a process, where `/proc` tells."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(facts[facts.rfind(b")") + 2 :].split()[19])
+
+
+@cache
+def host() -> str:
+    """The name of this machine (of this container, where it is one)."""
+    return socket.gethostname()
+
+
+@cache
+def boot_id() -> str:
+    """What changes with every boot of this machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        pass
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 - fixed
+    return f"{psutil.boot_time():.0f}"

@@ -1,0 +1,96 @@
+"""Reads a run's folder, live or past; keeps its place, so that each look costs only what is new."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.columns import Columns
+from llf_core.runs.jsonl import Tail, as_number, parse
+from llf_core.runs.meta import read_meta
+from llf_core.runs.status import Status, read_status, shown
+
+if TYPE_CHECKING:
+    from llf_core.runs.folder import RunFolder
+
+LONGEST_LINE = 4096  # bytes of a log line, at a guess
+
+
+class RunReader:
+    """One reader of a run.
+
+    Args:
+        folder: the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._columns = Columns()
+        self._metrics = Tail(folder.metrics)
+        self._events = Tail(folder.events)
+        self._samples = Tail(folder.samples)
+
+    def status(self) -> Status:
+        """The status as it is shown: `lost` where the processes are gone without a last word.
+
+        Raises:
+            BrokenRunError: there is no readable status.
+        """
+        return shown(read_status(self.folder))
+
+    def meta(self) -> dict[str, Any]:
+        """`revision`, `name`, `tags`, `note`."""
+        return read_meta(self.folder)
+
+    def metrics(self) -> Columns:
+        """All metrics so far; the same object each time, with the new lines taken in."""
+        data, again = self._metrics.read()
+        if again:
+            self._columns = Columns()
+        if data:
+            self._columns.add(data)
+        return self._columns
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events that are new since the last call, in order; all of them at first.
+
+        Numbers in `values` that were not finite are floats again.
+        """
+        events = _objects(self._events)
+        for event in events:
+            if isinstance(event.get("values"), dict):
+                event["values"] = {
+                    name: value if (number := as_number(value)) is None else number
+                    for name, value in event["values"].items()
+                }
+        return [event for event in events if isinstance(event.get("type"), str)]
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The samples that are new since the last call, in order."""
+        return _objects(self._samples)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines of `log.txt`; what a carriage return overwrote is left out."""
+        return log_tail(self.folder, lines)
+
+
+def _objects(tail: Tail) -> list[dict[str, Any]]:
+    data, _ = tail.read()
+    return [record for record in map(parse, data.splitlines()) if record is not None]
+
+
+def log_tail(folder: RunFolder, lines: int = 20) -> str:
+    """The last lines of a run's `log.txt`, decoded; the empty string where there is none."""
+    if lines <= 0:
+        return ""
+    try:
+        with folder.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - lines * LONGEST_LINE))
+            data = file.read()
+    except FileNotFoundError:
+        return ""
+    text = data.decode("utf-8", "replace")
+    # A progress bar rewrites its line: only what it shows in the end is a line.
+    shown_lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")]
+    return "\n".join(shown_lines[-lines:])

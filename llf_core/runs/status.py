@@ -1,0 +1,243 @@
+"""`status.json`: the state of a run, changed under a lock, and shown as it really is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
+from llf_core.runs.jsonl import as_number
+from llf_core.runs.process import ProcessId, boot_id, host
+
+if TYPE_CHECKING:
+    from llf_core.runs.folder import RunFolder
+
+AFTER_THE_END = frozenset({"exit_code", "best"})  # may still be added
+FINAL = frozenset({"finished", "stopped", "failed"})
+STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
+HEARTBEAT_SECONDS = 2.0
+SILENCE_SECONDS = 60.0  # of a heartbeat from another host, before its run counts as lost
+START_SECONDS = 30.0  # from the launch to the supervisor's first word
+
+
+class BrokenRunError(ValueError):
+    """A run folder whose `status.json` can't be read; the message says why."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `status.json` says. Times are Unix seconds; `state` may also be `lost` where it is shown."""
+
+    format: int = 1
+    state: str = "created"
+    step: int = 0
+    total: int = 0
+    pid: int | None = None
+    started: float | None = None
+    ticks: int | None = None
+    boot_id: str | None = None
+    host: str | None = None
+    heartbeat: float = 0.0
+    exit_code: int | None = None
+    reason: str | None = None
+    attempt: int = 1
+    supervisor: dict[str, Any] | None = None
+    created: float = 0.0
+    ended: float | None = None
+    device: str | None = None
+    step_seconds: float | None = None
+    best: dict[str, Any] | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether this attempt has ended by its own or its supervisor's word."""
+        return self.state in FINAL
+
+    @property
+    def ended_somehow(self) -> bool:
+        """Whether nothing of this attempt runs any more, as far as can be known."""
+        return self.final or self.state == "lost"
+
+    @property
+    def trainer(self) -> ProcessId | None:
+        """The trainer's process, once there is one."""
+        return ProcessId.read({"pid": self.pid, "started": self.started, "ticks": self.ticks})
+
+    @property
+    def guard(self) -> ProcessId | None:
+        """The supervisor's process, once there is one."""
+        return ProcessId.read(self.supervisor)
+
+    @property
+    def here(self) -> bool:
+        """Whether its processes are of this machine and this boot, so that their pids mean something."""
+        return self.host == host() and self.boot_id == boot_id()
+
+    def json(self) -> dict[str, Any]:
+        """As a JSON object; a `best` that is not finite is spelled out."""
+        return dataclasses.asdict(self)
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Status)}
+
+
+def read_status(folder: RunFolder) -> Status:
+    """What `status.json` says, word for word: a state that nobody lives up to any more is not `lost` here.
+
+    Raises:
+        BrokenRunError: the file is gone, garbage or of a format from the future.
+    """
+    try:
+        value = json.loads(folder.status.read_bytes())
+    except FileNotFoundError:
+        raise BrokenRunError(f"{folder.id} has no status.json.") from None
+    except (OSError, ValueError) as error:
+        raise BrokenRunError(f"The status.json of {folder.id} can't be read: {error}.") from None
+    if not isinstance(value, dict) or value.get("state") not in STATES:
+        raise BrokenRunError(f"The status.json of {folder.id} holds no state that is known.")
+    if value.get("format") != 1:
+        raise BrokenRunError(f"{folder.id} has format {value.get('format')}. A newer llf reads it.")
+    return Status(**{key: _checked(key, one) for key, one in value.items() if key in _FIELDS})
+
+
+def _checked(key: str, value: Any) -> Any:
+    """A field's value where it has its type, else the field's default: one odd field spoils no listing."""
+    default = _FIELDS[key].default
+    kind = str(_FIELDS[key].type)
+    if kind.startswith("float"):
+        number = as_number(value)
+        fits, value = value is None or number is not None, number
+    elif kind.startswith("int"):
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif kind.startswith("str"):
+        fits = isinstance(value, str)
+    else:
+        fits = isinstance(value, dict)
+    if value is None and "None" in kind:
+        return None
+    return value if fits else default
+
+
+def shown(status: Status, now: float | None = None) -> Status:
+    """The status as a view shows it: `lost` where the state is not final and nobody is left to end it.
+
+    Args:
+        status: as stored.
+        now: Unix seconds; for tests.
+    """
+    if status.final:
+        return status
+    now = time.time() if now is None else now
+    if status.host != host():
+        lost = now - (status.heartbeat or 0) > SILENCE_SECONDS
+    elif status.boot_id != boot_id():
+        lost = True
+    else:
+        known = [process for process in (status.trainer, status.guard) if process is not None]
+        if known:
+            lost = not any(process.alive() for process in known)
+        else:
+            lost = now - (status.heartbeat or 0) > START_SECONDS
+    if not lost:
+        return status
+    reason = (
+        f"The run's processes are gone without a last word (step {status.step} of {status.total}). "
+        "Resume goes on from its newest checkpoint."
+    )
+    return dataclasses.replace(status, state="lost", reason=reason)
+
+
+def first_status(now: float) -> dict[str, Any]:
+    """What `status.json` holds at first."""
+    return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
+
+
+def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) -> Status:
+    """Changes fields of `status.json` under the run's lock.
+
+    A final state and its reason stay as they are: only `begin_attempt` leaves them.
+
+    Args:
+        folder: the run.
+        of_attempt: the attempt that speaks; where a later one has begun, nothing is changed.
+        changes: fields by name. A new `state` in the final ones also sets `ended`.
+
+    Returns:
+        The status as it is now.
+
+    Raises:
+        BrokenRunError: there is no readable status to change.
+        OSError: the disk is full, and nothing is left of the run's reserve.
+    """
+    unknown = changes.keys() - _FIELDS.keys()
+    if unknown:
+        raise TypeError(f"status.json has no field {', '.join(sorted(unknown))}.")
+    with locked(folder.status_lock):
+        old = read_status(folder)
+        if of_attempt is not None and old.attempt != of_attempt:
+            return old
+        if old.final:
+            changes = {key: value for key, value in changes.items() if key in AFTER_THE_END}
+        elif changes.get("state") in FINAL:
+            changes = {"ended": time.time(), **changes}
+        new = dataclasses.replace(old, **changes)
+        if new != old:
+            _replace(folder, new)
+    return new
+
+
+def begin_attempt(folder: RunFolder, attempt: int) -> Status:
+    """Starts the next attempt of a run that has ended or is lost: the one way out of a final state.
+
+    Args:
+        folder: the run.
+        attempt: its number; one more than the last.
+
+    Raises:
+        RuntimeError: the run is still going, or somebody else began this attempt first.
+    """
+    with locked(folder.status_lock):
+        old = read_status(folder)
+        if not shown(old).ended_somehow:
+            raise RuntimeError(f"{folder.id} is {old.state}. Expected a run that has ended: stop it first.")
+        if attempt != old.attempt + 1:
+            raise RuntimeError(f"{folder.id} is at attempt {old.attempt}; attempt {attempt} can't begin.")
+        new = Status(
+            state="created",
+            step=old.step,
+            total=old.total,
+            boot_id=boot_id(),
+            host=host(),
+            heartbeat=time.time(),
+            attempt=attempt,
+            created=old.created,
+            device=old.device,
+            step_seconds=old.step_seconds,
+            best=old.best,
+        )
+        _replace(folder, new)
+    return new
+
+
+def _replace(folder: RunFolder, status: Status) -> None:
+    data = json_bytes(status.json())
+    temporary = ".status.json.new"
+    try:
+        replace_file(folder.status, data, temporary=temporary)
+    except OSError as error:
+        if error.errno not in DISK_FULL or status.state not in FINAL or not give_back_reserve(folder):
+            raise
+        replace_file(folder.status, data, temporary=temporary)
+
+
+def give_back_reserve(folder: RunFolder) -> bool:
+    """Removes the run's reserve, so that its last words fit on a full disk. Returns whether there was one."""
+    try:
+        os.unlink(folder.reserve)  # noqa: PTH108 - tells whether this call removed it
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""Writes a run's folder from the process that trains it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs import status as statuses
+from llf_core.runs.files import DISK_FULL
+from llf_core.runs.jsonl import Appender
+from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.runs.status import FINAL, HEARTBEAT_SECONDS, give_back_reserve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.runs.folder import RunFolder
+
+LAST_WORDS = {"state", "error", "answer"}
+
+
+class RunWriter:
+    """Appends metrics, events and samples, and keeps the status. Every method may be called from any thread.
+
+    Args:
+        folder: the run.
+        attempt: which attempt speaks. What one says after a later one has begun does not reach the status.
+    """
+
+    def __init__(self, folder: RunFolder, attempt: int = 1) -> None:
+        self.folder = folder
+        self.attempt = attempt
+        self._metrics = Appender(folder.metrics)
+        self._events = Appender(folder.events)
+        self._samples = Appender(folder.samples)
+        self._changes: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._flushing = threading.RLock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def metric(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends one record of numbers.
+
+        Args:
+            step: the optimizer step.
+            values: numbers by name; one that is not finite is kept as such.
+
+        Raises:
+            OSError: the disk is full. Earlier records are whole.
+        """
+        self._metrics.append(
+            {"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)}
+        )
+
+    def event(self, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
+        """Appends one event.
+
+        Raises:
+            OSError: the disk is full; for a last word (`state`, `error`, `answer`), even after the run's
+                reserve was given back.
+        """
+        record = {"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields}
+        try:
+            self._events.append(record)
+        except OSError as error:
+            if type not in LAST_WORDS or error.errno not in DISK_FULL or not give_back_reserve(self.folder):
+                raise
+            self._events.append(record)
+
+    def sample(self, **fields: Any) -> None:
+        """Appends one generated text or example: `step`, `kind`, `prompt`, `text`, `of`."""
+        self._samples.append({"time": _now(), "attempt": self.attempt, **fields})
+
+    def status(self, **changes: Any) -> None:
+        """Changes fields of the status: at once for a new state, else with the next heartbeat.
+
+        Raises:
+            OSError: the disk is full and the change would not wait.
+        """
+        with self._lock:
+            self._changes.update(changes)
+        if "state" in changes or self._thread is None:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what `status` collected."""
+        with self._flushing:
+            with self._lock:
+                changes, self._changes = self._changes, {}
+            try:
+                statuses.update(self.folder, of_attempt=self.attempt, heartbeat=time.time(), **changes)
+            except OSError:
+                with self._lock:
+                    self._changes = changes | self._changes
+                raise
+
+    def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
+        """Names this process as the run's trainer, and writes status and heartbeat from a thread of its own.
+
+        Args:
+            seconds: between two writes.
+        """
+        own = ProcessId.own()
+        self.status(pid=own.pid, started=own.started, ticks=own.ticks, boot_id=boot_id(), host=host())
+        self._thread = threading.Thread(target=self._beat, args=(seconds,), name="llf-heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self, seconds: float) -> None:
+        while not self._ended.wait(seconds):
+            try:
+                self.flush()
+            except (OSError, statuses.BrokenRunError) as error:
+                # A missed heartbeat is no reason to end a training; the changes wait for the next one.
+                print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
+
+    def close(self, state: str, reason: str | None = None) -> None:
+        """Says the attempt's last word: event and final state.
+
+        Args:
+            state: `finished`, `stopped` or `failed`.
+            reason: one sentence: what happened, what is safe, what to do.
+
+        Raises:
+            ValueError: the state is not final.
+            OSError: the disk is full beyond the run's reserve.
+        """
+        if state not in FINAL:
+            raise ValueError(f"A run can't close as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        # The state first: it is what must not be missing where only one of the two is written.
+        self.status(state=state, reason=reason)
+        self.event("state", state=state, **({} if reason is None else {"reason": reason}))
+        for file in (self._metrics, self._events, self._samples):
+            file.close()
+
+
+def _now() -> float:
+    """Unix seconds, to the millisecond."""
+    return round(time.time(), 3)
