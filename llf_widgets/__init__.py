@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.launch import attach
+    from llf_widgets.answers import answers
     from llf_widgets.forms import Studio
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
@@ -32,6 +33,7 @@ __all__ = [
     "Monitor",
     "Studio",
     "__version__",
+    "answers",
     "attach",
     "check",
     "load_ipython_extension",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "Monitor": "llf_widgets.monitor",
     "Studio": "llf_widgets.forms",
+    "answers": "llf_widgets.answers",
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "load_ipython_extension": "llf_widgets.magics",
