@@ -1,0 +1,58 @@
+"""One line about what a run trains: model, method, data. Read from the run's own `config.yaml`, tolerantly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The flat keys of a `config.yaml`; empty where the file is missing or is no mapping."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
+    """`smollm2-135m-instruct, LoRA rank 8, alpaca_en_demo (949 examples)`; parts that are not known are left out.
+
+    Args:
+        config: flat keys.
+        data_event: the run's `data` event, once the data was prepared.
+    """
+    parts = []
+    model = config.get("model_name_or_path")
+    if model:
+        parts.append(_short(model))
+    method = str(config.get("finetuning_type", "lora"))
+    if config:
+        text = METHODS.get(method, method)
+        if method == "lora":
+            rank = config.get("lora_rank")
+            text += "" if rank is None else f" rank {rank}"
+            if config.get("quantization_bit"):
+                text = f"Q{text}, {config['quantization_bit']} bits"
+        parts.append(text)
+    data = config.get("dataset")
+    if data:
+        names = data if isinstance(data, list) else str(data).split(",")
+        text = ", ".join(_short(name) for name in names)
+        if data_event and isinstance(data_event.get("examples"), int):
+            text += f" ({data_event['examples']:,} examples)"
+        parts.append(text)
+    return ", ".join(parts)
+
+
+def _short(name: Any) -> str:
+    """The last two parts of a path, a hub id or a name as it is."""
+    text = str(name).strip()
+    parts = [part for part in text.split("/") if part]
+    return text if len(parts) <= 2 else "/".join(parts[-2:])  # noqa: PLR2004 - a hub id has two

@@ -1,0 +1,87 @@
+"""What the charts of a run draw: every line with at most 2,000 points, and the marks beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.runs import decimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIMIT = 2000  # points a trace
+LINES = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_second", "memory")
+NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines by name as (steps [n], values [n]), n at most `LIMIT`; NaN where a logged value is not finite.
+
+    Args:
+        lines: `loss`, `smoothed`, `eval_loss` and the four small panels; memory in GB.
+        kept: steps of checkpoints that are there.
+        best: the best checkpoint's step, or nothing.
+        resumed: (attempt, step it went on from) of every resume.
+        broken: steps at which the loss was not finite, at most `LIMIT`.
+        broken_count: how many there are in all.
+    """
+
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    kept: np.ndarray
+    best: np.ndarray
+    resumed: list[tuple[int, int]]
+    broken: np.ndarray
+    broken_count: int
+
+    @property
+    def points(self) -> int:
+        """Points of the longest line: what a front end must redraw."""
+        return max((x.size for x, _ in self.lines.values()), default=0)
+
+
+def curves(
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    smoothed: np.ndarray,
+    *,
+    kept: tuple[int, ...] = (),
+    best: int | None = None,
+    events: tuple[dict[str, Any], ...] = (),
+    limit: int = LIMIT,
+) -> Curves:
+    """Thins out what a run logged to what a chart can show.
+
+    Args:
+        series: name -> (steps, values), ascending steps.
+        smoothed: [n] beside `series["loss"]`.
+        kept: steps of whole checkpoints.
+        best: the best checkpoint's step.
+        events: the run's events, for its resumes.
+        limit: points a line.
+    """
+    lines = {name: _thin(*series.get(name, NOTHING), limit) for name in LINES}
+    steps, loss = series.get("loss", NOTHING)
+    lines["smoothed"] = _thin(steps, smoothed, limit)
+    lines["memory"] = (lines["memory"][0], lines["memory"][1] / 1e9)
+    broken = steps[~np.isfinite(loss)]
+    marks = np.asarray(kept, dtype=np.int64)
+    return Curves(
+        lines=lines,
+        kept=marks[marks != best],
+        best=marks[marks == best],
+        resumed=[
+            (int(event["attempt"]), int(event["from_step"]))
+            for event in events
+            if event.get("type") == "resumed" and "attempt" in event and "from_step" in event
+        ],
+        broken=broken[:: max(1, -(-broken.size // limit))],
+        broken_count=int(broken.size),
+    )
+
+
+def _thin(steps: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    x, y = decimate(steps, values, limit)
+    return np.asarray(x), np.where(np.isfinite(y), y, np.nan)

@@ -1,0 +1,63 @@
+"""What a view knows about a run at one moment; plain values, so that everything behind it can be tested by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LIVE = ("created", "starting", "running", "stopping")
+STEERABLE = ("starting", "running", "stopping")
+
+
+@dataclass(frozen=True)
+class Number:
+    """One key number: `value` as written, its `unit`, and `note`, what it is compared with."""
+
+    label: str
+    value: str
+    unit: str = ""
+    note: str = ""
+
+    def json(self) -> dict[str, str]:
+        """For the front end."""
+        return {"label": self.label, "value": self.value, "unit": self.unit, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its folder tells it. Times are Unix seconds, `None` where not known."""
+
+    id: str
+    state: str
+    name: str = ""
+    about: str = ""
+    reason: str | None = None
+    step: int = 0
+    total: int = 0
+    attempt: int = 1
+    created: float | None = None
+    ended: float | None = None
+    heartbeat: float | None = None
+    elapsed: float = 0.0
+    per_step: float | None = None
+    step_seconds: float | None = None
+    epoch: float | None = None
+    epochs: float | None = None
+    resumed_from: int | None = None
+    checkpoints: tuple[int, ...] = ()
+    checkpoint_time: float | None = None
+    output: str | None = None
+    numbers: tuple[Number, ...] = ()
+    events: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+    @property
+    def live(self) -> bool:
+        """Whether the run can still change by itself."""
+        return self.state in LIVE
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to the last planned step, where they can be estimated."""
+        if self.state not in ("running", "stopping") or self.total <= 0 or self.per_step is None:
+            return None
+        return max(0, self.total - self.step) * self.per_step

@@ -1,0 +1,103 @@
+"""What happened in a run, a line each, from its events."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from llf_widgets.monitor import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+LINE = 500  # characters of a log line that are worth sending
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Events as `{"time", "step", "text"}`, newest first; a step's checkpoint and evaluation share a row.
+
+    Types that this version does not know are left out, and so is an event whose fields are not as the contract says.
+    """
+    found: list[dict[str, Any]] = []
+    for event in events:
+        say = SENTENCES.get(event.get("type", ""))
+        if say is None:
+            continue
+        try:
+            text = say(event)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if not text:
+            continue
+        step = event.get("step")
+        if found and step is not None and found[-1]["step"] == step:
+            found[-1]["text"] += f", {text}"
+        else:
+            found.append({"time": event.get("time"), "step": step, "text": text})
+    return found[::-1]
+
+
+def log_lines(lines: Iterable[str]) -> list[str]:
+    """Log lines fit for a text node: no terminal colours, of a redrawn progress bar only its last state, cut at 500."""
+    clean = []
+    for line in lines:
+        text = ESCAPES.sub("", line.rstrip("\r\n").rsplit("\r", 1)[-1])
+        clean.append(text if len(text) <= LINE else text[: LINE - 1] + "…")
+    return clean
+
+
+def _state(event: dict[str, Any]) -> str:
+    reason = event.get("reason")
+    return f"{event['state']}: {reason}" if reason else str(event["state"])
+
+
+def _data(event: dict[str, Any]) -> str:
+    text = f"data: {event['examples']:,} examples, {event['tokens']:,} tokens, {event['trained_tokens']:,} trained"
+    lost = [f"{event[name]:,} {name}" for name in ("truncated", "dropped") if event.get(name)]
+    return ", ".join([text, *lost])
+
+
+def _model(event: dict[str, Any]) -> str:
+    return (
+        f"model: {event['trainable']:,} of {event['parameters']:,} parameters are trained, "
+        f"{event['dtype']} on {event['device']}"
+    )
+
+
+def _answer(event: dict[str, Any]) -> str:
+    word = event.get("request", "request")
+    return f"{word}: {event['message']}" if event["ok"] else f"{word} refused: {event['message']}"
+
+
+def _bytes(event: dict[str, Any]) -> str:
+    amount = event.get("bytes")
+    return "" if amount is None else " ({} {})".format(*words.size(amount))
+
+
+def _evaluation(event: dict[str, Any]) -> str:
+    values = event.get("values") or {}
+    loss = values.get("eval_loss")
+    return "evaluation" if loss is None else f"evaluation {words.number(float(loss), 4)}"
+
+
+def _warning(event: dict[str, Any]) -> str:
+    return f"warning: {event['message']}"
+
+
+SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "created": lambda event: f"created as {event['name']}" if event.get("name") else "created",
+    "state": _state,
+    "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
+    "data": _data,
+    "model": _model,
+    "request": lambda event: f"{event['request']} asked by {event.get('by') or 'a view'}",
+    "answer": _answer,
+    "checkpoint": lambda event: f"checkpoint-{event['step']}{_bytes(event)}",
+    "checkpoint_removed": lambda event: f"checkpoint-{event['step']} removed",
+    "evaluation": _evaluation,
+    "output": lambda event: f"result written to {event.get('path', 'output')}{_bytes(event)}",
+    "warning": _warning,
+    "finding": _warning,
+    "error": lambda event: f"error: {event['message']}",
+}

@@ -1,0 +1,53 @@
+"""A Plotly figure that can be streamed to for hours and still tells the truth after a page reload."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from llf_widgets.monitor.figure import annotations, contents, x_range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llf_widgets.monitor.curves import Curves
+
+
+class LiveFigure(go.FigureWidget):
+    """`plotly.graph_objects.FigureWidget` whose state always holds the newest data.
+
+    Plotly sends updates as messages and leaves the synced `_widget_data` as it was at construction, so a reloaded page
+    would show the curves of that moment.
+    """
+
+    def get_state(
+        self, key: str | Iterable[str] | None = None, drop_defaults: bool = False
+    ) -> dict[str, Any]:
+        """The widget's state for a front end; the whole state is brought up to date first."""
+        if key is None and "_layout_obj" in self.__dict__:  # absent while __init__ opens the comm
+            self._trait_values["_widget_data"] = deepcopy(self._data)
+            self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)  # noqa: SLF001 - no public door
+        return super().get_state(key=key, drop_defaults=drop_defaults)
+
+    def show_curves(self, curves: Curves, total: int) -> None:
+        """Brings every trace and label up to date in one message.
+
+        Args:
+            curves: what to draw.
+            total: planned steps; the step axes follow it only when it changes, so a reader's zoom stays.
+        """
+        with self.batch_update():
+            for trace, new in zip(self.data, contents(curves), strict=True):
+                trace.update(new, overwrite=True)
+            for place, note in enumerate(annotations(curves)):
+                if self.layout.annotations[place].text != note["text"]:
+                    self.layout.annotations[place].text = note["text"]
+            wanted = x_range(total)
+            if wanted is not None and list(self.layout.xaxis.range or ()) != wanted and self._total != total:
+                for axis in self.select_xaxes():
+                    axis.range = wanted
+            self._total = total
+
+    _total = 0

@@ -1,0 +1,153 @@
+"""The key numbers of a run, each with what it is compared with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_widgets.monitor import words
+from llf_widgets.monitor.facts import Number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name -> (steps, values), undecimated
+
+NONE = "–"
+
+
+def key_numbers(series: Series, smoothed: np.ndarray) -> tuple[Number, ...]:
+    """The six numbers in the view's head.
+
+    Args:
+        series: what the run logged.
+        smoothed: [n] smoothed training losses, beside `series["loss"]`.
+    """
+    return (
+        _loss(series, smoothed),
+        _evaluation(series),
+        _last(
+            series, "learning_rate", "Learning rate", words.small, lambda y: f"peak {words.small(_max(y))}"
+        ),
+        _last(
+            series, "grad_norm", "Gradient norm", words.number, lambda y: f"median {words.number(_median(y))}"
+        ),
+        _last(
+            series, "tokens_per_second", "Tokens per second", words.count, lambda _: _trained_share(series)
+        ),
+        _memory(series),
+    )
+
+
+def summary_rows(
+    series: Series, smoothed: np.ndarray, events: tuple[dict[str, Any], ...], elapsed: float
+) -> list[tuple[str, str, str]]:
+    """What a saved notebook tells of a run: (what, value, comparison), without rows that are not known."""
+    rows: list[tuple[str, str, str]] = []
+    _, loss = _get(series, "loss")
+    if loss.size:
+        rows.append(("Training loss", words.number(_end(smoothed)), f"from {words.number(float(loss[0]))}"))
+    steps, evaluation = _get(series, "eval_loss")
+    if evaluation.size:
+        text = f"last {words.number(float(evaluation[-1]), 4)}, first {words.number(float(evaluation[0]), 4)}"
+        best = _argmin(evaluation)
+        if best is None:
+            rows.append(("Evaluation loss", words.number(float(evaluation[-1]), 4), ""))
+        else:
+            rows.append(
+                (
+                    "Evaluation loss",
+                    words.number(float(evaluation[best]), 4),
+                    f"best, at step {steps[best]}; {text}",
+                )
+            )
+    _, tokens = _get(series, "tokens")
+    _, trained = _get(series, "trained_tokens")
+    if tokens.size:
+        rows.append(
+            ("Tokens", words.count(tokens[-1]), f"{words.count(trained[-1])} trained" if trained.size else "")
+        )
+    _, speed = _get(series, "tokens_per_second")
+    if speed.size:
+        rows.append(("Tokens per second", words.count(_median(speed)), "median"))
+    _, memory = _get(series, "memory")
+    if memory.size:
+        rows.append(("Memory", " ".join(words.size(_max(memory))), "highest"))
+    rows.append(("Time", words.duration(elapsed), ""))
+    for event in reversed(events):
+        if event.get("type") == "model" and isinstance(event.get("trainable"), int):
+            rows.append(
+                ("Trained", words.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters")
+            )
+            break
+    return rows
+
+
+def _get(series: Series, name: str) -> tuple[np.ndarray, np.ndarray]:
+    return series.get(name, (np.empty(0, dtype=np.int64), np.empty(0)))
+
+
+def _loss(series: Series, smoothed: np.ndarray) -> Number:
+    _, loss = _get(series, "loss")
+    if loss.size == 0:
+        return Number("Training loss", NONE, note="none logged yet")
+    if not np.isfinite(loss[-1]):
+        return Number("Training loss", words.number(float(loss[-1])), note="not a finite number")
+    return Number(
+        "Training loss",
+        words.number(_end(smoothed)),
+        note=f"smoothed; {words.number(float(loss[0]))} at the start",
+    )
+
+
+def _evaluation(series: Series) -> Number:
+    steps, loss = _get(series, "eval_loss")
+    if loss.size == 0:
+        return Number("Evaluation loss", NONE, note="none so far")
+    best = _argmin(loss)
+    note = "" if best is None else f"best {words.number(float(loss[best]), 4)} at step {int(steps[best]):,}"
+    return Number("Evaluation loss", words.number(float(loss[-1]), 4), note=note)
+
+
+def _last(series: Series, name: str, label: str, write: Any, compare: Any) -> Number:
+    _, values = _get(series, name)
+    if values.size == 0:
+        return Number(label, NONE)
+    return Number(label, write(float(values[-1])), note=compare(values))
+
+
+def _memory(series: Series) -> Number:
+    _, values = _get(series, "memory")
+    if values.size == 0:
+        return Number("Memory", NONE)
+    amount, unit = words.size(float(values[-1]))
+    return Number("Memory", amount, unit, note="highest {} {}".format(*words.size(_max(values))))
+
+
+def _trained_share(series: Series) -> str:
+    _, tokens = _get(series, "tokens")
+    _, trained = _get(series, "trained_tokens")
+    if tokens.size == 0 or trained.size == 0 or not tokens[-1] > 0:
+        return ""
+    return f"{100 * trained[-1] / tokens[-1]:.0f} % of them trained"
+
+
+def _end(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if finite.size else float("nan")
+
+
+def _median(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
+
+
+def _max(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if finite.size else float("nan")
+
+
+def _argmin(values: np.ndarray) -> int | None:
+    finite = np.flatnonzero(np.isfinite(values))
+    return int(finite[np.argmin(values[finite])]) if finite.size else None

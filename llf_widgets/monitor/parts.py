@@ -1,0 +1,57 @@
+"""The two small front ends beside the charts: the head with the steering row, and events with the log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STYLE = ("llf.css", "monitor.css")
+
+
+class Head(anywidget.AnyWidget):
+    """State, progress, key numbers, messages and steering of a run. All of it survives a page reload."""
+
+    _esm = text("dom.js", "server.js", "monitor.js")
+    _css = text(*STYLE)
+    view = traitlets.Dict(help="What `says.front_end` makes").tag(sync=True)
+    beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(
+        sync=True
+    )
+    trouble = traitlets.Unicode("", help="Why the view itself fails, if it does").tag(sync=True)
+
+    def __init__(self, steer: Callable[[str], str]) -> None:
+        """Binds the head to what it steers.
+
+        Args:
+            steer: takes `stop`, `checkpoint`, `kill`, `resume` or `look`, acts, and returns what to say. An error's
+                text is shown. It may be called on any thread.
+        """
+        super().__init__()
+        self._steer = steer
+        self.on_msg(self._on_request)
+
+    def _on_request(self, _widget: Any, request: Any, _buffers: Any) -> None:
+        if not isinstance(request, dict) or not isinstance(request.get("type"), str):
+            return
+        try:
+            ok, said = True, self._steer(request["type"])
+        except Exception as error:  # noqa: BLE001 - it is shown where the reader clicked
+            ok, said = False, f"{error}" or type(error).__name__
+        if request.get("key") is not None:
+            self.send({"key": request["key"], "ok": ok, "text": said})
+
+
+class Journal(anywidget.AnyWidget):
+    """What happened, and the last lines of the log."""
+
+    _esm = text("dom.js", "journal.js")
+    rows = traitlets.List(help="What `journal.rows` makes, newest first").tag(sync=True)
+    log = traitlets.List(help="The last lines of log.txt").tag(sync=True)
+    log_path = traitlets.Unicode("", help="Where the whole log is").tag(sync=True)

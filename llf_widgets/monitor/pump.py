@@ -1,0 +1,99 @@
+"""The one thread of a view: looks at a run's folder a few times a second and never dies of an error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FASTEST, SLOWEST = 0.33, 5.0  # seconds between two looks
+SHARE = 0.015  # of one core, at most: a look that cost 30 ms is followed by 2 s of rest
+
+
+class Pump:
+    """Calls `look` in a thread of its own until it says that nothing more will come.
+
+    A notebook prints a thread's output and tracebacks into whichever cell is running, so an error goes to `trouble`
+    as a sentence and the next look is made all the same.
+
+    Args:
+        look: does the work of one tick; returns the seconds that it wants to rest at least, or None to end.
+        trouble: takes one sentence, or an empty text once it works again.
+        name: of the thread.
+    """
+
+    def __init__(self, look: Callable[[], float | None], trouble: Callable[[str], None], name: str) -> None:
+        self._look = look
+        self._trouble = trouble
+        self._name = name
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._wanted = False
+        self._running = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread looks, or will look again."""
+        return self._running
+
+    def start(self) -> None:
+        """Starts the thread; where it runs already, makes it look at once."""
+        with self._lock:
+            self._wanted = True
+            self._wake.set()
+            if not self._running:
+                self._running = True
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the look under way."""
+        with self._lock:
+            self._wanted = False
+            self._wake.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits for the thread's end; False where `timeout` seconds passed first."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return not self._running
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._running = False
+                    return
+                self._wake.clear()
+            before = time.thread_time()
+            rest = self._once()
+            if rest is None:
+                with self._lock:
+                    self._wanted = self._wanted and self._wake.is_set()  # a start that came meanwhile counts
+                continue
+            cost = time.thread_time() - before
+            self._wake.wait(min(SLOWEST, max(rest, FASTEST, cost / SHARE)))
+
+    def _once(self) -> float | None:
+        """One look; an error becomes a sentence and a rest of a second."""
+        try:
+            rest = self._look()
+            self._trouble("")
+        except Exception as error:  # noqa: BLE001 - whatever it was, the view says it and goes on
+            return self._report(error)
+        return rest
+
+    def _report(self, error: Exception) -> float | None:
+        try:
+            self._trouble(
+                f"This view could not follow the run ({type(error).__name__}: {error}). "
+                "The run is not affected; the view tries again."
+            )
+        except Exception:  # noqa: BLE001 - the widget is gone, so nobody is left to be told
+            return None
+        return 1.0

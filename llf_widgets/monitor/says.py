@@ -1,0 +1,177 @@
+"""What the view says about a run's state, what it offers, and which messages stand in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_widgets.monitor import words
+
+if TYPE_CHECKING:
+    from llf_widgets.monitor.facts import Facts
+
+MESSAGES = 3  # the newest; all of them stand among the events
+
+
+def sentence(facts: Facts, now: float) -> str:
+    """One line under the header: what is going on and what is safe. Empty where the numbers say it all."""
+    return {
+        "created": _created,
+        "starting": _starting,
+        "running": _running,
+        "stopping": _stopping,
+        "stopped": _stopped,
+        "finished": _finished,
+        "failed": _failed,
+        "lost": _lost,
+        "broken": _broken,
+    }.get(facts.state, _unknown)(facts, now)
+
+
+def offers(facts: Facts) -> list[str]:
+    """What can be done in this state: of `stop`, `checkpoint`, `kill`, `resume`."""
+    return {
+        "created": ["kill"],
+        "starting": ["stop", "kill"],
+        "running": ["stop", "checkpoint", "kill"],
+        "stopping": ["kill"],
+        "stopped": ["resume"],
+        "failed": ["resume"],
+        "lost": ["resume"],
+    }.get(facts.state, [])
+
+
+def within(facts: Facts) -> str:
+    """How long a request may wait for the step under way."""
+    if facts.state not in ("starting", "running", "stopping"):
+        return ""
+    if facts.step_seconds is None:
+        return "after the step under way"
+    return f"within {_about(facts.step_seconds)}"
+
+
+def messages(facts: Facts) -> list[dict[str, str]]:
+    """Warnings, findings and refused requests of the current attempt, newest last: `{"level", "text"}`."""
+    found: dict[str, dict[str, str]] = {}
+    for event in facts.events:
+        if event.get("attempt", facts.attempt) != facts.attempt:
+            continue
+        kind, text = event.get("type"), event.get("message")
+        if kind == "answer" and event.get("ok") is False and text:
+            text = f"{str(event.get('request', 'The request')).capitalize()} was refused: {text}"
+        elif kind not in ("warning", "finding") or not text:
+            continue
+        if event.get("fix"):
+            text = f"{text} {event['fix']}"
+        found.pop(text, None)  # a repeated warning stands once, where it came last
+        found[text] = {"level": "warn", "text": text}
+    return list(found.values())[-MESSAGES:]
+
+
+def level(facts: Facts) -> str:
+    """How the state's sentence is to be set: `error`, `warn`, or `` for plain text."""
+    return {"failed": "error", "broken": "error", "lost": "warn"}.get(facts.state, "")
+
+
+def _about(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 100 else f"{words.duration(seconds)} min"  # noqa: PLR2004
+
+
+def _created(facts: Facts, now: float) -> str:
+    return "Waits for its trainer to start."
+
+
+def _starting(facts: Facts, now: float) -> str:
+    text = "Loading the model and the data."
+    return f"Attempt {facts.attempt}. {text}" if facts.attempt > 1 else text
+
+
+def _running(facts: Facts, now: float) -> str:
+    if facts.attempt > 1 and facts.resumed_from is not None:
+        return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}."
+    return ""
+
+
+def _stopping(facts: Facts, now: float) -> str:
+    step = "" if facts.step_seconds is None else f" takes up to {_about(facts.step_seconds)}"
+    return f"The step under way{step or ' ends first'}; then a checkpoint is written."
+
+
+def _stopped(facts: Facts, now: float) -> str:
+    return facts.reason or f"Stopped at step {facts.step} of {facts.total}.{_whole(facts)}"
+
+
+def _finished(facts: Facts, now: float) -> str:
+    text = f"{facts.step:,} steps in {words.duration(facts.elapsed)}"
+    if facts.created is not None and facts.ended is not None:
+        text += f", {words.span(facts.created, facts.ended)}"
+    text += "."
+    if facts.reason:
+        text += f" {facts.reason}"
+    return f"{text} The result is in {facts.output}." if facts.output else text
+
+
+def _failed(facts: Facts, now: float) -> str:
+    text = facts.reason or "The trainer ended without a word; its log may tell why."
+    last = next((event for event in reversed(facts.events) if event.get("type") == "error"), None)
+    todo = (
+        ""
+        if last is None or last.get("attempt", facts.attempt) != facts.attempt
+        else last.get("what_to_do") or ""
+    )
+    if todo and todo not in text:
+        text = f"{text} {todo}"
+    return text + (_whole(facts) if "checkpoint-" not in text else "")
+
+
+def _lost(facts: Facts, now: float) -> str:
+    sign = "" if facts.heartbeat is None else f" for {words.duration(now - facts.heartbeat)}"
+    return f"No sign of the trainer{sign}, and its process is gone.{_whole(facts)}"
+
+
+def _broken(facts: Facts, now: float) -> str:
+    return f"This run can't be read. {facts.reason or 'Its status.json is missing or is no JSON object.'}"
+
+
+def _unknown(facts: Facts, now: float) -> str:
+    return f"The state {facts.state} is not known to this version of LLF. {facts.reason or ''}".strip()
+
+
+def _whole(facts: Facts) -> str:
+    return (
+        f" checkpoint-{facts.checkpoints[-1]} is whole."
+        if facts.checkpoints
+        else " No checkpoint was written yet."
+    )
+
+
+def resume_label(facts: Facts) -> str:
+    """The words on the button that goes on with a run."""
+    return f"Resume from {facts.checkpoints[-1]}" if facts.checkpoints else "Start again"
+
+
+def front_end(facts: Facts, now: float) -> dict[str, Any]:
+    """Everything the header widget draws, as plain JSON. Clocks tick in the front end, from `now` on."""
+    return {
+        "id": facts.id,
+        "name": facts.name or facts.id,
+        "state": facts.state,
+        "live": facts.live,
+        "about": facts.about,
+        "says": sentence(facts, now),
+        "level": level(facts),
+        "step": facts.step,
+        "total": facts.total,
+        "epoch": None if facts.epoch is None else round(facts.epoch, 2),
+        "epochs": facts.epochs,
+        "elapsed": facts.elapsed,
+        "remaining": facts.remaining,
+        "checkpoints": list(facts.checkpoints),
+        "checkpoint_time": facts.checkpoint_time,
+        "heartbeat": facts.heartbeat,
+        "numbers": [number.json() for number in facts.numbers],
+        "messages": messages(facts),
+        "offers": offers(facts),
+        "within": within(facts),
+        "resume": resume_label(facts),
+        "now": now,
+    }

@@ -1,0 +1,232 @@
+"""Reads a run's folder again and again and keeps what a view needs; a look without news costs a few stat calls."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.runs import Checkpoints, RunFolder, RunReader, Status, open_run
+from llf_core.runs.status import BrokenRunError
+from llf_widgets.monitor.about import about, read_config
+from llf_widgets.monitor.curves import Curves, curves
+from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
+from llf_widgets.monitor.facts import LIVE, Facts
+from llf_widgets.monitor.numbers import key_numbers, summary_rows
+from llf_widgets.monitor.smoothing import smooth, window
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
+    from llf_core.runs import Columns
+
+STORED = {"checkpoint", "checkpoint_removed"}
+
+
+def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
+    """The folder of a run that is given as a `Run`, its id, or its folder's path.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        TypeError: it is none of these.
+    """
+    if isinstance(run, RunFolder):
+        return run
+    inner = getattr(run, "folder", None)
+    if inner is not None:
+        return inner if isinstance(inner, RunFolder) else RunFolder(Path(inner))
+    if not isinstance(run, str | Path):
+        raise TypeError(f"{run!r} is no run. Expected what llf.train returned, a run id, or a run's folder.")
+    path = Path(run).expanduser()
+    if isinstance(run, Path) or len(path.parts) > 1:
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"There is no run folder {run}. `llf runs list` shows the runs there are."
+            )
+        return RunFolder(path.absolute())
+    return open_run(run, home)
+
+
+class Watch:
+    """What is known of one run, brought up to date by `look`.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.now = time.time()
+        self.facts = Facts(id=folder.id, state="broken")
+        self.events: list[dict[str, Any]] = []
+        self.smoothed = np.empty(0)
+        self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self._reader = RunReader(folder)
+        self._seen: dict[str, tuple[int, int, int] | None] = {}
+        self._status: Status | None = None
+        self._broken = ""
+        self._columns: Columns | None = None
+        self._checkpoints: tuple[int, ...] = ()
+        self._numbers = key_numbers({}, np.empty(0))
+        self._name = ""
+        self._config: dict[str, Any] = {}
+        self._smoothed_for = 0  # planned steps that the smoothing length was made for
+
+    def look(self) -> set[str]:
+        """Reads what is new.
+
+        Returns:
+            Which of `status`, `metrics`, `events` and `log` changed.
+        """
+        self.now = time.time()
+        changed = self._look_at_status()  # first: what was written before a final state is then found below
+        if self._differs(self.folder.config):
+            self._config = read_config(self.folder.config)
+        if self._differs(self.folder.meta):
+            self._name = str(self._reader.meta().get("name") or "")
+        if self._differs(self.folder.metrics) or self._total() != self._smoothed_for:
+            self._read_metrics()
+            changed.add("metrics")
+        new = self._reader.events() if self._differs(self.folder.events) else []
+        if new:
+            self.events += new
+            changed.add("events")
+        if changed & {"status", "events"} and (
+            not self._checkpoints or _touches_disk(new) or "state" in changed
+        ):
+            self._checkpoints = tuple(Checkpoints(self.folder).list())
+        if self._differs(self.folder.log):
+            changed.add("log")
+        if changed - {"log"} or self.facts.state in LIVE:
+            self.facts = self._gather()
+        return changed - {"state"}
+
+    def curves(self) -> Curves:
+        """What the charts draw now."""
+        best = None if self._status is None or not self._status.best else self._status.best.get("step")
+        return curves(
+            self.series, self.smoothed, kept=self._checkpoints, best=best, events=tuple(self.events)
+        )
+
+    def summary(self) -> list[tuple[str, str, str]]:
+        """The rows of the saved notebook's table."""
+        kept = [f"checkpoint-{step}" for step in self._checkpoints]
+        rows = summary_rows(self.series, self.smoothed, self.facts.events, self.facts.elapsed)
+        if self.facts.output:
+            kept.insert(0, "output")
+        return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows
+
+    def log(self, lines: int) -> list[str]:
+        """The last lines of the run's log."""
+        text = self._reader.log_tail(lines)
+        return text.split("\n") if text else []
+
+    def _differs(self, path: Path) -> bool:
+        """Whether a file was changed, replaced or made since the last look."""
+        try:
+            stat = path.stat()
+            mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            mark = None
+        if path.name in self._seen and self._seen[path.name] == mark:
+            return False
+        self._seen[path.name] = mark
+        return mark is not None
+
+    def _look_at_status(self) -> set[str]:
+        """Reads the status at every look: `lost` comes without any change of the file."""
+        before = self._status
+        try:
+            self._status, self._broken = self._reader.status(), ""
+        except BrokenRunError as error:
+            self._status, self._broken = None, str(error)
+            return {"status", "state"} if before is not None or not self.facts.reason else set()
+        if self._status == before:
+            return set()
+        moved = before is None or before.state != self._status.state
+        return {"status", "state"} if moved else {"status"}
+
+    def _read_metrics(self) -> None:
+        columns = self._columns = self._reader.metrics()
+        self.series = {name: (columns.steps(name), columns.values(name)) for name in columns.names}
+        steps, loss = self.series.get("loss", (np.empty(0, dtype=np.int64), np.empty(0)))
+        gap = float(steps[1] - steps[0]) if steps.size > 1 else 1.0
+        self._smoothed_for = self._total()
+        self.smoothed = smooth(steps, loss, window(self._smoothed_for, gap))
+        self._numbers = key_numbers(self.series, self.smoothed)
+
+    def _total(self) -> int:
+        return 0 if self._status is None else self._status.total
+
+    def _gather(self) -> Facts:
+        status = self._status
+        if status is None:
+            return Facts(
+                id=self.folder.id,
+                name=self._name,
+                state="broken",
+                reason=self._broken,
+                about=about(self._config, None),
+                numbers=self._numbers,
+                events=tuple(self.events),
+            )
+        attempt_events = [event for event in self.events if event.get("attempt", 1) == status.attempt]
+        resumed = _last(attempt_events, "resumed")
+        saved = _last(self.events, "checkpoint")
+        epochs = self._config.get("num_train_epochs")
+        return Facts(
+            id=self.folder.id,
+            name=self._name,
+            state=status.state,
+            about=about(self._config, _last(self.events, "data")),
+            reason=status.reason,
+            step=status.step,
+            total=status.total,
+            attempt=status.attempt,
+            created=status.created or None,
+            ended=status.ended,
+            heartbeat=status.heartbeat or None,
+            elapsed=self._elapsed(status),
+            per_step=self._per_step(status, attempt_events),
+            step_seconds=status.step_seconds,
+            epoch=None if self._columns is None else self._columns.last("epoch"),
+            epochs=float(epochs)
+            if isinstance(epochs, int | float) and not self._config.get("max_steps")
+            else None,
+            resumed_from=None if resumed is None else resumed.get("from_step"),
+            checkpoints=self._checkpoints,
+            checkpoint_time=None if saved is None else saved.get("time"),
+            output=str(self.folder.output)
+            if status.state == "finished" and self.folder.output.is_dir()
+            else None,
+            numbers=self._numbers,
+            events=tuple(self.events),
+        )
+
+    def _elapsed(self, status: Status) -> float:
+        """Time of all attempts, the pauses between them left out."""
+        moments = [
+            (int(event.get("attempt", 1)), float(event["time"])) for event in self.events if "time" in event
+        ]
+        if self._columns is not None and len(self._columns):
+            moments.append((status.attempt, float(self._columns.times()[1].max())))
+        until = self.now if status.state in LIVE else status.ended
+        return trained_seconds(moments, status.attempt, until)
+
+    def _per_step(self, status: Status, attempt_events: list[dict[str, Any]]) -> float | None:
+        """Seconds a step of the current attempt takes, also before it has logged twice."""
+        if self._columns is None:
+            return status.step_seconds
+        steps, times = self._columns.times()
+        since = min((float(event["time"]) for event in attempt_events if "time" in event), default=0.0)
+        mine = times >= since
+        return seconds_per_step(steps[mine], times[mine], status.step_seconds)
+
+
+def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    return next((event for event in reversed(events) if event.get("type") == kind), None)
+
+
+def _touches_disk(events: list[dict[str, Any]]) -> bool:
+    return any(event.get("type") in STORED for event in events)

@@ -1,0 +1,187 @@
+"""`llf.Monitor(run)`: the live view of a run, and what stays of it in the saved notebook."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from llf_core.runs import FINAL, send_request
+from llf_widgets.monitor.figure import figure_json
+from llf_widgets.monitor.journal import log_lines, rows
+from llf_widgets.monitor.live_figure import LiveFigure
+from llf_widgets.monitor.parts import Head, Journal
+from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
+from llf_widgets.monitor.says import front_end
+from llf_widgets.monitor.static import bundle
+from llf_widgets.monitor.watch import Watch, folder_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+BEAT = 2.0  # seconds; the front end misses the kernel after 12
+ROWS, LOG_LINES = 200, 200
+SETTLE = 0.3  # seconds between the first sight of a final state and the last look
+FEW_POINTS = 500  # so many points a line are redrawn at every look; more take their time in the browser
+
+
+class Monitor(widgets.VBox):
+    """Charts, numbers and steering of a run, live or past.
+
+    It only reads the run's folder and drops requests into it, so any number of views may be open, in any kernel, and
+    each may be closed at any time. After a kernel restart `llf.Monitor(run_id)` shows the run again.
+
+    Args:
+        run: a run, its id or its folder.
+        home: `LLF_HOME` where it is not the environment's.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+
+    Example:
+        >>> run = llf.train(config)
+        >>> llf.Monitor(run)
+    """
+
+    def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
+        self._watch = Watch(folder_of(run, home))
+        self._watch.look()
+        self._head = Head(self._steer)
+        self._journal = Journal(log_path=str(self._watch.folder.log))
+        self._figure = LiveFigure(figure_json(self._watch.curves(), self._watch.facts.total))
+        self._figure._config = self._figure._config | {"displaylogo": False}  # noqa: SLF001 - plotly's own door
+        self._slots: list[Any] = []
+        self._ended = threading.Event()
+        self._drawn_at = 0.0
+        self._stale = False
+        super().__init__(children=[self._head, self._figure, self._journal])
+        self.add_class("llf")
+        self.add_class("llf-Monitor")
+        self._view_count = 0  # from here on the front end counts the views
+        self._show({"status", "events", "log"})
+        self._pump = Pump(self._tick, self._say_trouble, f"llf-monitor-{self.run_id}")
+        if self._watch.facts.state in FINAL:
+            self._ended.set()
+        else:
+            self._pump.start()
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that is shown."""
+        return self._watch.folder.id
+
+    @property
+    def state(self) -> str:
+        """The run's state as shown."""
+        return self._watch.facts.state
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Waits until the run has ended and the notebook holds its summary. Interrupting it leaves the run going.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Returns:
+            The run's state.
+        """
+        self._ended.wait(timeout)
+        return self.state
+
+    def refresh(self) -> None:
+        """Looks at the run again, also after its end: another view may have resumed it."""
+        self._pump.start()
+
+    def close(self) -> None:
+        """Ends the view; the run is not touched."""
+        self._pump.stop()
+        for part in (self._head, self._figure, self._journal):
+            part.close()
+        super().close()
+
+    # -- following ---------------------------------------------------------------------------------------
+    def _tick(self) -> float | None:
+        before = self._watch.facts.state
+        self._show(self._watch.look())
+        state = self._watch.facts.state
+        if state in FINAL:
+            time.sleep(SETTLE)  # the last event may be written after the final state
+            self._show(self._watch.look() | {"draw"})
+            self._keep()
+            return None
+        if self._watch.facts.live:
+            self._ended.clear()
+            return SLOWEST if self._view_count == 0 and self._slots else FASTEST
+        if state != before or not self._ended.is_set():
+            self._keep()
+        return SLOWEST
+
+    def _show(self, changed: set[str]) -> None:
+        """Brings the front end up to date with what the last look found."""
+        watch = self._watch
+        if watch.now - self._head.beat >= BEAT:
+            self._head.beat = watch.now
+        if changed & {"status", "metrics", "events"}:
+            self._head.view = front_end(watch.facts, watch.now)
+        if "events" in changed:
+            self._journal.rows = rows(watch.facts.events)[:ROWS]
+        if "log" in changed:
+            self._journal.log = log_lines(watch.log(LOG_LINES))
+        self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
+        if self._stale and ("draw" in changed or watch.now - self._drawn_at >= self._redraw_rest()):
+            curves = watch.curves()
+            self._figure.show_curves(curves, watch.facts.total)
+            self._drawn_at, self._stale, self._points = watch.now, False, curves.points
+
+    def _redraw_rest(self) -> float:
+        return FASTEST * max(1.0, self._points / FEW_POINTS)
+
+    _points = 0
+
+    def _say_trouble(self, text: str) -> None:
+        self._head.trouble = text
+
+    # -- steering ----------------------------------------------------------------------------------------
+    def _steer(self, what: str) -> str:
+        """Acts on a request that came through the kernel."""
+        if what == "look":
+            self.refresh()
+            return ""
+        if what == "resume":
+            from llf_core.launch import attach
+
+            attach(self.run_id, self._watch.folder.home).resume()
+            self.refresh()
+            return "The run goes on"
+        if what not in ("stop", "checkpoint", "kill"):
+            raise ValueError(f"{what!r} is no request. Expected stop, checkpoint, kill or resume.")
+        send_request(self._watch.folder, what, by="monitor")
+        return f"{what.capitalize()} is asked through the kernel"
+
+    # -- the saved notebook ------------------------------------------------------------------------------
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The widget, with text for hosts that can't show it."""
+        shown = super()._repr_mimebundle_(**kwargs) or {}
+        return shown | {"text/plain": f"llf.Monitor({self.run_id!r})"}
+
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        """Shows the view, and behind it an output for the saved notebook that is filled when the run ends."""
+        from IPython.display import display
+
+        display(self._repr_mimebundle_(**kwargs), raw=True)
+        whole = bundle(self._watch)
+        if self._watch.facts.live:
+            whole = {"text/plain": whole["text/plain"]}
+        self._slots.append(display(whole, raw=True, display_id=True))
+
+    def _keep(self) -> None:
+        """Puts the run's summary into every output of this view, then lets `wait` return."""
+        if self._slots:
+            whole = bundle(self._watch)
+            for slot in self._slots:
+                slot.update(whole, raw=True)
+        self._ended.set()

@@ -1,0 +1,42 @@
+// Small DOM tools. Joined in front of a view's module by `llf_widgets.static.text`, so it has no exports.
+
+/**
+ * Makes an element. Strings become text nodes, so nothing that comes from a run is ever parsed as HTML.
+ * @param {string} tag
+ * @param {Record<string, string | boolean | EventListener | null | undefined>} [attributes] `onclick` and the like take functions
+ * @param {...(Node | string | null | undefined)} children
+ * @returns {HTMLElement}
+ */
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === 'function') element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? '' : value);
+  }
+  element.append(...children.filter(child => child !== null && child !== undefined));
+  return element;
+}
+
+/** Sets a text only where it differs, so that screen readers hear no repetition and selections stay. */
+function say(/** @type {HTMLElement} */ element, /** @type {string} */ text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Seconds as `0:12`, `7:10`, `2:03:11` or `3 d 4 h`. */
+function duration(/** @type {number} */ seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole >= 172800) return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  const two = (/** @type {number} */ n) => String(n).padStart(2, '0');
+  const minutes = Math.floor(whole / 60);
+  if (minutes < 60) return `${minutes}:${two(whole % 60)}`;
+  return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
+}
+
+/** A moment as hours and minutes of the reader's day, with the date where it is another day. */
+function clock(/** @type {number} */ seconds) {
+  const when = new Date(seconds * 1000);
+  const time = when.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false });
+  if (when.toDateString() === new Date().toDateString()) return time;
+  return `${when.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
+}

@@ -1,0 +1,90 @@
+// @ts-check
+/**
+ * What every part of the form needs from the page: elements, copying, and the level messages.
+ * Text from configs, data and models only ever goes through `textContent`.
+ */
+
+/**
+ * @param {string} tag
+ * @param {Record<string, string | undefined>} attributes
+ * @param {...(Node | string)} children
+ * @returns {HTMLElement}
+ */
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== undefined) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/**
+ * @param {string} label
+ * @param {() => void} act
+ * @param {string} [className]
+ * @returns {HTMLButtonElement}
+ */
+export function button(label, act, className) {
+  const node = /** @type {HTMLButtonElement} */ (el('button', { type: 'button', class: className }, label));
+  node.addEventListener('click', act);
+  return node;
+}
+
+/**
+ * A sentence whose `backticked` parts are code.
+ * @param {string} text
+ * @returns {Node[]}
+ */
+export function prose(text) {
+  return text.split('`').map((part, i) => (i % 2 ? el('code', {}, part) : document.createTextNode(part)));
+}
+
+/** @param {string} text */
+export async function copy(text) {
+  if (navigator.clipboard && window.isSecureContext) {
+    await navigator.clipboard.writeText(text);
+    return;
+  }
+  const area = /** @type {HTMLTextAreaElement} */ (el('textarea', { 'aria-hidden': 'true', class: 'llf-sr' }));
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand('copy');
+  area.remove();
+}
+
+/**
+ * @typedef {{ level: 'error' | 'warning' | 'note', text: string, fixes: string[], copy?: string }} Message
+ */
+
+/**
+ * Draws messages into `host`, and only what changed, so that a screen reader hears each one once.
+ * @param {HTMLElement} host
+ * @param {Message[]} messages
+ * @param {(message: number, fix: number) => void} onFix
+ */
+export function drawMessages(host, messages, onFix) {
+  const drawn = JSON.stringify(messages);
+  if (host.dataset.drawn === drawn) return;
+  host.dataset.drawn = drawn;
+  host.replaceChildren(
+    ...messages.map((message, index) => {
+      const word = message.level[0].toUpperCase() + message.level.slice(1);
+      const body = el('div', {}, ...prose(message.text));
+      const fixes = message.fixes.map((label, fix) => button(label, () => onFix(index, fix)));
+      if (message.copy) {
+        const label = 'Copy the command';
+        const again = button(label, async () => {
+          await copy(message.copy ?? '');
+          again.textContent = 'Copied';
+          setTimeout(() => (again.textContent = label), 2000);
+        });
+        fixes.push(again);
+      }
+      if (fixes.length) body.append(el('div', { class: 'llf-Message-fix' }, ...fixes));
+      const style = { error: 'is-error', warning: 'is-warn', note: '' }[message.level];
+      const role = message.level === 'error' ? 'alert' : 'status';
+      return el('div', { class: `llf-Message ${style}`, role }, el('b', {}, word), body);
+    })
+  );
+  host.hidden = messages.length === 0;
+}

@@ -1,0 +1,128 @@
+// @ts-check
+import { drawMessages, el } from './dom.js';
+
+/**
+ * @typedef {object} Row One field as the kernel describes it.
+ * @property {string} key
+ * @property {string} label
+ * @property {string} unit
+ * @property {string} help
+ * @property {'number' | 'text' | 'lines' | 'choice' | 'check'} kind
+ * @property {string} text
+ * @property {string} placeholder
+ * @property {[string, string][]} choices value and label
+ * @property {string[]} offers proposals for a text field
+ * @property {string} group heading above the field, where it changes
+ * @property {boolean} wide
+ * @property {boolean} changed
+ * @property {import('./dom.js').Message[]} messages
+ */
+
+let serial = 0;
+
+/** One field: label, control, unit, help, and the messages below. Updated in place, so focus stays where it is. */
+export class Field {
+  /**
+   * @param {Row} row
+   * @param {(key: string, text: string) => void} onEdit
+   * @param {(key: string, message: number, fix: number) => void} onFix
+   */
+  constructor(row, onEdit, onFix) {
+    this.key = row.key;
+    this.kind = row.kind;
+    this.onFix = onFix;
+    const id = `llf-${row.key}-${serial++}`;
+    this.control = this.makeControl(row, id);
+    this.label = el('label', { for: id }, row.label);
+    this.unit = el('span', { class: 'llf-unit', id: `${id}-unit` }, row.unit);
+    this.help = el('div', { class: 'llf-Field-help', id: `${id}-help` }, row.help);
+    this.messages = el('div', { class: 'llf-Field-messages', id: `${id}-messages` });
+    this.node = row.kind === 'check' ? this.checkNode() : this.fieldNode(row);
+    this.node.title = `${row.key}: ${row.help}`;
+    this.sent = row.text;
+    this.control.addEventListener('change', () => {
+      this.sent = this.value();
+      onEdit(this.key, this.sent);
+    });
+  }
+
+  /** @param {Row} row @param {string} id */
+  makeControl(row, id) {
+    const common = { id, 'data-llf-key': row.key };
+    if (row.kind === 'choice') return /** @type {HTMLSelectElement} */ (el('select', common));
+    if (row.kind === 'check') return /** @type {HTMLInputElement} */ (el('input', { ...common, type: 'checkbox' }));
+    if (row.kind === 'lines') {
+      return /** @type {HTMLTextAreaElement} */ (el('textarea', { ...common, rows: '2', spellcheck: 'false' }));
+    }
+    const number = row.kind === 'number' ? { inputmode: 'decimal', class: 'llf-num' } : {};
+    return /** @type {HTMLInputElement} */ (
+      el('input', { ...common, ...number, type: 'text', spellcheck: 'false', autocomplete: 'off' })
+    );
+  }
+
+  checkNode() {
+    this.label.prepend(this.control);
+    return el('div', { class: 'llf-Check' }, el('div', {}, this.label, this.help));
+  }
+
+  /** @param {Row} row */
+  fieldNode(row) {
+    const classes = ['llf-Field'];
+    if (row.wide || !row.unit) classes.push('is-wide');
+    if (row.kind === 'lines') classes.push('is-full');
+    const node = el('div', { class: classes.join(' ') }, this.label, this.control);
+    if (row.unit && !row.wide) node.append(this.unit);
+    if (row.offers.length) {
+      const list = el('datalist', { id: `${this.control.id}-offers` });
+      list.append(...row.offers.map(value => el('option', { value })));
+      this.control.setAttribute('list', list.id);
+      node.append(list);
+    }
+    node.append(this.help);
+    return node;
+  }
+
+  /** @returns {string} */
+  value() {
+    return this.kind === 'check' ? String(/** @type {HTMLInputElement} */ (this.control).checked) : this.control.value;
+  }
+
+  /** @param {Row} row @param {boolean} explain */
+  update(row, explain) {
+    this.fill(row);
+    const worst = ['error', 'warning'].find(level => row.messages.some(message => message.level === level));
+    this.node.classList.toggle('is-changed', row.changed);
+    this.node.classList.toggle('has-error', worst === 'error');
+    this.node.classList.toggle('has-warn', worst === 'warning');
+    this.help.hidden = !explain;
+    drawMessages(this.messages, row.messages, (message, fix) => this.onFix(this.key, message, fix));
+    this.control.setAttribute('aria-invalid', String(worst === 'error'));
+    const described = [row.unit && !row.wide ? this.unit.id : '', explain ? this.help.id : '', row.messages.length ? this.messages.id : ''];
+    const ids = described.filter(Boolean).join(' ');
+    ids ? this.control.setAttribute('aria-describedby', ids) : this.control.removeAttribute('aria-describedby');
+  }
+
+  /** Takes the kernel's value, unless the user is in the middle of another one. @param {Row} row */
+  fill(row) {
+    const control = this.control;
+    if (this.kind === 'choice') {
+      const known = row.choices.some(([value]) => value === row.text);
+      const choices = known ? row.choices : [...row.choices, [row.text, row.text]];
+      const drawn = JSON.stringify(choices);
+      if (control.dataset.drawn !== drawn) {
+        control.dataset.drawn = drawn;
+        control.replaceChildren(...choices.map(([value, label]) => el('option', { value }, label)));
+      }
+    } else if (this.kind === 'check') {
+      /** @type {HTMLInputElement} */ (control).checked = row.text === 'true';
+      return;
+    } else {
+      /** @type {HTMLInputElement} */ (control).placeholder = row.placeholder;
+    }
+    const typing = document.activeElement === control && control.value !== this.sent;
+    if (!typing || this.kind === 'choice') {
+      if (control.value !== row.text) control.value = row.text;
+      this.sent = row.text;
+    }
+  }
+}

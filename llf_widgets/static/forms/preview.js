@@ -1,0 +1,39 @@
+// @ts-check
+import { button, drawMessages, el } from './dom.js';
+
+/** A first view of the data: counts, and examples with the trained part marked. */
+function render({ model, el: host }) {
+  host.classList.add('llf-Section-host');
+  const grid = el('div', { class: 'llf-Preview' });
+  host.replaceChildren(grid);
+  const look = button('Look at the data', () => model.send({ type: 'look' }));
+  const cancel = button('Cancel', () => model.send({ type: 'cancel' }));
+  const close = button('Hide', () => model.send({ type: 'hide' }), 'llf-link');
+  const note = el('span', { class: 'llf-2', role: 'status' });
+  const messages = el('div', {});
+  const body = el('div', { class: 'llf-Preview-body' });
+  grid.append(el('div', { class: 'llf-row' }, look, cancel, close, note), messages, body);
+
+  const draw = () => {
+    const state = model.get('_state');
+    look.disabled = state === 'running';
+    cancel.hidden = state !== 'running';
+    close.hidden = state !== 'done';
+    note.textContent = model.get('_note');
+    drawMessages(messages, model.get('_messages'), () => undefined);
+    body.replaceChildren(...model.get('_examples').map(example));
+    body.hidden = state !== 'done';
+  };
+  model.on('change', draw);
+  draw();
+  return () => model.off('change', draw);
+}
+
+/** @param {{ title: string, parts: [string, boolean][] }} example */
+function example({ title, parts }) {
+  const text = el('p', { class: 'llf-Tokens' });
+  for (const [part, trained] of parts) text.append(el(trained ? 'mark' : 'span', { class: trained ? 'tr' : undefined }, part));
+  return el('article', { class: 'llf-Preview-example', 'aria-label': title }, el('h4', {}, title), text);
+}
+
+export default { render };

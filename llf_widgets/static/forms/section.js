@@ -1,0 +1,77 @@
+// @ts-check
+import { button, el } from './dom.js';
+import { Field } from './field.js';
+
+/** A section of the form: its name and facts on the left, its fields beside them. */
+function render({ model, el: host }) {
+  host.classList.add('llf-Section-host');
+  const heading = el('h3', {}, model.get('_title'));
+  const facts = el('div', { class: 'llf-Section-facts' });
+  const more = button('', () => {
+    model.set('_open', !model.get('_open'));
+    model.save_changes();
+  }, 'llf-link');
+  const rail = el('div', { class: 'llf-Section-rail' }, heading, facts, more);
+  const grid = el('div', { class: 'llf-Section-fields' });
+  const node = el('section', { class: 'llf-Section', 'aria-label': model.get('_title') }, rail, grid);
+  host.replaceChildren(node);
+
+  /** @type {Map<string, Field>} */
+  const fields = new Map();
+  /** @type {Map<string, HTMLElement>} */
+  const headings = new Map();
+  const edit = (key, text) => model.send({ type: 'edit', key, text });
+  const fix = (key, message, index) => model.send({ type: 'fix', key, message, fix: index });
+
+  const draw = () => {
+    const rows = model.get('_rows');
+    const explain = model.get('_explain');
+    const wanted = [];
+    let group = '';
+    for (const row of rows) {
+      if (row.group !== group) {
+        group = row.group;
+        if (!headings.has(group)) headings.set(group, el('h4', { class: 'llf-Section-group' }, group));
+        wanted.push(headings.get(group));
+      }
+      let field = fields.get(row.key);
+      if (!field || field.kind !== row.kind) {
+        field = new Field(row, edit, fix);
+        fields.set(row.key, field);
+      }
+      field.update(row, explain);
+      wanted.push(field.node, field.messages);
+    }
+    place(grid, wanted);
+    const count = model.get('_more');
+    more.hidden = count === 0;
+    more.textContent = model.get('_open') ? 'Fewer' : `${count} more`;
+    more.setAttribute('aria-expanded', String(model.get('_open')));
+    more.setAttribute('aria-label', model.get('_open') ? `Fewer fields in ${model.get('_title')}` : `${count} more fields in ${model.get('_title')}`);
+    facts.replaceChildren(...model.get('_facts').map(fact => el('p', {}, fact)));
+  };
+  const focus = () => {
+    const field = fields.get(model.get('_focus').key);
+    if (!field) return;
+    field.node.scrollIntoView({ block: 'center' });
+    field.control.focus();
+  };
+  model.on('change:_rows change:_explain change:_more change:_facts change:_open', draw);
+  model.on('change:_focus', focus);
+  draw();
+  return () => {
+    model.off('change:_rows change:_explain change:_more change:_facts change:_open', draw);
+    model.off('change:_focus', focus);
+  };
+}
+
+/** Puts `wanted` into `grid` in order and moves nothing that is in place: a moved input would lose the focus. */
+function place(grid, wanted) {
+  const keep = new Set(wanted);
+  for (const child of [...grid.children]) if (!keep.has(child)) child.remove();
+  wanted.forEach((node, index) => {
+    if (grid.children[index] !== node) grid.insertBefore(node, grid.children[index] ?? null);
+  });
+}
+
+export default { render };

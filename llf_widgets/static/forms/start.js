@@ -1,0 +1,49 @@
+// @ts-check
+import { button, drawMessages, el, prose } from './dom.js';
+
+const LOST = { level: 'error', text: 'This form has lost its kernel. Nothing of a started run is lost. Run this cell again.', fixes: [] };
+
+/** Start, the run's name, and the sentence that says why Start is off or what it will do. */
+function render({ model, el: host }) {
+  let alive = true;
+  const start = button('Start', () => model.send({ type: 'start' }), 'llf-primary');
+  const name = /** @type {HTMLInputElement} */ (el('input', { type: 'text', 'aria-label': 'Name', spellcheck: 'false' }));
+  name.addEventListener('change', () => {
+    model.set('_name', name.value);
+    model.save_changes();
+  });
+  const label = el('label', { class: 'llf-2' }, 'Name');
+  const why = el('p', { id: `llf-why-${Math.random().toString(36).slice(2)}`, role: 'status' });
+  const messages = el('div', { class: 'llf-Start-messages' });
+  start.setAttribute('aria-describedby', why.id);
+  host.replaceChildren(
+    el('section', { class: 'llf-Start', 'aria-label': 'Start' }, start, label, name, why, messages)
+  );
+
+  const draw = () => {
+    start.disabled = !alive || !model.get('_ready');
+    if (document.activeElement !== name) name.value = model.get('_name');
+    name.placeholder = model.get('_suggested');
+    const parts = model.get('_sentence').map(part =>
+      part.key
+        ? [button(part.text, () => model.send({ type: 'goto', key: part.key }), 'llf-link')]
+        : prose(part.text)
+    );
+    why.replaceChildren(...parts.flat());
+    const list = alive ? model.get('_messages') : [LOST];
+    drawMessages(messages, list, (message, fix) => model.send({ type: 'fix', message, fix }));
+  };
+  const lost = () => {
+    alive = false;
+    draw();
+  };
+  model.on('change', draw);
+  model.on('comm_live_update', lost);
+  draw();
+  return () => {
+    model.off('change', draw);
+    model.off('comm_live_update', lost);
+  };
+}
+
+export default { render };

@@ -1,0 +1,95 @@
+// @ts-check
+import { button, copy, drawMessages, el } from './dom.js';
+
+const PAUSE_MS = 700;
+
+/** The configuration as YAML and as Python. What is pasted or typed as YAML, the form follows. */
+function render({ model, el: host }) {
+  let timer = 0;
+  let dirty = false;
+  const area = /** @type {HTMLTextAreaElement} */ (
+    el('textarea', { rows: '18', spellcheck: 'false', 'aria-label': 'Configuration as YAML; the form follows what you paste' })
+  );
+  const python = el('pre', { class: 'llf-Pane', tabindex: '0', 'aria-label': 'Configuration as Python' });
+  const view = name => () => {
+    model.set('_view', name);
+    model.save_changes();
+  };
+  const yamlButton = button('YAML', view('yaml'), 'llf-link');
+  const pythonButton = button('Python', view('python'), 'llf-link');
+  const shown = () => (model.get('_view') === 'yaml' ? area.value : model.get('_python'));
+  const copyButton = button('Copy', async () => {
+    await copy(shown());
+    copyButton.textContent = 'Copied';
+    setTimeout(() => (copyButton.textContent = 'Copy'), 2000);
+  }, 'llf-link llf-push');
+  const file = /** @type {HTMLInputElement} */ (el('input', { type: 'file', accept: '.yaml,.yml,.json', hidden: '' }));
+  const open = button('Open…', () => file.click(), 'llf-link');
+  const save = button('Save as…', () => {
+    const isYaml = model.get('_view') === 'yaml';
+    const url = URL.createObjectURL(new Blob([shown()], { type: 'text/plain' }));
+    const link = /** @type {HTMLAnchorElement} */ (el('a', { href: url, download: `${model.get('_file')}.${isYaml ? 'yaml' : 'py'}` }));
+    link.click();
+    URL.revokeObjectURL(url);
+  }, 'llf-link');
+  const defaults = /** @type {HTMLInputElement} */ (el('input', { type: 'checkbox' }));
+  const messages = el('div', { class: 'llf-Code-messages' });
+  const note = el('span', {}, 'Paste here and the form follows; LLaMA-Factory’s YAML too.');
+  const foot = el('div', { class: 'llf-row llf-2 llf-small llf-Code-foot' }, note, el('label', { class: 'llf-push llf-nowrap' }, defaults, 'with defaults'));
+  const head = el('div', { class: 'llf-Views' }, el('h3', {}, 'Configuration'), yamlButton, pythonButton, copyButton, open, save, file);
+  host.replaceChildren(el('section', { class: 'llf-Code', 'aria-label': 'Configuration as text' }, head, area, python, messages, foot));
+
+  const send = () => {
+    clearTimeout(timer);
+    if (!dirty) return;
+    dirty = false;
+    model.send({ type: 'paste', text: area.value });
+  };
+  area.addEventListener('input', () => {
+    dirty = true;
+    clearTimeout(timer);
+    timer = setTimeout(send, PAUSE_MS);
+  });
+  area.addEventListener('change', send);
+  area.addEventListener('blur', () => {
+    send();
+    draw();
+  });
+  defaults.addEventListener('change', () => {
+    model.set('_defaults', defaults.checked);
+    model.save_changes();
+  });
+  file.addEventListener('change', async () => {
+    if (!file.files?.length) return;
+    model.send({ type: 'paste', text: await file.files[0].text() });
+    file.value = '';
+  });
+
+  const draw = () => {
+    const isYaml = model.get('_view') === 'yaml';
+    yamlButton.setAttribute('aria-pressed', String(isYaml));
+    pythonButton.setAttribute('aria-pressed', String(!isYaml));
+    yamlButton.classList.toggle('is-current', isYaml);
+    pythonButton.classList.toggle('is-current', !isYaml);
+    area.hidden = !isYaml;
+    python.hidden = isYaml;
+    note.hidden = !isYaml;
+    python.textContent = model.get('_python');
+    defaults.checked = model.get('_defaults');
+    // what is being written stays as it is; so does a text that the form could not follow
+    if (!dirty && document.activeElement !== area) area.value = model.get('_refused') || model.get('_yaml');
+    drawMessages(messages, model.get('_messages'), (message, fix) => {
+      dirty = false;
+      area.blur();
+      model.send({ type: 'fix', message, fix });
+    });
+  };
+  model.on('change', draw);
+  draw();
+  return () => {
+    clearTimeout(timer);
+    model.off('change', draw);
+  };
+}
+
+export default { render };

@@ -1,0 +1,271 @@
+// Header of a run's view: state, progress, key numbers, messages and the row that steers the run.
+
+const QUIET_AFTER = 12000; // ms without a sign of the kernel (it beats every 2 s)
+const SPEAK_EVERY = 8000; // ms between two spoken progress texts
+const LOOK_EVERY = 5000; // ms between two looks at a run that has ended
+const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', kill: 'Kill', resume: 'Resume' };
+
+/** @typedef {{label: string, value: string, unit: string, note: string}} KeyNumber */
+/** @typedef {{level: string, text: string}} Message */
+/**
+ * @typedef {object} View what `llf_widgets.monitor.says.front_end` makes
+ * @property {string} id @property {string} name @property {string} state @property {boolean} live
+ * @property {string} about @property {string} says @property {string} level
+ * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs
+ * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
+ * @property {number | null} checkpoint_time @property {number | null} heartbeat @property {KeyNumber[]} numbers
+ * @property {Message[]} messages @property {string[]} offers @property {string} within @property {string} resume
+ * @property {number} now
+ */
+
+/** @param {{level: string, text: string}} message @returns {HTMLElement} */
+function messageLine({ level, text }) {
+  const word = { error: 'Error', warn: 'Warning' }[level] ?? 'Note';
+  const role = level === 'error' ? 'alert' : 'status';
+  return h('div', { class: `llf-Message is-${level || 'note'}`, role }, h('b', {}, word), h('div', {}, text));
+}
+
+/** @param {{model: any, el: HTMLElement}} context */
+function render({ model, el }) {
+  const stop = new AbortController();
+  let heard = performance.now(); // when the kernel last gave a sign
+  let received = Date.now(); // when the view last changed, on this machine's clock
+  let spoken = 0;
+  let looked = 0;
+  let asked = ''; // the request that waits for the run to follow it
+  let shown = { numbers: '', messages: '', offers: '' };
+  /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
+  const waiting = new Map();
+
+  /** @returns {View} */
+  const view = () => model.get('view');
+
+  // -- parts -----------------------------------------------------------------------------------------
+  const name = h('h2');
+  const state = h('span', { class: 'llf-State' });
+  const about = h('span', { class: 'llf-2' });
+  const id = h('span');
+  const copy = h('button', { type: 'button', class: 'llf-link', onclick: copyId }, 'copy');
+  const says = h('div', { class: 'llf-Monitor-says' });
+  const gone = h('div', { role: 'alert' });
+  const trouble = h('div', { role: 'alert' });
+  const fill = h('i');
+  const bar = h('div', { class: 'llf-Progress', role: 'progressbar', 'aria-valuemin': '0' }, fill);
+  const step = h('span');
+  const epoch = h('span');
+  const elapsed = h('span');
+  const remaining = h('span');
+  const ends = h('span', { class: 'llf-2' });
+  const saved = h('span', { class: 'llf-2' });
+  const updated = h('span', { class: 'llf-2 llf-push' });
+  const numbers = h('dl', { class: 'llf-Numbers' });
+  const messages = h('div');
+  const buttons = h('span', { class: 'llf-row' });
+  const answer = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const danger = h('span', { class: 'llf-row llf-push' });
+  const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Steer the run' }, buttons, answer, danger);
+  const aloud = h('span', { class: 'llf-sr', role: 'status' });
+  el.classList.add('llf-Part');
+  el.append(
+    h('div', { class: 'llf-Monitor-head' }, name, state, about, h('span', { class: 'llf-2 llf-push llf-mono' }, id, ' ', copy)),
+    bar,
+    h('div', { class: 'llf-Monitor-progress' }, step, epoch, elapsed, remaining, ends, saved, updated),
+    says, gone, trouble, numbers, messages, controls, aloud
+  );
+
+  async function copyId() {
+    try {
+      await navigator.clipboard.writeText(view().id);
+      copy.textContent = 'copied';
+    } catch {
+      getSelection()?.selectAllChildren(id); // no clipboard on an http page: it is marked, one key copies it
+      copy.textContent = 'marked';
+    }
+    setTimeout(() => { copy.textContent = 'copy'; }, 2000);
+  }
+
+  // -- drawing ---------------------------------------------------------------------------------------
+  function draw() {
+    const v = view();
+    if (!v.id) return;
+    say(name, v.name);
+    say(id, v.id);
+    say(about, v.about);
+    say(state, v.state);
+    state.className = `llf-State is-${v.state}`;
+    drawSays(v);
+    const share = v.total > 0 ? Math.min(1, v.step / v.total) : 0;
+    fill.style.width = `${100 * share}%`;
+    bar.setAttribute('aria-label', `Progress of ${v.name}`);
+    bar.setAttribute('aria-valuemax', String(v.total || 1));
+    bar.setAttribute('aria-valuenow', String(v.step));
+    bold(step, 'step ', v.step.toLocaleString('en'), v.total > 0 ? ` of ${v.total.toLocaleString('en')}` : '');
+    say(epoch, v.epoch === null ? '' : `epoch ${v.epoch}${v.epochs ? ` of ${v.epochs}` : ''}`);
+    drawList('numbers', v.numbers, numbers, n =>
+      h('div', {}, h('dt', {}, n.label), h('dd', {}, n.value, n.unit ? ' ' : '', n.unit ? h('small', {}, n.unit) : ''), h('p', {}, n.note)));
+    drawList('messages', v.messages, messages, messageLine);
+    if (asked && !v.offers.includes(asked)) { asked = ''; say(answer, v.within); }
+    drawOffers(v);
+    tick();
+  }
+
+  function drawSays(/** @type {View} */ v) {
+    if (says.dataset.text === v.says + v.level) return;
+    says.dataset.text = v.says + v.level;
+    says.replaceChildren(v.level ? messageLine({ level: v.level, text: v.says }) : v.says);
+    says.hidden = !v.says;
+  }
+
+  /** Rebuilds a list only where its data has changed. */
+  function drawList(/** @type {'numbers' | 'messages'} */ key, /** @type {any[]} */ data, /** @type {HTMLElement} */ box, /** @type {(item: any) => HTMLElement} */ item) {
+    const text = JSON.stringify(data);
+    if (shown[key] === text) return;
+    shown[key] = text;
+    box.replaceChildren(...data.map(item));
+  }
+
+  function bold(/** @type {HTMLElement} */ box, /** @type {string} */ before, /** @type {string} */ value, after = '') {
+    const text = before + value + after;
+    if (box.textContent !== text) box.replaceChildren(before, h('b', {}, value), after);
+  }
+
+  function drawOffers(/** @type {View} */ v) {
+    const text = JSON.stringify([v.offers, v.resume, asked]);
+    if (shown.offers === text) return;
+    shown.offers = text;
+    const labels = { stop: v.state === 'starting' ? 'Stop' : 'Stop with checkpoint', checkpoint: 'Checkpoint now', resume: v.resume };
+    buttons.replaceChildren(...v.offers.filter(what => what in labels).map(what =>
+      h('button', { type: 'button', 'data-offer': what, disabled: asked === what, onclick: () => steer(what) }, labels[what])));
+    danger.replaceChildren(...(v.offers.includes('kill') ? [killButton()] : []));
+    controls.hidden = v.offers.length === 0 && !answer.textContent;
+    if (!asked && !answer.textContent) say(answer, v.within);
+  }
+
+  function killButton() {
+    return h('button', { type: 'button', 'data-offer': 'kill', disabled: asked === 'kill', onclick: askKill }, 'Kill…');
+  }
+
+  function askKill() {
+    const last = view().checkpoints.at(-1);
+    const safe = last === undefined ? 'no checkpoint is there to go on from' : `what came after checkpoint-${last} is lost`;
+    const no = h('button', { type: 'button', onclick: () => { danger.replaceChildren(killButton()); } }, 'Keep it going');
+    const yes = h('button', { type: 'button', class: 'llf-danger', onclick: () => steer('kill') }, 'Kill now');
+    danger.replaceChildren(h('span', { role: 'alert' }, `Kill ends the trainer at once; ${safe}.`), yes, no);
+    no.focus();
+  }
+
+  /** What only time changes: clocks, and whether the kernel still gives a sign. */
+  function tick() {
+    const v = view();
+    if (!v.id) return;
+    const passed = (Date.now() - received) / 1000;
+    const now = v.now + passed;
+    bold(elapsed, 'elapsed ', duration(v.elapsed + (v.live && !silent(v) ? passed : 0)));
+    const left = v.remaining === null ? null : Math.max(0, v.remaining - passed);
+    if (left === null) { say(remaining, ''); say(ends, ''); }
+    else { bold(remaining, 'remaining ', duration(left)); say(ends, `ends about ${clock(now + left)}`); }
+    say(saved, v.checkpoint_time === null || !v.live ? '' : `last checkpoint ${duration(now - v.checkpoint_time)} ago`);
+    say(updated, v.heartbeat === null || !v.live ? '' : `updated ${ago(now - v.heartbeat)}`);
+    drawSilence(silent(v));
+    if (performance.now() - spoken < SPEAK_EVERY) return;
+    spoken = performance.now();
+    const text = v.total > 0 ? `step ${v.step} of ${v.total}${left === null ? '' : `, ${duration(left)} remaining`}` : `step ${v.step}`;
+    bar.setAttribute('aria-valuetext', text);
+    say(aloud, v.live ? `${v.name} ${v.state}, ${text}` : `${v.name} ${v.state}`);
+  }
+
+  function ago(/** @type {number} */ seconds) {
+    return seconds < 1.5 ? '1 s ago' : seconds < 60 ? `${Math.round(seconds)} s ago` : `${duration(seconds)} ago`;
+  }
+
+  function silent(/** @type {View} */ v) {
+    return v.live && performance.now() - heard > QUIET_AFTER;
+  }
+
+  function drawSilence(/** @type {boolean} */ isSilent) {
+    el.closest('.llf-Monitor')?.classList.toggle('is-gone', isSilent);
+    if (Boolean(gone.firstChild) === isSilent) return;
+    gone.replaceChildren(...(isSilent ? [h('div', { class: 'llf-Message is-warn' }, h('b', {}, 'Warning'), h('div', {},
+      h('b', {}, 'This view has lost its kernel; the run goes on.'), ' Run this cell again to see it, or open it from the sidebar.'))] : []));
+  }
+
+  function drawTrouble() {
+    const text = model.get('trouble');
+    trouble.replaceChildren(...(text ? [messageLine({ level: 'warn', text })] : []));
+  }
+
+  // -- steering --------------------------------------------------------------------------------------
+  /** Asks the server, which answers while the kernel is busy; where it can't, the kernel. Says which way it went. */
+  async function steer(/** @type {string} */ what) {
+    asked = what;
+    drawOffers(view());
+    if (what === 'resume') return finish(what, await askKernel(what, ''));
+    say(answer, `${VERBS[what]}: asking the Jupyter server…`);
+    const { status, answer: said } = await askServer(`${encodeURIComponent(view().id)}/control`, { type: what, by: 'monitor' });
+    if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} is asked through the Jupyter server` });
+    if (status === 409) return finish(what, { ok: false, text: said.message ?? 'the run has ended' });
+    const why = status ? `answers ${status}` : `can't be asked (${said.message})`;
+    finish(what, await askKernel(what, `; the Jupyter server ${why}`));
+  }
+
+  function finish(/** @type {string} */ what, /** @type {{ok: boolean, text: string}} */ { ok, text }) {
+    if (stop.signal.aborted) return;
+    const within = ok && what !== 'resume' && view().within;
+    say(answer, within ? `${text}, ${within}.` : text);
+    if (!ok || what === 'checkpoint') asked = '';
+    shown.offers = '';
+    drawOffers(view());
+  }
+
+  /** @returns {Promise<{ok: boolean, text: string}>} */
+  function askKernel(/** @type {string} */ what, /** @type {string} */ why) {
+    const key = crypto.randomUUID?.() ?? String(Math.random());
+    say(answer, `${VERBS[what]}: asking the kernel…`);
+    return new Promise(resolve => {
+      const patience = setTimeout(() => {
+        say(answer, `${VERBS[what]} waits in the kernel until the running cell ends${why}. If no cell runs, the kernel is gone: run this cell again.`);
+      }, 3000);
+      waiting.set(key, said => {
+        clearTimeout(patience);
+        waiting.delete(key);
+        resolve({ ok: said.ok, text: said.ok ? `${said.text}${why}` : said.text });
+      });
+      model.send({ type: what, key });
+    });
+  }
+
+  /** A run that has ended can be resumed by another view: look again when a reader comes back. */
+  async function look() {
+    if (view().live || performance.now() - looked < LOOK_EVERY) return;
+    looked = performance.now();
+    const { status, answer: said } = await askServer(encodeURIComponent(view().id));
+    if (status === 200 && said.status?.state !== view().state) model.send({ type: 'look' });
+    if (status !== 200) model.send({ type: 'look' });
+  }
+
+  // -- listening -------------------------------------------------------------------------------------
+  const onView = () => { heard = performance.now(); received = Date.now(); draw(); };
+  const onBeat = () => { heard = performance.now(); };
+  const onMessage = (/** @type {any} */ said) => waiting.get(said?.key)?.(said);
+  model.on('change:view', onView);
+  model.on('change:beat', onBeat);
+  model.on('change:trouble', drawTrouble);
+  model.on('msg:custom', onMessage);
+  el.addEventListener('pointerenter', look, { signal: stop.signal });
+  window.addEventListener('focus', look, { signal: stop.signal });
+  const timer = setInterval(tick, 1000);
+  received -= Math.max(0, 1000 * (model.get('beat') - view().now)); // after a reload the state is older than this page
+  draw();
+  drawTrouble();
+
+  return () => {
+    stop.abort();
+    clearInterval(timer);
+    model.off('change:view', onView);
+    model.off('change:beat', onBeat);
+    model.off('change:trouble', drawTrouble);
+    model.off('msg:custom', onMessage);
+  };
+}
+
+export default { render };

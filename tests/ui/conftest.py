@@ -1,0 +1,184 @@
+"""JupyterLab on loopback and a chromium page, for the tests that look as a reader does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import nbformat
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).parents[2]
+TOKEN = "llf-test-token"
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false", "checkForUpdates": false}',
+    "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": '{"autosave": false}',
+}
+FREE_PORT_LINE = 40.0  # seconds for the server to say where it listens
+
+
+@dataclass
+class Lab:
+    """A running JupyterLab: `url` ends with a slash, `root` holds its notebooks, `home` is its LLF_HOME."""
+
+    url: str
+    root: Path
+    home: Path
+
+    def notebook(self, name: str, *cells: str) -> Path:
+        """Writes a notebook of code cells."""
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = self.root / name
+        nbformat.write(book, path)
+        return path
+
+    def address(self, name: str, app: str = "lab") -> str:
+        """Where a notebook opens: `lab` or `notebooks` (Notebook 7)."""
+        path = f"lab/tree/{quote(name)}" if app == "lab" else f"notebooks/{quote(name)}"
+        return f"{self.url}{path}?token={TOKEN}" + ("&reset" if app == "lab" else "")
+
+
+def browser_path() -> str:
+    """The browser of these tests.
+
+    A machine without one fails them with a sentence; it never passes silently.
+    """
+    for name in ("LLF_CHROMIUM", "CHROMIUM"):
+        if os.environ.get(name):
+            return os.environ[name]
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    pytest.fail(
+        "No chromium was found. Install it (apt-get install chromium) or set LLF_CHROMIUM to its path."
+    )
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """JupyterLab with this package, its own LLF_HOME and no news, ended with its kernels."""
+    base = tmp_path_factory.mktemp("lab")
+    root, home, config, data = (base / name for name in ("notebooks", "home", "config", "data"))
+    for folder in (root, home, config, data):
+        folder.mkdir()
+    for name, text in SETTINGS.items():
+        path = config / "lab" / "user-settings" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    log = (base / "lab.log").open("wb")
+    env = os.environ | {
+        "LLF_HOME": str(home),
+        "JUPYTER_CONFIG_DIR": str(config),
+        "JUPYTER_RUNTIME_DIR": str(data),
+        "JUPYTERLAB_SETTINGS_DIR": str(config / "lab" / "user-settings"),
+        "IPYTHONDIR": str(data),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            "--port=0",
+            "--ServerApp.port_retries=0",
+            f"--IdentityProvider.token={TOKEN}",
+            f"--ServerApp.root_dir={root}",
+            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.news_url=None",
+            "--ServerApp.jpserver_extensions={'llf_widgets': True, 'notebook': True}",
+        ],
+        env=env,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield Lab(url=_wait_for_url(data, server, base / "lab.log"), root=root, home=home)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if server.poll() is None:
+                os.killpg(server.pid, number)
+                try:
+                    server.wait(8 if number != signal.SIGINT else 2)
+                except subprocess.TimeoutExpired:
+                    continue
+        log.close()
+
+
+def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> str:
+    """Reads the address from the server's own record, and waits until it answers."""
+    import json
+
+    end = time.monotonic() + FREE_PORT_LINE
+    while time.monotonic() < end and server.poll() is None:
+        for record in runtime.glob("jpserver-*.json"):
+            try:
+                url = json.loads(record.read_text())["url"]
+                urllib.request.urlopen(f"{url}api/status?token={TOKEN}", timeout=5)
+            except (OSError, ValueError, KeyError):
+                continue
+            return url
+        time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A fresh page of 1280 by 1000 with its own cookies."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    yield page
+    context.close()
+
+
+def open_notebook(page: Any, lab: Lab, name: str) -> None:
+    """Opens a notebook in JupyterLab and waits for its kernel."""
+    page.goto(lab.address(name))
+    page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60000)
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60000)
+    page.wait_for_function(
+        "() => { const w = window.jupyterapp.shell.currentWidget;"
+        " const k = w && w.sessionContext && w.sessionContext.session && w.sessionContext.session.kernel;"
+        " return k && k.status === 'idle'; }",
+        timeout=60000,
+    )
+
+
+def run_all(page: Any) -> None:
+    """Runs all cells without waiting for them."""
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+
+def command(page: Any, name: str) -> None:
+    """Executes a JupyterLab command and waits for it."""
+    page.evaluate("name => window.jupyterapp.commands.execute(name).then(() => null)", name)
