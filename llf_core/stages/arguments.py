@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainingArguments
 
+from llf_core.config import fields
+
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models import DevicePlan
@@ -30,8 +32,8 @@ def training_arguments(
         until a checkpoint is whole).
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    asked = config.training.model_dump()
-    values: dict[str, Any] = {key: value for key, value in asked.items() if key in known}
+    values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}
+    values["report_to"] = list(values["report_to"])
     if not evaluates:
         values["eval_strategy"] = "no"
     values |= {

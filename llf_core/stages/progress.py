@@ -80,6 +80,8 @@ class RunProgress(TrainerCallback):
             elif request.type == "checkpoint":
                 control.should_save = True
                 self.waiting.append(request)
+            elif request.type == "unreadable":
+                self._answer(request, ok=False, message="The file holds no request.")
             else:
                 self._answer(request, ok=False, message=f"{request.type} is not built yet.")
         if self.stop_wanted:

@@ -1,0 +1,157 @@
+"""kill -9 of the real trainer, at random moments and at every write boundary: nothing that was saved is lost."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from llf_core.runs import Checkpoints, RunReader, read_status, status
+
+SEED = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 1_000_000))
+POINTS = (
+    "status.written", "status.renamed", "events.append", "events.appended", "metrics.append", "metrics.appended",
+    "complete.written", "complete.renamed", "checkpoint.flushed", "checkpoint.uncounted", "checkpoint.removed",
+)  # fmt: skip
+
+
+class Preloaded:
+    """Forks trainers, see `preloaded.py`."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("preloaded.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, bufsize=1, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def start(self, folder, fault=""):
+        print(f"{folder.path} {fault}", file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline().split()[1])
+
+    def wait(self):
+        return int(self.process.stdout.readline().split()[1])
+
+    def run(self, folder, fault=""):
+        self.start(folder, fault)
+        return self.wait()
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    one = Preloaded()
+    yield one
+    one.process.stdin.close()
+    one.process.wait(timeout=30)
+
+
+@pytest.fixture
+def job(make_run):
+    return lambda: make_run(max_steps=10, save_steps=2, val_size=0.25, eval_strategy="steps", eval_steps=5)
+
+
+@pytest.fixture
+def expected(trainer, job):
+    """Losses of the run that nobody killed, and how long it took."""
+    folder = job()
+    start = time.monotonic()
+    assert trainer.run(folder) == 0
+    return losses(folder), time.monotonic() - start
+
+
+def losses(folder):
+    columns = RunReader(folder).metrics()
+    return {
+        name: dict(zip(columns.steps(name).tolist(), [v.hex() for v in columns.values(name).tolist()], strict=True))
+        for name in ("loss", "eval_loss")
+    }
+
+
+def check_killed(folder, before):
+    """What must hold of a run whose trainer was killed."""
+    reader = RunReader(folder)
+    shown = reader.status()
+    assert shown.state in {"lost", "finished"}
+    events = reader.events()
+    announced = {event["step"] for event in events if event["type"] == "checkpoint"}
+    removed = {event["step"] for event in events if event["type"] == "checkpoint_removed"}
+    checkpoints = Checkpoints(folder)
+    whole = set(checkpoints.list())
+    # Of the announced ones only such as were about to be removed may be gone, and never the two newest.
+    assert set(sorted(announced)[-2:]) <= whole
+    assert not (removed & whole)
+    if announced:
+        assert int(checkpoints.latest().name.rpartition("-")[2]) >= max(announced)
+    mine = losses(folder)
+    assert mine["loss"].items() >= before["loss"].items()
+
+
+def finish(trainer, folder, expected):
+    """Resumes without a fault and compares the whole history."""
+    if read_status(folder).state != "finished":
+        status.begin_attempt(folder, read_status(folder).attempt + 1)
+        assert trainer.run(folder) == 0, folder.log.read_text()[-2000:]
+    assert read_status(folder).state == "finished"
+    assert losses(folder) == expected
+    assert (folder.output / "adapter_model.safetensors").is_file()
+
+
+def kill_at_random_moments(trainer, job, expected, moments):
+    history, seconds = expected
+    print(f"LLF_TEST_SEED={SEED}")
+    chance = random.Random(SEED)
+    for _ in range(moments):
+        folder = job()
+        for _ in range(chance.choice([1, 1, 2])):
+            before = losses(folder)
+            pid = trainer.start(folder)
+            time.sleep(chance.uniform(0, seconds))
+            os.kill(pid, signal.SIGKILL)
+            trainer.wait()
+            check_killed(folder, before)
+            if read_status(folder).state == "finished":
+                break
+            status.begin_attempt(folder, read_status(folder).attempt + 1)
+        if read_status(folder).state != "finished":
+            assert trainer.run(folder) == 0, folder.log.read_text()[-2000:]
+        finish(trainer, folder, history)
+        shutil.rmtree(folder.path)
+
+
+def test_kill_at_random_moments(trainer, job, expected):
+    kill_at_random_moments(trainer, job, expected, 6)
+
+
+@pytest.mark.long
+def test_kill_at_50_random_moments(trainer, job, expected):
+    kill_at_random_moments(trainer, job, expected, 50)
+
+
+def kill_at(trainer, job, expected, point, count):
+    folder = job()
+    code = trainer.run(folder, f"{point}:{count}")
+    if code == 0:
+        assert read_status(folder).state == "finished"  # the point is reached less often than that
+        return False
+    assert code == -signal.SIGKILL
+    check_killed(folder, {"loss": {}})
+    finish(trainer, folder, expected[0])
+    shutil.rmtree(folder.path)
+    return True
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_at_a_write_boundary(trainer, job, expected, point):
+    assert kill_at(trainer, job, expected, point, 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_at_every_write_boundary(trainer, job, expected, point):
+    count = 1
+    while kill_at(trainer, job, expected, point, count):
+        count += 1
+    assert count > 2
