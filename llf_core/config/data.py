@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from llf_core.config.option import Names, Section, option
+from llf_core.config.option import Names, Section, Steps, option
 
 
 class Data(Section):
@@ -59,7 +59,7 @@ class Data(Section):
         level="basic",
         source="LLaMA-Factory",
     )
-    val_size: float = option(
+    val_size: Steps = option(
         0.0,
         label="Hold out",
         help="Share of the examples (below 1), or their number, that is kept for evaluation.",
@@ -110,5 +110,5 @@ class Data(Section):
     @classmethod
     def _share_or_count(cls, value: Any) -> Any:
         if value > 1 and value != int(value):
-            raise ValueError("a share below 1 or a whole number of examples is expected")
+            raise ValueError("Expected a share below 1, or a whole number of examples.")
         return value

@@ -1,13 +1,15 @@
-"""Every key and value that LLaMA-Factory and transformers know beside our own options: `llama_factory.toml`."""
+"""Every key and value of LLaMA-Factory and transformers beside our own options: `llama_factory.toml`."""
 
 from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ def known() -> Known:
     values: dict[str, dict[Any, str]] = {}
     for feature in data["feature"]:
         harmless = feature.get("harmless", {})
-        asked = {**dict.fromkeys(harmless, None), **feature.get("keys", {}), **dict.fromkeys(feature.get("unset", ()))}
+        asked = {
+            **dict.fromkeys(harmless, None),
+            **feature.get("keys", {}),
+            **dict.fromkeys(feature.get("unset", ())),
+        }
         for key, default in asked.items():
             features[key] = feature["name"]
             defaults[key] = (default, harmless[key]) if key in harmless else (default,)

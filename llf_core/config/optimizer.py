@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from llf_core.config.option import Object, Section, option
+from llf_core.config.option import Object, Section, Steps, option
 
 SCHEDULERS = (
     "linear",
@@ -81,7 +81,7 @@ class OptimizerSection(Section):
         help="More arguments of the schedule, e.g. `{min_lr: 1e-6}`.",
         source="Hugging Face",
     )
-    warmup_steps: float = option(
+    warmup_steps: Steps = option(
         0,
         label="Warmup",
         help="Steps over which the learning rate rises from 0; below 1, a share of all steps.",

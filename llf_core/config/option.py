@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+)
 
 Level = Literal["basic", "more"]
 Origin = Literal["LLaMA-Factory", "Hugging Face", "LLF"]
@@ -13,7 +21,7 @@ PathKind = Literal["model", "adapters", "data", "folder", "file"]
 META = "llf"
 
 
-def option(
+def option(  # noqa: PLR0913 - one named argument for each thing that a field tells
     default: Any,
     *,
     label: str,
@@ -49,7 +57,7 @@ def option(
     Returns:
         What pydantic takes for a field.
     """
-    meta = {
+    meta: dict[str, Any] = {
         "label": label,
         "unit": unit,
         "choices": choices,
@@ -58,7 +66,7 @@ def option(
         "source": source,
         "path": path,
     }
-    bounds = {"ge": minimum, "le": maximum, "gt": above, "lt": below}
+    bounds: dict[str, Any] = {"ge": minimum, "le": maximum, "gt": above, "lt": below}
     return Field(
         default=default,
         title=label,
@@ -76,7 +84,9 @@ def split_names(value: Any) -> Any:
 
 
 Names = Annotated[
-    tuple[str, ...], BeforeValidator(split_names), PlainSerializer(",".join, return_type=str, when_used="json")
+    tuple[str, ...],
+    BeforeValidator(split_names),
+    PlainSerializer(",".join, return_type=str, when_used="json"),
 ]
 """A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
 
@@ -87,9 +97,17 @@ def parse_object(value: Any) -> Any:
         try:
             return json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"JSON of an object is expected ({error})") from None
+            raise ValueError(f"Expected a mapping, or JSON of an object ({error}).") from None
     return value
 
+
+def whole_if_whole(value: float) -> float:
+    """500.0 as 500, so that a file shows what was meant."""
+    return int(value) if value == int(value) else value
+
+
+Steps = Annotated[float, AfterValidator(whole_if_whole)]
+"""A number of steps, or below 1 a share of them."""
 
 Object = Annotated[dict[str, Any], BeforeValidator(parse_object)]
 """A mapping, or its JSON text."""
@@ -107,6 +125,10 @@ class Section(BaseModel):
     def _no_flag_as_number(cls, value: Any, info: Any) -> Any:
         """Refuses `lora_rank: true`, which Python takes for 1."""
         annotation = str(cls.model_fields[info.field_name].annotation)
-        if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
-            raise ValueError("a number is expected, not true or false")
+        if (
+            isinstance(value, bool)
+            and "bool" not in annotation
+            and ("int" in annotation or "float" in annotation)
+        ):
+            raise ValueError  # pydantic catches it; the field says what it expects
         return value

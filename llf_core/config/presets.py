@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ def presets() -> tuple[Preset, ...]:
     """All presets, the simplest first."""
     data = tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
     return tuple(
-        Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"])) for one in data["preset"]
+        Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"]))
+        for one in data["preset"]
     )
 
 
@@ -46,4 +49,6 @@ def preset(name: str) -> dict[str, Any]:
     for one in presets():
         if one.name == name:
             return dict(one.values)
-    raise KeyError(f"There is no preset {name!r}. Expected one of {', '.join(one.name for one in presets())}.")
+    raise KeyError(
+        f"There is no preset {name!r}. Expected one of {', '.join(one.name for one in presets())}."
+    )

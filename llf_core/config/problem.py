@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Kind = Literal["unknown", "not_built", "invalid", "not_needed", "violation"]
 Severity = Literal["error", "warning", "note"]
@@ -57,7 +59,9 @@ class Problem:
         return {
             "kind": self.kind,
             "key": self.key,
-            "value": self.value if isinstance(self.value, int | float | str | bool | None) else str(self.value),
+            "value": self.value
+            if isinstance(self.value, int | float | str | bool | None)
+            else str(self.value),
             "message": self.message,
             "fixes": [{"label": fix.label, "changes": dict(fix.changes)} for fix in self.fixes],
             "severity": self.severity,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,9 +12,22 @@ from llf_core.config.option import Section
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.config.run_config import RunConfig
 
-__all__ = ["GROUPS", "Broken", "Method", "Modifier", "Optimizer", "Plugin", "PluginError", "Rule", "Stage", "plugins"]
+__all__ = [
+    "GROUPS",
+    "Broken",
+    "Method",
+    "Modifier",
+    "Optimizer",
+    "Plugin",
+    "PluginError",
+    "Rule",
+    "Stage",
+    "plugins",
+]
 
 GROUPS: Mapping[str, str] = {
     "method": "llf.methods",
@@ -140,7 +152,12 @@ class Broken:
     reason: str
 
 
-BASES: Mapping[str, type[Plugin]] = {"method": Method, "modifier": Modifier, "optimizer": Optimizer, "stage": Stage}
+BASES: Mapping[str, type[Plugin]] = {
+    "method": Method,
+    "modifier": Modifier,
+    "optimizer": Optimizer,
+    "stage": Stage,
+}
 
 
 def plugins(kind: str) -> dict[str, type[Any]]:
@@ -169,7 +186,11 @@ def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
         try:
             loaded = point.load()
         except Exception as error:  # noqa: BLE001 - a package of somebody else; `validate` reports it
-            failed.append(Broken(kind, point.name, f"{_package(point)} cannot be loaded: {type(error).__name__}: {error}"))
+            failed.append(
+                Broken(
+                    kind, point.name, f"{_package(point)} cannot be loaded: {type(error).__name__}: {error}"
+                )
+            )
             continue
         base = BASES.get(kind, object)
         if not (isinstance(loaded, type) and issubclass(loaded, base)):
@@ -178,7 +199,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
         name = getattr(loaded, "name", point.name)
         if name in origin and origin[name].value != point.value:
             raise PluginError(
-                f"The {kind} {name!r} is registered twice: by {_package(origin[name])} and by {_package(point)}. "
+                f"The {kind} {name!r} is registered by {_package(origin[name])} and by {_package(point)}. "
                 "Uninstall one of them."
             )
         found[name], origin[name] = loaded, point

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix, Problem, Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llf_core.config.run_config import RunConfig
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.problem import ConfigError
-from llf_core.config.registry import GROUPS, plugins
+from llf_core.config.registry import plugins
 from llf_core.config.source import dump_yaml
-from llf_core.config.spec import field, fields
+from llf_core.config.spec import field, fields, option_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from llf_core.config.data import Data
     from llf_core.config.generation import Generation
     from llf_core.config.launch import Launch
@@ -68,10 +69,10 @@ class RunConfig:
         Raises:
             ConfigError: with all problems of severity `error`.
         """
-        from llf_core.config.validation import judge
+        from llf_core.config.validation import validate
 
-        report = judge(source, overrides, base)
-        if report.config is None or not report.ok:
+        report = validate(source, overrides, base)
+        if not report.ok:
             raise ConfigError(tuple(problem for problem in report.problems if problem.severity == "error"))
         return report.config
 
@@ -84,11 +85,11 @@ class RunConfig:
         spec = field(key)
         if spec is None:
             raise KeyError(key)
-        owner = getattr(self, spec.section) if spec.plugin is None else self._options_of(spec.section, spec.plugin)
+        owner = getattr(self, spec.section) if spec.owner is None else self.plugin_options[spec.owner]
         return getattr(owner, key)
 
     def plugin(self, kind: str) -> Any:
-        """The selected plug-in class of a kind: `method`, `modifier`, `optimizer` or `stage`; None where none is."""
+        """The selected plug-in class of a kind: `method`, `modifier`, `optimizer`, `stage`; None where none is."""
         return next((one for one in plugins(kind).values() if one.selected(self)), None)
 
     def options(self, name: str) -> Any:
@@ -97,23 +98,22 @@ class RunConfig:
         Raises:
             KeyError: there is no such plug-in.
         """
-        if name in self.plugin_options:
-            return self.plugin_options[name]
-        return next(
-            self.plugin_options[f"{kind}.{name}"] for kind in (*GROUPS, name) if f"{kind}.{name}" in self.plugin_options
-        )
+        for key, options in self.plugin_options.items():
+            if name in {key, key.partition(".")[2]}:
+                return options
+        raise KeyError(name)
 
     def flat(self, defaults: bool = False) -> dict[str, Any]:
         """The keys and values as plain data, as they stand in a file.
 
         Args:
-            defaults: with the defaults of all sections and selected plug-ins; else only what differs from them,
-                and always model, stage and method.
+            defaults: with the defaults of all sections and selected plug-ins; else only what differs from
+                them, and always model, stage and method.
         """
         shown = {}
         for spec in fields():
             value = _plain(self.get(spec.key))
-            active = defaults and (spec.plugin is None or self._is_selected(spec.section, spec.plugin))
+            active = defaults and (spec.owner is None or option_classes()[spec.owner].selected(self))
             if active or value != spec.default or spec.key in ALWAYS_SHOWN:
                 shown[spec.key] = value
         return shown
@@ -124,10 +124,9 @@ class RunConfig:
 
     def python(self) -> str:
         """A notebook cell that trains this config."""
-        lines = [f"        {json.dumps(key)}: {value!r}," for key, value in self.flat().items()]
-        return "\n".join(
-            ["import llf_widgets as llf", "", "run = llf.train(", "    {", *lines, "    }", ")", "llf.Monitor(run)", ""]
-        )
+        lines = [f"        {json.dumps(key)}: {_literal(value)}," for key, value in self.flat().items()]
+        start = ["import llf_widgets as llf", "", "run = llf.train(", "    {"]
+        return "\n".join([*start, *lines, "    }", ")", "llf.Monitor(run)", ""])
 
     def replace(self, **changes: Any) -> RunConfig:
         """A config with other values; None resets a key to its default.
@@ -136,25 +135,18 @@ class RunConfig:
             ConfigError: the new values do not fit.
         """
         values = self.flat() | changes
-        return RunConfig.load({key: value for key, value in values.items() if value is not None or key not in changes})
+        return RunConfig.load(
+            {key: value for key, value in values.items() if value is not None or key not in changes}
+        )
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{key}={value!r}" for key, value in self.flat().items())
         return f"RunConfig({shown})"
 
-    def _options_of(self, section: str, plugin: str) -> Section:
-        for kind in GROUPS:
-            name = f"{kind}.{plugin}"
-            if name in self.plugin_options and plugins(kind)[plugin].section == section:
-                return self.plugin_options[name]
-        raise KeyError(plugin)
 
-    def _is_selected(self, section: str, plugin: str) -> bool:
-        for kind in GROUPS:
-            found = plugins(kind).get(plugin)
-            if found is not None and found.section == section:
-                return bool(found.selected(self))
-        return False
+def _literal(value: Any) -> str:
+    """A value as Python writes it, text in double quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _plain(value: Any) -> Any:

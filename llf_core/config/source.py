@@ -53,6 +53,14 @@ class _Dumper(yaml.SafeDumper):
     """Writes what `_Loader` and every other YAML reader take for the same values."""
 
 
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    return int(loader.construct_scalar(node))
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return float(loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", NULL, ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", BOOLEAN, list("tTfF")),
@@ -62,13 +70,9 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_tag, _pattern, _first)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _float(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
-
-
-def _float(text: str) -> float:
-    return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").lower().replace(".nan", "nan"))
 
 
 def yaml_value(text: str) -> Any:
@@ -101,7 +105,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     else:
         asked = Asked({}, Path.cwd())
         asked.problems.append(
-            _broken(f"A config cannot be made of {type(source).__name__}. Expected a mapping, YAML text or a path.")
+            _broken(f"A config is no {type(source).__name__}. Expected a mapping, YAML text or a path.")
         )
     _override(asked, overrides)
     return asked
@@ -118,11 +122,15 @@ def _read_file(path: Path, base: str | Path | None) -> Asked:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         asked = Asked({}, folder)
-        asked.problems.append(_broken(f"The config {path} cannot be read: {error.strerror}. Expected a YAML or JSON file."))
+        asked.problems.append(
+            _broken(f"The config {path} cannot be read: {error.strerror}. Expected a YAML or JSON file.")
+        )
         return asked
     except UnicodeDecodeError:
         asked = Asked({}, folder)
-        asked.problems.append(_broken(f"The config {path} is not text in UTF-8. Expected a YAML or JSON file."))
+        asked.problems.append(
+            _broken(f"The config {path} is not text in UTF-8. Expected a YAML or JSON file.")
+        )
         return asked
     asked = _read_text(text, folder, as_json=path.suffix == ".json")
     asked.file = True
@@ -145,7 +153,9 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
         if isinstance(node, yaml.MappingNode):
             _take_yaml(node, asked)
         elif node is not None:
-            asked.problems.append(_broken("The config is no list of keys. Expected lines of the form `key: value`."))
+            asked.problems.append(
+                _broken("The config is no list of keys. Expected lines of the form `key: value`.")
+            )
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         where = f" at line {line}" if line else ""
@@ -168,7 +178,9 @@ def _take_json(text: str, asked: Asked) -> Asked:
     lines = text.splitlines()
     for key, value in pairs:
         start = json.dumps(key, ensure_ascii=False)
-        line = next((number for number, content in enumerate(lines, 1) if content.strip().startswith(start)), 1)
+        line = next(
+            (number for number, content in enumerate(lines, 1) if content.strip().startswith(start)), 1
+        )
         _take(key, value, line, asked)
     return asked
 
@@ -194,7 +206,9 @@ def _override(asked: Asked, overrides: Sequence[str]) -> None:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")
         if not equals or not key:
-            asked.problems.append(_broken(f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`."))
+            asked.problems.append(
+                _broken(f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`.")
+            )
             continue
         try:
             asked.values[key] = yaml_value(value)

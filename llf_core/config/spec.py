@@ -14,8 +14,8 @@ from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
 from llf_core.config.method import MethodSection
 from llf_core.config.model import Model
-from llf_core.config.option import META, Level, Origin, PathKind, Section
 from llf_core.config.optimizer import OptimizerSection
+from llf_core.config.option import META, Level, Origin, PathKind, Section
 from llf_core.config.registry import BASES, Plugin, PluginError, plugins
 from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
@@ -42,7 +42,8 @@ class FieldSpec:
     Attributes:
         key: its name in a file.
         section: the section of `RunConfig` that it is shown in.
-        plugin: the plug-in that brings it; None where the section itself holds it.
+        plugin: the name of the plug-in that brings it; None where the section itself holds it.
+        owner: that plug-in as `kind.name`.
         label: two or three words.
         help: one sentence.
         unit: shown behind the value.
@@ -64,6 +65,7 @@ class FieldSpec:
     key: str
     section: str
     plugin: str | None
+    owner: str | None
     label: str
     help: str
     unit: str | None
@@ -85,7 +87,8 @@ class FieldSpec:
     def expected(self) -> str:
         """What a good value is, as words that follow "Expected"."""
         if self.choices is not None:
-            words = f"{'some' if self.type == 'names' else 'one'} of {', '.join(str(one) for one in self.choices)}"
+            choices = ", ".join(str(one) for one in self.choices)
+            words = f"{'some' if self.type == 'names' else 'one'} of {choices}"
         else:
             words = {
                 "bool": "true or false",
@@ -135,24 +138,31 @@ def _by_key() -> dict[str, FieldSpec]:
 def _fields() -> tuple[FieldSpec, ...]:
     found: dict[str, FieldSpec] = {}
     owners: dict[str, str] = {}
-    groups = [(name, None, section, f"the section {name}") for name, section in SECTIONS.items()]
-    groups += [
-        (plugin.section, plugin.name, plugin.Options, f"the {plugin.kind} {plugin.name}")
-        for plugin in option_classes().values()
-    ]
-    for section, plugin_name, options, owner in groups:
+    for where, (section, plugin, options) in _sources().items():
         for key, info in options.model_fields.items():
             if key in found:
-                raise PluginError(f"The key {key!r} is named by {owners[key]} and by {owner}. One of them must rename it.")
-            owners[key] = owner
-            found[key] = _spec(key, info, section, plugin_name, owner)
+                raise PluginError(
+                    f"The key {key!r} is named by {owners[key]} and by {where}. One of them must rename it."
+                )
+            owners[key] = where
+            found[key] = _spec(key, info, section, plugin, where)
     return tuple(found.values())
 
 
-def _spec(key: str, info: FieldInfo, section: str, plugin: str | None, owner: str) -> FieldSpec:
+def _sources() -> dict[str, tuple[str, type[Plugin] | None, type[Section]]]:
+    """Everything that holds options, by how a message names it: its section, its plug-in, its class."""
+    sections = {f"the section {name}": (name, None, section) for name, section in SECTIONS.items()}
+    brought = {
+        f"the {one.kind} {one.name} ({one.__module__})": (one.section, one, one.Options)
+        for one in option_classes().values()
+    }
+    return {**sections, **brought}
+
+
+def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, where: str) -> FieldSpec:
     extra = info.json_schema_extra
     if not isinstance(extra, dict) or META not in extra:
-        raise PluginError(f"The key {key!r} of {owner} has no label and help. Make it with `option(...)`.")
+        raise PluginError(f"The key {key!r} of {where} has no label and help. Make it with `option(...)`.")
     meta: dict[str, Any] = extra[META]  # type: ignore[assignment]
     choices, labels = meta["choices"], None
     if meta["choices_from"]:
@@ -164,7 +174,8 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: str | None, owner: st
     return FieldSpec(
         key=key,
         section=section,
-        plugin=plugin,
+        plugin=plugin.name if plugin else None,
+        owner=f"{plugin.kind}.{plugin.name}" if plugin else None,
         label=meta["label"],
         help=info.description or "",
         unit=meta["unit"],
@@ -200,7 +211,9 @@ def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "nam
     for kind, name in ((str, "text"), (float, "float"), (int, "int"), (bool, "bool")):
         if kind in parts:
             return name, optional  # type: ignore[return-value]
-    raise PluginError(f"No form knows the type {annotation}. Expected bool, int, float, str, Names or Object.")
+    raise PluginError(
+        f"No form knows the type {annotation}. Expected bool, int, float, str, Names or Object."
+    )
 
 
 def _leaves(annotation: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from llf_core.config.option import Names, Object, Section, option
+from llf_core.config.option import Names, Object, Section, Steps, option
 
 TRACKERS = (
     "none",
@@ -131,6 +131,12 @@ class Training(Section):
         help="Computes in float16, for GPUs that know no bfloat16.",
         source="Hugging Face",
     )
+    pure_bf16: bool = option(
+        False,
+        label="Pure bf16",
+        help="Keeps weights and optimizer in bfloat16 too: half the memory, and small steps may be lost.",
+        source="LLaMA-Factory",
+    )
     tf32: bool | None = option(
         None,
         label="tf32",
@@ -146,7 +152,7 @@ class Training(Section):
     gradient_checkpointing: bool | None = option(
         None,
         label="Gradient checkpointing",
-        help="Computes activations again instead of keeping them; unset, on unless `disable_gradient_checkpointing`.",
+        help="Computes activations again instead of keeping them; unset, on.",
         source="Hugging Face",
     )
     gradient_checkpointing_kwargs: Object | None = option(
@@ -190,16 +196,16 @@ class Training(Section):
         level="basic",
         source="Hugging Face",
     )
-    eval_steps: float | None = option(
+    eval_steps: Steps | None = option(
         None,
         label="Evaluate every",
-        help="Steps between evaluations; below 1, a share of all steps; unset, as often as losses are logged.",
+        help="Steps between evaluations; below 1, a share of all steps; unset, `logging_steps` or 500.",
         unit="steps",
         above=0,
         level="basic",
         source="Hugging Face",
     )
-    eval_delay: float = option(
+    eval_delay: Steps = option(
         0,
         label="First evaluation after",
         help="Steps or epochs, as `eval_strategy` counts, before the first evaluation.",
@@ -246,10 +252,10 @@ class Training(Section):
         choices=("no", "steps", "epoch"),
         source="Hugging Face",
     )
-    logging_steps: float = option(
+    logging_steps: Steps = option(
         1,
         label="Log every",
-        help="Steps between two points of the loss curve, which shows their mean; below 1, a share of all steps.",
+        help="Steps between points of the loss curve, each their mean; below 1, a share of all steps.",
         unit="steps",
         above=0,
         level="basic",
@@ -326,7 +332,7 @@ class Training(Section):
         choices=("no", "steps", "epoch", "best"),
         source="Hugging Face",
     )
-    save_steps: float = option(
+    save_steps: Steps = option(
         500,
         label="Checkpoint every",
         help="Steps between checkpoints; below 1, a share of all steps.",
@@ -419,5 +425,5 @@ class Training(Section):
     @classmethod
     def _steps_or_none(cls, value: Any) -> Any:
         if value == 0:
-            raise ValueError("a number of steps, or -1 for none, is expected")
+            raise ValueError("Expected a number of steps, or -1 to leave it to the epochs.")
         return value

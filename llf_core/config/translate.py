@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.known import known
 from llf_core.config.problem import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llf_core.config.source import Asked
 
 NOTHING = object()
@@ -16,7 +17,7 @@ EVALUATION_INTERVAL = 500
 
 
 def _share(value: Any) -> Any:
-    return value if value else NOTHING
+    return value or NOTHING
 
 
 def _if_true(then: Any) -> Callable[[Any], Any]:
@@ -32,7 +33,6 @@ VALUES: dict[str, Callable[[Any], Any]] = {
     "group_by_length": _if_true("group_by_length"),
     "disable_shuffling": _if_true("sequential"),
     "adafactor": _if_true("adafactor"),
-    "no_cuda": _if_true(True),
 }
 
 

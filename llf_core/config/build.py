@@ -1,0 +1,99 @@
+"""Makes the sections of a config from plain values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from llf_core.config.classify import show
+from llf_core.config.option import split_names
+from llf_core.config.paths import absolute
+from llf_core.config.problem import Fix, Problem
+from llf_core.config.registry import broken
+from llf_core.config.run_config import RunConfig
+from llf_core.config.spec import SECTIONS, field, option_classes
+
+if TYPE_CHECKING:
+    from llf_core.config.option import Section
+    from llf_core.config.source import Asked
+    from llf_core.config.spec import FieldSpec
+
+
+def build(values: dict[str, Any], asked: Asked) -> tuple[RunConfig, list[Problem]]:
+    """Makes a config; a value that is refused is replaced by its default, so that the rest is checked too.
+
+    Args:
+        values: the values whose keys are options.
+        asked: where they come from.
+
+    Returns:
+        The config, with absolute paths, and a problem for each refused value.
+    """
+    problems: list[Problem] = []
+
+    def made(section: type[Section]) -> Section:
+        own = {key: value for key, value in values.items() if key in section.model_fields}
+        part, refused = _section(section, own)
+        problems.extend(_refusal(key, own[key], reason, asked) for key, reason in refused.items())
+        return _with_absolute_paths(part, asked)
+
+    sections: dict[str, Any] = {name: made(section) for name, section in SECTIONS.items()}
+    options = {name: made(plugin.Options) for name, plugin in option_classes().items()}
+    return RunConfig(**sections, plugin_options=options), problems
+
+
+def _section(section: type[Section], own: dict[str, Any]) -> tuple[Section, dict[str, str]]:
+    """The section without the values that are refused, and the reasons by key."""
+    refused = {key: reason for key, value in own.items() if (reason := _refused_choice(field(key), value))}
+    try:
+        return section(**{key: value for key, value in own.items() if key not in refused}), refused
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            own_words = detail["type"] == "value_error"
+            reason = detail["msg"].removeprefix("Value error, ") if own_words else ""
+            refused.setdefault(str(detail["loc"][0]), reason)
+    return section(**{key: value for key, value in own.items() if key not in refused}), refused
+
+
+def _refused_choice(spec: FieldSpec | None, value: Any) -> str:
+    """Why a choice that pydantic cannot judge is refused: the name of a plug-in, or one of several names."""
+    if spec is None or spec.choices is None or value is None:
+        return ""
+    if spec.type == "names":
+        names = split_names(value)
+        good = isinstance(names, tuple) and all(name in spec.choices for name in names)
+    else:
+        good = spec.type != "text" or value in spec.choices
+    if good:
+        return ""
+    reasons = [one.reason for one in broken() if one.name == value]
+    return reasons[0] if reasons else f"Expected {spec.expected}."
+
+
+def _refusal(key: str, value: Any, reason: str, asked: Asked) -> Problem:
+    spec = field(key)
+    assert spec is not None, key  # noqa: S101 - every field of a section has one
+    message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
+    fix = Fix(f"Set to {show(spec.default)}", {key: spec.default})
+    return Problem("invalid", key, value, message, (fix,), line=asked.lines.get(key))
+
+
+def _with_absolute_paths(part: Section, asked: Asked) -> Section:
+    changes: dict[str, Any] = {}
+    for key, info in type(part).model_fields.items():
+        spec, value = field(key), getattr(part, key)
+        if spec is None or spec.path is None or value is None:
+            continue
+        # The default folder counts only where it is one: `data` beside no `dataset_info.json` is a mere word.
+        if (
+            key == "dataset_dir"
+            and value == info.default
+            and not (asked.base / value / "dataset_info.json").is_file()
+        ):
+            continue
+        if isinstance(value, tuple):
+            changes[key] = tuple(absolute(one, spec.path, asked.base, file=asked.file) for one in value)
+        else:
+            changes[key] = absolute(value, spec.path, asked.base, file=asked.file)
+    return part.model_copy(update=changes)
