@@ -1,0 +1,66 @@
+"""The transformer blocks of a model and the names inside them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from llf_core.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+BLOCK = re.compile(r"^(?P<stack>(?:\w+\.)*?)(?P<index>\d+)\.(?P<rest>.+)$")
+
+
+def block_count(model: nn.Module) -> int:
+    """Number of transformer blocks, from the model's config.
+
+    Raises:
+        ModelError: the config does not tell.
+    """
+    text_config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
+        count = getattr(text_config, key, None)
+        if count:
+            return int(count)
+    raise ModelError(
+        f"{type(model).__name__} does not say how many layers it has, so its layers cannot be frozen one by one. "
+        "Train it with finetuning_type lora or full."
+    )
+
+
+def block_of(parameter: str) -> tuple[int, str] | None:
+    """Splits `model.layers.3.mlp.up_proj.weight` into `(3, "mlp.up_proj.weight")`; None outside the blocks."""
+    found = BLOCK.match(parameter)
+    return None if found is None else (int(found["index"]), found["rest"])
+
+
+def block_modules(parameters: Iterable[str]) -> set[str]:
+    """Names of modules that blocks have: each part of a parameter's path inside its block, its own name left out."""
+    names: set[str] = set()
+    for parameter in parameters:
+        inside = block_of(parameter)
+        if inside is not None:
+            names.update(inside[1].split(".")[:-1])
+    return {name for name in names if not name.isdigit()}
+
+
+def outer_modules(parameters: Iterable[str]) -> set[str]:
+    """Names of modules outside the blocks that hold parameters, e.g. `embed_tokens`, `norm`, `lm_head`."""
+    return {parameter.split(".")[-2] for parameter in parameters if block_of(parameter) is None and "." in parameter}
+
+
+def require_known(key: str, asked: Iterable[str], known: set[str]) -> None:
+    """Refuses a name that the model does not have.
+
+    Raises:
+        ModelError: with the key, the names that were not found and those that could be taken.
+    """
+    missing = [name for name in asked if name not in known]
+    if missing:
+        raise ModelError(
+            f"{key}: the model has no {', '.join(missing)}. Choose from: {', '.join(sorted(known)) or 'none'}."
+        )

@@ -1,0 +1,90 @@
+"""Freeze fine-tuning: a few layers are trained as they are, the others stay frozen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.option import Names, Section, option
+from llf_core.config.registry import Method
+from llf_core.methods.blocks import block_count, block_modules, block_of, outer_modules, require_known
+from llf_core.methods.precision import keep_trained_weights_exact
+from llf_core.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+
+class FreezeOptions(Section):
+    """Which layers are trained."""
+
+    freeze_trainable_layers: int = option(
+        2,
+        label="Trained layers",
+        help="How many of the last layers are trained; a negative number counts the first ones.",
+        unit="layers",
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    freeze_trainable_modules: Names = option(
+        ("all",),
+        label="Modules inside them",
+        help="Names of the modules that are trained inside those layers, or `all`.",
+        source="LLaMA-Factory",
+    )
+    freeze_extra_modules: Names | None = option(
+        None,
+        label="Modules outside the layers",
+        help="Names of modules outside the layers that are trained too, e.g. `embed_tokens`.",
+        source="LLaMA-Factory",
+    )
+
+
+class Freeze(Method):
+    """The last or first layers are trained, the others stay as they are."""
+
+    name: ClassVar[str] = "freeze"
+    label: ClassVar[str] = "freeze (a few layers)"
+    Options: ClassVar[type[Section]] = FreezeOptions
+
+    @classmethod
+    def apply(cls, model: Any, config: RunConfig) -> Any:
+        """Makes the asked modules of the asked layers trainable and freezes the rest.
+
+        Raises:
+            ModelError: no such layers or modules; the message lists the choices.
+        """
+        options: Any = config.options(cls.name)
+        layers = trained_layers(options.freeze_trainable_layers, block_count(model))
+        names = [name for name, _ in model.named_parameters()]
+        modules = set(options.freeze_trainable_modules)
+        require_known("freeze_trainable_modules", modules - {"all"}, block_modules(names))
+        extra = set(options.freeze_extra_modules or ())
+        require_known("freeze_extra_modules", extra, outer_modules(names))
+        for name, parameter in model.named_parameters():
+            inside = block_of(name)
+            if inside is None:
+                trained = not extra.isdisjoint(name.split("."))
+            else:
+                index, rest = inside
+                trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
+            parameter.requires_grad_(trained and parameter.is_floating_point())
+        keep_trained_weights_exact(model, config)
+        return model
+
+
+def trained_layers(asked: int, count: int) -> range:
+    """Indices of the trained layers.
+
+    Args:
+        asked: above 0 the last ones, below 0 the first ones.
+        count: how many the model has.
+
+    Raises:
+        ModelError: 0, or more than there are.
+    """
+    if asked == 0 or abs(asked) > count:
+        raise ModelError(
+            f"freeze_trainable_layers is {asked}, and the model has {count} layers. "
+            f"Give 1 to {count} for the last layers, or -1 to -{count} for the first."
+        )
+    return range(count - asked, count) if asked > 0 else range(-asked)

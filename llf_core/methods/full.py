@@ -1,0 +1,25 @@
+"""Full fine-tuning: every parameter is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.registry import Method
+from llf_core.methods.precision import keep_trained_weights_exact
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+
+class Full(Method):
+    """Every parameter is trained."""
+
+    name: ClassVar[str] = "full"
+    label: ClassVar[str] = "full (every parameter)"
+
+    @classmethod
+    def apply(cls, model: Any, config: RunConfig) -> Any:
+        """Makes every parameter trainable, in float32 unless `pure_bf16`."""
+        model.requires_grad_(True)
+        keep_trained_weights_exact(model, config)
+        return model

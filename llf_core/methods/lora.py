@@ -1,0 +1,158 @@
+"""LoRA: low-rank matrices beside the frozen weights, with rsLoRA and DoRA (arXiv 2106.09685, 2312.03732, 2402.09353)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.option import Names, Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.registry import Method
+from llf_core.config.rule import Rule
+from llf_core.methods.precision import keep_trained_weights_exact
+from llf_core.methods.targets import adapter_targets, saved_modules
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+
+class LoRAOptions(Section):
+    """The shape of the adapter."""
+
+    lora_rank: int = option(
+        8,
+        label="Rank",
+        help="Columns of the low-rank matrices: more can learn more and needs more memory.",
+        minimum=1,
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    lora_alpha: float | None = option(
+        None,
+        label="Alpha",
+        help="The adapter is scaled by alpha / rank; unset, alpha is twice the rank.",
+        above=0,
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    lora_dropout: float = option(
+        0.0,
+        label="Dropout",
+        help="Share of the adapter's inputs that is dropped while training; anything above 0 slows a CPU down.",
+        minimum=0,
+        below=1,
+        source="LLaMA-Factory",
+    )
+    lora_target: Names = option(
+        ("all",),
+        label="Target modules",
+        help="Names of the linear layers that get an adapter, or `all` for each but the output head.",
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    additional_target: Names | None = option(
+        None,
+        label="Modules trained whole",
+        help="Names of further modules that are trained whole and saved with the adapter, e.g. `embed_tokens`.",
+        source="LLaMA-Factory",
+    )
+    use_rslora: bool = option(
+        False,
+        label="Rank-stabilised LoRA",
+        help="Scales by alpha / √rank, so that a high rank learns as fast as a low one.",
+        source="LLaMA-Factory",
+    )
+    use_dora: bool = option(
+        False,
+        label="DoRA",
+        help="Also learns the length of each weight column; slower, and often better at a low rank.",
+        source="LLaMA-Factory",
+    )
+    create_new_adapter: bool = option(
+        False,
+        label="Start a new adapter",
+        help="Merges every adapter of `adapter_name_or_path` into the model and trains a new one.",
+        source="LLaMA-Factory",
+    )
+
+
+def _wants_several(config: RunConfig) -> bool:
+    adapters = config.get("adapter_name_or_path") or ()
+    return bool(config.get("quantization_bit")) and (
+        len(adapters) > 1 or bool(adapters and config.get("create_new_adapter"))
+    )
+
+
+class LoRA(Method):
+    """Low-rank matrices are trained beside the frozen weights."""
+
+    name: ClassVar[str] = "lora"
+    label: ClassVar[str] = "lora (an adapter)"
+    frozen_base: ClassVar[bool] = True
+    Options: ClassVar[type[Section]] = LoRAOptions
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            ("adapter_name_or_path", "finetuning_type"),
+            lambda config: bool(config.get("adapter_name_or_path")) and config.get("finetuning_type") != "lora",
+            lambda config: f"finetuning_type {config.get('finetuning_type')} cannot go on with an adapter: it trains "
+            "the model's own weights.",
+            (
+                Fix("Train with LoRA", {"finetuning_type": "lora"}),
+                Fix("Leave the adapter out", {"adapter_name_or_path": None}),
+            ),
+        ),
+        Rule(
+            ("adapter_name_or_path", "quantization_bit", "create_new_adapter"),
+            _wants_several,
+            "An adapter cannot be merged into a quantized model without loss: with quantization_bit only one adapter "
+            "can be given, and training goes on with it.",
+            (Fix("Train unquantized", {"quantization_bit": None}),),
+        ),
+        Rule(
+            ("create_new_adapter", "adapter_name_or_path"),
+            lambda config: bool(config.get("create_new_adapter")) and not config.get("adapter_name_or_path"),
+            "create_new_adapter says what happens to adapter_name_or_path, which is not set: a new adapter is "
+            "trained anyway.",
+            (Fix("Leave it out", {"create_new_adapter": None}),),
+            severity="note",
+        ),
+    )
+
+    @classmethod
+    def apply(cls, model: Any, config: RunConfig) -> Any:
+        """Wraps the model with a new adapter, or goes on with the last of `adapter_name_or_path`.
+
+        Returns:
+            A `PeftModel` in which only the adapter and `additional_target` are trainable, in float32 unless
+            `pure_bf16`.
+
+        Raises:
+            ModelError: a module that the model does not have, or an adapter that does not fit.
+        """
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        from llf_core.models.adapters import merge_adapters, resume_adapter
+
+        options: Any = config.options(cls.name)
+        model.requires_grad_(False)
+        adapters = list(config.model.adapter_name_or_path or ())
+        resumed = adapters.pop() if adapters and not options.create_new_adapter else None
+        model = merge_adapters(model, adapters, config)
+        if resumed is not None:
+            wrapped = resume_adapter(model, resumed, config)
+        else:
+            wrapped = get_peft_model(
+                model,
+                LoraConfig(
+                    task_type=TaskType.CAUSAL_LM,
+                    r=options.lora_rank,
+                    lora_alpha=options.lora_alpha or 2 * options.lora_rank,
+                    lora_dropout=options.lora_dropout,
+                    target_modules=adapter_targets(model, options.lora_target),
+                    modules_to_save=saved_modules(model, options.additional_target or ()) or None,
+                    use_rslora=options.use_rslora,
+                    use_dora=options.use_dora,
+                ),
+                autocast_adapter_dtype=False,
+            )
+        keep_trained_weights_exact(wrapped, config)
+        return wrapped

@@ -1,0 +1,28 @@
+"""In which precision trained parameters are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from llf_core.config import RunConfig
+
+
+def keep_trained_weights_exact(model: nn.Module, config: RunConfig) -> None:
+    """Casts every trainable parameter to float32, unless `pure_bf16` is set.
+
+    An update of a bfloat16 weight is lost where it is under 1/256 of the weight, so masters are float32 and
+    autocast computes in the plan's dtype.
+
+    Args:
+        model: changed in place; frozen parameters stay as they are.
+        config: the run's config.
+    """
+    import torch
+
+    dtype = torch.bfloat16 if config.get("pure_bf16") else torch.float32
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)

@@ -1,0 +1,123 @@
+"""Adapters that a run goes on from: found, checked against their base, merged or resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import ModelError
+from llf_core.models.weights import read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from llf_core.config import RunConfig
+
+SAFE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
+
+
+def find_adapter(name: str, config: RunConfig) -> Path:
+    """The folder of an adapter: a local one, a run's `output`, or a hub's, fetched where needed.
+
+    Raises:
+        ModelError: there is none, or it has its weights only as pickle.
+    """
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+            raise ModelError(f"There is no adapter at {name}. Expected a folder with adapter_config.json, or a hub id.")
+        from llf_core.models.hub import hub_adapter
+
+        folder = hub_adapter(name, config)
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{name} has no adapter_config.json, so it is no adapter. Expected a folder that PEFT saved, such as the "
+            "output of a LoRA run."
+        )
+    if not (folder / SAFE).is_file():
+        if not (folder / PICKLE).is_file():
+            raise ModelError(f"{name} has no {SAFE}. Copy or download the adapter again.")
+        if not config.model.allow_pickle:
+            raise ModelError(
+                f"{name} has its weights only as pickle ({PICKLE}), which can run code while it loads. "
+                "Set allow_pickle: true if you trust where it comes from."
+            )
+    return folder
+
+
+def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> PreTrainedModel:
+    """Adds adapters to the weights, one after the other.
+
+    Returns:
+        The model; `llf_merged` on it says that it is no longer its base.
+
+    Raises:
+        ModelError: an adapter does not fit, or the model is quantized.
+    """
+    if names and getattr(model, "is_quantized", False):
+        raise ModelError(
+            f"{names[0]} cannot be merged into a quantized model without loss. Give one adapter only, or leave "
+            "quantization_bit out."
+        )
+    for name in names:
+        model = _load(model, name, config, trainable=False).merge_and_unload()
+    if names:
+        model.llf_merged = list(names)
+    return model
+
+
+def resume_adapter(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
+    """Wraps a model with an adapter that is trained further.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
+    return _load(model, name, config, trainable=True)
+
+
+def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bool) -> PeftModel:
+    from peft import PeftModel
+
+    folder = find_adapter(name, config)
+    try:
+        wrapped: Any = PeftModel.from_pretrained(
+            model, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
+        )
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
+            f"{_made_for(folder)}"
+        ) from error
+    if (folder / SAFE).is_file():
+        _check_names(wrapped, folder, name, config)
+    return wrapped
+
+
+def _check_names(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
+    """Refuses an adapter of which PEFT left a part out, which it does with no more than a warning."""
+    from peft import get_peft_model_state_dict
+
+    stored = set(read_header(folder / SAFE))
+    wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    left = sorted(stored ^ wanted)
+    if wanted - stored or (stored - wanted and not all("embed" in key or "lm_head" in key for key in stored - wanted)):
+        raise ModelError(
+            f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {len(left)} weights are "
+            f"only on one side, the first is {left[0]}. {_made_for(folder)}"
+        )
+
+
+def _made_for(folder: Path) -> str:
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    return f"It was made for {base}." if base else "Its config does not say which model it was made for."
+
+
+def _cause(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = next((line for line in lines if "size mismatch" in line), lines[0] if lines else type(error).__name__)
+    return line if line.endswith(".") else line + "."

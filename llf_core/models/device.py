@@ -1,0 +1,111 @@
+"""Which device and which precision a run uses on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from llf_core.models.errors import ModelError
+from llf_core.models.probe import WORTH, bf16_speedup
+from llf_core.models.threads import granted_cores
+
+if TYPE_CHECKING:
+    import torch
+
+    from llf_core.config import RunConfig
+
+Device = Literal["cuda", "mps", "cpu"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """Where a model is put and in which precision it computes.
+
+    Attributes:
+        device: `cuda`, `mps` or `cpu`.
+        dtype: of frozen weights; trained ones are float32 unless `pure_bf16`.
+        autocast: the dtype that autocast computes in; None where all weights have one dtype.
+        threads: threads that compute on the CPU.
+        reason: one sentence for a person.
+    """
+
+    device: Device
+    dtype: Dtype
+    autocast: Dtype | None
+    threads: int
+    reason: str
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch names it."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+
+def plan_device(config: RunConfig) -> DevicePlan:
+    """Chooses CUDA, MPS or the CPU, and the fastest precision that is safe there.
+
+    Sets this process's number of torch threads, since the precision is chosen by timing them.
+
+    Raises:
+        ModelError: a precision was asked for that the device cannot compute in.
+    """
+    import torch
+
+    threads = config.launch.threads or _environment_threads() or granted_cores()
+    torch.set_num_threads(threads)
+    device, why = _device(use_cpu=bool(config.get("use_cpu")))
+    asked = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)
+    if asked == "fp16":
+        if device == "cpu":
+            raise ModelError(
+                "fp16: true needs a GPU, and this run uses the CPU. Leave fp16 out: the fastest precision is then "
+                "found by itself; bf16: true works on a CPU too."
+            )
+        return DevicePlan(device, "float16", "float16", threads, f"{why} float16, as fp16 asks.")
+    if asked is not None:
+        if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise ModelError(
+                f"{asked}: true needs a GPU that computes in bfloat16 (Ampere or newer), and "
+                f"{torch.cuda.get_device_name()} does not. Set fp16: true, or leave both out."
+            )
+        autocast: Dtype | None = None if asked == "pure_bf16" else "bfloat16"
+        return DevicePlan(device, "bfloat16", autocast, threads, f"{why} bfloat16, as {asked} asks.")
+    dtype, reason = _precision(device, threads)
+    return DevicePlan(device, dtype, None if dtype == "float32" else dtype, threads, f"{why} {reason}")
+
+
+def _environment_threads() -> int | None:
+    value = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(value) if value.isdigit() and int(value) > 0 else None
+
+
+def _device(*, use_cpu: bool) -> tuple[Device, str]:
+    import torch
+
+    if use_cpu:
+        return "cpu", "CPU, as use_cpu asks;"
+    if torch.cuda.is_available():
+        return "cuda", f"{torch.cuda.get_device_name()};"
+    if torch.backends.mps.is_available():
+        return "mps", "Apple GPU (MPS);"
+    return "cpu", "CPU (no GPU found);"
+
+
+def _precision(device: Device, threads: int) -> tuple[Dtype, str]:
+    import torch
+
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "bfloat16, which this GPU computes in."
+        return "float16", "float16, since this GPU does not compute in bfloat16."
+    if device == "mps":
+        return "float32", "float32."
+    speedup = bf16_speedup(threads)
+    if speedup >= WORTH:
+        return "bfloat16", f"bfloat16, which was timed {speedup:.1f} times as fast as float32 on {threads} threads."
+    return "float32", f"float32, since bfloat16 was timed {speedup:.1f} times as fast on {threads} threads."

@@ -1,0 +1,142 @@
+"""Models and adapters of a Hugging Face hub, kept in its cache (`HF_HOME`, `HF_ENDPOINT`, proxies honoured)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import ModelError
+from llf_core.models.folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
+from llf_core.models.source import ModelSource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llf_core.config import RunConfig
+
+PROBE_SECONDS = 3.0
+KINDS = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
+
+
+def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
+    """Finds a hub's model in the cache, or fetches it: config, safetensors and tokenizer, nothing else.
+
+    Args:
+        name: `owner/name`.
+        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`.
+
+    Raises:
+        ModelError: no such model, gated or private, no connection, no weights that may be loaded.
+    """
+    pickle_allowed = bool(config and config.model.allow_pickle)
+    revision = config.model.model_revision if config else "main"
+
+    def choose(files: Iterable[str]) -> list[str]:
+        files = list(files)
+        check_files(name, files, allow_pickle=pickle_allowed)
+        return wanted(files, code=bool(config and config.model.trust_remote_code))
+
+    folder, commit, license_ = _snapshot(name, revision, config, choose)
+    check_files(name, [file.name for file in folder.iterdir()], allow_pickle=pickle_allowed)
+    check_shards(folder)
+    return ModelSource(name, folder, "hub", commit, None, license_ or card_license(folder), name)
+
+
+def hub_adapter(name: str, config: RunConfig) -> Path:
+    """Fetches an adapter from a hub; returns its folder.
+
+    Raises:
+        ModelError: as `hub_model`.
+    """
+    return _snapshot(name, "main", config, lambda files: wanted(list(files), code=False))[0]
+
+
+def wanted(files: list[str], *, code: bool) -> list[str]:
+    """Which of a repository's files are fetched: those of its top folder that loading reads.
+
+    Pickles only where there are no safetensors, Python only where `code`.
+    """
+    top = [name for name in files if "/" not in name and not name.startswith(".")]
+    kinds = KINDS + ((".py",) if code else ())
+    if not any(name.endswith(".safetensors") for name in top):
+        kinds += PICKLES
+    return [name for name in top if name.endswith(kinds) and name not in NO_WEIGHTS]
+
+
+def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -> tuple[Path, str, str | None]:
+    """Folder, commit and licence of a repository at a revision."""
+    import httpx
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    place: dict[str, Any] = {"cache_dir": config.model.cache_dir if config else None, "endpoint": endpoint}
+    failure: BaseException | None = None
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            info = HfApi(endpoint=endpoint).model_info(name, revision=revision, timeout=PROBE_SECONDS)
+            files = choose(sibling.rfilename for sibling in info.siblings or ())
+            print(f"Looking for {name} at {info.sha} in the hub's cache, else fetching it …", flush=True)  # noqa: T201 - stdout is log.txt
+            folder = snapshot_download(
+                name, revision=info.sha, allow_patterns=[_literal(file) for file in files], **place
+            )
+            return Path(folder), str(info.sha), _license(info)
+        except HFValidationError as error:
+            raise ModelError(f"{name} is neither a path nor a hub id such as owner/name.") from error
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:  # noqa: PLR2004 - the hub understood and refused
+                raise ModelError(_refusal(name, revision, error, endpoint or constants.ENDPOINT)) from error
+            failure = error
+        except (httpx.HTTPError, LocalEntryNotFoundError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise  # a full disk is no matter of the network
+            failure = error
+    try:
+        folder = snapshot_download(name, revision=revision, local_files_only=True, **place)
+    except LocalEntryNotFoundError as error:
+        raise ModelError(_unreachable(name, failure, endpoint or constants.ENDPOINT)) from error
+    print(f"The hub was not asked for {name}; the copy in its cache is used.", flush=True)  # noqa: T201 - stdout is log.txt
+    return Path(folder), Path(folder).name, None
+
+
+def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
+    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+
+    page = f"{endpoint}/{name}"
+    if isinstance(error, GatedRepoError):
+        return (
+            f"{name} is gated: its owner gives access on {page}. Accept the conditions there, then set HF_TOKEN to "
+            "a token of your account."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision {revision!r}. Choose one that {page} lists, or leave model_revision out."
+    status = error.response.status_code
+    if status in {401, 403, 404}:
+        return (
+            f"{name} was not found on {endpoint}, or it is private. Check the name on {page}; for a private model "
+            "set HF_TOKEN to a token that may read it."
+        )
+    return f"{endpoint} answered {status} to the question for {name}. Check the name on {page}, or try again later."
+
+
+def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str:
+    why = "HF_HUB_OFFLINE is set" if failure is None else f"{endpoint} did not answer ({_short(failure)})"
+    return (
+        f"{name} is no folder here, it is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the "
+        "proxy variables, or give a local folder; smollm2-135m-instruct needs no hub."
+    )
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _literal(file: str) -> str:
+    """A file name as a pattern that matches only itself."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file)
+
+
+def _license(info: Any) -> str | None:
+    named = [tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")]
+    return named[0] if named else None

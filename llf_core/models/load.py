@@ -1,0 +1,100 @@
+"""From a source on disk to a model on the plan's device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.architecture import load_architecture
+from llf_core.models.attention import attention_name
+from llf_core.models.bars import no_progress_bars
+from llf_core.models.checkpointing import enable_checkpointing
+from llf_core.models.errors import ModelError
+from llf_core.models.folder import weight_files
+from llf_core.models.quantize import quantization
+from llf_core.models.weights import stored_dtypes
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from llf_core.config import RunConfig
+    from llf_core.models.device import DevicePlan
+    from llf_core.models.source import ModelSource
+
+
+def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreTrainedModel:
+    """Loads a causal language model, quantized where asked, and puts it on the device.
+
+    Args:
+        source: from `resolve_model`.
+        config: for quantization, attention, gradient checkpointing, `trust_remote_code` and `allow_pickle`.
+        plan: from `plan_device`; its dtype is that of the weights, see `loading_dtype`.
+
+    Raises:
+        ModelError: unknown architecture, missing or broken weights, a kernel that is not installed.
+    """
+    from transformers import AutoModelForCausalLM
+
+    trusted = config.model.trust_remote_code
+    load_architecture(source, trust_remote_code=trusted)
+    bits = quantization(config, plan)
+    arguments: dict[str, Any] = {
+        "dtype": loading_dtype(source, config, plan),
+        "trust_remote_code": trusted,
+        "local_files_only": True,
+        "attn_implementation": attention_name(config.model.flash_attn),
+        **source.load_arguments,
+    }
+    if bits is not None:
+        arguments |= {"quantization_config": bits, "device_map": {"": plan.device}}
+    if source.kind != "gguf":
+        safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
+        arguments["use_safetensors"] = bool(safe)
+    try:
+        with no_progress_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(source.folder, output_loading_info=True, **arguments)
+    except (OSError, ValueError, RuntimeError, ImportError, EOFError) as error:
+        if "memory" in str(error):
+            raise
+        raise ModelError(
+            f"{source.name} cannot be loaded: {_first_line(error)} Copy or download it again if files are damaged."
+        ) from error
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise ModelError(
+            f"{source.name} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}; they "
+            "would start at random. Expected the weights of a causal language model."
+        )
+    mend_generation_config(model)
+    enable_checkpointing(model, config)
+    return model if bits is not None else model.to(plan.device)
+
+
+def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> torch.dtype:
+    """The dtype that weights are loaded in.
+
+    A method that trains the weights themselves starts from what is stored: float32 stays float32, also where the
+    plan computes in bfloat16. A frozen base is loaded in the plan's dtype.
+    """
+    import torch
+
+    frozen = getattr(config.plugin("method"), "frozen_base", False)
+    if not frozen and not config.get("pure_bf16") and "F32" in stored_dtypes(source.folder):
+        return torch.float32
+    return plan.torch_dtype
+
+
+def mend_generation_config(model: PreTrainedModel) -> None:
+    """Switches sampling on where a model's `generation_config.json` sets sampling values without it.
+
+    transformers refuses to save such a model.
+    """
+    generation = model.generation_config
+    if generation is not None and not generation.do_sample:
+        set_ = [getattr(generation, key, None) for key in ("temperature", "top_p", "top_k", "typical_p", "min_p")]
+        generation.do_sample = any(value not in (None, 1.0, 0) for value in set_)
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -1,0 +1,31 @@
+"""One writer at a time for what all processes of a machine share."""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from llf_core.runs import home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def shared_lock(name: str, waiting: str) -> Iterator[None]:
+    """Holds `LLF_HOME/locks/<name>` (flock); the system frees it when the process ends, however it ends.
+
+    Args:
+        name: of the resource.
+        waiting: printed once where another process holds it.
+    """
+    path = home() / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(waiting, flush=True)  # noqa: T201 - stdout is log.txt
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

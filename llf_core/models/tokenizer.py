@@ -1,0 +1,79 @@
+"""The tokenizer of a model, with a padding token and a chat template one can rely on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.models.architecture import load_architecture
+from llf_core.models.bars import no_progress_bars
+from llf_core.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.models.source import ModelSource
+
+PADDING = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
+
+
+def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer that pads on the right and whose padding token ends no answer.
+
+    Args:
+        source: from `resolve_model`.
+        config: for `use_fast_tokenizer` and `trust_remote_code`.
+
+    Raises:
+        ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
+    """
+    from transformers import AutoTokenizer
+
+    trusted = config.model.trust_remote_code
+    try:
+        with no_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(
+                source.folder,
+                use_fast=config.model.use_fast_tokenizer,
+                trust_remote_code=trusted,
+                local_files_only=True,
+                padding_side="right",
+                **source.load_arguments,
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"The tokenizer of {source.name} cannot be loaded: {_first_line(error)} "
+            "Expected tokenizer.json or the tokenizer's own files in the model's folder."
+        ) from error
+    set_padding(tokenizer)
+    if source.kind != "gguf":
+        _check_vocabulary(tokenizer, source, trusted=trusted)
+    return tokenizer
+
+
+def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Sets a padding token other than the end of sequence, so that masking one never masks the other.
+
+    Takes the tokenizer's own, else one that its vocabulary has for the purpose, else the unknown token; only a
+    vocabulary without any of them pads with the end of sequence.
+    """
+    if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
+        return
+    vocabulary = tokenizer.get_vocab()
+    spare = [token for token in PADDING if token in vocabulary and token != tokenizer.eos_token]
+    tokenizer.pad_token = spare[0] if spare else tokenizer.unk_token or tokenizer.eos_token
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: ModelSource, *, trusted: bool) -> None:
+    size = getattr(load_architecture(source, trust_remote_code=trusted).get_text_config(), "vocab_size", None)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if size is not None and largest >= size:
+        raise ModelError(
+            f"The tokenizer of {source.name} makes ids up to {largest}, and the model has embeddings for {size}. "
+            "Expected the tokenizer that belongs to the model; was it changed after training?"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return text if text.endswith((".", "!", "?")) else text + "."

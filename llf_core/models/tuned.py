@@ -1,0 +1,48 @@
+"""A run's base model and its result, one after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.models.device import plan_device
+from llf_core.models.load import load_model
+from llf_core.models.resolve import resolve_model
+from llf_core.models.source import ModelSource
+from llf_core.models.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
+
+def load_base_and_tuned(
+    folder: RunFolder, config: RunConfig
+) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
+    """Yields `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`; only one model is in memory.
+
+    An adapter is put on the base that was yielded first; a whole model replaces it.
+
+    Args:
+        folder: a run with `output/`.
+        config: the run's config.
+
+    Raises:
+        ModelError: the base is no longer there.
+    """
+    plan = plan_device(config)
+    source = resolve_model(config.model.model_name_or_path, config)
+    model = load_model(source, config, plan)
+    yield "base", model, load_tokenizer(source, config)
+    tuned = ModelSource(str(folder.output), folder.output, "folder")
+    if (folder.output / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder.output), autocast_adapter_dtype=False)
+    else:
+        del model
+        model = load_model(tuned, config, plan)
+    yield "tuned", model, load_tokenizer(tuned, config)

@@ -1,0 +1,73 @@
+"""What a folder's safetensors hold, from their headers alone (no torch)."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER_LIMIT = 100_000_000
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a safetensors file: its dtype as the format names it (`F32`, `BF16` …) and its shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Names, dtypes and shapes of all tensors in a folder's `*.safetensors`.
+
+    Raises:
+        ModelError: a file is cut or is no safetensors file.
+    """
+    return {
+        name: tensor
+        for path in sorted(folder.glob("*.safetensors"))
+        if not path.name.startswith("adapter_model")
+        for name, tensor in read_header(path).items()
+    }
+
+
+def stored_dtypes(folder: Path) -> set[str]:
+    """Dtypes of the stored weights."""
+    return {tensor.dtype for tensor in stored_tensors(folder).values()}
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The header of one safetensors file.
+
+    Raises:
+        ModelError: it is cut or is no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0  # noqa: PLR2004 - the format's first field
+        text = file.read(length) if 0 < length <= min(size, HEADER_LIMIT) else b""
+    try:
+        header = json.loads(text)
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        found = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} is no whole safetensors file. Copy or download the model again.") from error
+    if end > size:
+        raise ModelError(
+            f"{path} is cut: it has {size:,} bytes and should have {end:,}. Copy or download the model again."
+        )
+    return found
