@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs import RunReader, send_request
+from llf_core.runs import RunReader, kill_run, send_request
 from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
 
 TYPES = ("stop", "kill", "checkpoint")
 LIVE = frozenset({"created", "starting", "running", "stopping"})
@@ -27,12 +31,27 @@ class ControlHandler(RunsAPIHandler):
             raise HTTPError(413, f"The request has {size} bytes. Expected at most {MOST_BYTES}.")
         kind, args, by = read_request(self.request.body)
         folder = self.find_run(run_id)
-        state = RunReader(folder).status().state
-        if state not in LIVE:
-            raise HTTPError(409, f"The run is {state}, so nothing takes the request.")
-        request_id = send_request(folder, kind, args, by)
+        try:
+            state = RunReader(folder).status().state
+            if state not in LIVE:
+                raise HTTPError(409, f"The run is {state}, so nothing takes the request.")
+            request_id = await asyncio.to_thread(request, folder, kind, args, by)
+        except (
+            ValueError,
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # broken, elsewhere, stuck in a driver
+            raise HTTPError(409, str(error)) from None
         self.set_status(202)
         self.finish({"id": request_id})
+
+
+def request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
+    """Asks a run; returns the request's id. A kill is done at once, even without a supervisor: no id."""
+    if kind == "kill":
+        kill_run(folder, by)
+        return None
+    return send_request(folder, kind, args, by)
 
 
 def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
@@ -43,7 +62,7 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     """
     try:
         sent = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HTTPError(400, "The body is not JSON.") from None
     if not isinstance(sent, dict):
         raise HTTPError(400, 'Expected a JSON object, as {"type": "stop"}.')

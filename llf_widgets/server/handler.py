@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
-from llf_core.runs import home, open_run
+from llf_core.runs import open_run
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
-
-RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 
 
 class RunsAPIHandler(APIHandler):
@@ -27,13 +25,18 @@ class RunsAPIHandler(APIHandler):
         Raises:
             HTTPError: 404, where the id is not one, or its folder is none or lies outside LLF_HOME.
         """
-        root = (home() / "runs").resolve()
-        if RUN_ID.fullmatch(run_id) is None or ".." in run_id:
-            raise HTTPError(404, "This is no run id: expected lower-case letters, digits, dots and dashes.")
-        folder = root / run_id
-        if not folder.is_dir() or folder.resolve() != folder:
+        try:
+            folder = open_run(run_id)
+        except ValueError:
+            raise HTTPError(
+                404, "This is no run id: expected lower-case letters, digits, '.', '_', '-'."
+            ) from None
+        except FileNotFoundError:
+            folder = None
+        # A link may lead anywhere, so a linked folder is no run here.
+        if folder is None or folder.path.resolve() != folder.path.parent.resolve() / run_id:
             raise HTTPError(404, f"There is no run {run_id} in the server's LLF_HOME.")
-        return open_run(run_id)
+        return folder
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number of the query.

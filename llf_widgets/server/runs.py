@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import RunReader, home, list_runs
+from llf_core.runs.status import BrokenRunError
 from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
 
 STATES = frozenset(
     "created starting running stopping finished stopped failed lost broken".split()  # noqa: SIM905
@@ -38,6 +43,14 @@ class RunHandler(RunsAPIHandler):
     async def get(self, run_id: str) -> None:
         """Answers `{"id", "status", "meta"}`."""
         folder = self.find_run(run_id)
-        reader = RunReader(folder)
-        status, meta = await asyncio.to_thread(lambda: (reader.status(), reader.meta()))
-        self.finish({"id": folder.id, "status": status.json(), "meta": meta})
+        status, meta = await asyncio.to_thread(read, folder)
+        self.finish({"id": folder.id, "status": status, "meta": meta})
+
+
+def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Status and meta of a run; of a broken one its state is `broken`, with the reason."""
+    reader = RunReader(folder)
+    try:
+        return reader.status().json(), reader.meta()
+    except BrokenRunError as error:
+        return {"state": "broken", "reason": str(error)}, reader.meta()

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from llf_core import runs
+
+
+@pytest.fixture
+def live(make_run):
+    """A run that this very process seems to train."""
+    me = psutil.Process()
+    return make_run(state="running", pid=os.getpid(), started=me.create_time(), supervisor=None)
+
+
+@pytest.mark.parametrize(
+    "body", [{"type": "stop"}, {"type": "stop", "args": {"grace": 5}}, {"type": "checkpoint"}]
+)
+async def test_a_request_lands_in_the_run(ask, live, body):
+    code, answer = await ask("runs", live.id, "control", body=body | {"by": "monitor"})
+    assert code == 202
+    (file,) = live.control.iterdir()
+    written = json.loads(file.read_text())
+    assert (written["id"], written["type"], written["args"], written["by"]) == (
+        answer["id"],
+        body["type"],
+        body.get("args", {}),
+        "monitor",
+    )
+
+
+@pytest.fixture
+def sleeper():
+    """A process that stands for a trainer."""
+    code = "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
+        yield process
+
+
+async def test_kill_ends_a_trainer_whose_supervisor_is_gone(ask, make_run, sleeper):
+    started = psutil.Process(sleeper.pid).create_time()
+    folder = make_run(state="running", pid=sleeper.pid, started=started, supervisor=None)
+    assert await ask("runs", folder.id, "control", body={"type": "kill"}) == (202, {"id": None})
+    assert sleeper.wait(10) == -9
+    status = runs.read_status(folder)
+    assert status.state == "failed"
+    assert status.reason.startswith("Killed by the user")
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
+async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
+    folder = make_run(state=state)
+    said = {"message": f"The run is {state}, so nothing takes the request."}
+    assert await ask("runs", folder.id, "control", body={"type": "stop"}) == (409, said)
+    assert not list(folder.control.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "The body is not JSON."),
+        (b"{", "The body is not JSON."),
+        (b"\xff\xfe", "The body is not JSON."),
+        (b"[" * 3000, "The body is not JSON."),
+        ([], 'Expected a JSON object, as {"type": "stop"}.'),
+        ({}, "type is 'None'. Expected one of stop, kill, checkpoint."),
+        ({"type": "rm -rf"}, "type is 'rm -rf'. Expected one of stop, kill, checkpoint."),
+        ({"type": ["stop"]}, "type is \"['stop']\". Expected one of stop, kill, checkpoint."),
+        ({"type": "stop", "command": "x"}, "Unknown field 'command'. Expected type, args and by."),
+        ({"type": "stop", "by": 3}, "by is not a text of at most 64 characters."),
+        ({"type": "stop", "by": "x" * 65}, "by is not a text of at most 64 characters."),
+        ({"type": "stop", "args": []}, "args of stop is not an object with at most grace."),
+        ({"type": "stop", "args": {"pid": 1}}, "args of stop is not an object with at most grace."),
+        ({"type": "kill", "args": {"grace": 1}}, "args of kill is not an empty object."),
+        ({"type": "stop", "args": {"grace": -1}}, "grace is '-1'. Expected seconds from 0 to 86400."),
+        ({"type": "stop", "args": {"grace": True}}, "grace is 'True'. Expected seconds from 0 to 86400."),
+        ({"type": "stop", "args": {"grace": "5"}}, "grace is '5'. Expected seconds from 0 to 86400."),
+        (b'{"type": "stop", "args": {"grace": NaN}}', "grace is 'nan'. Expected seconds from 0 to 86400."),
+    ],
+)
+async def test_a_bad_body_is_a_sentence(ask, live, body, said):
+    assert await ask("runs", live.id, "control", body=body) == (400, {"message": said})
+    assert not list(live.control.iterdir())
+
+
+async def test_a_large_body_is_refused(ask, live):
+    body = {"type": "stop", "by": "x" * 5000}
+    assert (await ask("runs", live.id, "control", body=body))[0] == 413
+    assert not list(live.control.iterdir())
+
+
+async def test_looking_changes_nothing(ask, live):
+    assert (await ask("runs", live.id, "control"))[0] == 405
+    assert not list(live.control.iterdir())

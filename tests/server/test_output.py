@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+import tracemalloc
+import zipfile
+
+import pytest
+
+from llf_widgets.server.output import CHUNK, output_files, zip_chunks
+
+
+@pytest.fixture
+def finished(make_run):
+    folder = make_run("demo", state="finished")
+    (folder.output / "sub").mkdir(parents=True)
+    (folder.output / "README.md").write_text("# card")
+    (folder.output / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 10_000)
+    (folder.output / "sub" / "empty").write_bytes(b"")
+    return folder
+
+
+async def test_output_comes_as_a_zip(jp_fetch, finished):
+    response = await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
+    assert response.headers["Content-Type"] == "application/zip"
+    assert response.headers["Content-Disposition"] == f'attachment; filename="{finished.id}.zip"'
+    with zipfile.ZipFile(io.BytesIO(response.body)) as archive:
+        assert archive.testzip() is None
+        names = ["README.md", "adapter_model.safetensors", "sub/empty"]
+        assert archive.namelist() == [f"{finished.id}/{name}" for name in names]
+        for name in names:
+            assert archive.read(f"{finished.id}/{name}") == (finished.output / name).read_bytes()
+
+
+async def test_links_are_not_followed(jp_fetch, finished, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "secret").write_text("secret")
+    (finished.output / "file").symlink_to(tmp_path / "secret")
+    (finished.output / "folder").symlink_to(tmp_path / "folder")
+    response = await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
+    with zipfile.ZipFile(io.BytesIO(response.body)) as archive:
+        assert len(archive.namelist()) == 3
+        assert not [name for name in archive.namelist() if "secret" in name or name.endswith("file")]
+
+
+async def test_a_linked_output_is_none(ask, make_run, tmp_path):
+    folder = make_run(state="finished")
+    (tmp_path / "secret").write_text("secret")
+    folder.output.symlink_to(tmp_path)
+    assert (await ask("runs", folder.id, "output.zip"))[0] == 409
+
+
+async def test_a_run_without_output_says_so(ask, make_run):
+    folder = make_run(state="running")
+    said = {"message": "The run has no output yet. It is written when the run finishes."}
+    assert await ask("runs", folder.id, "output.zip") == (409, said)
+
+
+def test_a_large_output_needs_little_memory(tmp_path):
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(64 * CHUNK)
+    tracemalloc.start()
+    size = sum(map(len, zip_chunks(tmp_path, output_files(tmp_path), "run")))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size > 64 * CHUNK
+    assert peak < 8 * CHUNK

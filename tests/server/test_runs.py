@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from llf_core import __version__
+
+
+async def test_version_tells_what_the_server_is(ask, llf_home):
+    assert await ask("version") == (
+        200,
+        {
+            "llf": __version__,
+            "formats": [1],
+            "home": hashlib.sha256(str(llf_home.resolve()).encode()).hexdigest(),
+            "folder": str(llf_home / "runs"),
+            "training": find_spec("torch") is not None,
+        },
+    )
+
+
+async def test_the_folder_below_the_users_own_is_short(ask, llf_home, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: llf_home.parent)
+    assert (await ask("version"))[1]["folder"] == "~/llf-home/runs"
+
+
+async def test_no_runs_and_no_home_are_an_empty_list(ask, llf_home):
+    assert not llf_home.exists()
+    assert await ask("runs") == (200, {"total": 0, "runs": []})
+
+
+async def test_runs_are_paged_filtered_and_searched(ask, make_run):
+    made = [make_run(f"run-{number}", state="finished") for number in range(5)]
+    made[3].status.write_text(json.dumps(json.loads(made[3].status.read_text()) | {"state": "failed"}))
+
+    async def ids(**params):
+        code, answer = await ask("runs", params=params)
+        assert code == 200
+        return answer["total"], [row["name"] for row in answer["runs"]]
+
+    assert await ids() == (5, ["run-4", "run-3", "run-2", "run-1", "run-0"])
+    assert await ids(offset=1, limit=2) == (5, ["run-3", "run-2"])
+    assert await ids(state="failed") == (1, ["run-3"])
+    assert await ids(query="RUN-2") == (1, ["run-2"])
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"limit": "0"}, "limit is '0'. Expected a whole number from 1 to 200."),
+        ({"limit": "201"}, "limit is '201'. Expected a whole number from 1 to 200."),
+        ({"offset": "-1"}, "offset is '-1'. Expected a whole number from 0 to 999999999."),
+        ({"offset": "5%d"}, "offset is '5%d'. Expected a whole number from 0 to 999999999."),
+    ],
+)
+async def test_a_bad_query_is_a_sentence(ask, params, said):
+    assert await ask("runs", params=params) == (400, {"message": said})
+
+
+async def test_an_unknown_state_is_a_sentence(ask):
+    code, answer = await ask("runs", params={"state": "asleep"})
+    assert code == 400
+    assert answer["message"].startswith("state is 'asleep'. Expected one of broken, created, failed,")
+
+
+async def test_one_run(ask, make_run):
+    folder = make_run("demo", state="finished", step=7, total=9)
+    code, answer = await ask("runs", folder.id)
+    assert code == 200
+    assert answer["id"] == folder.id
+    assert (answer["status"]["state"], answer["status"]["step"], answer["status"]["total"]) == (
+        "finished",
+        7,
+        9,
+    )
+    assert answer["meta"]["name"] == "demo"
+
+
+async def test_a_run_whose_processes_are_gone_is_lost(ask, make_run):
+    folder = make_run(
+        state="running", supervisor={"pid": 2**22 + 1, "started": 1.0}, pid=2**22 + 2, started=1.0
+    )
+    assert (await ask("runs", folder.id))[1]["status"]["state"] == "lost"
+    assert (await ask("runs"))[1]["runs"][0]["state"] == "lost"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"state": "asleep"}', '{"format": 2, "state": "running"}']
+)
+async def test_a_broken_folder_is_listed_as_broken(ask, make_run, text):
+    whole, broken = make_run("whole", state="finished"), make_run("broken")
+    broken.status.write_text(text)
+    answer = (await ask("runs"))[1]
+    assert {row["id"]: row["state"] for row in answer["runs"]} == {whole.id: "finished", broken.id: "broken"}
+    code, one = await ask("runs", broken.id)
+    assert (code, one["status"]["state"]) == (200, "broken")
+    assert one["status"]["reason"]
+    assert await ask("runs", broken.id, "control", body={"type": "stop"}) == (
+        409,
+        {"message": one["status"]["reason"]},
+    )
+
+
+async def test_markup_in_a_name_is_only_text(ask, make_run, jp_fetch):
+    make_run("<img src=x onerror=alert(1)>")
+    response = await jp_fetch("llf", "api", "runs")
+    assert response.headers["Content-Type"].startswith("application/json")
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
