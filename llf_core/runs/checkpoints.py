@@ -1,4 +1,4 @@
-"""`checkpoints/checkpoint-N/`: one counts only with its `complete.json`, written last, with all files and sizes."""
+"""`checkpoints/checkpoint-N/`: counts only with a `complete.json`, written last, that names all its files."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ MOST_POINTS = 2000
 def decimate(x: ArrayLike, y: ArrayLike, n: int = MOST_POINTS) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Picks points so that the drawn curve looks the same.
 
-    In each stretch of equally many points the lowest and the highest stay, and so do the first and the
-    last point. Values that are not finite are gaps: of each run of them the first and the last stay, where they
+    In each stretch of equally many points the lowest and the highest stay, and so do the first and the last
+    point of all. Values that are not finite are gaps: the first and the last of each run of them stay, and
     break the line that is drawn. Where there are so many gaps that they would fill half of the points, each
     stretch of the curve that holds one keeps one.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
-from llf_core.runs.status import read_status, update
+from llf_core.runs.process import host
+from llf_core.runs.status import read_status, shown, update
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from llf_core.runs.status import Status
 
 SUPERVISOR_SECONDS = 3.0  # that a live supervisor has to act on a request
+ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 
 
 def kill_run(folder: RunFolder, by: str = "") -> Status:
@@ -31,32 +33,36 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
         The status as it is now: `failed`, unless the run had ended before.
 
     Raises:
-        RuntimeError: it runs on another machine, whose processes can't be reached from here.
+        RuntimeError: it runs on another machine, and nobody there heeds the request.
     """
     status = read_status(folder)
     if status.final:
         return status
-    if not status.here and status.host is not None:
+    elsewhere = status.host != host()
+    if elsewhere or (status.here and status.guard is not None and status.guard.alive()):
         send_request(folder, "kill", by=by)
-        raise RuntimeError(
-            f"{folder.id} runs on {status.host}. Its supervisor there has the request; "
-            "where that is gone too, end the processes on that machine."
-        )
-    if status.guard is not None and status.guard.alive():
-        send_request(folder, "kill", by=by)
-        until = time.monotonic() + SUPERVISOR_SECONDS
-        while time.monotonic() < until and status.guard.alive():
-            now = read_status(folder)
-            if now.final:
-                return now
-            time.sleep(0.05)
+        now = _wait_for_end(folder, ELSEWHERE_SECONDS if elsewhere else SUPERVISOR_SECONDS)
+        if now.final:
+            return now
+        if elsewhere and shown(now).state != "lost":
+            raise RuntimeError(
+                f"{folder.id} runs on {status.host}, and its supervisor there does not act on the request. "
+                "End its processes on that machine."
+            )
     return _end(folder, read_status(folder))
+
+
+def _wait_for_end(folder: RunFolder, seconds: float) -> Status:
+    until = time.monotonic() + seconds
+    while not (now := read_status(folder)).final and time.monotonic() < until:
+        time.sleep(0.05)
+    return now
 
 
 def _end(folder: RunFolder, status: Status) -> Status:
     """Kills supervisor and trainer by verified identity, then says the last word for them."""
     for process in (status.guard, status.trainer):
-        if process is not None:
+        if process is not None and status.here:
             kill_group(process)
     reason = killed_reason(folder, status)
     now = update(folder, of_attempt=status.attempt, state="failed", reason=reason, exit_code=-signal.SIGKILL)

@@ -89,7 +89,7 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     words = (query or "").lower().split()
     rows = [row for row in map(read_row, folders) if _matches(row, state, words)]
     if sort in {"name", "state"}:
-        rows.sort(key=lambda row: (getattr(row, sort).lower()))
+        rows.sort(key=lambda row: getattr(row, sort).lower())
     return Page(len(rows), tuple(rows[offset : offset + limit]))
 
 

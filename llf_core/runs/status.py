@@ -190,12 +190,13 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) 
     return new
 
 
-def begin_attempt(folder: RunFolder, attempt: int) -> Status:
+def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:
     """Starts the next attempt of a run that has ended or is lost: the one way out of a final state.
 
     Args:
         folder: the run.
         attempt: its number; one more than the last.
+        step: where it goes on; where the last attempt ended unless given.
 
     Raises:
         RuntimeError: the run is still going, or somebody else began this attempt first.
@@ -208,7 +209,7 @@ def begin_attempt(folder: RunFolder, attempt: int) -> Status:
             raise RuntimeError(f"{folder.id} is at attempt {old.attempt}; attempt {attempt} can't begin.")
         new = Status(
             state="created",
-            step=old.step,
+            step=old.step if step is None else step,
             total=old.total,
             boot_id=boot_id(),
             host=host(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -84,13 +85,14 @@ class RunWriter:
         if "state" in changes or self._thread is None:
             self.flush()
 
-    def flush(self) -> None:
-        """Writes what `status` collected."""
+    def flush(self) -> statuses.Status:
+        """Writes what `status` collected, with a heartbeat. Returns the status as it is then."""
         with self._flushing:
             with self._lock:
                 changes, self._changes = self._changes, {}
             try:
-                statuses.update(self.folder, of_attempt=self.attempt, heartbeat=time.time(), **changes)
+                now = time.time()
+                return statuses.update(self.folder, of_attempt=self.attempt, **{"heartbeat": now, **changes})
             except OSError:
                 with self._lock:
                     self._changes = changes | self._changes
@@ -101,16 +103,27 @@ class RunWriter:
 
         Args:
             seconds: between two writes.
+
+        Raises:
+            RuntimeError: a later attempt has begun.
         """
         own = ProcessId.own()
-        self.status(pid=own.pid, started=own.started, ticks=own.ticks, boot_id=boot_id(), host=host())
+        self._changes |= {"pid": own.pid, "started": own.started, "ticks": own.ticks}
+        self._changes |= {"boot_id": boot_id(), "host": host()}
+        if self.flush().attempt != self.attempt:
+            raise RuntimeError(
+                f"{self.folder.id} has gone on without attempt {self.attempt}, which ends here."
+            )
         self._thread = threading.Thread(target=self._beat, args=(seconds,), name="llf-heartbeat", daemon=True)
         self._thread.start()
 
     def _beat(self, seconds: float) -> None:
         while not self._ended.wait(seconds):
             try:
-                self.flush()
+                if self.flush().attempt != self.attempt:
+                    # Two trainers in one folder would spoil each other's checkpoints.
+                    print(f"Attempt {self.attempt} was given up for a later one and ends.", flush=True)  # noqa: T201
+                    os._exit(1)
             except (OSError, statuses.BrokenRunError) as error:
                 # A missed heartbeat is no reason to end a training; the changes wait for the next one.
                 print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt

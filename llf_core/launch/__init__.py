@@ -1,0 +1,30 @@
+"""How a trainer process starts, is watched, stopped and taken up again. Imports no torch and no pandas."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llf_core.launch.run import Run, attach
+    from llf_core.launch.start import launch
+    from llf_core.runs.listing import active_runs, free_bytes
+
+# Loaded when used: the supervisor is a module of this package and forks before it imports anything.
+_LAZY = {
+    "Run": "llf_core.launch.run",
+    "active_runs": "llf_core.runs.listing",
+    "attach": "llf_core.launch.run",
+    "free_bytes": "llf_core.runs.listing",
+    "launch": "llf_core.launch.start",
+}
+
+__all__ = ["Run", "active_runs", "attach", "free_bytes", "launch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,100 @@
+"""What the container lets this process use: CPU time, memory, and whether memory ran out.
+
+Both versions of Linux control groups are read. `os.cpu_count()` knows nothing of them: a container of 2 CPUs
+on a machine of 64 would start 64 threads that stand in each other's way.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+UNLIMITED = 2**60  # bytes; version 1 writes a huge number where there is no limit
+
+
+@dataclass(frozen=True)
+class Cgroup:
+    """The control groups of a process.
+
+    Args:
+        root: where they are mounted.
+        own: the file that names the process's groups.
+    """
+
+    root: Path = Path("/sys/fs/cgroup")
+    own: Path = Path("/proc/self/cgroup")
+
+    def cpu_quota(self) -> float | None:
+        """How many CPUs' worth of time the strictest limit allows; None where there is none."""
+        limits = []
+        for folder in self._folders("cpu"):
+            limit = _ratio(_words(folder / "cpu.max")) or _ratio(
+                _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+            )
+            if limit is not None:
+                limits.append(limit)
+        return min(limits, default=None)
+
+    def memory_limit(self) -> int | None:
+        """Bytes that the strictest limit allows; None where there is none."""
+        limits = []
+        for folder in self._folders("memory"):
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                words = _words(folder / name)
+                if words and words[0].isdigit() and int(words[0]) < UNLIMITED:
+                    limits.append(int(words[0]))
+        return min(limits, default=None)
+
+    def oom_kills(self) -> int:
+        """How many processes of this group were killed for want of memory so far; 0 where nobody counts."""
+        for folder in self._folders("memory"):
+            for name in ("memory.events", "memory.oom_control"):
+                words = _words(folder / name)
+                if "oom_kill" in words:
+                    return int(words[words.index("oom_kill") + 1])
+        return 0
+
+    def _folders(self, controller: str) -> list[Path]:
+        """The folders of the process's group and of its parents, nearest first."""
+        try:
+            lines = self.own.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:  # no Linux
+            return []
+        found: list[Path] = []
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                bases = [self.root, self.root / "unified"]
+            elif controller in controllers.split(","):
+                bases = [self.root / controllers, self.root / controller]
+            else:
+                continue
+            for base in bases:
+                nearest = base / path.lstrip("/")
+                # In a container the path may be the host's, while the mount shows the container's group.
+                parts = [nearest, *nearest.parents] if nearest.is_dir() else [base]
+                found += [part for part in parts if part == base or base in part.parents]
+        return list(dict.fromkeys(part for part in found if part.is_dir()))
+
+
+def usable_cpus(cgroup: Cgroup | None = None) -> int:
+    """How many threads can compute at the same time: the lesser of affinity and quota, at least 1."""
+    # macOS has no affinity.
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = (cgroup or Cgroup()).cpu_quota()
+    return max(1, count if quota is None else min(count, int(quota)))
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except OSError:  # not there, or not ours to read
+        return []
+
+
+def _ratio(words: list[str]) -> float | None:
+    """Quota over period, both in µs; None where the quota is `max` or -1."""
+    if len(words) != 2 or not all(word.isdigit() for word in words) or int(words[1]) == 0:  # noqa: PLR2004 - two
+        return None
+    return int(words[0]) / int(words[1])

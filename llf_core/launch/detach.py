@@ -1,0 +1,78 @@
+"""Starts a supervisor that belongs to nobody: it outlives cell, kernel, terminal and server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llf_core
+from llf_core.runs import RunReader, read_status, status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.runs import RunFolder
+
+FIRST_WORD_SECONDS = 30.0
+
+
+def refuse_windows() -> None:
+    """Raises the sentence where LLF can't train.
+
+    Raises:
+        RuntimeError: on Windows.
+    """
+    if sys.platform == "win32":
+        raise RuntimeError(
+            "LLF trains on Linux and macOS, and this is Windows. Use WSL 2 (wsl --install) or Colab."
+        )
+
+
+def start_supervisor(
+    folder: RunFolder, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None
+) -> None:
+    """Starts the supervisor of the attempt that a run is at, and returns once it has said its first word.
+
+    Args:
+        folder: the run, in the state `created`.
+        env: environment variables besides this process's own, for example tokens. They are written nowhere.
+        command: what to start in place of the trainer.
+
+    Raises:
+        RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` says why.
+    """
+    refuse_windows()
+    attempt = read_status(folder).attempt
+    arguments = [str(folder.path), *(("--", *command) if command else ())]
+    with folder.log.open("ab") as log:
+        first = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-P", "-m", "llf_core.launch.supervise", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=_with_this_llf({**os.environ, **(env or {})}),
+            start_new_session=True,
+        )
+    code = first.wait()
+    until = time.monotonic() + FIRST_WORD_SECONDS
+    while code == 0 and time.monotonic() < until:
+        if read_status(folder).state != "created":
+            return
+        time.sleep(0.01)
+    said = RunReader(folder).log_tail(1)
+    reason = f"The run's supervisor did not start: {said or 'it said nothing'}"
+    status.update(folder, of_attempt=attempt, state="failed", reason=reason)
+    raise RuntimeError(reason)
+
+
+def _with_this_llf(env: dict[str, str]) -> dict[str, str]:
+    """The environment in which a new interpreter finds this very `llf_core`, wherever it came from."""
+    here = str(Path(llf_core.__file__).parent.parent)
+    paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if here in paths or Path(here).name in {"site-packages", "dist-packages"}:
+        return env
+    return {**env, "PYTHONPATH": os.pathsep.join([here, *paths])}

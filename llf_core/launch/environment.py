@@ -1,0 +1,132 @@
+"""`env.json`: what a run was started with. Versions are read from metadata: nothing heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from llf_core import __version__
+from llf_core.launch.cgroup import Cgroup, usable_cpus
+from llf_core.runs import free_bytes, home
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+PACKAGES = (
+    "torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers",
+    "safetensors", "gguf", "numpy", "pyarrow", "pydantic", "jupyter_server", "jupyterlab", "ipykernel",
+    "ipywidgets", "anywidget", "plotly",
+)  # fmt: skip
+GIT_SECONDS = 1.0
+
+
+def describe() -> dict[str, Any]:
+    """Versions, device and folders, as `llf env` shows them: what to paste into a bug report."""
+    return {
+        "llf": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages(),
+        "device": device(),
+        "threads": usable_cpus(),
+        "home": str(home()),
+        "free": f"{free_bytes() / 1e9:.1f} GB",
+    }
+
+
+def start_facts(
+    config: RunConfig, notebook: dict[str, str] | None = None, fingerprint: str | None = None
+) -> dict[str, Any]:
+    """What the launcher knows of a run.
+
+    Args:
+        config: the run's config.
+        notebook: `path` of the notebook and source of the `cell` that starts it.
+        fingerprint: of the rows that were handed over.
+    """
+    here = Path.cwd()
+    return {
+        "llf": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages(),
+        "device": device(),
+        "command": [sys.executable, *sys.argv],
+        "cwd": str(here),
+        "notebook": notebook,
+        "git": git_state(here),
+        "data": {} if fingerprint is None else {"fingerprint": fingerprint},
+        "seed": config.get("seed"),
+        "threads": config.launch.threads or usable_cpus(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Version of each package that matters to a training and is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def device() -> dict[str, Any]:
+    """The CPU and its memory, which can be told without torch; the trainer writes down what it uses."""
+    total = psutil.virtual_memory().total
+    limit = Cgroup().memory_limit()
+    return {
+        "type": "cpu",
+        "name": _cpu_name(),
+        "count": usable_cpus(),
+        "memory": total if limit is None else min(total, limit),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit, and whether tracked files differ from it; None outside a repository and where git is missing.
+
+    `dirty` is None where git takes longer than a second to tell.
+    """
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+    except (FileNotFoundError, subprocess.SubprocessError):
+        return None
+    try:
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except subprocess.TimeoutExpired:
+        return {"commit": commit, "dirty": None}
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What a git command prints; it takes no lock, so it never disturbs one that the user runs."""
+    done = subprocess.run(  # noqa: S603 - fixed words
+        ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the user's own git
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=GIT_SECONDS,
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+    )
+    return done.stdout.strip()

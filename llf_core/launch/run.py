@@ -1,0 +1,233 @@
+"""A run as code holds it: one small object over its folder, to be thrown away and made again at any time."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from llf_core.launch.detach import start_supervisor
+from llf_core.launch.watch import Watch
+from llf_core.runs import (
+    Checkpoints,
+    RunFolder,
+    RunReader,
+    RunWriter,
+    Status,
+    folder_bytes,
+    kill_run,
+    open_run,
+    send_request,
+    status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Literal
+
+    import pandas as pd
+
+LOOK_SECONDS = 0.2
+TEARDOWN_SECONDS = 20.0
+
+
+def attach(run_id: str, home: Path | str | None = None) -> Run:
+    """The run of an id, live or past.
+
+    Raises:
+        ValueError: that is no id.
+        FileNotFoundError: there is no such run.
+    """
+    return Run(open_run(run_id, home))
+
+
+class Run:
+    """A handle on a run.
+
+    Args:
+        folder: its folder.
+
+    Example:
+        >>> run = attach("20261124-142530-smollm2-sft-lora")
+        >>> run.wait().state
+        'finished'
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._reader = RunReader(folder)
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.folder.id
+
+    @property
+    def state(self) -> str:
+        """The state as it is now; `lost` where nothing runs and nothing was said."""
+        return self.status().state
+
+    @property
+    def output(self) -> Path:
+        """The folder of the result; it is there once the run has finished."""
+        return self.folder.output
+
+    def __repr__(self) -> str:
+        now = self.status()
+        return f"Run({self.id!r}, {now.state}, step {now.step} of {now.total})"
+
+    def status(self) -> Status:
+        """State, step, processes and reason, as shown."""
+        return self._reader.status()
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        progress: bool = True,
+        interrupt: Literal["leave", "raise"] = "leave",
+    ) -> Status:
+        """Waits until the run ends. An interrupt ends only the waiting: the run goes on.
+
+        Args:
+            timeout: seconds to wait at most; the status then tells that it still goes.
+            progress: whether to show how far it is.
+            interrupt: `leave` says how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
+
+        Returns:
+            The status at the end of the waiting.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        watch = Watch(self._reader) if progress else None
+        try:
+            while True:
+                now = self.status()
+                if watch is not None:
+                    watch.show(now)
+                if now.ended_somehow or (until is not None and time.monotonic() >= until):
+                    return now
+                left = LOOK_SECONDS if until is None else max(0.0, until - time.monotonic())
+                time.sleep(min(LOOK_SECONDS, left))
+        except KeyboardInterrupt:
+            if interrupt == "raise":
+                raise
+            print(  # noqa: T201 - the caller's cell or terminal
+                f"{self.id} goes on. Stop it with run.stop(), or in a terminal: llf runs stop {self.id}"
+            )
+            return self.status()
+        finally:
+            if watch is not None:
+                watch.close()
+
+    def stop(self, *, wait: bool = False, grace: float | None = None, by: str = "code") -> str | None:
+        """Asks the run to stop after the step under way, with a checkpoint.
+
+        Args:
+            wait: whether to return only when it has ended.
+            grace: seconds after which a trainer that does not heed the request gets SIGTERM; else 120.
+            by: who asks.
+
+        Returns:
+            The request's id; None where the run had ended before.
+
+        Raises:
+            RuntimeError: the run is lost: nothing is left that could stop.
+        """
+        now = self.status()
+        if now.final:
+            return None
+        if now.state == "lost":
+            raise RuntimeError(f"Nothing of {self.id} runs any more. Resume it, or leave it as it is.")
+        request = send_request(self.folder, "stop", {} if grace is None else {"grace": grace}, by)
+        if wait:
+            self.wait(progress=False)
+        return request
+
+    def kill(self, by: str = "code") -> Status:
+        """Ends the run at once; what it did since its last checkpoint is lost.
+
+        Returns:
+            The status then; that of a run which had ended before is as it was.
+
+        Raises:
+            RuntimeError: it runs on another machine, where nobody heeds the request.
+        """
+        return kill_run(self.folder, by)
+
+    def resume(self, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None) -> Run:
+        """Goes on from the newest whole checkpoint, in the same folder, as the next attempt.
+
+        Where there is no checkpoint (it failed early), it starts from the beginning.
+
+        Args:
+            env: environment variables besides this process's own.
+            command: what to start in place of the trainer.
+
+        Returns:
+            This run.
+
+        Raises:
+            RuntimeError: it is still going, or it has finished.
+        """
+        now = self.status()
+        if now.state == "finished":
+            raise RuntimeError(f"{self.id} has finished. Start a new run to train further.")
+        if not now.ended_somehow:
+            raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended: stop it first.")
+        _wait_for_teardown(now)
+        checkpoints = Checkpoints(self.folder)
+        latest = checkpoints.latest()
+        step = 0 if latest is None else checkpoints.list()[-1]
+        attempt = now.attempt + 1
+        status.begin_attempt(self.folder, attempt, step=step)
+        where = None if latest is None else f"checkpoints/{latest.name}"
+        RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where)
+        start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
+        return self
+
+    def metrics(self) -> pd.DataFrame:
+        """All numbers: one row a step (the index), one column a name, NaN where a step has none."""
+        import pandas as pd
+
+        columns = self._reader.metrics()
+        series = {name: pd.Series(columns.values(name), columns.steps(name)) for name in columns.names}
+        frame = pd.DataFrame(series) if series else pd.DataFrame()
+        frame.index.name = "step"
+        return frame
+
+    def events(self) -> list[dict[str, Any]]:
+        """Everything that happened so far, in order."""
+        return RunReader(self.folder).events()
+
+    def log(self, lines: int = 20) -> str:
+        """The last lines of stdout and stderr of the trainer."""
+        return self._reader.log_tail(lines)
+
+    def summary(self) -> dict[str, Any]:
+        """What `llf runs show` shows, as JSON values."""
+        from llf_core.runs.listing import read_row
+
+        row = read_row(self.folder).json()
+        columns = self._reader.metrics()
+        latest = {name: columns.last(name) for name in columns.names}
+        return {
+            **row,
+            "folder": str(self.folder.path),
+            "checkpoints": Checkpoints(self.folder).list(),
+            "output": str(self.output) if self.output.is_dir() else None,
+            "metrics": latest,
+            "bytes": folder_bytes(self.folder.path),
+        }
+
+
+def _wait_for_teardown(now: Status) -> None:
+    """Lets processes that have said their last word leave: they still hold memory and files."""
+    if not now.here:
+        return
+    until = time.monotonic() + TEARDOWN_SECONDS
+    while any(process is not None and process.alive() for process in (now.trainer, now.guard)):
+        if time.monotonic() > until:
+            raise RuntimeError(
+                f"Process {now.pid} of the last attempt has not ended yet. Kill it, then resume."
+            )
+        time.sleep(0.05)

@@ -1,0 +1,83 @@
+"""From a config to a run that goes: writes the folder, starts the supervisor, returns."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.launch.detach import refuse_windows, start_supervisor
+from llf_core.launch.environment import start_facts
+from llf_core.launch.run import Run
+from llf_core.runs import create_run, update_env
+from llf_core.runs.files import replace_file
+from llf_core.runs.folder import home as default_home
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.config import RunConfig
+
+
+def launch(  # noqa: PLR0913 - each of them is optional and named
+    config: Any,
+    *,
+    name: str | None = None,
+    rows: Any = None,
+    home: Path | str | None = None,
+    notebook: dict[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
+) -> Run:
+    """Starts a run in processes of its own and returns at once.
+
+    Args:
+        config: a `RunConfig`, or what `RunConfig.load` takes.
+        name: what views call the run; made of model, stage and method where it is not given.
+        rows: the training data itself, where it is not in a file: a list of dicts, a DataFrame or a
+            `datasets.Dataset`. It takes the place of `dataset`.
+        home: `LLF_HOME` where it is not the environment's.
+        notebook: `path` and `cell` of the notebook that starts it, for `env.json`.
+        env: environment variables besides this process's own, for example `HF_TOKEN`. Written nowhere.
+        command: what to start in place of the trainer.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError: the config has errors.
+        RowsError: the rows are no table.
+        OSError: the folder can't be written.
+        RuntimeError: on Windows, or where the supervisor does not start.
+    """
+    refuse_windows()
+    from llf_core.config import RunConfig
+
+    root = default_home() if home is None else Path(home).expanduser().absolute()
+    mark = None
+    if rows is None:
+        loaded = RunConfig.load(config)
+        folder = create_run(loaded.yaml(defaults=True), name or default_name(loaded), root)
+    else:
+        from llf_core.launch.rows import write_rows
+
+        # Where a run lives is known when it is made, and it is made of a config that names its data.
+        (root / "cache").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
+            file, mark = write_rows(rows, Path(waiting))
+            loaded = RunConfig.load(config, [f"dataset={json.dumps(str(file))}"])
+            folder = create_run(loaded.yaml(defaults=True), name or default_name(loaded), root)
+            folder.data.mkdir()
+            file = file.rename(folder.data / file.name)
+        loaded = loaded.replace(dataset=str(file))
+        replace_file(folder.config, loaded.yaml(defaults=True).encode())
+    update_env(folder, **start_facts(loaded, notebook, mark))
+    start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
+    return Run(folder)
+
+
+def default_name(config: RunConfig) -> str:
+    """`<model>-<stage>-<method>`, for example `smollm2-135m-instruct-sft-lora`."""
+    model = Path(str(config.get("model_name_or_path"))).name
+    return f"{model}-{config.get('stage')}-{config.get('finetuning_type')}"

@@ -1,0 +1,27 @@
+"""`python -m llf_core.launch.supervise RUN [-- COMMAND …]`: starts a run's trainer, and says how it ended.
+
+It detaches itself by a second fork before it imports anything: no kernel, terminal or server is its parent.
+`COMMAND` is what to start in place of the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main(arguments: list[str]) -> None:
+    """Detaches, then supervises the run whose folder is the first argument."""
+    if os.fork() != 0:
+        os._exit(0)  # the launcher waits for this process only
+    from pathlib import Path
+
+    from llf_core.launch.supervisor import Supervisor
+    from llf_core.runs import RunFolder
+
+    path, *rest = arguments
+    Supervisor(RunFolder(Path(path)), rest[1:] or None).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

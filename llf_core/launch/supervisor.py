@@ -1,0 +1,170 @@
+"""Watches over one attempt of a run: heartbeat, kill, a stop that nobody heeds, and the last word."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from llf_core.launch.cgroup import Cgroup, usable_cpus
+from llf_core.launch.local import Trainer, trainer_command, trainer_environment
+from llf_core.launch.verdict import Ending, verdict
+from llf_core.runs import Inbox, RunWriter, read_status, status
+from llf_core.runs.control import pending, remove_request
+from llf_core.runs.faults import reach
+from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.runs.status import HEARTBEAT_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.runs import Request, RunFolder
+
+LOOK_SECONDS = 0.5
+STOP_GRACE = 120.0
+# A trainer keeps its own heartbeat; the supervisor helps out where one computation blocks it for longer.
+TRAINER_SILENCE = 3 * HEARTBEAT_SECONDS
+
+
+class Supervisor:
+    """Supervises the attempt that a run is at.
+
+    Args:
+        folder: the run, in the state `created`.
+        command: what to start; the trainer where it is None.
+    """
+
+    def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:
+        self._folder = folder
+        self._command = list(command) if command else trainer_command(folder)
+        self._attempt = read_status(folder).attempt
+        self._writer = RunWriter(folder, self._attempt)
+        self._inbox = Inbox(folder, leaves=frozenset({"checkpoint", "evaluate", "sample", "set"}))
+        self._cgroup = Cgroup()
+        self._stop: Request | None = None
+        self._kill: Request | None = None
+        self._told = False  # the trainer has had its SIGTERM
+        self._ask_to_end = False  # this process has had its own
+
+    def run(self) -> None:
+        """Starts the trainer, waits for its end, and leaves a final state."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        self._refuse_leftovers("The run had ended before this was read.")
+        if not self._take_over():
+            return
+        try:
+            self._say_last_word(self._supervise())
+        except Exception as error:
+            self._writer.close("failed", f"The supervisor could not go on: {type(error).__name__}: {error}.")
+            raise
+
+    def _take_over(self) -> bool:
+        """Writes down who supervises; False where the run was killed, or taken up again, in the meantime."""
+        now = status.update(
+            self._folder,
+            of_attempt=self._attempt,
+            state="starting",
+            supervisor=ProcessId.own().json(),
+            boot_id=boot_id(),
+            host=host(),
+            heartbeat=time.time(),
+        )
+        if now.final or now.attempt != self._attempt:
+            return False
+        self._writer.event("state", state="starting")
+        return True
+
+    def _supervise(self) -> Ending:
+        """Starts the trainer and looks after it until it ends."""
+        kills_before = self._cgroup.oom_kills()
+        with self._folder.log.open("ab") as log:
+            trainer = Trainer(self._command, trainer_environment(os.environ, self._threads()), log)
+        reach("trainer.forked")
+        process = ProcessId.of(trainer.pid)
+        status.update(
+            self._folder,
+            of_attempt=self._attempt,
+            pid=process.pid,
+            started=process.started,
+            ticks=process.ticks,
+        )
+        reach("trainer.recorded")
+        trainer.go()
+        code = self._wait(trainer)
+        reach("trainer.ended")
+        return Ending(
+            code,
+            kill_asked=self._kill is not None,
+            stop_asked=self._stop is not None or self._told,
+            out_of_memory=self._cgroup.oom_kills() > kills_before,
+            memory_limit=self._cgroup.memory_limit(),
+        )
+
+    def _signalled(self, number: int, frame: Any) -> None:  # noqa: ARG002 - the signature of a handler
+        """The system asks this process to end (a shutdown, `docker stop`): the trainer may save."""
+        self._ask_to_end = self._ask_to_end or number != signal.SIGHUP
+
+    def _threads(self) -> int:
+        """What the launcher wrote down, so that a resumed attempt computes with as many threads."""
+        try:
+            threads = json.loads(self._folder.env.read_bytes()).get("threads")
+        except (FileNotFoundError, ValueError):
+            threads = None
+        return threads if isinstance(threads, int) and threads > 0 else usable_cpus(self._cgroup)
+
+    def _wait(self, trainer: Trainer) -> int:
+        """Looks after the trainer until it ends; returns its exit code."""
+        while (code := trainer.wait(LOOK_SECONDS)) is None:
+            for request in self._inbox.scan():
+                self._take(request)
+            if self._kill is not None:
+                trainer.signal(signal.SIGKILL, group=True)
+            elif not self._told and (self._ask_to_end or self._stop_is_overdue()):
+                self._told = True
+                trainer.signal(signal.SIGTERM)
+            self._beat()
+        return code
+
+    def _take(self, request: Request) -> None:
+        if request.type == "kill" and self._kill is None:
+            self._kill = request
+            self._writer.event(
+                "request", id=request.id, request=request.type, args=request.args, by=request.by
+            )
+        elif request.type == "stop" and self._stop is None:
+            self._stop = request
+
+    def _stop_is_overdue(self) -> bool:
+        if self._stop is None:
+            return False
+        grace = self._stop.args.get("grace", STOP_GRACE)
+        grace = grace if isinstance(grace, int | float) and grace >= 0 else STOP_GRACE
+        return time.time() - self._stop.time >= grace
+
+    def _beat(self) -> None:
+        try:
+            now = read_status(self._folder)
+            silence = HEARTBEAT_SECONDS if now.state == "starting" else TRAINER_SILENCE
+            if not now.final and time.time() - now.heartbeat >= silence:
+                status.update(self._folder, of_attempt=self._attempt, heartbeat=time.time())
+        except OSError as error:  # a full disk, for one: the trainer will meet it too, and say so
+            print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
+
+    def _say_last_word(self, ending: Ending) -> None:
+        now = status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code)
+        if not now.final:
+            self._writer.close(*verdict(self._folder, now, ending))
+        if self._kill is not None:
+            self._answer(self._kill, ok=True, message="Killed.")
+        self._refuse_leftovers("The run has ended.")
+
+    def _refuse_leftovers(self, message: str) -> None:
+        for request in pending(self._folder):
+            self._answer(request, ok=False, message=message)
+
+    def _answer(self, request: Request, *, ok: bool, message: str) -> None:
+        self._writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
+        remove_request(request)

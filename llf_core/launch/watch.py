@@ -1,0 +1,83 @@
+"""How far a run is, as a line: rewritten on a terminal, printed now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from llf_core.runs import RunReader, Status
+
+SHARE = 0.05  # of the steps between two printed lines
+SECONDS = 10.0  # between two printed lines, at least
+MINUTE, HOUR = 60, 3600
+
+
+class Watch:
+    """Shows the progress of one run on stdout.
+
+    Args:
+        reader: the run's reader.
+    """
+
+    def __init__(self, reader: RunReader) -> None:
+        self._reader = reader
+        self._bar: tuple[Progress, TaskID] | None = _bar() if sys.stdout.isatty() else None
+        self._state = ""
+        self._step = -1
+        self._printed = float("-inf")
+
+    def show(self, status: Status) -> None:
+        """Shows a status; costs little where there is nothing new."""
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(
+                task, completed=status.step, total=status.total or None, description=self._text(status)
+            )
+        elif self._is_news(status):
+            self._state, self._step, self._printed = status.state, status.step, time.monotonic()
+            print(self._text(status), flush=True)  # noqa: T201 - the caller's cell or file
+
+    def close(self) -> None:
+        """Leaves the terminal as it was, with the last line."""
+        if self._bar is not None:
+            self._bar[0].stop()
+
+    def _is_news(self, status: Status) -> bool:
+        if status.state != self._state:
+            return True
+        moved = status.step - self._step >= max(1.0, SHARE * status.total)
+        return moved and time.monotonic() - self._printed >= SECONDS
+
+    def _text(self, status: Status) -> str:
+        """One line: state, step, loss, remaining time."""
+        parts = [status.state]
+        if status.total:
+            parts.append(f"step {status.step} of {status.total}")
+        loss = self._reader.metrics().last("loss")
+        if loss is not None:
+            parts.append(f"loss {loss:.4f}")
+        if status.state == "running" and status.step_seconds:
+            parts.append(f"{duration(status.step_seconds * (status.total - status.step))} left")
+        return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `8 s`, `3 min`, `2 h 05 min`."""
+    seconds = max(0, round(seconds))
+    if seconds < MINUTE:
+        return f"{seconds} s"
+    if seconds < HOUR:
+        return f"{round(seconds / MINUTE)} min"
+    return f"{seconds // HOUR} h {seconds % HOUR // MINUTE:02d} min"
+
+
+def _bar() -> tuple[Progress, TaskID]:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(BarColumn(bar_width=30), TextColumn("{task.description}", markup=False))
+    bar.start()
+    return bar, bar.add_task("", total=None)
