@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.launch import attach
-    from llf_widgets.answers import answers
+    from llf_widgets.answer_table import answers
     from llf_widgets.forms import Studio
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
@@ -43,7 +43,7 @@ __all__ = [
 _HOMES = {
     "Monitor": "llf_widgets.monitor",
     "Studio": "llf_widgets.forms",
-    "answers": "llf_widgets.answers",
+    "answers": "llf_widgets.answer_table",
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "load_ipython_extension": "llf_widgets.magics",

@@ -6,12 +6,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config import RunConfig
 from llf_core.launch import launch
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llf_core.config import RunConfig
     from llf_core.launch import Run
 
 
@@ -25,21 +25,28 @@ def train(config: RunConfig | dict[str, Any] | str | Path, *, name: str | None =
 
     Raises:
         ConfigError: the config is not good; `.problems` says what and how to mend it.
+        RowsError: the rows are no table.
 
     Example:
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
         >>> llf.Monitor(run)  # doctest: +SKIP
     """
     config, rows = split_rows(config)
-    return launch(RunConfig.load(config), name=name, rows=rows, notebook=notebook_place())
+    return launch(config, name=name, rows=rows, notebook=notebook_place())
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:
-    """The config without the rows that its `dataset` may be, and the rows."""
-    if not isinstance(config, dict) or isinstance(config.get("dataset"), str | os.PathLike | None):
+    """The config without the rows that its `dataset` may be, and these rows; None where it names its data."""
+    if not isinstance(config, dict) or _names_data(config.get("dataset")):
         return config, None
     rest = dict(config)
     return rest, rest.pop("dataset")
+
+
+def _names_data(dataset: Any) -> bool:
+    if isinstance(dataset, list):
+        return all(isinstance(name, str) for name in dataset) and bool(dataset)
+    return dataset is None or isinstance(dataset, str | os.PathLike)
 
 
 def notebook_place() -> dict[str, str] | None:

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llf_widgets import start
+
+ROWS = [{"instruction": "Say hi.", "output": "Hi."}]
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What `launch` was called with, instead of a process."""
+    calls = []
+    monkeypatch.setattr(start, "launch", lambda *args, **named: calls.append((args, named)))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "stage: sft\ndataset: demo\n",
+        Path("config.yaml"),
+        {"dataset": "demo"},
+        {"dataset": ["demo", "more.jsonl"]},
+        {"dataset": Path("rows.jsonl")},
+        {"stage": "sft"},
+    ],
+)
+def test_a_config_that_names_its_data_goes_as_it_is(launched, config):
+    start.train(config, name="mine")
+    assert launched == [((config,), {"name": "mine", "rows": None, "notebook": None})]
+
+
+def test_rows_are_handed_over_apart(launched):
+    config = {"stage": "sft", "dataset": ROWS}
+    start.train(config)
+    assert launched == [(({"stage": "sft"},), {"name": None, "rows": ROWS, "notebook": None})]
+    assert config["dataset"] is ROWS, "the caller's dict is left alone"
+
+
+def test_a_frame_is_rows():
+    import pandas as pd
+
+    frame = pd.DataFrame(ROWS)
+    rest, rows = start.split_rows({"dataset": frame})
+    assert rest == {}
+    assert rows is frame
+
+
+def test_an_empty_list_is_rows_that_are_missing():
+    assert start.split_rows({"dataset": []}) == ({}, [])
+
+
+class Shell:
+    """What a kernel's IPython shell says of itself."""
+
+    execution_count = 7
+
+    def __init__(self):
+        self.user_ns = {}
+        self.parent = {}
+
+    def has_trait(self, name):
+        return name == "kernel"
+
+    def get_parent(self):
+        return self.parent
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    import IPython
+
+    shell = Shell()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    return shell
+
+
+def test_the_notebook_and_its_cell_are_known(shell, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "work/tune.ipynb")
+    shell.parent = {"metadata": {"cellId": "c0ffee"}}
+    assert start.notebook_place() == {"path": "work/tune.ipynb", "cell": "c0ffee"}
+
+
+def test_an_editor_tells_the_path_in_its_own_way(shell):
+    shell.user_ns = {"__vsc_ipynb_file__": "/work/tune.ipynb"}
+    assert start.notebook_place() == {"path": "/work/tune.ipynb", "cell": "In [7]"}
+
+
+def test_a_script_has_no_notebook(monkeypatch):
+    import IPython
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: None)
+    assert start.notebook_place() is None
