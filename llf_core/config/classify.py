@@ -38,7 +38,7 @@ def classify(key: str, value: Any, line: int | None) -> Problem | None:
         if any(_same(value, harmless) for harmless in listed.defaults[key]):
             return None
         feature = listed.features[key]
-        message = f"`{key}` is {show(value)}, but {feature} is not built yet. Expected the key to be absent."
+        message = f"`{key}` is {show(value)}, which is not built yet ({feature}). Expected it to be absent."
         return Problem("not_built", key, value, message, (_out(key),), line=line)
     return _unknown(key, value, line)
 
@@ -60,7 +60,7 @@ def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem |
     if spec.choices and value in spec.choices:
         return None  # a plug-in brings it
     message = (
-        f"`{spec.key}` is {show(value)}, but {values[value]} is not built yet. Expected {spec.expected}."
+        f"`{spec.key}` is {show(value)}, which is not built yet ({values[value]}). Expected {spec.expected}."
     )
     fix = Fix(f"Set to {show(spec.default)}", {spec.key: spec.default})
     return Problem("not_built", spec.key, value, message, (fix,), line=line)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import field_validator
+from typing import Literal
 
 from llf_core.config.option import Names, Section, Steps, option
 
@@ -105,10 +103,3 @@ class Data(Section):
         help="Prepares the data set anew even where a prepared one is kept.",
         source="LLaMA-Factory",
     )
-
-    @field_validator("val_size")
-    @classmethod
-    def _share_or_count(cls, value: Any) -> Any:
-        if value > 1 and value != int(value):
-            raise ValueError("Expected a share below 1, or a whole number of examples.")
-        return value

@@ -101,13 +101,19 @@ def parse_object(value: Any) -> Any:
     return value
 
 
-def whole_if_whole(value: float) -> float:
-    """500.0 as 500, so that a file shows what was meant."""
+def share_or_number(value: float) -> float:
+    """A share below 1 as it is, and 500.0 as 500, so that a file shows what was meant.
+
+    Raises:
+        ValueError: neither a share nor a whole number.
+    """
+    if value > 1 and value != int(value):
+        raise ValueError("Expected a whole number, or a share below 1.")
     return int(value) if value == int(value) else value
 
 
-Steps = Annotated[float, AfterValidator(whole_if_whole)]
-"""A number of steps, or below 1 a share of them."""
+Steps = Annotated[float, AfterValidator(share_or_number)]
+"""A whole number, or below 1 a share of all."""
 
 Object = Annotated[dict[str, Any], BeforeValidator(parse_object)]
 """A mapping, or its JSON text."""

@@ -73,10 +73,15 @@ class Plugin:
 
 
 class Method(Plugin):
-    """What of a model is trainable; selected by `finetuning_type: <name>`."""
+    """What of a model is trainable; selected by `finetuning_type: <name>`.
+
+    Attributes:
+        frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
+    """
 
     kind = "method"
     section = "method"
+    frozen_base: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

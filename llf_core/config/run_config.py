@@ -89,7 +89,7 @@ class RunConfig:
         return getattr(owner, key)
 
     def plugin(self, kind: str) -> Any:
-        """The selected plug-in class of a kind: `method`, `modifier`, `optimizer`, `stage`; None where none is."""
+        """The selected plug-in class of a kind, e.g. `method`; None where none is selected."""
         return next((one for one in plugins(kind).values() if one.selected(self)), None)
 
     def options(self, name: str) -> Any:

@@ -205,7 +205,7 @@ class Training(Section):
         level="basic",
         source="Hugging Face",
     )
-    eval_delay: Steps = option(
+    eval_delay: float = option(
         0,
         label="First evaluation after",
         help="Steps or epochs, as `eval_strategy` counts, before the first evaluation.",

@@ -1,0 +1,47 @@
+"""Rules about what is learned from."""
+
+from __future__ import annotations
+
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+from llf_core.config.rules.conditions import HOLD_OUT
+
+DATA = (
+    Rule(
+        ("dataset",),
+        lambda c: not c.data.dataset,
+        "No data set is chosen. Expected a name, a file or a folder.",
+        (Fix("Take the demo data set", {"dataset": "llf_demo"}),),
+    ),
+    Rule(
+        ("val_size", "eval_dataset"),
+        lambda c: bool(c.data.eval_dataset) and c.data.val_size > 0,
+        lambda c: (
+            f"Both an evaluation data set and a held-out part (`val_size` {c.data.val_size:g}) are given. "
+            "Expected one of them."
+        ),
+        (Fix("Hold out nothing", {"val_size": 0}), Fix("Only hold out", {"eval_dataset": None})),
+    ),
+    Rule(
+        ("mask_history", "train_on_prompt"),
+        lambda c: c.data.mask_history and c.data.train_on_prompt,
+        "One says to learn the last answer only, the other to learn the prompts too. Expected one of them.",
+        (
+            Fix("Learn the last answer only", {"train_on_prompt": False}),
+            Fix("Learn the prompts too", {"mask_history": False}),
+        ),
+    ),
+    Rule(
+        ("val_size", "max_samples", "dataset"),
+        lambda c: (
+            c.data.max_samples is not None
+            and c.data.val_size >= 1
+            and c.data.val_size >= c.data.max_samples * len(c.data.dataset or ())
+        ),
+        lambda c: (
+            f"{c.data.val_size:g} examples are held out and at most {c.data.max_samples} are taken of each "
+            "data set, so none is left to learn from."
+        ),
+        (HOLD_OUT,),
+    ),
+)

@@ -1,0 +1,149 @@
+"""Rules about evaluation, early stopping and the best checkpoint."""
+
+from __future__ import annotations
+
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+from llf_core.config.rules.conditions import HOLD_OUT, NOTHING_HELD_OUT, evaluates, never_evaluated
+
+NO_EVALUATION = Fix("Do not evaluate", {"eval_strategy": "no"})
+EACH_EPOCH = Fix("Evaluate after each epoch", {"eval_strategy": "epoch", "eval_steps": None})
+NO_STOPPING = Fix("Run to the end", {"early_stopping_steps": None})
+KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
+
+
+def falls_together(larger: float, smaller: float) -> bool:
+    """Whether every save falls on an evaluation; a share and a number of steps never surely do."""
+    if (larger < 1) != (smaller < 1):
+        return False
+    ratio = larger / smaller
+    return abs(ratio - round(ratio)) < 1e-9  # noqa: PLR2004 - rounding of shares
+
+
+EVALUATION = (
+    Rule(
+        ("eval_strategy", "val_size", "eval_dataset"),
+        lambda c: c.training.eval_strategy != "no" and not evaluates(c),
+        f"An evaluation is asked for, but {NOTHING_HELD_OUT}",
+        (HOLD_OUT, NO_EVALUATION),
+    ),
+    Rule(
+        ("eval_on_start", "val_size", "eval_dataset"),
+        lambda c: c.training.eval_on_start and not evaluates(c),
+        f"An evaluation before the first step is asked for, but {NOTHING_HELD_OUT}",
+        (HOLD_OUT, Fix("Do not evaluate first", {"eval_on_start": False})),
+    ),
+    Rule(
+        ("eval_strategy", "val_size", "eval_dataset"),
+        lambda c: (
+            never_evaluated(c)
+            and c.training.early_stopping_steps is None
+            and not c.training.load_best_model_at_end
+        ),
+        "The held-out examples are evaluated once, at the end of the run.",
+        (EACH_EPOCH,),
+        severity="note",
+    ),
+    Rule(
+        ("early_stopping_steps", "val_size", "eval_dataset"),
+        lambda c: c.training.early_stopping_steps is not None and not evaluates(c),
+        f"Early stopping watches the evaluation loss, but {NOTHING_HELD_OUT}",
+        (HOLD_OUT, NO_STOPPING),
+    ),
+    Rule(
+        ("early_stopping_steps", "eval_strategy"),
+        lambda c: c.training.early_stopping_steps is not None and never_evaluated(c),
+        "Early stopping watches the evaluation loss, but `eval_strategy` is no. Expected steps or epoch.",
+        (EACH_EPOCH, NO_STOPPING),
+    ),
+    Rule(
+        ("load_best_model_at_end", "val_size", "eval_dataset"),
+        lambda c: c.training.load_best_model_at_end and not evaluates(c),
+        f"The best checkpoint is the one with the best evaluation, but {NOTHING_HELD_OUT}",
+        (HOLD_OUT, KEEP_LAST),
+    ),
+    Rule(
+        ("load_best_model_at_end", "eval_strategy"),
+        lambda c: c.training.load_best_model_at_end and never_evaluated(c),
+        "The best checkpoint is the one with the best evaluation, but `eval_strategy` is no. "
+        "Expected steps or epoch.",
+        (
+            Fix("Evaluate and save each epoch", {"eval_strategy": "epoch", "save_strategy": "epoch"}),
+            KEEP_LAST,
+        ),
+    ),
+    Rule(
+        ("load_best_model_at_end", "save_strategy", "eval_strategy"),
+        lambda c: (
+            c.training.load_best_model_at_end
+            and c.training.eval_strategy != "no"
+            and c.training.save_strategy not in {"best", c.training.eval_strategy}
+        ),
+        lambda c: (
+            f"Only an evaluated checkpoint can be the best, but checkpoints are saved by "
+            f"`{c.training.save_strategy}` and evaluated by `{c.training.eval_strategy}`. Expected the same."
+        ),
+        lambda c: (
+            Fix("Save where it is evaluated", {"save_strategy": c.training.eval_strategy}),
+            Fix("Save the best only", {"save_strategy": "best"}),
+            KEEP_LAST,
+        ),
+    ),
+    Rule(
+        ("save_steps", "eval_steps", "load_best_model_at_end"),
+        lambda c: (
+            c.training.load_best_model_at_end
+            and c.training.save_strategy == "steps" == c.training.eval_strategy
+            and not falls_together(c.training.save_steps, c.training.eval_steps or c.training.logging_steps)
+        ),
+        lambda c: (
+            "Only an evaluated checkpoint can be the best, but a checkpoint is saved every "
+            f"{c.training.save_steps:g} steps and evaluated every "
+            f"{c.training.eval_steps or c.training.logging_steps:g}. Expected a multiple."
+        ),
+        lambda c: (
+            Fix(
+                "Save where it is evaluated",
+                {"save_steps": c.training.eval_steps or c.training.logging_steps},
+            ),
+            KEEP_LAST,
+        ),
+    ),
+    Rule(
+        ("save_strategy", "eval_strategy"),
+        lambda c: (
+            c.training.save_strategy == "best"
+            and (c.training.eval_strategy == "no" or c.training.metric_for_best_model is None)
+            and not c.training.load_best_model_at_end
+        ),
+        "Only the best checkpoint is to be saved, but nothing says which it is. Expected an evaluation and "
+        "`load_best_model_at_end`.",
+        (
+            Fix("Save by steps", {"save_strategy": "steps"}),
+            Fix(
+                "Evaluate each epoch, keep the best",
+                {
+                    "eval_strategy": "epoch",
+                    "load_best_model_at_end": True,
+                    "val_size": 0.05,
+                    "eval_dataset": None,
+                },
+            ),
+        ),
+    ),
+    Rule(
+        ("metric_for_best_model",),
+        lambda c: c.training.metric_for_best_model not in {None, "loss", "eval_loss"},
+        lambda c: (
+            f"The best checkpoint is to be found by {c.training.metric_for_best_model}, but an evaluation "
+            "computes the loss alone. Expected loss."
+        ),
+        (Fix("Take the evaluation loss", {"metric_for_best_model": None}),),
+    ),
+    Rule(
+        ("greater_is_better",),
+        lambda c: c.training.greater_is_better is True,
+        "The checkpoint with the greatest loss would be kept as the best one. Expected false.",
+        (Fix("Keep the lowest loss", {"greater_is_better": None}),),
+    ),
+)

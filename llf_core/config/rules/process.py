@@ -1,0 +1,95 @@
+"""Rules about the process: memory, loading, logs, checkpoints, trust."""
+
+from __future__ import annotations
+
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+
+PROCESS = (
+    Rule(
+        ("gradient_checkpointing", "disable_gradient_checkpointing"),
+        lambda c: c.training.gradient_checkpointing is True and c.model.disable_gradient_checkpointing,
+        "Gradient checkpointing is turned on by one key and off by the other. Expected one of them.",
+        (
+            Fix("Turn it on", {"disable_gradient_checkpointing": False}),
+            Fix("Turn it off", {"gradient_checkpointing": None}),
+        ),
+    ),
+    Rule(
+        ("dataloader_prefetch_factor", "dataloader_num_workers"),
+        lambda c: (
+            c.training.dataloader_prefetch_factor is not None and c.training.dataloader_num_workers == 0
+        ),
+        "Batches are prepared ahead by loading processes, but `dataloader_num_workers` is 0.",
+        (
+            Fix("Load in one process more", {"dataloader_num_workers": 1}),
+            Fix("Take it out", {"dataloader_prefetch_factor": None}),
+        ),
+    ),
+    Rule(
+        ("dataloader_persistent_workers", "dataloader_num_workers"),
+        lambda c: c.training.dataloader_persistent_workers and c.training.dataloader_num_workers == 0,
+        "Loading processes are to stay, but `dataloader_num_workers` is 0.",
+        (
+            Fix("Load in one process more", {"dataloader_num_workers": 1}),
+            Fix("Take it out", {"dataloader_persistent_workers": False}),
+        ),
+    ),
+    Rule(
+        ("flash_attn", "use_cpu"),
+        lambda c: c.model.flash_attn in {"fa2", "fa3"} and c.training.use_cpu,
+        lambda c: (
+            f"FlashAttention (`flash_attn` {c.model.flash_attn}) needs an NVIDIA GPU, but `use_cpu` is true."
+        ),
+        (Fix("Set to auto", {"flash_attn": "auto"}),),
+    ),
+    Rule(
+        ("optim", "use_cpu"),
+        lambda c: c.optimizer.optim.startswith("paged_") and c.training.use_cpu,
+        lambda c: f"The optimizer {c.optimizer.optim} needs an NVIDIA GPU, but `use_cpu` is true.",
+        (Fix("Take AdamW", {"optim": None}),),
+    ),
+    Rule(
+        ("logging_strategy",),
+        lambda c: c.training.logging_strategy == "no",
+        "No loss is logged, so the run has no curve.",
+        (Fix("Log every step", {"logging_strategy": "steps", "logging_steps": 1}),),
+        severity="warning",
+    ),
+    Rule(
+        ("save_strategy",),
+        lambda c: c.training.save_strategy == "no",
+        "No checkpoint is saved on the way: a run that is killed starts again. Stop still leaves one.",
+        (Fix("Save every 500 steps", {"save_strategy": "steps", "save_steps": 500}),),
+        severity="note",
+    ),
+    Rule(
+        ("ignore_data_skip",),
+        lambda c: c.training.ignore_data_skip,
+        "A resumed run sees some examples again, so its losses are not those of a run without a stop.",
+        (Fix("Go on where it was", {"ignore_data_skip": False}),),
+        severity="note",
+    ),
+    Rule(
+        ("report_to",),
+        lambda c: len(c.training.report_to) > 1 and bool({"none", "all"}.intersection(c.training.report_to)),
+        lambda c: (
+            f"The trackers are {','.join(c.training.report_to)}. Expected names, or `none` or `all` alone."
+        ),
+        (Fix("Track nowhere", {"report_to": "none"}),),
+    ),
+    Rule(
+        ("trust_remote_code",),
+        lambda c: c.model.trust_remote_code,
+        "Code that comes with the model runs with your rights.",
+        (Fix("Do not run it", {"trust_remote_code": False}),),
+        severity="note",
+    ),
+    Rule(
+        ("allow_pickle",),
+        lambda c: c.model.allow_pickle,
+        "A pickle file can run code with your rights while it loads.",
+        (Fix("Refuse pickle files", {"allow_pickle": False}),),
+        severity="note",
+    ),
+)
