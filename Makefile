@@ -51,7 +51,7 @@ $(VENV)/.builder: | $(VENV)/bin/python
 
 $(NODE_MODULES): labextension/package.json labextension/yarn.lock | $(VENV)/.builder
 	@command -v node >/dev/null || { echo "LLF's panel is built with Node 20 or newer, and there is no node here. See nodejs.org, or install it with your system's packages."; exit 1; }
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { \
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { \
 	  echo "LLF's panel is built with Node 20 or newer; this one is $$(node --version)."; exit 1; }
 	cd labextension && jlpm install --immutable
 	@touch $@
