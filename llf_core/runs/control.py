@@ -68,7 +68,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, Any] | None = 
         raise ValueError(f"The request has {len(data)} bytes. Expected at most {LARGEST}.")
     folder.control.mkdir(exist_ok=True)
     name = f"{now}-{request_id}.json"
-    replace_file(folder.control / name, data, temporary=f".{name}")
+    replace_file(folder.control / name, data, temporary=f".{name}", point="control")
     return request_id
 
 

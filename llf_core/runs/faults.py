@@ -2,18 +2,23 @@
 
 `LLF_FAULT=<point>:<n>` ends the process with SIGKILL the n-th time (from 1) that it reaches `point`. A point
 is named after the file and the moment, for example `status.written` (the new file is there, under its other
-name) or `complete.renamed`. Without the variable a point costs one look-up in an empty dict.
+name) or `complete.renamed`. `<point>:<n>@<program>` means only the processes of that program, for example
+`supervise`. Without the variable a point costs one look-up in an empty dict.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 _left: dict[str, int] = {}
 if "LLF_FAULT" in os.environ:
-    _point, _, _count = os.environ["LLF_FAULT"].partition(":")
-    _left[_point] = int(_count or 1)
+    _where, _, _program = os.environ["LLF_FAULT"].partition("@")
+    _point, _, _count = _where.partition(":")
+    if _program in {"", Path(sys.argv[0]).stem}:
+        _left[_point] = int(_count or 1)
 
 
 def reach(point: str) -> None:

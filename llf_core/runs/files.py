@@ -22,19 +22,22 @@ NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def replace_file(path: Path, data: bytes, *, sync: bool = False, temporary: str | None = None) -> None:
+def replace_file(
+    path: Path, data: bytes, *, sync: bool = False, temporary: str | None = None, point: str | None = None
+) -> None:
     """Writes `data` under another name in the same folder, then renames it to `path`.
 
     Args:
         path: the file to replace or make.
         data: its whole content.
         sync: whether to flush file and folder to the disk before returning.
-        temporary: the other name; give one only where a lock keeps other writers away.
+        temporary: the other name; one that no other writer uses at the same time.
+        point: its name among the fault points; unset, the file's without its ending.
 
     Raises:
         OSError: nothing was changed; what was written under the other name is removed.
     """
-    point = path.name.partition(".")[0]
+    point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     try:
         with new.open("wb") as file:

@@ -138,8 +138,11 @@ class Tail:
         self._inode = 0
         self._head = b""
 
-    def read(self) -> tuple[bytes, bool]:
+    def read(self, most: int | None = None) -> tuple[bytes, bool]:
         """Reads the whole lines that are new.
+
+        Args:
+            most: bytes to read at most, more only for a line that is longer; unset, all there are.
 
         Returns:
             Their bytes, and whether the file was cut or replaced since the last look, so that everything read
@@ -163,13 +166,21 @@ class Tail:
             self._inode = facts.st_ino
             if facts.st_size == self._offset:
                 return b"", again
-            with os.fdopen(os.dup(descriptor), "rb") as file:
-                file.seek(self._offset)
-                data = file.read(facts.st_size - self._offset)
+            data = _whole_lines(descriptor, self._offset, facts.st_size - self._offset, most)
         finally:
             os.close(descriptor)
-        data = data[: data.rfind(b"\n") + 1]
         if self._offset < self.HEAD:
             self._head = (self._head[: self._offset] + data)[: self.HEAD]
         self._offset += len(data)
         return data, again
+
+
+def _whole_lines(descriptor: int, offset: int, size: int, most: int | None) -> bytes:
+    """The bytes from `offset` to the last newline of the next `most` of `size` bytes."""
+    wanted = size if most is None else min(size, most)
+    while True:
+        data = os.pread(descriptor, wanted, offset)
+        end = data.rfind(b"\n") + 1
+        if end or wanted >= size or not data:
+            return data[:end]
+        wanted = min(size, 2 * wanted)

@@ -13,6 +13,7 @@ from llf_core.runs.status import Status, read_status, shown
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
+CHUNK = 8 * 1024 * 1024  # bytes of metrics that are parsed at a time
 LONGEST_LINE = 4096  # bytes of a log line, at a guess
 
 
@@ -44,12 +45,13 @@ class RunReader:
 
     def metrics(self) -> Columns:
         """All metrics so far; the same object each time, with the new lines taken in."""
-        data, again = self._metrics.read()
-        if again:
-            self._columns = Columns()
-        if data:
+        while True:
+            data, again = self._metrics.read(CHUNK)
+            if again:
+                self._columns = Columns()
+            if not data:
+                return self._columns
             self._columns.add(data)
-        return self._columns
 
     def events(self) -> list[dict[str, Any]]:
         """The events that are new since the last call, in order; all of them at first.

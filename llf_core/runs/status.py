@@ -133,15 +133,13 @@ def shown(status: Status, now: float | None = None) -> Status:
         return status
     now = time.time() if now is None else now
     if status.host != host():
-        lost = now - (status.heartbeat or 0) > SILENCE_SECONDS
+        lost = now - status.heartbeat > SILENCE_SECONDS
     elif status.boot_id != boot_id():
         lost = True
     else:
         known = [process for process in (status.trainer, status.guard) if process is not None]
-        if known:
-            lost = not any(process.alive() for process in known)
-        else:
-            lost = now - (status.heartbeat or 0) > START_SECONDS
+        starts = not known and now - status.heartbeat <= START_SECONDS
+        lost = not starts and not any(process.alive() for process in known)
     if not lost:
         return status
     reason = (
@@ -226,7 +224,7 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
 
 def _replace(folder: RunFolder, status: Status) -> None:
     data = json_bytes(status.json())
-    temporary = ".status.json.new"
+    temporary = f".status.json.{os.getpid()}"  # the same each time: a kill leaves one such file, not many
     try:
         replace_file(folder.status, data, temporary=temporary)
     except OSError as error:

@@ -51,9 +51,7 @@ class RunWriter:
         Raises:
             OSError: the disk is full. Earlier records are whole.
         """
-        self._metrics.append(
-            {"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)}
-        )
+        self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
     def event(self, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
         """Appends one event.
@@ -111,9 +109,7 @@ class RunWriter:
         self._changes |= {"pid": own.pid, "started": own.started, "ticks": own.ticks}
         self._changes |= {"boot_id": boot_id(), "host": host()}
         if self.flush().attempt != self.attempt:
-            raise RuntimeError(
-                f"{self.folder.id} has gone on without attempt {self.attempt}, which ends here."
-            )
+            raise RuntimeError(f"{self.folder.id} has gone on without attempt {self.attempt}, which ends here.")
         self._thread = threading.Thread(target=self._beat, args=(seconds,), name="llf-heartbeat", daemon=True)
         self._thread.start()
 
@@ -129,7 +125,7 @@ class RunWriter:
                 print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
 
     def close(self, state: str, reason: str | None = None) -> None:
-        """Says the attempt's last word: event and final state.
+        """Says the attempt's last word: final state and event. Where another was said before, that stands.
 
         Args:
             state: `finished`, `stopped` or `failed`.
@@ -145,8 +141,11 @@ class RunWriter:
         if self._thread is not None:
             self._thread.join()
         # The state first: it is what must not be missing where only one of the two is written.
-        self.status(state=state, reason=reason)
-        self.event("state", state=state, **({} if reason is None else {"reason": reason}))
+        with self._lock:
+            self._changes |= {"state": state, "reason": reason}
+        now = self.flush()
+        if (now.state, now.reason, now.attempt) == (state, reason, self.attempt):
+            self.event("state", state=state, **({} if reason is None else {"reason": reason}))
         for file in (self._metrics, self._events, self._samples):
             file.close()
 
