@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -75,8 +76,10 @@ def _refusal(key: str, value: Any, reason: str, asked: Asked) -> Problem:
     spec = field(key)
     assert spec is not None, key  # noqa: S101 - every field of a section has one
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
-    fix = Fix(f"Set to {show(spec.default)}", {key: spec.default})
-    return Problem("invalid", key, value, message, (fix,), line=asked.lines.get(key))
+    near = difflib.get_close_matches(str(value), [str(one) for one in spec.choices or ()], n=1)
+    fixes = [Fix(f"Set to {one}", {key: one}) for one in near if spec.type == "text"]
+    fixes.append(Fix(f"Set to {show(spec.default)}", {key: spec.default}))
+    return Problem("invalid", key, value, message, tuple(fixes), line=asked.lines.get(key))
 
 
 def _with_absolute_paths(part: Section, asked: Asked) -> Section:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llf_core.config.spec import FieldSpec
 
 LONGEST_VALUE = 60
+WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
 def classify(key: str, value: Any, line: int | None) -> Problem | None:
@@ -88,5 +89,7 @@ def _out(key: str) -> Fix:
 
 
 def _same(value: Any, harmless: Any) -> bool:
-    """Equal, where 0 and false are not, and 2 and 2.0 are."""
+    """Equal as a file means it: `no` is false, 2 is 2.0, and 0 is not false."""
+    if isinstance(harmless, bool) and isinstance(value, str):
+        value = WORDS.get(value.lower(), value)
     return isinstance(value, bool) == isinstance(harmless, bool) and bool(value == harmless)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from llf_core.config.option import Names, Section, Steps, option
 
+TEMPLATES = ("alpaca", "chatml", "default", "gemma", "llama3", "mistral", "phi", "qwen", "smollm2", "vicuna")
+
 
 class Data(Section):
     """What is learned from, and how it is rendered."""
@@ -37,6 +39,7 @@ class Data(Section):
         None,
         label="Template",
         help="How a conversation is rendered; unset, by the tokenizer's own chat template.",
+        choices=TEMPLATES,
         source="LLaMA-Factory",
     )
     cutoff_len: int = option(

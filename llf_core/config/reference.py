@@ -1,0 +1,79 @@
+"""`python -m llf_core.config.reference`: writes `docs/config.md`, the reference of every key."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.known import known
+from llf_core.config.spec import SECTIONS, fields, option_classes
+
+if TYPE_CHECKING:
+    from llf_core.config.spec import FieldSpec
+
+START = """# Every key of a config
+
+A config is one flat YAML or JSON file, a dict in a cell, or the form. `llf validate FILE` checks one.
+This page is made of the code by `python -m llf_core.config.reference`.
+
+Names, values and meaning are those of Hugging Face and LLaMA-Factory wherever they have the key.
+Relative paths start at the file's folder. `null` leaves a key unset.
+"""
+
+
+def reference() -> str:
+    """The reference as Markdown."""
+    parts = [START]
+    for name, section in SECTIONS.items():
+        own = [spec for spec in fields() if spec.section == name and spec.plugin is None]
+        parts.append(f"## {name.capitalize()}\n\n{section.__doc__}\n\n{_table(own)}")
+        for owner, plugin in option_classes().items():
+            brought = [spec for spec in fields() if spec.section == name and spec.owner == owner]
+            if brought:
+                selects = ", ".join(f"`{key}: {_value(value)}`" for key, value in plugin.selects.items())
+                parts.append(f"### With {selects}\n\n{_table(brought)}")
+    return "\n".join([*parts, _elsewhere()])
+
+
+def _table(specs: list[FieldSpec]) -> str:
+    rows = ["| key | default | expected | what it does | named by |", "|---|---|---|---|---|"]
+    for spec in specs:
+        unit = f", in {spec.unit}" if spec.unit else ""
+        cells = (f"`{spec.key}`", f"`{_value(spec.default)}`", f"{spec.expected}{unit}", spec.help, spec.source)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _elsewhere() -> str:
+    listed = known()
+    features: dict[str, list[str]] = {}
+    for key, feature in listed.features.items():
+        features.setdefault(feature, []).append(f"`{key}`")
+    for key, values in listed.values.items():
+        for value, feature in values.items():
+            features.setdefault(feature, []).append(f"`{key}: {value}`")
+    lines = ["## Known and not built yet", "", "An error that names the feature, unless the key says to do nothing.", ""]
+    lines += [f"- {feature}: {', '.join(keys)}" for feature, keys in features.items()]
+    lines += ["", "## Not needed", "", "Accepted; what happens instead:", ""]
+    lines += [f"- `{key}`: {instead}" for key, instead in listed.not_needed.items()]
+    lines += ["", "## Translated", "", "Older and second names:", ""]
+    lines += [f"- `{old}` is read as `{new}`" for old, new in listed.translated.items()]
+    lines += ["", "## Secrets", "", "Refused, since a config is kept with its run; set in the environment:", ""]
+    lines += [f"- `{key}`: `{variable}`" for key, variable in listed.secrets.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes the reference to the file that is the only argument, `docs/config.md` unless given."""
+    arguments = sys.argv[1:] if argv is None else argv
+    Path(arguments[0] if arguments else "docs/config.md").write_text(reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

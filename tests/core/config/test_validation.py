@@ -1,0 +1,160 @@
+import json
+
+import pytest
+from llf_core.config import ConfigError, RunConfig, validate
+from llf_core.config.known import known
+
+BASE = {"dataset": "llf_demo"}
+
+
+def only(report, kind):
+    (problem,) = getattr(report, kind)
+    return problem
+
+
+def test_an_unknown_key_is_an_error_with_the_nearest_name():
+    problem = only(validate(BASE | {"learning_rat": 1e-4}), "unknown")
+    assert problem.message == "`learning_rat` is no key of a config. The nearest is `learning_rate`."
+    assert problem.severity == "error"
+    assert dict(problem.fixes[0].changes) == {"learning_rat": None, "learning_rate": 1e-4}
+
+
+def test_the_nearest_name_is_sought_among_keys_that_are_not_built_too():
+    assert "`use_galore`" in only(validate(BASE | {"use_gallore": True}), "unknown").message
+
+
+def test_a_feature_that_is_not_built_is_named():
+    problem = only(validate(BASE | {"shift_attn": True}), "not_built")
+    assert problem.message == (
+        "`shift_attn` is true, which is not built yet (LongLoRA's shifted attention). Expected it to be absent."
+    )
+    assert problem.severity == "error"
+
+
+@pytest.mark.parametrize("value", [False, "no", "false", "off"])
+def test_a_feature_that_is_not_built_may_say_that_it_is_not_wanted(value):
+    assert validate(BASE | {"shift_attn": value, "use_galore": value}).problems == ()
+
+
+def test_a_value_that_is_not_built_is_named_and_replaced_by_the_default_in_the_rest():
+    report = validate(BASE | {"stage": "dpo", "mask_history": True, "train_on_prompt": True})
+    assert "preference training" in only(report, "not_built").message
+    assert only(report, "violations").key == "mask_history"
+    assert report.config.stage.stage == "sft"
+
+
+def test_a_key_that_is_not_needed_is_a_note_that_says_what_happens_instead():
+    report = validate(BASE | {"plot_loss": True})
+    assert report.ok
+    assert only(report, "not_needed").message == (
+        "`plot_loss` is not needed. Every logged value is kept, and Monitor draws it."
+    )
+
+
+@pytest.mark.parametrize("key", sorted(known().secrets))
+def test_secrets_are_refused_and_never_repeated(key):
+    report = validate(BASE | {key: "hf_abcdef"})
+    problem = only(report, "invalid")
+    assert known().secrets[key] in problem.message
+    assert "hf_abcdef" not in json.dumps(report.json())
+    assert validate(BASE | {key: None}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lora_rank", "many", "Rank (`lora_rank`) is 'many'. Expected a whole number of at least 1."),
+        ("lora_rank", True, "Rank (`lora_rank`) is true. Expected a whole number of at least 1."),
+        ("lora_rank", 0, "Rank (`lora_rank`) is 0. Expected a whole number of at least 1."),
+        ("lora_rank", 2.5, "Rank (`lora_rank`) is 2.5. Expected a whole number of at least 1."),
+        ("learning_rate", "fast", "Learning rate (`learning_rate`) is 'fast'. Expected a number of at least 0."),
+        ("learning_rate", float("nan"), "Learning rate (`learning_rate`) is nan. Expected a number of at least 0."),
+        ("adam_beta1", 1, "Adam beta 1 (`adam_beta1`) is 1. Expected a number of at least 0 and below 1."),
+        ("bf16", "maybe", "bf16 (`bf16`) is 'maybe'. Expected true or false."),
+        ("seed", None, "Seed (`seed`) is null. Expected a whole number of at least 0 and of at most 4.29497e+09."),
+        ("val_size", 1.5, "Hold out (`val_size`) is 1.5. Expected a whole number, or a share below 1."),
+        ("max_steps", 0, "Steps (`max_steps`) is 0. Expected a number of steps, or -1 to leave it to the epochs."),
+        ("quantization_bit", 7, "Quantization (`quantization_bit`) is 7. Expected one of 4, 8, or null."),
+        ("eval_strategy", "nope", "Evaluate (`eval_strategy`) is 'nope'. Expected one of no, steps, epoch."),
+        ("lr_scheduler_kwargs", "{x", "Schedule options (`lr_scheduler_kwargs`) is '{x'. Expected a mapping, or JSON"),
+        ("finetuning_type", "magic", "Method (`finetuning_type`) is 'magic'. Expected one of freeze, full, lora."),
+        ("lora_target", {"a": 1}, "Target modules (`lora_target`) is {'a': 1}. Expected names with commas"),
+    ],
+)
+def test_a_value_of_the_wrong_type_or_range_says_what_was_expected(key, value, message):
+    problem = only(validate(BASE | {key: value}), "invalid")
+    assert problem.message.startswith(message)
+    assert problem.key == key
+
+
+def test_the_nearest_choice_is_offered():
+    problem = only(validate(BASE | {"lr_scheduler_type": "cosin"}), "invalid")
+    assert dict(problem.fixes[0].changes) == {"lr_scheduler_type": "cosine"}
+
+
+def test_one_of_several_names_is_checked():
+    assert only(validate(BASE | {"report_to": "wandb,foo"}), "invalid").key == "report_to"
+    assert RunConfig.load(BASE | {"report_to": ["wandb", "mlflow"]}).training.report_to == ("wandb", "mlflow")
+
+
+def test_all_problems_are_told_at_once_and_errors_come_first():
+    report = validate(BASE | {"seed": "x", "foo_bar": 1, "plot_loss": True, "fp16": True, "bf16": True})
+    assert [problem.severity for problem in report.problems] == ["error", "error", "error", "note"]
+    with pytest.raises(ConfigError) as error:
+        RunConfig.load(BASE | {"seed": "x", "foo_bar": 1, "plot_loss": True})
+    assert len(error.value.problems) == 2
+
+
+def test_options_of_another_method_have_no_effect():
+    problem = only(validate(BASE | {"finetuning_type": "full", "learning_rate": 1e-5, "lora_rank": 4}), "not_needed")
+    assert problem.message == "`lora_rank` has no effect, since the method lora is not selected."
+
+
+def test_the_report_is_json():
+    report = validate(BASE | {"x": {1, 2}, "seed": "a", "stage": "kto", "plot_loss": 1, "fp16": True, "bf16": True})
+    data = json.loads(json.dumps(report.json()))
+    assert {key: len(value) for key, value in data.items() if key != "ok"} == {
+        "unknown": 1,
+        "not_built": 1,
+        "invalid": 1,
+        "not_needed": 1,
+        "violations": 1,
+    }
+    assert data["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "read"),
+    [
+        ({"warmup_ratio": 0.1}, {"warmup_steps": 0.1}),
+        ({"warmup_ratio": 0.0}, {"warmup_steps": 0}),
+        ({"warmup_ratio": 0.1, "warmup_steps": 20}, {"warmup_steps": 20}),
+        ({"warmup_ratio": 0.1, "warmup_steps": 0}, {"warmup_steps": 0.1}),
+        ({"evaluation_strategy": "steps", "val_size": 9}, {"eval_strategy": "steps", "eval_steps": 500}),
+        ({"eval_strategy": "steps", "val_size": 9, "logging_steps": 7}, {"eval_steps": 7}),
+        ({"no_cuda": True}, {"use_cpu": True}),
+        ({"group_by_length": True}, {"train_sampling_strategy": "group_by_length"}),
+        ({"group_by_length": False}, {"train_sampling_strategy": "random"}),
+        ({"disable_shuffling": True}, {"train_sampling_strategy": "sequential"}),
+        ({"activation_checkpointing": False}, {"gradient_checkpointing": False}),
+        ({"per_gpu_train_batch_size": 3}, {"per_device_train_batch_size": 3}),
+        ({"adafactor": True}, {"optim": "adafactor"}),
+        ({"early_stopping_steps": 2, "val_size": 9, "eval_strategy": "epoch"}, {"metric_for_best_model": "loss"}),
+    ],
+)
+def test_older_names_are_translated(asked, read):
+    config = RunConfig.load(BASE | asked)
+    assert {key: config.get(key) for key in read} == read
+
+
+def test_a_translation_is_told():
+    assert only(validate("dataset: x\nwarmup_ratio: 0.1\n"), "not_needed").message == (
+        "`warmup_ratio` is read as `warmup_steps: 0.1`."
+    )
+
+
+def test_two_names_with_two_values_are_an_error():
+    assert only(validate(BASE | {"evaluation_strategy": "no", "eval_strategy": "epoch"}), "invalid").key == (
+        "evaluation_strategy"
+    )
+    assert only(validate(BASE | {"warmup_ratio": 3}), "invalid").key == "warmup_ratio"
