@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
+import time
 import tomllib
 import urllib.request
 import zipfile
@@ -90,6 +92,19 @@ def test_the_command_line_lists_in_the_base(base_only, tmp_path):
     assert json.loads(base_only(code, LLF_HOME=str(tmp_path))) == {"total": 0, "runs": []}
 
 
+def wait_for_port(port):
+    """The server tells its address a moment before it listens there."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < until, f"nobody listens on {port}"
+            time.sleep(0.05)
+        else:
+            return
+
+
 @pytest.fixture
 def server(base_only, tmp_path):
     """A Jupyter server of the base, found as a user's is: by its installed configuration alone."""
@@ -117,6 +132,7 @@ def server(base_only, tmp_path):
                     break
             else:
                 pytest.fail("".join(said))
+            wait_for_port(int(found[1].rstrip("/").rsplit(":")[-1]))
             yield found[1], found[2]
         finally:
             process.kill()
