@@ -1,12 +1,11 @@
 // @ts-check
-import { drawMessages, el } from './dom.js';
-
 /**
  * @typedef {object} Row One field as the kernel describes it.
  * @property {string} key
  * @property {string} label
  * @property {string} unit
- * @property {string} help
+ * @property {string} help one sentence
+ * @property {string} tip key, help and range
  * @property {'number' | 'text' | 'lines' | 'choice' | 'check'} kind
  * @property {string} text
  * @property {string} placeholder
@@ -15,13 +14,13 @@ import { drawMessages, el } from './dom.js';
  * @property {string} group heading above the field, where it changes
  * @property {boolean} wide
  * @property {boolean} changed
- * @property {import('./dom.js').Message[]} messages
+ * @property {Message[]} messages
  */
 
 let serial = 0;
 
 /** One field: label, control, unit, help, and the messages below. Updated in place, so focus stays where it is. */
-export class Field {
+class Field {
   /**
    * @param {Row} row
    * @param {(key: string, text: string) => void} onEdit
@@ -33,12 +32,12 @@ export class Field {
     this.onFix = onFix;
     const id = `llf-${row.key}-${serial++}`;
     this.control = this.makeControl(row, id);
-    this.label = el('label', { for: id }, row.label);
-    this.unit = el('span', { class: 'llf-unit', id: `${id}-unit` }, row.unit);
-    this.help = el('div', { class: 'llf-Field-help', id: `${id}-help` }, row.help);
-    this.messages = el('div', { class: 'llf-Field-messages', id: `${id}-messages` });
+    this.label = h('label', { for: id }, row.label);
+    this.unit = h('span', { class: 'llf-unit', id: `${id}-unit` }, row.unit);
+    this.help = h('div', { class: 'llf-Field-help', id: `${id}-help` }, ...prose(row.help));
+    this.messages = h('div', { class: 'llf-Field-messages', id: `${id}-messages` });
     this.node = row.kind === 'check' ? this.checkNode() : this.fieldNode(row);
-    this.node.title = `${row.key}: ${row.help}`;
+    this.node.title = row.tip;
     this.sent = row.text;
     this.control.addEventListener('change', () => {
       this.sent = this.value();
@@ -49,32 +48,32 @@ export class Field {
   /** @param {Row} row @param {string} id */
   makeControl(row, id) {
     const common = { id, 'data-llf-key': row.key };
-    if (row.kind === 'choice') return /** @type {HTMLSelectElement} */ (el('select', common));
-    if (row.kind === 'check') return /** @type {HTMLInputElement} */ (el('input', { ...common, type: 'checkbox' }));
+    if (row.kind === 'choice') return /** @type {HTMLSelectElement} */ (h('select', common));
+    if (row.kind === 'check') return /** @type {HTMLInputElement} */ (h('input', { ...common, type: 'checkbox' }));
     if (row.kind === 'lines') {
-      return /** @type {HTMLTextAreaElement} */ (el('textarea', { ...common, rows: '2', spellcheck: 'false' }));
+      return /** @type {HTMLTextAreaElement} */ (h('textarea', { ...common, rows: '2', spellcheck: 'false' }));
     }
     const number = row.kind === 'number' ? { inputmode: 'decimal', class: 'llf-num' } : {};
     return /** @type {HTMLInputElement} */ (
-      el('input', { ...common, ...number, type: 'text', spellcheck: 'false', autocomplete: 'off' })
+      h('input', { ...common, ...number, type: 'text', spellcheck: 'false', autocomplete: 'off' })
     );
   }
 
   checkNode() {
     this.label.prepend(this.control);
-    return el('div', { class: 'llf-Check' }, el('div', {}, this.label, this.help));
+    return h('div', { class: 'llf-Check' }, h('div', {}, this.label, this.help));
   }
 
   /** @param {Row} row */
   fieldNode(row) {
     const classes = ['llf-Field'];
-    if (row.wide || !row.unit) classes.push('is-wide');
+    if (row.wide) classes.push('is-wide');
     if (row.kind === 'lines') classes.push('is-full');
-    const node = el('div', { class: classes.join(' ') }, this.label, this.control);
-    if (row.unit && !row.wide) node.append(this.unit);
+    const node = h('div', { class: classes.join(' ') }, this.label, this.control);
+    if (!row.wide) node.append(this.unit);
     if (row.offers.length) {
-      const list = el('datalist', { id: `${this.control.id}-offers` });
-      list.append(...row.offers.map(value => el('option', { value })));
+      const list = h('datalist', { id: `${this.control.id}-offers` });
+      list.append(...row.offers.map(value => h('option', { value })));
       this.control.setAttribute('list', list.id);
       node.append(list);
     }
@@ -111,7 +110,7 @@ export class Field {
       const drawn = JSON.stringify(choices);
       if (control.dataset.drawn !== drawn) {
         control.dataset.drawn = drawn;
-        control.replaceChildren(...choices.map(([value, label]) => el('option', { value }, label)));
+        control.replaceChildren(...choices.map(([value, label]) => h('option', { value }, label)));
       }
     } else if (this.kind === 'check') {
       /** @type {HTMLInputElement} */ (control).checked = row.text === 'true';

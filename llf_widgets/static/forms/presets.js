@@ -1,16 +1,14 @@
 // @ts-check
-import { button, el } from './dom.js';
-
 /** What the form starts from, what differs from it, and the switch that explains each field. */
 function render({ model, el: host }) {
-  const row = el('div', { class: 'llf-Studio-presets', role: 'group', 'aria-label': 'Start from' });
+  const row = h('div', { class: 'llf-Studio-presets', role: 'group', 'aria-label': 'Start from' });
   host.replaceChildren(row);
-  const explain = /** @type {HTMLInputElement} */ (el('input', { type: 'checkbox' }));
+  const explain = /** @type {HTMLInputElement} */ (h('input', { type: 'checkbox' }));
   explain.addEventListener('change', () => {
     model.set('_explain', explain.checked);
     model.save_changes();
   });
-  const explainLabel = el('label', { class: 'llf-push llf-2 llf-nowrap' }, explain, 'Explain each field');
+  const explainLabel = h('label', { class: 'llf-push llf-2 llf-nowrap' }, explain, 'Explain each field');
   const buttons = new Map(
     model.get('_presets').map(([name, label, help]) => {
       const node = button(label, () => model.send({ type: 'choose', name }));
@@ -18,10 +16,10 @@ function render({ model, el: host }) {
       return [name, node];
     })
   );
-  const runs = /** @type {HTMLSelectElement} */ (el('select', { 'aria-label': 'Earlier run', class: 'llf-Studio-runs' }));
+  const runs = /** @type {HTMLSelectElement} */ (h('select', { 'aria-label': 'Earlier run', class: 'llf-Studio-runs' }));
   runs.addEventListener('change', () => runs.value && model.send({ type: 'run', id: runs.value }));
   const earlier = button('Earlier run…', () => model.send({ type: 'runs' }));
-  const changes = el('span', { class: 'llf-2 llf-Studio-changes', role: 'status' });
+  const changes = h('span', { class: 'llf-2 llf-Studio-changes', role: 'status' });
 
   const draw = () => {
     for (const [name, node] of buttons) node.setAttribute('aria-pressed', String(name === model.get('_current')));
@@ -30,18 +28,18 @@ function render({ model, el: host }) {
     runs.hidden = list === null;
     if (list !== null) {
       const first = list.length ? 'Choose a run…' : 'no run yet';
-      runs.replaceChildren(...[['', first], ...list].map(([value, label]) => el('option', { value }, label)));
+      runs.replaceChildren(...[['', first], ...list].map(([value, label]) => h('option', { value }, label)));
     }
     const count = model.get('_changes');
     const name = model.get('_label');
     const undo = button('Undo them', () => model.send({ type: 'undo' }), 'llf-link');
     if (count === 1) undo.textContent = 'Undo it';
     changes.replaceChildren(
-      ...(count ? [`${name} with `, el('b', {}, `${count} change${count > 1 ? 's' : ''}`), ' (bold labels) ', undo] : [])
+      ...(count ? [`${name} with `, h('b', {}, `${count} change${count > 1 ? 's' : ''}`), ' (bold labels) ', undo] : [])
     );
     explain.checked = model.get('_explain');
   };
-  row.append(el('span', { class: 'llf-2' }, 'Start from'), ...buttons.values(), earlier, runs, changes, explainLabel);
+  row.append(h('span', { class: 'llf-2' }, 'Start from'), ...buttons.values(), earlier, runs, changes, explainLabel);
   model.on('change', draw);
   draw();
   return () => model.off('change', draw);

@@ -1,18 +1,16 @@
 // @ts-check
-import { button, drawMessages, el } from './dom.js';
-
 /** A first view of the data: counts, and examples with the trained part marked. */
 function render({ model, el: host }) {
   host.classList.add('llf-Section-host');
-  const grid = el('div', { class: 'llf-Preview' });
+  const grid = h('div', { class: 'llf-Preview' });
   host.replaceChildren(grid);
   const look = button('Look at the data', () => model.send({ type: 'look' }));
   const cancel = button('Cancel', () => model.send({ type: 'cancel' }));
   const close = button('Hide', () => model.send({ type: 'hide' }), 'llf-link');
-  const note = el('span', { class: 'llf-2', role: 'status' });
-  const messages = el('div', {});
-  const body = el('div', { class: 'llf-Preview-body' });
-  grid.append(el('div', { class: 'llf-row' }, look, cancel, close, note), messages, body);
+  const note = h('span', { class: 'llf-2', role: 'status' });
+  const messages = h('div', {});
+  const body = h('div', { class: 'llf-Preview-body' });
+  grid.append(h('div', { class: 'llf-row' }, look, cancel, close, note), messages, body);
 
   const draw = () => {
     const state = model.get('_state');
@@ -31,9 +29,9 @@ function render({ model, el: host }) {
 
 /** @param {{ title: string, parts: [string, boolean][] }} example */
 function example({ title, parts }) {
-  const text = el('p', { class: 'llf-Tokens' });
-  for (const [part, trained] of parts) text.append(el(trained ? 'mark' : 'span', { class: trained ? 'tr' : undefined }, part));
-  return el('article', { class: 'llf-Preview-example', 'aria-label': title }, el('h4', {}, title), text);
+  const text = h('p', { class: 'llf-Tokens' });
+  for (const [part, trained] of parts) text.append(h(trained ? 'mark' : 'span', { class: trained ? 'tr' : undefined }, part));
+  return h('article', { class: 'llf-Preview-example', 'aria-label': title }, h('h4', {}, title), text);
 }
 
 export default { render };

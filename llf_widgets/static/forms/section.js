@@ -1,19 +1,16 @@
 // @ts-check
-import { button, el } from './dom.js';
-import { Field } from './field.js';
-
 /** A section of the form: its name and facts on the left, its fields beside them. */
 function render({ model, el: host }) {
   host.classList.add('llf-Section-host');
-  const heading = el('h3', {}, model.get('_title'));
-  const facts = el('div', { class: 'llf-Section-facts' });
+  const heading = h('h3', {}, model.get('_title'));
+  const facts = h('div', { class: 'llf-Section-facts' });
   const more = button('', () => {
     model.set('_open', !model.get('_open'));
     model.save_changes();
   }, 'llf-link');
-  const rail = el('div', { class: 'llf-Section-rail' }, heading, facts, more);
-  const grid = el('div', { class: 'llf-Section-fields' });
-  const node = el('section', { class: 'llf-Section', 'aria-label': model.get('_title') }, rail, grid);
+  const rail = h('div', { class: 'llf-Section-rail' }, heading, facts, more);
+  const grid = h('div', { class: 'llf-Section-fields' });
+  const node = h('section', { class: 'llf-Section', 'aria-label': model.get('_title') }, rail, grid);
   host.replaceChildren(node);
 
   /** @type {Map<string, Field>} */
@@ -31,7 +28,7 @@ function render({ model, el: host }) {
     for (const row of rows) {
       if (row.group !== group) {
         group = row.group;
-        if (!headings.has(group)) headings.set(group, el('h4', { class: 'llf-Section-group' }, group));
+        if (!headings.has(group)) headings.set(group, h('h4', { class: 'llf-Section-group' }, group));
         wanted.push(headings.get(group));
       }
       let field = fields.get(row.key);
@@ -48,7 +45,7 @@ function render({ model, el: host }) {
     more.textContent = model.get('_open') ? 'Fewer' : `${count} more`;
     more.setAttribute('aria-expanded', String(model.get('_open')));
     more.setAttribute('aria-label', model.get('_open') ? `Fewer fields in ${model.get('_title')}` : `${count} more fields in ${model.get('_title')}`);
-    facts.replaceChildren(...model.get('_facts').map(fact => el('p', {}, fact)));
+    facts.replaceChildren(...model.get('_facts').map(fact => h('p', {}, fact)));
   };
   const focus = () => {
     const field = fields.get(model.get('_focus').key);

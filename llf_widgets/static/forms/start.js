@@ -1,23 +1,21 @@
 // @ts-check
-import { button, drawMessages, el, prose } from './dom.js';
-
 const LOST = { level: 'error', text: 'This form has lost its kernel. Nothing of a started run is lost. Run this cell again.', fixes: [] };
 
 /** Start, the run's name, and the sentence that says why Start is off or what it will do. */
 function render({ model, el: host }) {
   let alive = true;
   const start = button('Start', () => model.send({ type: 'start' }), 'llf-primary');
-  const name = /** @type {HTMLInputElement} */ (el('input', { type: 'text', 'aria-label': 'Name', spellcheck: 'false' }));
+  const name = /** @type {HTMLInputElement} */ (h('input', { type: 'text', 'aria-label': 'Name', spellcheck: 'false' }));
   name.addEventListener('change', () => {
     model.set('_name', name.value);
     model.save_changes();
   });
-  const label = el('label', { class: 'llf-2' }, 'Name');
-  const why = el('p', { id: `llf-why-${Math.random().toString(36).slice(2)}`, role: 'status' });
-  const messages = el('div', { class: 'llf-Start-messages' });
+  const label = h('label', { class: 'llf-2' }, 'Name');
+  const why = h('p', { id: `llf-why-${Math.random().toString(36).slice(2)}`, role: 'status' });
+  const messages = h('div', { class: 'llf-Start-messages' });
   start.setAttribute('aria-describedby', why.id);
   host.replaceChildren(
-    el('section', { class: 'llf-Start', 'aria-label': 'Start' }, start, label, name, why, messages)
+    h('section', { class: 'llf-Start', 'aria-label': 'Start' }, start, label, name, why, messages)
   );
 
   const draw = () => {

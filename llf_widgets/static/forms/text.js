@@ -1,6 +1,4 @@
 // @ts-check
-import { button, copy, drawMessages, el } from './dom.js';
-
 const PAUSE_MS = 700;
 
 /** The configuration as YAML and as Python. What is pasted or typed as YAML, the form follows. */
@@ -8,9 +6,9 @@ function render({ model, el: host }) {
   let timer = 0;
   let dirty = false;
   const area = /** @type {HTMLTextAreaElement} */ (
-    el('textarea', { rows: '18', spellcheck: 'false', 'aria-label': 'Configuration as YAML; the form follows what you paste' })
+    h('textarea', { rows: '18', spellcheck: 'false', 'aria-label': 'Configuration as YAML; the form follows what you paste' })
   );
-  const python = el('pre', { class: 'llf-Pane', tabindex: '0', 'aria-label': 'Configuration as Python' });
+  const python = h('pre', { class: 'llf-Pane', tabindex: '0', 'aria-label': 'Configuration as Python' });
   const view = name => () => {
     model.set('_view', name);
     model.save_changes();
@@ -23,21 +21,21 @@ function render({ model, el: host }) {
     copyButton.textContent = 'Copied';
     setTimeout(() => (copyButton.textContent = 'Copy'), 2000);
   }, 'llf-link llf-push');
-  const file = /** @type {HTMLInputElement} */ (el('input', { type: 'file', accept: '.yaml,.yml,.json', hidden: '' }));
+  const file = /** @type {HTMLInputElement} */ (h('input', { type: 'file', accept: '.yaml,.yml,.json', hidden: '' }));
   const open = button('Open…', () => file.click(), 'llf-link');
   const save = button('Save as…', () => {
     const isYaml = model.get('_view') === 'yaml';
     const url = URL.createObjectURL(new Blob([shown()], { type: 'text/plain' }));
-    const link = /** @type {HTMLAnchorElement} */ (el('a', { href: url, download: `${model.get('_file')}.${isYaml ? 'yaml' : 'py'}` }));
+    const link = /** @type {HTMLAnchorElement} */ (h('a', { href: url, download: `${model.get('_file')}.${isYaml ? 'yaml' : 'py'}` }));
     link.click();
     URL.revokeObjectURL(url);
   }, 'llf-link');
-  const defaults = /** @type {HTMLInputElement} */ (el('input', { type: 'checkbox' }));
-  const messages = el('div', { class: 'llf-Code-messages' });
-  const note = el('span', {}, 'Paste here and the form follows; LLaMA-Factory’s YAML too.');
-  const foot = el('div', { class: 'llf-row llf-2 llf-small llf-Code-foot' }, note, el('label', { class: 'llf-push llf-nowrap' }, defaults, 'with defaults'));
-  const head = el('div', { class: 'llf-Views' }, el('h3', {}, 'Configuration'), yamlButton, pythonButton, copyButton, open, save, file);
-  host.replaceChildren(el('section', { class: 'llf-Code', 'aria-label': 'Configuration as text' }, head, area, python, messages, foot));
+  const defaults = /** @type {HTMLInputElement} */ (h('input', { type: 'checkbox' }));
+  const messages = h('div', { class: 'llf-Code-messages' });
+  const note = h('span', {}, 'Paste here and the form follows; LLaMA-Factory’s YAML too.');
+  const foot = h('div', { class: 'llf-row llf-2 llf-small llf-Code-foot' }, note, h('label', { class: 'llf-push llf-nowrap' }, defaults, 'with defaults'));
+  const head = h('div', { class: 'llf-Views' }, h('h3', {}, 'Configuration'), yamlButton, pythonButton, copyButton, open, save, file);
+  host.replaceChildren(h('section', { class: 'llf-Code', 'aria-label': 'Configuration as text' }, head, area, python, messages, foot));
 
   const send = () => {
     clearTimeout(timer);

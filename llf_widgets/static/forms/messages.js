@@ -1,21 +1,5 @@
 // @ts-check
-/**
- * What every part of the form needs from the page: elements, copying, and the level messages.
- * Text from configs, data and models only ever goes through `textContent`.
- */
-
-/**
- * @param {string} tag
- * @param {Record<string, string | undefined>} attributes
- * @param {...(Node | string)} children
- * @returns {HTMLElement}
- */
-export function el(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== undefined) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
+// Buttons, copying and the level messages of the form. Joined behind dom.js, in front of a view's module.
 
 /**
  * @param {string} label
@@ -23,8 +7,8 @@ export function el(tag, attributes = {}, ...children) {
  * @param {string} [className]
  * @returns {HTMLButtonElement}
  */
-export function button(label, act, className) {
-  const node = /** @type {HTMLButtonElement} */ (el('button', { type: 'button', class: className }, label));
+function button(label, act, className) {
+  const node = /** @type {HTMLButtonElement} */ (h('button', { type: 'button', class: className }, label));
   node.addEventListener('click', act);
   return node;
 }
@@ -34,17 +18,17 @@ export function button(label, act, className) {
  * @param {string} text
  * @returns {Node[]}
  */
-export function prose(text) {
-  return text.split('`').map((part, i) => (i % 2 ? el('code', {}, part) : document.createTextNode(part)));
+function prose(text) {
+  return text.split('`').map((part, i) => (i % 2 ? h('code', {}, part) : document.createTextNode(part)));
 }
 
 /** @param {string} text */
-export async function copy(text) {
+async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     await navigator.clipboard.writeText(text);
     return;
   }
-  const area = /** @type {HTMLTextAreaElement} */ (el('textarea', { 'aria-hidden': 'true', class: 'llf-sr' }));
+  const area = /** @type {HTMLTextAreaElement} */ (h('textarea', { 'aria-hidden': 'true', class: 'llf-sr' }));
   area.value = text;
   document.body.append(area);
   area.select();
@@ -62,14 +46,14 @@ export async function copy(text) {
  * @param {Message[]} messages
  * @param {(message: number, fix: number) => void} onFix
  */
-export function drawMessages(host, messages, onFix) {
+function drawMessages(host, messages, onFix) {
   const drawn = JSON.stringify(messages);
   if (host.dataset.drawn === drawn) return;
   host.dataset.drawn = drawn;
   host.replaceChildren(
     ...messages.map((message, index) => {
       const word = message.level[0].toUpperCase() + message.level.slice(1);
-      const body = el('div', {}, ...prose(message.text));
+      const body = h('div', {}, ...prose(message.text));
       const fixes = message.fixes.map((label, fix) => button(label, () => onFix(index, fix)));
       if (message.copy) {
         const label = 'Copy the command';
@@ -80,10 +64,10 @@ export function drawMessages(host, messages, onFix) {
         });
         fixes.push(again);
       }
-      if (fixes.length) body.append(el('div', { class: 'llf-Message-fix' }, ...fixes));
+      if (fixes.length) body.append(h('div', { class: 'llf-Message-fix' }, ...fixes));
       const style = { error: 'is-error', warning: 'is-warn', note: '' }[message.level];
       const role = message.level === 'error' ? 'alert' : 'status';
-      return el('div', { class: `llf-Message ${style}`, role }, el('b', {}, word), body);
+      return h('div', { class: `llf-Message ${style}`, role }, h('b', {}, word), body);
     })
   );
   host.hidden = messages.length === 0;

@@ -1,0 +1,123 @@
+"""What is looked at before Start beside the config: this environment, this disk, this device."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.launch import active_runs, free_bytes
+from llf_core.runs import home
+from llf_widgets.forms.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import Row
+
+INSTALL = 'pip install "llf[train]"'
+TRAINING = ("torch", "transformers", "peft", "datasets")
+DRIVE = Path("/content/drive/MyDrive")
+_GB = 1e9
+_TIGHT = 1.2
+
+
+def before_start(config: RunConfig | None) -> list[Message]:
+    """Everything that Start should say now; errors keep it off.
+
+    Args:
+        config: the form's config; None while an error stands in it, then only this machine is looked at.
+    """
+    folder = home()
+    said = [missing(), unwritable(folder), fleeting(folder)]
+    if config is not None:
+        said.append(too_large(_bytes(config), folder))
+    said.append(shared(active_runs()))
+    return [message for message in said if message is not None]
+
+
+def missing(packages: Sequence[str] = TRAINING) -> Message | None:
+    """An error where a package that training needs is not installed; nothing is imported to find out."""
+    lacking = [name for name in packages if importlib.util.find_spec(name) is None]
+    if not lacking:
+        return None
+    names = " and ".join(f"`{name}`" for name in lacking[:2])
+    text = (
+        f"Training needs {names}, which this environment lacks. Run `{INSTALL}` and restart the kernel; "
+        "the form keeps what you chose."
+    )
+    return Message("error", text, copy=INSTALL)
+
+
+def unwritable(folder: Path) -> Message | None:
+    """An error where runs cannot be written."""
+    place = _existing(folder)
+    if os.access(place, os.W_OK | os.X_OK):
+        return None
+    text = f"Runs cannot be written: `{place}` is read-only. Expected a folder of yours in `LLF_HOME`."
+    return Message("error", text)
+
+
+def too_large(needed: int | None, folder: Path) -> Message | None:
+    """An error where the disk has less free than the run will write, a warning where little is left after it.
+
+    Args:
+        needed: bytes that the run will write; None where the model's size is not known yet.
+        folder: where runs are written.
+    """
+    if needed is None:
+        return None
+    free = free_bytes(folder)
+    writes = f"The run will write about {needed / _GB:.1f} GB"
+    if free < needed:
+        text = (
+            f"{writes}, and {free / _GB:.1f} GB are free in `{folder}`. Expected at least "
+            f"{needed / _GB:.1f} GB: keep fewer checkpoints, or set `LLF_HOME` to a larger disk."
+        )
+        return Message("error", text)
+    if free < _TIGHT * needed:
+        return Message("warning", f"{writes} of the {free / _GB:.1f} GB that are free in `{folder}`.")
+    return None
+
+
+def fleeting(folder: Path) -> Message | None:
+    """A warning in Colab where the run's folder ends with the runtime."""
+    if "google.colab" not in sys.modules or folder.is_relative_to(DRIVE.parent):
+        return None
+    text = (
+        "This runtime ends with the session, and Drive is not mounted: the run would be lost with it. "
+        "Expected a folder that stays: mount Drive, and run this cell again."
+    )
+    return Message("warning", text, copy="from google.colab import drive; drive.mount('/content/drive')")
+
+
+def shared(runs: Sequence[Row]) -> Message | None:
+    """A note where another run uses this device."""
+    if not runs:
+        return None
+    first, others = runs[0], len(runs) - 1
+    said = first.name or first.id
+    if first.total:
+        said += f", step {first.step} of {first.total}"
+    if first.total and first.step_seconds:
+        said += f", about {max(1, round((first.total - first.step) * first.step_seconds / 60))} min left"
+    if others:
+        said += f", and {others} more"
+    together = "Both at once take about twice" if not others else f"All at once take about {others + 2} times"
+    return Message("note", f"Another run uses this device: {said}. {together} as long.")
+
+
+def _bytes(config: RunConfig) -> int | None:
+    from llf_core.estimate.disk import disk
+
+    return disk(config)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

@@ -1,0 +1,58 @@
+"""One field of the form: what the front end draws for a `FieldSpec` and the state that it is in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_widgets.forms.messages import Message, wire
+from llf_widgets.forms.values import choices, kind, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config import FieldSpec
+    from llf_widgets.forms.state import FormState
+
+
+def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[str] = ()) -> dict[str, Any]:
+    """A field as its section draws it.
+
+    Args:
+        spec: the field.
+        state: the form's values.
+        group: the heading that the field stands under.
+        offers: names that a text field proposes.
+    """
+    control: str = kind(spec)
+    text = show(state.value(spec.key))
+    if control == "text" and "\n" in text:
+        control = "lines"
+    wide = control != "number"
+    return {
+        "key": spec.key,
+        "label": spec.label,
+        "unit": "" if wide else spec.unit or "",
+        "help": spec.help,
+        "tip": _tip(spec),
+        "kind": control,
+        "text": text,
+        "placeholder": "" if spec.default is not None else "not set",
+        "choices": choices(spec) if control == "choice" else [],
+        "offers": list(offers or map(str, spec.choices or ())) if control == "text" else [],
+        "group": group,
+        "wide": wide,
+        "changed": state.changed(spec.key),
+        "messages": wire(messages(spec.key, state)),
+    }
+
+
+def messages(key: str, state: FormState) -> list[Message]:
+    """What is said beside a field, errors first."""
+    return [Message.of(problem) for problem in state.problems(key)]
+
+
+def _tip(spec: FieldSpec) -> str:
+    """The key, the sentence of the field, and its range where there is one."""
+    bounded = any(limit is not None for limit in (spec.minimum, spec.maximum, spec.above, spec.below))
+    expected = f" Expected {spec.expected}." if bounded and not spec.choices else ""
+    return f"{spec.key}: {spec.help.replace('`', '')}{expected}"

@@ -1,0 +1,46 @@
+"""Names that the form proposes for models and data sets: what is on this machine, without asking a hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_MOST = 50
+
+
+def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
+    """The shipped data set, then the names of `dataset_info.json`, then data files.
+
+    Args:
+        dataset_dir: the folder of `dataset_info.json`.
+        here: the folder that relative paths start from; unset, the working directory.
+    """
+    folder = Path(dataset_dir).expanduser()
+    here = here or Path.cwd()
+    names = ["llf_demo", *_named(folder / "dataset_info.json")]
+    for place in dict.fromkeys((here, folder)):
+        if not place.is_dir():
+            continue
+        files = sorted(file for file in place.iterdir() if file.suffix in _DATA_SUFFIXES and file.is_file())
+        names += [str(file.relative_to(here)) if file.is_relative_to(here) else str(file) for file in files]
+    return [name for name in dict.fromkeys(names) if Path(name).name != "dataset_info.json"][:_MOST]
+
+
+def models(here: Path | None = None) -> list[str]:
+    """The embedded model, GGUF files and model folders of `here`."""
+    from llf_core.config.model import EMBEDDED
+
+    here = here or Path.cwd()
+    found = [
+        entry.name for entry in sorted(here.iterdir()) if entry.suffix == ".gguf" or (entry / "config.json").is_file()
+    ]
+    return [EMBEDDED, *(f"./{name}" for name in found)][:_MOST]
+
+
+def _named(info: Path) -> list[str]:
+    try:
+        named = json.loads(info.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(named) if isinstance(named, dict) else []

@@ -1,0 +1,76 @@
+"""The row above the form: what it starts from, and what differs from that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_widgets.forms.state import FormState
+
+_RECENT_RUNS = 30
+
+
+class Presets(anywidget.AnyWidget):
+    """Presets, earlier runs, and the switch "Explain each field". It also brings the form's stylesheet.
+
+    Args:
+        presets: name, label and one sentence of each.
+        state: the form's values.
+        on_change: called after the state has changed.
+    """
+
+    _esm = text("dom.js", "forms/messages.js", "forms/presets.js")
+    _css = text("llf.css", "forms/studio.css")
+    _presets = traitlets.List().tag(sync=True)
+    _current = traitlets.Unicode().tag(sync=True)
+    _label = traitlets.Unicode().tag(sync=True)
+    _changes = traitlets.Int(0).tag(sync=True)
+    _explain = traitlets.Bool(default_value=False).tag(sync=True)
+    _runs = traitlets.List(allow_none=True, default_value=None).tag(sync=True)
+
+    def __init__(
+        self, presets: Sequence[tuple[str, str, str]], state: FormState, on_change: Callable[[], None]
+    ) -> None:
+        self._state = state
+        self._on_change = on_change
+        super().__init__(_presets=[list(preset) for preset in presets])
+        self.on_msg(self._receive)
+
+    def refresh(self) -> None:
+        """Draws the row as the state has it."""
+        with self.hold_sync():
+            self._current = self._state.preset_name
+            self._label = next((label for name, label, _ in self._presets if name == self._current), self._current)
+            self._changes = len(self._state.changes())
+
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        kind = content["type"]
+        if kind == "runs":
+            self._runs = _recent_runs()
+            return
+        if kind == "choose":
+            self._state.choose(content["name"])
+        elif kind == "undo":
+            self._state.undo()
+        elif kind == "run":
+            self._state.paste(_config_of(content["id"]))
+        self._on_change()
+
+
+def _recent_runs() -> list[list[str]]:
+    from llf_core.runs import home, list_runs
+
+    return [[row.id, f"{row.name} ({row.id})"] for row in list_runs(home(), 0, _RECENT_RUNS).rows]
+
+
+def _config_of(run_id: str) -> str:
+    from llf_core.runs import open_run
+
+    return open_run(run_id).config.read_text(encoding="utf-8")

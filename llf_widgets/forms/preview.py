@@ -1,0 +1,170 @@
+"""A first view of the data: counts, and three examples with the trained part marked.
+
+It needs a tokenizer, so it runs in a process of its own and can be cancelled.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_widgets.forms.messages import Message, wire
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_TICK = 0.25
+_NAMED = 5
+_COMMAND = "from llf_core.cli import main; main()"
+
+
+class Preview(anywidget.AnyWidget):
+    """The button "Look at the data" and what it shows.
+
+    Args:
+        config_yaml: gives the form's config as YAML, or None while an error stands in it.
+    """
+
+    _esm = text("dom.js", "forms/messages.js", "forms/preview.js")
+    _state = traitlets.Enum(["idle", "running", "done"], "idle").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+    _messages = traitlets.List().tag(sync=True)
+    _examples = traitlets.List().tag(sync=True)
+
+    def __init__(self, config_yaml: Callable[[], str | None]) -> None:
+        self._config_yaml = config_yaml
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._cancelled = False
+        super().__init__()
+        self.on_msg(self._receive)
+
+    def look(self) -> None:
+        """Starts the process; does nothing while one runs."""
+        if self._state == "running":
+            return
+        config = self._config_yaml()
+        if config is None:
+            self._show(
+                "idle",
+                messages=[Message("error", "The data can be looked at once no error stands in the form.")],
+            )
+            return
+        self._cancelled = False
+        self._show("running", note="Starting…")
+        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Ends the process."""
+        self._cancelled = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self) -> None:
+        """Returns once the process has ended and its answer is shown."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, config: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="llf-preview-") as folder:
+            file, out, err = (Path(folder) / name for name in ("config.yaml", "out.json", "err.txt"))
+            file.write_text(config, encoding="utf-8")
+            command = [sys.executable, "-c", _COMMAND, "inspect", str(file), "--json"]
+            with out.open("wb") as stdout, err.open("wb") as stderr:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+                    command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+                )
+                code = self._follow(self._process)
+            if self._cancelled:
+                self._show("idle", note="Cancelled.")
+            elif code == 0:
+                self._finish(json.loads(out.read_text(encoding="utf-8")))
+            else:
+                self._show(
+                    "idle",
+                    messages=[Message("error", reason(err.read_text(encoding="utf-8", errors="replace")))],
+                )
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> int:
+        began = time.monotonic()
+        while process.poll() is None:
+            self._note = f"Reading the tokenizer and the data… {time.monotonic() - began:.0f} s"
+            if self._cancelled:
+                process.terminate()
+            time.sleep(_TICK)
+        return process.returncode
+
+    def _finish(self, report: Mapping[str, Any]) -> None:
+        self._show("done", note=counts(report), messages=details(report), examples=examples(report))
+
+    def _show(
+        self, state: str, *, note: str = "", messages: Sequence[Message] = (), examples: Sequence[Any] = ()
+    ) -> None:
+        with self.hold_sync():
+            self._state = state
+            self._note = note
+            self._messages = wire(messages)
+            self._examples = list(examples)
+
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        {"look": self.look, "cancel": self.cancel, "hide": lambda: self._show("idle")}[content["type"]]()
+
+
+def counts(report: Mapping[str, Any]) -> str:
+    """Examples, tokens and trained tokens in a line."""
+    tokens, trained = report["tokens"], report["trained_tokens"]
+    share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
+    return f"{report['examples']:,} examples, {tokens:,} tokens, {trained:,} of them trained{share}."
+
+
+def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The decoded examples of a report: a title, and stretches of text that are trained or not."""
+    return [
+        {
+            "title": f"Example {shown['index']}",
+            "parts": [[part["text"], part["trained"]] for part in shown["segments"]],
+        }
+        for shown in report["preview"]
+    ]
+
+
+def details(report: Mapping[str, Any]) -> list[Message]:
+    """A note for each kind of loss, naming the first examples or lines that it met."""
+    said = []
+    if cut := report["truncated"]:
+        lost = sum(one["cut"] for one in cut)
+        text = f"{len(cut):,} of {report['examples']:,} examples are longer than the cutoff: {lost:,} tokens are cut."
+        said.append(Message("note", f"{text} {_first(cut, 'index', 'example')}"))
+    if dropped := report["dropped"]:
+        text = f"{len(dropped):,} examples are left out: {dropped[0]['reason']}."
+        said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, 'index', 'example')}"))
+    if broken := report["broken"]:
+        text = f"{len(broken):,} lines cannot be read: {broken[0]['reason']}."
+        said.append(Message("warning", f"{text.replace('..', '.')} {_first(broken, 'line', 'line')}"))
+    return said
+
+
+def _first(entries: Sequence[Mapping[str, Any]], key: str, word: str) -> str:
+    numbers = ", ".join(f"{entry[key]}" for entry in entries[:_NAMED])
+    more = f" and {len(entries) - _NAMED:,} more" if len(entries) > _NAMED else ""
+    return f"{word.capitalize()} {numbers}{more}."
+
+
+def reason(errors: str) -> str:
+    """The sentence to show of what the process wrote to stderr: its last `Error …` line, else its last line."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
+    if marked:
+        return marked[-1]
+    return lines[-1] if lines else "The process that reads the data ended without a word. Try again."

@@ -1,0 +1,105 @@
+"""Start, the run's name, and the sentence that says why Start is off or what it will do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_widgets.forms.messages import Message, wire
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class StartPane(anywidget.AnyWidget):
+    """The Start button and what stands beside it.
+
+    Args:
+        on_start: called when the button is pressed.
+        on_goto: called with a key when its name in the sentence is pressed.
+        on_fix: called with the changes of a fix.
+    """
+
+    _esm = text("dom.js", "forms/messages.js", "forms/start.js")
+    _ready = traitlets.Bool(default_value=False).tag(sync=True)
+    _name = traitlets.Unicode("").tag(sync=True)
+    _suggested = traitlets.Unicode("").tag(sync=True)
+    _sentence = traitlets.List().tag(sync=True)
+    _messages = traitlets.List().tag(sync=True)
+
+    def __init__(
+        self,
+        *,
+        on_start: Callable[[], Any],
+        on_goto: Callable[[str], None],
+        on_fix: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._on_start = on_start
+        self._on_goto = on_goto
+        self._on_fix = on_fix
+        self._said: Sequence[Message] = ()
+        super().__init__()
+        self.on_msg(self._receive)
+
+    @property
+    def name(self) -> str:
+        """What the run will be called."""
+        return self._name.strip() or self._suggested
+
+    @property
+    def ready(self) -> bool:
+        """Whether Start can be pressed."""
+        return bool(self._ready)
+
+    def show(
+        self,
+        *,
+        ready: bool,
+        sentence: Sequence[Mapping[str, str]],
+        messages: Sequence[Message],
+        suggested: str,
+    ) -> None:
+        """Draws the pane.
+
+        Args:
+            ready: whether Start can be pressed.
+            sentence: its parts; one with a `key` is a link to that field.
+            messages: what stands below it.
+            suggested: the name of a run that is given none.
+        """
+        self._said = messages
+        with self.hold_sync():
+            self._ready = ready
+            self._sentence = [dict(part) for part in sentence]
+            self._messages = wire(messages)
+            self._suggested = suggested
+
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content["type"] == "start":
+            self._on_start()
+        elif content["type"] == "goto":
+            self._on_goto(content["key"])
+        elif content["type"] == "fix" and content["message"] < len(self._said):
+            self._on_fix(self._said[content["message"]].fixes[content["fix"]][1])
+
+
+def sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> list[dict[str, str]]:
+    """Why Start is off: the count, a link to each field, and the section that it is in.
+
+    Args:
+        errors: label, key and section of each field that an error stands beside.
+        others: what else is wrong, in a word or two.
+    """
+    total = len(errors) + len(others)
+    if not total:
+        return []
+    parts = [{"text": f"Start waits for {total} error{'s' if total > 1 else ''}: "}]
+    for index, (label, key, section) in enumerate(errors):
+        parts += [{"text": "; "}] if index else []
+        parts += [{"text": label, "key": key}, {"text": f", in {section}"}]
+    if others:
+        parts.append({"text": ("; " if errors else "") + "; ".join(others)})
+    return [*parts, {"text": "."}]

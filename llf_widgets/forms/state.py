@@ -1,0 +1,206 @@
+"""What the form holds, without a widget: the values as they were given, and what follows from them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import RunConfig, fields, preset, validate
+from llf_core.config.run_config import ALWAYS_SHOWN
+from llf_core.config.source import dump_yaml, read
+from llf_core.config.spec import option_classes
+from llf_core.config.translate import translate
+from llf_widgets.forms.values import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config import FieldSpec, Problem, Report
+
+KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
+"""What a preset leaves alone where it says nothing of it: the model and the data that were chosen before."""
+
+NO_PYTHON = "# The cell stands here once no error stands in the form.\n"
+
+
+class FormState:
+    """The values of a form and everything that follows from them.
+
+    `given` holds what was asked for, under the keys of a YAML file; a value that cannot mean anything for its field
+    stays in it as it was typed, and `report` says so.
+
+    Args:
+        source: what the form starts with: a RunConfig, a dict, YAML text or a path. None takes the preset.
+        preset_name: what the form compares with.
+
+    Attributes:
+        notes: what reading the last text said, e.g. that an older name of a key was understood.
+
+    Raises:
+        ValueError: the source is no mapping of keys to values.
+        KeyError: there is no such preset.
+    """
+
+    def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
+        self.specs: dict[str, FieldSpec] = {spec.key: spec for spec in fields()}
+        self.preset_name = preset_name
+        self.base: dict[str, Any] = preset(preset_name)
+        self.given: dict[str, Any] = dict(self.base)
+        self.notes: tuple[Problem, ...] = ()
+        if source is not None:
+            self._take(source.flat() if isinstance(source, RunConfig) else source)
+
+    # ---- what follows from the values ----------------------------------------------------------
+
+    @functools.cached_property
+    def report(self) -> Report:
+        """What `validate` says about the values; its lines are those of `yaml()`."""
+        return validate(self.yaml())
+
+    @property
+    def config(self) -> RunConfig | None:
+        """The config; None while an error stands."""
+        return self.report.config if self.report.ok else None
+
+    def value(self, key: str) -> Any:
+        """The value that a field stands at: as given, else what the config makes of the other values."""
+        if key in self.given:
+            return self.given[key]
+        spec = self.specs[key]
+        return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
+
+    def applies(self, key: str) -> bool:
+        """Whether a field means something: options of a method that is not chosen do not."""
+        owner = _owner(self.specs[key])
+        return owner is None or key in owner or all(self.value(name) == value for name, value in owner.items())
+
+    def changed(self, key: str) -> bool:
+        """Whether a value differs from the preset."""
+        return bool(_plain(self.given.get(key, self._default(key))) != _plain(self.base.get(key, self._default(key))))
+
+    def changes(self) -> list[str]:
+        """The keys that differ from the preset."""
+        return [key for key in dict.fromkeys((*self.base, *self.given)) if self.changed(key)]
+
+    def problems(self, key: str) -> tuple[Problem, ...]:
+        """What is said beside a field, errors first; `""` has what stands beside none."""
+        if key:
+            return tuple(problem for problem in self.report.problems if problem.key == key)
+        return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
+
+    def errors(self) -> tuple[Problem, ...]:
+        """What keeps Start off."""
+        return tuple(problem for problem in self.report.problems if problem.severity == "error")
+
+    def yaml(self, *, defaults: bool = False) -> str:
+        """The values as a YAML file in the order of the sections, keys that are no field last."""
+        values = self.given
+        if defaults and self.report.config is not None:
+            values = self.report.config.flat(defaults=True) | self.given
+        order = {key: index for index, key in enumerate(self.specs)}
+        return dump_yaml(
+            {key: _plain(values[key]) for key in sorted(values, key=lambda key: order.get(key, len(order)))}
+        )
+
+    def python(self) -> str:
+        """A cell that trains with the values."""
+        return self.config.python() if self.config else NO_PYTHON
+
+    # ---- what changes the values ---------------------------------------------------------------
+
+    def edit(self, key: str, text: str) -> None:
+        """Takes what was typed into a field."""
+        self.set(key, parse(self.specs[key], text))
+
+    def set(self, key: str, value: Any) -> None:
+        """Gives a field a value; None means "not set".
+
+        Raises:
+            KeyError: a key that has no field.
+        """
+        spec = self.specs[key]
+        if value is None and spec.optional and spec.default is not None:
+            self.given[key] = None
+        else:
+            self._put(key, value)
+        self._forget()
+
+    def apply(self, changes: Mapping[str, Any]) -> None:
+        """Gives several keys values at once, as a fix does; None takes a key out."""
+        for key, value in changes.items():
+            self._put(key, value)
+        self._forget()
+
+    def choose(self, preset_name: str) -> None:
+        """Starts from a preset: every field as it has it; the model and the data that were chosen stay."""
+        chosen = preset(preset_name)
+        kept = {key: self.given[key] for key in KEPT if key in self.given and key not in chosen}
+        self.base = chosen | kept
+        self.preset_name = preset_name
+        self.undo()
+
+    def undo(self) -> None:
+        """Goes back to the preset."""
+        self.given = dict(self.base)
+        self.notes = ()
+        self._forget()
+
+    def paste(self, text: str, *, defaults: bool = False) -> None:
+        """Takes a whole YAML file; the preset stays what changes are counted against.
+
+        Args:
+            text: YAML or JSON.
+            defaults: whether defaults that stand in it are left out, as they were written by `yaml(defaults=True)`.
+
+        Raises:
+            ValueError: the text is no mapping of keys to values; the message says where. Nothing changes then.
+        """
+        self._take(text if "\n" in text else f"{text}\n")
+        if defaults:
+            for key, value in list(self.given.items()):
+                self._put(key, value)
+        self._forget()
+
+    def _take(self, source: Any) -> None:
+        asked = read(source)
+        translate(asked)
+        bad = [problem.message for problem in asked.problems if problem.severity == "error"]
+        if bad:
+            raise ValueError(" ".join(bad))
+        self.given = dict(asked.values)
+        self.notes = tuple(asked.problems)
+        self._forget()
+
+    def _put(self, key: str, value: Any) -> None:
+        is_default = key in self.specs and _same(value, self._default(key))
+        if value is None or (is_default and key not in self.base and key not in ALWAYS_SHOWN):
+            self.given.pop(key, None)
+        else:
+            self.given[key] = value
+
+    def _default(self, key: str) -> Any:
+        return self.specs[key].default if key in self.specs else None
+
+    def _forget(self) -> None:
+        self.__dict__.pop("report", None)
+
+
+def _owner(spec: FieldSpec) -> Mapping[str, Any] | None:
+    """What selects the plug-in that brings a field; None where the section itself holds it."""
+    if spec.plugin is None:
+        return None
+    return next(
+        one.selects for one in option_classes().values() if one.name == spec.plugin and one.section == spec.section
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is written in a file: names as a comma list."""
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    return value
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Equal, where 1 and true are not, and 2 and 2.0 are."""
+    return isinstance(value, bool) == isinstance(other, bool) and bool(_plain(value) == other)

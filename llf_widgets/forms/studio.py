@@ -1,0 +1,250 @@
+"""`llf.Studio()`: the whole form in a cell."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+
+from llf_core.config import presets
+from llf_widgets.forms import checks, fallback, model_info, offers
+from llf_widgets.forms.layout import GROUPS, arrange
+from llf_widgets.forms.messages import Message
+from llf_widgets.forms.presets import Presets
+from llf_widgets.forms.preview import Preview
+from llf_widgets.forms.section import Section
+from llf_widgets.forms.start_pane import StartPane, sentence
+from llf_widgets.forms.state import FormState
+from llf_widgets.forms.text_pane import TextPane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.config import RunConfig
+    from llf_core.launch import Run
+
+_AGAIN = " again"
+_CHECK_SECONDS = 5.0
+
+
+class Studio(widgets.VBox):
+    """A form for a run: what is trained, on what, how, and a Start button that is off while an error stands.
+
+    Args:
+        config: what the form starts with: a RunConfig, a dict, YAML text or a path; None takes the preset.
+        preset: what the form is compared with, one of `llf_core.config.presets()`.
+
+    Attributes:
+        state: the values, without the widgets: `studio.state.set("learning_rate", 1e-4)`, then `studio.refresh()`.
+
+    Example:
+        >>> studio = llf.Studio()
+        >>> studio                 # shows the form
+        >>> studio.config          # a RunConfig
+        >>> run = studio.start()   # the same as the button
+    """
+
+    def __init__(self, config: Any = None, *, preset: str = "first-minute") -> None:
+        self.state = FormState(config, preset)
+        self._run: Run | None = None
+        self._started = False
+        self._starting = threading.Lock()
+        self._machine: tuple[float, list[Message]] = (0.0, [])
+        self._failure: list[Message] = []
+        self._presets = Presets([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
+        proposals = {
+            "model_name_or_path": offers.models,
+            "dataset": self._datasets,
+            "eval_dataset": self._datasets,
+        }
+        self._sections = {
+            title: Section(title, specs, self.state, groups=GROUPS, offers=proposals, on_change=self._edited)
+            for title, specs in arrange(tuple(self.state.specs.values())).items()
+        }
+        self._preview = Preview(lambda: None if self.state.config is None else self.state.config.yaml())
+        self._start = StartPane(on_start=self._pressed, on_goto=self._goto, on_fix=self._mend)
+        self._text = TextPane(self.state, self.refresh)
+        super().__init__([self._presets, self._grid()])
+        for name in ("llf", "llf-Studio"):
+            self.add_class(name)
+        self._presets.observe(self._explain, names=["_explain"])
+        self.refresh()
+
+    @property
+    def config(self) -> RunConfig:
+        """What the form says, as a config.
+
+        Raises:
+            ConfigError: an error stands in the form; `.problems` has all of them.
+        """
+        from llf_core.config import RunConfig
+
+        return self.state.config or RunConfig.load(dict(self.state.given))
+
+    @property
+    def run(self) -> Run | None:
+        """The run that was started last; None before."""
+        return self._run
+
+    def set(self, **values: Any) -> None:
+        """Sets fields by their keys, as typing into them does: `studio.set(learning_rate=1e-4)`.
+
+        Raises:
+            KeyError: a key that has no field.
+        """
+        for key in values:
+            if key not in self.state.specs:
+                raise KeyError(f"{key} is no field of the form. Its fields are named as in a YAML file.")
+        self.state.apply(values)
+        self._edited()
+
+    def start(self) -> Run:
+        """Starts the run in a process of its own and shows its monitor below the form; returns at once.
+
+        Raises:
+            ConfigError: an error stands in the form.
+            RuntimeError: this environment or disk cannot run it; the message says what to do.
+        """
+        from llf_core.launch import launch
+        from llf_widgets.start import notebook_place
+
+        with self._starting:
+            config = self.config
+            said = self._checks(fresh=True)
+            stop = next((message.text for message in said if message.level == "error"), None)
+            if stop:
+                self.refresh()
+                raise RuntimeError(stop)
+            self._run = launch(config, name=self._start.name, notebook=notebook_place())
+            self._started = True
+            self._failure = []
+        self._show_monitor(self._run)
+        self.refresh()
+        return self._run
+
+    def refresh(self) -> None:
+        """Draws everything as the state has it."""
+        self._presets.refresh()
+        for title, section in self._sections.items():
+            section.refresh(self._facts(title))
+        self._text.refresh()
+        self._refresh_start()
+
+    # ---- what the parts call -------------------------------------------------------------------
+
+    def _edited(self) -> None:
+        self._started = False
+        self._failure = []
+        self._text.accept_form()
+        self.refresh()
+
+    def _pressed(self) -> None:
+        """The button. A second click of a double click finds Start off."""
+        if not self._start.ready or self._starting.locked():
+            return
+        try:
+            self.start()
+        except (OSError, RuntimeError, ValueError) as error:
+            self._failure = [Message("error", str(error))]
+            self.refresh()
+
+    def _goto(self, key: str) -> None:
+        if key == _AGAIN:
+            self._started = False
+            self._refresh_start()
+            return
+        for section in self._sections.values():
+            if section.holds(key):
+                section.focus_field(key)
+
+    def _mend(self, changes: Mapping[str, Any]) -> None:
+        self.state.apply(changes)
+        self._edited()
+
+    def _explain(self, change: Any) -> None:
+        for section in self._sections.values():
+            section.explain(change.new)
+
+    # ---- what is drawn -------------------------------------------------------------------------
+
+    def _grid(self) -> widgets.Box:
+        parts: list[widgets.Widget] = []
+        for title, section in self._sections.items():
+            parts.append(section)
+            if title == "Data":
+                parts.append(self._preview)
+        form, side = widgets.VBox(parts), widgets.VBox([self._start, self._text])
+        form.add_class("llf-Form")
+        side.add_class("llf-Side")
+        grid = widgets.Box([form, side])
+        grid.add_class("llf-Studio-grid")
+        return grid
+
+    def _refresh_start(self) -> None:
+        machine = self._checks()
+        words = sentence(*self._waits_for(machine))
+        ready = not words and not self._started
+        if not words and self._started and self._run is not None:
+            words = [{"text": f"Started `{self._run.id}`. "}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
+        elif not words:
+            words = [{"text": "Trains in a process of its own: this page may be closed."}]
+        said = [*self._failure, *machine]
+        self._start.show(ready=ready, sentence=words, messages=said, suggested=self._suggested())
+
+    def _waits_for(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
+        """What keeps Start off: fields (label, key, section), and what else."""
+        keys = list(dict.fromkeys(problem.key for problem in self.state.errors()))
+        fields = [(self.state.specs[key].label, key, self._title(key)) for key in keys if key in self.state.specs]
+        others = [f"`{key}`" if key else "the configuration" for key in keys if key not in self.state.specs]
+        if self._text.refused:
+            others.append("the YAML")
+        if any(message.level == "error" for message in machine):
+            others.append("this machine")
+        return fields, others
+
+    def _checks(self, *, fresh: bool = False) -> list[Message]:
+        """What this machine has to say, looked at again after some seconds."""
+        at, said = self._machine
+        if fresh or time.monotonic() - at > _CHECK_SECONDS:
+            said = checks.before_start(self.state.config)
+            self._machine = (time.monotonic(), said)
+        return said
+
+    def _suggested(self) -> str:
+        """The name of a run that is given none."""
+        from llf_core.launch.start import default_name
+
+        return default_name(self.state.report.config) if self.state.report.config else ""
+
+    def _title(self, key: str) -> str:
+        return next(title for title, section in self._sections.items() if section.holds(key))
+
+    def _facts(self, title: str) -> tuple[str, ...]:
+        if title == "Model":
+            return model_info.describe(str(self.state.value("model_name_or_path")))
+        if title == "Training":
+            batch, times = (
+                self.state.value(key) for key in ("per_device_train_batch_size", "gradient_accumulation_steps")
+            )
+            return (f"{batch * times:,} examples a step",) if isinstance(batch, int) and isinstance(times, int) else ()
+        return ()
+
+    def _datasets(self) -> list[str]:
+        return offers.datasets(str(self.state.value("dataset_dir")))
+
+    def _show_monitor(self, run: Run) -> None:
+        from llf_widgets.monitor import Monitor
+
+        box = widgets.VBox([Monitor(run)])
+        box.add_class("llf-Studio-monitor")
+        self.children = (*self.children[:2], box)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        yaml = self.state.yaml()
+        run_id = self._run.id if self._run else None
+        bundle["text/plain"] = fallback.plain(yaml, run_id)
+        bundle["text/html"] = fallback.static_html(yaml, run_id)
+        return bundle

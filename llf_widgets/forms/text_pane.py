@@ -1,0 +1,79 @@
+"""The configuration as text, both ways: what is pasted as YAML, the form follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_widgets.forms.messages import Message, wire
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_widgets.forms.state import FormState
+
+
+class TextPane(anywidget.AnyWidget):
+    """YAML and Python of the form's values.
+
+    Args:
+        state: the form's values.
+        on_change: called after the state has changed.
+    """
+
+    _esm = text("dom.js", "forms/messages.js", "forms/text.js")
+    _view = traitlets.Enum(["yaml", "python"], "yaml").tag(sync=True)
+    _defaults = traitlets.Bool(default_value=False).tag(sync=True)
+    _yaml = traitlets.Unicode().tag(sync=True)
+    _python = traitlets.Unicode().tag(sync=True)
+    _file = traitlets.Unicode("config").tag(sync=True)
+    _refused = traitlets.Unicode("").tag(sync=True)
+    _messages = traitlets.List().tag(sync=True)
+
+    def __init__(self, state: FormState, on_change: Callable[[], None]) -> None:
+        self._state = state
+        self._on_change = on_change
+        self._said: Sequence[Message] = ()
+        super().__init__()
+        self.on_msg(self._receive)
+        self.observe(lambda _: self.refresh(), names=["_defaults"])
+
+    @property
+    def refused(self) -> bool:
+        """Whether the text that was pasted could not be read, so that form and text differ."""
+        return bool(self._refused)
+
+    def accept_form(self) -> None:
+        """Lets go of a text that could not be read: the form was edited since."""
+        self._refused = ""
+
+    def refresh(self) -> None:
+        """Draws the text as the state has it, and what stands against keys that are no field."""
+        if not self._refused:
+            self._said = [Message.of(problem, where=True) for problem in self._state.problems("")]
+        with self.hold_sync():
+            self._yaml = self._state.yaml(defaults=self._defaults)
+            self._python = self._state.python()
+            self._messages = wire(self._said)
+
+    def paste(self, text: str) -> None:
+        """Takes a whole YAML file; a text that is none stays in the pane, with the reason below it."""
+        try:
+            self._state.paste(text, defaults=self._defaults)
+            self._refused = ""
+        except ValueError as error:
+            self._refused = text
+            self._said = [Message("error", str(error), (("Go back to the form's values", {}),))]
+        self._on_change()
+
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content["type"] == "paste":
+            self.paste(content["text"])
+        elif content["type"] == "fix" and content["message"] < len(self._said):
+            changes = self._said[content["message"]].fixes[content["fix"]][1]
+            self._refused = ""
+            self._state.apply(changes)
+            self._on_change()

@@ -1,0 +1,117 @@
+"""A field's value as text and back. A text that a field cannot mean stays text; validation names it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from llf_core.config.source import yaml_value
+
+if TYPE_CHECKING:
+    from llf_core.config import FieldSpec
+
+Kind = Literal["number", "text", "choice", "check"]
+
+_BOOLS = {"true": True, "false": False}
+_SHORT, _LONG = 1e-3, 1e15
+
+
+def kind(spec: FieldSpec) -> Kind:
+    """The control that fits a field. A comma list of choices is text that proposes them."""
+    if spec.type == "bool" and not spec.choices:
+        return "choice" if spec.optional else "check"
+    if spec.choices and spec.type != "names":
+        return "choice"
+    return "number" if spec.type in ("int", "float") else "text"
+
+
+def choices(spec: FieldSpec) -> list[tuple[str, str]]:
+    """What a list offers: the text of each value and the words for it."""
+    if spec.choices:
+        labels = spec.choice_labels or tuple(str(choice) for choice in spec.choices)
+        unit = f" {spec.unit}" if spec.unit else ""
+        pairs = zip(spec.choices, labels, strict=True)
+        offered = [(show(value), f"{label}{unit}") for value, label in pairs if value is not None]
+    else:
+        offered = [("true", "yes"), ("false", "no")]
+    return [("", "not set"), *offered] if spec.optional else offered
+
+
+def show(value: Any) -> str:
+    """A value as the form shows it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return _show_float(value)
+        case list() | tuple() if all(isinstance(one, str) for one in value):
+            return ",".join(value)
+        case list() | tuple() | dict():
+            return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def parse(spec: FieldSpec, text: str) -> Any:
+    """The value that a text means for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
+
+    A text that means nothing for the field (letters in a number) comes back as it is; validation names it.
+    """
+    if spec.type != "text" or spec.path or spec.choices:
+        text = text.strip()
+    if text.strip() == "":
+        return None
+    for choice in spec.choices or ():
+        if choice is not None and show(choice) == text:
+            return choice
+    if spec.type == "bool":
+        return _BOOLS.get(text.lower(), text)
+    if spec.type in ("int", "float"):
+        number = _number(text)
+        return text if number is None else number
+    if spec.type == "object" and text[0] in "[{":
+        return _structure(text)
+    return text
+
+
+def _show_float(value: float) -> str:
+    if value.is_integer() and abs(value) < _LONG:
+        return str(int(value))
+    if not math.isfinite(value) or abs(value) >= _SHORT:
+        return repr(value)
+    mantissa, exponent = f"{value:.16e}".split("e")
+    for digits in range(17):
+        short = f"{float(mantissa):.{digits}f}".rstrip("0").rstrip(".") if digits else f"{float(mantissa):.0f}"
+        if float(f"{short}e{int(exponent)}") == value:
+            return f"{short}e{int(exponent)}"
+    return repr(value)
+
+
+def _number(text: str) -> int | float | None:
+    if "_" in text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _structure(text: str) -> Any:
+    """JSON, else YAML, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml_value(text)
+    except yaml.YAMLError:
+        return text
