@@ -132,7 +132,9 @@ def _follow(run: Run, *, as_json: bool) -> None:
     if as_json:
         _print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
     else:
-        out.print(f"{status.state} at step {status.step} of {status.total}. {escape(status.reason or '')}".rstrip())
+        out.print(
+            f"{status.state} at step {status.step} of {status.total}. {escape(status.reason or '')}".rstrip()
+        )
         if status.state == "stopped":
             out.print(f"Go on with: llf runs resume {run.id}")
     if interrupted:
@@ -307,7 +309,9 @@ def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 @runs_app.command("clean")
 def runs_clean(
     days: Annotated[float, typer.Option(help="Only what has been in the bin for this many days.")] = 0,
-    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Empty the bin for good."""

@@ -45,7 +45,9 @@ def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) 
         FileNotFoundError: the run has no result yet.
     """
     if not folder.output.is_dir():
-        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+        raise FileNotFoundError(
+            f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it."
+        )
     from llf_core.config import RunConfig
     from llf_core.models import generate, load_base_and_tuned
 
@@ -60,7 +62,11 @@ def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) 
     for one in answers:
         for of in ("base", "tuned"):
             writer.sample(
-                step=0 if of == "base" else status.step, kind="answer", prompt=one.prompt, text=getattr(one, of), of=of
+                step=0 if of == "base" else status.step,
+                kind="answer",
+                prompt=one.prompt,
+                text=getattr(one, of),
+                of=of,
             )
     return answers
 
@@ -71,7 +77,15 @@ def answer_in_child(run_id: str, prompts: Sequence[str], max_new_tokens: int = 6
     Raises:
         RuntimeError: with the child's last line, where it fails.
     """
-    command = [sys.executable, "-m", "llf_core.evaluation.answers", run_id, "--tokens", str(max_new_tokens), "--"]
+    command = [
+        sys.executable,
+        "-m",
+        "llf_core.evaluation.answers",
+        run_id,
+        "--tokens",
+        str(max_new_tokens),
+        "--",
+    ]
     child = subprocess.run([*command, *prompts], capture_output=True, text=True, check=False)  # noqa: S603 - our own module
     if child.returncode != 0:
         raise RuntimeError((child.stderr.strip().splitlines() or ["the child process said nothing"])[-1])

@@ -10,7 +10,11 @@ from llf_core.runs import RunReader
 if TYPE_CHECKING:
     from llf_core.launch import Run
 
-PROMPTS = ("What is the capital of France?", "How do plants make their food?", "Give me a tip for a job interview.")
+PROMPTS = (
+    "What is the capital of France?",
+    "How do plants make their food?",
+    "Give me a tip for a job interview.",
+)
 LEAST_LOSSES = 5
 FALLEN = 0.8
 COLUMN = 44
@@ -49,10 +53,17 @@ def report_on(run: Run) -> tuple[bool, str]:
     if status.state != "finished":
         lines.append(status.reason or "")
     elif not fallen:
-        lines.append(f"Expected at least {LEAST_LOSSES} losses, and the last three under {FALLEN} of the first three.")
+        lines.append(
+            f"Expected at least {LEAST_LOSSES} losses, and the last three under {FALLEN} of the first three."
+        )
     if status.state == "finished":
         answers = kept_answers(run) or answer_in_child(run.id, PROMPTS)
-        lines += ["", side_by_side(answers), "", f"Look at it: make lab, then llf.Monitor({run.id!r}) in a cell."]
+        lines += [
+            "",
+            side_by_side(answers),
+            "",
+            f"Look at it: make lab, then llf.Monitor({run.id!r}) in a cell.",
+        ]
     return good, "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +16,6 @@ from transformers import TrainerCallback
 from llf_core.runs import Checkpoints, Inbox
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.runs import Request, RunFolder, RunWriter
@@ -36,6 +35,17 @@ def memory_in_use() -> int:
     except FileNotFoundError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_counters(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint remembers beside the Trainer's own state.
+
+    Returns:
+        `seen` (tokens read and learned from), `threads`, `per_device_train_batch_size`,
+        `gradient_accumulation_steps`.
+    """
+    counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text(encoding="utf-8"))
+    return counters
 
 
 class RunProgress(TrainerCallback):
@@ -72,7 +82,9 @@ class RunProgress(TrainerCallback):
 
     def _obey(self, control: TrainerControl, step: int) -> None:
         for request in self.inbox.scan():
-            self.writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
+            self.writer.event(
+                "request", id=request.id, request=request.type, args=request.args, by=request.by
+            )
             if request.type == "stop":
                 self.stop_wanted = True
                 self.writer.status(state="stopping", reason=None)
@@ -97,10 +109,8 @@ class RunProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Says that steps are being made from here on."""
-        resumed_from = args.resume_from_checkpoint
-        if resumed_from:
-            with open(f"{resumed_from}/{COUNTERS}", encoding="utf-8") as file:  # noqa: PTH123
-                self._seen_before = json.load(file)["seen"]
+        if args.resume_from_checkpoint:
+            self._seen_before = read_counters(Path(args.resume_from_checkpoint))["seen"]
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
         self._logged_tokens = self._seen()[0]
@@ -170,7 +180,7 @@ class RunProgress(TrainerCallback):
     ) -> None:
         """Completes the checkpoint just written, answers who waited for it, and removes old ones."""
         step = state.global_step
-        path: Path = self.checkpoints.path(step)
+        path = self.checkpoints.path(step)
         counters = {
             "seen": self._seen(),
             "per_device_train_batch_size": args.per_device_train_batch_size,
@@ -191,13 +201,11 @@ class RunProgress(TrainerCallback):
             )
         for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
             self.writer.event("checkpoint_removed", step=removed)
-        for request in self.waiting:
-            self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
-        self.waiting.clear()
+        self.answer_waiting(step)
         self._mark = time.perf_counter()
 
-    def answer_late(self, step: int) -> None:
-        """Answers a stop that needed no new checkpoint because step `step` already has a whole one."""
+    def answer_waiting(self, step: int) -> None:
+        """Answers who waited for the checkpoint of `step`, which is whole by now."""
         for request in self.waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
         self.waiting.clear()

@@ -6,25 +6,36 @@ import shutil
 import signal
 import time
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
+import torch
 from transformers import EarlyStoppingCallback, TrainerState, set_seed
 
 from llf_core.config import RunConfig
 from llf_core.data import Collator, prepare
-from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
-from llf_core.models.output import save_output
-from llf_core.models.parameters import count_parameters
-from llf_core.runs import Checkpoints, RunWriter
+from llf_core.models import (
+    count_parameters,
+    load_model,
+    load_tokenizer,
+    plan_device,
+    resolve_model,
+    save_output,
+)
+from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
-from llf_core.stages.progress import RunProgress
+from llf_core.stages.progress import RunProgress, read_counters
+from llf_core.stages.resolved import write_resolved
 from llf_core.stages.trainer import RunTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llf_core.data import Prepared
+    from llf_core.models import DevicePlan, ModelSource
     from llf_core.runs import RunFolder
 
 
@@ -56,61 +67,88 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     return 0
 
 
-def _train(
-    folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: bool
-) -> tuple[str, str | None]:
+@dataclass(frozen=True)
+class Loaded:
+    """What a config became on this machine."""
+
+    plan: DevicePlan
+    source: ModelSource
+    tokenizer: PreTrainedTokenizerBase
+    data: Prepared
+    model: PreTrainedModel
+    parameters: int
+    trainable: int
+
+
+def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: bool) -> tuple[str, str | None]:
     """Loads, trains and saves; returns the final state and its reason."""
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    loaded = _load(config, writer)
+    checkpoint = Checkpoints(folder).latest() if resumes else None
+    if checkpoint is not None:
+        # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
+        torch.set_num_threads(read_counters(checkpoint)["threads"])
+    trainer = _trainer(folder, config, loaded, progress, checkpoint)
+    write_resolved(folder, config, loaded)
+
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    step, total = trainer.state.global_step, trainer.state.max_steps
+    writer.status(step=step)
+    if progress.stop_wanted and step < total:
+        progress.answer_waiting(step)
+        return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
+
+    if loaded.data.eval is not None and not _evaluated_at(trainer, step):
+        trainer.evaluate()
+    _save(folder, writer, config, loaded, trainer)
+    progress.answer_waiting(step)
+    if step < total:
+        return "finished", f"Early stopping ended the run at step {step} of {total}."
+    return "finished", None
+
+
+def _load(config: RunConfig, writer: RunWriter) -> Loaded:
+    """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
     plan = plan_device(config)
     _say(plan.reason)
+    writer.status(device=plan.device)
     source = resolve_model(config.model.model_name_or_path, config)
     tokenizer = load_tokenizer(source, config)
-    set_seed(config.training.seed)
     data = prepare(config, tokenizer, run=writer)
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+    set_seed(config.training.seed)
     model = config.plugin("method").apply(load_model(source, config, plan), config)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     _say(f"{trainable:,} of {parameters:,} parameters are trained.")
+    return Loaded(plan, source, tokenizer, data, model, parameters, trainable)
 
-    checkpoint = Checkpoints(folder).latest() if resumes else None
-    args = training_arguments(
-        config,
-        plan,
-        folder,
-        evaluates=data.eval is not None,
-        resume_from=None if checkpoint is None else str(checkpoint),
-    )
+
+def _trainer(
+    folder: RunFolder, config: RunConfig, loaded: Loaded, progress: RunProgress, checkpoint: Path | None
+) -> RunTrainer:
     callbacks: list[Any] = [progress]
     if config.training.early_stopping_steps:
         callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
     trainer = RunTrainer(
         stage=config.plugin("stage"),
-        model=model,
-        args=args,
-        train_dataset=data.train,
-        eval_dataset=data.eval,
-        data_collator=Collator(tokenizer),
-        processing_class=tokenizer,
+        model=loaded.model,
+        args=training_arguments(
+            config,
+            loaded.plan,
+            folder,
+            evaluates=loaded.data.eval is not None,
+            resume_from=None if checkpoint is None else str(checkpoint),
+        ),
+        train_dataset=loaded.data.train,
+        eval_dataset=loaded.data.eval,
+        data_collator=Collator(loaded.tokenizer),
+        processing_class=loaded.tokenizer,
         callbacks=callbacks,
     )
     progress.trainer = trainer
-    _write_resolved(folder, config, plan, source, data, trainer, parameters, trainable)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    step, total = trainer.state.global_step, trainer.state.max_steps
-    writer.status(step=step)
-    if progress.stop_wanted and step < total:
-        progress.answer_late(step)
-        return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
-
-    if data.eval is not None and not _evaluated_at(trainer, step):
-        trainer.evaluate()
-    progress.answer_late(step)
-    _save(folder, writer, config, trainer, tokenizer, source)
-    if step < total:
-        return "finished", f"Early stopping ended the run at step {step} of {total}."
-    return "finished", None
+    return trainer
 
 
 def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
@@ -118,8 +156,8 @@ def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCall
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:
         kept = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
-        counter = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
-        callback.early_stopping_patience_counter = counter.get("early_stopping_patience_counter", 0)
+        attributes = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
+        callback.early_stopping_patience_counter = attributes.get("early_stopping_patience_counter", 0)
     return callback
 
 
@@ -127,68 +165,21 @@ def _evaluated_at(trainer: RunTrainer, step: int) -> bool:
     return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
 
 
-def _save(
-    folder: RunFolder,
-    writer: RunWriter,
-    config: RunConfig,
-    trainer: RunTrainer,
-    tokenizer: Any,
-    source: Any,
-) -> None:
-    """Writes `output/` beside its final place and moves it there whole; then the copy that `output_dir` asked for."""
+def _save(folder: RunFolder, writer: RunWriter, config: RunConfig, loaded: Loaded, trainer: RunTrainer) -> None:
+    """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for."""
     partial = folder.path / ".output"
     shutil.rmtree(partial, ignore_errors=True)
     metrics = {
         name: entry[name] for entry in trainer.state.log_history for name in ("loss", "eval_loss") if name in entry
     }
-    save_output(trainer.accelerator.unwrap_model(trainer.model), tokenizer, partial, source, config, metrics)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    save_output(model, loaded.tokenizer, partial, loaded.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     partial.replace(folder.output)
-    size = sum(file.stat().st_size for file in folder.output.rglob("*") if file.is_file())
-    writer.event("output", path="output", bytes=size)
+    writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         shutil.copytree(folder.output, config.training.output_dir, dirs_exist_ok=True)
         _say(f"Copied the result to {config.training.output_dir}.")
-
-
-def _write_resolved(
-    folder: RunFolder,
-    config: RunConfig,
-    plan: Any,
-    source: Any,
-    data: Any,
-    trainer: RunTrainer,
-    parameters: int,
-    trainable: int,
-) -> None:
-    """What this machine made of the config: `resolved.yaml`."""
-    report = data.report
-    resolved = {
-        "device": plan.device,
-        "dtype": plan.dtype,
-        "autocast": plan.autocast,
-        "attention": getattr(trainer.model.config, "_attn_implementation", None),
-        "template": config.data.template or "the model's own",
-        "threads": plan.threads,
-        "model": {
-            "name": source.name,
-            "source": source.kind,
-            "path": str(source.path),
-            "revision": source.revision,
-            "sha256": source.sha256,
-            "license": source.license,
-        },
-        "data": {
-            "fingerprint": report.fingerprint,
-            "examples": len(data.train),
-            "eval_examples": 0 if data.eval is None else len(data.eval),
-            "tokens": report.tokens,
-            "trained_tokens": report.trained_tokens,
-        },
-        "parameters": parameters,
-        "trainable": trainable,
-    }
-    folder.resolved.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+
 from llf_core.config import RunConfig
 from llf_core.runs import create_run
 from llf_core.stages.session import run_attempt

@@ -9,6 +9,7 @@ import os
 import sys
 
 import torch
+
 from llf_core.runs import faults
 from llf_core.stages import main, session
 

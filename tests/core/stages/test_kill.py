@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from llf_core.runs import Checkpoints, RunReader, read_status, status
 
 SEED = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 1_000_000))
@@ -65,7 +66,9 @@ def expected(trainer, job):
 def losses(folder):
     columns = RunReader(folder).metrics()
     return {
-        name: dict(zip(columns.steps(name).tolist(), [v.hex() for v in columns.values(name).tolist()], strict=True))
+        name: dict(
+            zip(columns.steps(name).tolist(), [v.hex() for v in columns.values(name).tolist()], strict=True)
+        )
         for name in ("loss", "eval_loss")
     }
 

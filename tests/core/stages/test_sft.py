@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+
 from llf_core.stages.sft import shifted_targets, token_nll_sum
 
 
@@ -21,7 +22,9 @@ def test_loss_of_uniform_logits_is_log_vocab_a_token():
 def test_loss_by_hand():
     # Position 0 predicts token 1: logits (0, ln 3) give it 3/4. Position 1 predicts nothing.
     logits = torch.tensor([[[0.0, math.log(3.0)], [9.0, 9.0]]])
-    assert math.isclose(token_nll_sum(logits, torch.tensor([[-100, 1]])).item(), math.log(4 / 3), rel_tol=1e-6)
+    assert math.isclose(
+        token_nll_sum(logits, torch.tensor([[-100, 1]])).item(), math.log(4 / 3), rel_tol=1e-6
+    )
 
 
 def test_loss_and_gradient_equal_the_plain_way_in_float64():
@@ -41,7 +44,9 @@ def test_loss_and_gradient_equal_the_plain_way_in_float64():
 
 def test_label_smoothing_by_hand():
     # Uniform over 4: every term of the smoothed target costs ln 4, so smoothing changes nothing there.
-    assert math.isclose(token_nll_sum(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), 0.1).item(), math.log(4), rel_tol=1e-6)
+    assert math.isclose(
+        token_nll_sum(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), 0.1).item(), math.log(4), rel_tol=1e-6
+    )
     # (1 - 0.2) * ln(4/3) + 0.2 * mean(ln 4, ln 4/3)
     logits = torch.tensor([[[0.0, math.log(3.0)], [0.0, 0.0]]])
     expected = 0.8 * math.log(4 / 3) + 0.2 * (math.log(4) + math.log(4 / 3)) / 2

@@ -5,10 +5,11 @@ import inspect
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
 from llf_core.data import Collator
 from llf_core.stages.sft import SFT
 from llf_core.stages.trainer import RunTrainer, supervised_tokens
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 SIGNATURES = {
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
@@ -93,7 +94,9 @@ def test_loss_is_the_mean_over_tokens_of_a_plain_forward(tiny_model_dir, tiny_to
     assert trainer.seen.tolist() == [sum(len(row["input_ids"]) for row in rows), count]
 
 
-def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
+def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(
+    tiny_model_dir, tiny_tokenizer, rows, tmp_path
+):
     trainer, _ = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path, batch=8, accumulation=1, epochs=1)
     values = []
     for batch in (1, 3, 8):
