@@ -35,6 +35,7 @@ PANELS = {  # name -> (title, axis number, hover format)
     "memory": ("Memory, GB", 5, ".3g"),
 }
 GAP = 0.055
+LEFT = 44  # pixels left of an axis: its labels
 WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 
 
@@ -64,9 +65,8 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
         {
             "x": curves.kept,
             "y": np.full(curves.kept.size, 0.03),
-            "text": _last_only(curves.kept.size, "checkpoints"),
         },
-        {"x": curves.best, "y": np.full(curves.best.size, 0.12), "text": ["best"] * curves.best.size},
+        {"x": curves.best, "y": np.full(curves.best.size, 0.03)},
         _attempts(curves.resumed),
         {"x": curves.broken, "y": np.full(curves.broken.size, 0.97), "text": _broken_text(curves)},
         _end_label(curves, "smoothed", "eval_loss", "training"),
@@ -84,13 +84,13 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
             "x": 0,
             "y": 1,
             "xanchor": "left",
-            "xshift": -36,
+            "xshift": -LEFT,
             "yshift": 6,
             "font": {"color": INK, "size": 12},
         },
         plain
         | {
-            "text": "thick: smoothed, thin: every logged step, dashed: evaluation",
+            "text": "thick: smoothed, thin: every logged step, dashed: evaluation, ▲ checkpoint, ★ best",
             "x": 0,
             "y": 1,
             "xanchor": "left",
@@ -101,9 +101,7 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
     for place, (name, (title, _, _)) in enumerate(PANELS.items()):
         left = place * (WIDTH + GAP)
         _, y = curves.lines[name]
-        value = (
-            "" if y.size == 0 else (words.small if name == "learning_rate" else words.number)(float(y[-1]))
-        )
+        value = "" if y.size == 0 else (words.small if name == "learning_rate" else words.number)(float(y[-1]))
         notes.append(
             plain
             | {
@@ -111,7 +109,7 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
                 "x": left,
                 "y": 0.235,
                 "xanchor": "left",
-                "xshift": -36,
+                "xshift": -LEFT,
                 "yshift": 8,
                 "font": {"color": INK, "size": 12},
             }
@@ -162,9 +160,7 @@ def _last_only(size: int, text: str) -> list[str]:
 
 
 def _broken_text(curves: Curves) -> list[str]:
-    return _last_only(
-        curves.broken.size, f"not a finite number: {curves.broken_count:,} of the logged losses"
-    )
+    return _last_only(curves.broken.size, f"not a finite number: {curves.broken_count:,} of the logged losses")
 
 
 def _attempts(resumed: list[tuple[int, int]]) -> dict[str, Any]:
@@ -236,12 +232,12 @@ def _traces() -> list[dict[str, Any]]:
             "opacity": 0.5,
             "hovertemplate": "step %{x}: training %{y:.4f}<extra></extra>",
         },
-        main
-        | {"name": "training, smoothed", "line": {"color": TRAINING, "width": 1.75}, "hoverinfo": "skip"},
+        main | {"name": "training, smoothed", "line": {"color": TRAINING, "width": 1.75}, "hoverinfo": "skip"},
         main
         | {
             "name": "evaluation",
             "mode": "lines+markers",
+            "cliponaxis": False,
             "line": {"color": EVALUATION, "width": 1.75, "dash": "6px,3px"},
             "marker": {"color": EVALUATION, "size": 5.5},
             "hovertemplate": "step %{x}: evaluation %{y:.4f}<extra></extra>",
@@ -292,7 +288,7 @@ def _layout(total: int, title: str) -> dict[str, Any]:
         "dragmode": "zoom",
         "uirevision": "llf",
         "font": {"family": FONT, "size": 11, "color": QUIET},
-        "margin": {"l": 44, "r": 12, "t": 30 + (44 if title else 0), "b": 28},
+        "margin": {"l": LEFT, "r": 12, "t": 30 + (44 if title else 0), "b": 28},
         "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8},
         "yaxis": axis | {"domain": [0.42, 1], "anchor": "x", "nticks": 5},
         "yaxis6": {"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False, "anchor": "x"},
@@ -319,5 +315,7 @@ def _layout(total: int, title: str) -> dict[str, Any]:
             "rangemode": "tozero",
         }
         if name == "learning_rate":
-            layout[f"yaxis{number}"] |= {"exponentformat": "e", "tickformat": ".0e"}
+            layout[f"yaxis{number}"] |= {"exponentformat": "e", "showexponent": "all"}
+        if name == "tokens_per_second":
+            layout[f"yaxis{number}"] |= {"tickformat": ",d"}
     return layout

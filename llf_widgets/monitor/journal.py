@@ -31,7 +31,8 @@ def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         if not text:
             continue
         step = event.get("step")
-        if found and step is not None and found[-1]["step"] == step:
+        removed = event["type"] == "checkpoint_removed"  # belongs to the checkpoint that took its place
+        if found and step is not None and found[-1]["step"] is not None and (removed or found[-1]["step"] == step):
             found[-1]["text"] += f", {text}"
         else:
             found.append({"time": event.get("time"), "step": step, "text": text})

@@ -22,9 +22,7 @@ class LiveFigure(go.FigureWidget):
     would show the curves of that moment.
     """
 
-    def get_state(
-        self, key: str | Iterable[str] | None = None, drop_defaults: bool = False
-    ) -> dict[str, Any]:
+    def get_state(self, key: str | Iterable[str] | None = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The widget's state for a front end; the whole state is brought up to date first."""
         if key is None and "_layout_obj" in self.__dict__:  # absent while __init__ opens the comm
             self._trait_values["_widget_data"] = deepcopy(self._data)

@@ -27,15 +27,9 @@ def key_numbers(series: Series, smoothed: np.ndarray) -> tuple[Number, ...]:
     return (
         _loss(series, smoothed),
         _evaluation(series),
-        _last(
-            series, "learning_rate", "Learning rate", words.small, lambda y: f"peak {words.small(_max(y))}"
-        ),
-        _last(
-            series, "grad_norm", "Gradient norm", words.number, lambda y: f"median {words.number(_median(y))}"
-        ),
-        _last(
-            series, "tokens_per_second", "Tokens per second", words.count, lambda _: _trained_share(series)
-        ),
+        _last(series, "learning_rate", "Learning rate", words.small, lambda y: f"peak {words.small(_max(y))}"),
+        _last(series, "grad_norm", "Gradient norm", words.number, lambda y: f"median {words.number(_median(y))}"),
+        _last(series, "tokens_per_second", "Tokens per second", words.count, lambda _: _trained_share(series)),
         _memory(series),
     )
 
@@ -65,9 +59,7 @@ def summary_rows(
     _, tokens = _get(series, "tokens")
     _, trained = _get(series, "trained_tokens")
     if tokens.size:
-        rows.append(
-            ("Tokens", words.count(tokens[-1]), f"{words.count(trained[-1])} trained" if trained.size else "")
-        )
+        rows.append(("Tokens", words.count(tokens[-1]), f"{words.count(trained[-1])} trained" if trained.size else ""))
     _, speed = _get(series, "tokens_per_second")
     if speed.size:
         rows.append(("Tokens per second", words.count(_median(speed)), "median"))
@@ -77,9 +69,7 @@ def summary_rows(
     rows.append(("Time", words.duration(elapsed), ""))
     for event in reversed(events):
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
-            rows.append(
-                ("Trained", words.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters")
-            )
+            rows.append(("Trained", words.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters"))
             break
     return rows
 

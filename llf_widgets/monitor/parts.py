@@ -21,9 +21,7 @@ class Head(anywidget.AnyWidget):
     _esm = text("dom.js", "server.js", "monitor.js")
     _css = text(*STYLE)
     view = traitlets.Dict(help="What `says.front_end` makes").tag(sync=True)
-    beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(
-        sync=True
-    )
+    beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(sync=True)
     trouble = traitlets.Unicode("", help="Why the view itself fails, if it does").tag(sync=True)
 
     def __init__(self, steer: Callable[[str], str]) -> None:

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from llf_widgets.monitor.curves import Curves
 
 TRAINING, EVALUATION, QUIET, BAD = "#107fc6", "#c25d0a", "#7a7a7a", "#dd3c3c"
-SIZE, DPI = (7.4, 2.7), 140
+SIZE, DPI = (7.4, 3.1), 140
 
 
-def picture(curves: Curves, total: int) -> bytes:
+def picture(curves: Curves, total: int, title: str = "", line: str = "") -> bytes:
     """Draws loss and evaluation loss over the steps.
 
     Args:
         curves: what to draw.
         total: planned steps; 0 where unknown.
+        title: the run's name and state, at the top: JupyterLab shows the picture alone.
+        line: its key numbers, below the title.
 
     Returns:
         A PNG file's bytes.
@@ -31,7 +33,9 @@ def picture(curves: Curves, total: int) -> bytes:
 
     figure = Figure(figsize=SIZE, dpi=DPI)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.06, 0.12, 0.76, 0.78))
+    axes = figure.add_axes((0.06, 0.11, 0.76, 0.67))
+    for text, height, size, weight in ((title, 0.985, 10, "bold"), (line, 0.915, 8.5, "normal")):
+        figure.text(0.01, height, text, color=QUIET, fontsize=size, fontweight=weight, va="top", parse_math=False)
     axes.plot(*curves.lines["loss"], color=TRAINING, linewidth=0.8, alpha=0.5)
     axes.plot(*curves.lines["smoothed"], color=TRAINING, linewidth=1.6)
     axes.plot(

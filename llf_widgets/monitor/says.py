@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MESSAGES = 3  # the newest; all of them stand among the events
 
 
-def sentence(facts: Facts, now: float) -> str:
+def sentence(facts: Facts) -> str:
     """One line under the header: what is going on and what is safe. Empty where the numbers say it all."""
     return {
         "created": _created,
@@ -24,7 +24,7 @@ def sentence(facts: Facts, now: float) -> str:
         "failed": _failed,
         "lost": _lost,
         "broken": _broken,
-    }.get(facts.state, _unknown)(facts, now)
+    }.get(facts.state, _unknown)(facts)
 
 
 def offers(facts: Facts) -> list[str]:
@@ -76,31 +76,31 @@ def _about(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 100 else f"{words.duration(seconds)} min"  # noqa: PLR2004
 
 
-def _created(facts: Facts, now: float) -> str:
+def _created(_: Facts) -> str:
     return "Waits for its trainer to start."
 
 
-def _starting(facts: Facts, now: float) -> str:
+def _starting(facts: Facts) -> str:
     text = "Loading the model and the data."
     return f"Attempt {facts.attempt}. {text}" if facts.attempt > 1 else text
 
 
-def _running(facts: Facts, now: float) -> str:
+def _running(facts: Facts) -> str:
     if facts.attempt > 1 and facts.resumed_from is not None:
         return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}."
     return ""
 
 
-def _stopping(facts: Facts, now: float) -> str:
+def _stopping(facts: Facts) -> str:
     step = "" if facts.step_seconds is None else f" takes up to {_about(facts.step_seconds)}"
     return f"The step under way{step or ' ends first'}; then a checkpoint is written."
 
 
-def _stopped(facts: Facts, now: float) -> str:
+def _stopped(facts: Facts) -> str:
     return facts.reason or f"Stopped at step {facts.step} of {facts.total}.{_whole(facts)}"
 
 
-def _finished(facts: Facts, now: float) -> str:
+def _finished(facts: Facts) -> str:
     text = f"{facts.step:,} steps in {words.duration(facts.elapsed)}"
     if facts.created is not None and facts.ended is not None:
         text += f", {words.span(facts.created, facts.ended)}"
@@ -110,38 +110,30 @@ def _finished(facts: Facts, now: float) -> str:
     return f"{text} The result is in {facts.output}." if facts.output else text
 
 
-def _failed(facts: Facts, now: float) -> str:
+def _failed(facts: Facts) -> str:
     text = facts.reason or "The trainer ended without a word; its log may tell why."
     last = next((event for event in reversed(facts.events) if event.get("type") == "error"), None)
-    todo = (
-        ""
-        if last is None or last.get("attempt", facts.attempt) != facts.attempt
-        else last.get("what_to_do") or ""
-    )
+    todo = "" if last is None or last.get("attempt", facts.attempt) != facts.attempt else last.get("what_to_do") or ""
     if todo and todo not in text:
         text = f"{text} {todo}"
     return text + (_whole(facts) if "checkpoint-" not in text else "")
 
 
-def _lost(facts: Facts, now: float) -> str:
-    sign = "" if facts.heartbeat is None else f" for {words.duration(now - facts.heartbeat)}"
-    return f"No sign of the trainer{sign}, and its process is gone.{_whole(facts)}"
+def _lost(facts: Facts) -> str:
+    since = "" if facts.heartbeat is None else f" since {words.clock(facts.heartbeat)}"
+    return f"No sign of the trainer{since}. {facts.reason or 'Its process is gone.'}{_whole(facts)}"
 
 
-def _broken(facts: Facts, now: float) -> str:
+def _broken(facts: Facts) -> str:
     return f"This run can't be read. {facts.reason or 'Its status.json is missing or is no JSON object.'}"
 
 
-def _unknown(facts: Facts, now: float) -> str:
+def _unknown(facts: Facts) -> str:
     return f"The state {facts.state} is not known to this version of LLF. {facts.reason or ''}".strip()
 
 
 def _whole(facts: Facts) -> str:
-    return (
-        f" checkpoint-{facts.checkpoints[-1]} is whole."
-        if facts.checkpoints
-        else " No checkpoint was written yet."
-    )
+    return f" checkpoint-{facts.checkpoints[-1]} is whole." if facts.checkpoints else " No checkpoint was written yet."
 
 
 def resume_label(facts: Facts) -> str:
@@ -157,7 +149,7 @@ def front_end(facts: Facts, now: float) -> dict[str, Any]:
         "state": facts.state,
         "live": facts.live,
         "about": facts.about,
-        "says": sentence(facts, now),
+        "says": sentence(facts),
         "level": level(facts),
         "step": facts.step,
         "total": facts.total,

@@ -41,10 +41,10 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
 def bundle(watch: Watch) -> dict[str, Any]:
     """The same for a run that is being watched already, as it was at the last look."""
     facts = watch.facts
-    says = sentence(facts, watch.now)
+    says = sentence(facts)
     rows = watch.summary()
     curves = watch.curves()
-    png = picture(curves, facts.total)
+    png = picture(curves, facts.total, title=f"{facts.name or facts.id}, {facts.state}", line=_key_line(rows))
     parts = {
         "run_id": facts.id,
         "name": facts.name or facts.id,
@@ -62,5 +62,10 @@ def bundle(watch: Watch) -> dict[str, Any]:
 
 def _title(parts: dict[str, Any]) -> str:
     """Name, state and the first numbers: JupyterLab shows the figure and none of the bundle's other parts."""
-    numbers = ", ".join(f"{what.lower()} {value}" for what, value, _ in parts["rows"][:4])
-    return f"<b>{escape(parts['name'])}</b> {escape(parts['state'])}<br><sup>{escape(numbers)}</sup>"
+    name, state, numbers = (escape(text) for text in (parts["name"], parts["state"], _key_line(parts["rows"])))
+    return f"<b>{name}</b>, {state}<br><sup>{numbers}</sup>"
+
+
+def _key_line(rows: list[tuple[str, str, str]]) -> str:
+    wanted = ("Training loss", "Evaluation loss", "Tokens", "Time")
+    return ", ".join(f"{what.lower()} {value}" for what, value, _ in rows if what in wanted)

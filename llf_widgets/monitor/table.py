@@ -49,9 +49,7 @@ def summary_html(
     )
 
 
-def summary_text(
-    *, run_id: str, name: str, state: str, says: str, rows: Sequence[tuple[str, str, str]]
-) -> str:
+def summary_text(*, run_id: str, name: str, state: str, says: str, rows: Sequence[tuple[str, str, str]]) -> str:
     """The same for a terminal or a text-only host."""
     width = max((len(what) for what, _, _ in rows), default=0)
     lines = [f"{name}: {state}. {says}".rstrip()]

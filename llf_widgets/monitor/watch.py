@@ -41,9 +41,7 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
     path = Path(run).expanduser()
     if isinstance(run, Path) or len(path.parts) > 1:
         if not path.is_dir():
-            raise FileNotFoundError(
-                f"There is no run folder {run}. `llf runs list` shows the runs there are."
-            )
+            raise FileNotFoundError(f"There is no run folder {run}. `llf runs list` shows the runs there are.")
         return RunFolder(path.absolute())
     return open_run(run, home)
 
@@ -92,9 +90,7 @@ class Watch:
         if new:
             self.events += new
             changed.add("events")
-        if changed & {"status", "events"} and (
-            not self._checkpoints or _touches_disk(new) or "state" in changed
-        ):
+        if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
         if self._differs(self.folder.log):
             changed.add("log")
@@ -105,9 +101,7 @@ class Watch:
     def curves(self) -> Curves:
         """What the charts draw now."""
         best = None if self._status is None or not self._status.best else self._status.best.get("step")
-        return curves(
-            self.series, self.smoothed, kept=self._checkpoints, best=best, events=tuple(self.events)
-        )
+        return curves(self.series, self.smoothed, kept=self._checkpoints, best=best, events=tuple(self.events))
 
     def summary(self) -> list[tuple[str, str, str]]:
         """The rows of the saved notebook's table."""
@@ -191,24 +185,18 @@ class Watch:
             per_step=self._per_step(status, attempt_events),
             step_seconds=status.step_seconds,
             epoch=None if self._columns is None else self._columns.last("epoch"),
-            epochs=float(epochs)
-            if isinstance(epochs, int | float) and not self._config.get("max_steps")
-            else None,
+            epochs=float(epochs) if isinstance(epochs, int | float) and not self._config.get("max_steps") else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
-            output=str(self.folder.output)
-            if status.state == "finished" and self.folder.output.is_dir()
-            else None,
+            output=str(self.folder.output) if status.state == "finished" and self.folder.output.is_dir() else None,
             numbers=self._numbers,
             events=tuple(self.events),
         )
 
     def _elapsed(self, status: Status) -> float:
         """Time of all attempts, the pauses between them left out."""
-        moments = [
-            (int(event.get("attempt", 1)), float(event["time"])) for event in self.events if "time" in event
-        ]
+        moments = [(int(event.get("attempt", 1)), float(event["time"])) for event in self.events if "time" in event]
         if self._columns is not None and len(self._columns):
             moments.append((status.attempt, float(self._columns.times()[1].max())))
         until = self.now if status.state in LIVE else status.ended

@@ -115,7 +115,8 @@ class Monitor(widgets.VBox):
             return None
         if self._watch.facts.live:
             self._ended.clear()
-            return SLOWEST if self._view_count == 0 and self._slots else FASTEST
+            self._viewed = self._viewed or bool(self._view_count)
+            return SLOWEST if self._viewed and self._view_count == 0 else FASTEST
         if state != before or not self._ended.is_set():
             self._keep()
         return SLOWEST
@@ -141,6 +142,7 @@ class Monitor(widgets.VBox):
         return FASTEST * max(1.0, self._points / FEW_POINTS)
 
     _points = 0
+    _viewed = False  # the front end's first count waits in the kernel while a cell runs
 
     def _say_trouble(self, text: str) -> None:
         self._head.trouble = text
@@ -151,16 +153,22 @@ class Monitor(widgets.VBox):
         if what == "look":
             self.refresh()
             return ""
-        if what == "resume":
-            from llf_core.launch import attach
+        if what == "checkpoint":
+            send_request(self._watch.folder, what, by="monitor")
+            return "Checkpoint is asked through the kernel"
+        from llf_core.launch import Run
 
-            attach(self.run_id, self._watch.folder.home).resume()
+        run = Run(self._watch.folder)
+        if what == "stop":
+            asked = run.stop(by="monitor")
+            return "Stop is asked through the kernel" if asked else "The run has ended already"
+        if what == "kill":
+            return f"The run is {run.kill(by='monitor').state}"
+        if what == "resume":
+            run.resume()
             self.refresh()
             return "The run goes on"
-        if what not in ("stop", "checkpoint", "kill"):
-            raise ValueError(f"{what!r} is no request. Expected stop, checkpoint, kill or resume.")
-        send_request(self._watch.folder, what, by="monitor")
-        return f"{what.capitalize()} is asked through the kernel"
+        raise ValueError(f"{what!r} is no request. Expected stop, checkpoint, kill or resume.")
 
     # -- the saved notebook ------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

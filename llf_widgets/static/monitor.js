@@ -33,6 +33,7 @@ function render({ model, el }) {
   let spoken = 0;
   let looked = 0;
   let asked = ''; // the request that waits for the run to follow it
+  let hint = true; // whether the answer line holds no answer but how long a request may take
   let shown = { numbers: '', messages: '', offers: '' };
   /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
   const waiting = new Map();
@@ -104,7 +105,8 @@ function render({ model, el }) {
     drawList('numbers', v.numbers, numbers, n =>
       h('div', {}, h('dt', {}, n.label), h('dd', {}, n.value, n.unit ? ' ' : '', n.unit ? h('small', {}, n.unit) : ''), h('p', {}, n.note)));
     drawList('messages', v.messages, messages, messageLine);
-    if (asked && !v.offers.includes(asked)) { asked = ''; say(answer, v.within); }
+    if (asked && !v.offers.includes(asked)) { asked = ''; hint = true; }
+    if (hint) say(answer, v.within);
     drawOffers(v);
     tick();
   }
@@ -137,8 +139,7 @@ function render({ model, el }) {
     buttons.replaceChildren(...v.offers.filter(what => what in labels).map(what =>
       h('button', { type: 'button', 'data-offer': what, disabled: asked === what, onclick: () => steer(what) }, labels[what])));
     danger.replaceChildren(...(v.offers.includes('kill') ? [killButton()] : []));
-    controls.hidden = v.offers.length === 0 && !answer.textContent;
-    if (!asked && !answer.textContent) say(answer, v.within);
+    controls.hidden = v.offers.length === 0;
   }
 
   function killButton() {
@@ -198,6 +199,7 @@ function render({ model, el }) {
   /** Asks the server, which answers while the kernel is busy; where it can't, the kernel. Says which way it went. */
   async function steer(/** @type {string} */ what) {
     asked = what;
+    hint = false;
     drawOffers(view());
     if (what === 'resume') return finish(what, await askKernel(what, ''));
     say(answer, `${VERBS[what]}: asking the Jupyter server…`);
@@ -246,11 +248,16 @@ function render({ model, el }) {
   // -- listening -------------------------------------------------------------------------------------
   const onView = () => { heard = performance.now(); received = Date.now(); draw(); };
   const onBeat = () => { heard = performance.now(); };
+  const onComm = () => { // the manager marks a view whose kernel was restarted or shut down
+    if (el.classList.contains('jupyter-widgets-disconnected')) heard = -Infinity;
+    tick();
+  };
   const onMessage = (/** @type {any} */ said) => waiting.get(said?.key)?.(said);
   model.on('change:view', onView);
   model.on('change:beat', onBeat);
   model.on('change:trouble', drawTrouble);
   model.on('msg:custom', onMessage);
+  model.on('comm_live_update', onComm);
   el.addEventListener('pointerenter', look, { signal: stop.signal });
   window.addEventListener('focus', look, { signal: stop.signal });
   const timer = setInterval(tick, 1000);
@@ -265,6 +272,7 @@ function render({ model, el }) {
     model.off('change:beat', onBeat);
     model.off('change:trouble', drawTrouble);
     model.off('msg:custom', onMessage);
+    model.off('comm_live_update', onComm);
   };
 }
 

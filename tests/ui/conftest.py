@@ -63,9 +63,7 @@ def browser_path() -> str:
         found = shutil.which(name)
         if found:
             return found
-    pytest.fail(
-        "No chromium was found. Install it (apt-get install chromium) or set LLF_CHROMIUM to its path."
-    )
+    pytest.fail("No chromium was found. Install it (apt-get install chromium) or set LLF_CHROMIUM to its path.")
 
 
 @pytest.fixture(scope="session")

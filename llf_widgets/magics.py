@@ -1,0 +1,147 @@
+"""`%llf` and `%%llf_train`: the everyday commands in a cell. Each is thin; the work is in `llf_core`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.display import display
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from IPython.core.interactiveshell import InteractiveShell
+    from llf_core.launch import Run
+
+USAGE = """\
+%llf runs                 the newest runs
+%llf monitor [RUN]        charts of a run, live or past
+%llf stop [RUN]           stops after the step under way, with a checkpoint
+%llf checkpoint [RUN]     writes a checkpoint now
+%llf kill [RUN]           ends it at once
+%llf resume [RUN]         goes on from the newest checkpoint
+%%llf_train [VARIABLE]    starts a run from the YAML in the cell and shows it
+RUN is an id, or `last`, which is also what a command without a run means."""
+SHOWN = 20
+
+
+@magics_class
+class LLFMagics(Magics):
+    """The magics of `%load_ext llf_widgets`."""
+
+    @line_magic
+    def llf(self, line: str) -> Any:
+        """Lists, shows and steers runs; `%llf help` names the commands."""
+        words = shlex.split(line)
+        name = words[0] if words else "help"
+        command = COMMANDS.get(name)
+        if command is None or len(words) > 2:  # noqa: PLR2004 - a command and a run
+            raise UsageError(f"%llf {line} is no command. Expected one of:\n{USAGE}")
+        try:
+            return command(words[1] if len(words) > 1 else "last")
+        except (ValueError, OSError, RuntimeError) as error:
+            raise UsageError(str(error)) from None
+
+    @cell_magic
+    def llf_train(self, line: str, cell: str) -> None:
+        """Starts a run from YAML and shows it; a word on the line names the variable that receives the run."""
+        from llf_core.config import ConfigError
+
+        from llf_widgets.start import train
+
+        variable = line.strip()
+        if variable and not variable.isidentifier():
+            raise UsageError(f"%%llf_train {variable}: expected the name of a variable, or nothing.")
+        try:
+            run = train(cell)
+        except (ConfigError, OSError) as error:
+            raise UsageError(str(error)) from None
+        if variable:
+            self.shell.user_ns[variable] = run
+        display(_monitor(run))
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """What `%load_ext llf_widgets` calls."""
+    shell.register_magics(LLFMagics)
+
+
+def _attached(name: str) -> Run:
+    """The run of an id; of `last`, the newest.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from llf_core.launch import attach
+    from llf_core.runs import list_runs
+
+    if name != "last":
+        return attach(name)
+    rows = list_runs(limit=1).rows
+    if not rows:
+        raise ValueError("There is no run yet. Start one with llf.train(…) or llf.Studio().")
+    return attach(rows[0].id)
+
+
+def _runs(_: str) -> None:
+    from llf_core.runs import list_runs
+
+    page = list_runs(limit=SHOWN)
+    for row in page.rows:
+        steps = f"{row.step} of {row.total}" if row.total else ""
+        print(f"{row.id:<44} {row.state:<9} {steps:<14} {row.name}".rstrip())  # noqa: T201 - the cell's output
+    rest = page.total - len(page.rows)
+    print(f"and {rest:,} more" if rest > 0 else "" if page.rows else "No runs yet.")  # noqa: T201 - the cell's output
+
+
+def _monitor(run: Any) -> Any:
+    from llf_widgets.monitor import Monitor
+
+    return Monitor(_attached(run) if isinstance(run, str) else run)
+
+
+def _stop(name: str) -> None:
+    run = _attached(name)
+    _tell(run, "has ended already" if run.stop(by="magic") is None else "stops after the step under way")
+
+
+def _checkpoint(name: str) -> None:
+    from llf_core.runs import send_request
+
+    run = _attached(name)
+    if run.status().ended_somehow:
+        raise ValueError(f"{run.id} is {run.state}. Expected a run that is going.")
+    send_request(run.folder, "checkpoint", by="magic")
+    _tell(run, "writes a checkpoint after the step under way")
+
+
+def _kill(name: str) -> None:
+    run = _attached(name)
+    _tell(run, f"is {run.kill(by='magic').state}")
+
+
+def _resume(name: str) -> None:
+    run = _attached(name)
+    run.resume()
+    _tell(run, "goes on")
+
+
+def _help(_: str) -> None:
+    print(USAGE)  # noqa: T201 - the cell's output
+
+
+def _tell(run: Run, what: str) -> None:
+    print(f"{run.id} {what}.")  # noqa: T201 - the cell's output
+
+
+COMMANDS: dict[str, Callable[[str], Any]] = {
+    "runs": _runs,
+    "monitor": _monitor,
+    "stop": _stop,
+    "checkpoint": _checkpoint,
+    "kill": _kill,
+    "resume": _resume,
+    "help": _help,
+}

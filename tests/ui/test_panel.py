@@ -1,0 +1,150 @@
+"""The panel in JupyterLab and Notebook 7, as a reader sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from llf_core import runs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.browser
+PANEL = ".llf-RunsPanel"
+
+
+def open_panel(page: Any, lab: Any, app: str = "lab") -> Any:
+    """Shows the panel; returns its locator."""
+    page.goto(lab.address("panel.ipynb", app))
+    page.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=60000)
+    page.evaluate("() => window.jupyterapp.restored.then(() => window.jupyterapp.shell.activateById('llf-runs'))")
+    panel = page.locator(PANEL)
+    panel.wait_for(state="visible", timeout=20000)
+    return panel
+
+
+@pytest.fixture
+def some_runs(lab: Any) -> Any:
+    """Runs by hand in the server's home: one that this process seems to train, a failed one, a finished one."""
+    folders = []
+    here = {"pid": os.getpid(), "started": psutil.Process().create_time()}
+    for name, status in (
+        ("finished one", {"state": "finished", "step": 141, "total": 141}),
+        ("failed one", {"state": "failed", "step": 12, "total": 141, "reason": "Killed by the memory limit."}),
+        ("<b>live</b> one", {"state": "running", "step": 93, "total": 141} | here),
+    ):
+        folder = runs.create_run("stage: sft\n", name, lab.home)
+        folder.status.write_text(json.dumps(json.loads(folder.status.read_text()) | status))
+        folders.append(folder)
+    yield folders
+    for folder in folders:
+        runs.delete_run(folder.id, lab.home) if folder is not folders[2] else _finish(folder, lab.home)
+
+
+def _finish(folder: Any, home: Path) -> None:
+    folder.status.write_text(json.dumps(json.loads(folder.status.read_text()) | {"state": "stopped"}))
+    runs.delete_run(folder.id, home)
+
+
+def test_no_runs_yet_says_how_to_start(page: Any, lab: Any) -> None:
+    lab.notebook("panel.ipynb", "1")
+    panel = open_panel(page, lab)
+    panel.get_by_text("No runs yet").wait_for(timeout=20000)
+    assert "llf.Studio()" in panel.inner_text()
+    assert str(lab.home / "runs") in panel.inner_text()
+
+
+def test_runs_are_listed_and_followed(page: Any, lab: Any, some_runs: Any) -> None:
+    lab.notebook("panel.ipynb", "1")
+    panel = open_panel(page, lab)
+    rows = panel.locator("[data-run]")
+    rows.nth(2).wait_for(timeout=20000)
+    assert [rows.nth(index).inner_text().splitlines()[0] for index in range(3)] == [
+        "<b>live</b> one",
+        "failed one",
+        "finished one",
+    ]
+    assert "running 93/141" in rows.nth(0).inner_text()
+
+    live = some_runs[2]
+    live.status.write_text(json.dumps(json.loads(live.status.read_text()) | {"step": 94}))
+    panel.get_by_text("running 94/141").wait_for(timeout=15000)
+
+
+def test_a_run_is_reached_and_copied_by_keyboard(page: Any, lab: Any, some_runs: Any) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    lab.notebook("panel.ipynb", "1")
+    panel = open_panel(page, lab)
+    rows = panel.locator("[data-run]")
+    rows.nth(2).wait_for(timeout=20000)
+    rows.nth(0).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    panel.get_by_text("Killed by the memory limit.").wait_for(timeout=5000)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    panel.get_by_text("Copied.").wait_for(timeout=5000)
+    assert page.evaluate("() => navigator.clipboard.readText()") == f'llf.Monitor("{some_runs[1].id}")'
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_text_can_be_read_in_both_themes(page: Any, lab: Any, some_runs: Any, theme: str, tmp_path: Path) -> None:
+    lab.notebook("panel.ipynb", "1")
+    panel = open_panel(page, lab)
+    panel.locator("[data-run]").nth(2).wait_for(timeout=20000)
+    page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+    light = str(theme == "JupyterLab Light").lower()
+    page.wait_for_selector(f"body[data-jp-theme-light='{light}']", timeout=20000)
+    page.wait_for_timeout(500)
+    assert page.evaluate(CONTRAST, PANEL) >= 4.5
+    if "LLF_SCREENSHOTS" in os.environ:
+        page.screenshot(path=f"{os.environ['LLF_SCREENSHOTS']}/panel-{light}.png")
+
+
+# The least contrast (WCAG 2) of any text in the panel against what is painted behind it.
+CONTRAST = """
+selector => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const paint = (colors) => {
+    canvas.clearRect(0, 0, 1, 1);
+    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
+    return canvas.getImageData(0, 0, 1, 1).data;
+  };
+  const light = ([r, g, b]) => [r, g, b]
+    .map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const grounds = element => element ? [...grounds(element.parentElement), getComputedStyle(element).backgroundColor] : [];
+  let least = 21;
+  const texts = document.createTreeWalker(document.querySelector(selector), NodeFilter.SHOW_TEXT);
+  for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+    if (!node.textContent.trim()) continue;
+    const behind = grounds(node.parentElement);
+    const [a, b] = [paint(behind), paint([...behind, getComputedStyle(node.parentElement).color])].map(light);
+    least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+  }
+  return least;
+}
+"""
+
+
+def test_the_panel_is_in_notebook_7_too(page: Any, lab: Any, some_runs: Any) -> None:
+    lab.notebook("panel.ipynb", "1")
+    panel = open_panel(page, lab, "notebooks")
+    panel.locator("[data-run]").nth(2).wait_for(timeout=20000)
+
+
+def test_a_server_without_llf_is_named(page: Any, lab: Any) -> None:
+    lab.notebook("panel.ipynb", "1")
+    page.route("**/llf/api/**", lambda route: route.fulfill(status=404, body="{}"))
+    panel = open_panel(page, lab)
+    panel.get_by_role("alert").wait_for(timeout=20000)
+    assert "llf/api/version gave 404" in panel.inner_text()
+    assert "pip install llf" in panel.inner_text()
+    page.unroute("**/llf/api/**")
+    panel.get_by_role("button", name="Try again").click()
+    panel.get_by_text("No runs yet").wait_for(timeout=20000)
