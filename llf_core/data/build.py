@@ -1,0 +1,170 @@
+"""Turns opened data sets into a folder of examples and a report: the work that the cache spares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.align import decide
+from llf_core.data.cache import DONE
+from llf_core.data.encoder import Encoder
+from llf_core.data.errors import DataError
+from llf_core.data.load import read_source
+from llf_core.data.parallel import encode_all
+from llf_core.data.records import Flaw, Record
+from llf_core.data.report import Broken, DataReport, Dropped, Truncated
+from llf_core.data.store import ExampleWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.data.load import Opened
+    from llf_core.data.records import Read
+    from llf_core.data.render import ChatTemplate
+    from llf_core.runs import RunWriter
+
+TRAIN, EVAL = "train.arrow", "eval.arrow"
+PEEKED = 100
+SAID_EVERY = 2.0  # seconds
+REASONS_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What of a config decides which examples are made."""
+
+    cutoff_len: int
+    train_on_prompt: bool
+    mask_history: bool
+    default_system: str | None
+    max_samples: int | None
+    seed: int
+    workers: int | None
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Settings:
+        """Picks them from a config."""
+        data = config.data
+        return cls(
+            cutoff_len=data.cutoff_len,
+            train_on_prompt=data.train_on_prompt,
+            mask_history=data.mask_history,
+            default_system=data.default_system,
+            max_samples=data.max_samples,
+            seed=config.training.seed,
+            workers=data.preprocessing_num_workers,
+        )
+
+    def key(self) -> dict[str, Any]:
+        """The part of a cache's key; how many processes work changes nothing."""
+        return {name: value for name, value in asdict(self).items() if name != "workers"}
+
+
+class Told:
+    """Says every two seconds how far a preparation is, to a run's events and to whoever asked."""
+
+    def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
+        self._run = run
+        self._progress = progress
+        self._next = time.monotonic() + SAID_EVERY
+
+    def __call__(self, dataset: str, rows: int) -> None:
+        """Takes note that so many rows of a data set were prepared."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SAID_EVERY
+        if self._run is not None:
+            self._run.event("progress", what="data", dataset=dataset, rows=rows)
+        if self._progress is not None:
+            self._progress(dataset, rows)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes examples of data sets.
+
+    Attributes:
+        settings: of the config.
+        tokenizer: of the model.
+        template: how conversations are rendered.
+        told: hears how far it is.
+    """
+
+    settings: Settings
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
+    told: Told
+
+    def build(self, folder: Path, train: list[Opened], evaluation: list[Opened]) -> None:
+        """Fills an empty folder with `train.arrow`, where asked for `eval.arrow`, and last `report.json`.
+
+        Raises:
+            DataError: a data set that cannot be read, or that leaves no example.
+        """
+        report = DataReport(template=self.template.name)
+        digest = hashlib.sha256()
+        for name, sets in ((TRAIN, train), (EVAL, evaluation)):
+            if not sets:
+                continue
+            with ExampleWriter(folder / name) as writer:
+                for opened in sets:
+                    self._add(opened, writer, report, digest)
+            if not writer.count:
+                raise _nothing_left(report, sets)
+        report.fingerprint = digest.hexdigest()
+        text = json.dumps(report.json(), ensure_ascii=False)
+        (folder / DONE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    def _add(self, opened: Opened, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash) -> None:
+        name, settings = opened.source.name, self.settings
+        read = read_source(opened, settings.max_samples, settings.seed)
+        records = _whole(read, name, report.broken)
+        peeked = list(islice(records, PEEKED))
+        if not peeked:
+            raise _nothing_left(report, [opened])
+        reading = decide(opened.source, [record.row for record in peeked])
+        report.readings[name] = f"{reading.format} ({reading.reason})"
+        encoder = Encoder(
+            self.tokenizer,
+            self.template,
+            reading,
+            settings.cutoff_len,
+            settings.train_on_prompt,
+            settings.mask_history,
+            settings.default_system,
+        )
+        rows = 0
+        for chunk in encode_all(encoder, chain(peeked, records), settings.workers):
+            writer.write(chunk.examples)
+            report.truncated += [Truncated(one.index, one.cut, name) for one in chunk.examples if one.cut]
+            report.dropped += [Dropped(index, reason, name) for index, reason in chunk.dropped]
+            for row in chunk.digests:
+                digest.update(row)
+            rows += len(chunk.examples) + len(chunk.dropped)
+            self.told(name, rows)
+
+
+def _whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:
+    """The records; lines that cannot be read are put down as broken."""
+    for entry in read:
+        if isinstance(entry, Flaw):
+            broken.append(Broken(entry.line, entry.reason, name))
+        else:
+            yield entry
+
+
+def _nothing_left(report: DataReport, sets: list[Opened]) -> DataError:
+    names = ", ".join(opened.source.name for opened in sets)
+    reasons = Counter(entry.reason for entry in report.dropped).most_common(REASONS_NAMED)
+    why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
+    lines = f"; {len(report.broken)} lines cannot be read" if report.broken else ""
+    return DataError(f"No example of {names} can be learned from: {why}{lines}. Mend the data, or take another set.")

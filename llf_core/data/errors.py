@@ -1,0 +1,17 @@
+"""What can be wrong with data: with a whole set, or with one example of it."""
+
+
+class DataError(ValueError):
+    """A data set that cannot be used as asked.
+
+    Attributes:
+        message: one or two sentences: what is wrong, with which value, what was expected, what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BadExample(ValueError):  # noqa: N818 - it is counted and named in the report, no error of the run
+    """One example that cannot be learned from; its text is the reason that the report gives."""

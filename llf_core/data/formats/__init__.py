@@ -1,0 +1,1 @@
+"""How rows are written: one file a format, with its columns, its tags and `align(row, columns, tags)`."""

@@ -1,0 +1,81 @@
+"""OpenAI's messages. They are carried through as they are: no word is added to anyone's system prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.errors import BadExample
+from llf_core.data.formats.conversation import Conversation, Message, checked, json_of, text_of, tools_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULTS = {"messages": "messages", "system": "system", "tools": "tools"}
+REQUIRED = ("messages",)
+TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "observation_tag": "tool",
+    "function_tag": "function",
+    "system_tag": "system",
+}
+
+
+def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+    """Messages with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
+
+    A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect.
+
+    Args:
+        row: one record.
+        columns: LLaMA-Factory's name to the row's own.
+        tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are OpenAI's.
+
+    Raises:
+        BadExample: turns that do not alternate, an unknown role, content that is not text.
+    """
+    tags = {**TAGS, **tags}
+    turns = json_of(row.get(columns["messages"]), columns["messages"])
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise BadExample(f"{columns['messages']} is no list of messages")
+    messages = [_message(turn, tags, number) for number, turn in enumerate(turns, start=1)]
+    if any(message["role"] == "system" for message in messages[1:]):
+        raise BadExample("a system message is not the first")
+    system = row.get(columns.get("system", ""))
+    if system and not (messages and messages[0]["role"] == "system"):
+        messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
+    return checked(messages, tools_of(row.get(columns.get("tools", ""))))
+
+
+def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:
+    roles = {
+        tags["user_tag"]: "user",
+        tags["assistant_tag"]: "assistant",
+        tags["observation_tag"]: "tool",
+        tags["system_tag"]: "system",
+        "developer": "system",
+    }
+    role = turn.get(tags["role_tag"])
+    if role not in roles:
+        raise BadExample(f"message {number} has {tags['role_tag']} {role!r}, expected one of {', '.join(roles)}")
+    message = {key: value for key, value in turn.items() if value is not None}
+    for tag in ("role_tag", "content_tag"):
+        message.pop(tags[tag], None)
+    calls = message.pop("tool_calls", None)
+    content = turn.get(tags["content_tag"])
+    says_nothing = content is None and (calls or message.get("reasoning_content"))
+    message["role"] = roles[role]
+    message["content"] = "" if says_nothing else text_of(content, f"the content of message {number}")
+    if calls:
+        message["tool_calls"] = [_call(call, number) for call in json_of(calls, "tool_calls")]
+    return message
+
+
+def _call(call: Any, number: int) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise BadExample(f"a tool call of message {number} has no function name")
+    arguments = json_of(function.get("arguments") or {}, "a call's arguments")
+    return {**call, "function": {**function, "arguments": arguments}}

@@ -1,0 +1,86 @@
+"""A list of turns a row, each with who says it and what: ShareGPT's tags, or others mapped onto them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.errors import BadExample
+from llf_core.data.formats.conversation import Conversation, Message, checked, json_of, text_of, tools_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULTS = {"messages": "conversations", "system": "system", "tools": "tools"}
+REQUIRED = ("messages",)
+TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+
+
+def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+    """Turns by role; a function call becomes an assistant's `tool_calls`, an observation a `tool` message.
+
+    Args:
+        row: one record.
+        columns: LLaMA-Factory's name to the row's own.
+        tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are ShareGPT's.
+
+    Raises:
+        BadExample: turns that do not alternate, an unknown role, a call that is no JSON.
+    """
+    tags = {**TAGS, **tags}
+    turns = json_of(row.get(columns["messages"]), columns["messages"])
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise BadExample(f"{columns['messages']} is no list of turns")
+    messages: list[Message] = []
+    if row.get(columns.get("system", "")):
+        messages.append({"role": "system", "content": text_of(row[columns["system"]], "the system prompt")})
+    for number, turn in enumerate(turns, start=1):
+        message = _message(turn, tags, number)
+        if message["role"] == "system":
+            if number > 1:
+                raise BadExample(f"turn {number} is the system's, expected it first")
+            messages = [message]
+        else:
+            messages.append(message)
+    return checked(messages, tools_of(row.get(columns.get("tools", ""))))
+
+
+def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:
+    role = turn.get(tags["role_tag"])
+    content = turn.get(tags["content_tag"])
+    if role == tags["function_tag"]:
+        return {"role": "assistant", "content": "", "tool_calls": _calls(content, number)}
+    names = {
+        tags["user_tag"]: "user",
+        tags["assistant_tag"]: "assistant",
+        tags["observation_tag"]: "tool",
+        tags["system_tag"]: "system",
+    }
+    if role not in names:
+        expected = ", ".join([*names, tags["function_tag"]])
+        raise BadExample(f"turn {number} has {tags['role_tag']} {role!r}, expected one of {expected}")
+    return {"role": names[role], "content": text_of(content, f"the {tags['content_tag']} of turn {number}")}
+
+
+def _calls(content: Any, number: int) -> list[dict[str, Any]]:
+    calls = json_of(content, f"the call in turn {number}")
+    calls = calls if isinstance(calls, list) else [calls]
+    if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise BadExample(f"the call in turn {number} has no name")
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": call["name"],
+                "arguments": json_of(call.get("arguments", {}), "a call's arguments"),
+            },
+        }
+        for call in calls
+    ]

@@ -1,0 +1,174 @@
+"""Opens a data set that was found: its files, or the copy that the hub's client keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.errors import DataError
+from llf_core.data.nearest import listed
+from llf_core.data.records import READERS, Flaw, Read, Record, read_file, records_of_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llf_core.data.sources import Source
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A data set on this disk.
+
+    Attributes:
+        source: what was asked for.
+        files: the files that hold it, in order.
+        table: a set of a hub as `datasets` opened it (a split may be a part of the files); else None.
+    """
+
+    source: Source
+    files: tuple[Path, ...]
+    table: Any = None
+
+    def identity(self) -> list[Any]:
+        """What decides which examples it gives: how it is read, and its content wherever it lies."""
+        source = self.source
+        how = [source.name, source.formatting, source.columns, source.tags, source.num_samples]
+        return [*how, source.split if self.table is not None else None, self._content()]
+
+    def _content(self) -> str:
+        """SHA-256 over the bytes of the files."""
+        digest = hashlib.sha256()
+        for path in self.files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def open_source(source: Source, cache_dir: str | None = None, token: str | None = None) -> Opened:
+    """Finds the files of a data set; a set of a hub is fetched first.
+
+    Args:
+        source: from `find_sources`.
+        cache_dir: where Hugging Face's client keeps what it fetches; None means its default.
+        token: of a hub account.
+
+    Raises:
+        DataError: a file or folder that is not there or mixes kinds; a set that the hub does not give.
+    """
+    if source.path is None:
+        table = _fetch(source, cache_dir, token)
+        return Opened(source, tuple(Path(file["filename"]) for file in table.cache_files), table)
+    return Opened(source, tuple(_local_files(source.path)))
+
+
+def _local_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist.")
+    state = path / "state.json"
+    if state.is_file():  # written by Dataset.save_to_disk
+        listing = json.loads(state.read_text(encoding="utf-8"))
+        return [path / entry["filename"] for entry in listing["_data_files"]]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower().removeprefix(".") in READERS)
+    kinds = sorted({file.suffix.lower() for file in files})
+    if not files:
+        raise DataError(f"{path} holds no data file. Expected files of one kind: {', '.join(READERS)}.")
+    if len(kinds) > 1:
+        raise DataError(f"{path} mixes files of kinds {', '.join(kinds)}. Expected one kind: name one file.")
+    return files
+
+
+def _fetch(source: Source, cache_dir: str | None, token: str | None) -> Any:
+    """Has Hugging Face's client prepare a set; it honours HF_ENDPOINT, HF_HOME, HF_TOKEN and proxies."""
+    import datasets
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return datasets.load_dataset(
+            source.hub_id,
+            name=source.subset,
+            data_dir=source.folder,
+            split=source.split,
+            cache_dir=cache_dir,
+            token=token,
+        )
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(
+            f"The hub has no data set {source.hub_id!r} that may be read ({_first_line(error)}). "
+            "Look at its page; for a gated or private set accept the terms there and set HF_TOKEN."
+        ) from None
+    except (ConnectionError, HfHubHTTPError, OSError) as error:
+        raise DataError(
+            f"The data set {source.hub_id!r} could not be fetched ({_first_line(error)}). "
+            "Check the connection (HF_ENDPOINT, proxy), or give a local file."
+        ) from None
+    except ValueError as error:  # no such subset or split
+        raise DataError(f"The data set {source.hub_id!r} cannot be opened: {_first_line(error)}.") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[Read]:
+    """The records of a data set, `num_samples` and `max_samples` applied.
+
+    Args:
+        opened: the data set.
+        max_samples: at most the first so many records.
+        seed: of the draw that `num_samples` asks for.
+
+    Yields:
+        Records, numbered through all files, and the lines that could not be read.
+
+    Raises:
+        DataError: a file that cannot be read, or a set without a single record.
+    """
+    found = _read_files(opened.files) if opened.table is None else _read_table(opened.table)
+    if opened.source.num_samples:
+        found = _draw(found, opened.source.num_samples, seed)
+    count = 0
+    for entry in found:
+        count += isinstance(entry, Record)
+        yield entry
+        if max_samples is not None and count >= max_samples:
+            break
+    if not count:
+        names = listed(str(file) for file in opened.files)
+        raise DataError(f"The data set {opened.source.name} is empty: there is no record in {names}.")
+
+
+def _read_files(files: tuple[Path, ...]) -> Iterator[Read]:
+    start = 0
+    for path in files:
+        last = -1
+        for entry in read_file(path):
+            last = entry.index
+            yield replace(entry, index=start + last)
+        start += last + 1
+
+
+def _read_table(table: Any) -> Iterator[Read]:
+    start = 0
+    for batch in table.with_format("arrow").iter(batch_size=1000):
+        yield from records_of_rows(batch.to_pylist(), start)
+        start += batch.num_rows
+
+
+def _draw(found: Iterator[Read], wanted: int, seed: int) -> Iterator[Read]:
+    """A permutation of the records cut to `num_samples`; beyond their number, more drawn with replacement."""
+    import numpy as np
+
+    entries = list(found)
+    yield from (entry for entry in entries if isinstance(entry, Flaw))
+    records = [entry for entry in entries if isinstance(entry, Record)]
+    if not records:
+        return
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(records))[:wanted].tolist()
+    order += random.integers(len(records), size=wanted - len(order)).tolist()
+    yield from (records[place] for place in order)

@@ -1,0 +1,125 @@
+"""From text with marked answers to token ids and labels."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.data.errors import BadExample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.data.render import Rendered
+
+IGNORED = -100
+Offsets = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where an answer stands in the token ids.
+
+    Attributes:
+        start: its first token.
+        end: the token after its last.
+        opening: how many tokens before `start` are never cut (the end of the question's turn, the answer's header).
+    """
+
+    start: int
+    end: int
+    opening: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A conversation as tokens.
+
+    Attributes:
+        ids: those of the whole text tokenized at once, so the ones that `apply_chat_template` gives.
+        labels: the id where it is learned, -100 where it is only read.
+        turns: the answers, in order.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    turns: tuple[Turn, ...]
+
+
+def tokens_of(ids: list[int], offsets: Offsets, rendered: Rendered, *, train_on_prompt: bool = False) -> Tokens:
+    r"""Labels every token that shares a character with an answer.
+
+    ```
+    text      <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n
+    labels    -100 …                                              -100 Yo <|im_end|> \n
+    ```
+    What the template writes to close an answer is learned with it, the newline after the end token too, as in
+    LLaMA-Factory: nothing is generated after the end token, so that newline costs nothing and teaches nothing.
+
+    Args:
+        ids: `[seq]`.
+        offsets: `[seq]`, where each token begins and ends in the text.
+        rendered: the text's answers.
+        train_on_prompt: learn every token.
+    """
+    begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
+    turns, labels = [], [IGNORED] * len(ids)
+    for (first, last), opening in zip(rendered.answers, rendered.openings, strict=True):
+        start = bisect_right(ends, first)
+        end = bisect_left(begins, last, lo=start)
+        kept = min(start, bisect_right(ends, first - opening))
+        labels[start:end] = ids[start:end]
+        turns.append(Turn(start, end, start - kept))
+    return Tokens(ids, list(ids) if train_on_prompt else labels, tuple(turns))
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, batch: Sequence[Rendered], *, train_on_prompt: bool = False
+) -> list[Tokens | BadExample]:
+    """Tokenizes conversations together.
+
+    Args:
+        tokenizer: adds nothing of its own here; the template writes the special tokens.
+        batch: rendered conversations.
+        train_on_prompt: learn every token.
+
+    Returns:
+        One entry a conversation; a `BadExample` where a tokenizer without offsets splits the text differently once
+        the answer follows.
+    """
+    if not batch:
+        return []
+    if not tokenizer.is_fast:
+        return [_encode_by_prefix(tokenizer, rendered, train_on_prompt=train_on_prompt) for rendered in batch]
+    texts = [rendered.text for rendered in batch]
+    encoded = tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+    )
+    return [
+        tokens_of(ids, offsets, rendered, train_on_prompt=train_on_prompt)
+        for ids, offsets, rendered in zip(encoded["input_ids"], encoded["offset_mapping"], batch, strict=True)
+    ]
+
+
+def _encode_by_prefix(
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, *, train_on_prompt: bool
+) -> Tokens | BadExample:
+    """Without offsets, a token's place is known only where the tokens of a prefix begin the tokens of the whole."""
+
+    def tokenized(end: int) -> list[int]:
+        ids: list[int] = tokenizer(rendered.text[:end], add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    whole = tokenized(len(rendered.text))
+    turns, labels = [], [IGNORED] * len(whole)
+    for (first, last), opening in zip(rendered.answers, rendered.openings, strict=True):
+        before, after, words = tokenized(first), tokenized(last), tokenized(first - opening)
+        if whole[: len(before)] != before or whole[: len(after)] != after:
+            return BadExample("the tokenizer splits the prompt differently once the answer follows")
+        kept = len(words) if before[: len(words)] == words else len(before)
+        labels[len(before) : len(after)] = whole[len(before) : len(after)]
+        turns.append(Turn(len(before), len(after), len(before) - kept))
+    return Tokens(whole, list(whole) if train_on_prompt else labels, tuple(turns))

@@ -1,0 +1,69 @@
+"""Encodes chunks of rows, in this process or in several, always in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from llf_core.data.encoder import Chunk, Encoder
+    from llf_core.data.records import Record
+
+ROWS = 1000
+AHEAD = 2
+"""Chunks that wait for each worker, so that none idles and memory stays bounded."""
+
+
+def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:
+    """Groups of at most `size` records."""
+    group: list[Record] = []
+    for record in records:
+        group.append(record)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None = None) -> Iterator[Chunk]:
+    """Encodes records chunk by chunk.
+
+    Args:
+        encoder: what to do with them.
+        records: read as they are needed.
+        workers: processes; None or 1 means this one alone.
+
+    Yields:
+        Chunks in the order of the records, the same ones for any number of workers.
+    """
+    if workers is None or workers == 1:
+        for group in chunks_of(records):
+            yield encoder.encode(group)
+        return
+    # A forked child of a process with torch's threads may hang, so the workers start afresh.
+    with multiprocessing.get_context("spawn").Pool(workers, _Work.set, (encoder,)) as pool:
+        waiting: deque[multiprocessing.pool.AsyncResult[Chunk]] = deque()
+        for group in chunks_of(records):
+            waiting.append(pool.apply_async(_Work.do, (group,)))
+            if len(waiting) > workers * AHEAD:
+                yield waiting.popleft().get()
+        while waiting:
+            yield waiting.popleft().get()
+
+
+class _Work:
+    """What a worker process holds: the encoder comes once, not with every chunk."""
+
+    encode: Callable[[list[Record]], Chunk]
+
+    @classmethod
+    def set(cls, encoder: Encoder) -> None:
+        cls.encode = encoder.encode
+
+    @classmethod
+    def do(cls, group: list[Record]) -> Chunk:
+        return cls.encode(group)

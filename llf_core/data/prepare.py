@@ -1,0 +1,131 @@
+"""From a config to examples: load → align → render → mask → cut, with a report of what was made of each row."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import llf_core.data.build as building
+from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
+from llf_core.data.errors import DataError
+from llf_core.data.load import Opened, open_source
+from llf_core.data.render import ChatTemplate, choose_template
+from llf_core.data.report import DataReport, show
+from llf_core.data.sources import find_sources
+from llf_core.data.store import hold_out, open_examples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunWriter
+
+PREVIEWED = 3
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data that is ready to be trained on.
+
+    Attributes:
+        train: `input_ids`, `labels`, `index`.
+        eval: the same, or None where nothing is evaluated.
+        report: what was made of the data.
+    """
+
+    train: Dataset
+    eval: Dataset | None
+    report: DataReport
+
+
+def prepare(
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    run: RunWriter | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> Prepared:
+    """Prepares the data of a config, or takes it from an earlier preparation with the same data and settings.
+
+    Args:
+        config: its data section decides; the seed decides what is held out.
+        tokenizer: of the model.
+        run: gets the event `data`, and an event `progress` every two seconds that the preparation takes.
+        progress: called with a data set's name and the rows read so far, at most every two seconds.
+
+    Returns:
+        The examples and the report.
+
+    Raises:
+        DataError: a data set that is not there, empty, of another kind, or of which no example is left; a template
+            that does not fit.
+    """
+    data = config.data
+    template = template_of(config, tokenizer)
+    folders = () if run is None else (run.folder.path,)
+    train = _open(config, data.dataset or (), folders)
+    evaluation = _open(config, data.eval_dataset or (), folders)
+    if not train:
+        raise DataError(
+            "No data set is named. Set dataset to a name, a file, a folder or a hub id; llf_demo ships with LLF."
+        )
+    if evaluation and data.val_size:
+        raise DataError("Both eval_dataset and val_size are set. Keep one of them.")
+    settings = building.Settings.of(config)
+    key = cache_key(
+        {
+            "train": [one.identity() for one in train],
+            "evaluation": [one.identity() for one in evaluation],
+            "tokenizer": tokenizer_hash(tokenizer),
+            "template": [template.jinja, template.options],
+            "settings": settings.key(),
+        }
+    )
+    builder = building.Builder(settings, tokenizer, template, building.Told(run, progress))
+    folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=data.overwrite_cache)
+    report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
+    ready = _ready(folder, replace(report, cached=cached), config, tokenizer)
+    if run is not None:
+        run.event("data", **ready.report.counts())
+    return ready
+
+
+def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    """How a config's conversations are rendered; what is saved and chatted with must use the same.
+
+    Raises:
+        DataError: see `choose_template`.
+    """
+    return choose_template(config.data.template, tokenizer, enable_thinking=config.data.enable_thinking)
+
+
+def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Opened]:
+    found = find_sources(names, config.data.dataset_dir, folders)
+    return [open_source(source, config.model.cache_dir) for source in found]
+
+
+def _ready(folder: Path, report: DataReport, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+    """Opens what the cache holds, holds out what is to be evaluated on, and counts."""
+    examples, counts = open_examples(folder / building.TRAIN)
+    size = config.data.val_size
+    evaluation: Dataset | None = None
+    if (folder / building.EVAL).is_file():
+        evaluation, _ = open_examples(folder / building.EVAL)
+    elif size:
+        kept, held = hold_out(len(examples), size, config.training.seed)
+        examples, evaluation, counts = examples.select(kept), examples.select(held), counts[kept]
+    first: list[dict[str, Any]] = [examples[place] for place in range(min(PREVIEWED, len(examples)))]
+    report = replace(
+        report,
+        examples=len(examples),
+        eval_examples=0 if evaluation is None else len(evaluation),
+        tokens=int(counts[:, 0].sum()),
+        trained_tokens=int(counts[:, 1].sum()),
+        preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],
+    )
+    return Prepared(examples, evaluation, report)

@@ -1,0 +1,191 @@
+"""Reads the records of a data set, one by one; a broken line is named and the rest is used."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of a data set and its place: the 0-based number of the record, broken ones counted."""
+
+    index: int
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A line that could not be read.
+
+    Attributes:
+        index: the 0-based number of the record that it would have been.
+        line: its 1-based number in the file.
+        reason: what is wrong.
+    """
+
+    index: int
+    line: int
+    reason: str
+
+
+Read = Record | Flaw
+
+
+def read_file(path: Path) -> Iterator[Read]:
+    """Reads a json, jsonl, csv, tsv, parquet or arrow file.
+
+    Yields:
+        A `Record`, or a `Flaw` for a line that cannot be read.
+
+    Raises:
+        DataError: a file that cannot be read at all, or of another kind.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    reader = READERS.get(suffix)
+    if reader is None:
+        if suffix == "txt":
+            raise DataError(
+                f"{path} is plain text, which is for stage pt (not built yet). Stage sft needs questions and answers."
+            )
+        kinds = ", ".join(READERS)
+        raise DataError(f"{path} is of an unknown kind ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
+    yield from reader(path)
+
+
+def _read_jsonl(path: Path) -> Iterator[Read]:
+    index = -1
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip():
+                continue
+            index += 1
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                yield Flaw(index, number, f"{error.msg} at column {error.colno}")
+            except UnicodeDecodeError:
+                yield Flaw(index, number, "not UTF-8")
+            else:
+                if isinstance(row, dict):
+                    yield Record(index, row)
+                else:
+                    yield Flaw(index, number, f"a {type(row).__name__}, expected an object")
+
+
+def _read_json(path: Path) -> Iterator[Read]:
+    """A list of objects; a file whose first sign is `{` is taken for JSON lines, as Hugging Face does."""
+    with path.open("rb") as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"{"):
+        yield from _read_jsonl(path)
+        return
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
+            "Mend that place, or write one object a line (jsonl), where a broken line costs only itself."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}. Expected a list of objects.")
+    for index, row in enumerate(rows):
+        if isinstance(row, dict):
+            yield Record(index, row)
+        else:
+            yield Flaw(index, index + 1, f"a {type(row).__name__}, expected an object")
+
+
+def _read_table(path: Path, delimiter: str) -> Iterator[Read]:
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file, delimiter=delimiter, restkey=None)
+        index = -1
+        try:
+            for index, cells in enumerate(table):
+                if None in cells:
+                    yield Flaw(index, table.line_num, f"more cells than the {len(table.fieldnames or ())} columns")
+                else:
+                    yield Record(index, dict(cells))
+        except csv.Error as error:
+            raise DataError(f"{path} is not a valid table: {error} at line {table.line_num}.") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path} is not UTF-8 (after line {table.line_num}). Save it as UTF-8.") from None
+
+
+def _read_csv(path: Path) -> Iterator[Read]:
+    yield from _read_table(path, ",")
+
+
+def _read_tsv(path: Path) -> Iterator[Read]:
+    yield from _read_table(path, "\t")
+
+
+def without_nulls(value: Any) -> Any:
+    """Drops the empty fields that Arrow adds inside nested values to give all rows one type."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
+    """Rows that come out of Arrow as records, numbered from `start`."""
+    for index, row in enumerate(rows, start):
+        yield Record(index, {key: without_nulls(value) for key, value in row.items()})
+
+
+def _read_parquet(path: Path) -> Iterator[Read]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    start = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                yield from records_of_rows(batch.to_pylist(), start)
+                start += batch.num_rows
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a valid Parquet file: {error}.") from None
+
+
+def _read_arrow(path: Path) -> Iterator[Read]:
+    import pyarrow as pa
+
+    start = 0
+    try:
+        with pa.memory_map(str(path)) as file:
+            try:
+                stream = pa.ipc.open_stream(file)
+                batches = iter(stream)
+            except pa.ArrowInvalid:
+                whole = pa.ipc.open_file(file)
+                batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
+            for batch in batches:
+                yield from records_of_rows(batch.to_pylist(), start)
+                start += batch.num_rows
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a valid Arrow file: {error}.") from None
+
+
+READERS: dict[str, Callable[[Path], Iterator[Read]]] = {
+    "json": _read_json,
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "tsv": _read_tsv,
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+}

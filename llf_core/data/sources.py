@@ -1,0 +1,176 @@
+"""Which data sets a config names: entries of `dataset_info.json`, files, hub ids, the shipped set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.errors import DataError
+from llf_core.data.nearest import did_you_mean, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+DEMO = "llf_demo"
+DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
+INFO_FILE = "dataset_info.json"
+FORMATS = ("alpaca", "sharegpt", "openai")
+COLUMNS = (
+    "prompt", "query", "response", "history", "messages", "system", "tools",
+    "images", "videos", "audios", "chosen", "rejected", "kto_tag",
+)  # fmt: skip
+TAGS = (
+    "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
+)  # fmt: skip
+PLACES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name", "file_name")
+SHAPE = ("formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
+NOT_BUILT_PLACES = {
+    "ms_hub_url": "ModelScope",
+    "om_hub_url": "Modelers",
+    "script_url": "loading scripts",
+    "cloud_file_name": "cloud storage",
+}
+NOT_BUILT_COLUMNS = {"images": "pictures", "videos": "videos", "audios": "sounds"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One data set, found but not read.
+
+    Attributes:
+        name: as the config names it.
+        path: its file or folder; None for a set of a hub.
+        hub_id: its id on a hub.
+        subset: its configuration on the hub.
+        split: which split of the hub's set.
+        folder: a folder inside the hub's repository.
+        num_samples: draw this many examples, with replacement where the set is smaller.
+        formatting: `alpaca`, `sharegpt`, `openai`, or None where it must be proposed from the columns.
+        columns: LLaMA-Factory's name of a column to the set's own; None means the format's defaults.
+        tags: LLaMA-Factory's name of a tag to the set's own.
+    """
+
+    name: str
+    path: Path | None = None
+    hub_id: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    folder: str | None = None
+    num_samples: int | None = None
+    formatting: str | None = None
+    columns: tuple[tuple[str, str], ...] | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequence[Path] = ()) -> list[Source]:
+    """Finds every named data set; nothing is read but `dataset_info.json`.
+
+    Args:
+        names: as `dataset` holds them.
+        dataset_dir: folder with `dataset_info.json` and the files that it names.
+        folders: where relative paths are looked for besides the working directory and `dataset_dir`.
+
+    Raises:
+        DataError: a name that is no entry, file, folder, or hub id; an entry that cannot be used.
+    """
+    base = Path(dataset_dir)
+    info = read_info(base)
+    return [_find(name, base, info, folders) for name in names]
+
+
+def read_info(dataset_dir: Path) -> dict[str, dict[str, Any]]:
+    """The entries of `dataset_info.json`, or none where there is no such file.
+
+    Raises:
+        DataError: the file is no JSON object of objects.
+    """
+    path = dataset_dir / INFO_FILE
+    if not path.is_file():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(info, dict):
+        raise DataError(f"{path} holds a {type(info).__name__}. Expected an object: a data set's name to its entry.")
+    return info
+
+
+def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Sequence[Path]) -> Source:
+    if name in info:
+        return _from_entry(name, info[name], base)
+    if name == DEMO:
+        return Source(name, path=DEMO_FILE)
+    for folder in (Path(), *folders, base):
+        path = (folder / name).expanduser()
+        if path.exists():
+            return Source(name, path=path)
+    if _is_hub_id(name):
+        return Source(name, hub_id=name)
+    known = [DEMO, *info]
+    where = f"{base / INFO_FILE} names {listed(info)}" if info else f"there is no {base / INFO_FILE}"
+    raise DataError(
+        f"There is no data set {name!r}: no such file or folder, and {where}.{did_you_mean(name, known)} "
+        f"Give a path, a hub id such as owner/name, or {DEMO}."
+    )
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, slash, repository = name.partition("/")
+    return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))
+
+
+def _check_keys(where: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise DataError(f"{where} has an unknown key {key!r}.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+
+
+def _from_entry(name: str, entry: Any, base: Path) -> Source:
+    where = f"The entry {name!r} of {base / INFO_FILE}"
+    _check_entry(where, entry)
+    columns = entry.get("columns")
+    shape = {
+        "formatting": entry.get("formatting", "alpaca"),
+        "columns": None if columns is None else _pairs(columns),
+        "tags": _pairs(entry.get("tags") or {}),
+        "num_samples": entry.get("num_samples"),
+    }
+    if entry.get("hf_hub_url"):
+        hub = {key: entry[key] for key in ("subset", "split", "folder") if entry.get(key)}
+        return Source(name, hub_id=entry["hf_hub_url"], **hub, **shape)
+    for key, what in NOT_BUILT_PLACES.items():
+        if entry.get(key):
+            raise DataError(f"{where} comes from {what} ({key}), which is not built yet. Give file_name or hf_hub_url.")
+    if not entry.get("file_name"):
+        raise DataError(f"{where} says neither file_name nor hf_hub_url. Name its file, relative to {base}.")
+    path = base / entry["file_name"]
+    if not path.exists():
+        raise DataError(f"{where} names {entry['file_name']}, but {path} does not exist.")
+    return Source(name, path=path, **shape)
+
+
+def _pairs(mapping: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, value) for key, value in mapping.items() if value))
+
+
+def _check_entry(where: str, entry: Any) -> None:
+    if not isinstance(entry, dict):
+        kind = type(entry).__name__
+        raise DataError(f'{where} is a {kind}. Expected an object such as {{"file_name": "a.json"}}.')
+    _check_keys(where, entry, (*PLACES, *SHAPE))
+    columns = entry.get("columns") or {}
+    _check_keys(f"`columns` of {where}", columns, COLUMNS)
+    _check_keys(f"`tags` of {where}", entry.get("tags") or {}, TAGS)
+    formatting = entry.get("formatting", "alpaca")
+    if formatting not in FORMATS:
+        raise DataError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(FORMATS)}.")
+    if entry.get("ranking"):
+        raise DataError(
+            f"{where} holds preference pairs (ranking), which stage sft cannot learn from. Take another set."
+        )
+    for column, what in NOT_BUILT_COLUMNS.items():
+        if columns.get(column):
+            raise DataError(f"{where} holds {what}. Training on {what} is not built yet.")
