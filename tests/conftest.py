@@ -23,7 +23,9 @@ def llf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("LLF_HOME", str(home))
     before = {child.pid for child in psutil.Process().children()}
     yield home
-    started = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    # What a session's fixture started (a browser, say) goes on, with all that it starts later.
+    own = [child for child in psutil.Process().children() if child.pid not in before]
+    started = [process for child in own for process in (*descendants(child), child)]
     end([*recorded(home), *started])
 
 
@@ -52,7 +54,15 @@ def family(entry: dict[str, object]) -> list[psutil.Process]:
         process = psutil.Process(pid)
         if abs(process.create_time() - started) > 1:
             return []
-        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    return [process, *descendants(process)]
+
+
+def descendants(process: psutil.Process) -> list[psutil.Process]:
+    """All processes below one."""
+    try:
+        return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 
