@@ -89,11 +89,7 @@ def _with_absolute_paths(part: Section, asked: Asked) -> Section:
         if spec is None or spec.path is None or value is None:
             continue
         # The default folder counts only where it is one: `data` beside no `dataset_info.json` is a mere word.
-        if (
-            key == "dataset_dir"
-            and value == info.default
-            and not (asked.base / value / "dataset_info.json").is_file()
-        ):
+        if key == "dataset_dir" and value == info.default and not (asked.base / value / "dataset_info.json").is_file():
             continue
         if isinstance(value, tuple):
             changes[key] = tuple(absolute(one, spec.path, asked.base, file=asked.file) for one in value)

@@ -60,17 +60,13 @@ def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem |
         return None
     if spec.choices and value in spec.choices:
         return None  # a plug-in brings it
-    message = (
-        f"`{spec.key}` is {show(value)}, which is not built yet ({values[value]}). Expected {spec.expected}."
-    )
+    message = f"`{spec.key}` is {show(value)}, which is not built yet ({values[value]}). Expected {spec.expected}."
     fix = Fix(f"Set to {show(spec.default)}", {spec.key: spec.default})
     return Problem("not_built", spec.key, value, message, (fix,), line=line)
 
 
 def _secret(key: str, variable: str, line: int | None) -> Problem:
-    message = (
-        f"`{key}` is a secret, and a config is kept with its run. Expected {variable} in the environment."
-    )
+    message = f"`{key}` is a secret, and a config is kept with its run. Expected {variable} in the environment."
     return Problem("invalid", key, None, message, (_out(key),), line=line)
 
 

@@ -42,6 +42,12 @@ class Data(Section):
         choices=TEMPLATES,
         source="LLaMA-Factory",
     )
+    enable_thinking: bool | None = option(
+        True,
+        label="Thinking",
+        help="Passed to chat templates that ask for it; unset, the template decides.",
+        source="LLaMA-Factory",
+    )
     cutoff_len: int = option(
         2048,
         label="Cutoff length",

@@ -54,7 +54,7 @@ def known() -> Known:
         }
         for key, default in asked.items():
             features[key] = feature["name"]
-            defaults[key] = (default, harmless[key]) if key in harmless else (default,)
+            defaults[key] = (default, *harmless.get(key, ()))
         for key, names in feature.get("values", {}).items():
             values.setdefault(key, {}).update(dict.fromkeys(names, feature["name"]))
     return Known(features, defaults, values, data["not_needed"], data["translated"], data["secret"])

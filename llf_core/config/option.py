@@ -131,10 +131,6 @@ class Section(BaseModel):
     def _no_flag_as_number(cls, value: Any, info: Any) -> Any:
         """Refuses `lora_rank: true`, which Python takes for 1."""
         annotation = str(cls.model_fields[info.field_name].annotation)
-        if (
-            isinstance(value, bool)
-            and "bool" not in annotation
-            and ("int" in annotation or "float" in annotation)
-        ):
+        if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
             raise ValueError  # pydantic catches it; the field says what it expects
         return value

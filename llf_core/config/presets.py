@@ -35,8 +35,7 @@ def presets() -> tuple[Preset, ...]:
     """All presets, the simplest first."""
     data = tomllib.loads(files(__package__).joinpath("presets.toml").read_text(encoding="utf-8"))
     return tuple(
-        Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"]))
-        for one in data["preset"]
+        Preset(one["name"], one["label"], one["help"], MappingProxyType(one["values"])) for one in data["preset"]
     )
 
 
@@ -49,6 +48,4 @@ def preset(name: str) -> dict[str, Any]:
     for one in presets():
         if one.name == name:
             return dict(one.values)
-    raise KeyError(
-        f"There is no preset {name!r}. Expected one of {', '.join(one.name for one in presets())}."
-    )
+    raise KeyError(f"There is no preset {name!r}. Expected one of {', '.join(one.name for one in presets())}.")

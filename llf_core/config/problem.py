@@ -59,9 +59,7 @@ class Problem:
         return {
             "kind": self.kind,
             "key": self.key,
-            "value": self.value
-            if isinstance(self.value, int | float | str | bool | None)
-            else str(self.value),
+            "value": self.value if isinstance(self.value, int | float | str | bool | None) else str(self.value),
             "message": self.message,
             "fixes": [{"label": fix.label, "changes": dict(fix.changes)} for fix in self.fixes],
             "severity": self.severity,

@@ -54,7 +54,12 @@ def _elsewhere() -> str:
     for key, values in listed.values.items():
         for value, feature in values.items():
             features.setdefault(feature, []).append(f"`{key}: {value}`")
-    lines = ["## Known and not built yet", "", "An error that names the feature, unless the key says to do nothing.", ""]
+    lines = [
+        "## Known and not built yet",
+        "",
+        "An error that names the feature, unless the key says to do nothing.",
+        "",
+    ]
     lines += [f"- {feature}: {', '.join(keys)}" for feature, keys in features.items()]
     lines += ["", "## Not needed", "", "Accepted; what happens instead:", ""]
     lines += [f"- `{key}`: {instead}" for key, instead in listed.not_needed.items()]

@@ -192,9 +192,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
             loaded = point.load()
         except Exception as error:  # noqa: BLE001 - a package of somebody else; `validate` reports it
             failed.append(
-                Broken(
-                    kind, point.name, f"{_package(point)} cannot be loaded: {type(error).__name__}: {error}"
-                )
+                Broken(kind, point.name, f"{_package(point)} cannot be loaded: {type(error).__name__}: {error}")
             )
             continue
         base = BASES.get(kind, object)

@@ -135,9 +135,7 @@ class RunConfig:
             ConfigError: the new values do not fit.
         """
         values = self.flat() | changes
-        return RunConfig.load(
-            {key: value for key, value in values.items() if value is not None or key not in changes}
-        )
+        return RunConfig.load({key: value for key, value in values.items() if value is not None or key not in changes})
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{key}={value!r}" for key, value in self.flat().items())

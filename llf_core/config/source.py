@@ -61,6 +61,12 @@ def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
     return float(loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes these line breaks of Unicode as they are, and reads each as a space.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", NULL, ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", BOOLEAN, list("tTfF")),
@@ -72,6 +78,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+_Dumper.add_representer(str, _represent_text)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
@@ -128,9 +135,7 @@ def _read_file(path: Path, base: str | Path | None) -> Asked:
         return asked
     except UnicodeDecodeError:
         asked = Asked({}, folder)
-        asked.problems.append(
-            _broken(f"The config {path} is not text in UTF-8. Expected a YAML or JSON file.")
-        )
+        asked.problems.append(_broken(f"The config {path} is not text in UTF-8. Expected a YAML or JSON file."))
         return asked
     asked = _read_text(text, folder, as_json=path.suffix == ".json")
     asked.file = True
@@ -153,9 +158,7 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
         if isinstance(node, yaml.MappingNode):
             _take_yaml(node, asked)
         elif node is not None:
-            asked.problems.append(
-                _broken("The config is no list of keys. Expected lines of the form `key: value`.")
-            )
+            asked.problems.append(_broken("The config is no list of keys. Expected lines of the form `key: value`."))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         where = f" at line {line}" if line else ""
@@ -178,9 +181,7 @@ def _take_json(text: str, asked: Asked) -> Asked:
     lines = text.splitlines()
     for key, value in pairs:
         start = json.dumps(key, ensure_ascii=False)
-        line = next(
-            (number for number, content in enumerate(lines, 1) if content.strip().startswith(start)), 1
-        )
+        line = next((number for number, content in enumerate(lines, 1) if content.strip().startswith(start)), 1)
         _take(key, value, line, asked)
     return asked
 
@@ -206,9 +207,7 @@ def _override(asked: Asked, overrides: Sequence[str]) -> None:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")
         if not equals or not key:
-            asked.problems.append(
-                _broken(f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`.")
-            )
+            asked.problems.append(_broken(f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`."))
             continue
         try:
             asked.values[key] = yaml_value(value)

@@ -104,18 +104,22 @@ class FieldSpec:
     def _bounds(self) -> str:
         parts = []
         if self.minimum is not None:
-            parts.append(f"of at least {self.minimum:g}")
+            parts.append(f"of at least {_number(self.minimum)}")
         if self.above is not None:
-            parts.append(f"above {self.above:g}")
+            parts.append(f"above {_number(self.above)}")
         if self.maximum is not None:
-            parts.append(f"of at most {self.maximum:g}")
+            parts.append(f"of at most {_number(self.maximum)}")
         if self.below is not None:
-            parts.append(f"below {self.below:g}")
+            parts.append(f"below {_number(self.below)}")
         return f" {' and '.join(parts)}" if parts else ""
 
 
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
 def fields() -> tuple[FieldSpec, ...]:
-    """Every option of the sections, then of the plug-ins, in the order in which they are shown."""
+    """Every option, section by section; in each, its own first, then those of its plug-ins."""
     return _fields()
 
 
@@ -146,7 +150,8 @@ def _fields() -> tuple[FieldSpec, ...]:
                 )
             owners[key] = where
             found[key] = _spec(key, info, section, plugin, where)
-    return tuple(found.values())
+    order = tuple(SECTIONS)
+    return tuple(sorted(found.values(), key=lambda spec: order.index(spec.section)))
 
 
 def _sources() -> dict[str, tuple[str, type[Plugin] | None, type[Section]]]:
@@ -211,9 +216,7 @@ def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "nam
     for kind, name in ((str, "text"), (float, "float"), (int, "int"), (bool, "bool")):
         if kind in parts:
             return name, optional  # type: ignore[return-value]
-    raise PluginError(
-        f"No form knows the type {annotation}. Expected bool, int, float, str, Names or Object."
-    )
+    raise PluginError(f"No form knows the type {annotation}. Expected bool, int, float, str, Names or Object.")
 
 
 def _leaves(annotation: Any) -> list[Any]:

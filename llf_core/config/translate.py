@@ -57,9 +57,7 @@ def translate(asked: Asked) -> None:
             if line is not None:
                 asked.lines[new] = line
             message = f"`{old}` is read as `{new}: {value}`."
-        asked.problems.append(
-            Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new))
-        )
+        asked.problems.append(Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new)))
     _fill_in(asked.values)
 
 

@@ -76,7 +76,5 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
         plugin = option_classes()[spec.owner]
         if not plugin.selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
-            found.append(
-                Problem("not_needed", key, value, message, severity="note", line=lines.get(key), keys=(key,))
-            )
+            found.append(Problem("not_needed", key, value, message, severity="note", line=lines.get(key), keys=(key,)))
     return found

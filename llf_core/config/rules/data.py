@@ -39,8 +39,8 @@ DATA = (
             and c.data.val_size >= c.data.max_samples * len(c.data.dataset or ())
         ),
         lambda c: (
-            f"{c.data.val_size:g} examples are held out and at most {c.data.max_samples} are taken of each "
-            "data set, so none is left to learn from."
+            f"All examples are held out: `val_size` is {c.data.val_size:g}, and at most {c.data.max_samples} "
+            "are taken of each data set."
         ),
         (HOLD_OUT,),
     ),

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT, NOTHING_HELD_OUT, evaluates, never_evaluated
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
 
 NO_EVALUATION = Fix("Do not evaluate", {"eval_strategy": "no"})
 EACH_EPOCH = Fix("Evaluate after each epoch", {"eval_strategy": "epoch", "eval_steps": None})
 NO_STOPPING = Fix("Run to the end", {"early_stopping_steps": None})
 KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
+
+
+def hold_out_and_evaluate(c: RunConfig) -> Fix:
+    """Holds examples out, and evaluates (and saves) where nothing says when."""
+    if c.training.eval_strategy != "no":
+        return HOLD_OUT
+    when = {"eval_strategy": "epoch"}
+    if c.training.load_best_model_at_end:
+        when["save_strategy"] = "epoch"
+    return Fix("Hold out 5 % and evaluate each epoch", {"val_size": 0.05, **when})
 
 
 def falls_together(larger: float, smaller: float) -> bool:
@@ -36,9 +51,7 @@ EVALUATION = (
     Rule(
         ("eval_strategy", "val_size", "eval_dataset"),
         lambda c: (
-            never_evaluated(c)
-            and c.training.early_stopping_steps is None
-            and not c.training.load_best_model_at_end
+            never_evaluated(c) and c.training.early_stopping_steps is None and not c.training.load_best_model_at_end
         ),
         "The held-out examples are evaluated once, at the end of the run.",
         (EACH_EPOCH,),
@@ -48,7 +61,7 @@ EVALUATION = (
         ("early_stopping_steps", "val_size", "eval_dataset"),
         lambda c: c.training.early_stopping_steps is not None and not evaluates(c),
         f"Early stopping watches the evaluation loss, but {NOTHING_HELD_OUT}",
-        (HOLD_OUT, NO_STOPPING),
+        lambda c: (hold_out_and_evaluate(c), NO_STOPPING),
     ),
     Rule(
         ("early_stopping_steps", "eval_strategy"),
@@ -60,13 +73,12 @@ EVALUATION = (
         ("load_best_model_at_end", "val_size", "eval_dataset"),
         lambda c: c.training.load_best_model_at_end and not evaluates(c),
         f"The best checkpoint is the one with the best evaluation, but {NOTHING_HELD_OUT}",
-        (HOLD_OUT, KEEP_LAST),
+        lambda c: (hold_out_and_evaluate(c), KEEP_LAST),
     ),
     Rule(
         ("load_best_model_at_end", "eval_strategy"),
         lambda c: c.training.load_best_model_at_end and never_evaluated(c),
-        "The best checkpoint is the one with the best evaluation, but `eval_strategy` is no. "
-        "Expected steps or epoch.",
+        "The best checkpoint is the one with the best evaluation, but `eval_strategy` is no. Expected steps or epoch.",
         (
             Fix("Evaluate and save each epoch", {"eval_strategy": "epoch", "save_strategy": "epoch"}),
             KEEP_LAST,

@@ -12,9 +12,7 @@ HIGHEST_FULL_RATE = 2e-4
 OPTIMIZATION = (
     Rule(
         ("lr_scheduler_type", "eval_strategy"),
-        lambda c: (
-            c.optimizer.lr_scheduler_type == "reduce_lr_on_plateau" and c.training.eval_strategy == "no"
-        ),
+        lambda c: c.optimizer.lr_scheduler_type == "reduce_lr_on_plateau" and c.training.eval_strategy == "no",
         "This schedule waits for the evaluation loss to stop falling, but `eval_strategy` is no.",
         (
             Fix("Take the cosine schedule", {"lr_scheduler_type": "cosine"}),

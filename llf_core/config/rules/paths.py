@@ -27,6 +27,4 @@ def absent(key: str) -> Rule:
     )
 
 
-PATHS = tuple(
-    absent(key) for key in ("model_name_or_path", "adapter_name_or_path", "dataset", "eval_dataset")
-)
+PATHS = tuple(absent(key) for key in ("model_name_or_path", "adapter_name_or_path", "dataset", "eval_dataset"))

@@ -19,7 +19,7 @@ PRECISION = (
     Rule(
         ("bf16", "pure_bf16"),
         lambda c: c.training.bf16 and c.training.pure_bf16,
-        "`pure_bf16` keeps the weights in bfloat16 too, so `bf16` changes nothing.",
+        "Pure bf16 keeps the weights in bfloat16 too, so `bf16` changes nothing.",
         (Fix("Keep the weights exact", {"pure_bf16": False}), Fix("Take out bf16", {"bf16": False})),
         severity="note",
     ),

@@ -17,9 +17,7 @@ PROCESS = (
     ),
     Rule(
         ("dataloader_prefetch_factor", "dataloader_num_workers"),
-        lambda c: (
-            c.training.dataloader_prefetch_factor is not None and c.training.dataloader_num_workers == 0
-        ),
+        lambda c: c.training.dataloader_prefetch_factor is not None and c.training.dataloader_num_workers == 0,
         "Batches are prepared ahead by loading processes, but `dataloader_num_workers` is 0.",
         (
             Fix("Load in one process more", {"dataloader_num_workers": 1}),
@@ -38,9 +36,7 @@ PROCESS = (
     Rule(
         ("flash_attn", "use_cpu"),
         lambda c: c.model.flash_attn in {"fa2", "fa3"} and c.training.use_cpu,
-        lambda c: (
-            f"FlashAttention (`flash_attn` {c.model.flash_attn}) needs an NVIDIA GPU, but `use_cpu` is true."
-        ),
+        lambda c: f"FlashAttention (`flash_attn` {c.model.flash_attn}) needs an NVIDIA GPU, but `use_cpu` is true.",
         (Fix("Set to auto", {"flash_attn": "auto"}),),
     ),
     Rule(
@@ -73,9 +69,7 @@ PROCESS = (
     Rule(
         ("report_to",),
         lambda c: len(c.training.report_to) > 1 and bool({"none", "all"}.intersection(c.training.report_to)),
-        lambda c: (
-            f"The trackers are {','.join(c.training.report_to)}. Expected names, or `none` or `all` alone."
-        ),
+        lambda c: f"The trackers are {','.join(c.training.report_to)}. Expected names, or `none` or `all` alone.",
         (Fix("Track nowhere", {"report_to": "none"}),),
     ),
     Rule(

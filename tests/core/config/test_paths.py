@@ -1,4 +1,5 @@
 import pytest
+
 from llf_core.config import RunConfig, validate
 
 

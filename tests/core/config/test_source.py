@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from llf_core.config import ConfigError, RunConfig, validate
 
 BASE = "dataset: llf_demo\n"

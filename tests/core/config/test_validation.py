@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from llf_core.config import ConfigError, RunConfig, validate
 from llf_core.config.known import known
 
@@ -71,7 +72,7 @@ def test_secrets_are_refused_and_never_repeated(key):
         ("learning_rate", float("nan"), "Learning rate (`learning_rate`) is nan. Expected a number of at least 0."),
         ("adam_beta1", 1, "Adam beta 1 (`adam_beta1`) is 1. Expected a number of at least 0 and below 1."),
         ("bf16", "maybe", "bf16 (`bf16`) is 'maybe'. Expected true or false."),
-        ("seed", None, "Seed (`seed`) is null. Expected a whole number of at least 0 and of at most 4.29497e+09."),
+        ("seed", None, "Seed (`seed`) is null. Expected a whole number of at least 0 and of at most 4,294,967,295."),
         ("val_size", 1.5, "Hold out (`val_size`) is 1.5. Expected a whole number, or a share below 1."),
         ("max_steps", 0, "Steps (`max_steps`) is 0. Expected a number of steps, or -1 to leave it to the epochs."),
         ("quantization_bit", 7, "Quantization (`quantization_bit`) is 7. Expected one of 4, 8, or null."),

@@ -1,0 +1,172 @@
+"""A package outside the tree adds a method; nothing in the tree names it."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from typing import ClassVar
+
+import pytest
+
+from llf_core.config import registry, spec
+from llf_core.config.option import Section, option
+from llf_core.config.registry import Method, PluginError
+
+PLUGIN = """
+from llf_core.config.option import Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.registry import Method, Rule
+
+
+class Options(Section):
+    {key}: int = option(3, label="Shine", help="How much it shines.", minimum=1, level="basic")
+
+
+class Lamp(Method):
+    name = "lamp"
+    label = "lamp (a test)"
+    Options = Options
+    rules = (
+        Rule(
+            ("{key}",),
+            lambda config: config.get("{key}") > 9,
+            "It shines too much.",
+            (Fix("Set to 9", {{"{key}": 9}}),),
+            severity="warning",
+        ),
+    )
+
+    @classmethod
+    def apply(cls, model, config):
+        return model
+"""
+ASK = """
+import json, sys
+from llf_core.config import RunConfig, fields, schema, validate
+from llf_core.config.registry import broken, plugins
+config = RunConfig.load({"dataset": "x", "finetuning_type": "lamp", "lamp_shine": 12})
+(field,) = [one for one in fields() if one.plugin == "lamp"]
+print(json.dumps({
+    "plugins": sorted(plugins("method")),
+    "field": [field.key, field.section, field.label, field.default, field.minimum],
+    "schema": schema()["properties"]["lamp_shine"]["x-plugin"],
+    "choices": schema()["properties"]["finetuning_type"]["enum"],
+    "selected": config.plugin("method").name,
+    "value": config.options("lamp").lamp_shine,
+    "yaml": config.yaml(),
+    "violations": [one.message for one in validate(config).violations],
+    "without effect": [one.key for one in validate({"dataset": "x", "lamp_shine": 4}).not_needed],
+    "heavy": sorted({"torch", "transformers", "datasets", "pandas"} & set(sys.modules)),
+}))
+"""
+
+
+def install(folder, source, entry="lamp = lamp_plugin:Lamp"):
+    """Writes a wheel by hand and installs it: no build backend and no network are needed."""
+    wheel = folder / "lamp_plugin-1.0-py3-none-any.whl"
+    info = "lamp_plugin-1.0.dist-info"
+    files = {
+        "lamp_plugin.py": source,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: lamp-plugin\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[llf.methods]\n{entry}\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    site = folder / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", str(site), str(wheel)], check=True)
+    return site
+
+
+def ask(site, code):
+    program = f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_an_installed_package_adds_a_method(tmp_path):
+    child = ask(install(tmp_path, PLUGIN.format(key="lamp_shine")), ASK)
+    assert child.returncode == 0, child.stderr
+    assert json.loads(child.stdout) == {
+        "plugins": ["freeze", "full", "lamp", "lora"],
+        "field": ["lamp_shine", "method", "Shine", 3, 1],
+        "schema": "lamp",
+        "choices": ["freeze", "full", "lamp", "lora"],
+        "selected": "lamp",
+        "value": 12,
+        "yaml": "model_name_or_path: smollm2-135m-instruct\ndataset: x\nfinetuning_type: lamp\nlamp_shine: 12\n"
+        "stage: sft\n",
+        "violations": ["It shines too much."],
+        "without effect": ["lamp_shine"],
+        "heavy": [],
+    }
+
+
+def test_a_key_that_exists_already_is_an_error_that_names_both(tmp_path):
+    child = ask(install(tmp_path, PLUGIN.format(key="lora_rank")), "from llf_core.config import fields; fields()")
+    assert child.returncode != 0
+    assert "The key 'lora_rank' is named by the method lamp (lamp_plugin) and by the method lora" in child.stderr
+
+
+def test_a_package_that_cannot_be_imported_is_told_and_breaks_nothing_else(tmp_path):
+    site = install(tmp_path, "import nothing_of_that_name\n")
+    code = """
+from llf_core.config import validate
+good, bad = validate({"dataset": "x"}), validate({"dataset": "x", "finetuning_type": "lamp"})
+print(good.ok, [p.message for p in good.problems], bad.ok, [p.message for p in bad.invalid], sep="\\n")
+"""
+    child = ask(site, code)
+    assert child.returncode == 0, child.stderr
+    ok, told, bad, refused = child.stdout.splitlines()
+    assert (ok, bad) == ("True", "False")
+    for text in (told, refused):
+        assert "lamp_plugin:Lamp of lamp-plugin cannot be loaded: ModuleNotFoundError" in text
+
+
+def test_a_class_of_another_kind_is_refused(tmp_path):
+    site = install(tmp_path, "class Lamp: name = 'lamp'\n")
+    child = ask(site, "from llf_core.config.registry import broken; print(broken()[0].reason)")
+    assert child.stdout == "lamp_plugin:Lamp of lamp-plugin is no subclass of Method.\n"
+
+
+def test_the_same_name_twice_is_an_error_that_names_both_packages(tmp_path):
+    site = install(tmp_path, PLUGIN.format(key="lamp_shine").replace('"lamp"', '"lora"'))
+    child = ask(site, "from llf_core.config import fields; fields()")
+    assert "The method 'lora' is registered by" in child.stderr
+    assert "of lamp-plugin" in child.stderr
+    assert "of llf" in child.stderr
+
+
+def test_an_option_without_label_and_help_is_refused(monkeypatch):
+    class Bare(Section):
+        bare_key: int = 3
+
+    class Odd(Method):
+        name: ClassVar[str] = "odd"
+        Options: ClassVar[type[Section]] = Bare
+
+    monkeypatch.setattr(spec, "option_classes", lambda: {"method.odd": Odd})
+    with pytest.raises(PluginError, match=r"'bare_key' of the method odd .* has no label and help"):
+        spec._fields.__wrapped__()
+
+
+def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
+    class Clash(Section):
+        learning_rate: float = option(1.0, label="Rate", help="Twice.")
+
+    class Odd(Method):
+        name: ClassVar[str] = "odd"
+        Options: ClassVar[type[Section]] = Clash
+
+    monkeypatch.setattr(spec, "option_classes", lambda: {"method.odd": Odd})
+    with pytest.raises(PluginError, match="'learning_rate' is named by the section optimizer and by the method odd"):
+        spec._fields.__wrapped__()
+
+
+def test_methods_and_stages_are_selected_by_their_names():
+    assert dict(registry.plugins("method")["lora"].selects) == {"finetuning_type": "lora"}
+    assert dict(registry.plugins("stage")["sft"].selects) == {"stage": "sft"}
+    assert registry.plugins("optimizer") == {}
+    assert registry.broken() == ()

@@ -1,0 +1,154 @@
+"""For each rule a config that has the combination; every fix on offer takes the message away."""
+
+import pytest
+
+from llf_core.config import RunConfig, validate
+from llf_core.config.rules import RULES, all_rules
+from llf_core.config.rules.evaluation import falls_together
+from llf_core.config.spec import field
+
+BASE = {"dataset": "llf_demo"}
+EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}
+
+# key, severity, what is asked, and what of the message matters
+CASES = [
+    ("dataset", "error", {"dataset": None}, "No data set is chosen."),
+    ("val_size", "error", {"val_size": 0.1, "eval_dataset": "identity"}, "`val_size` 0.1"),
+    ("mask_history", "error", {"mask_history": True, "train_on_prompt": True}, "Expected one of them."),
+    ("val_size", "error", {"val_size": 50, "max_samples": 50}, "All examples are held out: `val_size` is 50"),
+    ("eval_strategy", "error", {"eval_strategy": "epoch"}, "nothing is held out: `val_size` is 0."),
+    ("eval_on_start", "error", {"eval_on_start": True}, "nothing is held out"),
+    ("eval_strategy", "note", {"val_size": 0.1}, "evaluated once, at the end"),
+    ("early_stopping_steps", "error", {"early_stopping_steps": 3}, "Early stopping watches the evaluation loss, but"),
+    ("early_stopping_steps", "error", {"early_stopping_steps": 3, "val_size": 0.1}, "`eval_strategy` is no"),
+    ("load_best_model_at_end", "error", {"load_best_model_at_end": True}, "nothing is held out"),
+    ("load_best_model_at_end", "error", {"load_best_model_at_end": True, "val_size": 5}, "`eval_strategy` is no"),
+    (
+        "load_best_model_at_end",
+        "error",
+        EVALUATED | {"load_best_model_at_end": True, "save_strategy": "epoch"},
+        "saved by `epoch` and evaluated by `steps`",
+    ),
+    (
+        "save_steps",
+        "error",
+        EVALUATED | {"load_best_model_at_end": True, "save_steps": 120},
+        "saved every 120 steps and evaluated every 50. Expected a multiple.",
+    ),
+    ("save_strategy", "error", {"save_strategy": "best"}, "nothing says which it is"),
+    ("metric_for_best_model", "error", {"metric_for_best_model": "accuracy"}, "computes the loss alone"),
+    ("greater_is_better", "error", {"greater_is_better": True}, "greatest loss"),
+    ("lr_scheduler_type", "error", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "`eval_strategy` is no"),
+    ("lr_scheduler_type", "error", {"lr_scheduler_type": "cosine_with_min_lr"}, "`min_lr`"),
+    ("lr_scheduler_type", "error", {"lr_scheduler_type": "warmup_stable_decay"}, "`num_decay_steps`"),
+    ("learning_rate", "warning", {"learning_rate": 0}, "nothing is learned"),
+    ("learning_rate", "warning", {"finetuning_type": "full", "learning_rate": 1e-3}, "0.001"),
+    ("warmup_steps", "warning", {"warmup_steps": 20, "max_steps": 10}, "20 of 10 steps"),
+    ("max_steps", "note", {"max_steps": 10, "num_train_epochs": 2}, "after 10 steps"),
+    ("fp16", "error", {"fp16": True, "bf16": True}, "Both fp16 and bf16"),
+    ("bf16", "note", {"bf16": True, "pure_bf16": True}, "`bf16` changes nothing"),
+    ("fp16", "warning", {"fp16": True, "use_cpu": True}, "slowly in fp16"),
+    ("tf32", "error", {"tf32": True, "use_cpu": True}, "`use_cpu` is true"),
+    (
+        "quantization_bit",
+        "error",
+        {"quantization_bit": 4, "finetuning_type": "full", "learning_rate": 1e-5},
+        "kept in 4 bits and cannot be trained",
+    ),
+    ("quantization_type", "note", {"quantization_bit": 8, "quantization_type": "fp4"}, "with 4 bits only"),
+    (
+        "gradient_checkpointing",
+        "error",
+        {"gradient_checkpointing": True, "disable_gradient_checkpointing": True},
+        "on by one key and off by the other",
+    ),
+    ("dataloader_prefetch_factor", "error", {"dataloader_prefetch_factor": 2}, "`dataloader_num_workers` is 0"),
+    (
+        "dataloader_persistent_workers",
+        "error",
+        {"dataloader_persistent_workers": True},
+        "`dataloader_num_workers` is 0",
+    ),
+    ("flash_attn", "error", {"flash_attn": "fa2", "use_cpu": True}, "needs an NVIDIA GPU"),
+    ("optim", "error", {"optim": "paged_adamw_8bit", "use_cpu": True}, "paged_adamw_8bit needs"),
+    ("logging_strategy", "warning", {"logging_strategy": "no"}, "no curve"),
+    ("save_strategy", "note", {"save_strategy": "no"}, "No checkpoint is saved"),
+    ("ignore_data_skip", "note", {"ignore_data_skip": True}, "some examples again"),
+    ("report_to", "error", {"report_to": "none,wandb"}, "The trackers are none,wandb."),
+    ("trust_remote_code", "note", {"trust_remote_code": True}, "runs with your rights"),
+    ("allow_pickle", "note", {"allow_pickle": True}, "pickle"),
+    ("model_name_or_path", "warning", {"model_name_or_path": "/nowhere/m"}, "no file or folder /nowhere/m."),
+    ("adapter_name_or_path", "warning", {"adapter_name_or_path": "/nowhere/a"}, "/nowhere/a."),
+    ("dataset", "warning", {"dataset": "x,/nowhere/d.json"}, "/nowhere/d.json."),
+    ("eval_dataset", "warning", {"eval_dataset": "/nowhere/e.json", "eval_strategy": "epoch"}, "/nowhere/e.json."),
+]
+IDS = [f"{key}-{number}" for number, (key, *_) in enumerate(CASES)]
+
+
+def the_problem(asked, key, words):
+    return [one for one in validate(asked).violations if one.key == key and words in one.message]
+
+
+@pytest.mark.parametrize(("key", "severity", "asked", "words"), CASES, ids=IDS)
+def test_a_combination_is_told_beside_its_field(key, severity, asked, words):
+    (problem,) = the_problem(BASE | asked, key, words)
+    assert problem.severity == severity
+    assert problem.message[0].isupper()
+    assert problem.message.count(". ") <= 1
+
+
+@pytest.mark.parametrize(("key", "severity", "asked", "words"), CASES, ids=IDS)
+def test_every_fix_mends_what_it_stands_beside_and_breaks_nothing(key, severity, asked, words):
+    (problem,) = the_problem(BASE | asked, key, words)
+    errors = {one.message for one in validate(BASE | asked).problems if one.severity == "error"}
+    for fix in problem.fixes:
+        assert {change for change in fix.changes if field(change) is None} == set()
+        mended = BASE | asked | fix.changes
+        mended = {key: value for key, value in mended.items() if value is not None or key not in fix.changes}
+        assert the_problem(mended, key, words) == []
+        after = [one for one in validate(mended).problems if one.severity == "error" and one.message not in errors]
+        assert after == [], fix.label
+
+
+def test_every_rule_has_a_case():
+    seen = {
+        number
+        for _, _, asked, _ in CASES
+        for number, rule in enumerate(RULES)
+        if rule.check(validate(BASE | asked).config) is not None
+    }
+    assert sorted(set(range(len(RULES))) - seen) == []
+
+
+def test_every_rule_names_options():
+    for rule in all_rules():
+        assert [key for key in rule.fields if field(key) is None] == []
+
+
+def test_a_plain_config_breaks_no_rule():
+    assert validate(BASE).problems == ()
+    assert validate(BASE | EVALUATED | {"load_best_model_at_end": True, "save_steps": 100}).problems == ()
+
+
+def test_a_rule_about_a_value_that_is_wrong_by_itself_is_silent():
+    assert validate(BASE | {"early_stopping_steps": 3, "val_size": "some"}).violations == []
+
+
+def test_a_note_stops_nothing():
+    assert RunConfig.load(BASE | {"val_size": 0.1}).data.val_size == 0.1
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller", "together"),
+    [
+        (100, 50, True),
+        (50, 100, False),
+        (120, 50, False),
+        (0.2, 0.1, True),
+        (0.3, 0.1, True),
+        (0.25, 0.1, False),
+        (100, 0.1, False),
+    ],
+)
+def test_saves_fall_on_evaluations(larger, smaller, together):
+    assert falls_together(larger, smaller) is together
