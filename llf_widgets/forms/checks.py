@@ -111,7 +111,7 @@ def shared(runs: Sequence[Row]) -> Message | None:
 
 
 def _bytes(config: RunConfig) -> int | None:
-    from llf_core.estimate.disk import disk
+    from llf_core.estimate import disk
 
     return disk(config)
 

@@ -224,6 +224,8 @@ class Studio(widgets.VBox):
     def _facts(self, title: str) -> tuple[str, ...]:
         if title == "Model":
             return model_info.describe(str(self.state.value("model_name_or_path")))
+        if title == "Method" and self.state.report.config is not None:
+            return model_info.learns(self.state.report.config)
         if title == "Training":
             batch, times = (
                 self.state.value(key) for key in ("per_device_train_batch_size", "gradient_accumulation_steps")

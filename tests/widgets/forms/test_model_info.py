@@ -2,6 +2,7 @@ import json
 import struct
 from pathlib import Path
 
+from llf_core.config import RunConfig
 from llf_widgets.forms import model_info
 
 
@@ -41,6 +42,12 @@ def test_hub_id_says_nothing() -> None:
     assert model_info.describe("someone/some-model") == ()
 
 
+def test_share_that_is_trained_is_told() -> None:
+    config = RunConfig.load({"dataset": "llf_demo"})
+    assert model_info.learns(config) == ("2.44 M parameters", "1.82 % of the model")
+    assert model_info.learns(config.replace(model_name_or_path="someone/some-model")) == ()
+
+
 def test_cut_file_counts_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
@@ -48,4 +55,4 @@ def test_cut_file_counts_nothing(tmp_path: Path) -> None:
 
 
 def test_counts_in_words() -> None:
-    assert [model_info.count(n) for n in (960, 134_515_008, 7_615_616_512)] == ["960", "134.5 M", "7.62 B"]
+    assert [model_info.in_words(n) for n in (960, 134_515_008, 7_615_616_512)] == ["960", "134.5 M", "7.62 B"]

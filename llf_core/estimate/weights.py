@@ -1,0 +1,111 @@
+"""Shapes of a model's weights, and how many of them a method trains, from file headers alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.model import EMBEDDED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config import RunConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+_LENGTH = struct.Struct("<Q")
+_LARGEST_HEADER = 100_000_000
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+_LINEAR = 2
+_LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # SmolLM2-135M
+
+
+def shapes(name: str) -> Shapes | None:
+    """The shape of every weight of a model.
+
+    Args:
+        name: the embedded model's name, or a folder with safetensors files.
+
+    Returns:
+        Shapes by the weight's name; None where nothing can be known without asking a hub or reading a whole file.
+    """
+    if name == EMBEDDED:
+        return _embedded()
+    files = sorted(Path(name).expanduser().glob("*.safetensors"))
+    found: Shapes = {}
+    for file in files:
+        found |= _header(file)
+    return found or None
+
+
+def count(weights: Mapping[str, tuple[int, ...]]) -> int:
+    """How many numbers some weights hold."""
+    return sum(math.prod(shape) for shape in weights.values())
+
+
+def trained(config: RunConfig, weights: Shapes) -> int | None:
+    """How many parameters a config trains; None for a method that is not known here."""
+    kind = config.get("finetuning_type")
+    if kind == "full":
+        return count(weights)
+    if kind == "freeze":
+        return _last_layers(weights, config.get("freeze_trainable_layers"))
+    if kind == "lora":
+        return _adapters(weights, config.get("lora_rank"), config.get("lora_target"))
+    return None
+
+
+def _adapters(weights: Shapes, rank: int, targets: tuple[str, ...]) -> int:
+    """`rank * (in + out)` for each linear layer that gets an adapter."""
+    total = 0
+    for name, shape in weights.items():
+        module = name.removesuffix(".weight").rsplit(".", 1)[-1]
+        wanted = _LAYER.search(name) if "all" in targets else module in targets
+        if wanted and len(shape) == _LINEAR:
+            total += rank * sum(shape)
+    return total
+
+
+def _last_layers(weights: Shapes, number: int) -> int:
+    """Parameters of the last layers; of the first ones where the number is below 0."""
+    layers = {name: int(found.group(1)) for name in weights if (found := _LAYER.search(name))}
+    depth = max(layers.values(), default=-1) + 1
+    chosen = range(depth - number, depth) if number > 0 else range(-number)
+    return count({name: weights[name] for name, layer in layers.items() if layer in chosen})
+
+
+def _header(file: Path) -> Shapes:
+    """Names and shapes of a safetensors file; empty where its header cannot be read."""
+    with file.open("rb") as stream:
+        start = stream.read(_LENGTH.size)
+        length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _LARGEST_HEADER + 1
+        if length > _LARGEST_HEADER:
+            return {}
+        try:
+            header: dict[str, Any] = json.loads(stream.read(length))
+        except ValueError:
+            return {}
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def _embedded() -> Shapes:
+    one_layer: Shapes = {
+        "self_attn.q_proj": (_HIDDEN, _HIDDEN),
+        "self_attn.k_proj": (_KEYS, _HIDDEN),
+        "self_attn.v_proj": (_KEYS, _HIDDEN),
+        "self_attn.o_proj": (_HIDDEN, _HIDDEN),
+        "mlp.gate_proj": (_INNER, _HIDDEN),
+        "mlp.up_proj": (_INNER, _HIDDEN),
+        "mlp.down_proj": (_HIDDEN, _INNER),
+        "input_layernorm": (_HIDDEN,),
+        "post_attention_layernorm": (_HIDDEN,),
+    }
+    layers = {
+        f"model.layers.{layer}.{name}.weight": shape for layer in range(_LAYERS) for name, shape in one_layer.items()
+    }
+    return {"model.embed_tokens.weight": (_VOCABULARY, _HIDDEN), **layers, "model.norm.weight": (_HIDDEN,)}
