@@ -30,7 +30,6 @@ def sentence(facts: Facts) -> str:
 def offers(facts: Facts) -> list[str]:
     """What can be done in this state: of `stop`, `checkpoint`, `kill`, `resume`."""
     return {
-        "created": ["kill"],
         "starting": ["stop", "kill"],
         "running": ["stop", "checkpoint", "kill"],
         "stopping": ["kill"],

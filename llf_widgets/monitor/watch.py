@@ -130,12 +130,12 @@ class Watch:
 
     def _look_at_status(self) -> set[str]:
         """Reads the status at every look: `lost` comes without any change of the file."""
-        before = self._status
+        before, trouble = self._status, self._broken
         try:
             self._status, self._broken = self._reader.status(), ""
         except BrokenRunError as error:
             self._status, self._broken = None, str(error)
-            return {"status", "state"} if before is not None or not self.facts.reason else set()
+            return {"status", "state"} if self._broken != trouble else set()
         if self._status == before:
             return set()
         moved = before is None or before.state != self._status.state

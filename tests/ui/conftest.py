@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 TOKEN = "llf-test-token"
 SETTINGS = {
-    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false", "checkForUpdates": false}',
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": (
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    ),
     "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": '{"autosave": false}',
 }
 FREE_PORT_LINE = 40.0  # seconds for the server to say where it listens
@@ -49,6 +51,30 @@ class Lab:
         """Where a notebook opens: `lab` or `notebooks` (Notebook 7)."""
         path = f"lab/tree/{quote(name)}" if app == "lab" else f"notebooks/{quote(name)}"
         return f"{self.url}{path}?token={TOKEN}" + ("&reset" if app == "lab" else "")
+
+    def open(self, page: Any, name: str) -> None:
+        """Opens a notebook in JupyterLab and waits for its kernel."""
+        page.goto(self.address(name))
+        self.settle(page)
+
+    def settle(self, page: Any) -> None:
+        """Waits until JupyterLab stands and the notebook's kernel is connected."""
+        page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60_000)
+        page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_function(
+            "() => { const w = window.jupyterapp.shell.currentWidget;"
+            " const k = w?.sessionContext?.session?.kernel;"
+            " return k && (k.status === 'idle' || k.status === 'busy'); }",
+            timeout=60_000,
+        )
+
+    def run_all(self, page: Any) -> None:
+        """Runs all cells without waiting for them."""
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+    def save(self, page: Any) -> None:
+        """Saves the notebook."""
+        page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save').then(() => null)")
 
 
 def browser_path() -> str:
@@ -157,26 +183,3 @@ def page(browser: Any) -> Iterator[Any]:
     page = context.new_page()
     yield page
     context.close()
-
-
-def open_notebook(page: Any, lab: Lab, name: str) -> None:
-    """Opens a notebook in JupyterLab and waits for its kernel."""
-    page.goto(lab.address(name))
-    page.wait_for_function("window.jupyterapp && window.jupyterapp.restored", timeout=60000)
-    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60000)
-    page.wait_for_function(
-        "() => { const w = window.jupyterapp.shell.currentWidget;"
-        " const k = w && w.sessionContext && w.sessionContext.session && w.sessionContext.session.kernel;"
-        " return k && k.status === 'idle'; }",
-        timeout=60000,
-    )
-
-
-def run_all(page: Any) -> None:
-    """Runs all cells without waiting for them."""
-    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-
-
-def command(page: Any, name: str) -> None:
-    """Executes a JupyterLab command and waits for it."""
-    page.evaluate("name => window.jupyterapp.commands.execute(name).then(() => null)", name)

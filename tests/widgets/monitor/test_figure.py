@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from llf_widgets.monitor.curves import LIMIT, curves
+from llf_widgets.monitor.figure import contents, figure_json, json_ready
+from llf_widgets.monitor.live_figure import LiveFigure
+
+
+def some_curves(count=100, **changes):
+    steps = np.arange(1, count + 1)
+    series = {
+        "loss": (steps, 2 - steps / count),
+        "learning_rate": (steps, np.full(count, 3.1e-5)),
+        "memory": (steps, np.full(count, 1.61e9)),
+        **changes,
+    }
+    return curves(series, series["loss"][1], kept=(50, 75), best=75, events=())
+
+
+def test_plotly_accepts_every_name_and_value():
+    figure = figure_json(some_curves(), 141)
+    assert len(go.Figure(figure).data) == len(figure["data"]) == 13
+
+
+def test_at_most_2000_points_a_trace_and_no_extreme_is_lost():
+    values = np.sin(np.arange(50_000) / 50)
+    values[31_234], values[777], values[20_000] = 9.5, -7.25, math.nan
+    shown = some_curves(50_000, loss=(np.arange(1, 50_001), values))
+    for trace in contents(shown):
+        assert len(trace["x"]) == len(trace["y"]) <= LIMIT
+    x, y = shown.lines["loss"]
+    assert y[x == 31_235] == [9.5]
+    assert y[x == 778] == [-7.25]
+    assert math.isnan(y[x == 20_001][0])
+    assert (shown.broken.tolist(), shown.broken_count) == ([20_001], 1)
+
+
+def test_a_loss_that_is_always_nan_is_told_and_bounded():
+    shown = some_curves(9000, loss=(np.arange(9000), np.full(9000, math.nan)))
+    assert shown.broken_count == 9000
+    assert shown.broken.size <= LIMIT
+    marks = contents(shown)[10]
+    assert marks["text"][-1] == "not a finite number: 9,000 of the logged losses"
+
+
+def test_labels_stand_at_the_ends_and_give_way_to_each_other():
+    near = some_curves(eval_loss=(np.array([50, 100]), np.array([1.5, 1.04])))
+    training, evaluation = contents(near)[-2:]
+    assert (training["text"], evaluation["text"]) == ([" training 1.00"], [" evaluation 1.040"])
+    assert (training["textposition"], evaluation["textposition"]) == ("bottom right", "top right")
+    assert (training["x"].tolist(), evaluation["x"].tolist()) == ([100], [100])
+    far = some_curves(eval_loss=(np.array([50, 100]), np.array([1.5, 1.9])))
+    assert contents(far)[-1]["textposition"] == "middle right"
+
+
+def test_resumes_are_marked():
+    events = ({"type": "resumed", "attempt": 2, "from_step": 60}, {"type": "resumed"})
+    shown = curves({}, np.empty(0), events=events)
+    assert contents(shown)[9]["x"] == [60, 60, None]
+    assert contents(shown)[9]["text"][1] == " attempt 2, from step 60"
+
+
+def test_json_has_no_nan_and_no_array():
+    shown = some_curves(3, loss=(np.array([1, 2, 3]), np.array([1.0, math.nan, 0.123456789])))
+    ready = json_ready(figure_json(shown, 3, title="a"))
+    json.dumps(ready, allow_nan=False)
+    assert ready["data"][0]["y"] == [1.0, None, 0.1234568]
+    assert ready["data"][0]["x"] == [1, 2, 3]
+
+
+def test_nothing_logged_yet_is_a_figure_too():
+    empty = curves({}, np.empty(0))
+    assert empty.points == 0
+    assert LiveFigure(figure_json(empty, 0)).layout.xaxis.autorange is True
+
+
+def sent_array(value):
+    """An array as plotly sends it to the front end."""
+    return np.frombuffer(value["buffer"], dtype=value["dtype"]) if isinstance(value, dict) else np.asarray(value)
+
+
+class TestLiveFigure:
+    def test_state_holds_what_was_streamed_since_construction(self):
+        # Plotly's own state stays as at construction: a reloaded page would show no point at all.
+        live = LiveFigure(figure_json(curves({}, np.empty(0)), 0))
+        live.show_curves(some_curves(), 141)
+        state = live.get_state()
+        assert sent_array(state["_widget_data"][0]["y"]) == pytest.approx(2 - np.arange(1, 101) / 100)
+        assert list(state["_widget_layout"]["xaxis"]["range"]) == [0, 141]
+
+    def test_plotly_still_needs_the_fix(self):
+        plain = go.FigureWidget(figure_json(curves({}, np.empty(0)), 0))
+        plain.data[0].y = [1.0, 2.0]
+        assert sent_array(plain.get_state()["_widget_data"][0]["y"]).size == 0
+
+    def test_one_tick_is_one_message_and_repeats_nothing(self, monkeypatch):
+        live = LiveFigure(figure_json(some_curves(), 141))
+        live.show_curves(some_curves(), 141)
+        sent = []
+        monkeypatch.setattr(live, "_send_update_msg", lambda *args, **kwargs: sent.append((args, kwargs)))
+        live.show_curves(some_curves(120), 141)
+        assert len(sent) == 1
+
+    def test_a_readers_zoom_stays(self):
+        live = LiveFigure(figure_json(some_curves(), 141))
+        live.show_curves(some_curves(), 141)
+        live.layout.xaxis.range = [10, 20]
+        live.show_curves(some_curves(120), 141)
+        assert list(live.layout.xaxis.range) == [10, 20]

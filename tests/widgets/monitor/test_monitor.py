@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+
+import anywidget
+import pytest
+from llf_widgets.monitor import Monitor
+from llf_widgets.monitor.parts import Head
+from llf_widgets.static import text
+
+EVIL = "<script>alert(1)</script>"
+
+
+def until(condition, seconds=8.0):
+    """Waits for the pump; its pace is 3 looks a second."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def monitor():
+    made = []
+
+    def make(run, **options):
+        made.append(Monitor(run, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def threads(run_id):
+    return [thread for thread in threading.enumerate() if thread.name == f"llf-monitor-{run_id}"]
+
+
+def test_a_finished_run_needs_no_thread(trainer, monitor):
+    run = trainer()
+    run.steps(1, 10)
+    run.writer.close("finished")
+    view = monitor(run.folder.id)
+    assert view.state == "finished"
+    assert view._head.view["says"].startswith("10 steps in 0:0")
+    assert len(view._figure.data[0].x) == 10
+    assert threads(view.run_id) == []
+    assert view.wait(0) == "finished"
+
+
+def test_it_follows_a_live_run_and_ends_by_itself(trainer, monitor):
+    run = trainer(total=6)
+    view = monitor(run.folder)
+    assert view._head.view["state"] == "running"
+    run.steps(1, 4)
+    until(lambda: len(view._figure.data[0].x) == 4)
+    until(lambda: view._head.view["step"] == 4)
+    run.folder.log.write_text("one\ntwo\n")
+    until(lambda: view._journal.log == ["one", "two"])
+    run.steps(5, 6)
+    run.writer.close("finished")
+    assert view.wait(8) == "finished"
+    until(lambda: not view._pump.alive)
+    assert threads(view.run_id) == []
+    assert len(view._figure.data[0].x) == 6
+    assert view._journal.rows[0]["text"] == "finished"  # written after the status: the last event is not lost
+
+
+def test_the_beat_goes_on_while_nothing_happens(trainer, monitor):
+    run = trainer()
+    view = monitor(run.folder)
+    first = view._head.beat
+    until(lambda: view._head.beat > first)
+
+
+def test_two_views_of_one_run(trainer, monitor):
+    run = trainer(total=3)
+    views = [monitor(run.folder), monitor(run.folder.id)]
+    run.steps(1, 3)
+    run.writer.close("stopped", "Stopped at step 3 of 3 with checkpoint-3.")
+    assert [view.wait(8) for view in views] == ["stopped", "stopped"]
+
+
+def test_closing_ends_the_thread_and_leaves_the_run(trainer, monitor):
+    run = trainer()
+    view = monitor(run.folder)
+    view.close()
+    until(lambda: not view._pump.alive)
+    assert json.loads(run.folder.status.read_text())["state"] == "running"
+
+
+def test_a_folder_that_breaks_and_heals_is_said_and_followed(trainer, monitor):
+    run = trainer(total=9)
+    run.steps(1, 2)
+    view = monitor(run.folder)
+    kept = run.folder.metrics.read_bytes()
+    run.folder.metrics.unlink()
+    run.folder.metrics.mkdir()
+    until(lambda: "could not follow the run (IsADirectoryError" in view._head.trouble)
+    run.folder.metrics.rmdir()
+    run.folder.metrics.write_bytes(kept)
+    run.writer._metrics.close()
+    run.steps(3, 5)
+    until(lambda: view._head.trouble == "" and view._head.view["step"] == 5)
+
+
+def test_nan_reaches_the_front_end_as_text_and_as_a_gap(trainer, monitor):
+    run = trainer()
+    run.steps(1, 3)
+    run.steps(4, 4, loss=math.nan)
+    view = monitor(run.folder)
+    json.dumps(view._head.view, allow_nan=False)
+    assert view._head.view["numbers"][0]["value"] == "NaN"
+    assert math.isnan(view._figure.data[0].y[3])
+
+
+def test_texts_of_a_run_stay_data(trainer, monitor):
+    run = trainer(name=EVIL)
+    run.writer.event("warning", message=EVIL)
+    run.folder.log.write_text(EVIL)
+    view = monitor(run.folder)
+    assert view._head.view["name"] == EVIL
+    assert view._head.view["messages"] == [{"level": "warn", "text": EVIL}]
+    assert view._journal.log == [EVIL]
+    for name in ("dom.js", "server.js", "monitor.js", "journal.js"):
+        for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert door not in text(name), f"{name} parses text as HTML by {door}"
+
+
+class TestSteering:
+    """What comes through the kernel, where the front end finds no server."""
+
+    def ask(self, view, what, key="k"):
+        said = []
+        view._head.send = said.append
+        view._head._handle_custom_msg({"type": what, "key": key}, [])
+        return said
+
+    @pytest.mark.parametrize("what", ["stop", "checkpoint"])
+    def test_a_request_lands_in_the_folder(self, trainer, monitor, what):
+        run = trainer()
+        view = monitor(run.folder)
+        assert self.ask(view, what) == [
+            {"key": "k", "ok": True, "text": f"{what.capitalize()} is asked through the kernel"}
+        ]
+        (request,) = [json.loads(path.read_text()) for path in run.folder.control.iterdir()]
+        assert (request["type"], request["by"]) == (what, "monitor")
+
+    def test_what_can_not_be_done_is_said(self, trainer, monitor):
+        run = trainer()
+        view = monitor(run.folder)
+        (answer,) = self.ask(view, "resume")
+        assert (answer["ok"], "stop it first" in answer["text"]) == (False, True)
+        (answer,) = self.ask(view, "evaluate")
+        assert answer["text"] == "'evaluate' is no request. Expected stop, checkpoint, kill or resume."
+
+    def test_garbage_is_no_request(self, trainer, monitor):
+        view = monitor(trainer().folder)
+        said = []
+        view._head.send = said.append
+        for message in ("stop", None, {"type": 5, "key": "k"}, {}):
+            view._head._handle_custom_msg(message, [])
+        assert said == []
+
+    def test_a_stop_of_an_ended_run_is_told_so(self, trainer, monitor):
+        run = trainer()
+        run.writer.close("finished")
+        assert self.ask(monitor(run.folder), "stop")[0]["text"] == "The run has ended already"
+
+
+def test_an_ended_run_that_goes_on_is_seen_again(trainer, monitor):
+    from llf_core.runs import RunWriter, status
+
+    run = trainer(total=9)
+    run.steps(1, 3)
+    run.writer.close("stopped")
+    view = monitor(run.folder)
+    assert view.state == "stopped"
+    status.begin_attempt(run.folder, 2)
+    second = RunWriter(run.folder, 2)
+    second.start_heartbeat(0.05)
+    second.status(state="running", step=3, total=9)
+    view._head._handle_custom_msg({"type": "look"}, [])
+    until(lambda: view.state == "running")
+    second.close("finished")
+    assert view.wait(8) == "finished"
+
+
+def test_traits_alone_rebuild_the_view_after_a_reload(trainer, monitor):
+    run = trainer()
+    run.steps(1, 3)
+    view = monitor(run.folder)
+    state = view._head.get_state()
+    assert state["view"]["step"] == 3
+    assert ".llf-Numbers" in state["_css"]
+    assert isinstance(view._head, anywidget.AnyWidget)
+    assert all("password" not in name for name in Head.class_trait_names())
+
+
+def test_stylesheets_name_no_colour_of_their_own_outside_the_tokens():
+    for line in text("monitor.css").splitlines():
+        assert "#" not in line.split("/*")[0], f"a colour that no theme can change: {line}"

@@ -1,0 +1,86 @@
+"""Executes notebooks as `make demo` and papermill do, and reads what is saved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+TOY = Path(__file__).parents[2] / "ui" / "toy_trainer.py"
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+@pytest.fixture
+def live_run(llf_home):
+    """A run that another process writes until it is asked to stop."""
+    llf_home.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, str(TOY), str(llf_home), "2000", "10"], stdout=subprocess.PIPE, text=True
+    )
+    yield process.stdout.readline().strip()
+    process.terminate()
+    process.wait()
+
+
+def execute(*cells):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(book, timeout=60, kernel_name="python3", allow_errors=True).execute()
+    return book
+
+
+def printed(cell):
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+def bundles(cell):
+    return [output["data"] for output in cell.outputs if output.output_type in ("display_data", "execute_result")]
+
+
+def test_a_run_that_grows_while_its_cell_has_long_ended(live_run):
+    book = execute(
+        f"import llf_widgets as llf\nview = llf.Monitor({live_run!r})\nview",
+        "import time\nfirst = len(view._figure.data[0].x)\ntime.sleep(2)\nlater = len(view._figure.data[0].x)",
+        f"print(view.state, later > first)\nllf.attach({live_run!r}).stop()\nprint(view.wait(30))",
+    )
+    widget, static = bundles(book.cells[0])
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert set(static) == {PLOTLY, "image/png", "text/html", "text/plain"}
+    assert static["text/plain"].startswith("smollm2-sft-lora: stopped. Stopped at step ")
+    step = int(static["text/plain"].split("at step ")[1].split(" ")[0])
+    assert static[PLOTLY]["data"][0]["x"] == list(range(1, step + 1))
+    assert "<table" in static["text/html"]
+    assert printed(book.cells[2]) == "running True\nstopped\n"
+    assert bundles(book.cells[2]) == []  # the summary stands where the view was shown, not in the cell that ran
+
+
+def test_a_run_that_still_goes_leaves_a_line_of_text(live_run):
+    book = execute(f"import llf_widgets as llf\nllf.Monitor({live_run!r})")
+    _, static = bundles(book.cells[0])
+    assert set(static) == {"text/plain"}
+    assert static["text/plain"].startswith("smollm2-sft-lora: running.")
+
+
+def test_an_interrupted_cell_leaves_view_and_run_alone(live_run):
+    book = execute(
+        f"import llf_widgets as llf\nview = llf.Monitor({live_run!r})\nview",
+        "import os, signal, threading\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n    view.wait(30)\nexcept KeyboardInterrupt:\n    print('interrupted', view.state)",
+        f"llf.attach({live_run!r}).stop()\nprint(view.wait(30))",
+    )
+    assert printed(book.cells[1]) == "interrupted running\n"
+    assert printed(book.cells[2]) == "stopped\n"
+    assert PLOTLY in bundles(book.cells[0])[1]
+
+
+def test_magics_of_a_live_run(live_run):
+    book = execute("%load_ext llf_widgets", "%llf runs", "%llf monitor last", "%llf stop", "%llf checkpoint nope")
+    assert live_run in printed(book.cells[1])
+    assert "application/vnd.jupyter.widget-view+json" in bundles(book.cells[2])[0]
+    assert printed(book.cells[3]) == f"{live_run} stops after the step under way.\n"
+    assert "There is no run nope" in str(book.cells[4].outputs)
+    assert "Traceback" not in str(book.cells[4].outputs)

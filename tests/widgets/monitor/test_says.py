@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+from llf_widgets.monitor.facts import Facts
+from llf_widgets.monitor.journal import log_lines, rows
+from llf_widgets.monitor.says import front_end, messages, offers, sentence
+
+SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_seconds": 4.1}
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "says", "can"),
+    [
+        ("created", {}, "Waits for its trainer to start.", []),
+        ("starting", {}, "Loading the model and the data.", ["stop", "kill"]),
+        ("running", {}, "", ["stop", "checkpoint", "kill"]),
+        ("running", {"attempt": 2, "resumed_from": 90}, "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "kill"]),
+        ("stopping", {}, "The step under way takes up to 4 s; then a checkpoint is written.", ["kill"]),
+        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume"]),
+        ("finished", {"elapsed": 643, "output": "/o"}, "93 steps in 10:43. The result is in /o.", []),
+        ("failed", {"reason": "The memory limit ended the trainer."},
+         "The memory limit ended the trainer. checkpoint-90 is whole.", ["resume"]),
+        ("lost", {}, "No sign of the trainer. Its process is gone. checkpoint-90 is whole.", ["resume"]),
+        ("broken", {"reason": "r has no status.json."}, "This run can't be read. r has no status.json.", []),
+    ],
+)  # fmt: skip
+def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, can):
+    facts = Facts(state=state, **SHARED | more)
+    assert sentence(facts) == says
+    assert offers(facts) == can
+
+
+def test_a_state_from_the_future_is_named_and_offers_nothing():
+    facts = Facts(id="r", state="paused")
+    assert sentence(facts) == "The state paused is not known to this version of LLF."
+    assert offers(facts) == []
+
+
+def test_failed_adds_what_to_do_once():
+    events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": "Lower the batch."},)
+    facts = Facts(id="r", state="failed", reason="Out of memory.", events=events)
+    assert sentence(facts) == "Out of memory. Lower the batch. No checkpoint was written yet."
+    again = Facts(id="r", state="failed", reason="Out of memory. Lower the batch.", events=events)
+    assert sentence(again).count("Lower the batch.") == 1
+
+
+def test_messages_are_those_of_this_attempt_each_once_the_newest_last():
+    events = (
+        {"type": "warning", "attempt": 1, "message": "old"},
+        {"type": "warning", "attempt": 2, "message": "a"},
+        {"type": "finding", "attempt": 2, "message": "b", "fix": "Do c."},
+        {"type": "warning", "attempt": 2, "message": "a"},
+        {"type": "answer", "attempt": 2, "request": "stop", "ok": False, "message": "it had ended"},
+        {"type": "answer", "attempt": 2, "request": "stop", "ok": True, "message": "fine"},
+    )
+    texts = [message["text"] for message in messages(Facts(id="r", state="running", attempt=2, events=events))]
+    assert texts == ["b Do c.", "a", "Stop was refused: it had ended"]
+
+
+def test_remaining_time_counts_steps_of_now():
+    facts = Facts(id="r", state="running", step=93, total=141, per_step=4.0)
+    assert front_end(facts, 1000.0)["remaining"] == 48 * 4.0
+    assert front_end(Facts(id="r", state="stopped", step=93, total=141, per_step=4.0), 0)["remaining"] is None
+
+
+class TestJournal:
+    def test_newest_first_and_one_row_a_step(self):
+        events = [
+            {"type": "evaluation", "time": 1, "step": 90, "values": {"eval_loss": 1.351}},
+            {"type": "checkpoint", "time": 2, "step": 90, "path": "p", "bytes": 29_400_000},
+            {"type": "checkpoint_removed", "time": 3, "step": 60},
+            {"type": "state", "time": 4, "state": "stopped", "reason": "By hand."},
+        ]
+        assert [(row["step"], row["text"]) for row in rows(events)] == [
+            (None, "stopped: By hand."),
+            (90, "evaluation 1.351, checkpoint-90 (29.4 MB), checkpoint-60 removed"),
+        ]
+
+    def test_unknown_types_and_odd_fields_are_left_out(self):
+        assert rows([{"type": "from-the-future"}, {"type": "checkpoint"}, {"type": "data", "examples": "x"}, {}]) == []
+
+    def test_not_finite_evaluation(self):
+        assert (
+            rows([{"type": "evaluation", "step": 1, "values": {"eval_loss": float("nan")}}])[0]["text"]
+            == "evaluation NaN"
+        )
+
+    def test_log_lines_lose_colours_and_redrawn_bars(self):
+        lines = ["\x1b[32mgreen\x1b[0m", " 10%|#\r 90%|####\r\n", "x" * 600]
+        clean = log_lines(lines)
+        assert clean[:2] == ["green", " 90%|####"]
+        assert len(clean[2]) == 500

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import pytest
+from llf_core.runs import RunFolder, RunWriter, status
+from llf_widgets.monitor.about import about
+from llf_widgets.monitor.watch import Watch, folder_of
+
+
+def test_a_run_is_named_by_id_folder_path_or_handle(trainer, llf_home):
+    folder = trainer().folder
+    handle = type("Handle", (), {"folder": folder})()
+    for given in (folder, folder.id, folder.path, str(folder.path), handle):
+        assert folder_of(given).path == folder.path
+    assert folder_of(folder.id, llf_home).path == folder.path
+
+
+@pytest.mark.parametrize("given", ["20200101-000000-none", "/nowhere/at/all"])
+def test_a_run_that_is_not_there_is_said(given, llf_home):
+    with pytest.raises(FileNotFoundError, match="There is no run"):
+        folder_of(given)
+
+
+def test_something_else_is_refused():
+    with pytest.raises(TypeError, match="is no run"):
+        folder_of(7)
+
+
+def test_looks_tell_what_is_new(trainer):
+    run = trainer()
+    watch = Watch(run.folder)
+    assert {"status", "events"} <= watch.look()
+    run.steps(1, 3)
+    assert "metrics" in watch.look()
+    assert watch.series["loss"][1].tolist() == pytest.approx([1.9, 1.8, 1.7])
+    run.writer.event("warning", message="hot")
+    assert "events" in watch.look()
+    run.folder.log.write_text("a\nb\n")
+    assert "log" in watch.look()
+    assert watch.log(5) == ["a", "b"]
+    assert "metrics" not in watch.look()
+
+
+def test_facts_of_a_running_run(trainer):
+    run = trainer(total=100)
+    run.writer.event("data", examples=949, tokens=1, trained_tokens=1, truncated=0, dropped=0)
+    run.steps(1, 4, epoch=0.04)
+    run.checkpoint(4)
+    run.writer.status(step_seconds=2.5)
+    run.writer.flush()
+    watch = Watch(run.folder)
+    watch.look()
+    facts = watch.facts
+    assert (facts.name, facts.state, facts.step, facts.total) == ("tiny", "running", 4, 100)
+    assert facts.about == "org/tiny, LoRA rank 4, demo (949 examples)"
+    assert (facts.epoch, facts.epochs, facts.checkpoints) == (0.04, 2.0, (4,))
+    assert facts.remaining is not None
+    assert facts.numbers[0].value == "1.73"  # (1.6 + 1.7 d + 1.8 d² + 1.9 d³) / (1 + d + d² + d³) with d = exp(-1/5)
+
+
+def test_nan_is_news(trainer):
+    run = trainer()
+    run.steps(1, 3)
+    run.steps(4, 4, loss=math.nan)
+    watch = Watch(run.folder)
+    watch.look()
+    assert (watch.facts.numbers[0].value, watch.facts.numbers[0].note) == ("NaN", "not a finite number")
+    assert watch.curves().broken.tolist() == [4]
+
+
+def test_after_a_resume_the_estimate_comes_from_the_new_attempt(trainer):
+    run = trainer(total=100)
+    old = time.time() - 10_000
+    lines = [{"step": s, "time": old + s, "attempt": 1, "values": {"loss": 1.0}} for s in range(1, 51)]
+    run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.writer.status(step=50, step_seconds=3.0)
+    run.writer.close("stopped")
+    status.begin_attempt(run.folder, 2)
+    second = RunWriter(run.folder, 2)
+    second.event("resumed", from_step=40, checkpoint="checkpoints/checkpoint-40")
+    second.start_heartbeat(0.05)
+    second.status(state="running", step=40, step_seconds=3.0, total=100)
+    watch = Watch(run.folder)
+    watch.look()
+    assert (watch.facts.attempt, watch.facts.resumed_from, watch.facts.per_step) == (2, 40, 3.0)
+    assert watch.facts.remaining == 60 * 3.0
+    now = time.time()
+    more = [{"step": 40 + s, "time": now + 0.5 * s, "attempt": 2, "values": {"loss": 1.0}} for s in range(1, 4)]
+    with run.folder.metrics.open("a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in more))
+    watch.look()
+    assert watch.facts.per_step == pytest.approx(0.5)
+    second.close("finished")
+
+
+def test_a_run_whose_process_is_gone_is_lost(trainer):
+    run = trainer()
+    run.steps(1, 2)
+    run.writer.status(pid=2**22 - 3, started=1.0, ticks=1)
+    run.writer.flush()
+    watch = Watch(run.folder)
+    watch.look()
+    assert watch.facts.state == "lost"
+
+
+def test_broken_folders_are_shown_as_such(llf_home):
+    path = llf_home / "runs" / "20200101-000000-x"
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text("[unclosed")
+    (path / "metrics.jsonl").write_text('garbage\n{"step": 1, "time": 1, "attempt": 1, "values": {"loss": 1.5}}\n{"st')
+    (path / "events.jsonl").write_text('{"v": 1, "type": "warn')
+    watch = Watch(RunFolder(path))
+    watch.look()
+    assert watch.facts.state == "broken"
+    assert "status.json" in watch.facts.reason
+    (path / "status.json").write_text("{")
+    watch.look()
+    assert "can't be read" in watch.facts.reason
+
+
+def test_about_leaves_out_what_is_not_known():
+    assert about({}, None) == ""
+    quantized = {"model_name_or_path": "/a/b/c/d", "finetuning_type": "lora", "lora_rank": 8, "quantization_bit": 4}
+    assert about(quantized, None) == "c/d, QLoRA rank 8, 4 bits"
+    assert (
+        about({"dataset": ["x", "y"], "finetuning_type": "full"}, {"examples": 1234}) == "full, x, y (1,234 examples)"
+    )

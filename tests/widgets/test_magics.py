@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from llf_core.runs import RunWriter, create_run
+from traitlets.config import Config
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+    shell.run_line_magic("load_ext", "llf_widgets")
+    return shell
+
+
+@pytest.fixture
+def run(llf_home):
+    folder = create_run("model_name_or_path: m\n", "tiny", llf_home)
+    writer = RunWriter(folder)
+    writer.start_heartbeat(0.1)
+    writer.status(state="running", step=3, total=9)
+    yield folder
+    writer.close("finished")
+
+
+def test_runs_lists_id_state_and_steps(shell, run, capsys):
+    shell.run_line_magic("llf", "runs")
+    assert capsys.readouterr().out.split() == [run.id, "running", "3", "of", "9", "tiny"]
+
+
+def test_no_runs_is_said(shell, capsys):
+    shell.run_line_magic("llf", "runs")
+    assert capsys.readouterr().out == "No runs yet.\n"
+
+
+@pytest.mark.parametrize(("command", "request_type"), [("stop", "stop"), ("checkpoint", "checkpoint")])
+def test_requests_land_in_the_newest_run(shell, run, capsys, command, request_type):
+    shell.run_line_magic("llf", command)
+    (request,) = run.control.iterdir()
+    assert f'"type":"{request_type}"' in request.read_text().replace(" ", "")
+    assert capsys.readouterr().out.startswith(f"{run.id} ")
+
+
+def test_monitor_returns_the_view(shell, run):
+    view = shell.run_line_magic("llf", f"monitor {run.id}")
+    assert view.run_id == run.id
+    view.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("monitor 20200101-000000-none", "There is no run 20200101-000000-none"),
+        ("stop ../../etc", "is no run id"),
+        ("stop", "There is no run yet"),
+        ("fly", "is no command"),
+        ("stop a b", "is no command"),
+    ],
+)
+def test_what_can_be_mended_is_one_sentence(shell, line, says):
+    with pytest.raises(UsageError, match=says):
+        shell.run_line_magic("llf", line)
+
+
+def test_help_names_every_command(shell, capsys):
+    from llf_widgets.magics import COMMANDS
+
+    shell.run_line_magic("llf", "")
+    told = capsys.readouterr().out
+    assert all(f"%llf {name}" in told for name in COMMANDS if name != "help")
+
+
+def test_train_starts_what_the_cell_says_and_shows_it(shell, run, monkeypatch):
+    from llf_core.launch import Run
+
+    given = []
+
+    def train(config):
+        given.append(config)
+        return Run(run)
+
+    monkeypatch.setattr("llf_widgets.start.train", train)
+    shell.run_cell_magic("llf_train", "mine", "stage: sft\n")
+    assert given == ["stage: sft\n"]
+    assert shell.user_ns["mine"].id == run.id
+
+
+def test_train_with_a_bad_config_is_one_sentence(shell):
+    with pytest.raises(UsageError, match="lora_rnk"):
+        shell.run_cell_magic("llf_train", "", "stage: sft\nlora_rnk: 8\n")
+    with pytest.raises(UsageError, match="expected the name of a variable"):
+        shell.run_cell_magic("llf_train", "not a name", "stage: sft\n")
