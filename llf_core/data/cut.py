@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from llf_core.data.errors import BadExample
-from llf_core.data.mask import IGNORED, Tokens
+from llf_core.data.mask import IGNORED, Tokens, Turn
 
 
 def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
     """How many tokens of a question and of its answer are kept.
 
-    Whichever of the two takes less than half of the room is kept whole; otherwise both shrink by the same factor
-    (LLaMA-Factory's rule): `(3000, 2000, 1000) -> (600, 400)`.
+    Either may take half of the room, and what the other leaves: `(3000, 2000, 1000) -> (500, 500)`,
+    `(100, 2000, 1000) -> (100, 900)`. (LLaMA-Factory divides in proportion, so that a question of 1,100 tokens
+    before an answer of 50,000 keeps 44 at a cutoff of 2,048.)
 
     Args:
         source: tokens of the question, all before it included.
@@ -20,17 +21,11 @@ def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
     Returns:
         Tokens of the question and of the answer; together at most `cutoff`.
     """
-    if target * 2 < cutoff:
-        room = cutoff
-    elif source * 2 < cutoff:
-        room = cutoff - source
-    else:
-        room = cutoff * target // (source + target)
-    kept = min(room, target)
-    return min(max(cutoff - kept, 0), source), kept
+    kept = min(source, max(cutoff - target, cutoff // 2))
+    return kept, min(target, cutoff - kept)
 
 
-def cut(tokens: Tokens, cutoff: int) -> Tokens:
+def cut(tokens: Tokens, cutoff: int, opening: int) -> Tokens:
     r"""Shortens a conversation to at most `cutoff` tokens.
 
     Of the first exchange, the question loses the end of its words and the answer its end, by `cut_lengths`; the
@@ -45,6 +40,7 @@ def cut(tokens: Tokens, cutoff: int) -> Tokens:
     Args:
         tokens: at least one answer.
         cutoff: `cutoff_len`.
+        opening: how many tokens before the first answer are never cut.
 
     Raises:
         BadExample: there is no room for the opening of the first answer and one token of it.
@@ -52,18 +48,20 @@ def cut(tokens: Tokens, cutoff: int) -> Tokens:
     if len(tokens.ids) <= cutoff:
         return tokens
     first = tokens.turns[0]
-    if first.end > cutoff:
-        source, target = cut_lengths(first.start, first.end - first.start, cutoff)
-        if target == 0 and first.end > first.start:
-            source, target = source - 1, 1
-        if source < min(first.opening, first.start) or source <= 0:
-            raise BadExample(f"cutoff_len {cutoff} leaves no room for the beginning of its answer")
-        head = source - first.opening
-        keep = [*range(head), *range(first.start - first.opening, first.start + target)]
-    else:
-        ends = [min(turn.end, cutoff) for turn in tokens.turns if turn.start < cutoff]
-        keep = list(range(ends[-1]))
-    return Tokens([tokens.ids[place] for place in keep], [tokens.labels[place] for place in keep], tokens.turns)
+    if first.end <= cutoff:
+        turns = tuple(Turn(turn.start, min(turn.end, cutoff)) for turn in tokens.turns if turn.start < cutoff)
+        last = turns[-1].end
+        return Tokens(tokens.ids[:last], tokens.labels[:last], turns)
+    source, target = cut_lengths(first.start, first.end - first.start, cutoff)
+    source = max(source, opening)
+    target = min(target, cutoff - source)
+    if target < 1:
+        raise BadExample(f"cutoff_len {cutoff} leaves no room for its answer after the opening of its turn")
+
+    def kept(values: list[int]) -> list[int]:
+        return values[: source - opening] + values[first.start - opening : first.start + target]
+
+    return Tokens(kept(tokens.ids), kept(tokens.labels), (Turn(source, source + target),))
 
 
 def learned(labels: list[int]) -> int:

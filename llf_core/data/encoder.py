@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.data.cut import cut, learned
 from llf_core.data.errors import BadExample
+from llf_core.data.formats.conversation import ANSWER
 from llf_core.data.mask import Tokens, encode
-from llf_core.data.render import Rendered, render_answers
+from llf_core.data.render import Rendered, opening_of, render_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,24 +115,31 @@ class Encoder:
             raise tokens
         length = len(tokens.ids)
         if length > self.cutoff_len:
-            if self.mask_history:
-                tokens = self._without_oldest(conversation, tokens)
-            tokens = cut(tokens, self.cutoff_len)
+            tokens = self._cut(conversation, tokens)
         if not learned(tokens.labels):
             raise BadExample("it has no token to learn from")
         return Example(index, tokens.ids, tokens.labels, length - len(tokens.ids))
 
-    def _without_oldest(self, conversation: Conversation, tokens: Tokens) -> Tokens:
+    def _cut(self, conversation: Conversation, tokens: Tokens) -> Tokens:
+        if self.mask_history:
+            conversation, tokens = self._without_oldest(conversation, tokens)
+        places = [place for place, message in enumerate(conversation.messages) if message["role"] == ANSWER]
+        place = places[-1] if self.mask_history else places[0]
+        opening = opening_of(self.template, self.tokenizer, conversation, place)
+        size = len(self.tokenizer(opening, add_special_tokens=False)["input_ids"]) if opening else 0
+        return cut(tokens, self.cutoff_len, min(size, tokens.turns[0].start))
+
+    def _without_oldest(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens]:
         """Leaves out the oldest exchanges, as few as are needed, where only the last answer is learned."""
         messages = conversation.messages
         system = messages[:1] if messages[0]["role"] == "system" else ()
         starts = [place for place, message in enumerate(messages) if message["role"] == "user"][1:]
         for start in starts:
-            shorter = replace(conversation, messages=(*system, *messages[start:]))
-            (result,) = self._encode([self._render(shorter)])
+            conversation = replace(conversation, messages=(*system, *messages[start:]))
+            (result,) = self._encode([self._render(conversation)])
             if isinstance(result, BadExample):
                 raise result
             tokens = result
             if len(tokens.ids) <= self.cutoff_len:
                 break
-        return tokens
+        return conversation, tokens

@@ -26,12 +26,10 @@ class Turn:
     Attributes:
         start: its first token.
         end: the token after its last.
-        opening: how many tokens before `start` are never cut (the end of the question's turn, the answer's header).
     """
 
     start: int
     end: int
-    opening: int
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,11 @@ def tokens_of(ids: list[int], offsets: Offsets, rendered: Rendered, *, train_on_
     """
     begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
     turns, labels = [], [IGNORED] * len(ids)
-    for (first, last), opening in zip(rendered.answers, rendered.openings, strict=True):
+    for first, last in rendered.answers:
         start = bisect_right(ends, first)
         end = bisect_left(begins, last, lo=start)
-        kept = min(start, bisect_right(ends, first - opening))
         labels[start:end] = ids[start:end]
-        turns.append(Turn(start, end, start - kept))
+        turns.append(Turn(start, end))
     return Tokens(ids, list(ids) if train_on_prompt else labels, tuple(turns))
 
 
@@ -115,11 +112,10 @@ def _encode_by_prefix(
 
     whole = tokenized(len(rendered.text))
     turns, labels = [], [IGNORED] * len(whole)
-    for (first, last), opening in zip(rendered.answers, rendered.openings, strict=True):
-        before, after, words = tokenized(first), tokenized(last), tokenized(first - opening)
+    for first, last in rendered.answers:
+        before, after = tokenized(first), tokenized(last)
         if whole[: len(before)] != before or whole[: len(after)] != after:
             return BadExample("the tokenizer splits the prompt differently once the answer follows")
-        kept = len(words) if before[: len(words)] == words else len(before)
         labels[len(before) : len(after)] = whole[len(before) : len(after)]
-        turns.append(Turn(len(before), len(after), len(before) - kept))
+        turns.append(Turn(len(before), len(after)))
     return Tokens(whole, list(whole) if train_on_prompt else labels, tuple(turns))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OWN = "the model's own"
 SHOWN_CHARACTERS = 60
+MARK = "\ue000"
+"""A sign that no template writes (private use)."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,10 @@ class Rendered:
         text: all of it.
         answers: where the answers stand in it, `[start, end)` in characters: from the end of the generation prompt
             to the end of all that the template writes for the turn (the token that ends it, a newline after it).
-        openings: how many characters before each answer belong to the turn's opening and what ends the question:
-            all that follows the question's own words. It is never cut.
     """
 
     text: str
     answers: tuple[tuple[int, int], ...]
-    openings: tuple[int, ...]
 
 
 def render_answers(
@@ -153,7 +152,7 @@ def render_answers(
     messages, tools = conversation.messages, conversation.tools
     whole = template.render(tokenizer, messages, tools)
     places = [place for place, message in enumerate(messages) if message["role"] == ANSWER]
-    answers, openings = [], []
+    answers = []
     for place in places[-1:] if last_only else places:
         prompt = template.render(tokenizer, messages[:place], tools, add_generation_prompt=True)
         last = place == len(messages) - 1
@@ -166,11 +165,10 @@ def render_answers(
         start = len(prompt) if turn.startswith(prompt) else _shared(template, tokenizer, conversation, place, turn)
         _check_said(messages[place], turn[start:], template.name)
         answers.append((start, len(turn)))
-        openings.append(start - _end_of_words(messages[place - 1], whole, start))
     for tool in tools or ():
         if str(tool["function"].get("name", "")) not in whole[: answers[0][0]]:
             raise BadExample(f"the chat template ({template.name}) does not show the tools")
-    return Rendered(whole, tuple(answers), tuple(openings))
+    return Rendered(whole, tuple(answers))
 
 
 def _shared(
@@ -183,8 +181,7 @@ def _shared(
     messages, tools = conversation.messages[:place], conversation.tools
     prompt = template.render(tokenizer, messages, tools, add_generation_prompt=True)
     before = template.render(tokenizer, messages, tools)
-    pairs = enumerate(zip(prompt, turn, strict=False))
-    start = next((place for place, (one, other) in pairs if one != other), min(len(prompt), len(turn)))
+    start = shared_length(prompt, turn)
     if start < len(before):
         raise BadExample(f"the chat template changes what stands before turn {place + 1}")
     return start
@@ -201,8 +198,32 @@ def _check_said(message: Message, said: str, template: str) -> None:
             raise BadExample(f"the chat template ({template}) does not show the call of {call['function']['name']}")
 
 
-def _end_of_words(question: Message, text: str, start: int) -> int:
-    """Where the words of the turn before an answer end; the answer's own start where they cannot be found."""
-    words = question["content"].rstrip()
-    place = text.rfind(words, 0, start) if words else -1
-    return start if place < 0 else place + len(words)
+def shared_length(one: str, other: str) -> int:
+    """How many characters two texts have in common from their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def opening_of(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
+) -> str:
+    """What the template writes between the words of a question and its answer: `<|im_end|>`, the answer's header.
+
+    Found by saying one word more: up to there the two prompts are the same.
+
+    Args:
+        template: how to render.
+        tokenizer: whose special tokens the template uses.
+        conversation: that the answer belongs to.
+        place: of the answer among the messages.
+
+    Raises:
+        BadExample: the template refuses.
+    """
+    *before, question = conversation.messages[:place]
+    longer = {**question, "content": question["content"].rstrip() + MARK}
+    prompt, other = (
+        template.render(tokenizer, [*before, last], conversation.tools, add_generation_prompt=True)
+        for last in (question, longer)
+    )
+    return prompt[shared_length(prompt, other) :]
