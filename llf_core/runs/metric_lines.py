@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FEW = 64 * 1024  # bytes that are read line by line sooner than pyarrow is loaded
 BLOCK = 2 * 1024 * 1024  # bytes that one thread parses at a time
 LARGEST_STEP = 2**53
+LARGEST_ATTEMPT = 2**31
 MANY = 1000  # words in a piece, from which replacing all at once is faster
 
 
@@ -32,9 +33,9 @@ class StandIn(NamedTuple):
 
 
 STAND_INS = (
-    StandIn(b'"NaN"', 1, b"1.7976931348623101e+308", np.nan),
-    StandIn(b'"Infinity"', 1, b"1.7976931348623102e+308", np.inf),
-    StandIn(b'"-Infinity"', 2, b"-1.7976931348623102e+308", -np.inf),
+    StandIn(b'"NaN"', 1, b"1.7976931348621e+308", np.nan),
+    StandIn(b'"Infinity"', 1, b"1.7976931348622e+308", np.inf),
+    StandIn(b'"-Infinity"', 2, b"-1.7976931348622e+308", -np.inf),
 )
 
 
@@ -98,7 +99,7 @@ def _by_hand(data: bytes) -> Block:
         steps.append(record["step"])
         written = as_number(record.get("time"))
         times.append(np.nan if written is None else written)
-        attempts.append(attempt if _is_step(attempt) and attempt < 2**31 else 1)
+        attempts.append(attempt if _is_step(attempt) and attempt < LARGEST_ATTEMPT else 1)
     return Block(
         np.array(steps, np.int64),
         np.array(times, np.float64),
@@ -116,20 +117,30 @@ def _by_pyarrow(data: bytes) -> Block | None:
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
+    if not _all_objects(data):
+        return None
     numbers = _with_stand_ins(data)
+    options = arrow_json.ReadOptions(block_size=BLOCK)
     try:
-        table = arrow_json.read_json(pa.BufferReader(numbers), read_options=arrow_json.ReadOptions(block_size=BLOCK))
+        table = arrow_json.read_json(pa.BufferReader(numbers), read_options=options)
     except pa.ArrowInvalid:
         return None
     if not _has_form(table):
         return None
-    block = Block(table["step"].to_numpy(), _floats(table, "time"), _attempts(table))
+    block = Block(_numpy(table["step"]), _times(table), _attempts(table))
     if block.steps.min() < 0 or block.steps.max() >= LARGEST_STEP:
         return None
     for column, field_ in zip(table["values"].flatten(), table.schema.field("values").type, strict=True):
         if not pa.types.is_null(column.type):
             block.values[field_.name] = _values(column, spelled=numbers is not data)
     return block
+
+
+def _all_objects(data: bytes) -> bool:
+    """Whether every line begins as an object does: a line `null` would crash pyarrow (26.0) and this process."""
+    letters = np.frombuffer(data, np.uint8)
+    begins = np.flatnonzero(letters[:-1] == ord("\n")) + 1
+    return bool(letters[0] == ord("{") and (letters[begins] == ord("{")).all())
 
 
 def _with_stand_ins(data: bytes) -> bytes:
@@ -169,28 +180,29 @@ def _has_form(table: Any) -> bool:
         return False
     if not table.num_rows or table["step"].null_count or table["values"].null_count:
         return False
-    allowed = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
-    return all(any(check(field_.type) for check in allowed) for field_ in kinds["values"])
+    return all(_is_number(field_.type) or pa.types.is_null(field_.type) for field_ in kinds["values"])
 
 
-def _floats(table: Any, name: str) -> NDArray[np.float64]:
-    """A column as float64; NaN where it has no number."""
+def _numpy(column: Any) -> NDArray[Any]:
+    """A column of numbers without a gap. Not `to_numpy`, which imports pandas."""
+    return np.from_dlpack(column.combine_chunks())
+
+
+def _times(table: Any) -> NDArray[np.float64]:
     import pyarrow as pa
 
-    if name not in table.column_names or not pa.types.is_floating(table[name].type):
-        if name in table.column_names and pa.types.is_integer(table[name].type):
-            return np.asarray(table[name].cast(pa.float64()).to_numpy(), np.float64)
+    if "time" not in table.column_names or not _is_number(table["time"].type):
         return np.full(table.num_rows, np.nan)
-    return np.asarray(table[name].to_numpy(), np.float64)
+    return _numpy(table["time"].cast(pa.float64()).fill_null(np.nan))
 
 
 def _attempts(table: Any) -> NDArray[np.int32]:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if "attempt" not in table.column_names or not pa.types.is_integer(table["attempt"].type):
         return np.ones(table.num_rows, np.int32)
-    return np.asarray(pc.fill_null(table["attempt"], 1).to_numpy(), np.int32)
+    attempts = _numpy(table["attempt"].fill_null(1))
+    return np.where((attempts >= 0) & (attempts < LARGEST_ATTEMPT), attempts, 1).astype(np.int32)
 
 
 def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
@@ -199,10 +211,16 @@ def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
 
     rows: Rows = slice(None)
     if column.null_count:
-        rows = np.flatnonzero(column.is_valid().to_numpy())
+        rows = np.flatnonzero(_numpy(column.is_valid().cast(pa.uint8())))
         column = column.drop_null()
-    numbers = np.array(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+    numbers = np.array(_numpy(column), np.float64)
     if spelled:
         for one in STAND_INS:
             numbers[numbers == float(one.number)] = one.meant
     return rows, numbers
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

@@ -95,9 +95,9 @@ def read_status(folder: RunFolder) -> Status:
         value = json.loads(folder.status.read_bytes())
     except FileNotFoundError:
         raise BrokenRunError(f"{folder.id} has no status.json.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokenRunError(f"The status.json of {folder.id} can't be read: {error}.") from None
-    if not isinstance(value, dict) or value.get("state") not in STATES:
+    if not isinstance(value, dict) or str(value.get("state")) not in STATES:
         raise BrokenRunError(f"The status.json of {folder.id} holds no state that is known.")
     if value.get("format") != 1:
         raise BrokenRunError(f"{folder.id} has format {value.get('format')}. A newer llf reads it.")
@@ -106,20 +106,15 @@ def read_status(folder: RunFolder) -> Status:
 
 def _checked(key: str, value: Any) -> Any:
     """A field's value where it has its type, else the field's default: one odd field spoils no listing."""
-    default = _FIELDS[key].default
-    kind = str(_FIELDS[key].type)
-    if kind.startswith("float"):
-        number = as_number(value)
-        fits, value = value is None or number is not None, number
-    elif kind.startswith("int"):
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    elif kind.startswith("str"):
-        fits = isinstance(value, str)
-    else:
-        fits = isinstance(value, dict)
-    if value is None and "None" in kind:
+    kind, _, optional = str(_FIELDS[key].type).partition(" | ")
+    if value is None and optional:
         return None
-    return value if fits else default
+    if kind == "float":
+        number = as_number(value)
+        return _FIELDS[key].default if number is None else number
+    kinds = {"int": int, "str": str, "dict[str, Any]": dict}
+    fits = isinstance(value, kinds[kind]) and not isinstance(value, bool)
+    return value if fits else _FIELDS[key].default
 
 
 def shown(status: Status, now: float | None = None) -> Status:

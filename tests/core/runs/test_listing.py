@@ -1,0 +1,95 @@
+"""Lists of runs: order, pages, filters, and folders that are broken."""
+
+import shutil
+
+import pytest
+
+from llf_core.runs import active_runs, create_run, free_bytes, home, list_runs, status, update_meta
+from llf_core.runs.process import ProcessId
+
+
+@pytest.fixture
+def runs():
+    """Three runs, oldest first."""
+    made = [
+        create_run("dataset: sums\nmodel_name_or_path: tiny\n", "alpha"),
+        create_run("model_name_or_path: 'smol: lm'\ndataset: [a, b]\nstage: sft\nfinetuning_type: lora\n", "gamma"),
+        create_run("model_name_or_path: null\n# dataset: no\n", "beta"),
+    ]
+    for number, folder in enumerate(made):
+        target = folder.path.with_name(f"20261124-14253{number}-{folder.id.split('-')[2]}")
+        folder.path.rename(target)
+        made[number] = type(folder)(target)
+    return made
+
+
+def names(page):
+    return [row.name for row in page.rows]
+
+
+def test_newest_first_and_pages(runs):
+    assert names(list_runs()) == ["beta", "gamma", "alpha"]
+    assert names(list_runs(offset=1, limit=1)) == ["gamma"]
+    assert list_runs(offset=1, limit=1).total == 3
+    assert names(list_runs(sort="oldest")) == ["alpha", "gamma", "beta"]
+    assert names(list_runs(sort="name")) == ["alpha", "beta", "gamma"]
+    with pytest.raises(ValueError, match="sort is 'size'"):
+        list_runs(sort="size")
+
+
+def test_filters(runs):
+    status.update(runs[0], state="finished")
+    assert names(list_runs(state="finished")) == ["alpha"]
+    assert names(list_runs(query="SMOL lora")) == ["gamma"]
+    assert names(list_runs(query="smol dpo")) == []
+    update_meta(runs[2], tags=["keeper"])
+    page = list_runs(query="keep")
+    assert (page.total, names(page)) == (1, ["beta"])
+    assert names(list_runs(sort="state")) == ["beta", "gamma", "alpha"]
+
+
+def test_a_row_tells_what_the_config_says(runs):
+    rows = {row.name: row for row in list_runs().rows}
+    assert (rows["gamma"].model, rows["gamma"].dataset) == ("smol: lm", "a,b")
+    assert (rows["gamma"].stage, rows["gamma"].method) == ("sft", "lora")
+    assert (rows["beta"].model, rows["beta"].dataset) == ("", "")
+    assert (rows["alpha"].model, rows["alpha"].dataset) == ("tiny", "sums")
+
+
+def test_broken_folders_are_listed_with_the_reason_and_others_are_not_runs(runs):
+    runs[0].status.write_text("{")
+    runs[1].status.unlink()
+    runs[1].meta.write_text("garbage")
+    runs[2].config.unlink()
+    runs[2].meta.unlink()
+    (home() / "runs" / "Not A Run").mkdir()
+    (home() / "runs" / ".new-1-2").mkdir()
+    (home() / "runs" / "afile").write_text("")
+    rows = list_runs().rows
+    assert [row.state for row in rows] == ["created", "broken", "broken"]
+    assert "status.json" in rows[1].reason
+    assert rows[1].name == runs[1].id
+    assert rows[0].name == runs[2].id
+    assert names(list_runs(state="broken")) == [runs[1].id, "alpha"]
+
+
+def test_no_home_no_runs(tmp_path):
+    assert list_runs(tmp_path / "none").json() == {"total": 0, "runs": []}
+
+
+def test_another_home(runs, tmp_path):
+    shutil.copytree(home(), tmp_path / "copy")
+    shutil.rmtree(home())
+    assert list_runs(tmp_path / "copy").total == 3
+    assert list_runs(str(tmp_path / "copy")).total == 3
+
+
+def test_active_runs_are_those_that_go(runs):
+    status.update(runs[0], state="running", **ProcessId.own().json())
+    status.update(runs[1], state="running", pid=2**22 - 1, started=1.0)
+    status.update(runs[2], state="finished")
+    assert [row.name for row in active_runs()] == ["alpha"]
+
+
+def test_free_bytes_of_a_home_that_is_not_there_yet(tmp_path):
+    assert free_bytes(tmp_path / "not" / "yet") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
