@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.problem import ConfigError
 from llf_core.config.registry import plugins
 from llf_core.config.source import dump_yaml
-from llf_core.config.spec import field, fields, option_classes
+from llf_core.config.spec import field, fields, option_classes, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class RunConfig:
         """
         shown = {}
         for spec in fields():
-            value = _plain(self.get(spec.key))
+            value = plain(self.get(spec.key))
             active = defaults and (spec.owner is None or option_classes()[spec.owner].selected(self))
             if active or value != spec.default or spec.key in ALWAYS_SHOWN:
                 shown[spec.key] = value
@@ -145,8 +145,3 @@ class RunConfig:
 def _literal(value: Any) -> str:
     """A value as Python writes it, text in double quotes."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-def _plain(value: Any) -> Any:
-    """A value as it is written in a file."""
-    return ",".join(value) if isinstance(value, tuple) else value

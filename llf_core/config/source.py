@@ -50,7 +50,20 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` and every other YAML reader take for the same values."""
+    """Writes one key a line, and what `_Loader` and every other YAML reader take for the same values."""
+
+    inside = False
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """The outermost mapping a key a line, the others in braces."""
+        inside, self.inside = self.inside, True
+        node = super().represent_mapping(tag, mapping, flow_style or inside)
+        self.inside = inside
+        return node
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """Lists in brackets."""
+        return super().represent_sequence(tag, sequence, flow_style is not False)
 
 
 def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
@@ -89,7 +102,9 @@ def yaml_value(text: str) -> Any:
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """A flat mapping as YAML, one key a line, in its own order."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    return yaml.dump(
+        dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6
+    )
 
 
 def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Asked:

@@ -184,7 +184,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, 
         label=meta["label"],
         help=info.description or "",
         unit=meta["unit"],
-        default=_plain(info.get_default(call_default_factory=True)),
+        default=plain(info.get_default(call_default_factory=True)),
         annotation=info.annotation,
         type=kind,
         optional=optional,
@@ -200,9 +200,11 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, 
     )
 
 
-def _plain(value: Any) -> Any:
-    """A value as it is written in a file: names as a comma list."""
-    return ",".join(value) if isinstance(value, tuple) else value
+def plain(value: Any) -> Any:
+    """A value as it is written in a file: names as a comma list, or as a list where one has a comma."""
+    if not isinstance(value, tuple):
+        return value
+    return list(value) if any("," in name for name in value) else ",".join(value)
 
 
 def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "names", "object"], bool]:

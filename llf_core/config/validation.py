@@ -13,7 +13,7 @@ from llf_core.config.report import Report
 from llf_core.config.rules import all_rules
 from llf_core.config.run_config import RunConfig
 from llf_core.config.source import read
-from llf_core.config.spec import field, option_classes
+from llf_core.config.spec import field, option_classes, plain
 from llf_core.config.translate import translate
 
 if TYPE_CHECKING:
@@ -67,14 +67,18 @@ def _violations(config: RunConfig, wrong: set[str], lines: dict[str, int]) -> li
 
 
 def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, int]) -> list[Problem]:
-    """Options of plug-ins that are not selected, where they differ from their defaults."""
+    """Options that nothing reads, where they differ from their defaults."""
     found = []
     for key, value in values.items():
         spec = field(key)
-        if spec is None or spec.owner is None or config.flat().get(key, spec.default) == spec.default:
+        if spec is None or plain(config.get(key)) == spec.default:
             continue
-        plugin = option_classes()[spec.owner]
-        if not plugin.selected(config):
+        plugin = option_classes()[spec.owner] if spec.owner else None
+        if plugin is not None and not plugin.selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
-            found.append(Problem("not_needed", key, value, message, severity="note", line=lines.get(key), keys=(key,)))
+        elif spec.section == "generation":
+            message = f"`{key}` has no effect on a training run, which generates no text; it is kept for chat."
+        else:
+            continue
+        found.append(Problem("not_needed", key, value, message, severity="note", line=lines.get(key), keys=(key,)))
     return found

@@ -66,11 +66,11 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         (root / "cache").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
             file, mark = write_rows(rows, Path(waiting))
-            loaded = RunConfig.load(config, [f"dataset={json.dumps(str(file))}"])
+            loaded = RunConfig.load(config, [f"dataset={json.dumps([str(file)])}"])
             folder = create_run(loaded.yaml(defaults=True), name or default_name(loaded), root)
             folder.data.mkdir()
             file = file.rename(folder.data / file.name)
-        loaded = loaded.replace(dataset=str(file))
+        loaded = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
         replace_file(folder.config, loaded.yaml(defaults=True).encode())
     update_env(folder, **start_facts(loaded, notebook, mark))
     start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
@@ -78,6 +78,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
 
 def default_name(config: RunConfig) -> str:
-    """`<model>-<stage>-<method>`, for example `smollm2-135m-instruct-sft-lora`."""
+    """`run_name`, else `<model>-<stage>-<method>`, for example `smollm2-135m-instruct-sft-lora`."""
+    if config.training.run_name:
+        return config.training.run_name
     model = Path(str(config.get("model_name_or_path"))).name
     return f"{model}-{config.get('stage')}-{config.get('finetuning_type')}"

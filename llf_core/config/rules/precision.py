@@ -26,9 +26,8 @@ PRECISION = (
     Rule(
         ("fp16", "use_cpu"),
         lambda c: c.training.fp16 and c.training.use_cpu,
-        "A CPU computes slowly in fp16. Expected bf16, or neither, so that the faster one is found.",
+        "fp16 needs a GPU, but `use_cpu` is true. Expected bf16, or neither, so that the faster one is found.",
         (Fix("Find the faster one", {"fp16": False}),),
-        severity="warning",
     ),
     Rule(
         ("tf32", "use_cpu"),

@@ -40,12 +40,6 @@ PROCESS = (
         (Fix("Set to auto", {"flash_attn": "auto"}),),
     ),
     Rule(
-        ("optim", "use_cpu"),
-        lambda c: c.optimizer.optim.startswith("paged_") and c.training.use_cpu,
-        lambda c: f"The optimizer {c.optimizer.optim} needs an NVIDIA GPU, but `use_cpu` is true.",
-        (Fix("Take AdamW", {"optim": None}),),
-    ),
-    Rule(
         ("logging_strategy",),
         lambda c: c.training.logging_strategy == "no",
         "No loss is logged, so the run has no curve.",

@@ -57,6 +57,12 @@ def test_rows_of_a_cell_stay_beside_the_config(folder, monkeypatch):
     assert load(folder, written.yaml(defaults=True)).data.dataset == (str(folder / "data" / "rows-1f.parquet"),)
 
 
+def test_a_path_with_a_comma_is_given_in_a_list(folder):
+    config = RunConfig.load({"dataset": ["a,b.json", "c"]}, base=folder)
+    assert config.data.dataset == (str(folder / "a,b.json"), "c")
+    assert load(folder, config.yaml()) == config
+
+
 def test_the_default_data_folder_counts_where_it_is_one(folder):
     assert load(folder, "dataset: identity\n").data.dataset_dir == "data"
     (folder / "data").mkdir()

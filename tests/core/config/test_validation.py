@@ -111,6 +111,10 @@ def test_options_of_another_method_have_no_effect():
     assert problem.message == "`lora_rank` has no effect, since the method lora is not selected."
 
 
+def test_options_of_generation_have_no_effect_on_training():
+    assert only(validate(BASE | {"temperature": 0.5, "top_k": 50}), "not_needed").key == "temperature"
+
+
 def test_the_report_is_json():
     report = validate(BASE | {"x": {1, 2}, "seed": "a", "stage": "kto", "plot_loss": 1, "fp16": True, "bf16": True})
     data = json.loads(json.dumps(report.json()))
