@@ -41,6 +41,7 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
         "offers": list(offers or map(str, spec.choices or ())) if control == "text" else [],
         "group": group,
         "wide": wide,
+        "long": spec.path is not None and control == "text",
         "changed": state.changed(spec.key),
         "messages": wire(messages(spec.key, state)),
     }

@@ -147,12 +147,16 @@ def details(report: Mapping[str, Any]) -> list[Message]:
         text = f"{len(cut):,} of {report['examples']:,} examples are longer than the cutoff: {lost:,} tokens are cut."
         said.append(Message("note", f"{text} {_first(cut, 'index', 'example')}"))
     if dropped := report["dropped"]:
-        text = f"{len(dropped):,} examples are left out: {dropped[0]['reason']}."
+        text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."
         said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, 'index', 'example')}"))
     if broken := report["broken"]:
-        text = f"{len(broken):,} lines cannot be read: {broken[0]['reason']}."
+        text = f"{_number(broken, 'line', 'lines')} cannot be read: {broken[0]['reason']}."
         said.append(Message("warning", f"{text.replace('..', '.')} {_first(broken, 'line', 'line')}"))
     return said
+
+
+def _number(entries: Sequence[Any], one: str, several: str) -> str:
+    return f"{len(entries):,} {one if len(entries) == 1 else several}"
 
 
 def _first(entries: Sequence[Mapping[str, Any]], key: str, word: str) -> str:

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import RunConfig, fields, preset, validate
+from llf_core.config.known import known
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.source import dump_yaml, read
 from llf_core.config.spec import option_classes
@@ -163,11 +164,14 @@ class FormState:
 
     def _take(self, source: Any) -> None:
         asked = read(source)
+        older = known().translated
+        named = {older.get(key, key) for key in asked.values} | set(asked.values)
         translate(asked)
         bad = [problem.message for problem in asked.problems if problem.severity == "error"]
         if bad:
             raise ValueError(" ".join(bad))
-        self.given = dict(asked.values)
+        # what the config adds to these values follows from them, and would stay where they change
+        self.given = {key: value for key, value in asked.values.items() if key in named}
         self.notes = tuple(asked.problems)
         self._forget()
 

@@ -12,7 +12,8 @@
  * @property {[string, string][]} choices value and label
  * @property {string[]} offers proposals for a text field
  * @property {string} group heading above the field, where it changes
- * @property {boolean} wide
+ * @property {boolean} wide no column for a unit
+ * @property {boolean} long a name or path, which takes a whole row
  * @property {boolean} changed
  * @property {Message[]} messages
  */
@@ -69,6 +70,7 @@ class Field {
     const classes = ['llf-Field'];
     if (row.wide) classes.push('is-wide');
     if (row.kind === 'lines') classes.push('is-full');
+    else if (row.long) classes.push('is-row');
     const node = h('div', { class: classes.join(' ') }, this.label, this.control);
     if (!row.wide) node.append(this.unit);
     if (row.offers.length) {

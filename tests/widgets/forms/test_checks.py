@@ -1,0 +1,88 @@
+"""What Start looks at beside the config."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llf_core.config import RunConfig
+from llf_core.runs import Row
+from llf_widgets.forms import checks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = RunConfig.load({"dataset": "llf_demo"})
+
+
+def test_missing_package_is_named_with_the_command() -> None:
+    message = checks.missing(("json", "surely_not_installed"))
+    assert message is not None
+    assert message.level == "error"
+    assert message.text == (
+        'Training needs `surely_not_installed`, which this environment lacks. Run `pip install "llf[train]"` and '
+        "restart the kernel; the form keeps what you chose."
+    )
+    assert message.copy == 'pip install "llf[train]"'
+    assert checks.missing(("json", "os")) is None
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write everywhere
+    message = checks.unwritable(tmp_path / "llf")
+    assert message is not None
+    assert str(tmp_path) in message.text
+
+
+def test_folder_that_does_not_exist_yet_is_judged_by_the_one_above(tmp_path: Path) -> None:
+    assert checks.unwritable(tmp_path / "a" / "b") is None
+
+
+@pytest.mark.parametrize(("free", "level"), [(99, "error"), (100, "warning"), (119, "warning"), (120, None)])
+def test_disk_is_compared_with_what_the_run_writes(
+    free: int, level: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "free_bytes", lambda _: free * 10**8)
+    message = checks.too_large(100 * 10**8, tmp_path)
+    assert (message.level if message else None) == level
+    if message:
+        assert "10.0 GB" in message.text
+
+
+def test_unknown_size_says_nothing(tmp_path: Path) -> None:
+    assert checks.too_large(None, tmp_path) is None
+
+
+def test_other_runs_are_named_with_the_time_they_have_left() -> None:
+    one = Row(id="20261124-1-a", name="smollm2-dpo", state="running", step=40, total=60, step_seconds=9.0)
+    message = checks.shared([one])
+    assert message is not None
+    assert message.level == "note"
+    assert message.text == (
+        "Another run uses this device: smollm2-dpo, step 40 of 60, about 3 min left. "
+        "Both at once take about twice as long."
+    )
+    both = checks.shared([one, one])
+    assert both is not None
+    assert "and 1 more. All at once take about 3 times as long." in both.text
+    assert checks.shared([]) is None
+
+
+def test_colab_without_drive_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.fleeting(tmp_path) is None
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    message = checks.fleeting(tmp_path)
+    assert message is not None
+    assert message.level == "warning"
+    assert checks.fleeting(checks.DRIVE / "llf") is None
+
+
+def test_all_of_it_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.before_start(CONFIG) == []
+    monkeypatch.setattr(checks, "free_bytes", lambda _: 1000)
+    assert [message.level for message in checks.before_start(CONFIG)] == ["error"]
+    assert checks.before_start(None) == []

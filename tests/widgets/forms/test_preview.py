@@ -1,0 +1,107 @@
+"""The first view of the data: what is made of a report, and the process that makes the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llf_widgets.forms.preview import Preview, counts, details, examples, reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REPORT = {
+    "examples": 999,
+    "tokens": 200_000,
+    "trained_tokens": 152_000,
+    "truncated": [{"index": index, "cut": 10, "dataset": "a"} for index in range(23)],
+    "dropped": [{"index": 7, "reason": "no answer.", "dataset": "a"}],
+    "broken": [],
+    "preview": [
+        {
+            "index": 0,
+            "text": "",
+            "segments": [{"text": "<b>Hi</b>", "trained": False}, {"text": "Yes", "trained": True}],
+        }
+    ],
+}
+
+
+def test_counts_are_a_line() -> None:
+    assert counts(REPORT) == "999 examples, 200,000 tokens, 152,000 of them trained (76 %)."
+    assert counts({"examples": 0, "tokens": 0, "trained_tokens": 0}) == "0 examples, 0 tokens, 0 of them trained."
+
+
+def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
+    cut, dropped = details(REPORT)
+    assert cut.level == "note"
+    assert cut.text == (
+        "23 of 999 examples are longer than the cutoff: 230 tokens are cut. Example 0, 1, 2, 3, 4 and 18 more."
+    )
+    assert dropped.level == "warning"
+    assert dropped.text == "1 example is left out: no answer. Example 7."
+
+
+def test_examples_are_stretches_of_plain_text() -> None:
+    assert examples(REPORT) == [{"title": "Example 0", "parts": [["<b>Hi</b>", False], ["Yes", True]]}]
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [
+        ("Error   The file a.jsonl does not exist.\n", "The file a.jsonl does not exist."),
+        ("warning: x\nError The column `b` is not there.\nbye\n", "The column `b` is not there."),
+        ("Traceback\n  File\nMemoryError\n", "MemoryError"),
+        ("", "The process that reads the data ended without a word. Try again."),
+    ],
+)
+def test_reason_is_the_sentence_of_the_process(errors: str, said: str) -> None:
+    assert reason(errors) == said
+
+
+def test_form_with_an_error_has_nothing_to_look_at() -> None:
+    preview = Preview(lambda: None)
+    preview.look()
+    assert preview._state == "idle"
+    assert preview._messages[0]["level"] == "error"
+
+
+@pytest.mark.launches
+def test_data_is_read_by_a_process_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"instruction": "Say <b>hi</b>", "input": "", "output": "hi"}, {"instruction": "Say no", "output": "no"}]
+    data = tmp_path / "rows.json"
+    data.write_text(json.dumps(rows))
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: {data}\n")
+    preview.look()
+    preview.wait()
+    assert preview._messages == []
+    assert preview._state == "done"
+    assert preview._note.startswith("2 examples,")
+    first = preview._examples[0]["parts"]
+    assert "Say <b>hi</b>" in "".join(text for text, _ in first)
+    assert "hi" in "".join(text for text, trained in first if trained)
+
+
+@pytest.mark.launches
+def test_file_that_is_not_there_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: {tmp_path / 'none.jsonl'}\n")
+    preview.look()
+    preview.wait()
+    assert preview._state == "idle"
+    assert "none.jsonl" in preview._messages[0]["text"]
+
+
+@pytest.mark.launches
+def test_look_can_be_cancelled(tiny_model: Path) -> None:
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: llf_demo\n")
+    preview.look()
+    preview.look()
+    began = time.monotonic()
+    preview.cancel()
+    preview.wait()
+    assert time.monotonic() - began < 5
+    assert preview._state == "idle"
+    assert preview._note == "Cancelled."

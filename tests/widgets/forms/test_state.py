@@ -1,0 +1,239 @@
+"""The form without a widget: edits, presets, rules and text, both ways."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llf_core.config import RunConfig, fields, presets
+from llf_widgets.forms.state import NO_PYTHON, FormState
+from llf_widgets.forms.values import choices, kind
+
+SPECS = {spec.key: spec for spec in fields()}
+LLAMA_FACTORY = """\
+### model
+model_name_or_path: smollm2-135m-instruct
+trust_remote_code: true
+
+### method
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_rank: 8
+lora_target: all
+
+### dataset
+dataset: llf_demo
+template: default
+cutoff_len: 2048
+max_samples: 1000
+overwrite_cache: true
+preprocessing_num_workers: 16
+dataloader_num_workers: 4
+
+### output
+output_dir: saves/lora/sft
+logging_steps: 10
+save_steps: 500
+plot_loss: true
+overwrite_output_dir: true
+save_only_model: false
+report_to: none
+
+### train
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+bf16: true
+ddp_timeout: 180000000
+resume_from_checkpoint: null
+"""
+
+
+def texts(key: str) -> st.SearchStrategy[str]:
+    """What somebody may type into a field, sense and nonsense."""
+    spec = SPECS[key]
+    nonsense = st.sampled_from(["", " ", "abc", "-1", "0", "1e-3", "3.5", "true", "{", "a: b", "null", "yes", "#", "'"])
+    typed = {
+        "number": st.floats(0, 100, allow_nan=False).map(str) | st.integers(0, 1000).map(str),
+        "text": st.text(max_size=12),
+        "choice": st.sampled_from([value for value, _ in choices(spec)]) if kind(spec) == "choice" else st.nothing(),
+        "check": st.sampled_from(["true", "false"]),
+    }[kind(spec)]
+    return typed | nonsense
+
+
+edits = st.sampled_from(sorted(SPECS)).flatmap(lambda key: st.tuples(st.just(key), texts(key)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(edits, max_size=8))
+def test_whatever_is_typed_the_yaml_means_what_the_form_shows(typed: list[tuple[str, str]]) -> None:
+    state = FormState()
+    for key, text in typed:
+        state.edit(key, text)
+    again = FormState()
+    again.paste(state.yaml())
+    assert again.yaml() == state.yaml()
+    assert {key: again.value(key) for key in SPECS} == {key: state.value(key) for key in SPECS}
+    assert (again.config is None) == (state.config is None)
+    if state.config is not None:
+        loaded = RunConfig.load(state.yaml())
+        assert loaded == state.config
+        assert RunConfig.load(state.yaml(defaults=True)).flat() == loaded.flat()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(edits, max_size=6))
+def test_undo_brings_back_the_preset(typed: list[tuple[str, str]]) -> None:
+    state = FormState()
+    before = state.yaml()
+    for key, text in typed:
+        state.edit(key, text)
+    state.undo()
+    assert state.yaml() == before
+    assert state.changes() == []
+
+
+def test_form_starts_with_the_first_minute_and_can_be_started() -> None:
+    state = FormState()
+    assert state.preset_name == "first-minute"
+    assert state.config is not None
+    assert state.value("max_steps") == 20
+
+
+@pytest.mark.parametrize("name", [preset.name for preset in presets()])
+def test_every_preset_can_be_started_after_the_first_minute(name: str) -> None:
+    state = FormState()
+    state.choose(name)
+    assert [problem.message for problem in state.errors()] == []
+    assert state.changes() == []
+
+
+def test_preset_keeps_the_model_and_the_data_that_were_chosen() -> None:
+    state = FormState()
+    state.set("model_name_or_path", "someone/some-model")
+    state.set("dataset", "mine.jsonl")
+    state.choose("qlora")
+    assert state.value("model_name_or_path") == "someone/some-model"
+    assert state.value("dataset") == "mine.jsonl"
+    assert state.value("quantization_bit") == 4
+    assert state.changes() == []
+
+
+def test_changes_are_counted_against_the_preset_and_back() -> None:
+    state = FormState()
+    state.edit("learning_rate", "2e-4")
+    state.edit("lora_rank", "16")
+    assert state.changes() == ["learning_rate", "lora_rank"]
+    assert state.changed("lora_rank")
+    state.edit("lora_rank", "8")
+    assert state.changes() == ["learning_rate"]
+    state.edit("learning_rate", "1e-3")
+    assert state.changes() == []
+
+
+def test_field_that_is_emptied_goes_back_to_its_default() -> None:
+    state = FormState()
+    state.edit("cutoff_len", "")
+    assert state.value("cutoff_len") == 2048
+    assert "cutoff_len" not in state.yaml()
+    assert state.changed("cutoff_len")
+
+
+def test_value_that_means_nothing_stays_and_stands_beside_its_field() -> None:
+    state = FormState()
+    state.edit("lora_rank", "eight")
+    assert state.value("lora_rank") == "eight"
+    (problem,) = state.problems("lora_rank")
+    assert "'eight'" in problem.message
+    assert state.config is None
+    assert state.python() == NO_PYTHON
+    state.apply(problem.fixes[0].changes)
+    assert state.config is not None
+    assert state.value("lora_rank") == 8
+
+
+def test_options_of_another_method_do_not_apply() -> None:
+    state = FormState()
+    assert state.applies("lora_rank")
+    assert not state.applies("freeze_trainable_layers")
+    state.edit("finetuning_type", "freeze")
+    assert not state.applies("lora_rank")
+    assert state.applies("freeze_trainable_layers")
+    assert state.applies("learning_rate")
+
+
+def test_unknown_key_is_named_with_its_line_and_renamed_by_the_fix() -> None:
+    state = FormState()
+    state.paste("dataset: llf_demo\nlora_rnak: 16\n")
+    (problem,) = state.problems("")
+    assert problem.kind == "unknown"
+    assert problem.line == 1 + state.yaml().splitlines().index("lora_rnak: 16")
+    assert "`lora_rank`" in problem.message
+    state.apply(problem.fixes[0].changes)
+    assert state.value("lora_rank") == 16
+    assert "lora_rnak" not in state.yaml()
+    assert state.config is not None
+
+
+def test_yaml_of_llama_factory_is_followed() -> None:
+    state = FormState()
+    state.paste(LLAMA_FACTORY.replace("template: default\n", ""))
+    assert [problem.message for problem in state.errors()] == []
+    assert state.value("gradient_accumulation_steps") == 8
+    assert state.value("warmup_steps") == 0.1
+    assert state.value("output_dir") == "saves/lora/sft"
+    notes = [problem.message for problem in state.problems("") if problem.severity == "note"]
+    assert any("warmup_ratio" in note for note in notes)
+    assert any("ddp_timeout" in note for note in notes) or state.value("ddp_timeout") == 180000000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\n", "line"),
+        ("just words", "key: value"),
+        ("- a\n- b\n", "key: value"),
+        ("seed: 1\nseed: 2\n", "line 1 and again in line 2"),
+    ],
+)
+def test_text_that_is_no_config_is_refused_and_changes_nothing(text: str, said: str) -> None:
+    state = FormState()
+    before = state.yaml()
+    with pytest.raises(ValueError, match=said):
+        state.paste(text)
+    assert state.yaml() == before
+
+
+def test_defaults_that_were_shown_are_left_out_again() -> None:
+    state = FormState()
+    full = state.yaml(defaults=True)
+    assert "seed: 42" in full
+    state.paste(full, defaults=True)
+    assert "seed: 42" not in state.yaml()
+    assert state.config == FormState().config
+
+
+def test_starts_from_a_config_a_dict_and_text() -> None:
+    config = RunConfig.load({"dataset": "llf_demo", "lora_rank": 32})
+    for source in (config, {"dataset": "llf_demo", "lora_rank": 32}, "dataset: llf_demo\nlora_rank: 32\n"):
+        state = FormState(source)
+        assert state.config == config
+        assert state.changed("lora_rank")
+
+
+def test_python_is_a_cell_that_makes_the_same_config() -> None:
+    state = FormState()
+    state.edit("learning_rate", "2e-4")
+    seen = {}
+    code = state.python().replace("import llf_widgets as llf\n", "").replace("llf.Monitor(run)\n", "")
+    exec(code, {"llf": type("llf", (), {"train": staticmethod(lambda values: seen.update(values))})})  # our own text
+    assert RunConfig.load(seen) == state.config
+
+
+def test_key_without_a_field_is_refused() -> None:
+    with pytest.raises(KeyError, match="nonsense"):
+        FormState().set("nonsense", 1)
