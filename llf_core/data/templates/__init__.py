@@ -42,12 +42,6 @@ def template_names() -> tuple[str, ...]:
 
 
 @cache
-def not_built() -> frozenset[str]:
-    """The templates of LLaMA-Factory that are known and not built yet."""
-    return frozenset(tomllib.loads((FOLDER / "not_built.toml").read_text(encoding="utf-8"))["names"])
-
-
-@cache
 def named_template(name: str) -> NamedTemplate:
     """Reads a template.
 
@@ -56,8 +50,6 @@ def named_template(name: str) -> NamedTemplate:
     """
     if name not in template_names():
         choices = f"Choose one of {', '.join(template_names())}, or leave template out for the model's own."
-        if name in not_built():
-            raise DataError(f"The template {name} is not built yet. {choices}")
         raise DataError(f"There is no template {name!r}.{did_you_mean(name, template_names())} {choices}")
     _, header, jinja = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8").split(FENCE, 2)
     fields = tomllib.loads(header)
