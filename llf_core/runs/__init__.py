@@ -16,7 +16,7 @@ from llf_core.runs.writer import RunWriter
 if TYPE_CHECKING:
     from llf_core.runs.bin import Freed, clean, cleanable, delete_run, folder_bytes, restore_run
     from llf_core.runs.columns import Columns
-    from llf_core.runs.decimate import decimate
+    from llf_core.runs.thinning import decimate
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, active_runs, free_bytes, list_runs
     from llf_core.runs.reader import RunReader
@@ -31,7 +31,7 @@ _LAZY = {
     "active_runs": "listing",
     "clean": "bin",
     "cleanable": "bin",
-    "decimate": "decimate",
+    "decimate": "thinning",
     "delete_run": "bin",
     "folder_bytes": "bin",
     "free_bytes": "listing",
