@@ -68,12 +68,12 @@ def _read_jsonl(path: Path) -> Iterator[Read]:
     index = -1
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip():
+            bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip()
+            if not bare:
                 continue
             index += 1
             try:
-                row = json.loads(text)
+                row = json.loads(bare.decode("utf-8"))
             except json.JSONDecodeError as error:
                 yield Flaw(index, number, f"{error.msg} at column {error.colno}")
             except UnicodeDecodeError:

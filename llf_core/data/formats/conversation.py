@@ -26,11 +26,17 @@ class Conversation:
     tools: tuple[dict[str, Any], ...] | None = None
 
     def canonical(self) -> bytes:
-        """Bytes that are the same for the same conversation, whatever file it came from."""
+        """Bytes that are the same for the same conversation, whatever file it came from.
+
+        Raises:
+            BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it.
+        """
         value = {"messages": self.messages, "tools": self.tools}
-        return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str).encode(
-            "utf-8", "backslashreplace"
-        )
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            raise BadExample(f"its text is not valid Unicode ({text[error.start : error.end]!r})") from None
 
 
 def checked(messages: list[Message], tools: tuple[dict[str, Any], ...] | None = None) -> Conversation:

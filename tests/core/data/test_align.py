@@ -1,0 +1,180 @@
+"""Rows of every format become the same conversation; what cannot is named."""
+
+import json
+
+import pytest
+from llf_core.data.align import decide
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.sources import Source
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+USER = {"role": "user", "content": "2+2?"}
+ANSWER = {"role": "assistant", "content": "4"}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}],
+}
+RESULT = {"role": "tool", "content": "4"}
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
+
+
+def align(row, formatting=None, columns=None, tags=()):
+    columns = columns if columns is None else tuple(columns.items())
+    source = Source("set", formatting=formatting, columns=columns, tags=tuple(dict(tags).items()))
+    reading = decide(source, [row])
+    return reading, reading.align(row)
+
+
+def turns(*pairs):
+    return [{"from": who, "value": value} for who, value in pairs]
+
+
+@pytest.mark.parametrize(
+    ("row", "formatting", "messages"),
+    [
+        ({"instruction": "2+2?", "input": "", "output": "4"}, "alpaca", [USER, ANSWER]),
+        (
+            {"instruction": "2+2?", "output": "4", "system": "Be brief.", "history": [["1+1?", "2"]]},
+            "alpaca",
+            [SYSTEM, {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}, USER, ANSWER],
+        ),
+        (
+            {"instruction": "Add", "input": "2 and 2", "output": 4},
+            "alpaca",
+            [{"role": "user", "content": "Add\n2 and 2"}, ANSWER],
+        ),
+        ({"question": "2+2?", "answer": "4"}, "alpaca", [USER, ANSWER]),
+        ({"prompt": "2+2?", "completion": "4"}, "alpaca", [USER, ANSWER]),
+        ({"conversations": turns(("human", "2+2?"), ("gpt", "4"))}, "sharegpt", [USER, ANSWER]),
+        (
+            {"conversations": turns(("system", "Be brief."), ("human", "2+2?"), ("gpt", "4"))},
+            "sharegpt",
+            [SYSTEM, USER, ANSWER],
+        ),
+        (
+            {
+                "conversations": turns(
+                    ("human", "2+2?"),
+                    ("function_call", '{"name": "add", "arguments": {"a": 2, "b": 2}}'),
+                    ("observation", "4"),
+                    ("gpt", "4"),
+                ),
+                "tools": '[{"name": "add", "parameters": {}}]',
+                "system": "Be brief.",
+            },
+            "sharegpt",
+            [SYSTEM, USER, CALL, RESULT, ANSWER],
+        ),
+        ({"messages": [SYSTEM, USER, ANSWER]}, "openai", [SYSTEM, USER, ANSWER]),
+        ({"messages": json.dumps([USER, ANSWER])}, "openai", [USER, ANSWER]),
+        ({"conversations": [USER, ANSWER], "system": "Be brief."}, "openai", [SYSTEM, USER, ANSWER]),
+    ],
+)
+def test_a_format_is_proposed_and_its_rows_become_messages(row, formatting, messages):
+    reading, conversation = align(row)
+    assert reading.format == formatting
+    assert list(conversation.messages) == messages
+    assert conversation.tools == ((TOOL,) if "tools" in row else None)
+
+
+def test_openai_messages_are_carried_through_as_they_are():
+    call = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}}],
+    }
+    result = {"role": "tool", "tool_call_id": "c1", "name": "add", "content": "4"}
+    think = {"role": "assistant", "content": "4", "reasoning_content": "Two and two.", "refusal": None}
+    row = {"messages": [SYSTEM, USER, call, result, think], "tools": [TOOL]}
+    _, conversation = align(row)
+    said = conversation.messages
+    assert said[0] == SYSTEM
+    assert said[2]["tool_calls"] == [
+        {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+    ]
+    assert said[2]["content"] == ""
+    assert said[3] == result
+    assert said[4] == {"role": "assistant", "content": "4", "reasoning_content": "Two and two."}
+
+
+def test_content_in_text_parts_is_joined():
+    parts = {"role": "user", "content": [{"type": "text", "text": "2"}, {"type": "text", "text": "+2?"}]}
+    assert align({"messages": [parts, ANSWER]})[1].messages == (USER, ANSWER)
+
+
+def test_columns_and_tags_of_an_entry_are_mapped():
+    row = {"talk": [{"who": "q", "text": "2+2?"}, {"who": "a", "text": "4"}], "note": "Be brief."}
+    tags = {"role_tag": "who", "content_tag": "text", "user_tag": "q", "assistant_tag": "a"}
+    _, conversation = align(row, "sharegpt", {"messages": "talk", "system": "note"}, tags)
+    assert list(conversation.messages) == [SYSTEM, USER, ANSWER]
+
+
+def test_naming_columns_leaves_out_the_ones_not_named():
+    row = {"instruction": "2+2?", "input": "never", "output": "4"}
+    _, conversation = align(row, "alpaca", {"prompt": "instruction", "response": "output"})
+    assert conversation.messages == (USER, ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("row", "entry", "message"),
+    [
+        (
+            {"instructions": "a", "output": "b"},
+            {"formatting": "alpaca"},
+            "no column 'instruction'.*Did you mean 'instructions'",
+        ),
+        ({"a": "x", "b": "y"}, {"formatting": "alpaca", "columns": {"prompt": "a", "response": "c"}}, "no column 'c'"),
+        ({"turns": []}, {"formatting": "sharegpt"}, "no column 'conversations'.*Its columns: turns"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, {}, "preference pairs"),
+        ({"text": "Once upon a time"}, {}, "plain text"),
+        ({"a": 1, "b": 2}, {}, "columns a, b, which fit no known format"),
+    ],
+)
+def test_columns_that_do_not_fit_are_one_sentence(row, entry, message):
+    with pytest.raises(DataError, match=message):
+        align(row, **entry)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"instruction": "2+2?", "output": ""}, "an answer is empty"),
+        ({"instruction": "2+2?", "output": None}, "the answer is missing"),
+        ({"instruction": " ", "output": "4"}, "the question is empty"),
+        ({"instruction": "a", "output": "b", "history": [["x"]]}, "history is no list of"),
+        ({"instruction": "a", "output": {"b": 1}}, "the answer is a dict, expected text"),
+        ({"conversations": turns(("human", "a"), ("human", "b"))}, "turn 2 is the user's, expected the assistant's"),
+        ({"conversations": turns(("gpt", "a"), ("human", "b"))}, "turn 1 is the assistant's, expected the user's"),
+        ({"conversations": turns(("human", "a"))}, "ends with the user's turn"),
+        ({"conversations": turns(("bot", "a"))}, "turn 1 has from 'bot', expected one of human, gpt"),
+        ({"conversations": turns(("human", "a"), ("system", "b"))}, "turn 2 is the system's, expected it first"),
+        ({"conversations": turns(("human", "a"), ("function_call", "{"))}, "the call in turn 2 is not JSON"),
+        ({"conversations": turns(("human", "a"), ("function_call", "{}"))}, "the call in turn 2 has no name"),
+        ({"conversations": turns(("human", "a"), ("observation", "b"))}, "turn 2 is the tool's"),
+        ({"messages": [USER, ANSWER, RESULT]}, "turn 3 is the tool's, expected the user's"),
+        ({"messages": [USER, SYSTEM, ANSWER]}, "a system message is not the first"),
+        ({"messages": [{"role": "user"}, ANSWER]}, "the content of message 1 is missing"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ANSWER]}, "part of type image_url"),
+        ({"messages": [USER, {**CALL, "tool_calls": [{}]}]}, "tool call of message 2 has no function name"),
+        ({"messages": [{"role": "critic", "content": "a"}]}, "message 1 has role 'critic'"),
+    ],
+)
+def test_an_example_that_says_nothing_learnable_has_a_reason(row, reason):
+    with pytest.raises(BadExample, match=reason):
+        align(row)
+
+
+def test_the_same_conversation_is_the_same_bytes_from_any_format():
+    rows = [
+        {"instruction": "2+2?", "output": "4"},
+        {"conversations": turns(("human", "2+2?"), ("gpt", "4"))},
+        {"messages": [{"content": "2+2?", "role": "user"}, ANSWER]},
+    ]
+    assert len({align(row)[1].canonical() for row in rows}) == 1
+    assert align({"instruction": "2+2?", "output": "5"})[1].canonical() != align(rows[0])[1].canonical()
+
+
+def test_half_a_surrogate_is_a_reason_and_no_crash():
+    with pytest.raises(BadExample, match="not valid Unicode"):
+        align({"instruction": "a", "output": "\ud800"})[1].canonical()

@@ -1,0 +1,139 @@
+"""Files of every kind give the same records; what is broken is named."""
+
+import csv
+import json
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from llf_core.data.errors import DataError
+from llf_core.data.records import Flaw, Record, read_file
+from pyarrow import parquet
+
+ROWS = [
+    {"instruction": "Say ä", "output": "ä"},
+    {"instruction": 'a "quoted", one', "output": "two\nlines"},
+    {"instruction": "名", "output": "naïve"},
+]
+
+
+def write_csv(path, delimiter=","):
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        table = csv.DictWriter(file, ["instruction", "output"], delimiter=delimiter)
+        table.writeheader()
+        table.writerows(ROWS)
+
+
+WRITERS = {
+    "json": lambda path: path.write_text(json.dumps(ROWS, indent=2), encoding="utf-8"),
+    "jsonl": lambda path: path.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8"),
+    "csv": write_csv,
+    "tsv": lambda path: write_csv(path, "\t"),
+    "parquet": lambda path: parquet.write_table(pa.Table.from_pylist(ROWS), path),
+    "arrow": lambda path: Dataset.from_list(ROWS).save_to_disk(path.with_suffix("")),
+}
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "arrow file"])
+def test_every_kind_of_file_gives_the_same_records(tmp_path, kind):
+    path = tmp_path / f"rows.{kind.split()[0]}"
+    if kind == "arrow file":
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, pa.Table.from_pylist(ROWS).schema) as writer:
+            writer.write_table(pa.Table.from_pylist(ROWS))
+    else:
+        WRITERS[kind](path)
+    if kind == "arrow":
+        (path,) = (tmp_path / "rows").glob("*.arrow")
+    assert list(read_file(path)) == [Record(index, row) for index, row in enumerate(ROWS)]
+
+
+def test_a_broken_line_is_named_and_the_rest_is_used(write):
+    path = write(b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2\n[3]\n{"a": "\xff"}\n  {"a": 5}  \n')
+    assert list(read_file(path)) == [
+        Record(0, {"a": 1}),
+        Flaw(1, 3, "Expecting ',' delimiter at column 8"),
+        Flaw(2, 4, "a list, expected an object"),
+        Flaw(3, 5, "not UTF-8"),
+        Record(4, {"a": 5}),
+    ]
+
+
+def test_a_json_file_may_hold_lines(write):
+    assert [one.row for one in read_file(write([{"a": 1}, {"a": 2}], "rows.json"))] == [{"a": 1}, {"a": 2}]
+
+
+def test_a_broken_json_file_is_an_error_with_its_place(write):
+    with pytest.raises(DataError, match=r"Expecting ',' delimiter at line 2, column 10"):
+        list(read_file(write('[{"a": 1},\n {"a": 2 "b": 3}]', "rows.json")))
+
+
+def test_an_entry_of_a_json_list_that_is_no_object_is_named(write):
+    assert list(read_file(write('[{"a": 1}, "b"]', "r.json")))[1] == Flaw(1, 2, "a str, expected an object")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.txt", "Once", "plain text, which is for stage pt"),
+        ("rows.xlsx", "PK", r"unknown kind \(.xlsx\)"),
+        ("rows", "x", "no suffix"),
+        ("rows.json", '"text"', "holds a str. Expected a list"),
+        ("rows.json", b"[\xff]", "not UTF-8"),
+        ("rows.csv", b"a,b\n\xff,1\n", "not UTF-8"),
+        ("rows.parquet", "no", "not a valid Parquet"),
+        ("rows.arrow", "no", "not a valid Arrow"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(write, name, content, message):
+    with pytest.raises(DataError, match=message):
+        list(read_file(write(content, name)))
+
+
+def test_a_row_with_too_many_cells_is_named(write):
+    found = list(read_file(write("a,b\n1,2\n1,2,3\n4\n", "rows.csv")))
+    assert found == [
+        Record(0, {"a": "1", "b": "2"}),
+        Flaw(1, 3, "more cells than the 2 columns"),
+        Record(2, {"a": "4", "b": None}),
+    ]
+
+
+def test_arrow_adds_no_arguments_to_a_call(tmp_path):
+    calls = [{"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": {"y": "2"}}]
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist([{"messages": calls}]), path)
+    assert next(read_file(path)).row == {"messages": calls}
+
+
+json_text = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+lines = st.lists(
+    st.one_of(
+        st.dictionaries(st.text(max_size=4), json_text, max_size=3).map(json.dumps),
+        st.text(alphabet=st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=12),
+    ),
+    max_size=12,
+)
+
+
+@given(lines=lines)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_lines_are_records_or_flaws_with_their_numbers(tmp_path, lines):
+    path = tmp_path / "any.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    expected = []
+    for number, line in enumerate(lines, start=1):
+        if not line.encode().strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        expected.append((len(expected), row if isinstance(row, dict) else number))
+    found = [(one.index, one.row if isinstance(one, Record) else one.line) for one in read_file(path)]
+    assert found == expected

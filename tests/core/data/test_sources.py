@@ -1,0 +1,138 @@
+"""Names of data sets: entries, files, hub ids, and what is said where there is none."""
+
+import json
+
+import pytest
+from llf_core.data.errors import DataError
+from llf_core.data.load import open_source, read_source
+from llf_core.data.records import Flaw, Record
+from llf_core.data.sources import DEMO_FILE, find_sources
+
+ROW = {"instruction": "a", "output": "b"}
+
+
+@pytest.fixture
+def info(write, tmp_path):
+    """Writes `dataset_info.json` with one entry `mine` and finds it."""
+
+    def find(entry, name="mine"):
+        write(json.dumps({"mine": entry, "other": {"file_name": "x.json"}}), "dataset_info.json")
+        return find_sources([name], tmp_path)[0]
+
+    return find
+
+
+def test_an_entry_names_file_columns_and_tags(info, write):
+    path = write([ROW], "sub/a.jsonl")
+    found = info(
+        {
+            "file_name": "sub/a.jsonl",
+            "formatting": "sharegpt",
+            "columns": {"messages": "talk", "system": None},
+            "tags": {"role_tag": "who"},
+            "num_samples": 3,
+            "ranking": False,
+        }
+    )
+    assert (found.path, found.formatting, found.num_samples) == (path, "sharegpt", 3)
+    assert found.columns == (("messages", "talk"),)
+    assert found.tags == (("role_tag", "who"),)
+
+
+def test_an_entry_without_formatting_is_alpaca(info, write):
+    write([ROW], "a.jsonl")
+    assert info({"file_name": "a.jsonl"}).formatting == "alpaca"
+
+
+def test_a_hub_entry_keeps_subset_split_and_folder(info):
+    found = info({"hf_hub_url": "o/n", "ms_hub_url": "m/n", "subset": "s", "split": "test", "folder": "f"})
+    assert (found.hub_id, found.subset, found.split, found.folder) == ("o/n", "s", "test", "f")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"file_name": "none.json"}, "none.json does not exist"),
+        ({"file_nam": "a.json"}, "unknown key 'file_nam'. Did you mean 'file_name'"),
+        ({"file_name": "a", "columns": {"promt": "x"}}, "unknown key 'promt'. Did you mean 'prompt'"),
+        ({"file_name": "a", "tags": {"rol_tag": "x"}}, "Did you mean 'role_tag'"),
+        ({"file_name": "a", "formatting": "chatml"}, "formatting 'chatml'. Expected one of alpaca, sharegpt, openai"),
+        ({"file_name": "a", "ranking": True}, "preference pairs"),
+        ({"file_name": "a", "columns": {"images": "images"}}, "pictures is not built yet"),
+        ({"ms_hub_url": "a/b"}, "ModelScope"),
+        ({"script_url": "a"}, "loading scripts"),
+        ({"formatting": "alpaca"}, "neither file_name nor hf_hub_url"),
+        ([], "is a list"),
+    ],
+)
+def test_an_entry_that_cannot_be_used_says_why(info, entry, message):
+    with pytest.raises(DataError, match=message):
+        info(entry)
+
+
+def test_an_unknown_name_is_told_the_nearest(info):
+    with pytest.raises(DataError, match="no data set 'mime'.*names mine, other. Did you mean 'mine'"):
+        info({"file_name": "a"}, name="mime")
+
+
+def test_the_shipped_set_is_found_without_any_file(tmp_path):
+    assert find_sources(["llf_demo"], tmp_path)[0].path == DEMO_FILE
+
+
+def test_a_path_wins_over_a_hub_id_of_the_same_look(tmp_path, write):
+    path = write([ROW], "data/rows-12.parquet")
+    by_folder = find_sources(["data/rows-12.parquet"], "nowhere", [tmp_path])[0]
+    assert (by_folder.path, by_folder.hub_id) == (path, None)
+    assert find_sources(["data/rows-13"], "nowhere", [tmp_path])[0].hub_id == "data/rows-13"
+
+
+def test_a_broken_dataset_info_is_one_sentence(write, tmp_path):
+    write("{", "dataset_info.json")
+    with pytest.raises(DataError, match=r"dataset_info.json is not JSON"):
+        find_sources(["a"], tmp_path)
+
+
+def read(path, tmp_path, max_samples=None, seed=1, **entry):
+    (source,) = find_sources([str(path)], tmp_path)
+    source = type(source)(**{**vars(source), **entry})
+    return list(read_source(open_source(source), max_samples, seed))
+
+
+def test_a_folder_is_read_file_by_file_and_numbered_through(write, tmp_path):
+    write('{"a": 0}\n{"a"\n', "set/1.jsonl")
+    write('{"a": 2}\n', "set/2.jsonl")
+    write("About", "set/README.md")
+    found = read(tmp_path / "set", tmp_path)
+    assert [type(one) for one in found] == [Record, Flaw, Record]
+    assert [one.index for one in found] == [0, 1, 2]
+
+
+def test_a_folder_of_two_kinds_is_refused(write, tmp_path):
+    write("[]", "set/1.json")
+    write("a\n", "set/2.csv")
+    with pytest.raises(DataError, match=r"mixes files of kinds \.csv, \.json"):
+        read(tmp_path / "set", tmp_path)
+
+
+def test_an_empty_folder_and_an_empty_file_are_refused(write, tmp_path):
+    (tmp_path / "set").mkdir()
+    with pytest.raises(DataError, match="holds no data file"):
+        read(tmp_path / "set", tmp_path)
+    with pytest.raises(DataError, match="is empty"):
+        read(write("\n"), tmp_path)
+
+
+def test_max_samples_takes_the_first_records(write, tmp_path):
+    path = write('{"a": 0}\nbad\n{"a": 1}\n{"a": 2}\n')
+    assert [one.index for one in read(path, tmp_path, max_samples=2)] == [0, 1, 2]
+
+
+def test_num_samples_draws_without_and_then_with_replacement(write, tmp_path):
+    path = write([{"a": number} for number in range(5)])
+    few = [one.index for one in read(path, tmp_path, num_samples=3)]
+    many = [one.index for one in read(path, tmp_path, num_samples=12)]
+    assert len(set(few)) == 3
+    assert sorted(many[:5]) == [0, 1, 2, 3, 4]
+    assert len(many) == 12
+    assert many == [one.index for one in read(path, tmp_path, num_samples=12)]
+    assert many != [one.index for one in read(path, tmp_path, num_samples=12, seed=2)]

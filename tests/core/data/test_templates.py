@@ -1,0 +1,173 @@
+"""The shipped templates, letter by letter."""
+
+import pytest
+from llf_core.config.data import TEMPLATES
+from llf_core.data.errors import DataError
+from llf_core.data.render import choose_template, render_answers
+from llf_core.data.templates import named_template, not_built, template_names
+
+TWO = ("Q1", "A1", "Q2", "A2")
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+)
+ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+CHAT = (
+    "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\nA1<|im_end|>\n"
+    "<|im_start|>user\nQ2<|im_end|>\n<|im_start|>assistant\nA2<|im_end|>\n"
+)
+EXPECTED = {
+    "chatml": ("", CHAT),
+    "smollm2": (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n",
+        CHAT,
+    ),
+    "qwen": (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n",
+        CHAT,
+    ),
+    "llama3": (
+        "<s>",
+        "<|start_header_id|>user<|end_header_id|>\n\nQ1<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nA1<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nQ2<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nA2<|eot_id|>",
+    ),
+    "gemma": (
+        "<s>",
+        "<start_of_turn>user\nQ1<end_of_turn>\n<start_of_turn>model\nA1<end_of_turn>\n"
+        "<start_of_turn>user\nQ2<end_of_turn>\n<start_of_turn>model\nA2<end_of_turn>\n",
+    ),
+    "mistral": ("<s>", "[INST] Q1[/INST] A1</s>[INST] Q2[/INST] A2</s>"),
+    "phi": (
+        "",
+        "<|user|>\nQ1<|end|>\n<|assistant|>\nA1<|end|>\n<|user|>\nQ2<|end|>\n<|assistant|>\nA2<|end|>\n",
+    ),
+    "default": ("", "Human: Q1</s>\nAssistant:A1</s>\nHuman: Q2</s>\nAssistant:A2</s>\n"),
+    "alpaca": (
+        ALPACA,
+        "### Instruction:\nQ1\n\n### Response:\nA1</s>\n\n### Instruction:\nQ2\n\n### Response:\nA2</s>\n\n",
+    ),
+    "vicuna": (VICUNA, "USER: Q1 ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>"),
+}
+WITH_SYSTEM = {
+    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ1",
+    "smollm2": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ1",
+    "qwen": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ1",
+    "llama3": "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user",
+    "gemma": "<s><start_of_turn>user\nS\n\nQ1<end_of_turn>",
+    "mistral": "<s>[INST] S\n\nQ1[/INST]",
+    "phi": "<|system|>\nS<|end|>\n<|user|>\nQ1",
+    "default": "System: S</s>\nHuman: Q1",
+    "alpaca": "S### Instruction:\nQ1",
+    "vicuna": "S USER: Q1 ASSISTANT:",
+}
+FIRST_ANSWER = {
+    "chatml": "A1<|im_end|>\n",
+    "smollm2": "A1<|im_end|>\n",
+    "qwen": "A1<|im_end|>\n",
+    "llama3": "A1<|eot_id|>",
+    "gemma": "A1<end_of_turn>\n",
+    "mistral": " A1</s>",
+    "phi": "A1<|end|>\n",
+    "default": "A1</s>\n",
+    "alpaca": "A1</s>\n\n",
+    "vicuna": " A1</s>",
+}
+
+
+@pytest.fixture
+def every(tokenizer):
+    """A tokenizer that has the end tokens of all templates."""
+    tokenizer.add_special_tokens(
+        {
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "extra_special_tokens": ["<|eot_id|>", "<end_of_turn>", "<|end|>", "<|im_end|>"],
+        }
+    )
+    return tokenizer
+
+
+def test_a_form_offers_the_templates_that_exist():
+    assert template_names() == tuple(sorted(TEMPLATES)) == tuple(sorted(EXPECTED))
+    assert len(not_built()) == 124 - 10
+    assert not not_built() & set(template_names())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_text_of_a_template(every, talk, name):
+    template = choose_template(name, every)
+    start, rest = EXPECTED[name]
+    rendered = render_answers(template, every, talk(*TWO))
+    assert rendered.text == start + rest
+    assert [rendered.text[slice(*span)] for span in rendered.answers] == [
+        FIRST_ANSWER[name],
+        FIRST_ANSWER[name].replace("A1", "A2"),
+    ]
+
+
+@pytest.mark.parametrize("name", WITH_SYSTEM)
+def test_the_system_prompt_of_a_template(every, talk, name):
+    rendered = render_answers(choose_template(name, every), every, talk(*TWO, system="S"))
+    assert rendered.text.startswith(WITH_SYSTEM[name])
+    assert "You are" not in rendered.text
+    assert "curious" not in rendered.text
+
+
+def test_qwen_shows_tools_calls_and_results(every):
+    from llf_core.data.formats.conversation import Conversation
+
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    conversation = Conversation(
+        (
+            {"role": "user", "content": "Q"},
+            {"role": "assistant", "content": "Wait.", "tool_calls": [call, call]},
+            {"role": "tool", "content": "R1"},
+            {"role": "tool", "content": "R2"},
+            {"role": "assistant", "content": "A"},
+        ),
+        ({"type": "function", "function": {"name": "add"}},),
+    )
+    rendered = render_answers(choose_template("qwen", every), every, conversation)
+    once = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    assert rendered.text.endswith(
+        "For each function call, return a json object with function name and arguments within "
+        "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+        '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n'
+        f"<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nWait.\n{once}\n{once}<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nR1\n</tool_response>\n<tool_response>\nR2\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\nA<|im_end|>\n"
+    )
+    assert '<tools>\n{"type": "function", "function": {"name": "add"}}\n</tools>' in rendered.text
+    first, second = (rendered.text[slice(*span)] for span in rendered.answers)
+    assert first == f"Wait.\n{once}\n{once}<|im_end|>\n"
+    assert second == "A<|im_end|>\n"
+
+
+def test_an_unknown_template_is_told_the_nearest_and_a_known_one_is_not_built(tokenizer):
+    with pytest.raises(DataError, match="no template 'chatm'. Did you mean 'chatml'"):
+        choose_template("chatm", tokenizer)
+    with pytest.raises(DataError, match="template zephyr is not built yet. Choose one of alpaca"):
+        choose_template("zephyr", tokenizer)
+
+
+def test_a_template_whose_end_the_tokenizer_lacks_is_refused(tokenizer):
+    with pytest.raises(DataError, match=r"<\|eot_id\|>, which is no token.*fit: alpaca, chatml, default, mistral"):
+        choose_template("llama3", tokenizer)
+
+
+def test_a_tokenizer_without_a_template_or_an_end_needs_one(tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(DataError, match="no chat template"):
+        choose_template(None, tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(DataError, match="the tokenizer has none"):
+        choose_template("default", tokenizer)
+
+
+def test_headers_are_whole():
+    for name in template_names():
+        template = named_template(name)
+        assert template.label
+        assert template.end
