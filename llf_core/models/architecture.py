@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
-    """Reads the config of a model that can be trained as a causal language model.
+    """Reads the config of a folder whose model can be trained as a causal language model.
 
     Raises:
         ModelError: transformers does not know the architecture, it needs its own code, or it generates no text.
@@ -22,7 +22,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    raw = {} if source.kind == "gguf" else read_config(source.folder)
+    raw = read_config(source.folder)
     own_code = raw.get("auto_map", {}).get("AutoModelForCausalLM")
     kind = raw.get("model_type", "unknown")
     known = kind in transformers.CONFIG_MAPPING
@@ -33,7 +33,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
         )
     try:
         config: Any = AutoConfig.from_pretrained(
-            source.folder, trust_remote_code=trust_remote_code, local_files_only=True, **source.load_arguments
+            source.folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
     except (ValueError, KeyError) as error:
         raise ModelError(

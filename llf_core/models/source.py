@@ -39,5 +39,5 @@ class ModelSource:
 
     @property
     def load_arguments(self) -> dict[str, Any]:
-        """What `from_pretrained` needs besides the folder."""
+        """What `from_pretrained` of a tokenizer or a config needs besides the folder."""
         return {"gguf_file": self.path.name} if self.kind == "gguf" else {}

@@ -1,20 +1,23 @@
-"""The tokenizer of a model, with a padding token and a chat template one can rely on."""
+"""The tokenizer of a model, with a padding token that ends no answer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture
 from llf_core.models.bars import no_progress_bars
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import ModelError, first_line
+from llf_core.models.gguf import mend_pre_tokenizer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
     from llf_core.models.source import ModelSource
 
-PADDING = ("<pad>", "<|pad|>", "[PAD]", "<|endoftext|>", "<|finetune_right_pad_id|>", "<unk>")
+PADDING = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 
 
 def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
@@ -27,35 +30,45 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
     Raises:
         ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
     """
-    from transformers import AutoTokenizer
-
     trusted = config.model.trust_remote_code
     try:
-        with no_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(
-                source.folder,
-                use_fast=config.model.use_fast_tokenizer,
-                trust_remote_code=trusted,
-                local_files_only=True,
-                padding_side="right",
-                **source.load_arguments,
-            )
+        tokenizer = read_tokenizer(
+            source.folder,
+            use_fast=config.model.use_fast_tokenizer,
+            trust_remote_code=trusted,
+            **source.load_arguments,
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"The tokenizer of {source.name} cannot be loaded: {_first_line(error)} "
+            f"The tokenizer of {source.name} cannot be loaded: {first_line(error)} "
             "Expected tokenizer.json or the tokenizer's own files in the model's folder."
         ) from error
-    set_padding(tokenizer)
     if source.kind != "gguf":
         _check_vocabulary(tokenizer, source, trusted=trusted)
+    return tokenizer
+
+
+def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
+    """Reads a folder's or a GGUF file's tokenizer and sets its padding; nothing of the reading is saved with it."""
+    from transformers import AutoTokenizer
+
+    if gguf_file is not None:
+        arguments["gguf_file"] = gguf_file
+    with no_progress_bars():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="right", **arguments)
+    for key in ("local_files_only", "is_local", "gguf_file"):
+        tokenizer.init_kwargs.pop(key, None)
+    if gguf_file is not None:
+        mend_pre_tokenizer(tokenizer, folder / gguf_file)
+    set_padding(tokenizer)
     return tokenizer
 
 
 def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     """Sets a padding token other than the end of sequence, so that masking one never masks the other.
 
-    Takes the tokenizer's own, else one that its vocabulary has for the purpose, else the unknown token; only a
-    vocabulary without any of them pads with the end of sequence.
+    Takes the tokenizer's own, else one that its vocabulary has for the purpose, else the unknown token; only
+    a vocabulary without any of them pads with the end of sequence.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
@@ -69,11 +82,6 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, source: ModelSource, *
     largest = max(tokenizer.get_vocab().values(), default=0)
     if size is not None and largest >= size:
         raise ModelError(
-            f"The tokenizer of {source.name} makes ids up to {largest}, and the model has embeddings for {size}. "
+            f"The tokenizer of {source.name} makes ids up to {largest}, and the model has {size} embeddings. "
             "Expected the tokenizer that belongs to the model; was it changed after training?"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    text = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return text if text.endswith((".", "!", "?")) else text + "."
