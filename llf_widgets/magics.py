@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
+
     from llf_core.launch import Run
 
 USAGE = """\
@@ -48,7 +49,6 @@ class LLFMagics(Magics):
     def llf_train(self, line: str, cell: str) -> None:
         """Starts a run from YAML and shows it; a word on the line names the variable that receives the run."""
         from llf_core.config import ConfigError
-
         from llf_widgets.start import train
 
         variable = line.strip()

@@ -50,7 +50,6 @@ def curves(
     kept: tuple[int, ...] = (),
     best: int | None = None,
     events: tuple[dict[str, Any], ...] = (),
-    limit: int = LIMIT,
 ) -> Curves:
     """Thins out what a run logged to what a chart can show.
 
@@ -60,11 +59,10 @@ def curves(
         kept: steps of whole checkpoints.
         best: the best checkpoint's step.
         events: the run's events, for its resumes.
-        limit: points a line.
     """
-    lines = {name: _thin(*series.get(name, NOTHING), limit) for name in LINES}
+    lines = {name: _thin(*series.get(name, NOTHING)) for name in LINES}
     steps, loss = series.get("loss", NOTHING)
-    lines["smoothed"] = _thin(steps, smoothed, limit)
+    lines["smoothed"] = _thin(steps, smoothed)
     lines["memory"] = (lines["memory"][0], lines["memory"][1] / 1e9)
     broken = steps[~np.isfinite(loss)]
     marks = np.asarray(kept, dtype=np.int64)
@@ -77,11 +75,11 @@ def curves(
             for event in events
             if event.get("type") == "resumed" and "attempt" in event and "from_step" in event
         ],
-        broken=broken[:: max(1, -(-broken.size // limit))],
+        broken=broken[:: max(1, -(-broken.size // LIMIT))],
         broken_count=int(broken.size),
     )
 
 
-def _thin(steps: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    x, y = decimate(steps, values, limit)
+def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = decimate(steps, values, LIMIT)
     return np.asarray(x), np.where(np.isfinite(y), y, np.nan)

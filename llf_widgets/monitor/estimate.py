@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import numpy as np
 
 RECENT = 50  # records: old speeds say little about the next hour
 

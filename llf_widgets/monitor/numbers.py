@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name -> (steps, values), undecimated
 
-NONE = "–"
+NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
 
 
 def key_numbers(series: Series, smoothed: np.ndarray) -> tuple[Number, ...]:

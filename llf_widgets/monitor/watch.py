@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class Watch:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self._lock = threading.RLock()  # the pump looks while a cell may display the view once more
         self.now = time.time()
         self.facts = Facts(id=folder.id, state="broken")
         self.events: list[dict[str, Any]] = []
@@ -77,6 +79,10 @@ class Watch:
         Returns:
             Which of `status`, `metrics`, `events` and `log` changed.
         """
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> set[str]:
         self.now = time.time()
         changed = self._look_at_status()  # first: what was written before a final state is then found below
         if self._differs(self.folder.config):
@@ -100,13 +106,18 @@ class Watch:
 
     def curves(self) -> Curves:
         """What the charts draw now."""
+        with self._lock:
+            return self._curves()
+
+    def _curves(self) -> Curves:
         best = None if self._status is None or not self._status.best else self._status.best.get("step")
         return curves(self.series, self.smoothed, kept=self._checkpoints, best=best, events=tuple(self.events))
 
     def summary(self) -> list[tuple[str, str, str]]:
         """The rows of the saved notebook's table."""
-        kept = [f"checkpoint-{step}" for step in self._checkpoints]
-        rows = summary_rows(self.series, self.smoothed, self.facts.events, self.facts.elapsed)
+        with self._lock:
+            kept = [f"checkpoint-{step}" for step in self._checkpoints]
+            rows = summary_rows(self.series, self.smoothed, self.facts.events, self.facts.elapsed)
         if self.facts.output:
             kept.insert(0, "output")
         return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows

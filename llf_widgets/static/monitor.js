@@ -49,6 +49,7 @@ function render({ model, el }) {
   const copy = h('button', { type: 'button', class: 'llf-link', onclick: copyId }, 'copy');
   const says = h('div', { class: 'llf-Monitor-says' });
   const gone = h('div', { role: 'alert' });
+  const unkept = h('div');
   const trouble = h('div', { role: 'alert' });
   const fill = h('i');
   const bar = h('div', { class: 'llf-Progress', role: 'progressbar', 'aria-valuemin': '0' }, fill);
@@ -71,7 +72,7 @@ function render({ model, el }) {
     h('div', { class: 'llf-Monitor-head' }, name, state, about, h('span', { class: 'llf-2 llf-push llf-mono' }, id, ' ', copy)),
     bar,
     h('div', { class: 'llf-Monitor-progress' }, step, epoch, elapsed, remaining, ends, saved, updated),
-    says, gone, trouble, numbers, messages, controls, aloud
+    says, gone, unkept, trouble, numbers, messages, controls, aloud
   );
 
   async function copyId() {
@@ -168,6 +169,7 @@ function render({ model, el }) {
     say(saved, v.checkpoint_time === null || !v.live ? '' : `last checkpoint ${duration(now - v.checkpoint_time)} ago`);
     say(updated, v.heartbeat === null || !v.live ? '' : `updated ${ago(now - v.heartbeat)}`);
     drawSilence(silent(v));
+    drawUnkept(v, passed);
     if (performance.now() - spoken < SPEAK_EVERY) return;
     spoken = performance.now();
     const text = v.total > 0 ? `step ${v.step} of ${v.total}${left === null ? '' : `, ${duration(left)} remaining`}` : `step ${v.step}`;
@@ -188,6 +190,20 @@ function render({ model, el }) {
     if (Boolean(gone.firstChild) === isSilent) return;
     gone.replaceChildren(...(isSilent ? [h('div', { class: 'llf-Message is-warn' }, h('b', {}, 'Warning'), h('div', {},
       h('b', {}, 'This view has lost its kernel; the run goes on.'), ' Run this cell again to see it, or open it from the sidebar.'))] : []));
+  }
+
+  /**
+   * The kernel writes a summary into the output behind this one when the run ends. A page that was reloaded meanwhile
+   * has lost that output's address, so the reader is told how to keep it.
+   */
+  function drawUnkept(/** @type {View} */ v, /** @type {number} */ passed) {
+    const output = el.closest('.jp-OutputArea-child');
+    const alone = output?.querySelector(':scope > .jp-OutputArea-output > .llf-Monitor');
+    const kept = output?.nextElementSibling?.querySelector('.jp-RenderedPlotly, .llf-Static, img');
+    const missing = Boolean(alone) && !kept && passed > 5 && ['finished', 'stopped', 'failed'].includes(v.state);
+    if (Boolean(unkept.firstChild) === missing) return;
+    unkept.replaceChildren(...(missing ? [messageLine({ level: 'note', text:
+      'The run ended after this page was reloaded, so the notebook does not hold its summary yet. Run this cell again to keep it.' })] : []));
   }
 
   function drawTrouble() {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -19,6 +19,7 @@ POINTS = (
     "() => { const g = document.querySelector('.llf-Monitor .js-plotly-plot'); return g?.data?.[0]?.x?.length ?? 0; }"
 )
 FIRST_STEPS = 3
+NUMBERS = count(1)
 
 
 @pytest.fixture
@@ -41,22 +42,26 @@ def wait_for_points(page, more_than):
     return page.evaluate(POINTS)
 
 
-@pytest.fixture
-def shown(page, lab, live):
-    """A page with a Monitor of the live run, its curve drawn, while the next cell sleeps; gives the run's id."""
-    name = f"monitor-{live}.ipynb"
-    lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})", "import time; time.sleep(30)")
+def show(page, lab, live, *more):
+    """A notebook with a Monitor of the run, its curve drawn; further cells run behind it."""
+    name = f"monitor-{next(NUMBERS)}.ipynb"
+    path = lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})", *more)
     lab.open(page, name)
     lab.run_all(page)
     wait_for_points(page, FIRST_STEPS)
-    return live
+    return path
 
 
 def head(page):
     return page.locator(".llf-Monitor").first
 
 
-def test_the_curve_moves_while_a_cell_runs(page, shown):
+def state(page):
+    return page.locator(".llf-Monitor .llf-State").first
+
+
+def test_a_live_run_is_shown_and_steered_while_the_kernel_sleeps(page, lab, live):
+    show(page, lab, live, "import time; time.sleep(40)")
     first = page.evaluate(POINTS)
     assert wait_for_points(page, first + 5) > first + 5
     bar = page.get_by_role("progressbar", name="Progress of smollm2-sft-lora")
@@ -64,67 +69,57 @@ def test_the_curve_moves_while_a_cell_runs(page, shown):
     assert bar.get_attribute("aria-valuemax") == "3000"
     expect(head(page)).to_contain_text("smollm2-135m-instruct, LoRA rank 8, alpaca_en_demo (949 examples)")
     expect(head(page)).to_contain_text("remaining")
-    assert page.locator(".llf-Monitor .llf-State").first.inner_text() == "running"
+    expect(state(page)).to_have_text("running")
 
-
-def test_stop_reaches_the_run_while_the_kernel_sleeps(page, lab, shown):
-    clicked = time.monotonic()
-    page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("stopped", timeout=10_000)
-    assert time.monotonic() - clicked < 10  # the cell sleeps for 30 s
-    kernel = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
-    assert page.evaluate(kernel) == "busy"
-    assert state_of(lab, shown) == "stopped"
-    expect(head(page)).to_contain_text("Stopped at step")
-    expect(page.get_by_role("button", name="Resume from")).to_be_visible()
-    events = [json.loads(line) for line in (lab.home / "runs" / shown / "events.jsonl").read_text().splitlines()]
-    assert [event["by"] for event in events if event["type"] == "request"] == ["monitor"]
-
-
-def test_checkpoint_now_says_which_way_it_went(page, shown):
     page.get_by_role("button", name="Checkpoint now").click()
     expect(head(page)).to_contain_text("Checkpoint is asked through the Jupyter server, within 1 s.")
     expect(head(page).locator(".llf-Events")).to_contain_text("checkpoint asked by monitor", timeout=10_000)
 
-
-def test_kill_asks_first(page, lab, shown):
     page.get_by_role("button", name="Kill…").click()
     expect(page.get_by_role("button", name="Keep it going")).to_be_focused()
     page.get_by_role("button", name="Keep it going").click()
     expect(page.get_by_role("button", name="Kill…")).to_be_visible()
-    assert state_of(lab, shown) == "running"
+    assert state_of(lab, live) == "running"
+
+    page.get_by_role("button", name="Stop with checkpoint").click()
+    expect(state(page)).to_have_text("stopped", timeout=10_000)
+    kernel = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
+    assert page.evaluate(kernel) == "busy"
+    assert state_of(lab, live) == "stopped"
+    expect(head(page)).to_contain_text("Stopped at step")
+    expect(page.get_by_role("button", name="Resume from")).to_be_visible()
+    lines = (lab.home / "runs" / live / "events.jsonl").read_text().splitlines()
+    requests = [event for event in map(json.loads, lines) if event["type"] == "request"]
+    assert [(event["request"], event["by"]) for event in requests] == [
+        ("checkpoint", "monitor"),
+        ("stop", "monitor"),
+    ]
 
 
 def test_without_the_server_the_kernel_is_asked(page, lab, live):
     page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
-    name = f"kernel-{live}.ipynb"
-    lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})")
-    lab.open(page, name)
-    lab.run_all(page)
-    wait_for_points(page, FIRST_STEPS)
+    show(page, lab, live)
     page.get_by_role("button", name="Checkpoint now").click()
     said = "Checkpoint is asked through the kernel; the Jupyter server answers 404"
     expect(head(page)).to_contain_text(said, timeout=10_000)
     page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("stopped", timeout=10_000)
+    expect(state(page)).to_have_text("stopped", timeout=10_000)
 
 
-def test_reload_shows_what_was_streamed_since(page, lab, shown):
+def test_reload_shows_what_was_streamed_since(page, lab, live):
+    show(page, lab, live)
     before = wait_for_points(page, FIRST_STEPS + 5)
     lab.save(page)
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
     lab.settle(page)
     assert wait_for_points(page, before) > before
-    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("running")
+    expect(state(page)).to_have_text("running")
 
 
 def test_a_restarted_kernel_is_said_and_the_view_comes_back(page, lab, live):
-    name = f"restart-{live}.ipynb"
-    lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})")
-    lab.open(page, name)
-    lab.run_all(page)
-    before = wait_for_points(page, FIRST_STEPS)
+    show(page, lab, live)
+    before = page.evaluate(POINTS)
     page.evaluate(
         "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => null)"
     )
@@ -139,26 +134,18 @@ def test_a_restarted_kernel_is_said_and_the_view_comes_back(page, lab, live):
 def test_two_notebooks_show_one_run(page, browser, lab, live):
     context = browser.new_context()
     second = context.new_page()
-    for number, one in enumerate((page, second)):
-        name = f"two-{number}-{live}.ipynb"
-        lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})")
-        lab.open(one, name)
-        lab.run_all(one)
-        wait_for_points(one, FIRST_STEPS)
+    for one in (page, second):
+        show(one, lab, live)
     page.get_by_role("button", name="Stop with checkpoint").click()
     for one in (page, second):
-        expect(one.locator(".llf-Monitor .llf-State").first).to_have_text("stopped", timeout=10_000)
+        expect(state(one)).to_have_text("stopped", timeout=10_000)
     context.close()
 
 
 def test_the_saved_notebook_speaks_without_a_kernel(page, lab, live):
-    name = f"saved-{live}.ipynb"
-    path = lab.notebook(name, f"import llf_widgets as llf\nllf.Monitor({live!r})")
-    lab.open(page, name)
-    lab.run_all(page)
-    wait_for_points(page, FIRST_STEPS)
+    path = show(page, lab, live)
     page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("stopped", timeout=10_000)
+    expect(state(page)).to_have_text("stopped", timeout=10_000)
     expect(page.locator(".jp-RenderedPlotly")).to_have_count(1, timeout=10_000)
     expect(page.locator(".jp-RenderedPlotly")).to_be_hidden()  # beside the live view it would say everything twice
     lab.save(page)

@@ -37,7 +37,7 @@ def save(folder: RunFolder, writer: RunWriter, step: int) -> None:
 def main(home: str, steps: int = 141, rate: float = 5.0) -> None:
     """Writes one run from start to end."""
     folder = create_run(CONFIG, "smollm2-sft-lora", home)
-    print(folder.id, flush=True)
+    print(folder.id, flush=True)  # noqa: T201 - the test reads it
     writer = RunWriter(folder, 1)
     writer.start_heartbeat(0.5)
     writer.status(state="running", total=steps)

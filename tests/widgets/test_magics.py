@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from llf_core.runs import RunWriter, create_run
 from traitlets.config import Config
+
+from llf_core.runs import RunWriter, create_run
 
 
 @pytest.fixture

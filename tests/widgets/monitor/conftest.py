@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from llf_core.runs import Checkpoints, RunFolder, RunWriter, create_run
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+
 from llf_widgets.monitor.curves import LIMIT, curves
 from llf_widgets.monitor.figure import contents, figure_json, json_ready
 from llf_widgets.monitor.live_figure import LiveFigure

@@ -7,6 +7,7 @@ import time
 
 import anywidget
 import pytest
+
 from llf_widgets.monitor import Monitor
 from llf_widgets.monitor.parts import Head
 from llf_widgets.static import text

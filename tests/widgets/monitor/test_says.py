@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from llf_widgets.monitor.facts import Facts
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.says import front_end, messages, offers, sentence
@@ -14,7 +15,8 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
         ("created", {}, "Waits for its trainer to start.", []),
         ("starting", {}, "Loading the model and the data.", ["stop", "kill"]),
         ("running", {}, "", ["stop", "checkpoint", "kill"]),
-        ("running", {"attempt": 2, "resumed_from": 90}, "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "kill"]),
+        ("running", {"attempt": 2, "resumed_from": 90},
+         "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "kill"]),
         ("stopping", {}, "The step under way takes up to 4 s; then a checkpoint is written.", ["kill"]),
         ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume"]),
         ("finished", {"elapsed": 643, "output": "/o"}, "93 steps in 10:43. The result is in /o.", []),

@@ -5,6 +5,7 @@ import math
 import time
 
 import pytest
+
 from llf_core.runs import RunFolder, RunWriter, status
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.watch import Watch, folder_of

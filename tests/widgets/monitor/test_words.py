@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from llf_widgets.monitor import words
 
 
