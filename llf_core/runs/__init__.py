@@ -16,10 +16,10 @@ from llf_core.runs.writer import RunWriter
 if TYPE_CHECKING:
     from llf_core.runs.bin import Freed, clean, cleanable, delete_run, folder_bytes, restore_run
     from llf_core.runs.columns import Columns
-    from llf_core.runs.thinning import decimate
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, active_runs, free_bytes, list_runs
     from llf_core.runs.reader import RunReader
+    from llf_core.runs.thinning import decimate
 
 # What only readers need is loaded when it is used, so that a trainer or a supervisor starts without numpy.
 _LAZY = {

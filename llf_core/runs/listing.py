@@ -115,8 +115,7 @@ def _matches(row: Row, state: str | None, words: list[str]) -> bool:
 def read_row(folder: RunFolder) -> Row:
     """One run as it is listed. Never raises for a broken folder: the row says what is wrong."""
     meta = read_meta(folder)
-    name = meta["name"] if isinstance(meta["name"], str) and meta["name"] else folder.id
-    tags = tuple(map(str, meta["tags"])) if isinstance(meta["tags"], list) else ()
+    name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:
         status = shown(read_status(folder))
         config = _config_head(folder)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
-    """`revision`, `name`, `tags` and `note`; a file that is gone or garbage counts as an empty one."""
-    return {"revision": 0, "name": folder.id, "tags": [], "note": "", **_read(folder.meta)}
+    """`revision`, `name`, `tags` and `note`; what is gone or of another type is as if never set."""
+    meta = {"revision": 0, "name": folder.id, "tags": [], "note": ""}
+    there = _read(folder.meta)
+    return there | {key: there[key] if isinstance(there.get(key), type(meta[key])) else meta[key] for key in meta}
 
 
 def update_meta(folder: RunFolder, **changes: Any) -> dict[str, Any]:

@@ -189,11 +189,9 @@ def _numpy(column: Any) -> NDArray[Any]:
 
 
 def _times(table: Any) -> NDArray[np.float64]:
-    import pyarrow as pa
-
     if "time" not in table.column_names or not _is_number(table["time"].type):
         return np.full(table.num_rows, np.nan)
-    return _numpy(table["time"].cast(pa.float64()).fill_null(np.nan))
+    return _filled(table["time"], np.nan)
 
 
 def _attempts(table: Any) -> NDArray[np.int32]:
@@ -201,8 +199,16 @@ def _attempts(table: Any) -> NDArray[np.int32]:
 
     if "attempt" not in table.column_names or not pa.types.is_integer(table["attempt"].type):
         return np.ones(table.num_rows, np.int32)
-    attempts = _numpy(table["attempt"].fill_null(1))
+    attempts = _filled(table["attempt"], 1)
     return np.where((attempts >= 0) & (attempts < LARGEST_ATTEMPT), attempts, 1).astype(np.int32)
+
+
+def _filled(column: Any, default: float) -> NDArray[np.float64]:
+    """A column as float64, with `default` in its gaps. Not `fill_null`, which imports pandas."""
+    filled = np.full(len(column), default)
+    rows, numbers = _values(column, spelled=False)
+    filled[rows] = numbers
+    return filled
 
 
 def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
