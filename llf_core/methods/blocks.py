@@ -10,18 +10,18 @@ from llf_core.models.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import nn
+    from transformers import PreTrainedModel
 
 BLOCK = re.compile(r"^(?P<stack>(?:\w+\.)*?)(?P<index>\d+)\.(?P<rest>.+)$")
 
 
-def block_count(model: nn.Module) -> int:
+def block_count(model: PreTrainedModel) -> int:
     """Number of transformer blocks, from the model's config.
 
     Raises:
         ModelError: the config does not tell.
     """
-    text_config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    text_config = model.config.get_text_config()
     for key in ("num_hidden_layers", "num_layers", "n_layer", "n_layers"):
         count = getattr(text_config, key, None)
         if count:

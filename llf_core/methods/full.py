@@ -20,6 +20,6 @@ class Full(Method):
     @classmethod
     def apply(cls, model: Any, config: RunConfig) -> Any:
         """Makes every parameter trainable, in float32 unless `pure_bf16`."""
-        model.requires_grad_(True)
+        model.requires_grad_(requires_grad=True)
         keep_trained_weights_exact(model, config)
         return model

@@ -1,4 +1,7 @@
-"""LoRA: low-rank matrices beside the frozen weights, with rsLoRA and DoRA (arXiv 2106.09685, 2312.03732, 2402.09353)."""
+"""LoRA: low-rank matrices beside the frozen weights (arXiv 2106.09685).
+
+With rsLoRA (arXiv 2312.03732) and DoRA (arXiv 2402.09353).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from llf_core.methods.precision import keep_trained_weights_exact
 from llf_core.methods.targets import adapter_targets, saved_modules
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llf_core.config import RunConfig
 
 
@@ -93,8 +98,10 @@ class LoRA(Method):
         Rule(
             ("adapter_name_or_path", "finetuning_type"),
             lambda config: bool(config.get("adapter_name_or_path")) and config.get("finetuning_type") != "lora",
-            lambda config: f"finetuning_type {config.get('finetuning_type')} cannot go on with an adapter: it trains "
-            "the model's own weights.",
+            lambda config: (
+                f"finetuning_type {config.get('finetuning_type')} cannot go on with an adapter: it trains "
+                "the model's own weights."
+            ),
             (
                 Fix("Train with LoRA", {"finetuning_type": "lora"}),
                 Fix("Leave the adapter out", {"adapter_name_or_path": None}),
@@ -109,9 +116,9 @@ class LoRA(Method):
         ),
         Rule(
             ("lora_dropout", "use_cpu"),
-            lambda config: config.get("finetuning_type") == "lora"
-            and config.get("lora_dropout") > 0
-            and config.get("use_cpu"),
+            lambda config: (
+                config.get("finetuning_type") == "lora" and config.get("lora_dropout") > 0 and config.get("use_cpu")
+            ),
             "Dropout above 0 makes a step on a CPU up to 1.4 times as long.",
             (Fix("Set to 0", {"lora_dropout": 0}),),
             severity="warning",
@@ -142,7 +149,7 @@ class LoRA(Method):
         from llf_core.models.adapters import merge_adapters, resume_adapter
 
         options: Any = config.options(cls.name)
-        model.requires_grad_(False)
+        model.requires_grad_(requires_grad=False)
         adapters = list(config.model.adapter_name_or_path or ())
         resumed = adapters.pop() if adapters and not options.create_new_adapter else None
         model = merge_adapters(model, adapters, config)
@@ -160,8 +167,17 @@ class LoRA(Method):
                     modules_to_save=saved_modules(model, options.additional_target or ()) or None,
                     use_rslora=options.use_rslora,
                     use_dora=options.use_dora,
+                    ensure_weight_tying=_trains_tied_weights(model, options.additional_target or ()),
                 ),
                 autocast_adapter_dtype=False,
             )
         keep_trained_weights_exact(wrapped, config)
         return wrapped
+
+
+def _trains_tied_weights(model: Any, modules: Sequence[str]) -> bool:
+    """Whether embedding or head are trained whole and share one matrix, which must then stay one."""
+    tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
+    pair = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
+    names = {name for name, module in model.named_modules() if any(module is one for one in pair)}
+    return tied and any(name == asked or name.endswith(f".{asked}") for name in names for asked in modules)

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import nn
+    from transformers import PreTrainedModel
 
 
-def linear_names(model: nn.Module) -> list[str]:
+def linear_names(model: PreTrainedModel) -> list[str]:
     """Last names of all linear leaves but the output head, sorted.
 
     Quantized layers of bitsandbytes are subclasses of `nn.Linear`, and transformers' `Conv1D` (GPT-2) is a linear
@@ -27,7 +28,7 @@ def linear_names(model: nn.Module) -> list[str]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings()
     heads = {"lm_head", "output_layer", "embed_out", "score"}
     return sorted(
         {
@@ -39,7 +40,7 @@ def linear_names(model: nn.Module) -> list[str]:
     )
 
 
-def adapter_targets(model: nn.Module, asked: Sequence[str]) -> list[str]:
+def adapter_targets(model: PreTrainedModel, asked: Sequence[str]) -> list[str]:
     """Names of the modules an adapter is put on.
 
     Args:

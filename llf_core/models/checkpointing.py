@@ -27,9 +27,7 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
         raise ModelError(
             f"{type(model).__name__} does not support gradient checkpointing. Set gradient_checkpointing: false."
         )
-    options = {"use_reentrant": config.model.use_reentrant_gc} | (
-        config.training.gradient_checkpointing_kwargs or {}
-    )
+    options = {"use_reentrant": config.model.use_reentrant_gc} | (config.training.gradient_checkpointing_kwargs or {})
     if hasattr(model, "activation_checkpointing_enable"):  # its name in newer transformers
         model.activation_checkpointing_enable(options)
     else:

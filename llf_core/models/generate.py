@@ -62,9 +62,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
                     pad_token_id=tokenizer.pad_token_id,
                     eos_token_id=end_tokens(model, tokenizer),
                 )
-                answers += tokenizer.batch_decode(
-                    output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
-                )
+                answers += tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     finally:
         model.train(training)
     return [answer.strip() for answer in answers]

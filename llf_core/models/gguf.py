@@ -61,5 +61,6 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             config.eos_token_id = tokenizer.eos_token_id
             config.pad_token_id = tokenizer.pad_token_id
         tokenizer.model_max_length = model.config.max_position_embeddings
+        vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, which loads nothing
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

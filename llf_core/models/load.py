@@ -11,7 +11,7 @@ from llf_core.models.checkpointing import enable_checkpointing
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
 from llf_core.models.gguf import gguf_arguments
-from llf_core.models.quantize import quantization
+from llf_core.models.quantize import make_trainable, quantization
 from llf_core.models.weights import stored_dtypes
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             f"{source.name} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}; they "
             "would start at random. Expected the weights of a causal language model."
         )
+    if bits is not None:
+        make_trainable(model)
     mend_generation_config(model)
     enable_checkpointing(model, config)
     return model if bits is not None else model.to(plan.device)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from typing import TYPE_CHECKING, Any
 
+from llf_core.models.bars import no_progress_bars
 from llf_core.models.card import model_card
+from llf_core.models.device import plan_device
 from llf_core.models.folder import read_config
-from llf_core.models.load import mend_generation_config
+from llf_core.models.load import load_model, mend_generation_config
+from llf_core.models.weights import stored_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,8 +22,10 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models.source import ModelSource
 
+TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
-def save_output(  # noqa: PLR0913 - the parts of a result
+
+def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
@@ -29,12 +35,13 @@ def save_output(  # noqa: PLR0913 - the parts of a result
 ) -> None:
     """Writes adapter or model, tokenizer and model card; weights as safetensors only.
 
-    An adapter stays one where others can load its base: a hub id, or a path outside `LLF_HOME`. Where they cannot
-    (a base under `LLF_HOME`, or one that adapters were merged into before the training), the adapter is merged and
-    the whole model is written.
+    An adapter stays one where others can load its base: a hub id, or a path outside `LLF_HOME`. Where they
+    cannot (a base under `LLF_HOME`, or one that adapters were merged into before the training), the adapter is
+    merged and the whole model is written.
 
     Args:
-        model: as trained, PEFT's wrapper or the model itself; a whole merge leaves it merged.
+        model: as trained, PEFT's wrapper or the model itself. A whole model is merged and cast in place to the
+            dtype that its base is stored in, so train it no further.
         tokenizer: the run's tokenizer.
         folder: made where it is not there yet.
         source: the base, from `resolve_model`.
@@ -46,29 +53,47 @@ def save_output(  # noqa: PLR0913 - the parts of a result
     if adapter and (source.portable_name is None or getattr(model.get_base_model(), "llf_merged", None)):
         model = _merged(model, source, config)
         adapter = False
-    if adapter:
-        for settings in model.peft_config.values():
-            settings.base_model_name_or_path = source.portable_name
-            settings.revision = source.revision if source.kind == "hub" else None
-            settings.inference_mode = True
-        model.save_pretrained(folder, safe_serialization=True)
-        (folder / "README.md").unlink(missing_ok=True)
-    else:
-        _save_whole(model, folder, config)
+    with no_progress_bars():
+        if adapter:
+            _save_adapter(model, folder, source)
+        else:
+            _save_whole(model, folder, source)
     tokenizer.save_pretrained(folder)
     text = model_card(source, config, metrics, adapter=adapter, chat=bool(tokenizer.chat_template))
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _save_whole(model: Any, folder: Path, config: RunConfig) -> None:
-    """Saves all weights in the dtype that most of a base's are stored in, where training kept float32 masters."""
+def _save_adapter(model: Any, folder: Path, source: ModelSource) -> None:
+    for settings in model.peft_config.values():
+        settings.base_model_name_or_path = source.portable_name
+        settings.revision = source.revision if source.kind == "hub" else None
+        settings.inference_mode = True
+    # PEFT's own default would ask the hub for the base's config to see whether the vocabulary has grown.
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def _save_whole(model: Any, folder: Path, source: ModelSource) -> None:
+    import torch
+
+    name = TORCH_NAMES.get(stored_dtype(source.folder) or "", "bfloat16" if source.kind == "gguf" else None)
+    if name is not None:
+        model.to(getattr(torch, name))
     mend_generation_config(model)
     model.save_pretrained(folder)
     written = read_config(folder)
-    written.pop("_name_or_path", None)
+    for key in ("_name_or_path", "_model_name_or_path"):
+        written.pop(key, None)
     (folder / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
     """The base with the adapter added to its weights; a quantized base is loaded again for it, unquantized."""
-    return model.merge_and_unload()
+    if not getattr(model.get_base_model(), "is_quantized", False):
+        return model.merge_and_unload()
+    from peft import PeftModel
+
+    unquantized = config.replace(quantization_bit=None)
+    base = load_model(source, unquantized, plan_device(unquantized))
+    with tempfile.TemporaryDirectory() as adapter:
+        model.save_pretrained(adapter, save_embedding_layers=False)
+        return PeftModel.from_pretrained(base, adapter).merge_and_unload()

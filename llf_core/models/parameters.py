@@ -20,8 +20,9 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     total = trainable = 0
     for parameter in model.parameters():
         count = parameter.numel()
-        if type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None:
-            count = parameter.quant_state.shape.numel()
+        packed = getattr(parameter, "quant_state", None)
+        if packed is not None:
+            count = packed.shape.numel()
         total += count
         trainable += count if parameter.requires_grad else 0
     return total, trainable

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import BitsAndBytesConfig
 
     from llf_core.config import RunConfig
@@ -38,3 +40,26 @@ def quantization(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | No
         bnb_4bit_use_double_quant=config.model.double_quantization,
         bnb_4bit_compute_dtype=plan.torch_dtype,
     )
+
+
+def make_trainable(model: nn.Module) -> None:
+    """Keeps bitsandbytes differentiable on a CPU, and its log readable.
+
+    On chips with AVX512-BF16 a forward pass in eval mode repacks the 4-bit weights for a kernel that has no
+    backward pass, and they stay so: after the first evaluation, gradients would be silently wrong. Weights
+    that are never repacked evaluate more slowly, and train rightly.
+
+    Args:
+        model: as `from_pretrained` quantized it; changed in place. Layers that stay unquantized keep the
+            plan's dtype (PEFT's preparation would make float32 copies of them, which autocast does not need).
+    """
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for the line that the 8-bit product writes for every layer of every step."""
+    return not record.msg.startswith("MatMul8bitLt: inputs will be cast")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,14 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 def stored_dtypes(folder: Path) -> set[str]:
     """Dtypes of the stored weights."""
     return {tensor.dtype for tensor in stored_tensors(folder).values()}
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """The dtype of most of the stored numbers, e.g. `BF16`; None where there are no safetensors."""
+    counts: Counter[str] = Counter()
+    for tensor in stored_tensors(folder).values():
+        counts[tensor.dtype] += tensor.count
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
