@@ -1,8 +1,4 @@
-"""The charts of one run as plain Plotly JSON: one figure, five panels, a fixed list of traces.
-
-Colours are middle tones with at least 4.2:1 on white and on #111, so the figure can be read on either ground; inside a
-live view `monitor.css` puts the theme's own tokens in their place.
-"""
+"""The charts of one run as plain Plotly JSON: what is in the traces of the one figure."""
 
 from __future__ import annotations
 
@@ -11,32 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_widgets.monitor import words
+from llf_widgets.monitor.layout import GAP, INK, LEFT, PANELS, QUIET, SMALL_TOP, WIDTH, layout, traces
 
 if TYPE_CHECKING:
     from llf_widgets.monitor.curves import Curves
-
-TRAINING, EVALUATION, QUIET, BAD = (
-    "rgb(16, 127, 198)",
-    "rgb(194, 93, 10)",
-    "rgb(122, 122, 122)",
-    "rgb(221, 60, 60)",
-)
-INK, AXIS = (
-    "rgb(121, 121, 121)",
-    "rgb(123, 123, 123)",
-)  # the same grey to the eye, two tokens to the stylesheet
-FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
-HEIGHT = 430
-LOSS_RIGHT = 0.9  # the rest is for the labels at the ends of the lines
-PANELS = {  # name -> (title, axis number, hover format)
-    "learning_rate": ("Learning rate", 2, ".2e"),
-    "grad_norm": ("Gradient norm", 3, ".3g"),
-    "tokens_per_second": ("Tokens per second", 4, ",.0f"),
-    "memory": ("Memory, GB", 5, ".3g"),
-}
-GAP = 0.055
-LEFT = 44  # pixels left of an axis: its labels
-WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 
 
 def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
@@ -47,11 +21,10 @@ def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
         total: planned steps, the right end of every step axis; 0 where unknown.
         title: a line above the charts; a live view has its own header and needs none.
     """
-    layout = _layout(total, title)
-    layout["annotations"] = annotations(curves)
+    shape = layout(total, title) | {"annotations": annotations(curves)}
     return {
-        "data": [trace | content for trace, content in zip(_traces(), contents(curves), strict=True)],
-        "layout": layout,
+        "data": [trace | content for trace, content in zip(traces(), contents(curves), strict=True)],
+        "layout": shape,
     }
 
 
@@ -62,10 +35,7 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
         _line(curves, "smoothed"),
         _line(curves, "eval_loss"),
         *(_line(curves, name) for name in PANELS),
-        {
-            "x": curves.kept,
-            "y": np.full(curves.kept.size, 0.03),
-        },
+        {"x": curves.kept, "y": np.full(curves.kept.size, 0.03)},
         {"x": curves.best, "y": np.full(curves.best.size, 0.03)},
         _attempts(curves.resumed),
         {"x": curves.broken, "y": np.full(curves.broken.size, 0.97), "text": _broken_text(curves)},
@@ -107,7 +77,7 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
             | {
                 "text": f"<b>{title}</b>",
                 "x": left,
-                "y": 0.235,
+                "y": SMALL_TOP,
                 "xanchor": "left",
                 "xshift": -LEFT,
                 "yshift": 8,
@@ -119,7 +89,7 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
             | {
                 "text": value,
                 "x": left + WIDTH,
-                "y": 0.235,
+                "y": SMALL_TOP,
                 "xanchor": "right",
                 "yshift": 8,
                 "font": {"color": INK, "size": 12},
@@ -143,11 +113,6 @@ def json_ready(figure: dict[str, Any]) -> dict[str, Any]:
         return value
 
     return plain(figure)
-
-
-def x_range(total: int) -> list[float] | None:
-    """The step axis of a run of `total` steps; None lets Plotly choose."""
-    return [0, total] if total > 0 else None
 
 
 def _line(curves: Curves, name: str) -> dict[str, Any]:
@@ -200,122 +165,3 @@ def _finite(line: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray
     x, y = line
     good = np.isfinite(y)
     return x[good], y[good]
-
-
-def _traces() -> list[dict[str, Any]]:
-    main = {"type": "scatter", "xaxis": "x", "yaxis": "y", "mode": "lines", "showlegend": False}
-    marks = main | {
-        "yaxis": "y6",
-        "mode": "markers+text",
-        "textposition": "middle right",
-        "hoverinfo": "x",
-        "textfont": {"size": 11, "color": QUIET},
-        "cliponaxis": False,
-    }
-    label = main | {"mode": "text", "cliponaxis": False, "hoverinfo": "skip"}
-    small = [
-        main
-        | {
-            "name": title,
-            "xaxis": f"x{axis}",
-            "yaxis": f"y{axis}",
-            "line": {"color": QUIET, "width": 1.25},
-            "hovertemplate": f"step %{{x}}: %{{y:{form}}}<extra></extra>",
-        }
-        for title, axis, form in PANELS.values()
-    ]
-    return [
-        main
-        | {
-            "name": "training, every step",
-            "line": {"color": TRAINING, "width": 1},
-            "opacity": 0.5,
-            "hovertemplate": "step %{x}: training %{y:.4f}<extra></extra>",
-        },
-        main | {"name": "training, smoothed", "line": {"color": TRAINING, "width": 1.75}, "hoverinfo": "skip"},
-        main
-        | {
-            "name": "evaluation",
-            "mode": "lines+markers",
-            "cliponaxis": False,
-            "line": {"color": EVALUATION, "width": 1.75, "dash": "6px,3px"},
-            "marker": {"color": EVALUATION, "size": 5.5},
-            "hovertemplate": "step %{x}: evaluation %{y:.4f}<extra></extra>",
-        },
-        *small,
-        marks | {"name": "checkpoints", "marker": {"symbol": "triangle-up", "size": 7, "color": QUIET}},
-        marks | {"name": "best", "marker": {"symbol": "star", "size": 8, "color": EVALUATION}},
-        marks
-        | {
-            "name": "attempts",
-            "mode": "lines+text",
-            "line": {"color": QUIET, "width": 1, "dash": "3px,3px"},
-            "hoverinfo": "skip",
-        },
-        marks
-        | {
-            "name": "not finite",
-            "marker": {"symbol": "x", "size": 7, "color": BAD},
-            "textposition": "middle left",
-            "textfont": {"size": 11, "color": BAD},
-        },
-        label | {"name": "training label", "textfont": {"size": 12, "color": TRAINING}},
-        label | {"name": "evaluation label", "textfont": {"size": 12, "color": EVALUATION}},
-    ]
-
-
-def _layout(total: int, title: str) -> dict[str, Any]:
-    axis = {
-        "showgrid": False,
-        "zeroline": False,
-        "showline": True,
-        "linecolor": AXIS,
-        "linewidth": 1,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": AXIS,
-        "tickfont": {"size": 11, "color": QUIET},
-    }
-    steps = axis | {"range": x_range(total), "autorange": total <= 0, "rangemode": "tozero", "nticks": 6}
-    layout: dict[str, Any] = {
-        "template": None,
-        "autosize": True,
-        "height": HEIGHT + (44 if title else 0),
-        "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "hovermode": "closest",
-        "dragmode": "zoom",
-        "uirevision": "llf",
-        "font": {"family": FONT, "size": 11, "color": QUIET},
-        "margin": {"l": LEFT, "r": 12, "t": 30 + (44 if title else 0), "b": 28},
-        "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8},
-        "yaxis": axis | {"domain": [0.42, 1], "anchor": "x", "nticks": 5},
-        "yaxis6": {"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False, "anchor": "x"},
-    }
-    if title:
-        layout["title"] = {
-            "text": title,
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "font": {"size": 15, "color": INK},
-        }
-    for place, (name, (_, number, _)) in enumerate(PANELS.items()):
-        left = place * (WIDTH + GAP)
-        layout[f"xaxis{number}"] = steps | {
-            "domain": [left, left + WIDTH],
-            "anchor": f"y{number}",
-            "nticks": 4,
-        }
-        layout[f"yaxis{number}"] = axis | {
-            "domain": [0, 0.235],
-            "anchor": f"x{number}",
-            "nticks": 3,
-            "rangemode": "tozero",
-        }
-        if name == "learning_rate":
-            layout[f"yaxis{number}"] |= {"exponentformat": "e", "showexponent": "all"}
-        if name == "tokens_per_second":
-            layout[f"yaxis{number}"] |= {"tickformat": ",d"}
-    return layout

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from llf_widgets.monitor.figure import annotations, contents, x_range
+from llf_widgets.monitor.figure import annotations, contents
+from llf_widgets.monitor.layout import x_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +46,7 @@ class LiveFigure(go.FigureWidget):
             wanted = x_range(total)
             if wanted is not None and list(self.layout.xaxis.range or ()) != wanted and self._total != total:
                 for axis in self.select_xaxes():
-                    axis.range = wanted
+                    axis.range, axis.autorange = wanted, False
             self._total = total
 
     _total = 0

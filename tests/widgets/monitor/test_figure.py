@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,6 +11,7 @@ import pytest
 from llf_widgets.monitor.curves import LIMIT, curves
 from llf_widgets.monitor.figure import contents, figure_json, json_ready
 from llf_widgets.monitor.live_figure import LiveFigure
+from llf_widgets.static import text
 
 
 def some_curves(count=100, **changes):
@@ -93,6 +95,7 @@ class TestLiveFigure:
         state = live.get_state()
         assert sent_array(state["_widget_data"][0]["y"]) == pytest.approx(2 - np.arange(1, 101) / 100)
         assert list(state["_widget_layout"]["xaxis"]["range"]) == [0, 141]
+        assert state["_widget_layout"]["xaxis"]["autorange"] is False
 
     def test_plotly_still_needs_the_fix(self):
         plain = go.FigureWidget(figure_json(curves({}, np.empty(0)), 0))
@@ -113,3 +116,10 @@ class TestLiveFigure:
         live.layout.xaxis.range = [10, 20]
         live.show_curves(some_curves(120), 141)
         assert list(live.layout.xaxis.range) == [10, 20]
+
+
+def test_the_stylesheet_knows_every_colour_of_the_figure():
+    # What it does not know would stay a middle tone in both themes.
+    colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", json.dumps(json_ready(figure_json(some_curves(), 141)))))
+    known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("monitor.css")))
+    assert colours == known
