@@ -70,7 +70,7 @@ def decide(source: Source, rows: Sequence[Row]) -> Reading:
     for key, column in wanted.items():
         if column not in columns and (key in spec.REQUIRED or given is not None):
             raise DataError(
-                f"The data set {source.name} has no column {column!r} ({key} of format {source.formatting}). "
+                f"The data set {source.label} has no column {column!r} ({key} of format {source.formatting}). "
                 f"Its columns: {listed(columns)}.{did_you_mean(column, columns)}"
             )
     used = {key: column for key, column in wanted.items() if column in columns and key in spec.DEFAULTS}
@@ -80,7 +80,7 @@ def decide(source: Source, rows: Sequence[Row]) -> Reading:
 def _propose(source: Source, columns: list[str], rows: Sequence[Row]) -> Reading:
     if {"chosen", "rejected"} <= set(columns):
         raise DataError(
-            f"The data set {source.name} holds preference pairs (chosen, rejected), which stage sft cannot "
+            f"The data set {source.label} holds preference pairs (chosen, rejected), which stage sft cannot "
             "learn from. Take a set of answers, or stage dpo once it is built."
         )
     optional: dict[str, str] = {key: key for key in ("system", "tools") if key in columns}
@@ -102,11 +102,11 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row]) -> Reading
         return Reading("alpaca", used, {}, f"columns {question} and {answer}")
     if columns == ["text"] or (len(columns) == 1 and isinstance(rows[0][columns[0]], str)):
         raise DataError(
-            f"The data set {source.name} holds plain text ({columns[0]}), which is for stage pt (not built "
+            f"The data set {source.label} holds plain text ({columns[0]}), which is for stage pt (not built "
             "yet). Stage sft needs questions and answers."
         )
     raise DataError(
-        f"The data set {source.name} has the columns {listed(columns)}, which fit no known format. "
+        f"The data set {source.label} has the columns {listed(columns)}, which fit no known format. "
         "Expected messages, conversations, or instruction and output; or give it an entry with `columns` in "
         "dataset_info.json."
     )

@@ -125,7 +125,7 @@ class Builder:
         (folder / DONE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def _add(self, opened: Opened, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash) -> None:
-        name, settings = opened.source.name, self.settings
+        name, settings = opened.source.label, self.settings
         read = read_source(opened, settings.max_samples, settings.seed)
         records = _whole(read, name, report.broken)
         peeked = list(islice(records, PEEKED))
@@ -163,7 +163,7 @@ def _whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Re
 
 
 def _nothing_left(report: DataReport, sets: list[Opened]) -> DataError:
-    names = ", ".join(opened.source.name for opened in sets)
+    names = ", ".join(opened.source.label for opened in sets)
     reasons = Counter(entry.reason for entry in report.dropped).most_common(REASONS_NAMED)
     why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
     lines = f"; {len(report.broken)} lines cannot be read" if report.broken else ""

@@ -35,7 +35,7 @@ class Opened:
     def identity(self) -> list[Any]:
         """What decides which examples it gives: how it is read, and its content wherever it lies."""
         source = self.source
-        how = [source.name, source.formatting, source.columns, source.tags, source.num_samples]
+        how = [source.label, source.formatting, source.columns, source.tags, source.num_samples]
         return [*how, source.split if self.table is not None else None, self._content()]
 
     def _content(self) -> str:
@@ -139,7 +139,7 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
             break
     if not count:
         names = listed(str(file) for file in opened.files)
-        raise DataError(f"The data set {opened.source.name} is empty: there is no record in {names}.")
+        raise DataError(f"The data set {opened.source.label} is empty: there is no record in {names}.")
 
 
 def _read_files(files: tuple[Path, ...]) -> Iterator[Read]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import llf_core.data.build as building
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
-from llf_core.data.errors import DataError
 from llf_core.data.load import Opened, open_source
 from llf_core.data.render import ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
@@ -70,12 +69,6 @@ def prepare(
     folders = () if run is None else (run.folder.path,)
     train = _open(config, data.dataset or (), folders)
     evaluation = _open(config, data.eval_dataset or (), folders)
-    if not train:
-        raise DataError(
-            "No data set is named. Set dataset to a name, a file, a folder or a hub id; llf_demo ships with LLF."
-        )
-    if evaluation and data.val_size:
-        raise DataError("Both eval_dataset and val_size are set. Keep one of them.")
     settings = building.Settings.of(config)
     key = cache_key(
         {

@@ -221,7 +221,7 @@ def opening_of(
         BadExample: the template refuses.
     """
     *before, question = conversation.messages[:place]
-    longer = {**question, "content": question["content"].rstrip() + MARK}
+    longer = {**question, "content": question["content"] + MARK}
     prompt, other = (
         template.render(tokenizer, [*before, last], conversation.tools, add_generation_prompt=True)
         for last in (question, longer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Source:
 
     Attributes:
         name: as the config names it.
+        label: the same for a person: a path's last part where that tells it from the others.
         path: its file or folder; None for a set of a hub.
         hub_id: its id on a hub.
         subset: its configuration on the hub.
@@ -53,6 +54,7 @@ class Source:
     """
 
     name: str
+    label: str = ""
     path: Path | None = None
     hub_id: str | None = None
     subset: str | None = None
@@ -77,7 +79,12 @@ def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequenc
     """
     base = Path(dataset_dir)
     info = read_info(base)
-    return [_find(name, base, info, folders) for name in names]
+    found = [_find(name, base, info, folders) for name in names]
+    short = [Path(source.name).name if source.path is not None else source.name for source in found]
+    return [
+        replace(source, label=label if short.count(label) == 1 else source.name)
+        for source, label in zip(found, short, strict=True)
+    ]
 
 
 def read_info(dataset_dir: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 from hypothesis import settings
+
 from llf_core.config import RunConfig
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.render import ChatTemplate

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from llf_core.data.align import decide
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.sources import Source
@@ -21,7 +22,7 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
 
 def align(row, formatting=None, columns=None, tags=()):
     columns = columns if columns is None else tuple(columns.items())
-    source = Source("set", formatting=formatting, columns=columns, tags=tuple(dict(tags).items()))
+    source = Source("set", "set", formatting=formatting, columns=columns, tags=tuple(dict(tags).items()))
     reading = decide(source, [row])
     return reading, reading.align(row)
 

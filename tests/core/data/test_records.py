@@ -8,9 +8,10 @@ import pytest
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
+
 from llf_core.data.errors import DataError
 from llf_core.data.records import Flaw, Record, read_file
-from pyarrow import parquet
 
 ROWS = [
     {"instruction": "Say ä", "output": "ä"},

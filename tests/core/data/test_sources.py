@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.records import Flaw, Record
@@ -71,7 +72,7 @@ def test_an_entry_that_cannot_be_used_says_why(info, entry, message):
 
 
 def test_an_unknown_name_is_told_the_nearest(info):
-    with pytest.raises(DataError, match="no data set 'mime'.*names mine, other. Did you mean 'mine'"):
+    with pytest.raises(DataError, match=r"no data set 'mime'.*names mine, other. Did you mean 'mine'"):
         info({"file_name": "a"}, name="mime")
 
 

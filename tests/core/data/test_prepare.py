@@ -1,0 +1,266 @@
+"""From a config to examples: counts, names, splits, the kept result, and every error in a sentence."""
+
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+from pyarrow import parquet
+
+from llf_core.data import DataError, DataReport, prepare
+from llf_core.data import cache as caches
+from llf_core.data.report import Broken, Dropped, Truncated, show
+from llf_core.data.store import hold_out
+from llf_core.runs import RunWriter, create_run
+
+GOOD = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(10)]
+
+
+def texts(tokenizer, examples):
+    return [tokenizer.decode(ids) for ids in examples["input_ids"]]
+
+
+def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
+    write(
+        '{"instruction": "Hi", "output": "Yo"}\nbroken\n{"instruction": "Hi", "output": ""}\n'
+        + json.dumps({"instruction": "the sea " * 30, "output": "the ship " * 30})
+        + "\n"
+    )
+    ready = prepare(make_config(cutoff_len=40), tokenizer)
+    report = ready.report
+    first = tokenizer("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n").input_ids
+    assert ready.eval is None
+    assert ready.train.column_names == ["input_ids", "labels", "index"]
+    assert ready.train["index"] == [0, 3]
+    assert ready.train[0]["input_ids"] == first
+    assert [len(ids) for ids in ready.train["input_ids"]] == [len(first), 40]
+    assert report.examples == 2
+    assert report.tokens == len(first) + 40
+    trained = sum(label != -100 for labels in ready.train["labels"] for label in labels)
+    assert report.trained_tokens == trained
+    (cut,) = report.truncated
+    assert cut == Truncated(3, cut.cut, "data.jsonl")
+    assert cut.cut > 0
+    assert report.dropped == [Dropped(2, "an answer is empty", "data.jsonl")]
+    assert report.broken == [Broken(2, "Expecting value at column 1", "data.jsonl")]
+    assert report.preview[0].text() == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yo<|im_end|>\n⟧")
+    assert [part.trained for part in report.preview[0].segments] == [False, True]
+    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output)"}
+    said = report.text()
+    for part in ("2 examples to train on", "data.jsonl[3] by", "data.jsonl[2]: an answer is empty", "line 2"):
+        assert part in said
+    assert DataReport.from_json(json.loads(json.dumps(report.json()))) == report
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "folder"])
+def test_the_same_data_from_any_file_has_the_same_fingerprint(make_config, write, tokenizer, tmp_path, kind):
+    write(GOOD)
+    reference = prepare(make_config(), tokenizer)
+    table = pa.Table.from_pylist(GOOD)
+    if kind == "csv":
+        table.to_pandas().to_csv(tmp_path / "other.csv", index=False)
+    elif kind == "parquet":
+        parquet.write_table(table, tmp_path / "other.parquet")
+    elif kind == "json":
+        write(json.dumps(GOOD), "other.json")
+    else:
+        Dataset.from_list(GOOD).save_to_disk(tmp_path / "other.folder")
+    other = prepare(make_config(dataset=f"./other.{kind}"), tokenizer)
+    assert other.report.fingerprint == reference.report.fingerprint
+    assert other.train["input_ids"] == reference.train["input_ids"]
+
+
+def test_sets_of_the_same_file_name_are_told_apart(make_config, write, tokenizer):
+    paths = [str(write([*GOOD[:1], {}], f"{folder}/rows.jsonl")) for folder in "ab"]
+    report = prepare(make_config(dataset=paths), tokenizer).report
+    assert [entry.dataset for entry in report.dropped] == paths
+
+
+def test_several_sets_become_one(make_config, write, tokenizer):
+    write(GOOD[:3], "a.jsonl")
+    write([{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]}], "b.jsonl")
+    ready = prepare(make_config(dataset="a.jsonl,b.jsonl", max_samples=2), tokenizer)
+    assert ready.train["index"] == [0, 1, 0]
+    assert "Yo" in texts(tokenizer, ready.train)[2]
+
+
+@pytest.mark.parametrize(("size", "held"), [(0.2, 2), (0.01, 1), (3, 3)])
+def test_val_size_is_a_share_or_a_number_split_by_the_seed(make_config, write, tokenizer, size, held):
+    write(GOOD)
+    one, same, other = (prepare(make_config(val_size=size, seed=seed), tokenizer) for seed in (1, 1, 2))
+    assert (len(one.train), len(one.eval)) == (10 - held, held)
+    assert sorted([*one.train["index"], *one.eval["index"]]) == list(range(10))
+    assert one.train["index"] == sorted(one.train["index"])
+    assert one.eval["index"] == same.eval["index"]
+    assert one.report.tokens == sum(map(len, one.train["input_ids"]))
+    assert one.report.eval_examples == held
+    if held > 1:
+        assert one.eval["index"] != other.eval["index"]
+
+
+def test_holding_everything_out_is_refused():
+    with pytest.raises(DataError, match="val_size 4 holds out 4 of 4 examples"):
+        hold_out(4, 4, 0)
+    kept, held = hold_out(1000, 0.25, 0)
+    assert (len(kept), len(held)) == (750, 250)
+    assert set(np.concatenate([kept, held]).tolist()) == set(range(1000))
+
+
+def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokenizer):
+    write(GOOD)
+    write('{"question": "a", "answer": "b"}\n{"question": "a"}\n', "test.jsonl")
+    ready = prepare(make_config(eval_dataset="test.jsonl"), tokenizer)
+    assert (len(ready.train), len(ready.eval)) == (10, 1)
+    assert ready.report.dropped == [Dropped(1, "the answer is missing", "test.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "message"),
+    [
+        (None, {}, "There is no data set"),
+        ("", {}, "is empty"),
+        ("oops\n", {}, "is empty"),
+        ([{"a": 1, "b": 2}], {}, "fit no known format"),
+        (
+            [{"instruction": "a", "output": ""}],
+            {},
+            r"No example of data.jsonl can be learned from: an answer is empty \(1",
+        ),
+        (GOOD[:2], {"val_size": 2}, "holds out 2 of 2"),
+        (GOOD, {"cutoff_len": 3}, "leaves no room"),
+        (GOOD, {"template": "llama3"}, "no token of this tokenizer"),
+    ],
+)
+def test_data_that_cannot_be_used_is_one_sentence(make_config, write, tokenizer, content, values, message):
+    if content is not None:
+        write(content)
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(make_config(**values), tokenizer)
+    assert "\n" not in caught.value.message
+
+
+def test_a_run_hears_of_the_data_and_finds_rows_in_its_own_folder(make_config, tokenizer, llf_home):
+    folder = create_run("dataset: data/rows-12.parquet\n", "rows", llf_home)
+    folder.data.mkdir()
+    parquet.write_table(pa.Table.from_pylist(GOOD), folder.data / "rows-12.parquet")
+    writer = RunWriter(folder, 1)
+    ready = prepare(make_config(dataset="data/rows-12.parquet"), tokenizer, run=writer)
+    event = json.loads(folder.events.read_text().splitlines()[-1])
+    assert event["type"] == "data"
+    assert {key: event[key] for key in ("examples", "truncated", "dropped")} == {
+        "examples": 10, "truncated": 0, "dropped": 0,
+    }  # fmt: skip
+    assert event["tokens"] == ready.report.tokens
+    assert event["trained_tokens"] == ready.report.trained_tokens
+
+
+# -- what is kept ------------------------------------------------------------------------------------------
+
+
+def kept(llf_home):
+    return sorted(path.name for path in (llf_home / "cache" / "data").iterdir())
+
+
+def test_the_same_data_and_settings_are_prepared_once(make_config, write, tokenizer, llf_home):
+    write(GOOD)
+    first, second = (prepare(make_config(), tokenizer) for _ in range(2))
+    assert (first.report.cached, second.report.cached) == (False, True)
+    assert second.train["input_ids"] == first.train["input_ids"]
+    assert second.train["labels"] == first.train["labels"]
+    assert second.report.preview == first.report.preview
+    assert len(kept(llf_home)) == 1
+    assert prepare(make_config(overwrite_cache=True), tokenizer).report.cached is False
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"cutoff_len": 12},
+        {"train_on_prompt": True},
+        {"mask_history": True},
+        {"max_samples": 3},
+        {"default_system": "Rhyme."},
+        {"template": "chatml"},
+        {"eval_dataset": "data.jsonl"},
+    ],
+)
+def test_another_setting_is_another_preparation(make_config, write, tokenizer, values):
+    write(GOOD)
+    prepare(make_config(), tokenizer)
+    assert prepare(make_config(**values), tokenizer).report.cached is False
+
+
+def test_another_byte_or_another_tokenizer_is_another_preparation(make_config, write, tokenizer):
+    write(GOOD)
+    prepare(make_config(), tokenizer)
+    write([*GOOD[:-1], {**GOOD[-1], "output": "The answer 8."}])
+    assert prepare(make_config(), tokenizer).report.cached is False
+    tokenizer.add_tokens(["Question"])
+    again = prepare(make_config(), tokenizer)
+    assert again.report.cached is False
+    assert tokenizer.convert_tokens_to_ids("Question") in again.train[0]["input_ids"]
+
+
+def test_a_preparation_that_fails_leaves_nothing(make_config, write, tokenizer, llf_home, monkeypatch):
+    write(GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr("llf_core.data.store.learned", lambda labels: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare(make_config(), tokenizer)
+    assert kept(llf_home) == []
+    assert prepare(make_config(), tokenizer).report.examples == 10
+
+
+def prepare_in_child(tokenizer, config, results):
+    results.put((os.getpid(), prepare(config, tokenizer).report.cached))
+
+
+def test_two_processes_prepare_once(make_config, write, tokenizer, llf_home):
+    write(GOOD * 50)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    children = [context.Process(target=prepare_in_child, args=(tokenizer, make_config(), results)) for _ in range(2)]
+    for child in children:
+        child.start()
+    found = dict(results.get(timeout=60) for _ in children)
+    for child in children:
+        child.join()
+    assert sorted(found.values()) == [False, True]
+    assert len(kept(llf_home)) == 1
+
+
+def test_several_workers_make_the_same_examples(make_config, write, tokenizer, monkeypatch):
+    monkeypatch.setattr("llf_core.data.parallel.chunks_of.__defaults__", (7,))
+    write([*GOOD * 4, {"instruction": "x"}])
+    alone = prepare(make_config(), tokenizer)
+    together = prepare(make_config(preprocessing_num_workers=2, overwrite_cache=True), tokenizer)
+    assert together.report.cached is False
+    assert together.train["input_ids"] == alone.train["input_ids"]
+    assert together.train["labels"] == alone.train["labels"]
+    assert together.train["index"] == alone.train["index"]
+    assert together.report.fingerprint == alone.report.fingerprint
+    assert together.report.dropped == alone.report.dropped == [Dropped(40, "the answer is missing", "data.jsonl")]
+
+
+def test_a_long_preparation_says_how_far_it_is(make_config, write, tokenizer, monkeypatch):
+    monkeypatch.setattr("llf_core.data.build.SAID_EVERY", 0.0)
+    write(GOOD)
+    heard = []
+    prepare(make_config(), tokenizer, progress=lambda *far: heard.append(far))
+    assert heard == [("data.jsonl", 10)]
+
+
+def test_a_key_tells_every_difference_apart():
+    parts = [{"a": 1}, {"a": "1"}, {"a": None}, {"b": 1}, {"a": [1]}]
+    assert len({caches.cache_key(part) for part in parts}) == len(parts)
+
+
+def test_characters_of_several_tokens_are_shown_whole(tiny_tokenizer):
+    ids = tiny_tokenizer("Größe 名").input_ids
+    labels = [-100] * (len(ids) - 3) + ids[-3:]
+    shown = show(tiny_tokenizer, 0, ids, labels)
+    assert "".join(part.text for part in shown.segments) == "Größe 名"
+    assert shown.segments[-1].text == "名"
