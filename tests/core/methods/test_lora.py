@@ -1,0 +1,115 @@
+import pytest
+import torch
+
+from llf_core.config import RunConfig, validate
+from llf_core.models import ModelError, count_parameters
+
+# rank 8 on the tiny Llama's seven linears: q, o 64→64; k, v 64→32; gate, up 64→128; down 128→64; two layers
+RANK_8 = 2 * 8 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
+LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+
+
+def test_all_is_every_linear_but_the_head(tuned):
+    model = tuned()
+    assert count_parameters(model)[1] == RANK_8 == 16_384
+    settings = model.peft_config["default"]
+    assert (settings.r, settings.lora_alpha, settings.lora_dropout) == (8, 16, 0.0)
+    assert settings.target_modules == LINEARS
+
+
+def test_adapter_is_float32_and_its_base_is_the_plans_dtype(tuned):
+    model = tuned(bf16=True)
+    assert {parameter.dtype for parameter in model.parameters() if parameter.requires_grad} == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad} == {torch.bfloat16}
+
+
+def test_it_is_what_peft_makes_on_its_own(tuned, tiny_tokenizer):
+    from peft import LoraConfig, get_peft_model
+
+    from tests.tiny import tiny_llama
+
+    torch.manual_seed(3)
+    ours = tuned(lora_rank=4, lora_alpha=12, lora_target="q_proj,v_proj", pure_bf16=False)
+    torch.manual_seed(3)
+    theirs = get_peft_model(
+        tiny_llama(tiny_tokenizer), LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"])
+    )
+    trained = {name: parameter for name, parameter in ours.named_parameters() if parameter.requires_grad}
+    expected = {name: parameter for name, parameter in theirs.named_parameters() if parameter.requires_grad}
+    assert trained.keys() == expected.keys()
+    assert len(trained) == 2 * 2 * 2  # layers, modules, A and B
+    assert all(trained[name].shape == expected[name].shape for name in expected)
+    assert ours.base_model.model.model.layers[0].self_attn.q_proj.scaling == {"default": 3.0}
+
+
+def test_rank_stabilised_scaling_is_alpha_over_root_of_rank(tuned):
+    model = tuned(lora_rank=16, lora_alpha=8, use_rslora=True)
+    assert model.base_model.model.model.layers[0].mlp.up_proj.scaling == {"default": 2.0}
+
+
+def test_dora_adds_a_length_for_each_output(tuned):
+    outputs = 2 * (2 * 64 + 2 * 32 + 2 * 128 + 64)
+    assert count_parameters(tuned(use_dora=True))[1] == RANK_8 + outputs
+
+
+def test_additional_target_trains_a_module_whole_and_keeps_tied_weights_tied(tuned, tiny_tokenizer):
+    model = tuned(additional_target="embed_tokens")
+    embedding = model.get_input_embeddings().modules_to_save["default"].weight
+    assert count_parameters(model)[1] == RANK_8 + len(tiny_tokenizer) * 64
+    assert embedding.requires_grad
+    assert embedding.dtype == torch.float32
+    head = model.get_output_embeddings()
+    head = getattr(head, "modules_to_save", {"default": head})["default"]
+    assert head.weight.data_ptr() == embedding.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"lora_target": "q_proj,query"}, ("lora_target", "no query", "q_proj", "all")),
+        ({"lora_target": "lm_head_2"}, ("no lm_head_2",)),
+        ({"additional_target": "wte"}, ("additional_target", "no wte", "embed_tokens")),
+    ],
+)
+def test_what_the_model_does_not_have_is_named_with_the_choices(tuned, keys, words):
+    with pytest.raises(ModelError) as error:
+        tuned(**keys)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_conv1d_layers_of_gpt2_count_as_linear():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from llf_core.methods.targets import linear_names
+
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8))
+    assert linear_names(model) == ["c_attn", "c_fc", "c_proj"]
+
+
+def test_head_is_left_out_by_what_it_is_not_by_its_name(tiny_tokenizer):
+    from llf_core.methods.targets import linear_names
+    from tests.tiny import tiny_llama
+
+    model = tiny_llama(tiny_tokenizer)
+    model.readout = model.lm_head
+    del model.lm_head
+    model.get_output_embeddings = lambda: model.readout
+    assert set(linear_names(model)) == LINEARS
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"finetuning_type": "full", "adapter_name_or_path": "/a"}, "trains the model's own weights"),
+        ({"quantization_bit": 4, "adapter_name_or_path": "/a,/b"}, "only one adapter"),
+        ({"quantization_bit": 4, "adapter_name_or_path": "/a", "create_new_adapter": True}, "only one adapter"),
+    ],
+)
+def test_impossible_combinations_are_errors_before_the_start(keys, words):
+    report = validate({"model_name_or_path": "m", "dataset": "llf_demo"} | keys)
+    assert any(words in problem.message and problem.severity == "error" for problem in report.violations)
+
+
+def test_alpha_may_be_left_to_the_rank():
+    config = RunConfig.load({"dataset": "llf_demo", "lora_rank": 4})
+    assert config.options("lora").lora_alpha is None
