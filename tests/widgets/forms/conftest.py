@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +10,9 @@ import llf_core.launch
 from llf_core.launch import Run
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Launches(list):

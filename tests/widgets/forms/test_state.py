@@ -230,7 +230,7 @@ def test_python_is_a_cell_that_makes_the_same_config() -> None:
     state.edit("learning_rate", "2e-4")
     seen = {}
     code = state.python().replace("import llf_widgets as llf\n", "").replace("llf.Monitor(run)\n", "")
-    exec(code, {"llf": type("llf", (), {"train": staticmethod(lambda values: seen.update(values))})})  # our own text
+    exec(code, {"llf": type("llf", (), {"train": staticmethod(seen.update)})})  # our own text
     assert RunConfig.load(seen) == state.config
 
 

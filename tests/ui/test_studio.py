@@ -1,0 +1,137 @@
+"""The form as a user meets it: filled in, told what is wrong, mended by its button, started."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.ui.conftest import Lab
+
+CELL = "import llf_widgets as llf\nstudio = llf.Studio()\nstudio"
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny Llama and its tokenizer."""
+    from tests.tiny import tiny_llama, tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tokenizer = tiny_tokenizer()
+    tiny_llama(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def open_studio(page: Any, lab: Lab, name: str, *cells: str) -> Any:
+    """A notebook whose cell shows the form; returns the form."""
+    lab.notebook(name, *(cells or (CELL,)))
+    lab.open(page, name)
+    lab.run_all(page)
+    form = page.locator(".llf-Studio")
+    form.get_by_label("Configuration as YAML").wait_for(timeout=60_000)
+    form.get_by_role("button", name="Start", exact=True).wait_for()
+    return form
+
+
+def fill(page: Any, form: Any, label: str, text: str) -> None:
+    """Types into a field and leaves it."""
+    form.locator("input").and_(form.get_by_label(label, exact=True)).fill(text)
+    page.keyboard.press("Tab")
+
+
+@pytest.mark.launches
+def test_form_is_filled_in_mended_and_started(page: Any, lab: Lab, tiny_model: Path) -> None:
+    form = open_studio(page, lab, "start.ipynb")
+    start = form.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_enabled()
+    fill(page, form, "Model", str(tiny_model))
+    fill(page, form, "Steps", "two")
+    alert = form.get_by_role("alert")
+    expect(alert).to_contain_text("Error")
+    expect(alert).to_contain_text("'two'")
+    expect(start).to_be_disabled()
+    expect(form.get_by_text("Start waits for 1 error:")).to_be_visible()
+    expect(form.get_by_label("Steps", exact=True)).to_have_attribute("aria-invalid", "true")
+    alert.get_by_role("button").click()
+    expect(alert).to_have_count(0)
+    fill(page, form, "Steps", "3")
+    fill(page, form, "Log every", "1")
+    expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile(r"max_steps: 3\n"))
+    expect(form.get_by_text(re.compile("First minute with 2 changes"))).to_be_visible()
+    form.get_by_label("Name", exact=True).fill("clicked")
+    start.dblclick()
+    expect(form.get_by_text("Started", exact=False).first).to_be_visible(timeout=30_000)
+    expect(start).to_be_disabled()
+    page.locator(".llf-Monitor").get_by_text("finished").first.wait_for(timeout=120_000)
+    runs = [path for path in (lab.home / "runs").iterdir() if path.name.endswith("-clicked")]
+    assert len(runs) == 1
+    assert "max_steps: 3" in (runs[0] / "config.yaml").read_text()
+
+
+def test_link_in_the_sentence_leads_to_the_field(page: Any, lab: Lab) -> None:
+    form = open_studio(page, lab, "goto.ipynb")
+    fill(page, form, "Learning rate", "fast")
+    form.get_by_role("button", name="Learning rate", exact=True).click()
+    expect(form.get_by_label("Learning rate", exact=True)).to_be_focused()
+
+
+def test_form_follows_what_is_pasted_and_text_follows_the_form(page: Any, lab: Lab) -> None:
+    form = open_studio(page, lab, "paste.ipynb")
+    yaml = form.get_by_label("Configuration as YAML")
+    yaml.fill("dataset: llf_demo\nlora_rnak: 32\n")
+    expect(form.get_by_role("alert")).to_contain_text("lora_rank", timeout=10_000)
+    form.get_by_role("button", name="Call it lora_rank").click()
+    expect(form.get_by_label("Rank", exact=True)).to_have_value("32")
+    expect(form.get_by_role("alert")).to_have_count(0)
+    fill(page, form, "Rank", "64")
+    expect(yaml).to_have_value(re.compile("lora_rank: 64"))
+    form.get_by_role("button", name="Python", exact=True).click()
+    expect(form.get_by_label("Configuration as Python")).to_contain_text('"lora_rank": 64')
+
+
+def test_every_control_has_a_name_and_can_be_reached_by_keys(page: Any, lab: Lab) -> None:
+    form = open_studio(page, lab, "names.ipynb")
+    form.get_by_role("button", name="more fields in Model").click()
+    snapshot = form.aria_snapshot()
+    controls = re.findall(r"- (textbox|combobox|checkbox|button)\b(.*)", snapshot)
+    assert len(controls) > 30
+    assert [line for line in controls if '"' not in line[1]] == []
+    for name in ("Model", "Data", "Method", "Training"):
+        expect(form.get_by_role("region", name=name)).to_have_count(1)
+    form.get_by_label("Learning rate", exact=True).focus()
+    page.keyboard.press("Tab")
+    reached = page.evaluate("document.activeElement.dataset.llfKey")
+    assert reached == "lr_scheduler_type"
+    ring = page.evaluate("getComputedStyle(document.activeElement).boxShadow")
+    assert ring != "none"
+
+
+def test_text_of_a_config_is_never_markup(page: Any, lab: Lab) -> None:
+    evil = "<img src=x onerror=document.title='gone'>"
+    form = open_studio(page, lab, "evil.ipynb")
+    fill(page, form, "Data set", evil)
+    form.get_by_label("Configuration as YAML").fill(f'dataset: "{evil}"\n"{evil}": 1\n')
+    expect(form.get_by_role("alert").first).to_contain_text("<img", timeout=10_000)
+    assert form.locator("img").count() == 0
+
+
+def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) -> None:
+    form = open_studio(page, lab, "reload.ipynb")
+    fill(page, form, "Rank", "48")
+    expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile("lora_rank: 48"))
+    lab.save(page)
+    page.goto(lab.address("reload.ipynb").replace("&reset", ""))
+    form = page.locator(".llf-Studio")
+    form.get_by_label("Rank", exact=True).wait_for(timeout=60_000)
+    expect(form.get_by_label("Rank", exact=True)).to_have_value("48")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
+    expect(form.get_by_text("This form has lost its kernel.")).to_be_visible(timeout=30_000)
+    expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
