@@ -84,7 +84,8 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     import torch
 
     frozen = getattr(config.plugin("method"), "frozen_base", False)
-    if not frozen and not config.get("pure_bf16") and "F32" in stored_dtypes(source.folder):
+    stored = stored_dtypes(source.folder)  # also refuses files that are cut
+    if not frozen and not config.get("pure_bf16") and "F32" in stored:
         return torch.float32
     return plan.torch_dtype
 

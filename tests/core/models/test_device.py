@@ -1,0 +1,157 @@
+import json
+
+import pytest
+import torch
+
+from llf_core.models import ModelError, plan_device, probe
+from llf_core.models.threads import cgroup_quota, granted_cores
+
+
+@pytest.fixture
+def speedup(monkeypatch):
+    """`speedup(3.0)`: what timing bfloat16 gives; counts how often it is timed."""
+    calls = []
+
+    def set_(value):
+        monkeypatch.setattr(probe, "time_bf16", lambda: calls.append(1) or value)
+        return calls
+
+    return set_
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "autocast"), [(3.0, "bfloat16", "bfloat16"), (1.05, "float32", None), (0.4, "float32", None)]
+)
+def test_cpu_takes_bfloat16_only_where_it_is_clearly_faster(config, speedup, value, dtype, autocast):
+    speedup(value)
+    plan = plan_device(config())
+    assert (plan.device, plan.dtype, plan.autocast) == ("cpu", dtype, autocast)
+    assert f"{value:.1f} times as fast" in plan.reason
+
+
+def test_probe_is_timed_once_for_chip_torch_and_threads(config, speedup, home):
+    calls = speedup(2.0)
+    plan_device(config())
+    plan_device(config())
+    assert len(calls) == 1
+    (key,) = json.loads((home / "cache/probe.json").read_text())
+    assert torch.__version__ in key
+    assert f"{torch.get_num_threads()} threads" in key
+    plan_device(config(threads=torch.get_num_threads() + 1))
+    assert len(calls) == 2
+
+
+def test_a_damaged_probe_is_timed_again(config, speedup, home):
+    calls = speedup(2.0)
+    (home / "cache").mkdir(parents=True)
+    (home / "cache/probe.json").write_text('{"cut')
+    plan_device(config())
+    assert len(calls) == 1
+
+
+def test_timing_gives_a_ratio_in_well_under_a_second():
+    import time
+
+    began = time.perf_counter()
+    assert 0.01 < probe.time_bf16() < 100
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("keys", "dtype", "autocast"),
+    [({"bf16": True}, "bfloat16", "bfloat16"), ({"pure_bf16": True}, "bfloat16", None)],
+)
+def test_asked_precision_is_taken_without_timing(config, speedup, keys, dtype, autocast):
+    calls = speedup(0.1)
+    plan = plan_device(config(**keys))
+    assert (plan.dtype, plan.autocast, calls) == (dtype, autocast, [])
+    assert plan.torch_dtype is torch.bfloat16
+
+
+def test_float16_needs_a_gpu(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="fp16: true needs a GPU"):
+        plan_device(config(fp16=True, use_cpu=False))
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(True, "bfloat16"), (False, "float16")])
+def test_cuda_is_taken_where_there_is_one(config, monkeypatch, bf16, dtype):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU X")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    plan = plan_device(config(use_cpu=False))
+    assert (plan.device, plan.dtype, plan.autocast) == ("cuda", dtype, dtype)
+    assert plan.reason.startswith("GPU X; ")
+    assert plan_device(config(use_cpu=True, bf16=True)).device == "cpu"
+
+
+def test_bf16_on_a_gpu_without_it_is_an_error(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU X")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    with pytest.raises(ModelError, match=r"GPU X does not. Set fp16: true"):
+        plan_device(config(use_cpu=False, bf16=True))
+
+
+def test_mps_computes_in_float32(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    plan = plan_device(config(use_cpu=False))
+    assert (plan.device, plan.dtype, plan.autocast) == ("mps", "float32", None)
+
+
+def test_threads_are_the_configs_then_the_environments_then_the_grant(config, speedup, monkeypatch):
+    speedup(1.0)
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert plan_device(config(threads=2)).threads == torch.get_num_threads() == 2
+        assert plan_device(config()).threads == 3
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert plan_device(config()).threads == granted_cores()
+    finally:
+        torch.set_num_threads(before)
+
+
+def cgroup(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n",
+            },
+            3.0,
+        ),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 2.5),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, None),
+        (
+            {
+                "proc/self/cgroup": "5:cpu,cpuacct:/pod\n3:memory:/pod\n",
+                "sys/fs/cgroup/cpu/pod/cpu.cfs_quota_us": "200000",
+                "sys/fs/cgroup/cpu/pod/cpu.cfs_period_us": "100000",
+            },
+            2.0,
+        ),
+        ({}, None),
+    ],
+)
+def test_quota_of_the_control_group(tmp_path, files, cores):
+    assert cgroup_quota(cgroup(tmp_path, files)) == cores
+
+
+def test_a_part_of_a_core_is_one_thread(tmp_path):
+    assert granted_cores(cgroup(tmp_path, {"sys/fs/cgroup/cpu.max": "20000 100000"})) == 1
