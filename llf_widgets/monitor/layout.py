@@ -108,7 +108,7 @@ def layout(total: int, title: str) -> dict[str, Any]:
     }
     steps = axis | {"range": x_range(total), "autorange": total <= 0, "rangemode": "tozero", "nticks": 6}
     shape: dict[str, Any] = {
-        "template": None,
+        "template": {"layout": {"font": {"family": FONT}}},  # Plotly's own takes 0.2 s to build and 8 kB to send
         "autosize": True,
         "height": HEIGHT + (TITLE_HEIGHT if title else 0),
         "showlegend": False,

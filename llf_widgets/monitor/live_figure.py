@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from llf_widgets.monitor.figure import annotations, contents
@@ -37,9 +38,12 @@ class LiveFigure(go.FigureWidget):
             curves: what to draw.
             total: planned steps; the step axes follow it only when it changes, so a reader's zoom stays.
         """
+        new = contents(curves)
         with self.batch_update():
-            for trace, new in zip(self.data, contents(curves), strict=True):
-                trace.update(new, overwrite=True)
+            for trace, content, before in zip(self.data, new, self._sent or ({},) * len(new), strict=True):
+                for name, value in content.items():
+                    if not _same(before.get(name), value):
+                        trace[name] = value
             for place, note in enumerate(annotations(curves)):
                 if self.layout.annotations[place].text != note["text"]:
                     self.layout.annotations[place].text = note["text"]
@@ -47,6 +51,15 @@ class LiveFigure(go.FigureWidget):
             if wanted is not None and list(self.layout.xaxis.range or ()) != wanted and self._total != total:
                 for axis in self.select_xaxes():
                     axis.range, axis.autorange = wanted, False
-            self._total = total
+        self._sent, self._total = new, total
 
     _total = 0
+    _sent: list[dict[str, Any]] | None = None  # what the front end has: only what differs is sent
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether two values of a trace are equal, gaps (NaN) included."""
+    if isinstance(before, np.ndarray) and isinstance(now, np.ndarray):
+        both = before.dtype == now.dtype and before.shape == now.shape
+        return both and np.array_equal(before, now, equal_nan=before.dtype.kind == "f")
+    return type(before) is type(now) and before == now
