@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import EarlyStoppingCallback, TrainerState, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
 from llf_core.config import RunConfig
 from llf_core.data import Collator, prepare
@@ -147,6 +147,7 @@ def _trainer(
         processing_class=loaded.tokenizer,
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
     progress.trainer = trainer
     return trainer
 
