@@ -85,25 +85,26 @@ class Preview(anywidget.AnyWidget):
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
                     command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
                 )
-                code = self._follow(self._process)
-            if self._cancelled:
-                self._show("idle", note="Cancelled.")
-            elif code == 0:
-                self._finish(json.loads(out.read_text(encoding="utf-8")))
-            else:
-                self._show(
-                    "idle",
-                    messages=[Message("error", reason(err.read_text(encoding="utf-8", errors="replace")))],
-                )
+                self._follow(self._process, (out, err))
+            self._answer(self._process.returncode, *(path.read_text("utf-8", "replace") for path in (out, err)))
 
-    def _follow(self, process: subprocess.Popen[bytes]) -> int:
+    def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
         began = time.monotonic()
         while process.poll() is None:
-            self._note = f"Reading the tokenizer and the data… {time.monotonic() - began:.0f} s"
+            said = progress("".join(path.read_text("utf-8", "replace") for path in written))
+            self._note = f"{said or 'Reading the tokenizer and the data…'} {time.monotonic() - began:.0f} s"
             if self._cancelled:
                 process.terminate()
             time.sleep(_TICK)
-        return process.returncode
+
+    def _answer(self, code: int, out: str, err: str) -> None:
+        report = found(out) if code == 0 else None
+        if self._cancelled:
+            self._show("idle", note="Cancelled.")
+        elif report is not None:
+            self._finish(report)
+        else:
+            self._show("idle", messages=[Message("error", reason(err))])
 
     def _finish(self, report: Mapping[str, Any]) -> None:
         self._show("done", note=counts(report), messages=details(report), examples=examples(report))
@@ -119,6 +120,22 @@ class Preview(anywidget.AnyWidget):
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         {"look": self.look, "cancel": self.cancel, "hide": lambda: self._show("idle")}[content["type"]]()
+
+
+def progress(written: str) -> str:
+    """The last line that a process wrote for people, e.g. of a download; bars and JSON are none."""
+    lines = [line for line in written.splitlines() if line[:1].isupper() and "|" not in line]
+    return lines[-1] if lines else ""
+
+
+def found(out: str) -> dict[str, Any] | None:
+    """The JSON object at the end of what a process printed; lines about a download may stand before it."""
+    start = 0 if out.startswith("{") else out.find("\n{") + 1
+    try:
+        value = json.loads(out[start:])
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def counts(report: Mapping[str, Any]) -> str:

