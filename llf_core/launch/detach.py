@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,7 @@ def refuse_windows() -> None:
         RuntimeError: on Windows.
     """
     if sys.platform == "win32":
-        raise RuntimeError(
-            "LLF trains on Linux and macOS, and this is Windows. Use WSL 2 (wsl --install) or Colab."
-        )
+        raise RuntimeError("LLF trains on Linux and macOS, and this is Windows. Use WSL 2 (wsl --install) or Colab.")
 
 
 def start_supervisor(
@@ -57,16 +55,22 @@ def start_supervisor(
             env=_with_this_llf({**os.environ, **(env or {})}),
             start_new_session=True,
         )
-    code = first.wait()
-    until = time.monotonic() + FIRST_WORD_SECONDS
-    while code == 0 and time.monotonic() < until:
-        if read_status(folder).state != "created":
-            return
-        time.sleep(0.01)
+    if _has_taken_over(first):
+        return
     said = RunReader(folder).log_tail(1)
     reason = f"The run's supervisor did not start: {said or 'it said nothing'}"
     status.update(folder, of_attempt=attempt, state="failed", reason=reason)
     raise RuntimeError(reason)
+
+
+def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
+    """Whether the supervisor has named itself in the status, which it does in a fifth of a second."""
+    try:
+        return first.wait(FIRST_WORD_SECONDS) == 0
+    except subprocess.TimeoutExpired:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        return False
 
 
 def _with_this_llf(env: dict[str, str]) -> dict[str, str]:

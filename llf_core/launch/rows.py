@@ -41,9 +41,7 @@ def table_of(rows: Any) -> pa.Table:
     elif hasattr(rows, "to_arrow"):  # polars
         table = rows.to_arrow()
     elif isinstance(rows, dict | str | bytes) or not hasattr(rows, "__iter__"):
-        raise RowsError(
-            f"The data set is a {type(rows).__name__}. Expected a list of dicts, a DataFrame or a Dataset."
-        )
+        raise RowsError(f"The data set is a {type(rows).__name__}. Expected a list of dicts, a DataFrame or a Dataset.")
     else:
         table = _of_dicts(list(rows))
     if table.num_rows == 0:

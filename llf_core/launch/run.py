@@ -227,7 +227,5 @@ def _wait_for_teardown(now: Status) -> None:
     until = time.monotonic() + TEARDOWN_SECONDS
     while any(process is not None and process.alive() for process in (now.trainer, now.guard)):
         if time.monotonic() > until:
-            raise RuntimeError(
-                f"Process {now.pid} of the last attempt has not ended yet. Kill it, then resume."
-            )
+            raise RuntimeError(f"Process {now.pid} of the last attempt has not ended yet. Kill it, then resume.")
         time.sleep(0.05)

@@ -12,15 +12,19 @@ import sys
 
 def main(arguments: list[str]) -> None:
     """Detaches, then supervises the run whose folder is the first argument."""
+    ear, mouth = os.pipe()
     if os.fork() != 0:
-        os._exit(0)  # the launcher waits for this process only
+        os.close(mouth)
+        # The launcher waits for this process: 0 once the supervisor has taken over, 1 where it died before.
+        os._exit(0 if os.read(ear, 1) else 1)
+    os.close(ear)
     from pathlib import Path
 
     from llf_core.launch.supervisor import Supervisor
     from llf_core.runs import RunFolder
 
     path, *rest = arguments
-    Supervisor(RunFolder(Path(path)), rest[1:] or None).run()
+    Supervisor(RunFolder(Path(path)), rest[1:] or None).run(taken_over=lambda: os.write(mouth, b"."))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llf_core.runs import Request, RunFolder
 
@@ -48,12 +48,18 @@ class Supervisor:
         self._told = False  # the trainer has had its SIGTERM
         self._ask_to_end = False  # this process has had its own
 
-    def run(self) -> None:
-        """Starts the trainer, waits for its end, and leaves a final state."""
+    def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
+        """Starts the trainer, waits for its end, and leaves a final state.
+
+        Args:
+            taken_over: called once the status names this process, before anything is started.
+        """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
         self._refuse_leftovers("The run had ended before this was read.")
-        if not self._take_over():
+        goes = self._take_over()
+        taken_over()
+        if not goes:
             return
         try:
             self._say_last_word(self._supervise())
@@ -131,9 +137,7 @@ class Supervisor:
     def _take(self, request: Request) -> None:
         if request.type == "kill" and self._kill is None:
             self._kill = request
-            self._writer.event(
-                "request", id=request.id, request=request.type, args=request.args, by=request.by
-            )
+            self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
         elif request.type == "stop" and self._stop is None:
             self._stop = request
 

@@ -72,11 +72,7 @@ def _sudden_end(ending: Ending) -> str:
         return f"was killed by the memory limit of {ending.memory_limit / 1e9:.1f} GB ({remedy}),"
     number = -ending.exit_code
     name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
-    return (
-        f"was ended by {name} from outside"
-        if number in FROM_OUTSIDE
-        else f"crashed with {name} (see log.txt)"
-    )
+    return f"was ended by {name} from outside" if number in FROM_OUTSIDE else f"crashed with {name} (see log.txt)"
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str | None:

@@ -34,9 +34,7 @@ class Watch:
         """Shows a status; costs little where there is nothing new."""
         if self._bar is not None:
             bar, task = self._bar
-            bar.update(
-                task, completed=status.step, total=status.total or None, description=self._text(status)
-            )
+            bar.update(task, completed=status.step, total=status.total or None, description=self._text(status))
         elif self._is_news(status):
             self._state, self._step, self._printed = status.state, status.step, time.monotonic()
             print(self._text(status), flush=True)  # noqa: T201 - the caller's cell or file
