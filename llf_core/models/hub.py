@@ -66,7 +66,6 @@ def wanted(files: list[str], *, code: bool) -> list[str]:
 
 def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -> tuple[Path, str, str | None]:
     """Folder, commit and licence of a repository at a revision."""
-    import httpx
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -77,18 +76,18 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
         try:
             info = HfApi(endpoint=endpoint).model_info(name, revision=revision, timeout=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
-            print(f"Looking for {name} at {info.sha} in the hub's cache, else fetching it …", flush=True)  # noqa: T201 - stdout is log.txt
-            folder = snapshot_download(
-                name, revision=info.sha, allow_patterns=[_literal(file) for file in files], **place
-            )
-            return Path(folder), str(info.sha), _license(info)
+            print(f"Taking {name} from the hub's cache, or fetching it …", flush=True)  # noqa: T201 - stdout is log.txt
+            # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.
+            patterns = [_literal(file) for file in files]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
+            return folder, folder.name, _license(info)
         except HFValidationError as error:
             raise ModelError(f"{name} is neither a path nor a hub id such as owner/name.") from error
         except HfHubHTTPError as error:
             if error.response.status_code < 500:  # noqa: PLR2004 - the hub understood and refused
                 raise ModelError(_refusal(name, revision, error, endpoint or constants.ENDPOINT)) from error
             failure = error
-        except (httpx.HTTPError, LocalEntryNotFoundError, OSError) as error:
+        except (_network_error(), LocalEntryNotFoundError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # a full disk is no matter of the network
             failure = error
@@ -98,6 +97,13 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
         raise ModelError(_unreachable(name, failure, endpoint or constants.ENDPOINT)) from error
     print(f"The hub was not asked for {name}; the copy in its cache is used.", flush=True)  # noqa: T201 - stdout is log.txt
     return Path(folder), Path(folder).name, None
+
+
+def _network_error() -> type[Exception]:
+    """What the hub's HTTP client raises where nobody answers; the client has changed its name over versions."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 
 
 def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:

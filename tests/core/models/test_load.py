@@ -128,9 +128,7 @@ def test_checkpointing_changes_no_gradient(config, loaded, reentrant, method):
     plain = losses(loaded(config(**method))[2], ids)
     torch.manual_seed(0)
     _, _, model = loaded(
-        config(
-            gradient_checkpointing=True, disable_gradient_checkpointing=False, use_reentrant_gc=reentrant, **method
-        )
+        config(gradient_checkpointing=True, disable_gradient_checkpointing=False, use_reentrant_gc=reentrant, **method)
     )
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     loss, gradients = losses(model, ids)

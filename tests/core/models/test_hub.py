@@ -1,0 +1,152 @@
+import shutil
+import socket
+import time
+
+import pytest
+
+from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models.adapters import find_adapter
+
+from .hub_server import COMMIT, Hub, serve
+
+
+@pytest.fixture
+def server(tiny_model_dir, monkeypatch):
+    """A hub that has `owner/tiny`; `HF_ENDPOINT` names it."""
+    state = Hub()
+    state.repos["owner/tiny"] = tiny_model_dir
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with serve(state) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        yield state
+
+
+@pytest.fixture
+def ask(config, tmp_path):
+    """`ask("owner/tiny", …)` resolves it with an empty cache of its own."""
+
+    def resolve(name, **keys):
+        settings = config(model_name_or_path=name, cache_dir=str(tmp_path / "cache"), **keys)
+        return resolve_model(name, settings)
+
+    return resolve
+
+
+def refused(ask, name, **keys):
+    with pytest.raises(ModelError) as error:
+        ask(name, **keys)
+    return str(error.value)
+
+
+def test_a_model_is_fetched_and_loads(server, ask, config):
+    server.tags = ["license:mit"]
+    source = ask("owner/tiny")
+    assert (source.kind, source.revision, source.portable_name) == ("hub", COMMIT, "owner/tiny")
+    assert source.license == "mit"
+    settings = config()
+    model = load_model(source, settings, plan_device(settings))
+    assert model.config.num_hidden_layers == 2
+    assert load_tokenizer(source, settings).chat_template
+
+
+def test_only_what_loading_reads_is_fetched(server, ask, tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "full")
+    for name in ("pytorch_model.bin", "onnx/model.onnx", "original/consolidated.safetensors", "run.py", "photo.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    server.repos["owner/full"] = folder
+    files = {path.name for path in ask("owner/full").path.rglob("*")}
+    assert files >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert not files & {"pytorch_model.bin", "model.onnx", "consolidated.safetensors", "run.py", "photo.png"}
+
+
+def test_a_second_time_the_weights_come_from_the_cache(server, ask):
+    ask("owner/tiny")
+    server.asked.clear()
+    ask("owner/tiny")
+    assert not [path for command, path in server.asked if command == "GET" and "/resolve/" in path]
+
+
+def test_the_cache_serves_where_the_hub_does_not_answer(server, ask, monkeypatch, capsys):
+    first = ask("owner/tiny")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    again = ask("owner/tiny")
+    assert (again.path, again.revision) == (first.path, COMMIT)
+    assert "copy in its cache is used" in capsys.readouterr().out
+
+
+def test_offline_asks_nobody(server, ask, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "not in the hub's cache, and HF_HUB_OFFLINE is set" in refused(ask, "owner/tiny")
+    assert server.asked == []
+
+
+def test_a_gated_model_names_its_page_and_the_token(server, ask, monkeypatch):
+    server.token = "let-me-in"
+    message = refused(ask, "owner/tiny")
+    assert "is gated" in message
+    assert "/owner/tiny" in message
+    assert "HF_TOKEN" in message
+    monkeypatch.setenv("HF_TOKEN", "let-me-in")
+    assert ask("owner/tiny").revision == COMMIT
+
+
+def test_403_of_a_gated_model_too(server, ask):
+    server.repos["owner/gated"] = (403, "GatedRepo")
+    assert "is gated: its owner gives access on" in refused(ask, "owner/gated")
+
+
+@pytest.mark.parametrize("refusal", [(401, "RepoNotFound"), (404, "RepoNotFound"), (403, "")])
+def test_private_or_not_there(server, ask, refusal):
+    server.repos["owner/secret"] = refusal
+    message = refused(ask, "owner/secret")
+    assert "was not found on http://127.0.0.1" in message
+    assert "private" in message
+    assert "HF_TOKEN" in message
+
+
+def test_a_revision_that_is_not_there(server, ask):
+    assert "has no revision 'v9'" in refused(ask, "owner/tiny", model_revision="v9")
+
+
+def test_pickle_only_is_refused_before_it_is_fetched(server, ask, tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "old")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    server.repos["owner/old"] = folder
+    assert "allow_pickle: true" in refused(ask, "owner/old")
+    assert not [path for _, path in server.asked if "/resolve/" in path]
+    assert (ask("owner/old", allow_pickle=True).path / "pytorch_model.bin").is_file()
+
+
+def test_gguf_only_is_told_how_to_be_used(server, ask, tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "quants")
+    (folder / "model.safetensors").rename(folder / "tiny-q4.gguf")
+    server.repos["owner/quants"] = folder
+    assert "tiny-q4.gguf" in refused(ask, "owner/quants")
+
+
+def test_a_hub_that_accepts_and_says_nothing_is_given_up_in_seconds(ask, monkeypatch):
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        message = refused(ask, "owner/tiny")
+    assert "did not answer" in message
+    assert "smollm2-135m-instruct needs no hub" in message
+    assert time.monotonic() - began < 10
+
+
+def test_nobody_listens(ask, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "http://127.0.0.1:9 did not answer" in refused(ask, "owner/tiny")
+
+
+def test_an_adapter_comes_from_the_hub_too(server, config, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    server.repos["owner/adapter"] = folder
+    found = find_adapter("owner/adapter", config(cache_dir=str(tmp_path / "cache")))
+    assert {path.name for path in found.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
