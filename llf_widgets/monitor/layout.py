@@ -19,7 +19,7 @@ PANELS = {  # name -> (title, axis number, hover format)
     "tokens_per_second": ("Tokens per second", 4, ",.0f"),
     "memory": ("Memory, GB", 5, ".3g"),
 }
-GAP = 0.055
+GAP = 0.075
 LEFT = 44  # pixels left of an axis: its labels
 WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 SMALL_TOP = 0.235  # of the figure's height

@@ -45,6 +45,7 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
         linestyle=(0, (5, 2)),
         marker="o",
         markersize=3,
+        clip_on=False,
     )
     _label_ends(axes, curves)
     for attempt, step in curves.resumed:
