@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,17 +69,23 @@ def _checked(make: Any, name: str | None = None) -> Any:
 
     try:
         return make()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
         where = f"Column {name!r} of the data set" if name else "The data set"
         raise RowsError(
-            f"{where} holds values of different kinds ({error}). Expected one kind, for example only text."
+            f"{where} can't be written as one column: {error}. Expected values of one kind, for example only text."
         ) from None
 
 
-def fingerprint(table: pa.Table) -> str:
-    """16 hex digits, equal for equal columns, types and values, however the table is cut in pieces."""
-    import pyarrow as pa
+def fingerprint(path: Path) -> str:
+    """16 hex digits, equal for equal columns, types and values.
 
+    What is read from the file is hashed, so that it does not matter which library made the rows, nor which version
+    of pyarrow wrote them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
     sink = _Hash()
     with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table.combine_chunks())
@@ -120,10 +127,11 @@ def write_rows(rows: Any, folder: Path) -> tuple[Path, str]:
     import pyarrow.parquet as pq
 
     table = table_of(rows)
-    mark = fingerprint(table)
     folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".rows-{os.getpid()}.new"
+    # Without Arrow's own schema, text is text, whichever of Arrow's two kinds a library uses.
+    pq.write_table(table, partial, store_schema=False)
+    mark = fingerprint(partial)
     path = folder / f"rows-{mark}.parquet"
-    partial = path.with_name(f".{path.name}.new")
-    pq.write_table(table, partial)
     partial.replace(path)
     return path, mark

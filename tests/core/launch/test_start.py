@@ -1,0 +1,111 @@
+"""`launch`: from a config, with or without rows, to a run that goes."""
+
+import json
+import sys
+import time
+
+import pytest
+import yaml
+
+from llf_core.config import ConfigError, RunConfig
+from llf_core.launch import attach, launch
+from llf_core.launch import detach as detach_module
+from llf_core.launch.rows import RowsError
+from llf_core.runs import home, list_runs
+
+CONFIG = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "data.json", "max_steps": 3, "seed": 9}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a data set."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "work" / "data.json").write_text(json.dumps([{"instruction": "a", "output": "b"}]))
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def nothing():
+    """What is started in place of the trainer: it ends at once."""
+    return [sys.executable, "-c", "print('started')"]
+
+
+def test_the_folder_holds_what_the_contract_says(here, nothing):
+    began = time.time()
+    run = launch(CONFIG, command=nothing, notebook={"path": "a.ipynb", "cell": "x"}, env={"HF_TOKEN": "hf_secret"})
+    run.wait(30, progress=False)
+    assert run.id.endswith("-smollm2-135m-instruct-sft-lora")
+    config = yaml.safe_load(run.folder.config.read_text())
+    assert (config["seed"], config["max_steps"], config["stage"]) == (9, 3, "sft")
+    assert config["lora_rank"] == 8  # defaults too
+    assert str(here / "data.json") in json.dumps(config["dataset"])
+    env = json.loads(run.folder.env.read_text())
+    assert (env["format"], env["seed"], env["notebook"]["path"], env["cwd"]) == (1, 9, "a.ipynb", str(here))
+    assert run.status().created == pytest.approx(began, abs=10)
+    assert "started" in run.log()
+    assert not any(b"hf_secret" in path.read_bytes() for path in run.folder.path.rglob("*") if path.is_file())
+    assert attach(run.id).id == run.id
+    assert list_runs().total == 1
+
+
+def test_the_config_in_the_folder_repeats_the_run(here, nothing):
+    run = launch(CONFIG, name="First one!", command=nothing)
+    assert run.id.endswith("-first-one")
+    again = RunConfig.load(run.folder.config)
+    assert again.flat(defaults=True) == RunConfig.load(CONFIG).flat(defaults=True)
+
+
+def test_rows_travel_as_a_file_beside_the_config(here, nothing):
+    rows = [{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d"}]
+    run = launch({key: value for key, value in CONFIG.items() if key != "dataset"}, rows=rows, command=nothing)
+    (file,) = run.folder.data.iterdir()
+    env = json.loads(run.folder.env.read_text())
+    assert file.name == f"rows-{env['data']['fingerprint']}.parquet"
+    dataset = RunConfig.load(run.folder.config).data.dataset
+    assert str(file) in json.dumps(dataset if isinstance(dataset, str) else list(dataset))
+    assert list((home() / "cache").iterdir()) == []
+
+
+def test_another_home(here, tmp_path, nothing):
+    run = launch(
+        CONFIG, home=tmp_path / "other", command=[sys.executable, "-c", "import os; print(os.environ['LLF_HOME'])"]
+    )
+    run.wait(30, progress=False)
+    assert run.folder.home == tmp_path / "other"
+    assert str(tmp_path / "other") in run.log()
+    assert not (home() / "runs").exists()
+
+
+def test_a_bad_config_or_bad_rows_leave_nothing(here, nothing):
+    with pytest.raises(ConfigError):
+        launch({**CONFIG, "learning_rat": 1}, command=nothing)
+    with pytest.raises(RowsError):
+        launch(CONFIG, rows=[], command=nothing)
+    with pytest.raises(ConfigError):
+        launch({**CONFIG, "stage": "nothing"}, rows=[{"a": 1}], command=nothing)
+    assert list_runs().total == 0
+    assert [path for path in home().rglob("*") if path.is_file()] == []
+
+
+def test_windows_is_refused_with_a_sentence(here, monkeypatch, nothing):
+    monkeypatch.setattr(detach_module.sys, "platform", "win32")
+    with pytest.raises(RuntimeError, match="WSL 2"):
+        launch(CONFIG, command=nothing)
+    assert list_runs().total == 0
+
+
+def test_a_module_beside_the_notebook_is_not_taken_for_the_library(here):
+    (here / "json.py").write_text("raise SystemExit('the wrong json')")
+    (here / "psutil.py").write_text("raise SystemExit('the wrong psutil')")
+    run = launch(CONFIG, command=[sys.executable, "-P", "-c", "import json, psutil; print('right')"])
+    run.wait(30, progress=False)
+    assert run.log() == "right"
+
+
+def test_it_returns_long_before_the_trainer_has_loaded(here):
+    began = time.monotonic()
+    run = launch(CONFIG, command=[sys.executable, "-c", "import time; time.sleep(30)"])
+    assert time.monotonic() - began < 5
+    assert run.state == "starting"
+    run.kill()
