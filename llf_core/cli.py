@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +16,11 @@ from llf_core import __version__
 if TYPE_CHECKING:
     from llf_core.config import Problem
     from llf_core.launch import Run
+    from llf_core.runs import Status
 
 BAD_CONFIG = 2
 INTERRUPTED = 130
+SETTLE_SECONDS = 10
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -128,7 +131,7 @@ def _follow(run: Run, *, as_json: bool) -> None:
                 interrupted = True
                 run.stop()
                 err.print("Stopping after the step under way, with a checkpoint. Ctrl-C again kills the run.")
-    status = run.status()
+    status = _settled(run)
     if as_json:
         _print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
     else:
@@ -141,6 +144,16 @@ def _follow(run: Run, *, as_json: bool) -> None:
         raise typer.Exit(INTERRUPTED)
     if status.state not in {"finished", "stopped"}:
         raise typer.Exit(BAD_CONFIG if status.exit_code == BAD_CONFIG else 1)
+
+
+def _settled(run: Run) -> Status:
+    """The status once the supervisor, which has the exit code, has had its say too."""
+    until = time.monotonic() + SETTLE_SECONDS
+    status = run.status()
+    while status.exit_code is None and status.guard is not None and status.guard.alive() and time.monotonic() < until:
+        time.sleep(0.02)
+        status = run.status()
+    return status
 
 
 @app.command()

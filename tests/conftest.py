@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# Before torch is loaded: as in a trainer, see llf_core.launch.local.trainer_environment.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PATIENCE = 5.0
 
 

@@ -1,0 +1,151 @@
+"""The command line: what it prints, and its exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from llf_core import __version__
+from llf_core.cli import app
+from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, status
+
+LLF = str(Path(sys.executable).with_name("llf"))
+
+
+@pytest.fixture
+def llf():
+    runner = CliRunner()
+    return lambda *args, **more: runner.invoke(app, [str(arg) for arg in args], **more)
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model_dir):
+    """A YAML file of a tiny run that goes on for a while."""
+    rows = [{"instruction": f"Say {i}.", "input": "", "output": f"It is {i}."} for i in range(20)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    path = tmp_path / "config.yaml"
+    settings = {
+        "model_name_or_path": str(tiny_model_dir),
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "dataset": "rows.json",
+        "per_device_train_batch_size": 2,
+        "max_steps": 4,
+        "logging_steps": 1,
+    }
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_version(llf):
+    assert llf("version").output.strip() == __version__
+
+
+def test_validate_names_the_nearest_key_its_line_and_exits_2(llf, config):
+    config.write_text(config.read_text() + "lora_rnak: 8\n")
+    result = llf("validate", config, "--json")
+    assert result.exit_code == 2
+    (unknown,) = json.loads(result.output)["unknown"]
+    assert unknown["key"] == "lora_rnak"
+    assert "lora_rank" in unknown["message"]
+    assert unknown["line"] == 8
+    text = llf("validate", config)
+    assert "lora_rank" in text.output
+    assert "line 8" in text.output
+
+
+def test_validate_accepts_a_good_config(llf, config):
+    result = llf("validate", config)
+    assert (result.exit_code, result.output.strip()) == (0, "The config is good.")
+
+
+def test_a_missing_config_is_one_sentence_and_exit_2(tmp_path):
+    done = subprocess.run([LLF, "train", "nowhere.yaml"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "nowhere.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_shows_what_is_trained(llf, config):
+    result = llf("inspect", config, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.output)
+    assert report["examples"] == 20
+    assert 0 < report["trained_tokens"] < report["tokens"]
+    assert "⟦It is 0." in llf("inspect", config).output
+
+
+def test_train_follows_the_run_to_its_end(config, llf_home):
+    done = subprocess.run([LLF, "train", config, "max_steps=3"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "finished at step 3 of 3" in done.stdout
+    (row,) = list_runs(llf_home).rows
+    assert len(RunReader(open_run(row.id)).metrics().values("loss")) == 3
+
+
+def test_a_run_that_fails_exits_2_with_its_reason(config, llf_home):
+    (config.parent / "rows.json").write_text("[]")
+    done = subprocess.run([LLF, "train", config], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "rows.json" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(config, llf_home, llf):
+    process = subprocess.Popen(
+        [LLF, "train", config, "max_steps=100000", "save_strategy=no"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        rows = list_runs(llf_home).rows
+        if rows and rows[0].step > 0:
+            break
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "llf runs resume" in output
+    (row,) = list_runs(llf_home).rows
+    assert row.state == "stopped"
+    folder = open_run(row.id)
+    assert Checkpoints(folder).complete(row.step)
+    shown = llf("runs", "show", "last", "--json")
+    assert json.loads(shown.output)["state"] == "stopped"
+
+
+def test_list_show_delete_restore_clean(llf, llf_home):
+    folder = create_run("model_name_or_path: m\ndataset: d\nstage: sft\n", "mine")
+    status.update(folder, state="failed", reason="It was [bold]too large[/bold].")
+    assert "mine" in llf("runs", "list").output
+    assert "[bold]too large[/bold]" in llf("runs", "show", folder.id).output
+    assert llf("runs", "delete", folder.id).exit_code == 0
+    assert json.loads(llf("runs", "list", "--json").output)["total"] == 0
+    assert llf("runs", "restore", folder.id).exit_code == 0
+    assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
+    llf("runs", "delete", folder.id)
+    assert "Freed" in llf("runs", "clean", "--yes").output
+    assert not list((llf_home / "bin").iterdir())
+
+
+@pytest.mark.parametrize("run_id", ["../../etc", "no-such-run", "UPPER"])
+def test_an_id_that_is_none_is_one_sentence(run_id, tmp_path):
+    done = subprocess.run([LLF, "runs", "show", run_id], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert run_id in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_env_tells_versions_and_home(llf, llf_home):
+    facts = json.loads(llf("env", "--json").output)
+    assert facts["llf"] == __version__
+    assert "torch" in facts["packages"]
+    assert str(llf_home) in json.dumps(facts)
