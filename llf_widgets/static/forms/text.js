@@ -23,7 +23,7 @@ function render({ model, el: host }) {
   }, 'llf-link llf-push');
   const file = /** @type {HTMLInputElement} */ (h('input', { type: 'file', accept: '.yaml,.yml,.json', hidden: '' }));
   const open = button('Open…', () => file.click(), 'llf-link');
-  const save = button('Save as…', () => {
+  const save = button('Save…', () => {
     const isYaml = model.get('_view') === 'yaml';
     const url = URL.createObjectURL(new Blob([shown()], { type: 'text/plain' }));
     const link = /** @type {HTMLAnchorElement} */ (h('a', { href: url, download: `${model.get('_file')}.${isYaml ? 'yaml' : 'py'}` }));

@@ -1,0 +1,69 @@
+"""Time until the form stands: `import llf_widgets` and `Studio()` in a fresh interpreter, and the time of one edit.
+
+python benchmarks/studio.py [--runs 7]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIMIT_SECONDS = 1.5
+HEAVY = ("torch", "transformers", "datasets", "pandas", "plotly")
+CODE = f"""
+import json, sys, time
+began, started = time.perf_counter(), time.process_time()
+import llf_widgets as llf
+llf.Studio
+imported = time.perf_counter()
+studio = llf.Studio()
+opened, cpu = time.perf_counter(), time.process_time() - started
+for rank in range(1, 51):
+    studio.set(lora_rank=rank)
+edited = time.perf_counter()
+print(json.dumps({{
+    "import": imported - began, "studio": opened - imported, "together": opened - began, "processor": cpu,
+    "edit": (edited - opened) / 50, "heavy": [name for name in {HEAVY!r} if name in sys.modules],
+}}))
+"""
+
+
+def measure() -> dict[str, float | list[str]]:
+    """One fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7)
+    runs = parser.parse_args().runs
+    cold, *warm = [measure() for _ in range(runs + 1)]
+    rows = {}
+    for name in ("import", "studio", "together", "processor", "edit"):
+        values = [float(one[name]) for one in warm]
+        rows[name] = {"median": statistics.median(values), "slowest": max(values), "first": cold[name]}
+    print(f"{'seconds':10} {'median':>8} {'slowest':>8} {'first':>8}")
+    for name, row in rows.items():
+        print(f"{name:10} {row['median']:8.4f} {row['slowest']:8.4f} {row['first']:8.4f}")
+    heavy = sorted({module for one in (cold, *warm) for module in one["heavy"]})
+    print(f"large libraries imported: {', '.join(heavy) or 'none'}; limit {LIMIT_SECONDS} s together")
+    result = {
+        "seconds": rows,
+        "heavy": heavy,
+        "limit": LIMIT_SECONDS,
+        "runs": runs,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / "studio.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
