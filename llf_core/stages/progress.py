@@ -48,7 +48,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
     return counters
 
 
-class RunProgress(TrainerCallback):
+class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes metrics, events, status and complete checkpoints; stops or saves when a view asks for it.
 
     Nothing in a step waits for a disk flush: a logged step costs one `os.write` and one directory scan.

@@ -31,7 +31,7 @@ def supervised_tokens(labels: Tensor) -> Tensor:
     return (labels[..., 1:] != IGNORED).sum()
 
 
-class RunTrainer(Trainer):
+class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     """Minimises a stage's loss, weighted by tokens over accumulation, ranks and evaluation batches alike.
 
     Each optimizer step divides the summed loss of all its micro-batches by their supervised tokens, so the
@@ -64,7 +64,8 @@ class RunTrainer(Trainer):
         """One forward and backward of a micro-batch; keeps count of the tokens it read and learned from."""
         read = inputs["attention_mask"].sum()
         self.seen += torch.stack([read, supervised_tokens(inputs["labels"])]).to(self.seen.device)
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
 
     def compute_loss(
         self,

@@ -100,9 +100,12 @@ def test_a_run_that_fails_exits_2_with_its_reason(config, llf_home):
 
 def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(config, llf_home, llf):
     process = subprocess.Popen(
-        [LLF, "train", config, "max_steps=100000", "save_strategy=no"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
-    )  # fmt: skip
+        [LLF, "train", config, "max_steps=100000", "save_strategy=no"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         rows = list_runs(llf_home).rows

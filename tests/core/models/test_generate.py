@@ -57,7 +57,7 @@ def test_training_mode_is_left_as_it_was(pair, training):
 
 
 def test_padding_is_on_the_left_and_the_template_is_the_tokenizers(pair):
-    _, tokenizer = pair
+    tokenizer = pair[1]
     batch = encode(tokenizer, ["one", "one two three"], system="Be kind.")
     text = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(batch["input_ids"][0][batch["attention_mask"][0].bool()]) == text
@@ -68,7 +68,7 @@ def test_padding_is_on_the_left_and_the_template_is_the_tokenizers(pair):
 def test_without_a_template_the_prompt_is_continued(pair):
     import copy
 
-    model, tokenizer = pair
+    tokenizer = pair[1]
     plain = copy.copy(tokenizer)
     plain.chat_template = None
     assert encode(plain, ["one two"])["input_ids"].tolist() == [plain("one two")["input_ids"]]

@@ -3,7 +3,7 @@
 import math
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from llf_core.stages.sft import shifted_targets, token_nll_sum
 
@@ -34,7 +34,7 @@ def test_loss_and_gradient_equal_the_plain_way_in_float64():
     labels[torch.rand(3, 7) < 0.4] = -100
     ours = token_nll_sum(logits, labels)
     (gradient,) = torch.autograd.grad(ours, logits)
-    plain = F.cross_entropy(
+    plain = functional.cross_entropy(
         logits[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1), ignore_index=-100, reduction="sum"
     )
     (expected,) = torch.autograd.grad(plain, logits)
