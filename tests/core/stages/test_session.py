@@ -123,6 +123,22 @@ def test_full_fine_tuning_and_freeze_learn(trained):
         assert (folder.output / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    "quantized",
+    [
+        {"quantization_bit": 4, "quantization_type": "nf4", "double_quantization": True},
+        {"quantization_bit": 4, "quantization_type": "fp4", "double_quantization": False},
+        {"quantization_bit": 8},
+    ],
+    ids=["nf4", "fp4", "int8"],
+)
+def test_qlora_learns_on_this_device(trained, quantized):
+    folder, code = trained(**quantized, max_steps=12, learning_rate=1e-2)
+    assert code == 0, read_status(folder).reason
+    values = RunReader(folder).metrics().values("loss")
+    assert values[-3:].mean() < values[:3].mean()
+
+
 def test_early_stopping_ends_as_finished_and_says_so(trained):
     folder, code = trained(
         val_size=0.25, eval_strategy="steps", eval_steps=1, save_steps=1, early_stopping_steps=2,
