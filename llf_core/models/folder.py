@@ -42,15 +42,15 @@ def check_files(where: str, names: Iterable[str], *, allow_pickle: bool) -> None
         raise ModelError(
             f"{where} is an adapter, not a model. Give it as adapter_name_or_path, and its base as model_name_or_path."
         )
-    if "config.json" not in names:
-        raise ModelError(
-            f"{where} has no config.json, so it is not a model folder. "
-            "Expected a folder with config.json, *.safetensors and the tokenizer's files."
-        )
     if not safe and ggufs:
         raise ModelError(
             f"{where} holds {len(ggufs)} GGUF files. Give the path of one, for example {ggufs[0]}, as "
             "model_name_or_path."
+        )
+    if "config.json" not in names:
+        raise ModelError(
+            f"{where} has no config.json, so it is not a model folder. "
+            "Expected a folder with config.json, *.safetensors and the tokenizer's files."
         )
     if not safe and not pickles:
         raise ModelError(

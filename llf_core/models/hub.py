@@ -103,7 +103,8 @@ def _network_error() -> type[Exception]:
     """What the hub's HTTP client raises where nobody answers; the client has changed its name over versions."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    return next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    found: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    return found
 
 
 def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llf_core.models.embedded import EMBEDDED, embedded_model
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import card_license, check_files, check_shards, weight_files
+from llf_core.models.gguf_header import read_gguf_header
 from llf_core.models.source import ModelSource
 from llf_core.runs import home
 
@@ -60,9 +61,8 @@ def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelError(f"{name} is a file of type {path.suffix or 'unknown'}. Expected a folder or a .gguf file.")
-        return ModelSource(
-            name, path, "gguf", license=card_license(path.parent), portable_name=portable_path(path.parent)
-        )
+        named = read_gguf_header(path).values.get("general.license")
+        return ModelSource(name, path, "gguf", license=named, portable_name=portable_path(path.parent))
     files = [file.name for file in path.iterdir() if file.is_file()]
     safe, pickles, ggufs = weight_files(files)
     if len(ggufs) == 1 and not safe and not pickles:

@@ -43,7 +43,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
             f"The tokenizer of {source.name} cannot be loaded: {first_line(error)} "
             "Expected tokenizer.json or the tokenizer's own files in the model's folder."
         ) from error
-    if source.kind != "gguf":
+    if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter has its base's
         _check_vocabulary(tokenizer, source, trusted=trusted)
     return tokenizer
 
