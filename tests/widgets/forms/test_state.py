@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.config import RunConfig, fields, presets
+from llf_core.config import RunConfig, fields, preset, presets
 from llf_widgets.forms.state import NO_PYTHON, FormState
 from llf_widgets.forms.values import choices, kind
 
@@ -101,10 +101,10 @@ def test_form_starts_with_the_first_minute_and_can_be_started() -> None:
     state = FormState()
     assert state.preset_name == "first-minute"
     assert state.config is not None
-    assert state.value("max_steps") == 20
+    assert state.value("max_steps") == preset("first-minute")["max_steps"]
 
 
-@pytest.mark.parametrize("name", [preset.name for preset in presets()])
+@pytest.mark.parametrize("name", [one.name for one in presets()])
 def test_every_preset_can_be_started_after_the_first_minute(name: str) -> None:
     state = FormState()
     state.choose(name)
