@@ -68,9 +68,7 @@ class Denying(Authorizer):
 class TestDenied:
     @pytest.fixture
     def jp_server_config(self, jp_server_config):
-        return jp_server_config | Config(
-            {"ServerApp": jp_server_config.ServerApp | {"authorizer_class": Denying}}
-        )
+        return jp_server_config | Config({"ServerApp": jp_server_config.ServerApp | {"authorizer_class": Denying}})
 
     @pytest.mark.parametrize(("verb", "route"), ROUTES)
     async def test_what_the_authorizer_denies_is_not_done(

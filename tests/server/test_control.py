@@ -18,9 +18,7 @@ def live(make_run):
     return make_run(state="running", pid=os.getpid(), started=me.create_time(), supervisor=None)
 
 
-@pytest.mark.parametrize(
-    "body", [{"type": "stop"}, {"type": "stop", "args": {"grace": 5}}, {"type": "checkpoint"}]
-)
+@pytest.mark.parametrize("body", [{"type": "stop"}, {"type": "stop", "args": {"grace": 5}}, {"type": "checkpoint"}])
 async def test_a_request_lands_in_the_run(ask, live, body):
     code, answer = await ask("runs", live.id, "control", body=body | {"by": "monitor"})
     assert code == 202

@@ -22,9 +22,7 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("rest", ["", "/output.zip", "/control"])
-async def test_what_is_no_id_is_not_found(
-    jp_serverapp, http_server_client, jp_auth_header, jp_base_url, bad, rest
-):
+async def test_what_is_no_id_is_not_found(jp_serverapp, http_server_client, jp_auth_header, jp_base_url, bad, rest):
     options = {"method": "POST", "body": '{"type": "stop"}'} if rest == "/control" else {}
     url = f"{jp_base_url}llf/api/runs/{bad}{rest}"
     response = await http_server_client.fetch(url, headers=jp_auth_header, raise_error=False, **options)

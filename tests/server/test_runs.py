@@ -81,16 +81,12 @@ async def test_one_run(ask, make_run):
 
 
 async def test_a_run_whose_processes_are_gone_is_lost(ask, make_run):
-    folder = make_run(
-        state="running", supervisor={"pid": 2**22 + 1, "started": 1.0}, pid=2**22 + 2, started=1.0
-    )
+    folder = make_run(state="running", supervisor={"pid": 2**22 + 1, "started": 1.0}, pid=2**22 + 2, started=1.0)
     assert (await ask("runs", folder.id))[1]["status"]["state"] == "lost"
     assert (await ask("runs"))[1]["runs"][0]["state"] == "lost"
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"state": "asleep"}', '{"format": 2, "state": "running"}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"state": "asleep"}', '{"format": 2, "state": "running"}'])
 async def test_a_broken_folder_is_listed_as_broken(ask, make_run, text):
     whole, broken = make_run("whole", state="finished"), make_run("broken")
     broken.status.write_text(text)

@@ -84,10 +84,7 @@ def test_a_run_is_reached_and_copied_by_keyboard(page: Any, lab: Any, some_runs:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     panel.get_by_text("Killed by the memory limit.").wait_for(timeout=5000)
-    for _ in range(3):  # a line of code that is too long to show is a stop too, so that it can be scrolled
-        page.keyboard.press("Tab")
-        if page.evaluate("() => document.activeElement.textContent") == "Copy code":
-            break
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     panel.get_by_text("Copied.").wait_for(timeout=5000)
     assert page.evaluate("() => navigator.clipboard.readText()") == f'llf.Monitor("{some_runs[1].id}")'

@@ -37,8 +37,6 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_windows_is_refused_with_a_sentence():
     code = "import sys; sys.platform = 'win32'; import llf_widgets"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "LLF does not run on Windows" in done.stderr.splitlines()[-1]

@@ -73,9 +73,7 @@ def test_a_server_without_llf_is_told_what_to_install(server):
 
 def test_a_server_that_refuses_is_named(server):
     server.code = 403
-    assert llf.check().problems == [
-        "The Jupyter server refused to tell its version (403). Log in to it again."
-    ]
+    assert llf.check().problems == ["The Jupyter server refused to tell its version (403). Log in to it again."]
 
 
 def test_what_training_needs_is_named(monkeypatch):
