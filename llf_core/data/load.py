@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import DataError
+from llf_core.data.hub import fetch
 from llf_core.data.nearest import listed
 from llf_core.data.records import READERS, Flaw, Read, Record, read_file, records_of_rows
 
@@ -47,19 +48,18 @@ class Opened:
         return digest.hexdigest()
 
 
-def open_source(source: Source, cache_dir: str | None = None, token: str | None = None) -> Opened:
+def open_source(source: Source, cache_dir: str | None = None) -> Opened:
     """Finds the files of a data set; a set of a hub is fetched first.
 
     Args:
         source: from `find_sources`.
         cache_dir: where Hugging Face's client keeps what it fetches; None means its default.
-        token: of a hub account.
 
     Raises:
         DataError: a file or folder that is not there or mixes kinds; a set that the hub does not give.
     """
     if source.path is None:
-        table = _fetch(source, cache_dir, token)
+        table = fetch(source, cache_dir)
         return Opened(source, tuple(Path(file["filename"]) for file in table.cache_files), table)
     return Opened(source, tuple(_local_files(source.path)))
 
@@ -80,38 +80,6 @@ def _local_files(path: Path) -> list[Path]:
     if len(kinds) > 1:
         raise DataError(f"{path} mixes files of kinds {', '.join(kinds)}. Expected one kind: name one file.")
     return files
-
-
-def _fetch(source: Source, cache_dir: str | None, token: str | None) -> Any:
-    """Has Hugging Face's client prepare a set; it honours HF_ENDPOINT, HF_HOME, HF_TOKEN and proxies."""
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return datasets.load_dataset(
-            source.hub_id,
-            name=source.subset,
-            data_dir=source.folder,
-            split=source.split,
-            cache_dir=cache_dir,
-            token=token,
-        )
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise DataError(
-            f"The hub has no data set {source.hub_id!r} that may be read ({_first_line(error)}). "
-            "Look at its page; for a gated or private set accept the terms there and set HF_TOKEN."
-        ) from None
-    except (ConnectionError, HfHubHTTPError, OSError) as error:
-        raise DataError(
-            f"The data set {source.hub_id!r} could not be fetched ({_first_line(error)}). "
-            "Check the connection (HF_ENDPOINT, proxy), or give a local file."
-        ) from None
-    except ValueError as error:  # no such subset or split
-        raise DataError(f"The data set {source.hub_id!r} cannot be opened: {_first_line(error)}.") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[Read]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import DataError
+from llf_core.data.hub import fetch_info
 from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DEMO = "llf_demo"
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
 INFO_FILE = "dataset_info.json"
+ONLINE, REMOTE = "ONLINE", "REMOTE:"
 FORMATS = ("alpaca", "sharegpt", "openai")
 COLUMNS = (
     "prompt", "query", "response", "history", "messages", "system", "tools",
@@ -71,15 +73,18 @@ def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequenc
 
     Args:
         names: as `dataset` holds them.
-        dataset_dir: folder with `dataset_info.json` and the files that it names.
+        dataset_dir: folder with `dataset_info.json` and the files that it names; as in LLaMA-Factory, `ONLINE`
+            takes names for hub ids, and `REMOTE:owner/name` reads that file from a data set of the hub.
         folders: where relative paths are looked for besides the working directory and `dataset_dir`.
 
     Raises:
         DataError: a name that is no entry, file, folder, or hub id; an entry that cannot be used.
     """
-    base = Path(dataset_dir)
-    info = read_info(base)
-    found = [_find(name, base, info, folders) for name in names]
+    if str(dataset_dir) == ONLINE:
+        found = [Source(name, hub_id=name) for name in names]
+    else:
+        base, info = Path(dataset_dir), read_info(dataset_dir)
+        found = [_find(name, base, info, folders) for name in names]
     short = [Path(source.name).name if source.path is not None else source.name for source in found]
     return [
         replace(source, label=label if short.count(label) == 1 else source.name)
@@ -87,13 +92,16 @@ def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequenc
     ]
 
 
-def read_info(dataset_dir: Path) -> dict[str, dict[str, Any]]:
+def read_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
     """The entries of `dataset_info.json`, or none where there is no such file.
 
     Raises:
         DataError: the file is no JSON object of objects.
     """
-    path = dataset_dir / INFO_FILE
+    if str(dataset_dir).startswith(REMOTE):
+        path = fetch_info(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)
+    else:
+        path = Path(dataset_dir) / INFO_FILE
     if not path.is_file():
         return {}
     try:

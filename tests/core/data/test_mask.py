@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.mask import IGNORED, Turn, encode, tokens_of
-from llf_core.data.render import Rendered, render_answers
+from llf_core.data.render import Rendered, choose_template, render_answers
 from tests.core.data import templates as jinja
 
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t "), max_size=24)
@@ -57,6 +57,23 @@ def test_labels_are_those_of_a_second_implementation(tiny_tokenizer, own, talk, 
     assert found.ids == whole
     if not any(answer[0].isspace() for _, answer in pairs):
         assert (found.ids, found.labels) == by_token_prefixes(tiny_tokenizer, jinja.SOUND[name], conversation)
+
+
+@given(pairs=exchanges, system=st.none() | said)
+@shared
+def test_tokens_and_labels_are_those_of_llama_factory(tiny_tokenizer, talk, pairs, system):
+    """Its way for template chatml: question and answer are encoded apart and joined."""
+    pairs = [(question, answer.lstrip()) for question, answer in pairs]
+    ids, labels = [], []
+    start = "" if system is None else f"<|im_start|>system\n{system}<|im_end|>\n"
+    for question, answer in pairs:
+        source = tiny_tokenizer(f"{start}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n").input_ids
+        target = tiny_tokenizer(f"{answer}<|im_end|>\n").input_ids
+        ids += source + target
+        labels += [IGNORED] * len(source) + target
+        start = ""
+    found = tokens(tiny_tokenizer, choose_template("chatml", tiny_tokenizer), talk(*flat(pairs), system=system))
+    assert (found.ids, found.labels) == (ids, labels)
 
 
 @given(pairs=exchanges, name=st.sampled_from(sorted(jinja.SOUND)))

@@ -1,4 +1,4 @@
-"""A hub of one's own on the loopback device: the few routes that huggingface_hub asks for a model."""
+"""A hub of one's own on the loopback device: the few routes that huggingface_hub asks for a model or a data set."""
 
 import hashlib
 import json
@@ -43,7 +43,9 @@ def serve(hub):  # noqa: C901 - one branch a route
         def do_GET(self):  # noqa: PLR0911 - one answer a route
             path = self.path.partition("?")[0].strip("/").split("/")
             hub.asked.append((self.command, self.path))
-            api = path[:2] == ["api", "models"]
+            if path[0] == "datasets":
+                path = path[1:]
+            api = path[:2] in (["api", "models"], ["api", "datasets"])
             name = "/".join(path[2:4] if api else path[:2])
             found = hub.repos.get(name, (404, "RepoNotFound"))
             if isinstance(found, tuple):
