@@ -169,7 +169,6 @@ class LoRA(Method):
                     use_dora=options.use_dora,
                     ensure_weight_tying=_trains_tied_weights(model, options.additional_target or ()),
                 ),
-                autocast_adapter_dtype=False,
             )
         keep_trained_weights_exact(wrapped, config)
         return wrapped

@@ -83,9 +83,7 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
 
     folder = find_adapter(name, config)
     try:
-        wrapped: Any = PeftModel.from_pretrained(
-            model, str(folder), is_trainable=trainable, autocast_adapter_dtype=False
-        )
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
@@ -93,7 +91,21 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
         ) from error
     if (folder / SAFE).is_file():
         _check_names(wrapped, folder, name, config)
+    if trainable:
+        _keep_exact(wrapped, folder)
     return wrapped
+
+
+def _keep_exact(wrapped: Any, folder: Path) -> None:
+    """Loads modules that are trained whole once more, in float32: PEFT makes them in the base's dtype."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    if not wrapped.peft_config[wrapped.active_adapter].modules_to_save:
+        return
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), wrapped.active_adapter)
 
 
 def _check_names(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:

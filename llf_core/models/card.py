@@ -75,7 +75,7 @@ def model_card(
         _what(source, config, adapter=adapter),
         "```python\n" + load_snippet(source, adapter=adapter, chat=chat) + "\n```",
         _numbers(metrics),
-        "The config of the run:\n\n```yaml\n" + config.yaml() + "```",
+        "The config of the run, paths shortened:\n\n```yaml\n" + _shared_config(config) + "```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -91,15 +91,29 @@ def load_snippet(source: ModelSource, *, adapter: bool, chat: bool) -> str:
     return head + "\n" + (ASK if chat else ASK_PLAIN)
 
 
+def last_part(name: str) -> str:
+    """What a path or an id is called by people."""
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def _shared_config(config: RunConfig) -> str:
+    """The config as YAML; of absolute paths only the last part, since a card is often published."""
+    values = {
+        key: last_part(value) if isinstance(value, str) and value.startswith("/") else value
+        for key, value in config.flat().items()
+    }
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
 def _title(source: ModelSource, config: RunConfig) -> str:
-    name = source.name.rstrip("/").rpartition("/")[2]
-    return f"{name}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
+    return f"{last_part(source.name)}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
 
 
 def _what(source: ModelSource, config: RunConfig, *, adapter: bool) -> str:
-    text = f"{'An adapter for' if adapter else 'A whole model, tuned from'} `{source.portable_name or source.name}`"
+    base = source.portable_name or last_part(source.name)
+    text = f"{'An adapter for' if adapter else 'A whole model, tuned from'} `{base}`"
     if config.data.dataset:
-        names = ", ".join(name.rstrip("/").rpartition("/")[2] for name in config.data.dataset)
+        names = ", ".join(last_part(name) for name in config.data.dataset)
         text += f", trained on {names}"
     text += ". It loads with plain transformers" + (" and peft:" if adapter else ":")
     if source.kind == "embedded" and adapter:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -51,7 +54,7 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     model.eval()
     answers: list[str] = []
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad(), one_dtype(model):
             torch.manual_seed(seed)
             for start in range(0, len(prompts), batch_size):
                 batch = encode(tokenizer, prompts[start : start + batch_size], system).to(model.device)
@@ -66,6 +69,20 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     finally:
         model.train(training)
     return [answer.strip() for answer in answers]
+
+
+def one_dtype(model: nn.Module) -> AbstractContextManager[Any]:
+    """Autocast to the half precision that a part of the weights is in; nothing where all have one dtype.
+
+    A model under training keeps trained weights in float32 beside a base in bfloat16.
+    """
+    import torch
+
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    half = next(iter(dtypes & {torch.bfloat16, torch.float16}), None)
+    if half is None or len(dtypes) == 1:
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, half)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> Any:

@@ -41,7 +41,7 @@ def load_base_and_tuned(
     if (folder.output / "adapter_config.json").is_file():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(folder.output), autocast_adapter_dtype=False)
+        model = PeftModel.from_pretrained(model, str(folder.output))
     else:
         del model
         model = load_model(tuned, config, plan)

@@ -1,0 +1,91 @@
+import logging
+
+import pytest
+import torch
+
+from llf_core.models import ModelError, count_parameters, generate, quantize
+
+IDS = torch.tensor([[1, 5, 9, 200, 33, 2]])
+LINEAR_WEIGHTS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
+KINDS = [
+    {"quantization_bit": 4},
+    {"quantization_bit": 4, "quantization_type": "fp4"},
+    {"quantization_bit": 4, "double_quantization": False},
+    {"quantization_bit": 8},
+]
+
+
+def step(model):
+    model.train()
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(input_ids=IDS, labels=IDS).loss
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("keys", KINDS)
+def test_an_evaluation_in_between_changes_no_gradient(config, loaded, keys):
+    """bitsandbytes repacks 4-bit weights in eval mode for a kernel without a backward pass."""
+    torch.manual_seed(0)
+    _, tokenizer, model = loaded(config(bf16=True, **keys))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    loss, gradients = step(model)
+    assert len(gradients) == 2 * 2 * 7
+    assert all(gradient.abs().sum() > 0 for gradient in gradients.values())
+    generate(model, tokenizer, ["one two"], max_new_tokens=2)
+    with torch.no_grad():
+        model.eval()(IDS)
+    again, after = step(model)
+    assert again == loss
+    assert all(torch.equal(after[name], gradients[name]) for name in gradients)
+
+
+@pytest.mark.parametrize("keys", KINDS)
+def test_loss_is_near_that_of_the_whole_weights_and_falls(config, loaded, keys):
+    torch.manual_seed(0)
+    _, _, model = loaded(config(bf16=True, **keys))
+    torch.manual_seed(0)
+    whole, _ = step(loaded(config(bf16=True))[2])
+    first, _ = step(model)
+    assert first == pytest.approx(whole, rel=0.02)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.02)
+    for _ in range(8):
+        last, _ = step(model)
+        optimizer.step()
+    assert last < 0.95 * first
+
+
+@pytest.mark.parametrize("keys", KINDS)
+def test_only_the_linears_are_packed_and_counted_as_what_they_stand_for(config, loaded, keys):
+    whole = count_parameters(loaded(config(bf16=True))[2])
+    _, _, model = loaded(config(bf16=True, **keys))
+    assert count_parameters(model) == whole
+    packed = [p for p in model.parameters() if p.dtype in {torch.uint8, torch.int8}]
+    bits = 4 if keys["quantization_bit"] == 4 else 8
+    assert sum(p.numel() * p.element_size() for p in packed) == LINEAR_WEIGHTS * bits // 8
+    assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+
+
+def test_four_bit_settings_are_passed_on(config, loaded):
+    _, _, model = loaded(config(bf16=True, quantization_bit=4, quantization_type="fp4", double_quantization=False))
+    layer = model.base_model.model.model.layers[0].mlp.up_proj.base_layer
+    assert layer.weight.quant_state.quant_type == "fp4"
+    assert layer.weight.quant_state.nested is False
+    assert layer.compute_dtype == torch.bfloat16
+
+
+def test_the_line_of_every_8_bit_product_is_left_out_of_the_log(config, loaded, caplog):
+    _, _, model = loaded(config(bf16=True, quantization_bit=8))
+    with caplog.at_level(logging.WARNING, logger="bitsandbytes"):
+        step(model)
+        logging.getLogger("bitsandbytes.autograd._functions").warning("something new")
+    assert [record.message for record in caplog.records] == ["something new"]
+
+
+def test_without_bitsandbytes_it_says_what_to_install(config, loaded, monkeypatch):
+    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"quantization_bit: 4 needs bitsandbytes.*pip install bitsandbytes"):
+        loaded(config(quantization_bit=4))
