@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llf_core.config.option import Section
     from llf_core.config.source import Asked
     from llf_core.config.spec import FieldSpec
+    from llf_core.config.training import Training
+
+EVALUATION_INTERVAL = 500
 
 
 def build(values: dict[str, Any], asked: Asked) -> tuple[RunConfig, list[Problem]]:
@@ -40,8 +43,24 @@ def build(values: dict[str, Any], asked: Asked) -> tuple[RunConfig, list[Problem
         return _with_absolute_paths(part, asked)
 
     sections: dict[str, Any] = {name: made(section) for name, section in SECTIONS.items()}
+    sections["training"] = _with_inferred(sections["training"])
     options = {name: made(plugin.Options) for name, plugin in option_classes().items()}
     return RunConfig(**sections, plugin_options=options), problems
+
+
+def _with_inferred(training: Training) -> Training:
+    """Writes down what the Trainer would infer from another key, or not at all.
+
+    Hugging Face evaluates as often as it logs, every 500 steps where nothing is said. Losses are logged more often
+    here, so only an interval that was asked for is taken over.
+    """
+    changes: dict[str, Any] = {}
+    if training.eval_strategy == "steps" and training.eval_steps is None:
+        logs = "logging_steps" in training.model_fields_set
+        changes["eval_steps"] = training.logging_steps if logs else EVALUATION_INTERVAL
+    if training.early_stopping_steps is not None and training.metric_for_best_model is None:
+        changes["metric_for_best_model"] = "loss"
+    return training.model_copy(update=changes)
 
 
 def _section(section: type[Section], own: dict[str, Any]) -> tuple[Section, dict[str, str]]:

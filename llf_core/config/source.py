@@ -102,9 +102,7 @@ def yaml_value(text: str) -> Any:
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """A flat mapping as YAML, one key a line, in its own order."""
-    return yaml.dump(
-        dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6
-    )
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Asked:

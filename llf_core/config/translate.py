@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from llf_core.config.source import Asked
 
 NOTHING = object()
-EVALUATION_INTERVAL = 500
 
 
 def _share(value: Any) -> Any:
@@ -58,7 +57,6 @@ def translate(asked: Asked) -> None:
                 asked.lines[new] = line
             message = f"`{old}` is read as `{new}: {value}`."
         asked.problems.append(Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new)))
-    _fill_in(asked.values)
 
 
 def _stands_against(asked: Asked, old: str, new: str, given: Any, value: Any) -> str | None:
@@ -69,16 +67,3 @@ def _stands_against(asked: Asked, old: str, new: str, given: Any, value: Any) ->
     if asked.values.get(new, value) != value:
         return f"`{old}: {given}` and `{new}: {asked.values[new]}` mean the same key. Expected one of them."
     return None
-
-
-def _fill_in(values: dict[str, Any]) -> None:
-    """Writes down what the Trainer would infer, where it would infer it from another key or not at all.
-
-    Hugging Face evaluates as often as it logs unless told otherwise, every 500 steps where nothing is said.
-
-    Losses are logged more often here, so the interval is written down instead of being inherited.
-    """
-    if values.get("eval_strategy") == "steps" and values.get("eval_steps") is None:
-        values["eval_steps"] = values.get("logging_steps", EVALUATION_INTERVAL)
-    if values.get("early_stopping_steps") is not None and values.get("metric_for_best_model") is None:
-        values["metric_for_best_model"] = "loss"

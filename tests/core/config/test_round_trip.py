@@ -51,6 +51,7 @@ CONFIGS = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=60)
 @given(CONFIGS)
+@example({"dataset": "llf_demo", "eval_strategy": "steps", "logging_steps": 1.5})
 def test_a_config_survives_yaml_and_json(values):
     config = validate(values).config
     for defaults in (False, True):
