@@ -71,8 +71,7 @@ def test_wait_shows_states_as_lines(started, capsys):
 INTERRUPTED = """
 import sys
 from llf_core.launch import attach
-print("waiting", flush=True)
-status = attach(sys.argv[1]).wait(progress=False, interrupt=sys.argv[2])
+status = attach(sys.argv[1]).wait(interrupt=sys.argv[2])
 print("state", status.state)
 """
 
@@ -83,9 +82,7 @@ def test_interrupting_the_wait_leaves_the_run_going(started, until, how):
     child = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, run.id, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert child.stdout.readline() == "waiting\n"
-    until(lambda: run.state == "running")
-    time.sleep(0.3)
+    assert child.stdout.readline().split()[0] in {"starting", "running"}  # its first look
     child.send_signal(signal.SIGINT)
     said, error = child.communicate(timeout=20)
     if how == "leave":
@@ -94,7 +91,7 @@ def test_interrupting_the_wait_leaves_the_run_going(started, until, how):
         assert "Traceback" not in error
     else:
         assert "KeyboardInterrupt" in error
-    assert run.state == "running"
+    assert until(lambda: run.state == "running")
 
 
 def test_stop_of_a_run_that_has_ended_sends_nothing(folder):
@@ -177,7 +174,7 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint(started, until, command
     assert run.resume(command=command(run.folder, "brief")) is run
     assert run.wait(progress=False).state == "finished"
     final = run.status()
-    assert (final.attempt, final.step, final.exit_code) == (2, 60, final.exit_code)
+    assert (final.attempt, final.step) == (2, 60)
     (resumed,) = [event for event in run.events() if event["type"] == "resumed"]
     assert (resumed["attempt"], resumed["from_step"], resumed["checkpoint"]) == (
         2,

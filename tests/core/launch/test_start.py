@@ -106,6 +106,6 @@ def test_a_module_beside_the_notebook_is_not_taken_for_the_library(here):
 def test_it_returns_long_before_the_trainer_has_loaded(here):
     began = time.monotonic()
     run = launch(CONFIG, command=[sys.executable, "-c", "import time; time.sleep(30)"])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert run.state == "starting"
     run.kill()
