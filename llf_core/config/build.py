@@ -97,7 +97,9 @@ def _refusal(key: str, value: Any, reason: str, asked: Asked) -> Problem:
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
     near = difflib.get_close_matches(str(value), [str(one) for one in spec.choices or ()], n=1)
     fixes = [Fix(f"Set to {one}", {key: one}) for one in near if spec.type == "text"]
-    fixes.append(Fix(f"Set to {show(spec.default)}", {key: spec.default}))
+    fixes.append(
+        Fix(f"Set to {spec.default if isinstance(spec.default, str) else show(spec.default)}", {key: spec.default})
+    )
     return Problem("invalid", key, value, message, tuple(fixes), line=asked.lines.get(key))
 
 

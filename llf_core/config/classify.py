@@ -61,7 +61,9 @@ def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem |
     if spec.choices and value in spec.choices:
         return None  # a plug-in brings it
     message = f"`{spec.key}` is {show(value)}, which is not built yet ({values[value]}). Expected {spec.expected}."
-    fix = Fix(f"Set to {show(spec.default)}", {spec.key: spec.default})
+    fix = Fix(
+        f"Set to {spec.default if isinstance(spec.default, str) else show(spec.default)}", {spec.key: spec.default}
+    )
     return Problem("not_built", spec.key, value, message, (fix,), line=line)
 
 
