@@ -67,7 +67,7 @@ class Model(Section):
     disable_gradient_checkpointing: bool = option(
         False,
         label="Keep activations",
-        help="Keeps all activations in memory: about a third faster, and much more memory.",
+        help="Keeps all activations in memory, which happens unless `gradient_checkpointing` is set.",
         source="LLaMA-Factory",
     )
     use_reentrant_gc: bool = option(
