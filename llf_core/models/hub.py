@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
+from llf_core.models.say import say
 from llf_core.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
         try:
             info = HfApi(endpoint=endpoint).model_info(name, revision=revision, timeout=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
-            print(f"Taking {name} from the hub's cache, or fetching it …", flush=True)  # noqa: T201 - stdout is log.txt
+            say(f"Taking {name} from the hub's cache, or fetching it …")
             # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.
             patterns = [_literal(file) for file in files]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
@@ -95,7 +96,7 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
         folder = snapshot_download(name, revision=revision, local_files_only=True, **place)
     except LocalEntryNotFoundError as error:
         raise ModelError(_unreachable(name, failure, endpoint or constants.ENDPOINT)) from error
-    print(f"The hub was not asked for {name}; the copy in its cache is used.", flush=True)  # noqa: T201 - stdout is log.txt
+    say(f"The hub was not asked for {name}; the copy in its cache is used.")
     return Path(folder), Path(folder).name, None
 
 

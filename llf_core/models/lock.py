@@ -6,6 +6,7 @@ import fcntl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from llf_core.models.say import say
 from llf_core.runs import home
 
 if TYPE_CHECKING:
@@ -26,6 +27,6 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(waiting, flush=True)  # noqa: T201 - stdout is log.txt
+            say(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

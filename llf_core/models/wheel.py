@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
+from llf_core.models.say import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,10 +93,9 @@ def _follow(child: subprocess.Popen[str], work: Path) -> str:
             return child.communicate(timeout=EVERY)[0]
         except subprocess.TimeoutExpired:
             size = sum(_size(path) for path in work.rglob("*"))
-            print(  # noqa: T201 - stdout is log.txt
+            say(
                 f"Fetching {PROJECT}=={VERSION}: {size / 1e6:.0f} of about {MEGABYTES} MB, "
-                f"{time.monotonic() - began:.0f} s",
-                flush=True,
+                f"{time.monotonic() - began:.0f} s"
             )
 
 

@@ -73,7 +73,7 @@ def test_the_cache_serves_where_the_hub_does_not_answer(server, ask, monkeypatch
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again = ask("owner/tiny")
     assert (again.path, again.revision) == (first.path, COMMIT)
-    assert "copy in its cache is used" in capsys.readouterr().out
+    assert "copy in its cache is used" in capsys.readouterr().err
 
 
 def test_offline_asks_nobody(server, ask, monkeypatch):
