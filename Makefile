@@ -69,7 +69,8 @@ $(INSTALLED): pyproject.toml | $(PANEL)
 
 # ---- what people do ---------------------------------------------------------------------------
 demo: install
-	jupyter nbconvert --to notebook --execute --output-dir build notebooks/quickstart.ipynb
+	jupyter nbconvert --to notebook --execute --ExecutePreprocessor.store_widget_state=False \
+	  --output-dir build notebooks/quickstart.ipynb
 	llf demo --report
 	@echo
 	@echo "Open the notebook and try it yourself: make lab"

@@ -218,7 +218,10 @@ def demo(
     run = _run("last") if report else launch(RunConfig.load(preset("first-minute")), name="demo")
     if not report:
         _follow(run, as_json=False)
-    good, text = report_on(run)
+    try:
+        good, text = report_on(run)
+    except RuntimeError as error:
+        raise UserError(f"The answers could not be made: {error}") from None
     out.print(text, markup=False)
     if not good:
         raise typer.Exit(1)

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 CELL = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
 
 
+def _cells(*texts: str) -> str:
+    return "".join(f'<td style="{CELL}">{escape(text)}</td>' for text in texts)
+
+
 class Answers(list[Answer]):
     """A list of `Answer` that shows itself as a table. Model text is escaped: it is never HTML."""
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th style="{CELL}">{name}</th>' for name in ("Prompt", "Base", "Tuned"))
-        rows = "".join(
-            "<tr>" + "".join(f'<td style="{CELL}">{escape(text)}</td>' for text in (one.prompt, one.base, one.tuned)) + "</tr>"
-            for one in self
-        )
+        rows = "".join(f"<tr>{_cells(one.prompt, one.base, one.tuned)}</tr>" for one in self)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     def __repr__(self) -> str:
