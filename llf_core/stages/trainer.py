@@ -48,6 +48,17 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self._evaluated = torch.zeros(2, dtype=torch.float64)
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up."""
+        options = dict(self.args.lr_scheduler_kwargs or {})
+        if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
+            after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)
+            options["num_decay_steps"] = after_warmup - options.get("num_stable_steps", after_warmup // 3)
+            self.args.lr_scheduler_kwargs = options
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:

@@ -30,16 +30,6 @@ OPTIMIZATION = (
         (Fix("End at a tenth", {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),),
     ),
     Rule(
-        ("lr_scheduler_type", "lr_scheduler_kwargs"),
-        lambda c: (
-            c.optimizer.lr_scheduler_type == "warmup_stable_decay"
-            and "num_decay_steps" not in (c.optimizer.lr_scheduler_kwargs or {})
-        ),
-        "This schedule ends with a decay, and its length is not given. Expected `num_decay_steps` in "
-        "`lr_scheduler_kwargs`.",
-        (Fix("Take the cosine schedule", {"lr_scheduler_type": "cosine"}),),
-    ),
-    Rule(
         ("learning_rate",),
         lambda c: c.optimizer.learning_rate == 0,
         "The learning rate is 0, so nothing is learned.",

@@ -40,7 +40,6 @@ CASES = [
     ("greater_is_better", "error", {"greater_is_better": True}, "greatest loss"),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "`eval_strategy` is no"),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "cosine_with_min_lr"}, "`min_lr`"),
-    ("lr_scheduler_type", "error", {"lr_scheduler_type": "warmup_stable_decay"}, "`num_decay_steps`"),
     ("learning_rate", "warning", {"learning_rate": 0}, "nothing is learned"),
     ("learning_rate", "warning", {"finetuning_type": "full", "learning_rate": 1e-3}, "0.001"),
     ("warmup_steps", "warning", {"warmup_steps": 20, "max_steps": 10}, "20 of 10 steps"),

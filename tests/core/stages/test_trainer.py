@@ -12,6 +12,7 @@ from llf_core.stages.sft import SFT
 from llf_core.stages.trainer import RunTrainer, supervised_tokens
 
 SIGNATURES = {
+    "create_scheduler": ["self", "num_training_steps", "optimizer"],
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     "training_step": ["self", "model", "inputs", "num_items_in_batch"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
@@ -53,6 +54,27 @@ def rows():
         ids = torch.randint(5, 60, (length,), generator=generator).tolist()
         made.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :], "index": index})
     return Dataset.from_list(made)
+
+
+def test_warmup_stable_decay_needs_no_lengths(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
+    # 9 steps: none to warm up, a third (3) stable, the rest (6) decaying.
+    trainer = RunTrainer(
+        stage=SFT,
+        model=AutoModelForCausalLM.from_pretrained(tiny_model_dir),
+        args=TrainingArguments(output_dir=str(tmp_path), lr_scheduler_type="warmup_stable_decay", use_cpu=True),
+        data_collator=Collator(tiny_tokenizer),
+        train_dataset=rows,
+    )
+    trainer.create_optimizer()
+    schedule = trainer.create_scheduler(9)
+    rates = []
+    for _ in range(9):
+        rates.append(schedule.get_last_lr()[0] / 5e-5)
+        trainer.optimizer.step()
+        schedule.step()
+    assert rates[:4] == [1.0] * 4
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
 
 
 def train(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, epochs=2):
