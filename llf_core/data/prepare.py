@@ -35,11 +35,13 @@ class Prepared:
         train: `input_ids`, `labels`, `index`.
         eval: the same, or None where nothing is evaluated.
         report: what was made of the data.
+        template: how it was rendered.
     """
 
     train: Dataset
     eval: Dataset | None
     report: DataReport
+    template: ChatTemplate
 
 
 def prepare(
@@ -82,7 +84,7 @@ def prepare(
     builder = building.Builder(settings, tokenizer, template, building.Told(run, progress))
     folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=data.overwrite_cache)
     report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
-    ready = _ready(folder, replace(report, cached=cached), config, tokenizer)
+    ready = _ready(folder, replace(report, cached=cached), config, tokenizer, template)
     if run is not None:
         run.event("data", **ready.report.counts())
     return ready
@@ -102,7 +104,13 @@ def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) 
     return [open_source(source, config.model.cache_dir) for source in found]
 
 
-def _ready(folder: Path, report: DataReport, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Prepared:
+def _ready(
+    folder: Path,
+    report: DataReport,
+    config: RunConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+) -> Prepared:
     """Opens what the cache holds, holds out what is to be evaluated on, and counts."""
     examples, counts = open_examples(folder / building.TRAIN)
     size = config.data.val_size
@@ -121,4 +129,4 @@ def _ready(folder: Path, report: DataReport, config: RunConfig, tokenizer: PreTr
         trained_tokens=int(counts[:, 1].sum()),
         preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],
     )
-    return Prepared(examples, evaluation, report)
+    return Prepared(examples, evaluation, report, template)

@@ -38,6 +38,11 @@ class ChatTemplate:
     end: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
 
+    def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Has a tokenizer that is saved bring this template along, so that chatting renders as training did."""
+        if self.name != OWN:
+            tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
+
     def render(
         self,
         tokenizer: PreTrainedTokenizerBase,

@@ -116,6 +116,7 @@ def _load(config: RunConfig, writer: RunWriter) -> Loaded:
     source = resolve_model(config.model.model_name_or_path, config)
     tokenizer = load_tokenizer(source, config)
     data = prepare(config, tokenizer, run=writer)
+    data.template.carry(tokenizer)
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
     model = config.plugin("method").apply(load_model(source, config, plan), config)

@@ -1,6 +1,7 @@
 """The shipped templates, letter by letter."""
 
 import pytest
+from transformers import AutoTokenizer
 
 from llf_core.config.data import TEMPLATES
 from llf_core.data.errors import DataError
@@ -172,3 +173,13 @@ def test_headers_are_whole():
         template = named_template(name)
         assert template.label
         assert template.end
+
+
+def test_a_saved_tokenizer_carries_the_template_and_its_end(every, talk, tmp_path):
+    template = choose_template("gemma", every)
+    template.carry(every)
+    every.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    messages = list(talk("Q1", "A1").messages)
+    assert again.apply_chat_template(messages, tokenize=False) == template.render(every, messages)
+    assert again.eos_token == "<end_of_turn>"
