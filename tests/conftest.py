@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from transformers import PreTrainedTokenizerFast
+
 # Before torch is loaded: as in a trainer, see llf_core.launch.local.trainer_environment.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PATIENCE = 5.0
@@ -29,6 +31,25 @@ def llf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     own = [child for child in psutil.Process().children() if child.pid not in before]
     started = [process for child in own for process in (*descendants(child), child)]
     end([*recorded(home), *started])
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """`tests.tiny.tiny_tokenizer()`. Shared by the session: change a copy, never this one."""
+    from tests.tiny import tiny_tokenizer
+
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 2-layer Llama (safetensors, random weights) and its tokenizer. Never write to it."""
+    from tests.tiny import tiny_llama
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny_llama(tiny_tokenizer).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
 
 
 def recorded(home: Path) -> list[psutil.Process]:

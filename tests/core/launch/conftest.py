@@ -1,44 +1,24 @@
 """Runs of a small program under a real supervisor. Every process that a test starts is ended after it."""
 
-import os
 import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import create_run
+from tests.processes import end, processes_of
 
 PROGRAM = Path(__file__).with_name("program.py")
-
-
-def processes_of(home):
-    """All processes of this machine that were started with this `LLF_HOME`."""
-    mark = f"LLF_HOME={home}\0".encode()
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark in environ.read_bytes() and int(environ.parent.name) != os.getpid():
-                found.append(psutil.Process(int(environ.parent.name)))
-        except (OSError, psutil.NoSuchProcess):
-            continue  # ended meanwhile, or somebody else's
-    return found
 
 
 @pytest.fixture(autouse=True)
 def no_process_stays(llf_home):
     """Ends what a test left behind, known to its run folder or not."""
     yield
-    left = processes_of(llf_home)
-    for process in left:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(left, timeout=10)
+    end(processes_of(llf_home))
 
 
 @pytest.fixture

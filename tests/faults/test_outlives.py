@@ -1,0 +1,101 @@
+"""A run outlives cell, kernel and server: one real run, started in a cell, while all around it is taken away."""
+
+import json
+import time
+
+import pytest
+
+from llf_core.launch import Run, attach
+from llf_core.runs import read_status
+from tests.faults.jupyter import notebook_cell, write_config
+
+STEPS = 700
+ATTACH = """
+import time, llf_widgets as llf
+began = time.perf_counter()
+run = llf.attach({run!r})
+shown = repr(run)
+print(time.perf_counter() - began, run.state, run.status().step, shown)
+"""
+
+
+def wait_for_step(run, step, seconds=120):
+    """Waits until that step was made; the run must go meanwhile."""
+    until = time.monotonic() + seconds
+    while (now := run.status()).step < step:
+        assert not now.ended_somehow, f"{now.state}: {now.reason}\n{run.log(30)}"
+        assert time.monotonic() < until, f"it stays at step {now.step}"
+        time.sleep(0.05)
+
+
+def attached(kernel, run_id):
+    """What a cell that attaches sees: seconds, state and step."""
+    seconds, state, step, _ = kernel.run(ATTACH.format(run=run_id)).split(maxsplit=3)
+    return float(seconds), state, int(step)
+
+
+@pytest.mark.launches
+def test_a_run_outlives_cell_kernel_and_server(jupyter, settings, tmp_path):
+    config = write_config(tmp_path, settings | {"max_steps": STEPS, "save_steps": 100, "threads": 1})
+    server = jupyter()
+    kernel = server.kernel()
+    run = attach(kernel.run(notebook_cell(config)))
+    still = read_status(run.folder).supervisor
+
+    def goes_on(what):
+        """Nothing of the run noticed: the same supervisor, no final state, and it is not over yet."""
+        now = run.status()
+        assert now.state in {"starting", "running"}, f"after {what}: {now.state} at step {now.step}: {now.reason}"
+        assert (now.supervisor, now.attempt) == (still, 1)
+
+    # Interrupted while the cell waits for it: the waiting ends, and says how to stop the run.
+    waiting = kernel.send("print('waits', flush=True); shown = run.wait(); print(shown.state)")
+    kernel.listen(waiting, "waits")
+    kernel.interrupt()
+    said = kernel.listen(waiting)
+    waiting.close()
+    assert f"{run.id} goes on. Stop it with run.stop()" in said
+    goes_on("interrupt")
+
+    kernel.restart()
+    goes_on("restart")
+    wait_for_step(run, 1)
+    seconds, state, step = attached(kernel, run.id)
+    assert (seconds < 1, state) == (True, "running")
+    assert step >= 1
+
+    kernel.kill()
+    goes_on("kill -9 of the kernel")
+    kernel = server.kernel()
+    kernel.shutdown()
+    goes_on("shutdown")
+    assert [row["id"] for row in server.ask("llf/api/runs?state=running")["runs"]] == [run.id]
+    before = run.status().step
+    server.kill()
+    goes_on("kill -9 of the server")
+    wait_for_step(run, before + 1)
+
+    server = jupyter()
+    kernel = server.kernel()
+    seconds, state, step = attached(kernel, run.id)
+    assert (seconds < 1, state) == (True, "running")
+    assert step > before
+    assert server.ask(f"llf/api/runs/{run.id}")["status"]["state"] == "running"
+
+    final = run.wait(240, progress=False)
+    check_whole(run)
+    assert (final.attempt, final.supervisor) == (1, still)
+    seconds, state, step = attached(kernel, run.id)
+    assert (seconds < 1, state, step) == (True, "finished", STEPS)
+    assert json.loads(kernel.run("import json; print(json.dumps(sorted(run.metrics().index)))"))[-1] == STEPS
+
+
+def check_whole(run: Run):
+    """Finished, with every step in the file once."""
+    final = run.status()
+    assert final.state == "finished", f"{final.state}: {final.reason}\n{run.log(30)}"
+    records = [json.loads(line) for line in run.folder.metrics.read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record["values"]] == list(range(1, STEPS + 1))
+    states = [event["state"] for event in run.events() if event["type"] == "state"]
+    assert states == ["starting", "running", "finished"]
+    assert (run.output / "adapter_model.safetensors").is_file()
