@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -77,10 +78,11 @@ def settings(model: str, data: Path) -> dict[str, object]:
 
 def write_data(folder: Path) -> None:
     """The shipped demo set as Alpaca rows, which both read."""
-    from llf_core.data import demo_rows
+    from llf_core.data.sources import DEMO_FILE
 
     rows = []
-    for record in demo_rows()[:ROWS]:
+    for line in DEMO_FILE.read_text().splitlines()[:ROWS]:
+        record = json.loads(line)
         user, assistant = (
             next(m["content"] for m in record["messages"] if m["role"] == r) for r in ("user", "assistant")
         )
@@ -90,7 +92,7 @@ def write_data(folder: Path) -> None:
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
 
 
-def seconds_to(command: list[str], env: dict[str, str], found) -> float:
+def seconds_to(command: list[str], env: dict[str, str], found: Callable[[], bool]) -> float:
     """Seconds from the start of a command until `found()`; the command is then waited for."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
@@ -113,24 +115,18 @@ def ours(config: Path, home: Path) -> float:
     shutil.rmtree(home / "runs", ignore_errors=True)
     shutil.rmtree(home / "cache" / "data", ignore_errors=True)
     command = [str(Path(sys.executable).with_name("llf")), "train", str(config)]
-    return seconds_to(
-        command, {**os.environ, "LLF_HOME": str(home)}, lambda: has_loss("runs/*/metrics.jsonl", home)
-    )
+    return seconds_to(command, {**os.environ, "LLF_HOME": str(home)}, lambda: has_loss("runs/*/metrics.jsonl", home))
 
 
 def theirs(cli: Path, config: Path, out: Path) -> float:
     shutil.rmtree(out, ignore_errors=True)
-    return seconds_to(
-        [str(cli), "train", str(config)], {**os.environ}, lambda: has_loss("trainer_log.jsonl", out)
-    )
+    return seconds_to([str(cli), "train", str(config)], {**os.environ}, lambda: has_loss("trainer_log.jsonl", out))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument(
-        "--peer-env", type=Path, default=Path.home() / ".cache" / "llf-peers" / "llamafactory"
-    )
+    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "llf-peers" / "llamafactory")
     asked = parser.parse_args()
     cli = peer_environment(asked.peer_env)
     with tempfile.TemporaryDirectory() as scratch:
@@ -171,9 +167,7 @@ def main() -> None:
         "peer": PEER,
     }
     (HERE / "results" / "startup.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(
-        f"llf / llamafactory: median {result['ratio']['median']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    print(f"llf / llamafactory: median {result['ratio']['median']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -105,9 +105,12 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
-    from llf_core.launch import launch
+    from llf_core.launch import active_runs, launch
 
-    run = launch(_load(config, overrides), name=name)
+    loaded = _load(config, overrides)
+    for other in active_runs():
+        err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
+    run = launch(loaded, name=name)
     if detach:
         _print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
         return
@@ -135,9 +138,7 @@ def _follow(run: Run, *, as_json: bool) -> None:
     if as_json:
         _print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
     else:
-        out.print(
-            f"{status.state} at step {status.step} of {status.total}. {escape(status.reason or '')}".rstrip()
-        )
+        out.print(f"{status.state} at step {status.step} of {status.total}. {escape(status.reason or '')}".rstrip())
         if status.state == "stopped":
             out.print(f"Go on with: llf runs resume {run.id}")
     if interrupted:
@@ -325,9 +326,7 @@ def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 @runs_app.command("clean")
 def runs_clean(
     days: Annotated[float, typer.Option(help="Only what has been in the bin for this many days.")] = 0,
-    checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")
-    ] = False,
+    checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Empty the bin for good."""

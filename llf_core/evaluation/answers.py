@@ -45,9 +45,7 @@ def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) 
         FileNotFoundError: the run has no result yet.
     """
     if not folder.output.is_dir():
-        raise FileNotFoundError(
-            f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it."
-        )
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
     from llf_core.config import RunConfig
     from llf_core.models import generate, load_base_and_tuned
 

@@ -53,9 +53,7 @@ def report_on(run: Run) -> tuple[bool, str]:
     if status.state != "finished":
         lines.append(status.reason or "")
     elif not fallen:
-        lines.append(
-            f"Expected at least {LEAST_LOSSES} losses, and the last three under {FALLEN} of the first three."
-        )
+        lines.append(f"Expected at least {LEAST_LOSSES} losses, and the last three under {FALLEN} of the first three.")
     if status.state == "finished":
         answers = kept_answers(run) or answer_in_child(run.id, PROMPTS)
         lines += [

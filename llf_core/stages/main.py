@@ -22,8 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
             "failed",
-            f"Training needs {error.name}, which this environment lacks. "
-            'Run pip install "llf[train]", then resume.',
+            f'Training needs {error.name}, which this environment lacks. Run pip install "llf[train]", then resume.',
         )
         return 1
     return run_attempt(folder, attempt)

@@ -82,9 +82,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     def _obey(self, control: TrainerControl, step: int) -> None:
         for request in self.inbox.scan():
-            self.writer.event(
-                "request", id=request.id, request=request.type, args=request.args, by=request.by
-            )
+            self.writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
             if request.type == "stop":
                 self.stop_wanted = True
                 self.writer.status(state="stopping", reason=None)
@@ -105,9 +103,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.inbox.done(request)
 
     # -- the trainer's moments --------------------------------------------------------------------------
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Says that steps are being made from here on."""
         if args.resume_from_checkpoint:
             self._seen_before = read_counters(Path(args.resume_from_checkpoint))["seen"]
@@ -116,9 +112,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._logged_tokens = self._seen()[0]
         self._mark = time.perf_counter()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Times the step, then looks for requests."""
         now = time.perf_counter()
         self._busy += now - self._mark
@@ -175,9 +169,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
         self._mark = time.perf_counter()
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Completes the checkpoint just written, answers who waited for it, and removes old ones."""
         step = state.global_step
         path = self.checkpoints.path(step)

@@ -43,6 +43,4 @@ def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded) -> None
         "trainable": loaded.trainable,
     }
     folder.resolved.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    update_env(
-        folder, data={"fingerprint": data.report.fingerprint}, seed=config.training.seed, threads=plan.threads
-    )
+    update_env(folder, data={"fingerprint": data.report.fingerprint}, seed=config.training.seed, threads=plan.threads)

@@ -48,9 +48,7 @@ def token_nll_sum(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
 
     targets = shifted_targets(labels)
     rows = targets != IGNORED
-    return F.cross_entropy(
-        logits[rows].float(), targets[rows], reduction="sum", label_smoothing=label_smoothing
-    )
+    return F.cross_entropy(logits[rows].float(), targets[rows], reduction="sum", label_smoothing=label_smoothing)
 
 
 class SFT(Stage):

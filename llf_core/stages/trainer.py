@@ -97,15 +97,11 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             A float32 scalar, with an empty dict beside it where `return_outputs`.
         """
         count = supervised_tokens(inputs["labels"])
-        total = self.stage.loss_sum(
-            model, inputs, self.args.label_smoothing_factor if model.training else 0.0
-        )
+        total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor if model.training else 0.0)
         if model.training:
             # Gradients are averaged over ranks: the factor turns that average back into a sum.
             loss = (
-                total
-                * self.accelerator.num_processes
-                / (count if num_items_in_batch is None else num_items_in_batch)
+                total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
             )
         else:
             loss = total / count

@@ -14,9 +14,7 @@ from llf_core.stages.session import run_attempt
 def losses(folder):
     """Step -> loss as hex, so that equal means equal to the last bit."""
     columns = RunReader(folder).metrics()
-    return dict(
-        zip(columns.steps("loss").tolist(), [float(v).hex() for v in columns.values("loss")], strict=True)
-    )
+    return dict(zip(columns.steps("loss").tolist(), [float(v).hex() for v in columns.values("loss")], strict=True))
 
 
 def events(folder, kind):
@@ -71,9 +69,7 @@ def test_a_run_leaves_what_the_contract_names(trained):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_stop_then_resume_repeats_the_uninterrupted_losses_to_the_last_bit(
-    trained, make_run, monkeypatch, dropout
-):
+def test_stop_then_resume_repeats_the_uninterrupted_losses_to_the_last_bit(trained, make_run, monkeypatch, dropout):
     whole, _ = trained(lora_dropout=dropout, max_steps=9)
     folder = make_run(lora_dropout=dropout, max_steps=9)
     with monkeypatch.context() as patch:
@@ -108,9 +104,7 @@ def test_resume_repeats_the_losses_across_an_epoch_and_with_evaluation(trained, 
         run_attempt(folder, 1)
     next_attempt(folder)
     assert losses(folder) == losses(whole)
-    evaluations = [
-        [float(v).hex() for v in RunReader(f).metrics().values("eval_loss")] for f in (folder, whole)
-    ]
+    evaluations = [[float(v).hex() for v in RunReader(f).metrics().values("eval_loss")] for f in (folder, whole)]
     assert evaluations[0] == evaluations[1]
 
 
@@ -153,9 +147,7 @@ def test_early_stopping_ends_as_finished_and_says_so(trained):
 
 
 def test_a_loss_that_is_not_finite_is_news(trained):
-    folder, _ = trained(
-        learning_rate=1e30, max_grad_norm=0.0, lr_scheduler_type="constant", finetuning_type="full"
-    )
+    folder, _ = trained(learning_rate=1e30, max_grad_norm=0.0, lr_scheduler_type="constant", finetuning_type="full")
     assert not all(math.isfinite(value) for value in RunReader(folder).metrics().values("loss"))
     assert any("loss is" in event["message"] for event in events(folder, "warning"))
     for line in folder.metrics.read_text().splitlines():

@@ -22,9 +22,7 @@ def test_loss_of_uniform_logits_is_log_vocab_a_token():
 def test_loss_by_hand():
     # Position 0 predicts token 1: logits (0, ln 3) give it 3/4. Position 1 predicts nothing.
     logits = torch.tensor([[[0.0, math.log(3.0)], [9.0, 9.0]]])
-    assert math.isclose(
-        token_nll_sum(logits, torch.tensor([[-100, 1]])).item(), math.log(4 / 3), rel_tol=1e-6
-    )
+    assert math.isclose(token_nll_sum(logits, torch.tensor([[-100, 1]])).item(), math.log(4 / 3), rel_tol=1e-6)
 
 
 def test_loss_and_gradient_equal_the_plain_way_in_float64():

@@ -116,9 +116,7 @@ def test_loss_is_the_mean_over_tokens_of_a_plain_forward(tiny_model_dir, tiny_to
     assert trainer.seen.tolist() == [sum(len(row["input_ids"]) for row in rows), count]
 
 
-def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(
-    tiny_model_dir, tiny_tokenizer, rows, tmp_path
-):
+def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
     trainer, _ = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path, batch=8, accumulation=1, epochs=1)
     values = []
     for batch in (1, 3, 8):
