@@ -18,6 +18,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
 VENV := .venv
+BUILD := build
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -70,7 +71,7 @@ $(INSTALLED): pyproject.toml | $(PANEL)
 # ---- what people do ---------------------------------------------------------------------------
 demo: install
 	jupyter nbconvert --to notebook --execute --ExecutePreprocessor.store_widget_state=False \
-	  --output-dir build notebooks/quickstart.ipynb
+	  --output-dir $(BUILD) notebooks/quickstart.ipynb
 	llf demo --report
 	@echo
 	@echo "Open the notebook and try it yourself: make lab"

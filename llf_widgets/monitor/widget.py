@@ -81,7 +81,7 @@ class Monitor(widgets.VBox):
         return self._watch.facts.state
 
     def wait(self, timeout: float | None = None) -> str:
-        """Waits until the run has ended and the notebook holds its summary. Interrupting it leaves the run going.
+        """Waits until the run has ended and the notebook holds its summary. An interrupt ends only the waiting.
 
         Args:
             timeout: seconds; None waits as long as it takes.
@@ -89,7 +89,10 @@ class Monitor(widgets.VBox):
         Returns:
             The run's state.
         """
-        self._ended.wait(timeout)
+        try:
+            self._ended.wait(timeout)
+        except KeyboardInterrupt:
+            print(f"{self.run_id} goes on. Stop it with the button above, or with llf.attach({self.run_id!r}).stop()")  # noqa: T201 - the cell's answer
         return self.state
 
     def refresh(self) -> None:

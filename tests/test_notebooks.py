@@ -1,0 +1,87 @@
+"""Executes the tutorial as `make demo` does: the real model, the real trainer, the notebook that a reader gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+
+from llf_core.launch import Run
+from llf_core.runs import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def embedded_model(llf_home: Path, request: pytest.FixtureRequest) -> Path:
+    """Lets this test's LLF_HOME share the embedded model with earlier test runs, so that it is downloaded once."""
+    kept = Path(request.config.cache.mkdir("llf"))
+    llf_home.mkdir()
+    for name in ("models", "locks"):
+        (kept / name).mkdir(exist_ok=True)
+        (llf_home / name).symlink_to(kept / name)
+    return llf_home
+
+
+def bundles(book: nbformat.NotebookNode) -> Iterator[dict[str, str]]:
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type in ("display_data", "execute_result"):
+                yield output["data"]
+
+
+@pytest.mark.launches
+@pytest.mark.timeout(900)  # with the download on a slow line, and two other jobs on two cores
+def test_the_demo_tunes_a_real_model_and_its_notebook_speaks_without_a_kernel(embedded_model: Path, tmp_path: Path):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    made = subprocess.run(
+        ["make", "--no-print-directory", "-o", "install", f"BUILD={tmp_path}", "demo"],
+        cwd=REPOSITORY,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+
+    (folder,) = (embedded_model / "runs").iterdir()
+    run = Run(RunFolder(folder))
+    losses = run.metrics()["loss"].dropna()
+    assert run.state == "finished"
+    assert len(losses) >= 5
+    assert losses.iloc[-3:].mean() < 0.8 * losses.iloc[:3].mean()
+
+    samples = map(json.loads, (folder / "samples.jsonl").read_text().splitlines())
+    answers = {(sample["prompt"], sample["of"]): sample["text"] for sample in samples}
+    prompts = {prompt for prompt, _ in answers}
+    assert "What is the capital of France?" in prompts
+    for prompt in prompts:
+        assert answers[prompt, "base"] != answers[prompt, "tuned"]
+        assert f"> {prompt}" in made.stdout  # side by side in the terminal
+    assert made.stdout.rstrip().endswith("make lab")
+
+    book = nbformat.read(tmp_path / "quickstart.ipynb", 4)
+    assert "widgets" not in book.metadata
+    summary = next(data for data in bundles(book) if "image/png" in data)
+    assert "<table" in summary["text/html"]
+    assert f"llf.Monitor('{folder.name}')" in summary["text/plain"]
+    tables = [data["text/html"] for data in bundles(book) if "text/html" in data]
+    assert any(answers["What is the capital of France?", "tuned"].split(".")[0] in table for table in tables)
+    assert (tmp_path / "quickstart.ipynb").stat().st_size < 1_000_000
+
+
+def test_tutorials_are_kept_without_outputs():
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        book = nbformat.read(path, 4)
+        nbformat.validate(book)
+        assert "widgets" not in book.metadata
+        assert [cell for cell in book.cells if cell.get("outputs")] == []
