@@ -48,7 +48,7 @@ def prepared(key: str, make: Callable[[Path], None], *, anew: bool = False) -> t
     Returns:
         The folder, and whether it was kept from before.
     """
-    from llf_core.models.lock import shared_lock
+    from llf_core.runs.lock import shared_lock
 
     base = home() / "cache" / "data"
     base.mkdir(parents=True, exist_ok=True)

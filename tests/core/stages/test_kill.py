@@ -135,6 +135,7 @@ def test_kill_at_random_moments(trainer, job, expected):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3000)
 def test_kill_at_50_random_moments(trainer, job, expected):
     kill_at_random_moments(trainer, job, expected, 50)
 
@@ -158,6 +159,7 @@ def test_kill_at_a_write_boundary(trainer, job, expected, point):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("point", POINTS)
 def test_kill_at_every_write_boundary(trainer, job, expected, point):
     count = 1

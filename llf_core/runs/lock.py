@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from llf_core.models.say import say
-from llf_core.runs import home
+from llf_core.runs.folder import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,6 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(waiting)
+            print(waiting, file=sys.stderr, flush=True)  # noqa: T201 - a command's stdout stays its result
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
