@@ -57,7 +57,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)
             options["num_decay_steps"] = after_warmup - options.get("num_stable_steps", after_warmup // 3)
             self.args.lr_scheduler_kwargs = options
-        return super().create_scheduler(num_training_steps, optimizer)
+        schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
+        return schedule
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
