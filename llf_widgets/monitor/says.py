@@ -28,11 +28,12 @@ def sentence(facts: Facts) -> str:
 
 
 def offers(facts: Facts) -> list[str]:
-    """What can be done in this state: of `stop`, `checkpoint`, `kill`, `resume`."""
+    """What can be done in this state: of `stop`, `checkpoint`, `kill`, `resume`, `download`."""
     return {
         "starting": ["stop", "kill"],
         "running": ["stop", "checkpoint", "kill"],
         "stopping": ["kill"],
+        "finished": ["download"] if facts.output else [],
         "stopped": ["resume"],
         "failed": ["resume"],
         "lost": ["resume"],

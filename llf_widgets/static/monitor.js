@@ -139,8 +139,17 @@ function render({ model, el }) {
     const labels = { stop: v.state === 'starting' ? 'Stop' : 'Stop with checkpoint', checkpoint: 'Checkpoint now', resume: v.resume };
     buttons.replaceChildren(...v.offers.filter(what => what in labels).map(what =>
       h('button', { type: 'button', 'data-offer': what, disabled: asked === what, onclick: () => steer(what) }, labels[what])));
+    if (v.offers.includes('download')) buttons.append(...downloadLink(v.id));
     danger.replaceChildren(...(v.offers.includes('kill') ? [killButton()] : []));
-    controls.hidden = v.offers.length === 0;
+    controls.hidden = !buttons.hasChildNodes() && !danger.hasChildNodes();
+  }
+
+  /** The result as a zip, where a Jupyter server can give it. */
+  function downloadLink(/** @type {string} */ run) {
+    const server = jupyterServer();
+    if (!server) return [];
+    const href = new URL(`${server.base}llf/api/runs/${run}/output.zip`, location.href).href;
+    return [h('a', { href, download: `${run}.zip`, 'data-offer': 'download' }, 'Download the result (zip)')];
   }
 
   function killButton() {

@@ -19,7 +19,7 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
          "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "kill"]),
         ("stopping", {}, "The step under way takes up to 4 s; then a checkpoint is written.", ["kill"]),
         ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume"]),
-        ("finished", {"elapsed": 643, "output": "/o"}, "93 steps in 10:43. The result is in /o.", []),
+        ("finished", {"elapsed": 643, "output": "/o"}, "93 steps in 10:43. The result is in /o.", ["download"]),
         ("failed", {"reason": "The memory limit ended the trainer."},
          "The memory limit ended the trainer. checkpoint-90 is whole.", ["resume"]),
         ("lost", {}, "No sign of the trainer. Its process is gone. checkpoint-90 is whole.", ["resume"]),
