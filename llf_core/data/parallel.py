@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
+from itertools import chain, islice
 from typing import TYPE_CHECKING
+
+from llf_core.launch.cgroup import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 ROWS = 1000
 AHEAD = 2
 """Chunks that wait for each worker, so that none idles and memory stays bounded."""
+WORTH = 20
+"""Chunks from which on workers are started: each takes seconds to load the tokenizer's library."""
 
 
 def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:
@@ -35,21 +40,26 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
     Args:
         encoder: what to do with them.
         records: read as they are needed.
-        workers: processes; None or 1 means this one alone.
+        workers: processes at most; None or 1 means this one alone. Never more than there are cores, and none for
+            a small data set, where this process is done sooner than they have started.
 
     Yields:
         Chunks in the order of the records, the same ones for any number of workers.
     """
-    if workers is None or workers == 1:
-        for group in chunks_of(records):
+    groups = chunks_of(records)
+    count = min(workers or 1, usable_cpus())
+    first = list(islice(groups, WORTH)) if count > 1 else []
+    groups = chain(first, groups)
+    if count == 1 or len(first) < WORTH:
+        for group in groups:
             yield encoder.encode(group)
         return
     # A forked child of a process with torch's threads may hang, so the workers start afresh.
-    with multiprocessing.get_context("spawn").Pool(workers, _Work.set, (encoder,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(count, _Work.set, (encoder,)) as pool:
         waiting: deque[multiprocessing.pool.AsyncResult[Chunk]] = deque()
-        for group in chunks_of(records):
+        for group in groups:
             waiting.append(pool.apply_async(_Work.do, (group,)))
-            if len(waiting) > workers * AHEAD:
+            if len(waiting) > count * AHEAD:
                 yield waiting.popleft().get()
         while waiting:
             yield waiting.popleft().get()

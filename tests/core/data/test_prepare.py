@@ -234,6 +234,8 @@ def test_two_processes_prepare_once(make_config, write, tokenizer, llf_home):
 
 def test_several_workers_make_the_same_examples(make_config, write, tokenizer, monkeypatch):
     monkeypatch.setattr("llf_core.data.parallel.chunks_of.__defaults__", (7,))
+    monkeypatch.setattr("llf_core.data.parallel.WORTH", 3)
+    monkeypatch.setattr("llf_core.data.parallel.usable_cpus", lambda: 2)
     write([*GOOD * 4, {"instruction": "x"}])
     alone = prepare(make_config(), tokenizer)
     together = prepare(make_config(preprocessing_num_workers=2, overwrite_cache=True), tokenizer)
@@ -243,6 +245,13 @@ def test_several_workers_make_the_same_examples(make_config, write, tokenizer, m
     assert together.train["index"] == alone.train["index"]
     assert together.report.fingerprint == alone.report.fingerprint
     assert together.report.dropped == alone.report.dropped == [Dropped(40, "the answer is missing", "data.jsonl")]
+
+
+def test_a_small_set_starts_no_worker_however_many_are_asked_for(make_config, write, tokenizer, monkeypatch):
+    monkeypatch.setattr("llf_core.data.parallel.multiprocessing.get_context", pytest.fail)
+    monkeypatch.setattr("llf_core.data.parallel.usable_cpus", lambda: 2)
+    write(GOOD)
+    assert prepare(make_config(preprocessing_num_workers=16), tokenizer).report.examples == len(GOOD)
 
 
 def test_a_long_preparation_says_how_far_it_is(make_config, write, tokenizer, monkeypatch):
