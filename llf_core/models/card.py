@@ -33,7 +33,7 @@ model = AutoModelForCausalLM.from_pretrained(folder)"""
 ASK = """
 messages = [{"role": "user", "content": "What is the capital of France?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-output = model.generate(**inputs, max_new_tokens=64)
+output = model.generate(**inputs, max_new_tokens=64, eos_token_id=tokenizer.eos_token_id)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
 
 ASK_PLAIN = """
@@ -98,11 +98,15 @@ def last_part(name: str) -> str:
 
 def _shared_config(config: RunConfig) -> str:
     """The config as YAML; of absolute paths only the last part, since a card is often published."""
-    values = {
-        key: last_part(value) if isinstance(value, str) and value.startswith("/") else value
-        for key, value in config.flat().items()
-    }
+    values = {}
+    for key, written in config.flat().items():
+        value = config.get(key)
+        values[key] = ",".join(map(_short, value)) if isinstance(value, tuple) else _short(written)
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def _short(value: Any) -> Any:
+    return last_part(value) if isinstance(value, str) and value.startswith("/") else value
 
 
 def _title(source: ModelSource, config: RunConfig) -> str:

@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 from llf_core.models import load_base_and_tuned, resolve_model, save_output
-from llf_core.models.card import load_snippet
+from llf_core.models.card import load_snippet, model_card
 from llf_core.models.generate import one_dtype
 from llf_core.models.source import ModelSource
 from llf_core.runs import RunFolder
@@ -213,6 +214,40 @@ def test_code_in_the_card_is_python_for_every_kind(tmp_path):
         for chat in (True, False):
             for adapter in (True, False):
                 compile(load_snippet(source, adapter=adapter, chat=chat), "card", "exec")
+
+
+def test_an_answer_in_the_card_ends_where_the_template_ends_it():
+    """An adapter's base stops at its own end token, which is another one where `template` was set."""
+    source = ModelSource("org/name", Path("m"), "hub", "0" * 40, None, None, "org/name")
+    asked = []
+
+    class Base:
+        def generate(self, **arguments):
+            asked.append(arguments["eos_token_id"])
+            return torch.tensor([[5, 6, 7]])
+
+    class Tokenizer:
+        eos_token_id = 7
+
+        def apply_chat_template(self, *_, **__):
+            return {"input_ids": torch.tensor([[5]])}
+
+        def decode(self, *_, **__):
+            return "Paris"
+
+    code = load_snippet(source, adapter=True, chat=True).split("model = PeftModel")[1].partition("\n")[2]
+    exec(code, {"tokenizer": Tokenizer(), "model": Base()})
+    assert asked == [7]
+
+
+def test_no_folder_of_this_machine_is_in_the_cards_config(config, tmp_path):
+    paths = (str(tmp_path / "a.json"), str(tmp_path / "b, c.json"))
+    settings = config(dataset=["llf_demo", *paths], output_dir=str(tmp_path / "out"))
+    source = ModelSource("org/name", tmp_path, "hub", "0" * 40, None, None, "org/name")
+    card = model_card(source, settings, {}, adapter=True, chat=True)
+    assert str(tmp_path) not in card
+    shown = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert (shown["dataset"], shown["output_dir"]) == ("llf_demo,a.json,b, c.json", "out")
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
