@@ -11,7 +11,7 @@ from llf_core.config.model import EMBEDDED
 if TYPE_CHECKING:
     from llf_core.config.option import PathKind
 
-DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".arrow", ".txt")
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
 HANDED_OVER = "data/rows-*.parquet"
 """Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
 DATA_DIR_WORDS = ("ONLINE", "REMOTE:")

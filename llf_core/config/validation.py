@@ -46,7 +46,8 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     config, refused = build(values, asked)
     problems += refused
     wrong = {problem.key for problem in problems if problem.severity == "error"}
-    problems += _violations(config, wrong, asked.lines)
+    if asked.values or not problems:  # of a file that cannot be read nothing else is known
+        problems += _violations(config, wrong, asked.lines)
     problems += _without_effect(config, values, asked.lines)
     problems.sort(key=lambda problem: ORDER[problem.severity])
     return Report(config, tuple(problems))

@@ -1,6 +1,7 @@
 import pytest
 
 from llf_core.config import RunConfig, validate
+from llf_core.data.records import READERS
 
 
 @pytest.fixture
@@ -20,6 +21,11 @@ def test_relative_paths_start_at_the_file(folder):
     assert config.training.output_dir == str(folder / "out" / "x")
     assert config.model.model_name_or_path == str(folder / "m")
     assert config.model.cache_dir == str(folder / "c")
+
+
+def test_a_file_of_every_kind_that_can_be_read_is_a_path(folder):
+    names = [f"rows.{kind}" for kind in READERS]
+    assert load(folder, f"dataset: {','.join(names)}\n").data.dataset == tuple(str(folder / name) for name in names)
 
 
 def test_names_and_hub_ids_are_no_paths(folder):

@@ -163,3 +163,12 @@ def test_two_names_with_two_values_are_an_error():
         "evaluation_strategy"
     )
     assert only(validate(BASE | {"warmup_ratio": 3}), "invalid").key == "warmup_ratio"
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "{"])
+def test_a_file_that_cannot_be_read_is_all_that_is_said(tmp_path, text):
+    path = tmp_path / "c.json"
+    if text is not None:
+        path.write_text(text)
+    (problem,) = validate(path).problems
+    assert (problem.kind, problem.key) == ("invalid", "")
