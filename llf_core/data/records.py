@@ -78,6 +78,8 @@ def _read_jsonl(path: Path) -> Iterator[Read]:
                 yield Flaw(index, number, f"{error.msg} at column {error.colno}")
             except UnicodeDecodeError:
                 yield Flaw(index, number, "not UTF-8")
+            except (ValueError, RecursionError) as error:  # an endless number, brackets without an end
+                yield Flaw(index, number, str(error).partition(";")[0])
             else:
                 if isinstance(row, dict):
                     yield Record(index, row)

@@ -138,3 +138,13 @@ def test_any_lines_are_records_or_flaws_with_their_numbers(tmp_path, lines):
         expected.append((len(expected), row if isinstance(row, dict) else number))
     found = [(one.index, one.row if isinstance(one, Record) else one.line) for one in read_file(path)]
     assert found == expected
+
+
+@pytest.mark.parametrize("line", ['{"output": ' + "9" * 5000 + "}", "[" * 100_000], ids=["number", "brackets"])
+def test_a_line_that_python_gives_up_on_is_one_broken_line(tmp_path, line):
+    path = tmp_path / "odd.jsonl"
+    path.write_text(f'{{"a": 1}}\n{line}\n{{"a": 3}}\n', encoding="utf-8")
+    first, broken, last = read_file(path)
+    assert (first.row, last.row) == ({"a": 1}, {"a": 3})
+    assert (broken.index, broken.line) == (1, 2)
+    assert broken.reason
