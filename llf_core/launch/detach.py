@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 FIRST_WORD_SECONDS = 30.0
 
 
-def refuse_windows() -> None:
-    """Raises the sentence where LLF can't train.
-
-    Raises:
-        RuntimeError: on Windows.
-    """
-    if sys.platform == "win32":
-        raise RuntimeError("LLF trains on Linux and macOS, and this is Windows. Use WSL 2 (wsl --install) or Colab.")
-
-
 def start_supervisor(
     folder: RunFolder, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None
 ) -> None:
@@ -43,7 +33,6 @@ def start_supervisor(
     Raises:
         RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` says why.
     """
-    refuse_windows()
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *(("--", *command) if command else ())]
     with folder.log.open("ab") as log:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.detach import refuse_windows, start_supervisor
+from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.run import Run
 from llf_core.runs import create_run, update_env
@@ -49,9 +49,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         ConfigError: the config has errors.
         RowsError: the rows are no table.
         OSError: the folder can't be written.
-        RuntimeError: on Windows, or where the supervisor does not start.
+        RuntimeError: the supervisor does not start.
     """
-    refuse_windows()
     from llf_core.config import RunConfig
 
     root = default_home() if home is None else Path(home).expanduser().absolute()

@@ -15,6 +15,7 @@ from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending, remove_request
 from llf_core.runs.faults import reach
 from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.runs.reached import reached_step
 from llf_core.runs.status import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ class Supervisor:
             print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
 
     def _say_last_word(self, ending: Ending) -> None:
-        now = status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code)
+        step = reached_step(self._folder, read_status(self._folder))
+        now = status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code, step=step)
         if not now.final:
             self._writer.close(*verdict(self._folder, now, ending))
         if self._kill is not None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import Checkpoints, RunReader
-from llf_core.runs.kill import killed_reason, what_is_safe
+from llf_core.runs.kill import killed_reason
+from llf_core.runs.reached import what_is_safe
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder, Status

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from llf_core import NO_WINDOWS
+
+if sys.platform == "win32":
+    raise ImportError(NO_WINDOWS)
 
 from llf_core.runs import status
 from llf_core.runs.checkpoints import Checkpoints

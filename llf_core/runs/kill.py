@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
 from llf_core.runs.process import host
+from llf_core.runs.reached import reached_step, what_is_safe
 from llf_core.runs.status import read_status, shown, update
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ def _end(folder: RunFolder, status: Status) -> Status:
     for process in (status.guard, status.trainer):
         if process is not None and status.here:
             kill_group(process)
+    status = dataclasses.replace(status, step=reached_step(folder, status))
     reason = killed_reason(folder, status)
-    now = update(folder, of_attempt=status.attempt, state="failed", reason=reason, exit_code=-signal.SIGKILL)
+    end = {"state": "failed", "reason": reason, "exit_code": -signal.SIGKILL, "step": status.step}
+    now = update(folder, of_attempt=status.attempt, **end)
     word = {"type": "state", "state": now.state, "reason": reason}
     append(folder.events, {"v": 1, "time": time.time(), "attempt": status.attempt, **word})
     return now
@@ -91,11 +94,3 @@ def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
 def killed_reason(folder: RunFolder, status: Status) -> str:
     """The sentence of a run that was killed on purpose."""
     return f"Killed by the user at step {status.step} of {status.total}. {what_is_safe(folder)}"
-
-
-def what_is_safe(folder: RunFolder) -> str:
-    """What of a run can be used after its end, in one sentence."""
-    latest = Checkpoints(folder).latest()
-    if latest is None:
-        return "There is no checkpoint to go on from."
-    return f"{latest.name} is whole: resume goes on from there."

@@ -13,7 +13,8 @@ import yaml
 
 from llf_core.runs.folder import RUN_ID, RunFolder, home
 from llf_core.runs.meta import read_meta
-from llf_core.runs.status import BrokenRunError, read_status, shown
+from llf_core.runs.reached import shown_status
+from llf_core.runs.status import BrokenRunError
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
@@ -117,7 +118,7 @@ def read_row(folder: RunFolder) -> Row:
     meta = read_meta(folder)
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:
-        status = shown(read_status(folder))
+        status = shown_status(folder)
         config = _config_head(folder)
     except BrokenRunError as error:
         return Row(folder.id, name, "broken", reason=str(error), tags=tags)

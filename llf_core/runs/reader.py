@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs.columns import Columns
 from llf_core.runs.jsonl import Tail, as_number, parse
 from llf_core.runs.meta import read_meta
-from llf_core.runs.status import Status, read_status, shown
+from llf_core.runs.reached import shown_status
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
+    from llf_core.runs.status import Status
 
 CHUNK = 8 * 1024 * 1024  # bytes of metrics that are parsed at a time
 LONGEST_LINE = 4096  # bytes of a log line, at a guess
@@ -37,7 +38,7 @@ class RunReader:
         Raises:
             BrokenRunError: there is no readable status.
         """
-        return shown(read_status(self.folder))
+        return shown_status(self.folder)
 
     def meta(self) -> dict[str, Any]:
         """`revision`, `name`, `tags`, `note`."""

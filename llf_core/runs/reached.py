@@ -1,0 +1,59 @@
+"""How far a run came, told by what it wrote: its status is some seconds behind its metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+from llf_core.runs.checkpoints import Checkpoints
+from llf_core.runs.jsonl import parse
+from llf_core.runs.status import read_status, shown
+
+if TYPE_CHECKING:
+    from llf_core.runs.folder import RunFolder
+    from llf_core.runs.status import Status
+
+LOOKED_AT = 64 * 1024  # bytes at the end of the metrics; a record has about 300
+
+
+def reached_step(folder: RunFolder, status: Status) -> int:
+    """The last step that an attempt has made, by its status, its metrics or its checkpoints.
+
+    Args:
+        folder: the run.
+        status: as stored; its attempt counts.
+    """
+    steps = [status.step, *Checkpoints(folder).list()[-1:]]
+    try:
+        with folder.metrics.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOOKED_AT))
+            records = [parse(line) for line in file.read().splitlines()]
+    except FileNotFoundError:
+        records = []
+    own = [record.get("step") for record in records if record and record.get("attempt") == status.attempt]
+    return max(step for step in [*steps, *own] if isinstance(step, int))
+
+
+def what_is_safe(folder: RunFolder) -> str:
+    """What of a run can be used after its end, in one sentence."""
+    latest = Checkpoints(folder).latest()
+    if latest is None:
+        return "There is no checkpoint to go on from."
+    return f"{latest.name} is whole: resume goes on from there."
+
+
+def shown_status(folder: RunFolder) -> Status:
+    """The status of a run as a view shows it; a lost one says how far it came and what is safe.
+
+    Raises:
+        BrokenRunError: there is no readable status.
+    """
+    status = shown(read_status(folder))
+    if status.state != "lost":
+        return status
+    step = reached_step(folder, status)
+    at = f"at step {step} of {status.total}" if status.total else "before the first step"
+    reason = f"The run's processes are gone without a last word, {at}. {what_is_safe(folder)}"
+    return dataclasses.replace(status, step=step, reason=reason)
