@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from llf_core import __version__
+from llf_core import NO_WINDOWS, __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from llf_core.config import Problem
     from llf_core.launch import Run
     from llf_core.runs import Status
@@ -40,6 +43,8 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`
 
 def main() -> None:
     """Runs the command; an error that a user can mend is one line, without a trace."""
+    if sys.platform == "win32":
+        sys.exit(NO_WINDOWS)
     try:
         app()
     except UserError as error:
@@ -53,6 +58,15 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """What a run or the system refuses, without a trace."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(str(error)) from None
 
 
 def _print_json(value: Any) -> None:
@@ -69,16 +83,15 @@ def _print_problem(problem: Problem) -> None:
 
 
 def _load(source: str, overrides: list[str] | None = None) -> Any:
-    from llf_core.config import ConfigError, RunConfig
+    from llf_core.config import validate as check
 
-    try:
-        return RunConfig.load(source, overrides or ())
-    except ConfigError as error:
-        for problem in error.problems:
+    report = check(source, overrides or ())
+    for problem in report.problems:
+        if problem.severity != "note":
             _print_problem(problem)
-        raise typer.Exit(BAD_CONFIG) from None
-    except FileNotFoundError as error:
-        raise UserError(str(error), BAD_CONFIG) from None
+    if not report.ok:
+        raise typer.Exit(BAD_CONFIG)
+    return report.config
 
 
 def _run(run_id: str) -> Run:
@@ -90,10 +103,8 @@ def _run(run_id: str) -> Run:
         if not rows:
             raise UserError(f"No run in {home() / 'runs'} yet.")
         run_id = rows[0].id
-    try:
+    with _in_a_sentence():
         return attach(run_id)
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(str(error)) from None
 
 
 @app.command()
@@ -110,7 +121,8 @@ def train(
     loaded = _load(config, overrides)
     for other in active_runs():
         err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
-    run = launch(loaded, name=name)
+    with _in_a_sentence():
+        run = launch(loaded, name=name)
     if detach:
         _print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
         return
@@ -272,7 +284,8 @@ def runs_show(run: RunId, as_json: Json = False) -> None:
 def runs_stop(run: RunId) -> None:
     """Stop a run after the step under way, with a checkpoint."""
     found = _run(run)
-    found.stop(wait=True)
+    with _in_a_sentence():
+        found.stop(wait=True)
     out.print(f"{found.id} is {found.state}.")
 
 
@@ -280,7 +293,8 @@ def runs_stop(run: RunId) -> None:
 def runs_kill(run: RunId) -> None:
     """End a run at once; what it did since its last checkpoint is lost."""
     found = _run(run)
-    found.kill()
+    with _in_a_sentence():
+        found.kill()
     out.print(f"{found.id} is {found.state}.")
 
 
@@ -288,10 +302,8 @@ def runs_kill(run: RunId) -> None:
 def runs_resume(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False) -> None:
     """Go on from the newest complete checkpoint, in the same folder."""
     found = _run(run)
-    try:
+    with _in_a_sentence():
         found.resume()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(str(error)) from None
     if detach:
         out.print(found.id)
     else:
@@ -304,10 +316,8 @@ def runs_delete(run: RunId) -> None:
     from llf_core.runs import delete_run
 
     found = _run(run)
-    try:
+    with _in_a_sentence():
         delete_run(found.id)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(str(error)) from None
     out.print(f"{found.id} is in the bin. Bring it back with: llf runs restore {found.id}")
 
 
@@ -316,10 +326,8 @@ def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Bring a run back from the bin."""
     from llf_core.runs import restore_run
 
-    try:
+    with _in_a_sentence():
         restore_run(run)
-    except (FileNotFoundError, ValueError) as error:
-        raise UserError(str(error)) from None
     out.print(f"{run} is back.")
 
 

@@ -10,13 +10,10 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from llf_core import __version__
+from llf_core import NO_WINDOWS, __version__
 
 if sys.platform == "win32":
-    raise ImportError(
-        "LLF does not run on Windows: its runs need POSIX processes and file locks. "
-        "Use the Windows Subsystem for Linux, Linux or macOS."
-    )
+    raise ImportError(NO_WINDOWS)
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp

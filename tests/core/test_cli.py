@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from llf_core import __version__
-from llf_core.cli import app
+from llf_core.cli import UserError, app
 from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, status
 
 LLF = str(Path(sys.executable).with_name("llf"))
@@ -145,6 +145,45 @@ def test_an_id_that_is_none_is_one_sentence(run_id, tmp_path):
     assert done.returncode == 1
     assert run_id in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_run_refuses_is_one_sentence(llf, llf_home):
+    lost, broken, twice = (create_run("dataset: d\n", name) for name in ("lost", "broken", "twice"))
+    status.update(lost, state="running", boot_id="another boot")
+    status.update(twice, state="failed", reason="It was.")
+    broken.status.write_text("{")
+    llf("runs", "delete", twice.id)
+    twice.path.mkdir()
+    for command, folder, words in (
+        ("stop", lost, "Nothing of"),
+        ("stop", broken, "can't be read"),
+        ("kill", broken, "can't be read"),
+        ("resume", broken, "can't be read"),
+        ("restore", twice, "already"),
+    ):
+        refused = llf("runs", command, folder.id).exception
+        assert isinstance(refused, UserError), command
+        assert words in str(refused)
+
+
+def test_a_warning_is_shown_and_the_run_starts(llf, llf_home, config):
+    config.write_text(config.read_text() + "learning_rate: 0\n")
+    result = llf("train", config, "--detach")
+    assert result.exit_code == 0
+    assert "nothing is learned" in result.output
+    llf("runs", "kill", "last")
+
+
+def test_windows_is_refused_with_a_sentence(llf_home):
+    """With what Windows lacks taken away, and its name given after the command line itself is loaded."""
+    code = (
+        "import sys, llf_core.cli; sys.platform = 'win32'; sys.modules['fcntl'] = None; "
+        "sys.argv = ['llf', 'runs', 'list']; "
+    )
+    for act in ("llf_core.cli.main()", "import llf_core.launch.start"):
+        done = subprocess.run([sys.executable, "-c", code + act], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "LLF does not run on Windows" in done.stderr.splitlines()[-1]
 
 
 def test_env_tells_versions_and_home(llf, llf_home):

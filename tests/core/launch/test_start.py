@@ -9,7 +9,6 @@ import yaml
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import attach, launch
-from llf_core.launch import detach as detach_module
 from llf_core.launch.rows import RowsError
 from llf_core.runs import home, list_runs
 
@@ -86,13 +85,6 @@ def test_a_bad_config_or_bad_rows_leave_nothing(here, nothing):
         launch({**CONFIG, "stage": "nothing"}, rows=[{"a": 1}], command=nothing)
     assert list_runs().total == 0
     assert [path for path in home().rglob("*") if path.is_file()] == []
-
-
-def test_windows_is_refused_with_a_sentence(here, monkeypatch, nothing):
-    monkeypatch.setattr(detach_module.sys, "platform", "win32")
-    with pytest.raises(RuntimeError, match="WSL 2"):
-        launch(CONFIG, command=nothing)
-    assert list_runs().total == 0
 
 
 def test_a_module_beside_the_notebook_is_not_taken_for_the_library(here):
