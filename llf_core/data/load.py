@@ -100,14 +100,27 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
     if opened.source.num_samples:
         found = _draw(found, opened.source.num_samples, seed)
     count = 0
+    flaws: list[Flaw] = []
     for entry in found:
-        count += isinstance(entry, Record)
+        if isinstance(entry, Record):
+            count += 1
+        else:
+            flaws.append(entry)
         yield entry
         if max_samples is not None and count >= max_samples:
             break
     if not count:
         names = listed(str(file) for file in opened.files)
-        raise DataError(f"The data set {opened.source.label} is empty: there is no record in {names}.")
+        if flaws:
+            raise DataError(
+                f"No line of {names} can be read; the first of {len(flaws):,} is line {flaws[0].line}: "
+                f"{flaws[0].reason}. "
+                "Expected one object a line, or a JSON list of objects."
+            )
+        raise DataError(
+            f"The data set {opened.source.label} is empty: there is no record in {names}. "
+            "Put at least one in, or name another set."
+        )
 
 
 def _read_files(files: tuple[Path, ...]) -> Iterator[Read]:

@@ -87,6 +87,9 @@ def prepare(
     ready = _ready(folder, replace(report, cached=cached), config, tokenizer, template)
     if run is not None:
         run.event("data", **ready.report.counts())
+        left_out = ready.report.left_out()
+        if left_out:
+            run.event("warning", key="dataset", message=left_out)
     return ready
 
 

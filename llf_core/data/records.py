@@ -161,7 +161,7 @@ def _read_parquet(path: Path) -> Iterator[Read]:
                 yield from records_of_rows(batch.to_pylist(), start)
                 start += batch.num_rows
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not a valid Parquet file: {error}.") from None
+        raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
 
 
 def _read_arrow(path: Path) -> Iterator[Read]:
@@ -180,7 +180,7 @@ def _read_arrow(path: Path) -> Iterator[Read]:
                 yield from records_of_rows(batch.to_pylist(), start)
                 start += batch.num_rows
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not a valid Arrow file: {error}.") from None
+        raise DataError(f"{path} is not a valid Arrow file: {str(error).rstrip('.')}.") from None
 
 
 READERS: dict[str, Callable[[Path], Iterator[Read]]] = {

@@ -130,6 +130,15 @@ class DataReport:
             "broken": len(self.broken),
         }
 
+    def left_out(self) -> str | None:
+        """A sentence on the lines that could not be read, for a warning; None where all could be."""
+        if not self.broken:
+            return None
+        first, count = self.broken[0], len(self.broken)
+        which = f"Line {first.line} of {first.dataset} cannot be read ({first.reason})"
+        more = f", and {count - 1:,} more lines cannot either" if count > 1 else ""
+        return f"{which}{more}. The rest is used: {self.examples + self.eval_examples:,} examples."
+
     def text(self) -> str:
         """The report for a terminal or a log."""
         share = self.trained_tokens / self.tokens if self.tokens else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture
@@ -56,6 +57,11 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     try:
         with no_progress_bars():
             model, info = AutoModelForCausalLM.from_pretrained(source.folder, output_loading_info=True, **arguments)
+    except UnpicklingError as error:
+        raise ModelError(
+            f"The pickled weights of {source.name} hold more than tensors, and none of it was run. "
+            "Expected a file of weights alone: take a model with *.safetensors."
+        ) from error
     except (OSError, ValueError, RuntimeError, ImportError, EOFError) as error:
         if "memory" in str(error):
             raise

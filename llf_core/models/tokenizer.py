@@ -39,10 +39,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
             **source.load_arguments,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"The tokenizer of {source.name} cannot be loaded: {first_line(error)} "
-            "Expected tokenizer.json or the tokenizer's own files in the model's folder."
-        ) from error
+        raise ModelError(_why_not(source, error, trusted=trusted)) from error
     if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter has its base's
         _check_vocabulary(tokenizer, source, trusted=trusted)
     return tokenizer
@@ -62,6 +59,19 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any)
         mend_pre_tokenizer(tokenizer, folder / gguf_file)
     set_padding(tokenizer)
     return tokenizer
+
+
+def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str:
+    """Why a tokenizer cannot be loaded, and what to do."""
+    if not trusted and "custom code" in str(error):
+        return (
+            f"The tokenizer of {source.name} runs only with Python code that comes with it. "
+            "Set trust_remote_code: true if you have read that code and trust it."
+        )
+    expected = "Expected tokenizer.json or the tokenizer's own files in the model's folder."
+    if str(error).startswith("Couldn't instantiate the backend tokenizer"):
+        return f"{source.name} has no tokenizer that transformers can read. {expected}"
+    return f"The tokenizer of {source.name} cannot be loaded: {first_line(error)} {expected}"
 
 
 def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:

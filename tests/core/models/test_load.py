@@ -152,7 +152,7 @@ def test_tokenizer_that_is_not_there(config, copy):
     for path in copy.glob("tokenizer*"):
         path.unlink()
     settings = config(model_name_or_path=str(copy))
-    with pytest.raises(ModelError, match=r"The tokenizer of .* cannot be loaded"):
+    with pytest.raises(ModelError, match="has no tokenizer that transformers can read"):
         load_tokenizer(resolve_model(str(copy)), settings)
 
 
