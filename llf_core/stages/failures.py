@@ -84,7 +84,7 @@ def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
             "Free some space (`llf runs clean`), then resume.",
         )
     return Failure(
-        f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0],
+        f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
         "log.txt holds the trace.",
         expected=False,
     )

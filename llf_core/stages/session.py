@@ -7,12 +7,13 @@ import signal
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
-from llf_core.config import RunConfig
+from llf_core.config import ConfigError, Problem, RunConfig
 from llf_core.data import Collator, prepare
 from llf_core.models import (
     count_parameters,
@@ -30,8 +31,6 @@ from llf_core.stages.resolved import write_resolved
 from llf_core.stages.trainer import RunTrainer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llf_core.data import Prepared
@@ -84,6 +83,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     """Loads, trains and saves; returns the final state and its reason."""
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    _prepare_output_dir(config)
     loaded = _load(config, writer)
     checkpoint = Checkpoints(folder).latest() if resumes else None
     if checkpoint is not None:
@@ -180,8 +180,41 @@ def _save(folder: RunFolder, writer: RunWriter, config: RunConfig, loaded: Loade
     partial.replace(folder.output)
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
-        shutil.copytree(folder.output, config.training.output_dir, dirs_exist_ok=True)
-        _say(f"Copied the result to {config.training.output_dir}.")
+        _copy_output(folder, writer, config.training.output_dir)
+
+
+def _prepare_output_dir(config: RunConfig) -> None:
+    """Makes the folder that receives a copy of the result, so that one that can't be made is told before training.
+
+    Raises:
+        ConfigError: it can't be made, or it is a file.
+    """
+    asked = config.training.output_dir
+    if not asked:
+        return
+    try:
+        Path(asked).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = (
+            f"output_dir is {asked}, which cannot be made ({error.strerror}). Expected a folder that can be written, "
+            "or none: the result is in the run's own folder anyway."
+        )
+        raise ConfigError((Problem("invalid", "output_dir", asked, message),)) from error
+
+
+def _copy_output(folder: RunFolder, writer: RunWriter, target: str) -> None:
+    """Copies `output/`. The result is safe by then, so a copy that fails is a warning and no failed run."""
+    try:
+        shutil.copytree(folder.output, target, dirs_exist_ok=True)
+    except OSError as error:  # shutil.Error is one
+        why = error.strerror or str(error).splitlines()[0]
+        message = (
+            f"The result could not be copied to {target} ({why}). It is whole in {folder.output}: copy it by hand."
+        )
+        writer.event("warning", key="output_dir", message=message)
+        _say(message)
+        return
+    _say(f"Copied the result to {target}.")
 
 
 def _say(text: str) -> None:
