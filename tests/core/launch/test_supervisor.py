@@ -208,7 +208,9 @@ def test_a_run_that_was_ended_before_its_supervisor_looked_starts_nothing(comman
     assert read_status(folder).state == "failed"
 
 
-def test_threads_are_those_of_the_first_attempt_and_the_users_stay(started):
+def test_threads_are_those_of_the_first_attempt_and_the_users_stay(started, monkeypatch):
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     run = started("environment", *THREAD_VARIABLES, "TOKEN", env={"MKL_NUM_THREADS": "7", "TOKEN": "secret"})
     ended(run)
     told = ast.literal_eval(run.log().splitlines()[0])
@@ -220,7 +222,8 @@ def test_threads_are_those_of_the_first_attempt_and_the_users_stay(started):
     assert not any(b"secret" in path.read_bytes() for path in files)
 
 
-def test_threads_of_env_json(command):
+def test_threads_of_env_json(command, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     folder = create_run("a: 1\n", "x")
     update_env(folder, threads=3)
     start_supervisor(folder, command=command(folder, "environment", "OMP_NUM_THREADS"))
