@@ -77,6 +77,7 @@ def answer_in_child(run_id: str, prompts: Sequence[str], max_new_tokens: int = 6
     """
     command = [
         sys.executable,
+        "-P",  # a `datasets.py` beside the notebook is not the library
         "-m",
         "llf_core.evaluation.answers",
         run_id,
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
     rows = [asdict(one) for one in answer(open_run(asked.run_id), asked.prompts, asked.tokens)]
-    print(json.dumps(rows, ensure_ascii=False))  # noqa: T201 - the result
+    print(json.dumps(rows))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line
 
 
 if __name__ == "__main__":
