@@ -87,13 +87,14 @@ def device() -> dict[str, Any]:
     limit = Cgroup().memory_limit()
     return {
         "type": "cpu",
-        "name": _cpu_name(),
+        "name": cpu_name(),
         "count": usable_cpus(),
         "memory": total if limit is None else min(total, limit),
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name, as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:

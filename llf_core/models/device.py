@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llf_core.launch.cgroup import usable_cpus
 from llf_core.models.errors import ModelError
 from llf_core.models.probe import WORTH, bf16_speedup
-from llf_core.models.threads import granted_cores
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def plan_device(config: RunConfig) -> DevicePlan:
     """
     import torch
 
-    threads = config.launch.threads or _environment_threads() or granted_cores()
+    threads = config.launch.threads or _environment_threads() or usable_cpus()
     torch.set_num_threads(threads)
     device, why = _device(use_cpu=bool(config.get("use_cpu")))
     asked = next((key for key in ("pure_bf16", "bf16", "fp16") if config.get(key)), None)

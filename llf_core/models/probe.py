@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from llf_core.launch.environment import cpu_name
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes, replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SIDE = 512
 ROUNDS = 7
 WORTH = 1.1
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def bf16_speedup(threads: int) -> float:
@@ -35,7 +28,7 @@ def bf16_speedup(threads: int) -> float:
 
     path = home() / "cache" / "probe.json"
     flags = torch.backends.cpu.get_cpu_capability()
-    key = f"{cpu_model()} | {flags} | torch {torch.__version__} | {threads} threads"
+    key = f"{cpu_name()} | {flags} | torch {torch.__version__} | {threads} threads"
     known = _read(path)
     if key not in known:
         known[key] = round(time_bf16(), 2)

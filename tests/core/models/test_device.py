@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
+from llf_core.launch.cgroup import usable_cpus
 from llf_core.models import ModelError, plan_device, probe
-from llf_core.models.threads import cgroup_quota, granted_cores
 
 
 @pytest.fixture
@@ -109,49 +109,6 @@ def test_threads_are_the_configs_then_the_environments_then_the_grant(config, sp
         assert plan_device(config(threads=2)).threads == torch.get_num_threads() == 2
         assert plan_device(config()).threads == 3
         monkeypatch.delenv("OMP_NUM_THREADS")
-        assert plan_device(config()).threads == granted_cores()
+        assert plan_device(config()).threads == usable_cpus()
     finally:
         torch.set_num_threads(before)
-
-
-def cgroup(root, files):
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
-        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 0.5),
-        (
-            {
-                "proc/self/cgroup": "0::/a/b\n",
-                "sys/fs/cgroup/a/cpu.max": "400000 100000\n",
-                "sys/fs/cgroup/a/b/cpu.max": "300000 100000\n",
-            },
-            3.0,
-        ),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 2.5),
-        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, None),
-        (
-            {
-                "proc/self/cgroup": "5:cpu,cpuacct:/pod\n3:memory:/pod\n",
-                "sys/fs/cgroup/cpu/pod/cpu.cfs_quota_us": "200000",
-                "sys/fs/cgroup/cpu/pod/cpu.cfs_period_us": "100000",
-            },
-            2.0,
-        ),
-        ({}, None),
-    ],
-)
-def test_quota_of_the_control_group(tmp_path, files, cores):
-    assert cgroup_quota(cgroup(tmp_path, files)) == cores
-
-
-def test_a_part_of_a_core_is_one_thread(tmp_path):
-    assert granted_cores(cgroup(tmp_path, {"sys/fs/cgroup/cpu.max": "20000 100000"})) == 1
