@@ -49,7 +49,7 @@ def start_facts(
 
     Args:
         config: the run's config.
-        notebook: `path` of the notebook and source of the `cell` that starts it.
+        notebook: `path` of the notebook and the id of the `cell` that starts it.
         fingerprint: of the rows that were handed over.
     """
     here = Path.cwd()

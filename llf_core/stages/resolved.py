@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import yaml
 
 from llf_core.runs import update_env
+from llf_core.runs.files import replace_file
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
+    from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
     from llf_core.stages.session import Loaded
 
@@ -42,5 +45,19 @@ def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded) -> None
         "parameters": loaded.parameters,
         "trainable": loaded.trainable,
     }
-    folder.resolved.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    replace_file(folder.resolved, yaml.safe_dump(resolved, sort_keys=False).encode())
     update_env(folder, data={"fingerprint": data.report.fingerprint}, seed=config.training.seed, threads=plan.threads)
+
+
+def as_before(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
+    """The plan in the precision of the attempt before, where that used the same device.
+
+    Which precision is faster is timed, and a resumed run must not change it in the middle.
+    """
+    if not folder.resolved.is_file():
+        return plan
+    kept = yaml.safe_load(folder.resolved.read_text(encoding="utf-8"))
+    precision = {key: kept[key] for key in ("dtype", "autocast")}
+    if kept["device"] != plan.device or precision == {key: getattr(plan, key) for key in precision}:
+        return plan
+    return dataclasses.replace(plan, **precision, reason=f"{precision['dtype']}, as before the stop.")

@@ -27,7 +27,7 @@ from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
 from llf_core.stages.progress import RunProgress, read_counters
-from llf_core.stages.resolved import write_resolved
+from llf_core.stages.resolved import as_before, write_resolved
 from llf_core.stages.trainer import RunTrainer
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     _prepare_output_dir(config)
-    loaded = _load(config, writer)
     checkpoint = Checkpoints(folder).latest() if resumes else None
+    plan = plan_device(config)
+    loaded = _load(config, writer, plan if checkpoint is None else as_before(folder, plan))
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
@@ -108,9 +109,8 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     return "finished", None
 
 
-def _load(config: RunConfig, writer: RunWriter) -> Loaded:
+def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
-    plan = plan_device(config)
     _say(plan.reason)
     writer.status(device=plan.device)
     source = resolve_model(config.model.model_name_or_path, config)

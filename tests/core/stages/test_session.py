@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import yaml
 
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
 from llf_core.stages.progress import RunProgress
@@ -106,6 +107,21 @@ def test_resume_repeats_the_losses_across_an_epoch_and_with_evaluation(trained, 
     assert losses(folder) == losses(whole)
     evaluations = [[float(v).hex() for v in RunReader(f).metrics().values("eval_loss")] for f in (folder, whole)]
     assert evaluations[0] == evaluations[1]
+
+
+def test_resume_computes_in_the_precision_of_the_attempt_before(trained, make_run, monkeypatch):
+    """The probe is kept in a cache: timed anew, it may find the other precision faster."""
+    monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 2.0)
+    whole, _ = trained(use_cpu=True)
+    folder = make_run(use_cpu=True)
+    with monkeypatch.context() as patch:
+        stop_at(patch, folder, 3)
+        run_attempt(folder, 1)
+    monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
+    assert next_attempt(folder) == 0
+    assert losses(folder) == losses(whole)
+    resolved = yaml.safe_load(folder.resolved.read_text())
+    assert (resolved["dtype"], resolved["autocast"]) == ("bfloat16", "bfloat16")
 
 
 def test_full_fine_tuning_and_freeze_learn(trained):
