@@ -92,6 +92,25 @@ def test_the_command_line_lists_in_the_base(base_only, tmp_path):
     assert json.loads(base_only(code, LLF_HOME=str(tmp_path))) == {"total": 0, "runs": []}
 
 
+def test_llf_train_in_the_base_says_what_to_install(base_only, tmp_path):
+    code = """
+import sys
+from llf_core.cli import main
+sys.argv = ["llf", "train", sys.argv[1]]
+try:
+    main()
+except SystemExit as end:
+    print("exit code", end.code)
+"""
+    config = tmp_path / "config.yaml"
+    config.write_text("model_name_or_path: smollm2-135m-instruct\ndataset: llf_demo\n")
+    said = base_only(code.replace("sys.argv[1]", repr(str(config))), LLF_HOME=str(tmp_path / "home"))
+    assert "failed" in said
+    assert 'Training needs torch, which this environment lacks. Run pip install "llf[train]", then resume.' in said
+    assert "exit code 1" in said
+    assert "Traceback" not in said
+
+
 def wait_for_port(port):
     """The server tells its address a moment before it listens there."""
     until = time.monotonic() + 20
