@@ -69,8 +69,9 @@ def _end(folder: RunFolder, status: Status) -> Status:
     reason = killed_reason(folder, status)
     end = {"state": "failed", "reason": reason, "exit_code": -signal.SIGKILL, "step": status.step}
     now = update(folder, of_attempt=status.attempt, **end)
-    word = {"type": "state", "state": now.state, "reason": reason}
-    append(folder.events, {"v": 1, "time": time.time(), "attempt": status.attempt, **word})
+    if now.reason == reason:  # else the run had its own last word meanwhile, and said it
+        word = {"type": "state", "state": now.state, "reason": reason}
+        append(folder.events, {"v": 1, "time": time.time(), "attempt": status.attempt, **word})
     return now
 
 
@@ -82,8 +83,11 @@ def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
     """
     if not process.alive():
         return
-    leads = os.getpgid(process.pid) == process.pid
-    (os.killpg if leads else os.kill)(process.pid, signal.SIGKILL)
+    try:
+        leads = os.getpgid(process.pid) == process.pid
+        (os.killpg if leads else os.kill)(process.pid, signal.SIGKILL)
+    except ProcessLookupError:  # it ended by itself meanwhile
+        return
     until = time.monotonic() + seconds
     while process.alive():
         if time.monotonic() > until:

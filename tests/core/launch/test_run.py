@@ -153,6 +153,22 @@ def test_kill_never_touches_pids_of_another_boot(folder):
         other.wait()
 
 
+def test_kill_of_a_run_that_ends_by_itself_at_that_moment(folder, monkeypatch):
+    """Its processes go, and its last word comes, between the look at them and the signal."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    seen = iter([True])
+    monkeypatch.setattr(ProcessId, "alive", lambda self: next(seen, False))
+    monkeypatch.setattr(
+        "llf_core.runs.kill.killed_reason",
+        lambda *_: status.update(folder, state="finished") and "Killed.",
+    )
+    status.update(folder, state="running", pid=gone.pid, started=1.0)
+    before = len(Run(folder).events())
+    assert Run(folder).kill().state == "finished"
+    assert Run(folder).events()[before:] == []
+
+
 def test_kill_on_another_machine_asks_there_and_says_where(folder, monkeypatch):
     monkeypatch.setattr("llf_core.runs.kill.ELSEWHERE_SECONDS", 0.2)
     status.update(folder, state="running", host="ws-2", heartbeat=time.time(), **GONE)
