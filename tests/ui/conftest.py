@@ -17,6 +17,8 @@ from urllib.parse import quote
 import nbformat
 import pytest
 
+from tests.processes import end, processes_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,6 +73,16 @@ class Lab:
     def run_all(self, page: Any) -> None:
         """Runs all cells without waiting for them."""
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+    def run_cell(self, page: Any, index: int, source: str | None = None) -> None:
+        """Runs one cell, with another source where one is given, without waiting for it."""
+        page.evaluate(
+            "([index, source]) => { const book = window.jupyterapp.shell.currentWidget.content;"
+            " book.activeCellIndex = index;"
+            " if (source !== null) book.activeCell.model.sharedModel.setSource(source);"
+            " window.jupyterapp.commands.execute('notebook:run-cell'); }",
+            [index, source],
+        )
 
     def save(self, page: Any) -> None:
         """Saves the notebook."""
@@ -146,6 +158,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 except subprocess.TimeoutExpired:
                     continue
         log.close()
+        end(processes_of(home))
 
 
 def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> str:

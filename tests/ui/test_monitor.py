@@ -1,8 +1,7 @@
-"""The monitor as a reader meets it: JupyterLab, a live run, a busy kernel, reloads and restarts."""
+"""The monitor where a real trainer is not needed; `test_quickstart.py` has one."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from itertools import count
@@ -33,10 +32,6 @@ def live(lab):
     process.wait()
 
 
-def state_of(lab, run_id):
-    return json.loads((lab.home / "runs" / run_id / "status.json").read_text())["state"]
-
-
 def wait_for_points(page, more_than):
     page.wait_for_function(f"n => ({POINTS})() > n", arg=more_than, timeout=30_000)
     return page.evaluate(POINTS)
@@ -60,42 +55,6 @@ def state(page):
     return page.locator(".llf-Monitor .llf-State").first
 
 
-def test_a_live_run_is_shown_and_steered_while_the_kernel_sleeps(page, lab, live):
-    show(page, lab, live, "import time; time.sleep(40)")
-    first = page.evaluate(POINTS)
-    assert wait_for_points(page, first + 5) > first + 5
-    bar = page.get_by_role("progressbar", name="Progress of smollm2-sft-lora")
-    assert int(bar.get_attribute("aria-valuenow")) > FIRST_STEPS
-    assert bar.get_attribute("aria-valuemax") == "3000"
-    expect(head(page)).to_contain_text("smollm2-135m-instruct, LoRA rank 8, alpaca_en_demo (949 examples)")
-    expect(head(page)).to_contain_text("remaining")
-    expect(state(page)).to_have_text("running")
-
-    page.get_by_role("button", name="Checkpoint now").click()
-    expect(head(page)).to_contain_text("Checkpoint is asked through the Jupyter server, within 1 s.")
-    expect(head(page).locator(".llf-Events")).to_contain_text("checkpoint asked by monitor", timeout=10_000)
-
-    page.get_by_role("button", name="Kill…").click()
-    expect(page.get_by_role("button", name="Keep it going")).to_be_focused()
-    page.get_by_role("button", name="Keep it going").click()
-    expect(page.get_by_role("button", name="Kill…")).to_be_visible()
-    assert state_of(lab, live) == "running"
-
-    page.get_by_role("button", name="Stop with checkpoint").click()
-    expect(state(page)).to_have_text("stopped", timeout=10_000)
-    kernel = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
-    assert page.evaluate(kernel) == "busy"
-    assert state_of(lab, live) == "stopped"
-    expect(head(page)).to_contain_text("Stopped at step")
-    expect(page.get_by_role("button", name="Resume from")).to_be_visible()
-    lines = (lab.home / "runs" / live / "events.jsonl").read_text().splitlines()
-    requests = [event for event in map(json.loads, lines) if event["type"] == "request"]
-    assert [(event["request"], event["by"]) for event in requests] == [
-        ("checkpoint", "monitor"),
-        ("stop", "monitor"),
-    ]
-
-
 def test_without_the_server_the_kernel_is_asked(page, lab, live):
     page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
     show(page, lab, live)
@@ -104,42 +63,6 @@ def test_without_the_server_the_kernel_is_asked(page, lab, live):
     expect(head(page)).to_contain_text(said, timeout=10_000)
     page.get_by_role("button", name="Stop with checkpoint").click()
     expect(state(page)).to_have_text("stopped", timeout=10_000)
-
-
-def test_reload_shows_what_was_streamed_since(page, lab, live):
-    show(page, lab, live)
-    before = wait_for_points(page, FIRST_STEPS + 5)
-    lab.save(page)
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.reload()
-    lab.settle(page)
-    assert wait_for_points(page, before) > before
-    expect(state(page)).to_have_text("running")
-
-
-def test_a_restarted_kernel_is_said_and_the_view_comes_back(page, lab, live):
-    show(page, lab, live)
-    before = page.evaluate(POINTS)
-    page.evaluate(
-        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => null)"
-    )
-    lost = page.get_by_text("This view has lost its kernel; the run goes on.")
-    expect(lost).to_be_visible(timeout=20_000)
-    lab.run_all(page)
-    expect(lost).to_have_count(0, timeout=30_000)
-    assert wait_for_points(page, before) > before
-    assert state_of(lab, live) == "running"
-
-
-def test_two_notebooks_show_one_run(page, browser, lab, live):
-    context = browser.new_context()
-    second = context.new_page()
-    for one in (page, second):
-        show(one, lab, live)
-    page.get_by_role("button", name="Stop with checkpoint").click()
-    for one in (page, second):
-        expect(state(one)).to_have_text("stopped", timeout=10_000)
-    context.close()
 
 
 def test_the_saved_notebook_speaks_without_a_kernel(page, lab, live):
