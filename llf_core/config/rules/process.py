@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
+
+PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
+"""Where a tracker's package has another name than the tracker."""
+OTHERS = {"tensorboard": ("tensorboardX",)}
+"""Packages that do as well."""
+
+
+def missing_trackers(c: RunConfig) -> list[str]:
+    """Packages of trackers that this environment lacks."""
+    asked = [name for name in c.training.report_to if name not in {"none", "all"}]
+    packages = [PACKAGES.get(name, name) for name in asked]
+    return [name for name in packages if not any(map(find_spec, (name, *OTHERS.get(name, ()))))]
+
 
 PROCESS = (
     Rule(
@@ -65,6 +84,16 @@ PROCESS = (
         lambda c: len(c.training.report_to) > 1 and bool({"none", "all"}.intersection(c.training.report_to)),
         lambda c: f"The trackers are {','.join(c.training.report_to)}. Expected names, or `none` or `all` alone.",
         (Fix("Track nowhere", {"report_to": "none"}),),
+    ),
+    Rule(
+        ("report_to",),
+        lambda c: bool(missing_trackers(c)),
+        lambda c: (
+            f"This environment has no {missing_trackers(c)[0]}, so the run would fail. "
+            f"Expected it: pip install {missing_trackers(c)[0]}."
+        ),
+        (Fix("Track nowhere", {"report_to": "none"}),),
+        severity="warning",
     ),
     Rule(
         ("trust_remote_code",),

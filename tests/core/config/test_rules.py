@@ -73,6 +73,7 @@ CASES = [
     ("save_strategy", "note", {"save_strategy": "no"}, "No checkpoint is saved"),
     ("ignore_data_skip", "note", {"ignore_data_skip": True}, "some examples again"),
     ("report_to", "error", {"report_to": "none,wandb"}, "The trackers are none,wandb."),
+    ("report_to", "warning", {"report_to": "flyte"}, "has no flytekit, so the run would fail"),
     ("trust_remote_code", "note", {"trust_remote_code": True}, "runs with your rights"),
     ("allow_pickle", "note", {"allow_pickle": True}, "pickle"),
     ("model_name_or_path", "warning", {"model_name_or_path": "/nowhere/m"}, "no file or folder /nowhere/m."),
