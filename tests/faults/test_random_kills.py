@@ -147,7 +147,7 @@ def check_state(final, moment, before):
         assert started, f"nobody was killed, and it is {final.state}: {final.reason}"
         assert (final.state, final.exit_code) == ("failed", -signal.SIGKILL)
         assert "SIGKILL" in final.reason
-        assert ("resume" in final.reason) == ("is whole" in final.reason)
+        assert "resume" in final.reason
     elif moment.victim == "both":
         # Between the two kills the supervisor may have had its say.
         assert final.state == "lost" or "SIGKILL" in final.reason
@@ -229,5 +229,5 @@ def test_two_random_moments(scene, llf_home):
 @pytest.mark.parametrize("batch", range(5))
 def test_ten_random_moments_five_times(scene, llf_home, batch):
     print(f"LLF_TEST_SEED={SEED}")
-    chance = random.Random(SEED + batch)
+    chance = random.Random(f"{SEED} {batch}")
     at([Moment.draw(chance, OURS + THEIRS) for _ in range(10)], scene, llf_home)
