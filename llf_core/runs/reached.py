@@ -40,7 +40,7 @@ def what_is_safe(folder: RunFolder) -> str:
     """What of a run can be used after its end, in one sentence."""
     latest = Checkpoints(folder).latest()
     if latest is None:
-        return "There is no checkpoint to go on from."
+        return "There is no checkpoint yet: resume starts from the beginning."
     return f"{latest.name} is whole: resume goes on from there."
 
 

@@ -29,7 +29,7 @@ def saved(folder):
 
 
 SAFE = "checkpoint-5 is whole: resume goes on from there."
-NOTHING = "There is no checkpoint to go on from."
+NOTHING = "There is no checkpoint yet: resume starts from the beginning."
 
 
 def test_kill(saved):
