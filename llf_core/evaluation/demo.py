@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PROMPTS = (
     "What is the capital of France?",
     "How do plants make their food?",
-    "Give me a tip for a job interview.",
+    "What makes a good friend?",
 )
 LEAST_LOSSES = 5
 FALLEN = 0.8

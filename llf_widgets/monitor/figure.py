@@ -21,7 +21,7 @@ def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
         total: planned steps, the right end of every step axis; 0 where unknown.
         title: a line above the charts; a live view has its own header and needs none.
     """
-    shape = layout(total, title) | {"annotations": annotations(curves)}
+    shape = layout(total, title, ticks=curves.points > 0) | {"annotations": annotations(curves)}
     return {
         "data": [trace | content for trace, content in zip(traces(), contents(curves), strict=True)],
         "layout": shape,

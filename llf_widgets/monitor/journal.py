@@ -30,6 +30,8 @@ def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         if not text:
             continue
+        if event["type"] == "state" and found and str(event.get("reason", "")).startswith(_error_in(found[-1]["text"])):
+            text = str(event["state"])  # its reason stands in the line before
         step = event.get("step")
         removed = event["type"] == "checkpoint_removed"  # belongs to the checkpoint that took its place
         if found and step is not None and found[-1]["step"] is not None and (removed or found[-1]["step"] == step):
@@ -51,6 +53,11 @@ def log_lines(lines: Iterable[str]) -> list[str]:
 def _state(event: dict[str, Any]) -> str:
     reason = event.get("reason")
     return f"{event['state']}: {reason}" if reason else str(event["state"])
+
+
+def _error_in(text: str) -> str:
+    """The message of an error's line; of another line something that no reason starts with."""
+    return text.removeprefix("error: ") if text.startswith("error: ") else "\0"
 
 
 def _data(event: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ PANELS = {  # name -> (title, axis number, hover format)
 GAP = 0.075
 LEFT = 44  # pixels left of an axis: its labels
 WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
+TOOLS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # beside the charts while the pointer is over them
+CONFIG = {"displaylogo": False, "modeBarButtons": TOOLS, "responsive": True}
 SMALL_TOP = 0.235  # of the figure's height
 
 
@@ -93,8 +95,8 @@ def traces() -> list[dict[str, Any]]:
     ]
 
 
-def layout(total: int, title: str) -> dict[str, Any]:
-    """Axes, margins and colours of the whole figure."""
+def layout(total: int, title: str, *, ticks: bool) -> dict[str, Any]:
+    """Axes, margins and colours of the whole figure; without `ticks` the axes are bare, as nothing is drawn yet."""
     axis = {
         "showgrid": False,
         "zeroline": False,
@@ -104,6 +106,7 @@ def layout(total: int, title: str) -> dict[str, Any]:
         "ticks": "outside",
         "ticklen": 4,
         "tickcolor": AXIS,
+        "showticklabels": ticks,
         "tickfont": {"size": 11, "color": QUIET},
     }
     steps = axis | {"range": x_range(total), "autorange": total <= 0, "rangemode": "tozero", "nticks": 6}
@@ -117,6 +120,7 @@ def layout(total: int, title: str) -> dict[str, Any]:
         "hovermode": "closest",
         "dragmode": "zoom",
         "uirevision": "llf",
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
         "font": {"family": FONT, "size": 11, "color": QUIET},
         "margin": {"l": LEFT, "r": 12, "t": 30 + (TITLE_HEIGHT if title else 0), "b": 28},
         "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8},
@@ -145,7 +149,8 @@ def layout(total: int, title: str) -> dict[str, Any]:
             "rangemode": "tozero",
         }
         if name == "learning_rate":
-            shape[f"yaxis{number}"] |= {"exponentformat": "e", "showexponent": "all"}
+            # `0.0005` is wider than the room left of the axis
+            shape[f"yaxis{number}"] |= {"tickformat": "~e", "labelalias": {"0e+0": "0"}}
         if name == "tokens_per_second":
             shape[f"yaxis{number}"] |= {"tickformat": ",d"}
     return shape

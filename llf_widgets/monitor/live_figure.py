@@ -47,6 +47,9 @@ class LiveFigure(go.FigureWidget):
             for place, note in enumerate(annotations(curves)):
                 if self.layout.annotations[place].text != note["text"]:
                     self.layout.annotations[place].text = note["text"]
+            if self.layout.xaxis.showticklabels != (curves.points > 0):
+                self.for_each_xaxis(lambda axis: axis.update(showticklabels=curves.points > 0))
+                self.for_each_yaxis(lambda axis: axis.update(showticklabels=curves.points > 0))
             wanted = x_range(total)
             if wanted is not None and list(self.layout.xaxis.range or ()) != wanted and self._total != total:
                 for axis in self.select_xaxes():

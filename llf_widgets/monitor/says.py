@@ -121,7 +121,8 @@ def _failed(facts: Facts) -> str:
 
 def _lost(facts: Facts) -> str:
     since = "" if facts.heartbeat is None else f" since {words.clock(facts.heartbeat)}"
-    return f"No sign of the trainer{since}. {facts.reason or 'Its process is gone.'}{_whole(facts)}"
+    reason = facts.reason or "Its process is gone."
+    return f"No sign of the trainer{since}. {reason}" + (_whole(facts) if "checkpoint" not in reason else "")
 
 
 def _broken(facts: Facts) -> str:

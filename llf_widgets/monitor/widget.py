@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from llf_core.runs import FINAL, send_request
 from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines, rows
+from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.live_figure import LiveFigure
 from llf_widgets.monitor.parts import Head, Journal
 from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
@@ -54,7 +55,7 @@ class Monitor(widgets.VBox):
         self._head = Head(self._steer)
         self._journal = Journal(log_path=str(self._watch.folder.log))
         self._figure = LiveFigure(figure_json(self._watch.curves(), self._watch.facts.total))
-        self._figure._config = self._figure._config | {"displaylogo": False}  # noqa: SLF001 - plotly's own door
+        self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
         self._slots: list[Any] = []
         self._ended = threading.Event()
         self._drawn_at = 0.0

@@ -35,7 +35,8 @@ function render({ model, el }) {
     /** @type {string[]} */
     const lines = model.get('log');
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
-    count.textContent = lines.length ? `last ${lines.length} lines of ${model.get('log_path')}` : 'empty so far';
+    const last = lines.length === 1 ? 'last line' : `last ${lines.length} lines`;
+    count.textContent = lines.length ? `${last} of ${model.get('log_path')}` : 'empty so far';
     log.replaceChildren(...lines.flatMap(line => {
       const time = line.match(/^\d\d:\d\d:\d\d/);
       return time ? [h('i', {}, time[0]), `${line.slice(8)}\n`] : [`${line}\n`];

@@ -79,6 +79,27 @@ def test_the_saved_notebook_speaks_without_a_kernel(page, lab, live):
     expect(page.locator(".jp-RenderedPlotly img")).to_be_visible(timeout=60_000)
 
 
+def test_the_charts_of_an_ended_run_are_as_wide_as_its_view(page, lab):
+    from llf_core.runs import RunWriter, create_run
+
+    folder = create_run("model_name_or_path: m\n", "wide", lab.home)
+    writer = RunWriter(folder)
+    writer.metric(1, {"loss": 1.0})
+    writer.close("finished")
+    lab.notebook("wide.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, "wide.ipynb")
+    lab.run_all(page)
+    for width in (1280, 800):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_function(
+            "() => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
+            " const drawn = plot?.querySelector('.main-svg')?.clientWidth;"
+            " const room = document.querySelector('.llf-Monitor').clientWidth;"
+            " return drawn > 100 && Math.abs(room - drawn) < 20; }",
+            timeout=30_000,
+        )
+
+
 def test_names_are_never_html(page, lab):
     from llf_core.runs import RunWriter, create_run
 

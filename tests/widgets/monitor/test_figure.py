@@ -79,7 +79,12 @@ def test_json_has_no_nan_and_no_array():
 def test_nothing_logged_yet_is_a_figure_too():
     empty = curves({}, np.empty(0))
     assert empty.points == 0
-    assert LiveFigure(figure_json(empty, 0)).layout.xaxis.autorange is True
+    live = LiveFigure(figure_json(empty, 0))
+    assert live.layout.xaxis.autorange is True
+    assert live.layout.yaxis.showticklabels is False  # -1 to 4 would be Plotly's invention
+    live.show_curves(some_curves(), 141)
+    assert live.layout.yaxis.showticklabels is True
+    assert live.layout.xaxis3.showticklabels is True
 
 
 def sent_array(value):

@@ -23,6 +23,9 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
         ("failed", {"reason": "The memory limit ended the trainer."},
          "The memory limit ended the trainer. checkpoint-90 is whole.", ["resume"]),
         ("lost", {}, "No sign of the trainer. Its process is gone. checkpoint-90 is whole.", ["resume"]),
+        ("lost", {"reason": "Its processes are gone. checkpoint-90 is whole: resume goes on from there."},
+         "No sign of the trainer. Its processes are gone. checkpoint-90 is whole: resume goes on from there.",
+         ["resume"]),
         ("broken", {"reason": "r has no status.json."}, "This run can't be read. r has no status.json.", []),
     ],
 )  # fmt: skip
@@ -77,6 +80,12 @@ class TestJournal:
             (None, "stopped: By hand."),
             (90, "evaluation 1.351, checkpoint-90 (29.4 MB), checkpoint-60 removed"),
         ]
+
+    def test_an_error_is_not_told_twice(self):
+        said = {"type": "state", "state": "failed", "reason": "No data. Add some."}
+        failed = [{"type": "error", "message": "No data."}, said]
+        assert [row["text"] for row in rows(failed)] == ["failed", "error: No data."]
+        assert rows(failed[1:])[0]["text"] == "failed: No data. Add some."
 
     def test_unknown_types_and_odd_fields_are_left_out(self):
         assert rows([{"type": "from-the-future"}, {"type": "checkpoint"}, {"type": "data", "examples": "x"}, {}]) == []
