@@ -106,7 +106,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             )
         else:
             loss = total / count
-            self._evaluated += torch.stack([total.detach(), count]).to("cpu", torch.float64)
+            self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
         return (loss, {}) if return_outputs else loss
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
