@@ -16,4 +16,4 @@ def plain(yaml: str, run_id: str | None) -> str:
 def static_html(yaml: str, run_id: str | None) -> str:
     """The same as HTML; every value is escaped."""
     started = f" Started <code>{html.escape(run_id)}</code>." if run_id else ""
-    return f"<p>{html.escape(_NOTE)}{started}</p>\n<pre>{html.escape(yaml)}</pre>"
+    return f"<p>{html.escape(_NOTE)}{started}</p>\n<pre><code>{html.escape(yaml)}</code></pre>"

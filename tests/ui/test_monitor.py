@@ -89,7 +89,7 @@ def test_the_charts_of_an_ended_run_are_as_wide_as_its_view(page, lab):
     lab.notebook("wide.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
     lab.open(page, "wide.ipynb")
     lab.run_all(page)
-    for width in (1280, 800):
+    for width in (1500, 1280):
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_function(
             "() => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
