@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -27,6 +28,14 @@ def open_panel(page: Any, lab: Any) -> Any:
     panel = page.locator(PANEL)
     panel.wait_for(state="visible", timeout=20000)
     return panel
+
+
+@pytest.fixture(autouse=True)
+def no_other_runs(lab: Any) -> None:
+    """Puts aside what other tests of the same server left: the panel starts empty."""
+    left = lab.home / "runs"
+    if left.is_dir():
+        left.rename(lab.home / f"runs-before-{time.time_ns()}")
 
 
 @pytest.fixture
