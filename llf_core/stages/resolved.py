@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,7 +13,7 @@ from llf_core.runs.files import replace_file
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models import DevicePlan
-    from llf_core.runs import RunFolder
+    from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.session import Loaded
 
 
@@ -49,14 +49,34 @@ def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded) -> None
     update_env(folder, data={"fingerprint": data.report.fingerprint}, seed=config.training.seed, threads=plan.threads)
 
 
+def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
+    """What the attempt before wrote; None where it did not come so far."""
+    if not folder.resolved.is_file():
+        return None
+    kept: dict[str, Any] = yaml.safe_load(folder.resolved.read_text(encoding="utf-8"))
+    return kept
+
+
+def warn_of_other_data(folder: RunFolder, writer: RunWriter, fingerprint: str) -> None:
+    """Says so where a resumed run goes on with other examples than it began with: its place in them means nothing."""
+    kept = read_resolved(folder)
+    if kept is not None and kept["data"]["fingerprint"] != fingerprint:
+        writer.event(
+            "warning",
+            key="dataset",
+            message="The data set is not the one that the run began with: some examples may be seen twice or never. "
+            "Bring the old files back and resume again, or start a new run.",
+        )
+
+
 def as_before(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
     """The plan in the precision of the attempt before, where that used the same device.
 
     Which precision is faster is timed, and a resumed run must not change it in the middle.
     """
-    if not folder.resolved.is_file():
+    kept = read_resolved(folder)
+    if kept is None:
         return plan
-    kept = yaml.safe_load(folder.resolved.read_text(encoding="utf-8"))
     precision = {key: kept[key] for key in ("dtype", "autocast")}
     if kept["device"] != plan.device or precision == {key: getattr(plan, key) for key in precision}:
         return plan

@@ -27,7 +27,7 @@ from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
 from llf_core.stages.progress import RunProgress, read_counters
-from llf_core.stages.resolved import as_before, write_resolved
+from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
 from llf_core.stages.trainer import RunTrainer
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
+        warn_of_other_data(folder, writer, loaded.data.report.fingerprint)
     trainer = _trainer(folder, config, loaded, progress, checkpoint)
     write_resolved(folder, config, loaded)
 

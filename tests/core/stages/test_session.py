@@ -124,6 +124,17 @@ def test_resume_computes_in_the_precision_of_the_attempt_before(trained, make_ru
     assert (resolved["dtype"], resolved["autocast"]) == ("bfloat16", "bfloat16")
 
 
+def test_resume_with_other_data_is_a_warning(make_run, data_file, monkeypatch):
+    folder = make_run()
+    with monkeypatch.context() as patch:
+        stop_at(patch, folder, 3)
+        run_attempt(folder, 1)
+    data_file.write_text(json.dumps(json.loads(data_file.read_text())[1:]))
+    assert next_attempt(folder) == 0
+    (warning,) = events(folder, "warning")
+    assert (warning["key"], warning["attempt"]) == ("dataset", 2)
+
+
 def test_full_fine_tuning_and_freeze_learn(trained):
     for changes in ({"finetuning_type": "full"}, {"finetuning_type": "freeze", "freeze_trainable_layers": 1}):
         folder, code = trained(**changes, max_steps=12, learning_rate=5e-3)
