@@ -186,8 +186,17 @@ class Run:
         return self
 
     def metrics(self) -> pd.DataFrame:
-        """All numbers: one row a step (the index), one column a name, NaN where a step has none."""
-        import pandas as pd
+        """All numbers: one row a step (the index), one column a name, NaN where a step has none.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` brings it.
+        """
+        try:
+            import pandas as pd
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                'A DataFrame needs pandas, which this environment lacks. Run pip install "llf[train]".'
+            ) from None
 
         columns = self._reader.metrics()
         series = {name: pd.Series(columns.values(name), columns.steps(name)) for name in columns.names}
