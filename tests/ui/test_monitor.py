@@ -94,7 +94,7 @@ def test_the_charts_of_an_ended_run_are_as_wide_as_its_view(page, lab):
         page.wait_for_function(
             "() => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
             " const drawn = plot?.querySelector('.main-svg')?.clientWidth;"
-            " const room = document.querySelector('.llf-Monitor').clientWidth;"
+            " const room = document.querySelector('.llf-Monitor')?.clientWidth;"
             " return drawn > 100 && Math.abs(room - drawn) < 20; }",
             timeout=30_000,
         )
