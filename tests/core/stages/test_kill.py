@@ -71,9 +71,7 @@ def expected(trainer, job):
 def losses(folder):
     columns = RunReader(folder).metrics()
     return {
-        name: dict(
-            zip(columns.steps(name).tolist(), [v.hex() for v in columns.values(name).tolist()], strict=True)
-        )
+        name: dict(zip(columns.steps(name).tolist(), [v.hex() for v in columns.values(name).tolist()], strict=True))
         for name in ("loss", "eval_loss")
     }
 
