@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.models.architecture import load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bars import no_progress_bars
+from llf_core.models.bitsandbytes_import import import_bitsandbytes
 from llf_core.models.checkpointing import enable_checkpointing
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
@@ -35,6 +36,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     Raises:
         ModelError: unknown architecture, missing or broken weights, a kernel that is not installed.
     """
+    import_bitsandbytes()
     from transformers import AutoModelForCausalLM
 
     trusted = config.model.trust_remote_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from llf_core.models.bitsandbytes_import import import_bitsandbytes
 from llf_core.runs import RunFolder, RunWriter, read_status
 
 
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = RunFolder(Path(path))
     attempt = read_status(folder).attempt
     try:
+        import_bitsandbytes()
         from llf_core.stages.session import run_attempt  # loads torch and transformers
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
