@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from llf_core.config.option import Object, Section, Steps, option
 
-SCHEDULERS = (
+Scheduler = Literal[
     "linear",
     "cosine",
     "cosine_with_restarts",
@@ -18,8 +18,8 @@ SCHEDULERS = (
     "cosine_with_min_lr",
     "cosine_warmup_with_min_lr",
     "warmup_stable_decay",
-)
-OPTIMIZERS = (
+]
+Optim = Literal[
     "adamw_torch_fused",
     "adamw_torch",
     "adamw_8bit",
@@ -41,7 +41,9 @@ OPTIMIZERS = (
     "ademamix_8bit",
     "paged_ademamix_8bit",
     "paged_ademamix_32bit",
-)
+]
+SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
+OPTIMIZERS: tuple[str, ...] = get_args(Optim)
 
 
 class OptimizerSection(Section):
@@ -55,19 +57,7 @@ class OptimizerSection(Section):
         level="basic",
         source="Hugging Face",
     )
-    lr_scheduler_type: Literal[
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-        "reduce_lr_on_plateau",
-        "cosine_with_min_lr",
-        "cosine_warmup_with_min_lr",
-        "warmup_stable_decay",
-    ] = option(
+    lr_scheduler_type: Scheduler = option(
         "linear",
         label="Schedule",
         help="How the learning rate changes over the run.",
@@ -89,29 +79,7 @@ class OptimizerSection(Section):
         level="basic",
         source="Hugging Face",
     )
-    optim: Literal[
-        "adamw_torch_fused",
-        "adamw_torch",
-        "adamw_8bit",
-        "adamw_bnb_8bit",
-        "paged_adamw_8bit",
-        "paged_adamw_32bit",
-        "adafactor",
-        "sgd",
-        "adagrad",
-        "rmsprop",
-        "rmsprop_bnb",
-        "rmsprop_bnb_8bit",
-        "rmsprop_bnb_32bit",
-        "lion_8bit",
-        "lion_32bit",
-        "paged_lion_8bit",
-        "paged_lion_32bit",
-        "ademamix",
-        "ademamix_8bit",
-        "paged_ademamix_8bit",
-        "paged_ademamix_32bit",
-    ] = option(
+    optim: Optim = option(
         "adamw_torch_fused",
         label="Optimizer",
         help="What turns gradients into steps; the 8-bit ones keep their state in a quarter of the memory.",

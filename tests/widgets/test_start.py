@@ -86,8 +86,8 @@ def test_the_notebook_and_its_cell_are_known(shell, monkeypatch):
 
 
 def test_an_editor_tells_the_path_in_its_own_way(shell):
-    shell.user_ns = {"__vsc_ipynb_file__": "/work/tune.ipynb"}
-    assert start.notebook_place() == {"path": "/work/tune.ipynb", "cell": "In [7]"}
+    shell.user_ns = {"__vsc_ipynb_file__": "/home/user/tune.ipynb"}
+    assert start.notebook_place() == {"path": "/home/user/tune.ipynb", "cell": "In [7]"}
 
 
 def test_a_script_has_no_notebook(monkeypatch):
