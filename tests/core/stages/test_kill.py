@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.runs import Checkpoints, RunReader, read_status, status
+from llf_core.runs.status import START_SECONDS
 
 SEED = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 1_000_000))
 POINTS = (
@@ -80,6 +81,13 @@ def check_killed(folder, before):
     """What must hold of a run whose trainer was killed."""
     reader = RunReader(folder)
     shown = reader.status()
+    if shown.pid is None:
+        # Killed before it was named, with no supervisor that knew it: it might still be starting for a while.
+        assert shown.state == "created"
+        deadline = time.monotonic() + START_SECONDS + 5
+        while shown.state == "created" and time.monotonic() < deadline:
+            time.sleep(0.2)
+            shown = reader.status()
     assert shown.state in {"lost", "finished"}
     events = reader.events()
     announced = {event["step"] for event in events if event["type"] == "checkpoint"}
