@@ -149,7 +149,7 @@ class DataReport:
             f"Template: {self.template}.",
             *_named("cut at cutoff_len", [f"{one.dataset}[{one.index}] by {one.cut}" for one in self.truncated]),
             *_named("dropped", [f"{one.dataset}[{one.index}]: {one.reason}" for one in self.dropped]),
-            *_named("broken lines", [f"{one.dataset} line {one.line}: {one.reason}" for one in self.broken]),
+            *_named("broken", [f"{one.dataset} line {one.line}: {one.reason}" for one in self.broken]),
         ]
         for shown in self.preview:
             lines += ["", f"Example {shown.index} (trained between {OPEN} and {CLOSE}):", shown.text()]
