@@ -11,7 +11,7 @@ from transformers import Trainer
 from llf_core.stages.sft import IGNORED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
     from transformers.trainer_utils import EvalLoopOutput
@@ -29,6 +29,22 @@ def supervised_tokens(labels: Tensor) -> Tensor:
         An int64 scalar.
     """
     return (labels[..., 1:] != IGNORED).sum()
+
+
+def tokens_read(batch: Mapping[str, Any]) -> Tensor:
+    """Counts the tokens of a batch that are no padding.
+
+    Args:
+        batch: flattened (no `attention_mask`: every token counts) or padded, see `llf_core.data.Collator`.
+
+    Returns:
+        An int64 scalar on the batch's device.
+    """
+    mask = batch.get("attention_mask")
+    if mask is None:
+        ids = batch["input_ids"]
+        return torch.full((), ids.numel(), dtype=torch.int64, device=ids.device)
+    return mask.sum(dtype=torch.int64)
 
 
 class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
@@ -61,8 +77,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         return schedule
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], Tensor | None]:
         """Collects the micro-batches of one optimizer step and counts their supervised tokens on all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
@@ -71,18 +87,17 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         return batches, self.accelerator.gather(count).sum()
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One forward and backward of a micro-batch; keeps count of the tokens it read and learned from."""
-        read = inputs["attention_mask"].sum()
-        self.seen += torch.stack([read, supervised_tokens(inputs["labels"])]).to(self.seen.device)
+        self.seen += torch.stack([tokens_read(inputs), supervised_tokens(inputs["labels"])]).to(self.seen.device)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         return loss
 
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
@@ -90,7 +105,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
         Args:
             model: the (wrapped) model.
-            inputs: `input_ids`, `attention_mask`, `labels`, each `[batch, seq]`.
+            inputs: a batch of either kind, see `llf_core.data.Collator`.
             return_outputs: the Trainer asks for it when it evaluates; no logits are kept.
             num_items_in_batch: supervised tokens of the step on all ranks; None means of this batch alone.
 

@@ -4,12 +4,12 @@ import inspect
 
 import pytest
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from llf_core.data import Collator
 from llf_core.stages.sft import SFT
-from llf_core.stages.trainer import RunTrainer, supervised_tokens
+from llf_core.stages.trainer import RunTrainer, supervised_tokens, tokens_read
+from tests.core.stages.small_trainer import examples, flatten, train
 
 SIGNATURES = {
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
@@ -37,23 +37,9 @@ def test_the_first_label_is_predicted_by_nothing():
     assert supervised_tokens(torch.tensor([[3, 4, -100], [-100, -100, 5]])).item() == 2
 
 
-class Losses(TrainerCallback):
-    def __init__(self):
-        self.values = []
-
-    def on_log(self, args, state, control, logs=None, **_):
-        self.values += [logs["loss"]] if "loss" in logs else []
-
-
 @pytest.fixture
 def rows():
-    """Eight examples of very different lengths, so that a mean of means would differ from a mean over tokens."""
-    generator = torch.Generator().manual_seed(1)
-    made = []
-    for index, length in enumerate([4, 40, 6, 33, 5, 21, 9, 60]):
-        ids = torch.randint(5, 60, (length,), generator=generator).tolist()
-        made.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :], "index": index})
-    return Dataset.from_list(made)
+    return examples()
 
 
 def test_warmup_stable_decay_needs_no_lengths(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
@@ -75,24 +61,6 @@ def test_warmup_stable_decay_needs_no_lengths(tiny_model_dir, tiny_tokenizer, ro
     assert rates[:4] == [1.0] * 4
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
-
-
-def train(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, epochs=2):
-    torch.manual_seed(0)
-    losses = Losses()
-    trainer = RunTrainer(
-        stage=SFT,
-        model=AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32),
-        args=TrainingArguments(
-            output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
-            num_train_epochs=epochs, logging_steps=1, learning_rate=1e-2, use_cpu=True, disable_tqdm=True,
-            report_to="none", save_strategy="no", remove_unused_columns=False, label_names=["labels"],
-            max_grad_norm=0.0, seed=3, lr_scheduler_type="constant", optim="sgd",
-        ),
-        train_dataset=rows, eval_dataset=rows, data_collator=Collator(tokenizer), callbacks=[losses],
-    )  # fmt: skip
-    trainer.train()
-    return trainer, losses.values
 
 
 def test_accumulation_gives_the_large_batch_loss(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
@@ -123,3 +91,21 @@ def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(tiny_model_dir, t
         trainer.args.per_device_eval_batch_size = batch
         values.append(trainer.evaluate()["eval_loss"])
     assert values == pytest.approx([values[0]] * 3, rel=1e-5)
+
+
+def test_flattened_and_padded_batches_give_the_same_losses_and_counts(
+    tiny_model_dir, tiny_tokenizer, rows, tmp_path
+):
+    padded, losses = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path / "a", batch=4, accumulation=1)
+    flat, same = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path / "b", batch=4, accumulation=1, flat=True)
+    assert same == pytest.approx(losses, rel=1e-5)
+    assert flat.seen.tolist() == padded.seen.tolist()
+    evaluated = [trainer.evaluate()["eval_loss"] for trainer in (padded, flat)]
+    assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-5)
+
+
+def test_tokens_read_by_hand():
+    features = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8, 9], "labels": [8, 9]}]
+    assert tokens_read(flatten(features)).item() == 5
+    assert tokens_read({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}).item() == 5
+    assert supervised_tokens(flatten(features)["labels"]).item() == 3
