@@ -21,13 +21,13 @@ NOTEBOOK = WIDGETS | {"jupyter_server", "jupyterlab", "IPython", "ipykernel", "l
 RANKS = (
     {"config"},
     {"runs"},
-    {"launch", "doctor"},
+    {"launch", "doctor", "estimate"},
     {"methods", "modifiers", "optim", "data", "models", "fast"},
     {"stages"},
-    {"evaluation", "chat", "export", "estimate"},
+    {"evaluation", "chat", "export"},
     {"cli"},
 )
-LIGHT = {"config", "runs", "launch", "doctor"}
+LIGHT = {"config", "runs", "launch", "doctor", "estimate"}
 PACKAGES = set().union(*RANKS)
 
 
@@ -108,7 +108,7 @@ def loaded_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "more"),
     [
-        ("import llf_core.config, llf_core.runs, llf_core.launch", NOTEBOOK),
+        ("import llf_core.config, llf_core.runs, llf_core.launch, llf_core.estimate", NOTEBOOK),
         ("import llf_core.cli", NOTEBOOK),
         ("import llf_widgets", WIDGETS | {"jupyter_server"}),
         ("import llf_widgets as llf; llf.train; llf.attach", WIDGETS),

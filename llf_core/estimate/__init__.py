@@ -1,6 +1,22 @@
-"""What a run will need, before it is started and without loading its model."""
+"""What a run will need, before it is started and without loading its model. Imports no torch."""
 
+from llf_core.estimate.activations import Pass
+from llf_core.estimate.architecture import Architecture, architecture, settings_of
+from llf_core.estimate.available import available_memory
 from llf_core.estimate.disk import disk
+from llf_core.estimate.memory import Forecast, training_memory, weight_bytes
 from llf_core.estimate.weights import shapes, trained
 
-__all__ = ["disk", "shapes", "trained"]
+__all__ = [
+    "Architecture",
+    "Forecast",
+    "Pass",
+    "architecture",
+    "available_memory",
+    "disk",
+    "settings_of",
+    "shapes",
+    "trained",
+    "training_memory",
+    "weight_bytes",
+]

@@ -20,7 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 _LENGTH = struct.Struct("<Q")
 _LARGEST_HEADER = 100_000_000
-_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _LINEAR = 2
 _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # SmolLM2-135M
 
@@ -65,7 +65,7 @@ def _adapters(weights: Shapes, rank: int, targets: tuple[str, ...]) -> int:
     total = 0
     for name, shape in weights.items():
         module = name.removesuffix(".weight").rsplit(".", 1)[-1]
-        wanted = _LAYER.search(name) if "all" in targets else module in targets
+        wanted = LAYER.search(name) if "all" in targets else module in targets
         if wanted and len(shape) == _LINEAR:
             total += rank * sum(shape)
     return total
@@ -73,7 +73,7 @@ def _adapters(weights: Shapes, rank: int, targets: tuple[str, ...]) -> int:
 
 def _last_layers(weights: Shapes, number: int) -> int:
     """Parameters of the last layers; of the first ones where the number is below 0."""
-    layers = {name: int(found.group(1)) for name in weights if (found := _LAYER.search(name))}
+    layers = {name: int(found.group(1)) for name in weights if (found := LAYER.search(name))}
     depth = max(layers.values(), default=-1) + 1
     chosen = range(depth - number, depth) if number > 0 else range(-number)
     return count({name: weights[name] for name, layer in layers.items() if layer in chosen})

@@ -46,6 +46,20 @@ class Cgroup:
                     limits.append(int(words[0]))
         return min(limits, default=None)
 
+    def memory_left(self) -> int | None:
+        """Bytes between what is in use, file caches left out, and the nearest limit; None where there is none."""
+        rooms = []
+        for folder in self._folders("memory"):
+            for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+                most, now = _words(folder / limit), _words(folder / used)
+                if most and now and most[0].isdigit() and int(most[0]) < UNLIMITED:
+                    words = _words(folder / "memory.stat")
+                    # The kernel drops these pages before it kills anybody.
+                    names = [name for name in ("total_inactive_file", "inactive_file") if name in words]
+                    cached = int(words[words.index(names[0]) + 1]) if names else 0
+                    rooms.append(int(most[0]) - int(now[0]) + cached)
+        return min(rooms, default=None)
+
     def oom_kills(self) -> int:
         """How many processes of this group were killed for want of memory so far; 0 where nobody counts."""
         for folder in self._folders("memory"):

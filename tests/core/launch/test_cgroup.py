@@ -86,3 +86,31 @@ def test_a_group_never_reaches_outside_its_mount(system, tmp_path):
 
 def test_of_this_machine():
     assert 1 <= usable_cpus() <= os.cpu_count()
+
+
+def test_room_is_the_least_of_all_groups_and_file_caches_do_not_count(system):
+    cgroup = system(
+        "0::/user/job\n",
+        {
+            "user/memory.max": "9000\n", "user/memory.current": "5000\n",
+            "user/memory.stat": "anon 1\ninactive_file 700\n",
+            "user/job/memory.max": "8000\n", "user/job/memory.current": "100\n", "memory.current": "6000\n",
+        },
+    )  # fmt: skip
+    assert cgroup.memory_left() == 9000 - 5000 + 700
+
+
+def test_room_in_version_1_counts_the_caches_of_children(system):
+    cgroup = system(
+        "4:memory:/job\n",
+        {
+            "memory/job/memory.limit_in_bytes": "4000\n", "memory/job/memory.usage_in_bytes": "3000\n",
+            "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 500\n",
+            "memory/memory.limit_in_bytes": "9223372036854771712\n", "memory/memory.usage_in_bytes": "7000\n",
+        },
+    )  # fmt: skip
+    assert cgroup.memory_left() == 1500
+
+
+def test_room_without_a_limit_is_not_known(system):
+    assert system("0::/\n", {"memory.max": "max\n", "memory.current": "5\n"}).memory_left() is None
