@@ -57,6 +57,13 @@ class Data(Section):
         level="basic",
         source="LLaMA-Factory",
     )
+    packing: bool | None = option(
+        None,
+        label="Packing",
+        help="Fills each row, up to the cutoff length, with several examples that never see each other; an epoch "
+        "then has fewer steps.",
+        source="LLaMA-Factory",
+    )
     max_samples: int | None = option(
         None,
         label="At most",

@@ -32,6 +32,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
     "group_by_length": _if_true("group_by_length"),
     "disable_shuffling": _if_true("sequential"),
     "adafactor": _if_true("adafactor"),
+    "neat_packing": _if_true(then=True),  # ours never leaks
 }
 
 

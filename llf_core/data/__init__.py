@@ -1,11 +1,21 @@
-"""Data Worker: load → align → render → mask → cut → collate.
+"""Data Worker: load → align → render → mask → cut → pack → collate.
 
 It imports torch, transformers and datasets inside its functions only.
 """
 
 from llf_core.data.collate import Collator
 from llf_core.data.errors import DataError
+from llf_core.data.packed import PackedRows, check_packing
 from llf_core.data.prepare import Prepared, prepare, template_of
 from llf_core.data.report import DataReport
 
-__all__ = ["Collator", "DataError", "DataReport", "Prepared", "prepare", "template_of"]
+__all__ = [
+    "Collator",
+    "DataError",
+    "DataReport",
+    "PackedRows",
+    "Prepared",
+    "check_packing",
+    "prepare",
+    "template_of",
+]

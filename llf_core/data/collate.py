@@ -1,9 +1,11 @@
-"""Examples of different lengths to one rectangular batch."""
+"""Examples of different lengths to one batch: one after the other, or padded to a rectangle."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from llf_core.data.errors import DataError
 from llf_core.data.mask import IGNORED
@@ -11,60 +13,113 @@ from llf_core.data.mask import IGNORED
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
+
+NAMED = 5
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads on the right to a multiple of 8 tokens.
+    """Makes batches of examples, or of packed rows of them; either kind of batch holds the same examples.
+
+    Flattened, one after the other and without padding, for models whose attention keeps documents apart:
 
     ```
-    [[5, 6, 7], [8]]  ->  input_ids       [[5, 6, 7, P, P, P, P, P], [8, P, P, P, P, P, P, P]]
-                          attention_mask  [[1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
+    [[5, 6, 7], [8, 9]]  ->  input_ids       [[5, 6, 7, 8, 9]]
+                             labels          [[-100, 6, 7, -100, 9]]   nothing predicts a document's first token
+                             position_ids    [[0, 1, 2, 0, 1]]
+                             cu_seq_lens_q   [0, 3, 5]                 and cu_seq_lens_k, the same tensor
+                             max_length_q    3                         and max_length_k
+    ```
+
+    Padded on the right to a multiple of 8 tokens, for all others:
+
+    ```
+    [[5, 6, 7], [8, 9]]  ->  input_ids       [[5, 6, 7, P, P, P, P, P], [8, 9, P, P, P, P, P, P]]
+                             attention_mask  [[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]]
+                             labels          [[5, 6, 7, -100, …], [8, 9, -100, …]]
     ```
 
     Attributes:
         tokenizer: whose padding token is used, else its end of sequence, else 0; attention never sees it.
+        flatten: whether batches are flattened.
         multiple: what the padded length is a multiple of.
     """
 
     tokenizer: PreTrainedTokenizerBase
+    flatten: bool = False
     multiple: int = 8
 
-    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Makes a batch.
 
         Args:
-            features: `input_ids` and `labels` (`[seq]` each) and `index`.
+            features: examples with `input_ids` and `labels` (`[seq]` each) and `index`, or packed rows, each with
+                its `examples`.
 
         Returns:
-            `input_ids`, `attention_mask`, `labels`: `[batch, seq]`, int64; labels are -100 where padded.
+            Flattened: `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and
+            `cu_seq_lens_k` (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int). Padded:
+            `input_ids`, `attention_mask`, `labels` (`[batch, seq]`, int64), labels -100 where padded.
 
         Raises:
             DataError: no token of the batch is learned from; its examples are named.
         """
+        examples = [example for feature in features for example in feature.get("examples", (feature,))]
+        ids = [np.asarray(example["input_ids"], dtype=np.int64) for example in examples]
+        labels = [np.asarray(example["labels"], dtype=np.int64) for example in examples]
+        if not any((row[1:] != IGNORED).any() for row in labels):
+            raise _nothing_to_learn(examples)
+        return _flattened(ids, labels) if self.flatten else self._padded(ids, labels)
+
+    def _padded(self, ids: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) -> dict[str, Any]:
         import torch
 
-        longest = max(len(feature["input_ids"]) for feature in features)
-        length = -(-longest // self.multiple) * self.multiple
-        ids = torch.full((len(features), length), self._padding(), dtype=torch.int64)
-        labels = torch.full_like(ids, IGNORED)
-        mask = torch.zeros_like(ids)
-        for row, feature in enumerate(features):
-            size = len(feature["input_ids"])
-            ids[row, :size] = torch.as_tensor(feature["input_ids"], dtype=torch.int64)
-            labels[row, :size] = torch.as_tensor(feature["labels"], dtype=torch.int64)
-            mask[row, :size] = 1
-        if not bool((labels[:, 1:] != IGNORED).any()):
-            names = ", ".join(str(feature.get("index", "?")) for feature in features)
-            raise DataError(
-                f"A batch has no token to learn from (examples {names}). Raise cutoff_len, or look at these examples."
-            )
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        length = -(-max(map(len, ids)) // self.multiple) * self.multiple
+        batch = {
+            "input_ids": torch.full((len(ids), length), self._padding()),
+            "attention_mask": torch.zeros((len(ids), length), dtype=torch.int64),
+            "labels": torch.full((len(ids), length), IGNORED),
+        }
+        for row, (tokens, targets) in enumerate(zip(ids, labels, strict=True)):
+            batch["input_ids"][row, : len(tokens)] = torch.from_numpy(tokens)
+            batch["attention_mask"][row, : len(tokens)] = 1
+            batch["labels"][row, : len(tokens)] = torch.from_numpy(targets)
+        return batch
 
     def _padding(self) -> int:
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
         return 0
+
+
+def _flattened(ids: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) -> dict[str, Any]:
+    import torch
+
+    lengths = np.array([len(row) for row in ids])
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    targets = np.concatenate(labels)
+    targets[starts] = IGNORED
+    positions = np.arange(ends[-1]) - np.repeat(starts, lengths)
+    borders = torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
+    longest = int(lengths.max())
+    return {
+        "input_ids": torch.from_numpy(np.concatenate(ids))[None],
+        "labels": torch.from_numpy(targets)[None],
+        "position_ids": torch.from_numpy(positions)[None],
+        "cu_seq_lens_q": borders,
+        "cu_seq_lens_k": borders,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+
+
+def _nothing_to_learn(examples: list[Mapping[str, Any]]) -> DataError:
+    names = ", ".join(str(example.get("index", "?")) for example in examples[:NAMED])
+    more = f" and {len(examples) - NAMED:,} more" if len(examples) > NAMED else ""
+    return DataError(
+        f"A batch has no token to learn from (examples {names}{more}). Raise cutoff_len, or look at these examples."
+    )

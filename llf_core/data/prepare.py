@@ -1,4 +1,4 @@
-"""From a config to examples: load → align → render → mask → cut, with a report of what was made of each row."""
+"""From a config to examples: load → align → render → mask → cut → pack, with a report of what was made of each row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import llf_core.data.build as building
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
 from llf_core.data.load import Opened, open_source
+from llf_core.data.packed import PackedRows
 from llf_core.data.render import ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
 from llf_core.data.sources import find_sources
@@ -32,13 +33,14 @@ class Prepared:
     """Data that is ready to be trained on.
 
     Attributes:
-        train: `input_ids`, `labels`, `index`.
-        eval: the same, or None where nothing is evaluated.
+        train: `input_ids`, `labels`, `index`; or packed rows of such examples.
+        eval: `input_ids`, `labels`, `index`, or None where nothing is evaluated. It is never packed: its loss is the
+            same, and a batch of `per_device_eval_batch_size` full rows would need more memory than a training step.
         report: what was made of the data.
         template: how it was rendered.
     """
 
-    train: Dataset
+    train: Dataset | PackedRows
     eval: Dataset | None
     report: DataReport
     template: ChatTemplate
@@ -132,4 +134,8 @@ def _ready(
         trained_tokens=int(counts[:, 1].sum()),
         preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],
     )
-    return Prepared(examples, evaluation, report, template)
+    if not config.data.packing:
+        return Prepared(examples, evaluation, report, template)
+    packed = PackedRows.of(examples, counts[:, 0], config.data.cutoff_len, config.training.seed)
+    report = replace(report, rows=len(packed), row_capacity=packed.capacity, filled=packed.filled)
+    return Prepared(packed, evaluation, report, template)

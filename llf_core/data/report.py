@@ -82,6 +82,9 @@ class DataReport:
         preview: the first examples, decoded.
         fingerprint: SHA-256 over the conversations; the same for the same data in another file.
         cached: whether the result of an earlier preparation was taken.
+        rows: that the examples to train on were packed into; 0 where each is a row of its own.
+        row_capacity: tokens that a packed row has room for.
+        filled: share of the packed rows' room that holds tokens.
     """
 
     examples: int = 0
@@ -96,6 +99,9 @@ class DataReport:
     preview: list[Shown] = field(default_factory=list)
     fingerprint: str = ""
     cached: bool = False
+    rows: int = 0
+    row_capacity: int = 0
+    filled: float = 0.0
 
     def json(self) -> dict[str, Any]:
         """The report as JSON values; lists of records are lists of objects."""
@@ -120,7 +126,8 @@ class DataReport:
         return cls(**fields)
 
     def counts(self) -> dict[str, int]:
-        """The numbers of the event `data`."""
+        """The numbers of the event `data`; `rows` where the examples are packed."""
+        packed = {"rows": self.rows} if self.rows else {}
         return {
             "examples": self.examples,
             "tokens": self.tokens,
@@ -128,6 +135,7 @@ class DataReport:
             "truncated": len(self.truncated),
             "dropped": len(self.dropped),
             "broken": len(self.broken),
+            **packed,
         }
 
     def left_out(self) -> str | None:
@@ -145,6 +153,7 @@ class DataReport:
         lines = [
             f"{self.examples:,} examples to train on, {self.eval_examples:,} to evaluate on.",
             f"{self.tokens:,} tokens, {self.trained_tokens:,} of them trained ({share:.1%}).",
+            *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
             *_named("cut at cutoff_len", [f"{one.dataset}[{one.index}] by {one.cut}" for one in self.truncated]),
@@ -154,6 +163,11 @@ class DataReport:
         for shown in self.preview:
             lines += ["", f"Example {shown.index} (trained between {OPEN} and {CLOSE}):", shown.text()]
         return "\n".join(lines)
+
+    def _packed(self) -> list[str]:
+        if not self.rows:
+            return []
+        return [f"Packed into {self.rows:,} rows of up to {self.row_capacity:,} tokens, {self.filled:.1%} full."]
 
 
 def _named(what: str, entries: list[str]) -> list[str]:

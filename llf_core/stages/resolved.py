@@ -37,10 +37,11 @@ def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded) -> None
         },
         "data": {
             "fingerprint": data.report.fingerprint,
-            "examples": len(data.train),
-            "eval_examples": 0 if data.eval is None else len(data.eval),
+            "examples": data.report.examples,
+            "eval_examples": data.report.eval_examples,
             "tokens": data.report.tokens,
             "trained_tokens": data.report.trained_tokens,
+            **({"rows": data.report.rows} if data.report.rows else {}),
         },
         "parameters": loaded.parameters,
         "trainable": loaded.trainable,

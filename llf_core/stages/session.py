@@ -14,7 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
 from llf_core.config import ConfigError, Problem, RunConfig
-from llf_core.data import Collator, prepare
+from llf_core.data import Collator, check_packing, prepare
 from llf_core.models import (
     count_parameters,
     load_model,
@@ -77,6 +77,7 @@ class Loaded:
     model: PreTrainedModel
     parameters: int
     trainable: int
+    flattens: bool = False
 
 
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: bool) -> tuple[str, str | None]:
@@ -121,10 +122,12 @@ def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
     model = config.plugin("method").apply(load_model(source, config, plan), config)
+    flattens = False
+    check_packing(packing=bool(config.data.packing), flattens=flattens)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     _say(f"{trainable:,} of {parameters:,} parameters are trained.")
-    return Loaded(plan, source, tokenizer, data, model, parameters, trainable)
+    return Loaded(plan, source, tokenizer, data, model, parameters, trainable, flattens)
 
 
 def _trainer(
@@ -145,7 +148,7 @@ def _trainer(
         ),
         train_dataset=loaded.data.train,
         eval_dataset=loaded.data.eval,
-        data_collator=Collator(loaded.tokenizer),
+        data_collator=Collator(loaded.tokenizer, flatten=loaded.flattens),
         processing_class=loaded.tokenizer,
         callbacks=callbacks,
     )

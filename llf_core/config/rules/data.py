@@ -23,6 +23,15 @@ DATA = (
         (Fix("Hold out nothing", {"val_size": 0}), Fix("Only hold out", {"eval_dataset": None})),
     ),
     Rule(
+        ("packing", "train_sampling_strategy"),
+        lambda c: bool(c.data.packing) and c.training.train_sampling_strategy == "group_by_length",
+        "Packed rows are all about as long, so there is nothing to group by length. Expected one of the two.",
+        (
+            Fix("Shuffle the packed rows", {"train_sampling_strategy": "random"}),
+            Fix("Do not pack", {"packing": None}),
+        ),
+    ),
+    Rule(
         ("mask_history", "train_on_prompt"),
         lambda c: c.data.mask_history and c.data.train_on_prompt,
         "One says to learn the last answer only, the other to learn the prompts too. Expected one of them.",

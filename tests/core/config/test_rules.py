@@ -15,6 +15,7 @@ CASES = [
     ("dataset", "error", {"dataset": None}, "No data set is chosen."),
     ("val_size", "error", {"val_size": 0.1, "eval_dataset": "identity"}, "`val_size` 0.1"),
     ("mask_history", "error", {"mask_history": True, "train_on_prompt": True}, "Expected one of them."),
+    ("packing", "error", {"packing": True, "train_sampling_strategy": "group_by_length"}, "group by length"),
     ("val_size", "error", {"val_size": 50, "max_samples": 50}, "All examples are held out: `val_size` is 50"),
     ("eval_strategy", "error", {"eval_strategy": "epoch"}, "nothing is held out: `val_size` is 0."),
     ("eval_on_start", "error", {"eval_on_start": True}, "nothing is held out"),

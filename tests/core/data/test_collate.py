@@ -1,5 +1,7 @@
 """Batches: shapes, padding, and the batch that teaches nothing."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -50,3 +52,86 @@ def test_a_tokenizer_without_padding_pads_with_its_end_or_zero():
     assert Collator(tokenizer)([row])["input_ids"][0, -1] == 9
     tokenizer.eos_token_id = None
     assert Collator(tokenizer)([row])["input_ids"][0, -1] == 0
+
+
+def example(ids, index=0):
+    return {"input_ids": ids, "labels": ids, "index": index}
+
+
+def test_a_flattened_batch_by_hand():
+    batch = Collator(Padding(), flatten=True)(
+        [
+            {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "index": 0},
+            {"input_ids": [8, 9], "labels": [-100, 9], "index": 1},
+            {"input_ids": [4], "labels": [4], "index": 2},
+        ]
+    )
+    assert batch.pop("input_ids").tolist() == [[5, 6, 7, 8, 9, 4]]
+    assert batch.pop("labels").tolist() == [[-100, 6, 7, -100, 9, -100]]
+    assert batch.pop("position_ids").tolist() == [[0, 1, 2, 0, 1, 0]]
+    assert batch["cu_seq_lens_q"] is batch.pop("cu_seq_lens_k")
+    assert batch["cu_seq_lens_q"].dtype == torch.int32
+    assert batch.pop("cu_seq_lens_q").tolist() == [0, 3, 5, 6]
+    assert batch == {"max_length_q": 3, "max_length_k": 3}
+
+
+EXAMPLES = st.lists(
+    st.lists(st.tuples(st.integers(0, 500), st.booleans()), min_size=2, max_size=30), min_size=1, max_size=8
+).map(
+    lambda rows: [
+        {
+            "input_ids": [token for token, _ in row],
+            # The last token of all is learned, so that there is something to learn.
+            "labels": [
+                token if trained or (number, place) == (len(rows) - 1, len(row) - 1) else -100
+                for place, (token, trained) in enumerate(row)
+            ],
+            "index": number,
+        }
+        for number, row in enumerate(rows)
+    ]
+)
+
+
+@given(examples=EXAMPLES, data=st.data())
+def test_a_flattened_batch_cut_at_its_borders_gives_the_examples_back(examples, data):
+    borders = data.draw(st.lists(st.integers(0, len(examples)), max_size=3).map(sorted))
+    rows = [
+        {"examples": examples[start:end]}
+        for start, end in zip([0, *borders], [*borders, len(examples)], strict=True)
+        if start < end
+    ]
+    flat, padded = Collator(Padding(), flatten=True), Collator(Padding())
+    batch = flat(rows)
+    for key, value in flat(examples).items():
+        assert value == batch[key] if isinstance(value, int) else torch.equal(value, batch[key])
+    assert {batch[key].dtype for key in ("input_ids", "labels", "position_ids")} == {torch.int64}
+    cuts = batch["cu_seq_lens_q"].tolist()
+    assert len(cuts) == len(examples) + 1
+    for one, (start, end) in zip(examples, pairwise(cuts), strict=True):
+        assert batch["input_ids"][0, start:end].tolist() == one["input_ids"]
+        assert batch["labels"][0, start:end].tolist() == [-100, *one["labels"][1:]]
+        assert batch["position_ids"][0, start:end].tolist() == list(range(end - start))
+    assert batch["max_length_q"] == max(end - start for start, end in pairwise(cuts))
+    # Packed rows may be padded too, each example in a row of its own; both kinds teach the same tokens.
+    rectangle = padded(rows)
+    for key, value in padded(examples).items():
+        assert torch.equal(value, rectangle[key])
+    assert rectangle["attention_mask"].sum() == batch["input_ids"].numel()
+    assert (rectangle["labels"][:, 1:] != -100).sum() == (batch["labels"][:, 1:] != -100).sum()
+
+
+def test_a_flattened_batch_without_a_trained_token_is_refused_even_if_first_tokens_have_labels():
+    # In a row of its own nothing predicts a first token; behind another example nothing may predict it either.
+    rows = [{"examples": [example([1], index) for index in range(3)]}, example([2], 7)]
+    with pytest.raises(DataError, match=r"no token to learn from \(examples 0, 1, 2, 7\)"):
+        Collator(Padding(), flatten=True)(rows)
+    with pytest.raises(DataError, match=r"\(examples 0, 1, 2, 3, 4 and 15 more\)"):
+        Collator(Padding(), flatten=True)([{"examples": [example([1], index) for index in range(20)]}])
+
+
+def test_a_batch_leaves_the_examples_as_they_are():
+    labels = torch.tensor([5, 6])
+    row = {"input_ids": torch.tensor([5, 6]), "labels": labels}
+    Collator(Padding(), flatten=True)([row])
+    assert labels.tolist() == [5, 6]
