@@ -6,11 +6,10 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from llf_core.config import ConfigError
 from llf_core.data import DataError
 from llf_core.models import ModelError
+from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -41,17 +40,20 @@ class Failure:
         return f"{self.message} {self.what_to_do}".strip()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
-
-
 def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
     words = ("No space left on device", "File too large", "Disk quota exceeded", "file write failed")
     return any(word in str(error) for word in words)
+
+
+def _less_memory(config: RunConfig | None) -> str:
+    """What makes a model, its gradients and its optimizer's states smaller."""
+    if config is not None and config.get("finetuning_type") == "lora":
+        if config.get("quantization_bit"):
+            return "Lower lora_rank, or take a smaller model."
+        return "Set quantization_bit: 4, or take a smaller model."
+    return "Set finetuning_type: lora, or take a smaller model."
 
 
 def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
@@ -68,16 +70,11 @@ def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
         return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
     if isinstance(error, DataError | ModelError):
         return Failure(str(error), "", BAD_CONFIG)
-    if _is_out_of_memory(error):
-        size = config.training.per_device_train_batch_size if config else 1
-        steps = config.training.gradient_accumulation_steps if config else 1
-        smaller = (
-            f"Train with per_device_train_batch_size {size // 2} and gradient_accumulation_steps {steps * 2}: "
-            "the result is the same."
-            if size > 1
-            else "Lower cutoff_len, turn gradient checkpointing on, or take a smaller model."
-        )
-        return Failure("The memory did not suffice for a step.", smaller)
+    if isinstance(error, DoesNotFitError):
+        return Failure(error.message, error.what_to_do)
+    if is_out_of_memory(error):
+        # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
+        return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
     if _is_full_disk(error):
         return Failure(
             f"The disk is full or a limit on file sizes was met ({error}). Checkpoints already complete are whole.",

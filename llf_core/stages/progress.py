@@ -14,6 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from llf_core.runs import Checkpoints, Inbox
+from llf_core.stages.too_large import smaller_size
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -41,8 +42,8 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint remembers beside the Trainer's own state.
 
     Returns:
-        `seen` (tokens read and learned from), `threads`, `per_device_train_batch_size`,
-        `gradient_accumulation_steps`.
+        `seen` (tokens read and learned from), `threads`, and what memory left of the config's batches:
+        `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`.
     """
     counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text(encoding="utf-8"))
     return counters
@@ -105,8 +106,13 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     # -- the trainer's moments --------------------------------------------------------------------------
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Says that steps are being made from here on."""
-        if args.resume_from_checkpoint:
-            self._seen_before = read_counters(Path(args.resume_from_checkpoint))["seen"]
+        counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
+        self._seen_before = counters.get("seen", [0, 0])
+        if self.trainer is not None:
+            self.trainer.tell = self._warn
+            steps = args.gradient_accumulation_steps
+            self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
+            self.trainer.eval_parts.count = counters.get("eval_parts", 1)
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
         self._logged_tokens = self._seen()[0]
@@ -173,10 +179,14 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Completes the checkpoint just written, answers who waited for it, and removes old ones."""
         step = state.global_step
         path = self.checkpoints.path(step)
+        train_parts, eval_parts = (
+            (1, 1) if self.trainer is None else (self.trainer.train_parts.count, self.trainer.eval_parts.count)
+        )
         counters = {
             "seen": self._seen(),
-            "per_device_train_batch_size": args.per_device_train_batch_size,
-            "gradient_accumulation_steps": args.gradient_accumulation_steps,
+            "per_device_train_batch_size": smaller_size(args.per_device_train_batch_size, train_parts),
+            "gradient_accumulation_steps": args.gradient_accumulation_steps * train_parts,
+            "eval_parts": eval_parts,
             "threads": torch.get_num_threads(),
         }
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
@@ -201,6 +211,10 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         for request in self.waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
         self.waiting.clear()
+
+    def _warn(self, key: str, message: str) -> None:
+        self.writer.event("warning", key=key, message=message)
+        print(f"{time.strftime('%H:%M:%S')}  {message}", flush=True)  # noqa: T201 - stdout is the run's log.txt
 
     def _seen(self) -> list[int]:
         now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]

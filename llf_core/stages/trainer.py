@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
 from transformers import Trainer
 
+from llf_core.data.split import document_count
+from llf_core.stages.pause import Parts, Randomness
 from llf_core.stages.sft import IGNORED
+from llf_core.stages.too_large import evaluation_goes_on, one_example, several_processes, training_goes_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.config.registry import Stage
+
+logger = logging.getLogger(__name__)
 
 
 def supervised_tokens(labels: Tensor) -> Tensor:
@@ -44,7 +52,8 @@ def tokens_read(batch: Mapping[str, Any]) -> Tensor:
     if mask is None:
         ids = batch["input_ids"]
         return torch.full((), ids.numel(), dtype=torch.int64, device=ids.device)
-    return mask.sum(dtype=torch.int64)
+    total: Tensor = mask.sum(dtype=torch.int64)
+    return total
 
 
 class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
@@ -61,8 +70,16 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         """Takes what `transformers.Trainer` takes, and the stage whose `loss_sum` is minimised."""
         super().__init__(**kwargs)
         self.stage = stage
+        # Called with a config key and a sentence where memory ran out and the work goes on in smaller parts.
+        self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
+        self.train_parts = Parts(partial(_train_in_smaller_parts, self))
+        self.eval_parts = Parts(partial(_evaluate_in_smaller_parts, self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
+        # Of the optimizer step under way: its batches so far, their parts' losses, the random state at its beginning.
+        self._batches: list[dict[str, Any]] = []
+        self._losses: list[Tensor] = []
+        self._randomness = Randomness()
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -89,9 +106,52 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One forward and backward of a micro-batch; keeps count of the tokens it read and learned from."""
+        """Forward and backward of a batch of the loader, as one micro-batch or, where memory is short, several.
+
+        Where memory runs out, the gradients of the optimizer step are dropped, its batches so far are computed again
+        in parts half as large, and so are all later ones. The random state goes back to the step's beginning, so
+        the step equals that of a run which has gone in small parts from there.
+
+        Args:
+            model: the (wrapped) model.
+            inputs: a batch of either kind, see `llf_core.data.Collator`.
+            num_items_in_batch: see `compute_loss`.
+
+        Returns:
+            At the last batch of an optimizer step the loss of the whole step, and 0 at those before it, which may
+            have to be computed again; the Trainer adds them up.
+
+        Raises:
+            DoesNotFitError: a single document needs more memory than there is, or memory ran out in one of several
+                processes, where the others would wait for it.
+        """
+        micro_step = super().training_step
+        if not self._batches:
+            self._randomness = Randomness()
+        self._batches.append(inputs)
+        step_ends = len(self._batches) >= self.current_gradient_accumulation_steps
+        if num_items_in_batch is None:
+            num_items_in_batch = supervised_tokens(inputs["labels"])
+
+        def make(part: dict[str, Any], last: bool) -> Tensor:
+            # Gradients are summed over ranks once a step; for the batches before the last the Trainer sees to it.
+            quiet = nullcontext() if last else self.accelerator.no_sync(model)
+            with quiet:
+                loss: Tensor = micro_step(model, part, num_items_in_batch)
+            return loss
+
+        def undo() -> list[dict[str, Any]]:
+            model.zero_grad()
+            self._losses.clear()
+            self._randomness.restore()
+            return self._batches
+
+        self._losses += self.train_parts.run([inputs], make, undo=undo)
         self.seen += torch.stack([tokens_read(inputs), supervised_tokens(inputs["labels"])]).to(self.seen.device)
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not step_ends:
+            return torch.zeros_like(self._losses[0])
+        loss = torch.stack(self._losses).sum()
+        self._batches, self._losses = [], []
         return loss
 
     def compute_loss(
@@ -113,13 +173,17 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             A float32 scalar, with an empty dict beside it where `return_outputs`.
         """
         count = supervised_tokens(inputs["labels"])
-        total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor if model.training else 0.0)
         if model.training:
+            total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor)
             # Gradients are averaged over ranks: the factor turns that average back into a sum.
             loss = (
                 total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
             )
         else:
+            sums = self.eval_parts.run(
+                [inputs], lambda part, _: self.stage.loss_sum(model, part, 0.0), undo=lambda: [inputs]
+            )
+            total = torch.stack(sums).sum()
             loss = total / count
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
         return (loss, {}) if return_outputs else loss
@@ -131,3 +195,25 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         total, count = (sum(rank) for rank in zip(*gather_object([self._evaluated.tolist()]), strict=True))
         output.metrics[f"{metric_key_prefix}_loss"] = total / count
         return output
+
+
+def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
+    """Says that training goes on in `count` parts a batch, or why it can't."""
+    size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    if trainer.accelerator.num_processes > 1:
+        raise several_processes(part, size=size, accumulation=accumulation)
+    if document_count(part) == 1:
+        raise one_example(part, trainer.train_dataset)
+    step = trainer.state.global_step + 1
+    trainer.tell(
+        "per_device_train_batch_size",
+        training_goes_on(part, count, step=step, size=size, accumulation=accumulation),
+    )
+
+
+def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
+    """The same for an evaluation; nothing in it waits for another process."""
+    if document_count(part) == 1:
+        raise one_example(part, trainer.eval_dataset)
+    size = trainer.args.per_device_eval_batch_size
+    trainer.tell("per_device_eval_batch_size", evaluation_goes_on(part, count, size=size))

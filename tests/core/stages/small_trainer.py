@@ -55,7 +55,6 @@ def make_trainer(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, e
     torch.manual_seed(0)
     losses = Losses()
     stage = changes.pop("stage", SFT)
-    given = {key: changes.pop(key) for key in ("tell",) if key in changes}
     arguments = {
         "output_dir": str(tmp_path), "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
         "num_train_epochs": epochs, "logging_steps": 1, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True,
@@ -70,7 +69,6 @@ def make_trainer(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, e
         eval_dataset=rows,
         data_collator=flatten if flat else Collator(tokenizer),
         callbacks=[losses],
-        **given,
     )
     return trainer, losses
 

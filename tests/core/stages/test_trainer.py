@@ -93,9 +93,7 @@ def test_evaluation_is_the_mean_over_tokens_whatever_the_batch(tiny_model_dir, t
     assert values == pytest.approx([values[0]] * 3, rel=1e-5)
 
 
-def test_flattened_and_padded_batches_give_the_same_losses_and_counts(
-    tiny_model_dir, tiny_tokenizer, rows, tmp_path
-):
+def test_flattened_and_padded_batches_give_the_same_losses_and_counts(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
     padded, losses = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path / "a", batch=4, accumulation=1)
     flat, same = train(tiny_model_dir, tiny_tokenizer, rows, tmp_path / "b", batch=4, accumulation=1, flat=True)
     assert same == pytest.approx(losses, rel=1e-5)

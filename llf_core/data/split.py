@@ -1,0 +1,121 @@
+"""A batch cut into smaller ones that hold the same documents in the same order."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    Batch = Mapping[str, Any]
+
+MULTIPLE = 8  # as the collator pads
+
+
+def document_count(batch: Batch) -> int:
+    """Documents of a batch of either kind (see `llf_core.data.Collator`)."""
+    if "cu_seq_lens_q" in batch:
+        return len(batch["cu_seq_lens_q"]) - 1
+    return len(batch["input_ids"])
+
+
+def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
+    """Cuts a batch between documents, so that the sum of a loss over all tokens stays the same.
+
+    ```
+    flattened [1, 9], cu_seq_lens_q [0, 4, 6, 9], in 2  ->  [1, 4] [0, 4]   and   [1, 5] [0, 2, 5]
+    padded [3, 16], lengths 9, 3, 5, in 2               ->  [2, 16]         and   [1, 8]
+    ```
+
+    Args:
+        batch: flattened or padded on the right; see `llf_core.data.Collator`.
+        parts: how many batches are wanted; a batch of fewer documents gives one a document.
+
+    Returns:
+        Batches of the same kind, as views of the given one. Flattened ones are balanced by tokens: no other cut
+        has a smaller largest part. Padded ones have equally many rows (the first ones one more where it does not
+        come out even) and only the columns that they need.
+    """
+    parts = min(parts, document_count(batch))
+    if parts <= 1:
+        return [dict(batch)]
+    if "cu_seq_lens_q" in batch:
+        ends = batch["cu_seq_lens_q"].tolist()
+        cuts = balanced_cuts([end - start for start, end in pairwise(ends)], parts)
+        return [_documents(batch, ends[first : last + 1]) for first, last in pairwise(cuts)]
+    rows = len(batch["input_ids"])
+    cuts = [0, *accumulate(rows // parts + (part < rows % parts) for part in range(parts))]
+    return [_rows(batch, slice(first, last)) for first, last in pairwise(cuts)]
+
+
+def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
+    """Cuts a sequence into runs whose largest sum is as small as it can be.
+
+    Args:
+        lengths: positive numbers.
+        parts: number of runs, 1 to `len(lengths)`; none of them is empty.
+
+    Returns:
+        `parts + 1` rising positions, from 0 to `len(lengths)`.
+    """
+    low, high = max(lengths), sum(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        if _runs_needed(lengths, middle) <= parts:
+            high = middle
+        else:
+            low = middle + 1
+    cuts, filled = [0], 0
+    for place, length in enumerate(lengths):
+        runs_left = parts - len(cuts)
+        if place > cuts[-1] and runs_left and (filled + length > low or len(lengths) - place == runs_left):
+            cuts.append(place)
+            filled = 0
+        filled += length
+    return [*cuts, len(lengths)]
+
+
+def _runs_needed(lengths: Sequence[int], most: int) -> int:
+    runs, filled = 1, 0
+    for length in lengths:
+        if filled + length > most:
+            runs, filled = runs + 1, 0
+        filled += length
+    return runs
+
+
+def _documents(batch: Batch, ends: list[int]) -> dict[str, Any]:
+    """The documents between some of a flattened batch's ends (`[documents + 1]`)."""
+    tokens = slice(ends[0], ends[-1])
+    shape = batch["input_ids"].shape
+    cu: Tensor = batch["cu_seq_lens_q"].new_tensor([end - ends[0] for end in ends])
+    longest = max(end - start for start, end in pairwise(ends))
+    own = {"cu_seq_lens_q": cu, "cu_seq_lens_k": cu, "max_length_q": longest, "max_length_k": longest}
+    return {
+        key: own[key] if key in own else value[:, tokens] if _shape(value)[:2] == shape else value
+        for key, value in batch.items()
+    }
+
+
+def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
+    """Some rows of a padded batch, without the columns in which none of them has a token."""
+    shape = batch["input_ids"].shape
+    longest = int(batch["attention_mask"][rows].sum(-1).max())
+    columns = slice(-(-longest // MULTIPLE) * MULTIPLE)
+    return {
+        key: value[rows, columns]
+        if _shape(value)[:2] == shape
+        else value[rows]
+        if _shape(value)[:1] == shape[:1]
+        else value
+        for key, value in batch.items()
+    }
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """A tensor's shape; of a plain number, none."""
+    shape: tuple[int, ...] = getattr(value, "shape", ())
+    return shape

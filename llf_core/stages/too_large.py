@@ -1,0 +1,110 @@
+"""What a person is told when memory runs out: which work, how it goes on, what to change."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.split import document_count
+from llf_core.stages.pause import DoesNotFitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    Batch = Mapping[str, Any]
+
+SMALLER = "Lower cutoff_len, turn gradient_checkpointing on, or take a smaller model."
+
+
+def token_count(batch: Batch) -> int:
+    """Tokens of a batch of either kind that are no padding."""
+    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else int(batch["input_ids"].numel())
+
+
+def training_goes_on(part: Batch, count: int, *, step: int, size: int, accumulation: int) -> str:
+    """The sentence of a training step that is made again in smaller parts.
+
+    Args:
+        part: what did not fit.
+        count: parts of a batch from here on.
+        step: the step, counted from 1.
+        size: `per_device_train_batch_size` of the config.
+        accumulation: `gradient_accumulation_steps` of the config.
+    """
+    smaller = smaller_size(size, count)
+    remedy = (
+        f"per_device_train_batch_size {smaller} with gradient_accumulation_steps {accumulation * count} "
+        "does so from the start."
+        if size > 1
+        else "A lower cutoff_len or gradient_checkpointing needs less memory from the start."
+    )
+    return (
+        f"The memory did not suffice for {_amount(part)} at once in step {step}. The step is made again, and every "
+        f"one after it, with each batch in {count} parts: {_examples(size)} at a time become {_examples(smaller)}, "
+        f"accumulation of {accumulation} becomes {accumulation * count}, and the result stays the same. {remedy}"
+    )
+
+
+def evaluation_goes_on(part: Batch, count: int, *, size: int) -> str:
+    """The same for an evaluation, where `size` is `per_device_eval_batch_size`."""
+    smaller = smaller_size(size, count)
+    remedy = f" per_device_eval_batch_size {smaller} does so from the start." if size > 1 else ""
+    return (
+        f"The memory did not suffice to evaluate {_amount(part)} at once. They are evaluated in parts, {count} a "
+        f"batch from here on; the result stays the same.{remedy}"
+    )
+
+
+def smaller_size(size: int, count: int) -> int:
+    """Examples of a batch of `size` that are computed at a time when it is split into `count` parts."""
+    return math.ceil(size / count)
+
+
+def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]]) -> DoesNotFitError:
+    """The error of an example that is too large even alone.
+
+    Args:
+        part: a batch of this example only.
+        dataset: where it comes from, to find its number.
+    """
+    ids = part["input_ids"][0]
+    if "attention_mask" in part:
+        ids = ids[part["attention_mask"][0].bool()]
+    index = _index_of(ids.tolist(), dataset)
+    name = "One example" if index is None else f"Example {index}"
+    return DoesNotFitError(
+        f"{name} of {len(ids):,} tokens does not fit into the memory even alone.",
+        f"{SMALLER} A cutoff_len below {len(ids)} cuts it.",
+    )
+
+
+def several_processes(part: Batch, *, size: int, accumulation: int) -> DoesNotFitError:
+    """The error of a run of several processes, in which one alone cannot make a step again: the others wait for it."""
+    remedy = (
+        f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
+        f"{accumulation * 2}: the result is the same."
+        if size > 1
+        else SMALLER
+    )
+    return DoesNotFitError(
+        f"The memory of one process did not suffice for {_amount(part)}, and a step of several processes is not "
+        "made again in smaller parts.",
+        remedy,
+    )
+
+
+def _amount(part: Batch) -> str:
+    return f"{_examples(document_count(part))} ({token_count(part):,} tokens)"
+
+
+def _examples(count: int) -> str:
+    return "1 example" if count == 1 else f"{count} examples"
+
+
+def _index_of(ids: list[int], dataset: Iterable[Mapping[str, Any]]) -> int | None:
+    """Number of the example with these tokens; rows of packed examples are looked into."""
+    for row in dataset:
+        for example in row.get("examples", [row]):
+            if list(example["input_ids"]) == ids:
+                return int(example["index"]) if "index" in example else None
+    return None
