@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
@@ -22,6 +22,10 @@ def missing_trackers(c: RunConfig) -> list[str]:
     asked = [name for name in c.training.report_to if name not in {"none", "all"}]
     packages = [PACKAGES.get(name, name) for name in asked]
     return [name for name in packages if not any(map(find_spec, (name, *OTHERS.get(name, ()))))]
+
+
+def _without(options: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return {key: value for key, value in options.items() if key != name} or None
 
 
 PROCESS = (
@@ -50,6 +54,18 @@ PROCESS = (
         (
             Fix("Load in one process more", {"dataloader_num_workers": 1}),
             Fix("Take it out", {"dataloader_persistent_workers": False}),
+        ),
+    ),
+    Rule(
+        ("accelerator_config",),
+        lambda c: bool((c.training.accelerator_config or {}).get("dispatch_batches")),
+        "Batches have as many tokens as their examples, so they cannot be cut into equal parts for several processes, "
+        "as `dispatch_batches` does. Expected it to be absent: each process then loads its own batches.",
+        lambda c: (
+            Fix(
+                "Let each process load its own",
+                {"accelerator_config": _without(c.training.accelerator_config or {}, "dispatch_batches")},
+            ),
         ),
     ),
     Rule(

@@ -69,6 +69,7 @@ CASES = [
         {"dataloader_persistent_workers": True},
         "`dataloader_num_workers` is 0",
     ),
+    ("accelerator_config", "error", {"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches`"),
     ("flash_attn", "error", {"flash_attn": "fa2", "use_cpu": True}, "needs an NVIDIA GPU"),
     ("logging_strategy", "warning", {"logging_strategy": "no"}, "no curve"),
     ("save_strategy", "note", {"save_strategy": "no"}, "No checkpoint is saved"),
