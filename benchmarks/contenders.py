@@ -1,0 +1,129 @@
+"""Who is compared: a settings file each, and how its training is started and read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.processes import Done, module, our_environment, plain_environment, run
+
+HERE = Path(__file__).parent
+SETTINGS = HERE / "contenders"
+MODEL = "smollm2-135m-instruct"
+RUNNERS = {"llamafactory": "llama_factory", "trl": "trl_sft", "peft": "trainer", "trainer": "trainer"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all runs of a benchmark share.
+
+    Attributes:
+        work: a folder for everything that they write.
+        facts: what `benchmarks.rows` wrote down about the rows and the model.
+        peer_python: the interpreter that has LLaMA-Factory.
+    """
+
+    work: Path
+    facts: dict[str, Any]
+    peer_python: Path
+
+    @property
+    def rows(self) -> Path:
+        """The folder of the rows."""
+        return self.work / "rows"
+
+    @property
+    def home(self) -> Path:
+        """`LLF_HOME` of LLF's own runs: its runs go there, the model is the one that is there already."""
+        return self.work / "home"
+
+
+def settings_file(name: str) -> Path:
+    """The file that says what a contender is asked to do."""
+    return SETTINGS / f"{name}.yaml"
+
+
+def settings_hash(name: str) -> str:
+    """SHA-256 of that file."""
+    return hashlib.sha256(settings_file(name).read_bytes()).hexdigest()
+
+
+def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: str = "train") -> dict[str, Any]:
+    """Trains a contender once.
+
+    Args:
+        name: its settings file.
+        bench: rows, model and folders.
+        changes: settings that a search or a sweep changes.
+        data: which of the rows' files.
+
+    Returns:
+        `steps` (`[seconds, tokens, trained_tokens, loss]` each), `first_step_s` from the start of the process,
+        `wall_s`, `peak_bytes`, `output` (the folder of the result).
+    """
+    settings = yaml.safe_load(settings_file(name).read_text())
+    of_arguments = settings.get("arguments", settings)
+    of_arguments |= changes or {}
+    began = _train_llf if name.startswith("llf") else _train_other
+    done, started, steps, output = began(name, settings, bench, data)
+    ends = [started, *(step[0] for step in steps)]
+    return {
+        "first_step_s": round(ends[1] - done.began, 3),
+        "wall_s": round(done.seconds, 2),
+        "peak_bytes": done.peak_bytes,
+        "steps": [
+            [round(step[0] - before, 4), *step[1:3], round(step[3], 5)]
+            for before, step in zip(ends, steps, strict=False)
+        ],
+        "output": str(output),
+    }
+
+
+def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> tuple[Done, float, list[Any], Path]:
+    """By the trainer that `llf train` starts, without the supervisor: its own module in its own environment."""
+    from llf_core.config import RunConfig
+    from llf_core.launch.local import trainer_command
+    from llf_core.runs import RunReader, create_run
+
+    asked = {"model_name_or_path": MODEL, "dataset": data, "dataset_dir": str(bench.rows)} | settings
+    folder = create_run(RunConfig.load(asked).yaml(defaults=True), name, bench.home)
+    done = run(trainer_command(folder), our_environment(bench.home), folder.log)
+    reader = RunReader(folder)
+    (started,) = [event["time"] for event in reader.events() if event.get("state") == "running"]
+    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    steps, before = [], (0, 0)
+    for record in records:
+        values = record["values"]
+        if "loss" not in values:
+            continue
+        seen = int(values["tokens"]), int(values["trained_tokens"])
+        steps.append([record["time"], seen[0] - before[0], seen[1] - before[1], float(values["loss"])])
+        before = seen
+    return done, started, steps, folder.output
+
+
+def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -> tuple[Done, float, list[Any], Path]:
+    """By the contender's own trainer, in its own environment, with a recorder among its callbacks."""
+    kind = name.partition("-")[0]
+    output = bench.work / "out" / name
+    output.mkdir(parents=True, exist_ok=True)
+    file, record, log = (bench.work / f"{name}.{ending}" for ending in ("yaml", "json", "log"))
+    if kind == "llamafactory":
+        settings |= {"model_name_or_path": bench.facts["model"], "dataset": data, "dataset_dir": str(bench.rows)}
+        settings |= {"output_dir": str(output), "overwrite_output_dir": True}
+    else:
+        settings |= {"folder": bench.facts["model"], "rows": str(bench.rows / f"{data}.jsonl"), "output": str(output)}
+    file.write_text(yaml.safe_dump(settings))
+    record.unlink(missing_ok=True)
+    python = bench.peer_python if kind == "llamafactory" else Path(os.sys.executable)
+    done = run(module(f"benchmarks.runners.{RUNNERS[kind]}", file, record, python=python), plain_environment(), log)
+    found = json.loads(record.read_text())
+    return done, found["began"], found["steps"], output
+
+

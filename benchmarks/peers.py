@@ -1,0 +1,56 @@
+"""LLaMA-Factory in an environment of its own: made on first use, shared by every benchmark that runs it.
+
+0.9.5 is installed without its dependencies, then those less torchaudio, whose CUDA build cannot load beside a CPU
+build of torch; a stub module of that name stands in, since LLaMA-Factory imports it whether or not there is audio.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+LLAMA_FACTORY = "llamafactory==0.9.5"
+FOLDER = Path.home() / ".cache" / "llf-peers" / "llamafactory"
+STUB = {
+    "torchaudio/__init__.py": '__version__ = "2.11.0"\n',
+    "torchaudio-2.11.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.11.0\n",
+}
+PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "llamafactory", "llf")
+
+
+def peer_environment(folder: Path = FOLDER) -> Path:
+    """The peer's `llamafactory-cli`, installed where it is not there yet."""
+    command = folder / "bin" / "llamafactory-cli"
+    if (folder / ".complete").exists():
+        return command
+    print(f"Installing {LLAMA_FACTORY} into {folder} …", flush=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q"]
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    subprocess.run([*pip, "--no-deps", LLAMA_FACTORY], check=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (metadata,) = site.glob("llamafactory-*.dist-info/METADATA")
+    needs = [
+        line.removeprefix("Requires-Dist: ")
+        for line in metadata.read_text().splitlines()
+        if line.startswith("Requires-Dist: ") and "extra ==" not in line and "torchaudio" not in line
+    ]
+    subprocess.run([*pip, *needs], check=True)
+    for name, text in STUB.items():
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text(text)
+    (folder / ".complete").touch()
+    return command
+
+
+def versions(python: str | Path = sys.executable) -> dict[str, str]:
+    """The versions of what matters here, as another interpreter has them installed."""
+    code = (
+        "import importlib.metadata as m, json, platform\n"
+        f"have = {{d.metadata['Name'].lower(): d.version for d in m.distributions()}}\n"
+        f"print(json.dumps({{'python': platform.python_version()}} | {{n: have[n] for n in {PACKAGES!r} if n in have}}))"
+    )
+    done = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
