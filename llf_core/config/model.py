@@ -67,13 +67,13 @@ class Model(Section):
     disable_gradient_checkpointing: bool = option(
         False,
         label="Keep activations",
-        help="Keeps all activations in memory, which happens unless `gradient_checkpointing` is set.",
+        help="Keeps all activations in memory, whatever the forecast of its use says.",
         source="LLaMA-Factory",
     )
     use_reentrant_gc: bool = option(
-        True,
+        False,
         label="Reentrant checkpointing",
-        help="Takes PyTorch's older form of gradient checkpointing.",
+        help="Takes PyTorch's older form of gradient checkpointing, with the same gradients.",
         source="LLaMA-Factory",
     )
     quantization_bit: Literal[4, 8] | None = option(

@@ -152,7 +152,7 @@ class Training(Section):
     gradient_checkpointing: bool | None = option(
         None,
         label="Gradient checkpointing",
-        help="Computes activations again instead of keeping them: less memory, a third slower; unset, off.",
+        help="Computes activations again instead of keeping them, a third slower; unset, only where memory is short.",
         source="Hugging Face",
     )
     gradient_checkpointing_kwargs: Object | None = option(

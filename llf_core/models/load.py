@@ -9,7 +9,6 @@ from llf_core.models.architecture import load_architecture
 from llf_core.models.attention import attention_name
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
-from llf_core.models.checkpointing import enable_checkpointing
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
 from llf_core.models.gguf import gguf_arguments
@@ -30,7 +29,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
 
     Args:
         source: from `resolve_model`.
-        config: for quantization, attention, gradient checkpointing, `trust_remote_code` and `allow_pickle`.
+        config: for quantization, attention, `trust_remote_code` and `allow_pickle`.
         plan: from `plan_device`; its dtype is that of the weights, see `loading_dtype`.
 
     Raises:
@@ -79,7 +78,6 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     if bits is not None:
         make_trainable(model)
     mend_generation_config(model)
-    enable_checkpointing(model, config)
     return model if bits is not None else model.to(plan.device)
 
 

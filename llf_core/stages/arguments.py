@@ -51,7 +51,7 @@ def training_arguments(
         "dataloader_pin_memory": plan.device == "cuda" and values.get("dataloader_pin_memory", True),
         "push_to_hub": False,
     }
-    # Checkpointing is set on the model by its loader, where frozen embeddings are known.
+    # Checkpointing is set on the model before, where it is known which layers are frozen.
     values.pop("gradient_checkpointing", None)
     values.pop("gradient_checkpointing_kwargs", None)
     return TrainingArguments(**values)

@@ -13,11 +13,12 @@ from llf_core.runs.files import replace_file
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models import DevicePlan
+    from llf_core.models.checkpointing import Checkpointing
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.session import Loaded
 
 
-def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded) -> None:
+def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded, checkpointing: Checkpointing) -> None:
     """Writes what was decided here: device, precision, template, the model's and the data's bytes."""
     plan, source, data = loaded.plan, loaded.source, loaded.data
     resolved = {
@@ -25,6 +26,7 @@ def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded) -> None
         "dtype": plan.dtype,
         "autocast": plan.autocast,
         "attention": getattr(loaded.model.config, "_attn_implementation", None),
+        "gradient_checkpointing": dataclasses.asdict(checkpointing),
         "template": config.data.template or "the model's own",
         "threads": plan.threads,
         "model": {

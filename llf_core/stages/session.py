@@ -26,6 +26,7 @@ from llf_core.models import (
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
+from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress, read_counters
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
 from llf_core.stages.trainer import RunTrainer
@@ -92,8 +93,9 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
         warn_of_other_data(folder, writer, loaded.data.report.fingerprint)
+    chosen = settle_checkpointing(folder, writer, config, loaded, resumes=checkpoint is not None)
     trainer = _trainer(folder, config, loaded, progress, checkpoint)
-    write_resolved(folder, config, loaded)
+    write_resolved(folder, config, loaded, chosen)
 
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, total = trainer.state.global_step, trainer.state.max_steps

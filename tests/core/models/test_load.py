@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, count_parameters, load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models.checkpointing import enable_checkpointing
 
 
 @pytest.fixture
@@ -127,19 +128,15 @@ def test_checkpointing_changes_no_gradient(config, loaded, reentrant, method):
     torch.manual_seed(0)
     plain = losses(loaded(config(**method))[2], ids)
     torch.manual_seed(0)
-    _, _, model = loaded(
-        config(gradient_checkpointing=True, disable_gradient_checkpointing=False, use_reentrant_gc=reentrant, **method)
-    )
+    asked = config(gradient_checkpointing=True, use_reentrant_gc=reentrant, **method)
+    _, _, model = loaded(asked)
+    enable_checkpointing(model, asked)
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     loss, gradients = losses(model, ids)
     assert loss == plain[0]
     assert gradients.keys() == plain[1].keys()
     assert len(gradients) > 5
     assert all(torch.equal(gradients[name], plain[1][name]) for name in gradients)
-
-
-def test_checkpointing_is_off_unless_asked(config):
-    assert not any(getattr(module, "gradient_checkpointing", False) for module in load(config()).modules())
 
 
 def test_tied_weights_count_once(config, tiny_tokenizer):

@@ -1,0 +1,90 @@
+"""What the largest step of a run needs of memory, and what is decided by it before the first one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llf_core.data import PackedRows
+from llf_core.models.checkpointing import Checkpointing, choose_checkpointing, enable_checkpointing
+from llf_core.models.memory import forecast_step, free_memory
+from llf_core.stages.resolved import read_resolved
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder, RunWriter
+    from llf_core.stages.session import Loaded
+
+MULTIPLE = 8  # as the collator pads
+
+
+def settle_checkpointing(
+    folder: RunFolder, writer: RunWriter, config: RunConfig, loaded: Loaded, *, resumes: bool
+) -> Checkpointing:
+    """Switches gradient checkpointing on where the config or the forecast asks for it, and says why.
+
+    Args:
+        folder: a resumed run keeps what its `resolved.yaml` says, whatever is free by now.
+        writer: gets an event `memory`.
+        config: the run's config.
+        loaded: the model after its method, and the data.
+        resumes: whether the run goes on at a checkpoint.
+
+    Raises:
+        ModelError: it is asked for, and the architecture cannot do it.
+    """
+    batch = config.training.per_device_train_batch_size
+    tokens, longest = largest_batch(loaded.data.train, batch, flattens=loaded.flattens)
+    both = forecast_step(loaded.model, config, loaded.plan, tokens=tokens, longest=longest, fast=loaded.flattens)
+    plain, thrifty = both or (None, None)
+    available = free_memory(loaded.plan.device)
+    chosen = choose_checkpointing(config, loaded.model, plain, thrifty, available)
+    kept = (read_resolved(folder) or {}).get("gradient_checkpointing") if resumes else None
+    if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
+        word = "on" if kept["on"] else "off"
+        chosen = Checkpointing(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
+    if chosen.on:
+        enable_checkpointing(loaded.model, config)
+    needed = thrifty if chosen.on else plain
+    writer.event(
+        "memory",
+        tokens=tokens,
+        available=available,
+        forecast=None if needed is None else needed.total,
+        step=None if needed is None else needed.step,
+        gradient_checkpointing=chosen.on,
+        reason=chosen.reason,
+    )
+    print(f"{time.strftime('%H:%M:%S')}  {chosen.reason}", flush=True)  # noqa: T201 - stdout is log.txt
+    return chosen
+
+
+def largest_batch(train: Dataset | PackedRows, batch: int, *, flattens: bool) -> tuple[int, int]:
+    """Tokens of the largest micro-batch that a shuffled epoch can bring, and of the longest example.
+
+    Args:
+        train: examples, or rows of them.
+        batch: examples (or rows) of a micro-batch.
+        flattens: whether examples stand one after the other, without padding.
+    """
+    if isinstance(train, PackedRows):
+        return batch * train.capacity, int(lengths(train.examples).max())
+    found = np.sort(lengths(train))[::-1]
+    longest = int(found[0])
+    if flattens:
+        return int(found[:batch].sum()), longest
+    return min(batch, len(found)) * -(-longest // MULTIPLE) * MULTIPLE, longest
+
+
+def lengths(examples: Dataset) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Tokens of each example of the table (of those that are held out too), without reading them."""
+    import pyarrow.compute as pc
+
+    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(
+        examples.data.column("input_ids")
+    ).to_numpy()
+    return counted.astype(np.int64)
