@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import traceback
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -46,18 +45,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
 
 
-def release(error: BaseException) -> None:
-    """Lets go of what the frames of a failed computation hold: activations, gradients, the graph."""
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
-
-
 def empty_caches() -> None:
     """Gives back to the system or the device what nothing refers to any longer."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
@@ -66,17 +57,18 @@ def empty_caches() -> None:
 class Randomness:
     """The state of torch's random generators, so that what is made again draws the same numbers."""
 
-    def __init__(self) -> None:
-        """Keeps the states of now."""
+    def __init__(self, device: torch.device) -> None:
+        """Keeps the states of now, the CPU's and the device's."""
         self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-        self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
+        self._device = device
 
     def restore(self) -> None:
         """Goes back to them."""
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda)
+            torch.cuda.set_rng_state(self._cuda, self._device)
         if self._mps is not None:
             torch.mps.set_rng_state(self._mps)
 
@@ -128,10 +120,9 @@ class Parts:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                release(error)
             else:
                 return made
-            # Only out here, where the error is gone, does nothing hold the failed graph any longer.
+            # Only out here, where the error is gone, do the frames of its trace hold the failed graph no longer.
             made.clear()
             batches = undo()
             empty_caches()

@@ -79,7 +79,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         # Of the optimizer step under way: its batches so far, their parts' losses, the random state at its beginning.
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
-        self._randomness = Randomness()
+        self._randomness = Randomness(self.args.device)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -127,7 +127,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         """
         micro_step = super().training_step
         if not self._batches:
-            self._randomness = Randomness()
+            self._randomness = Randomness(self.args.device)
         self._batches.append(inputs)
         step_ends = len(self._batches) >= self.current_gradient_accumulation_steps
         if num_items_in_batch is None:

@@ -88,8 +88,9 @@ def test_flattened_documents_are_halved_again_until_they_fit(make, where):
     assert "8 examples (178 tokens)" in told[0][1]
 
 
-def test_nothing_of_the_failed_step_is_held_and_no_gradient_is_left(make):
-    stage = cramped(2, where="backward")
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_nothing_of_the_failed_step_is_held_and_no_gradient_is_left(make, where):
+    stage = cramped(2, where=where)
     trainer, _ = make(4, 1, stage=stage, epochs=1)
     seen = []
 
