@@ -75,6 +75,20 @@ class PackedRows:
         """Share of all rows' room that holds tokens, from above 0 to 1."""
         return self.tokens / (len(self) * self.capacity)
 
+    def few(self, step: int) -> str | None:
+        """A sentence for a warning where a whole epoch is one optimizer step because of the packing; else None.
+
+        Args:
+            step: rows that an optimizer step takes.
+        """
+        if not len(self) <= step < len(self.members):
+            return None
+        return (
+            f"With `packing` an epoch is one step: the {len(self.members):,} examples fit into {len(self):,} rows, and "
+            f"a step takes {step:,}. Lower `gradient_accumulation_steps` or `per_device_train_batch_size` for more "
+            "steps, or take `packing` out."
+        )
+
 
 def check_packing(*, packing: bool, flattens: bool, why: str = "") -> None:
     """Refuses packed rows for a model that would let the examples of a row see each other.

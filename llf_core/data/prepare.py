@@ -92,6 +92,11 @@ def prepare(
         left_out = ready.report.left_out()
         if left_out:
             run.event("warning", key="dataset", message=left_out)
+        training = config.training
+        step = training.per_device_train_batch_size * training.gradient_accumulation_steps
+        few = ready.train.few(step) if isinstance(ready.train, PackedRows) else None
+        if few:
+            run.event("warning", key="packing", message=few)
     return ready
 
 

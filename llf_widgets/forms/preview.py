@@ -139,10 +139,13 @@ def found(out: str) -> dict[str, Any] | None:
 
 
 def counts(report: Mapping[str, Any]) -> str:
-    """Examples, tokens and trained tokens in a line."""
+    """Examples, packed rows, tokens and trained tokens in a line."""
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
-    return f"{report['examples']:,} examples, {tokens:,} tokens, {trained:,} of them trained{share}."
+    rows = ""
+    if report.get("rows"):
+        rows = f" in {report['rows']:,} rows that are {100 * report['filled']:.0f} % full"
+    return f"{report['examples']:,} examples{rows}, {tokens:,} tokens, {trained:,} of them trained{share}."
 
 
 def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:

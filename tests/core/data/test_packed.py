@@ -115,6 +115,25 @@ def test_what_is_held_out_is_in_no_row_and_not_packed(make_config, write, tokeni
     assert ready.report.tokens == sum(len(one["input_ids"]) for row in ready.train for one in row["examples"])
 
 
+def test_an_epoch_of_one_step_is_a_warning(make_config, write, tokenizer):
+    write(ROWS)
+    said = []
+    for accumulation in (1, 8):
+        run = RunWriter(create_run("dataset: data.jsonl\n", "packed"), 1)
+        config = make_config(
+            cutoff_len=200, packing=True, per_device_train_batch_size=2, gradient_accumulation_steps=accumulation
+        )
+        rows = len(prepare(config, tokenizer, run=run).train)
+        said.append([event for event in RunReader(run.folder).events() if event["type"] == "warning"])
+    assert 2 < rows <= 16
+    assert said[0] == []
+    ((warning,),) = said[1:]
+    assert warning["key"] == "packing"
+    assert f"the 40 examples fit into {rows} rows, and a step takes 16." in warning["message"]
+    # Three rows for three examples: the packing is not what makes them few.
+    assert packed([10, 10, 10], 10).few(16) is None
+
+
 def test_a_model_that_cannot_keep_examples_apart_is_refused_with_the_reason():
     check_packing(packing=True, flattens=True)
     check_packing(packing=False, flattens=False)

@@ -90,6 +90,10 @@ class TestJournal:
     def test_unknown_types_and_odd_fields_are_left_out(self):
         assert rows([{"type": "from-the-future"}, {"type": "checkpoint"}, {"type": "data", "examples": "x"}, {}]) == []
 
+    def test_packed_rows_are_counted_beside_their_examples(self):
+        data = {"type": "data", "examples": 1950, "rows": 61, "tokens": 90000, "trained_tokens": 40000}
+        assert rows([data])[0]["text"] == "data: 1,950 examples in 61 rows, 90,000 tokens, 40,000 trained"
+
     def test_not_finite_evaluation(self):
         assert (
             rows([{"type": "evaluation", "step": 1, "values": {"eval_loss": float("nan")}}])[0]["text"]
