@@ -62,7 +62,9 @@ def _error_in(text: str) -> str:
 
 def _data(event: dict[str, Any]) -> str:
     rows = f" in {event['rows']:,} rows" if event.get("rows") else ""
-    text = f"data: {event['examples']:,} examples{rows}, {event['tokens']:,} tokens, {event['trained_tokens']:,} trained"
+    text = (
+        f"data: {event['examples']:,} examples{rows}, {event['tokens']:,} tokens, {event['trained_tokens']:,} trained"
+    )
     lost = [f"{event[name]:,} {name}" for name in ("truncated", "dropped") if event.get(name)]
     return ", ".join([text, *lost])
 
