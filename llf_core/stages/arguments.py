@@ -54,4 +54,6 @@ def training_arguments(
     # Checkpointing is set on the model before, where it is known which layers are frozen.
     values.pop("gradient_checkpointing", None)
     values.pop("gradient_checkpointing_kwargs", None)
+    # The Trainer's own noise would take the whole of a flattened batch for one document.
+    values.pop("neftune_noise_alpha", None)
     return TrainingArguments(**values)

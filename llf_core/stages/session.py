@@ -23,6 +23,7 @@ from llf_core.models import (
     resolve_model,
     save_output,
 )
+from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
@@ -124,6 +125,8 @@ def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
     model = config.plugin("method").apply(load_model(source, config, plan), config)
+    if config.training.neftune_noise_alpha:
+        add_noise(model, config.training.neftune_noise_alpha)
     flattens = False
     check_packing(packing=bool(config.data.packing), flattens=flattens)
     parameters, trainable = count_parameters(model)

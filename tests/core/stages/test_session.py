@@ -206,3 +206,10 @@ def test_out_of_memory_names_the_smaller_batch():
     failure = explain(torch.OutOfMemoryError("CUDA out of memory"))
     assert "memory" in failure.reason
     assert failure.exit_code == 1
+
+
+def test_noise_on_embeddings_is_trained_with_and_not_evaluated_with(trained):
+    changes = {"max_steps": 2, "val_size": 0.25, "learning_rate": 1e-30}
+    quiet, noisy = (RunReader(trained(**changes, **more)[0]).metrics() for more in ({}, {"neftune_noise_alpha": 50.0}))
+    assert abs(noisy.values("loss")[0] - quiet.values("loss")[0]) > 1e-3
+    assert noisy.last("eval_loss") == pytest.approx(quiet.last("eval_loss"), rel=1e-6)

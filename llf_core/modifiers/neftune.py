@@ -1,0 +1,59 @@
+"""NEFTune: noise on the embeddings while training, as strong as each document is short (arXiv 2310.05914)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def add_noise(model: nn.Module, alpha: float) -> None:
+    """Adds noise to the embeddings of every training forward of a model from now on.
+
+    Each document's noise is uniform within ±alpha / √(its tokens · hidden size), as in the paper. transformers takes
+    the length of the whole batch instead, so that padding, or another document beside it, would weaken the noise.
+
+    Args:
+        model: a causal language model, perhaps wrapped by PEFT; the one that is called.
+        alpha: strength of the noise; 5 is usual.
+    """
+    import torch
+
+    lengths: dict[str, Tensor] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        del module, args
+        lengths.clear()
+        if "cu_seq_lens_q" in kwargs or kwargs.get("attention_mask") is not None:
+            lengths["tokens"] = document_lengths(kwargs)
+
+    def disturb(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        del args
+        if not module.training:
+            return None
+        tokens = lengths.get("tokens")
+        size = output.new_tensor(output.shape[1]) if tokens is None else tokens.to(output.device)
+        bound = alpha / (size.float() * output.shape[-1]).sqrt()
+        return output + torch.empty_like(output).uniform_(-1, 1) * bound.to(output.dtype)
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    embeddings: nn.Module = model.get_input_embeddings()  # type: ignore[operator]  # torch types it as a tensor too
+    embeddings.register_forward_hook(disturb)
+
+
+def document_lengths(batch: dict[str, Any]) -> Tensor:
+    """How many tokens the document has that a token belongs to.
+
+    Args:
+        batch: flattened or padded, see `llf_core.data.Collator`.
+
+    Returns:
+        `[1, tokens, 1]` of a flattened batch, `[batch, 1, 1]` of a padded one.
+    """
+    if "cu_seq_lens_q" in batch:
+        sizes = batch["cu_seq_lens_q"].diff()
+        tokens: Tensor = sizes.repeat_interleave(sizes)[None, :, None]
+        return tokens
+    real: Tensor = batch["attention_mask"].sum(-1)[:, None, None]
+    return real
