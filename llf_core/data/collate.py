@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.labels import IGNORED
 from llf_core.data.errors import DataError
-from llf_core.data.mask import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
-from llf_core.data.mask import IGNORED, Tokens, Turn
+from llf_core.data.mask import Tokens, Turn
 
 
 def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from llf_core.data.render import Rendered
 
-IGNORED = -100
 Offsets = list[tuple[int, int]]
 
 

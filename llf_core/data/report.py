@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.data.mask import IGNORED
+from llf_core.config.labels import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer
 
+from llf_core.config.labels import IGNORED
 from llf_core.data.split import document_count
 from llf_core.stages.pause import Parts, Randomness
-from llf_core.stages.sft import IGNORED
 from llf_core.stages.too_large import evaluation_goes_on, one_example, several_processes, training_goes_on
 
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llf_core.config.labels import IGNORED
 from llf_core.data.align import Reading
 from llf_core.data.cut import cut, cut_lengths, learned
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import BadExample
-from llf_core.data.mask import IGNORED, Tokens, Turn
+from llf_core.data.mask import Tokens, Turn
 from llf_core.data.records import Record
 from tests.core.data import templates as jinja
 

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
-from llf_core.data.mask import IGNORED, Turn, encode, tokens_of
+from llf_core.data.mask import Turn, encode, tokens_of
 from llf_core.data.render import Rendered, choose_template, render_answers
 from tests.core.data import templates as jinja
 

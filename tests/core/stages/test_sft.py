@@ -1,11 +1,12 @@
-"""The SFT objective against numbers worked out by hand and against PyTorch's own mean."""
+"""The SFT stage: which position learns which label, and its loss on a real model against PyTorch's own mean."""
 
-import math
-
+import pytest
 import torch
 from torch.nn import functional
 
-from llf_core.stages.sft import shifted_targets, token_nll_sum
+from llf_core.fast.head import install_head
+from llf_core.stages.sft import SFT, shifted_targets
+from tests.tiny import tiny_llama
 
 
 def test_targets_move_one_to_the_left_and_the_last_position_predicts_nothing():
@@ -13,39 +14,24 @@ def test_targets_move_one_to_the_left_and_the_last_position_predicts_nothing():
     assert shifted_targets(labels).tolist() == [[5, 6, -100], [-100, 8, -100]]
 
 
-def test_loss_of_uniform_logits_is_log_vocab_a_token():
-    labels = torch.tensor([[-100, 1, 2, -100]])
-    total = token_nll_sum(torch.zeros(1, 4, 8), labels)
-    assert math.isclose(total.item(), 2 * math.log(8), rel_tol=1e-6)
-
-
-def test_loss_by_hand():
-    # Position 0 predicts token 1: logits (0, ln 3) give it 3/4. Position 1 predicts nothing.
-    logits = torch.tensor([[[0.0, math.log(3.0)], [9.0, 9.0]]])
-    assert math.isclose(token_nll_sum(logits, torch.tensor([[-100, 1]])).item(), math.log(4 / 3), rel_tol=1e-6)
-
-
-def test_loss_and_gradient_equal_the_plain_way_in_float64():
-    torch.manual_seed(0)
-    logits = torch.randn(3, 7, 11, dtype=torch.float64, requires_grad=True)
-    labels = torch.randint(0, 11, (3, 7))
-    labels[torch.rand(3, 7) < 0.4] = -100
-    ours = token_nll_sum(logits, labels)
-    (gradient,) = torch.autograd.grad(ours, logits)
-    plain = functional.cross_entropy(
-        logits[:, :-1].reshape(-1, 11), labels[:, 1:].reshape(-1), ignore_index=-100, reduction="sum"
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_and_gradients_equal_a_plain_forward(tiny_tokenizer, installed, smoothing):
+    ids = torch.randint(0, 300, (2, 9), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[0, :4] = labels[1, 6:] = -100
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = 0
+    plain, model = tiny_llama(tiny_tokenizer), tiny_llama(tiny_tokenizer)
+    logits = plain(input_ids=ids, attention_mask=mask).logits
+    expected = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum", label_smoothing=smoothing
     )
-    (expected,) = torch.autograd.grad(plain, logits)
-    torch.testing.assert_close(ours.double(), plain, rtol=1e-6, atol=0)
-    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
-
-
-def test_label_smoothing_by_hand():
-    # Uniform over 4: every term of the smoothed target costs ln 4, so smoothing changes nothing there.
-    assert math.isclose(
-        token_nll_sum(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), 0.1).item(), math.log(4), rel_tol=1e-6
-    )
-    # (1 - 0.2) * ln(4/3) + 0.2 * mean(ln 4, ln 4/3)
-    logits = torch.tensor([[[0.0, math.log(3.0)], [0.0, 0.0]]])
-    expected = 0.8 * math.log(4 / 3) + 0.2 * (math.log(4) + math.log(4 / 3)) / 2
-    assert math.isclose(token_nll_sum(logits, torch.tensor([[-100, 1]]), 0.2).item(), expected, rel_tol=1e-6)
+    expected.backward()
+    if installed:
+        assert install_head(model) is None
+    loss = SFT.loss_sum(model, {"input_ids": ids, "attention_mask": mask, "labels": labels}, smoothing)
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    for (name, one), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5 * float(other.grad.abs().max()), msg=name)

@@ -1,0 +1,147 @@
+"""Log-probabilities and their sum from hidden states: one implementation for every stage.
+
+Exactness: sums, exponentials and logarithms are float32 (float64 for float64), so a loss is that of
+`F.cross_entropy(logits.float())` on the same logits to about 1e-6, whatever dtype the products have. Gradients are
+rounded to the products' dtype where autograd rounds them: the logits' gradient once, each product once; and once more
+where the rows' gradient, made in the forward pass, is multiplied by what comes from above. Scale and soft cap, which
+models apply in their own dtype, are float32 here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd import Function
+
+from llf_core.config.labels import IGNORED
+from llf_core.fast.cross_entropy import Gradients, Terms, cross_entropies
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.fast.head import Head
+
+
+def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
+    """Log-probability of one token after each row.
+
+    Args:
+        rows: `[N, H]`, hidden states; the logits `[N, V]` for a head without weight.
+        head: what makes logits of them.
+        targets: `[N]`, int64, each a token of the vocabulary.
+
+    Returns:
+        `[N]`, float32 (float64 for float64), with a graph.
+    """
+    return -_costs(rows, head, targets, 0.0, summed=False)
+
+
+def nll_sum(hidden: Tensor, head: Head, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Sum of the negative log-likelihoods of the targets.
+
+    Only rows with a target go through the head.
+
+    Args:
+        hidden: `[..., H]`, hidden states; the logits `[..., V]` for a head without weight.
+        head: what makes logits of them.
+        targets: `[...]`, int64, the token after each position; -100 where nothing is learned.
+        label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
+
+    Returns:
+        A float32 (float64 for float64) scalar with a graph; 0 where there is no target. Through a head that trains
+        it can be walked backward once.
+
+    Source:
+        Label smoothing as in arXiv 1512.00567, section 7.
+    """
+    rows, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    learned = (targets != IGNORED).nonzero()[:, 0]
+    if len(learned) < len(targets):
+        rows, targets = rows.index_select(0, learned), targets.index_select(0, learned)
+    return _costs(rows, head, targets, label_smoothing, summed=True)
+
+
+def _costs(rows: Tensor, head: Head, targets: Tensor, smoothing: float, *, summed: bool) -> Tensor:
+    rows = rows.contiguous()
+    stored = rows if head.weight is None else head.weight
+    dtype = stored.dtype
+    if head.weight is not None and dtype != torch.float64 and torch.is_autocast_enabled(rows.device.type):
+        dtype = torch.get_autocast_dtype(rows.device.type)
+    terms = Terms(head.scale, head.softcap, smoothing, dtype)
+    if not torch.is_grad_enabled():
+        costs = cross_entropies(rows, head.weight, head.bias, targets, terms, Gradients(None, None, None))
+        return costs.sum() if summed else costs
+    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed)  # type: ignore[no-untyped-call]
+    return result
+
+
+class CrossEntropy(Function):
+    """`[N]` costs of rows, or their sum.
+
+    Where the sum is asked for or the head is frozen, the forward pass makes all gradients and the backward pass only
+    multiplies. Costs of single rows through a head that trains are computed again in the backward pass, since the
+    factor of each row enters the gradient of the weight.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        targets: Tensor,
+        terms: Terms,
+        summed: bool,
+    ) -> Tensor:
+        """See the class."""
+        ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
+        gradients = _room(ctx, rows, weight, bias) if ctx.made else Gradients(None, None, None)
+        costs = cross_entropies(rows, weight, bias, targets, terms, gradients)
+        if ctx.made:
+            ctx.save_for_backward(gradients.rows, gradients.weight, gradients.bias)
+        else:
+            ctx.save_for_backward(rows, weight, bias, targets)
+        return costs.sum() if summed else costs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """See the class.
+
+        Raises:
+            RuntimeError: a second backward pass through a head that trains; the first gave its gradient away.
+        """
+        terms: Terms = ctx.terms
+        if ctx.made:
+            gradients = Gradients(*ctx.saved_tensors)
+            if ctx.summed and gradients.weight is not None:
+                if getattr(ctx, "spent", False):
+                    raise RuntimeError("The head's gradient exists once: run the forward pass again before a backward.")
+                ctx.spent = True
+            factor = grad / terms.lift
+        else:
+            rows, weight, bias, targets = ctx.saved_tensors
+            gradients = _room(ctx, rows, weight, bias)
+            cross_entropies(rows, weight, bias, targets, terms, gradients, grad)
+            factor = torch.full_like(grad[:0].sum(), 1 / terms.lift)
+        results: list[Tensor | None] = [None, None, None]
+        if gradients.rows is not None:
+            by_row = factor[:, None] if factor.ndim else factor
+            results[0] = (gradients.rows * by_row).to(ctx.dtypes[0])
+        if gradients.weight is not None:  # large: in place
+            results[1] = gradients.weight.mul_(factor).to(ctx.dtypes[1])
+        if gradients.bias is not None:
+            results[2] = (gradients.bias * factor).to(ctx.dtypes[2])
+        return (*results, None, None, None)
+
+
+def _room(ctx: Any, rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Gradients:
+    """Buffers for the gradients that autograd wants."""
+    terms: Terms = ctx.terms
+    wants = ctx.needs_input_grad
+    return Gradients(
+        torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None,
+        torch.zeros_like(weight, dtype=terms.exact) if wants[1] and weight is not None else None,
+        torch.zeros_like(bias, dtype=terms.exact) if wants[2] and bias is not None else None,
+    )
