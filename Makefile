@@ -1,5 +1,6 @@
 # make demo   tunes a real model and shows how its answers change
 # make lab    opens JupyterLab with the tutorial
+# make bench  measures this project beside LLaMA-Factory, TRL and PEFT and writes docs/benchmarks.md; takes long
 # make test   runs all tests that take minutes at most; `make test-all` runs the long ones too
 #
 # Needs Python 3.11+, Node 20+ and make; everything else goes into .venv.
@@ -7,6 +8,7 @@
 #   PIP_ARGS="-c constraints.txt"   the versions that were tested, instead of the newest
 #   PYTEST_ARGS="-k supervisor"     passed to pytest
 #   LAB_ARGS="--no-browser"         passed to JupyterLab
+#   BENCH_ARGS="--only sft"         passed to the benchmark; --quick is a smoke test that changes no document
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,6 +19,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
+BENCH_ARGS ?=
 VENV := .venv
 BUILD := build
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -32,7 +35,7 @@ PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labexte
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo lab test test-panel test-all lint format clean
+.PHONY: help install demo lab test test-panel test-all lint format bench clean
 help:
 	@awk '/^$$/{exit} {sub(/^# ?/, ""); print}' Makefile
 
@@ -106,6 +109,12 @@ format: install
 	ruff check --fix .
 	ruff format .
 	cd labextension && jlpm format
+
+bench: install
+	python -m benchmarks.sft $(BENCH_ARGS)
+ifeq ($(findstring --quick,$(BENCH_ARGS)),)
+	python -m benchmarks.report
+endif
 
 clean:
 	rm -rf build dist $(VENV) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo \

@@ -49,7 +49,8 @@ def versions(python: str | Path = sys.executable) -> dict[str, str]:
     code = (
         "import importlib.metadata as m, json, platform\n"
         f"have = {{d.metadata['Name'].lower(): d.version for d in m.distributions()}}\n"
-        f"print(json.dumps({{'python': platform.python_version()}} | {{n: have[n] for n in {PACKAGES!r} if n in have}}))"
+        f"have = {{n: have[n] for n in {PACKAGES!r} if n in have}}\n"
+        "print(json.dumps({'python': platform.python_version()} | have))"
     )
     done = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True)
     found: dict[str, str] = json.loads(done.stdout)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 LOOK_SECONDS = 0.1
-TUNED = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "OPENBLAS_NUM", "RAYON_", "LD_PRELOAD", "ONEDNN_")
+TUNED = (
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_NUM", "RAYON_", "ONEDNN_"),
+    *("MALLOC_", "GLIBC_", "THP_", "LD_PRELOAD"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Do
     """
     began, start = time.time(), time.perf_counter()
     with log.open("wb") as file:
-        process = subprocess.Popen(list(command), env=dict(environment), stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            list(command), env=dict(environment), stdout=file, stderr=file, stdin=subprocess.DEVNULL
+        )
         peaks: dict[int, int] = {}
         while process.poll() is None:
             peaks |= memory_peaks(process.pid)
@@ -83,11 +88,13 @@ def memory_peaks(pid: int) -> dict[int, int]:
         family = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return {}
-    found = {}
+    found: dict[int, int] = {}
     for one in family:
         try:
             lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
-        found |= {one.pid: 1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")}
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                found[one.pid] = 1024 * int(line.split()[1])
     return found

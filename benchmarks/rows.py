@@ -19,7 +19,7 @@ ALPACA = Path(__file__).parents[1] / ".." / "shared" / "data" / "llama_factory" 
 
 
 def source(file: Path | None = None) -> tuple[str, list[dict[str, Any]]]:
-    """The data set's name and its Alpaca rows: `file`, else `alpaca_en_demo` where it is there, else the shipped set."""
+    """The data set's name and its rows: `file`, else `alpaca_en_demo` where it is there, else the shipped set."""
     file = file or (ALPACA.resolve() if ALPACA.exists() else None)
     if file is not None:
         return file.stem, json.loads(file.read_text())

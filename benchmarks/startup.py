@@ -2,10 +2,8 @@
 
     python benchmarks/startup.py [--pairs 5] [--peer-env FOLDER]
 
-LLaMA-Factory is installed in an environment of its own (`--peer-env`, made on first use): 0.9.5 without its
-dependencies, then those less torchaudio, whose CUDA build cannot load beside a CPU build of torch; a stub module of
-that name stands in, since LLaMA-Factory imports it whether or not there is audio. Runs are interleaved; the first
-pair warms the file cache and is left out.
+LLaMA-Factory is installed in an environment of its own (`--peer-env`, made on first use; see `peers.py`). Runs are
+interleaved; the first pair warms the file cache and is left out.
 """
 
 import argparse
@@ -24,35 +22,11 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.peers import FOLDER, LLAMA_FACTORY, peer_environment
+from benchmarks.processes import plain_environment
+
 HERE = Path(__file__).parent
-PEER = "llamafactory==0.9.5"
 ROWS = 64
-
-
-def peer_environment(folder: Path) -> Path:
-    """The peer's `llamafactory-cli`, installed where it is not there yet."""
-    command = folder / "bin" / "llamafactory-cli"
-    if command.exists():
-        return command
-    print(f"Installing {PEER} into {folder} …", flush=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q"]
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([*pip, "--no-deps", PEER], check=True)
-    (site,) = folder.glob("lib/python3*/site-packages")
-    (metadata,) = site.glob("llamafactory-*.dist-info/METADATA")
-    needs = [
-        line.removeprefix("Requires-Dist: ")
-        for line in metadata.read_text().splitlines()
-        if line.startswith("Requires-Dist: ") and "extra ==" not in line and "torchaudio" not in line
-    ]
-    subprocess.run([*pip, *needs], check=True)
-    for name, text in {
-        "torchaudio/__init__.py": '__version__ = "2.11.0"\n',
-        "torchaudio-2.11.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.11.0\n",
-    }.items():
-        (site / name).parent.mkdir(exist_ok=True)
-        (site / name).write_text(text)
-    return command
 
 
 def settings(model: str, data: Path) -> dict[str, object]:
@@ -115,29 +89,27 @@ def ours(config: Path, home: Path) -> float:
     shutil.rmtree(home / "runs", ignore_errors=True)
     shutil.rmtree(home / "cache" / "data", ignore_errors=True)
     command = [str(Path(sys.executable).with_name("llf")), "train", str(config)]
-    return seconds_to(command, {**os.environ, "LLF_HOME": str(home)}, lambda: has_loss("runs/*/metrics.jsonl", home))
+    return seconds_to(
+        command, {**plain_environment(), "LLF_HOME": str(home)}, lambda: has_loss("runs/*/metrics.jsonl", home)
+    )
 
 
 def theirs(cli: Path, config: Path, out: Path) -> float:
     shutil.rmtree(out, ignore_errors=True)
-    return seconds_to([str(cli), "train", str(config)], {**os.environ}, lambda: has_loss("trainer_log.jsonl", out))
+    return seconds_to([str(cli), "train", str(config)], plain_environment(), lambda: has_loss("trainer_log.jsonl", out))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--peer-env", type=Path, default=Path.home() / ".cache" / "llf-peers" / "llamafactory")
-    asked = parser.parse_args()
-    cli = peer_environment(asked.peer_env)
+def measure(cli: Path, pairs: int) -> list[tuple[float, float]]:
+    """So many pairs of seconds to the first logged loss, LLF's first, after one pair that is left out."""
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         home, out = work / "home", work / "out"
-        os.environ["LLF_HOME"] = str(home)
-        from llf_core.config import RunConfig
         from llf_core.models import resolve_model
 
         name = "smollm2-135m-instruct"
-        model = resolve_model(name, RunConfig.load({"model_name_or_path": name, "dataset": "llf_demo"}))
+        model = resolve_model(name)
+        home.mkdir()
+        (home / "models").symlink_to(model.path.parent)
         write_data(work / "data")
         for who, more in {
             "ours": {},
@@ -148,13 +120,28 @@ def main() -> None:
         }.items():  # fmt: skip
             chosen = settings(name if who == "ours" else str(model.path), work / "data") | more
             (work / f"{who}.yaml").write_text(yaml.safe_dump(chosen))
-        pairs = []
-        for number in range(asked.pairs + 1):
-            pair = (ours(work / "ours.yaml", home), theirs(cli, work / "theirs.yaml", out))
+        found = []
+        for number in range(pairs + 1):
+            sides = {
+                "llf": lambda: ours(work / "ours.yaml", home),
+                "llamafactory": lambda: theirs(cli, work / "theirs.yaml", out),
+            }
+            took = {who: sides[who]() for who in sorted(sides, reverse=number % 2 == 0)}
+            pair = (took["llf"], took["llamafactory"])
             print(
-                f"{'warm-up' if number == 0 else f'pair {number}'}: llf {pair[0]:.2f} s, llamafactory {pair[1]:.2f} s"
+                f"{'warm-up' if number == 0 else f'pair {number}'}: llf {pair[0]:.2f} s, llamafactory {pair[1]:.2f} s",
+                flush=True,
             )
-            pairs += [pair] if number else []
+            found += [pair] if number else []
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peer-env", type=Path, default=FOLDER)
+    asked = parser.parse_args()
+    pairs = measure(peer_environment(asked.peer_env), asked.pairs)
     ratios = [a / b for a, b in pairs]
     result = {
         "what": "seconds from the command to the first logged loss",
@@ -164,7 +151,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),
         "versions": {name: importlib.metadata.version(name) for name in ("llf", "torch", "transformers")},
-        "peer": PEER,
+        "peer": LLAMA_FACTORY,
     }
     (HERE / "results" / "startup.json").write_text(json.dumps(result, indent=2) + "\n")
     print(f"llf / llamafactory: median {result['ratio']['median']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")

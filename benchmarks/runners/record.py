@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 - a callback takes what the Trainer passes
 """What a trainer built on `transformers.Trainer` did, step by step, seen through its callbacks.
 
 Works with every version of transformers that the contenders bring along. Tokens are counted where batches are made:
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 IGNORED = -100
@@ -32,7 +34,8 @@ class Recorder(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
         """Puts a counter around the collator, which is all that a batch passes through in this process."""
-        loader = getattr(train_dataloader, "base_dataloader", train_dataloader)  # accelerate's wrapper iterates that one
+        # What accelerate wraps is what makes the batches.
+        loader = getattr(train_dataloader, "base_dataloader", train_dataloader)
         collate = loader.collate_fn
 
         def counting(features: list[dict[str, Any]]) -> Any:
@@ -60,7 +63,8 @@ class Recorder(TrainerCallback):
         for index, (end, loss) in enumerate(zip(self.ends, self.losses, strict=True)):
             batches = self.batches[index * size : (index + 1) * size]
             steps.append([end, sum(one[0] for one in batches), sum(one[1] for one in batches), loss])
-        self.path.write_text(json.dumps({"began": self.began, "steps": steps}))
+        peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        self.path.write_text(json.dumps({"began": self.began, "steps": steps, "peak_cuda_bytes": peak}))
 
 
 def real_tokens(feature: dict[str, Any]) -> int:

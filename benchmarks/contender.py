@@ -16,7 +16,16 @@ from benchmarks.processes import Done, module, our_environment, plain_environmen
 HERE = Path(__file__).parent
 SETTINGS = HERE / "contenders"
 MODEL = "smollm2-135m-instruct"
-RUNNERS = {"llamafactory": "llama_factory", "trl": "trl_sft", "peft": "trainer", "trainer": "trainer"}
+RUNNERS = {
+    "llamafactory": "llama_factory",
+    "trl": "trl_sft",
+    "peft": "trainer",
+    "trainer": "trainer",
+    "unsloth": "unsloth_sft",
+}
+
+# The process, when its steps began, the steps (end, tokens, trained tokens, loss), the result, bytes of a card.
+Trained = tuple[Done, float, list[Any], Path, int]
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,13 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
 
     Returns:
         `steps` (`[seconds, tokens, trained_tokens, loss]` each), `first_step_s` from the start of the process,
-        `wall_s`, `peak_bytes`, `output` (the folder of the result).
+        `wall_s`, `peak_bytes`, `output` (the folder of the result); on a CUDA card `peak_cuda_bytes`.
     """
     settings = yaml.safe_load(settings_file(name).read_text())
     of_arguments = settings.get("arguments", settings)
     of_arguments |= changes or {}
     began = _train_llf if name.startswith("llf") else _train_other
-    done, started, steps, output = began(name, settings, bench, data)
+    done, started, steps, output, of_card = began(name, settings, bench, data)
     ends = [started, *(step[0] for step in steps)]
     return {
         "first_step_s": round(ends[1] - done.began, 3),
@@ -82,14 +91,15 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
             for before, step in zip(ends, steps, strict=False)
         ],
         "output": str(output),
+        **({"peak_cuda_bytes": of_card} if of_card else {}),
     }
 
 
-def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> tuple[Done, float, list[Any], Path]:
+def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> Trained:
     """By the trainer that `llf train` starts, without the supervisor: its own module in its own environment."""
     from llf_core.config import RunConfig
     from llf_core.launch.local import trainer_command
-    from llf_core.runs import RunReader, create_run
+    from llf_core.runs import RunReader, create_run, read_status
 
     asked = {"model_name_or_path": MODEL, "dataset": data, "dataset_dir": str(bench.rows)} | settings
     folder = create_run(RunConfig.load(asked).yaml(defaults=True), name, bench.home)
@@ -105,10 +115,12 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> 
         seen = int(values["tokens"]), int(values["trained_tokens"])
         steps.append([record["time"], seen[0] - before[0], seen[1] - before[1], float(values["loss"])])
         before = seen
-    return done, started, steps, folder.output
+    device = read_status(folder).device
+    memory = max(int(record["values"].get("memory", 0)) for record in records)
+    return done, started, steps, folder.output, memory if device == "cuda" else 0
 
 
-def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -> tuple[Done, float, list[Any], Path]:
+def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -> Trained:
     """By the contender's own trainer, in its own environment, with a recorder among its callbacks."""
     kind = name.partition("-")[0]
     output = bench.work / "out" / name
@@ -124,6 +136,4 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -
     python = bench.peer_python if kind == "llamafactory" else Path(os.sys.executable)
     done = run(module(f"benchmarks.runners.{RUNNERS[kind]}", file, record, python=python), plain_environment(), log)
     found = json.loads(record.read_text())
-    return done, found["began"], found["steps"], output
-
-
+    return done, found["began"], found["steps"], output, found["peak_cuda_bytes"]

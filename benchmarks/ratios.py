@@ -1,0 +1,159 @@
+"""From the stored runs of `results/sft.json` to the ratios that are claimed, and nothing else.
+
+A ratio is made within each round, of runs that stood beside each other in time; what is told is the median of the
+rounds, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LEFT_OUT = 3  # first optimizer steps of a run, in which caches fill and kernels are chosen
+Run = dict[str, Any]
+
+
+def tokens_per_second(run: Run) -> float:
+    """Real tokens a second over all steps but the first."""
+    steps = run["steps"][LEFT_OUT:]
+    return float(sum(step[1] for step in steps) / sum(step[0] for step in steps))
+
+
+def trained_per_second(run: Run) -> float:
+    """Trained tokens a second over all steps but the first."""
+    steps = run["steps"][LEFT_OUT:]
+    return float(sum(step[2] for step in steps) / sum(step[0] for step in steps))
+
+
+def step_seconds(run: Run) -> float:
+    """Seconds of the median step."""
+    return statistics.median(step[0] for step in run["steps"][LEFT_OUT:])
+
+
+def peak_bytes(run: Run) -> float:
+    """The highest resident set."""
+    return float(run["peak_bytes"])
+
+
+def seconds(run: Run) -> float:
+    """What a run without steps took."""
+    return float(run["seconds"])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the table.
+
+    Attributes:
+        group: whose runs it is made of.
+        above: contender and what is read of its run.
+        below: the same, of what it is divided by.
+        must: what must be reached, and `aim` what should be.
+        better: whether more or less is better.
+        work: what is compared, in words.
+    """
+
+    group: str
+    above: tuple[str, Callable[[Run], float]]
+    below: tuple[str, Callable[[Run], float]]
+    must: float
+    aim: float
+    better: Literal["more", "less"]
+    work: str
+
+    def reached(self, ratio: float, bound: float) -> bool:
+        """Whether a ratio is as good as a bound, or better."""
+        return ratio >= bound if self.better == "more" else ratio <= bound
+
+
+CLAIMS = {
+    "sft_vs_llamafactory_default": Claim(
+        "sft", ("llf", tokens_per_second), ("llamafactory-default", tokens_per_second), 2.5, 3.5, "more",
+        "LoRA, real tokens per second, against LLaMA-Factory's default",
+    ),
+    "sft_vs_llamafactory_best": Claim(
+        "sft", ("llf-packed", tokens_per_second), ("llamafactory-best", tokens_per_second), 1.5, 2.0, "more",
+        "LoRA, real tokens per second, against LLaMA-Factory's best setting",
+    ),
+    "sft_vs_trl": Claim(
+        "sft", ("llf-packed", tokens_per_second), ("trl", tokens_per_second), 2.0, 3.0, "more",
+        "LoRA, real tokens per second, against TRL's best setting",
+    ),
+    "sft_vs_peft": Claim(
+        "sft", ("llf", tokens_per_second), ("peft", tokens_per_second), 2.0, 3.0, "more",
+        "LoRA, real tokens per second, against plain Trainer with PEFT",
+    ),
+    "memory_vs_llamafactory_best": Claim(
+        "sft", ("llf-packed", peak_bytes), ("llamafactory-best", peak_bytes), 0.8, 0.6, "less",
+        "LoRA, peak resident memory, against LLaMA-Factory's best setting, same batch",
+    ),
+    "step_vs_matmuls": Claim(
+        "sft", ("llf-packed", step_seconds), ("matmuls", seconds), 2.6, 1.9, "less",
+        "LoRA, time of a step, against its bare matrix products",
+    ),
+    "startup_vs_llamafactory": Claim(
+        "startup", ("llf", seconds), ("llamafactory", seconds), 0.7, 0.5, "less",
+        "Start to first step, cold, against `llamafactory-cli train`",
+    ),
+    "full_vs_trainer": Claim(
+        "full", ("llf-full", tokens_per_second), ("trainer-full", tokens_per_second), 1.5, 2.0, "more",
+        "Full fine-tuning, real tokens per second, against plain Trainer",
+    ),
+    "qlora_vs_trainer": Claim(
+        "qlora", ("llf-qlora", tokens_per_second), ("trainer-qlora", tokens_per_second), 1.5, 2.0, "more",
+        "QLoRA (NF4), real tokens per second, against plain Trainer with PEFT",
+    ),
+    "decode_vs_generate": Claim(
+        "decode", ("transformers", seconds), ("llf", seconds), 1.2, 1.5, "more",
+        "Greedy decoding, batch 1, float32, equal texts, against `model.generate`",
+    ),
+}  # fmt: skip
+
+
+def by_round(group: Mapping[str, Any]) -> dict[int, dict[str, Run]]:
+    """The runs of a group by round and contender."""
+    rounds: dict[int, dict[str, Run]] = {}
+    for run in group["runs"]:
+        rounds.setdefault(run["round"], {})[run["contender"]] = run
+    return rounds
+
+
+def ratios_of(claim: Claim, groups: Mapping[str, Any]) -> list[float]:
+    """The ratio of each round in which both sides ran."""
+    (upper, read_upper), (lower, read_lower) = claim.above, claim.below
+    return [
+        read_upper(runs[upper]) / read_lower(runs[lower])
+        for _, runs in sorted(by_round(groups.get(claim.group, {"runs": []})).items())
+        if upper in runs and lower in runs
+    ]
+
+
+def summary(groups: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """What the stored runs say.
+
+    Returns:
+        The median ratio of each claim that has runs, and its smallest, largest and single values.
+    """
+    medians, ranges = {}, {}
+    for name, claim in CLAIMS.items():
+        found = ratios_of(claim, groups)
+        if found:
+            medians[name] = round(statistics.median(found), 3)
+            ranges[name] = {
+                "min": round(min(found), 3),
+                "max": round(max(found), 3),
+                "rounds": [round(one, 3) for one in found],
+                "must": claim.must,
+                "aim": claim.aim,
+            }
+    return medians, ranges
+
+
+def disagreement(losses: Mapping[str, float]) -> float:
+    """The largest relative distance of a contender's held-out loss from LLF's, the untrained model left out."""
+    ours = next(loss for name, loss in losses.items() if name.startswith("llf"))
+    return max(abs(loss / ours - 1) for name, loss in losses.items() if name != "untrained")

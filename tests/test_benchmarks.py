@@ -1,0 +1,104 @@
+"""What is claimed in docs/benchmarks.md follows from stored runs, and these from the settings that lie beside them."""
+
+import json
+
+import pytest
+
+from benchmarks import gpu, ratios, report, results
+from benchmarks.contender import SETTINGS, settings_file, settings_hash
+from benchmarks.runners.record import real_tokens
+from benchmarks.sft import GROUPS
+
+
+def run(contender, number, steps, peak=4e9):
+    return {"contender": contender, "round": number, "steps": steps, "peak_bytes": peak, "first_step_s": 5.0}
+
+
+def steps(seconds, tokens):
+    slow = [[9.0, tokens, tokens // 2, 2.0]] * ratios.LEFT_OUT
+    return slow + [[seconds, tokens, tokens // 2, 1.5]] * 4
+
+
+def two_rounds():
+    rounds = [
+        run("llf", 0, steps(1.0, 1000)), run("llamafactory-default", 0, steps(3.0, 900)),
+        run("llf", 1, steps(2.0, 1000)), run("llamafactory-default", 1, steps(4.0, 1000)),
+        run("llf-packed", 0, steps(1.5, 1000), 1e9), run("llamafactory-best", 0, steps(3.0, 1000), 2e9),
+        {"contender": "matmuls", "round": 0, "seconds": 0.5},
+    ]  # fmt: skip
+    return {"sft": {"runs": rounds}}
+
+
+def test_ratios_are_made_within_rounds_without_the_first_steps():
+    medians, ranges = ratios.summary(two_rounds())
+    # 1000/1.0 against 900/3.0 is 10/3; 1000/2.0 against 1000/4.0 is 2.
+    assert ranges["sft_vs_llamafactory_default"]["rounds"] == [3.333, 2.0]
+    assert medians == {
+        "sft_vs_llamafactory_default": 2.667,
+        "sft_vs_llamafactory_best": 2.0,
+        "memory_vs_llamafactory_best": 0.5,
+        "step_vs_matmuls": 3.0,
+    }
+
+
+def test_a_round_in_which_one_side_did_not_run_makes_no_ratio():
+    groups = two_rounds()
+    groups["sft"]["runs"] = [one for one in groups["sft"]["runs"] if (one["contender"], one["round"]) != ("llf", 1)]
+    assert ratios.summary(groups)[1]["sft_vs_llamafactory_default"]["rounds"] == [3.333]
+
+
+def test_less_is_better_where_a_claim_says_so():
+    memory, speed = ratios.CLAIMS["memory_vs_llamafactory_best"], ratios.CLAIMS["sft_vs_trl"]
+    assert memory.reached(0.7, memory.must)
+    assert not memory.reached(0.9, memory.must)
+    assert speed.reached(2.1, speed.must)
+    assert not speed.reached(1.9, speed.must)
+
+
+def test_held_out_losses_are_compared_with_ours():
+    losses = {"untrained": 3.0, "llf": 2.0, "trl": 2.01, "peft": 1.97}
+    assert ratios.disagreement(losses) == pytest.approx(0.015)
+
+
+def test_padding_of_packed_rows_is_not_counted():
+    assert real_tokens({"input_ids": [5, 6, 7, 0, 0], "attention_mask": [1, 1, 2, 0, 0]}) == 3
+    assert real_tokens({"input_ids": [5, 6, 7]}) == 3
+
+
+def test_a_group_is_merged_and_the_others_stay(tmp_path):
+    file = tmp_path / "sft.json"
+    results.store(file, "sft", two_rounds()["sft"])
+    decode = [{"contender": who, "round": 0, "seconds": s} for who, s in (("llf", 2.0), ("transformers", 3.0))]
+    results.store(file, "decode", {"runs": decode})
+    stored = json.loads(file.read_text())
+    assert stored["ratios"]["decode_vs_generate"] == 1.5
+    assert stored["ratios"]["sft_vs_llamafactory_best"] == 2.0
+    assert stored["groups"]["sft"] == two_rounds()["sft"]
+
+
+def test_every_contender_has_its_settings():
+    named = [name for group in ("sft", "full", "qlora") for name in GROUPS[group]]
+    named += [file for file, _, _ in gpu.CONTENDERS.values()]
+    assert {settings_file(name) for name in named} == set(SETTINGS.glob("*.yaml"))
+
+
+def test_claims_are_of_groups_and_contenders_that_are_measured():
+    for name, claim in ratios.CLAIMS.items():
+        members = (*GROUPS[claim.group], "matmuls")
+        assert claim.above[0] in members, name
+        assert claim.below[0] in members, name
+
+
+def test_stored_ratios_and_hashes_are_those_of_the_stored_runs_and_files():
+    stored = results.read()
+    medians, ranges = ratios.summary(stored["groups"])
+    assert (stored.get("ratios", {}), stored.get("ranges", {})) == (medians, ranges)
+    for group in stored["groups"].values():
+        for name, settings in group.get("settings", {}).items():
+            assert settings["sha256"] == settings_hash(name), f"{name}.yaml has changed since it was measured"
+
+
+def test_the_page_is_made_of_the_stored_results():
+    stored = results.read()
+    written = report.PAGE.read_text() if report.PAGE.exists() else ""
+    assert written == (report.page(stored) if stored["groups"] else "")
