@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,10 +101,11 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
         wrong = shortest if shortest < 1 else longest
         raise ValueError(f"An example has {wrong} tokens. Expected 1 to {capacity}, the room of a row.")
 
+    capacity = min(capacity, int(sizes.sum()))  # where all fit into one row, room beyond that needs no table
     order = np.argsort(-sizes, kind="stable")
     _, starts = np.unique(-sizes[order], return_index=True)
     rows: list[list[int]] = []
-    with_space: list[list[int]] = [[] for _ in range(capacity + 1)]
+    with_space: defaultdict[int, list[int]] = defaultdict(list)
     spaces = Spaces(capacity)
     for run in np.split(order, starts[1:]):
         length, members, placed = int(sizes[run[0]]), run.tolist(), 0

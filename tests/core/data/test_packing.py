@@ -100,6 +100,10 @@ def test_extreme_lengths(lengths, capacity, rows):
     assert len(pack(lengths, capacity)) == rows
 
 
+def test_a_row_with_room_for_everything_takes_everything_at_no_cost():
+    assert pack([3, 9, 3], 10**15) == [[1, 0, 2]]
+
+
 def test_lengths_without_room_are_refused():
     with pytest.raises(ValueError, match="has 11 tokens"):
         pack([3, 11], 10)
