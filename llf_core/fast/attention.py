@@ -7,6 +7,7 @@ time nor memory is spent on what lies above the diagonal.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 256  # queries at a time
+LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
 KEPT = 512  # of longer documents the probabilities are computed again in the backward pass
 
 
@@ -41,7 +43,7 @@ class Layout:
     def blocks(self) -> Iterator[tuple[int, int, int]]:
         """First query, end of queries and keys, first key."""
         for start, end in zip(self.bounds, self.bounds[1:], strict=False):
-            step = end - start if end - start <= BLOCK + BLOCK // 2 else BLOCK
+            step = end - start if end - start <= LONGEST else BLOCK
             for first in range(start, end, step):
                 last = min(first + step, end)
                 yield first, last, start if self.window is None else max(start, first - self.window + 1)
@@ -51,30 +53,44 @@ class Layout:
         return keys <= KEPT
 
 
-def _hide(scores: Tensor, queries: int, window: int | None) -> None:
+@functools.lru_cache(maxsize=4)
+def _causal(queries: int, repeats: int, dtype: torch.dtype) -> Tensor:
+    """`[queries · repeats, queries]`: 0 where a query sees a key of its own block, else -inf."""
+    whole = torch.full((queries, queries), float("-inf"), dtype=dtype).triu_(1)
+    return whole[:, None].expand(-1, repeats, -1).reshape(queries * repeats, queries)
+
+
+def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> None:
     """Sets the scores of what lies after a query, or too long before it, to -inf.
 
     Args:
-        scores: `[groups, queries, repeats, keys]`; the last keys are the queries themselves.
+        scores: `[groups, queries · repeats, keys]`; the last keys are the queries themselves.
         queries: how many there are.
         window: see `Layout`.
+        causal: whether what lies after a query is still to be hidden.
     """
-    keys = scores.shape[-1]
-    corner = scores[..., keys - queries :]
-    corner += torch.full((queries, queries), float("-inf"), dtype=scores.dtype).triu_(1)[:, None]
+    repeats, keys = scores.shape[1] // queries, scores.shape[2]
+    if causal:
+        scores[..., keys - queries :] += _causal(LONGEST, repeats, scores.dtype)[: queries * repeats, :queries]
     if window is not None and keys > window:
-        scores += torch.full((queries, keys), float("-inf"), dtype=scores.dtype).tril_(keys - queries - window)[:, None]
+        before = torch.full((queries, keys), float("-inf"), dtype=scores.dtype).tril_(keys - queries - window)
+        scores.view(-1, queries, repeats, keys).add_(before[:, None])
 
 
 def _probabilities(q: Tensor, k: Tensor, layout: Layout, repeats: int) -> tuple[Tensor, Tensor | None]:
     """Softmax of the scores `[groups, queries · repeats, keys]`, and the tanh of the soft cap where there is one."""
-    scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=layout.scale)
-    capped = None
+    rows, keys = q.shape[1], k.shape[1]
+    queries, capped = rows // repeats, None
+    masked = queries == keys and layout.softcap is None
+    if masked:
+        mask = _causal(LONGEST, repeats, q.dtype)[:rows, :keys].expand(q.shape[0], rows, keys)
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=layout.scale)
+    else:
+        scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=layout.scale)
     if layout.softcap is not None:
         capped = scores.div_(layout.softcap).tanh_()
         scores = capped * layout.softcap
-    queries = q.shape[1] // repeats
-    _hide(scores.view(scores.shape[0], queries, repeats, -1), queries, layout.window)
+    _hide(scores, queries, layout.window, causal=not masked)
     return torch.softmax(scores, -1), capped
 
 

@@ -56,46 +56,47 @@ class _Linears(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, operands: tuple[Operand, ...], *adapters: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
-        stacked, inner = None, None
-        if adapters:
+        ranks = [a.shape[0] for a in adapters[::2]]
+        inners: list[Tensor] = []
+        stacked, factors = None, [b.to(x.dtype) for b in adapters[1::2]]
+        if ranks:
             stacked = torch.cat(adapters[::2]).to(x.dtype)
-            inner = flat @ stacked.t()
-        outputs, at, pair = [], 0, 0
+            inners = list((flat @ stacked.t()).split(ranks, 1))
+        outputs, at = [], 0
         for operand in operands:
             bias = None if operand.bias is None else operand.bias.to(x.dtype)
             output = product(flat, operand.matrix(x.dtype).t(), bias)
-            if operand.adapter is not None and inner is not None:
-                b = adapters[2 * pair + 1].to(x.dtype)
-                output.addmm_(inner[:, at : at + b.shape[1]], b.t(), alpha=operand.scale)
-                at, pair = at + b.shape[1], pair + 1
+            if operand.adapter is not None:
+                output.addmm_(inners[at], factors[at].t(), alpha=operand.scale)
+                at += 1
             outputs.append(output.view(*x.shape[:-1], -1))
-        ctx.save_for_backward(flat, stacked, inner, *adapters)
-        ctx.operands, ctx.shape = operands, x.shape
+        ctx.save_for_backward(flat, stacked, *inners, *factors)
+        ctx.operands, ctx.shape, ctx.ranks = operands, x.shape, ranks
+        ctx.dtype = adapters[0].dtype if adapters else x.dtype
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        flat, stacked, inner, *adapters = ctx.saved_tensors
-        dtype = flat.dtype
-        grad_x = None
-        grad_inner = None if inner is None else torch.empty_like(inner)
-        results: list[Tensor | None] = []
-        at, pair = 0, 0
+        flat, stacked, *rest = ctx.saved_tensors
+        count = len(ctx.ranks)
+        inners, factors = rest[:count], rest[count:]
+        grad_x, results = None, []
+        grad_inner = None if stacked is None else flat.new_empty(flat.shape[0], stacked.shape[0])
+        parts = [] if grad_inner is None else list(grad_inner.split(ctx.ranks, 1))
+        at = 0
         for operand, whole in zip(ctx.operands, grads, strict=True):
-            grad = whole.reshape(-1, whole.shape[-1]).to(dtype)
+            grad = whole.reshape(-1, whole.shape[-1]).to(flat.dtype)
             if ctx.needs_input_grad[0]:
-                grad_x = product(grad, operand.matrix(dtype), onto=grad_x)
-            if operand.adapter is not None and grad_inner is not None:
-                b = adapters[2 * pair + 1]
-                part = slice(at, at + b.shape[1])
-                grad_inner[:, part] = grad @ b.to(dtype).mul(operand.scale)
-                results += [None, (inner[:, part].t() @ grad).t().to(b.dtype).mul_(operand.scale)]
-                at, pair = part.stop, pair + 1
-        if grad_inner is not None:
-            grad_stacked = (grad_inner.t() @ flat).to(adapters[0].dtype)
+                grad_x = product(grad, operand.matrix(flat.dtype), onto=grad_x)
+            if operand.adapter is not None:
+                torch.addmm(parts[at], grad, factors[at], beta=0, alpha=operand.scale, out=parts[at])
+                grad_factor = (inners[at].t() @ grad).t().to(ctx.dtype, memory_format=torch.contiguous_format)
+                results += [None, grad_factor.mul_(operand.scale)]
+                at += 1
+        if grad_inner is not None and stacked is not None:
+            results[::2] = (grad_inner.t() @ flat).to(ctx.dtype).split(ctx.ranks)
             if grad_x is not None:
                 grad_x.addmm_(grad_inner, stacked)
-            results[::2] = grad_stacked.split([a.shape[0] for a in adapters[::2]])
         return (None if grad_x is None else grad_x.view(ctx.shape), None, *results)
 
 

@@ -42,10 +42,8 @@ class _RMSNorm(Function):
         if not ctx.needs_input_grad[0]:
             return None, grad_weight, None, None
         inner = inner * (_wide(weight) + ctx.offset)
-        along = (inner * exact).sum(-1, keepdim=True)
-        along.mul_(inverse).mul_(inverse).mul_(inverse).div_(-x.shape[-1])
-        inner.mul_(inverse)
-        inner.addcmul_(exact, along)
+        along = torch.linalg.vecdot(inner, exact)[..., None].mul_(inverse * inverse).div_(-x.shape[-1])
+        inner.addcmul_(exact, along).mul_(inverse)
         return inner.to(x.dtype), grad_weight, None, None
 
 
