@@ -61,7 +61,7 @@ class _Linears(Function):
         stacked, factors = None, [b.to(x.dtype) for b in adapters[1::2]]
         if ranks:
             stacked = torch.cat(adapters[::2]).to(x.dtype)
-            inners = list((flat @ stacked.t()).split(ranks, 1))
+            inners = list(torch.split(flat @ stacked.t(), ranks, 1))
         outputs, at = [], 0
         for operand in operands:
             bias = None if operand.bias is None else operand.bias.to(x.dtype)
@@ -82,7 +82,7 @@ class _Linears(Function):
         inners, factors = rest[:count], rest[count:]
         grad_x, results = None, []
         grad_inner = None if stacked is None else flat.new_empty(flat.shape[0], stacked.shape[0])
-        parts = [] if grad_inner is None else list(grad_inner.split(ctx.ranks, 1))
+        parts = [] if grad_inner is None else list(torch.split(grad_inner, ctx.ranks, 1))
         at = 0
         for operand, whole in zip(ctx.operands, grads, strict=True):
             grad = whole.reshape(-1, whole.shape[-1]).to(flat.dtype)
@@ -94,7 +94,7 @@ class _Linears(Function):
                 results += [None, grad_factor.mul_(operand.scale)]
                 at += 1
         if grad_inner is not None and stacked is not None:
-            results[::2] = (grad_inner.t() @ flat).to(ctx.dtype).split(ctx.ranks)
+            results[::2] = torch.split((grad_inner.t() @ flat).to(ctx.dtype), ctx.ranks)
             if grad_x is not None:
                 grad_x.addmm_(grad_inner, stacked)
         return (None if grad_x is None else grad_x.view(ctx.shape), None, *results)
