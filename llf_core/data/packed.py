@@ -52,8 +52,9 @@ class PackedRows:
         """
         shuffled = np.random.default_rng(seed).permutation(len(lengths))
         rows = pack(lengths[shuffled], capacity)
-        # Ascending within a row: the order changes nothing that is computed, and a file is best read forward.
-        members = [np.sort(shuffled[row]) for row in rows]
+        # In the order of the file, within a row and among rows: it is best read forward, and rows that are trained in
+        # sequence must not go from long examples to short ones.
+        members = sorted((np.sort(shuffled[row]) for row in rows), key=lambda row: int(row[0]))
         ends = np.cumsum([len(row) for row in members], dtype=np.int64)
         return cls(examples, np.concatenate(members), ends, capacity, int(lengths.sum()))
 

@@ -56,4 +56,8 @@ def training_arguments(
     values.pop("gradient_checkpointing_kwargs", None)
     # The Trainer's own noise would take the whole of a flattened batch for one document.
     values.pop("neftune_noise_alpha", None)
-    return TrainingArguments(**values)
+    arguments = TrainingArguments(**values)
+    # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would take for several, cuts batches
+    # anywhere and cannot cut flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001
+    return arguments
