@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from torch import nn
@@ -22,9 +22,14 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     do_sample: bool = False,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    top_k: int = 0,
+    repetition_penalty: float | None = None,
     seed: int = 0,
+    stop: Sequence[str] = (),
     system: str | None = None,
     batch_size: int = 8,
+    on_text: Callable[[int, str], object] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Answers each prompt as a conversation of its own; batches are padded on the left, so they change nothing.
 
@@ -36,39 +41,40 @@ def generate(  # noqa: PLR0913 - the settings of sampling
         do_sample: draw tokens; else always the likeliest.
         temperature: of the drawing.
         top_p: share of the probability that is drawn from.
-        seed: of the drawing; torch's own generator is left as it was.
+        top_k: how many tokens are drawn from; 0 for all.
+        repetition_penalty: scores of tokens that are there already are divided by it; None for the model's own.
+        seed: of the drawing, of prompt `i` it is `seed + i`; torch's own generator is left as it was.
+        stop: texts that end an answer; neither they nor what follows belongs to it.
         system: a system message for all; None leaves it to the template.
         batch_size: prompts computed at once.
+        on_text: called with a prompt's number and each new piece of its answer.
+        cancelled: asked after each token; true ends all answers where they are.
 
     Returns:
-        One answer a prompt, in order, without special tokens.
+        One answer a prompt, in order, without special tokens and without space around it.
     """
-    import torch
+    from llf_core.models.decode.batches import Batches
+    from llf_core.models.decode.sampling import Sampling
 
-    sampling: dict[str, Any] = {"do_sample": do_sample}
-    if do_sample:
-        sampling |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
-    else:
-        sampling |= {"temperature": None, "top_p": None, "top_k": None}
+    sampling = Sampling(do_sample, temperature, top_k, top_p, penalty_of(model, repetition_penalty), seed)
     training = model.training
     model.eval()
-    answers: list[str] = []
     try:
-        with torch.random.fork_rng(), torch.no_grad(), one_dtype(model):
-            torch.manual_seed(seed)
-            for start in range(0, len(prompts), batch_size):
-                batch = encode(tokenizer, prompts[start : start + batch_size], system).to(model.device)
-                output = model.generate(
-                    **batch,
-                    **sampling,
-                    max_new_tokens=max_new_tokens,
-                    pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=end_tokens(model, tokenizer),
-                )
-                answers += tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        with one_dtype(model):
+            batch = encode(tokenizer, prompts, system)
+            rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            ids = [row[mask.bool()].tolist() for row, mask in rows]
+            batches = Batches(model, tokenizer, end_tokens(model, tokenizer) or [], stop, on_text, cancelled)
+            answers = batches.answer(ids, sampling, max_new_tokens, batch_size)
     finally:
         model.train(training)
     return [answer.strip() for answer in answers]
+
+
+def penalty_of(model: PreTrainedModel, asked: float | None) -> float:
+    """The repetition penalty that was asked for, else that of the model's generation config, else 1."""
+    configured = getattr(model.generation_config, "repetition_penalty", None)
+    return float(next((one for one in (asked, configured) if one is not None), 1.0))
 
 
 def one_dtype(model: nn.Module) -> AbstractContextManager[Any]:

@@ -1,0 +1,109 @@
+"""Answers to many prompts, some at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.models.decode.decoder import Decoder
+from llf_core.models.decode.loop import decode
+from llf_core.models.decode.plain import decode_plainly
+from llf_core.models.decode.support import unsupported
+from llf_core.models.decode.text import TextStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.models.decode.sampling import Sampling
+
+
+class Batches:
+    """Answers prompts, the longest ones together.
+
+    Args:
+        model: a causal language model, perhaps wrapped by PEFT, in evaluation mode.
+        tokenizer: its tokenizer.
+        ends: ids that end an answer.
+        stops: texts that end an answer.
+        on_text: called with a prompt's number and each new piece of its answer.
+        cancelled: asked after each token.
+
+    Attributes:
+        plain: why `model.generate` does it, or why single tokens go through the model's own forward; None where
+            neither is so.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one place that makes it
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Sequence[int],
+        stops: Sequence[str] = (),
+        on_text: Callable[[int, str], object] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._model, self._tokenizer, self._ends, self._stops = model, tokenizer, list(ends), stops
+        self._on_text, self._cancelled = on_text, cancelled
+        self.plain = unsupported(model)
+        self._decoder = Decoder(model) if self.plain is None else None
+
+    def answer(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, max_new_tokens: int, batch_size: int
+    ) -> list[str]:
+        """Texts after token ids of prompts, in order."""
+        by_length = sorted(range(len(prompts)), key=lambda one: -len(prompts[one]))
+        answers = [""] * len(prompts)
+        for start in range(0, len(prompts), batch_size):
+            chosen = by_length[start : start + batch_size]
+            streams = [self._stream(number) for number in chosen]
+            self._continue([prompts[number] for number in chosen], chosen, streams, sampling, max_new_tokens)
+            for number, stream in zip(chosen, streams, strict=True):
+                stream.close()
+                answers[number] = stream.text
+            if self._cancelled():
+                break
+        return answers
+
+    def _stream(self, number: int) -> TextStream:
+        on_text = self._on_text
+        piece = None if on_text is None else lambda text: on_text(number, text)
+        return TextStream(self._tokenizer, self._ends, self._stops, piece)
+
+    def _continue(
+        self,
+        prompts: Sequence[Sequence[int]],
+        numbers: Sequence[int],
+        streams: Sequence[TextStream],
+        sampling: Sampling,
+        max_new_tokens: int,
+    ) -> None:
+        def put(row: int, token: int) -> bool:
+            return streams[row].put(token)
+
+        if self._decoder is not None:
+            logits = self._decoder.read(prompts, max_new_tokens)
+            self.plain = self._decoder.plain
+            decode(
+                self._decoder,
+                logits,
+                prompts,
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                put=put,
+                cancelled=self._cancelled,
+                numbers=numbers,
+            )
+            return
+        decode_plainly(
+            self._model,
+            prompts,
+            sampling=sampling,
+            max_new_tokens=max_new_tokens,
+            pad=self._tokenizer.pad_token_id or 0,
+            ends=self._ends,
+            put=put,
+            cancelled=self._cancelled,
+            numbers=numbers,
+        )

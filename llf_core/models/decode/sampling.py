@@ -1,0 +1,93 @@
+"""How a token is chosen from the model's scores, by transformers' own processors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper
+from transformers import TopKLogitsWarper as TopK
+from transformers import TopPLogitsWarper as TopP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+        do_sample: draw; else always the likeliest.
+        temperature: of the drawing.
+        top_k: how many tokens are drawn from; 0 for all.
+        top_p: share of the probability that is drawn from.
+        repetition_penalty: scores of tokens that are already in prompt or answer are divided by it (multiplied where
+            they are negative); 1 changes nothing.
+        seed: of the drawing. Prompt `i` draws with `seed + i`, so that its answer doesn't depend on the others.
+    """
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def warpers(self) -> LogitsProcessorList:
+        """What changes the scores before a token is drawn, in the order of `model.generate`."""
+        found = LogitsProcessorList()
+        if self.do_sample:
+            if self.temperature != 1.0:
+                found.append(TemperatureLogitsWarper(self.temperature))
+            if self.top_k:
+                found.append(TopK(self.top_k))
+            if self.top_p < 1.0:
+                found.append(TopP(self.top_p))
+        return found
+
+
+class Chooser:
+    """Chooses the next token of each row.
+
+    Args:
+        sampling: how.
+        rows: the number of each row among all prompts.
+        device: where the scores are.
+    """
+
+    def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
+        self._draws = sampling.do_sample
+        self._warpers = sampling.warpers()
+        penalty = sampling.repetition_penalty
+        self._penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1.0 else None
+        self._generators = {
+            row: torch.Generator(device).manual_seed(sampling.seed + row) for row in (rows if self._draws else ())
+        }
+
+    def __call__(self, scores: Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> list[int]:
+        """Chooses.
+
+        Args:
+            scores: the model's logits `[batch, vocabulary]`.
+            rows: the number of each row among all prompts.
+            texts: token ids of each row so far, its prompt first and without padding.
+
+        Returns:
+            One token id a row.
+        """
+        scores = scores.float()
+        if self._penalty is not None:
+            seen = [torch.tensor([ids], device=scores.device) for ids in texts]
+            scores = torch.cat([self._penalty(ids, scores[at : at + 1]) for at, ids in enumerate(seen)])
+        if not self._draws:
+            chosen: list[int] = scores.argmax(-1).tolist()
+            return chosen
+        chances = self._warpers(None, scores).softmax(-1)
+        drawn = [
+            torch.multinomial(chances[at : at + 1], 1, generator=self._generators[row]) for at, row in enumerate(rows)
+        ]
+        return [int(token) for token in torch.cat(drawn)]

@@ -1,0 +1,64 @@
+"""Which models this loop can decode, and why the others are left to `model.generate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+# What a generation config may say: chosen by our own arguments, without effect on tokens, or read by Sampling.
+UNDERSTOOD = {
+    "_from_model_config",
+    "bos_token_id",
+    "cache_implementation",
+    "do_sample",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "pad_token_id",
+    "repetition_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "use_cache",
+}
+
+
+def causal_model(model: Any) -> Any:
+    """The model of transformers inside a PEFT model, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def unsupported(model: Any) -> str | None:
+    """Why a model is decoded by `model.generate`; None where this loop does it.
+
+    Args:
+        model: a causal language model of transformers, perhaps wrapped by PEFT.
+    """
+    causal = causal_model(model)
+    name = type(causal).__name__
+    if not isinstance(causal, GenerationMixin) or causal.config.is_encoder_decoder:
+        return f"{name} is no decoder-only model of transformers."
+    if type(causal).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation:
+        return f"{name} prepares its inputs in a way of its own."
+    kinds = {type(layer) for layer in DynamicCache(config=causal.config).layers} or {DynamicLayer}
+    other = sorted(kind.__name__ for kind in kinds if kind is not DynamicLayer)
+    if other:
+        return f"{name} keeps its past in layers of the kind {', '.join(other)} (a sliding window or a state)."
+    if getattr(model, "peft_config", None) and getattr(model.active_peft_config, "is_prompt_learning", False):
+        return "Its adapter puts virtual tokens in front of each prompt."
+    configured = _configured(causal.generation_config)
+    if configured:
+        return f"Its generation config sets {', '.join(configured)}."
+    return None
+
+
+def _configured(config: GenerationConfig) -> list[str]:
+    neutral = GenerationConfig().to_dict()
+    return sorted(
+        key
+        for key, value in config.to_dict().items()
+        if key not in UNDERSTOOD and value is not None and value is not False and value != neutral.get(key)
+    )

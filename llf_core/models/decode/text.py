@@ -1,0 +1,90 @@
+"""Text of tokens as they come, and where it stops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+UNFINISHED = "\ufffd"  # what a decoder shows for the first bytes of a character
+
+
+class TextStream:
+    """One answer: token ids in, text out.
+
+    Args:
+        tokenizer: decodes; special tokens give no text.
+        ends: ids that end the answer.
+        stops: texts that end the answer; neither they nor what follows belongs to it.
+        on_text: called with each new piece; pieces joined are `text`.
+
+    Attributes:
+        text: the answer so far.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Collection[int],
+        stops: Sequence[str] = (),
+        on_text: Callable[[str], object] | None = None,
+    ) -> None:
+        self._tokenizer, self._ends, self._on_text = tokenizer, frozenset(ends), on_text
+        self._stops = [stop for stop in stops if stop]
+        self._watches = bool(self._stops) or on_text is not None
+        self._ids: list[int] = []
+        self._given = 0
+        self.text = ""
+
+    def put(self, token: int) -> bool:
+        """Takes a token and says whether the answer ends with it."""
+        self._ids.append(token)
+        if token in self._ends:
+            self.close()
+            return True
+        if not self._watches:
+            return False
+        text = self._decode()
+        cut = self._stopped(text)
+        if cut is not None:
+            self.text = text[:cut]
+            self._give(cut)
+            self._watches, self._ids = False, []
+            return True
+        self.text = text
+        self._give(len(text) - self._held(text))
+        return False
+
+    def close(self) -> None:
+        """Gives what was held back: nothing more comes."""
+        if self._ids:
+            self.text = self._decode()
+            cut = self._stopped(self.text)
+            self.text = self.text if cut is None else self.text[:cut]
+        self._give(len(self.text))
+
+    def _decode(self) -> str:
+        text: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return text
+
+    def _stopped(self, text: str) -> int | None:
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        return min(found, default=None)
+
+    def _held(self, text: str) -> int:
+        """How much of the end may yet change: bytes of a character, or the beginning of a stop."""
+        held = len(text) - len(text.rstrip(UNFINISHED))
+        for stop in self._stops:
+            for size in range(min(len(stop) - 1, len(text)), held, -1):
+                if text.endswith(stop[:size]):
+                    held = size
+                    break
+        return held
+
+    def _give(self, end: int) -> None:
+        if self._on_text is not None and end > self._given:
+            self._on_text(self.text[self._given : end])
+            self._given = end
