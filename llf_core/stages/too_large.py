@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     Batch = Mapping[str, Any]
 
-SMALLER = "Lower cutoff_len, turn gradient_checkpointing on, or take a smaller model."
-
 
 def token_count(batch: Batch) -> int:
     """Tokens of a batch of either kind that are no padding."""
@@ -60,12 +58,19 @@ def smaller_size(size: int, count: int) -> int:
     return math.ceil(size / count)
 
 
-def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]]) -> DoesNotFitError:
+def less_a_token(*, checkpointed: bool) -> str:
+    """What lowers the memory that a token costs."""
+    on = "" if checkpointed else "turn gradient_checkpointing on, "
+    return f"Lower cutoff_len, {on}or take a smaller model."
+
+
+def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
     """The error of an example that is too large even alone.
 
     Args:
         part: a batch of this example only.
         dataset: where it comes from, to find its number.
+        checkpointed: whether gradient checkpointing is on.
     """
     ids = part["input_ids"][0]
     if "attention_mask" in part:
@@ -74,17 +79,17 @@ def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]]) -> DoesNotFit
     name = "One example" if index is None else f"Example {index}"
     return DoesNotFitError(
         f"{name} of {len(ids):,} tokens does not fit into the memory even alone.",
-        f"{SMALLER} A cutoff_len below {len(ids)} cuts it.",
+        f"{less_a_token(checkpointed=checkpointed)} A cutoff_len below {len(ids)} cuts it.",
     )
 
 
-def several_processes(part: Batch, *, size: int, accumulation: int) -> DoesNotFitError:
+def several_processes(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
     """The error of a run of several processes, in which one alone cannot make a step again: the others wait for it."""
     remedy = (
         f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
         f"{accumulation * 2}: the result is the same."
         if size > 1
-        else SMALLER
+        else less_a_token(checkpointed=checkpointed)
     )
     return DoesNotFitError(
         f"The memory of one process did not suffice for {_amount(part)}, and a step of several processes is not "

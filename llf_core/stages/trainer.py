@@ -76,7 +76,9 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.train_parts = Parts(partial(_train_in_smaller_parts, self))
         self.eval_parts = Parts(partial(_evaluate_in_smaller_parts, self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
-        # Of the optimizer step under way: its batches so far, their parts' losses, the random state at its beginning.
+        # Of the optimizer step under way: tokens read and learned from on all ranks, batches so far, their parts'
+        # losses, the random state at its beginning.
+        self._tokens = torch.zeros_like(self.seen)
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
         self._randomness = Randomness(self.args.device)
@@ -96,12 +98,14 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | None]:
-        """Collects the micro-batches of one optimizer step and counts their supervised tokens on all ranks."""
+        """Collects the micro-batches of one optimizer step and counts their tokens on all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        count = torch.stack([supervised_tokens(batch["labels"]) for batch in batches]).sum().to(device)
-        return batches, self.accelerator.gather(count).sum()
+        counts = [torch.stack([tokens_read(batch), supervised_tokens(batch["labels"])]) for batch in batches]
+        own = torch.stack(counts).sum(0).to(device)
+        self._tokens = self.accelerator.gather(own).view(-1, 2).sum(0)
+        return batches, self._tokens[1]
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -147,11 +151,11 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             return self._batches
 
         self._losses += self.train_parts.run([inputs], make, undo=undo)
-        self.seen += torch.stack([tokens_read(inputs), supervised_tokens(inputs["labels"])]).to(self.seen.device)
         if not step_ends:
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
         self._batches, self._losses = [], []
+        self.seen += self._tokens
         return loss
 
     def compute_loss(
@@ -200,10 +204,11 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
     """Says that training goes on in `count` parts a batch, or why it can't."""
     size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
     if trainer.accelerator.num_processes > 1:
-        raise several_processes(part, size=size, accumulation=accumulation)
+        raise several_processes(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if document_count(part) == 1:
-        raise one_example(part, trainer.train_dataset)
+        raise one_example(part, trainer.train_dataset, checkpointed=checkpointed)
     step = trainer.state.global_step + 1
     trainer.tell(
         "per_device_train_batch_size",
@@ -214,6 +219,6 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
     """The same for an evaluation; nothing in it waits for another process."""
     if document_count(part) == 1:
-        raise one_example(part, trainer.eval_dataset)
+        raise one_example(part, trainer.eval_dataset, checkpointed=True)  # an evaluation keeps no activations
     size = trainer.args.per_device_eval_batch_size
     trainer.tell("per_device_eval_batch_size", evaluation_goes_on(part, count, size=size))

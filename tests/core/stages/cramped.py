@@ -24,6 +24,8 @@ def cramped(most, *, where="forward", after=0, every=SFT):
         A stage with `made` (documents of each call) and `held` (weak references to what failed calls computed).
     """
 
+    plain = every.loss_sum  # a test may put the stage's in its place
+
     class Cramped(every):
         made: ClassVar[list] = []
         held: ClassVar[list] = []
@@ -32,11 +34,11 @@ def cramped(most, *, where="forward", after=0, every=SFT):
         def loss_sum(model, batch, label_smoothing=0.0):
             Cramped.made.append(document_count(batch))
             if document_count(batch) <= most or len(Cramped.made) <= after:
-                return every.loss_sum(model, batch, label_smoothing)
-            embeddings = model.get_input_embeddings()
+                return plain(model, batch, label_smoothing)
+            embeddings = getattr(model, "module", model).get_input_embeddings()  # DDP or not
             keep = embeddings.register_forward_hook(lambda *made: hold(made[-1]))
             try:
-                loss = every.loss_sum(model, batch, label_smoothing)
+                loss = plain(model, batch, label_smoothing)
             finally:
                 keep.remove()
             if where == "forward":

@@ -1,12 +1,26 @@
 """Out of memory in a step: the same step in smaller parts, with the results of a run that began with them."""
 
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+from llf_core.runs import Checkpoints, RunReader, read_status
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
+from llf_core.stages.progress import read_counters
+from llf_core.stages.session import run_attempt
 from llf_core.stages.sft import SFT
 from tests.core.stages.cramped import ABSURD, cramped
 from tests.core.stages.small_trainer import LENGTHS, examples, make_trainer
+from tests.core.stages.test_session import next_attempt, stop_at
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -162,3 +176,129 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(make):
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         trainer.train()
     assert not told
+
+
+def cramp(monkeypatch, most, after=0):
+    """Memory for so many documents in every session from here on."""
+    stage = cramped(most, after=after)
+    monkeypatch.setattr(SFT, "loss_sum", staticmethod(stage.loss_sum))
+    return stage
+
+
+def warnings_of(folder):
+    return [event for event in RunReader(folder).events() if event["type"] == "warning"]
+
+
+def test_a_run_says_so_goes_on_and_resumes_with_the_smaller_parts(make_run, monkeypatch, capsys):
+    changes = {
+        "lora_dropout": 0.2,
+        "val_size": 0.25,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "max_steps": 8,
+        "per_device_eval_batch_size": 2,
+    }
+    whole, stopped = make_run(**changes), make_run(**changes)
+    with monkeypatch.context() as patch:
+        # Two steps of two batches, an evaluation of three, one batch of step 3; then memory for one example only.
+        cramp(patch, 1, after=8)
+        run_attempt(whole, 1)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        cramp(patch, 1, after=8)
+        stop_at(patch, stopped, 4)
+        run_attempt(stopped, 1)
+    said = capsys.readouterr().out
+    training, evaluation = warnings_of(stopped)
+    assert training["key"] == "per_device_train_batch_size"
+    assert evaluation["key"] == "per_device_eval_batch_size"
+    assert "at once in step 3." in training["message"]
+    assert training["message"] in said
+    counters = read_counters(Checkpoints(stopped).path(4))
+    assert (counters["per_device_train_batch_size"], counters["gradient_accumulation_steps"]) == (1, 4)
+    with monkeypatch.context() as patch:
+        stage = cramp(patch, 1)
+        assert next_attempt(stopped) == 0
+    assert set(stage.made) == {1}
+    assert len(warnings_of(stopped)) == 2
+    assert read_status(stopped).state == "finished"
+    for name in ("loss", "eval_loss", "tokens", "trained_tokens", "grad_norm"):
+        here, there = (RunReader(folder).metrics() for folder in (stopped, whole))
+        assert here.steps(name).tolist() == there.steps(name).tolist()
+        assert hexes(here.values(name)) == hexes(there.values(name)), name
+
+
+def test_a_run_whose_example_does_not_fit_fails_with_a_sentence(make_run, monkeypatch):
+    folder = make_run()
+    cramp(monkeypatch, 0)
+    assert run_attempt(folder, 1) == 1
+    final = read_status(folder)
+    assert final.state == "failed"
+    assert re.match(
+        r"Example \d+ of \d+ tokens does not fit into the memory even alone\. Lower cutoff_len", final.reason
+    )
+    assert "Traceback" not in final.reason
+
+
+def child(script, **environment):
+    """Starts a script of this folder."""
+    return subprocess.Popen(
+        [sys.executable, Path(__file__).with_name(script)],
+        env=os.environ | environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    """Its exit code, the JSON on the last line of its output, and its errors."""
+    try:
+        out, errors = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    lines = out.strip().splitlines()
+    return process.returncode, json.loads(lines[-1]) if lines else None, errors
+
+
+def test_a_real_limit_on_memory(tmp_path):
+    process = child("limited.py", HOME_OF_TEST=str(tmp_path), OMP_NUM_THREADS="1", MALLOC_MMAP_THRESHOLD_="65536")
+    code, said, errors = ended(process)
+    assert code == 0, errors
+    assert said["told"], said
+    assert said["parts"] == 2 ** len(said["told"])
+    assert said["limited"] == pytest.approx(said["free"], rel=1e-5)
+    assert said["seen"] == [16 * 1000, 16 * 500]
+
+
+def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    ranks = [
+        child(
+            "ranks.py", HOME_OF_TEST=str(tmp_path), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port, OMP_NUM_THREADS="1",
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    trainer, losses = make(8, 1, flat=True)
+    trainer.train()
+    expected = trainer.evaluate()["eval_loss"]
+    try:
+        said = [ended(process) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    for code, answer, errors in said:
+        assert answer is not None, (code, errors)
+        assert answer["losses"] == pytest.approx(losses.values, rel=1e-5)
+        assert answer["eval_loss"] == pytest.approx(expected, rel=1e-5)
+        assert answer["seen"] == trainer.seen.tolist()
+    assert re.fullmatch(
+        r"The memory of one process did not suffice for 2 examples \(\d+ tokens\), and a step of several processes is "
+        r"not made again in smaller parts\. Train with per_device_train_batch_size 1 and gradient_accumulation_steps "
+        r"4: the result is the same\.",
+        said[1][1]["error"],
+    )
+    assert "left" in said[0][1]
