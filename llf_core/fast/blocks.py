@@ -1,13 +1,15 @@
-"""Faster forwards for the parts of a transformer, each beside the module's own, which it falls back on."""
+"""Faster forwards for the parts of a transformer, as methods: `del module.forward` brings back the module's own."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from llf_core.fast.attention import Layout, bounds_of, document_attention, signed_sin
+from llf_core.fast.interface import computing_dtype
 from llf_core.fast.linear import linears
 from llf_core.fast.mlp import swiglu
 from llf_core.fast.norm import rms_norm
@@ -16,19 +18,19 @@ from llf_core.fast.operands import operand, operands
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     Forward = Callable[..., Any]
 
 SILU = ("SiLU", "SiLUActivation")
-MIXED_DEVICES = frozenset({"meta"})
 
 
-def computing_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that a product with `x` is computed in: autocast's where it is on."""
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
+def install(module: nn.Module, forward: Forward) -> None:
+    """Makes a function the forward of one module.
+
+    As a bound method it follows a deep copy of the module to the copy.
+    """
+    module.forward = MethodType(forward, module)
 
 
 def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
@@ -39,69 +41,114 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
     return linears(x.to(computing_dtype(x)), found)
 
 
-def norm_forward(module: Any, plain: Forward, eps: float, offset: float) -> Forward:
-    """For RMS norms."""
+def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
+    """For RMS norms; see `rms_norm`. Some give back the dtype of their input, whatever that of their weight."""
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if args or kwargs:
-            return plain(x, *args, **kwargs)
-        return rms_norm(x, module.weight, eps, offset)
+            return type(self).forward(self, x, *args, **kwargs)
+        normed = rms_norm(x, self.weight, eps, offset)
+        return normed.to(x.dtype) if keeps_dtype else normed
 
     return forward
 
 
-def mlp_forward(module: Any) -> Forward:
-    """For gated MLPs: `gate_proj`, `up_proj`, `down_proj`, or the first two in one `gate_up_proj`."""
-    act = getattr(module, "act_fn", None) or module.activation_fn
-    silu = type(act).__name__ in SILU
-    one = hasattr(module, "gate_up_proj")
-
-    def forward(x: Tensor) -> Tensor:
-        if one:
-            gate, up = project(x, (module.gate_up_proj,))[0].chunk(2, -1)
-        else:
-            gate, up = project(x, (module.gate_proj, module.up_proj))
-        inner = swiglu(gate.contiguous(), up.contiguous()) if silu else act(gate) * up
-        return project(inner, (module.down_proj,))[0]
-
-    return forward
+def linear_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """For a linear layer with LoRA that no block below takes care of."""
+    found = None if args or kwargs else operand(self)
+    if found is None:
+        return type(self).forward(self, x, *args, **kwargs)
+    return linears(x.to(computing_dtype(x)), [found])[0]
 
 
-def linear_forward(module: nn.Module, plain: Forward) -> Forward:
-    """For a linear layer with LoRA that no block above takes care of."""
+@dataclass(frozen=True)
+class GatedMLP:
+    """`down(act(gate(x)) · up(x))`.
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        found = None if args or kwargs else operand(module)
-        if found is None:
-            return plain(x, *args, **kwargs)
-        return linears(x.to(computing_dtype(x)), [found])[0]
+    Attributes:
+        inputs: names of the gate's and the other projection, or of one that makes both, the gate first.
+        output: name of the projection back.
+        act: name of the activation.
+    """
 
-    return forward
+    inputs: tuple[str, ...]
+    output: str
+    act: str
+
+    def forward(self) -> Forward:
+        """The method to install."""
+        inputs, output, named = self.inputs, self.output, self.act
+
+        def forward(self: Any, x: Tensor) -> Tensor:
+            parts = project(x, [getattr(self, name) for name in inputs])
+            gate, up = parts if len(parts) > 1 else parts[0].chunk(2, -1)
+            act = getattr(self, named)
+            inner = swiglu(gate.contiguous(), up.contiguous()) if type(act).__name__ in SILU else act(gate) * up
+            return project(inner, (getattr(self, output),))[0]
+
+        return forward
 
 
-def attention_forward(module: Any, plain: Forward, scale: float, window: int | None, softcap: float | None) -> Forward:
-    """For attention with rotary embeddings, in flattened batches on a CPU; otherwise the module's own.
+@dataclass(frozen=True)
+class RotaryAttention:
+    """Attention of flattened batches on a CPU; everything else is left to the module's own forward.
 
-    Args:
-        module: has `q_proj`, `k_proj`, `v_proj`, `o_proj`, `head_dim`, perhaps `q_norm` and `k_norm` of a head.
-        plain: its own forward.
+    Attributes:
+        inputs: names of the projections to q, k and v, or of one that makes all three.
+        output: name of the projection back.
+        heads: of queries and of keys.
+        dim: of a head.
+        norms: names of the norms of q and k, or none.
+        whole: whether these norm all heads together.
+        rotary: whether q and k are turned; some layers of some models know no positions.
         scale: of the scores.
         window: see `Layout`.
         softcap: see `Layout`.
     """
 
-    def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        bounds, positions = kwargs.get("cu_seq_lens_q"), kwargs.get("position_embeddings")
-        cached = kwargs.get("cache") is not None or kwargs.get("past_key_values") is not None
-        if args or bounds is None or positions is None or cached or hidden_states.device.type != "cpu":
-            return plain(hidden_states, *args, **kwargs)
-        q, k, v = project(hidden_states, (module.q_proj, module.k_proj, module.v_proj))
-        tokens = q.shape[:-1].numel()
-        q, k, v = (x.view(tokens, -1, module.head_dim) for x in (q, k, v))
-        if hasattr(module, "q_norm"):
-            q, k = module.q_norm(q), module.k_norm(k)
-        cos, sin = (x.view(tokens, 1, -1).to(q.dtype) for x in positions)
-        output = document_attention(q, k, v, Layout(bounds_of(bounds), scale, window, softcap), cos, signed_sin(sin))
-        return project(output.view(*hidden_states.shape[:-1], -1), (module.o_proj,))[0], None
+    inputs: tuple[str, ...]
+    output: str
+    heads: tuple[int, int]
+    dim: int
+    norms: tuple[str, str] | None
+    whole: bool
+    rotary: bool
+    scale: float
+    window: int | None
+    softcap: float | None
 
-    return forward
+    def forward(self) -> Forward:
+        """The method to install."""
+        fast = self
+
+        def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            bounds, embeddings = kwargs.get("cu_seq_lens_q"), kwargs.get("position_embeddings")
+            foreign = kwargs.get("cache") is not None or kwargs.get("past_key_values") is not None
+            if args or foreign or bounds is None or embeddings is None or hidden_states.device.type != "cpu":
+                return type(self).forward(self, hidden_states, *args, **kwargs)
+            q, k, v = fast.heads_of(self, hidden_states)
+            layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap)
+            if fast.rotary:
+                cos, sin = (x.view(q.shape[0], 1, -1).to(q.dtype) for x in embeddings)
+                output = document_attention(q, k, v, layout, cos, signed_sin(sin))
+            else:
+                output = document_attention(q, k, v, layout)
+            return project(output.reshape(*hidden_states.shape[:-1], -1), (getattr(self, fast.output),))[0], None
+
+        return forward
+
+    def heads_of(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of `[1, tokens, hidden]`, each `[tokens, heads, dim]`, normed and not turned yet."""
+        parts = project(x, [getattr(module, name) for name in self.inputs])
+        if len(parts) == 1:
+            queries, keys = (count * self.dim for count in self.heads)
+            parts = torch.split(parts[0], [queries, keys, keys], -1)
+        q, k, v = parts
+        norms = None if self.norms is None else [getattr(module, name) for name in self.norms]
+        if norms and self.whole:
+            q, k = norms[0](q), norms[1](k)
+        q, k, v = (part.reshape(x.shape[:-1].numel(), -1, self.dim) for part in (q, k, v))
+        if norms and not self.whole:
+            q, k = norms[0](q), norms[1](k)
+        # Under autocast a norm gives float32.
+        return q.to(v.dtype), k.to(v.dtype), v

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,36 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NAME = "llf"
+PROBE = "llf_probe"
+FLASH_DIM = 256  # the widest head that FlashAttention knows
+FLASH_CARD = (8, 0)  # the oldest compute capability that it runs on
+# What transformers hands to every attention; whatever else comes along changes the result in a way not known here.
+USUAL = frozenset(
+    {"cu_seq_lens_k", "max_length_k", "position_ids", "use_cache", "output_attentions", "cache_position", "is_causal"}
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one call of attention was asked for.
+
+    Attributes:
+        layer: the module that called.
+        scale: of the scores.
+        window: see `Layout`.
+        softcap: see `Layout`.
+        flattened: whether it was told the documents' lengths.
+        masked: the window of its mask, "unknown" where transformers' marked mask did not arrive as it was made.
+        unusual: names of what else it was given.
+    """
+
+    layer: nn.Module
+    scale: float
+    window: int | None
+    softcap: float | None
+    flattened: bool
+    masked: int | str | None
+    unusual: tuple[str, ...]
 
 
 def register() -> None:
@@ -20,12 +51,35 @@ def register() -> None:
 
     Without a mask function of the same name transformers would build no mask at all. Ours is that of `sdpa`: a batch
     that brings no `cu_seq_lens_q` gets the mask that it needs, flattened or not, and documents never see each other.
+    `llf_probe` is the same with masks that tell what they are.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    for name, mask in ((NAME, sdpa_mask), (PROBE, marked_mask)):
+        AttentionInterface.register(name, attention)
+        AttentionMaskInterface.register(name, mask)
+
+
+def marked_mask(
+    *args: Any, local_size: int | None = None, use_vmap: bool = False, allow_is_causal_skip: bool = True, **kwargs: Any
+) -> Tensor:
+    """The mask of `sdpa`, always made, with an attribute `window` that `attention` reads.
+
+    The window of a layer that is told of none must be seen in its mask, and a short probe would not reach it.
+
+    Args:
+        *args: of `sdpa_mask`.
+        local_size: its window, or the size of its chunks.
+        use_vmap: set where a model brings rules of its own: then the window is "unknown".
+        allow_is_causal_skip: not heeded.
+        **kwargs: of `sdpa_mask`.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    mask: Tensor = sdpa_mask(*args, local_size=local_size, use_vmap=use_vmap, allow_is_causal_skip=False, **kwargs)
+    mask.window = "unknown" if use_vmap else local_size  # type: ignore[attr-defined]
+    return mask
 
 
 def attention(
@@ -40,7 +94,7 @@ def attention(
     softcap: float | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
-    record: dict[str, Any] | None = None,
+    record: list[Asked] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer.
@@ -57,32 +111,90 @@ def attention(
         softcap: see `Layout`.
         cu_seq_lens_q: the documents of a flattened batch (batch 1).
         max_length_q: the longest of them.
-        record: is told scale, window, soft cap and dropout, which each layer knows alone.
+        record: is told what each layer asks for, which it knows alone.
         **kwargs: what other attentions want.
 
     Returns:
         `[batch, seq, heads, value_dim]`, and None for the probabilities.
     """
-    if cu_seq_lens_q is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return output, None
-    layout = Layout(
-        bounds_of(cu_seq_lens_q), scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap
-    )
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if record is not None:
-        record.update(scaling=layout.scale, sliding_window=sliding_window, softcap=softcap, dropout=dropout)
-    if kwargs.get("s_aux") is not None:
-        raise ValueError("Attention sinks are not known to the attention of flattened batches.")
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        unusual = tuple(name for name, given in kwargs.items() if given is not None and name not in USUAL)
+        if not (kwargs.get("is_causal", True) and getattr(module, "is_causal", True)):
+            unusual += ("is_causal",)
+        masked = None if attention_mask is None else getattr(attention_mask, "window", "unknown")
+        flattened = cu_seq_lens_q is not None
+        record.append(Asked(module, scale, sliding_window, softcap, flattened, masked, unusual))
+    if cu_seq_lens_q is None:
+        return _masked(module, query, key, value, attention_mask, dropout, scale, softcap, **kwargs), None
+    layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap)
+    q, k, v = (x[0].transpose(0, 1).to(computing_dtype(x)) for x in (query, key, value))
     if query.device.type == "cpu" and not dropout:
         return document_attention(q.contiguous(), k.contiguous(), v.contiguous(), layout)[None], None
-    if query.device.type == "cuda" and not dropout and softcap is None and query.dtype != torch.float32:
+    if not dropout and _flash_knows(q, v, layout):
         return _varlen(q, k, v, cu_seq_lens_q, max_length_q or int(cu_seq_lens_q.diff().max()), layout)[None], None
     return one_by_one(q, k, v, layout, dropout)[None], None
+
+
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that a product with `x` is computed in: autocast's where it is on."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
+
+
+def _masked(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    scale: float,
+    softcap: float | None,
+    **kwargs: Any,
+) -> Tensor:
+    """Attention by a mask: torch's own, which knows no soft cap, or the plain formula."""
+    if softcap is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        output: Tensor = sdpa_attention_forward(
+            module, query, key, value, mask, dropout=dropout, scaling=scale, **kwargs
+        )[0]
+        return output
+    queries, keys = query.shape[2], key.shape[2]
+    if mask is None:
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
+        mask = mask.tril() if queries > 1 else mask
+    return _capped(query, key, value, mask, scale, softcap, dropout).transpose(1, 2).contiguous()
+
+
+def _capped(
+    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, dropout: float
+) -> Tensor:
+    """The plain formula on `[batch, heads, seq, dim]`; `seen` is true where a token sees another."""
+    repeats = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(repeats, 1).transpose(2, 3) * scale
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    probabilities = torch.softmax(scores, -1, dtype=wide).to(query.dtype)
+    return F.dropout(probabilities, dropout) @ value.repeat_interleave(repeats, 1)
+
+
+def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
+    """Whether FlashAttention, as torch ships it, can compute this."""
+    dim = q.shape[-1]
+    return (
+        q.device.type == "cuda"
+        and q.dtype in (torch.float16, torch.bfloat16)
+        and layout.softcap is None
+        and dim == v.shape[-1]
+        and dim <= FLASH_DIM
+        and dim % 8 == 0
+        and torch.cuda.get_device_capability(q.device) >= FLASH_CARD
+    )
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layout: Layout) -> Tensor:
@@ -90,9 +202,9 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
     from torch.nn.attention.varlen import varlen_attn
 
     result: Any = varlen_attn(
-        q,
-        k,
-        v,
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
         bounds,
         bounds,
         longest,
@@ -132,11 +244,6 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float =
             seen = torch.ones(length, length, dtype=torch.bool, device=q.device).tril_()
             if layout.window is not None:
                 seen = seen.triu_(1 - layout.window)
-            scores = q_ @ k_.repeat_interleave(repeats, 1).transpose(2, 3) * layout.scale
-            if layout.softcap is not None:
-                scores = torch.tanh(scores / layout.softcap) * layout.softcap
-            wide = torch.promote_types(q.dtype, torch.float32)
-            probabilities = torch.softmax(scores.masked_fill(~seen, float("-inf")), -1, dtype=wide).to(q.dtype)
-            piece = F.dropout(probabilities, dropout) @ v_.repeat_interleave(repeats, 1)
+            piece = _capped(q_, k_, v_, seen, layout.scale, layout.softcap, dropout)
         pieces.append(piece[0].transpose(0, 1))
     return torch.cat(pieces)

@@ -1,0 +1,139 @@
+"""A module made small: the same class and code, float32, random weights, projections of a narrow input.
+
+A formula that is tried on it is tried on numbers that tell: a norm whose weights are all near 30 is in bfloat16 hardly
+to be told from one that adds 1 to them, and an adapter that has learned nothing yet hides how it is applied. And it
+costs next to nothing, whatever the size, precision and device of the module itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable
+
+    from torch import Tensor
+
+WIDTH = 8  # of the narrow input
+SMALL = 100_000  # parameters that a part may have which is copied as it is
+CLOSE = 1e-5  # relative distance (of norms) of two float32 results of one formula
+INDEX = re.compile(r"layer_idx|layer_id\b|layer_index")
+CACHE = re.compile(r"(update|\.layers|is_updated\.get)[(\[][^)\]]*")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers, the same ones for the same seed, and none taken from the global generator."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """Whether two results are those of one formula."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool((one - other).norm() <= CLOSE * other.norm())
+
+
+def is_linear(module: Any) -> bool:
+    """Whether a module stands for a matrix: a linear layer of any class, or an adapter around one."""
+    base = getattr(module, "base_layer", module)
+    return isinstance(module, nn.Module) and hasattr(base, "in_features") and hasattr(base, "out_features")
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether a module drops something when it is trained, which a faster form would not."""
+    named = (value for name, value in vars(module).items() if "drop" in name and isinstance(value, float))
+    parts = (child.p for child in module.children() if isinstance(child, nn.Dropout))
+    return any(share > 0 for share in (*named, *parts))
+
+
+def specimen(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> Any | None:
+    """The small copy.
+
+    Args:
+        module: of a model; not changed.
+        inputs: names of the linear layers that read its input.
+        outputs: names of those that make its output.
+
+    Returns:
+        None where it has parts that cannot be made small.
+    """
+    if module._parameters or module._buffers or "forward" in vars(module):
+        return None
+    small = copy.copy(module)
+    children: dict[str, Any] = dict(module._modules)
+    for seed, (name, child) in enumerate(children.items()):
+        if name in inputs:
+            children[name] = _linear(child, WIDTH, None, seed)
+        elif name in outputs:
+            children[name] = _linear(child, None, WIDTH, seed)
+        elif child is not None:
+            if sum(parameter.numel() for parameter in child.parameters()) > SMALL:
+                return None
+            children[name] = plain_copy(child, seed)
+    vars(small)["_modules"] = children
+    return small.train()
+
+
+def plain_copy(module: nn.Module, seed: int = 0) -> Any:
+    """A copy in float32 on the CPU, with the forward of its class and random weights."""
+    whole = copy.deepcopy(module)
+    for part in whole.modules():
+        vars(part).pop("forward", None)
+    whole = whole.to("cpu", torch.float32)
+    for parameter in whole.parameters():
+        parameter.requires_grad = False
+        parameter.copy_(random(*parameter.shape, seed=seed + 100))
+    return whole
+
+
+def _linear(module: Any, wide: int | None, high: int | None, seed: int) -> nn.Linear:
+    base = getattr(module, "base_layer", module)
+    wide, high = wide or base.in_features, high or base.out_features
+    linear = nn.Linear(wide, high, bias=getattr(base, "bias", None) is not None)
+    linear.weight.copy_(random(high, wide, seed=seed) * wide**-0.5)
+    if linear.bias is not None:
+        linear.bias.copy_(random(high, seed=seed + 50))
+    return linear.requires_grad_(requires_grad=False)
+
+
+def kind(module: nn.Module) -> Hashable:
+    """What two modules have in common that compute by one formula: class, plain attributes, kinds of their parts.
+
+    The number of its layer is left out where a module uses it only to find its cache.
+    """
+    by_number = _by_number(type(module).forward)
+    facts = tuple(
+        (name, value)
+        for name, value in sorted(vars(module).items())
+        if isinstance(value, int | float | str | None) and (by_number or not INDEX.search(name))
+    )
+    config, number = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    layers = getattr(config, "layer_types", None)
+    layer_type = layers[number] if layers and isinstance(number, int) and number < len(layers) else None
+    own = [(name, one) for name, one in module._parameters.items() if one is not None]
+    shapes = tuple((name, tuple(one.shape)) for name, one in own)
+    parts = tuple((name, kind(child)) for name, child in module.named_children() if not is_linear(child))
+    linears = tuple((name, *_size(child)) for name, child in module.named_children() if is_linear(child))
+    return type(module), facts, layer_type, shapes, parts, linears
+
+
+@functools.cache
+def _by_number(forward: Callable[..., Any]) -> bool:
+    """Whether a method computes something by the number of its layer; assumed where its code is not to be had."""
+    try:
+        code = inspect.getsource(inspect.unwrap(forward))
+    except (OSError, TypeError):
+        return True
+    return INDEX.search(CACHE.sub("", code)) is not None
+
+
+def _size(module: Any) -> tuple[int, int, bool]:
+    base = getattr(module, "base_layer", module)
+    return base.in_features, base.out_features, getattr(base, "bias", None) is not None
