@@ -161,6 +161,13 @@ class Training(Section):
         help="More arguments of gradient checkpointing.",
         source="Hugging Face",
     )
+    trunk_cache_gb: float = option(
+        10.0,
+        label="Cache of frozen layers",
+        help="Disk that may keep what frozen lower layers compute, so that later epochs skip them; 0 keeps nothing.",
+        unit="GB",
+        minimum=0,
+    )
     torch_compile: bool = option(
         False,
         label="Compile",

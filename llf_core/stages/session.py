@@ -31,6 +31,7 @@ from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress, read_counters
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
 from llf_core.stages.trainer import RunTrainer
+from llf_core.stages.trunk import forget_trunk, keep_trunk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,6 +98,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     chosen = settle_checkpointing(folder, writer, config, loaded, resumes=checkpoint is not None)
     trainer = _trainer(folder, config, loaded, progress, checkpoint)
     write_resolved(folder, config, loaded, chosen)
+    keep_trunk(folder, config, loaded)
 
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, total = trainer.state.global_step, trainer.state.max_steps
@@ -108,6 +110,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     if loaded.data.eval is not None and not _evaluated_at(trainer, step):
         trainer.evaluate()
     _save(folder, writer, config, loaded, trainer)
+    forget_trunk(folder)
     progress.answer_waiting(step)
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}."
