@@ -17,21 +17,27 @@ LEFT_OUT = 3  # first optimizer steps of a run, in which caches fill and kernels
 Run = dict[str, Any]
 
 
+def counted(run: Run) -> list[list[float]]:
+    """The steps that count: all but the first three, of a smoke test's few at least the last."""
+    steps: list[list[float]] = run["steps"]
+    return steps[min(LEFT_OUT, len(steps) - 1) :]
+
+
 def tokens_per_second(run: Run) -> float:
     """Real tokens a second over all steps but the first."""
-    steps = run["steps"][LEFT_OUT:]
+    steps = counted(run)
     return float(sum(step[1] for step in steps) / sum(step[0] for step in steps))
 
 
 def trained_per_second(run: Run) -> float:
     """Trained tokens a second over all steps but the first."""
-    steps = run["steps"][LEFT_OUT:]
+    steps = counted(run)
     return float(sum(step[2] for step in steps) / sum(step[0] for step in steps))
 
 
 def step_seconds(run: Run) -> float:
     """Seconds of the median step."""
-    return statistics.median(step[0] for step in run["steps"][LEFT_OUT:])
+    return statistics.median(step[0] for step in counted(run))
 
 
 def peak_bytes(run: Run) -> float:

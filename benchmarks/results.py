@@ -35,6 +35,24 @@ def store(file: Path, name: str, group: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+SAME = ("code", "changed_files", "rows", "versions", "settings", "machine")
+
+
+def continued(file: Path, name: str, group: dict[str, Any]) -> dict[str, Any]:
+    """The stored group, to which further rounds may be added.
+
+    Raises:
+        SystemExit: there is none, or it was measured of something else.
+    """
+    stored: dict[str, Any] | None = read(file)["groups"].get(name)
+    if stored is None:
+        raise SystemExit(f"There are no rounds of {name} to add to: leave --add out.")
+    other = [key for key in SAME if stored.get(key) != group.get(key)]
+    if other:
+        raise SystemExit(f"The stored rounds of {name} are of another {' and '.join(other)}: leave --add out.")
+    return stored
+
+
 def text_of(result: dict[str, Any]) -> str:
     """JSON in which each run is one line."""
     runs: list[str] = []
@@ -67,6 +85,7 @@ def circumstances() -> dict[str, Any]:
             "system": platform.platform(),
         },
         "commit": _git("rev-parse", "HEAD"),
+        "code": _git("rev-parse", "HEAD:llf_core"),
         "changed_files": len(_git("status", "--porcelain", "--", "llf_core", "benchmarks").splitlines()),
     }
 

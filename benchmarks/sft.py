@@ -2,6 +2,7 @@
 
     python -m benchmarks.sft                      all groups; `make bench`
     python -m benchmarks.sft --only sft,decode    some of them; the others stay as they are stored
+    python -m benchmarks.sft --only sft --rounds 1 --add    one more round of what is stored already
     python -m benchmarks.sft --quick              a smoke test of a few steps, stored elsewhere
     python -m benchmarks.sft --search llamafactory    finds the contender's best batch and writes it to its file
     python -m benchmarks.sft --sweep              LLF alone: cost against length, batch, rank and model size
@@ -24,11 +25,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks import results, search, sweep
+from benchmarks import results, search, startup, sweep
 from benchmarks.contender import Bench, settings_file, settings_hash, train
 from benchmarks.peers import FOLDER, LLAMA_FACTORY, peer_environment, versions
 from benchmarks.processes import module, our_environment, plain_environment, run
-from benchmarks.ratios import CLAIMS, LEFT_OUT, disagreement, step_seconds, tokens_per_second
+from benchmarks.ratios import CLAIMS, counted, disagreement, step_seconds, tokens_per_second
 
 GROUPS = {
     "sft": ("llf", "llf-packed", "llamafactory-default", "llamafactory-best", "trl", "peft"),
@@ -93,9 +94,7 @@ def matmuls(of: dict[str, Any], bench: Bench) -> dict[str, Any]:
     """The bare products of a median step of a run, timed in a process of their own."""
     settings = yaml.safe_load(settings_file(of["contender"]).read_text())
     batches = settings["gradient_accumulation_steps"]
-    tokens, trained = (
-        round(statistics.median(step[column] for step in of["steps"][LEFT_OUT:]) / batches) for column in (1, 2)
-    )
+    tokens, trained = (round(statistics.median(step[column] for step in counted(of)) / batches) for column in (1, 2))
     out = bench.work / "matmuls.json"
     command = module(
         "benchmarks.runners.matmuls", bench.facts["model"], tokens, trained, settings["lora_rank"], 15, out
@@ -127,7 +126,9 @@ def decode_round(number: int, bench: Bench) -> list[dict[str, Any]]:
         )
         found = json.loads(out.read_text())
         texts[who] = found["texts"]
-        runs.append({"contender": who, "round": number, "seconds": round(found["seconds"], 4), "wall_s": done.seconds})
+        runs.append(
+            {"contender": who, "round": number, "seconds": round(found["seconds"], 4), "wall_s": round(done.seconds, 2)}
+        )
         print(f"  round {number + 1}  {who:22}{found['seconds']:8.2f} s", flush=True)
     if texts["llf"] != texts["transformers"]:
         raise RuntimeError(f"The greedy answers differ:\n{json.dumps(texts, indent=1)}")
@@ -159,18 +160,19 @@ def measure(group: str, asked: argparse.Namespace, bench: Bench) -> None:
         "settings": settings,
         "runs": [],
     }
+    if asked.add:
+        made = results.continued(asked.results, group, made)
+    first = 1 + max((one["round"] for one in made["runs"]), default=-1)
     if group == "startup":
-        from benchmarks.startup import measure as pairs
-
         cli = bench.peer_python.with_name("llamafactory-cli")
-        for number, pair in enumerate(pairs(cli, asked.rounds)):
+        for number, pair in enumerate(startup.measure(cli, asked.rounds), first):
             for who, seconds in zip(("llf", "llamafactory"), pair, strict=True):
                 made["runs"].append(
-                    {"contender": who, "round": number, "seconds": round(seconds, 3), "wall_s": seconds}
+                    {"contender": who, "round": number, "seconds": round(seconds, 3), "wall_s": round(seconds, 2)}
                 )
         results.store(asked.results, group, made)
         return
-    for number in range(asked.rounds):
+    for number in range(first, first + asked.rounds):
         runs = decode_round(number, bench) if group == "decode" else trained_round(group, number, bench)
         if number == 0 and settings:
             made["held_out"] = held_out(group, runs, bench)
@@ -197,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"groups, separated by commas: {', '.join(GROUPS)}")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--add", action="store_true", help="add the rounds to those that are stored")
     parser.add_argument("--rows", type=int, default=ROWS, help="rows that each run trains on, once")
     parser.add_argument("--quick", action="store_true", help="one round of a few steps, stored in build/")
     parser.add_argument("--search", choices=("llamafactory", "trl"), help="find the best batch of a contender")
@@ -209,7 +212,7 @@ def main() -> None:
     if unknown := set(asked.only) - set(GROUPS):
         parser.error(f"There is no group {', '.join(unknown)}. Choose from {', '.join(GROUPS)}.")
     if asked.quick:
-        asked.rounds, asked.rows, asked.results = 1, 48, results.ROOT / "build" / "bench" / "sft.json"
+        asked.rounds, asked.rows, asked.results = 1, 24, results.ROOT / "build" / "bench" / "sft.json"
     peer_environment(asked.peer_env)
     with tempfile.TemporaryDirectory(prefix="llf-bench-") as scratch:
         bench = prepare(asked, Path(scratch))

@@ -102,3 +102,13 @@ def test_the_page_is_made_of_the_stored_results():
     stored = results.read()
     written = report.PAGE.read_text() if report.PAGE.exists() else ""
     assert written == (report.page(stored) if stored["groups"] else "")
+
+
+def test_rounds_are_added_only_to_what_was_measured_of_the_same(tmp_path):
+    file = tmp_path / "sft.json"
+    with pytest.raises(SystemExit, match="no rounds of sft"):
+        results.continued(file, "sft", {"code": "a"})
+    results.store(file, "sft", {"code": "a", "runs": []})
+    assert results.continued(file, "sft", {"code": "a"}) == {"code": "a", "runs": []}
+    with pytest.raises(SystemExit, match="of another code"):
+        results.continued(file, "sft", {"code": "b"})
