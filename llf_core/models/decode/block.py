@@ -124,8 +124,8 @@ def block_forward(model: nn.Module) -> BlockForward | str:
     if len(kinds) > 1 or len(places) > 1 or not kinds <= set(CLOSE):
         return "Its weights have several dtypes or devices, or are quantized."
     blocks = [_block(layer) for layer in layers]
-    head, norm = read_linear(causal.get_output_embeddings()), Norm.read(decoder.norm)
-    rotation = Rotation.read(rotary, getattr(layers[0].self_attn, "head_dim", 0)) if all(blocks) else None
+    head, norm = read_linear(causal.get_output_embeddings()), Norm.read(getattr(decoder, "norm", None))
+    rotation = Rotation.read(rotary, layers[0].self_attn.head_dim) if blocks[0] is not None else None
     if head is None or norm is None or rotation is None or any(block is None for block in blocks):
         return f"{type(causal).__name__} has parts that are not of Llama's kind."
     attention: Any = layers[0].self_attn

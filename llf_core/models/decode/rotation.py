@@ -25,7 +25,7 @@ class Rotation:
     def __call__(self, like: Tensor, positions: Tensor) -> Tensor:
         """Of `positions` `[batch]`, in the dtype of `like`: `[batch, head_dim, head_dim]`."""
         cos, sin = self._rotary(like, positions[:, None])
-        rotated: Tensor = torch.diag_embed(cos[:, 0]) + self._turn * sin
+        rotated: Tensor = torch.diag_embed(cos[:, 0]) + self._turn.to(sin) * sin
         rest: int = self._head_dim - rotated.shape[-1]
         if rest == 0:
             return rotated

@@ -48,7 +48,7 @@ class TextStream:
         if not self._watches:
             return False
         text = self._decode()
-        cut = self._stopped(text)
+        cut = self._stopped(text.rstrip(UNFINISHED))
         if cut is not None:
             self.text = text[:cut]
             self._give(cut)
@@ -76,13 +76,14 @@ class TextStream:
 
     def _held(self, text: str) -> int:
         """How much of the end may yet change: bytes of a character, or the beginning of a stop."""
-        held = len(text) - len(text.rstrip(UNFINISHED))
-        for stop in self._stops:
-            for size in range(min(len(stop) - 1, len(text)), held, -1):
-                if text.endswith(stop[:size]):
-                    held = size
-                    break
-        return held
+        whole = text.rstrip(UNFINISHED)
+        begun = [
+            size
+            for stop in self._stops
+            for size in range(1, min(len(stop), len(whole) + 1))
+            if whole.endswith(stop[:size])
+        ]
+        return len(text) - len(whole) + max(begun, default=0)
 
     def _give(self, end: int) -> None:
         if self._on_text is not None and end > self._given:

@@ -78,3 +78,63 @@ def test_an_answer_ends_at_any_of_the_ends(pair):
     model, tokenizer = pair
     model.generation_config.eos_token_id = [0, 7]
     assert end_tokens(model, tokenizer) == [0, tokenizer.eos_token_id, 7]
+
+
+def test_what_is_drawn_for_a_prompt_depends_on_its_number_and_the_seed_alone(pair):
+    model, tokenizer = pair
+    settings = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 12}
+    together = generate(model, tokenizer, PROMPTS, seed=4, **settings)
+    assert generate(model, tokenizer, PROMPTS, seed=4, batch_size=1, **settings) == together
+    alone = [generate(model, tokenizer, [prompt], seed=4 + at, **settings)[0] for at, prompt in enumerate(PROMPTS)]
+    assert alone == together
+
+
+def test_texts_come_piece_by_piece_and_end_at_a_stop(pair):
+    model, tokenizer = pair
+    whole = generate(model, tokenizer, PROMPTS, max_new_tokens=24)
+    pieces = [""] * len(PROMPTS)
+
+    def take(number, text):
+        pieces[number] += text
+
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=24, on_text=take) == whole
+    assert [piece.strip() for piece in pieces] == whole
+    stop = whole[1][4:6]
+    expected = [text.split(stop)[0].strip() for text in whole]
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=24, stop=[stop]) == expected != whole
+
+
+@pytest.mark.parametrize("configured", [{}, {"no_repeat_ngram_size": 9}])
+def test_all_ends_when_cancelled(pair, configured):
+    model, tokenizer = pair
+    model.generation_config.update(**configured)  # the second is left to transformers
+    seen = []
+    generate(
+        model,
+        tokenizer,
+        PROMPTS,
+        max_new_tokens=200,
+        batch_size=1,
+        on_text=lambda *piece: seen.append(piece),
+        cancelled=lambda: len(seen) >= 3,
+    )
+    assert len(seen) == 3 or len(seen) == 4
+    assert len({number for number, _ in seen}) == 1
+
+
+def test_transformers_own_loop_gives_the_same_where_ours_is_not_used(pair):
+    model, tokenizer = pair
+    settings = {"max_new_tokens": 12, "repetition_penalty": 1.3}
+    drawn = settings | {"do_sample": True, "top_k": 20, "top_p": 0.9, "seed": 2}
+    ours = [generate(model, tokenizer, PROMPTS[:1], **one) for one in (settings, drawn)]
+    model.generation_config.no_repeat_ngram_size = 99  # longer than the answer: changes nothing
+    assert [generate(model, tokenizer, PROMPTS[:1], **one) for one in (settings, drawn)] == ours
+
+
+def test_the_models_own_repetition_penalty_is_used_unless_another_is_asked_for(pair):
+    model, tokenizer = pair
+    asked = generate(model, tokenizer, PROMPTS, max_new_tokens=16, repetition_penalty=1.9)
+    plain = generate(model, tokenizer, PROMPTS, max_new_tokens=16)
+    model.generation_config.repetition_penalty = 1.9
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=16) == asked != plain
+    assert generate(model, tokenizer, PROMPTS, max_new_tokens=16, repetition_penalty=1.0) == plain
