@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, s
 
 from llf_core.config import ConfigError, Problem, RunConfig
 from llf_core.data import Collator, check_packing, prepare
+from llf_core.fast.install import Accelerated, accelerate
 from llf_core.models import (
     count_parameters,
     load_model,
@@ -80,7 +81,7 @@ class Loaded:
     model: PreTrainedModel
     parameters: int
     trainable: int
-    flattens: bool = False
+    flattens: bool
 
 
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: bool) -> tuple[str, str | None]:
@@ -130,12 +131,22 @@ def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     model = config.plugin("method").apply(load_model(source, config, plan), config)
     if config.training.neftune_noise_alpha:
         add_noise(model, config.training.neftune_noise_alpha)
-    flattens = False
-    check_packing(packing=bool(config.data.packing), flattens=flattens)
+    accelerated = _accelerated(model, config)
+    for note in accelerated.notes:
+        _say(note)
+    check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     _say(f"{trainable:,} of {parameters:,} parameters are trained.")
-    return Loaded(plan, source, tokenizer, data, model, parameters, trainable, flattens)
+    return Loaded(plan, source, tokenizer, data, model, parameters, trainable, accelerated.flattens)
+
+
+def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
+    """The model on the fast path, as far as the config allows."""
+    if not config.training.fast_path:
+        why = "`fast_path` is false."
+        return Accelerated(flattens=False, notes=(f"Fast path: off, since {why}",), why=why)
+    return accelerate(model, attention=config.model.flash_attn != "disabled")
 
 
 def _trainer(

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import yaml
+from transformers import MambaConfig, MambaForCausalLM
 
 from llf_core.data import Collator, PackedRows
+from llf_core.runs import RunReader, read_status
+from llf_core.stages.session import run_attempt
 from tests.core.stages.small_trainer import LENGTHS, examples, make_trainer
+from tests.core.stages.test_session import next_attempt, stop_at
 
 CAPACITY = 64
 
@@ -84,3 +89,64 @@ def test_one_document_never_moves_the_loss_of_another(tiny_model_dir, tiny_token
         with torch.no_grad():
             losses.append(trainer.stage.loss_sum(trainer.model, batch).item())
     assert losses[0] == losses[1]
+
+
+RUN = {"bf16": False, "use_cpu": True, "max_steps": 4}
+
+
+def logged(folder, name="loss"):
+    return RunReader(folder).metrics().values(name)
+
+
+def test_a_packed_run_learns_as_one_without_packing_and_says_how_full_its_rows_are(trained):
+    alone, _ = trained(**RUN, per_device_train_batch_size=24, gradient_accumulation_steps=1)
+    runs = [
+        trained(**RUN, packing=True, per_device_train_batch_size=size, gradient_accumulation_steps=24 // size)
+        for size in (24, 1)
+    ]
+    for folder, code in runs:
+        assert code == 0, read_status(folder).reason
+        # The first loss is one forward; later ones went through AdamW, which makes gradients of 1e-9 as large as any.
+        assert logged(folder)[0] == pytest.approx(logged(alone)[0], rel=1e-6)
+        assert logged(folder) == pytest.approx(logged(alone), rel=1e-4)
+        for name in ("tokens", "trained_tokens"):
+            assert logged(folder, name).tolist() == logged(alone, name).tolist()
+        (data,) = [event for event in RunReader(folder).events() if event["type"] == "data"]
+        assert data["examples"] == 24
+        assert 1 < data["rows"] < 12
+        resolved = yaml.safe_load(folder.resolved.read_text())["data"]
+        assert (resolved["examples"], resolved["rows"]) == (24, data["rows"])
+
+
+def test_a_packed_run_goes_on_to_the_last_bit(trained, make_run, monkeypatch):
+    changes = {
+        "packing": True,
+        "cutoff_len": 64,
+        "max_steps": 9,
+        "val_size": 4,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+    }
+    whole, _ = trained(**changes)
+    folder = make_run(**changes)
+    with monkeypatch.context() as patch:
+        stop_at(patch, folder, 5)
+        assert run_attempt(folder, 1) == 0
+    assert read_status(folder).state == "stopped"
+    assert next_attempt(folder) == 0
+    for name in ("loss", "eval_loss", "tokens"):
+        assert [value.hex() for value in logged(folder, name)] == [value.hex() for value in logged(whole, name)]
+
+
+def test_packing_for_a_model_with_a_running_state_fails_with_the_reason(trained, tiny_tokenizer, tmp_path):
+    model = MambaForCausalLM(
+        MambaConfig(vocab_size=len(tiny_tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4)
+    )
+    model.save_pretrained(tmp_path / "mamba")
+    tiny_tokenizer.save_pretrained(tmp_path / "mamba")
+    folder, code = trained(packing=True, model_name_or_path=str(tmp_path / "mamba"), finetuning_type="full")
+    reason = read_status(folder).reason
+    assert code == 2
+    assert reason.startswith("`packing` is true, but with this model the examples of a row would see each other.")
+    assert "Mamba" in reason
+    assert reason.endswith("Expected `packing: false`: the same examples are learned from, each in a row of its own.")
