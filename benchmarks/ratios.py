@@ -160,6 +160,6 @@ def summary(groups: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, dict
 
 
 def disagreement(losses: Mapping[str, float]) -> float:
-    """The largest relative distance of a contender's held-out loss from LLF's, the untrained model left out."""
-    ours = next(loss for name, loss in losses.items() if name.startswith("llf"))
-    return max(abs(loss / ours - 1) for name, loss in losses.items() if name != "untrained")
+    """The largest relative distance between the held-out losses of two that a claim compares."""
+    pairs = {(claim.above[0], claim.below[0]) for claim in CLAIMS.values()}
+    return max(abs(losses[ours] / losses[theirs] - 1) for ours, theirs in pairs if {ours, theirs} <= set(losses))

@@ -167,8 +167,8 @@ def group_text(name: str, group: dict[str, Any]) -> str:
     text = "First step: seconds from the start of the process to its end. Loss: on held-out rows."
     if losses:
         text += (
-            f" The losses after the same rows differ from LLF's by at most {100 * disagreement(losses):.2f} %; before "
-            f"training it is {losses['untrained']:.4f}."
+            f" After the same rows, the losses of two that are compared above differ by at most "
+            f"{100 * disagreement(losses):.2f} %; before training it is {losses['untrained']:.4f}."
         )
     parts.append(text)
     if bare:

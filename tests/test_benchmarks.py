@@ -55,9 +55,9 @@ def test_less_is_better_where_a_claim_says_so():
     assert not speed.reached(1.9, speed.must)
 
 
-def test_held_out_losses_are_compared_with_ours():
-    losses = {"untrained": 3.0, "llf": 2.0, "trl": 2.01, "peft": 1.97}
-    assert ratios.disagreement(losses) == pytest.approx(0.015)
+def test_held_out_losses_of_those_that_are_compared_are_compared():
+    losses = {"untrained": 3.0, "llf": 2.0, "peft": 1.98, "llf-packed": 1.8, "trl": 1.81}
+    assert ratios.disagreement(losses) == pytest.approx(2.0 / 1.98 - 1)
 
 
 def test_padding_of_packed_rows_is_not_counted():
