@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 
+from llf_core.config import RunConfig
 from llf_core.runs import Checkpoints, RunReader, read_status
+from llf_core.stages.failures import explain
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 from llf_core.stages.progress import read_counters
 from llf_core.stages.session import run_attempt
 from llf_core.stages.sft import SFT
+from llf_core.stages.too_large import one_example
 from tests.core.stages.cramped import ABSURD, cramped
 from tests.core.stages.small_trainer import LENGTHS, examples, make_trainer
 from tests.core.stages.test_session import next_attempt, stop_at
@@ -302,3 +306,42 @@ def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, 
         said[1][1]["error"],
     )
     assert "left" in said[0][1]
+
+
+def test_a_part_without_a_token_to_learn_from_adds_nothing(make):
+    trainer, losses = make(4, 2, flat=True, epochs=1)
+    rows = [dict(row) for row in trainer.train_dataset]
+    rows[0]["labels"] = [-100] * len(rows[0]["labels"])
+    trainer.train_dataset = Dataset.from_list(rows)
+    trainer.train_parts.count = 4
+    trainer.train()
+    whole, expected = make(8, 1, flat=True, epochs=1)
+    whole.train_dataset = trainer.train_dataset
+    whole.train()
+    assert losses.values == pytest.approx(expected.values, rel=2e-6)
+    assert losses.norms == pytest.approx(expected.norms, rel=2e-5)
+
+
+def test_the_number_of_an_example_in_a_packed_row():
+    rows = [
+        {"examples": [{"input_ids": [1, 2], "index": 4}, {"input_ids": [3], "index": 9}]},
+        {"examples": [{"input_ids": [5, 6, 7], "index": 2}]},
+    ]
+    for ids, name in (([5, 6, 7], "Example 2"), ([3], "Example 9"), ([8], "One example")):
+        error = one_example({"input_ids": torch.tensor([ids])}, rows, checkpointed=True)
+        assert error.message == f"{name} of {len(ids)} tokens does not fit into the memory even alone."
+        assert error.what_to_do.startswith("Lower cutoff_len, or take a smaller model.")
+
+
+def test_memory_that_lacks_outside_of_a_step_is_no_matter_of_the_batch():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(ABSURD, dtype=torch.uint8)
+    model = {"model_name_or_path": "m", "dataset": "d", "stage": "sft"}
+    for method, remedy in (
+        ({"finetuning_type": "full"}, "Set finetuning_type: lora, or take a smaller model."),
+        ({"finetuning_type": "lora"}, "Set quantization_bit: 4, or take a smaller model."),
+        ({"finetuning_type": "lora", "quantization_bit": 4}, "Lower lora_rank, or take a smaller model."),
+    ):
+        failure = explain(raised.value, RunConfig.load(model | method))
+        assert failure.reason == f"The memory did not suffice beside the examples of a step. {remedy}"
+        assert (failure.exit_code, failure.expected) == (1, True)
