@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from llf_core.estimate.activations import Pass
     from llf_core.estimate.architecture import Architecture
 
-BASE = {"cpu": 560_000_000, "mps": 700_000_000, "cuda": 0}
-"""Bytes of the process before a model is loaded; what CUDA's context takes is missing from its free memory already."""
+BASE = {"cpu": 760_000_000, "mps": 900_000_000, "cuda": 0}
+"""Bytes of the process with its libraries and data, without a model.
+
+Pages of a mapped weight file come on top in the resident set; the kernel drops them where memory is short. What
+CUDA's context takes is missing from its free memory already.
+"""
 ADAM = 8.0
 STATES = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "adagrad": 4.0, "rmsprop": 4.0, "ademamix": 12.0}
 """Bytes of optimizer state for each trained number, by the first word of its name; Adam's two moments are `ADAM`."""
