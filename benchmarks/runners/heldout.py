@@ -35,7 +35,8 @@ def main() -> None:
         if output and (Path(output) / "adapter_config.json").exists():
             model = PeftModel.from_pretrained(model, output)
         elif output:
-            model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32)
+            # Whole models in the precision that the base is stored in, in which LLF writes them: alike for all.
+            model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16).float()
         losses[name] = mean_loss(model.eval(), held_out)
     Path(out).write_text(json.dumps(losses))
 
