@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,12 @@ def missing_trackers(c: RunConfig) -> list[str]:
 
 def _without(options: dict[str, Any], name: str) -> dict[str, Any] | None:
     return {key: value for key, value in options.items() if key != name} or None
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, which torch.compile needs on a CPU."""
+    names = (os.environ.get("CXX"), "g++", "c++", "clang++", "cl")
+    return any(shutil.which(name) for name in names if name)
 
 
 PROCESS = (
@@ -67,6 +75,14 @@ PROCESS = (
                 {"accelerator_config": _without(c.training.accelerator_config or {}, "dispatch_batches")},
             ),
         ),
+    ),
+    Rule(
+        ("torch_compile", "use_cpu"),
+        lambda c: c.training.torch_compile and c.training.use_cpu and not has_compiler(),
+        "This machine has no C++ compiler, which torch.compile needs on a CPU, so the run would fail. Expected g++ or "
+        "clang++.",
+        (Fix("Train without compiling", {"torch_compile": False}),),
+        severity="warning",
     ),
     Rule(
         ("flash_attn", "use_cpu"),

@@ -75,6 +75,7 @@ CASES = [
     ("save_strategy", "note", {"save_strategy": "no"}, "No checkpoint is saved"),
     ("ignore_data_skip", "note", {"ignore_data_skip": True}, "some examples again"),
     ("report_to", "error", {"report_to": "none,wandb"}, "The trackers are none,wandb."),
+    ("torch_compile", "warning", {"torch_compile": True, "use_cpu": True}, "no C++ compiler"),
     ("report_to", "warning", {"report_to": "flyte"}, "has no flytekit, so the run would fail"),
     ("trust_remote_code", "note", {"trust_remote_code": True}, "runs with your rights"),
     ("allow_pickle", "note", {"allow_pickle": True}, "pickle"),
@@ -84,6 +85,12 @@ CASES = [
     ("eval_dataset", "warning", {"eval_dataset": "/nowhere/e.json", "eval_strategy": "epoch"}, "/nowhere/e.json."),
 ]
 IDS = [f"{key}-{number}" for number, (key, *_) in enumerate(CASES)]
+
+
+@pytest.fixture(autouse=True)
+def no_compiler(monkeypatch):
+    """A machine without a C++ compiler."""
+    monkeypatch.setattr("llf_core.config.rules.process.has_compiler", lambda: False)
 
 
 def the_problem(asked, key, words):
@@ -153,3 +160,15 @@ def test_a_note_stops_nothing():
 )
 def test_saves_fall_on_evaluations(larger, smaller, together):
     assert falls_together(larger, smaller) is together
+
+
+@pytest.mark.parametrize(("name", "there"), [("clang++", True), ("cl", True), ("gcc", False)])
+def test_a_compiler_is_found_by_its_name(monkeypatch, tmp_path, name, there):
+    monkeypatch.undo()
+    monkeypatch.delenv("CXX", raising=False)
+    (tmp_path / name).write_text("")
+    (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    from llf_core.config.rules.process import has_compiler
+
+    assert has_compiler() is there
