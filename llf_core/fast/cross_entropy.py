@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Bytes of a chunk's logits: the head's weight is read once a chunk, and a product wants some hundred rows.
-CHUNK = {"cpu": 48 << 20}
+CHUNK = {"cpu": 96 << 20}
 CHUNK_ELSEWHERE = 256 << 20
 # Bytes of the float32 copy that statistics are made in: on a CPU it stays in the cache.
-BLOCK = {"cpu": 4 << 20}
+BLOCK = {"cpu": 2 << 20}
 # Bytes of a partial gradient of the weight before it is added in float32.
 PART = 8 << 20
 # float16 has no room for small probabilities: they are lifted by this for the product.

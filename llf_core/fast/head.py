@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from torch import nn
 
-from llf_core.fast.flatten import placeholder
 from llf_core.fast.interface import NAME
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) ->
     causal = causal_of(model)
     inputs = {key: value for key, value in batch.items() if key != "labels"} | {"use_cache": False}
     if "cu_seq_lens_q" in inputs and "attention_mask" not in inputs and causal.config._attn_implementation == NAME:
+        from llf_core.fast.flatten import placeholder
+
         inputs["attention_mask"] = placeholder(inputs["input_ids"].device)
     if hasattr(causal, "_llf_decoder"):
         return model(**inputs, objective=objective)
@@ -192,7 +193,7 @@ def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, fl
 
     def stand_in(*args: Any, **kwargs: Any) -> _Hidden:
         told = signature.bind(*args, **kwargs).arguments
-        calls.append({**told, **told.pop(others, {})})
+        calls.append(told.pop(others, {}) | told)
         return _Hidden(hidden)
 
     own = decoder.__dict__.get("forward")

@@ -107,18 +107,10 @@ class CrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """See the class.
-
-        Raises:
-            RuntimeError: a second backward pass through a head that trains; the first gave its gradient away.
-        """
+        """See the class."""
         terms: Terms = ctx.terms
         if ctx.made:
             gradients = Gradients(*ctx.saved_tensors)
-            if ctx.summed and gradients.weight is not None:
-                if getattr(ctx, "spent", False):
-                    raise RuntimeError("The head's gradient exists once: run the forward pass again before a backward.")
-                ctx.spent = True
             factor = grad / terms.lift
         else:
             rows, weight, bias, targets = ctx.saved_tensors
@@ -129,7 +121,7 @@ class CrossEntropy(Function):
         if gradients.rows is not None:
             by_row = factor[:, None] if factor.ndim else factor
             results[0] = (gradients.rows * by_row).to(ctx.dtypes[0])
-        if gradients.weight is not None:  # large: in place
+        if gradients.weight is not None:  # large, so in place: autograd refuses a second walk through saved tensors
             results[1] = gradients.weight.mul_(factor).to(ctx.dtypes[1])
         if gradients.bias is not None:
             results[2] = (gradients.bias * factor).to(ctx.dtypes[2])

@@ -7,6 +7,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
 from llf_core.data import Collator
+from llf_core.fast.head import install_head
 from llf_core.stages.sft import SFT
 from llf_core.stages.trainer import RunTrainer
 
@@ -55,6 +56,8 @@ def make_trainer(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, e
     torch.manual_seed(0)
     losses = Losses()
     stage = changes.pop("stage", SFT)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    assert install_head(model) is None
     arguments = {
         "output_dir": str(tmp_path), "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation,
         "num_train_epochs": epochs, "logging_steps": 1, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True,
@@ -63,7 +66,7 @@ def make_trainer(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, e
     } | changes  # fmt: skip
     trainer = RunTrainer(
         stage=stage,
-        model=AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32),
+        model=model,
         args=TrainingArguments(**arguments),
         train_dataset=rows,
         eval_dataset=rows,
