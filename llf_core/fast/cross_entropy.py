@@ -63,7 +63,7 @@ class Gradients:
 
     Attributes:
         rows: `[N, H]`, in the products' dtype.
-        weight: `[V, H]`, float32 (or float64).
+        weight: `[V, H]`; where there are several chunks, float32 (or float64), else in the products' dtype.
         bias: `[V]`, float32 (or float64).
     """
 
@@ -187,7 +187,7 @@ def cross_entropies(
         bias: `[V]`.
         targets: `[N]`.
         terms: of the cost.
-        gradients: buffers for what is wanted; weight and bias must be zero.
+        gradients: buffers for what is wanted, see `room`.
         factors: `[N]`, by which each row's gradients are multiplied; unset, 1.
 
     Returns:
@@ -219,14 +219,45 @@ def cross_entropies(
         if gradients.rows is not None:
             gradients.rows[part] = product(logits, weight)
         if gradients.weight is not None:
-            _add_outer(logits, chunk, gradients.weight)
+            _add_outer(logits, chunk, gradients.weight, first=part.start == 0)
     return costs
 
 
-def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor) -> None:
-    """Adds `gradientᵀ @ rows` to `total`, which is float32 where they are half precision."""
+def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
+    """Adds `gradientᵀ @ rows` to `total`, or writes it there."""
     if total.dtype == gradient.dtype:
-        total.addmm_(gradient.t(), rows)
+        total.addmm_(gradient.t(), rows, beta=0 if first else 1)
         return
     for part in _pieces(len(total), rows.shape[1] * rows.dtype.itemsize, PART):
-        total[part] += gradient[:, part].t() @ rows
+        if first:
+            total[part] = gradient[:, part].t() @ rows
+        else:
+            total[part] += gradient[:, part].t() @ rows
+
+
+def room(
+    rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: tuple[bool, bool, bool]
+) -> Gradients:
+    """Buffers for the gradients of rows, weight and bias that are wanted."""
+    made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
+    made_weight, made_bias = None, None
+    if weight is not None and wants[1]:
+        single = sum(1 for _ in _Chunks(rows, weight, bias, terms).slices()) == 1
+        # Sums of rounded parts would lose what one product keeps.
+        made_weight = torch.empty_like(weight, dtype=terms.dtype if single else terms.exact)
+        if len(rows) == 0:
+            made_weight.zero_()
+    if bias is not None and wants[2]:
+        made_bias = torch.zeros_like(bias, dtype=terms.exact)
+    return Gradients(made_rows, made_weight, made_bias)
+
+
+def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """`gradient · factor` as `dtype`; in place where it has that dtype, else part by part in float32."""
+    if gradient.dtype == dtype:
+        return gradient.mul_(factor)
+    result = torch.empty_like(gradient, dtype=dtype)
+    exact = torch.promote_types(gradient.dtype, torch.float32)
+    for part in _pieces(len(gradient), gradient[:1].numel() * exact.itemsize, PART):
+        result[part] = gradient[part].to(exact).mul_(factor)
+    return result

@@ -15,7 +15,7 @@ import torch
 from torch.autograd import Function
 
 from llf_core.config.labels import IGNORED
-from llf_core.fast.cross_entropy import Gradients, Terms, cross_entropies
+from llf_core.fast.cross_entropy import Gradients, Terms, cross_entropies, multiplied, room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +97,7 @@ class CrossEntropy(Function):
         """See the class."""
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
-        gradients = _room(ctx, rows, weight, bias) if ctx.made else Gradients(None, None, None)
+        gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3] if ctx.made else (False,) * 3)
         costs = cross_entropies(rows, weight, bias, targets, terms, gradients)
         if ctx.made:
             ctx.save_for_backward(gradients.rows, gradients.weight, gradients.bias)
@@ -114,26 +114,15 @@ class CrossEntropy(Function):
             factor = grad / terms.lift
         else:
             rows, weight, bias, targets = ctx.saved_tensors
-            gradients = _room(ctx, rows, weight, bias)
+            gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3])
             cross_entropies(rows, weight, bias, targets, terms, gradients, grad)
             factor = torch.full_like(grad[:0].sum(), 1 / terms.lift)
         results: list[Tensor | None] = [None, None, None]
         if gradients.rows is not None:
             by_row = factor[:, None] if factor.ndim else factor
             results[0] = (gradients.rows * by_row).to(ctx.dtypes[0])
-        if gradients.weight is not None:  # large, so in place: autograd refuses a second walk through saved tensors
-            results[1] = gradients.weight.mul_(factor).to(ctx.dtypes[1])
+        if gradients.weight is not None:  # large, so in place: autograd refuses a second walk
+            results[1] = multiplied(gradients.weight, factor, ctx.dtypes[1])
         if gradients.bias is not None:
             results[2] = (gradients.bias * factor).to(ctx.dtypes[2])
         return (*results, None, None, None)
-
-
-def _room(ctx: Any, rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Gradients:
-    """Buffers for the gradients that autograd wants."""
-    terms: Terms = ctx.terms
-    wants = ctx.needs_input_grad
-    return Gradients(
-        torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None,
-        torch.zeros_like(weight, dtype=terms.exact) if wants[1] and weight is not None else None,
-        torch.zeros_like(bias, dtype=terms.exact) if wants[2] and bias is not None else None,
-    )
