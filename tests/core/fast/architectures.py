@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 VOCAB = 97
 COMMON = {
@@ -76,6 +76,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gpt-oss": ("gpt_oss", {**MOE, "head_dim": 16, "sliding_window": 5}),
+}
+
+
+# What cannot be flattened, and a part of the reason that is given.
+REFUSED = {
+    "falcon-alibi": "ALiBi",
+    "falcon": "cannot be exchanged",
+    "bloom": "cannot be exchanged",
+    "mpt": "cannot be exchanged",
+    "mamba": "recurrent layers",
+    "recurrent-gemma": "recurrent layers",
+    "qwen3-next": "recurrent layers",
+    "gpt-oss": "uses s_aux",
 }
 
 
