@@ -60,7 +60,7 @@ class Model(Section):
     flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"] = option(
         "auto",
         label="Attention",
-        help="How attention is computed: by PyTorch (`sdpa`), plainly (`disabled`), or by FlashAttention.",
+        help="By PyTorch (`auto`, `sdpa`: without padding where possible), plainly (`disabled`), or by FlashAttention.",
         choices=("auto", "disabled", "sdpa", "fa2", "fa3"),
         source="LLaMA-Factory",
     )

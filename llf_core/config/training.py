@@ -161,6 +161,11 @@ class Training(Section):
         help="More arguments of gradient checkpointing.",
         source="Hugging Face",
     )
+    fast_path: bool = option(
+        True,
+        label="Fast path",
+        help="Takes faster forms of the model's parts, and batches without padding; off, all is plain, for comparison.",
+    )
     trunk_cache_gb: float = option(
         10.0,
         label="Cache of frozen layers",

@@ -32,6 +32,18 @@ DATA = (
         ),
     ),
     Rule(
+        ("packing", "fast_path"),
+        lambda c: bool(c.data.packing) and not c.training.fast_path,
+        "The examples of a packed row are kept apart by the fast path, and `fast_path` is false.",
+        (Fix("Take the fast path", {"fast_path": True}), Fix("Do not pack", {"packing": None})),
+    ),
+    Rule(
+        ("packing", "flash_attn"),
+        lambda c: bool(c.data.packing) and c.model.flash_attn == "disabled",
+        "The examples of a packed row would see each other in plain attention (`flash_attn` is `disabled`).",
+        (Fix("Set to auto", {"flash_attn": "auto"}), Fix("Do not pack", {"packing": None})),
+    ),
+    Rule(
         ("mask_history", "train_on_prompt"),
         lambda c: c.data.mask_history and c.data.train_on_prompt,
         "One says to learn the last answer only, the other to learn the prompts too. Expected one of them.",

@@ -71,6 +71,8 @@ CASES = [
     ),
     ("accelerator_config", "error", {"accelerator_config": {"dispatch_batches": True}}, "`dispatch_batches`"),
     ("flash_attn", "error", {"flash_attn": "fa2", "use_cpu": True}, "needs an NVIDIA GPU"),
+    ("packing", "error", {"packing": True, "fast_path": False}, "`fast_path` is false"),
+    ("packing", "error", {"packing": True, "flash_attn": "disabled"}, "plain attention"),
     ("logging_strategy", "warning", {"logging_strategy": "no"}, "no curve"),
     ("save_strategy", "note", {"save_strategy": "no"}, "No checkpoint is saved"),
     ("ignore_data_skip", "note", {"ignore_data_skip": True}, "some examples again"),
