@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Objective = Callable[[Tensor, "Head"], Any]
 
 TOKENS = 3
+# Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.
+COLUMNS = 1024
 # Logits of the probe are about this large, so that no soft cap goes unseen.
 LARGE = 30.0
 # Largest relative distance (of norms) at which two heads count as the same.
@@ -212,9 +214,10 @@ def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, fl
     told = {key: value for key, value in calls[0].items() if value is not None and not isinstance(value, bool)}
     for key in sorted(set(told) ^ set(given)) or [key for key in given if told[key] is not given[key]]:
         return f"the decoder is given {'another' if key in told else 'no'} {key}"
+    bias = None if linear.bias is None else linear.bias[:COLUMNS]
     for scale, softcap in _terms(causal):
-        expected = Head(weight, linear.bias, scale, softcap).logits(hidden).float()
-        distance = (expected - logits.float()).norm() / expected.norm().clamp(min=1e-12)
+        expected = Head(weight[:COLUMNS], bias, scale, softcap).logits(hidden).float()
+        distance = (expected - logits[..., :COLUMNS].float()).norm() / expected.norm().clamp(min=1e-12)
         if distance <= CLOSE.get(weight.dtype, 0.0):
             return decoder, scale, softcap
     return "the logits are not those of a linear layer, scale and soft cap"
