@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from llf_core.models.bitsandbytes_import import import_bitsandbytes
+from llf_core.config import ConfigError, RunConfig
 from llf_core.runs import RunFolder, RunWriter, read_status
+from llf_core.stages.quick_imports import import_trainer, needs_bitsandbytes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = RunFolder(Path(path))
     attempt = read_status(folder).attempt
     try:
-        import_bitsandbytes()
-        from llf_core.stages.session import run_attempt  # loads torch and transformers
+        import_trainer(bitsandbytes=_needs_bitsandbytes(folder))
+        from llf_core.stages.session import run_attempt
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
             "failed",
@@ -28,6 +29,13 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 1
     return run_attempt(folder, attempt)
+
+
+def _needs_bitsandbytes(folder: RunFolder) -> bool:
+    try:
+        return needs_bitsandbytes(RunConfig.load(folder.config))
+    except ConfigError:
+        return False  # the attempt says what is wrong with it
 
 
 if __name__ == "__main__":
