@@ -34,10 +34,11 @@ def allocator(mapped: int, trim: int, **more: int) -> dict[str, str]:
 
 KEEPS = allocator(4 * GB, 16 * GB)
 SPIN = {"GOMP_SPINCOUNT": "10000"}
+SPINS = (0, 1_000, 5_000, 10_000, 20_000, 50_000, 200_000)
 SETTINGS: dict[str, dict[str, str]] = {
     "nothing set": {},
     "sleep (OMP_WAIT_POLICY=PASSIVE)": {"OMP_WAIT_POLICY": "PASSIVE"},
-    **{f"spin {count:,}": {"GOMP_SPINCOUNT": str(count)} for count in (0, 1_000, 5_000, 10_000, 20_000, 50_000, 200_000)},
+    **{f"spin {count:,}": {"GOMP_SPINCOUNT": str(count)} for count in SPINS},
     "spin without end": {"OMP_WAIT_POLICY": "ACTIVE"},
     "spin 10,000, freed memory kept": {**SPIN, **KEEPS},
     "spin 10,000, freed memory kept, one arena": {**SPIN, **KEEPS, "MALLOC_ARENA_MAX": "1"},
@@ -55,7 +56,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 def train(steps: int, layers: int) -> None:
     """Prints the seconds of each step and the peak resident set as JSON; two further steps come first, untimed."""
     import torch
-    import torch.nn.functional as F
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -120,11 +121,15 @@ def main() -> None:
             for where in asked.where:
                 runs[name][where].append(run(settings[name], asked, busy=where == "beside"))
         print(f"round {number + 1} of {asked.rounds} is done", flush=True)
-    rows = {name: {"variables": settings[name], **{w: summary(found) for w, found in both.items()}} for name, both in runs.items()}
+    rows = {
+        name: {"variables": settings[name], **{where: summary(found) for where, found in both.items()}}
+        for name, both in runs.items()
+    }
     print(f"{'setting':55}" + "".join(f"{where + ': best':>15}{'median':>9}{'peak':>9}" for where in asked.where))
     for name, row in rows.items():
         cells = [row[where] for where in asked.where]
-        print(f"{name:55}" + "".join(f"{c['best']:13.3f} s{c['median']:7.3f} s{c['peak'] / 1e9:6.2f} GB" for c in cells))
+        figures = (f"{cell['best']:13.3f} s{cell['median']:7.3f} s{cell['peak'] / 1e9:6.2f} GB" for cell in cells)
+        print(f"{name:55}" + "".join(figures))
     result = {
         "what": "seconds of a training step under environment variables of the trainer",
         "settings": rows,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
-# Before torch is loaded: as in a trainer, see llf_core.launch.local.trainer_environment.
+# Before torch is loaded: threads of tests that run beside others sleep while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PATIENCE = 5.0
 

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+# Read by the libraries when they are loaded; `benchmarks/environment.py` measures them.
+RUNTIME = {
+    # Threads that wait for each other spin for some microseconds, then sleep. Sleeping at once makes a step a fifth
+    # slower; spinning for long stops it where others use the cores.
+    "GOMP_SPINCOUNT": "10000",
+    # Freed memory is kept (glibc): tensors of a step come again in the next one, and fresh pages cost time.
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    # oneDNN keeps the products that it compiled for a shape, about 0.7 MB each; 1,024 unless told.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+}
 # Reads one line and becomes the command; where the supervisor dies before it has written down who the trainer
 # is, the line never comes and nothing starts.
 GATE = 'read -r go && exec "$@" </dev/null'
@@ -27,13 +38,12 @@ def trainer_command(folder: RunFolder) -> list[str]:
 
 
 def trainer_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The environment of a trainer: `base`, with thread counts set before any library is loaded.
+    """The environment of a trainer: `base`, with thread counts and `RUNTIME` set before any library is loaded.
 
-    Threads that wait for each other sleep instead of spinning: on a machine whose cores are also used by others, a
-    step of two spinning threads took 15 times as long as one of two sleeping threads. What the user has set stays.
+    What the user has set stays.
     """
     counts = {name: str(threads) for name in THREAD_VARIABLES}
-    return {**counts, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base}
+    return {**counts, **RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base}
 
 
 class Trainer:
