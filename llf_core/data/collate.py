@@ -33,6 +33,8 @@ class Collator:
                              max_length_q    3                         and max_length_k
     ```
 
+    Packed rows are filled up to a multiple of `fill` tokens. What is filled in belongs to no document.
+
     Padded on the right to a multiple of 8 tokens, for all others:
 
     ```
@@ -44,11 +46,14 @@ class Collator:
     Attributes:
         tokenizer: whose padding token is used, else its end of sequence, else 0; attention never sees it.
         flatten: whether batches are flattened.
+        fill: what the tokens of flattened rows are a multiple of. Rows of nearly the same length become equally long:
+            on a CPU every further length costs memory for products that are compiled for it.
         multiple: what the padded length is a multiple of.
     """
 
     tokenizer: PreTrainedTokenizerBase
     flatten: bool = False
+    fill: int = 1
     multiple: int = 8
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,7 +76,17 @@ class Collator:
         labels = [np.asarray(example["labels"], dtype=np.int64) for example in examples]
         if not any((row[1:] != IGNORED).any() for row in labels):
             raise _nothing_to_learn(examples)
-        return _flattened(ids, labels) if self.flatten else self._padded(ids, labels)
+        if not self.flatten:
+            return self._padded(ids, labels)
+        batch = _flattened(ids, labels)
+        return self._filled(batch) if any("examples" in feature for feature in features) else batch
+
+    def _filled(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import torch.nn.functional as F  # noqa: N812 - torch's own short name
+
+        values = {"input_ids": self._padding(), "labels": IGNORED, "position_ids": 0}
+        room = (0, -batch["input_ids"].shape[1] % self.fill)
+        return batch | {key: F.pad(batch[key], room, value=value) for key, value in values.items()}
 
     def _padded(self, ids: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) -> dict[str, Any]:
         import torch

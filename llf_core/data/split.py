@@ -22,6 +22,19 @@ def document_count(batch: Batch) -> int:
     return len(batch["input_ids"])
 
 
+def token_count(batch: Batch) -> Tensor:
+    """Tokens of a batch of either kind that belong to a document: no padding, no filling.
+
+    Returns:
+        An int64 scalar on the batch's device.
+    """
+    if "cu_seq_lens_q" in batch:
+        end: Tensor = batch["cu_seq_lens_q"][-1]
+        return end.long()
+    total: Tensor = batch["attention_mask"].sum()
+    return total
+
+
 def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
     """Cuts a batch between documents, so that the sum of a loss over all tokens stays the same.
 

@@ -2,13 +2,16 @@
 
 On a CPU each document is a few plain batched products with a backward by hand: scaled_dot_product_attention's own
 bfloat16 backward takes three to four times as long there. Long documents go in blocks of queries, so that neither
-time nor memory is spent on what lies above the diagonal.
+time nor memory is spent on what lies above the diagonal. Documents are filled up with zeros to a multiple of some
+tokens: oneDNN compiles a product for every new shape and keeps it, which for documents of all lengths grows to half a
+gigabyte. What is filled in comes after a document, where causality hides it from all that was there.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 BLOCK = 256  # queries at a time
 LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
 KEPT = 512  # of longer documents the probabilities are computed again in the backward pass
+MULTIPLE = 16  # what a document is filled up to
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Layout:
     """Which tokens see which.
 
     Attributes:
-        bounds: 0, the end of each document, …, all tokens.
+        bounds: 0, the end of each document, …; tokens after the last one belong to none, and attention gives them 0.
         scale: of the scores.
         window: a token sees itself and so many less one before it; None: all before it.
         softcap: scores become `softcap · tanh(score / softcap)`.
@@ -40,9 +44,32 @@ class Layout:
     window: int | None = None
     softcap: float | None = None
 
+    @functools.cached_property
+    def filled(self) -> tuple[int, ...]:
+        """`bounds` of the documents when each is filled up to a multiple of `MULTIPLE` tokens."""
+        rooms = (-(-(end - start) // MULTIPLE) * MULTIPLE for start, end in pairwise(self.bounds))
+        return tuple(accumulate(rooms, initial=0))
+
+    def spread(self, x: Tensor, groups: int) -> Tensor:
+        """`[tokens, heads, dim]` to `[groups, filled tokens, heads / groups, dim]`, with zeros where it is filled."""
+        x = x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1)
+        result = x.new_empty(groups, self.filled[-1], *x.shape[2:])
+        for (start, end), (first, last) in zip(pairwise(self.bounds), pairwise(self.filled), strict=True):
+            result[:, first : first + end - start] = x[:, start:end]
+            result[:, first + end - start : last] = 0
+        return result
+
+    def gather(self, x: Tensor, tokens: int) -> Tensor:
+        """The way back from `spread`: `[groups, filled tokens, heads / groups, dim]` to `[tokens, heads, dim]`."""
+        result = x.new_empty(tokens, x.shape[0], *x.shape[2:])
+        for (start, end), first in zip(pairwise(self.bounds), self.filled, strict=False):
+            result[start:end] = x[:, first : first + end - start].transpose(0, 1)
+        result[self.bounds[-1] :] = 0
+        return result.flatten(1, 2)
+
     def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """First query, end of queries and keys, first key."""
-        for start, end in zip(self.bounds, self.bounds[1:], strict=False):
+        """First query, end of queries and keys, first key, of the filled documents."""
+        for start, end in pairwise(self.filled):
             step = end - start if end - start <= LONGEST else BLOCK
             for first in range(start, end, step):
                 last = min(first + step, end)
@@ -94,11 +121,6 @@ def _probabilities(q: Tensor, k: Tensor, layout: Layout, repeats: int) -> tuple[
     return torch.softmax(scores, -1), capped
 
 
-def _grouped(x: Tensor, groups: int) -> Tensor:
-    """`[tokens, heads, dim]` to `[groups, tokens, heads / groups, dim]`, contiguous."""
-    return x.view(x.shape[0], groups, -1, x.shape[-1]).transpose(0, 1).contiguous()
-
-
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of `[tokens, heads, dim]`; `sin` has the sign of the first half turned already."""
     width = cos.shape[-1]
@@ -123,11 +145,11 @@ class _DocumentAttention(Function):
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout
     ) -> Tensor:
-        groups, dim = k.shape[1], q.shape[-1]
+        tokens, groups, dim = q.shape[0], k.shape[1], q.shape[-1]
         repeats = q.shape[1] // groups
         if cos is not None and sin is not None:
             q, k = _rotated(q, cos, sin), _rotated(k, cos, sin)
-        q, k, v = _grouped(q, groups), _grouped(k, groups)[:, :, 0], _grouped(v, groups)[:, :, 0]
+        q, k, v = layout.spread(q, groups), layout.spread(k, groups)[:, :, 0], layout.spread(v, groups)[:, :, 0]
         output = q.new_empty(*q.shape[:3], v.shape[-1])
         kept: list[Tensor] = []
         for first, last, start in layout.blocks():
@@ -139,15 +161,15 @@ class _DocumentAttention(Function):
             if layout.keeps(last - start):
                 kept += [probabilities] if capped is None else [probabilities, capped]
         ctx.save_for_backward(q, k, v, cos, sin, *kept)
-        ctx.layout = layout
-        return output.transpose(0, 1).reshape(output.shape[1], groups * repeats, -1)
+        ctx.layout, ctx.tokens = layout, tokens
+        return layout.gather(output, tokens)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, cos, sin, *kept = ctx.saved_tensors
         layout: Layout = ctx.layout
-        groups, tokens, repeats, dim = q.shape
-        grad = _grouped(grads[0].to(q.dtype), groups)
+        groups, _, repeats, dim = q.shape
+        grad = layout.spread(grads[0].to(q.dtype), groups)
         several = len(layout.bounds) - 1 < sum(1 for _ in layout.blocks())
         # A key that several blocks of queries see gets a sum, which is kept exactly.
         wide = torch.float32 if several and q.dtype != torch.float64 else q.dtype
@@ -182,9 +204,9 @@ class _DocumentAttention(Function):
             else:
                 torch.bmm(probabilities.transpose(1, 2), grad_, out=grad_v[:, start:last])
                 torch.bmm(scores.transpose(1, 2), q_, out=grad_k[:, start:last])
-        grad_q = grad_q.transpose(0, 1).reshape(tokens, groups * repeats, dim)
-        grad_k = grad_k.mul_(layout.scale).to(k.dtype).transpose(0, 1).contiguous()
-        grad_v = grad_v.to(v.dtype).transpose(0, 1).contiguous()
+        grad_q = layout.gather(grad_q, ctx.tokens)
+        grad_k = layout.gather(grad_k.mul_(layout.scale).to(k.dtype)[:, :, None], ctx.tokens)
+        grad_v = layout.gather(grad_v.to(v.dtype)[:, :, None], ctx.tokens)
         if cos is not None:
             grad_q, grad_k = _rotated_back(grad_q, cos, sin), _rotated_back(grad_k, cos, sin)
         return grad_q, grad_k, grad_v, None, None, None

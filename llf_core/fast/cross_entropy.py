@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Bytes of a chunk's logits: the head's weight is read once a chunk, and a product wants some hundred rows.
-CHUNK = {"cpu": 96 << 20}
+CHUNK = {"cpu": 48 << 20}
 CHUNK_ELSEWHERE = 256 << 20
 # Bytes of the float32 copy that statistics are made in: on a CPU it stays in the cache.
 BLOCK = {"cpu": 2 << 20}

@@ -109,7 +109,7 @@ def attention(
         scaling: of the scores; unset, `1 / √dim`.
         sliding_window: tokens that a token sees, itself included.
         softcap: see `Layout`.
-        cu_seq_lens_q: the documents of a flattened batch (batch 1).
+        cu_seq_lens_q: the documents of a flattened batch (batch 1); tokens after the last one get zeros.
         max_length_q: the longest of them.
         record: is told what each layer asks for, which it knows alone.
         **kwargs: what other attentions want.
@@ -131,9 +131,13 @@ def attention(
     q, k, v = (x[0].transpose(0, 1).to(computing_dtype(x)) for x in (query, key, value))
     if query.device.type == "cpu" and not dropout:
         return document_attention(q.contiguous(), k.contiguous(), v.contiguous(), layout)[None], None
+    filler = len(q) - layout.bounds[-1]
+    q, k, v = (x[: layout.bounds[-1]] for x in (q, k, v))
     if not dropout and _flash_knows(q, v, layout):
-        return _varlen(q, k, v, cu_seq_lens_q, max_length_q or int(cu_seq_lens_q.diff().max()), layout)[None], None
-    return one_by_one(q, k, v, layout, dropout)[None], None
+        output = _varlen(q, k, v, cu_seq_lens_q, max_length_q or int(cu_seq_lens_q.diff().max()), layout)
+    else:
+        output = one_by_one(q, k, v, layout, dropout)
+    return F.pad(output, (0, 0, 0, 0, 0, filler))[None], None
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:

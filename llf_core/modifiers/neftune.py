@@ -19,6 +19,7 @@ def add_noise(model: nn.Module, alpha: float) -> None:
         alpha: strength of the noise; 5 is usual.
     """
     import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
     lengths: dict[str, Tensor] = {}
 
@@ -34,6 +35,8 @@ def add_noise(model: nn.Module, alpha: float) -> None:
             return None
         tokens = lengths.get("tokens")
         size = output.new_tensor(output.shape[1]) if tokens is None else tokens.to(output.device)
+        if size.ndim and size.shape[1] not in {1, output.shape[1]}:  # what a row is filled up with is noise of its own
+            size = F.pad(size, (0, 0, 0, output.shape[1] - size.shape[1]), value=1)
         bound = alpha / (size.float() * output.shape[-1]).sqrt()
         return output + torch.empty_like(output).uniform_(-1, 1) * bound.to(output.dtype)
 

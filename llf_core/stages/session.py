@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from llf_core.models import DevicePlan, ModelSource
     from llf_core.runs import RunFolder
 
+FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
+
 
 def run_attempt(folder: RunFolder, attempt: int) -> int:
     """Trains what the folder's config asks for and leaves a final state.
@@ -167,7 +169,9 @@ def _trainer(
         ),
         train_dataset=loaded.data.train,
         eval_dataset=loaded.data.eval,
-        data_collator=Collator(loaded.tokenizer, flatten=loaded.flattens),
+        data_collator=Collator(
+            loaded.tokenizer, flatten=loaded.flattens, fill=FILL if loaded.plan.device == "cpu" else 1
+        ),
         processing_class=loaded.tokenizer,
         callbacks=callbacks,
     )

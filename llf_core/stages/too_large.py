@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.split import document_count
+from llf_core.data.split import document_count, token_count
 from llf_core.stages.pause import DoesNotFitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     Batch = Mapping[str, Any]
-
-
-def token_count(batch: Batch) -> int:
-    """Tokens of a batch of either kind that are no padding."""
-    return int(batch["attention_mask"].sum()) if "attention_mask" in batch else int(batch["input_ids"].numel())
 
 
 def training_goes_on(part: Batch, count: int, *, step: int, size: int, accumulation: int) -> str:

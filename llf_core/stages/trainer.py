@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from transformers import Trainer
 
 from llf_core.config.labels import IGNORED
-from llf_core.data.split import document_count
+from llf_core.data.split import document_count, token_count
 from llf_core.stages.pause import Parts, Randomness
 from llf_core.stages.too_large import evaluation_goes_on, one_example, several_processes, training_goes_on
 
@@ -37,23 +37,6 @@ def supervised_tokens(labels: Tensor) -> Tensor:
         An int64 scalar.
     """
     return (labels[..., 1:] != IGNORED).sum()
-
-
-def tokens_read(batch: Mapping[str, Any]) -> Tensor:
-    """Counts the tokens of a batch that are no padding.
-
-    Args:
-        batch: flattened (no `attention_mask`: every token counts) or padded, see `llf_core.data.Collator`.
-
-    Returns:
-        An int64 scalar on the batch's device.
-    """
-    mask = batch.get("attention_mask")
-    if mask is None:
-        ids = batch["input_ids"]
-        return torch.full((), ids.numel(), dtype=torch.int64, device=ids.device)
-    total: Tensor = mask.sum(dtype=torch.int64)
-    return total
 
 
 class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
@@ -102,7 +85,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        counts = [torch.stack([tokens_read(batch), supervised_tokens(batch["labels"])]) for batch in batches]
+        counts = [torch.stack([token_count(batch), supervised_tokens(batch["labels"])]) for batch in batches]
         own = torch.stack(counts).sum(0).to(device)
         self._tokens = self.accelerator.gather(own).view(-1, 2).sum(0)
         return batches, self._tokens[1]

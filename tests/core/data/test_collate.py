@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.data import Collator, DataError
+from llf_core.data.split import split, token_count
 
 
 class Padding:
@@ -73,6 +74,19 @@ def test_a_flattened_batch_by_hand():
     assert batch["cu_seq_lens_q"].dtype == torch.int32
     assert batch.pop("cu_seq_lens_q").tolist() == [0, 3, 5, 6]
     assert batch == {"max_length_q": 3, "max_length_k": 3}
+
+
+def test_packed_rows_are_filled_up_behind_the_last_document():
+    row = {"examples": [{"input_ids": [5, 6, 7], "labels": [5, 6, 7]}, {"input_ids": [8, 9], "labels": [-100, 9]}]}
+    collate = Collator(Padding(), flatten=True, fill=4)
+    batch = collate([row])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 3, 3, 3]]
+    assert batch["labels"].tolist() == [[-100, 6, 7, -100, 9, -100, -100, -100]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0, 0, 0]]
+    assert batch["cu_seq_lens_q"].tolist() == [0, 3, 5]
+    assert token_count(batch).item() == 5
+    assert [part["input_ids"].tolist() for part in split(batch, 2)] == [[[5, 6, 7]], [[8, 9]]]
+    assert collate(row["examples"])["input_ids"].shape == (1, 5)  # no packed row
 
 
 EXAMPLES = st.lists(

@@ -125,6 +125,16 @@ def test_attention_by_documents_is_that_of_each_document(lengths, window, softca
     assert_same(lambda *x: document_attention(*x, layout), lambda *x: one_by_one(*x, layout), q, k, v)
 
 
+def test_attention_gives_zeros_to_tokens_of_no_document():
+    layout, several = Layout((0, 5, 11), 0.4), seeded(15, 4, 6, seed=3)
+    q, k, v = several, several[:, :2].clone(), several[:, 2:].clone()
+
+    def plain(q, k, v):
+        return F.pad(one_by_one(q[:11], k[:11], v[:11], layout), (0, 0, 0, 0, 0, 4))
+
+    assert_same(lambda *x: document_attention(*x, layout), plain, q, k, v)
+
+
 @pytest.mark.parametrize("rotary", [6, 4])
 def test_attention_turns_as_transformers_does(rotary):
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb

@@ -50,10 +50,11 @@ def features(lengths=LENGTHS, seed=3):
     return made
 
 
-def batch(of=None, flatten=True):
-    class NoTokenizer:
-        pad_token_id = eos_token_id = 0
+class NoTokenizer:
+    pad_token_id = eos_token_id = 0
 
+
+def batch(of=None, flatten=True):
     return Collator(NoTokenizer(), flatten=flatten)(of or features())
 
 
@@ -157,6 +158,14 @@ def test_lora(name):
 def test_lora_in_bfloat16_as_the_trainer_computes(name):
     fast, plain = pair(with_lora(tiny(name, torch.bfloat16)))
     assert_trains_alike(fast, plain, autocast=torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_what_a_packed_row_is_filled_up_with_changes_nothing(name):
+    fast, plain = pair(with_lora(tiny(name)))
+    filled = Collator(NoTokenizer(), flatten=True, fill=64)([{"examples": features()}])
+    assert filled["input_ids"].shape == (1, 64)
+    assert_trains_alike(fast, plain, of=lambda: filled)
 
 
 @pytest.mark.parametrize("name", MATRIX)

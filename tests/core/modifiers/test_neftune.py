@@ -45,6 +45,14 @@ def test_each_documents_noise_is_that_of_its_own_length(noise, tiny_tokenizer, f
         assert change.max() > 0.9 * bound  # of at least 4 · 64 uniform numbers
 
 
+def test_a_packed_rows_noise_is_that_of_its_documents(noise, tiny_tokenizer):
+    rows = [{"examples": EXAMPLES}]
+    filled = Collator(tiny_tokenizer, flatten=True, fill=64)(rows)
+    changes = noise(filled)[0]
+    for change, size in ((changes[:4], 4), (changes[4:104], 100)):
+        assert 0.9 < change.max() / (5.0 / (size * HIDDEN) ** 0.5) <= 1.0001
+
+
 def test_the_embeddings_keep_their_dtype(noise, tiny_tokenizer):
     noise.model.to(torch.bfloat16)
     assert (

@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from llf_core.data import Collator
+from llf_core.data.split import token_count
 from llf_core.stages.sft import SFT
-from llf_core.stages.trainer import RunTrainer, supervised_tokens, tokens_read
+from llf_core.stages.trainer import RunTrainer, supervised_tokens
 from tests.core.stages.small_trainer import examples, flatten, train
 
 SIGNATURES = {
@@ -104,6 +105,6 @@ def test_flattened_and_padded_batches_give_the_same_losses_and_counts(tiny_model
 
 def test_tokens_read_by_hand():
     features = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8, 9], "labels": [8, 9]}]
-    assert tokens_read(flatten(features)).item() == 5
-    assert tokens_read({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}).item() == 5
+    assert token_count(flatten(features)).item() == 5
+    assert token_count({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}).item() == 5
     assert supervised_tokens(flatten(features)["labels"]).item() == 3
