@@ -82,11 +82,11 @@ CLAIMS = {
         "LoRA, real tokens per second, against LLaMA-Factory's default",
     ),
     "sft_vs_llamafactory_best": Claim(
-        "sft", ("llf-packed", tokens_per_second), ("llamafactory-best", tokens_per_second), 1.5, 2.0, "more",
+        "packed", ("llf-packed", tokens_per_second), ("llamafactory-best", tokens_per_second), 1.5, 2.0, "more",
         "LoRA, real tokens per second, against LLaMA-Factory's best setting",
     ),
     "sft_vs_trl": Claim(
-        "sft", ("llf-packed", tokens_per_second), ("trl", tokens_per_second), 2.0, 3.0, "more",
+        "packed", ("llf-packed", tokens_per_second), ("trl", tokens_per_second), 2.0, 3.0, "more",
         "LoRA, real tokens per second, against TRL's best setting",
     ),
     "sft_vs_peft": Claim(
@@ -94,11 +94,11 @@ CLAIMS = {
         "LoRA, real tokens per second, against plain Trainer with PEFT",
     ),
     "memory_vs_llamafactory_best": Claim(
-        "sft", ("llf-packed", peak_bytes), ("llamafactory-best", peak_bytes), 0.8, 0.6, "less",
+        "packed", ("llf-packed", peak_bytes), ("llamafactory-best", peak_bytes), 0.8, 0.6, "less",
         "LoRA, peak resident memory, against LLaMA-Factory's best setting, same batch",
     ),
     "step_vs_matmuls": Claim(
-        "sft", ("llf-packed", step_seconds), ("matmuls", seconds), 2.6, 1.9, "less",
+        "packed", ("llf-packed", step_seconds), ("matmuls", seconds), 2.6, 1.9, "less",
         "LoRA, time of a step, against its bare matrix products",
     ),
     "startup_vs_llamafactory": Claim(

@@ -26,7 +26,8 @@ PAGE = DOCS / "benchmarks.md"
 REMARKS = Path(__file__).parent / "remarks.md"
 COMPARED = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "bitsandbytes", "llamafactory")
 TITLES = {
-    "sft": "LoRA fine-tuning, rank 8 on all linear layers",
+    "sft": "LoRA fine-tuning, rank 8 on all linear layers, batches of rows",
+    "packed": "The same, rows packed",
     "full": "Full fine-tuning, float32 weights with bfloat16 products",
     "qlora": "QLoRA, NF4 with double quantization",
 }

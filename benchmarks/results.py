@@ -74,6 +74,7 @@ def text_of(result: dict[str, Any]) -> str:
 def circumstances() -> dict[str, Any]:
     """When, where and of what a group was measured."""
     flags = Path("/proc/cpuinfo").read_text()
+    changed = _git("status", "--porcelain", "--", "llf_core", "benchmarks", ":!benchmarks/results")
     model = re.search(r"model name\s*: (.*)", flags)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -86,7 +87,7 @@ def circumstances() -> dict[str, Any]:
         },
         "commit": _git("rev-parse", "HEAD"),
         "code": _git("rev-parse", "HEAD:llf_core"),
-        "changed_files": len(_git("status", "--porcelain", "--", "llf_core", "benchmarks").splitlines()),
+        "changed_files": len(changed.splitlines()),
     }
 
 

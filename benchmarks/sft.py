@@ -32,19 +32,22 @@ from benchmarks.processes import module, our_environment, plain_environment, run
 from benchmarks.ratios import CLAIMS, counted, disagreement, step_seconds, tokens_per_second
 
 GROUPS = {
-    "sft": ("llf", "llf-packed", "llamafactory-default", "llamafactory-best", "trl", "peft"),
+    "sft": ("llf", "llamafactory-default", "peft"),
+    "packed": ("llf-packed", "llamafactory-best", "trl"),
     "full": ("llf-full", "trainer-full"),
     "qlora": ("llf-qlora", "trainer-qlora"),
     "decode": ("llf", "transformers"),
     "startup": ("llf", "llamafactory"),
 }
-# Seconds of one run on two cores of a Xeon with AMX, for the estimate; measured ones take their place.
+# Seconds of one run on two cores of an EPYC without AMX, for the estimate; measured ones take their place.
 SECONDS = {
-    "llf": 70, "llf-packed": 70, "llamafactory-default": 170, "llamafactory-best": 150, "trl": 160, "peft": 160,
-    "llf-full": 100, "trainer-full": 200, "llf-qlora": 150, "trainer-qlora": 250, "transformers": 40,
+    "llf": 180, "llf-packed": 110, "llamafactory-default": 560, "llamafactory-best": 220, "trl": 270, "peft": 470,
+    "llf-full": 100, "trainer-full": 250, "llf-qlora": 120, "trainer-qlora": 250, "transformers": 40,
     "llamafactory": 25,
 }  # fmt: skip
-ROWS, ROUNDS = 320, 5
+# Rows that each run of a group trains on, once: of the demo set's they make 40 optimizer steps or a few more.
+ROWS = {"sft": 320, "packed": 232, "full": 160, "qlora": 160}
+ROUNDS = 5
 NEW_TOKENS, PROMPTS = 64, 7
 
 
@@ -53,7 +56,7 @@ def estimate(asked: argparse.Namespace) -> float:
     stored, total = results.read(asked.results)["groups"], 0.0
     for group in asked.only:
         walls = {run["contender"]: run.get("wall_s", 0.0) for run in stored.get(group, {}).get("runs", ())}
-        scale = asked.rows / ROWS if group in ("sft", "full", "qlora") else 1.0
+        scale = asked.rows / ROWS[group] if asked.rows and group in ROWS else 1.0
         rounds = asked.rounds + (group == "startup")
         for name in GROUPS[group]:
             fresh = {"decode": 40, "startup": 25}.get(group, SECONDS[name]) * scale
@@ -61,10 +64,12 @@ def estimate(asked: argparse.Namespace) -> float:
     return total
 
 
-def prepare(asked: argparse.Namespace, work: Path) -> Bench:
-    """Rows, model and folders."""
+def prepare(asked: argparse.Namespace, group: str, work: Path) -> Bench:
+    """Rows, model and folders of a group."""
     source = [str(asked.data)] if asked.data else []
-    run(module("benchmarks.rows", work / "rows", asked.rows, *source), plain_environment(), work / "rows.log")
+    count = asked.rows or ROWS.get(group, 24)
+    work.mkdir()
+    run(module("benchmarks.rows", work / "rows", count, *source), plain_environment(), work / "rows.log")
     facts = json.loads((work / "rows" / "facts.json").read_text())
     (work / "home").mkdir()
     (work / "home" / "models").symlink_to(Path(facts["model"]).parent)
@@ -148,11 +153,13 @@ def held_out(group: str, runs: list[dict[str, Any]], bench: Bench) -> dict[str, 
 
 def measure(group: str, asked: argparse.Namespace, bench: Bench) -> None:
     """Runs a group, and stores it after every round."""
-    print(f"{group}:", flush=True)
+    facts = bench.facts
+    about = f"{facts['rows']} rows of {facts['data']}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} trained"
+    print(f"{group}: {about if group in ROWS else ''}", flush=True)
     settings = {
         name: {"file": f"contenders/{name}.yaml", "sha256": settings_hash(name)}
         for name in GROUPS[group]
-        if settings_file(name).exists() and group in ("sft", "full", "qlora")
+        if group in ROWS
     }
     made: dict[str, Any] = results.circumstances() | {
         "rows": {key: value for key, value in bench.facts.items() if key != "model"},
@@ -200,7 +207,7 @@ def main() -> None:
     parser.add_argument("--only", help=f"groups, separated by commas: {', '.join(GROUPS)}")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--add", action="store_true", help="add the rounds to those that are stored")
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows that each run trains on, once")
+    parser.add_argument("--rows", type=int, help="rows that each run trains on, once; else as many as 40 steps need")
     parser.add_argument("--quick", action="store_true", help="one round of a few steps, stored in build/")
     parser.add_argument("--search", choices=("llamafactory", "trl"), help="find the best batch of a contender")
     parser.add_argument("--sweep", action="store_true", help="cost against length, batch, rank and model size")
@@ -215,12 +222,9 @@ def main() -> None:
         asked.rounds, asked.rows, asked.results = 1, 24, results.ROOT / "build" / "bench" / "sft.json"
     peer_environment(asked.peer_env)
     with tempfile.TemporaryDirectory(prefix="llf-bench-") as scratch:
-        bench = prepare(asked, Path(scratch))
-        facts = bench.facts
-        print(
-            f"{facts['rows']} rows of {facts['data']}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} trained."
-        )
+        work = Path(scratch)
         if asked.search or asked.sweep:
+            bench = prepare(asked, "packed", work / "packed")
             if asked.search:
                 search.find(asked.search, bench, asked.rounds)
             if asked.sweep:
@@ -235,7 +239,7 @@ def main() -> None:
             print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): expect figures of no use.", flush=True)
         start = time.time()
         for group in asked.only:
-            measure(group, asked, bench)
+            measure(group, asked, prepare(asked, group, work / group))
     print(f"Took {(time.time() - start) / 60:.0f} minutes. Ratios in {asked.results}:")
     tell(results.read(asked.results))
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import gpu, ratios, report, results
 from benchmarks.contender import SETTINGS, settings_file, settings_hash
 from benchmarks.runners.record import real_tokens
-from benchmarks.sft import GROUPS
+from benchmarks.sft import GROUPS, ROWS
 
 
 def run(contender, number, steps, peak=4e9):
@@ -23,10 +23,12 @@ def two_rounds():
     rounds = [
         run("llf", 0, steps(1.0, 1000)), run("llamafactory-default", 0, steps(3.0, 900)),
         run("llf", 1, steps(2.0, 1000)), run("llamafactory-default", 1, steps(4.0, 1000)),
+    ]  # fmt: skip
+    packed = [
         run("llf-packed", 0, steps(1.5, 1000), 1e9), run("llamafactory-best", 0, steps(3.0, 1000), 2e9),
         {"contender": "matmuls", "round": 0, "seconds": 0.5},
     ]  # fmt: skip
-    return {"sft": {"runs": rounds}}
+    return {"sft": {"runs": rounds}, "packed": {"runs": packed}}
 
 
 def test_ratios_are_made_within_rounds_without_the_first_steps():
@@ -67,7 +69,8 @@ def test_padding_of_packed_rows_is_not_counted():
 
 def test_a_group_is_merged_and_the_others_stay(tmp_path):
     file = tmp_path / "sft.json"
-    results.store(file, "sft", two_rounds()["sft"])
+    for name, group in two_rounds().items():
+        results.store(file, name, group)
     decode = [{"contender": who, "round": 0, "seconds": s} for who, s in (("llf", 2.0), ("transformers", 3.0))]
     results.store(file, "decode", {"runs": decode})
     stored = json.loads(file.read_text())
@@ -77,7 +80,7 @@ def test_a_group_is_merged_and_the_others_stay(tmp_path):
 
 
 def test_every_contender_has_its_settings():
-    named = [name for group in ("sft", "full", "qlora") for name in GROUPS[group]]
+    named = [name for group in ROWS for name in GROUPS[group]]
     named += [file for file, _, _ in gpu.CONTENDERS.values()]
     assert {settings_file(name) for name in named} == set(SETTINGS.glob("*.yaml"))
 
