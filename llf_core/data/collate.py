@@ -79,7 +79,8 @@ class Collator:
         if not self.flatten:
             return self._padded(ids, labels)
         batch = _flattened(ids, labels)
-        return self._filled(batch) if any("examples" in feature for feature in features) else batch
+        packed = any("examples" in feature for feature in features)
+        return self._filled(batch) if packed and self.fill > 1 else batch
 
     def _filled(self, batch: dict[str, Any]) -> dict[str, Any]:
         import torch.nn.functional as F  # noqa: N812 - torch's own short name
