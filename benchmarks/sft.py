@@ -42,11 +42,11 @@ GROUPS = {
 # Seconds of one run on two cores of an EPYC without AMX, for the estimate; measured ones take their place.
 SECONDS = {
     "llf": 180, "llf-packed": 110, "llamafactory-default": 560, "llamafactory-best": 220, "trl": 270, "peft": 470,
-    "llf-full": 100, "trainer-full": 250, "llf-qlora": 120, "trainer-qlora": 250, "transformers": 40,
+    "llf-full": 60, "trainer-full": 150, "llf-qlora": 60, "trainer-qlora": 130, "transformers": 40,
     "llamafactory": 25,
 }  # fmt: skip
 # Rows that each run of a group trains on, once: of the demo set's they make 40 optimizer steps or a few more.
-ROWS = {"sft": 320, "packed": 232, "full": 160, "qlora": 160}
+ROWS = {"sft": 320, "packed": 232, "full": 80, "qlora": 80}
 ROUNDS = 5
 NEW_TOKENS, PROMPTS = 64, 7
 

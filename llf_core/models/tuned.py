@@ -24,8 +24,8 @@ def load_base_and_tuned(
 ) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
     """Yields `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`; only one model is in memory.
 
-    An adapter is put on the base that was yielded first; a whole model replaces it. Weights that share their input
-    lie in one buffer (`join_weights`), since these models only answer.
+    An adapter is put on the base that was yielded first; a whole model replaces it. Their weights are laid out
+    for answers (`settle`), since these models do nothing else.
 
     Args:
         folder: a run with `output/`.
@@ -34,12 +34,12 @@ def load_base_and_tuned(
     Raises:
         ModelError: the base is no longer there.
     """
-    from llf_core.models.decode.product import join_weights
+    from llf_core.models.decode import settle
 
     plan = plan_device(config)
     source = resolve_model(config.model.model_name_or_path, config)
     model = load_model(source, config, plan)
-    join_weights(model)
+    settle(model)
     yield "base", model, load_tokenizer(source, config)
     tuned = ModelSource(str(folder.output), folder.output, "folder")
     if (folder.output / "adapter_config.json").is_file():
@@ -49,5 +49,5 @@ def load_base_and_tuned(
     else:
         del model
         model = load_model(tuned, config, plan)
-        join_weights(model)
+        settle(model)
     yield "tuned", model, load_tokenizer(tuned, config)

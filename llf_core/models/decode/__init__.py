@@ -2,3 +2,23 @@
 
 Import it inside functions: everything here needs torch and transformers.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def settle(model: nn.Module) -> None:
+    """Lays a model's weights out for answers: neighbours in one buffer, and narrow copies where they are exact.
+
+    Args:
+        model: is only read from, from now on.
+    """
+    from llf_core.models.decode.narrow import narrow_weights
+    from llf_core.models.decode.product import join_weights
+
+    join_weights(model)
+    narrow_weights(model)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 
+from llf_core.models.decode.narrow import Narrow, narrow_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -88,12 +90,18 @@ class Product:
             ]
             self._biases = given if joined is None else [torch.cat(given)]
         self._down, self._up = _adapters(layers, sizes, like)
+        copies = [copy for layer in layers if (copy := narrow_of(layer.weight)) is not None]
+        narrow = adjacent(copies) if len(copies) == len(layers) and joined is not None else None
+        self._narrow = None if narrow is None else Narrow(narrow)
         self._single = self._weights[0] if len(self._weights) == 1 and self._biases[0] is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[in]` to `[out]`, or `[batch, in]` to `[batch, out]`."""
         if x.dim() == 1:
-            if self._single is not None:
+            if self._narrow is not None:
+                y = self._narrow.mv(x)
+                y = y if self._biases[0] is None else y.add_(self._biases[0])
+            elif self._single is not None:
                 y = torch.mv(self._single, x)
             else:
                 parts = [
@@ -108,7 +116,10 @@ class Product:
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
         """Adds the product to `y` in place."""
-        if x.dim() == 1 and self._single is not None:
+        if x.dim() == 1 and self._single is not None and self._narrow is not None:
+            self._narrow.add_to(y, x)
+            self._adapt(y, x)
+        elif x.dim() == 1 and self._single is not None:
             self._adapt(y.addmv_(self._single, x), x)
         else:
             y.add_(self(x))
