@@ -114,14 +114,15 @@ def conditions(groups: dict[str, Any]) -> str:
     parts = [f"Machine: {machine['cpu']}, {machine['cores']} cores ({words}), {machine['memory_gb']} GB."]
     rows = next((group["rows"] for group in groups.values() if "rows" in group), None)
     if rows is not None:
-        parts[0] += (
-            f" Data: {rows['rows']} rows of `{rows['data']}`, {rows['tokens']:,} tokens, {rows['trained_tokens']:,} of "
-            f"them trained; {rows['held_out']} further rows held out."
-        )
-    when = ["| group | date | commit | rounds |", "|---|---|---|---|"]
+        parts[0] += f" Data: `{rows['data']}`, of which {rows['held_out']} further rows are held out."
+    when = ["| group | date | commit | rounds | rows | tokens | trained |", "|---|---|---|---|---|---|---|"]
     for name, group in groups.items():
         commit = f"`{group['commit'][:10]}`{' with changes' if group['changed_files'] else ''}"
-        when += [f"| {name} | {group['date']} | {commit} | {1 + max(run['round'] for run in group['runs'])} |"]
+        rounds = 1 + max(run["round"] for run in group["runs"])
+        counts = (
+            [f"{group['rows'][key]:,}" for key in ("rows", "tokens", "trained_tokens")] if name in TITLES else [""] * 3
+        )
+        when += [f"| {name} | {group['date']} | {commit} | {rounds} | {' | '.join(counts)} |"]
     parts.append("\n".join(when))
     versions = next((group["versions"] for group in groups.values() if "versions" in group), None)
     if versions is not None:
