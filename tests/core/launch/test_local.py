@@ -1,0 +1,17 @@
+"""The environment that a trainer is started in."""
+
+from llf_core.launch.local import RUNTIME, THREAD_VARIABLES, trainer_environment
+
+
+def test_threads_and_the_allocator_are_set_before_any_library_is_loaded():
+    made = trainer_environment({"HOME": "/somewhere"}, 3)
+    assert {made[name] for name in THREAD_VARIABLES} == {"3"}
+    assert made.items() >= {**RUNTIME, "HOME": "/somewhere"}.items()
+    assert "OMP_WAIT_POLICY" not in made
+
+
+def test_what_the_user_has_set_stays():
+    own = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "infinite", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "10"}
+    made = trainer_environment(own, 3)
+    assert made.items() >= own.items()
+    assert made["MKL_NUM_THREADS"] == "3"
