@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-# Optimizers of torch and transformers themselves; of the others some are bitsandbytes'.
-OWN_OPTIMIZERS = ("adamw_torch", "adafactor", "adagrad", "rmsprop", "sgd")
+# Optimizers of torch and transformers themselves; of the others some are bitsandbytes' (rmsprop_bnb is).
+OWN_OPTIMIZERS = {"adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd"}
 
 
 def import_trainer(*, bitsandbytes: bool) -> None:
@@ -41,8 +41,7 @@ def import_trainer(*, bitsandbytes: bool) -> None:
 
 def needs_bitsandbytes(config: RunConfig) -> bool:
     """Whether a run may need it: quantized weights, an optimizer of its own, or a model that cannot be looked into."""
-    optimizer = str(config.get("optim"))
-    if config.model.quantization_bit is not None or not optimizer.startswith(OWN_OPTIMIZERS):
+    if config.model.quantization_bit is not None or config.get("optim") not in OWN_OPTIMIZERS:
         return True
     stored = _stored_config(config)
     return stored is None or "quantization_config" in stored

@@ -70,7 +70,9 @@ def _exact(whole: Tensor) -> Tensor | None:
 
 def narrow_of(weight: Any) -> Tensor | None:
     """The copy that `narrow_weights` made, where the weight is still what it was."""
-    version, place, narrow = getattr(weight, NAME, (None, None, None))
+    if not hasattr(weight, NAME):  # a weight that was made in inference mode counts no changes
+        return None
+    version, place, narrow = getattr(weight, NAME)
     return narrow if (version, place) == (weight._version, weight.data_ptr()) else None  # noqa: SLF001 - see above
 
 

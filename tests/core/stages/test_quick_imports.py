@@ -37,6 +37,7 @@ def test_a_run_without_quantized_weights_loads_no_bitsandbytes(make_run):
         ({"optim": "adafactor"}, False),
         ({"optim": "adamw_8bit"}, True),
         ({"optim": "lion_32bit"}, True),
+        ({"optim": "rmsprop_bnb"}, True),
         ({"quantization_bit": 4}, True),
         ({"model_name_or_path": "nobody/has-this"}, True),
     ],

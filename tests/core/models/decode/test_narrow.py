@@ -75,6 +75,12 @@ def test_copies_take_no_more_than_half_of_the_free_memory(monkeypatch):
     assert [narrow_of(layer.weight) is not None for layer in model] == [True, False]
 
 
+def test_weights_that_were_made_in_inference_mode_are_asked_for_no_copy():
+    with torch.inference_mode():
+        weight = nn.Linear(8, 16).weight
+    assert narrow_of(weight) is None
+
+
 def test_weights_of_other_dtypes_have_none():
     model = nn.Sequential(nn.Linear(8, 16, dtype=torch.bfloat16), nn.Linear(16, 8, dtype=torch.float64))
     assert narrow_weights(model) == 0
