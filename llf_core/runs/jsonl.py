@@ -80,6 +80,9 @@ class Appender:
     def append(self, record: Mapping[str, Any]) -> None:
         """Appends one record with one write; where the last line is cut, ends it first.
 
+        A file grows page by page while another process writes a line, which then looks cut from here. The
+        write waits for that one, so what comes of it is an empty line between two whole ones; readers pass over it.
+
         Raises:
             OSError: the disk is full or a limit on file sizes was met. Earlier records are whole.
         """
