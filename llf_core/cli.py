@@ -6,16 +6,18 @@ import json
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from llf_core import NO_WINDOWS, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from llf_core.config import Problem
     from llf_core.launch import Run
@@ -191,18 +193,37 @@ def inspect(
     config: ConfigFile,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     as_json: Json = False,
+    dump: Annotated[Path | None, typer.Option(help="Write every example there: one JSON object a line.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a record gives no example.")] = False,
 ) -> None:
     """Show what the loss will see: examples, tokens, trained tokens, three examples with the trained part marked."""
-    from llf_core.data import DataError, prepare
+    from llf_core.data import DataError, dump_examples, prepare
     from llf_core.models import ModelError, load_tokenizer, resolve_model
 
     loaded = _load(config, overrides)
     try:
         tokenizer = load_tokenizer(resolve_model(loaded.model.model_name_or_path, loaded), loaded)
-        report = prepare(loaded, tokenizer).report
+        with _progress() as progress:
+            prepared = prepare(loaded, tokenizer, progress=progress)
     except (DataError, ModelError) as error:
         raise UserError(str(error), BAD_CONFIG) from None
-    _print_json(report.json()) if as_json else out.print(report.text(), markup=False)
+    report = prepared.report
+    _print_json(report.summary()) if as_json else out.print(report.text(), markup=False)
+    if dump is not None:
+        try:
+            dump_examples(prepared, dump)
+        except OSError as error:
+            raise UserError(f"{dump} cannot be written: {error.strerror}.") from None
+    if strict and report.unusable():
+        raise UserError(f"{len(report.unusable()):,} records give no example (--strict).", 1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], None]]:
+    """Shows on a terminal how many rows are prepared, on standard error."""
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:
+        task = bar.add_task("Reading …", total=None)
+        yield lambda dataset, rows: bar.update(task, description=f"{escape(dataset)}: {rows:,} records prepared")
 
 
 @app.command()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from llf_core.config.chat_templates import TOOL_FORMATS, template_names
 from llf_core.config.option import Names, Section, Steps, option
-
-TEMPLATES = ("alpaca", "chatml", "default", "gemma", "llama3", "mistral", "phi", "qwen", "smollm2", "vicuna")
 
 
 class Data(Section):
@@ -39,13 +38,27 @@ class Data(Section):
         None,
         label="Template",
         help="How a conversation is rendered; unset, by the tokenizer's own chat template.",
-        choices=TEMPLATES,
+        choices=template_names(),
+        source="LLaMA-Factory",
+    )
+    tool_format: str | None = option(
+        None,
+        label="Tool format",
+        help="How a named template offers and calls functions; unset, as its models do.",
+        choices=TOOL_FORMATS,
         source="LLaMA-Factory",
     )
     enable_thinking: bool | None = option(
         True,
         label="Thinking",
         help="Passed to chat templates that ask for it; unset, the template decides.",
+        source="LLaMA-Factory",
+    )
+    preserve_thinking: bool = option(
+        False,
+        label="Keep earlier thoughts",
+        help="Keeps the thoughts of earlier answers; else each answer of a thinking model is an example of its own, "
+        "after the context that the model meets when it gives it.",
         source="LLaMA-Factory",
     )
     cutoff_len: int = option(
@@ -57,12 +70,33 @@ class Data(Section):
         level="basic",
         source="LLaMA-Factory",
     )
+    cutoff_strategy: Literal["cut", "drop", "split"] = option(
+        "cut",
+        label="Longer examples",
+        help="Cuts the ends of the question and of the answer and keeps the end of the turn; or leaves the example "
+        "out; or splits it into several, in which every answer token is learned once.",
+        choices=("cut", "drop", "split"),
+        source="LLF",
+    )
     packing: bool | None = option(
         None,
         label="Packing",
         help="Fills each row, up to the cutoff length, with several examples that never see each other; an epoch "
         "then has fewer steps.",
         source="LLaMA-Factory",
+    )
+    drop_duplicates: bool = option(
+        False,
+        label="Leave out copies",
+        help="Trains once on examples of the same tokens; they are counted.",
+        source="LLF",
+    )
+    stop_on_dropped: bool = option(
+        False,
+        label="Stop on dropped records",
+        help="Ends with an error, and their numbers, where records cannot be read or give no example; else they are "
+        "left out, counted and named.",
+        source="LLF",
     )
     max_samples: int | None = option(
         None,
@@ -99,11 +133,18 @@ class Data(Section):
         help="The system prompt of conversations that bring none.",
         source="LLaMA-Factory",
     )
-    mix_strategy: Literal["concat"] = option(
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = option(
         "concat",
         label="Mixing",
-        help="How several data sets become one.",
-        choices=("concat",),
+        help="How several data sets become one: one after the other; or in turns until the first is used up, until "
+        "all are (shorter ones repeat), or until all are without repeating any.",
+        choices=("concat", "interleave_under", "interleave_over", "interleave_once"),
+        source="LLaMA-Factory",
+    )
+    interleave_probs: Names | None = option(
+        None,
+        label="Shares",
+        help="How often each data set takes its turn, as shares of 1 with commas between; unset, all equally.",
         source="LLaMA-Factory",
     )
     preprocessing_num_workers: int | None = option(

@@ -11,7 +11,8 @@ from llf_core.config.model import EMBEDDED
 if TYPE_CHECKING:
     from llf_core.config.option import PathKind
 
-DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", *COMPRESSED)
 HANDED_OVER = "data/rows-*.parquet"
 """Rows from a cell, in the run's own folder: stored relative, so that the folder can be moved."""
 DATA_DIR_WORDS = ("ONLINE", "REMOTE:")
@@ -32,7 +33,7 @@ def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
     """
     if kind == "data" and fnmatch.fnmatch(value, HANDED_OVER):
         return str(base / value) if file else value
-    if not value or not _is_path(value, kind, base):
+    if not value or "://" in value or not _is_path(value, kind, base):
         return value
     return str(_join(base, value))
 
@@ -47,8 +48,17 @@ def _is_path(value: str, kind: PathKind, base: Path) -> bool:
     return value.endswith(".gguf") or (value != EMBEDDED and _join(base, value).exists())
 
 
+def expanded(value: str | Path) -> Path:
+    """A path with `~` as the home that it stands for; `~somebody` of whom this machine knows nothing stays as it is."""
+    path = Path(value)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def _join(base: Path, value: str) -> Path:
-    path = base / Path(value).expanduser()
+    path = base / expanded(value)
     # `..` is taken out without following links, as a shell's `cd` does.
     parts: list[str] = []
     for part in path.parts:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     if isinstance(source, Mapping):
         asked = Asked({str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute())
     elif isinstance(source, Path) or (isinstance(source, str) and not _is_text(source)):
-        asked = _read_file(Path(source).expanduser(), base)
+        asked = _read_file(expanded(source), base)
     elif isinstance(source, str):
         asked = _read_text(source, Path(base or Path.cwd()).absolute())
     else:

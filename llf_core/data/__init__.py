@@ -6,7 +6,7 @@ It imports torch, transformers and datasets inside its functions only.
 from llf_core.data.collate import Collator
 from llf_core.data.errors import DataError
 from llf_core.data.packed import PackedRows, check_packing
-from llf_core.data.prepare import Prepared, prepare, template_of
+from llf_core.data.prepare import Prepared, dump_examples, prepare, template_of
 from llf_core.data.report import DataReport
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "PackedRows",
     "Prepared",
     "check_packing",
+    "dump_examples",
     "prepare",
     "template_of",
 ]

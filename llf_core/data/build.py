@@ -17,7 +17,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.load import read_source
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
-from llf_core.data.report import Broken, DataReport, Dropped, Truncated
+from llf_core.data.report import Broken, DataReport, Divided, Dropped, SetCounts, Truncated
 from llf_core.data.store import ExampleWriter
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
+    from llf_core.data.align import Reading
     from llf_core.data.load import Opened
     from llf_core.data.records import Read
     from llf_core.data.render import ChatTemplate
@@ -43,6 +44,7 @@ class Settings:
     """What of a config decides which examples are made."""
 
     cutoff_len: int
+    cutoff_strategy: str
     train_on_prompt: bool
     mask_history: bool
     default_system: str | None
@@ -56,6 +58,7 @@ class Settings:
         data = config.data
         return cls(
             cutoff_len=data.cutoff_len,
+            cutoff_strategy=data.cutoff_strategy,
             train_on_prompt=data.train_on_prompt,
             mask_history=data.mask_history,
             default_system=data.default_system,
@@ -116,16 +119,32 @@ class Builder:
             if not sets:
                 continue
             with ExampleWriter(folder / name) as writer:
-                for opened in sets:
-                    self._add(opened, writer, report, digest)
+                for number, opened in enumerate(sets):
+                    self._add(opened, number, writer, report, digest)
             if not writer.count:
                 raise _nothing_left(report, sets)
         report.fingerprint = digest.hexdigest()
         text = json.dumps(report.json(), ensure_ascii=False)
         (folder / DONE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
-    def _add(self, opened: Opened, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash) -> None:
-        name, settings = opened.source.label, self.settings
+    def encoder(self, reading: Reading) -> Encoder:
+        """What makes examples of a set's records, once it is known how they are read."""
+        settings = self.settings
+        return Encoder(
+            tokenizer=self.tokenizer,
+            template=self.template,
+            reading=reading,
+            cutoff_len=settings.cutoff_len,
+            train_on_prompt=settings.train_on_prompt,
+            mask_history=settings.mask_history,
+            default_system=settings.default_system,
+            cutoff_strategy=settings.cutoff_strategy,
+        )
+
+    def _add(
+        self, opened: Opened, number: int, writer: ExampleWriter, report: DataReport, digest: hashlib._Hash
+    ) -> None:
+        name, settings, lines = opened.source.label, self.settings, len(report.broken)
         read = read_source(opened, settings.max_samples, settings.seed)
         records = _whole(read, name, report.broken)
         peeked = list(islice(records, PEEKED))
@@ -133,31 +152,27 @@ class Builder:
             raise _nothing_left(report, [opened])
         reading = decide(opened.source, [record.row for record in peeked])
         report.readings[name] = f"{reading.format} ({reading.reason})"
-        encoder = Encoder(
-            self.tokenizer,
-            self.template,
-            reading,
-            settings.cutoff_len,
-            settings.train_on_prompt,
-            settings.mask_history,
-            settings.default_system,
-        )
-        rows = 0
+        encoder = self.encoder(reading)
+        rows, before = 0, writer.totals()
         for chunk in encode_all(encoder, chain(peeked, records), settings.workers):
-            writer.write(chunk.examples)
+            writer.write(chunk.examples, number)
             report.truncated += [Truncated(one.index, one.cut, name) for one in chunk.examples if one.cut]
             report.dropped += [Dropped(index, reason, name) for index, reason in chunk.dropped]
+            parts = Counter(one.index for one in chunk.examples)
+            report.divided += [Divided(index, count, name) for index, count in parts.items() if count > 1]
             for row in chunk.digests:
                 digest.update(row)
-            rows += len(chunk.examples) + len(chunk.dropped)
+            rows += chunk.rows
             self.told(name, rows)
+        made = (now - then for now, then in zip(writer.totals(), before, strict=True))
+        report.sets.append(SetCounts(name, rows + len(report.broken) - lines, *made))
 
 
 def _whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:
     """The records; lines that cannot be read are put down as broken."""
     for entry in read:
         if isinstance(entry, Flaw):
-            broken.append(Broken(entry.line, entry.reason, name))
+            broken.append(Broken(entry.line, entry.reason, name, entry.index))
         else:
             yield entry
 

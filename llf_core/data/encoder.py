@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from llf_core.data.cut import cut, learned
+from llf_core.data.cut import cut, learned, overlong, split_long
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER
 from llf_core.data.mask import Tokens, encode
-from llf_core.data.render import Rendered, opening_of, render_answers
+from llf_core.data.render import Rendered, closing_of, opening_of, render_all, render_answers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +32,31 @@ class Example:
         ids: `[seq]`.
         labels: `[seq]`, -100 where nothing is learned.
         cut: tokens that `cutoff_len` took away.
+        cut_learned: those of them that would be learned.
     """
 
     index: int
     ids: list[int]
     labels: list[int]
-    cut: int
+    cut: int = 0
+    cut_learned: int = 0
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An example before it is cut.
+
+    Attributes:
+        conversation: what is said.
+        rendered: its text.
+        tokens: its ids and labels.
+        kept: `[seq]`, whether a token is left after cutting.
+    """
+
+    conversation: Conversation
+    rendered: Rendered
+    tokens: Tokens
+    kept: list[bool]
 
 
 @dataclass
@@ -48,11 +67,13 @@ class Chunk:
         examples: in the order of the rows.
         dropped: index and reason of every row that gave none.
         digests: SHA-256 of each row that says something, in order, whatever file it came from.
+        rows: how many there were.
     """
 
     examples: list[Example] = field(default_factory=list)
     dropped: list[tuple[int, str]] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +88,7 @@ class Encoder:
         train_on_prompt: learn every token.
         mask_history: learn the last answer only.
         default_system: the system prompt of conversations that bring none; None leaves that to the template.
+        cutoff_strategy: what happens to one that is longer: `cut`, `drop`, or `split` into several examples.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -76,23 +98,24 @@ class Encoder:
     train_on_prompt: bool = False
     mask_history: bool = False
     default_system: str | None = None
+    cutoff_strategy: str = "cut"
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encodes rows; one that cannot be learned from is named with its reason."""
-        chunk = Chunk()
+        chunk = Chunk(rows=len(records))
         found: list[tuple[int, Conversation, Rendered]] = []
         for record in records:
             try:
                 conversation = self.reading.align(record.row)
                 chunk.digests.append(hashlib.sha256(conversation.canonical()).digest())
                 conversation = self._with_system(conversation)
-                found.append((record.index, conversation, self._render(conversation)))
+                found += [(record.index, part, rendered) for part, rendered in self._render(conversation)]
             except BadExample as error:
                 chunk.dropped.append((record.index, str(error)))
         encoded = self._encode([rendered for _, _, rendered in found])
         for (index, conversation, _), tokens in zip(found, encoded, strict=True):
             try:
-                chunk.examples.append(self._finish(index, conversation, tokens))
+                chunk.examples += self._finish(index, conversation, tokens)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
         chunk.dropped.sort()
@@ -104,30 +127,81 @@ class Encoder:
         system = {"role": "system", "content": self.default_system}
         return replace(conversation, messages=(system, *conversation.messages))
 
-    def _render(self, conversation: Conversation) -> Rendered:
-        return render_answers(self.template, self.tokenizer, conversation, last_only=self.mask_history)
+    def _render(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
+        return list(render_all(self.template, self.tokenizer, conversation, last_only=self.mask_history))
 
     def _encode(self, batch: list[Rendered]) -> list[Tokens | BadExample]:
         return encode(self.tokenizer, batch, train_on_prompt=self.train_on_prompt)
 
-    def _finish(self, index: int, conversation: Conversation, tokens: Tokens | BadExample) -> Example:
+    def _finish(self, index: int, conversation: Conversation, tokens: Tokens | BadExample) -> list[Example]:
         if isinstance(tokens, BadExample):
             raise tokens
         length = len(tokens.ids)
-        if length > self.cutoff_len:
-            tokens = self._cut(conversation, tokens)
-        if not learned(tokens.labels):
+        if length > self.cutoff_len and self.cutoff_strategy == "drop":
+            raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
+        if length > self.cutoff_len and self.cutoff_strategy == "split":
+            examples = [Example(index, part.ids, part.labels) for part in split_long(tokens, self.cutoff_len)]
+        else:
+            short = tokens if length <= self.cutoff_len else self._cut(conversation, tokens)
+            lost = learned(tokens.labels) - learned(short.labels)
+            examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost)]
+        if not any(learned(example.labels) for example in examples):
             raise BadExample("it has no token to learn from")
-        return Example(index, tokens.ids, tokens.labels, length - len(tokens.ids))
+        return examples
 
     def _cut(self, conversation: Conversation, tokens: Tokens) -> Tokens:
-        if self.mask_history:
+        _, tokens, opening, closing = self._to_cut(conversation, tokens)
+        return cut(tokens, self.cutoff_len, opening, closing) if len(tokens.ids) > self.cutoff_len else tokens
+
+    def _to_cut(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens, int, int]:
+        """What is cut, the oldest exchanges left out where only the last answer is learned, and what is never cut.
+
+        Returns:
+            Conversation and tokens, how many tokens open the first answer, and how many close the one that is cut.
+        """
+        last_only = len(tokens.turns) == 1
+        if last_only:
             conversation, tokens = self._without_oldest(conversation, tokens)
+            if len(tokens.ids) <= self.cutoff_len:
+                return conversation, tokens, 0, 0
         places = [place for place, message in enumerate(conversation.messages) if message["role"] == ANSWER]
-        place = places[-1] if self.mask_history else places[0]
-        opening = opening_of(self.template, self.tokenizer, conversation, place)
-        size = len(self.tokenizer(opening, add_special_tokens=False)["input_ids"]) if opening else 0
-        return cut(tokens, self.cutoff_len, min(size, tokens.turns[0].start))
+        places = places[-1:] if last_only else places
+        number = overlong(tokens, self.cutoff_len)
+        turn, opening = tokens.turns[number], 0
+        if number == 0:
+            opens = opening_of(self.template, self.tokenizer, conversation, places[0])
+            opening = min(len(self._ids(opens)), turn.start)
+        closes = self._ids(closing_of(self.template, self.tokenizer, conversation, places[number]))
+        closing = len(closes) if tokens.ids[turn.end - len(closes) : turn.end] == closes else 0
+        return conversation, tokens, opening, closing
+
+    def explain(self, record: Record) -> list[Explained]:
+        """The examples of a record with what was cut of them, to be looked at.
+
+        Raises:
+            BadExample: it gives none.
+        """
+        found = []
+        conversation = self._with_system(self.reading.align(record.row))
+        for part, text in self._render(conversation):
+            (tokens,) = self._encode([text])
+            if isinstance(tokens, BadExample):
+                raise tokens
+            whole, rendered, kept = part, text, [True] * len(tokens.ids)
+            if len(tokens.ids) > self.cutoff_len and self.cutoff_strategy == "cut":
+                whole, tokens, opening, closing = self._to_cut(part, tokens)
+                places = replace(tokens, ids=list(range(len(tokens.ids))))
+                if len(tokens.ids) > self.cutoff_len:
+                    left = set(cut(places, self.cutoff_len, opening, closing).ids)
+                    kept = [place in left for place in range(len(tokens.ids))]
+                if whole is not part:
+                    rendered = render_answers(self.template, self.tokenizer, whole, last_only=True)
+            found.append(Explained(whole, rendered, tokens, kept[: len(tokens.ids)]))
+        return found
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return ids
 
     def _without_oldest(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens]:
         """Leaves out the oldest exchanges, as few as are needed, where only the last answer is learned."""
@@ -136,7 +210,8 @@ class Encoder:
         starts = [place for place, message in enumerate(messages) if message["role"] == "user"][1:]
         for start in starts:
             conversation = replace(conversation, messages=(*system, *messages[start:]))
-            (result,) = self._encode([self._render(conversation)])
+            rendered = render_answers(self.template, self.tokenizer, conversation, last_only=True)
+            (result,) = self._encode([rendered])
             if isinstance(result, BadExample):
                 raise result
             tokens = result

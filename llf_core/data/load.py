@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.data.cloud import fetch_file
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch
 from llf_core.data.nearest import listed
-from llf_core.data.records import READERS, Flaw, Read, Record, read_file, records_of_rows
+from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +57,10 @@ def open_source(source: Source, cache_dir: str | None = None) -> Opened:
         cache_dir: where Hugging Face's client keeps what it fetches; None means its default.
 
     Raises:
-        DataError: a file or folder that is not there or mixes kinds; a set that the hub does not give.
+        DataError: a file or folder that is not there or mixes kinds; a set that the hub or the cloud does not give.
     """
+    if source.url is not None:
+        return Opened(source, (fetch_file(source.url),))
     if source.path is None:
         table = fetch(source, cache_dir)
         return Opened(source, tuple(Path(file["filename"]) for file in table.cache_files), table)
@@ -73,8 +76,8 @@ def _local_files(path: Path) -> list[Path]:
     if state.is_file():  # written by Dataset.save_to_disk
         listing = json.loads(state.read_text(encoding="utf-8"))
         return [path / entry["filename"] for entry in listing["_data_files"]]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower().removeprefix(".") in READERS)
-    kinds = sorted({file.suffix.lower() for file in files})
+    files = sorted(file for file in path.iterdir() if kind_of(file) in READERS)
+    kinds = sorted({kind_of(file) for file in files})
     if not files:
         raise DataError(f"{path} holds no data file. Expected files of one kind: {', '.join(READERS)}.")
     if len(kinds) > 1:

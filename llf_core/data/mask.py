@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from llf_core.config.labels import IGNORED
@@ -37,7 +38,8 @@ class Tokens:
     """A conversation as tokens.
 
     Attributes:
-        ids: those of the whole text tokenized at once, so the ones that `apply_chat_template` gives.
+        ids: those of the whole text tokenized at once, so the ones that `apply_chat_template` gives; of a template
+            that ships with LLF, those of its pieces (see `Rendered.cuts`).
         labels: the id where it is learned, -100 where it is only read.
         turns: the answers, in order.
     """
@@ -64,13 +66,11 @@ def tokens_of(ids: list[int], offsets: Offsets, rendered: Rendered, *, train_on_
         train_on_prompt: learn every token.
     """
     begins, ends = [begin for begin, _ in offsets], [end for _, end in offsets]
-    turns, labels = [], [IGNORED] * len(ids)
+    turns = []
     for first, last in rendered.answers:
         start = bisect_right(ends, first)
-        end = bisect_left(begins, last, lo=start)
-        labels[start:end] = ids[start:end]
-        turns.append(Turn(start, end))
-    return Tokens(ids, list(ids) if train_on_prompt else labels, tuple(turns))
+        turns.append(Turn(start, bisect_left(begins, last, lo=start)))
+    return _labelled(ids, tuple(turns), train_on_prompt=train_on_prompt)
 
 
 def encode(
@@ -89,6 +89,8 @@ def encode(
     """
     if not batch:
         return []
+    if any(rendered.cuts is not None for rendered in batch):
+        return _encode_by_pieces(tokenizer, batch, train_on_prompt=train_on_prompt)
     if not tokenizer.is_fast:
         return [_encode_by_prefix(tokenizer, rendered, train_on_prompt=train_on_prompt) for rendered in batch]
     texts = [rendered.text for rendered in batch]
@@ -101,6 +103,51 @@ def encode(
     ]
 
 
+def _encode_by_pieces(
+    tokenizer: PreTrainedTokenizerBase, batch: Sequence[Rendered], *, train_on_prompt: bool
+) -> list[Tokens | BadExample]:
+    """Each piece of a text by itself: an answer begins with a token of its own, as when it is generated."""
+    borders = [sorted({0, *(rendered.cuts or ()), len(rendered.text)}) for rendered in batch]
+    texts = [
+        rendered.text[start:end] for rendered, ends in zip(batch, borders, strict=True) for start, end in pairwise(ends)
+    ]
+    pieces = iter(_ids(tokenizer, texts))
+    found: list[Tokens | BadExample] = []
+    for rendered, ends in zip(batch, borders, strict=True):
+        ids: list[int] = []
+        places = {0: 0}
+        for _, end in pairwise(ends):
+            ids += next(pieces)
+            places[end] = len(ids)
+        turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
+        found.append(_labelled(ids, turns, train_on_prompt=train_on_prompt))
+    return found
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """The ids of texts; of a fast tokenizer straight from its library, which need not note where each token stands."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not hasattr(backend, "encode_batch_fast"):
+        found: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+        return found
+    # Whoever used it before may have left these on.
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = False
+    return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _labelled(ids: list[int], turns: tuple[Turn, ...], *, train_on_prompt: bool) -> Tokens:
+    if train_on_prompt:
+        return Tokens(ids, list(ids), turns)
+    labels = [IGNORED] * len(ids)
+    for turn in turns:
+        labels[turn.start : turn.end] = ids[turn.start : turn.end]
+    return Tokens(ids, labels, turns)
+
+
 def _encode_by_prefix(
     tokenizer: PreTrainedTokenizerBase, rendered: Rendered, *, train_on_prompt: bool
 ) -> Tokens | BadExample:
@@ -111,11 +158,10 @@ def _encode_by_prefix(
         return ids
 
     whole = tokenized(len(rendered.text))
-    turns, labels = [], [IGNORED] * len(whole)
+    turns = []
     for first, last in rendered.answers:
         before, after = tokenized(first), tokenized(last)
         if whole[: len(before)] != before or whole[: len(after)] != after:
             return BadExample("the tokenizer splits the prompt differently once the answer follows")
-        labels[len(before) : len(after)] = whole[len(before) : len(after)]
         turns.append(Turn(len(before), len(after)))
-    return Tokens(whole, list(whole) if train_on_prompt else labels, tuple(turns))
+    return _labelled(whole, tuple(turns), train_on_prompt=train_on_prompt)

@@ -7,25 +7,31 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import llf_core.data.build as building
+from llf_core.config.rules.data import shares
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
+from llf_core.data.errors import DataError
 from llf_core.data.load import Opened, open_source
+from llf_core.data.mix import mixed
 from llf_core.data.packed import PackedRows
 from llf_core.data.render import ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
 from llf_core.data.sources import find_sources
-from llf_core.data.store import hold_out, open_examples
+from llf_core.data.store import SET, TWIN, hold_out, open_examples, without_copies, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     from datasets import Dataset
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
     from llf_core.runs import RunWriter
 
 PREVIEWED = 3
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,21 @@ class Prepared:
             same, and a batch of `per_device_eval_batch_size` full rows would need more memory than a training step.
         report: what was made of the data.
         template: how it was rendered.
+        counts: `[examples, column]` of those to train on, see `llf_core.data.store.COLUMNS`.
+        eval_counts: the same of those to evaluate on.
     """
 
     train: Dataset | PackedRows
     eval: Dataset | None
     report: DataReport
     template: ChatTemplate
+    counts: NDArray[np.int64]
+    eval_counts: NDArray[np.int64]
+
+    @property
+    def examples(self) -> Dataset:
+        """Those to train on, one by one."""
+        return self.train.examples if isinstance(self.train, PackedRows) else self.train
 
 
 def prepare(
@@ -79,13 +94,14 @@ def prepare(
             "train": [one.identity() for one in train],
             "evaluation": [one.identity() for one in evaluation],
             "tokenizer": tokenizer_hash(tokenizer),
-            "template": [template.jinja, template.options],
+            "template": [template.jinja, template.marked, template.options],
             "settings": settings.key(),
         }
     )
     builder = building.Builder(settings, tokenizer, template, building.Told(run, progress))
     folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=data.overwrite_cache)
     report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
+    _check_all_used(report, data.stop_on_dropped)
     ready = _ready(folder, replace(report, cached=cached), config, tokenizer, template)
     if run is not None:
         run.event("data", **ready.report.counts())
@@ -100,13 +116,42 @@ def prepare(
     return ready
 
 
+def dump_examples(prepared: Prepared, path: Path) -> None:
+    """Writes every example as a JSON line, so that anyone can compare: those to train on, then those held out.
+
+    A line holds `index` (the 0-based number of the record in its file), `input_ids`, `labels`, and `split`.
+    """
+    with path.open("w", encoding="utf-8") as file:
+        write_lines(prepared.examples, file, split="train")
+        if prepared.eval is not None:
+            write_lines(prepared.eval, file, split="eval")
+
+
+def _check_all_used(report: DataReport, wanted: bool) -> None:
+    unusable = report.unusable()
+    if wanted and unusable:
+        first = "; ".join(f"{one.dataset}[{one.index}]: {one.reason}" for one in unusable[:NAMED])
+        more = f"; and {len(unusable) - NAMED:,} more" if len(unusable) > NAMED else ""
+        raise DataError(
+            f"{len(unusable):,} records give no example, and `stop_on_dropped` is true: {first}{more}. "
+            "Mend them, or set it to false to go on without them."
+        )
+
+
 def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     """How a config's conversations are rendered; what is saved and chatted with must use the same.
 
     Raises:
         DataError: see `choose_template`.
     """
-    return choose_template(config.data.template, tokenizer, enable_thinking=config.data.enable_thinking)
+    data = config.data
+    return choose_template(
+        data.template,
+        tokenizer,
+        enable_thinking=data.enable_thinking,
+        preserve_thinking=data.preserve_thinking,
+        tool_format=data.tool_format,
+    )
 
 
 def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Opened]:
@@ -123,13 +168,22 @@ def _ready(
 ) -> Prepared:
     """Opens what the cache holds, holds out what is to be evaluated on, and counts."""
     examples, counts = open_examples(folder / building.TRAIN)
-    size = config.data.val_size
+    size, seed = config.data.val_size, config.training.seed
+    if config.data.drop_duplicates:
+        kept = without_copies(counts[:, TWIN])
+        report = replace(report, copies=len(counts) - len(kept))
+        examples, counts = examples.select(kept), counts[kept]
     evaluation: Dataset | None = None
+    held_counts = counts[:0]
     if (folder / building.EVAL).is_file():
-        evaluation, _ = open_examples(folder / building.EVAL)
+        evaluation, held_counts = open_examples(folder / building.EVAL)
     elif size:
-        kept, held = hold_out(len(examples), size, config.training.seed)
-        examples, evaluation, counts = examples.select(kept), examples.select(held), counts[kept]
+        kept, held = hold_out(counts[:, TWIN], size, seed)
+        evaluation, held_counts = examples.select(held), counts[held]
+        examples, counts = examples.select(kept), counts[kept]
+    order = mixed(counts[:, SET], config.data.mix_strategy, shares(config.data.interleave_probs) or (), seed)
+    if config.data.mix_strategy != "concat":
+        examples, counts = examples.select(order), counts[order]
     first: list[dict[str, Any]] = [examples[place] for place in range(min(PREVIEWED, len(examples)))]
     report = replace(
         report,
@@ -139,8 +193,9 @@ def _ready(
         trained_tokens=int(counts[:, 1].sum()),
         preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],
     )
+    packed = PackedRows.of(examples, counts[:, 0], config.data.cutoff_len, seed)
+    report = replace(report, packing_fill=packed.filled)
     if not config.data.packing:
-        return Prepared(examples, evaluation, report, template)
-    packed = PackedRows.of(examples, counts[:, 0], config.data.cutoff_len, config.training.seed)
-    report = replace(report, rows=len(packed), row_capacity=packed.capacity, filled=packed.filled)
-    return Prepared(packed, evaluation, report, template)
+        return Prepared(examples, evaluation, report, template, counts, held_counts)
+    report = replace(report, rows=len(packed), row_capacity=packed.capacity)
+    return Prepared(packed, evaluation, report, template, counts, held_counts)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
 import json
+import lzma
 import sys
+import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from llf_core.config.paths import COMPRESSED
 from llf_core.data.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 Row = dict[str, Any]
 
@@ -43,8 +49,14 @@ class Flaw:
 Read = Record | Flaw
 
 
+def kind_of(path: Path) -> str:
+    """What a file holds by its name, lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
+    name = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
+    return name.suffix.lower().removeprefix(".")
+
+
 def read_file(path: Path) -> Iterator[Read]:
-    """Reads a json, jsonl, csv, tsv, parquet or arrow file.
+    """Reads a json, jsonl, csv, tsv, txt, parquet or arrow file; texts may be compressed (gz, bz2, xz, zst).
 
     Yields:
         A `Record`, or a `Flaw` for a line that cannot be read.
@@ -52,21 +64,32 @@ def read_file(path: Path) -> Iterator[Read]:
     Raises:
         DataError: a file that cannot be read at all, or of another kind.
     """
-    suffix = path.suffix.lower().removeprefix(".")
-    reader = READERS.get(suffix)
-    if reader is None:
-        if suffix == "txt":
-            raise DataError(
-                f"{path} is plain text, which is for stage pt (not built yet). Stage sft needs questions and answers."
-            )
-        kinds = ", ".join(READERS)
+    reader = READERS.get(kind_of(path))
+    if reader is None or (path.suffix.lower() in COMPRESSED and kind_of(path) in {"parquet", "arrow"}):
+        kinds = f"{', '.join(READERS)}; texts may be compressed ({', '.join(COMPRESSED)})"
         raise DataError(f"{path} is of an unknown kind ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
-    yield from reader(path)
+    try:
+        yield from reader(path)
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a full disk, no permission
+        raise DataError(f"{path} cannot be unpacked: {str(error).rstrip('.')}. Copy or make it again.") from None
+
+
+def _open(path: Path) -> BinaryIO:
+    """The bytes of a file, unpacked."""
+    suffix = path.suffix.lower()
+    if suffix == ".zst":
+        import pyarrow as pa
+
+        return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")))
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return cast("BinaryIO", openers.get(suffix, open)(path, "rb"))
 
 
 def _read_jsonl(path: Path) -> Iterator[Read]:
     index = -1
-    with path.open("rb") as file:
+    with _open(path) as file:
         for number, line in enumerate(file, start=1):
             bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip()
             if not bare:
@@ -89,13 +112,14 @@ def _read_jsonl(path: Path) -> Iterator[Read]:
 
 def _read_json(path: Path) -> Iterator[Read]:
     """A list of objects; a file whose first sign is `{` is taken for JSON lines, as Hugging Face does."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"{"):
         yield from _read_jsonl(path)
         return
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        with _open(path) as file:
+            rows = json.loads(file.read().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
@@ -114,7 +138,7 @@ def _read_json(path: Path) -> Iterator[Read]:
 
 def _read_table(path: Path, delimiter: str) -> Iterator[Read]:
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file, delimiter=delimiter, restkey=None)
         index = -1
         try:
@@ -135,6 +159,21 @@ def _read_csv(path: Path) -> Iterator[Read]:
 
 def _read_tsv(path: Path) -> Iterator[Read]:
     yield from _read_table(path, "\t")
+
+
+def _read_txt(path: Path) -> Iterator[Read]:
+    """A record `{"text": …}` for each line that says something."""
+    with _open(path) as file:
+        index = -1
+        for number, line in enumerate(file, start=1):
+            bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r\n")
+            if not bare.strip():
+                continue
+            index += 1
+            try:
+                yield Record(index, {"text": bare.decode("utf-8")})
+            except UnicodeDecodeError:
+                yield Flaw(index, number, "not UTF-8")
 
 
 def without_nulls(value: Any) -> Any:
@@ -188,6 +227,7 @@ READERS: dict[str, Callable[[Path], Iterator[Read]]] = {
     "jsonl": _read_jsonl,
     "csv": _read_csv,
     "tsv": _read_tsv,
+    "txt": _read_txt,
     "parquet": _read_parquet,
     "arrow": _read_arrow,
 }

@@ -1,16 +1,19 @@
-"""Renders a conversation to text, and finds its answers in it by rendering its prefixes."""
+"""Renders a conversation to text, and finds its answers in it: by signs, by generation marks, or by its prefixes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.chat_templates import template_names
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
-from llf_core.data.templates import named_template, template_names
+from llf_core.data.nearest import listed
+from llf_core.data.templates import BEGINS, ENDS, JOINT, compiled, named_template
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +23,12 @@ OWN = "the model's own"
 SHOWN_CHARACTERS = 60
 MARK = "\ue000"
 """A sign that no template writes (private use)."""
+SIGNS = re.compile(f"([{JOINT}{BEGINS}{ENDS}])")
+GENERATION = re.compile(r"\{%-?\s*generation\b")
+
+
+class Rewritten(BadExample):
+    """A template that writes an answer differently once later turns follow, as those do that strip thoughts."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,18 @@ class ChatTemplate:
         jinja: its text, as `tokenizer.apply_chat_template` takes it.
         end: the token that ends an answer; None where only the template itself knows.
         options: further variables of the template, such as `enable_thinking`.
+        marked: a text that renders the same with signs in it, of a template that ships with LLF.
+        stop: further tokens that a generation stops at.
+        tokens: the tokenizer's special tokens by name, for a template that ships with LLF.
     """
 
     name: str
     jinja: str
     end: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    marked: str = ""
+    stop: tuple[str, ...] = ()
+    tokens: tuple[tuple[str, str], ...] = ()
 
     def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Has a tokenizer that is saved bring this template along, so that chatting renders as training did."""
@@ -50,8 +65,16 @@ class ChatTemplate:
         tools: Sequence[dict[str, Any]] | None = None,
         *,
         add_generation_prompt: bool = False,
+        signs: bool = False,
     ) -> str:
         """The text of some messages.
+
+        Args:
+            tokenizer: whose special tokens the template uses.
+            messages: what is said.
+            tools: functions that may be called, as JSON schemas.
+            add_generation_prompt: end with what opens an answer.
+            signs: leave the signs of `llf_core.data.templates` in the text.
 
         Raises:
             BadExample: the template refuses them, in its own words.
@@ -61,6 +84,10 @@ class ChatTemplate:
         if not messages:
             return ""
         try:
+            if self.marked:
+                made = compiled(self.marked if signs else self.jinja)
+                variables = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+                return made.render(variables, **dict(self.tokens), **dict(self.options))
             text: str = tokenizer.apply_chat_template(
                 list(messages),
                 tools=list(tools) if tools else None,
@@ -69,13 +96,18 @@ class ChatTemplate:
                 tokenize=False,
                 **dict(self.options),
             )
-        except (TemplateError, TypeError) as error:
+        except (TemplateError, TypeError, AttributeError) as error:
             raise BadExample(f"the chat template cannot render it: {error}") from None
         return text
 
 
 def choose_template(
-    name: str | None, tokenizer: PreTrainedTokenizerBase, *, enable_thinking: bool | None = None
+    name: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    enable_thinking: bool | None = None,
+    preserve_thinking: bool = False,
+    tool_format: str | None = None,
 ) -> ChatTemplate:
     """The tokenizer's own chat template unless another one is named.
 
@@ -83,6 +115,8 @@ def choose_template(
         name: `template` of the config.
         tokenizer: of the model that is trained.
         enable_thinking: passed on where the template asks for it.
+        preserve_thinking: the same; keeps the thoughts of earlier answers.
+        tool_format: how a named template offers and calls functions; None as its models do.
 
     Raises:
         DataError: an unknown name, a tokenizer without a chat template, or one that lacks the token that ends an
@@ -96,25 +130,47 @@ def choose_template(
                 f"The template {name} ends answers with the end-of-sequence token, and the tokenizer has none."
             )
         if tokenizer.convert_tokens_to_ids(end) in {None, tokenizer.unk_token_id} and end != tokenizer.unk_token:
-            fitting = ", ".join(other for other in template_names() if _fits(other, tokenizer))
+            fitting = sorted((one for one in template_names() if _fits(one, tokenizer)), key=_made_of_text)
             raise DataError(
                 f"The template {name} ends answers with {end}, which is no token of this tokenizer: "
-                f"the model would never learn to stop. Templates that fit: {fitting or 'none'}."
+                f"the model would never learn to stop. Templates that fit: {listed(fitting)}."
             )
-        return ChatTemplate(name, named.jinja, end)
+        jinja = named.jinja(space=_puts_a_blank(tokenizer), tools=tool_format)
+        options = _options(jinja, enable_thinking, preserve_thinking)
+        tokens = tuple((key, str(value)) for key, value in tokenizer.special_tokens_map.items())
+        return ChatTemplate(name, jinja, end, options, named.marked(tools=tool_format), named.stop, tokens)
     if not tokenizer.chat_template:
         raise DataError(
             "The tokenizer brings no chat template (a base model?). "
             "Set template, e.g. template: default for a base model, or take the model's instruct version."
         )
     jinja = tokenizer.get_chat_template()
-    takes_thinking = enable_thinking is not None and "enable_thinking" in jinja
-    return ChatTemplate(OWN, jinja, options=(("enable_thinking", enable_thinking),) if takes_thinking else ())
+    return ChatTemplate(OWN, jinja, options=_options(jinja, enable_thinking, preserve_thinking))
+
+
+def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, Any], ...]:
+    """The variables that a template asks for; one that it does not know would only change the cache's key."""
+    asked = {"enable_thinking": enable_thinking, "preserve_thinking": preserve_thinking or None}
+    return tuple((name, value) for name, value in asked.items() if value is not None and name in jinja)
+
+
+def _puts_a_blank(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it reads the first word of a text as if a blank stood before it, as SentencePiece does."""
+    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return bool(ids) and str(tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
 
 
 def _fits(name: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    end = named_template(name).end
-    return end == "eos_token" or tokenizer.convert_tokens_to_ids(end) not in {None, tokenizer.unk_token_id}
+    named = named_template(name)
+    ends = set() if named.end == "eos_token" else {named.end}
+    return all(
+        tokenizer.convert_tokens_to_ids(one) not in {None, tokenizer.unk_token_id} for one in named.tokens | ends
+    )
+
+
+def _made_of_text(name: str) -> bool:
+    """Whether a template writes no token of its own, so that it fits every tokenizer."""
+    return not named_template(name).tokens
 
 
 @dataclass(frozen=True)
@@ -125,10 +181,48 @@ class Rendered:
         text: all of it.
         answers: where the answers stand in it, `[start, end)` in characters: from the end of the generation prompt
             to the end of all that the template writes for the turn (the token that ends it, a newline after it).
+        cuts: where the text is taken apart before it is tokenized, every border of an answer among them; None where
+            it is tokenized as one, as `apply_chat_template` does.
     """
 
     text: str
     answers: tuple[tuple[int, int], ...]
+    cuts: tuple[int, ...] | None = None
+
+
+def render_all(
+    template: ChatTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    conversation: Conversation,
+    *,
+    last_only: bool = False,
+) -> Iterator[tuple[Conversation, Rendered]]:
+    """The examples of a conversation: one, unless the template writes its answers differently once others follow.
+
+    Templates of thinking models leave out the thoughts of earlier answers. Then each answer is an example of its own,
+    after the context that the model meets when it gives it.
+
+    Args:
+        template: how to render.
+        tokenizer: whose special tokens the template uses.
+        conversation: ends with an answer.
+        last_only: learn the last answer only.
+
+    Yields:
+        What is said, as far as the example goes, and its text.
+
+    Raises:
+        BadExample: see `render_answers`.
+    """
+    try:
+        yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
+    except Rewritten:
+        parts = []
+        for place, message in enumerate(conversation.messages):
+            if message["role"] == ANSWER:
+                part = replace(conversation, messages=conversation.messages[: place + 1])
+                parts.append((part, render_answers(template, tokenizer, part, last_only=True)))
+        yield from parts
 
 
 def render_answers(
@@ -140,9 +234,11 @@ def render_answers(
 ) -> Rendered:
     """Renders a conversation and finds its answers.
 
-    For the answer in turn i, the text up to the generation prompt (`messages[:i]`) and the text with the answer
-    (`messages[:i + 1]`) are rendered; the answer is what follows their common beginning. Both must begin the text of
-    the whole conversation, or else the loss would be taken on a context that the model never meets.
+    A template of our own renders signs where answers begin and end; one with `{% generation %}` marks tells itself
+    what is learned. Of all others, prefixes are rendered: for the answer in turn i, the text up to the generation
+    prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows their common
+    beginning. Both must begin the text of the whole conversation, or else the loss would be taken on a context that
+    the model never meets.
 
     Args:
         template: how to render.
@@ -151,10 +247,15 @@ def render_answers(
         last_only: find only the last answer.
 
     Raises:
-        BadExample: the template refuses the conversation, shows the beginning differently once later turns follow
-            (as templates do that strip earlier thinking), or leaves out a part of an answer, a call, or the tools.
+        Rewritten: it shows an answer differently once later turns follow (as templates do that strip earlier
+            thinking).
+        BadExample: the template refuses the conversation, or leaves out a part of an answer, a call, or the tools.
     """
+    if template.marked:
+        return _by_signs(template, tokenizer, conversation, last_only=last_only)
     messages, tools = conversation.messages, conversation.tools
+    if GENERATION.search(template.jinja):
+        return _by_marks(template, tokenizer, conversation, last_only=last_only)
     whole = template.render(tokenizer, messages, tools)
     places = [place for place, message in enumerate(messages) if message["role"] == ANSWER]
     answers = []
@@ -163,10 +264,7 @@ def render_answers(
         last = place == len(messages) - 1
         turn = whole if last else template.render(tokenizer, messages[: place + 1], tools)
         if not whole.startswith(turn):
-            raise BadExample(
-                f"the chat template writes turn {place + 1} differently once later turns follow (it may strip "
-                "earlier thinking); mask_history: true trains its last answer alone"
-            )
+            raise Rewritten(f"the chat template writes turn {place + 1} differently once later turns follow")
         start = len(prompt) if turn.startswith(prompt) else _shared(template, tokenizer, conversation, place, turn)
         _check_said(messages[place], turn[start:], template.name)
         answers.append((start, len(turn)))
@@ -174,6 +272,56 @@ def render_answers(
         if str(tool["function"].get("name", "")) not in whole[: answers[0][0]]:
             raise BadExample(f"the chat template ({template.name}) does not show the tools")
     return Rendered(whole, tuple(answers))
+
+
+def _by_signs(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
+) -> Rendered:
+    """What a template of our own renders; a thinking one writes one answer in full, so it takes one at a time."""
+    messages = conversation.messages
+    places = [place for place, message in enumerate(messages) if message["role"] == ANSWER]
+    asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
+    forgets = "preserve_thinking" in template.jinja and not dict(template.options).get("preserve_thinking")
+    if forgets and places[0] < asked and not last_only:
+        raise Rewritten("the template leaves out earlier thoughts")
+    if any(SIGNS.search(message["content"]) for message in messages):
+        raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
+    text, cuts, begins, ends = "", [], [], []
+    for part in SIGNS.split(template.render(tokenizer, messages, conversation.tools, signs=True)):
+        if part == BEGINS:
+            begins.append(len(text))
+        elif part == ENDS:
+            ends.append(len(text))
+        if SIGNS.fullmatch(part):
+            cuts.append(len(text))
+        else:
+            text += part
+    answers = tuple(zip(begins, ends, strict=True))
+    return Rendered(text, answers[-1:] if last_only else answers, tuple(dict.fromkeys(cuts)))
+
+
+def _by_marks(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
+) -> Rendered:
+    """What stands between a template's own `{% generation %}` marks."""
+    from jinja2.exceptions import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    try:
+        (text,), (spans,) = render_jinja_template(
+            [list(conversation.messages)],
+            tools=list(conversation.tools) if conversation.tools else None,
+            chat_template=template.jinja,
+            return_assistant_tokens_mask=True,
+            **tokenizer.special_tokens_map,
+            **dict(template.options),
+        )
+    except (TemplateError, TypeError) as error:
+        raise BadExample(f"the chat template cannot render it: {error}") from None
+    answers = tuple((start, end) for start, end in spans if end > start)
+    if not answers:
+        raise BadExample("the chat template marks nothing of it as generated")
+    return Rendered(text, answers[-1:] if last_only else answers)
 
 
 def _shared(
@@ -207,6 +355,31 @@ def shared_length(one: str, other: str) -> int:
     """How many characters two texts have in common from their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def closing_of(
+    template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
+) -> str:
+    """What the template writes after the words of an answer: `<|im_end|>` and a newline.
+
+    Found by saying one word more: from there on the two texts are the same.
+
+    Args:
+        template: how to render.
+        tokenizer: whose special tokens the template uses.
+        conversation: that the answer belongs to.
+        place: of the answer among the messages.
+
+    Raises:
+        BadExample: the template refuses.
+    """
+    *before, answer = conversation.messages[: place + 1]
+    text, other = (
+        template.render(tokenizer, [*before, last], conversation.tools)
+        for last in (answer, {**answer, "content": answer["content"] + MARK})
+    )
+    length = shared_length(text[::-1], other[::-1])
+    return text[len(text) - length :]
 
 
 def opening_of(

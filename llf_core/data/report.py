@@ -33,12 +33,39 @@ class Dropped(NamedTuple):
     dataset: str
 
 
+class Divided(NamedTuple):
+    """A record that gives several examples: it is longer than `cutoff_len`, or each of its answers is one."""
+
+    index: int  # type: ignore[assignment]  # nobody looks a value up in it
+    parts: int
+    dataset: str
+
+
 class Broken(NamedTuple):
-    """A line that cannot be read."""
+    """A line that cannot be read, and the record that it would have been."""
 
     line: int
     reason: str
     dataset: str
+    index: int  # type: ignore[assignment]  # nobody looks a value up in it
+
+
+class SetCounts(NamedTuple):
+    """What became of a data set, what is held out of it included.
+
+    Attributes:
+        dataset: its name.
+        records: lines that cannot be read among them.
+        examples: that are kept.
+        tokens: of them.
+        trained_tokens: those of them that are learned from.
+    """
+
+    dataset: str
+    records: int
+    examples: int
+    tokens: int
+    trained_tokens: int
 
 
 class Segment(NamedTuple):
@@ -65,6 +92,15 @@ class Shown:
         return "".join(f"{OPEN}{part.text}{CLOSE}" if part.trained else part.text for part in self.segments)
 
 
+LISTS: dict[str, Any] = {
+    "truncated": Truncated,
+    "dropped": Dropped,
+    "broken": Broken,
+    "divided": Divided,
+    "sets": SetCounts,
+}
+
+
 @dataclass
 class DataReport:
     """What was made of the data.
@@ -77,14 +113,17 @@ class DataReport:
         truncated: every example that was cut, with the tokens it lost and its data set.
         dropped: every example that was left out, with the reason and its data set.
         broken: every line that could not be read, with the reason and its data set.
+        divided: every record that gives several examples, with their number and its data set.
+        sets: what became of each data set, those to evaluate on too.
         readings: for each data set, how its rows were read and why.
         template: how conversations were rendered.
         preview: the first examples, decoded.
         fingerprint: SHA-256 over the conversations; the same for the same data in another file.
         cached: whether the result of an earlier preparation was taken.
+        copies: examples that were left out since they repeat an earlier one.
         rows: that the examples to train on were packed into; 0 where each is a row of its own.
         row_capacity: tokens that a packed row has room for.
-        filled: share of the packed rows' room that holds tokens.
+        packing_fill: share of the packed rows' room that holds tokens; without packing, what it would be.
     """
 
     examples: int = 0
@@ -94,19 +133,22 @@ class DataReport:
     truncated: list[Truncated] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
+    divided: list[Divided] = field(default_factory=list)
+    sets: list[SetCounts] = field(default_factory=list)
     readings: dict[str, str] = field(default_factory=dict)
     template: str = ""
     preview: list[Shown] = field(default_factory=list)
     fingerprint: str = ""
     cached: bool = False
+    copies: int = 0
     rows: int = 0
     row_capacity: int = 0
-    filled: float = 0.0
+    packing_fill: float = 0.0
 
     def json(self) -> dict[str, Any]:
         """The report as JSON values; lists of records are lists of objects."""
         value = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        for name in ("truncated", "dropped", "broken"):
+        for name in LISTS:
             value[name] = [entry._asdict() for entry in value[name]]
         value["preview"] = [
             {"index": shown.index, "segments": [part._asdict() for part in shown.segments], "text": shown.text()}
@@ -118,7 +160,7 @@ class DataReport:
     def from_json(cls, value: dict[str, Any]) -> DataReport:
         """The report that `json` wrote."""
         fields = dict(value)
-        for name, kind in (("truncated", Truncated), ("dropped", Dropped), ("broken", Broken)):
+        for name, kind in LISTS.items():
             fields[name] = [kind(**entry) for entry in value[name]]
         fields["preview"] = [
             Shown(shown["index"], tuple(Segment(**part) for part in shown["segments"])) for shown in value["preview"]
@@ -138,6 +180,19 @@ class DataReport:
             **packed,
         }
 
+    def unusable(self) -> list[Dropped]:
+        """Every record that gives no example, lines that cannot be read among them, by data set and number."""
+        lines = [
+            Dropped(one.index, f"line {one.line} cannot be read: {one.reason}", one.dataset) for one in self.broken
+        ]
+        order = {counts.dataset: place for place, counts in enumerate(self.sets)}
+        return sorted([*self.dropped, *lines], key=lambda one: (order.get(one.dataset, 0), one.index))
+
+    def summary(self) -> dict[str, Any]:
+        """What `llf inspect --json` prints: `dropped` holds the lines that cannot be read too."""
+        records = sum(counts.records for counts in self.sets)
+        return self.json() | {"records": records, "dropped": [entry._asdict() for entry in self.unusable()]}
+
     def left_out(self) -> str | None:
         """A sentence on the lines that could not be read, for a warning; None where all could be."""
         if not self.broken:
@@ -156,8 +211,10 @@ class DataReport:
             *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
+            *([f"{self.copies:,} copies of earlier examples left out."] if self.copies else []),
             *_named("cut at cutoff_len", [f"{one.dataset}[{one.index}] by {one.cut}" for one in self.truncated]),
             *_named("dropped", [f"{one.dataset}[{one.index}]: {one.reason}" for one in self.dropped]),
+            *_named("divided", [f"{one.dataset}[{one.index}] into {one.parts}" for one in self.divided]),
             *_named("broken", [f"{one.dataset} line {one.line}: {one.reason}" for one in self.broken]),
         ]
         for shown in self.preview:
@@ -167,7 +224,7 @@ class DataReport:
     def _packed(self) -> list[str]:
         if not self.rows:
             return []
-        return [f"Packed into {self.rows:,} rows of up to {self.row_capacity:,} tokens, {self.filled:.1%} full."]
+        return [f"Packed into {self.rows:,} rows of up to {self.row_capacity:,} tokens, {self.packing_fill:.1%} full."]
 
 
 def _named(what: str, entries: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.paths import expanded
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch_info
 from llf_core.data.nearest import did_you_mean, listed
@@ -32,7 +33,6 @@ NOT_BUILT_PLACES = {
     "ms_hub_url": "ModelScope",
     "om_hub_url": "Modelers",
     "script_url": "loading scripts",
-    "cloud_file_name": "cloud storage",
 }
 NOT_BUILT_COLUMNS = {"images": "pictures", "videos": "videos", "audios": "sounds"}
 
@@ -46,6 +46,7 @@ class Source:
         label: the same for a person: a path's last part where that tells it from the others.
         path: its file or folder; None for a set of a hub.
         hub_id: its id on a hub.
+        url: where it lies in a cloud.
         subset: its configuration on the hub.
         split: which split of the hub's set.
         folder: a folder inside the hub's repository.
@@ -59,6 +60,7 @@ class Source:
     label: str = ""
     path: Path | None = None
     hub_id: str | None = None
+    url: str | None = None
     subset: str | None = None
     split: str = "train"
     folder: str | None = None
@@ -85,7 +87,7 @@ def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequenc
     else:
         base, info = Path(dataset_dir), read_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
-    short = [Path(source.name).name if source.path is not None else source.name for source in found]
+    short = [Path(one.name).name if one.path is not None or one.url is not None else one.name for one in found]
     return [
         replace(source, label=label if short.count(label) == 1 else source.name)
         for source, label in zip(found, short, strict=True)
@@ -118,8 +120,10 @@ def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Seque
         return _from_entry(name, info[name], base)
     if name == DEMO:
         return Source(name, path=DEMO_FILE)
+    if "://" in name:
+        return Source(name, url=name)
     for folder in (Path(), *folders, base):
-        path = (folder / name).expanduser()
+        path = folder / expanded(name)
         if path.exists():
             return Source(name, path=path)
     if _is_hub_id(name):
@@ -156,6 +160,8 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
     if entry.get("hf_hub_url"):
         hub = {key: entry[key] for key in ("subset", "split", "folder") if entry.get(key)}
         return Source(name, hub_id=entry["hf_hub_url"], **hub, **shape)
+    if entry.get("cloud_file_name"):
+        return Source(name, url=entry["cloud_file_name"], **shape)
     for key, what in NOT_BUILT_PLACES.items():
         if entry.get(key):
             raise DataError(f"{where} comes from {what} ({key}), which is not built yet. Give file_name or hf_hub_url.")

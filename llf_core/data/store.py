@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from llf_core.data.cut import learned
 from llf_core.data.errors import DataError
@@ -18,9 +20,17 @@ if TYPE_CHECKING:
 
     from llf_core.data.encoder import Example
 
+COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "twin")
+"""Tokens, how many of them are learned, how many there were before it was cut, how many learned ones the cut took, the
+number of the data set, a number that is the same for the same tokens learned alike."""
+SET, TWIN = COLUMNS.index("set"), COLUMNS.index("twin")
+
 
 class ExampleWriter:
-    """Writes `input_ids`, `labels` (lists of int32) and `index` (int64) chunk by chunk, and counts beside them."""
+    """Writes `input_ids`, `labels` (lists of int32) and `index` (int64) chunk by chunk, and counts beside them.
+
+    The counts of an example are the columns of `COLUMNS`.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the file.
@@ -31,15 +41,16 @@ class ExampleWriter:
         import pyarrow as pa
 
         self._path = path
-        self._counts: list[tuple[int, int]] = []
+        self._counts: list[tuple[int, ...]] = []
+        self._totals = [0, 0, 0]
         self._schema = pa.schema(
             {"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "index": pa.int64()}
         )
         self._file = path.open("wb")
         self._stream: Any = pa.ipc.new_stream(self._file, self._schema)
 
-    def write(self, examples: Sequence[Example]) -> None:
-        """Appends examples."""
+    def write(self, examples: Sequence[Example], number: int) -> None:
+        """Appends examples of the data set of a number."""
         import pyarrow as pa
 
         columns = {
@@ -48,7 +59,17 @@ class ExampleWriter:
             "index": [example.index for example in examples],
         }
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._counts += [(len(example.ids), learned(example.labels)) for example in examples]
+        counts = [
+            (len(one.ids), learned(one.labels), len(one.ids) + one.cut, one.cut_learned, number, twin(one))
+            for one in examples
+        ]
+        self._counts += counts
+        sums = (len(counts), sum(one[0] for one in counts), sum(one[1] for one in counts))
+        self._totals = [total + more for total, more in zip(self._totals, sums, strict=True)]
+
+    def totals(self) -> tuple[int, ...]:
+        """Examples, tokens and learned tokens that were written."""
+        return tuple(self._totals)
 
     @property
     def count(self) -> int:
@@ -65,23 +86,44 @@ class ExampleWriter:
 
         self._stream.close()
         self._file.close()
-        np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, 2))
+        np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, len(COLUMNS)))
+
+
+def twin(example: Example) -> int:
+    """A number of 64 bits that is the same for the same tokens learned alike (BLAKE2)."""
+    import numpy as np
+
+    digest = hashlib.blake2b(np.array(example.ids, dtype=np.int32).tobytes(), digest_size=8)
+    digest.update(np.array(example.labels, dtype=np.int32).tobytes())
+    return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def without_copies(twins: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of the examples without those that repeat an earlier one.
+
+    Args:
+        twins: `[examples]`, the column `twin`.
+    """
+    import numpy as np
+
+    return np.sort(np.unique(twins, return_index=True)[1])
 
 
 def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
-    """The examples of a file, mapped and not copied, and `[example, 2]`: its tokens and how many are learned."""
+    """The examples of a file, mapped and not copied, and `[example, column]`: what `COLUMNS` says of each."""
     import numpy as np
     from datasets import Dataset
 
     return Dataset.from_file(str(path)), np.load(path.with_suffix(".npy"))
 
 
-def hold_out(total: int, size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Chooses the examples to evaluate on, at random by a seed.
+def hold_out(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Chooses the examples to evaluate on, at random by a seed; copies of one another stay on one side.
 
     Args:
-        total: how many examples there are.
-        size: a share below 1 (rounded, at least one example), or their number.
+        twins: `[examples]`, the column `twin`.
+        size: a share below 1 (rounded, at least one example), or their number. Where copies do not come out even,
+            a few more are held out.
         seed: of the choice.
 
     Returns:
@@ -92,8 +134,29 @@ def hold_out(total: int, size: float, seed: int) -> tuple[NDArray[np.int64], NDA
     """
     import numpy as np
 
+    total = len(twins)
     count = max(1, round(total * size)) if size < 1 else int(size)
-    if count >= total:
+    # Groups are numbered by their first examples, so that without copies the draw is one of examples.
+    _, first, group = np.unique(twins, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[group]
+    order = np.random.default_rng(seed).permutation(len(first))
+    sizes = np.bincount(rank)
+    needed = int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1
+    held = np.isin(rank, order[:needed])
+    if count >= total or held.all():
         raise DataError(f"val_size {size:g} holds out {count} of {total} examples. Leave at least one to train on.")
-    order = np.random.default_rng(seed).permutation(total)
-    return np.sort(order[count:]), np.sort(order[:count])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def write_lines(examples: Dataset, file: TextIO, **facts: Any) -> None:
+    """Writes examples as JSON lines.
+
+    Args:
+        examples: `index`, `input_ids`, `labels`.
+        file: open for text.
+        facts: further keys of each line.
+    """
+    for batch in examples.iter(batch_size=1000):
+        for index, ids, labels in zip(batch["index"], batch["input_ids"], batch["labels"], strict=True):
+            line = {"index": index, "input_ids": ids, "labels": labels, **facts}
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.model import EMBEDDED
+from llf_core.config.paths import expanded
 from llf_core.estimate.weights import LAYER, count
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def settings_of(name: str) -> dict[str, Any]:
     if name == EMBEDDED:
         return {"num_attention_heads": 9}
     try:
-        value = json.loads((Path(name).expanduser() / "config.json").read_text(encoding="utf-8"))
+        value = json.loads((expanded(name) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -6,13 +6,14 @@ import json
 import math
 import re
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.model import EMBEDDED
+from llf_core.config.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from llf_core.config import RunConfig
 
@@ -36,7 +37,7 @@ def shapes(name: str) -> Shapes | None:
     """
     if name == EMBEDDED:
         return _embedded()
-    files = sorted(Path(name).expanduser().glob("*.safetensors"))
+    files = sorted(expanded(name).glob("*.safetensors"))
     found: Shapes = {}
     for file in files:
         found |= _header(file)

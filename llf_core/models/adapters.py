@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.paths import expanded
 from llf_core.models.errors import ModelError
 from llf_core.models.weights import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ def find_adapter(name: str, config: RunConfig) -> Path:
     Raises:
         ModelError: there is none, or it has its weights only as pickle.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if not folder.exists():
         if name.startswith(("/", ".", "~")) or name.count("/") != 1:
             raise ModelError(f"There is no adapter at {name}. Expected a folder with adapter_config.json, or a hub id.")

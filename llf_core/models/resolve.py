@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.paths import expanded
 from llf_core.models.embedded import EMBEDDED, embedded_model
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import card_license, check_files, check_shards, weight_files
@@ -14,6 +14,8 @@ from llf_core.models.source import ModelSource
 from llf_core.runs import home
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_core.config import RunConfig
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
@@ -34,7 +36,7 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
     """
     if name == EMBEDDED:
         return embedded_model()
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists():
         return _local(name, path.absolute(), allow_pickle=bool(config and config.model.allow_pickle))
     if _is_path(name) or HUB_ID.fullmatch(name) is None:

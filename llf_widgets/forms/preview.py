@@ -144,7 +144,7 @@ def counts(report: Mapping[str, Any]) -> str:
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
     rows = ""
     if report.get("rows"):
-        rows = f" in {report['rows']:,} rows that are {100 * report['filled']:.0f} % full"
+        rows = f" in {report['rows']:,} rows that are {100 * report['packing_fill']:.0f} % full"
     return f"{report['examples']:,} examples{rows}, {tokens:,} tokens, {trained:,} of them trained{share}."
 
 
@@ -166,12 +166,13 @@ def details(report: Mapping[str, Any]) -> list[Message]:
         lost = sum(one["cut"] for one in cut)
         text = f"{len(cut):,} of {report['examples']:,} examples are longer than the cutoff: {lost:,} tokens are cut."
         said.append(Message("note", f"{text} {_first(cut, 'index', 'example')}"))
+    if divided := report["divided"]:
+        parts = sum(one["parts"] for one in divided)
+        text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
+        said.append(Message("note", f"{text} {_first(divided, 'index', 'record')}"))
     if dropped := report["dropped"]:
         text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."
         said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, 'index', 'example')}"))
-    if broken := report["broken"]:
-        text = f"{_number(broken, 'line', 'lines')} cannot be read: {broken[0]['reason']}."
-        said.append(Message("warning", f"{text.replace('..', '.')} {_first(broken, 'line', 'line')}"))
     return said
 
 

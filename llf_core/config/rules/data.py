@@ -6,6 +6,19 @@ from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT
 
+TOLERANCE = 1e-6
+
+
+def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
+    """The shares as numbers, none where none are given; None where they are no shares of 1."""
+    try:
+        numbers = tuple(float(one) for one in given or ())
+    except ValueError:
+        return None
+    good = all(number >= 0 for number in numbers) and (not numbers or abs(sum(numbers) - 1) < TOLERANCE)
+    return numbers if good else None
+
+
 DATA = (
     Rule(
         ("dataset",),
@@ -42,6 +55,42 @@ DATA = (
         lambda c: bool(c.data.packing) and c.model.flash_attn == "disabled",
         "The examples of a packed row would see each other in plain attention (`flash_attn` is `disabled`).",
         (Fix("Set to auto", {"flash_attn": "auto"}), Fix("Do not pack", {"packing": None})),
+    ),
+    Rule(
+        ("interleave_probs", "mix_strategy"),
+        lambda c: c.data.interleave_probs is not None and c.data.mix_strategy == "concat",
+        "Shares are given, and `mix_strategy: concat` takes the data sets one after the other.",
+        (
+            Fix("Take turns", {"mix_strategy": "interleave_under"}),
+            Fix("No shares", {"interleave_probs": None}),
+        ),
+    ),
+    Rule(
+        ("interleave_probs", "dataset"),
+        lambda c: shares(c.data.interleave_probs) is None,
+        lambda c: f"The shares are {','.join(c.data.interleave_probs or ())}. Expected numbers from 0 that sum to 1.",
+        (Fix("No shares", {"interleave_probs": None}),),
+    ),
+    Rule(
+        ("interleave_probs", "dataset"),
+        lambda c: len(c.data.interleave_probs or c.data.dataset or ()) != len(c.data.dataset or ()),
+        lambda c: (
+            f"There are {len(c.data.dataset or ())} data sets and {len(c.data.interleave_probs or ())} shares. "
+            "Expected one for each."
+        ),
+        (Fix("No shares", {"interleave_probs": None}),),
+    ),
+    Rule(
+        ("mix_strategy", "dataset"),
+        lambda c: c.data.mix_strategy != "concat" and len(c.data.dataset or ()) == 1,
+        "There is one data set, so there is nothing to take turns with. Expected several, or `concat`.",
+        (Fix("Set to concat", {"mix_strategy": "concat", "interleave_probs": None}),),
+    ),
+    Rule(
+        ("tool_format", "template"),
+        lambda c: c.data.tool_format is not None and c.data.template is None,
+        "The model's own chat template decides how functions are called. Expected a `template` beside `tool_format`.",
+        (Fix("Leave it to the model's template", {"tool_format": None}),),
     ),
     Rule(
         ("mask_history", "train_on_prompt"),

@@ -1,21 +1,35 @@
-"""Chat templates as data: `NAME.jinja` is a TOML header between two `+++` lines, then the Jinja text.
+"""Chat templates by name: Jinja texts made of the entries of `config/templates.toml` by `turns.jinja`.
 
-The Jinja sees what a tokenizer's own template sees: `messages`, `tools`, `add_generation_prompt`, the special
-tokens. It must be open-ended: what it renders for the first turns of a conversation begins what it renders for all.
+The Jinja sees what a tokenizer's own template sees: `messages`, `tools`, `add_generation_prompt`, `enable_thinking`,
+`preserve_thinking`, the special tokens.
 """
 
 from __future__ import annotations
 
-import tomllib
+import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from llf_core.config.chat_templates import entries, template_names
 from llf_core.data.errors import DataError
-from llf_core.data.nearest import did_you_mean
+from llf_core.data.nearest import did_you_mean, listed
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 FOLDER = Path(__file__).parent
-FENCE = "+++\n"
+JOINT, BEGINS, ENDS = "\ue001", "\ue002", "\ue003"
+"""Signs (private use) in what `NamedTemplate.marked` renders: a tokenizer starts anew at each of them; an answer begins
+and ends."""
+TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
+PLAIN: dict[str, Any] = {
+    "default": "", "prefix": "", "system": "{content}", "fused": False, "user": "{content}", "open": "",
+    "said": "{content}{eos}", "once": False, "between": "", "end": "eos_token", "stop": (), "tools": "default",
+    "think": (), "bare": "",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,21 +38,32 @@ class NamedTemplate:
 
     Attributes:
         name: LLaMA-Factory's name of it.
-        label: what it is called elsewhere.
+        label: the models that it belongs to.
         end: the token that ends an answer, or `eos_token` for the tokenizer's own.
-        jinja: the text.
+        stop: further tokens that a generation stops at.
+        thinks: whether answers begin with a thought, which is left out once later questions follow.
+        tokens: what it writes that looks like tokens of its own (`<|user|>`).
     """
 
     name: str
     label: str
     end: str
-    jinja: str
+    stop: tuple[str, ...]
+    thinks: bool
+    tokens: frozenset[str]
 
+    def jinja(self, *, space: bool = False, tools: str | None = None) -> str:
+        """The text that is saved with a model.
 
-@cache
-def template_names() -> tuple[str, ...]:
-    """The templates that can be named, sorted."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.jinja")))
+        Args:
+            space: the tokenizer puts a blank before the first word of a text.
+            tools: another tool format than its own.
+        """
+        return _made(self.name, tools, marked=False, space=space)
+
+    def marked(self, *, tools: str | None = None) -> str:
+        """The text that renders the same, with signs for where answers are and where a tokenizer starts anew."""
+        return _made(self.name, tools, marked=True, space=False)
 
 
 @cache
@@ -48,9 +73,104 @@ def named_template(name: str) -> NamedTemplate:
     Raises:
         DataError: there is none of that name; the nearest one is named.
     """
-    if name not in template_names():
-        choices = f"Choose one of {', '.join(template_names())}, or leave template out for the model's own."
+    if name not in entries():
+        choices = f"There are {listed(template_names())}; leave template out for the model's own."
         raise DataError(f"There is no template {name!r}.{did_you_mean(name, template_names())} {choices}")
-    _, header, jinja = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8").split(FENCE, 2)
-    fields = tomllib.loads(header)
-    return NamedTemplate(name, fields["label"], fields["end"], jinja)
+    entry = PLAIN | entries()[name]
+    text = "".join(entry[slot] for slot in ("prefix", "system", "user", "open", "said"))
+    return NamedTemplate(
+        name=name,
+        label=entry["label"],
+        end=entry["end"],
+        stop=tuple(entry["stop"]),
+        thinks=bool(entry["think"]),
+        tokens=frozenset(TOKEN.findall(text)),
+    )
+
+
+@cache
+def _made(name: str, tools: str | None, *, marked: bool, space: bool) -> str:
+    entry: dict[str, Any] = PLAIN | entries()[name]
+    joint, begins, ends = (_literal(sign) if marked else "" for sign in (JOINT, BEGINS, ENDS))
+
+    def written(slot: str, content: str = "content") -> str:
+        items = []
+        for part in re.split(r"(\{(?:content|bos|eos|space)\})", slot):
+            if part == "{content}":
+                items.append(content)
+            elif part in {"{bos}", "{eos}"}:
+                items += [joint, f"{part[1:-1]}_token", joint]
+            elif part == "{space}":
+                items.append(_literal(" ") if space else "")
+            elif part:
+                items.append(_literal(part))
+        return _all(*items)
+
+    before, after = entry.get("result", entry["user"]).split("{content}")
+    think = entry["think"]
+    text = _maker().render(
+        entry,
+        name=name,
+        macros=(FOLDER / "tools" / f"{tools or entry['tools']}.jinja").read_text(encoding="utf-8").strip(),
+        calls=entry.get("calls", entry["said"]),
+        before=before,
+        after=after,
+        join=entry.get("join", after + before),
+        empty=entry.get("empty", "".join(think)),
+        opens=think[0].strip() if think else "",
+        closes=think[1].strip() if think else "",
+        marked=marked,
+        joint=joint,
+        begins=begins,
+        ends=ends,
+        literal=_literal,
+        written=written,
+        all=_all,
+    )
+    return re.sub(r"\n+", "\n", text).strip()
+
+
+@cache
+def _maker() -> Template:
+    from jinja2 import Environment
+
+    environment = Environment(
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 - it makes Jinja, not HTML
+    )
+    return environment.from_string((FOLDER / "turns.jinja").read_text(encoding="utf-8"))
+
+
+@cache
+def compiled(jinja: str) -> Template:
+    """A text of ours, ready to render. Texts of others go through transformers, in its sandbox, which takes longer."""
+    from jinja2 import Environment
+    from jinja2.exceptions import TemplateError
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(value: Any, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=False, indent=indent)
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - no HTML
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    return environment.from_string(jinja)
+
+
+def _literal(text: str) -> str:
+    """A text as Jinja writes it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"
+
+
+def _all(*expressions: str) -> str:
+    """Jinja that puts expressions together."""
+    return " ~ ".join(one for one in expressions if one and one != "''") or "''"

@@ -130,13 +130,6 @@ def test_every_template_is_built_or_named_as_not_built(name):
     assert [problem.kind for problem in report.problems] == ([] if name in field("template").choices else ["not_built"])
 
 
-def test_the_templates_that_are_offered_are_the_ones_that_ship():
-    import llf_core
-
-    folder = Path(llf_core.__file__).parent / "data" / "templates"
-    assert {path.stem for path in folder.glob("*.jinja")} == set(field("template").choices)
-
-
 EXAMPLE = """
 ### model
 model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct

@@ -9,6 +9,8 @@ from llf_core.config.spec import field
 
 BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}
+TWO = {"dataset": "llf_demo,other"}
+TURNS = TWO | {"mix_strategy": "interleave_under"}
 
 # key, severity, what is asked, and what of the message matters
 CASES = [
@@ -48,6 +50,12 @@ CASES = [
     ("fp16", "error", {"fp16": True, "bf16": True}, "Both fp16 and bf16"),
     ("bf16", "note", {"bf16": True, "pure_bf16": True}, "`bf16` changes nothing"),
     ("fp16", "error", {"fp16": True, "use_cpu": True}, "needs a GPU"),
+    ("interleave_probs", "error", TWO | {"interleave_probs": "0.5,0.5"}, "one after the other"),
+    ("interleave_probs", "error", TURNS | {"interleave_probs": "0.5,0.6"}, "Expected numbers from 0 that sum to 1"),
+    ("interleave_probs", "error", TURNS | {"interleave_probs": "half,0.5"}, "The shares are half,0.5"),
+    ("interleave_probs", "error", TURNS | {"interleave_probs": "1.0"}, "2 data sets and 1 shares"),
+    ("mix_strategy", "error", {"mix_strategy": "interleave_once"}, "nothing to take turns with"),
+    ("tool_format", "error", {"tool_format": "qwen"}, "own chat template decides how functions are called"),
     ("tf32", "error", {"tf32": True, "use_cpu": True}, "`use_cpu` is true"),
     (
         "quantization_bit",

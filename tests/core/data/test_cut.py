@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 
 from llf_core.config.labels import IGNORED
 from llf_core.data.align import Reading
-from llf_core.data.cut import cut, cut_lengths, learned
+from llf_core.data.cut import cut, cut_lengths, learned, split_long
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import BadExample
+from llf_core.data.formats.conversation import Conversation
 from llf_core.data.mask import Tokens, Turn
 from llf_core.data.records import Record
+from llf_core.data.render import choose_template
 from tests.core.data import templates as jinja
 
 
@@ -54,21 +56,25 @@ def tokens(*lengths, answers=(1,)):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "cutoff", "opening", "ids"),
+    ("lengths", "cutoff", "opening", "closing", "ids"),
     [
-        ((4, 4), 8, 2, [0, 1, 2, 3, 4, 5, 6, 7]),  # nothing to do
-        ((6, 2), 6, 2, [0, 1, 4, 5, 6, 7]),  # the question gives way, before its opening
-        ((2, 6), 6, 2, [0, 1, 2, 3, 4, 5]),  # the answer gives way, at its end
-        ((6, 6), 6, 2, [0, 4, 5, 6, 7, 8]),  # both
-        ((6, 6), 4, 3, [3, 4, 5, 6]),  # all that is left is the opening and a token
-        ((3, 2, 3, 4), 10, 1, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),  # a later answer loses its end
-        ((3, 2, 3, 4), 8, 1, [0, 1, 2, 3, 4]),  # … or goes with its question
-        ((3, 2, 3, 4, 1, 1), 7, 1, [0, 1, 2, 3, 4]),
+        ((6, 2), 6, 2, 0, [0, 1, 4, 5, 6, 7]),  # the question gives way, before its opening
+        ((2, 6), 6, 2, 0, [0, 1, 2, 3, 4, 5]),  # the answer gives way, at its end
+        ((2, 6), 6, 2, 1, [0, 1, 2, 3, 4, 7]),  # … but for what closes it
+        ((2, 6), 6, 2, 3, [0, 1, 2, 5, 6, 7]),
+        ((6, 6), 6, 2, 0, [0, 4, 5, 6, 7, 8]),  # both
+        ((6, 6), 6, 2, 2, [0, 4, 5, 6, 10, 11]),
+        ((6, 6), 4, 3, 0, [3, 4, 5, 6]),  # all that is left is the opening and a token
+        ((3, 2, 3, 4), 10, 1, 0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),  # a later answer loses its end
+        ((3, 2, 3, 4), 10, 1, 1, [0, 1, 2, 3, 4, 5, 6, 7, 8, 11]),
+        ((3, 2, 3, 4), 9, 1, 1, [0, 1, 2, 3, 4]),  # … or goes with its question
+        ((3, 2, 3, 4), 8, 1, 0, [0, 1, 2, 3, 4]),
+        ((3, 2, 3, 4, 1, 1), 7, 1, 0, [0, 1, 2, 3, 4]),
     ],
 )
-def test_the_table_of_cuts(lengths, cutoff, opening, ids):
+def test_the_table_of_cuts(lengths, cutoff, opening, closing, ids):
     whole = tokens(*lengths)
-    short = cut(whole, cutoff, opening)
+    short = cut(whole, cutoff, opening, closing)
     assert short.ids == ids
     assert short.labels == [whole.labels[place] for place in ids]
     for turn in short.turns:
@@ -76,9 +82,34 @@ def test_the_table_of_cuts(lengths, cutoff, opening, ids):
         assert turn.end <= len(short.ids)
 
 
-def test_no_room_for_an_answer_is_a_reason():
+@pytest.mark.parametrize(("opening", "closing"), [(3, 0), (1, 2)])
+def test_no_room_for_an_answer_is_a_reason(opening, closing):
     with pytest.raises(BadExample, match="cutoff_len 3 leaves no room for its answer"):
-        cut(tokens(6, 6), 3, opening=3)
+        cut(tokens(6, 6), 3, opening, closing)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(lambda found: len(found) % 2 == 0),
+    cutoff=st.integers(2, 30),
+)
+def test_split_learns_every_token_once_and_invents_none(lengths, cutoff):
+    whole = tokens(*lengths)
+    parts = split_long(whole, cutoff)
+    met = [label for part in parts for label in part.labels if label != IGNORED]
+    assert met == [label for label in whole.labels if label != IGNORED]
+    for part in parts:
+        assert len(part.ids) == len(part.labels) <= cutoff
+        start = part.ids[0]
+        assert part.ids == whole.ids[start : start + len(part.ids)]
+        assert learned(part.labels)
+        if start:
+            assert part.labels[0] == IGNORED
+
+
+def test_a_split_part_reads_what_came_before_it():
+    parts = split_long(tokens(1, 9), 4)
+    assert [part.ids for part in parts] == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert [part.labels for part in parts] == [[IGNORED, 1, 2, 3], [IGNORED, 4, 5, 6], [IGNORED, 7, 8, 9]]
 
 
 def test_the_first_label_teaches_nothing():
@@ -114,15 +145,44 @@ def test_the_header_of_an_answer_is_never_cut(tiny_tokenizer, own, talk, questio
         return
     (example,) = chunk.examples
     opening = tiny_tokenizer("<|im_end|>\n<|im_start|>assistant\n").input_ids
+    closing = tiny_tokenizer("<|im_end|>\n").input_ids
     start = next(place for place, label in enumerate(example.labels) if label != IGNORED)
     assert len(example.ids) == min(cutoff, len(whole.ids))
     assert example.cut == len(whole.ids) - len(example.ids)
     assert example.ids[start - len(opening) : start] == opening
     assert example.ids[start:] == example.labels[start:]
+    assert example.ids[-len(closing) :] == closing
     learned_whole = [label for label in whole.labels if label != IGNORED]
-    assert example.ids[start:] == learned_whole[: len(example.ids) - start]
+    words = example.ids[start : -len(closing)]
+    assert words == learned_whole[: len(words)]
     head = example.ids[: start - len(opening)]
     assert head == whole.ids[: len(head)]
+
+
+def test_longer_examples_can_be_dropped_or_split(tiny_tokenizer, own, talk):
+    conversation = talk("the sea", "one two three four five six seven eight nine ten")
+    whole = encode(encoder(tiny_tokenizer, own(jinja.PLAIN), 10**6), conversation).examples[0]
+    room = len(whole.ids) - 5
+    dropped = encode(encoder(tiny_tokenizer, own(jinja.PLAIN), room, cutoff_strategy="drop"), conversation)
+    assert dropped.dropped == [(7, f"it has {len(whole.ids)} tokens, more than cutoff_len {room}")]
+    split = encode(encoder(tiny_tokenizer, own(jinja.PLAIN), room, cutoff_strategy="split"), conversation).examples
+    assert [(part.index, part.cut) for part in split] == [(7, 0), (7, 0)]
+    assert [label for part in split for label in part.labels if label != IGNORED] == [
+        label for label in whole.labels if label != IGNORED
+    ]
+
+
+def test_a_call_is_never_cut_in_its_middle(tokenizer):
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>"]})
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": "the sea " * 20}}}
+    conversation = Conversation(
+        ({"role": "user", "content": "Q"}, {"role": "assistant", "content": "", "tool_calls": [call]})
+    )
+    template = choose_template("qwen", tokenizer)
+    whole = encode(encoder(tokenizer, template, 10**6), conversation).examples[0]
+    chunk = encode(encoder(tokenizer, template, len(whole.ids) - 3), conversation)
+    assert chunk.examples == []
+    assert "leaves no room for its answer" in chunk.dropped[0][1]
 
 
 def test_with_mask_history_the_oldest_exchanges_go_first(tiny_tokenizer, own, talk):

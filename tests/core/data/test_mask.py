@@ -8,7 +8,7 @@ from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.mask import Turn, encode, tokens_of
-from llf_core.data.render import Rendered, choose_template, render_answers
+from llf_core.data.render import Rendered, Rewritten, choose_template, render_all, render_answers
 from tests.core.data import templates as jinja
 
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t "), max_size=24)
@@ -175,12 +175,41 @@ def test_a_tokenizer_without_offsets_gives_the_same_or_a_reason(tiny_tokenizer, 
 def test_thinking_that_is_stripped_from_earlier_turns_is_a_reason(tiny_tokenizer, own, talk):
     template = own(jinja.STRIPS_THINKING)
     conversation = talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")
-    with pytest.raises(BadExample, match=r"writes turn 2 differently once later turns follow.*mask_history: true"):
+    with pytest.raises(Rewritten, match="writes turn 2 differently once later turns follow"):
         tokens(tiny_tokenizer, template, conversation)
     last = tokens(tiny_tokenizer, template, conversation, last_only=True)
     text = tiny_tokenizer.decode([label for label in last.labels if label != IGNORED])
     assert text == "<think>y</think>A2<|im_end|>\n"
     assert "<think>x" not in tiny_tokenizer.decode(last.ids)
+
+
+def test_each_answer_is_an_example_where_earlier_thinking_is_stripped(tiny_tokenizer, own, talk):
+    conversation = talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")
+    found = list(render_all(own(jinja.STRIPS_THINKING), tiny_tokenizer, conversation))
+    assert [len(part.messages) for part, _ in found] == [2, 4]
+    assert [rendered.text[slice(*rendered.answers[-1])] for _, rendered in found] == [
+        "<think>x</think>A1<|im_end|>\n",
+        "<think>y</think>A2<|im_end|>\n",
+    ]
+    assert all(len(rendered.answers) == 1 for _, rendered in found)
+    assert "<think>x" not in found[1][1].text
+    assert len(list(render_all(own(jinja.PLAIN), tiny_tokenizer, conversation))) == 1
+
+
+def test_a_template_with_generation_marks_may_strip_earlier_thinking(tiny_tokenizer, own, talk):
+    template = own(
+        jinja.MARKED.replace(
+            "m['content'] + '<|im_end|>\n' }}{% endgeneration",
+            "(m['content'] if loop.last else m['content'].split('</think>')[-1]) + '<|im_end|>\n' }}{% endgeneration",
+        )
+    )
+    ((_, rendered),) = render_all(
+        template, tiny_tokenizer, talk("Q1", "<think>x</think>A1", "Q2", "<think>y</think>A2")
+    )
+    assert [rendered.text[slice(*span)] for span in rendered.answers] == [
+        "A1<|im_end|>\n",
+        "<think>y</think>A2<|im_end|>\n",
+    ]
 
 
 def test_thinking_that_is_never_shown_is_a_reason(tiny_tokenizer, own, talk):

@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
-from llf_core.data import DataError, DataReport, prepare
+from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
-from llf_core.data.report import Broken, Dropped, Truncated, show
+from llf_core.data.report import Broken, Divided, Dropped, SetCounts, Truncated, show
 from llf_core.data.store import hold_out
 from llf_core.runs import RunWriter, create_run
 
@@ -45,7 +47,14 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     assert cut == Truncated(3, cut.cut, "data.jsonl")
     assert cut.cut > 0
     assert report.dropped == [Dropped(2, "an answer is empty", "data.jsonl")]
-    assert report.broken == [Broken(2, "Expecting value at column 1", "data.jsonl")]
+    assert report.broken == [Broken(2, "Expecting value at column 1", "data.jsonl", 1)]
+    assert report.unusable() == [
+        Dropped(1, "line 2 cannot be read: Expecting value at column 1", "data.jsonl"),
+        Dropped(2, "an answer is empty", "data.jsonl"),
+    ]
+    assert report.sets == [SetCounts("data.jsonl", 4, 2, report.tokens, trained)]
+    assert report.summary()["records"] == 4
+    assert [entry["index"] for entry in report.summary()["dropped"]] == [1, 2]
     assert report.preview[0].text() == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yo<|im_end|>\n⟧")
     assert [part.trained for part in report.preview[0].segments] == [False, True]
     assert report.readings == {"data.jsonl": "alpaca (columns instruction and output)"}
@@ -53,6 +62,38 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     for part in ("2 examples to train on", "data.jsonl[3] by", "data.jsonl[2]: an answer is empty", "line 2"):
         assert part in said
     assert DataReport.from_json(json.loads(json.dumps(report.json()))) == report
+
+
+def test_longer_examples_are_dropped_or_split_when_asked(make_config, write, tokenizer):
+    write([*GOOD[:2], {"instruction": "the sea", "output": "the ship " * 30}])
+    dropped = prepare(make_config(cutoff_len=40, cutoff_strategy="drop"), tokenizer)
+    assert dropped.train["index"] == [0, 1]
+    assert "more than cutoff_len 40" in dropped.report.dropped[0].reason
+    split = prepare(make_config(cutoff_len=40, cutoff_strategy="split"), tokenizer)
+    parts = split.train["index"].count(2)
+    assert parts > 1
+    assert split.report.divided == [Divided(2, parts, "data.jsonl")]
+    assert (split.report.truncated, split.report.dropped) == ([], [])
+
+
+def test_a_run_can_be_stopped_by_dropped_records(make_config, write, tokenizer):
+    write('{"instruction": "Hi", "output": "Yo"}\nbroken\n{"instruction": "Hi", "output": ""}\n')
+    with pytest.raises(
+        DataError, match=r"2 records give no example.*data.jsonl\[1\]: line 2.*data.jsonl\[2\]: an answer"
+    ):
+        prepare(make_config(stop_on_dropped=True), tokenizer)
+    assert prepare(make_config(), tokenizer).report.examples == 1
+
+
+def test_every_example_can_be_dumped(make_config, write, tokenizer, tmp_path):
+    write(GOOD)
+    ready = prepare(make_config(val_size=2, packing=True, cutoff_len=64), tokenizer)
+    dump_examples(ready, tmp_path / "dump.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "dump.jsonl").read_text().splitlines()]
+    assert [line["split"] for line in lines] == ["train"] * 8 + ["eval"] * 2
+    assert sorted(line["index"] for line in lines) == list(range(10))
+    assert {key: lines[0][key] for key in ("index", "input_ids", "labels")} == ready.train.examples[0]
+    assert lines[-1]["input_ids"] == ready.eval[1]["input_ids"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "json", "folder"])
@@ -103,10 +144,34 @@ def test_val_size_is_a_share_or_a_number_split_by_the_seed(make_config, write, t
 
 def test_holding_everything_out_is_refused():
     with pytest.raises(DataError, match="val_size 4 holds out 4 of 4 examples"):
-        hold_out(4, 4, 0)
-    kept, held = hold_out(1000, 0.25, 0)
+        hold_out(np.arange(4), 4, 0)
+    kept, held = hold_out(np.arange(1000), 0.25, 0)
     assert (len(kept), len(held)) == (750, 250)
     assert set(np.concatenate([kept, held]).tolist()) == set(range(1000))
+
+
+@given(twins=st.lists(st.integers(0, 6), min_size=2, max_size=40), size=st.floats(0.05, 0.9), seed=st.integers(0, 9))
+def test_copies_are_held_out_together(twins, size, seed):
+    twins = np.array(twins)
+    count = max(1, round(len(twins) * size))
+    try:
+        kept, held = hold_out(twins, size, seed)
+    except DataError:
+        largest = np.bincount(twins).max()
+        assert count + largest > len(twins)
+        return
+    assert sorted([*kept, *held]) == list(range(len(twins)))
+    assert not set(twins[kept]) & set(twins[held])
+    assert count <= len(held) < count + np.bincount(twins).max()
+
+
+def test_copies_can_be_left_out(make_config, write, tokenizer):
+    write([*GOOD[:3], GOOD[0], GOOD[2], GOOD[3]])
+    assert prepare(make_config(), tokenizer).report.examples == 6
+    ready = prepare(make_config(drop_duplicates=True), tokenizer)
+    assert ready.train["index"] == [0, 1, 2, 5]
+    assert (ready.report.examples, ready.report.copies) == (4, 2)
+    assert "2 copies of earlier examples left out." in ready.report.text()
 
 
 def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokenizer):

@@ -1,7 +1,10 @@
 """Files of every kind give the same records; what is broken is named."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pytest
@@ -18,6 +21,14 @@ ROWS = [
     {"instruction": 'a "quoted", one', "output": "two\nlines"},
     {"instruction": "名", "output": "naïve"},
 ]
+
+
+OPENERS = {
+    "gz": gzip.open,
+    "bz2": bz2.open,
+    "xz": lzma.open,
+    "zst": lambda path, _: pa.CompressedOutputStream(str(path), "zstd"),
+}
 
 
 def write_csv(path, delimiter=","):
@@ -77,7 +88,6 @@ def test_an_entry_of_a_json_list_that_is_no_object_is_named(write):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.txt", "Once", "plain text, which is for stage pt"),
         ("rows.xlsx", "PK", r"unknown kind \(.xlsx\)"),
         ("rows", "x", "no suffix"),
         ("rows.json", '"text"', "holds a str. Expected a list"),
@@ -148,3 +158,33 @@ def test_a_line_that_python_gives_up_on_is_one_broken_line(tmp_path, line):
     assert (first.row, last.row) == ({"a": 1}, {"a": 3})
     assert (broken.index, broken.line) == (1, 2)
     assert broken.reason
+
+
+@pytest.mark.parametrize("suffix", OPENERS)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt"])
+def test_a_compressed_text_reads_as_the_text(tmp_path, name, suffix):
+    text = {
+        "rows.jsonl": '{"a": "1"}\n{"a": "ä"}\n',
+        "rows.json": '[{"a": "1"}, {"a": "ä"}]',
+        "rows.csv": "a\n1\nä\n",
+        "rows.txt": "1\n\nä\n",
+    }[name]
+    plain, packed = tmp_path / name, tmp_path / f"{name}.{suffix}"
+    plain.write_text(text, encoding="utf-8")
+    with OPENERS[suffix](packed, "wb") as file:
+        file.write(text.encode())
+    assert list(read_file(packed)) == list(read_file(plain))
+    assert [next(iter(one.row.values())) for one in read_file(plain)] == ["1", "ä"]
+
+
+@pytest.mark.parametrize("suffix", OPENERS)
+def test_a_compressed_file_that_was_cut_is_one_sentence(tmp_path, suffix):
+    path = tmp_path / f"rows.jsonl.{suffix}"
+    with OPENERS[suffix](path, "wb") as file:
+        file.write(b'{"a": 1}\n' * 5000)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"rows.jsonl.* cannot be unpacked"):
+        list(read_file(path))
+    path.write_bytes(b"no archive at all")
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        list(read_file(path))

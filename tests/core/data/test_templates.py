@@ -3,15 +3,16 @@
 import pytest
 from transformers import AutoTokenizer
 
-from llf_core.config.data import TEMPLATES
+from llf_core.config.chat_templates import TOOL_FORMATS, entries, template_names
 from llf_core.data.errors import DataError
+from llf_core.data.formats.conversation import Conversation
 from llf_core.data.render import choose_template, render_answers
-from llf_core.data.templates import named_template, template_names
+from llf_core.data.templates import FOLDER, PLAIN, named_template
 
 TWO = ("Q1", "A1", "Q2", "A2")
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 CHAT = (
@@ -54,7 +55,7 @@ EXPECTED = {
         ALPACA,
         "### Instruction:\nQ1\n\n### Response:\nA1</s>\n\n### Instruction:\nQ2\n\n### Response:\nA2</s>\n\n",
     ),
-    "vicuna": (VICUNA, "USER: Q1 ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>"),
+    "vicuna": (VICUNA, "USER: Q1 ASSISTANT:A1</s>USER: Q2 ASSISTANT:A2</s>"),
 }
 WITH_SYSTEM = {
     "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ1",
@@ -66,7 +67,7 @@ WITH_SYSTEM = {
     "phi": "<|system|>\nS<|end|>\n<|user|>\nQ1",
     "default": "System: S</s>\nHuman: Q1",
     "alpaca": "S### Instruction:\nQ1",
-    "vicuna": "S USER: Q1 ASSISTANT:",
+    "vicuna": "SUSER: Q1 ASSISTANT:",
 }
 FIRST_ANSWER = {
     "chatml": "A1<|im_end|>\n",
@@ -78,7 +79,7 @@ FIRST_ANSWER = {
     "phi": "A1<|end|>\n",
     "default": "A1</s>\n",
     "alpaca": "A1</s>\n\n",
-    "vicuna": " A1</s>",
+    "vicuna": "A1</s>",
 }
 
 
@@ -93,10 +94,6 @@ def every(tokenizer):
         }
     )
     return tokenizer
-
-
-def test_a_form_offers_the_templates_that_exist():
-    assert template_names() == tuple(sorted(TEMPLATES)) == tuple(sorted(EXPECTED))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -120,8 +117,6 @@ def test_the_system_prompt_of_a_template(every, talk, name):
 
 
 def test_qwen_shows_tools_calls_and_results(every):
-    from llf_core.data.formats.conversation import Conversation
-
     call = {"function": {"name": "add", "arguments": {"a": 1}}}
     conversation = Conversation(
         (
@@ -155,7 +150,7 @@ def test_an_unknown_template_is_told_the_nearest(tokenizer):
 
 
 def test_a_template_whose_end_the_tokenizer_lacks_is_refused(tokenizer):
-    with pytest.raises(DataError, match=r"<\|eot_id\|>, which is no token.*fit: alpaca, chatml, default, mistral"):
+    with pytest.raises(DataError, match=r"<\|eot_id\|>, which is no token.*fit: chatml, chatml_de, .* and \d+ more"):
         choose_template("llama3", tokenizer)
 
 
@@ -168,11 +163,89 @@ def test_a_tokenizer_without_a_template_or_an_end_needs_one(tokenizer):
         choose_template("default", tokenizer)
 
 
-def test_headers_are_whole():
-    for name in template_names():
-        template = named_template(name)
-        assert template.label
-        assert template.end
+def with_tokens(tokenizer, name):
+    """A tokenizer that has all tokens that a template writes."""
+    template = named_template(name)
+    ends = [] if template.end == "eos_token" else [template.end]
+    tokenizer.add_special_tokens(
+        {"bos_token": "<s>", "eos_token": "</s>", "extra_special_tokens": [*ends, *template.stop]}
+    )
+    return tokenizer
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "two"}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]},
+    },
+}
+
+
+WITH_TOOLS = Conversation(
+    (
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "R"},
+        {"role": "assistant", "content": "A"},
+    ),
+    (TOOL,),
+)
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_every_template_renders_the_same_with_and_without_signs(tokenizer, talk, name):
+    template = choose_template(name, with_tokens(tokenizer, name), preserve_thinking=True)
+    for conversation in (talk(*TWO), talk(*TWO, system="S"), WITH_TOOLS):
+        rendered = render_answers(template, tokenizer, conversation)
+        assert rendered.text == template.render(tokenizer, conversation.messages, conversation.tools)
+        assert rendered.text == tokenizer.apply_chat_template(
+            list(conversation.messages),
+            list(conversation.tools or ()) or None,
+            chat_template=template.jinja,
+            tokenize=False,
+            preserve_thinking=True,
+        )
+        answers = [message["content"] for message in conversation.messages if message["role"] == "assistant"]
+        assert len(rendered.answers) == len(answers)
+        for (start, end), said in zip(rendered.answers, answers, strict=True):
+            assert said in rendered.text[start:end]
+        assert {border for span in rendered.answers for border in span} <= set(rendered.cuts)
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_what_opens_an_answer_is_what_a_generation_begins_with(tokenizer, talk, name):
+    template = choose_template(name, with_tokens(tokenizer, name))
+    whole = render_answers(template, tokenizer, talk("Q", "A"))
+    prompt = template.render(tokenizer, talk("Q").messages, add_generation_prompt=True)
+    assert whole.text[: whole.answers[0][0]] == prompt
+    assert template.stop == named_template(name).stop
+
+
+@pytest.mark.parametrize("tool_format", TOOL_FORMATS)
+def test_a_tool_format_can_be_chosen_beside_a_template(every, tool_format):
+    template = choose_template("chatml", every, tool_format=tool_format)
+    rendered = render_answers(template, every, WITH_TOOLS)
+    assert rendered.text == template.render(every, WITH_TOOLS.messages, WITH_TOOLS.tools)
+    call, answer = (rendered.text[slice(*span)] for span in rendered.answers)
+    assert "add" in rendered.text[: rendered.answers[0][0]]
+    assert "add" in call
+    assert "two" in call
+    assert answer == "A<|im_end|>\n"
+
+
+def test_the_tool_formats_are_the_files_that_ship():
+    assert {path.stem for path in (FOLDER / "tools").glob("*.jinja")} == set(TOOL_FORMATS)
+
+
+def test_names_and_fields_of_the_file_are_known():
+    fields = {*PLAIN, "label", "calls", "result", "join", "empty"}
+    for name, entry in entries().items():
+        assert set(entry) <= fields, name
+        assert entry["label"], name
+        assert len(entry.get("think", ())) in {0, 2}, name
 
 
 def test_a_saved_tokenizer_carries_the_template_and_its_end(every, talk, tmp_path):

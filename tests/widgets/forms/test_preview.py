@@ -20,6 +20,7 @@ REPORT = {
     "truncated": [{"index": index, "cut": 10, "dataset": "a"} for index in range(23)],
     "dropped": [{"index": 7, "reason": "no answer.", "dataset": "a"}],
     "broken": [],
+    "divided": [],
     "preview": [
         {
             "index": 0,
@@ -33,7 +34,7 @@ REPORT = {
 def test_counts_are_a_line() -> None:
     assert counts(REPORT) == "999 examples, 200,000 tokens, 152,000 of them trained (76 %)."
     assert counts({"examples": 0, "tokens": 0, "trained_tokens": 0}) == "0 examples, 0 tokens, 0 of them trained."
-    packed = {"examples": 40, "rows": 3, "filled": 0.968, "tokens": 600, "trained_tokens": 300}
+    packed = {"examples": 40, "rows": 3, "packing_fill": 0.968, "tokens": 600, "trained_tokens": 300}
     assert counts(packed).startswith("40 examples in 3 rows that are 97 % full, 600 tokens")
 
 

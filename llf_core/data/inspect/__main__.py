@@ -1,0 +1,69 @@
+"""A process that answers what a view asks of a data set: `python -m llf_core.data.inspect CONFIG`.
+
+It reads a request a line from its standard input, `{"id": 1, "ask": "example", "number": 3}`, and answers each with
+a line, `{"id": 1, "answer": …}` or `{"id": 1, "error": "a sentence"}`. Before the first answer it tells how far the
+preparation is, `{"progress": "rows.jsonl", "rows": 1200}`, then `{"ready": …}` with the overview. It ends with its
+input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from llf_core.data.inspect.inspection import Inspection
+
+ASKED = ("overview", "lengths", "notable", "example", "search", "rows")
+
+
+def main() -> int:
+    """Answers until the input ends.
+
+    Returns:
+        2 where the config or the data cannot be used.
+    """
+    # What libraries print must not stand among the answers.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    from llf_core.config import ConfigError, RunConfig
+    from llf_core.data import DataError
+    from llf_core.models import ModelError, load_tokenizer, resolve_model
+
+    try:
+        config = RunConfig.load(sys.argv[1])
+        tokenizer = load_tokenizer(resolve_model(config.model.model_name_or_path, config), config)
+        inspection = Inspection.open(
+            config, tokenizer, lambda dataset, rows: say(out, {"progress": dataset, "rows": rows})
+        )
+    except (ConfigError, DataError, ModelError) as error:
+        say(out, {"error": str(error)})
+        return 2
+    say(out, {"ready": inspection.overview()})
+    for line in sys.stdin:
+        say(out, answer(inspection, line))
+    return 0
+
+
+def answer(inspection: Inspection, line: str) -> dict[str, Any]:
+    """The answer to a request; an error is a sentence."""
+    number = None
+    try:
+        request = json.loads(line)
+        number, asked = request.pop("id"), request.pop("ask")
+        if asked not in ASKED:
+            return {"id": number, "error": f"There is nothing to ask that is called {asked!r}."}
+        return {"id": number, "answer": getattr(inspection, asked)(**request)}
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        return {"id": number, "error": f"{type(error).__name__}: {error}"}
+
+
+def say(out: TextIO, value: dict[str, Any]) -> None:
+    """Writes a line."""
+    out.write(json.dumps(value, ensure_ascii=True) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

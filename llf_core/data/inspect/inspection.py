@@ -1,0 +1,300 @@
+"""A prepared data set to be looked at, page by page."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.config import RunConfig
+from llf_core.data.align import decide
+from llf_core.data.build import PEEKED, Builder, Settings, Told
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.inspect.explain import explained, plain
+from llf_core.data.inspect.lengths import cost, histogram, offered
+from llf_core.data.inspect.notable import Notable, from_report, leaks, page, twins
+from llf_core.data.load import open_source, read_source
+from llf_core.data.packed import PackedRows
+from llf_core.data.prepare import prepare
+from llf_core.data.records import Record
+from llf_core.data.sources import find_sources
+from llf_core.data.store import SET, TWIN
+from llf_core.runs import RunReader, home, list_runs, open_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.data.encoder import Encoder, Explained
+    from llf_core.data.prepare import Prepared
+    from llf_core.data.sources import Source
+
+PART = 500  # examples that are decoded at once in a search
+SEARCH_SECONDS = 1.0
+
+
+class Inspection:
+    """What the loss sees of a config's data.
+
+    Examples are numbered: those to train on in their order, then those that are held out.
+
+    Args:
+        config: as for a run.
+        tokenizer: of its model.
+        prepared: its data.
+        seconds: how long the preparation took.
+        speed: tokens a second of an earlier run of the same model on this machine, for the time of an epoch.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        prepared: Prepared,
+        seconds: float = 0.0,
+        speed: float | None = None,
+    ) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+        self._prepared = prepared
+        self._seconds = seconds
+        self._speed = speed
+        self._sets = [counts.dataset for counts in prepared.report.sets]
+        self._encoders: dict[str, Encoder] = {}
+
+    @classmethod
+    def open(
+        cls, config: RunConfig, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int], None] | None = None
+    ) -> Inspection:
+        """Prepares the data of a config, or takes what is kept.
+
+        Raises:
+            DataError: see `prepare`.
+        """
+        began = time.monotonic()
+        prepared = prepare(config, tokenizer, progress=progress)
+        return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config))
+
+    def overview(self) -> dict[str, Any]:
+        """Counts in all and of each data set, how conversations are rendered, and what there is to look at."""
+        report = self._prepared.report
+        return {
+            "examples": report.examples,
+            "held_out": report.eval_examples,
+            "tokens": report.tokens,
+            "trained_tokens": report.trained_tokens,
+            "truncated": len(report.truncated),
+            "dropped": len(report.unusable()),
+            "sets": [
+                counts._asdict()
+                | {
+                    "cut": sum(one.dataset == counts.dataset for one in report.truncated),
+                    "dropped": sum(one.dataset == counts.dataset for one in report.unusable()),
+                    "reading": report.readings.get(counts.dataset, ""),
+                }
+                for counts in report.sets
+            ],
+            "template": report.template,
+            "seconds": round(self._seconds, 2),
+            "cached": report.cached,
+            "packed_rows": report.rows,
+            "row_capacity": report.row_capacity,
+            "packing_fill": report.packing_fill,
+            "cutoff": self._config.data.cutoff_len,
+        }
+
+    def lengths(self) -> dict[str, Any]:
+        """A histogram of the lengths before anything is cut, and what other cutoffs would cost.
+
+        See `llf_core.data.inspect.lengths`.
+        """
+        counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
+        longest = int(counts[:, 2].max())
+        return histogram(counts[:, 2], cutoff) | {
+            "cutoffs": [cost(counts, one, self._config, self._speed) for one in offered(cutoff, longest)],
+            "speed": self._speed,
+        }
+
+    def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, Any]:
+        """A page of the records to look at: `total`, `kinds` and `rows`, each with the example's `number` or None."""
+        found = page(self._notable, kind, offset, limit)
+        for row in found["rows"]:
+            row["number"] = self._first.get((row["dataset"], row["record"]))
+        return found
+
+    def example(self, number: int) -> dict[str, Any]:
+        """One example, token by token.
+
+        Returns:
+            `number`, `dataset`, `record`, `held_out`, `turns` (see `explained`), the counts `tokens`, `prompt`,
+            `trained`, `cut`, and where it is packed: `row`, `offset`.
+
+        Raises:
+            IndexError: there is no such example.
+        """
+        dataset, record = self._names[number]
+        table, base = self._table(number)
+        row = table[number - base]
+        turns = self._turns(number, row) or [
+            {"role": "", "tokens": plain(self._tokenizer, row["input_ids"], row["labels"])}
+        ]
+        states = [token[2] for turn in turns for token in turn["tokens"]]
+        found = {"number": number, "dataset": dataset, "record": record, "held_out": base > 0, "turns": turns}
+        found |= {"tokens": len(states)} | {state: states.count(state) for state in ("prompt", "trained", "cut")}
+        return found | self._packed_at(number)
+
+    def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, Any]:
+        """Examples whose text holds some words, looked for in a second's time.
+
+        Returns:
+            `rows` (`number`, `dataset`, `record`, `reason`), and `next`: where to go on, None at the end.
+        """
+        wanted, began = text.casefold(), time.monotonic()
+        rows: list[dict[str, Any]] = []
+        place, total = start, len(self._names)
+        while place < total and len(rows) < limit and (place == start or time.monotonic() - began < SEARCH_SECONDS):
+            table, base = self._table(place)
+            ids = table[place - base : place - base + PART]["input_ids"]
+            for said in self._tokenizer.batch_decode(ids):
+                at = said.casefold().find(wanted)
+                if at >= 0:
+                    dataset, record = self._names[place]
+                    context = " ".join(said[max(0, at - 30) : at + len(text) + 30].split())
+                    rows.append({"number": place, "dataset": dataset, "record": record, "reason": f"… {context} …"})
+                place += 1
+                if len(rows) == limit:
+                    break
+        return {"rows": rows, "next": place if place < total else None}
+
+    def rows(self, offset: int = 0, limit: int = 7, *, least_full_first: bool = False) -> dict[str, Any]:
+        """Packed rows: `total`, `capacity`, and of each its examples as `[number, label, prompt, trained]`."""
+        packed = self._prepared.train
+        if not isinstance(packed, PackedRows):
+            return {"total": 0, "capacity": 0, "rows": []}
+        starts = np.concatenate([[0], packed.ends[:-1]])
+        filled = np.add.reduceat(self._prepared.counts[packed.members, 0], starts)
+        order = np.argsort(filled, kind="stable") if least_full_first else np.arange(len(packed))
+        rows = []
+        for place in order[offset : offset + limit].tolist():
+            members = packed.members[starts[place] : packed.ends[place]].tolist()
+            examples = []
+            for number in members:
+                tokens, learned = self._prepared.counts[number, :2].tolist()
+                dataset, record = self._names[number]
+                label = str(record) if len(self._sets) == 1 else f"{dataset} {record}"
+                examples.append([number, label, tokens - learned, learned])
+            rows.append({"row": place, "filled": int(filled[place]), "examples": examples})
+        return {"total": len(packed), "capacity": packed.capacity, "rows": rows}
+
+    def _table(self, number: int) -> tuple[Any, int]:
+        """The table that holds an example, and the number of its first one."""
+        trained = len(self._prepared.counts)
+        return (self._prepared.examples, 0) if number < trained else (self._prepared.eval, trained)
+
+    @cached_property
+    def _names(self) -> list[tuple[str, int]]:
+        """Data set and record of every example."""
+        prepared = self._prepared
+        names = self._named(prepared.examples, prepared.counts, 0)
+        if prepared.eval is None:
+            return names
+        own = bool(self._config.data.eval_dataset)
+        first = len(self._config.data.dataset or ()) if own else 0
+        return names + self._named(prepared.eval, prepared.eval_counts, first)
+
+    def _named(self, table: Any, counts: NDArray[np.int64], first: int) -> list[tuple[str, int]]:
+        return [
+            (self._sets[first + number], int(index))
+            for number, index in zip(counts[:, SET].tolist(), table["index"], strict=True)
+        ]
+
+    @cached_property
+    def _first(self) -> dict[tuple[str, int], int]:
+        """The first example of each record."""
+        return {name: number for number, name in reversed(list(enumerate(self._names)))}
+
+    @cached_property
+    def _notable(self) -> list[Notable]:
+        prepared, names = self._prepared, self._names
+        found = list(from_report(prepared.report, self._config.data.cutoff_len))
+        hashes = prepared.counts[:, TWIN]
+        trained = names[: len(hashes)]
+        found += twins(trained, hashes)
+        found += leaks(trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN])
+        return found
+
+    def _turns(self, number: int, row: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The turns of an example from its record; None where that cannot be had, or gives other tokens."""
+        part = number - self._first[self._names[number]]
+        for found in self._explain(number)[part : part + 1]:
+            ids = [one for one, kept in zip(found.tokens.ids, found.kept, strict=True) if kept]
+            if ids == list(row["input_ids"]):
+                return explained(self._tokenizer, self._prepared.template, found)
+        return None
+
+    def _explain(self, number: int) -> list[Explained]:
+        name, index = self._names[number]
+        config = self._config
+        try:
+            source = next(one for one in self._sources if one.label == name)
+            opened = open_source(source, config.model.cache_dir)
+            entries = read_source(opened, None, config.training.seed)
+            if name not in self._encoders:
+                peeked = [one.row for one in islice(entries, PEEKED) if isinstance(one, Record)]
+                builder = Builder(Settings.of(config), self._tokenizer, self._prepared.template, Told(None, None))
+                self._encoders[name] = builder.encoder(decide(source, peeked))
+                entries = read_source(opened, None, config.training.seed)
+            record = next(one for one in entries if isinstance(one, Record) and one.index == index)
+            return self._encoders[name].explain(record)
+        except (BadExample, DataError, StopIteration):
+            return []
+
+    @cached_property
+    def _sources(self) -> list[Source]:
+        data = self._config.data
+        return [
+            source
+            for names in (data.dataset, data.eval_dataset)
+            for source in find_sources(names or (), data.dataset_dir)
+        ]
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """`[examples]`, where each stands in the members of the packed rows."""
+        packed: Any = self._prepared.train
+        places = np.empty(len(packed.members), dtype=np.int64)
+        places[packed.members] = np.arange(len(packed.members))
+        return places
+
+    def _packed_at(self, number: int) -> dict[str, int]:
+        packed = self._prepared.train
+        if not isinstance(packed, PackedRows) or number >= len(packed.members):
+            return {}
+        place = int(self._places[number])
+        row = int(np.searchsorted(packed.ends, place, side="right"))
+        start = int(packed.ends[row - 1]) if row else 0
+        before = packed.members[start:place]
+        return {"row": row, "offset": int(self._prepared.counts[before, 0].sum())}
+
+
+def earlier_speed(config: RunConfig) -> float | None:
+    """Tokens a second in the newest run of the same model and method that was measured on this machine."""
+    for row in list_runs(home(), 0, 50, None, None).rows:
+        try:
+            folder = open_run(row.id)
+            written = folder.config.read_text(encoding="utf-8")
+            earlier = RunConfig.load(written, base=folder.path)
+            same = all(
+                earlier.get(key) == config.get(key) for key in ("model_name_or_path", "finetuning_type", "fast_path")
+            )
+            values = RunReader(folder).metrics().values("tokens_per_second") if same else np.empty(0)
+        except (OSError, ValueError, KeyError):
+            continue
+        if len(values) >= 3:  # noqa: PLR2004 - the first ones are slow
+            return float(np.median(np.asarray(values)[1:]))
+    return None

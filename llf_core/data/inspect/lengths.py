@@ -1,0 +1,107 @@
+"""How long examples are, and what each cutoff would cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.data.packing import pack
+from llf_core.estimate import Pass, architecture, settings_of, shapes, trained, training_memory, weight_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llf_core.config import RunConfig
+
+BARS = 24
+STEP = 64  # cutoffs that are offered are multiples of it
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
+HALF = 2  # bytes of a number in bfloat16
+PACKED_MOST = 200_000  # examples; more are packed as a sample of so many
+
+
+def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, Any]:
+    """Bars of the lengths that examples have before they are cut.
+
+    Returns:
+        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest`, `cutoff`, `longer` (examples that
+        are longer than it).
+    """
+    top = max(int(np.quantile(lengths, 0.995)), cutoff if (lengths > cutoff).any() else 0, 2)
+    width = -(-top // BARS)
+    edges = np.arange(BARS + 1) * width
+    counts = np.histogram(np.minimum(lengths, edges[-1] - 1), edges)[0]
+    return {
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+        "median": int(np.median(lengths)),
+        "longest": int(lengths.max()),
+        "cutoff": cutoff,
+        "longer": int((lengths > cutoff).sum()),
+    }
+
+
+def offered(cutoff: int, longest: int) -> list[int]:
+    """Cutoffs around the one that is set, itself among them; none above the first that cuts nothing."""
+    near = {max(STEP, round(cutoff * factor / STEP) * STEP) for factor in FACTORS}
+    enough = -(-longest // STEP) * STEP
+    return sorted({one for one in near if one <= max(enough, cutoff)} | {cutoff})
+
+
+def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float | None) -> dict[str, Any]:
+    """What a cutoff would cost.
+
+    Args:
+        counts: `[examples, column]`, see `llf_core.data.store.COLUMNS`.
+        cutoff: tokens.
+        config: the rest of the settings.
+        speed: tokens a second of an earlier run, or None.
+
+    Returns:
+        `cutoff`, `cut` (examples), `lost` (tokens), `lost_answers` (share of the learned tokens), `rows` (packed),
+        `fill`, `seconds` (of an epoch; None without a speed), `memory` (bytes; None where it cannot be forecast).
+    """
+    learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
+    target = learned + learned_cut
+    source = whole - target
+    room = np.minimum(source, np.maximum(cutoff - target, cutoff // 2))
+    lost_learned = np.where(whole > cutoff, np.maximum(0, target - (cutoff - room)), 0)
+    lengths = np.minimum(whole, cutoff)
+    sample = lengths[:PACKED_MOST]
+    rows = len(pack(sample, cutoff)) * (len(lengths) / len(sample))
+    tokens = int(lengths.sum())
+    return {
+        "cutoff": cutoff,
+        "cut": int((whole > cutoff).sum()),
+        "lost": int((whole - lengths).sum()),
+        "lost_answers": float(lost_learned.sum() / max(1, target.sum())),
+        "rows": round(rows),
+        "fill": tokens / (max(1.0, rows) * cutoff),
+        "seconds": tokens / speed if speed else None,
+        "memory": memory(config, lengths, cutoff),
+    }
+
+
+def memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
+    """Bytes at the peak of the largest step, forecast from the config alone; None for models that are not known."""
+    weights = shapes(config.model.model_name_or_path)
+    model = architecture(weights, settings_of(config.model.model_name_or_path)) if weights else None
+    numbers = trained(config, weights) if weights else None
+    if weights is None or model is None or numbers is None:
+        return None
+    batch = config.training.per_device_train_batch_size
+    longest = int(lengths.max())
+    tokens = batch * cutoff if config.data.packing else int(np.sort(lengths)[::-1][:batch].sum())
+    step = Pass(
+        tokens=tokens,
+        longest=longest,
+        width=HALF,
+        autocast=True,
+        trains_base=config.get("finetuning_type") != "lora",
+        rank=config.get("lora_rank") if config.get("finetuning_type") == "lora" else 0,
+        checkpointing=bool(config.training.gradient_checkpointing),
+    )
+    parameters = sum(int(np.prod(shape)) for shape in weights.values())
+    held = weight_bytes(model, parameters, width=HALF, bits=config.model.quantization_bit)
+    return training_memory(model, step, weights=held, trained=numbers).total

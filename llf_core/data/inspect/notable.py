@@ -1,0 +1,83 @@
+"""Records that a person should look at: left out, cut, doubled, or trained on though they are held out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from llf_core.data.report import DataReport
+
+KINDS = ("dropped", "cut", "divided", "doubled", "leaked")
+TWINS_NAMED = 3
+
+
+class Notable(NamedTuple):
+    """A record to look at.
+
+    Attributes:
+        kind: one of `KINDS`.
+        dataset: its data set.
+        record: its 0-based number there.
+        reason: what there is to see.
+    """
+
+    kind: str
+    dataset: str
+    record: int
+    reason: str
+
+
+def from_report(report: DataReport, cutoff: int) -> Iterator[Notable]:
+    """What the preparation itself put down."""
+    for dropped in report.unusable():
+        yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
+    for cut in sorted(report.truncated, key=lambda one: -one.cut):
+        yield Notable("cut", cut.dataset, cut.index, f"{cut.cut:,} tokens are cut, {cutoff:,} are allowed")
+    for divided in report.divided:
+        yield Notable("divided", divided.dataset, divided.index, f"gives {divided.parts:,} examples")
+
+
+def twins(names: list[tuple[str, int]], hashes: NDArray[np.int64]) -> Iterator[Notable]:
+    """Examples of the same tokens; each is named but the first, once for all parts of a record."""
+    order = np.argsort(hashes, kind="stable")
+    starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
+    for group in np.split(order, starts[1:]):
+        records = list(dict.fromkeys(names[place] for place in group))
+        for record in records[1:]:
+            first = ", ".join(
+                f"{dataset} {number}" for dataset, number in records[:TWINS_NAMED] if (dataset, number) != record
+            )
+            dataset, number = record
+            yield Notable("doubled", dataset, number, f"the same prompt and answer as {first}")
+
+
+def leaks(
+    names: list[tuple[str, int]],
+    hashes: NDArray[np.int64],
+    held_names: list[tuple[str, int]],
+    held_hashes: NDArray[np.int64],
+) -> Iterator[Notable]:
+    """Examples that are held out, and trained on too."""
+    trained: dict[int, tuple[str, int]] = {}
+    for digest, name in zip(hashes.tolist(), names, strict=True):
+        trained.setdefault(digest, name)
+    for digest, name in zip(held_hashes.tolist(), held_names, strict=True):
+        if digest in trained:
+            dataset, number = trained[digest]
+            yield Notable("leaked", name[0], name[1], f"held out, but its twin {dataset} {number} is trained on")
+
+
+def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, Any]:
+    """A part of the list: `total`, `kinds` (how many of each), `rows`."""
+    chosen = [one for one in found if kind in {"all", one.kind}]
+    return {
+        "total": len(chosen),
+        "kinds": {name: sum(one.kind == name for one in found) for name in KINDS},
+        "rows": [one._asdict() for one in chosen[offset : offset + limit]],
+    }

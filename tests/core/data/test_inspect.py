@@ -1,0 +1,223 @@
+"""What an inspection says of a data set: counts, lengths, records to look at, tokens, packed rows."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from llf_core.config.labels import IGNORED
+from llf_core.data import prepare
+from llf_core.data.cut import cut_lengths
+from llf_core.data.inspect import Inspection
+from llf_core.data.inspect.lengths import cost, histogram, offered
+from llf_core.data.packing import pack
+
+ROWS = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(6)]
+MARKS = ("<|im_start|>", "<|im_end|>")
+LONG = {"instruction": "Name it.", "output": "the sea and the ship " * 12}
+
+
+@pytest.fixture
+def inspect(make_config, write, tokenizer):
+    """Inspects rows under some settings."""
+
+    def made(rows, **values):
+        write(rows)
+        return Inspection.open(make_config(**values), tokenizer)
+
+    return made
+
+
+def said(turns, state=None):
+    return "".join(token[0] for turn in turns for token in turn["tokens"] if state in {None, token[2]})
+
+
+def test_the_overview_counts_each_set(inspect, write):
+    write([*ROWS[:2], {"instruction": "x", "output": ""}], "b.jsonl")
+    view = inspect([*ROWS, LONG], dataset="data.jsonl,b.jsonl", cutoff_len=40)
+    overview = view.overview()
+    first, second = overview["sets"]
+    assert (first["dataset"], first["records"], first["examples"], first["cut"], first["dropped"]) == (
+        "data.jsonl", 7, 7, 1, 0,
+    )  # fmt: skip
+    assert (second["dataset"], second["records"], second["examples"], second["dropped"]) == ("b.jsonl", 3, 2, 1)
+    assert overview["tokens"] == first["tokens"] + second["tokens"]
+    assert overview["trained_tokens"] == first["trained_tokens"] + second["trained_tokens"]
+    assert overview["examples"] == 9
+    assert 0 < overview["packing_fill"] <= 1
+
+
+def test_an_example_shows_every_token_with_its_state(inspect, tokenizer):
+    view = inspect([*ROWS, LONG], cutoff_len=60)
+    whole = view.example(0)
+    text = "<|im_start|>user\nQuestion 0?<|im_end|>\n<|im_start|>assistant\nThe answer 0.<|im_end|>\n"
+    assert [turn["role"] for turn in whole["turns"]] == ["user", "assistant"]
+    assert said(whole["turns"]) == text
+    assert said(whole["turns"], "trained") == "The answer 0.<|im_end|>\n"
+    ids = [token[1] for turn in whole["turns"] for token in turn["tokens"]]
+    assert ids == tokenizer(text).input_ids
+    assert (whole["dataset"], whole["record"], whole["held_out"], whole["cut"]) == ("data.jsonl", 0, False, 0)
+    assert {token[0] for turn in whole["turns"] for token in turn["tokens"] if token[3]} == set(MARKS)
+
+    cut = view.example(6)
+    assert cut["tokens"] == len(tokenizer(said(cut["turns"])).input_ids)
+    assert cut["prompt"] + cut["trained"] == 60
+    assert cut["cut"] == cut["tokens"] - 60
+    kept = [token[1] for turn in cut["turns"] for token in turn["tokens"] if token[2] != "cut"]
+    assert tokenizer.decode(kept).endswith("<|im_end|>\n")
+    assert said(cut["turns"]).startswith("<|im_start|>user\nName it.<|im_end|>")
+
+
+def test_parts_of_a_character_are_shown_once(inspect):
+    view = inspect([{"instruction": "Größe 🦊?", "output": "名 🦊🦊"}])
+    assert said(view.example(0)["turns"]) == (
+        "<|im_start|>user\nGröße 🦊?<|im_end|>\n<|im_start|>assistant\n名 🦊🦊<|im_end|>\n"
+    )
+
+
+def test_held_out_examples_follow_the_others(inspect):
+    view = inspect(ROWS, val_size=2)
+    examples = [view.example(number) for number in range(6)]
+    assert [one["held_out"] for one in examples] == [False] * 4 + [True] * 2
+    assert sorted(one["record"] for one in examples) == list(range(6))
+    for one in examples:
+        assert f"Question {one['record']}?" in said(one["turns"])
+    with pytest.raises(IndexError):
+        view.example(6)
+
+
+def test_a_record_that_gives_several_examples_shows_each(inspect):
+    view = inspect([ROWS[0], LONG], cutoff_len=40, cutoff_strategy="split")
+    parts = [view.example(number) for number in range(view.overview()["examples"])]
+    assert [one["record"] for one in parts] == [0] + [1] * (len(parts) - 1)
+    answers = "".join(said(one["turns"], "trained") for one in parts[1:])
+    assert answers == LONG["output"] + "<|im_end|>\n"
+
+
+def test_records_to_look_at_are_named_and_paged(inspect, write):
+    write([ROWS[1], ROWS[1]], "test.jsonl")
+    rows = [*ROWS, LONG, ROWS[3], {"instruction": "x", "output": ""}]
+    view = inspect(rows, cutoff_len=40, eval_dataset="test.jsonl")
+    found = view.notable()
+    assert found["kinds"] == {"dropped": 1, "cut": 1, "divided": 0, "doubled": 1, "leaked": 2}
+    assert [(row["kind"], row["dataset"], row["record"]) for row in found["rows"]] == [
+        ("dropped", "data.jsonl", 8),
+        ("cut", "data.jsonl", 6),
+        ("doubled", "data.jsonl", 7),
+        ("leaked", "test.jsonl", 0),
+        ("leaked", "test.jsonl", 1),
+    ]
+    assert found["rows"][0]["reason"] == "an answer is empty"
+    assert found["rows"][0]["number"] is None
+    assert found["rows"][2]["reason"] == "the same prompt and answer as data.jsonl 3"
+    assert view.example(found["rows"][1]["number"])["record"] == 6
+    assert view.notable("leaked", offset=1, limit=5)["rows"] == found["rows"][4:]
+    assert view.notable("leaked")["total"] == 2
+
+
+def test_texts_can_be_searched(inspect):
+    view = inspect(ROWS)
+    found = view.search("question 4")
+    assert [(row["number"], row["record"]) for row in found["rows"]] == [(4, 4)]
+    assert "Question 4?" in found["rows"][0]["reason"]
+    assert found["next"] is None
+    first = view.search("answer", limit=2)
+    assert [row["number"] for row in first["rows"]] == [0, 1]
+    assert [row["number"] for row in view.search("answer", start=first["next"])["rows"]] == [2, 3, 4, 5]
+
+
+def test_packed_rows_show_their_examples(inspect, make_config, tokenizer):
+    view = inspect([*ROWS, LONG], packing=True, cutoff_len=80)
+    ready = prepare(make_config(packing=True, cutoff_len=80), tokenizer)
+    found = view.rows(0, 100)
+    assert (found["total"], found["capacity"]) == (len(ready.train), 80)
+    for row, packed in zip(found["rows"], ready.train, strict=True):
+        lengths = [len(one["input_ids"]) for one in packed["examples"]]
+        trained = [sum(label != IGNORED for label in one["labels"][1:]) for one in packed["examples"]]
+        assert [prompt + learned for _, _, prompt, learned in row["examples"]] == lengths
+        assert [learned for *_, learned in row["examples"]] == trained
+        assert row["filled"] == sum(lengths) <= 80
+        place = 0
+        for number, label, prompt, learned in row["examples"]:
+            one = view.example(number)
+            assert (one["row"], one["offset"], str(one["record"])) == (row["row"], place, label)
+            place += prompt + learned
+    least = view.rows(0, 1, least_full_first=True)["rows"][0]
+    assert least["filled"] == min(row["filled"] for row in found["rows"])
+    assert inspect(ROWS).rows()["total"] == 0
+
+
+def counts(*rows):
+    """`[examples, column]` of (source, target) lengths that nothing was cut of."""
+    return np.array([(source + target, target, source + target, 0, 0, 0) for source, target in rows])
+
+
+def test_what_a_cutoff_costs(make_config):
+    rows = [(30, 100), (90, 10), (10, 10), (60, 60)]
+    found = cost(counts(*rows), 64, make_config(), speed=10.0)
+    lost = [target - cut_lengths(source, target, 64)[1] for source, target in rows if source + target > 64]
+    assert found["cut"] == 3
+    assert found["lost"] == (130 - 64) + (100 - 64) + (120 - 64)
+    assert found["lost_answers"] == pytest.approx(sum(lost) / 180)
+    assert found["rows"] == len(pack(np.array([64, 64, 20, 64]), 64)) == 4
+    assert found["fill"] == pytest.approx((3 * 64 + 20) / (4 * 64))
+    assert found["seconds"] == pytest.approx((3 * 64 + 20) / 10)
+    assert cost(counts((1, 1)), 64, make_config(), None)["seconds"] is None
+
+
+def test_memory_grows_with_the_cutoff(make_config, tiny_model_dir):
+    config = make_config(model_name_or_path=str(tiny_model_dir), packing=True)
+    small, large = (cost(counts((10, 5000)), cutoff, config, None)["memory"] for cutoff in (64, 4096))
+    assert 0 < small < large
+
+
+def test_the_histogram_holds_every_example():
+    lengths = np.array([5, 5, 7, 90, 4000])
+    found = histogram(lengths, 64)
+    assert sum(found["counts"]) == 5
+    assert len(found["edges"]) == len(found["counts"]) + 1
+    assert (found["median"], found["longest"], found["longer"]) == (7, 4000, 2)
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "longest", "wanted"),
+    [(512, 750, [256, 384, 512, 640, 768]), (512, 400, [256, 384, 512]), (100, 1000, [64, 100, 128])],
+)
+def test_the_cutoffs_that_are_offered(cutoff, longest, wanted):
+    assert offered(cutoff, longest) == wanted
+
+
+def test_a_process_answers_line_by_line(make_config, write, tiny_model_dir, tmp_path):
+    write(ROWS)
+    (tmp_path / "config.yaml").write_text(make_config(model_name_or_path=str(tiny_model_dir)).yaml())
+    asked = [
+        {"id": 1, "ask": "example", "number": 2},
+        {"id": 2, "ask": "example", "number": 99},
+        {"id": 3, "ask": "__class__"},
+        {"id": 4, "ask": "notable", "kind": "all"},
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "llf_core.data.inspect", str(tmp_path / "config.yaml")],
+        input="".join(json.dumps(one) + "\n" for one in asked) + "no JSON\n",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["ready"]["examples"] == 6
+    assert lines[1]["answer"]["record"] == 2
+    assert (lines[2]["id"], "error" in lines[2]) == (2, True)
+    assert "nothing to ask that is called '__class__'" in lines[3]["error"]
+    assert lines[4]["answer"]["total"] == 0
+    assert "error" in lines[5]
+
+
+def test_a_process_says_in_a_sentence_why_it_cannot(make_config, tmp_path, tiny_model_dir):
+    config = make_config(model_name_or_path=str(tiny_model_dir), dataset="nowhere.jsonl")
+    (tmp_path / "config.yaml").write_text(config.yaml())
+    done = subprocess.run(
+        [sys.executable, "-m", "llf_core.data.inspect", str(tmp_path / "config.yaml")],
+        input="", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "There is no data set" in json.loads(done.stdout)["error"]
