@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from llf_core.launch import attach
     from llf_widgets.answer_table import answers
     from llf_widgets.forms import Studio
+    from llf_widgets.inspect import Inspect
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
     from llf_widgets.start import train
     from llf_widgets.versions import check
 
 __all__ = [
+    "Inspect",
     "Monitor",
     "Studio",
     "__version__",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Inspect": "llf_widgets.inspect",
     "Monitor": "llf_widgets.monitor",
     "Studio": "llf_widgets.forms",
     "answers": "llf_widgets.answer_table",

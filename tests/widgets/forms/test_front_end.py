@@ -12,8 +12,10 @@ from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section
 from llf_widgets.forms.start_pane import StartPane
 from llf_widgets.forms.text_pane import TextPane
+from llf_widgets.inspect import Inspect
 
-VIEWS = [Section, Presets, StartPane, TextPane, Preview]
+FORMS = [Section, Presets, StartPane, TextPane, Preview]
+VIEWS = [*FORMS, Inspect]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -34,4 +36,4 @@ def test_no_view_writes_html(view: type) -> None:
 
 
 def test_stylesheet_comes_once() -> None:
-    assert [view.__name__ for view in VIEWS if getattr(view, "_css", "")] == ["Presets"]
+    assert [view.__name__ for view in FORMS if getattr(view, "_css", "")] == ["Presets"]

@@ -1,0 +1,133 @@
+"""The process that reads the data: it has the tokenizer, and answers one question after the other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# -P: no module that lies beside the notebook.
+COMMAND = ("-P", "-m", "llf_core.data.inspect")
+
+
+class GoneError(RuntimeError):
+    """The process has ended; its text is the reason."""
+
+
+class Child:
+    """A running `python -m llf_core.data.inspect`. It ends with the kernel, since its input does.
+
+    Args:
+        config_yaml: what to prepare.
+        on_progress: called with a data set's name and the rows prepared so far, in another thread.
+        on_ready: called once with the overview.
+        on_end: called with the reason, where it ends before it was closed.
+    """
+
+    def __init__(
+        self,
+        config_yaml: str,
+        on_progress: Callable[[str, int], None],
+        on_ready: Callable[[dict[str, Any]], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="llf-inspect-")
+        self._calls = (on_progress, on_ready, on_end)
+        self._waiting: dict[int, Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._reason = ""
+        config = Path(self._folder.name) / "config.yaml"
+        config.write_text(config_yaml, encoding="utf-8")
+        self._errors = Path(self._folder.name) / "err.txt"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+                [sys.executable, *COMMAND, str(config)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ask(self, what: str, **arguments: Any) -> Future[Any]:
+        """Asks for something; the answer comes in another thread.
+
+        Returns:
+            A future that fails with `GoneError` where the process has ended, with `ValueError` where it says why not.
+        """
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = future
+        line = json.dumps({"id": number, "ask": what, **arguments}) + "\n"
+        try:
+            assert self._process.stdin is not None  # noqa: S101 - opened above
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            with self._lock:
+                self._waiting.pop(number, None)
+            future.set_exception(GoneError(self._reason or "The process that reads the data has ended. Look again."))
+        return future
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._closed = True
+        self._process.terminate()
+        self._thread.join(timeout=5)
+
+    def _listen(self) -> None:
+        on_progress, on_ready, on_end = self._calls
+        assert self._process.stdout is not None  # noqa: S101 - opened above
+        for line in self._process.stdout:
+            said = json.loads(line)
+            if "progress" in said:
+                on_progress(said["progress"], said["rows"])
+            elif "ready" in said:
+                on_ready(said["ready"])
+            elif "id" in said:
+                self._resolve(said)
+            else:
+                self._reason = said["error"]
+        code = self._process.wait()
+        self._reason = self._reason or self._last_words(code)
+        self._folder.cleanup()
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            future.set_exception(GoneError(self._reason))
+        if not self._closed:
+            on_end(self._reason)
+
+    def _resolve(self, said: dict[str, Any]) -> None:
+        with self._lock:
+            future = self._waiting.pop(said["id"], None)
+        if future is None:
+            return
+        if "error" in said:
+            future.set_exception(ValueError(said["error"]))
+        else:
+            future.set_result(said["answer"])
+
+    def _last_words(self, code: int) -> str:
+        lines = self._errors.read_text("utf-8", "replace").strip().splitlines()
+        last = lines[-1] if lines else "it said nothing"
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"The process that reads the data ended ({how}): {last}"

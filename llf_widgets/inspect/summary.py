@@ -1,0 +1,66 @@
+"""What a saved notebook keeps of an inspection: the counts, as a table and as text."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEADS = ("Data set", "Records", "Kept", "Cut", "Dropped", "Tokens", "Trained", "Share")
+KEYS = ("dataset", "records", "examples", "cut", "dropped", "tokens", "trained_tokens")
+CELL = "padding: 2px 12px 2px 0; text-align: {}"
+
+
+def table(overview: Mapping[str, Any]) -> list[list[str]]:
+    """A line for each data set, and where there are several, one for all."""
+    lines = [
+        (
+            one["dataset"],
+            one["records"],
+            one["examples"],
+            one["cut"],
+            one["dropped"],
+            one["tokens"],
+            one["trained_tokens"],
+        )
+        for one in overview["sets"]
+    ]
+    if len(lines) > 1:
+        lines.append(("All", *(sum(column) for column in list(zip(*lines, strict=True))[1:])))
+    return [
+        [str(name), *(f"{number:,}" for number in numbers), f"{100 * numbers[-1] / max(1, numbers[-2]):.0f} %"]
+        for name, *numbers in lines
+    ]
+
+
+def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
+    """The counts for a terminal."""
+    if state != "ready":
+        return f"Inspect: {note or state}"
+    lines = [HEADS, *table(overview)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(HEADS))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def summary_html(state: str, note: str, overview: Mapping[str, Any]) -> str:
+    """The counts as a table. Names of data sets are escaped."""
+    if state != "ready":
+        return f"<p>Inspect: {escape(note or state)}</p>"
+
+    def row(tag: str, cells: list[str] | tuple[str, ...]) -> str:
+        styled = (
+            f'<{tag} style="{CELL.format("right" if place else "left")}">{escape(cell)}</{tag}>'
+            for place, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(styled)}</tr>"
+
+    body = "".join(row("td", line) for line in table(overview))
+    return f"<table><thead>{row('th', HEADS)}</thead><tbody>{body}</tbody></table>"

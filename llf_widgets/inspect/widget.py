@@ -1,0 +1,210 @@
+"""`llf.Inspect(config)`: what the loss sees, token by token."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_core.config import RunConfig
+from llf_core.launch.rows import write_rows
+from llf_widgets.inspect.child import Child, GoneError
+from llf_widgets.inspect.summary import summary_html, summary_text
+from llf_widgets.start import split_rows
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+PAGE, ROWS = 18, 7
+CHANGED = ("cutoff_len", "drop_duplicates", "stop_on_dropped")
+NOTHING: dict[str, Any] = {}
+
+
+class Inspect(anywidget.AnyWidget):
+    """Counts, lengths, records to look at, examples token by token, and packed rows of a config's data.
+
+    A process of its own prepares the data (or takes what an earlier run prepared) and answers page by page, so a
+    million examples are no more for the page than ten.
+
+    Args:
+        config: a `RunConfig`, a dict, YAML text or a path, as for `llf.train`.
+
+    Attributes:
+        config: the config with what was chosen in the view (another cutoff, copies left out); hand it to
+            `llf.train`.
+
+    Raises:
+        ConfigError: the config is not good.
+
+    Example:
+        >>> view = llf.Inspect({"dataset": "rows.jsonl", "cutoff_len": 512})
+        >>> view                              # shows it
+        >>> run = llf.train(view.config)
+    """
+
+    _esm = text("dom.js", "inspect.js")
+    _css = text("llf.css", "inspect.css")
+    _state = traitlets.Enum(["preparing", "ready", "failed", "closed"], "preparing").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+    _overview = traitlets.Dict().tag(sync=True)
+    _lengths = traitlets.Dict().tag(sync=True)
+    _page = traitlets.Dict().tag(sync=True)
+    _examples = traitlets.List().tag(sync=True)
+    _rows = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, config: RunConfig | dict[str, Any] | str | Path) -> None:
+        asked, rows = split_rows(config)
+        self._handed: tempfile.TemporaryDirectory[str] | None = None
+        if rows is not None:
+            self._handed = tempfile.TemporaryDirectory(prefix="llf-rows-")
+            path, _ = write_rows(rows, Path(self._handed.name))
+            asked["dataset"] = str(path)
+        self.config = RunConfig.load(asked)
+        self._child: Child | None = None
+        self._settled = threading.Event()
+        super().__init__()
+        self.on_msg(self._receive)
+        self._open()
+
+    def wait(self, timeout: float | None = None) -> Inspect:
+        """Returns the view once the data is prepared.
+
+        Args:
+            timeout: seconds; None waits without end.
+
+        Raises:
+            TimeoutError: it is not yet.
+            RuntimeError: it cannot be, with the reason.
+        """
+        if not self._settled.wait(timeout):
+            raise TimeoutError(f"The data is not prepared after {timeout:g} s. {self._note}")
+        if self._state != "ready":
+            raise RuntimeError(self._note)
+        return self
+
+    def overview(self) -> dict[str, Any]:
+        """Counts in all and of each data set."""
+        self.wait()
+        return dict(self._overview)
+
+    def example(self, number: int) -> dict[str, Any]:
+        """One example: `turns`, each with its `role` and `tokens` (`[text, id, state, special]`), and its counts."""
+        found: dict[str, Any] = self._ask("example", number=number).result()
+        return found
+
+    def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
+        """Records to look at: of a kind (`dropped`, `cut`, `divided`, `doubled`, `leaked`) or all."""
+        found: dict[str, Any] = self._ask("notable", kind=kind, offset=offset, limit=limit).result()
+        return found
+
+    def search(self, words: str, start: int = 0, limit: int = PAGE) -> dict[str, Any]:
+        """Examples whose text holds some words: `rows`, and `next`, where to go on."""
+        found: dict[str, Any] = self._ask("search", text=words, start=start, limit=limit).result()
+        return found
+
+    def close(self) -> None:
+        """Ends the process and the view."""
+        if self._child is not None:
+            self._child.close()
+        if self._handed is not None:
+            self._handed.cleanup()
+        super().close()
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The view; where a host has none, and in a saved notebook, the counts."""
+        found = super()._repr_mimebundle_(**options)
+        data = found[0] if isinstance(found, tuple) else found
+        if data is not None:
+            data["text/plain"] = summary_text(self._state, self._note, self._overview)
+            data["text/html"] = summary_html(self._state, self._note, self._overview)
+        return found
+
+    def _open(self) -> None:
+        if self._child is not None:
+            self._child.close()
+        self._settled.clear()
+        with self.hold_sync():
+            self._state, self._note = "preparing", "Reading the tokenizer and the data…"
+            self._page, self._rows, self._examples = NOTHING, NOTHING, []
+        self._child = Child(self.config.yaml(), self._progress, self._ready, self._ended)
+
+    def _progress(self, dataset: str, rows: int) -> None:
+        self._note = f"{dataset}: {rows:,} records prepared…"
+
+    def _ready(self, overview: dict[str, Any]) -> None:
+        with self.hold_sync():
+            self._overview = overview
+            self._state, self._note = "ready", ""
+        self._settled.set()
+        self._fetch("lengths", lambda found: setattr(self, "_lengths", found))
+        self._show_page("all", 0)
+        self._show_rows(0, least=False)
+        self._show(0)
+
+    def _ended(self, reason: str) -> None:
+        with self.hold_sync():
+            self._state, self._note = "failed", reason
+        self._settled.set()
+
+    def _ask(self, what: str, **arguments: Any) -> Future[Any]:
+        self.wait()
+        assert self._child is not None  # noqa: S101 - made by _open
+        return self._child.ask(what, **arguments)
+
+    def _fetch(self, what: str, then: Callable[[Any], object], **arguments: Any) -> None:
+        """Asks, and shows the answer when it comes."""
+        assert self._child is not None  # noqa: S101 - made by _open
+        self._child.ask(what, **arguments).add_done_callback(lambda answer: self._take(answer, then))
+
+    def _take(self, answer: Future[Any], then: Callable[[Any], object]) -> None:
+        try:
+            then(answer.result())
+        except (GoneError, ValueError) as error:
+            self._note = str(error)
+
+    def _show_page(self, kind: str, offset: int) -> None:
+        def show(found: dict[str, Any]) -> None:
+            self._page = found | {"kind": kind, "offset": offset, "words": ""}
+
+        self._fetch("notable", show, kind=kind, offset=offset, limit=PAGE)
+
+    def _search(self, words: str, start: int) -> None:
+        def show(found: dict[str, Any]) -> None:
+            self._page = found | {"kind": "search", "offset": start, "words": words}
+
+        self._fetch("search", show, text=words, start=start, limit=PAGE)
+
+    def _show_rows(self, offset: int, *, least: bool) -> None:
+        def show(found: dict[str, Any]) -> None:
+            self._rows = found | {"offset": offset, "least": least}
+
+        self._fetch("rows", show, offset=offset, limit=ROWS, least_full_first=least)
+
+    def _show(self, number: int) -> None:
+        self._fetch("example", lambda found: setattr(self, "_examples", [found]), number=number)
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        """Takes another setting and looks again."""
+        allowed = {
+            key: value for key, value in changes.items() if key in {"cutoff_len", "drop_duplicates", "stop_on_dropped"}
+        }
+        self.config = self.config.replace(**allowed)
+        self._open()
+
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        acts: dict[str, Callable[[], None]] = {
+            "page": lambda: self._show_page(str(content["kind"]), int(content["offset"])),
+            "search": lambda: self._search(str(content["words"]), int(content["start"])),
+            "rows": lambda: self._show_rows(int(content["offset"]), least=bool(content["least"])),
+            "example": lambda: self._show(int(content["number"])),
+            "change": lambda: self._change(dict(content["changes"])),
+            "again": self._open,
+        }
+        if content.get("type") in acts:
+            acts[content["type"]]()

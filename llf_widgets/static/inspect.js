@@ -1,0 +1,299 @@
+// @ts-check
+// What the loss sees: totals, lengths, records to look at, tokens, packed rows. Joined behind dom.js.
+
+const NUMBER = new Intl.NumberFormat('en');
+const SVG = 'http://www.w3.org/2000/svg';
+const STATES = { prompt: '', trained: 'tr', cut: 'cu' };
+const MASKS = { prompt: 'read, not learned', trained: 'learned', cut: 'cut off' };
+const KINDS = { all: 'all', dropped: 'dropped', cut: 'cut', divided: 'divided', doubled: 'doubled', leaked: 'leaked' };
+const HEAD = 160; // tokens of a turn that are shown at once, at its beginning and at its end
+
+/** An SVG element; strings become text nodes. */
+function s(/** @type {string} */ tag, /** @type {Record<string, string | number>} */ attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  element.append(...children);
+  return element;
+}
+
+/** A button that looks like a link. */
+function link(/** @type {string} */ label, /** @type {() => void} */ act, /** @type {Record<string, any>} */ more = {}) {
+  return h('button', { type: 'button', class: 'llf-link', onclick: act, ...more }, label);
+}
+
+function bytes(/** @type {number | null} */ size) {
+  return size === null ? '–' : `${(size / 1e9).toFixed(2)} GB`;
+}
+
+function share(/** @type {number} */ part, /** @type {number} */ whole) {
+  return `${whole ? Math.round((100 * part) / whole) : 0} %`;
+}
+
+/** @param {string[]} heads @param {(string | Node)[][]} rows @param {Record<string, any>} [more] */
+function table(heads, rows, more = {}) {
+  const cell = (/** @type {string} */ tag) => (/** @type {any} */ value, /** @type {number} */ place) =>
+    h(tag, { class: more.text?.includes(place) ? null : 'llf-num' }, value);
+  return h('table', { class: `llf-Table ${more.class ?? ''}`, 'aria-label': more.label },
+    h('thead', {}, h('tr', {}, ...heads.map(cell('th')))),
+    h('tbody', {}, ...rows.map((row, place) => h('tr', more.row?.(place) ?? {}, ...row.map(cell('td'))))));
+}
+
+function totals(/** @type {any} */ overview) {
+  const keys = ['records', 'examples', 'cut', 'dropped', 'tokens', 'trained_tokens'];
+  const sets = overview.sets.map((/** @type {any} */ one) => [one.dataset, ...keys.map(key => one[key])]);
+  if (sets.length > 1) sets.push(['All', ...keys.map((_, place) => sets.reduce((sum, row) => sum + row[place + 1], 0))]);
+  const rows = sets.map(row => [row[0], ...row.slice(1).map(NUMBER.format), share(row[6], row[5])]);
+  const held = overview.held_out ? `, ${NUMBER.format(overview.held_out)} of them held out` : '';
+  const how = overview.cached ? 'taken from an earlier preparation' : `prepared in ${overview.seconds.toFixed(1)} s`;
+  return h('section', { 'aria-label': 'Totals' }, h('h3', {}, 'Totals'),
+    table(['Data set', 'Records', 'Kept', 'Cut', 'Dropped', 'Tokens', 'Trained', 'Share'], rows, {
+      text: [0], row: place => (sets.length > 1 && place === sets.length - 1 ? { class: 'is-total' } : {}),
+    }),
+    h('p', { class: 'llf-2 llf-small llf-Inspect-note' },
+      `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
+      `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${held}, ${how}.`));
+}
+
+/** Bars of the lengths with the cutoff, and what other cutoffs cost. */
+function lengths(/** @type {any} */ found, /** @type {(changes: any) => void} */ change) {
+  const section = h('section', { 'aria-label': 'Lengths', class: 'at-lengths' }, h('h3', {}, 'Lengths, and what each cutoff costs'));
+  if (!found.edges) return section;
+  const [left, right, top, base] = [40, 642, 26, 116];
+  const most = Math.max(...found.counts, 1);
+  const last = found.edges[found.edges.length - 1];
+  const x = (/** @type {number} */ tokens) => left + ((right - left) * Math.min(tokens, last)) / last;
+  const picture = s('svg', {
+    class: 'llf-Figure', viewBox: '0 0 650 136', role: 'img',
+    'aria-label': `Lengths of examples, median ${found.median} tokens; ${found.longer} are longer than the cutoff of ${found.cutoff}`,
+  }, s('text', { x: 0, y: 10 }, 'examples'));
+  found.counts.forEach((/** @type {number} */ count, /** @type {number} */ place) => {
+    const height = ((base - top) * count) / most;
+    const cut = found.edges[place] >= found.cutoff ? ' is-cut' : '';
+    const [from, to] = [x(found.edges[place]), x(found.edges[place + 1])];
+    picture.append(s('rect', { class: `bar${cut}`, x: from + 0.5, y: base - height, width: Math.max(0.5, to - from - 1), height },
+      s('title', {}, `${NUMBER.format(count)} examples of ${found.edges[place]} to ${found.edges[place + 1] - 1} tokens`)));
+  });
+  picture.append(s('path', { class: 'axis', d: `M${left} ${base}V${top}M${left} ${base}H${right}` }));
+  for (const part of [0, 0.5, 1]) {
+    const y = base - (base - top) * part;
+    picture.append(s('path', { class: 'axis', d: `M${left} ${y}h-4` }), s('text', { class: 'e', x: left - 7, y: y + 4 }, NUMBER.format(Math.round(most * part))));
+  }
+  for (let tick = 0; tick <= 6; tick += 1) {
+    const tokens = Math.round((last * tick) / 6);
+    picture.append(s('path', { class: 'axis', d: `M${x(tokens)} ${base}v4` }),
+      s('text', { class: 'm', x: x(tokens), y: 131 }, tick ? NUMBER.format(tokens) : '0 tokens'));
+  }
+  picture.append(s('path', { class: 'mark', d: `M${x(found.median)} 18V${base}` }), s('text', { class: 't', x: x(found.median) + 5, y: 22 }, `median ${NUMBER.format(found.median)}`));
+  if (found.cutoff <= last) {
+    const far = x(found.cutoff) > 440;
+    const place = { class: far ? 't e' : 't', x: x(found.cutoff) + (far ? -6 : 6), y: 36 };
+    picture.append(s('path', { class: 'limit', d: `M${x(found.cutoff)} 14V${base}` }),
+      s('text', place, `cutoff ${NUMBER.format(found.cutoff)}: ${NUMBER.format(found.longer)} examples longer`));
+  }
+  const rows = found.cutoffs.map((/** @type {any} */ one) => [
+    NUMBER.format(one.cutoff), NUMBER.format(one.cut), NUMBER.format(one.lost), `${(100 * one.lost_answers).toFixed(1)} %`,
+    NUMBER.format(one.rows), one.seconds === null ? '–' : duration(one.seconds), bytes(one.memory),
+    one.cutoff === found.cutoff ? 'now' : link(`Use ${NUMBER.format(one.cutoff)}`, () => change({ cutoff_len: one.cutoff })),
+  ]);
+  const timed = found.speed ? ` Epoch: at the ${NUMBER.format(Math.round(found.speed))} tokens a second of your last run of this model.` : ' Epoch: known once a run of this model was made here.';
+  section.append(picture, table(['Cutoff', 'Examples cut', 'Tokens lost', 'of the answers', 'Packed rows', 'Epoch', 'Peak memory', ''], rows, {
+    class: 'llf-Cutoffs', row: place => (found.cutoffs[place].cutoff === found.cutoff ? { class: 'is-current' } : {}),
+  }), h('p', { class: 'llf-2 llf-small llf-Inspect-note' }, `Memory and packed rows are forecasts.${timed}`));
+  return section;
+}
+
+/** Records to look at: a filter, a search, a page. */
+function records(/** @type {any} */ page, /** @type {number | null} */ shown, /** @type {any} */ act) {
+  const kinds = page.kinds ?? act.kinds;
+  const sum = Object.values(kinds ?? {}).reduce((total, count) => total + count, 0);
+  const choose = h('select', { 'aria-label': 'Show', onchange: event => act.page(event.target.value, 0) },
+    ...Object.entries(KINDS).map(([kind, label]) =>
+      h('option', { value: kind, selected: page.kind === kind }, `${label} (${NUMBER.format(kind === 'all' ? sum : kinds?.[kind] ?? 0)})`)),
+    page.kind === 'search' ? h('option', { value: 'search', selected: true }, 'found') : null);
+  const words = h('input', { type: 'text', placeholder: 'Search the texts', 'aria-label': 'Search the texts', value: page.words ?? '',
+    onkeydown: event => { if (event.key === 'Enter') event.target.value ? act.search(event.target.value, 0) : act.page('all', 0); } });
+  const rows = page.rows ?? [];
+  const first = page.kind === 'search' ? null : page.offset + 1;
+  const where = first === null ? `${rows.length} found` : rows.length ? `${first} to ${page.offset + rows.length} of ${NUMBER.format(page.total)}` : '';
+  const next = page.kind === 'search' ? page.next : page.offset + rows.length < page.total ? page.offset + rows.length : null;
+  const go = (/** @type {number} */ to) => (page.kind === 'search' ? act.search(page.words, to) : act.page(page.kind, to));
+  const copies = kinds?.doubled ?? 0;
+  const label = (/** @type {any} */ row) => `${row.dataset} ${row.record}`;
+  return h('section', { 'aria-label': 'Records to look at', class: 'at-rows' }, h('h3', {}, 'Records to look at'),
+    h('div', { class: 'llf-row' }, choose, words, h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, where),
+      page.offset > 0 ? link('First', () => go(0)) : null, next === null || next === undefined ? null : link('Next', () => go(next))),
+    rows.length ? table(['What', 'Record', 'Reason'], rows.map((/** @type {any} */ row) => [
+      row.kind ?? 'found',
+      row.number === null ? label(row) : link(label(row), () => act.example(row.number)),
+      row.reason,
+    ]), { class: 'llf-Rows', text: [0, 1, 2], label: 'Records that are dropped, cut, doubled or leaked',
+      row: place => ({ class: `is-${rows[place].kind ?? 'found'}`, 'aria-current': rows[place].number !== null && rows[place].number === shown ? 'true' : null }) })
+      : h('p', { class: 'llf-2' }, page.kind === 'search' ? `No text holds “${page.words}”${next === null ? '' : ' so far'}.` : page.kind ? 'Nothing to look at here.' : ''),
+    h('div', { class: 'llf-row llf-Inspect-acts' },
+      copies ? h('button', { type: 'button', onclick: () => act.change({ drop_duplicates: true }) }, `Leave out ${NUMBER.format(copies)} copies`) : null,
+      kinds?.dropped ? h('button', { type: 'button', onclick: () => act.change({ stop_on_dropped: true }) }, 'Stop on dropped records') : null));
+}
+
+/** One example, token by token. Arrow keys walk through the tokens. */
+function tokens(/** @type {any} */ example, /** @type {any} */ act) {
+  const legend = h('div', { class: 'llf-Legend' },
+    ...[['', 'Abc', 'read, not learned'], ['tr', 'Abc', 'learned'], ['cu', 'Abc', 'cut off']].map(([kind, sample, word]) =>
+      h('span', {}, h('span', { class: 'llf-Tokens' }, h('span', { class: kind || null }, sample)), ` ${word}`)),
+    h('span', { class: 'llf-push' }, 'point at a token, or walk with the arrow keys, for id, position and role'));
+  const section = h('section', { 'aria-label': 'Tokens', class: 'at-tokens' }, h('h3', {}, 'What the loss sees'), legend);
+  if (!example) return section;
+  const tip = h('div', { class: 'llf-Tip', role: 'status', hidden: true });
+  const spans = /** @type {HTMLElement[]} */ ([]);
+  const facts = /** @type {any[]} */ ([]);
+  const total = example.tokens;
+  let at = -1;
+  const point = (/** @type {number} */ place) => {
+    if (!spans[place]) return;
+    spans[at]?.classList.remove('is-hover');
+    at = place;
+    spans[at].classList.add('is-hover');
+    const { text, id, state, role, position, kept } = facts[at];
+    const row = example.row === undefined || state === 'cut' ? '' : `, row ${example.row} at ${example.offset + kept}`;
+    tip.replaceChildren(h('dl', {},
+      h('dt', {}, 'token'), h('dd', {}, `${JSON.stringify(text)}, id ${id}`),
+      h('dt', {}, 'position'), h('dd', {}, `${position + 1} of ${total}${row}`),
+      h('dt', {}, 'mask'), h('dd', {}, `${role ? `${role}, ` : ''}${MASKS[state]}`)));
+    tip.hidden = false;
+  };
+  let position = 0;
+  let kept = 0;
+  const turns = example.turns.map((/** @type {any} */ turn) => {
+    const line = h('div', { class: 'llf-Tokens' });
+    const gap = turn.tokens.length > 2 * HEAD + 20;
+    const hidden = h('span', { hidden: true, class: 'llf-Tokens-rest' });
+    turn.tokens.forEach((/** @type {any} */ [text, id, state, special], /** @type {number} */ place) => {
+      const span = h('span', { class: [STATES[state], special ? 'sp' : ''].join(' ').trim() || null },
+        text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵'));
+      facts.push({ text, id, state, role: turn.role, position: position++, kept: state === 'cut' ? kept : kept++ });
+      const number = spans.push(span) - 1;
+      span.addEventListener('mouseenter', () => point(number));
+      const inside = gap && place >= HEAD && place < turn.tokens.length - HEAD;
+      const parent = inside ? hidden : line;
+      parent.append(span);
+      if (text.includes('\n')) parent.append(document.createElement('br'));
+      if (gap && place === HEAD) {
+        const more = link(`… ${NUMBER.format(turn.tokens.length - 2 * HEAD)} tokens …`, () => { hidden.hidden = false; more.remove(); });
+        line.append(more, hidden);
+      }
+    });
+    return h('div', { class: 'llf-Turn' }, h('span', {}, turn.role), line);
+  });
+  const body = h('div', { class: 'llf-Example-body', tabindex: '0', role: 'group', 'aria-label': 'Tokens; arrow keys walk through them',
+    onmouseleave: () => { tip.hidden = true; spans[at]?.classList.remove('is-hover'); },
+    onkeydown: (/** @type {KeyboardEvent} */ event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      point(Math.min(spans.length - 1, Math.max(0, at + step)));
+      spans[at].scrollIntoView({ block: 'nearest' });
+    } }, ...turns, tip);
+  const kind = example.held_out ? 'held out' : example.row === undefined ? 'whole' : `row ${example.row}`;
+  const cut = example.cut ? h('span', { class: 'llf-warned' }, `, ${NUMBER.format(example.cut)} cut`) : null;
+  section.append(h('div', { class: 'llf-Example' },
+    h('header', {}, h('b', {}, `${example.dataset} ${example.record}`),
+      h('span', {}, `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`, cut),
+      h('span', { class: 'llf-2 llf-push' }, kind),
+      example.number > 0 ? link('Previous', () => act.example(example.number - 1)) : null,
+      example.number < act.last ? link('Next', () => act.example(example.number + 1)) : null),
+    body));
+  return section;
+}
+
+/** Packed rows with the borders of their examples. */
+function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type {any} */ act) {
+  const section = h('section', { 'aria-label': 'Packed rows', class: 'at-packed' });
+  const fill = `${(100 * overview.packing_fill).toFixed(1)} % full`;
+  if (!rows.total) {
+    section.append(h('h3', {}, 'Packed rows'), h('p', { class: 'llf-2' }, `Packing is off; with packing: true, rows of ${NUMBER.format(overview.cutoff)} would be ${fill}.`));
+    return section;
+  }
+  const [left, right, step] = [66, 1100, 22];
+  const picture = s('svg', { class: 'llf-Figure', viewBox: `0 0 1186 ${rows.rows.length * step + 6}`, role: 'img', 'aria-label': `${rows.rows.length} packed rows with the borders of their examples` });
+  rows.rows.forEach((/** @type {any} */ row, /** @type {number} */ line) => {
+    const y = 4 + line * step;
+    const scale = (right - left) / rows.capacity;
+    let place = left;
+    picture.append(s('text', { class: 't', x: 0, y: y + 12 }, `row ${row.row}`));
+    for (const [number, label, prompt, learned] of row.examples) {
+      const width = (prompt + learned) * scale;
+      const group = s('g', { class: 'llf-Packed', role: 'button', tabindex: 0, 'aria-label': `Example ${label}` },
+        s('title', {}, `${label}: ${prompt} read, ${learned} learned`),
+        s('rect', { class: 'p-prompt', x: place, y, width: Math.max(0.5, prompt * scale), height: 16 }),
+        s('rect', { class: 'p-train', x: place + prompt * scale, y, width: Math.max(0.5, learned * scale - 1), height: 16 }));
+      if (width > 7 * String(label).length + 8) group.append(s('text', { class: 't', x: place + 4, y: y + 12 }, String(label)));
+      group.addEventListener('click', () => act.example(number));
+      group.addEventListener('keydown', event => { if (event.key === 'Enter') act.example(number); });
+      picture.append(group);
+      place += width;
+    }
+    if (place < right - 1) picture.append(s('rect', { class: 'p-rest', x: place, y, width: right - place, height: 16 }));
+    picture.append(s('text', { class: 'e', x: 1186, y: y + 12 }, `${NUMBER.format(row.filled)} of ${NUMBER.format(rows.capacity)}`));
+  });
+  const next = rows.offset + rows.rows.length;
+  section.append(h('div', { class: 'llf-row' }, h('h3', {}, 'Packed rows'),
+    h('span', { class: 'llf-2' }, `${NUMBER.format(rows.total)} rows of ${NUMBER.format(rows.capacity)}, ${fill}. No example sees another; position ids begin at 0 in each.`),
+    h('span', { class: 'llf-push llf-2 llf-small' }, `${NUMBER.format(rows.offset + 1)} to ${NUMBER.format(next)} of ${NUMBER.format(rows.total)}`),
+    next < rows.total ? link('Next', () => act.rows(next, rows.least)) : null,
+    link(rows.least ? 'In order' : 'Least full first', () => act.rows(0, !rows.least))), picture);
+  return section;
+}
+
+/** @param {{ model: any, el: HTMLElement }} view */
+function render({ model, el }) {
+  el.classList.add('llf', 'llf-Inspect');
+  const status = h('div', { class: 'llf-row', role: 'status' });
+  const parts = { totals: h('div', {}), lengths: h('div', {}), records: h('div', {}), tokens: h('div', {}), packed: h('div', {}) };
+  const grid = h('div', { class: 'llf-Inspect-grid' }, ...Object.values(parts));
+  el.replaceChildren(status, grid);
+  /** @type {any} */
+  const act = {
+    kinds: null, last: 0,
+    page: (/** @type {string} */ kind, /** @type {number} */ offset) => model.send({ type: 'page', kind, offset }),
+    search: (/** @type {string} */ words, /** @type {number} */ start) => model.send({ type: 'search', words, start }),
+    example: (/** @type {number} */ number) => model.send({ type: 'example', number }),
+    rows: (/** @type {number} */ offset, /** @type {boolean} */ least) => model.send({ type: 'rows', offset, least }),
+    change: (/** @type {any} */ changes) => model.send({ type: 'change', changes }),
+  };
+  const drawn = {
+    _overview: () => {
+      const overview = model.get('_overview');
+      if (!overview.sets) return;
+      act.last = overview.examples + overview.held_out - 1;
+      parts.totals.replaceChildren(totals(overview));
+    },
+    _lengths: () => parts.lengths.replaceChildren(lengths(model.get('_lengths'), act.change)),
+    _page: () => {
+      const page = model.get('_page');
+      act.kinds = page.kinds ?? act.kinds;
+      const focused = document.activeElement?.getAttribute('aria-label');
+      parts.records.replaceChildren(records(page, model.get('_examples')[0]?.number ?? null, act));
+      if (focused) /** @type {HTMLElement | null} */ (parts.records.querySelector(`[aria-label="${CSS.escape(focused)}"]`))?.focus();
+    },
+    _examples: () => {
+      parts.tokens.replaceChildren(tokens(model.get('_examples')[0], act));
+      for (const row of parts.records.querySelectorAll('[aria-current]')) row.removeAttribute('aria-current');
+      drawn._page();
+    },
+    _rows: () => model.get('_overview').sets && parts.packed.replaceChildren(packed(model.get('_rows'), model.get('_overview'), act)),
+  };
+  const state = () => {
+    const [now, note] = [model.get('_state'), model.get('_note')];
+    const shown = now === 'ready' ? note : now === 'preparing' ? note : `${note || 'The view was closed.'}`;
+    status.replaceChildren(...(shown ? [h('span', { class: now === 'failed' ? 'llf-failed' : 'llf-2' }, shown)] : []));
+    if (now === 'failed') status.append(h('button', { type: 'button', onclick: () => model.send({ type: 'again' }) }, 'Look again'));
+    grid.hidden = now === 'preparing' || now === 'failed' && !model.get('_overview').sets;
+  };
+  const listeners = Object.entries(drawn).map(([name, draw]) => [`change:${name}`, draw]);
+  listeners.push(['change:_state', state], ['change:_note', state]);
+  for (const [event, draw] of listeners) model.on(event, draw);
+  for (const draw of Object.values(drawn)) draw();
+  state();
+  return () => { for (const [event, draw] of listeners) model.off(event, draw); };
+}
+
+export default { render };

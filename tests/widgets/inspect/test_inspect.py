@@ -1,0 +1,122 @@
+"""`llf.Inspect` over its real process."""
+
+import json
+import os
+import signal
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from llf_widgets.inspect import Inspect
+from llf_widgets.inspect.summary import summary_html, summary_text
+
+ROWS = [{"instruction": f"Say {number}.", "output": f"It is {number}."} for number in range(5)]
+LONG = {"instruction": "Name <b>it</b>.", "output": "the sea and the ship " * 20}
+KEYS = ("dataset", "records", "examples", "cut", "dropped", "tokens", "trained_tokens")
+OVERVIEW = {
+    "sets": [
+        dict(zip(KEYS, ("<a>", 1000, 990, 3, 10, 5000, 2500), strict=True)),
+        dict(zip(KEYS, ("b", 10, 10, 0, 0, 100, 10), strict=True)),
+    ]
+}
+
+
+@pytest.fixture
+def inspect(tmp_path, tiny_model_dir):
+    """Makes views, and closes them."""
+    views = []
+
+    def made(rows, **values):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        views.append(Inspect({"model_name_or_path": str(tiny_model_dir), "dataset": str(path), **values}))
+        return views[-1]
+
+    yield made
+    for view in views:
+        view.close()
+
+
+def until(condition, seconds=20):
+    """Waits for another thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.launches
+def test_a_view_prepares_shows_and_changes(inspect):
+    view = inspect([*ROWS, LONG, ROWS[0], {"instruction": "x", "output": ""}], cutoff_len=64, packing=True)
+    assert view.overview()["examples"] == 7
+    until(lambda: view._lengths and view._page and view._examples and view._rows)
+    assert view._page["kinds"] == {"dropped": 1, "cut": 1, "divided": 0, "doubled": 1, "leaked": 0}
+    assert view._examples[0]["record"] == 0
+    assert "".join(token[0] for turn in view.example(1)["turns"] for token in turn["tokens"]).startswith("<|im_start|>")
+    assert view.notable("cut")["rows"][0]["record"] == 5
+    assert view.search("say 3")["rows"][0]["record"] == 3
+    with pytest.raises(ValueError, match="IndexError"):
+        view.example(99)
+
+    view._receive(view, {"type": "page", "kind": "doubled", "offset": 0}, [])
+    until(lambda: view._page.get("kind") == "doubled")
+    assert [row["record"] for row in view._page["rows"]] == [6]
+    view._receive(view, {"type": "search", "words": "say 4", "start": 0}, [])
+    until(lambda: view._page.get("kind") == "search")
+    view._receive(view, {"type": "example", "number": 2}, [])
+    until(lambda: view._examples[0]["number"] == 2)
+    view._receive(view, {"type": "rows", "offset": 0, "least": True}, [])
+    until(lambda: view._rows["least"])
+
+    first = view._child.pid
+    view._receive(view, {"type": "change", "changes": {"drop_duplicates": True, "seed": 7}}, [])
+    assert view.overview()["examples"] == 6
+    assert (view.config.data.drop_duplicates, view.config.training.seed) == (True, 42)
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+@pytest.mark.launches
+def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_path):
+    view = inspect([{"a": 1}])
+    with pytest.raises(RuntimeError, match="fit no known format"):
+        view.wait(60)
+    assert view._state == "failed"
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    view._receive(view, {"type": "again"}, [])
+    assert view.wait(60).overview()["examples"] == 1
+
+
+@pytest.mark.launches
+def test_a_process_that_dies_is_told(inspect):
+    view = inspect(ROWS)
+    view.wait(60)
+    os.kill(view._child.pid, signal.SIGKILL)
+    until(lambda: view._state == "failed")
+    assert "signal 9" in view._note
+    asked = view._child.ask("overview")
+    assert isinstance(asked, Future)
+    with pytest.raises(RuntimeError, match="signal 9"):
+        asked.result(timeout=5)
+
+
+@pytest.mark.launches
+def test_rows_from_a_cell_can_be_looked_at(tiny_model_dir):
+    view = Inspect({"model_name_or_path": str(tiny_model_dir), "dataset": ROWS})
+    try:
+        assert view.overview()["examples"] == 5
+        assert "Say 0." in "".join(token[0] for turn in view.example(0)["turns"] for token in turn["tokens"])
+    finally:
+        view.close()
+
+
+def test_what_a_saved_notebook_keeps():
+    text = summary_text("ready", "", OVERVIEW).splitlines()
+    assert text[0].split() == ["Data", "set", "Records", "Kept", "Cut", "Dropped", "Tokens", "Trained", "Share"]
+    assert text[-1].split() == ["All", "1,010", "1,000", "3", "10", "5,100", "2,510", "49", "%"]
+    html = summary_html("ready", "", OVERVIEW)
+    assert "&lt;a&gt;" in html
+    assert "<a>" not in html
+    assert summary_text("failed", "No file.", {}) == "Inspect: No file."
+    assert summary_html("failed", "<No>", {}) == "<p>Inspect: &lt;No&gt;</p>"
