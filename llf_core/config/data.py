@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from llf_core.config.chat_templates import TOOL_FORMATS, template_names
-from llf_core.config.option import Names, Section, Steps, option
+from llf_core.config.option import Names, Object, Section, Steps, option
 
 
 class Data(Section):
@@ -33,6 +33,20 @@ class Data(Section):
         help="The folder that holds `dataset_info.json` and the files it names.",
         source="LLaMA-Factory",
         path="folder",
+    )
+    dataset_format: Literal["alpaca", "sharegpt", "openai", "text"] | None = option(
+        None,
+        label="Format",
+        help="How the rows of sets without an entry in `dataset_info.json` are read; unset, by their columns.",
+        choices=("alpaca", "sharegpt", "openai", "text"),
+        source="LLF",
+    )
+    dataset_columns: Object | None = option(
+        None,
+        label="Columns",
+        help="Which column holds what, in the words of `dataset_info.json`: "
+        '`{"prompt": "question", "response": "reply"}`.',
+        source="LLF",
     )
     template: str | None = option(
         None,

@@ -6,22 +6,26 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.errors import DataError
-from llf_core.data.formats import alpaca, openai, sharegpt
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.formats import alpaca, openai, sharegpt, text
+from llf_core.data.formats.conversation import ANSWERS, JUDGED, KINDS, PAIRS, PROMPTS, TEXTS
 from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import ModuleType
 
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.records import Row
     from llf_core.data.sources import Source
 
-FORMATS: dict[str, ModuleType] = {"alpaca": alpaca, "sharegpt": sharegpt, "openai": openai}
+FORMATS: dict[str, ModuleType] = {"alpaca": alpaca, "sharegpt": sharegpt, "openai": openai, "text": text}
 TURNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns")
 QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem")
-ANSWERS = ("output", "response", "completion", "answer", "answers", "solution", "target")
+ANSWER_COLUMNS = ("output", "response", "completion", "answer", "answers", "solution", "target")
+VERDICTS = ("kto_tag", "label", "desirable")
+TEXT_COLUMNS = ("text", "content", "document")
+STAGES = {ANSWERS: "sft", PAIRS: "rm or dpo", JUDGED: "kto", PROMPTS: "ppo", TEXTS: "pt"}
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,20 @@ class Reading:
     """How rows become conversations.
 
     Attributes:
-        format: `alpaca`, `sharegpt` or `openai`.
+        format: `alpaca`, `sharegpt`, `openai` or `text`.
         columns: LLaMA-Factory's name to the set's own.
         tags: LLaMA-Factory's name of a tag to the set's own.
         reason: why this format.
+        kind: what the set holds, one of `llf_core.data.formats.conversation.KINDS`.
+        fits: share of the rows that were looked at which are read without a flaw.
     """
 
     format: str
     columns: dict[str, str]
     tags: dict[str, str]
     reason: str
+    kind: str = ANSWERS
+    fits: float = 1.0
 
     def align(self, row: Row) -> Conversation:
         """The conversation of one row.
@@ -49,67 +57,134 @@ class Reading:
         conversation: Conversation = FORMATS[self.format].align(row, self.columns, self.tags)
         return conversation
 
+    def text(self) -> str:
+        """Format, reason, and how many rows fit where some do not."""
+        fits = "" if self.fits == 1 else f"; {self.fits:.0%} of the first rows fit"
+        return f"{self.format} ({self.reason}{fits})"
 
-def decide(source: Source, rows: Sequence[Row]) -> Reading:
+
+def decide(source: Source, rows: Sequence[Row], kind: str = ANSWERS) -> Reading:
     """The format of a data set: as its entry says, else proposed from the columns of its first rows.
 
     Args:
         source: the data set.
         rows: its first rows, at least one.
+        kind: what the stage learns from.
 
     Raises:
-        DataError: a column that is not there; columns of which no format can be made.
+        DataError: a column that is not there; columns of which no format can be made; a set of another kind.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    if source.formatting is None:
-        return _propose(source, columns, rows)
-    spec = FORMATS[source.formatting]
+    reading = _propose(source, columns, rows, kind) if source.formatting is None else _named(source, columns, kind)
+    if reading.kind != kind:
+        raise DataError(
+            f"The data set {source.label} holds {KINDS[reading.kind]}, which is for stage {STAGES[reading.kind]}. "
+            f"Stage {STAGES[kind]} needs {KINDS[kind]}."
+        )
+    good = sum(_reads(reading, row) for row in rows)
+    return Reading(reading.format, reading.columns, reading.tags, reading.reason, reading.kind, good / len(rows))
+
+
+def _reads(reading: Reading, row: Row) -> bool:
+    try:
+        reading.align(row)
+    except BadExample:
+        return False
+    return True
+
+
+def _named(source: Source, columns: list[str], kind: str) -> Reading:
+    """As `dataset_info.json` says."""
+    spec = FORMATS[str(source.formatting)]
     given = dict(source.columns) if source.columns is not None else None
+    held = _held(source, given or {}, kind)
+    if held == TEXTS:
+        spec, given = text, {"prompt": (given or {}).get("prompt", text.DEFAULTS["prompt"])}
+    answered = held not in {PAIRS, PROMPTS}
+    required = {key: spec.DEFAULTS[key] for key in spec.REQUIRED if key != "response" or answered}
+    if held == PAIRS:
+        required |= spec.RANKED
     # As in LLaMA-Factory, naming one column leaves out every optional one that is not named.
-    wanted = dict(spec.DEFAULTS) if given is None else {key: spec.DEFAULTS[key] for key in spec.REQUIRED} | given
+    wanted = dict(spec.DEFAULTS) | required if given is None else required | given
+    if not answered:
+        wanted.pop("response", None)
+    if held != JUDGED:
+        wanted.pop("kto_tag", None)
     for key, column in wanted.items():
-        if column not in columns and (key in spec.REQUIRED or given is not None):
+        if column not in columns and (key in required or given is not None):
             raise DataError(
                 f"The data set {source.label} has no column {column!r} ({key} of format {source.formatting}). "
                 f"Its columns: {listed(columns)}.{did_you_mean(column, columns)}"
             )
-    used = {key: column for key, column in wanted.items() if column in columns and key in spec.DEFAULTS}
-    return Reading(source.formatting, used, dict(source.tags), "as dataset_info.json says")
+    known = {*spec.DEFAULTS, *getattr(spec, "RANKED", ()), "kto_tag"}
+    used = {key: column for key, column in wanted.items() if column in columns and key in known}
+    if held == PROMPTS and spec is not alpaca:
+        used["prompt"] = used["messages"]
+    name = next(name for name, one in FORMATS.items() if one is spec)
+    return Reading(name, used, dict(source.tags), "as dataset_info.json says", held)
 
 
-def _propose(source: Source, columns: list[str], rows: Sequence[Row]) -> Reading:
-    if {"chosen", "rejected"} <= set(columns):
-        raise DataError(
-            f"The data set {source.label} holds preference pairs (chosen, rejected), which stage sft cannot "
-            "learn from. Take a set of answers, or stage dpo once it is built."
-        )
+def _held(source: Source, given: dict[str, str], kind: str) -> str:
+    """What an entry says that its set holds, as far as it says so."""
+    if source.ranking:
+        return PAIRS
+    if "kto_tag" in given and kind == JUDGED:
+        return JUDGED
+    if kind == TEXTS and source.formatting == "alpaca" and "response" not in given:
+        return TEXTS
+    if kind == PROMPTS and source.formatting == "alpaca":
+        return PROMPTS
+    return ANSWERS
+
+
+def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str) -> Reading:
     optional: dict[str, str] = {key: key for key in ("system", "tools") if key in columns}
-    for column in sorted(columns, key=lambda name: TURNS.index(name) if name in TURNS else len(TURNS)):
+    pairs = {"chosen", "rejected"} <= set(columns)
+    verdict = _first(VERDICTS, columns) if kind == JUDGED else None
+    held = PAIRS if pairs else JUDGED if verdict else ANSWERS
+    ends = alpaca.RANKED if pairs else {"kto_tag": verdict} if verdict else {}
+    for column in _turn_columns(columns, pairs=pairs):
         keys = _turn_keys(rows, column)
         for name, spec in (("openai", openai), ("sharegpt", sharegpt)):
             marks = spec.TAGS["role_tag"], spec.TAGS["content_tag"]
             if marks[0] in keys:
                 reason = f"column {column} holds turns with {marks[0]} and {marks[1]}"
-                return Reading(name, {"messages": column, **optional}, {}, reason)
-    question = next((name for name in QUESTIONS if name in columns), None)
-    answer = next((name for name in ANSWERS if name in columns), None)
-    if question and answer:
-        used: dict[str, str] = {"prompt": question, "response": answer, **optional}
+                return Reading(name, {"messages": column, **optional, **ends}, {}, reason, held)
+    question, answer = _first(QUESTIONS, columns), _first(ANSWER_COLUMNS, columns)
+    if question and (answer or pairs or kind == PROMPTS):
+        used: dict[str, str] = {"prompt": question, **optional, **ends}
+        if answer and not pairs and kind != PROMPTS:
+            used["response"] = answer
         if question != "input" and "input" in columns:
             used["query"] = "input"
         if "history" in columns:
             used["history"] = "history"
-        return Reading("alpaca", used, {}, f"columns {question} and {answer}")
-    if columns == ["text"] or (len(columns) == 1 and isinstance(rows[0][columns[0]], str)):
-        raise DataError(
-            f"The data set {source.label} holds plain text ({columns[0]}), which is for stage pt (not built "
-            "yet). Stage sft needs questions and answers."
-        )
+        found = ["chosen and rejected"] if pairs else [answer] if "response" in used else []
+        reason = f"columns {' and '.join([question, *map(str, found)])}" if found else f"column {question}"
+        return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS and not pairs else held)
+    column = _first(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
+    if column is not None and isinstance(rows[0].get(column), str):
+        return Reading("text", {"prompt": column}, {}, f"column {column} holds text", TEXTS)
     raise DataError(
         f"The data set {source.label} has the columns {listed(columns)}, which fit no known format. "
         "Expected messages, conversations, or instruction and output; or give it an entry with `columns` in "
         "dataset_info.json."
     )
+
+
+def _first(names: Iterable[str], columns: list[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _turn_columns(columns: list[str], *, pairs: bool) -> list[str]:
+    """Columns that may hold turns, likely ones first; of pairs without any other, whole conversations in `chosen`."""
+    ends = {"chosen", "rejected"} if pairs else set()
+    found = sorted(
+        (name for name in columns if name not in ends),
+        key=lambda name: TURNS.index(name) if name in TURNS else len(TURNS),
+    )
+    asks = any(name in columns for name in QUESTIONS)
+    return found + (["chosen"] if pairs and not asks else [])
 
 
 def _turn_keys(rows: Sequence[Row], column: str) -> set[str]:

@@ -151,7 +151,7 @@ class Builder:
         if not peeked:
             raise _nothing_left(report, [opened])
         reading = decide(opened.source, [record.row for record in peeked])
-        report.readings[name] = f"{reading.format} ({reading.reason})"
+        report.readings[name] = reading.text()
         encoder = self.encoder(reading)
         rows, before = 0, writer.totals()
         for chunk in encode_all(encoder, chain(peeked, records), settings.workers):

@@ -37,7 +37,7 @@ class Opened:
     def identity(self) -> list[Any]:
         """What decides which examples it gives: how it is read, and its content wherever it lies."""
         source = self.source
-        how = [source.label, source.formatting, source.columns, source.tags, source.num_samples]
+        how = [source.label, source.formatting, source.columns, source.tags, source.num_samples, source.ranking]
         return [*how, source.split if self.table is not None else None, self._content()]
 
     def _content(self) -> str:

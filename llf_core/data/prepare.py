@@ -15,7 +15,7 @@ from llf_core.data.mix import mixed
 from llf_core.data.packed import PackedRows
 from llf_core.data.render import ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
-from llf_core.data.sources import find_sources
+from llf_core.data.sources import Source, find_sources
 from llf_core.data.store import SET, TWIN, hold_out, open_examples, without_copies, write_lines
 
 if TYPE_CHECKING:
@@ -155,8 +155,13 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
 
 
 def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Opened]:
-    found = find_sources(names, config.data.dataset_dir, folders)
-    return [open_source(source, config.model.cache_dir) for source in found]
+    return [open_source(source, config.model.cache_dir) for source in sources_of(config, names, folders)]
+
+
+def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
+    """The data sets of a config by some of its names, and how the config says that they are read."""
+    data = config.data
+    return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
 
 
 def _ready(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import expanded
+from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch_info
 from llf_core.data.nearest import did_you_mean, listed
@@ -20,10 +21,6 @@ DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
 INFO_FILE = "dataset_info.json"
 ONLINE, REMOTE = "ONLINE", "REMOTE:"
 FORMATS = ("alpaca", "sharegpt", "openai")
-COLUMNS = (
-    "prompt", "query", "response", "history", "messages", "system", "tools",
-    "images", "videos", "audios", "chosen", "rejected", "kto_tag",
-)  # fmt: skip
 TAGS = (
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
 )  # fmt: skip
@@ -54,6 +51,7 @@ class Source:
         formatting: `alpaca`, `sharegpt`, `openai`, or None where it must be proposed from the columns.
         columns: LLaMA-Factory's name of a column to the set's own; None means the format's defaults.
         tags: LLaMA-Factory's name of a tag to the set's own.
+        ranking: whether it holds preference pairs.
     """
 
     name: str
@@ -68,9 +66,16 @@ class Source:
     formatting: str | None = None
     columns: tuple[tuple[str, str], ...] | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    ranking: bool = False
 
 
-def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequence[Path] = ()) -> list[Source]:
+def find_sources(
+    names: Iterable[str],
+    dataset_dir: str | Path,
+    folders: Sequence[Path] = (),
+    formatting: str | None = None,
+    columns: dict[str, str] | None = None,
+) -> list[Source]:
     """Finds every named data set; nothing is read but `dataset_info.json`.
 
     Args:
@@ -78,6 +83,8 @@ def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequenc
         dataset_dir: folder with `dataset_info.json` and the files that it names; as in LLaMA-Factory, `ONLINE`
             takes names for hub ids, and `REMOTE:owner/name` reads that file from a data set of the hub.
         folders: where relative paths are looked for besides the working directory and `dataset_dir`.
+        formatting: of sets without an entry; None where it is to be proposed.
+        columns: of these.
 
     Raises:
         DataError: a name that is no entry, file, folder, or hub id; an entry that cannot be used.
@@ -88,8 +95,13 @@ def find_sources(names: Iterable[str], dataset_dir: str | Path, folders: Sequenc
         base, info = Path(dataset_dir), read_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
     short = [Path(one.name).name if one.path is not None or one.url is not None else one.name for one in found]
+    given = {"formatting": formatting, "columns": None if columns is None else _pairs(columns)}
     return [
-        replace(source, label=label if short.count(label) == 1 else source.name)
+        replace(
+            source,
+            label=label if short.count(label) == 1 else source.name,
+            **({} if source.formatting is not None or formatting is None else given),
+        )
         for source, label in zip(found, short, strict=True)
     ]
 
@@ -156,6 +168,7 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
         "columns": None if columns is None else _pairs(columns),
         "tags": _pairs(entry.get("tags") or {}),
         "num_samples": entry.get("num_samples"),
+        "ranking": bool(entry.get("ranking")),
     }
     if entry.get("hf_hub_url"):
         hub = {key: entry[key] for key in ("subset", "split", "folder") if entry.get(key)}
@@ -188,10 +201,6 @@ def _check_entry(where: str, entry: Any) -> None:
     formatting = entry.get("formatting", "alpaca")
     if formatting not in FORMATS:
         raise DataError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(FORMATS)}.")
-    if entry.get("ranking"):
-        raise DataError(
-            f"{where} holds preference pairs (ranking), which stage sft cannot learn from. Take another set."
-        )
     for column, what in NOT_BUILT_COLUMNS.items():
         if columns.get(column):
             raise DataError(f"{where} holds {what}. Training on {what} is not built yet.")

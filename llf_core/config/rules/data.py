@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT
 
 TOLERANCE = 1e-6
+COLUMNS = (
+    "prompt", "query", "response", "history", "messages", "system", "tools",
+    "images", "videos", "audios", "chosen", "rejected", "kto_tag",
+)  # fmt: skip
+"""What a column of a data set can hold, in LLaMA-Factory's words."""
+
+
+def unknown_columns(given: dict[str, Any] | None) -> list[str]:
+    """Names that are none of `COLUMNS`, or that name no column."""
+    return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
 
 
 def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
@@ -55,6 +67,24 @@ DATA = (
         lambda c: bool(c.data.packing) and c.model.flash_attn == "disabled",
         "The examples of a packed row would see each other in plain attention (`flash_attn` is `disabled`).",
         (Fix("Set to auto", {"flash_attn": "auto"}), Fix("Do not pack", {"packing": None})),
+    ),
+    Rule(
+        ("dataset_columns", "dataset_format"),
+        lambda c: bool(unknown_columns(c.data.dataset_columns)),
+        lambda c: (
+            f"`dataset_columns` names {', '.join(unknown_columns(c.data.dataset_columns))}. "
+            f"Expected some of {', '.join(COLUMNS)}, each with the name of a column."
+        ),
+        (Fix("Let the columns decide", {"dataset_columns": None, "dataset_format": None}),),
+    ),
+    Rule(
+        ("dataset_columns", "dataset_format"),
+        lambda c: bool(c.data.dataset_columns) and c.data.dataset_format is None,
+        "Columns are named, and `dataset_format` does not say of which format. Expected one.",
+        (
+            Fix("A question and an answer a row", {"dataset_format": "alpaca"}),
+            Fix("A list of messages a row", {"dataset_format": "openai"}),
+        ),
     ),
     Rule(
         ("interleave_probs", "mix_strategy"),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, checked, json_of, text_of, tools_of
+from llf_core.data.formats.conversation import (
+    ANSWER,
+    Conversation,
+    Message,
+    checked,
+    json_of,
+    text_of,
+    tools_of,
+    verdict_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +27,15 @@ DEFAULTS = {
     "history": "history",
     "tools": "tools",
 }
+RANKED = {"chosen": "chosen", "rejected": "rejected"}
 REQUIRED = ("prompt", "response")
 
 
 def align(row: Mapping[str, Any], columns: Mapping[str, str], _tags: Mapping[str, str]) -> Conversation:
     """The question is `prompt`, and `query` on a line below it; `history` holds earlier pairs.
+
+    The answer is `response`; where there are `chosen` and `rejected`, these two; where there is `kto_tag`, it says
+    whether `response` is good; without any of them it is a prompt.
 
     Args:
         row: one record.
@@ -44,5 +57,18 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], _tags: Mapping[str
     if not any(part.strip() for part in parts):
         raise BadExample("the question is empty")
     messages.append({"role": "user", "content": "\n".join(parts)})
-    messages.append({"role": "assistant", "content": text_of(cell.get("response"), "the answer")})
-    return checked(messages, tools_of(cell.get("tools")))
+    tools = tools_of(cell.get("tools"))
+    if "chosen" in columns:
+        chosen, rejected = ({"role": ANSWER, "content": _last(cell[key], f"the {key} answer")} for key in RANKED)
+        return checked([*messages, chosen], tools, rejected=rejected)
+    if "response" not in columns:
+        return checked(messages, tools, prompt=True)
+    messages.append({"role": ANSWER, "content": text_of(cell.get("response"), "the answer")})
+    return checked(messages, tools, good=verdict_of(cell["kto_tag"]) if "kto_tag" in columns else None)
+
+
+def _last(value: Any, what: str) -> str:
+    """An answer's text; of a list of messages, the last one's."""
+    if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
+        value = value[-1]["content"]
+    return text_of(value, what)

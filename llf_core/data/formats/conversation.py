@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 Message = dict[str, Any]
 ANSWER = "assistant"
+
+
+# What a data set can hold.
+ANSWERS, PAIRS, JUDGED, PROMPTS, TEXTS = "answers", "pairs", "judged", "prompts", "texts"
+KINDS = {
+    ANSWERS: "conversations with answers",
+    PAIRS: "preference pairs (chosen, rejected)",
+    JUDGED: "answers that are marked good or bad",
+    PROMPTS: "prompts without an answer",
+    TEXTS: "plain text",
+}
 
 
 @dataclass(frozen=True)
@@ -18,12 +32,26 @@ class Conversation:
 
     Attributes:
         messages: `{"role", "content"}` each, roles `system` (first only), `user`, `assistant`, `tool`; an
-            assistant's may carry `tool_calls`. The last one is an assistant's.
+            assistant's may carry `tool_calls`. The last one is an assistant's; of prompts it is not; of plain text it
+            is one message of role `text`.
         tools: JSON schemas of the functions that may be called, or None.
+        rejected: of a preference pair, the answer that is worse than the last message.
+        good: of a judged answer, whether it is.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] | None = None
+    rejected: Message | None = None
+    good: bool | None = None
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        if self.rejected is not None:
+            return PAIRS
+        if self.good is not None:
+            return JUDGED
+        return {ANSWER: ANSWERS, "text": TEXTS}.get(self.messages[-1]["role"], PROMPTS)
 
     def canonical(self) -> bytes:
         """Bytes that are the same for the same conversation, whatever file it came from.
@@ -31,7 +59,9 @@ class Conversation:
         Raises:
             BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it.
         """
-        value = {"messages": self.messages, "tools": self.tools}
+        value: dict[str, Any] = {"messages": self.messages, "tools": self.tools}
+        more = {"rejected": self.rejected, "good": self.good}
+        value |= {name: inner for name, inner in more.items() if inner is not None}
         text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
         try:
             return text.encode()
@@ -39,11 +69,25 @@ class Conversation:
             raise BadExample(f"its text is not valid Unicode ({text[error.start : error.end]!r})") from None
 
 
-def checked(messages: list[Message], tools: tuple[dict[str, Any], ...] | None = None) -> Conversation:
+def checked(
+    messages: list[Message],
+    tools: tuple[dict[str, Any], ...] | None = None,
+    *,
+    rejected: Message | None = None,
+    good: bool | None = None,
+    prompt: bool = False,
+) -> Conversation:
     """A conversation, once its turns alternate and it ends with an answer.
 
+    Args:
+        messages: what is said.
+        tools: the functions that may be called.
+        rejected: of a preference pair, the worse answer.
+        good: of a judged answer, whether it is.
+        prompt: it ends before an answer.
+
     Raises:
-        BadExample: with the turn that is out of place.
+        BadExample: with the turn that is out of place; both answers of a pair say the same.
     """
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
@@ -55,12 +99,74 @@ def checked(messages: list[Message], tools: tuple[dict[str, Any], ...] | None = 
             expected = " or ".join(_allowed_after(before))
             raise BadExample(f"turn {number} is the {role}'s, expected the {expected}'s")
         before = message
-    if turns[-1]["role"] != ANSWER:
+    if prompt and turns[-1]["role"] == ANSWER:
+        raise BadExample("it ends with the assistant's turn, expected the user's")
+    if not prompt and turns[-1]["role"] != ANSWER:
         raise BadExample(f"it ends with the {turns[-1]['role']}'s turn, expected the assistant's")
-    for message in turns:
+    for message in (*turns, *(() if rejected is None else (rejected,))):
         if message["role"] == ANSWER and not message["content"].strip() and not _says_more(message):
             raise BadExample("an answer is empty")
-    return Conversation(tuple(messages), tools)
+    if rejected is not None and rejected == turns[-1]:
+        raise BadExample("the chosen and the rejected answer are the same")
+    return Conversation(tuple(messages), tools, rejected, good)
+
+
+def verdict_of(value: Any) -> bool:
+    """The mark of a judged answer.
+
+    Raises:
+        BadExample: it is no yes or no.
+    """
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, bool):
+        return value
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise BadExample(f"the mark is {value!r}, expected true or false")
+    return found
+
+
+def ended(
+    messages: list[Message],
+    row: Mapping[str, Any],
+    columns: Mapping[str, str],
+    read: Callable[[Mapping[str, Any]], Message],
+) -> Conversation:
+    """A list of messages with what its row says of the last answer.
+
+    Args:
+        messages: of the row's list.
+        row: one record.
+        columns: `chosen` and `rejected` name answers that follow the messages, as a message each, its text, or the
+            whole conversation with it; `kto_tag` the mark of the last answer. Where `prompt` is named, the messages
+            end before the answer.
+        read: makes a message of a turn.
+
+    Raises:
+        BadExample: see `checked`.
+    """
+    tools = tools_of(row.get(columns.get("tools", "")))
+    if "chosen" in columns:
+        if columns["chosen"] == columns["messages"]:
+            messages = messages[:-1]
+        chosen, rejected = (_answer(row.get(columns[key]), read, key) for key in ("chosen", "rejected"))
+        return checked([*messages, chosen], tools, rejected=rejected)
+    if "kto_tag" in columns:
+        return checked(messages, tools, good=verdict_of(row.get(columns["kto_tag"])))
+    return checked(messages, tools, prompt="prompt" in columns)
+
+
+def _answer(value: Any, read: Callable[[Mapping[str, Any]], Message], key: str) -> Message:
+    """The answer that a cell of a pair holds."""
+    value = json_of(value, key) if isinstance(value, str) and value.lstrip().startswith(("{", "[")) else value
+    if isinstance(value, list) and value:
+        value = value[-1]
+    message = (
+        read(value) if isinstance(value, dict) else {"role": ANSWER, "content": text_of(value, f"the {key} answer")}
+    )
+    if message["role"] != ANSWER:
+        raise BadExample(f"the {key} answer is the {message['role']}'s, expected the assistant's")
+    return message
 
 
 def _says_more(message: Message) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, checked, json_of, text_of, tools_of
+from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULTS = {"messages": "messages", "system": "system", "tools": "tools"}
+RANKED = {"chosen": "chosen", "rejected": "rejected"}
 REQUIRED = ("messages",)
 TAGS = {
     "role_tag": "role",
@@ -46,7 +47,7 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str,
     system = row.get(columns.get("system", ""))
     if system and not (messages and messages[0]["role"] == "system"):
         messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
-    return checked(messages, tools_of(row.get(columns.get("tools", ""))))
+    return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
 def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, checked, json_of, text_of, tools_of
+from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULTS = {"messages": "conversations", "system": "system", "tools": "tools"}
+RANKED = {"chosen": "chosen", "rejected": "rejected"}
 REQUIRED = ("messages",)
 TAGS = {
     "role_tag": "from",
@@ -49,7 +50,7 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str,
             messages = [message]
         else:
             messages.append(message)
-    return checked(messages, tools_of(row.get(columns.get("tools", ""))))
+    return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
 def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:

@@ -18,9 +18,8 @@ from llf_core.data.inspect.lengths import cost, histogram, offered
 from llf_core.data.inspect.notable import Notable, from_report, leaks, page, twins
 from llf_core.data.load import open_source, read_source
 from llf_core.data.packed import PackedRows
-from llf_core.data.prepare import prepare
+from llf_core.data.prepare import prepare, sources_of
 from llf_core.data.records import Record
-from llf_core.data.sources import find_sources
 from llf_core.data.store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
 
@@ -258,9 +257,7 @@ class Inspection:
     def _sources(self) -> list[Source]:
         data = self._config.data
         return [
-            source
-            for names in (data.dataset, data.eval_dataset)
-            for source in find_sources(names or (), data.dataset_dir)
+            source for names in (data.dataset, data.eval_dataset) for source in sources_of(self._config, names or ())
         ]
 
     @cached_property

@@ -6,6 +6,7 @@ import pytest
 
 from llf_core.data.align import decide
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.sources import Source
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -20,10 +21,11 @@ RESULT = {"role": "tool", "content": "4"}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
 
 
-def align(row, formatting=None, columns=None, tags=()):
+def align(row, formatting=None, columns=None, tags=(), *, ranking=False, kind=ANSWERS):
     columns = columns if columns is None else tuple(columns.items())
-    source = Source("set", "set", formatting=formatting, columns=columns, tags=tuple(dict(tags).items()))
-    reading = decide(source, [row])
+    tags = tuple(dict(tags).items())
+    source = Source("set", "set", formatting=formatting, columns=columns, tags=tags, ranking=ranking)
+    reading = decide(source, [row], kind)
     return reading, reading.align(row)
 
 
@@ -77,6 +79,105 @@ def test_a_format_is_proposed_and_its_rows_become_messages(row, formatting, mess
     assert reading.format == formatting
     assert list(conversation.messages) == messages
     assert conversation.tools == ((TOOL,) if "tools" in row else None)
+
+
+WORSE = {"role": "assistant", "content": "5"}
+TALK = [*turns(("human", "2+2?"))]
+
+
+@pytest.mark.parametrize(
+    ("row", "entry", "formatting"),
+    [
+        ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, {}, "alpaca"),
+        ({"prompt": "2+2?", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]}, {}, "alpaca"),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, WORSE]}, {}, "openai"),
+        ({"messages": [USER], "chosen": ANSWER, "rejected": WORSE}, {}, "openai"),
+        ({"messages": [USER], "chosen": json.dumps(ANSWER), "rejected": "5"}, {}, "openai"),
+        (
+            {"conversations": TALK, "chosen": turns(("gpt", "4"))[0], "rejected": turns(("gpt", "5"))[0]},
+            {"formatting": "sharegpt", "ranking": True},
+            "sharegpt",
+        ),
+        (
+            {"instruction": "2+2?", "input": "", "good": "4", "bad": "5"},
+            {
+                "formatting": "alpaca",
+                "ranking": True,
+                "columns": {"prompt": "instruction", "query": "input", "chosen": "good", "rejected": "bad"},
+            },
+            "alpaca",
+        ),
+    ],
+)
+def test_pairs_are_a_conversation_and_a_worse_answer(row, entry, formatting):
+    reading, conversation = align(row, kind=PAIRS, **entry)
+    assert (reading.format, reading.kind, conversation.kind) == (formatting, PAIRS, PAIRS)
+    assert list(conversation.messages) == [USER, ANSWER]
+    assert conversation.rejected == WORSE
+
+
+@pytest.mark.parametrize(
+    ("row", "entry"),
+    [
+        ({"prompt": "2+2?", "completion": "4", "label": True}, {}),
+        ({"messages": [USER, ANSWER], "label": "yes"}, {}),
+        (
+            {"instruction": "2+2?", "output": "4", "kto_tag": True},
+            {"formatting": "alpaca", "columns": {"prompt": "instruction", "response": "output", "kto_tag": "kto_tag"}},
+        ),
+        (
+            {"messages": [USER, ANSWER], "label": True},
+            {"formatting": "openai", "columns": {"messages": "messages", "kto_tag": "label"}},
+        ),
+    ],
+)
+def test_judged_answers_carry_their_mark(row, entry):
+    reading, conversation = align(row, kind=JUDGED, **entry)
+    assert (reading.kind, conversation.kind, conversation.good) == (JUDGED, JUDGED, True)
+    assert list(conversation.messages) == [USER, ANSWER]
+    # stage sft learns from the answers and leaves the mark alone
+    assert align(row, **entry)[1].good is None
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "messages"),
+    [
+        ({"instruction": "2+2?", "output": "4"}, PROMPTS, [USER]),
+        ({"prompt": "2+2?"}, PROMPTS, [USER]),
+        ({"text": "Once."}, TEXTS, [{"role": "text", "content": "Once."}]),
+        ({"body": "Once."}, TEXTS, [{"role": "text", "content": "Once."}]),
+    ],
+)
+def test_prompts_and_texts(row, kind, messages):
+    reading, conversation = align(row, kind=kind)
+    assert (reading.kind, conversation.kind) == (kind, kind)
+    assert list(conversation.messages) == messages
+
+
+def test_an_alpaca_entry_of_one_column_is_text_for_pretraining():
+    assert align({"text": "Once."}, "alpaca", {"prompt": "text"}, kind=TEXTS)[1].kind == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "reason"),
+    [
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, PAIRS, "are the same"),
+        ({"prompt": "a", "chosen": "b", "rejected": " "}, PAIRS, "an answer is empty"),
+        ({"messages": [USER], "chosen": USER, "rejected": WORSE}, PAIRS, "the chosen answer is the user's"),
+        ({"prompt": "a", "completion": "b", "label": "maybe"}, JUDGED, "the mark is 'maybe', expected true or false"),
+        ({"text": "  "}, TEXTS, "the text is empty"),
+    ],
+)
+def test_pairs_marks_and_texts_that_cannot_be_used_are_named(row, kind, reason):
+    with pytest.raises(BadExample, match=reason):
+        align(row, kind=kind)
+
+
+def test_a_proposed_format_says_how_many_rows_fit():
+    rows = [{"instruction": "a", "output": "b"}, {"instruction": "a", "output": ""}]
+    reading = decide(Source("set", "set"), rows)
+    assert reading.fits == 0.5
+    assert reading.text() == "alpaca (columns instruction and output; 50% of the first rows fit)"
 
 
 def test_openai_messages_are_carried_through_as_they_are():

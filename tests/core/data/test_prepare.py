@@ -57,7 +57,7 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     assert [entry["index"] for entry in report.summary()["dropped"]] == [1, 2]
     assert report.preview[0].text() == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yo<|im_end|>\n⟧")
     assert [part.trained for part in report.preview[0].segments] == [False, True]
-    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output)"}
+    assert report.readings == {"data.jsonl": "alpaca (columns instruction and output; 67% of the first rows fit)"}
     said = report.text()
     for part in ("2 examples to train on", "data.jsonl[3] by", "data.jsonl[2]: an answer is empty", "line 2"):
         assert part in said
@@ -163,6 +163,16 @@ def test_copies_are_held_out_together(twins, size, seed):
     assert sorted([*kept, *held]) == list(range(len(twins)))
     assert not set(twins[kept]) & set(twins[held])
     assert count <= len(held) < count + np.bincount(twins).max()
+
+
+def test_a_config_can_say_how_rows_are_read(make_config, write, tokenizer):
+    write([{"a": "Hi", "b": "Yo", "instruction": "never", "output": "never"}])
+    columns = {"prompt": "a", "response": "b"}
+    ready = prepare(make_config(dataset_format="alpaca", dataset_columns=columns), tokenizer)
+    assert "Hi" in texts(tokenizer, ready.train)[0]
+    assert "never" not in texts(tokenizer, ready.train)[0]
+    with pytest.raises(DataError, match="no column 'c'"):
+        prepare(make_config(dataset_format="alpaca", dataset_columns={**columns, "query": "c"}), tokenizer)
 
 
 def test_copies_can_be_left_out(make_config, write, tokenizer):

@@ -38,6 +38,7 @@ def test_an_entry_names_file_columns_and_tags(info, write):
     assert (found.path, found.formatting, found.num_samples) == (path, "sharegpt", 3)
     assert found.columns == (("messages", "talk"),)
     assert found.tags == (("role_tag", "who"),)
+    assert found.ranking is False
 
 
 def test_an_entry_without_formatting_is_alpaca(info, write):
@@ -58,7 +59,6 @@ def test_a_hub_entry_keeps_subset_split_and_folder(info):
         ({"file_name": "a", "columns": {"promt": "x"}}, "unknown key 'promt'. Did you mean 'prompt'"),
         ({"file_name": "a", "tags": {"rol_tag": "x"}}, "Did you mean 'role_tag'"),
         ({"file_name": "a", "formatting": "chatml"}, "formatting 'chatml'. Expected one of alpaca, sharegpt, openai"),
-        ({"file_name": "a", "ranking": True}, "preference pairs"),
         ({"file_name": "a", "columns": {"images": "images"}}, "pictures is not built yet"),
         ({"ms_hub_url": "a/b"}, "ModelScope"),
         ({"script_url": "a"}, "loading scripts"),
