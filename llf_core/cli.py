@@ -215,7 +215,7 @@ def inspect(
         except OSError as error:
             raise UserError(f"{dump} cannot be written: {error.strerror}.") from None
     if strict and report.unusable():
-        raise UserError(f"{len(report.unusable()):,} records give no example (--strict).", 1)
+        raise UserError(f"Records that give no example: {len(report.unusable()):,} (--strict).", 1)
 
 
 @contextmanager

@@ -109,4 +109,5 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
 
 def learned(labels: list[int]) -> int:
     """How many labels are learned from: never the first of a sequence, which nothing predicts."""
-    return sum(label != IGNORED for label in labels[1:])
+    first = bool(labels) and labels[0] != IGNORED
+    return len(labels) - labels.count(IGNORED) - first

@@ -111,13 +111,16 @@ def _encode_by_pieces(
     texts = [
         rendered.text[start:end] for rendered, ends in zip(batch, borders, strict=True) for start, end in pairwise(ends)
     ]
-    pieces = iter(_ids(tokenizer, texts))
+    # A system prompt that many share, or an answer that comes again, is tokenized once.
+    distinct = list(dict.fromkeys(texts))
+    known = dict(zip(distinct, _ids(tokenizer, distinct), strict=True))
+    pieces = iter(texts)
     found: list[Tokens | BadExample] = []
     for rendered, ends in zip(batch, borders, strict=True):
         ids: list[int] = []
         places = {0: 0}
-        for _, end in pairwise(ends):
-            ids += next(pieces)
+        for end in ends[1:]:
+            ids += known[next(pieces)]
             places[end] = len(ids)
         turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
         found.append(_labelled(ids, turns, train_on_prompt=train_on_prompt))

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 ROWS = 1000
 AHEAD = 2
 """Chunks that wait for each worker, so that none idles and memory stays bounded."""
-WORTH = 20
-"""Chunks from which on workers are started: each takes seconds to load the tokenizer's library."""
+WORTH = 300
+"""Chunks from which on workers are started: each takes seconds to load the tokenizer's library, in which this process
+alone, whose tokenizer works in all cores, prepares tens of thousands of rows."""
 
 
 def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:

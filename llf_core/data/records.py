@@ -18,7 +18,7 @@ from llf_core.config.paths import COMPRESSED
 from llf_core.data.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 Row = dict[str, Any]
 
@@ -87,6 +87,26 @@ def _open(path: Path) -> BinaryIO:
     return cast("BinaryIO", openers.get(suffix, open)(path, "rb"))
 
 
+class _TwiceError(ValueError):
+    """An object with the same key twice: one of the two values would be lost."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return made
+
+
+def _check_columns(path: Path, names: Sequence[str | None]) -> None:
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path} has the column {', '.join(twice)} twice, so it is not clear which one is meant. Rename one."
+        )
+
+
 def _read_jsonl(path: Path) -> Iterator[Read]:
     index = -1
     with _open(path) as file:
@@ -96,7 +116,7 @@ def _read_jsonl(path: Path) -> Iterator[Read]:
                 continue
             index += 1
             try:
-                row = json.loads(bare.decode("utf-8"))
+                row = json.loads(bare.decode("utf-8"), object_pairs_hook=_object)
             except json.JSONDecodeError as error:
                 yield Flaw(index, number, f"{error.msg} at column {error.colno}")
             except UnicodeDecodeError:
@@ -119,7 +139,7 @@ def _read_json(path: Path) -> Iterator[Read]:
         return
     try:
         with _open(path) as file:
-            rows = json.loads(file.read().decode("utf-8-sig"))
+            rows = json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
@@ -127,6 +147,10 @@ def _read_json(path: Path) -> Iterator[Read]:
         ) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
+    except _TwiceError as error:
+        raise DataError(f"{path} has an object with {error}. Rename one, or write one object a line (jsonl).") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).partition(';')[0]}.") from None
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}. Expected a list of objects.")
     for index, row in enumerate(rows):
@@ -142,6 +166,7 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Read]:
         table = csv.DictReader(file, delimiter=delimiter, restkey=None)
         index = -1
         try:
+            _check_columns(path, table.fieldnames or ())
             for index, cells in enumerate(table):
                 if None in cells:
                     yield Flaw(index, table.line_num, f"more cells than the {len(table.fieldnames or ())} columns")
@@ -196,6 +221,7 @@ def _read_parquet(path: Path) -> Iterator[Read]:
     start = 0
     try:
         with parquet.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1000):
                 yield from records_of_rows(batch.to_pylist(), start)
                 start += batch.num_rows
@@ -216,6 +242,7 @@ def _read_arrow(path: Path) -> Iterator[Read]:
                 whole = pa.ipc.open_file(file)
                 batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
             for batch in batches:
+                _check_columns(path, batch.schema.names)
                 yield from records_of_rows(batch.to_pylist(), start)
                 start += batch.num_rows
     except pa.ArrowException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from llf_core.data.cut import learned
@@ -91,10 +92,8 @@ class ExampleWriter:
 
 def twin(example: Example) -> int:
     """A number of 64 bits that is the same for the same tokens learned alike (BLAKE2)."""
-    import numpy as np
-
-    digest = hashlib.blake2b(np.array(example.ids, dtype=np.int32).tobytes(), digest_size=8)
-    digest.update(np.array(example.labels, dtype=np.int32).tobytes())
+    digest = hashlib.blake2b(array("i", example.ids).tobytes(), digest_size=8)
+    digest.update(array("i", example.labels).tobytes())
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
