@@ -132,8 +132,9 @@ def _check_all_used(report: DataReport, wanted: bool) -> None:
     if wanted and unusable:
         first = "; ".join(f"{one.dataset}[{one.index}]: {one.reason}" for one in unusable[:NAMED])
         more = f"; and {len(unusable) - NAMED:,} more" if len(unusable) > NAMED else ""
+        count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
         raise DataError(
-            f"{'1 record gives' if len(unusable) == 1 else f'{len(unusable):,} records give'} no example, and `stop_on_dropped` is true: {first}{more}. "
+            f"{count} no example, and `stop_on_dropped` is true: {first}{more}. "
             "Mend them, or set it to false to go on without them."
         )
 

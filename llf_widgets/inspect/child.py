@@ -28,7 +28,9 @@ class Child:
 
     Args:
         config_yaml: what to prepare.
-        on_progress: called with a data set's name and the rows prepared so far, in another thread.
+        on_readings: called with how each set's rows are read, and what columns can hold; all calls are made in
+            another thread.
+        on_progress: called with a data set's name and the rows prepared so far.
         on_ready: called once with the overview.
         on_end: called with the reason, where it ends before it was closed.
     """
@@ -36,12 +38,13 @@ class Child:
     def __init__(
         self,
         config_yaml: str,
+        on_readings: Callable[[dict[str, Any]], None],
         on_progress: Callable[[str, int], None],
         on_ready: Callable[[dict[str, Any]], None],
         on_end: Callable[[str], None],
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="llf-inspect-")
-        self._calls = (on_progress, on_ready, on_end)
+        self._calls = (on_readings, on_progress, on_ready, on_end)
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -94,11 +97,13 @@ class Child:
         self._thread.join(timeout=5)
 
     def _listen(self) -> None:
-        on_progress, on_ready, on_end = self._calls
+        on_readings, on_progress, on_ready, on_end = self._calls
         assert self._process.stdout is not None  # noqa: S101 - opened above
         for line in self._process.stdout:
             said = json.loads(line)
-            if "progress" in said:
+            if "readings" in said:
+                on_readings(said)
+            elif "progress" in said:
                 on_progress(said["progress"], said["rows"])
             elif "ready" in said:
                 on_ready(said["ready"])

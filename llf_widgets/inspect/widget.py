@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 PAGE, ROWS = 18, 7
-CHANGED = ("cutoff_len", "drop_duplicates", "stop_on_dropped")
+CHANGED = ("cutoff_len", "drop_duplicates", "stop_on_dropped", "dataset_format", "dataset_columns")
 NOTHING: dict[str, Any] = {}
 
 
@@ -52,6 +52,7 @@ class Inspect(anywidget.AnyWidget):
     _css = text("llf.css", "inspect.css")
     _state = traitlets.Enum(["preparing", "ready", "failed", "closed"], "preparing").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
+    _readings = traitlets.Dict().tag(sync=True)
     _overview = traitlets.Dict().tag(sync=True)
     _lengths = traitlets.Dict().tag(sync=True)
     _page = traitlets.Dict().tag(sync=True)
@@ -132,7 +133,10 @@ class Inspect(anywidget.AnyWidget):
         with self.hold_sync():
             self._state, self._note = "preparing", "Reading the tokenizer and the data…"
             self._page, self._rows, self._examples = NOTHING, NOTHING, []
-        self._child = Child(self.config.yaml(), self._progress, self._ready, self._ended)
+        self._child = Child(self.config.yaml(), self._read, self._progress, self._ready, self._ended)
+
+    def _read(self, found: dict[str, Any]) -> None:
+        self._readings = found
 
     def _progress(self, dataset: str, rows: int) -> None:
         self._note = f"{dataset}: {rows:,} records prepared…"

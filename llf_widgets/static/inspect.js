@@ -6,6 +6,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 const STATES = { prompt: '', trained: 'tr', cut: 'cu' };
 const MASKS = { prompt: 'read, not learned', trained: 'learned', cut: 'cut off' };
 const KINDS = { all: 'all', dropped: 'dropped', cut: 'cut', divided: 'divided', doubled: 'doubled', leaked: 'leaked' };
+const HINT = 'Point at a token, or walk with the arrow keys, for its id, position and role.';
 const HEAD = 160; // tokens of a turn that are shown at once, at its beginning and at its end
 
 /** An SVG element; strings become text nodes. */
@@ -19,6 +20,11 @@ function s(/** @type {string} */ tag, /** @type {Record<string, string | number>
 /** A button that looks like a link. */
 function link(/** @type {string} */ label, /** @type {() => void} */ act, /** @type {Record<string, any>} */ more = {}) {
   return h('button', { type: 'button', class: 'llf-link', onclick: act, ...more }, label);
+}
+
+/** A data set's name without its suffix. */
+function short(/** @type {string} */ name) {
+  return name.replace(/\.(jsonl?|csv|tsv|parquet|arrow|txt)(\.(gz|bz2|xz|zst))?$/, '');
 }
 
 function bytes(/** @type {number | null} */ size) {
@@ -42,16 +48,42 @@ function totals(/** @type {any} */ overview) {
   const keys = ['records', 'examples', 'cut', 'dropped', 'tokens', 'trained_tokens'];
   const sets = overview.sets.map((/** @type {any} */ one) => [one.dataset, ...keys.map(key => one[key])]);
   if (sets.length > 1) sets.push(['All', ...keys.map((_, place) => sets.reduce((sum, row) => sum + row[place + 1], 0))]);
-  const rows = sets.map(row => [row[0], ...row.slice(1).map(NUMBER.format), share(row[6], row[5])]);
+  const rows = sets.map(row => [h('span', { class: 'llf-ellipsis', title: row[0] }, short(row[0])), ...row.slice(1).map(NUMBER.format), share(row[6], row[5])]);
   const held = overview.held_out ? `, ${NUMBER.format(overview.held_out)} of them held out` : '';
   const how = overview.cached ? 'taken from an earlier preparation' : `prepared in ${overview.seconds.toFixed(1)} s`;
   return h('section', { 'aria-label': 'Totals' }, h('h3', {}, 'Totals'),
     table(['Data set', 'Records', 'Kept', 'Cut', 'Dropped', 'Tokens', 'Trained', 'Share'], rows, {
-      text: [0], row: place => (sets.length > 1 && place === sets.length - 1 ? { class: 'is-total' } : {}),
+      class: 'llf-Totals', text: [0], row: place => (sets.length > 1 && place === sets.length - 1 ? { class: 'is-total' } : {}),
     }),
     h('p', { class: 'llf-2 llf-small llf-Inspect-note' },
       `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
       `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${held}, ${how}.`));
+}
+
+/** How rows are read, and drop-downs that correct it, for sets that have no entry in dataset_info.json. */
+function reading(/** @type {any} */ found, /** @type {(changes: any) => void} */ change, /** @type {boolean} */ open) {
+  const sets = (found.readings ?? []).filter((/** @type {any} */ one) => !one.entry && one.names.length);
+  if (!sets.length) return h('div', {});
+  const [first] = sets;
+  const names = [...new Set(sets.flatMap((/** @type {any} */ one) => one.names))];
+  const body = h('div', { class: 'llf-Reading' });
+  const draw = (/** @type {string} */ format, /** @type {Record<string, string>} */ columns) => {
+    const chosen = { ...columns };
+    const choose = (/** @type {string} */ label, /** @type {string[]} */ options, /** @type {string} */ now, /** @type {(value: string) => void} */ act) =>
+      h('label', { class: 'llf-Reading-field' }, h('span', { class: 'llf-2' }, label),
+        h('select', { onchange: (/** @type {any} */ event) => act(event.target.value) },
+          ...options.map(option => h('option', { value: option, selected: option === now }, option || '–'))));
+    body.replaceChildren(
+      choose('format', Object.keys(found.roles), format, value => draw(value, value === first.format ? first.columns : {})),
+      ...found.roles[format].map((/** @type {string} */ role) =>
+        choose(role, ['', ...names], chosen[role] ?? '', value => { if (value) chosen[role] = value; else delete chosen[role]; })),
+      h('button', { type: 'button', onclick: () => change({ dataset_format: format, dataset_columns: chosen }) }, 'Read them so'),
+      link('Let the columns decide', () => change({ dataset_format: null, dataset_columns: null })));
+  };
+  draw(first.format ?? 'alpaca', first.columns ?? {});
+  const fits = first.error ? 'no format fits' : `${first.format}, ${Math.round(100 * first.fits)} % of the first rows fit`;
+  return h('details', { class: 'llf-Inspect-note', open },
+    h('summary', {}, `How rows are read: ${fits}`), h('p', { class: 'llf-2 llf-small' }, first.error ?? `Because of ${first.reason}.`), body);
 }
 
 /** Bars of the lengths with the cutoff, and what other cutoffs cost. */
@@ -118,7 +150,7 @@ function records(/** @type {any} */ page, /** @type {number | null} */ shown, /*
   const next = page.kind === 'search' ? page.next : page.offset + rows.length < page.total ? page.offset + rows.length : null;
   const go = (/** @type {number} */ to) => (page.kind === 'search' ? act.search(page.words, to) : act.page(page.kind, to));
   const copies = kinds?.doubled ?? 0;
-  const label = (/** @type {any} */ row) => `${row.dataset} ${row.record}`;
+  const label = (/** @type {any} */ row) => `${short(row.dataset)} ${row.record}`;
   return h('section', { 'aria-label': 'Records to look at', class: 'at-rows' }, h('h3', {}, 'Records to look at'),
     h('div', { class: 'llf-row' }, choose, words, h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, where),
       page.offset > 0 ? link('First', () => go(0)) : null, next === null || next === undefined ? null : link('Next', () => go(next))),
@@ -138,11 +170,10 @@ function records(/** @type {any} */ page, /** @type {number | null} */ shown, /*
 function tokens(/** @type {any} */ example, /** @type {any} */ act) {
   const legend = h('div', { class: 'llf-Legend' },
     ...[['', 'Abc', 'read, not learned'], ['tr', 'Abc', 'learned'], ['cu', 'Abc', 'cut off']].map(([kind, sample, word]) =>
-      h('span', {}, h('span', { class: 'llf-Tokens' }, h('span', { class: kind || null }, sample)), ` ${word}`)),
-    h('span', { class: 'llf-push' }, 'point at a token, or walk with the arrow keys, for id, position and role'));
+      h('span', {}, h('span', { class: 'llf-Tokens' }, h('span', { class: kind || null }, sample)), ` ${word}`)));
   const section = h('section', { 'aria-label': 'Tokens', class: 'at-tokens' }, h('h3', {}, 'What the loss sees'), legend);
   if (!example) return section;
-  const tip = h('div', { class: 'llf-Tip', role: 'status', hidden: true });
+  const tip = h('p', { class: 'llf-2 llf-small llf-Tip-line', role: 'status' }, HINT);
   const spans = /** @type {HTMLElement[]} */ ([]);
   const facts = /** @type {any[]} */ ([]);
   const total = example.tokens;
@@ -154,11 +185,7 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
     spans[at].classList.add('is-hover');
     const { text, id, state, role, position, kept } = facts[at];
     const row = example.row === undefined || state === 'cut' ? '' : `, row ${example.row} at ${example.offset + kept}`;
-    tip.replaceChildren(h('dl', {},
-      h('dt', {}, 'token'), h('dd', {}, `${JSON.stringify(text)}, id ${id}`),
-      h('dt', {}, 'position'), h('dd', {}, `${position + 1} of ${total}${row}`),
-      h('dt', {}, 'mask'), h('dd', {}, `${role ? `${role}, ` : ''}${MASKS[state]}`)));
-    tip.hidden = false;
+    tip.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${total}${row} · ${role ? `${role}, ` : ''}${MASKS[state]}`;
   };
   let position = 0;
   let kept = 0;
@@ -184,23 +211,23 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
     return h('div', { class: 'llf-Turn' }, h('span', {}, turn.role), line);
   });
   const body = h('div', { class: 'llf-Example-body', tabindex: '0', role: 'group', 'aria-label': 'Tokens; arrow keys walk through them',
-    onmouseleave: () => { tip.hidden = true; spans[at]?.classList.remove('is-hover'); },
+    onmouseleave: () => { tip.textContent = HINT; spans[at]?.classList.remove('is-hover'); },
     onkeydown: (/** @type {KeyboardEvent} */ event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
       event.preventDefault();
       point(Math.min(spans.length - 1, Math.max(0, at + step)));
       spans[at].scrollIntoView({ block: 'nearest' });
-    } }, ...turns, tip);
+    } }, ...turns);
   const kind = example.held_out ? 'held out' : example.row === undefined ? 'whole' : `row ${example.row}`;
   const cut = example.cut ? h('span', { class: 'llf-warned' }, `, ${NUMBER.format(example.cut)} cut`) : null;
   section.append(h('div', { class: 'llf-Example' },
-    h('header', {}, h('b', {}, `${example.dataset} ${example.record}`),
+    h('header', {}, h('b', {}, `${short(example.dataset)} ${example.record}`),
       h('span', {}, `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`, cut),
       h('span', { class: 'llf-2 llf-push' }, kind),
       example.number > 0 ? link('Previous', () => act.example(example.number - 1)) : null,
       example.number < act.last ? link('Next', () => act.example(example.number + 1)) : null),
-    body));
+    tip, body));
   return section;
 }
 
@@ -219,7 +246,9 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
     const scale = (right - left) / rows.capacity;
     let place = left;
     picture.append(s('text', { class: 't', x: 0, y: y + 12 }, `row ${row.row}`));
-    for (const [number, label, prompt, learned] of row.examples) {
+    for (const [number, name, prompt, learned] of row.examples) {
+      const [, set, record] = /^(?:(.*) )?(\d+)$/.exec(name) ?? ['', '', name];
+      const label = set ? `${short(set)} ${record}` : record;
       const width = (prompt + learned) * scale;
       const group = s('g', { class: 'llf-Packed', role: 'button', tabindex: 0, 'aria-label': `Example ${label}` },
         s('title', {}, `${label}: ${prompt} read, ${learned} learned`),
@@ -247,8 +276,10 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
 function render({ model, el }) {
   el.classList.add('llf', 'llf-Inspect');
   const status = h('div', { class: 'llf-row', role: 'status' });
+  const read = h('div', {});
   const parts = { totals: h('div', {}), lengths: h('div', {}), records: h('div', {}), tokens: h('div', {}), packed: h('div', {}) };
-  const grid = h('div', { class: 'llf-Inspect-grid' }, ...Object.values(parts));
+  const grid = h('div', { class: 'llf-Inspect-grid' },
+    h('div', {}, parts.totals, parts.records), h('div', {}, parts.lengths, parts.tokens), parts.packed);
   el.replaceChildren(status, grid);
   /** @type {any} */
   const act = {
@@ -264,7 +295,12 @@ function render({ model, el }) {
       const overview = model.get('_overview');
       if (!overview.sets) return;
       act.last = overview.examples + overview.held_out - 1;
-      parts.totals.replaceChildren(totals(overview));
+      parts.totals.replaceChildren(totals(overview), read);
+    },
+    _readings: () => {
+      const failed = model.get('_state') === 'failed';
+      read.replaceChildren(reading(model.get('_readings'), act.change, failed));
+      if (failed) status.after(read); else parts.totals.append(read);
     },
     _lengths: () => parts.lengths.replaceChildren(lengths(model.get('_lengths'), act.change)),
     _page: () => {
@@ -286,10 +322,10 @@ function render({ model, el }) {
     const shown = now === 'ready' ? note : now === 'preparing' ? note : `${note || 'The view was closed.'}`;
     status.replaceChildren(...(shown ? [h('span', { class: now === 'failed' ? 'llf-failed' : 'llf-2' }, shown)] : []));
     if (now === 'failed') status.append(h('button', { type: 'button', onclick: () => model.send({ type: 'again' }) }, 'Look again'));
-    grid.hidden = now === 'preparing' || now === 'failed' && !model.get('_overview').sets;
+    grid.hidden = now === 'preparing' || now === 'failed';
   };
   const listeners = Object.entries(drawn).map(([name, draw]) => [`change:${name}`, draw]);
-  listeners.push(['change:_state', state], ['change:_note', state]);
+  listeners.push(['change:_state', state], ['change:_state', drawn._readings], ['change:_note', state]);
   for (const [event, draw] of listeners) model.on(event, draw);
   for (const draw of Object.values(drawn)) draw();
   state();

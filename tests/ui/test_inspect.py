@@ -38,7 +38,7 @@ def test_the_data_is_looked_at_token_by_token(page: Any, lab: Lab, tiny_model_di
     lab.run_all(page)
     view = page.locator(".llf-Inspect")
     totals = view.get_by_role("region", name="Totals")
-    expect(totals).to_contain_text("rows.jsonl", timeout=60_000)
+    expect(totals).to_contain_text("rows", timeout=60_000)
     expect(totals.get_by_role("row").nth(1)).to_contain_text("33")
 
     tokens = view.get_by_role("region", name="Tokens")
@@ -56,12 +56,12 @@ def test_the_data_is_looked_at_token_by_token(page: Any, lab: Lab, tiny_model_di
     records = view.get_by_role("region", name="Records to look at")
     records.get_by_label("Show").select_option("cut")
     expect(records.get_by_role("row")).to_have_count(2)
-    records.get_by_role("button", name="rows.jsonl 30").click()
+    records.get_by_role("button", name="rows 30").click()
     expect(tokens.locator("header")).to_contain_text("cut")
     assert tokens.locator(".llf-Turn .cu").count() > 0
     records.get_by_label("Search the texts").fill("say 7.")
     records.get_by_label("Search the texts").press("Enter")
-    records.get_by_role("button", name="rows.jsonl 7").click()
+    records.get_by_role("button", name="rows 7").click()
     expect(tokens).to_contain_text("It is 7.")
     expect(view.get_by_role("region", name="Packed rows")).to_contain_text("% full")
 

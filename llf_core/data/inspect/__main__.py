@@ -1,9 +1,9 @@
 """A process that answers what a view asks of a data set: `python -m llf_core.data.inspect CONFIG`.
 
-It reads a request a line from its standard input, `{"id": 1, "ask": "example", "number": 3}`, and answers each with
-a line, `{"id": 1, "answer": …}` or `{"id": 1, "error": "a sentence"}`. Before the first answer it tells how far the
-preparation is, `{"progress": "rows.jsonl", "rows": 1200}`, then `{"ready": …}` with the overview. It ends with its
-input.
+First it tells how each set's rows are read, `{"readings": […]}`, then how far the preparation is,
+`{"progress": "rows.jsonl", "rows": 1200}`, then `{"ready": …}` with the overview. From then on it reads a request a
+line from its standard input, `{"id": 1, "ask": "example", "number": 3}`, and answers each with a line,
+`{"id": 1, "answer": …}` or `{"id": 1, "error": "a sentence"}`. It ends with its input.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from typing import Any, TextIO
 
 from llf_core.data.inspect.inspection import Inspection
+from llf_core.data.inspect.readings import ROLES, readings
 
 ASKED = ("overview", "lengths", "notable", "example", "search", "rows")
 
@@ -33,6 +34,7 @@ def main() -> int:
 
     try:
         config = RunConfig.load(sys.argv[1])
+        say(out, {"readings": readings(config), "roles": ROLES})
         tokenizer = load_tokenizer(resolve_model(config.model.model_name_or_path, config), config)
         inspection = Inspection.open(
             config, tokenizer, lambda dataset, rows: say(out, {"progress": dataset, "rows": rows})

@@ -70,7 +70,11 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[
 
 
 def role_borders(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[tuple[int, str]]:
-    """Where each message's turn begins in the text, as far as the beginnings of the conversation show it."""
+    """Where each message's turn begins in the text, as far as the beginnings of the conversation show it.
+
+    What a template writes before the first message (a default system prompt) is told from it by the token that begins
+    the later turns.
+    """
     messages, text = found.conversation.messages, found.rendered.text
     borders = [(0, str(messages[0]["role"]))]
     for number, message in enumerate(messages[1:], start=1):
@@ -83,4 +87,9 @@ def role_borders(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, fou
         before = SIGNS.sub("", before)
         if text.startswith(before) and len(before) > borders[-1][0]:
             borders.append((len(before), str(message["role"])))
+    if len(borders) > 1 and messages[0]["role"] != "system":
+        begins = next((one for one in tokenizer.all_special_tokens if text.startswith(one, borders[1][0])), None)
+        start = text.rfind(begins, 0, text.find(messages[0]["content"])) if begins else 0
+        if start > 0 and text[:start].count(begins or ""):
+            borders = [(0, "system"), (start, str(messages[0]["role"])), *borders[1:]]
     return borders

@@ -220,7 +220,7 @@ class Inspection:
     @cached_property
     def _notable(self) -> list[Notable]:
         prepared, names = self._prepared, self._names
-        found = list(from_report(prepared.report, self._config.data.cutoff_len))
+        found = list(from_report(prepared.report))
         hashes = prepared.counts[:, TWIN]
         trained = names[: len(hashes)]
         found += twins(trained, hashes)

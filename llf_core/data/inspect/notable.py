@@ -33,12 +33,12 @@ class Notable(NamedTuple):
     reason: str
 
 
-def from_report(report: DataReport, cutoff: int) -> Iterator[Notable]:
+def from_report(report: DataReport) -> Iterator[Notable]:
     """What the preparation itself put down."""
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
     for cut in sorted(report.truncated, key=lambda one: -one.cut):
-        yield Notable("cut", cut.dataset, cut.index, f"{cut.cut:,} tokens are cut, {cutoff:,} are allowed")
+        yield Notable("cut", cut.dataset, cut.index, f"{cut.cut:,} tokens cut")
     for divided in report.divided:
         yield Notable("divided", divided.dataset, divided.index, f"gives {divided.parts:,} examples")
 

@@ -12,7 +12,9 @@ from llf_core.data import prepare
 from llf_core.data.cut import cut_lengths
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.lengths import cost, histogram, offered
+from llf_core.data.inspect.readings import readings
 from llf_core.data.packing import pack
+from tests.core.data.templates import DEFAULT_SYSTEM
 
 ROWS = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(6)]
 MARKS = ("<|im_start|>", "<|im_end|>")
@@ -68,6 +70,14 @@ def test_an_example_shows_every_token_with_its_state(inspect, tokenizer):
     kept = [token[1] for turn in cut["turns"] for token in turn["tokens"] if token[2] != "cut"]
     assert tokenizer.decode(kept).endswith("<|im_end|>\n")
     assert said(cut["turns"]).startswith("<|im_start|>user\nName it.<|im_end|>")
+
+
+def test_a_default_system_prompt_is_told_from_the_question(inspect, tokenizer):
+    tokenizer.chat_template = DEFAULT_SYSTEM
+    turns = inspect(ROWS).example(0)["turns"]
+    assert [turn["role"] for turn in turns] == ["system", "user", "assistant"]
+    assert said(turns[:1]) == "<|im_start|>system\nBe kind.<|im_end|>\n"
+    assert said(turns[1:2]) == "<|im_start|>user\nQuestion 0?<|im_end|>\n"
 
 
 def test_parts_of_a_character_are_shown_once(inspect):
@@ -203,7 +213,8 @@ def test_a_process_answers_line_by_line(make_config, write, tiny_model_dir, tmp_
         input="".join(json.dumps(one) + "\n" for one in asked) + "no JSON\n",
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    first, *lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first["readings"][0]["columns"] == {"prompt": "instruction", "response": "output"}
     assert lines[0]["ready"]["examples"] == 6
     assert lines[1]["answer"]["record"] == 2
     assert (lines[2]["id"], "error" in lines[2]) == (2, True)
@@ -221,3 +232,13 @@ def test_a_process_says_in_a_sentence_why_it_cannot(make_config, tmp_path, tiny_
     )  # fmt: skip
     assert done.returncode == 2
     assert "There is no data set" in json.loads(done.stdout)["error"]
+
+
+def test_how_rows_are_read_can_be_seen_and_corrected(make_config, write):
+    write([{"frage": "Hi", "reply": "Yo"}, {"frage": "Ho", "reply": ""}])
+    (found,) = readings(make_config())
+    assert found["names"] == ["frage", "reply"]
+    assert "fit no known format" in found["error"]
+    columns = {"prompt": "frage", "response": "reply"}
+    (found,) = readings(make_config(dataset_format="alpaca", dataset_columns=columns))
+    assert (found["format"], found["columns"], found["fits"], found["entry"]) == ("alpaca", columns, 0.5, False)

@@ -89,6 +89,20 @@ def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_pa
 
 
 @pytest.mark.launches
+def test_how_rows_are_read_is_corrected_in_the_view(inspect):
+    view = inspect([{"frage": "Hi", "reply": "Yo"}])
+    with pytest.raises(RuntimeError, match="fit no known format"):
+        view.wait(60)
+    (found,) = view._readings["readings"]
+    assert found["names"] == ["frage", "reply"]
+    assert view._readings["roles"]["alpaca"][:3] == ["prompt", "query", "response"]
+    columns = {"prompt": "frage", "response": "reply"}
+    view._receive(view, {"type": "change", "changes": {"dataset_format": "alpaca", "dataset_columns": columns}}, [])
+    assert view.wait(60).overview()["examples"] == 1
+    assert view.config.data.dataset_columns == columns
+
+
+@pytest.mark.launches
 def test_a_process_that_dies_is_told(inspect):
     view = inspect(ROWS)
     view.wait(60)

@@ -1,0 +1,44 @@
+"""How each data set's rows are read, and what else its columns could be: what a person can correct."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.align import FORMATS, decide
+from llf_core.data.build import PEEKED
+from llf_core.data.errors import DataError
+from llf_core.data.load import open_source, read_source
+from llf_core.data.prepare import sources_of
+from llf_core.data.records import Record
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+ROLES = {name: tuple(spec.DEFAULTS) for name, spec in FORMATS.items()}
+"""What columns can hold, by format, in the words of `dataset_info.json`."""
+
+
+def readings(config: RunConfig) -> list[dict[str, Any]]:
+    """How each data set of a config is read.
+
+    Returns:
+        Of each: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` says how it is read), `format`,
+        `columns`, `fits` (share of the first rows), `reason`; or `error` where it cannot be read.
+    """
+    data = config.data
+    found = []
+    for source in sources_of(config, (*(data.dataset or ()), *(data.eval_dataset or ()))):
+        one: dict[str, Any] = {"dataset": source.label, "names": [], "entry": source.formatting is not None}
+        one["entry"] = one["entry"] and data.dataset_format is None
+        try:
+            entries = read_source(open_source(source, config.model.cache_dir), None, config.training.seed)
+            rows = [entry.row for entry in islice(entries, PEEKED) if isinstance(entry, Record)]
+            one["names"] = list(dict.fromkeys(column for row in rows for column in row))
+            reading = decide(source, rows)
+        except DataError as error:
+            found.append(one | {"error": str(error)})
+            continue
+        one |= {"format": reading.format, "columns": reading.columns, "fits": reading.fits, "reason": reading.reason}
+        found.append(one)
+    return found
