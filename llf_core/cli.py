@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -207,7 +208,7 @@ def inspect(
             prepared = prepare(loaded, tokenizer, progress=progress)
     except (DataError, ModelError) as error:
         raise UserError(str(error), BAD_CONFIG) from None
-    report = prepared.report
+    report = replace(prepared.report, packing_fill=prepared.fill(loaded.data.cutoff_len))
     _print_json(report.summary()) if as_json else out.print(report.text(), markup=False)
     if dump is not None:
         try:

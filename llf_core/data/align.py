@@ -162,9 +162,9 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str)
         found = ["chosen and rejected"] if pairs else [answer] if "response" in used else []
         reason = f"columns {' and '.join([question, *map(str, found)])}" if found else f"column {question}"
         return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS and not pairs else held)
-    column = _first(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
-    if column is not None and isinstance(rows[0].get(column), str):
-        return Reading("text", {"prompt": column}, {}, f"column {column} holds text", TEXTS)
+    written = _first(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
+    if written is not None and isinstance(rows[0].get(written), str):
+        return Reading("text", {"prompt": written}, {}, f"column {written} holds text", TEXTS)
     raise DataError(
         f"The data set {source.label} has the columns {listed(columns)}, which fit no known format. "
         "Expected messages, conversations, or instruction and output; or give it an entry with `columns` in "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.data.cut import cut, learned, overlong, split_long
 from llf_core.data.errors import BadExample
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from llf_core.data.render import ChatTemplate
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """An example to learn from.
 
     Attributes:
@@ -33,13 +32,15 @@ class Example:
         labels: `[seq]`, -100 where nothing is learned.
         cut: tokens that `cutoff_len` took away.
         cut_learned: those of them that would be learned.
+        learned: labels that are learned from.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody looks a value up in it
     ids: list[int]
     labels: list[int]
-    cut: int = 0
-    cut_learned: int = 0
+    cut: int
+    cut_learned: int
+    learned: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class Chunk:
     rows: int = 0
 
 
+Drawn = list[tuple[int, "Conversation", Rendered]]
+"""Record, what is said, and its text."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """How rows become tokens; can be sent to another process.
@@ -102,20 +107,31 @@ class Encoder:
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encodes rows; one that cannot be learned from is named with its reason."""
+        return self.finish(*(drawn := self.draw(records)), self.tokenize(drawn[1]))
+
+    def draw(self, records: Sequence[Record]) -> tuple[Chunk, Drawn]:
+        """The first part of the work: rows become texts."""
         chunk = Chunk(rows=len(records))
-        found: list[tuple[int, Conversation, Rendered]] = []
+        drawn: Drawn = []
         for record in records:
             try:
                 conversation = self.reading.align(record.row)
                 chunk.digests.append(hashlib.sha256(conversation.canonical()).digest())
                 conversation = self._with_system(conversation)
-                found += [(record.index, part, rendered) for part, rendered in self._render(conversation)]
+                drawn += [(record.index, part, rendered) for part, rendered in self._render(conversation)]
             except BadExample as error:
                 chunk.dropped.append((record.index, str(error)))
-        encoded = self._encode([rendered for _, _, rendered in found])
-        for (index, conversation, _), tokens in zip(found, encoded, strict=True):
+        return chunk, drawn
+
+    def tokenize(self, drawn: Drawn) -> list[Tokens | BadExample]:
+        """The second part: texts become tokens. A tokenizer's library does it, while Python can do something else."""
+        return self._encode([rendered for _, _, rendered in drawn])
+
+    def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Tokens | BadExample]) -> Chunk:
+        """The last part: tokens become examples."""
+        for (index, conversation, _), found in zip(drawn, tokens, strict=True):
             try:
-                chunk.examples += self._finish(index, conversation, tokens)
+                chunk.examples += self._finish(index, conversation, found)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
         chunk.dropped.sort()
@@ -140,12 +156,14 @@ class Encoder:
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
         if length > self.cutoff_len and self.cutoff_strategy == "split":
-            examples = [Example(index, part.ids, part.labels) for part in split_long(tokens, self.cutoff_len)]
+            parts = split_long(tokens, self.cutoff_len)
+            examples = [Example(index, part.ids, part.labels, 0, 0, learned(part.labels)) for part in parts]
         else:
             short = tokens if length <= self.cutoff_len else self._cut(conversation, tokens)
-            lost = learned(tokens.labels) - learned(short.labels)
-            examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost)]
-        if not any(learned(example.labels) for example in examples):
+            count = learned(short.labels)
+            lost = 0 if short is tokens else learned(tokens.labels) - count
+            examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost, count)]
+        if not any(example.learned for example in examples):
             raise BadExample("it has no token to learn from")
         return examples
 

@@ -135,10 +135,13 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
             "input_ids"
         ]
         return found
-    # Whoever used it before may have left these on.
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = False
+    # Whoever used it before may have left these on. They are only touched then: another thread may be in the library.
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    if backend.encode_special_tokens:
+        backend.encode_special_tokens = False
     return [one.ids for one in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -11,16 +12,19 @@ from llf_core.launch.cgroup import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
-    from llf_core.data.encoder import Chunk, Encoder
+    from llf_core.data.encoder import Chunk, Drawn, Encoder
+    from llf_core.data.errors import BadExample
+    from llf_core.data.mask import Tokens
     from llf_core.data.records import Record
 
 ROWS = 1000
 AHEAD = 2
 """Chunks that wait for each worker, so that none idles and memory stays bounded."""
-WORTH = 300
-"""Chunks from which on workers are started: each takes seconds to load the tokenizer's library, in which this process
-alone, whose tokenizer works in all cores, prepares tens of thousands of rows."""
+WORTH = 200
+"""Chunks that this process prepares before workers are started: each takes seconds to load the tokenizer's library, in
+which this process alone, whose tokenizer works in all cores, prepares tens of thousands of rows."""
 
 
 def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:
@@ -42,19 +46,21 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         encoder: what to do with them.
         records: read as they are needed.
         workers: processes at most; None or 1 means this one alone. Never more than there are cores, and none for
-            a small data set, where this process is done sooner than they have started.
+            the first `WORTH` chunks, which this process has done sooner than they have started.
 
     Yields:
         Chunks in the order of the records, the same ones for any number of workers.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())
-    first = list(islice(groups, WORTH)) if count > 1 else []
-    groups = chain(first, groups)
-    if count == 1 or len(first) < WORTH:
-        for group in groups:
-            yield encoder.encode(group)
+    if count == 1:
+        yield from _side_by_side(encoder, groups)
         return
+    yield from _side_by_side(encoder, islice(groups, WORTH))
+    first = next(groups, None)
+    if first is None:
+        return
+    groups = chain([first], groups)
     # A forked child of a process with torch's threads may hang, so the workers start afresh.
     with multiprocessing.get_context("spawn").Pool(count, _Work.set, (encoder,)) as pool:
         waiting: deque[multiprocessing.pool.AsyncResult[Chunk]] = deque()
@@ -64,6 +70,20 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
                 yield waiting.popleft().get()
         while waiting:
             yield waiting.popleft().get()
+
+
+def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[Chunk]:
+    """Tokenizes a chunk in a second thread while this one renders the next; the tokenizer's library lets it."""
+    with ThreadPoolExecutor(1, "tokenize") as pool:
+        waiting: tuple[Chunk, Drawn, Future[list[Tokens | BadExample]]] | None = None
+        for group in groups:
+            chunk, drawn = encoder.draw(group)
+            tokens = pool.submit(encoder.tokenize, drawn)
+            if waiting is not None:
+                yield encoder.finish(waiting[0], waiting[1], waiting[2].result())
+            waiting = chunk, drawn, tokens
+        if waiting is not None:
+            yield encoder.finish(waiting[0], waiting[1], waiting[2].result())
 
 
 class _Work:

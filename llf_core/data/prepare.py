@@ -13,6 +13,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.load import Opened, open_source
 from llf_core.data.mix import mixed
 from llf_core.data.packed import PackedRows
+from llf_core.data.packing import pack
 from llf_core.data.render import ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
 from llf_core.data.sources import Source, find_sources
@@ -54,6 +55,16 @@ class Prepared:
     template: ChatTemplate
     counts: NDArray[np.int64]
     eval_counts: NDArray[np.int64]
+
+    def fill(self, cutoff: int) -> float:
+        """Share of the packed rows' room that holds tokens; without packing, what it would be.
+
+        Args:
+            cutoff: `cutoff_len`.
+        """
+        if isinstance(self.train, PackedRows):
+            return self.train.filled
+        return float(self.counts[:, 0].sum()) / (len(pack(self.counts[:, 0], cutoff)) * cutoff)
 
     @property
     def examples(self) -> Dataset:
@@ -199,9 +210,8 @@ def _ready(
         trained_tokens=int(counts[:, 1].sum()),
         preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],
     )
-    packed = PackedRows.of(examples, counts[:, 0], config.data.cutoff_len, seed)
-    report = replace(report, packing_fill=packed.filled)
     if not config.data.packing:
         return Prepared(examples, evaluation, report, template, counts, held_counts)
-    report = replace(report, rows=len(packed), row_capacity=packed.capacity)
+    packed = PackedRows.of(examples, counts[:, 0], config.data.cutoff_len, seed)
+    report = replace(report, rows=len(packed), row_capacity=packed.capacity, packing_fill=packed.filled)
     return Prepared(packed, evaluation, report, template, counts, held_counts)

@@ -123,7 +123,7 @@ class DataReport:
         copies: examples that were left out since they repeat an earlier one.
         rows: that the examples to train on were packed into; 0 where each is a row of its own.
         row_capacity: tokens that a packed row has room for.
-        packing_fill: share of the packed rows' room that holds tokens; without packing, what it would be.
+        packing_fill: share of the packed rows' room that holds tokens; 0 where nothing is packed.
     """
 
     examples: int = 0

@@ -95,14 +95,16 @@ def find_sources(
         base, info = Path(dataset_dir), read_info(dataset_dir)
         found = [_find(name, base, info, folders) for name in names]
     short = [Path(one.name).name if one.path is not None or one.url is not None else one.name for one in found]
-    given = {"formatting": formatting, "columns": None if columns is None else _pairs(columns)}
-    return [
-        replace(
-            source,
-            label=label if short.count(label) == 1 else source.name,
-            **({} if source.formatting is not None or formatting is None else given),
-        )
+    named = [
+        replace(source, label=label if short.count(label) == 1 else source.name)
         for source, label in zip(found, short, strict=True)
+    ]
+    if formatting is None:
+        return named
+    pairs = None if columns is None else _pairs(columns)
+    return [
+        source if source.formatting is not None else replace(source, formatting=formatting, columns=pairs)
+        for source in named
     ]
 
 

@@ -7,7 +7,6 @@ import json
 from array import array
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from llf_core.data.cut import learned
 from llf_core.data.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ class ExampleWriter:
         }
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [
-            (len(one.ids), learned(one.labels), len(one.ids) + one.cut, one.cut_learned, number, twin(one))
-            for one in examples
+            (len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number, twin(one)) for one in examples
         ]
         self._counts += counts
         sums = (len(counts), sum(one[0] for one in counts), sum(one[1] for one in counts))

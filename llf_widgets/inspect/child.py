@@ -62,6 +62,9 @@ class Child:
                 start_new_session=True,
             )
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
+
+    def listen(self) -> None:
+        """Begins to make the calls."""
         self._thread.start()
 
     @property

@@ -69,6 +69,7 @@ class Inspect(anywidget.AnyWidget):
         self.config = RunConfig.load(asked)
         self._child: Child | None = None
         self._settled = threading.Event()
+        self._slots: list[Any] = []
         super().__init__()
         self.on_msg(self._receive)
         self._open()
@@ -117,14 +118,22 @@ class Inspect(anywidget.AnyWidget):
             self._handed.cleanup()
         super().close()
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The view; where a host has none, and in a saved notebook, the counts."""
-        found = super()._repr_mimebundle_(**options)
-        data = found[0] if isinstance(found, tuple) else found
-        if data is not None:
-            data["text/plain"] = summary_text(self._state, self._note, self._overview)
-            data["text/html"] = summary_html(self._state, self._note, self._overview)
-        return found
+        found = super()._repr_mimebundle_(**options) or {}
+        data, about = found if isinstance(found, tuple) else (found, {})
+        shown = (self._state, self._note, self._overview)
+        return data | {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}, about
+
+    def _ipython_display_(self, **options: Any) -> None:
+        """Shows the view in an output that gets the counts, for the saved notebook, when they are known."""
+        from IPython.display import display
+
+        state = self._state
+        data, about = self._repr_mimebundle_(**options)
+        self._slots.append(display(data, metadata=about, raw=True, display_id=True))
+        if self._state != state:  # while it was shown
+            self._fill()
 
     def _open(self) -> None:
         if self._child is not None:
@@ -134,6 +143,7 @@ class Inspect(anywidget.AnyWidget):
             self._state, self._note = "preparing", "Reading the tokenizer and the data…"
             self._page, self._rows, self._examples = NOTHING, NOTHING, []
         self._child = Child(self.config.yaml(), self._read, self._progress, self._ready, self._ended)
+        self._child.listen()
 
     def _read(self, found: dict[str, Any]) -> None:
         self._readings = found
@@ -145,7 +155,7 @@ class Inspect(anywidget.AnyWidget):
         with self.hold_sync():
             self._overview = overview
             self._state, self._note = "ready", ""
-        self._settled.set()
+        self._keep()
         self._fetch("lengths", lambda found: setattr(self, "_lengths", found))
         self._show_page("all", 0)
         self._show_rows(0, least=False)
@@ -154,7 +164,17 @@ class Inspect(anywidget.AnyWidget):
     def _ended(self, reason: str) -> None:
         with self.hold_sync():
             self._state, self._note = "failed", reason
+        self._keep()
+
+    def _keep(self) -> None:
+        """Puts what is known into every output of this view, then lets `wait` return."""
+        self._fill()
         self._settled.set()
+
+    def _fill(self) -> None:
+        data, about = self._repr_mimebundle_()
+        for slot in self._slots:
+            slot.update(data, metadata=about, raw=True)
 
     def _ask(self, what: str, **arguments: Any) -> Future[Any]:
         self.wait()
@@ -195,10 +215,7 @@ class Inspect(anywidget.AnyWidget):
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Takes another setting and looks again."""
-        allowed = {
-            key: value for key, value in changes.items() if key in {"cutoff_len", "drop_duplicates", "stop_on_dropped"}
-        }
-        self.config = self.config.replace(**allowed)
+        self.config = self.config.replace(**{key: value for key, value in changes.items() if key in CHANGED})
         self._open()
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:

@@ -72,7 +72,7 @@ DATA = (
         ("dataset_columns", "dataset_format"),
         lambda c: bool(unknown_columns(c.data.dataset_columns)),
         lambda c: (
-            f"`dataset_columns` names {', '.join(unknown_columns(c.data.dataset_columns))}. "
+            f"Columns can't hold {', '.join(unknown_columns(c.data.dataset_columns))}. "
             f"Expected some of {', '.join(COLUMNS)}, each with the name of a column."
         ),
         (Fix("Let the columns decide", {"dataset_columns": None, "dataset_format": None}),),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Message = dict[str, Any]
+PLAIN = 2  # keys of a message that says who and what, and no more
 ANSWER = "assistant"
 
 
@@ -59,10 +60,12 @@ class Conversation:
         Raises:
             BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it.
         """
-        value: dict[str, Any] = {"messages": self.messages, "tools": self.tools}
-        more = {"rejected": self.rejected, "good": self.good}
-        value |= {name: inner for name, inner in more.items() if inner is not None}
-        text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+        if self.tools is None and self.kind == ANSWERS and all(len(message) == PLAIN for message in self.messages):
+            text = "".join(f"{one['role']} {len(one['content'])}:{one['content']}" for one in self.messages)
+        else:
+            more = {"tools": self.tools, "rejected": self.rejected, "good": self.good}
+            value = {"messages": self.messages} | more
+            text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
         try:
             return text.encode()
         except UnicodeEncodeError as error:

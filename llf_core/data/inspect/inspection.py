@@ -103,7 +103,7 @@ class Inspection:
             "cached": report.cached,
             "packed_rows": report.rows,
             "row_capacity": report.row_capacity,
-            "packing_fill": report.packing_fill,
+            "packing_fill": self._prepared.fill(self._config.data.cutoff_len),
             "cutoff": self._config.data.cutoff_len,
         }
 

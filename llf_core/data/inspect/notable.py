@@ -47,7 +47,9 @@ def twins(names: list[tuple[str, int]], hashes: NDArray[np.int64]) -> Iterator[N
     """Examples of the same tokens; each is named but the first, once for all parts of a record."""
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
-    for group in np.split(order, starts[1:]):
+    ends = np.r_[starts[1:], len(order)]
+    for start, end in zip(starts[ends - starts > 1].tolist(), ends[ends - starts > 1].tolist(), strict=True):
+        group = order[start:end].tolist()
         records = list(dict.fromkeys(names[place] for place in group))
         for record in records[1:]:
             first = ", ".join(

@@ -18,6 +18,8 @@ from llf_core.data.errors import DataError
 from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from jinja2 import Template
 
 FOLDER = Path(__file__).parent
@@ -64,6 +66,85 @@ class NamedTemplate:
     def marked(self, *, tools: str | None = None) -> str:
         """The text that renders the same, with signs for where answers are and where a tokenizer starts anew."""
         return _made(self.name, tools, marked=True, space=False)
+
+
+CONTENT = "\0"
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Renders conversations without functions and thoughts: the text of `NamedTemplate.marked`, ten times as fast.
+
+    Attributes:
+        prefix: in front of everything. In it and all slots, a null stands for what is said.
+        system: slot of the system prompt; `fused`: it goes in front of the first question.
+        default: the system prompt of conversations without one.
+        user: slot of a question.
+        said: slot of an answer, with what opens it and the signs.
+        last: ends the last answer.
+        between: ends the others.
+    """
+
+    prefix: str
+    system: str
+    fused: bool
+    default: str
+    user: str
+    said: str
+    last: str
+    between: str
+
+    @classmethod
+    def of(cls, name: str, tokens: Mapping[str, str]) -> Plain | None:
+        """The renderer of a template; None for one of thinking models.
+
+        Args:
+            name: of the template.
+            tokens: the tokenizer's special tokens by name.
+        """
+        entry: dict[str, Any] = PLAIN | entries()[name]
+        if entry["think"]:
+            return None
+        eos = JOINT + tokens.get("eos_token", "")
+
+        def slot(name: str) -> str:
+            text = str(entry[name]).replace("{content}", CONTENT).replace("{space}", "")
+            for token in ("bos", "eos"):
+                text = text.replace(f"{{{token}}}", f"{JOINT}{tokens.get(f'{token}_token', '')}{JOINT}")
+            return text
+
+        return cls(
+            prefix=f"{slot('prefix')}{JOINT}" if entry["prefix"] else "",
+            system=slot("system"),
+            fused=entry["fused"],
+            default=entry["default"],
+            user=slot("user"),
+            said=f"{slot('open')}{BEGINS}{slot('said')}",
+            last=(eos if entry["once"] else "") + ENDS,
+            between=(entry["between"] if entry["once"] else "") + ENDS,
+        )
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str | None:
+        """The text with signs; None for a conversation with functions, which Jinja renders."""
+        system, turns = self.default, messages
+        if messages[0]["role"] == "system":
+            system, turns = messages[0]["content"], messages[1:]
+        if system:
+            system = self.system.replace(CONTENT, system)
+        parts = [self.prefix]
+        if not self.fused:
+            parts += [system, JOINT] if system else []
+            system = ""
+        for message in turns:
+            if message["role"] == "user":
+                parts.append(self.user.replace(CONTENT, system + message["content"]))
+            elif message["role"] == "assistant" and not message.get("tool_calls"):
+                parts += [self.said.replace(CONTENT, message["content"]), self.between]
+            else:
+                return None
+            system = ""
+        parts[-1] = self.last
+        return "".join(parts)
 
 
 @cache
@@ -147,9 +228,16 @@ def _maker() -> Template:
     return environment.from_string((FOLDER / "turns.jinja").read_text(encoding="utf-8"))
 
 
+def render(jinja: str, variables: dict[str, Any]) -> str:
+    """Renders a text of ours. Texts of others go through transformers, in its sandbox, which takes longer."""
+    template, known = _compiled(jinja)
+    # `Template.render` would copy the environment's names anew each time, which takes longer than all the rest.
+    return "".join(template.root_render_func(template.new_context(known | variables, shared=True)))
+
+
 @cache
-def compiled(jinja: str) -> Template:
-    """A text of ours, ready to render. Texts of others go through transformers, in its sandbox, which takes longer."""
+def _compiled(jinja: str) -> tuple[Template, dict[str, Any]]:
+    """A template, and the names that it knows beside its variables."""
     from jinja2 import Environment
     from jinja2.exceptions import TemplateError
 
@@ -162,7 +250,8 @@ def compiled(jinja: str) -> Template:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - no HTML
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    return environment.from_string(jinja)
+    template = environment.from_string(jinja)
+    return template, dict(template.globals)
 
 
 def _literal(text: str) -> str:

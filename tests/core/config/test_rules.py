@@ -50,7 +50,7 @@ CASES = [
     ("fp16", "error", {"fp16": True, "bf16": True}, "Both fp16 and bf16"),
     ("bf16", "note", {"bf16": True, "pure_bf16": True}, "`bf16` changes nothing"),
     ("fp16", "error", {"fp16": True, "use_cpu": True}, "needs a GPU"),
-    ("dataset_columns", "error", {"dataset_columns": {"promt": "a"}, "dataset_format": "alpaca"}, "names promt."),
+    ("dataset_columns", "error", {"dataset_columns": {"promt": "a"}, "dataset_format": "alpaca"}, "can't hold promt."),
     ("dataset_columns", "error", {"dataset_columns": {"prompt": "a"}}, "does not say of which format"),
     ("interleave_probs", "error", TWO | {"interleave_probs": "0.5,0.5"}, "one after the other"),
     ("interleave_probs", "error", TURNS | {"interleave_probs": "0.5,0.6"}, "Expected numbers from 0 that sum to 1"),

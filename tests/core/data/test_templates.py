@@ -1,6 +1,10 @@
 """The shipped templates, letter by letter."""
 
+import copy
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from llf_core.config.chat_templates import TOOL_FORMATS, entries, template_names
@@ -213,6 +217,23 @@ def test_every_template_renders_the_same_with_and_without_signs(tokenizer, talk,
         for (start, end), said in zip(rendered.answers, answers, strict=True):
             assert said in rendered.text[start:end]
         assert {border for span in rendered.answers for border in span} <= set(rendered.cuts)
+
+
+@pytest.mark.parametrize("name", [name for name in template_names() if not named_template(name).thinks])
+@given(said=st.lists(st.text(), min_size=1, max_size=3), system=st.none() | st.text())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
+def test_plain_conversations_render_as_jinja_does(tokenizer, talk, name, said, system):
+    template = choose_template(name, with_tokens(copy.deepcopy(tokenizer), name))
+    conversation = talk(*[text for one in said for text in (one, one[::-1])], system=system)
+    plain = template.plain.render(conversation.messages)
+    assert plain == template.render(tokenizer, conversation.messages, signs=True)
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen"])
+def test_functions_and_thoughts_are_left_to_jinja(tokenizer, name):
+    template = choose_template(name, with_tokens(tokenizer, name))
+    assert template.plain.render(WITH_TOOLS.messages) is None
+    assert choose_template("qwen3", with_tokens(tokenizer, "qwen3")).plain is None
 
 
 @pytest.mark.parametrize("name", template_names())

@@ -125,6 +125,27 @@ def test_rows_from_a_cell_can_be_looked_at(tiny_model_dir):
         view.close()
 
 
+@pytest.mark.launches
+def test_the_output_gets_the_counts_when_they_are_known(inspect, monkeypatch):
+    shown = []
+
+    class Slot:
+        def update(self, bundle, metadata, raw):
+            shown.append(bundle)
+
+    def display(bundle, metadata, raw, display_id):
+        shown.append(bundle)
+        return Slot()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    view = inspect(ROWS)
+    view._ipython_display_()
+    view.wait(60)
+    until(lambda: "rows.jsonl" in shown[-1]["text/html"])
+    assert all("application/vnd.jupyter.widget-view+json" in bundle for bundle in shown)
+    assert "rows.jsonl" in shown[-1]["text/plain"]
+
+
 def test_what_a_saved_notebook_keeps():
     text = summary_text("ready", "", OVERVIEW).splitlines()
     assert text[0].split() == ["Data", "set", "Records", "Kept", "Cut", "Dropped", "Tokens", "Trained", "Share"]
