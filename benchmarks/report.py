@@ -118,7 +118,7 @@ def conditions(groups: dict[str, Any]) -> str:
     when = ["| group | date | commit | rounds | rows | tokens | trained |", "|---|---|---|---|---|---|---|"]
     for name, group in groups.items():
         commit = f"`{group['commit'][:10]}`{' with changes' if group['changed_files'] else ''}"
-        rounds = 1 + max(run["round"] for run in group["runs"])
+        rounds = len({run["round"] for run in group["runs"]})
         counts = (
             [f"{group['rows'][key]:,}" for key in ("rows", "tokens", "trained_tokens")] if name in TITLES else [""] * 3
         )

@@ -107,7 +107,8 @@ class Encoder:
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encodes rows; one that cannot be learned from is named with its reason."""
-        return self.finish(*(drawn := self.draw(records)), self.tokenize(drawn[1]))
+        chunk, drawn = self.draw(records)
+        return self.finish(chunk, drawn, self.tokenize(drawn))
 
     def draw(self, records: Sequence[Record]) -> tuple[Chunk, Drawn]:
         """The first part of the work: rows become texts."""
