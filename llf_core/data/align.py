@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import ModuleType
 
+    from llf_core.config import RunConfig
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.records import Row
     from llf_core.data.sources import Source
@@ -25,7 +26,13 @@ QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem")
 ANSWER_COLUMNS = ("output", "response", "completion", "answer", "answers", "solution", "target")
 VERDICTS = ("kto_tag", "label", "desirable")
 TEXT_COLUMNS = ("text", "content", "document")
+KINDS_OF_STAGES = {"sft": ANSWERS, "rm": PAIRS, "dpo": PAIRS, "kto": JUDGED, "ppo": PROMPTS, "pt": TEXTS}
 STAGES = {ANSWERS: "sft", PAIRS: "rm or dpo", JUDGED: "kto", PROMPTS: "ppo", TEXTS: "pt"}
+
+
+def wanted_kind(config: RunConfig) -> str:
+    """What the stage of a config learns from."""
+    return KINDS_OF_STAGES.get(str(config.get("stage")), ANSWERS)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.align import decide
+from llf_core.data.align import decide, wanted_kind
 from llf_core.data.cache import DONE
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
@@ -50,6 +50,7 @@ class Settings:
     default_system: str | None
     max_samples: int | None
     seed: int
+    kind: str
     workers: int | None
 
     @classmethod
@@ -64,6 +65,7 @@ class Settings:
             default_system=data.default_system,
             max_samples=data.max_samples,
             seed=config.training.seed,
+            kind=wanted_kind(config),
             workers=data.preprocessing_num_workers,
         )
 
@@ -118,7 +120,7 @@ class Builder:
         for name, sets in ((TRAIN, train), (EVAL, evaluation)):
             if not sets:
                 continue
-            with ExampleWriter(folder / name) as writer:
+            with ExampleWriter(folder / name, self.settings.kind) as writer:
                 for number, opened in enumerate(sets):
                     self._add(opened, number, writer, report, digest)
             if not writer.count:
@@ -139,6 +141,7 @@ class Builder:
             mask_history=settings.mask_history,
             default_system=settings.default_system,
             cutoff_strategy=settings.cutoff_strategy,
+            kind=settings.kind,
         )
 
     def _add(
@@ -150,7 +153,7 @@ class Builder:
         peeked = list(islice(records, PEEKED))
         if not peeked:
             raise _nothing_left(report, [opened])
-        reading = decide(opened.source, [record.row for record in peeked])
+        reading = decide(opened.source, [record.row for record in peeked], settings.kind)
         report.readings[name] = reading.text()
         encoder = self.encoder(reading)
         rows, before = 0, writer.totals()

@@ -107,6 +107,14 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
         start, end = end - overlap, end - overlap + cutoff
 
 
+def blocks(tokens: Tokens, size: int) -> list[Tokens]:
+    """Cuts a plain text into blocks of `size` tokens; the last one is as long as what is left, so no tail is lost."""
+    return [
+        Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())
+        for start in range(0, len(tokens.ids), size)
+    ]
+
+
 def learned(labels: list[int]) -> int:
     """How many labels are learned from: never the first of a sequence, which nothing predicts."""
     first = bool(labels) and labels[0] != IGNORED

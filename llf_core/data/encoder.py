@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.data.cut import cut, learned, overlong, split_long
+from llf_core.data.cut import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWER
-from llf_core.data.mask import Tokens, encode
+from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.mask import Tokens, Turn, encode
 from llf_core.data.render import Rendered, closing_of, opening_of, render_all, render_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -33,6 +33,7 @@ class Example(NamedTuple):
         cut: tokens that `cutoff_len` took away.
         cut_learned: those of them that would be learned.
         learned: labels that are learned from.
+        more: further columns: of a preference pair `rejected_ids` and `rejected_labels`, of a judged answer `good`.
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
@@ -41,6 +42,7 @@ class Example(NamedTuple):
     cut: int
     cut_learned: int
     learned: int
+    more: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Encoder:
         mask_history: learn the last answer only.
         default_system: the system prompt of conversations that bring none; None leaves that to the template.
         cutoff_strategy: what happens to one that is longer: `cut`, `drop`, or `split` into several examples.
+        kind: what the set holds, one of `llf_core.data.formats.conversation.KINDS`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -104,6 +107,7 @@ class Encoder:
     mask_history: bool = False
     default_system: str | None = None
     cutoff_strategy: str = "cut"
+    kind: str = ANSWERS
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encodes rows; one that cannot be learned from is named with its reason."""
@@ -119,7 +123,7 @@ class Encoder:
                 conversation = self.reading.align(record.row)
                 chunk.digests.append(hashlib.sha256(conversation.canonical()).digest())
                 conversation = self._with_system(conversation)
-                drawn += [(record.index, part, rendered) for part, rendered in self._render(conversation)]
+                drawn += [(record.index, part, rendered) for part, rendered in self._texts(conversation)]
             except BadExample as error:
                 chunk.dropped.append((record.index, str(error)))
         return chunk, drawn
@@ -130,9 +134,13 @@ class Encoder:
 
     def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Tokens | BadExample]) -> Chunk:
         """The last part: tokens become examples."""
-        for (index, conversation, _), found in zip(drawn, tokens, strict=True):
+        texts = zip(drawn, tokens, strict=True)
+        for (index, conversation, _), found in texts:
             try:
-                chunk.examples += self._finish(index, conversation, found)
+                if self.kind == PAIRS:
+                    chunk.examples.append(self._pair(index, conversation, found, next(texts)[1]))
+                else:
+                    chunk.examples += self._finish(index, conversation, found)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
         chunk.dropped.sort()
@@ -143,6 +151,72 @@ class Encoder:
             return conversation
         system = {"role": "system", "content": self.default_system}
         return replace(conversation, messages=(system, *conversation.messages))
+
+    def _texts(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
+        """What of a conversation is tokenized: of a pair two texts, of all others one, or one an answer."""
+        if self.kind == ANSWERS:
+            return self._render(conversation)
+        if self.kind == TEXTS:
+            text = conversation.messages[0]["content"] + (self.tokenizer.eos_token or "")
+            return [(conversation, Rendered(text, ((0, len(text)),)))]
+        if self.kind == PROMPTS:
+            text = self.template.render(
+                self.tokenizer, conversation.messages, conversation.tools, add_generation_prompt=True
+            )
+            return [(conversation, Rendered(text, ()))]
+        found = [conversation]
+        if conversation.rejected is not None:
+            found.append(replace(conversation, messages=(*conversation.messages[:-1], conversation.rejected)))
+        return [(one, render_answers(self.template, self.tokenizer, one, last_only=True)) for one in found]
+
+    def _pair(
+        self, index: int, conversation: Conversation, chosen: Tokens | BadExample, rejected: Tokens | BadExample
+    ) -> Example:
+        """A preference pair: two answers after one question, which is cut alike for both."""
+        for tokens in (chosen, rejected):
+            if isinstance(tokens, BadExample):
+                raise tokens
+        assert isinstance(chosen, Tokens)  # noqa: S101 - for the type checker
+        assert isinstance(rejected, Tokens)  # noqa: S101 - for the type checker
+        start = chosen.turns[0].start
+        if rejected.turns[0].start != start or chosen.ids[:start] != rejected.ids[:start]:
+            raise BadExample("the template writes the question differently before the two answers")
+        length = len(chosen.ids) + len(rejected.ids)
+        if max(len(chosen.ids), len(rejected.ids)) > self.cutoff_len:
+            if self.cutoff_strategy != "cut":
+                longest = max(len(chosen.ids), len(rejected.ids))
+                raise BadExample(f"it has {longest:,} tokens, more than cutoff_len {self.cutoff_len:,}")
+            chosen, rejected = self._cut_pair(conversation, chosen, rejected)
+        lost = length - len(chosen.ids) - len(rejected.ids)
+        more = {"rejected_ids": rejected.ids, "rejected_labels": rejected.labels}
+        return Example(
+            index, chosen.ids, chosen.labels, lost, 0, learned(chosen.labels) + learned(rejected.labels), more
+        )
+
+    def _cut_pair(self, conversation: Conversation, chosen: Tokens, rejected: Tokens) -> tuple[Tokens, Tokens]:
+        place = len(conversation.messages) - 1
+        start = chosen.turns[0].start
+        longest = max(tokens.turns[0].end - start for tokens in (chosen, rejected))
+        opening = min(len(self._ids(opening_of(self.template, self.tokenizer, conversation, place))), start)
+        source = max(cut_lengths(start, longest, self.cutoff_len)[0], opening)
+        closes = self._ids(closing_of(self.template, self.tokenizer, conversation, place))
+
+        def short(tokens: Tokens) -> Tokens:
+            room, answer = self.cutoff_len - source, slice(start, tokens.turns[0].end)
+            closing = len(closes) if tokens.ids[answer][-len(closes) :] == closes else 0
+            if room <= closing:
+                raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its answer")
+
+            def kept(values: list[int]) -> list[int]:
+                said = values[answer]
+                if len(said) > room:
+                    said = said[: room - closing] + said[len(said) - closing :]
+                return values[: source - opening] + values[start - opening : start] + said
+
+            ids = kept(tokens.ids)
+            return Tokens(ids, kept(tokens.labels), (Turn(source, len(ids)),))
+
+        return short(chosen), short(rejected)
 
     def _render(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
         return list(render_all(self.template, self.tokenizer, conversation, last_only=self.mask_history))
@@ -156,21 +230,37 @@ class Encoder:
         length = len(tokens.ids)
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
-        if length > self.cutoff_len and self.cutoff_strategy == "split":
-            parts = split_long(tokens, self.cutoff_len)
+        if length > self.cutoff_len and (self.cutoff_strategy == "split" or self.kind == TEXTS):
+            parts = blocks(tokens, self.cutoff_len) if self.kind == TEXTS else split_long(tokens, self.cutoff_len)
             examples = [Example(index, part.ids, part.labels, 0, 0, learned(part.labels)) for part in parts]
         else:
             short = tokens if length <= self.cutoff_len else self._cut(conversation, tokens)
             count = learned(short.labels)
             lost = 0 if short is tokens else learned(tokens.labels) - count
             examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost, count)]
-        if not any(example.learned for example in examples):
+        if self.kind == JUDGED:
+            examples = [example._replace(more={"good": conversation.good}) for example in examples]
+        if self.kind != PROMPTS and not any(example.learned for example in examples):
             raise BadExample("it has no token to learn from")
         return examples
 
     def _cut(self, conversation: Conversation, tokens: Tokens) -> Tokens:
+        if self.kind == PROMPTS:
+            return self._cut_prompt(conversation, tokens)
         _, tokens, opening, closing = self._to_cut(conversation, tokens)
         return cut(tokens, self.cutoff_len, opening, closing) if len(tokens.ids) > self.cutoff_len else tokens
+
+    def _cut_prompt(self, conversation: Conversation, tokens: Tokens) -> Tokens:
+        """A prompt without the end of its last words; what opens the answer stays."""
+        opens = opening_of(self.template, self.tokenizer, conversation, len(conversation.messages))
+        opening = len(self._ids(opens))
+        if opening >= self.cutoff_len:
+            raise BadExample(f"cutoff_len {self.cutoff_len} leaves no room for its question")
+
+        def kept(values: list[int]) -> list[int]:
+            return values[: self.cutoff_len - opening] + values[len(values) - opening :]
+
+        return Tokens(kept(tokens.ids), kept(tokens.labels), ())
 
     def _to_cut(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens, int, int]:
         """What is cut, the oldest exchanges left out where only the last answer is learned, and what is never cut.

@@ -8,6 +8,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from llf_core.data.errors import DataError
+from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,25 +27,32 @@ number of the data set, a number that is the same for the same tokens learned al
 SET, TWIN = COLUMNS.index("set"), COLUMNS.index("twin")
 
 
+MORE = {PAIRS: ("rejected_ids", "rejected_labels"), JUDGED: ("good",)}
+"""Columns of a kind of examples beside `input_ids`, `labels` and `index`."""
+
+
 class ExampleWriter:
     """Writes `input_ids`, `labels` (lists of int32) and `index` (int64) chunk by chunk, and counts beside them.
 
     The counts of an example are the columns of `COLUMNS`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str = ANSWERS) -> None:
         """Opens the file.
 
         Args:
             path: made or replaced.
+            kind: what the examples are; those of pairs and of judged answers have further columns.
         """
         import pyarrow as pa
 
         self._path = path
+        self._more = MORE.get(kind, ())
         self._counts: list[tuple[int, ...]] = []
         self._totals = [0, 0, 0]
         self._schema = pa.schema(
             {"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "index": pa.int64()}
+            | {name: pa.bool_() if name == "good" else pa.list_(pa.int32()) for name in self._more}
         )
         self._file = path.open("wb")
         self._stream: Any = pa.ipc.new_stream(self._file, self._schema)
@@ -53,11 +61,12 @@ class ExampleWriter:
         """Appends examples of the data set of a number."""
         import pyarrow as pa
 
-        columns = {
+        columns: dict[str, list[Any]] = {
             "input_ids": [example.ids for example in examples],
             "labels": [example.labels for example in examples],
             "index": [example.index for example in examples],
         }
+        columns |= {name: [(example.more or {})[name] for example in examples] for name in self._more}
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [
             (len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number, twin(one)) for one in examples

@@ -245,8 +245,9 @@ class Inspection:
             entries = read_source(opened, None, config.training.seed)
             if name not in self._encoders:
                 peeked = [one.row for one in islice(entries, PEEKED) if isinstance(one, Record)]
-                builder = Builder(Settings.of(config), self._tokenizer, self._prepared.template, Told(None, None))
-                self._encoders[name] = builder.encoder(decide(source, peeked))
+                settings = Settings.of(config)
+                builder = Builder(settings, self._tokenizer, self._prepared.template, Told(None, None))
+                self._encoders[name] = builder.encoder(decide(source, peeked, settings.kind))
                 entries = read_source(opened, None, config.training.seed)
             record = next(one for one in entries if isinstance(one, Record) and one.index == index)
             return self._encoders[name].explain(record)

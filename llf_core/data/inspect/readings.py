@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.align import FORMATS, decide
+from llf_core.data.align import FORMATS, decide, wanted_kind
 from llf_core.data.build import PEEKED
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
@@ -35,7 +35,7 @@ def readings(config: RunConfig) -> list[dict[str, Any]]:
             entries = read_source(open_source(source, config.model.cache_dir), None, config.training.seed)
             rows = [entry.row for entry in islice(entries, PEEKED) if isinstance(entry, Record)]
             one["names"] = list(dict.fromkeys(column for row in rows for column in row))
-            reading = decide(source, rows)
+            reading = decide(source, rows, wanted_kind(config))
         except DataError as error:
             found.append(one | {"error": str(error)})
             continue
