@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from llf_core.launch import Run
 from llf_core.runs import RunFolder
@@ -85,3 +86,19 @@ def test_tutorials_are_kept_without_outputs():
         nbformat.validate(book)
         assert "widgets" not in book.metadata
         assert [cell for cell in book.cells if cell.get("outputs")] == []
+
+
+@pytest.mark.launches
+@pytest.mark.timeout(900)
+def test_the_data_tutorial_says_what_its_cells_show(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLF_HOME", str(embedded_model))
+    book = nbformat.read(REPOSITORY / "notebooks" / "data.ipynb", 4)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    shown = [data["text/plain"] for data in bundles(book)]
+    assert any(text.startswith("(42, ") for text in shown)
+    kinds = next(text for text in shown if "'dropped'" in text)
+    assert all(f"'{kind}'" in kinds for kind in ("dropped", "cut", "doubled"))
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    assert "assistant │" in printed
+    assert "⟦0⟧" in printed
+    assert "cutoff_len: 256" in printed
