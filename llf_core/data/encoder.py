@@ -10,7 +10,7 @@ from llf_core.data.cut import blocks, cut, cut_lengths, learned, overlong, split
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.mask import Tokens, Turn, encode
-from llf_core.data.render import Rendered, closing_of, opening_of, render_all, render_answers
+from llf_core.data.render import Rendered, closing_of, opening_of, render_all, render_answers, render_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,10 +160,7 @@ class Encoder:
             text = conversation.messages[0]["content"] + (self.tokenizer.eos_token or "")
             return [(conversation, Rendered(text, ((0, len(text)),)))]
         if self.kind == PROMPTS:
-            text = self.template.render(
-                self.tokenizer, conversation.messages, conversation.tools, add_generation_prompt=True
-            )
-            return [(conversation, Rendered(text, ()))]
+            return [(conversation, replace(render_prompt(self.template, self.tokenizer, conversation), answers=()))]
         found = [conversation]
         if conversation.rejected is not None:
             found.append(replace(conversation, messages=(*conversation.messages[:-1], conversation.rejected)))

@@ -61,6 +61,11 @@ class ChatTemplate:
         if self.name != OWN:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
+    def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The tokens that an answer ends with and that a generation stops at; none of the model's own template."""
+        found = (tokenizer.convert_tokens_to_ids(one) for one in (self.end, *self.stop) if one)
+        return [one for one in found if one not in {None, tokenizer.unk_token_id}]
+
     def render(
         self,
         tokenizer: PreTrainedTokenizerBase,
@@ -295,6 +300,12 @@ def _by_signs(
         marked = template.plain.render(messages)
     if marked is None:
         marked = template.render(tokenizer, messages, conversation.tools, signs=True)
+    rendered = _parted(marked)
+    return replace(rendered, answers=rendered.answers[-1:]) if last_only else rendered
+
+
+def _parted(marked: str) -> Rendered:
+    """What a text with signs in it says."""
     parts, place = [], 0
     cuts: list[int] = []
     begins: list[int] = []
@@ -309,8 +320,23 @@ def _by_signs(
         else:
             parts.append(part)
             place += len(part)
-    answers = tuple(zip(begins, ends, strict=True))
-    return Rendered("".join(parts), answers[-1:] if last_only else answers, tuple(dict.fromkeys(cuts)))
+    return Rendered("".join(parts), tuple(zip(begins, ends, strict=True)), tuple(dict.fromkeys(cuts)))
+
+
+def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
+    """Renders a conversation up to where its next answer begins.
+
+    Raises:
+        BadExample: the template refuses it.
+    """
+    text = template.render(
+        tokenizer,
+        conversation.messages,
+        conversation.tools,
+        add_generation_prompt=True,
+        signs=bool(template.marked),
+    )
+    return _parted(text) if template.marked else Rendered(text, ())
 
 
 def _by_marks(
@@ -329,7 +355,7 @@ def _by_marks(
             **tokenizer.special_tokens_map,
             **dict(template.options),
         )
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, TypeError, AttributeError) as error:
         raise BadExample(f"the chat template cannot render it: {error}") from None
     answers = tuple((start, end) for start, end in spans if end > start)
     if not answers:

@@ -2,7 +2,7 @@
 
 from llf_core.models.device import DevicePlan, plan_device
 from llf_core.models.errors import ModelError
-from llf_core.models.generate import generate
+from llf_core.models.generate import end_at, generate
 from llf_core.models.load import load_model
 from llf_core.models.output import save_output
 from llf_core.models.parameters import count_parameters
@@ -16,6 +16,7 @@ __all__ = [
     "ModelError",
     "ModelSource",
     "count_parameters",
+    "end_at",
     "generate",
     "load_base_and_tuned",
     "load_model",

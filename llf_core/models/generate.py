@@ -114,3 +114,16 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return sorted(one for one in ids if one is not None) or None
+
+
+def end_at(model: PreTrainedModel, ids: Sequence[int]) -> None:
+    """Has a model's answers end at further tokens, wherever it is loaded: its generation config says so.
+
+    transformers' own `generate` asks the generation config alone, not the tokenizer.
+    """
+    generation = getattr(model, "generation_config", None)
+    if generation is None or not ids:
+        return
+    configured = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
+    known = sorted({*ids, *(one for one in configured if one is not None)})
+    generation.eos_token_id = known[0] if len(known) == 1 else known

@@ -18,6 +18,7 @@ from llf_core.data import Collator, check_packing, prepare
 from llf_core.fast.install import Accelerated, accelerate
 from llf_core.models import (
     count_parameters,
+    end_at,
     load_model,
     load_tokenizer,
     plan_device,
@@ -131,6 +132,7 @@ def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
     model = config.plugin("method").apply(load_model(source, config, plan), config)
+    end_at(model, data.template.end_ids(tokenizer))
     if config.training.neftune_noise_alpha:
         add_noise(model, config.training.neftune_noise_alpha)
     accelerated = _accelerated(model, config)

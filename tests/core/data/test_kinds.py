@@ -15,6 +15,7 @@ from llf_core.data.formats.conversation import JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.load import open_source
 from llf_core.data.prepare import template_of
 from llf_core.data.records import Record
+from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources
 from llf_core.data.store import open_examples
 from tests.core.data import templates as jinja
@@ -102,6 +103,15 @@ def test_a_prompt_ends_where_an_answer_begins(tiny_tokenizer, own):
     assert len(long.ids) == 40
     assert long.cut > 0
     assert tiny_tokenizer.decode(long.ids).endswith("<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_prompt_is_tokenized_as_before_an_answer(tokenizer):
+    template = choose_template("alpaca", tokenizer)
+    (prompt,) = encode(tokenizer, template, PROMPTS, [{"q": "Hi"}]).examples
+    row = {"q": "Hi", "a": "Yo", "good": True}
+    (whole,) = encode(tokenizer, template, JUDGED, [row]).examples
+    assert whole.ids[: len(prompt.ids)] == prompt.ids
+    assert whole.labels[len(prompt.ids)] != IGNORED
 
 
 @given(texts=st.lists(words, min_size=1, max_size=4), size=st.integers(2, 20))

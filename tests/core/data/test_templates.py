@@ -148,6 +148,14 @@ def test_qwen_shows_tools_calls_and_results(every):
     assert second == "A<|im_end|>\n"
 
 
+def test_a_generation_stops_at_the_end_and_at_the_stop_words(every):
+    every.add_special_tokens({"extra_special_tokens": ["<|eom_id|>"]})
+    template = choose_template("llama3", every)
+    assert template.end_ids(every) == every.convert_tokens_to_ids(["<|eot_id|>", "<|eom_id|>"])
+    assert choose_template("glm4", every).end_ids(every) == [every.eos_token_id]  # it has no <|user|>
+    assert choose_template(None, every).end_ids(every) == []
+
+
 def test_an_unknown_template_is_told_the_nearest(tokenizer):
     with pytest.raises(DataError, match=r"no template 'chatm'\. Did you mean 'chatml'"):
         choose_template("chatm", tokenizer)

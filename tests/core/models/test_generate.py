@@ -1,7 +1,9 @@
+import copy
+
 import pytest
 import torch
 
-from llf_core.models.generate import encode, end_tokens, generate
+from llf_core.models.generate import encode, end_at, end_tokens, generate
 
 PROMPTS = ["one", "What is the capital of France? It is", "two three four five six", "the sea"]
 
@@ -138,3 +140,15 @@ def test_the_models_own_repetition_penalty_is_used_unless_another_is_asked_for(p
     model.generation_config.repetition_penalty = 1.9
     assert generate(model, tokenizer, PROMPTS, max_new_tokens=16) == asked != plain
     assert generate(model, tokenizer, PROMPTS, max_new_tokens=16, repetition_penalty=1.0) == plain
+
+
+def test_answers_end_at_further_tokens_beside_the_configured_ones(pair):
+    model, tokenizer = pair
+    model = copy.deepcopy(model)
+    model.generation_config.eos_token_id = None
+    end_at(model, [7])
+    assert model.generation_config.eos_token_id == 7
+    end_at(model, [5, 7])
+    assert model.generation_config.eos_token_id == [5, 7]
+    end_at(model, [])
+    assert end_tokens(model, tokenizer) == sorted({5, 7, tokenizer.eos_token_id})
