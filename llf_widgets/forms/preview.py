@@ -29,10 +29,11 @@ _COMMAND = "from llf_core.cli import main; main()"
 
 
 class Preview(anywidget.AnyWidget):
-    """The button "Look at the data" and what it shows.
+    """The button "Look at the data" and what it shows, and one that shows every token.
 
     Args:
         config_yaml: gives the form's config as YAML, or None while an error stands in it.
+        on_inspect: shows every token.
     """
 
     _esm = text("dom.js", "forms/messages.js", "forms/preview.js")
@@ -41,8 +42,9 @@ class Preview(anywidget.AnyWidget):
     _messages = traitlets.List().tag(sync=True)
     _examples = traitlets.List().tag(sync=True)
 
-    def __init__(self, config_yaml: Callable[[], str | None]) -> None:
+    def __init__(self, config_yaml: Callable[[], str | None], on_inspect: Callable[[], object] = lambda: None) -> None:
         self._config_yaml = config_yaml
+        self._on_inspect = on_inspect
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._cancelled = False
@@ -53,17 +55,27 @@ class Preview(anywidget.AnyWidget):
         """Starts the process; does nothing while one runs."""
         if self._state == "running":
             return
+        config = self._good_config()
+        if config is None:
+            return
+        self._cancelled = False
+        self._show("running", note="Starting…")
+        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
+        self._thread.start()
+
+    def inspect(self) -> None:
+        """Has every token shown."""
+        if self._good_config() is not None:
+            self._on_inspect()
+
+    def _good_config(self) -> str | None:
         config = self._config_yaml()
         if config is None:
             self._show(
                 "idle",
                 messages=[Message("error", "The data can be looked at once no error stands in the form.")],
             )
-            return
-        self._cancelled = False
-        self._show("running", note="Starting…")
-        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
-        self._thread.start()
+        return config
 
     def cancel(self) -> None:
         """Ends the process."""
@@ -119,7 +131,15 @@ class Preview(anywidget.AnyWidget):
             self._examples = list(examples)
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
-        {"look": self.look, "cancel": self.cancel, "hide": lambda: self._show("idle")}[content["type"]]()
+        acts = {
+            "look": self.look,
+            "inspect": self.inspect,
+            "cancel": self.cancel,
+            "hide": lambda: self._show("idle"),
+        }
+        acts[content["type"]]()
+            content["type"]
+        ]()
 
 
 def progress(written: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.launch import Run
+    from llf_widgets.inspect import Inspect
 
 _AGAIN = " again"
 _CHECK_SECONDS = 5.0
@@ -63,7 +64,11 @@ class Studio(widgets.VBox):
             title: Section(title, specs, self.state, groups=GROUPS, offers=proposals, on_change=self._edited)
             for title, specs in arrange(tuple(self.state.specs.values())).items()
         }
-        self._preview = Preview(lambda: None if self.state.config is None else self.state.config.yaml())
+        self._preview = Preview(
+            lambda: None if self.state.config is None else self.state.config.yaml(), on_inspect=self.inspect
+        )
+        self._inspection: Inspect | None = None
+        self._below: dict[str, widgets.Widget] = {}
         self._start = StartPane(on_start=self._pressed, on_goto=self._goto, on_fix=self._mend)
         self._text = TextPane(self.state, self.refresh)
         super().__init__([self._presets, self._grid()])
@@ -123,6 +128,20 @@ class Studio(widgets.VBox):
         self._show_monitor(self._run)
         self.refresh()
         return self._run
+
+    def inspect(self) -> Inspect:
+        """Shows below the form what the loss sees of its data, token by token; what is changed there is set here.
+
+        Raises:
+            ConfigError: an error stands in the form.
+        """
+        from llf_widgets.inspect import Inspect
+
+        if self._inspection is not None:
+            self._inspection.close()
+        self._inspection = Inspect(self.config, on_change=lambda changes: self.set(**changes))
+        self._show_below("inspection", self._inspection)
+        return self._inspection
 
     def refresh(self) -> None:
         """Draws everything as the state has it."""
@@ -241,7 +260,11 @@ class Studio(widgets.VBox):
 
         box = widgets.VBox([Monitor(run)])
         box.add_class("llf-Studio-monitor")
-        self.children = (*self.children[:2], box)
+        self._show_below("monitor", box)
+
+    def _show_below(self, name: str, view: widgets.Widget) -> None:
+        self._below[name] = view
+        self.children = (*self.children[:2], *self._below.values())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)

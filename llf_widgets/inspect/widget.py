@@ -34,6 +34,7 @@ class Inspect(anywidget.AnyWidget):
 
     Args:
         config: a `RunConfig`, a dict, YAML text or a path, as for `llf.train`.
+        on_change: called with what is changed in the view, e.g. `{"cutoff_len": 384}`.
 
     Attributes:
         config: the config with what was chosen in the view (another cutoff, copies left out); hand it to
@@ -59,7 +60,13 @@ class Inspect(anywidget.AnyWidget):
     _examples = traitlets.List().tag(sync=True)
     _rows = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, config: RunConfig | dict[str, Any] | str | Path) -> None:
+    def __init__(
+        self,
+        config: RunConfig | dict[str, Any] | str | Path,
+        *,
+        on_change: Callable[[dict[str, Any]], object] = lambda _: None,
+    ) -> None:
+        self._on_change = on_change
         asked, rows = split_rows(config)
         self._handed: tempfile.TemporaryDirectory[str] | None = None
         if rows is not None:
@@ -215,7 +222,9 @@ class Inspect(anywidget.AnyWidget):
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Takes another setting and looks again."""
-        self.config = self.config.replace(**{key: value for key, value in changes.items() if key in CHANGED})
+        known = {key: value for key, value in changes.items() if key in CHANGED}
+        self.config = self.config.replace(**known)
+        self._on_change(known)
         self._open()
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:

@@ -5,12 +5,13 @@ function render({ model, el: host }) {
   const grid = h('div', { class: 'llf-Preview' });
   host.replaceChildren(grid);
   const look = button('Look at the data', () => model.send({ type: 'look' }));
+  const every = button('See every token', () => model.send({ type: 'inspect' }));
   const cancel = button('Cancel', () => model.send({ type: 'cancel' }));
   const close = button('Hide', () => model.send({ type: 'hide' }), 'llf-link');
   const note = h('span', { class: 'llf-2', role: 'status' });
   const messages = h('div', {});
   const body = h('div', { class: 'llf-Preview-body' });
-  grid.append(h('div', { class: 'llf-row' }, look, cancel, close, note), messages, body);
+  grid.append(h('div', { class: 'llf-row' }, look, every, cancel, close, note), messages, body);
 
   const draw = () => {
     const state = model.get('_state');

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from llf_widgets.forms import Studio
 from llf_widgets.inspect import Inspect
 from llf_widgets.inspect.summary import summary_html, summary_text
 
@@ -155,3 +156,25 @@ def test_what_a_saved_notebook_keeps():
     assert "<a>" not in html
     assert summary_text("failed", "No file.", {}) == "Inspect: No file."
     assert summary_html("failed", "<No>", {}) == "<p>Inspect: &lt;No&gt;</p>"
+
+
+@pytest.mark.launches
+def test_the_form_shows_every_token_below_and_takes_what_is_changed_there(tmp_path, tiny_model_dir):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    config = {"model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.jsonl"), "cutoff_len": 64}
+    studio = Studio(config)
+    studio._preview._receive(studio._preview, {"type": "inspect"}, [])
+    first = studio.children[2]
+    try:
+        assert first.overview()["examples"] == 5
+        first._receive(first, {"type": "change", "changes": {"cutoff_len": 128}}, [])
+        assert studio.config.data.cutoff_len == 128
+        second = studio.inspect()
+        assert studio.children[2:] == (second,)
+        assert second.overview()["cutoff"] == 128
+        second.close()
+    finally:
+        first.close()
+    studio.set(cutoff_len=1)
+    studio._preview._receive(studio._preview, {"type": "inspect"}, [])
+    assert studio._preview._messages[0]["level"] == "error"
