@@ -138,8 +138,6 @@ class Preview(anywidget.AnyWidget):
             "hide": lambda: self._show("idle"),
         }
         acts[content["type"]]()
-            content["type"]
-        ]()
 
 
 def progress(written: str) -> str:
