@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import yaml
+from transformers import AutoTokenizer
 
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
 from llf_core.stages.progress import RunProgress
@@ -213,3 +214,12 @@ def test_noise_on_embeddings_is_trained_with_and_not_evaluated_with(trained):
     quiet, noisy = (RunReader(trained(**changes, **more)[0]).metrics() for more in ({}, {"neftune_noise_alpha": 50.0}))
     assert abs(noisy.values("loss")[0] - quiet.values("loss")[0]) > 1e-3
     assert noisy.last("eval_loss") == pytest.approx(quiet.last("eval_loss"), rel=1e-6)
+
+
+def test_a_saved_model_ends_its_answers_as_its_template_does(make_run):
+    folder = make_run(max_steps=1, finetuning_type="full", template="chatml")
+    assert run_attempt(folder, 1) == 0
+    tokenizer = AutoTokenizer.from_pretrained(folder.output)
+    generation = json.loads((folder.output / "generation_config.json").read_text())
+    assert set(generation["eos_token_id"]) == set(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"]))
+    assert tokenizer.eos_token == "<|im_end|>"
