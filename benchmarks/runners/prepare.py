@@ -12,6 +12,8 @@ from typing import Any
 
 def llf(settings: dict[str, Any]) -> tuple[int, float]:
     """Examples and seconds of this project."""
+    import datasets  # noqa: F401 - both import it, LLaMA-Factory sooner
+
     from llf_core.config import RunConfig
     from llf_core.data import prepare
     from llf_core.models import load_tokenizer, resolve_model

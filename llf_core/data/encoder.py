@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.cut import blocks, cut, cut_lengths, learned, overlong, split_long
@@ -11,6 +12,7 @@ from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.mask import Tokens, Turn, encode
 from llf_core.data.render import Rendered, closing_of, opening_of, render_all, render_answers, render_prompt
+from llf_core.data.words import library_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.records import Record
     from llf_core.data.render import ChatTemplate
+    from llf_core.data.words import Library
 
 
 class Example(NamedTuple):
@@ -108,6 +111,11 @@ class Encoder:
     default_system: str | None = None
     cutoff_strategy: str = "cut"
     kind: str = ANSWERS
+
+    @cached_property
+    def library(self) -> Library | None:
+        """The tokenizer's library, and the words that it was asked for."""
+        return library_of(self.tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Chunk:
         """Encodes rows; one that cannot be learned from is named with its reason."""
@@ -219,7 +227,7 @@ class Encoder:
         return list(render_all(self.template, self.tokenizer, conversation, last_only=self.mask_history))
 
     def _encode(self, batch: list[Rendered]) -> list[Tokens | BadExample]:
-        return encode(self.tokenizer, batch, train_on_prompt=self.train_on_prompt)
+        return encode(self.tokenizer, batch, train_on_prompt=self.train_on_prompt, library=self.library)
 
     def _finish(self, index: int, conversation: Conversation, tokens: Tokens | BadExample) -> list[Example]:
         if isinstance(tokens, BadExample):
@@ -296,7 +304,7 @@ class Encoder:
             whole, rendered, kept = part, text, [True] * len(tokens.ids)
             if len(tokens.ids) > self.cutoff_len and self.cutoff_strategy == "cut":
                 whole, tokens, opening, closing = self._to_cut(part, tokens)
-                places = replace(tokens, ids=list(range(len(tokens.ids))))
+                places = tokens._replace(ids=list(range(len(tokens.ids))))
                 if len(tokens.ids) > self.cutoff_len:
                     left = set(cut(places, self.cutoff_len, opening, closing).ids)
                     kept = [place in left for place in range(len(tokens.ids))]

@@ -132,7 +132,7 @@ def _read_files(files: tuple[Path, ...]) -> Iterator[Read]:
         last = -1
         for entry in read_file(path):
             last = entry.index
-            yield replace(entry, index=start + last)
+            yield replace(entry, index=start + last) if start else entry
         start += last + 1
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from llf_core.data.words import Words
 from llf_core.launch.cgroup import usable_cpus
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
         return
     groups = chain([first], groups)
     # A forked child of a process with torch's threads may hang, so the workers start afresh.
-    with multiprocessing.get_context("spawn").Pool(count, _Work.set, (encoder,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(count, _Work.set, (replace(encoder),)) as pool:
         waiting: deque[multiprocessing.pool.AsyncResult[Chunk]] = deque()
         for group in groups:
             waiting.append(pool.apply_async(_Work.do, (group,)))
@@ -73,7 +75,10 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
 
 
 def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[Chunk]:
-    """Tokenizes a chunk in a second thread while this one renders the next; the tokenizer's library lets it."""
+    """Tokenizes a chunk in a second thread while this one renders the next, where a library does it outside Python."""
+    if isinstance(encoder.library, Words):
+        yield from map(encoder.encode, groups)
+        return
     with ThreadPoolExecutor(1, "tokenize") as pool:
         waiting: tuple[Chunk, Drawn, Future[list[Tokens | BadExample]]] | None = None
         for group in groups:

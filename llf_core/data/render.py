@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.chat_templates import template_names
@@ -24,7 +25,6 @@ SHOWN_CHARACTERS = 60
 MARK = "\ue000"
 """A sign that no template writes (private use)."""
 SIGNS = re.compile(f"([{JOINT}{BEGINS}{ENDS}])")
-SIGN_SET = frozenset((JOINT, BEGINS, ENDS))
 GENERATION = re.compile(r"\{%-?\s*generation\b")
 
 
@@ -55,6 +55,11 @@ class ChatTemplate:
     stop: tuple[str, ...] = ()
     tokens: tuple[tuple[str, str], ...] = ()
     plain: Plain | None = None
+
+    @cached_property
+    def forgets(self) -> bool:
+        """Whether a template of ours leaves out the thoughts of earlier answers."""
+        return "preserve_thinking" in self.jinja and not dict(self.options).get("preserve_thinking")
 
     def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Has a tokenizer that is saved bring this template along, so that chatting renders as training did."""
@@ -288,13 +293,13 @@ def _by_signs(
 ) -> Rendered:
     """What a template of our own renders; a thinking one writes one answer in full, so it takes one at a time."""
     messages = conversation.messages
-    places = [place for place, message in enumerate(messages) if message["role"] == ANSWER]
-    asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
-    forgets = "preserve_thinking" in template.jinja and not dict(template.options).get("preserve_thinking")
-    if forgets and places[0] < asked and not last_only:
-        raise Rewritten("the template leaves out earlier thoughts")
-    if any(not message["content"].isascii() and SIGNS.search(message["content"]) for message in messages):
-        raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
+    if template.forgets and not last_only:
+        asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
+        if any(message["role"] == ANSWER for message in messages[:asked]):
+            raise Rewritten("the template leaves out earlier thoughts")
+    for message in messages:
+        if not message["content"].isascii() and SIGNS.search(message["content"]):
+            raise BadExample("its text has one of the private-use characters U+E001 to U+E003")
     marked = None
     if template.plain is not None and not conversation.tools and messages[-1]["role"] == ANSWER:
         marked = template.plain.render(messages)
@@ -306,20 +311,22 @@ def _by_signs(
 
 def _parted(marked: str) -> Rendered:
     """What a text with signs in it says."""
-    parts, place = [], 0
+    first, *others = marked.replace(BEGINS, JOINT + BEGINS).replace(ENDS, JOINT + ENDS).split(JOINT)
+    parts, place = [first], len(first)
     cuts: list[int] = []
     begins: list[int] = []
     ends: list[int] = []
-    for part in SIGNS.split(marked):
-        if part in SIGN_SET:
-            cuts.append(place)
-            if part == BEGINS:
-                begins.append(place)
-            elif part == ENDS:
-                ends.append(place)
-        else:
-            parts.append(part)
-            place += len(part)
+    for other in others:
+        part = other
+        if part[:1] == BEGINS:
+            begins.append(place)
+            part = part[1:]
+        elif part[:1] == ENDS:
+            ends.append(place)
+            part = part[1:]
+        cuts.append(place)
+        parts.append(part)
+        place += len(part)
     return Rendered("".join(parts), tuple(zip(begins, ends, strict=True)), tuple(dict.fromkeys(cuts)))
 
 

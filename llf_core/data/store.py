@@ -61,15 +61,20 @@ class ExampleWriter:
         """Appends examples of the data set of a number."""
         import pyarrow as pa
 
-        columns: dict[str, list[Any]] = {
-            "input_ids": [example.ids for example in examples],
-            "labels": [example.labels for example in examples],
-            "index": [example.index for example in examples],
+        lists: dict[str, list[array[int]]] = {
+            "input_ids": [array("i", example.ids) for example in examples],
+            "labels": [array("i", example.labels) for example in examples],
         }
-        columns |= {name: [(example.more or {})[name] for example in examples] for name in self._more}
+        more = [name for name in self._more if name != "good"]
+        lists |= {name: [array("i", (example.more or {})[name]) for example in examples] for name in more}
+        columns: dict[str, Any] = {name: _lists(values) for name, values in lists.items()}
+        columns["index"] = [example.index for example in examples]
+        if "good" in self._more:
+            columns["good"] = [(example.more or {})["good"] for example in examples]
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [
-            (len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number, twin(one)) for one in examples
+            (len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number, twin(ids, labels))
+            for one, ids, labels in zip(examples, lists["input_ids"], lists["labels"], strict=True)
         ]
         self._counts += counts
         sums = (len(counts), sum(one[0] for one in counts), sum(one[1] for one in counts))
@@ -97,10 +102,21 @@ class ExampleWriter:
         np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, len(COLUMNS)))
 
 
-def twin(example: Example) -> int:
+def _lists(values: list[array[int]]) -> Any:
+    """A column of lists, made of their bytes as they are."""
+    import numpy as np
+    import pyarrow as pa
+
+    ends = np.zeros(len(values) + 1, dtype=np.int32)
+    np.cumsum([len(value) for value in values], out=ends[1:])
+    items = pa.Array.from_buffers(pa.int32(), int(ends[-1]), [None, pa.py_buffer(b"".join(values))])
+    return pa.ListArray.from_arrays(pa.array(ends), items)
+
+
+def twin(ids: array[int], labels: array[int]) -> int:
     """A number of 64 bits that is the same for the same tokens learned alike (BLAKE2)."""
-    digest = hashlib.blake2b(array("i", example.ids).tobytes(), digest_size=8)
-    digest.update(array("i", example.labels).tobytes())
+    digest = hashlib.blake2b(ids, digest_size=8)
+    digest.update(labels)
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation
-from llf_core.data.mask import Turn, encode, tokens_of
-from llf_core.data.render import Rendered, Rewritten, choose_template, render_all, render_answers
+from llf_core.data.mask import encode
+from llf_core.data.render import Rewritten, choose_template, render_all, render_answers
+from llf_core.data.words import places_in
 from tests.core.data import templates as jinja
 
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t "), max_size=24)
@@ -136,10 +137,7 @@ def test_the_end_token_and_the_newline_after_it_are_learned(tiny_tokenizer, own,
     ],
 )
 def test_the_tokens_that_share_a_character_with_an_answer_are_learned(offsets, learned):
-    ids = list(range(10, 10 + len(offsets)))
-    found = tokens_of(ids, offsets, Rendered("prompt" + "answer", ((6, 12),)))
-    assert [place for place, label in enumerate(found.labels) if label != IGNORED] == learned
-    assert found.turns == (Turn(learned[0], learned[-1] + 1),)
+    assert places_in(offsets, 6, 12) == (learned[0], learned[-1] + 1)
 
 
 class Slow:

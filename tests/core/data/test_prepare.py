@@ -282,7 +282,7 @@ def test_another_byte_or_another_tokenizer_is_another_preparation(make_config, w
 def test_a_preparation_that_fails_leaves_nothing(make_config, write, tokenizer, llf_home, monkeypatch):
     write(GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr("llf_core.data.store.twin", lambda example: 1 / 0)
+        patch.setattr("llf_core.data.store.twin", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare(make_config(), tokenizer)
     assert kept(llf_home) == []
