@@ -205,7 +205,7 @@ def inspect(
     try:
         tokenizer = load_tokenizer(resolve_model(loaded.model.model_name_or_path, loaded), loaded)
         with _progress() as progress:
-            prepared = prepare(loaded, tokenizer, progress=progress)
+            prepared = prepare(loaded, tokenizer, progress=progress, look=True)
     except (DataError, ModelError) as error:
         raise UserError(str(error), BAD_CONFIG) from None
     report = replace(prepared.report, packing_fill=prepared.fill(loaded.data.cutoff_len))

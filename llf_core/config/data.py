@@ -168,6 +168,21 @@ class Data(Section):
         minimum=1,
         source="LLaMA-Factory",
     )
+    streaming: bool = option(
+        False,
+        label="Streaming",
+        help="Prepares the examples while the training goes on, of data that is too large to prepare beforehand; "
+        "the run then ends after `max_steps`.",
+        source="LLaMA-Factory",
+    )
+    buffer_size: int = option(
+        16384,
+        label="Buffer",
+        help="Among how many streamed examples each next one is drawn; packing fills its rows with as many.",
+        unit="examples",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
     overwrite_cache: bool = option(
         False,
         label="Prepare again",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.cache import DONE
 from llf_core.data.encoder import Encoder
-from llf_core.data.errors import DataError
 from llf_core.data.load import read_source
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
-from llf_core.data.report import Broken, DataReport, Divided, Dropped, SetCounts, Truncated
+from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.data.store import ExampleWriter
 
 if TYPE_CHECKING:
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 TRAIN, EVAL = "train.arrow", "eval.arrow"
 PEEKED = 100
 SAID_EVERY = 2.0  # seconds
-REASONS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,27 @@ class Builder:
                 for number, opened in enumerate(sets):
                     self._add(opened, number, writer, report, digest)
             if not writer.count:
-                raise _nothing_left(report, sets)
+                raise report.nothing_left([opened.source.label for opened in sets])
         report.fingerprint = digest.hexdigest()
         text = json.dumps(report.json(), ensure_ascii=False)
         (folder / DONE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+    def peek(self, opened: Opened, report: DataReport) -> Reading:
+        """How a set is read, by its first records; the report says so.
+
+        Raises:
+            DataError: no record can be read, or no way is known to read them.
+        """
+        read = read_source(opened, self.settings.max_samples, self.settings.seed)
+        return self._decide(opened, list(islice(whole(read, opened.source.label, []), PEEKED)), report)
+
+    def _decide(self, opened: Opened, peeked: list[Record], report: DataReport) -> Reading:
+        name = opened.source.label
+        if not peeked:
+            raise report.nothing_left([name])
+        reading = decide(opened.source, [record.row for record in peeked], self.settings.kind)
+        report.readings[name] = reading.text()
+        return reading
 
     def encoder(self, reading: Reading) -> Encoder:
         """What makes examples of a set's records, once it is known how they are read."""
@@ -149,20 +163,13 @@ class Builder:
     ) -> None:
         name, settings, lines = opened.source.label, self.settings, len(report.broken)
         read = read_source(opened, settings.max_samples, settings.seed)
-        records = _whole(read, name, report.broken)
+        records = whole(read, name, report.broken)
         peeked = list(islice(records, PEEKED))
-        if not peeked:
-            raise _nothing_left(report, [opened])
-        reading = decide(opened.source, [record.row for record in peeked], settings.kind)
-        report.readings[name] = reading.text()
-        encoder = self.encoder(reading)
+        encoder = self.encoder(self._decide(opened, peeked, report))
         rows, before = 0, writer.totals()
         for chunk in encode_all(encoder, chain(peeked, records), settings.workers):
             writer.write(chunk.examples, number)
-            report.truncated += [Truncated(one.index, one.cut, name) for one in chunk.examples if one.cut]
-            report.dropped += [Dropped(index, reason, name) for index, reason in chunk.dropped]
-            parts = Counter(one.index for one in chunk.examples)
-            report.divided += [Divided(index, count, name) for index, count in parts.items() if count > 1]
+            report.note(name, chunk.examples, chunk.dropped)
             for row in chunk.digests:
                 digest.update(row)
             rows += chunk.rows
@@ -171,18 +178,10 @@ class Builder:
         report.sets.append(SetCounts(name, rows + len(report.broken) - lines, *made))
 
 
-def _whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:
+def whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:
     """The records; lines that cannot be read are put down as broken."""
     for entry in read:
         if isinstance(entry, Flaw):
             broken.append(Broken(entry.line, entry.reason, name, entry.index))
         else:
             yield entry
-
-
-def _nothing_left(report: DataReport, sets: list[Opened]) -> DataError:
-    names = ", ".join(opened.source.label for opened in sets)
-    reasons = Counter(entry.reason for entry in report.dropped).most_common(REASONS_NAMED)
-    why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
-    lines = f"; {len(report.broken)} lines cannot be read" if report.broken else ""
-    return DataError(f"No example of {names} can be learned from: {why}{lines}. Mend the data, or take another set.")

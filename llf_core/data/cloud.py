@@ -1,15 +1,57 @@
-"""Files in a cloud (`s3://`, `gs://`, …), through fsspec: fetched once, and again when they have changed."""
+"""Files in a cloud (`s3://`, `gs://`, …), through fsspec: fetched, and again when they have changed; or streamed."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from llf_core.data.errors import DataError
 from llf_core.runs import home
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}, "gcs": {"token": "anon"}}
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+@dataclass(frozen=True)
+class CloudFile:
+    """A file that is read where it lies; it can what readers ask of a path.
+
+    Attributes:
+        url: `protocol://path`.
+    """
+
+    url: str
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name, with the dot."""
+        return PurePosixPath(self.url).suffix
+
+    @property
+    def stem(self) -> str:
+        """Its name without the end."""
+        return PurePosixPath(self.url).stem
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """Opens it.
+
+        Raises:
+            DataError: see `fetch_file`.
+        """
+        import fsspec
+
+        return cast(
+            "BinaryIO",
+            _with_and_without_name(self.url, lambda _, options: fsspec.open(self.url, mode, **options).open()),
+        )
+
+    def __str__(self) -> str:
+        return self.url
 
 
 def fetch_file(url: str) -> Path:
@@ -26,14 +68,37 @@ def fetch_file(url: str) -> Path:
     """
     import fsspec
 
-    protocol = url.partition("://")[0]
     folder = home() / "cache" / "cloud"
     folder.mkdir(parents=True, exist_ok=True)
+    keep = {"cache_storage": str(folder), "check_files": True}
+
+    def fetched(protocol: str, options: dict[str, Any]) -> Any:
+        return fsspec.open_local(f"filecache::{url}", filecache=keep, **{protocol: options})
+
+    found = _with_and_without_name(url, fetched)
+    # A name with its suffix: readers go by it.
+    path = Path(found if isinstance(found, str) else found[0])
+    named = path.with_name(f"{path.name}-{url.rpartition('/')[2]}")
+    named.unlink(missing_ok=True)
+    named.hardlink_to(path)
+    return named
+
+
+def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) -> T:
+    """Does something with a file, first without anyone's name where its protocol knows that.
+
+    Args:
+        url: `protocol://path`.
+        act: gets the protocol and its options.
+
+    Raises:
+        DataError: see `fetch_file`.
+    """
+    protocol = url.partition("://")[0]
     attempts = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
     for number, options in enumerate(attempts, start=1):
         try:
-            keep = {"cache_storage": str(folder), "check_files": True}
-            found = fsspec.open_local(f"filecache::{url}", filecache=keep, **{protocol: options})
+            return act(protocol, options)
         except (ImportError, ValueError) as error:
             package = PACKAGES.get(protocol)
             todo = f"pip install {package}" if package else "take a protocol that fsspec knows"
@@ -45,13 +110,6 @@ def fetch_file(url: str) -> Path:
                 raise DataError(
                     f"{url} cannot be read: {_line(error)}. Check the name, the network and the credentials."
                 ) from None
-        else:
-            # A name with its suffix: readers go by it.
-            path = Path(found if isinstance(found, str) else found[0])
-            named = path.with_name(f"{path.name}-{url.rpartition('/')[2]}")
-            named.unlink(missing_ok=True)
-            named.hardlink_to(path)
-            return named
     raise AssertionError
 
 

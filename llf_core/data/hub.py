@@ -18,15 +18,16 @@ PROBE_SECONDS = 3.0
 REFUSED = {401, 403, 404}
 
 
-def fetch(source: Source, cache_dir: str | None = None) -> Any:
+def fetch(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Any:
     """Has the client prepare a data set; where the hub does not answer within 3 s, what its cache holds is taken.
 
     Args:
         source: with a `hub_id`.
         cache_dir: where the client keeps what it fetches; None means its default.
+        streaming: fetch nothing yet.
 
     Returns:
-        A `datasets.Dataset`.
+        A `datasets.Dataset`; where it is streamed, a `datasets.IterableDataset`.
 
     Raises:
         DataError: no such set, subset or split, gated or private, or no connection and nothing kept.
@@ -42,6 +43,7 @@ def fetch(source: Source, cache_dir: str | None = None) -> Any:
                 data_dir=source.folder,
                 split=source.split,
                 cache_dir=cache_dir,
+                streaming=streaming,
             )
     except datasets.exceptions.DatasetNotFoundError:
         raise DataError(_refusal(str(source.hub_id))) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.cloud import fetch_file
+from llf_core.data.cloud import CloudFile, fetch_file
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch
 from llf_core.data.nearest import listed
@@ -17,6 +17,7 @@ from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_fil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from llf_core.data.records import File
     from llf_core.data.sources import Source
 
 
@@ -28,11 +29,13 @@ class Opened:
         source: what was asked for.
         files: the files that hold it, in order.
         table: a set of a hub as `datasets` opened it (a split may be a part of the files); else None.
+        streamed: it is not read as a whole, not even to tell it from another.
     """
 
     source: Source
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
     table: Any = None
+    streamed: bool = False
 
     def identity(self) -> list[Any]:
         """What decides which examples it gives: how it is read, and its content wherever it lies."""
@@ -41,30 +44,42 @@ class Opened:
         return [*how, source.split if self.table is not None else None, self._content()]
 
     def _content(self) -> str:
-        """SHA-256 over the bytes of the files."""
+        """SHA-256 over the bytes of the files; of streamed ones, over names, sizes and times."""
         digest = hashlib.sha256()
         for path in self.files:
+            if self.streamed or not isinstance(path, Path):
+                stat = path.stat() if isinstance(path, Path) else None
+                digest.update(f"{path}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+                continue
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
 
-def open_source(source: Source, cache_dir: str | None = None) -> Opened:
-    """Finds the files of a data set; a set of a hub is fetched first.
+def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Opened:
+    """Finds the files of a data set; a set of a hub or a cloud is fetched first, unless it is streamed.
 
     Args:
         source: from `find_sources`.
         cache_dir: where Hugging Face's client keeps what it fetches; None means its default.
+        streaming: read it piece by piece, where it lies.
 
     Raises:
-        DataError: a file or folder that is not there or mixes kinds; a set that the hub or the cloud does not give.
+        DataError: a file or folder that is not there or mixes kinds; a set that the hub or the cloud does not give;
+            one that cannot be streamed.
     """
+    if streaming and source.num_samples:
+        raise DataError(
+            f"The data set {source.label} is streamed, and its entry draws num_samples {source.num_samples:,} of all "
+            "its records. Take num_samples out, or set streaming to false."
+        )
     if source.url is not None:
-        return Opened(source, (fetch_file(source.url),))
+        return Opened(source, (CloudFile(source.url) if streaming else fetch_file(source.url),), streamed=streaming)
     if source.path is None:
-        table = fetch(source, cache_dir)
-        return Opened(source, tuple(Path(file["filename"]) for file in table.cache_files), table)
-    return Opened(source, tuple(_local_files(source.path)))
+        table = fetch(source, cache_dir, streaming=streaming)
+        files: tuple[File, ...] = () if streaming else tuple(Path(file["filename"]) for file in table.cache_files)
+        return Opened(source, files, table, streaming)
+    return Opened(source, tuple(_local_files(source.path)), streamed=streaming)
 
 
 def _local_files(path: Path) -> list[Path]:
@@ -126,7 +141,7 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
         )
 
 
-def _read_files(files: tuple[Path, ...]) -> Iterator[Read]:
+def _read_files(files: tuple[File, ...]) -> Iterator[Read]:
     start = 0
     for path in files:
         last = -1

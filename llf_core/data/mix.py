@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain, cycle, islice
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from numpy.typing import NDArray
+
+T = TypeVar("T")
+DRAWN = 1000
+"""Turns that are drawn at a time."""
 
 STOPS: dict[str, Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]] = {
     "interleave_under": "first_exhausted",
@@ -48,3 +55,69 @@ def mixed(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], see
         parts, probabilities=probabilities, seed=seed, stopping_strategy=STOPS[strategy]
     )
     return np.asarray(found["place"], dtype=np.int64)
+
+
+def in_turns(
+    sets: Sequence[Callable[[], Iterator[T]]], strategy: str, shares: tuple[float, ...], seed: int
+) -> Iterator[T]:
+    """The examples of several data sets in the order that `mixed` gives, of sets whose length nobody knows.
+
+    Args:
+        sets: each begins a data set anew.
+        strategy: a `mix_strategy`.
+        shares: as `mixed` takes them.
+        seed: of the draw that shares need.
+
+    Yields:
+        Examples, some of them repeated or left out where the strategy says so.
+    """
+    if strategy == "concat":
+        yield from chain.from_iterable(begin() for begin in sets)
+        return
+    every = [_Ahead(begin) for begin in sets]
+    places = [place for place, one in enumerate(every) if not one.ended]
+    left = [shares[place] for place in places] if shares else []
+    drawn = sum(left) > 0
+    stops = any if strategy == "interleave_under" else all
+    for number in _turns(len(places), [share / sum(left) for share in left] if drawn else [], seed):
+        # Where all take equal turns, a round that has begun is finished.
+        if (drawn or number == 0) and stops(every[place].ended for place in places):
+            return
+        one = every[places[number]]
+        if not (one.ended and strategy == "interleave_once"):
+            yield one.take()
+
+
+class _Ahead(Generic[T]):
+    """A data set that knows whether it has come to its end, and then begins anew.
+
+    Attributes:
+        ended: whether its last example was taken, once at least.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
+        self._begin = begin
+        self._examples = begin()
+        self._next = list(islice(self._examples, 1))
+        self.ended = not self._next
+
+    def take(self) -> T:
+        """The next example."""
+        if not self._next:
+            self._examples = self._begin()
+            self._next = list(islice(self._examples, 1))
+        (example,) = self._next
+        self._next = list(islice(self._examples, 1))
+        self.ended = self.ended or not self._next
+        return example
+
+
+def _turns(count: int, shares: list[float], seed: int) -> Iterator[int]:
+    """Who takes the next turn, without end; drawn as `datasets.interleave_datasets` does."""
+    if not count:
+        return
+    if not shares:
+        yield from cycle(range(count))
+    random = np.random.default_rng(seed)
+    while True:
+        yield from random.choice(count, size=DRAWN, p=shares).tolist()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import llf_core.data.build as building
 from llf_core.config.rules.data import shares
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
-from llf_core.data.errors import DataError
 from llf_core.data.load import Opened, open_source
 from llf_core.data.mix import mixed
 from llf_core.data.packed import PackedRows
@@ -17,22 +20,21 @@ from llf_core.data.packing import pack
 from llf_core.data.render import ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
 from llf_core.data.sources import Source, find_sources
-from llf_core.data.store import SET, TWIN, hold_out, open_examples, without_copies, write_lines
+from llf_core.data.store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
     from datasets import Dataset
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.config import RunConfig
+    from llf_core.data.stream import Stream
     from llf_core.runs import RunWriter
 
 PREVIEWED = 3
-NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Prepared:
     """Data that is ready to be trained on.
 
     Attributes:
-        train: `input_ids`, `labels`, `index`; or packed rows of such examples.
+        train: `input_ids`, `labels`, `index`; or packed rows of such examples; or a stream of either.
         eval: `input_ids`, `labels`, `index`, or None where nothing is evaluated. It is never packed: its loss is the
             same, and a batch of `per_device_eval_batch_size` full rows would need more memory than a training step.
         report: what was made of the data.
@@ -49,7 +51,7 @@ class Prepared:
         eval_counts: the same of those to evaluate on.
     """
 
-    train: Dataset | PackedRows
+    train: Dataset | PackedRows | Stream
     eval: Dataset | None
     report: DataReport
     template: ChatTemplate
@@ -68,7 +70,7 @@ class Prepared:
 
     @property
     def examples(self) -> Dataset:
-        """Those to train on, one by one."""
+        """Those to train on, one by one; of data that is not streamed."""
         return self.train.examples if isinstance(self.train, PackedRows) else self.train
 
 
@@ -78,6 +80,7 @@ def prepare(
     *,
     run: RunWriter | None = None,
     progress: Callable[[str, int], None] | None = None,
+    look: bool = False,
 ) -> Prepared:
     """Prepares the data of a config, or takes it from an earlier preparation with the same data and settings.
 
@@ -86,9 +89,10 @@ def prepare(
         tokenizer: of the model.
         run: gets the event `data`, and an event `progress` every two seconds that the preparation takes.
         progress: called with a data set's name and the rows read so far, at most every two seconds.
+        look: of streamed data sets, prepare the first `buffer_size` records of each, to be looked at.
 
     Returns:
-        The examples and the report.
+        The examples and the report; of streamed data sets a `Stream`, whose report grows as it is read.
 
     Raises:
         DataError: a data set that is not there, empty, of another kind, or of which no example is left; a template
@@ -100,31 +104,76 @@ def prepare(
     train = _open(config, data.dataset or (), folders)
     evaluation = _open(config, data.eval_dataset or (), folders)
     settings = building.Settings.of(config)
-    key = cache_key(
-        {
-            "train": [one.identity() for one in train],
-            "evaluation": [one.identity() for one in evaluation],
-            "tokenizer": tokenizer_hash(tokenizer),
-            "template": [template.jinja, template.marked, template.options],
-            "settings": settings.key(),
-        }
-    )
+    if data.streaming and look:
+        settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
     builder = building.Builder(settings, tokenizer, template, building.Told(run, progress))
-    folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=data.overwrite_cache)
-    report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
-    _check_all_used(report, data.stop_on_dropped)
-    ready = _ready(folder, replace(report, cached=cached), config, tokenizer, template)
+    if data.streaming and not look:
+        return _streamed(config, builder, train, evaluation)
+    folder, report = _built(builder, train, evaluation, anew=data.overwrite_cache)
+    if data.stop_on_dropped:
+        report.check_all_used()
+    ready = _ready(folder, replace(report, streamed=data.streaming), config, tokenizer, template)
     if run is not None:
-        run.event("data", **ready.report.counts())
-        left_out = ready.report.left_out()
-        if left_out:
-            run.event("warning", key="dataset", message=left_out)
+        say(run, ready.report)
         training = config.training
         step = training.per_device_train_batch_size * training.gradient_accumulation_steps
         few = ready.train.few(step) if isinstance(ready.train, PackedRows) else None
         if few:
             run.event("warning", key="packing", message=few)
     return ready
+
+
+def say(run: RunWriter, report: DataReport) -> None:
+    """Writes the counts of a run's data to its events, and a warning where lines could not be read."""
+    run.event("data", **report.counts())
+    left_out = report.left_out()
+    if left_out:
+        run.event("warning", key="dataset", message=left_out)
+
+
+def _built(
+    builder: building.Builder, train: list[Opened], evaluation: list[Opened], *, anew: bool
+) -> tuple[Path, DataReport]:
+    """The folder of the cache that holds the examples of some data sets, made where it is not there yet."""
+    key = cache_key(
+        {
+            "train": [one.identity() for one in train],
+            "evaluation": [one.identity() for one in evaluation],
+            "tokenizer": tokenizer_hash(builder.tokenizer),
+            "template": [builder.template.jinja, builder.template.marked, builder.template.options],
+            "settings": builder.settings.key(),
+        }
+    )
+    folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=anew)
+    report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
+    return folder, replace(report, cached=cached)
+
+
+def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened], evaluation: list[Opened]) -> Prepared:
+    """Opens data sets that are read while the training goes on; what is evaluated on is prepared beforehand."""
+    from datasets import Dataset
+
+    from llf_core.data.stream import Stream, Streamed, row_of
+
+    held = int(config.data.val_size)
+    report, examples = DataReport(template=builder.template.name), None
+    if evaluation:
+        folder, report = _built(builder, [], evaluation, anew=config.data.overwrite_cache)
+        examples, _ = open_examples(folder / building.EVAL)
+    text = json.dumps([one.identity() for one in train], default=str)
+    report = replace(report, streamed=True, cached=False, fingerprint=hashlib.sha256(text.encode()).hexdigest())
+    sets = [Streamed(one, builder.encoder(builder.peek(one, report))) for one in train]
+    stream = Stream(sets, config, report, held)
+    if held:
+        examples = Dataset.from_list([row_of(one) for one in islice(stream.in_order(), held)])
+    if examples is not None:
+        report.eval_examples = len(examples)
+    report.preview = [
+        show(builder.tokenizer, one.index, one.ids, one.labels)
+        for one in islice(stream.in_order(), held, held + PREVIEWED)
+    ]
+    empty = np.zeros((0, len(COLUMNS)), dtype=np.int64)
+    return Prepared(stream, examples, report, builder.template, empty, empty)
 
 
 def dump_examples(prepared: Prepared, path: Path) -> None:
@@ -136,18 +185,6 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
         write_lines(prepared.examples, file, split="train")
         if prepared.eval is not None:
             write_lines(prepared.eval, file, split="eval")
-
-
-def _check_all_used(report: DataReport, wanted: bool) -> None:
-    unusable = report.unusable()
-    if wanted and unusable:
-        first = "; ".join(f"{one.dataset}[{one.index}]: {one.reason}" for one in unusable[:NAMED])
-        more = f"; and {len(unusable) - NAMED:,} more" if len(unusable) > NAMED else ""
-        count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
-        raise DataError(
-            f"{count} no example, and `stop_on_dropped` is true: {first}{more}. "
-            "Mend them, or set it to false to go on without them."
-        )
 
 
 def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
@@ -167,7 +204,8 @@ def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTe
 
 
 def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Opened]:
-    return [open_source(source, config.model.cache_dir) for source in sources_of(config, names, folders)]
+    found = sources_of(config, names, folders)
+    return [open_source(source, config.model.cache_dir, streaming=config.data.streaming) for source in found]
 
 
 def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:

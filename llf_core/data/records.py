@@ -20,6 +20,10 @@ from llf_core.data.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from llf_core.data.cloud import CloudFile
+
+    File = Path | CloudFile
+
 Row = dict[str, Any]
 
 
@@ -49,13 +53,13 @@ class Flaw:
 Read = Record | Flaw
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: File) -> str:
     """What a file holds by its name, lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
-    name = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
-    return name.suffix.lower().removeprefix(".")
+    suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
+    return suffix.lower().removeprefix(".")
 
 
-def read_file(path: Path) -> Iterator[Read]:
+def read_file(path: File) -> Iterator[Read]:
     """Reads a json, jsonl, csv, tsv, txt, parquet or arrow file; texts may be compressed (gz, bz2, xz, zst).
 
     Yields:
@@ -76,15 +80,16 @@ def read_file(path: Path) -> Iterator[Read]:
         raise DataError(f"{path} cannot be unpacked: {str(error).rstrip('.')}. Copy or make it again.") from None
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: File) -> BinaryIO:
     """The bytes of a file, unpacked."""
     suffix = path.suffix.lower()
+    file = path.open("rb")
     if suffix == ".zst":
         import pyarrow as pa
 
-        return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")))
+        return cast("BinaryIO", io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")))
     openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return cast("BinaryIO", openers.get(suffix, open)(path, "rb"))
+    return cast("BinaryIO", openers[suffix](file, "rb") if suffix in openers else file)
 
 
 class _TwiceError(ValueError):
@@ -99,7 +104,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _check_columns(path: Path, names: Sequence[str | None]) -> None:
+def _check_columns(path: File, names: Sequence[str | None]) -> None:
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
@@ -107,7 +112,7 @@ def _check_columns(path: Path, names: Sequence[str | None]) -> None:
         )
 
 
-def _read_jsonl(path: Path) -> Iterator[Read]:
+def _read_jsonl(path: File) -> Iterator[Read]:
     index = -1
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
@@ -130,7 +135,7 @@ def _read_jsonl(path: Path) -> Iterator[Read]:
                     yield Flaw(index, number, f"a {type(row).__name__}, expected an object")
 
 
-def _read_json(path: Path) -> Iterator[Read]:
+def _read_json(path: File) -> Iterator[Read]:
     """A list of objects; a file whose first sign is `{` is taken for JSON lines, as Hugging Face does."""
     with _open(path) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -160,7 +165,7 @@ def _read_json(path: Path) -> Iterator[Read]:
             yield Flaw(index, index + 1, f"a {type(row).__name__}, expected an object")
 
 
-def _read_table(path: Path, delimiter: str) -> Iterator[Read]:
+def _read_table(path: File, delimiter: str) -> Iterator[Read]:
     csv.field_size_limit(sys.maxsize)
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file, delimiter=delimiter, restkey=None)
@@ -178,15 +183,15 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Read]:
             raise DataError(f"{path} is not UTF-8 (after line {table.line_num}). Save it as UTF-8.") from None
 
 
-def _read_csv(path: Path) -> Iterator[Read]:
+def _read_csv(path: File) -> Iterator[Read]:
     yield from _read_table(path, ",")
 
 
-def _read_tsv(path: Path) -> Iterator[Read]:
+def _read_tsv(path: File) -> Iterator[Read]:
     yield from _read_table(path, "\t")
 
 
-def _read_txt(path: Path) -> Iterator[Read]:
+def _read_txt(path: File) -> Iterator[Read]:
     """A record `{"text": …}` for each line that says something."""
     with _open(path) as file:
         index = -1
@@ -214,13 +219,13 @@ def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
         yield Record(index, {key: without_nulls(value) for key, value in row.items()})
 
 
-def _read_parquet(path: Path) -> Iterator[Read]:
+def _read_parquet(path: File) -> Iterator[Read]:
     import pyarrow as pa
     from pyarrow import parquet
 
     start = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=1000):
                 yield from records_of_rows(batch.to_pylist(), start)
@@ -229,12 +234,12 @@ def _read_parquet(path: Path) -> Iterator[Read]:
         raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
 
 
-def _read_arrow(path: Path) -> Iterator[Read]:
+def _read_arrow(path: File) -> Iterator[Read]:
     import pyarrow as pa
 
     start = 0
     try:
-        with pa.memory_map(str(path)) as file:
+        with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), "r") as file:
             try:
                 stream = pa.ipc.open_stream(file)
                 batches = iter(stream)
@@ -249,7 +254,7 @@ def _read_arrow(path: Path) -> Iterator[Read]:
         raise DataError(f"{path} is not a valid Arrow file: {str(error).rstrip('.')}.") from None
 
 
-READERS: dict[str, Callable[[Path], Iterator[Read]]] = {
+READERS: dict[str, Callable[[File], Iterator[Read]]] = {
     "json": _read_json,
     "jsonl": _read_jsonl,
     "csv": _read_csv,

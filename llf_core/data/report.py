@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.labels import IGNORED
+from llf_core.data.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
 
+    from llf_core.data.encoder import Example
+
 NAMED = 5
+REASONS_NAMED = 3
 OPEN, CLOSE = "⟦", "⟧"
 
 
@@ -120,6 +125,7 @@ class DataReport:
         preview: the first examples, decoded.
         fingerprint: SHA-256 over the conversations; the same for the same data in another file.
         cached: whether the result of an earlier preparation was taken.
+        streamed: whether examples are made while the training goes on; counts are of what was read so far.
         copies: examples that were left out since they repeat an earlier one.
         rows: that the examples to train on were packed into; 0 where each is a row of its own.
         row_capacity: tokens that a packed row has room for.
@@ -140,6 +146,7 @@ class DataReport:
     preview: list[Shown] = field(default_factory=list)
     fingerprint: str = ""
     cached: bool = False
+    streamed: bool = False
     copies: int = 0
     rows: int = 0
     row_capacity: int = 0
@@ -180,6 +187,39 @@ class DataReport:
             **packed,
         }
 
+    def note(self, dataset: str, examples: Sequence[Example], dropped: Sequence[tuple[int, str]]) -> None:
+        """Puts down which examples of a data set were cut, which records were dropped, and which give several."""
+        self.truncated += [Truncated(one.index, one.cut, dataset) for one in examples if one.cut]
+        self.dropped += [Dropped(index, reason, dataset) for index, reason in dropped]
+        parts = Counter(one.index for one in examples)
+        self.divided += [Divided(index, count, dataset) for index, count in parts.items() if count > 1]
+
+    def check_all_used(self) -> None:
+        """Refuses data of which something gives no example.
+
+        Raises:
+            DataError: the first such records are named.
+        """
+        unusable = self.unusable()
+        if not unusable:
+            return
+        first = "; ".join(f"{one.dataset}[{one.index}]: {one.reason}" for one in unusable[:NAMED])
+        more = f"; and {len(unusable) - NAMED:,} more" if len(unusable) > NAMED else ""
+        count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
+        raise DataError(
+            f"{count} no example, and `stop_on_dropped` is true: {first}{more}. "
+            "Mend them, or set it to false to go on without them."
+        )
+
+    def nothing_left(self, names: Sequence[str]) -> DataError:
+        """The error of data sets that give no example at all."""
+        reasons = Counter(entry.reason for entry in self.dropped).most_common(REASONS_NAMED)
+        why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
+        lines = f"; {len(self.broken)} lines cannot be read" if self.broken else ""
+        return DataError(
+            f"No example of {', '.join(names)} can be learned from: {why}{lines}. Mend the data, or take another set."
+        )
+
     def unusable(self) -> list[Dropped]:
         """Every record that gives no example, lines that cannot be read among them, by data set and number."""
         lines = [
@@ -208,6 +248,7 @@ class DataReport:
         lines = [
             f"{self.examples:,} examples to train on, {self.eval_examples:,} to evaluate on.",
             f"{self.tokens:,} tokens, {self.trained_tokens:,} of them trained ({share:.1%}).",
+            *(["The data is streamed: these are the counts of what was read so far."] if self.streamed else []),
             *self._packed(),
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",

@@ -51,6 +51,12 @@ def training_arguments(
         "dataloader_pin_memory": plan.device == "cuda" and values.get("dataloader_pin_memory", True),
         "push_to_hub": False,
     }
+    if config.data.streaming:
+        # Each rank reads the stream and takes its share. The Trainer's own way would cut batches at their first
+        # dimension, which flattened ones do not have, and loading processes would each read everything.
+        values |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False}
+        values |= {"dataloader_prefetch_factor": None}
+        values["accelerator_config"] = (values["accelerator_config"] or {}) | {"dispatch_batches": False}
     # Checkpointing is set on the model before, where it is known which layers are frozen.
     values.pop("gradient_checkpointing", None)
     values.pop("gradient_checkpointing_kwargs", None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.data import PackedRows
+from llf_core.data.stream import Stream
 from llf_core.models.checkpointing import Checkpointing, choose_checkpointing, enable_checkpointing
 from llf_core.models.memory import forecast_step, free_memory
 from llf_core.stages.resolved import read_resolved
@@ -63,14 +64,16 @@ def settle_checkpointing(
     return chosen
 
 
-def largest_batch(train: Dataset | PackedRows, batch: int, *, flattens: bool) -> tuple[int, int]:
+def largest_batch(train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool) -> tuple[int, int]:
     """Tokens of the largest micro-batch that a shuffled epoch can bring, and of the longest example.
 
     Args:
-        train: examples, or rows of them.
+        train: examples, or rows of them; of a stream the largest are not known, so that all may be of `cutoff_len`.
         batch: examples (or rows) of a micro-batch.
         flattens: whether examples stand one after the other, without padding.
     """
+    if isinstance(train, Stream):
+        return batch * train.capacity, train.capacity
     if isinstance(train, PackedRows):
         return batch * train.capacity, int(lengths(train.examples).max())
     found = np.sort(lengths(train))[::-1]

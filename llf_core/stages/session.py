@@ -15,6 +15,8 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, s
 
 from llf_core.config import ConfigError, Problem, RunConfig
 from llf_core.data import Collator, check_packing, prepare
+from llf_core.data.prepare import say
+from llf_core.data.stream import Stream
 from llf_core.fast.install import Accelerated, accelerate
 from llf_core.models import (
     count_parameters,
@@ -32,7 +34,7 @@ from llf_core.stages.failures import explain
 from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress, read_counters
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
-from llf_core.stages.trainer import RunTrainer
+from llf_core.stages.trainer import RunTrainer, StreamedRows
 from llf_core.stages.trunk import forget_trunk, keep_trunk
 
 if TYPE_CHECKING:
@@ -107,6 +109,10 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
+    if isinstance(loaded.data.train, Stream):
+        say(writer, loaded.data.report)
+        print(loaded.data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+        write_resolved(folder, config, loaded, chosen)
     if progress.stop_wanted and step < total:
         progress.answer_waiting(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
@@ -157,6 +163,7 @@ def _trainer(
     folder: RunFolder, config: RunConfig, loaded: Loaded, progress: RunProgress, checkpoint: Path | None
 ) -> RunTrainer:
     callbacks: list[Any] = [progress]
+    train = loaded.data.train
     if config.training.early_stopping_steps:
         callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
     trainer = RunTrainer(
@@ -169,7 +176,7 @@ def _trainer(
             evaluates=loaded.data.eval is not None,
             resume_from=None if checkpoint is None else str(checkpoint),
         ),
-        train_dataset=loaded.data.train,
+        train_dataset=StreamedRows(train) if isinstance(train, Stream) else train,
         eval_dataset=loaded.data.eval,
         data_collator=Collator(
             loaded.tokenizer, flatten=loaded.flattens, fill=FILL if loaded.plan.device == "cpu" else 1

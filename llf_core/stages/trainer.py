@@ -23,8 +23,20 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.config.registry import Stage
+    from llf_core.data.stream import Stream
 
 logger = logging.getLogger(__name__)
+
+
+class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """A stream of rows as torch's loaders know one: without a length, read by one process in order."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """The stream's rows, which do not end."""
+        return iter(self._stream)
 
 
 def supervised_tokens(labels: Tensor) -> Tensor:
@@ -191,7 +203,8 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
     if trainer.accelerator.num_processes > 1:
         raise several_processes(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if document_count(part) == 1:
-        raise one_example(part, trainer.train_dataset, checkpointed=checkpointed)
+        known = () if isinstance(trainer.train_dataset, StreamedRows) else trainer.train_dataset
+        raise one_example(part, known, checkpointed=checkpointed)
     step = trainer.state.global_step + 1
     trainer.tell(
         "per_device_train_batch_size",

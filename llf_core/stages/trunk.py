@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.data import PackedRows
+from llf_core.data.stream import Stream
 from llf_core.fast.head import causal_of
 from llf_core.fast.trunk import Trunk, frozen_depth
 from llf_core.fast.trunk_store import TrunkStore
@@ -40,6 +41,8 @@ def keep_trunk(folder: RunFolder, config: RunConfig, loaded: Loaded) -> Trunk | 
     Returns:
         None where nothing is kept.
     """
+    if isinstance(loaded.data.train, Stream):
+        return None
     most = config.training.trunk_cache_gb * 1e9
     decoder = causal_of(loaded.model).get_decoder()
     depth = frozen_depth(decoder)

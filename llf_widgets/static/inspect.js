@@ -50,6 +50,7 @@ function totals(/** @type {any} */ overview) {
   if (sets.length > 1) sets.push(['All', ...keys.map((_, place) => sets.reduce((sum, row) => sum + row[place + 1], 0))]);
   const rows = sets.map(row => [h('span', { class: 'llf-ellipsis', title: row[0] }, short(row[0])), ...row.slice(1).map(NUMBER.format), share(row[6], row[5])]);
   const held = overview.held_out ? `, ${NUMBER.format(overview.held_out)} of them held out` : '';
+  const streamed = overview.streamed ? ` Streamed: the first ${NUMBER.format(overview.streamed)} records of each set are shown.` : '';
   const how = overview.cached ? 'taken from an earlier preparation' : `prepared in ${overview.seconds.toFixed(1)} s`;
   return h('section', { 'aria-label': 'Totals' }, h('h3', {}, 'Totals'),
     table(['Data set', 'Records', 'Kept', 'Cut', 'Dropped', 'Tokens', 'Trained', 'Share'], rows, {
@@ -57,7 +58,7 @@ function totals(/** @type {any} */ overview) {
     }),
     h('p', { class: 'llf-2 llf-small llf-Inspect-note' },
       `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
-      `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${held}, ${how}.`));
+      `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${held}, ${how}.${streamed}`));
 }
 
 /** How rows are read, and drop-downs that correct it, for sets that have no entry in dataset_info.json. */

@@ -31,6 +31,8 @@ def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
     return numbers if good else None
 
 
+WHOLE = Fix("Prepare all of it first", {"streaming": False})
+
 DATA = (
     Rule(
         ("dataset",),
@@ -130,6 +132,44 @@ DATA = (
             Fix("Learn the last answer only", {"train_on_prompt": False}),
             Fix("Learn the prompts too", {"mask_history": False}),
         ),
+    ),
+    Rule(
+        ("streaming", "max_steps"),
+        lambda c: c.data.streaming and c.training.max_steps <= 0,
+        "Nobody knows how many examples a streamed data set has, so epochs cannot be counted. Expected `max_steps`.",
+        (Fix("Train for 1,000 steps", {"max_steps": 1000}), WHOLE),
+    ),
+    Rule(
+        ("val_size", "streaming"),
+        lambda c: c.data.streaming and 0 < c.data.val_size < 1,
+        lambda c: (
+            f"A share of a streamed data set is not known (`val_size` is {c.data.val_size:g}). "
+            "Expected a number of examples."
+        ),
+        (Fix("Hold out the first 100", {"val_size": 100}), WHOLE),
+    ),
+    Rule(
+        ("drop_duplicates", "streaming"),
+        lambda c: c.data.streaming and c.data.drop_duplicates,
+        "A streamed data set is not read as a whole, so its copies are not known.",
+        (Fix("Keep copies", {"drop_duplicates": False}), WHOLE),
+    ),
+    Rule(
+        ("train_sampling_strategy", "streaming"),
+        lambda c: c.data.streaming and c.training.train_sampling_strategy != "random",
+        lambda c: (
+            "Streamed examples come in the order of their data set, shuffled within the buffer: "
+            f"`train_sampling_strategy` cannot be {c.training.train_sampling_strategy}."
+        ),
+        (Fix("Shuffle within the buffer", {"train_sampling_strategy": "random"}), WHOLE),
+    ),
+    Rule(
+        ("dataloader_num_workers", "streaming"),
+        lambda c: c.data.streaming and c.training.dataloader_num_workers > 0,
+        "Streamed examples are prepared in order by the trainer, or by `preprocessing_num_workers` processes; loading "
+        "processes are not started.",
+        (Fix("Start none", {"dataloader_num_workers": 0}),),
+        severity="note",
     ),
     Rule(
         ("val_size", "max_samples", "dataset"),

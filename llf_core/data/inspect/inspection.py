@@ -76,7 +76,7 @@ class Inspection:
             DataError: see `prepare`.
         """
         began = time.monotonic()
-        prepared = prepare(config, tokenizer, progress=progress)
+        prepared = prepare(config, tokenizer, progress=progress, look=True)
         return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config))
 
     def overview(self) -> dict[str, Any]:
@@ -99,6 +99,7 @@ class Inspection:
                 for counts in report.sets
             ],
             "template": report.template,
+            "streamed": self._config.data.buffer_size if self._config.data.streaming else 0,
             "seconds": round(self._seconds, 2),
             "cached": report.cached,
             "packed_rows": report.rows,

@@ -223,3 +223,35 @@ def test_a_saved_model_ends_its_answers_as_its_template_does(make_run):
     generation = json.loads((folder.output / "generation_config.json").read_text())
     assert set(generation["eos_token_id"]) == set(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>"]))
     assert tokenizer.eos_token == "<|im_end|>"
+
+
+STREAMED = {"streaming": True, "buffer_size": 6, "max_steps": 9}
+
+
+def test_a_streamed_run_resumes_beyond_its_first_pass_to_the_last_bit(trained, make_run, monkeypatch):
+    whole, code = trained(**STREAMED)
+    assert code == 0
+    folder = make_run(**STREAMED)
+    with monkeypatch.context() as patch:
+        stop_at(patch, folder, 7)  # 24 examples, 4 a step: in the second pass
+        run_attempt(folder, 1)
+    assert next_attempt(folder) == 0
+    assert losses(folder) == losses(whole)
+    assert len(losses(whole)) == 9
+    (data,) = events(whole, "data")
+    assert data["examples"] == 24
+    assert yaml.safe_load(whole.resolved.read_text())["data"]["examples"] == 24
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_streamed_run_takes_any_number_of_loading_processes(trained, workers):
+    plain, _ = trained(**STREAMED)
+    folder, code = trained(**STREAMED, dataloader_num_workers=workers)
+    assert code == 0
+    assert losses(folder) == losses(plain)
+
+
+def test_a_packed_stream_trains_and_evaluates(trained):
+    folder, code = trained(**STREAMED, packing=True, cutoff_len=128, val_size=4, eval_strategy="steps", eval_steps=3)
+    assert code == 0
+    assert len(RunReader(folder).metrics().values("eval_loss")) == 3
