@@ -199,13 +199,15 @@ def inspect(
 ) -> None:
     """Show what the loss will see: examples, tokens, trained tokens, three examples with the trained part marked."""
     from llf_core.data import DataError, dump_examples, prepare
-    from llf_core.models import ModelError, load_tokenizer, resolve_model
+    from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 
     loaded = _load(config, overrides)
     try:
-        tokenizer = load_tokenizer(resolve_model(loaded.model.model_name_or_path, loaded), loaded)
+        source = resolve_model(loaded.model.model_name_or_path, loaded)
+        tokenizer = load_tokenizer(source, loaded)
+        processor = load_processor(source, loaded, tokenizer)
         with _progress() as progress:
-            prepared = prepare(loaded, tokenizer, progress=progress, look=True)
+            prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
     except (DataError, ModelError) as error:
         raise UserError(str(error), BAD_CONFIG) from None
     report = replace(prepared.report, packing_fill=prepared.fill(loaded.data.cutoff_len))

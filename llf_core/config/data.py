@@ -34,6 +34,13 @@ class Data(Section):
         source="LLaMA-Factory",
         path="folder",
     )
+    media_dir: str | None = option(
+        None,
+        label="Media folder",
+        help="Where the paths of pictures, videos and sounds begin; unset, in the data folder.",
+        source="LLaMA-Factory",
+        path="folder",
+    )
     dataset_format: Literal["alpaca", "sharegpt", "openai", "text"] | None = option(
         None,
         label="Format",

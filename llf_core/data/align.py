@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats import alpaca, openai, sharegpt, text
-from llf_core.data.formats.conversation import ANSWERS, JUDGED, KINDS, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import KINDS as HELD
+from llf_core.data.media import KINDS
 from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -85,8 +87,8 @@ def decide(source: Source, rows: Sequence[Row], kind: str = ANSWERS) -> Reading:
     reading = _propose(source, columns, rows, kind) if source.formatting is None else _named(source, columns, kind)
     if reading.kind != kind:
         raise DataError(
-            f"The data set {source.label} holds {KINDS[reading.kind]}, which is for stage {STAGES[reading.kind]}. "
-            f"Stage {STAGES[kind]} needs {KINDS[kind]}."
+            f"The data set {source.label} holds {HELD[reading.kind]}, which is for stage {STAGES[reading.kind]}. "
+            f"Stage {STAGES[kind]} needs {HELD[kind]}."
         )
     good = sum(_reads(reading, row) for row in rows)
     return Reading(reading.format, reading.columns, reading.tags, reading.reason, reading.kind, good / len(rows))
@@ -123,7 +125,7 @@ def _named(source: Source, columns: list[str], kind: str) -> Reading:
                 f"The data set {source.label} has no column {column!r} ({key} of format {source.formatting}). "
                 f"Its columns: {listed(columns)}.{did_you_mean(column, columns)}"
             )
-    known = {*spec.DEFAULTS, *getattr(spec, "RANKED", ()), "kto_tag"}
+    known = {*spec.DEFAULTS, *getattr(spec, "RANKED", ()), "kto_tag", *KINDS}
     used = {key: column for key, column in wanted.items() if column in columns and key in known}
     if held == PROMPTS and spec is not alpaca:
         used["prompt"] = used["messages"]
@@ -146,6 +148,7 @@ def _held(source: Source, given: dict[str, str], kind: str) -> str:
 
 def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str) -> Reading:
     optional: dict[str, str] = {key: key for key in ("system", "tools") if key in columns}
+    optional |= {key: name for key, kind in KINDS.items() for name in (kind, key) if name in columns}
     pairs = {"chosen", "rejected"} <= set(columns)
     verdict = _first(VERDICTS, columns) if kind == JUDGED else None
     held = PAIRS if pairs else JUDGED if verdict else ANSWERS

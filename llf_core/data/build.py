@@ -7,12 +7,15 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.cache import DONE
 from llf_core.data.encoder import Encoder
+from llf_core.data.errors import DataError
 from llf_core.data.load import read_source
+from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
@@ -20,9 +23,8 @@ from llf_core.data.store import ExampleWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.data.align import Reading
@@ -99,12 +101,16 @@ class Builder:
         tokenizer: of the model.
         template: how conversations are rendered.
         told: hears how far it is.
+        processor: of a model that sees.
+        media_dir: where relative paths of pictures begin.
     """
 
     settings: Settings
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
     told: Told
+    processor: ProcessorMixin | None = None
+    media_dir: Path = Path()
 
     def build(self, folder: Path, train: list[Opened], evaluation: list[Opened]) -> None:
         """Fills an empty folder with `train.arrow`, where asked for `eval.arrow`, and last `report.json`.
@@ -117,7 +123,7 @@ class Builder:
         for name, sets in ((TRAIN, train), (EVAL, evaluation)):
             if not sets:
                 continue
-            with ExampleWriter(folder / name, self.settings.kind) as writer:
+            with ExampleWriter(folder / name, self.settings.kind, sees=self.processor is not None) as writer:
                 for number, opened in enumerate(sets):
                     self._add(opened, number, writer, report, digest)
             if not writer.count:
@@ -141,6 +147,13 @@ class Builder:
             raise report.nothing_left([name])
         reading = decide(opened.source, [record.row for record in peeked], self.settings.kind)
         report.readings[name] = reading.text()
+        media = [column for role, column in reading.columns.items() if role in KINDS]
+        if media and self.processor is None:
+            raise DataError(
+                f"The data set {name} has pictures, videos or sounds (column {', '.join(media)}), and the model takes "
+                "text alone. Take a vision model; or name the other columns in dataset_columns, and it is trained "
+                "without them."
+            )
         return reading
 
     def encoder(self, reading: Reading) -> Encoder:
@@ -156,6 +169,8 @@ class Builder:
             default_system=settings.default_system,
             cutoff_strategy=settings.cutoff_strategy,
             kind=settings.kind,
+            processor=self.processor,
+            media_dir=self.media_dir,
         )
 
     def _add(

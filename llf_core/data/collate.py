@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llf_core.config.labels import IGNORED
-from llf_core.data.errors import DataError
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.media import Medium, process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 NAMED = 5
 
@@ -45,6 +47,7 @@ class Collator:
 
     Attributes:
         tokenizer: whose padding token is used, else its end of sequence, else 0; attention never sees it.
+        processor: of a model that sees; it makes the batches that have pictures, videos or sounds.
         flatten: whether batches are flattened.
         fill: what the tokens of flattened rows are a multiple of. Rows of nearly the same length become equally long:
             on a CPU every further length costs memory for products that are compiled for it.
@@ -52,6 +55,7 @@ class Collator:
     """
 
     tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None = None
     flatten: bool = False
     fill: int = 1
     multiple: int = 8
@@ -76,6 +80,8 @@ class Collator:
         labels = [np.asarray(example["labels"], dtype=np.int64) for example in examples]
         if not any((row[1:] != IGNORED).any() for row in labels):
             raise _nothing_to_learn(examples)
+        if any(example.get("seen") for example in examples):
+            return self._seen(examples, ids, labels)
         if not self.flatten:
             return self._padded(ids, labels)
         batch = _flattened(ids, labels)
@@ -103,6 +109,43 @@ class Collator:
             batch["attention_mask"][row, : len(tokens)] = 1
             batch["labels"][row, : len(tokens)] = torch.from_numpy(targets)
         return batch
+
+    def _seen(
+        self,
+        examples: list[Mapping[str, Any]],
+        ids: list[NDArray[np.int64]],
+        labels: list[NDArray[np.int64]],
+    ) -> dict[str, Any]:
+        """A padded batch with the tensors of its media; the tokens are those that were prepared."""
+        import torch
+
+        assert self.processor is not None  # noqa: S101 - for the type checker
+        texts, media = [], []
+        for example, tokens in zip(examples, ids, strict=True):
+            # What has no media has no text kept: its tokens are put in the place of these.
+            text, found = json.loads(example["seen"]) if example.get("seen") else (self.tokenizer.decode(tokens), [])
+            texts.append(text)
+            media.append([Medium(*one) for one in found])
+        options = {"padding": True, "padding_side": "right", "pad_to_multiple_of": self.multiple}
+        try:
+            batch = process(self.processor, texts, media, return_tensors="pt", **options)
+        except BadExample as error:
+            names = ", ".join(str(example.get("index", "?")) for example in examples[:NAMED])
+            raise DataError(f"The batch of the examples {names} cannot be made: {error}. Mend these records.") from None
+        length = batch["input_ids"].shape[1]
+        targets = torch.full((len(ids), length), IGNORED)
+        for row, (tokens, learned, example) in enumerate(zip(ids, labels, examples, strict=True)):
+            made = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+            if example.get("seen") and made.tolist() != tokens.tolist():
+                raise DataError(
+                    f"Example {example.get('index', '?')} has other tokens than when it was prepared: its pictures "
+                    "have changed. Set overwrite_cache to true."
+                )
+            batch["input_ids"][row, : len(tokens)] = torch.from_numpy(tokens)
+            batch["input_ids"][row, len(tokens) :] = self._padding()
+            batch["attention_mask"][row] = torch.arange(length) < len(tokens)
+            targets[row, : len(learned)] = torch.from_numpy(learned)
+        return batch | {"labels": targets}
 
     def _padding(self) -> int:
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):

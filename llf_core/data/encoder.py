@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.cut import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.mask import Tokens, Turn, encode
-from llf_core.data.render import Rendered, closing_of, opening_of, render_all, render_answers, render_prompt
+from llf_core.data.media import ARGUMENTS, check_unseen, encode_seen, with_media
+from llf_core.data.render import (
+    Rendered,
+    choose_template,
+    closing_of,
+    opening_of,
+    render_all,
+    render_answers,
+    render_prompt,
+    sign_of,
+)
 from llf_core.data.words import library_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.data.align import Reading
-    from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.records import Record
+    from llf_core.data.formats.conversation import Conversation, Message
+    from llf_core.data.records import Record, Row
     from llf_core.data.render import ChatTemplate
     from llf_core.data.words import Library
 
@@ -36,7 +48,8 @@ class Example(NamedTuple):
         cut: tokens that `cutoff_len` took away.
         cut_learned: those of them that would be learned.
         learned: labels that are learned from.
-        more: further columns: of a preference pair `rejected_ids` and `rejected_labels`, of a judged answer `good`.
+        more: further columns: of a preference pair `rejected_ids` and `rejected_labels`, of a judged answer `good`,
+            for a model that sees `seen`: text and media as JSON, empty without media.
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
@@ -100,6 +113,8 @@ class Encoder:
         default_system: the system prompt of conversations that bring none; None leaves that to the template.
         cutoff_strategy: what happens to one that is longer: `cut`, `drop`, or `split` into several examples.
         kind: what the set holds, one of `llf_core.data.formats.conversation.KINDS`.
+        processor: of a model that sees; None of all others.
+        media_dir: where relative paths of pictures, videos and sounds begin.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -111,6 +126,8 @@ class Encoder:
     default_system: str | None = None
     cutoff_strategy: str = "cut"
     kind: str = ANSWERS
+    processor: ProcessorMixin | None = None
+    media_dir: Path = Path()
 
     @cached_property
     def library(self) -> Library | None:
@@ -128,7 +145,7 @@ class Encoder:
         drawn: Drawn = []
         for record in records:
             try:
-                conversation = self.reading.align(record.row)
+                conversation = self._align(record.row)
                 chunk.digests.append(hashlib.sha256(conversation.canonical()).digest())
                 conversation = self._with_system(conversation)
                 drawn += [(record.index, part, rendered) for part, rendered in self._texts(conversation)]
@@ -143,21 +160,40 @@ class Encoder:
     def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Tokens | BadExample]) -> Chunk:
         """The last part: tokens become examples."""
         texts = zip(drawn, tokens, strict=True)
-        for (index, conversation, _), found in texts:
+        for (index, conversation, rendered), found in texts:
             try:
                 if self.kind == PAIRS:
                     chunk.examples.append(self._pair(index, conversation, found, next(texts)[1]))
                 else:
-                    chunk.examples += self._finish(index, conversation, found)
+                    made = self._finish(index, conversation, found)
+                    chunk.examples += made if self.processor is None else self._with_text(made, rendered)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
         chunk.dropped.sort()
         return chunk
 
+    def _align(self, row: Row) -> Conversation:
+        conversation = self.reading.align(row)
+        if self.processor is None:
+            return conversation
+        signs = self._signs if self.template.marked else None
+        found = with_media(conversation, row, self.reading.columns, self.media_dir, signs)
+        if found.media and self.kind != ANSWERS:
+            raise BadExample("pictures, videos and sounds are only built for conversations with answers")
+        return found
+
+    @cached_property
+    def _signs(self) -> dict[str, str]:
+        """What stands for each kind of media in the texts of a named template: what the model's own writes."""
+        own = choose_template(None, self.tokenizer)
+        return {kind: sign for kind in ARGUMENTS if (sign := sign_of(own, self.tokenizer, kind)) is not None}
+
     def _with_system(self, conversation: Conversation) -> Conversation:
         if self.default_system is None or conversation.messages[0]["role"] == "system":
             return conversation
-        system = {"role": "system", "content": self.default_system}
+        system: Message = {"role": "system", "content": self.default_system}
+        if "parts" in conversation.messages[0]:
+            system["parts"] = [{"type": "text", "text": self.default_system}]
         return replace(conversation, messages=(system, *conversation.messages))
 
     def _texts(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
@@ -224,15 +260,47 @@ class Encoder:
         return short(chosen), short(rejected)
 
     def _render(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
-        return list(render_all(self.template, self.tokenizer, conversation, last_only=self.mask_history))
+        found = list(render_all(self.template, self.tokenizer, conversation, last_only=self.mask_history))
+        if not conversation.media:
+            for _, rendered in found if self.processor is not None else ():
+                check_unseen(self.processor, rendered.text)
+            return found
+        if len(found) > 1:
+            raise BadExample("the chat template leaves out earlier thoughts, which is not built for pictures yet")
+        return [(part, replace(rendered, media=part.media)) for part, rendered in found]
 
     def _encode(self, batch: list[Rendered]) -> list[Tokens | BadExample]:
-        return encode(self.tokenizer, batch, train_on_prompt=self.train_on_prompt, library=self.library)
+        seen = [number for number, rendered in enumerate(batch) if rendered.media]
+        read = [rendered for rendered in batch if not rendered.media]
+        found = encode(self.tokenizer, read, train_on_prompt=self.train_on_prompt, library=self.library)
+        for number in seen:
+            found.insert(number, self._encode_seen(batch[number]))
+        return found
+
+    def _encode_seen(self, rendered: Rendered) -> Tokens | BadExample:
+        assert self.processor is not None  # noqa: S101 - for the type checker
+        try:
+            library = self.library
+            if library is None:
+                return BadExample("the model's tokenizer is written in Python, which is not built for pictures")
+            return encode_seen(self.processor, library, rendered, train_on_prompt=self.train_on_prompt)
+        except BadExample as error:
+            return error
+
+    def _with_text(self, examples: list[Example], rendered: Rendered) -> list[Example]:
+        """What a batch needs to be made of examples that see: text and media; of others nothing."""
+        seen = json.dumps([rendered.text, rendered.media]) if rendered.media else ""
+        return [example._replace(more={**(example.more or {}), "seen": seen}) for example in examples]
 
     def _finish(self, index: int, conversation: Conversation, tokens: Tokens | BadExample) -> list[Example]:
         if isinstance(tokens, BadExample):
             raise tokens
         length = len(tokens.ids)
+        if length > self.cutoff_len and conversation.media:
+            raise BadExample(
+                f"it has {length:,} tokens with its pictures, more than cutoff_len {self.cutoff_len:,}, and pictures "
+                "cannot be cut"
+            )
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
         if length > self.cutoff_len and (self.cutoff_strategy == "split" or self.kind == TEXTS):
@@ -296,7 +364,7 @@ class Encoder:
             BadExample: it gives none.
         """
         found = []
-        conversation = self._with_system(self.reading.align(record.row))
+        conversation = self._with_system(self._align(record.row))
         for part, text in self._render(conversation):
             (tokens,) = self._encode([text])
             if isinstance(tokens, BadExample):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +25,10 @@ from llf_core.data.store import COLUMNS, SET, TWIN, hold_out, open_examples, wit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from datasets import Dataset
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.data.stream import Stream
@@ -74,13 +74,14 @@ class Prepared:
         return self.train.examples if isinstance(self.train, PackedRows) else self.train
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - what it is made for, and who is told
     config: RunConfig,
     tokenizer: PreTrainedTokenizerBase,
     *,
     run: RunWriter | None = None,
     progress: Callable[[str, int], None] | None = None,
     look: bool = False,
+    processor: ProcessorMixin | None = None,
 ) -> Prepared:
     """Prepares the data of a config, or takes it from an earlier preparation with the same data and settings.
 
@@ -89,6 +90,7 @@ def prepare(
         tokenizer: of the model.
         run: gets the event `data`, and an event `progress` every two seconds that the preparation takes.
         progress: called with a data set's name and the rows read so far, at most every two seconds.
+        processor: of a model that sees.
         look: of streamed data sets, prepare the first `buffer_size` records of each, to be looked at.
 
     Returns:
@@ -106,7 +108,9 @@ def prepare(
     settings = building.Settings.of(config)
     if data.streaming and look:
         settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
-    builder = building.Builder(settings, tokenizer, template, building.Told(run, progress))
+    media_dir = Path(data.media_dir or data.dataset_dir)
+    told = building.Told(run, progress)
+    builder = building.Builder(settings, tokenizer, template, told, processor, media_dir)
     if data.streaming and not look:
         return _streamed(config, builder, train, evaluation)
     folder, report = _built(builder, train, evaluation, anew=data.overwrite_cache)
@@ -135,8 +139,10 @@ def _built(
     builder: building.Builder, train: list[Opened], evaluation: list[Opened], *, anew: bool
 ) -> tuple[Path, DataReport]:
     """The folder of the cache that holds the examples of some data sets, made where it is not there yet."""
+    sight = {} if builder.processor is None else {"sees": _sight(builder.processor), "media": str(builder.media_dir)}
     key = cache_key(
         {
+            **sight,
             "train": [one.identity() for one in train],
             "evaluation": [one.identity() for one in evaluation],
             "tokenizer": tokenizer_hash(builder.tokenizer),
@@ -147,6 +153,12 @@ def _built(
     folder, cached = prepared(key, lambda empty: builder.build(empty, train, evaluation), anew=anew)
     report = DataReport.from_json(json.loads((folder / DONE).read_text(encoding="utf-8")))
     return folder, replace(report, cached=cached)
+
+
+def _sight(processor: ProcessorMixin) -> list[str]:
+    """What of a processor decides how many tokens a picture has."""
+    parts = (getattr(processor, name, None) for name in ("image_processor", "video_processor", "feature_extractor"))
+    return [str(processor.to_json_string()), *(part.to_json_string() for part in parts if part is not None)]
 
 
 def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened], evaluation: list[Opened]) -> Prepared:

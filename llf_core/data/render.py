@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.chat_templates import template_names
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
+from llf_core.data.media import PLACE, in_parts
 from llf_core.data.nearest import listed
 from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.media import Medium
 
 OWN = "the model's own"
 SHOWN_CHARACTERS = 60
@@ -102,7 +104,7 @@ class ChatTemplate:
                 variables |= dict(self.tokens) | dict(self.options)
                 return render(self.marked if signs else self.jinja, variables)
             text: str = tokenizer.apply_chat_template(
-                list(messages),
+                in_parts(messages),
                 tools=list(tools) if tools else None,
                 chat_template=self.jinja,
                 add_generation_prompt=add_generation_prompt,
@@ -197,11 +199,13 @@ class Rendered:
             to the end of all that the template writes for the turn (the token that ends it, a newline after it).
         cuts: where the text is taken apart before it is tokenized, every border of an answer among them; None where
             it is tokenized as one, as `apply_chat_template` does.
+        media: pictures, videos and sounds that it names, in order.
     """
 
     text: str
     answers: tuple[tuple[int, int], ...]
     cuts: tuple[int, ...] | None = None
+    media: tuple[Medium, ...] = ()
 
 
 def render_all(
@@ -355,7 +359,7 @@ def _by_marks(
 
     try:
         (text,), (spans,) = render_jinja_template(
-            [list(conversation.messages)],
+            [in_parts(conversation.messages)],
             tools=list(conversation.tools) if conversation.tools else None,
             chat_template=template.jinja,
             return_assistant_tokens_mask=True,
@@ -389,8 +393,9 @@ def _shared(
 def _check_said(message: Message, said: str, template: str) -> None:
     """The template must show the answer whole, blanks aside."""
     shown = "".join(said.split())
-    if "".join(message["content"].split()) not in shown:
-        begins = message["content"].strip()[:SHOWN_CHARACTERS]
+    content = PLACE.sub("", message["content"]) if "parts" in message else message["content"]
+    if "".join(content.split()) not in shown:
+        begins = content.strip()[:SHOWN_CHARACTERS]
         raise BadExample(f"the chat template ({template}) leaves out a part of the answer {begins!r}")
     for call in message.get("tool_calls", ()):
         if call["function"]["name"] not in shown:
@@ -421,11 +426,38 @@ def closing_of(
     """
     *before, answer = conversation.messages[: place + 1]
     text, other = (
-        template.render(tokenizer, [*before, last], conversation.tools)
-        for last in (answer, {**answer, "content": answer["content"] + MARK})
+        template.render(tokenizer, [*before, last], conversation.tools) for last in (answer, _longer(answer))
     )
     length = shared_length(text[::-1], other[::-1])
     return text[len(text) - length :]
+
+
+def _longer(message: Message) -> Message:
+    """A message that says one word more."""
+    longer = {**message, "content": message["content"] + MARK}
+    if "parts" in message:
+        longer["parts"] = [*message["parts"], {"type": "text", "text": MARK}]
+    return longer
+
+
+def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
+    """What a tokenizer's own template writes where a picture, a video or a sound stands.
+
+    Args:
+        template: "the model's own".
+        tokenizer: that brings it.
+        kind: `image`, `video` or `audio`.
+
+    Returns:
+        None where the template takes none.
+    """
+    mark = {"type": "text", "text": MARK}
+    message = {"role": "user", "content": "", "parts": [mark, {"type": kind}, mark]}
+    try:
+        parts = template.render(tokenizer, [message]).split(MARK)
+    except BadExample:
+        return None
+    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 - before, between, after
 
 
 def opening_of(
@@ -445,7 +477,7 @@ def opening_of(
         BadExample: the template refuses.
     """
     *before, question = conversation.messages[:place]
-    longer = {**question, "content": question["content"] + MARK}
+    longer = _longer(question)
     prompt, other = (
         template.render(tokenizer, [*before, last], conversation.tools, add_generation_prompt=True)
         for last in (question, longer)

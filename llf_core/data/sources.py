@@ -31,7 +31,6 @@ NOT_BUILT_PLACES = {
     "om_hub_url": "Modelers",
     "script_url": "loading scripts",
 }
-NOT_BUILT_COLUMNS = {"images": "pictures", "videos": "videos", "audios": "sounds"}
 
 
 @dataclass(frozen=True)
@@ -203,6 +202,3 @@ def _check_entry(where: str, entry: Any) -> None:
     formatting = entry.get("formatting", "alpaca")
     if formatting not in FORMATS:
         raise DataError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(FORMATS)}.")
-    for column, what in NOT_BUILT_COLUMNS.items():
-        if columns.get(column):
-            raise DataError(f"{where} holds {what}. Training on {what} is not built yet.")

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Any]
 
 MULTIPLE = 8  # as the collator pads
+TEXT = frozenset(
+    ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
+     "max_length_k")
+)  # fmt: skip
+"""Columns of a batch of texts. Tensors of pictures are laid out differently in each model, and are not taken apart."""
+
+
+def has_media(batch: Batch) -> bool:
+    """Whether a batch has tensors of pictures, videos or sounds."""
+    return not batch.keys() <= TEXT
 
 
 def document_count(batch: Batch) -> int:
@@ -45,7 +55,8 @@ def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
 
     Args:
         batch: flattened or padded on the right; see `llf_core.data.Collator`.
-        parts: how many batches are wanted; a batch of fewer documents gives one a document.
+        parts: how many batches are wanted; a batch of fewer documents gives one a document, and one with media
+            stays whole.
 
     Returns:
         Batches of the same kind, as views of the given one. Flattened ones are balanced by tokens: no other cut
@@ -53,7 +64,7 @@ def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
         come out even) and only the columns that they need.
     """
     parts = min(parts, document_count(batch))
-    if parts <= 1:
+    if parts <= 1 or has_media(batch):
         return [dict(batch)]
     if "cu_seq_lens_q" in batch:
         ends = batch["cu_seq_lens_q"].tolist()

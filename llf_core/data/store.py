@@ -27,6 +27,8 @@ number of the data set, a number that is the same for the same tokens learned al
 SET, TWIN = COLUMNS.index("set"), COLUMNS.index("twin")
 
 
+PLAIN = {"good": "bool", "seen": "string"}
+"""Types of the columns that are no lists of numbers."""
 MORE = {PAIRS: ("rejected_ids", "rejected_labels"), JUDGED: ("good",)}
 """Columns of a kind of examples beside `input_ids`, `labels` and `index`."""
 
@@ -37,23 +39,23 @@ class ExampleWriter:
     The counts of an example are the columns of `COLUMNS`.
     """
 
-    def __init__(self, path: Path, kind: str = ANSWERS) -> None:
+    def __init__(self, path: Path, kind: str = ANSWERS, *, sees: bool = False) -> None:
         """Opens the file.
 
         Args:
             path: made or replaced.
             kind: what the examples are; those of pairs and of judged answers have further columns.
+            sees: they are for a model that takes pictures.
         """
         import pyarrow as pa
 
         self._path = path
-        self._more = MORE.get(kind, ())
+        self._more = (*MORE.get(kind, ()), *(("seen",) if sees else ()))
         self._counts: list[tuple[int, ...]] = []
         self._totals = [0, 0, 0]
-        self._schema = pa.schema(
-            {"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "index": pa.int64()}
-            | {name: pa.bool_() if name == "good" else pa.list_(pa.int32()) for name in self._more}
-        )
+        numbers = pa.list_(pa.int32())
+        more = {name: pa.type_for_alias(PLAIN[name]) if name in PLAIN else numbers for name in self._more}
+        self._schema = pa.schema({"input_ids": numbers, "labels": numbers, "index": pa.int64()} | more)
         self._file = path.open("wb")
         self._stream: Any = pa.ipc.new_stream(self._file, self._schema)
 
@@ -65,15 +67,17 @@ class ExampleWriter:
             "input_ids": [array("i", example.ids) for example in examples],
             "labels": [array("i", example.labels) for example in examples],
         }
-        more = [name for name in self._more if name != "good"]
+        more = [name for name in self._more if name not in PLAIN]
         lists |= {name: [array("i", (example.more or {})[name]) for example in examples] for name in more}
         columns: dict[str, Any] = {name: _lists(values) for name, values in lists.items()}
         columns["index"] = [example.index for example in examples]
-        if "good" in self._more:
-            columns["good"] = [(example.more or {})["good"] for example in examples]
+        columns |= {name: [(example.more or {})[name] for example in examples] for name in self._more if name in PLAIN}
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [
-            (len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number, twin(ids, labels))
+            (
+                *(len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number),
+                twin(ids, labels, (one.more or {}).get("seen", "")),
+            )
             for one, ids, labels in zip(examples, lists["input_ids"], lists["labels"], strict=True)
         ]
         self._counts += counts
@@ -113,10 +117,11 @@ def _lists(values: list[array[int]]) -> Any:
     return pa.ListArray.from_arrays(pa.array(ends), items)
 
 
-def twin(ids: array[int], labels: array[int]) -> int:
-    """A number of 64 bits that is the same for the same tokens learned alike (BLAKE2)."""
+def twin(ids: array[int], labels: array[int], seen: str = "") -> int:
+    """A number of 64 bits that is the same for the same tokens learned alike, of the same pictures (BLAKE2)."""
     digest = hashlib.blake2b(ids, digest_size=8)
     digest.update(labels)
+    digest.update(seen.encode())
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 

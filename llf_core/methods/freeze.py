@@ -8,6 +8,7 @@ from llf_core.config.option import Names, Section, option
 from llf_core.config.registry import Method
 from llf_core.methods.blocks import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.precision import keep_trained_weights_exact
+from llf_core.methods.targets import senses
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Freeze(Method):
         require_known("freeze_trainable_modules", modules - {"all"}, block_modules(names))
         extra = set(options.freeze_extra_modules or ())
         require_known("freeze_extra_modules", extra, outer_modules(names))
+        seeing = tuple(f"{name}." for name in senses(model))
         for name, parameter in model.named_parameters():
             inside = block_of(name)
             if inside is None:
@@ -67,7 +69,7 @@ class Freeze(Method):
             else:
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
-            parameter.requires_grad_(trained and parameter.is_floating_point())
+            parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(seeing))
         keep_trained_weights_exact(model, config)
         return model
 

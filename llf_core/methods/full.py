@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.registry import Method
 from llf_core.methods.precision import keep_trained_weights_exact
+from llf_core.methods.targets import senses
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -19,7 +20,9 @@ class Full(Method):
 
     @classmethod
     def apply(cls, model: Any, config: RunConfig) -> Any:
-        """Makes every parameter trainable, in float32 unless `pure_bf16`."""
+        """Makes every parameter trainable, in float32 unless `pure_bf16`; what a model sees with stays as it is."""
         model.requires_grad_(requires_grad=True)
+        for name in senses(model):
+            model.get_submodule(name).requires_grad_(requires_grad=False)
         keep_trained_weights_exact(model, config)
         return model

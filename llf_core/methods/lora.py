@@ -12,7 +12,7 @@ from llf_core.config.problem import Fix
 from llf_core.config.registry import Method
 from llf_core.config.rule import Rule
 from llf_core.methods.precision import keep_trained_weights_exact
-from llf_core.methods.targets import adapter_targets, saved_modules
+from llf_core.methods.targets import adapter_targets, saved_modules, senses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,6 +164,7 @@ class LoRA(Method):
                     lora_alpha=options.lora_alpha or 2 * options.lora_rank,
                     lora_dropout=options.lora_dropout,
                     target_modules=adapter_targets(model, options.lora_target),
+                    exclude_modules=senses(model) or None,
                     modules_to_save=saved_modules(model, options.additional_target or ()) or None,
                     use_rslora=options.use_rslora,
                     use_dora=options.use_dora,

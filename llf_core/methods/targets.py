@@ -28,16 +28,30 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    head, outside = model.get_output_embeddings(), set(senses(model))
     heads = {"lm_head", "output_layer", "embed_out", "score"}
     return sorted(
         {
             name.rsplit(".", 1)[-1]
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and module is not head
+            if isinstance(module, nn.Linear | Conv1D) and module is not head and name not in outside
         }
         - heads
     )
+
+
+def senses(model: PreTrainedModel) -> list[str]:
+    """Paths of the modules with which a model sees or hears: they stay as they are. Of a model of texts, none.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+    """
+    if not hasattr(model.config, "vision_config") and not hasattr(model.config, "audio_config"):
+        return []
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    inside = {id(module) for part in (decoder, head) for module in part.modules()}
+    holders = {name for name, module in model.named_modules() if any(id(one) in inside for one in module.modules())}
+    return [name for name, module in model.named_modules() if id(module) not in inside and name not in holders]
 
 
 def adapter_targets(model: PreTrainedModel, asked: Sequence[str]) -> list[str]:

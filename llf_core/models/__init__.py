@@ -6,6 +6,7 @@ from llf_core.models.generate import end_at, generate
 from llf_core.models.load import load_model
 from llf_core.models.output import save_output
 from llf_core.models.parameters import count_parameters
+from llf_core.models.processor import load_processor
 from llf_core.models.resolve import resolve_model
 from llf_core.models.source import ModelSource
 from llf_core.models.tokenizer import load_tokenizer
@@ -20,6 +21,7 @@ __all__ = [
     "generate",
     "load_base_and_tuned",
     "load_model",
+    "load_processor",
     "load_tokenizer",
     "plan_device",
     "resolve_model",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
-    """Reads the config of a folder whose model can be trained as a causal language model.
+    """Reads the config of a folder whose model generates text and can be trained, one that takes pictures too.
 
     Raises:
         ModelError: transformers does not know the architecture, it needs its own code, or it generates no text.
@@ -40,9 +40,17 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
             f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
             "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."
         ) from error
-    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:  # noqa: SLF001 - the only list there is
+    known = type(config) in AutoModelForCausalLM._model_mapping  # noqa: SLF001 - the only list there is
+    if not known and not own_code and not sees(config):
         raise ModelError(
             f"{source.name} is of type {kind!r}, which transformers cannot load as a causal language model. "
             "Expected a model that generates text, such as llama, qwen3 or gemma3."
         )
     return config
+
+
+def sees(config: PretrainedConfig) -> bool:
+    """Whether a model takes pictures beside its text."""
+    from transformers import AutoModelForImageTextToText
+
+    return type(config) in AutoModelForImageTextToText._model_mapping  # noqa: SLF001 - the only list there is

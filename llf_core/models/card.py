@@ -42,13 +42,14 @@ output = model.generate(**inputs, max_new_tokens=64)
 print(tokenizer.decode(output[0], skip_special_tokens=True))"""
 
 
-def model_card(
+def model_card(  # noqa: PLR0913 - what it tells
     source: ModelSource,
     config: RunConfig,
     metrics: Mapping[str, Any],
     *,
     adapter: bool,
     chat: bool,
+    sees: bool = False,
 ) -> str:
     """`README.md` of `output/`, as Hugging Face's hub reads it.
 
@@ -58,11 +59,12 @@ def model_card(
         metrics: the last values, e.g. `loss` and `eval_loss`.
         adapter: whether the result is an adapter; else it is a whole model.
         chat: whether the tokenizer has a chat template.
+        sees: whether the model takes pictures.
     """
     base = source.portable_name
     front: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": "image-text-to-text" if sees else "text-generation",
         "tags": ["llf", config.stage.stage, config.method.finetuning_type],
     }
     if base is not None:
@@ -73,14 +75,14 @@ def model_card(
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_title(source, config)}",
         _what(source, config, adapter=adapter),
-        "```python\n" + load_snippet(source, adapter=adapter, chat=chat) + "\n```",
+        "```python\n" + load_snippet(source, adapter=adapter, chat=chat, sees=sees) + "\n```",
         _numbers(metrics),
         "The config of the run, paths shortened:\n\n```yaml\n" + _shared_config(config) + "```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def load_snippet(source: ModelSource, *, adapter: bool, chat: bool) -> str:
+def load_snippet(source: ModelSource, *, adapter: bool, chat: bool, sees: bool = False) -> str:
     """Lines of Python that load the result with plain transformers (and peft) and generate a text."""
     if not adapter:
         head = WHOLE_SNIPPET
@@ -88,6 +90,8 @@ def load_snippet(source: ModelSource, *, adapter: bool, chat: bool) -> str:
         gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
         revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
         head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}")
+    if sees:
+        head = head.replace("AutoModelForCausalLM", "AutoModelForImageTextToText")
     return head + "\n" + (ASK if chat else ASK_PLAIN)
 
 

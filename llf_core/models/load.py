@@ -5,7 +5,7 @@ from __future__ import annotations
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.architecture import load_architecture
+from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.attention import attention_name
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreTrainedModel:
-    """Loads a causal language model, quantized where asked, and puts it on the device.
+    """Loads a causal language model or one that sees, quantized where asked, and puts it on the device.
 
     Args:
         source: from `resolve_model`.
@@ -36,11 +36,11 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         ModelError: unknown architecture, missing or broken weights, a kernel that is not installed.
     """
     import_bitsandbytes()
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     trusted = config.model.trust_remote_code
-    if source.kind != "gguf":
-        load_architecture(source, trust_remote_code=trusted)
+    seeing = source.kind != "gguf" and sees(load_architecture(source, trust_remote_code=trusted))
+    kind: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
     bits = quantization(config, plan)
     arguments: dict[str, Any] = {
         "dtype": loading_dtype(source, config, plan),
@@ -57,7 +57,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         arguments["use_safetensors"] = bool(safe)
     try:
         with no_progress_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(source.folder, output_loading_info=True, **arguments)
+            model, info = kind.from_pretrained(source.folder, output_loading_info=True, **arguments)
     except UnpicklingError as error:
         raise ModelError(
             f"The pickled weights of {source.name} hold more than tensors, and none of it was run. "

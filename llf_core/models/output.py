@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
     from llf_core.models.source import ModelSource
@@ -27,7 +27,7 @@ TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     model: Any,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
     folder: Path,
     source: ModelSource,
     config: RunConfig,
@@ -42,7 +42,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     Args:
         model: as trained, PEFT's wrapper or the model itself. A whole model is merged and cast in place to the
             dtype that its base is stored in, so train it no further.
-        tokenizer: the run's tokenizer.
+        tokenizer: the run's tokenizer; of a model that sees, its processor.
         folder: made where it is not there yet.
         source: the base, from `resolve_model`.
         config: the run's config.
@@ -59,7 +59,14 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         else:
             _save_whole(model, folder, source)
     tokenizer.save_pretrained(folder)
-    text = model_card(source, config, metrics, adapter=adapter, chat=bool(tokenizer.chat_template))
+    text = model_card(
+        source,
+        config,
+        metrics,
+        adapter=adapter,
+        chat=bool(tokenizer.chat_template),
+        sees=hasattr(tokenizer, "tokenizer"),
+    )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

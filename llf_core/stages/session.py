@@ -17,11 +17,13 @@ from llf_core.config import ConfigError, Problem, RunConfig
 from llf_core.data import Collator, check_packing, prepare
 from llf_core.data.prepare import say
 from llf_core.data.stream import Stream
+from llf_core.fast.head import install_head
 from llf_core.fast.install import Accelerated, accelerate
 from llf_core.models import (
     count_parameters,
     end_at,
     load_model,
+    load_processor,
     load_tokenizer,
     plan_device,
     resolve_model,
@@ -38,7 +40,7 @@ from llf_core.stages.trainer import RunTrainer, StreamedRows
 from llf_core.stages.trunk import forget_trunk, keep_trunk
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.data import Prepared
     from llf_core.models import DevicePlan, ModelSource
@@ -82,6 +84,7 @@ class Loaded:
     plan: DevicePlan
     source: ModelSource
     tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None
     data: Prepared
     model: PreTrainedModel
     parameters: int
@@ -133,7 +136,8 @@ def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     writer.status(device=plan.device)
     source = resolve_model(config.model.model_name_or_path, config)
     tokenizer = load_tokenizer(source, config)
-    data = prepare(config, tokenizer, run=writer)
+    processor = load_processor(source, config, tokenizer)
+    data = prepare(config, tokenizer, run=writer, processor=processor)
     data.template.carry(tokenizer)
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
@@ -141,14 +145,14 @@ def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     end_at(model, data.template.end_ids(tokenizer))
     if config.training.neftune_noise_alpha:
         add_noise(model, config.training.neftune_noise_alpha)
-    accelerated = _accelerated(model, config)
+    accelerated = _accelerated(model, config) if processor is None else _seeing(model)
     for note in accelerated.notes:
         _say(note)
     check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     _say(f"{trainable:,} of {parameters:,} parameters are trained.")
-    return Loaded(plan, source, tokenizer, data, model, parameters, trainable, accelerated.flattens)
+    return Loaded(plan, source, tokenizer, processor, data, model, parameters, trainable, accelerated.flattens)
 
 
 def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
@@ -157,6 +161,14 @@ def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
         why = "`fast_path` is false."
         return Accelerated(flattens=False, notes=(f"Fast path: off, since {why}",), why=why)
     return accelerate(model, attention=config.model.flash_attn != "disabled")
+
+
+def _seeing(model: PreTrainedModel) -> Accelerated:
+    """A model that sees, as it is but for its head: the fast path's own parts know texts alone."""
+    plain_head = install_head(model)
+    why = "The model takes pictures."
+    notes = ("Fast path: the output head alone, since the model takes pictures.",)
+    return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
 def _trainer(
@@ -179,7 +191,7 @@ def _trainer(
         train_dataset=StreamedRows(train) if isinstance(train, Stream) else train,
         eval_dataset=loaded.data.eval,
         data_collator=Collator(
-            loaded.tokenizer, flatten=loaded.flattens, fill=FILL if loaded.plan.device == "cpu" else 1
+            loaded.tokenizer, loaded.processor, flatten=loaded.flattens, fill=FILL if loaded.plan.device == "cpu" else 1
         ),
         processing_class=loaded.tokenizer,
         callbacks=callbacks,
@@ -211,7 +223,7 @@ def _save(folder: RunFolder, writer: RunWriter, config: RunConfig, loaded: Loade
         name: entry[name] for entry in trainer.state.log_history for name in ("loss", "eval_loss") if name in entry
     }
     model = trainer.accelerator.unwrap_model(trainer.model)
-    save_output(model, loaded.tokenizer, partial, loaded.source, config, metrics)
+    save_output(model, loaded.processor or loaded.tokenizer, partial, loaded.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     partial.replace(folder.output)
     writer.event("output", path="output", bytes=folder_bytes(folder.output))

@@ -12,9 +12,15 @@ from accelerate.utils import gather_object
 from transformers import Trainer
 
 from llf_core.config.labels import IGNORED
-from llf_core.data.split import document_count, token_count
+from llf_core.data.split import document_count, has_media, token_count
 from llf_core.stages.pause import Parts, Randomness
-from llf_core.stages.too_large import evaluation_goes_on, one_example, several_processes, training_goes_on
+from llf_core.stages.too_large import (
+    evaluation_goes_on,
+    one_example,
+    several_processes,
+    training_goes_on,
+    with_media,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -202,6 +208,8 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
     if trainer.accelerator.num_processes > 1:
         raise several_processes(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
+    if has_media(part) and document_count(part) > 1:
+        raise with_media(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if document_count(part) == 1:
         known = () if isinstance(trainer.train_dataset, StreamedRows) else trainer.train_dataset
         raise one_example(part, known, checkpointed=checkpointed)
@@ -214,6 +222,9 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
     """The same for an evaluation; nothing in it waits for another process."""
+    if has_media(part) and document_count(part) > 1:
+        evaluated = trainer.args.per_device_eval_batch_size
+        raise with_media(part, size=evaluated, accumulation=1, checkpointed=True)
     if document_count(part) == 1:
         raise one_example(part, trainer.eval_dataset, checkpointed=True)  # an evaluation keeps no activations
     size = trainer.args.per_device_eval_batch_size

@@ -38,12 +38,15 @@ class Conversation:
         tools: JSON schemas of the functions that may be called, or None.
         rejected: of a preference pair, the answer that is worse than the last message.
         good: of a judged answer, whether it is.
+        media: pictures, videos and sounds (`llf_core.data.media.Medium`), in the order in which the messages name
+            them.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] | None = None
     rejected: Message | None = None
     good: bool | None = None
+    media: tuple[Any, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -64,6 +67,7 @@ class Conversation:
             text = "".join(f"{one['role']} {len(one['content'])}:{one['content']}" for one in self.messages)
         else:
             more = {"tools": self.tools, "rejected": self.rejected, "good": self.good}
+            more |= {"media": self.media} if self.media else {}
             value = {"messages": self.messages} | more
             text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
         try:

@@ -30,14 +30,18 @@ def main() -> int:
     os.dup2(2, 1)
     from llf_core.config import ConfigError, RunConfig
     from llf_core.data import DataError
-    from llf_core.models import ModelError, load_tokenizer, resolve_model
+    from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 
     try:
         config = RunConfig.load(sys.argv[1])
         say(out, {"readings": readings(config), "roles": ROLES})
-        tokenizer = load_tokenizer(resolve_model(config.model.model_name_or_path, config), config)
+        source = resolve_model(config.model.model_name_or_path, config)
+        tokenizer = load_tokenizer(source, config)
         inspection = Inspection.open(
-            config, tokenizer, lambda dataset, rows: say(out, {"progress": dataset, "rows": rows})
+            config,
+            tokenizer,
+            lambda dataset, rows: say(out, {"progress": dataset, "rows": rows}),
+            load_processor(source, config, tokenizer),
         )
     except (ConfigError, DataError, ModelError) as error:
         say(out, {"error": str(error)})

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.data.encoder import Encoder, Explained
     from llf_core.data.prepare import Prepared
@@ -68,7 +68,11 @@ class Inspection:
 
     @classmethod
     def open(
-        cls, config: RunConfig, tokenizer: PreTrainedTokenizerBase, progress: Callable[[str, int], None] | None = None
+        cls,
+        config: RunConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        progress: Callable[[str, int], None] | None = None,
+        processor: ProcessorMixin | None = None,
     ) -> Inspection:
         """Prepares the data of a config, or takes what is kept.
 
@@ -76,7 +80,7 @@ class Inspection:
             DataError: see `prepare`.
         """
         began = time.monotonic()
-        prepared = prepare(config, tokenizer, progress=progress, look=True)
+        prepared = prepare(config, tokenizer, progress=progress, look=True, processor=processor)
         return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config))
 
     def overview(self) -> dict[str, Any]:

@@ -59,7 +59,6 @@ def test_a_hub_entry_keeps_subset_split_and_folder(info):
         ({"file_name": "a", "columns": {"promt": "x"}}, "unknown key 'promt'. Did you mean 'prompt'"),
         ({"file_name": "a", "tags": {"rol_tag": "x"}}, "Did you mean 'role_tag'"),
         ({"file_name": "a", "formatting": "chatml"}, "formatting 'chatml'. Expected one of alpaca, sharegpt, openai"),
-        ({"file_name": "a", "columns": {"images": "images"}}, "pictures is not built yet"),
         ({"ms_hub_url": "a/b"}, "ModelScope"),
         ({"script_url": "a"}, "loading scripts"),
         ({"formatting": "alpaca"}, "neither file_name nor hf_hub_url"),

@@ -224,6 +224,6 @@ def test_turns_are_those_of_the_library_that_knows_the_lengths(lengths, strategy
     ],
 )
 def test_what_a_stream_cannot_do_is_said_before_the_start(values, key):
-    with pytest.raises(ConfigError, match="[Ss]treamed") as caught:
+    with pytest.raises(ConfigError, match=r"[Ss]treamed") as caught:
         RunConfig.load({"model_name_or_path": "a/b", "stage": "sft", "dataset": "llf_demo", **values})
     assert [problem.key for problem in caught.value.problems] == [key]

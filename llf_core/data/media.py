@@ -1,0 +1,241 @@
+"""Pictures, videos and sounds of an example: put where its text names them, and given to the model's processor."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llf_core.config.labels import IGNORED
+from llf_core.data.errors import BadExample
+from llf_core.data.mask import Tokens, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from transformers import ProcessorMixin
+
+    from llf_core.data.formats.conversation import Conversation, Message
+    from llf_core.data.render import Rendered
+    from llf_core.data.words import Library
+
+KINDS = {"images": "image", "videos": "video", "audios": "audio"}
+"""LLaMA-Factory's names of the columns, and what one entry of each is."""
+ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
+"""Under which name a processor takes each kind."""
+PLACE = re.compile("(<image>|<video>|<audio>)")
+INLINE = "data:;base64,"
+
+
+class Medium(NamedTuple):
+    """One picture, video or sound.
+
+    Attributes:
+        kind: `image`, `video` or `audio`.
+        value: the path of its file, or its bytes as a `data:` address.
+    """
+
+    kind: str
+    value: str
+
+
+def with_media(
+    conversation: Conversation,
+    row: Mapping[str, Any],
+    columns: Mapping[str, str],
+    folder: Path,
+    signs: Mapping[str, str] | None = None,
+) -> Conversation:
+    """A conversation with its media, whose messages are lists of parts, as the templates of vision models take them.
+
+    `<image>`, `<video>` and `<audio>` in the text are where the entries of their columns stand. Where the text names
+    none, they come before the first question.
+
+    Args:
+        conversation: what the row says.
+        row: one record.
+        columns: LLaMA-Factory's name to the row's own.
+        folder: where relative paths begin.
+        signs: what stands for each kind in texts, for a template that takes texts alone; None for one that takes
+            parts.
+
+    Raises:
+        BadExample: the text names more or fewer than there are; an entry that is no file of this disk.
+    """
+    given = {
+        kind: [_medium(kind, value, folder) for value in _listed(row.get(columns.get(column, "")))]
+        for column, kind in KINDS.items()
+    }
+    messages = list(conversation.messages)
+    text = "".join(message["content"] for message in messages)
+    if any(given.values()) and not PLACE.search(text):
+        first = next(place for place, message in enumerate(messages) if message["role"] == "user")
+        named = "".join(f"<{kind}>" for kind, found in given.items() for _ in found)
+        messages[first] = {**messages[first], "content": named + messages[first]["content"]}
+    used: list[Medium] = []
+    left = {kind: iter(found) for kind, found in given.items()}
+    seen = any(column in columns for column in KINDS)
+    for place, message in enumerate(messages):
+        parts: list[dict[str, str]] = []
+        for piece in PLACE.split(message["content"]) if seen else [message["content"]]:
+            if seen and PLACE.fullmatch(piece):
+                kind = piece[1:-1]
+                medium = next(left[kind], None)
+                if medium is None:
+                    raise BadExample(f"its text names more {piece} than the {len(given[kind])} that it has")
+                used.append(medium)
+                parts.append({"type": kind})
+            elif piece or not message["content"]:
+                parts.append({"type": "text", "text": piece})
+        messages[place] = {**message, "parts": parts} if signs is None else _in_text(message, parts, signs)
+    for kind, found in left.items():
+        if any(True for _ in found):
+            raise BadExample(f"it has more of {kind} than its text names with <{kind}>")
+    return replace(conversation, messages=tuple(messages), media=tuple(used))
+
+
+def _in_text(message: Message, parts: list[dict[str, str]], signs: Mapping[str, str]) -> Message:
+    unknown = {part["type"] for part in parts} - {"text", *signs}
+    if unknown:
+        raise BadExample(f"the model's chat template takes no {', '.join(sorted(unknown))}")
+    text = "".join(part["text"] if part["type"] == "text" else signs[part["type"]] for part in parts)
+    return {**message, "content": text}
+
+
+def in_parts(messages: Sequence[Message]) -> list[Message]:
+    """Messages as a template takes them: the parts in the place of the text, where there are parts."""
+    return [
+        {key: value for key, value in message.items() if key != "parts"} | {"content": message["parts"]}
+        if "parts" in message
+        else message
+        for message in messages
+    ]
+
+
+def encode_seen(
+    processor: ProcessorMixin, library: Library, rendered: Rendered, *, train_on_prompt: bool = False
+) -> Tokens:
+    """Tokenizes an example with media: the processor writes as many tokens for each as the model sees of it.
+
+    Each answer, and what stands between the answers, is given to the processor by itself, so that it is known where
+    answers begin; it is checked that the tokenizer splits the whole the same.
+
+    Args:
+        processor: of the model.
+        library: of its tokenizer.
+        rendered: with `media`; where it has `cuts`, they are where the tokenizer starts anew.
+        train_on_prompt: learn every token.
+
+    Raises:
+        BadExample: a file that cannot be read; tokens that differ.
+    """
+    inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
+    borders = sorted({0, *inner, len(rendered.text)})
+    pieces = [rendered.text[start:end] for start, end in pairwise(borders)]
+    if rendered.cuts is None:
+        (whole,) = library.ids([rendered.text])
+        if [one for ids in library.ids(pieces) for one in ids] != whole:
+            raise BadExample("the tokenizer splits the prompt differently once the answer follows")
+    signs = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in ARGUMENTS}
+    left = {kind: [one for one in rendered.media if one.kind == kind] for kind in ARGUMENTS}
+    ids: list[int] = []
+    places = {0: 0}
+    for (_, end), piece in zip(pairwise(borders), pieces, strict=True):
+        taken: list[Medium] = []
+        for kind, sign in signs.items():
+            count = piece.count(sign) if sign else 0
+            taken += left[kind][:count]
+            del left[kind][:count]
+        ids += process(processor, [piece], [taken])["input_ids"][0] if taken else library.ids([piece])[0]
+        places[end] = len(ids)
+    if any(left.values()):
+        raise BadExample("the chat template does not show all of its media")
+    turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
+    labels = list(ids) if train_on_prompt else [IGNORED] * len(ids)
+    for turn in turns:
+        labels[turn.start : turn.end] = ids[turn.start : turn.end]
+    return Tokens(ids, labels, turns)
+
+
+def check_unseen(processor: ProcessorMixin, text: str) -> None:
+    """Refuses a text without media that has a sign which the model would take for some.
+
+    Raises:
+        BadExample: it has one.
+    """
+    for kind in ARGUMENTS:
+        sign = getattr(processor, f"{kind}_token", None)
+        if sign and str(sign) in text:
+            raise BadExample(f"its text has {sign}, which stands for {kind} data that it does not have")
+
+
+def process(
+    processor: ProcessorMixin, texts: list[str], media: Sequence[Sequence[Medium]], **options: Any
+) -> dict[str, Any]:
+    """What a processor makes of texts and their media.
+
+    Args:
+        processor: of the model.
+        texts: rendered conversations.
+        media: of each text.
+        options: of the tokenizer.
+
+    Raises:
+        BadExample: a file that cannot be read, or that the processor does not take.
+    """
+    given: dict[str, Any] = {}
+    for kind, argument in ARGUMENTS.items():
+        found = [[_opened(one) for one in group if one.kind == kind] for group in media]
+        if any(found):
+            given[argument] = found if all(found) else [one for group in found for one in group]
+    try:
+        made = processor(text=texts, **given, add_special_tokens=False, **options)
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError, IndexError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BadExample(f"the model's processor cannot take it: {why}") from None
+    return dict(made)
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _medium(kind: str, value: Any, folder: Path) -> Medium:
+    if isinstance(value, dict):  # as Hugging Face's feature `Image` keeps it
+        if value.get("bytes"):
+            return Medium(kind, INLINE + base64.b64encode(value["bytes"]).decode())
+        value = value.get("path")
+    if not isinstance(value, str):
+        raise BadExample(f"its {kind} is a {type(value).__name__}, expected the path of a file")
+    if value.startswith("data:"):
+        return Medium(kind, INLINE + value.partition(",")[2])
+    if "://" in value:
+        raise BadExample(f"its {kind} {value} is not on this disk, and nothing is fetched: download it first")
+    path = Path(value).expanduser()
+    return Medium(kind, str(path if path.is_absolute() else folder / path))
+
+
+def _opened(medium: Medium) -> Any:
+    """A picture in RGB; of other kinds the path, which the processor opens by itself."""
+    if medium.kind != "image":
+        if not Path(medium.value).is_file():
+            raise BadExample(f"there is no file {medium.value}")
+        return medium.value
+    from PIL import Image, UnidentifiedImageError
+
+    inline = medium.value.startswith(INLINE)
+    try:
+        source = io.BytesIO(base64.b64decode(medium.value.removeprefix(INLINE))) if inline else medium.value
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise BadExample(f"there is no file {medium.value}") from None
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        name = "its inline picture" if inline else f"the picture {medium.value}"
+        raise BadExample(f"{name} cannot be read ({str(error).splitlines()[0]})") from None

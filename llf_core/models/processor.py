@@ -1,0 +1,52 @@
+"""The processor of a model that sees: its tokenizer, and what makes tensors of pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.architecture import load_architecture, sees
+from llf_core.models.bars import no_progress_bars
+from llf_core.models.errors import ModelError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    from llf_core.config import RunConfig
+    from llf_core.models.source import ModelSource
+
+
+def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:
+    """Loads the processor of a model that takes pictures, videos or sounds; None of all others.
+
+    Args:
+        source: from `resolve_model`.
+        config: for `trust_remote_code`.
+        tokenizer: from `load_tokenizer`; the processor uses it.
+
+    Raises:
+        ModelError: the model's folder has none, or it needs a package that is not installed.
+    """
+    if source.kind == "gguf" or not (source.folder / "config.json").is_file():
+        return None
+    trusted = config.model.trust_remote_code
+    if not sees(load_architecture(source, trust_remote_code=trusted)):
+        return None
+    from transformers import AutoProcessor, PreTrainedTokenizerBase
+
+    try:
+        with no_progress_bars():
+            processor: Any = AutoProcessor.from_pretrained(
+                source.folder, local_files_only=True, trust_remote_code=trusted
+            )
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        raise ModelError(
+            f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
+            "preprocessor_config.json in the model's folder."
+        ) from error
+    if isinstance(processor, PreTrainedTokenizerBase):
+        raise ModelError(
+            f"{source.name} takes pictures, and its folder has no processor for them. "
+            "Expected processor_config.json or preprocessor_config.json."
+        )
+    processor.tokenizer = tokenizer
+    return processor
