@@ -5,7 +5,8 @@ const NUMBER = new Intl.NumberFormat('en');
 const SVG = 'http://www.w3.org/2000/svg';
 const STATES = { prompt: '', trained: 'tr', cut: 'cu' };
 const MASKS = { prompt: 'read, not learned', trained: 'learned', cut: 'cut off' };
-const KINDS = { all: 'all', dropped: 'dropped', cut: 'cut', divided: 'divided', doubled: 'doubled', leaked: 'leaked' };
+const KINDS = { all: 'all', dropped: 'dropped', cut: 'cut', divided: 'divided', doubled: 'doubled', leaked: 'leaked', unanswered: 'without an answer', longest: 'longest' };
+const ASIDE = ['unanswered', 'longest'];
 const HINT = 'Point at a token, or walk with the arrow keys, for its id, position and role.';
 const HEAD = 160; // tokens of a turn that are shown at once, at its beginning and at its end
 
@@ -138,7 +139,7 @@ function lengths(/** @type {any} */ found, /** @type {(changes: any) => void} */
 /** Records to look at: a filter, a search, a page. */
 function records(/** @type {any} */ page, /** @type {number | null} */ shown, /** @type {any} */ act) {
   const kinds = page.kinds ?? act.kinds;
-  const sum = Object.values(kinds ?? {}).reduce((total, count) => total + count, 0);
+  const sum = Object.entries(kinds ?? {}).reduce((total, [kind, count]) => (ASIDE.includes(kind) ? total : total + count), 0);
   const choose = h('select', { 'aria-label': 'Show', onchange: event => act.page(event.target.value, 0) },
     ...Object.entries(KINDS).map(([kind, label]) =>
       h('option', { value: kind, selected: page.kind === kind }, `${label} (${NUMBER.format(kind === 'all' ? sum : kinds?.[kind] ?? 0)})`)),

@@ -25,6 +25,9 @@ KINDS = {
     PROMPTS: "prompts without an answer",
     TEXTS: "plain text",
 }
+# How the reasons begin for which a record without an answer is dropped.
+NO_ANSWER, MISSING, UNENDED = "an answer is empty", "the answer is missing", "it ends with the "
+UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,10 @@ def checked(
     if prompt and turns[-1]["role"] == ANSWER:
         raise BadExample("it ends with the assistant's turn, expected the user's")
     if not prompt and turns[-1]["role"] != ANSWER:
-        raise BadExample(f"it ends with the {turns[-1]['role']}'s turn, expected the assistant's")
+        raise BadExample(f"{UNENDED}{turns[-1]['role']}'s turn, expected the assistant's")
     for message in (*turns, *(() if rejected is None else (rejected,))):
         if message["role"] == ANSWER and not message["content"].strip() and not _says_more(message):
-            raise BadExample("an answer is empty")
+            raise BadExample(NO_ANSWER)
     if rejected is not None and rejected == turns[-1]:
         raise BadExample("the chosen and the rejected answer are the same")
     return Conversation(tuple(messages), tools, rejected, good)

@@ -15,7 +15,7 @@ from llf_core.data.build import PEEKED, Builder, Settings, Told
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.inspect.explain import explained, plain
 from llf_core.data.inspect.lengths import cost, histogram, offered
-from llf_core.data.inspect.notable import Notable, from_report, leaks, page, twins
+from llf_core.data.inspect.notable import Notable, from_report, leaks, longest, page, twins
 from llf_core.data.load import open_source, read_source
 from llf_core.data.packed import PackedRows
 from llf_core.data.prepare import prepare, sources_of
@@ -229,6 +229,7 @@ class Inspection:
         hashes = prepared.counts[:, TWIN]
         trained = names[: len(hashes)]
         found += twins(trained, hashes)
+        found += longest(trained, prepared.counts[:, 2])
         found += leaks(trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN])
         return found
 

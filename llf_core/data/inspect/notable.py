@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from llf_core.data.formats.conversation import UNANSWERED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from llf_core.data.report import DataReport
 
 KINDS = ("dropped", "cut", "divided", "doubled", "leaked")
+ASIDE = ("unanswered", "longest")
+"""Further kinds, which are not among all: records that are dropped for want of an answer, and the longest examples."""
+LONGEST = 100
 TWINS_NAMED = 3
 
 
@@ -21,7 +26,7 @@ class Notable(NamedTuple):
     """A record to look at.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or `longest`.
         dataset: its data set.
         record: its 0-based number there.
         reason: what there is to see.
@@ -75,11 +80,31 @@ def leaks(
             yield Notable("leaked", name[0], name[1], f"held out, but its twin {dataset} {number} is trained on")
 
 
+def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[Notable]:
+    """The longest examples, by their tokens before any cut.
+
+    Args:
+        names: data set and record of each example.
+        whole: `[examples]`, tokens.
+    """
+    for place in np.argsort(-whole, kind="stable")[:LONGEST].tolist():
+        dataset, number = names[place]
+        yield Notable("longest", dataset, number, f"{int(whole[place]):,} tokens")
+
+
+def is_unanswered(one: Notable) -> bool:
+    """Whether a record is dropped since it has no answer."""
+    return one.kind == "dropped" and one.reason.startswith(UNANSWERED)
+
+
 def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, Any]:
     """A part of the list: `total`, `kinds` (how many of each), `rows`."""
-    chosen = [one for one in found if kind in {"all", one.kind}]
+    groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
+    groups["unanswered"] = [one for one in groups["dropped"] if is_unanswered(one)]
+    groups["all"] = [one for one in found if one.kind in KINDS]
+    chosen = groups.get(kind, [])
     return {
         "total": len(chosen),
-        "kinds": {name: sum(one.kind == name for one in found) for name in KINDS},
+        "kinds": {name: len(groups[name]) for name in (*KINDS, *ASIDE)},
         "rows": [one._asdict() for one in chosen[offset : offset + limit]],
     }

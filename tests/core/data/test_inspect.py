@@ -111,7 +111,9 @@ def test_records_to_look_at_are_named_and_paged(inspect, write):
     rows = [*ROWS, LONG, ROWS[3], {"instruction": "x", "output": ""}]
     view = inspect(rows, cutoff_len=40, eval_dataset="test.jsonl")
     found = view.notable()
-    assert found["kinds"] == {"dropped": 1, "cut": 1, "divided": 0, "doubled": 1, "leaked": 2}
+    assert found["kinds"] == {
+        "dropped": 1, "cut": 1, "divided": 0, "doubled": 1, "leaked": 2, "unanswered": 1, "longest": 8,
+    }  # fmt: skip
     assert [(row["kind"], row["dataset"], row["record"]) for row in found["rows"]] == [
         ("dropped", "data.jsonl", 8),
         ("cut", "data.jsonl", 6),
@@ -125,6 +127,11 @@ def test_records_to_look_at_are_named_and_paged(inspect, write):
     assert view.example(found["rows"][1]["number"])["record"] == 6
     assert view.notable("leaked", offset=1, limit=5)["rows"] == found["rows"][4:]
     assert view.notable("leaked")["total"] == 2
+    assert view.notable("unanswered")["rows"] == found["rows"][:1]
+    longest = view.notable("longest")["rows"]
+    assert (longest[0]["record"], len(longest)) == (6, 8)
+    lengths = [int(row["reason"].split()[0]) for row in longest]
+    assert lengths == sorted(lengths, reverse=True)
 
 
 def test_texts_can_be_searched(inspect):

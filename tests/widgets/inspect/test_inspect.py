@@ -52,7 +52,9 @@ def test_a_view_prepares_shows_and_changes(inspect):
     view = inspect([*ROWS, LONG, ROWS[0], {"instruction": "x", "output": ""}], cutoff_len=64, packing=True)
     assert view.overview()["examples"] == 7
     until(lambda: view._lengths and view._page and view._examples and view._rows)
-    assert view._page["kinds"] == {"dropped": 1, "cut": 1, "divided": 0, "doubled": 1, "leaked": 0}
+    assert view._page["kinds"] == {
+        "dropped": 1, "cut": 1, "divided": 0, "doubled": 1, "leaked": 0, "unanswered": 1, "longest": 7,
+    }  # fmt: skip
     assert view._examples[0]["record"] == 0
     assert "".join(token[0] for turn in view.example(1)["turns"] for token in turn["tokens"]).startswith("<|im_start|>")
     assert view.notable("cut")["rows"][0]["record"] == 5
