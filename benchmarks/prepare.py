@@ -76,6 +76,7 @@ def main() -> None:
                 home = work / f"{who}-{number}"
                 home.mkdir()
                 environment = our_environment(home) if who == "llf" else plain_environment()
+                environment.pop("TOKENIZERS_PARALLELISM")  # as a user has it: unset
                 environment |= {"HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets")}
                 command = module("benchmarks.runners.prepare", who, work / "settings.json", work / "out.json")
                 command[0] = str(pythons[who] or command[0])

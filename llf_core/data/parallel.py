@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.data.words import Words
 from llf_core.launch.cgroup import usable_cpus
@@ -21,24 +21,38 @@ if TYPE_CHECKING:
     from llf_core.data.mask import Tokens
     from llf_core.data.records import Record
 
-ROWS = 1000
+ROWS, CHARACTERS = 4000, 8_000_000
+"""Of a chunk at most. Words that come again within a chunk cost least; what it becomes must fit into memory."""
 AHEAD = 2
 """Chunks that wait for each worker, so that none idles and memory stays bounded."""
-WORTH = 200
+WORTH = 50
 """Chunks that this process prepares before workers are started: each takes seconds to load the tokenizer's library, in
 which this process alone, whose tokenizer works in all cores, prepares tens of thousands of rows."""
 
 
 def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:
-    """Groups of at most `size` records."""
+    """Groups of at most `size` records, smaller ones where they are long."""
     group: list[Record] = []
+    characters = 0
     for record in records:
         group.append(record)
-        if len(group) == size:
+        characters += _size(record.row)
+        if len(group) == size or characters >= CHARACTERS:
             yield group
-            group = []
+            group, characters = [], 0
     if group:
         yield group
+
+
+def _size(value: Any) -> int:
+    """Characters of a row."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 1
+    return sum(map(_size, value))
 
 
 def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None = None) -> Iterator[Chunk]:

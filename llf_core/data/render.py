@@ -315,23 +315,21 @@ def _by_signs(
 
 def _parted(marked: str) -> Rendered:
     """What a text with signs in it says."""
-    first, *others = marked.replace(BEGINS, JOINT + BEGINS).replace(ENDS, JOINT + ENDS).split(JOINT)
-    parts, place = [first], len(first)
-    cuts: list[int] = []
+    # Where an answer begins or ends, the tokenizer starts anew too.
+    parts = marked.replace(BEGINS, JOINT + BEGINS).replace(ENDS, JOINT + ENDS).split(JOINT)
+    place = len(parts[0])
+    cuts: dict[int, None] = {}
     begins: list[int] = []
     ends: list[int] = []
-    for other in others:
-        part = other
-        if part[:1] == BEGINS:
-            begins.append(place)
-            part = part[1:]
-        elif part[:1] == ENDS:
-            ends.append(place)
-            part = part[1:]
-        cuts.append(place)
-        parts.append(part)
+    for number in range(1, len(parts)):
+        part = parts[number]
+        sign = part[:1]
+        if sign in {BEGINS, ENDS}:
+            (begins if sign == BEGINS else ends).append(place)
+            parts[number] = part = part[1:]
+        cuts[place] = None
         place += len(part)
-    return Rendered("".join(parts), tuple(zip(begins, ends, strict=True)), tuple(dict.fromkeys(cuts)))
+    return Rendered("".join(parts), tuple(zip(begins, ends, strict=True)), tuple(cuts))
 
 
 def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
