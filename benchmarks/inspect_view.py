@@ -40,11 +40,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    from llf_core.models import resolve_model
+
+    model = str(resolve_model("smollm2-135m-instruct").path)
     with tempfile.TemporaryDirectory(prefix="llf-inspect-") as scratch:
         work = Path(scratch)
         name = write_rows(work, asked.rows)
         config = {
-            "model_name_or_path": "smollm2-135m-instruct", "dataset": "rows", "dataset_dir": str(work),
+            "model_name_or_path": model, "dataset": "rows", "dataset_dir": str(work),
             "cutoff_len": 512, "packing": True,
         }  # fmt: skip
         (work / "config.yaml").write_text(json.dumps(config))
