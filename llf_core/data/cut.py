@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
 from llf_core.data.mask import Tokens, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
@@ -115,7 +120,7 @@ def blocks(tokens: Tokens, size: int) -> list[Tokens]:
     ]
 
 
-def learned(labels: list[int]) -> int:
+def learned(labels: Sequence[int]) -> int:
     """How many labels are learned from: never the first of a sequence, which nothing predicts."""
     first = bool(labels) and labels[0] != IGNORED
     return len(labels) - labels.count(IGNORED) - first

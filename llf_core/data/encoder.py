@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llf_core.data.cut import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
-from llf_core.data.mask import Tokens, Turn, encode
+from llf_core.data.mask import Encoded, Tokens, Turn, encode
 from llf_core.data.media import ARGUMENTS, check_unseen, encode_seen, with_media
 from llf_core.data.render import (
     Rendered,
@@ -54,8 +54,8 @@ class Example(NamedTuple):
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
-    ids: list[int]
-    labels: list[int]
+    ids: Sequence[int]
+    labels: Sequence[int]
     cut: int
     cut_learned: int
     learned: int
@@ -161,11 +161,11 @@ class Encoder:
                 chunk.dropped.append((record.index, str(error)))
         return chunk, drawn
 
-    def tokenize(self, drawn: Drawn) -> list[Tokens | BadExample]:
+    def tokenize(self, drawn: Drawn) -> list[Encoded | BadExample]:
         """The second part: texts become tokens. A tokenizer's library does it, while Python can do something else."""
         return self._encode([rendered for _, _, rendered in drawn])
 
-    def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Tokens | BadExample]) -> Chunk:
+    def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Encoded | BadExample]) -> Chunk:
         """The last part: tokens become examples."""
         texts = zip(drawn, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
@@ -219,14 +219,15 @@ class Encoder:
         return [(one, render_answers(self.template, self.tokenizer, one, last_only=True)) for one in found]
 
     def _pair(
-        self, index: int, conversation: Conversation, chosen: Tokens | BadExample, rejected: Tokens | BadExample
+        self, index: int, conversation: Conversation, better: Encoded | BadExample, worse: Encoded | BadExample
     ) -> Example:
         """A preference pair: two answers after one question, which is cut alike for both."""
-        for tokens in (chosen, rejected):
-            if isinstance(tokens, BadExample):
-                raise tokens
-        assert isinstance(chosen, Tokens)  # noqa: S101 - for the type checker
-        assert isinstance(rejected, Tokens)  # noqa: S101 - for the type checker
+        for found in (better, worse):
+            if isinstance(found, BadExample):
+                raise found
+        assert isinstance(better, Encoded)  # noqa: S101 - for the type checker
+        assert isinstance(worse, Encoded)  # noqa: S101 - for the type checker
+        chosen, rejected = better.lists(), worse.lists()
         start = chosen.turns[0].start
         if rejected.turns[0].start != start or chosen.ids[:start] != rejected.ids[:start]:
             raise BadExample("the template writes the question differently before the two answers")
@@ -277,7 +278,7 @@ class Encoder:
             raise BadExample("the chat template leaves out earlier thoughts, which is not built for pictures yet")
         return [(part, replace(rendered, media=part.media)) for part, rendered in found]
 
-    def _encode(self, batch: list[Rendered]) -> list[Tokens | BadExample]:
+    def _encode(self, batch: list[Rendered]) -> list[Encoded | BadExample]:
         seen = [number for number, rendered in enumerate(batch) if rendered.media]
         read = [rendered for rendered in batch if not rendered.media]
         found = encode(self.tokenizer, read, train_on_prompt=self.train_on_prompt, library=self.library)
@@ -285,7 +286,7 @@ class Encoder:
             found.insert(number, self._encode_seen(batch[number]))
         return found
 
-    def _encode_seen(self, rendered: Rendered) -> Tokens | BadExample:
+    def _encode_seen(self, rendered: Rendered) -> Encoded | BadExample:
         assert self.processor is not None  # noqa: S101 - for the type checker
         try:
             library = self.library
@@ -300,10 +301,10 @@ class Encoder:
         seen = json.dumps([rendered.text, rendered.media]) if rendered.media else ""
         return [example._replace(more={**(example.more or {}), "seen": seen}) for example in examples]
 
-    def _finish(self, index: int, conversation: Conversation, tokens: Tokens | BadExample) -> list[Example]:
-        if isinstance(tokens, BadExample):
-            raise tokens
-        length = len(tokens.ids)
+    def _finish(self, index: int, conversation: Conversation, found: Encoded | BadExample) -> list[Example]:
+        if isinstance(found, BadExample):
+            raise found
+        length = len(found.ids)
         if length > self.cutoff_len and conversation.media:
             raise BadExample(
                 f"it has {length:,} tokens with its pictures, more than cutoff_len {self.cutoff_len:,}, and pictures "
@@ -311,13 +312,17 @@ class Encoder:
             )
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
-        if length > self.cutoff_len and (self.cutoff_strategy == "split" or self.kind == TEXTS):
+        if length <= self.cutoff_len:
+            examples = [Example(index, found.ids, found.labels, 0, 0, learned(found.labels))]
+        elif self.cutoff_strategy == "split" or self.kind == TEXTS:
+            tokens = found.lists()
             parts = blocks(tokens, self.cutoff_len) if self.kind == TEXTS else split_long(tokens, self.cutoff_len)
             examples = [Example(index, part.ids, part.labels, 0, 0, learned(part.labels)) for part in parts]
         else:
-            short = tokens if length <= self.cutoff_len else self._cut(conversation, tokens)
+            tokens = found.lists()
+            short = self._cut(conversation, tokens)
             count = learned(short.labels)
-            lost = 0 if short is tokens else learned(tokens.labels) - count
+            lost = learned(tokens.labels) - count
             examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost, count)]
         if self.kind == JUDGED:
             examples = [example._replace(more={"good": conversation.good}) for example in examples]
@@ -374,9 +379,10 @@ class Encoder:
         found = []
         conversation = self._with_system(self._align(record.row))
         for part, text in self._render(conversation):
-            (tokens,) = self._encode([text])
-            if isinstance(tokens, BadExample):
-                raise tokens
+            (made,) = self._encode([text])
+            if isinstance(made, BadExample):
+                raise made
+            tokens = made.lists()
             whole, rendered, kept = part, text, [True] * len(tokens.ids)
             if len(tokens.ids) > self.cutoff_len and self.cutoff_strategy == "cut":
                 whole, tokens, opening, closing = self._to_cut(part, tokens)
@@ -404,7 +410,7 @@ class Encoder:
             (result,) = self._encode([rendered])
             if isinstance(result, BadExample):
                 raise result
-            tokens = result
+            tokens = result.lists()
             if len(tokens.ids) <= self.cutoff_len:
                 break
         return conversation, tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import pairwise, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,13 +46,25 @@ class Tokens(NamedTuple):
     turns: tuple[Turn, ...]
 
 
+class Encoded(NamedTuple):
+    """The same as `Tokens`, as arrays of int32: nothing that is stored as it is need become Python's numbers."""
+
+    ids: array[int]
+    labels: array[int]
+    turns: tuple[Turn, ...]
+
+    def lists(self) -> Tokens:
+        """What is cut and compared."""
+        return Tokens(self.ids.tolist(), self.labels.tolist(), self.turns)
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     batch: Sequence[Rendered],
     *,
     train_on_prompt: bool = False,
     library: Library | None = None,
-) -> list[Tokens | BadExample]:
+) -> list[Encoded | BadExample]:
     r"""Tokenizes conversations together, and labels every token that shares a character with an answer.
 
     ```
@@ -77,53 +90,54 @@ def encode(
     if library is None:
         return [_encode_by_prefix(tokenizer, rendered, train_on_prompt=train_on_prompt) for rendered in batch]
     located = library.located([rendered.text for rendered in batch], [rendered.answers for rendered in batch])
-    return [_labelled(ids, starmap(Turn, places), train_on_prompt=train_on_prompt) for ids, places in located]
+    return [labelled(ids, starmap(Turn, places), train_on_prompt=train_on_prompt) for ids, places in located]
 
 
 def _encode_by_pieces(
     tokenizer: PreTrainedTokenizerBase, library: Library | None, batch: Sequence[Rendered], *, train_on_prompt: bool
-) -> list[Tokens | BadExample]:
+) -> list[Encoded | BadExample]:
     """Each piece of a text by itself: an answer begins with a token of its own, as when it is generated."""
     borders = [sorted({0, *(rendered.cuts or ()), len(rendered.text)}) for rendered in batch]
     texts = [
         rendered.text[start:end] for rendered, ends in zip(batch, borders, strict=True) for start, end in pairwise(ends)
     ]
     pieces = iter(library.ids(texts) if library else _ids(tokenizer, texts))
-    found: list[Tokens | BadExample] = []
+    found: list[Encoded | BadExample] = []
     for rendered, ends in zip(batch, borders, strict=True):
-        ids: list[int] = []
+        ids = array("i")
         places = {0: 0}
         for end in ends[1:]:
-            ids += next(pieces)
+            ids.extend(next(pieces))
             places[end] = len(ids)
         turns = (Turn(places[first], places[last]) for first, last in rendered.answers)
-        found.append(_labelled(ids, turns, train_on_prompt=train_on_prompt))
+        found.append(labelled(ids, turns, train_on_prompt=train_on_prompt))
     return found
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[array[int]]:
     """The ids of texts of a tokenizer that is written in Python."""
     if not texts:
         return []
     found: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
     ]
-    return found
+    return [array("i", ids) for ids in found]
 
 
-def _labelled(ids: list[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Tokens:
+def labelled(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
+    """Tokens of which those of the answers are learned, or all."""
     turns = tuple(turns)
     if train_on_prompt:
-        return Tokens(ids, list(ids), turns)
-    labels = [IGNORED] * len(ids)
+        return Encoded(ids, ids[:], turns)
+    labels = array("i", (IGNORED,)) * len(ids)
     for turn in turns:
         labels[turn.start : turn.end] = ids[turn.start : turn.end]
-    return Tokens(ids, labels, turns)
+    return Encoded(ids, labels, turns)
 
 
 def _encode_by_prefix(
     tokenizer: PreTrainedTokenizerBase, rendered: Rendered, *, train_on_prompt: bool
-) -> Tokens | BadExample:
+) -> Encoded | BadExample:
     """Without offsets, a token's place is known only where the tokens of a prefix begin the tokens of the whole."""
 
     def tokenized(end: int) -> list[int]:
@@ -137,4 +151,4 @@ def _encode_by_prefix(
         if whole[: len(before)] != before or whole[: len(after)] != after:
             return BadExample("the tokenizer splits the prompt differently once the answer follows")
         turns.append(Turn(len(before), len(after)))
-    return _labelled(whole, turns, train_on_prompt=train_on_prompt)
+    return labelled(array("i", whole), turns, train_on_prompt=train_on_prompt)

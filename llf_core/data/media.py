@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+from array import array
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
-from llf_core.data.mask import Tokens, Turn
+from llf_core.data.mask import Encoded, Turn, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +118,7 @@ def in_parts(messages: Sequence[Message]) -> list[Message]:
 
 def encode_seen(
     processor: ProcessorMixin, library: Library, rendered: Rendered, *, train_on_prompt: bool = False
-) -> Tokens:
+) -> Encoded:
     """Tokenizes an example with media: the processor writes as many tokens for each as the model sees of it.
 
     Each answer, and what stands between the answers, is given to the processor by itself, so that it is known where
@@ -138,7 +138,7 @@ def encode_seen(
     pieces = [rendered.text[start:end] for start, end in pairwise(borders)]
     if rendered.cuts is None:
         (whole,) = library.ids([rendered.text])
-        if [one for ids in library.ids(pieces) for one in ids] != whole:
+        if [one for ids in library.ids(pieces) for one in ids] != list(whole):
             raise BadExample("the tokenizer splits the prompt differently once the answer follows")
     signs = {kind: str(getattr(processor, f"{kind}_token", "") or "") for kind in ARGUMENTS}
     left = {kind: [one for one in rendered.media if one.kind == kind] for kind in ARGUMENTS}
@@ -155,10 +155,7 @@ def encode_seen(
     if any(left.values()):
         raise BadExample("the chat template does not show all of its media")
     turns = tuple(Turn(places[first], places[last]) for first, last in rendered.answers)
-    labels = list(ids) if train_on_prompt else [IGNORED] * len(ids)
-    for turn in turns:
-        labels[turn.start : turn.end] = ids[turn.start : turn.end]
-    return Tokens(ids, labels, turns)
+    return labelled(array("i", ids), turns, train_on_prompt=train_on_prompt)
 
 
 def check_unseen(processor: ProcessorMixin, text: str) -> None:

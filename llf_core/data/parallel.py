@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.encoder import Chunk, Drawn, Encoder
     from llf_core.data.errors import BadExample
-    from llf_core.data.mask import Tokens
+    from llf_core.data.mask import Encoded
     from llf_core.data.records import Record
 
 ROWS, CHARACTERS = 4000, 8_000_000
@@ -94,7 +94,7 @@ def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[
         yield from map(encoder.encode, groups)
         return
     with ThreadPoolExecutor(1, "tokenize") as pool:
-        waiting: tuple[Chunk, Drawn, Future[list[Tokens | BadExample]]] | None = None
+        waiting: tuple[Chunk, Drawn, Future[list[Encoded | BadExample]]] | None = None
         for group in groups:
             chunk, drawn = encoder.draw(group)
             tokens = pool.submit(encoder.tokenize, drawn)

@@ -64,8 +64,8 @@ class ExampleWriter:
         import pyarrow as pa
 
         lists: dict[str, list[array[int]]] = {
-            "input_ids": [array("i", example.ids) for example in examples],
-            "labels": [array("i", example.labels) for example in examples],
+            "input_ids": [_array(example.ids) for example in examples],
+            "labels": [_array(example.labels) for example in examples],
         }
         more = [name for name in self._more if name not in PLAIN]
         lists |= {name: [array("i", (example.more or {})[name]) for example in examples] for name in more}
@@ -104,6 +104,10 @@ class ExampleWriter:
         self._stream.close()
         self._file.close()
         np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, len(COLUMNS)))
+
+
+def _array(numbers: Sequence[int]) -> array[int]:
+    return numbers if isinstance(numbers, array) else array("i", numbers)
 
 
 def _lists(values: list[array[int]]) -> Any:

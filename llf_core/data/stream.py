@@ -168,4 +168,5 @@ def shuffled(examples: Iterable[Example], size: int, random: np.random.Generator
 
 def row_of(example: Example) -> Row:
     """An example by the names of its columns."""
-    return {"input_ids": example.ids, "labels": example.labels, "index": example.index, **(example.more or {})}
+    ids, labels = list(example.ids), list(example.labels)
+    return {"input_ids": ids, "labels": labels, "index": example.index, **(example.more or {})}

@@ -63,17 +63,17 @@ class Library:
 
     backend: Tokenizer
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def ids(self, texts: Sequence[str]) -> list[array[int]]:
         """The ids of each text."""
         self._bare()
         # A system prompt that many share, or an answer that comes again, is tokenized once.
         distinct = list(dict.fromkeys(texts))
         # Faster than `encode_batch`: it does not note where each token stands.
         found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
-        known = {text: one.ids for text, one in zip(distinct, found, strict=True)}
+        known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
         return [known[text] for text in texts]
 
-    def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[list[int], Spans]]:
+    def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
         """The ids of each text, and where in them some of its parts stand.
 
         Args:
@@ -88,10 +88,13 @@ class Library:
             for (ids, spans), wanted in zip(self._with_spans(texts), parts, strict=True)
         ]
 
-    def _with_spans(self, texts: Sequence[str]) -> list[tuple[list[int], Spans]]:
+    def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
         """The ids of texts, and which characters `[start, end)` each token stands for."""
         self._bare()
-        return [(one.ids, tuple(one.offsets)) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
+        return [
+            (array("i", one.ids), tuple(one.offsets))
+            for one in self.backend.encode_batch(texts, add_special_tokens=False)
+        ]
 
     def _bare(self) -> None:
         # Whoever used it before may have left these on. They are only touched then: another thread may be using it.
@@ -148,16 +151,16 @@ class Words(Library):
     _known: dict[str, bytes] = field(default_factory=dict)
     _spans: dict[str, Spans] = field(default_factory=dict)
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def ids(self, texts: Sequence[str]) -> list[array[int]]:
         """The ids of each text."""
         found = self._find(texts)
-        ids = found.ids.tolist()
+        ids = array("i", found.ids.tobytes())
         return [ids[start:end] for start, end in pairwise(found.bounds())]
 
-    def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[list[int], Spans]]:
+    def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
         """The ids of each text, and where in them some of its parts stand; see `Library.located`."""
         found = self._find(texts)
-        ids, bounds = found.ids.tolist(), found.bounds()
+        ids, bounds = array("i", found.ids.tobytes()), found.bounds()
         # Where words end in characters; in front of each but the first of a text is a blank, where that has `FIRST`.
         lengths = np.fromiter(map(len, found.words), np.int64, len(found.words))
         lengths += 1
@@ -217,7 +220,7 @@ class Words(Library):
         ids = [known.get(word) for word in words]
         new = [word for word, found in zip(words, ids, strict=True) if found is None]
         made = {
-            word: array("i", found).tobytes()
+            word: found.tobytes()
             for word, found in zip(new, super().ids([_written(word) for word in new]), strict=True)
         }
         if len(known) > MOST:

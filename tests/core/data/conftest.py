@@ -49,6 +49,12 @@ def tokenizer(tiny_tokenizer):
     return copy.deepcopy(tiny_tokenizer)
 
 
+def listed(chunk):
+    """A chunk whose examples can be compared with lists."""
+    chunk.examples = [one._replace(ids=list(one.ids), labels=list(one.labels)) for one in chunk.examples]
+    return chunk
+
+
 def own(jinja, **options):
     """A chat template as a tokenizer would bring it."""
     return ChatTemplate("own", jinja, options=tuple(options.items()))

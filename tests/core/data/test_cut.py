@@ -14,6 +14,7 @@ from llf_core.data.mask import Tokens, Turn
 from llf_core.data.records import Record
 from llf_core.data.render import choose_template
 from tests.core.data import templates as jinja
+from tests.core.data.conftest import listed
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def encoder(tokenizer, template, cutoff, **options):
 
 
 def encode(made, conversation):
-    chunk = made.encode([Record(7, {"messages": list(conversation.messages)})])
+    chunk = listed(made.encode([Record(7, {"messages": list(conversation.messages)})]))
     assert len(chunk.digests) == 1
     return chunk
 

@@ -19,6 +19,7 @@ from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources
 from llf_core.data.store import open_examples
 from tests.core.data import templates as jinja
+from tests.core.data.conftest import listed
 
 READINGS = {
     PAIRS: Reading("alpaca", {"prompt": "q", "chosen": "chosen", "rejected": "rejected"}, {}, "a test", PAIRS),
@@ -31,7 +32,7 @@ words = st.lists(st.sampled_from(["the", "sea", "ship", "a"]), min_size=1, max_s
 
 def encode(tokenizer, template, kind, rows, cutoff=10**6, **options):
     encoder = Encoder(tokenizer, template, READINGS[kind], cutoff, kind=kind, **options)
-    return encoder.encode([Record(index, row) for index, row in enumerate(rows)])
+    return listed(encoder.encode([Record(index, row) for index, row in enumerate(rows)]))
 
 
 def ids(tokenizer, text):

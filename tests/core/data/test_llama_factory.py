@@ -13,6 +13,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources
+from tests.core.data.conftest import listed
 from tests.core.data.llama_factory.make_goldens import DEMO, DEMO_SETS, SETS, TEMPLATES, digest
 
 SYSTEMLESS = {name: not entries()[name].get("default") for name in TEMPLATES}
@@ -25,7 +26,7 @@ def encoded(tokenizer, template, folder, name):
     records = list(read_source(open_source(source), None, 0))
     reading = decide(source, [record.row for record in records])
     encoder = Encoder(tokenizer, choose_template(template, tokenizer, enable_thinking=True), reading, 100_000)
-    chunk = encoder.encode(records)
+    chunk = listed(encoder.encode(records))
     assert chunk.dropped == []
     return [{"input_ids": example.ids, "labels": example.labels} for example in chunk.examples]
 

@@ -21,7 +21,7 @@ shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def tokens(tokenizer, template, conversation, **options):
     rendered = render_answers(template, tokenizer, conversation, last_only=options.pop("last_only", False))
     (result,) = encode(tokenizer, [rendered], **options)
-    return result
+    return result if isinstance(result, BadExample) else result.lists()
 
 
 def flat(pairs):
