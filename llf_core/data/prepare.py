@@ -108,9 +108,8 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
     settings = building.Settings.of(config)
     if data.streaming and look:
         settings = replace(settings, max_samples=min(settings.max_samples or data.buffer_size, data.buffer_size))
-    media_dir = Path(data.media_dir or data.dataset_dir)
     told = building.Told(run, progress)
-    builder = building.Builder(settings, tokenizer, template, told, processor, media_dir)
+    builder = building.Builder(settings, tokenizer, template, told, processor, media_dir(config))
     if data.streaming and not look:
         return _streamed(config, builder, train, evaluation)
     folder, report = _built(builder, train, evaluation, anew=data.overwrite_cache)
@@ -125,6 +124,11 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
         if few:
             run.event("warning", key="packing", message=few)
     return ready
+
+
+def media_dir(config: RunConfig) -> Path:
+    """Where the relative paths of pictures, videos and sounds begin."""
+    return Path(config.data.media_dir or config.data.dataset_dir)
 
 
 def say(run: RunWriter, report: DataReport) -> None:

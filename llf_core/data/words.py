@@ -1,8 +1,7 @@
 """Token ids of texts by way of their words, each of which the tokenizer's library sees once.
 
 A byte-level BPE takes a text apart before every single blank that stands between two words, and joins nothing across
-it. So the ids of a text are those of its words one after the other, and a word that was met before is looked up, which
-takes a fiftieth of the time.
+it. So the ids of a text are those of its words one after the other, and a word that was met before is looked up.
 """
 
 from __future__ import annotations

@@ -80,12 +80,7 @@ def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpoint
 
 def with_media(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
     """The error of a batch with pictures, which is not taken apart."""
-    remedy = (
-        f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
-        f"{accumulation * 2}: the result is the same."
-        if size > 1
-        else less_a_token(checkpointed=checkpointed)
-    )
+    remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
     return DoesNotFitError(
         f"The memory did not suffice for {_amount(part)} with their pictures, which are not taken apart.", remedy
     )
@@ -93,16 +88,21 @@ def with_media(part: Batch, *, size: int, accumulation: int, checkpointed: bool)
 
 def several_processes(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
     """The error of a run of several processes, in which one alone cannot make a step again: the others wait for it."""
-    remedy = (
-        f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
-        f"{accumulation * 2}: the result is the same."
-        if size > 1
-        else less_a_token(checkpointed=checkpointed)
-    )
+    remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
     return DoesNotFitError(
         f"The memory of one process did not suffice for {_amount(part)}, and a step of several processes is not "
         "made again in smaller parts.",
         remedy,
+    )
+
+
+def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool) -> str:
+    """What makes a step again in smaller parts by hand; for batches of one example, what lowers a token's memory."""
+    if size == 1:
+        return less_a_token(checkpointed=checkpointed)
+    return (
+        f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
+        f"{accumulation * 2}: the result is the same."
     )
 
 

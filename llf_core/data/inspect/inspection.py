@@ -18,7 +18,7 @@ from llf_core.data.inspect.lengths import cost, histogram, offered
 from llf_core.data.inspect.notable import Notable, from_report, leaks, longest, page, twins
 from llf_core.data.load import open_source, read_source
 from llf_core.data.packed import PackedRows
-from llf_core.data.prepare import prepare, sources_of
+from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
 from llf_core.data.store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
@@ -48,21 +48,24 @@ class Inspection:
         prepared: its data.
         seconds: how long the preparation took.
         speed: tokens a second of an earlier run of the same model on this machine, for the time of an epoch.
+        processor: of a model that sees.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what was prepared, and by what
         self,
         config: RunConfig,
         tokenizer: PreTrainedTokenizerBase,
         prepared: Prepared,
         seconds: float = 0.0,
         speed: float | None = None,
+        processor: ProcessorMixin | None = None,
     ) -> None:
         self._config = config
         self._tokenizer = tokenizer
         self._prepared = prepared
         self._seconds = seconds
         self._speed = speed
+        self._processor = processor
         self._sets = [counts.dataset for counts in prepared.report.sets]
         self._encoders: dict[str, Encoder] = {}
 
@@ -81,7 +84,7 @@ class Inspection:
         """
         began = time.monotonic()
         prepared = prepare(config, tokenizer, progress=progress, look=True, processor=processor)
-        return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config))
+        return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config), processor)
 
     def overview(self) -> dict[str, Any]:
         """Counts in all and of each data set, how conversations are rendered, and what there is to look at."""
@@ -252,7 +255,8 @@ class Inspection:
             if name not in self._encoders:
                 peeked = [one.row for one in islice(entries, PEEKED) if isinstance(one, Record)]
                 settings = Settings.of(config)
-                builder = Builder(settings, self._tokenizer, self._prepared.template, Told(None, None))
+                told, template = Told(None, None), self._prepared.template
+                builder = Builder(settings, self._tokenizer, template, told, self._processor, media_dir(config))
                 self._encoders[name] = builder.encoder(decide(source, peeked, settings.kind))
                 entries = read_source(opened, None, config.training.seed)
             record = next(one for one in entries if isinstance(one, Record) and one.index == index)

@@ -241,3 +241,12 @@ def test_pictures_are_looked_at(asked, llava):
     example = looked.example(0)
     tokens = [token for turn in example["turns"] for token in turn["tokens"]]
     assert [token[1] for token in tokens].count(tokenizer.convert_tokens_to_ids("<image>")) == SHOWN
+
+
+def test_texts_of_a_model_that_sees_are_looked_at_turn_by_turn(asked, tmp_path):
+    (tmp_path / "texts.json").write_text(json.dumps([{"instruction": "Hello", "output": "Hi there."}]))
+    config = RunConfig.load(asked | {"dataset": str(tmp_path / "texts.json")})
+    source = resolve_model(config.model.model_name_or_path, config)
+    tokenizer = load_tokenizer(source, config)
+    looked = Inspection.open(config, tokenizer, processor=load_processor(source, config, tokenizer))
+    assert [turn["role"] for turn in looked.example(0)["turns"]] == ["user", "assistant"]
