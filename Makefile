@@ -7,6 +7,7 @@
 #   PYTHON=python3.12          another Python for .venv
 #   PIP_ARGS="-c constraints.txt"   the versions that were tested, instead of the newest
 #   PYTEST_ARGS="-k supervisor"     passed to pytest
+#   WORKERS=0                       tests one by one, as a debugger needs them; 2 run beside each other otherwise
 #   LAB_ARGS="--no-browser"         passed to JupyterLab
 #   BENCH_ARGS="--only sft"         passed to the benchmark; --quick is a smoke test that changes no document
 
@@ -20,6 +21,9 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
 BENCH_ARGS ?=
+# Much of the time tests wait, for a browser or another process; files stay together, and in order.
+WORKERS ?= 2
+IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BUILD := build
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -85,16 +89,16 @@ lab: install
 # ---- what developers do -----------------------------------------------------------------------
 test: install test-panel
 ifneq ($(BROWSER),)
-	python -m pytest -m "not long" $(PYTEST_ARGS)
+	python -m pytest $(IN_PARALLEL) -m "not long" $(PYTEST_ARGS)
 else ifneq ($(CI),)
 	@echo "The browser tests need chromium, and there is none here. Install it: apt-get install chromium"; exit 1
 else
-	python -m pytest -m "not long and not browser" $(PYTEST_ARGS)
+	python -m pytest $(IN_PARALLEL) -m "not long and not browser" $(PYTEST_ARGS)
 	@echo "The browser tests did not run: there is no chromium here. Install it (apt-get install chromium), then: make test"
 endif
 
 test-all: install test-panel
-	python -m pytest $(PYTEST_ARGS)
+	python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 test-panel: $(NODE_MODULES)
 	cd labextension && jlpm test

@@ -313,7 +313,7 @@ class Encoder:
         if length > self.cutoff_len and self.cutoff_strategy == "drop":
             raise BadExample(f"it has {length:,} tokens, more than cutoff_len {self.cutoff_len:,}")
         if length <= self.cutoff_len:
-            examples = [Example(index, found.ids, found.labels, 0, 0, learned(found.labels))]
+            examples = [Example(index, found.ids, found.labels, 0, 0, found.learned)]
         elif self.cutoff_strategy == "split" or self.kind == TEXTS:
             tokens = found.lists()
             parts = blocks(tokens, self.cutoff_len) if self.kind == TEXTS else split_long(tokens, self.cutoff_len)

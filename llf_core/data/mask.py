@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from itertools import pairwise, starmap
+from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 from llf_core.config.labels import IGNORED
 from llf_core.data.errors import BadExample
-from llf_core.data.words import library_of
+from llf_core.data.words import cut_apart, in_a_row, library_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.render import Rendered
-    from llf_core.data.words import Library
+    from llf_core.data.words import Library, Pieces
 
 
 class Turn(NamedTuple):
@@ -47,11 +47,16 @@ class Tokens(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The same as `Tokens`, as arrays of int32: nothing that is stored as it is need become Python's numbers."""
+    """The same as `Tokens`, as arrays of int32: nothing that is stored as it is need become Python's numbers.
+
+    Attributes:
+        learned: labels that are learned from.
+    """
 
     ids: array[int]
     labels: array[int]
     turns: tuple[Turn, ...]
+    learned: int
 
     def lists(self) -> Tokens:
         """What is cut and compared."""
@@ -97,42 +102,37 @@ def _encode_by_pieces(
     tokenizer: PreTrainedTokenizerBase, library: Library | None, batch: Sequence[Rendered], *, train_on_prompt: bool
 ) -> list[Encoded | BadExample]:
     """Each piece of a text by itself: an answer begins with a token of its own, as when it is generated."""
-    borders = [sorted({0, *(rendered.cuts or ()), len(rendered.text)}) for rendered in batch]
-    texts = [
-        rendered.text[start:end] for rendered, ends in zip(batch, borders, strict=True) for start, end in pairwise(ends)
-    ]
-    pieces = iter(library.ids(texts) if library else _ids(tokenizer, texts))
+    texts, cuts = [rendered.text for rendered in batch], [rendered.cuts or () for rendered in batch]
+    ids, bounds = library.pieces(texts, cuts) if library else _pieces(tokenizer, texts, cuts)
     found: list[Encoded | BadExample] = []
-    for rendered, ends in zip(batch, borders, strict=True):
-        ids = array("i")
-        places = {0: 0}
-        for end in ends[1:]:
-            ids.extend(next(pieces))
-            places[end] = len(ids)
-        turns = (Turn(places[first], places[last]) for first, last in rendered.answers)
-        found.append(labelled(ids, turns, train_on_prompt=train_on_prompt))
+    piece = 0
+    for rendered, own in zip(batch, cuts, strict=True):
+        start, end = bounds[piece], bounds[piece + len(own) + 1]
+        places = {len(rendered.text): end, **dict(zip((0, *own), bounds[piece : piece + len(own) + 1], strict=True))}
+        turns = (Turn(places[first] - start, places[last] - start) for first, last in rendered.answers)
+        found.append(labelled(ids[start:end], turns, train_on_prompt=train_on_prompt))
+        piece += len(own) + 1
     return found
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[array[int]]:
-    """The ids of texts of a tokenizer that is written in Python."""
-    if not texts:
-        return []
-    found: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tuple[int, ...]]) -> Pieces:
+    """The same of a tokenizer that is written in Python."""
+    whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in cut_apart(text, own)]
+    found: list[list[int]] = tokenizer(whole, add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
     ]
-    return [array("i", ids) for ids in found]
+    return in_a_row([array("i", ids) for ids in found])
 
 
 def labelled(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
     """Tokens of which those of the answers are learned, or all."""
     turns = tuple(turns)
     if train_on_prompt:
-        return Encoded(ids, ids[:], turns)
+        return Encoded(ids, ids[:], turns, len(ids))
     labels = array("i", (IGNORED,)) * len(ids)
     for turn in turns:
         labels[turn.start : turn.end] = ids[turn.start : turn.end]
-    return Encoded(ids, labels, turns)
+    return Encoded(ids, labels, turns, sum(turn.end - turn.start for turn in turns))
 
 
 def _encode_by_prefix(

@@ -11,9 +11,10 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, pairwise
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,14 +27,21 @@ if TYPE_CHECKING:
 
 Spans = tuple[tuple[int, int], ...]
 
-FIRST = "\0"
-"""Stands before the first word of a text: the same letters after a blank are other tokens."""
-BETWEEN = re.compile(r" (?<=\S )(?=\S)")
-"""A single blank between two words. (Python's white space is all of Unicode's and a few signs more.)"""
 LONG = 40
 """Characters of a word that is not kept: such are rare, and each its own."""
 MOST = 200_000
 """Words that are kept; about 50 MB."""
+TOGETHER = 64
+"""Words that go to the library as one text."""
+BLANK_SIGN = "\u0120"
+"""How byte-level tokenizers write a blank."""
+
+BLANK = 0x20
+SPACES = np.zeros(256, dtype=bool)
+"""Bytes that are white space by themselves, by Python's measure, which is wider than Unicode's."""
+SPACES[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = True
+WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202f\u205f\u3000"]
+"""White space of two and three bytes in UTF-8."""
 
 # Patterns by which byte-level tokenizers take texts apart: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. In none
 # can a match hold a blank after another sign that is no white space, and none looks back.
@@ -52,6 +60,29 @@ BESIDE = {r"\p{N}{1,3}", r"\p{N}", "[一-龥\u3040-ゟ\u30a0-ヿ]+"}
 """Patterns without blanks that take parts out beforehand."""
 
 
+class Pieces(NamedTuple):
+    """Pieces of texts in tokens, all in a row.
+
+    Attributes:
+        ids: `[tokens]`, int32.
+        bounds: `[pieces + 1]`, where the tokens of each piece begin.
+    """
+
+    ids: array[int]
+    bounds: list[int]
+
+
+def cut_apart(text: str, cuts: Sequence[int]) -> list[str]:
+    """The pieces of a text: from its beginning to the first cut, and from each cut to the next."""
+    return [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
+
+
+def in_a_row(pieces: Sequence[array[int]]) -> Pieces:
+    """Pieces put one after the other."""
+    bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
+    return Pieces(array("i", b"".join(pieces)), bounds)
+
+
 @dataclass
 class Library:
     """The library of a tokenizer, which takes each text as a whole.
@@ -62,15 +93,23 @@ class Library:
 
     backend: Tokenizer
 
+    def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
+        """The ids of the pieces of texts, each tokenized by itself.
+
+        Args:
+            texts: to be tokenized.
+            cuts: of each text, where it is cut, in characters, ascending; between two equal ones is a piece of nothing.
+
+        Returns:
+            Of each text one piece more than it has cuts.
+        """
+        whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in cut_apart(text, own)]
+        return in_a_row(self._asked(whole))
+
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
         """The ids of each text."""
-        self._bare()
-        # A system prompt that many share, or an answer that comes again, is tokenized once.
-        distinct = list(dict.fromkeys(texts))
-        # Faster than `encode_batch`: it does not note where each token stands.
-        found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
-        known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
-        return [known[text] for text in texts]
+        ids, bounds = self.pieces(texts, [()] * len(texts))
+        return [ids[start:end] for start, end in pairwise(bounds)]
 
     def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
         """The ids of each text, and where in them some of its parts stand.
@@ -86,6 +125,16 @@ class Library:
             (ids, tuple(places_in(spans, first, last) for first, last in wanted))
             for (ids, spans), wanted in zip(self._with_spans(texts), parts, strict=True)
         ]
+
+    def _asked(self, texts: Sequence[str]) -> list[array[int]]:
+        """What the library says of each text."""
+        self._bare()
+        # A system prompt that many share, or an answer that comes again, is tokenized once.
+        distinct = list(dict.fromkeys(texts))
+        # Faster than `encode_batch`: it does not note where each token stands.
+        found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
+        known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
+        return [known[text] for text in texts]
 
     def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
         """The ids of texts, and which characters `[start, end)` each token stands for."""
@@ -119,25 +168,19 @@ def places_in(spans: Spans, first: int, last: int) -> tuple[int, int]:
 
 @dataclass
 class Found:
-    """Texts in words and tokens, all in a row.
+    """Texts in bytes, words and tokens, all in a row.
 
     Attributes:
-        words: of all texts; the first one of each begins with `FIRST`.
-        texts: `[texts + 1]`, where the words of each text begin.
-        ends: `[words]`, where the tokens of each word end.
+        data: of all texts, UTF-8.
+        words: `[words + 1]`, the byte where each word begins.
+        tokens: `[words + 1]`, the token where each word begins.
         ids: `[tokens]`.
     """
 
-    words: list[str]
-    texts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    data: bytes
+    words: NDArray[np.int64]
+    tokens: NDArray[np.int64]
     ids: NDArray[np.int32]
-
-    def bounds(self) -> list[int]:
-        """`[texts + 1]`, where the tokens of each text begin."""
-        ends = np.concatenate([[0], self.ends])
-        bounds: list[int] = ends[self.texts].tolist()
-        return bounds
 
 
 @dataclass
@@ -149,110 +192,182 @@ class Words(Library):
 
     _known: dict[str, bytes] = field(default_factory=dict)
     _spans: dict[str, Spans] = field(default_factory=dict)
+    _signs: re.Pattern[bytes] | None = None
 
-    def ids(self, texts: Sequence[str]) -> list[array[int]]:
-        """The ids of each text."""
-        found = self._find(texts)
-        ids = array("i", found.ids.tobytes())
-        return [ids[start:end] for start, end in pairwise(found.bounds())]
+    def __post_init__(self) -> None:
+        """Notes the tokens that part a text wherever they stand in it; of two that begin alike, the longer first."""
+        added = self.backend.get_added_tokens_decoder().values()
+        signs = sorted((one.content.encode() for one in added if not one.normalized), key=len, reverse=True)
+        if signs:
+            self._signs = re.compile(b"|".join(map(re.escape, signs)))
+
+    def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
+        """The ids of the pieces of texts; see `Library.pieces`."""
+        places = _in_bytes(texts, cuts)
+        borders = np.fromiter(chain.from_iterable(places), np.int64)
+        found = self._find("".join(texts).encode(), borders)
+        bounds = [*found.tokens[np.searchsorted(found.words, borders)].tolist(), len(found.ids)]
+        return Pieces(array("i", found.ids.tobytes()), bounds)
 
     def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
         """The ids of each text, and where in them some of its parts stand; see `Library.located`."""
-        found = self._find(texts)
-        ids, bounds = array("i", found.ids.tobytes()), found.bounds()
-        # Where words end in characters; in front of each but the first of a text is a blank, where that has `FIRST`.
-        lengths = np.fromiter(map(len, found.words), np.int64, len(found.words))
-        lengths += 1
-        lengths[found.texts[:-1]] -= 2
+        places = _in_bytes(texts, [tuple(chain.from_iterable(own)) for own in parts])
+        starts = np.array([own[0] for own in places], np.int64)
+        found = self._find("".join(texts).encode(), starts)
+        ids = array("i", found.ids.tobytes())
+        bounds = [*found.tokens[np.searchsorted(found.words, starts)].tolist(), len(ids)]
         placed = []
-        for number, wanted in enumerate(parts):
-            own = slice(found.texts[number], found.texts[number + 1])
-            characters, tokens = np.cumsum(lengths[own]), found.ends[own] - bounds[number]
-            places = []
-            for first, last in wanted:
-                start, end = (self._place(found.words[own], characters, tokens, border) for border in (first, last))
-                places.append((start[1], max(start[1], end[0])))
-            placed.append((ids[bounds[number] : bounds[number + 1]], tuple(places)))
+        for (start, end), (_, *ends) in zip(pairwise(bounds), places, strict=True):
+            spans = []
+            for first, last in zip(ends[::2], ends[1::2], strict=True):
+                begin = self._around(found, first)[1]
+                spans.append((begin - start, max(begin, self._around(found, last)[0]) - start))
+            placed.append((ids[start:end], tuple(spans)))
         return placed
 
-    def _place(
-        self, words: list[str], characters: NDArray[np.int64], tokens: NDArray[np.int64], border: int
-    ) -> tuple[int, int]:
-        """The first token that begins at or after a border, and the first that ends after it."""
-        number = int(np.searchsorted(characters, border, side="right"))
-        if number == len(words):
-            return int(tokens[-1]), int(tokens[-1])
-        word = _written(words[number])
-        inside = border - (int(characters[number - 1]) if number else 0)
+    def _around(self, found: Found, place: int) -> tuple[int, int]:
+        """The first token that begins at or after a byte, and the first that ends after it."""
+        number = int(np.searchsorted(found.words, place, side="right")) - 1
+        before, start = int(found.tokens[number]), int(found.words[number])
+        if place == start:
+            return before, before
+        written = found.data[start : found.words[number + 1]]
+        word, character = written.decode(), len(written[: place - start].decode())
         spans = self._spans.get(word)
         if spans is None:
             ((_, spans),) = self._with_spans([word])
             if len(word) <= LONG and len(self._spans) < MOST:
                 self._spans[word] = spans
-        begins = bisect_left(spans, inside, key=itemgetter(0))
-        ends = bisect_right(spans, inside, key=itemgetter(1))
-        before = int(tokens[number - 1]) if number else 0
-        return before + begins, before + ends
+        begins = bisect_left(spans, character, key=itemgetter(0))
+        return before + begins, before + bisect_right(spans, character, key=itemgetter(1))
 
-    def _find(self, texts: Sequence[str]) -> Found:
+    def _find(self, data: bytes, borders: NDArray[np.int64]) -> Found:
+        """The words of texts and their tokens; nothing reaches over a border."""
         import pyarrow as pa
 
-        split = [_in_words(text) for text in texts]
-        words = list(chain.from_iterable(split))
-        coded = pa.array(words, pa.string()).dictionary_encode()
-        coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-        ids = self._ids(coded.dictionary.to_pylist())
-        which = coded.indices.to_numpy()
+        words = _parted(data, borders, self._signs)
+        written = pa.StringArray.from_buffers(
+            len(words) - 1, pa.py_buffer(words.astype(np.int32)), pa.py_buffer(data)
+        ).dictionary_encode()
+        ids = self._ids(written.dictionary.to_pylist())
+        which = written.indices.to_numpy()
         lengths = np.fromiter(map(len, ids), np.int64, len(ids)) // 4
         starts = np.cumsum(lengths) - lengths
         counts = lengths[which]
-        ends = np.cumsum(counts)
+        tokens = np.concatenate([[0], np.cumsum(counts)])
         values = np.frombuffer(b"".join(ids), np.int32)
-        total = int(ends[-1]) if len(ends) else 0
-        places = np.repeat(starts[which] - (ends - counts), counts) + np.arange(total)
-        begin = np.cumsum([0, *map(len, split)])
-        return Found(words, begin, ends, values[places])
+        places = np.repeat(starts[which] - tokens[:-1], counts) + np.arange(tokens[-1])
+        return Found(data, words, tokens, values[places])
 
     def _ids(self, words: list[str]) -> list[bytes]:
         """The ids of different words, as bytes of int32."""
         known = self._known
         ids = [known.get(word) for word in words]
         new = [word for word, found in zip(words, ids, strict=True) if found is None]
-        made = {
-            word: found.tobytes()
-            for word, found in zip(new, super().ids([_written(word) for word in new]), strict=True)
-        }
+        made = self._new(new)
         if len(known) > MOST:
             known.clear()
         known.update((word, found) for word, found in made.items() if len(word) <= LONG)
         return [made[word] if found is None else found for word, found in zip(words, ids, strict=True)]
 
+    def _new(self, words: list[str]) -> dict[str, bytes]:
+        """The ids of words that nobody met before.
 
-def _in_words(text: str) -> list[str]:
-    """A text taken apart at the blanks between its words, with `FIRST` before it."""
-    if FIRST in text:
-        return [FIRST + text]
-    # Then every blank is one between words, at the beginning or at the end. A loop over these takes ten times as long.
-    plain = (
-        text.isascii()
-        and "  " not in text
-        and "\n " not in text
-        and " \n" not in text
-        and "\t" not in text
-        and "\r" not in text
-        and "\v" not in text
-        and "\f" not in text
-        and "\x1c" not in text
-        and "\x1d" not in text
-        and "\x1e" not in text
-        and "\x1f" not in text
-    )
-    return (FIRST + text).split(" ") if plain else BETWEEN.split(FIRST + text)
+        What the library does for a text takes longer than what it does for a word, so words are put together where
+        it is seen afterwards where each begins: only there does a token begin with a blank.
+        """
+        apart = [word for word in words if word[0] != " " or word.split() != [word[1:]]]
+        alone = set(apart)
+        joined = [word for word in words if word not in alone]
+        groups = [joined[start : start + TOGETHER] for start in range(0, len(joined), TOGETHER)]
+        made: dict[str, bytes] = {}
+        for group, ids in zip(groups, self._asked(["".join(group) for group in groups]), strict=True):
+            begins = np.flatnonzero(self._blank_first[np.asarray(ids)]).tolist()
+            if len(begins) == len(group):
+                pieces = pairwise([*begins, len(ids)])
+                made.update((word, ids[start:end].tobytes()) for word, (start, end) in zip(group, pieces, strict=True))
+            else:
+                apart += group
+        made.update((word, ids.tobytes()) for word, ids in zip(apart, self._asked(apart), strict=True))
+        return made
+
+    @cached_property
+    def _blank_first(self) -> NDArray[np.bool_]:
+        """`[vocabulary]`, whether a token begins with a blank."""
+        tokens = self.backend.get_vocab()
+        found = np.zeros(max(tokens.values()) + 1, dtype=bool)
+        found[[number for token, number in tokens.items() if token.startswith(BLANK_SIGN)]] = True
+        return found
 
 
-def _written(word: str) -> str:
-    """A word as it stands in its text."""
-    return word[1:] if word.startswith(FIRST) else f" {word}"
+def _in_bytes(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Where each text begins once they stand in a row, and places in it; in bytes of UTF-8.
+
+    Args:
+        texts: to stand in a row.
+        places: of each text, in characters.
+    """
+    found, start = [], 0
+    for text, own in zip(texts, places, strict=True):
+        if text.isascii():
+            found.append([start, *(start + place for place in own)])
+            start += len(text)
+        else:
+            found.append([start, *(start + len(text[:place].encode()) for place in own)])
+            start += len(text.encode())
+    return found
+
+
+def _parted(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | None) -> NDArray[np.int64]:
+    """`[words + 1]`, the byte where each word of texts begins: at borders, around signs, at blanks between two words.
+
+    Args:
+        data: the texts, UTF-8.
+        borders: bytes where a text or a piece of one begins, ascending, the first one 0.
+        signs: tokens that part a text wherever they stand.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    begins = np.zeros(len(raw) + 1, dtype=bool)
+    blanks = np.flatnonzero(raw == BLANK)
+    before, after = blanks - 1, np.minimum(blanks + 1, len(raw) - 1)
+    apart = ~(SPACES[raw[before]] | SPACES[raw[after]])
+    if not data.isascii():
+        apart &= ~(_ends_wide(raw, before) | _begins_wide(raw, after))
+    begins[blanks[apart]] = True
+    if signs is not None:
+        around = np.array([match.span() for match in signs.finditer(data)], np.int64).reshape(-1, 2)
+        # One that reaches over a border is none, and what is found after it may be wrong.
+        if (np.searchsorted(borders, around[:, 0], side="right") == np.searchsorted(borders, around[:, 1])).all():
+            borders = np.concatenate([borders, around.ravel()])
+    # A blank at the end stands between nothing, as does one at the beginning, which is part of the first word.
+    begins[borders[borders > 0] - 1] = False
+    begins[borders] = True
+    return np.append(np.flatnonzero(begins[: len(raw)]), len(raw))
+
+
+def _begins_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether white space of more than one byte begins at a place."""
+    found = np.isin(raw[places], [one.encode()[0] for one in WIDE])
+    begun = places[found][:, None] + np.arange(3)
+    read = raw[np.minimum(begun, len(raw) - 1)]
+    found[found] = _is_one(read, [one.encode() for one in WIDE])
+    return found
+
+
+def _ends_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether white space of more than one byte ends at a place, as far as its last two bytes say."""
+    found = np.isin(raw[places], [one.encode()[-1] for one in WIDE])
+    read = raw[places[found][:, None] + np.arange(-1, 1)]
+    found[found] = _is_one(read, [one.encode()[-2:] for one in WIDE])
+    return found
+
+
+def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
+    """Whether each row of bytes begins with one of some."""
+    found = np.zeros(len(read), dtype=bool)
+    for one in set(wanted):
+        found |= (read[:, : len(one)] == list(one)).all(axis=1)
+    return found
 
 
 def library_of(tokenizer: PreTrainedTokenizerBase) -> Library | None:

@@ -1,5 +1,6 @@
 """Ids by words are the library's own, and words are only used where that is so."""
 
+import itertools
 import json
 
 import pytest
@@ -95,6 +96,28 @@ def test_ids_are_those_of_the_whole_text(texts, name):
 
 
 @settings(max_examples=300)
+@given(texts=st.lists(SOME, max_size=3), name=st.sampled_from(sorted(TOKENIZERS)), data=st.data())
+def test_pieces_are_tokenized_as_if_each_stood_alone(texts, name, data):
+    tokenizer = TOKENIZERS[name]
+    cuts = [sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=3))) for text in texts]
+    pieces = [
+        text[start:end]
+        for text, own in zip(texts, cuts, strict=True)
+        for start, end in itertools.pairwise([0, *own, len(text)])
+    ]
+    expected = [plainly(tokenizer, piece)[0] for piece in pieces]
+    for library in (library_of(tokenizer), Library(tokenizer.backend_tokenizer)):
+        ids, bounds = library.pieces(texts, cuts)
+        assert [list(ids[start:end]) for start, end in itertools.pairwise(bounds)] == expected
+
+
+def test_a_sign_that_two_texts_make_together_is_none(tokenizer):
+    texts = ["the <|im_", "end|> lamp <|im_end|>", "<|im_start", "|>"]
+    expected = [plainly(tokenizer, text)[0] for text in texts]
+    assert [list(ids) for ids in library_of(tokenizer).ids(texts)] == expected
+
+
+@settings(max_examples=300)
 @given(text=SOME, name=st.sampled_from(sorted(TOKENIZERS)), data=st.data())
 def test_parts_are_found_where_the_offsets_say(text, name, data):
     tokenizer = TOKENIZERS[name]
@@ -109,14 +132,22 @@ def test_parts_are_found_where_the_offsets_say(text, name, data):
 
 def test_a_word_is_asked_for_once(tokenizer, monkeypatch):
     asked = []
-    whole = Library.ids
-    monkeypatch.setattr(Library, "ids", lambda self, texts: asked.extend(texts) or whole(self, texts))
+    whole = Library._asked
+    monkeypatch.setattr(Library, "_asked", lambda self, texts: asked.extend(texts) or whole(self, texts))
     library = library_of(tokenizer)
     library.ids(["the lamp burns", "the lamp  burns"])
-    assert sorted(asked) == [" burns", " lamp", " lamp  burns", "the"]  # two blanks: not taken apart
+    # What has two blanks is not taken apart; words that have none but their first go to the library together.
+    assert asked == [" lamp burns", "the", " lamp  burns"]
     asked.clear()
     library.ids(["the lamp burns bright"])
     assert asked == [" bright"]
+
+
+def test_words_that_cannot_be_told_apart_afterwards_are_asked_for_one_by_one(tokenizer, monkeypatch):
+    library = library_of(tokenizer)
+    nothing = library._blank_first & False
+    monkeypatch.setitem(vars(library), "_blank_first", nothing)
+    assert [list(ids) for ids in library.ids(["the lamp burns"])] == [plainly(tokenizer, "the lamp burns")[0]]
 
 
 def test_long_words_are_not_kept_and_the_rest_is_not_kept_without_end(tokenizer, monkeypatch):
@@ -124,7 +155,7 @@ def test_long_words_are_not_kept_and_the_rest_is_not_kept_without_end(tokenizer,
     library = library_of(tokenizer)
     long = "x" * (LONG + 1)
     assert library.ids([f"a {long} b"])[0].tolist() == plainly(tokenizer, f"a {long} b")[0]
-    assert set(library._known) == {"\0a", "b"}
+    assert set(library._known) == {"a", " b"}
     for number in range(20):
         library.ids([f"a {number}"])
         assert len(library._known) <= 7
