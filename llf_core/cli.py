@@ -292,9 +292,17 @@ def runs_list(
 
 
 @runs_app.command("show")
-def runs_show(run: RunId, as_json: Json = False) -> None:
+def runs_show(
+    run: RunId,
+    as_json: Json = False,
+    code: Annotated[bool, typer.Option("--code", help="Print the notebook cell that runs it again.")] = False,
+) -> None:
     """Show a run: state, reason, last numbers, last log lines."""
     found = _run(run)
+    if code:
+        with _in_a_sentence():
+            out.print(found.code(), markup=False, highlight=False, soft_wrap=True)
+        return
     facts = found.summary()
     if as_json:
         _print_json(facts)
@@ -311,6 +319,64 @@ def runs_stop(run: RunId) -> None:
     with _in_a_sentence():
         found.stop(wait=True)
     out.print(f"{found.id} is {found.state}.")
+
+
+@runs_app.command("checkpoint")
+def runs_checkpoint(run: RunId) -> None:
+    """Write a checkpoint after the step under way; the run goes on."""
+    _ask(run, "checkpoint")
+
+
+@runs_app.command("evaluate")
+def runs_evaluate(run: RunId) -> None:
+    """Compute the evaluation loss after the step under way."""
+    _ask(run, "evaluate")
+
+
+@runs_app.command("sample")
+def runs_sample(run: RunId) -> None:
+    """Have the watched prompts answered after the step under way."""
+    _ask(run, "sample")
+
+
+@runs_app.command("set")
+def runs_set(
+    run: RunId,
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="learning_rate, max_steps or watch.")],
+) -> None:
+    """Change a live run from its next step on: learning_rate=1e-4, max_steps=200, watch="Say hi."."""
+    given: dict[str, Any] = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise UserError(f"{change!r} is no change. Expected KEY=VALUE, as learning_rate=1e-4.")
+        try:
+            given[key] = value if key == "watch" else float(value)
+        except ValueError:
+            raise UserError(f"{key} is {value!r}. Expected a number.") from None
+    _ask(run, "set", given)
+
+
+def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
+    """Asks a live run, and prints what it answers."""
+    from llf_core.runs.steering import check
+
+    found = _run(run)
+    with _in_a_sentence():
+        said = found.ask(what, check(args) if args is not None else None, wait=True, by="terminal")
+    out.print(said, markup=False)
+
+
+@runs_app.command("replay")
+def runs_replay(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False) -> None:
+    """Start a new run of the same config, to which the same is done at the same steps."""
+    found = _run(run)
+    with _in_a_sentence():
+        new = found.replay()
+    if detach:
+        out.print(new.id)
+    else:
+        _follow(new, as_json=False)
 
 
 @runs_app.command("kill")

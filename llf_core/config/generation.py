@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llf_core.config.option import Section, option
+from llf_core.config.option import Lines, Section, option
 
 
 class Generation(Section):
@@ -77,4 +77,17 @@ class Generation(Section):
         label="Hide special tokens",
         help="Leaves special tokens out of the text that is shown.",
         source="Hugging Face",
+    )
+    watched_prompts: Lines | None = option(
+        None,
+        label="Watched prompts",
+        help="Questions, one a line: answered before the first step and at every checkpoint and evaluation.",
+        lines=True,
+    )
+    watched_tokens: int = option(
+        64,
+        label="Longest watched answer",
+        help="An answer to a watched prompt is cut after this many tokens.",
+        unit="tokens",
+        minimum=1,
     )

@@ -36,6 +36,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     level: Level = "more",
     source: Origin = "LLF",
     path: PathKind | None = None,
+    lines: bool = False,
 ) -> Any:
     """A field of a section.
 
@@ -53,6 +54,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         level: `basic` fields are shown at once, the others behind "more".
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
+        lines: a text of several lines.
 
     Returns:
         What pydantic takes for a field.
@@ -65,6 +67,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         "level": level,
         "source": source,
         "path": path,
+        "lines": lines,
     }
     bounds: dict[str, Any] = {"ge": minimum, "le": maximum, "gt": above, "lt": below}
     return Field(
@@ -89,6 +92,17 @@ Names = Annotated[
     PlainSerializer(",".join, return_type=str, when_used="json"),
 ]
 """A tuple of names, written `a,b` in a file, as LLaMA-Factory does."""
+
+
+def join_lines(value: Any) -> Any:
+    """A list of texts as one text, a line each; anything else as it is."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return "\n".join(" ".join(one.splitlines()) for one in value)
+    return value
+
+
+Lines = Annotated[str, BeforeValidator(join_lines)]
+"""Texts, one a line; a list of them is taken too."""
 
 
 def parse_object(value: Any) -> Any:

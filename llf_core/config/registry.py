@@ -12,7 +12,7 @@ from llf_core.config.option import Section
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llf_core.config.run_config import RunConfig
 
@@ -129,13 +129,20 @@ class Stage(Plugin):
 
     @staticmethod
     @abstractmethod
-    def loss_sum(model: Any, batch: dict[str, Any], label_smoothing: float = 0.0) -> Any:
+    def loss_sum(
+        model: Any,
+        batch: dict[str, Any],
+        label_smoothing: float = 0.0,
+        note: Callable[[Any, Any], object] | None = None,
+    ) -> Any:
         """Sum of the loss over what one micro-batch is learned from.
 
         Args:
             model: the model under training.
             batch: the collator's tensors.
             label_smoothing: share of the probability spread evenly over the vocabulary, 0 to 1.
+            note: called with the loss of each of the batch's documents and the tokens that it is the sum of,
+                `[documents]` each, where a stage knows them.
 
         Returns:
             A float32 scalar with a graph.

@@ -60,6 +60,7 @@ class FieldSpec:
         level: `basic` is shown at once, `more` behind a button.
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
+        lines: a text of several lines.
     """
 
     key: str
@@ -82,6 +83,7 @@ class FieldSpec:
     level: Level
     source: Origin
     path: PathKind | None
+    lines: bool
 
     @property
     def expected(self) -> str:
@@ -197,6 +199,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, 
         level=meta["level"],
         source=meta["source"],
         path=meta["path"],
+        lines=meta["lines"],
     )
 
 

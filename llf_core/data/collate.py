@@ -70,7 +70,8 @@ class Collator:
         Returns:
             Flattened: `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and
             `cu_seq_lens_k` (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int). Padded:
-            `input_ids`, `attention_mask`, `labels` (`[batch, seq]`, int64), labels -100 where padded.
+            `input_ids`, `attention_mask`, `labels` (`[batch, seq]`, int64), labels -100 where padded. Where
+            the examples have a `number`, either has `numbers`: `[documents]`, int64.
 
         Raises:
             DataError: no token of the batch is learned from; its examples are named.
@@ -80,12 +81,22 @@ class Collator:
         labels = [np.asarray(example["labels"], dtype=np.int64) for example in examples]
         if not any((row[1:] != IGNORED).any() for row in labels):
             raise _nothing_to_learn(examples)
+        batch = self._batch(examples, ids, labels, packed=any("examples" in feature for feature in features))
+        return batch | _numbers(examples)
+
+    def _batch(
+        self,
+        examples: list[Mapping[str, Any]],
+        ids: list[NDArray[np.int64]],
+        labels: list[NDArray[np.int64]],
+        *,
+        packed: bool,
+    ) -> dict[str, Any]:
         if any(example.get("seen") for example in examples):
             return self._seen(examples, ids, labels)
         if not self.flatten:
             return self._padded(ids, labels)
         batch = _flattened(ids, labels)
-        packed = any("examples" in feature for feature in features)
         return self._filled(batch) if packed and self.fill > 1 else batch
 
     def _filled(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +163,14 @@ class Collator:
             if token is not None:
                 return int(token)
         return 0
+
+
+def _numbers(examples: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """By which the losses of examples are written down."""
+    import torch
+
+    numbers = [example["number"] for example in examples if example.get("number") is not None]
+    return {"numbers": torch.tensor(numbers)} if len(numbers) == len(examples) else {}
 
 
 def _flattened(ids: list[NDArray[np.int64]], labels: list[NDArray[np.int64]]) -> dict[str, Any]:

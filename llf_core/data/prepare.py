@@ -260,6 +260,7 @@ def _ready(
         report,
         examples=len(examples),
         eval_examples=0 if evaluation is None else len(evaluation),
+        leaked=int(np.isin(held_counts[:, TWIN], counts[:, TWIN]).sum()),
         tokens=int(counts[:, 0].sum()),
         trained_tokens=int(counts[:, 1].sum()),
         preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],

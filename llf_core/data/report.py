@@ -113,6 +113,7 @@ class DataReport:
     Attributes:
         examples: to train on.
         eval_examples: to evaluate on.
+        leaked: those of them that are trained on too.
         tokens: of the examples to train on.
         trained_tokens: those of them that are learned from.
         truncated: every example that was cut, with the tokens it lost and its data set.
@@ -134,6 +135,7 @@ class DataReport:
 
     examples: int = 0
     eval_examples: int = 0
+    leaked: int = 0
     tokens: int = 0
     trained_tokens: int = 0
     truncated: list[Truncated] = field(default_factory=list)
@@ -175,8 +177,10 @@ class DataReport:
         return cls(**fields)
 
     def counts(self) -> dict[str, int]:
-        """The numbers of the event `data`; `rows` where the examples are packed."""
-        packed = {"rows": self.rows} if self.rows else {}
+        """The numbers of the event `data`; `rows` where the examples are packed, `leaked` where some are held out."""
+        more = {"rows": self.rows} if self.rows else {}
+        if self.eval_examples:
+            more |= {"eval_examples": self.eval_examples, "leaked": self.leaked}
         return {
             "examples": self.examples,
             "tokens": self.tokens,
@@ -184,7 +188,7 @@ class DataReport:
             "truncated": len(self.truncated),
             "dropped": len(self.dropped),
             "broken": len(self.broken),
-            **packed,
+            **more,
         }
 
     def note(self, dataset: str, examples: Sequence[Example], dropped: Sequence[tuple[int, str]]) -> None:

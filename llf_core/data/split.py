@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MULTIPLE = 8  # as the collator pads
 TEXT = frozenset(
     ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
-     "max_length_k")
+     "max_length_k", "numbers")
 )  # fmt: skip
 """Columns of a batch of texts. Tensors of pictures are laid out differently in each model, and are not taken apart."""
 
@@ -69,7 +69,7 @@ def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
     if "cu_seq_lens_q" in batch:
         ends = batch["cu_seq_lens_q"].tolist()
         cuts = balanced_cuts([end - start for start, end in pairwise(ends)], parts)
-        return [_documents(batch, ends[first : last + 1]) for first, last in pairwise(cuts)]
+        return [_documents(batch, slice(first, last)) for first, last in pairwise(cuts)]
     rows = len(batch["input_ids"])
     cuts = [0, *accumulate(rows // parts + (part < rows % parts) for part in range(parts))]
     return [_rows(batch, slice(first, last)) for first, last in pairwise(cuts)]
@@ -111,13 +111,16 @@ def _runs_needed(lengths: Sequence[int], most: int) -> int:
     return runs
 
 
-def _documents(batch: Batch, ends: list[int]) -> dict[str, Any]:
-    """The documents between some of a flattened batch's ends (`[documents + 1]`)."""
+def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
+    """Some documents of a flattened batch."""
+    ends = batch["cu_seq_lens_q"][documents.start : documents.stop + 1].tolist()
     tokens = slice(ends[0], ends[-1])
     shape = batch["input_ids"].shape
     cu: Tensor = batch["cu_seq_lens_q"].new_tensor([end - ends[0] for end in ends])
     longest = max(end - start for start, end in pairwise(ends))
     own = {"cu_seq_lens_q": cu, "cu_seq_lens_k": cu, "max_length_q": longest, "max_length_k": longest}
+    if "numbers" in batch:
+        own["numbers"] = batch["numbers"][documents]
     return {
         key: own[key] if key in own else value[:, tokens] if _shape(value)[:2] == shape else value
         for key, value in batch.items()

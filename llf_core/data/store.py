@@ -34,7 +34,9 @@ MORE = {PAIRS: ("rejected_ids", "rejected_labels"), JUDGED: ("good",)}
 
 
 class ExampleWriter:
-    """Writes `input_ids`, `labels` (lists of int32) and `index` (int64) chunk by chunk, and counts beside them.
+    """Writes `input_ids`, `labels` (lists of int32), `index` and `number` chunk by chunk, and counts beside them.
+
+    The number of an example is its place in the file, which stays whatever is chosen, mixed or packed later.
 
     The counts of an example are the columns of `COLUMNS`.
     """
@@ -55,7 +57,9 @@ class ExampleWriter:
         self._totals = [0, 0, 0]
         numbers = pa.list_(pa.int32())
         more = {name: pa.type_for_alias(PLAIN[name]) if name in PLAIN else numbers for name in self._more}
-        self._schema = pa.schema({"input_ids": numbers, "labels": numbers, "index": pa.int64()} | more)
+        self._schema = pa.schema(
+            {"input_ids": numbers, "labels": numbers, "index": pa.int64(), "number": pa.int64()} | more
+        )
         self._file = path.open("wb")
         self._stream: Any = pa.ipc.new_stream(self._file, self._schema)
 
@@ -71,6 +75,7 @@ class ExampleWriter:
         lists |= {name: [array("i", (example.more or {})[name]) for example in examples] for name in more}
         columns: dict[str, Any] = {name: _lists(values) for name, values in lists.items()}
         columns["index"] = [example.index for example in examples]
+        columns["number"] = range(self.count, self.count + len(examples))
         columns |= {name: [(example.more or {})[name] for example in examples] for name in self._more if name in PLAIN}
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [

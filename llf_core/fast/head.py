@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Objective = Callable[[Tensor, "Head"], Any]
 
+NOT_READ = {"labels", "numbers"}
+"""Of a batch, what a model is not given."""
 TOKENS = 3
 # Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.
 COLUMNS = 1024
@@ -65,7 +67,7 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) ->
     Args:
         model: a causal language model, however it is wrapped (PEFT, DistributedDataParallel, …). It is called once,
             as it is, so that the hooks of its wrappers run.
-        batch: of either kind, see `llf_core.data.Collator`; its `labels` are left out.
+        batch: of either kind, see `llf_core.data.Collator`; its `labels` and `numbers` are left out.
         objective: given hidden states `[batch, seq, H]` and the head. Where `install_head` was refused or not called,
             given the logits and `LOGITS`.
 
@@ -73,7 +75,7 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) ->
         What the objective returns.
     """
     causal = causal_of(model)
-    inputs = {key: value for key, value in batch.items() if key != "labels"} | {"use_cache": False}
+    inputs = {key: value for key, value in batch.items() if key not in NOT_READ} | {"use_cache": False}
     if "cu_seq_lens_q" in inputs and "attention_mask" not in inputs and causal.config._attn_implementation == NAME:
         from llf_core.fast.flatten import placeholder
 

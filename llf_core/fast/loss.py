@@ -9,6 +9,7 @@ models apply in their own dtype, are float32 here.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ from llf_core.config.labels import IGNORED
 from llf_core.fast.cross_entropy import Gradients, Terms, cross_entropies, multiplied, room
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from llf_core.fast.head import Head
@@ -37,7 +40,13 @@ def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
     return -_costs(rows, head, targets, 0.0, summed=False)
 
 
-def nll_sum(hidden: Tensor, head: Head, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def nll_sum(
+    hidden: Tensor,
+    head: Head,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    note: Callable[[Tensor, Tensor], object] | None = None,
+) -> Tensor:
     """Sum of the negative log-likelihoods of the targets.
 
     Only rows with a target go through the head.
@@ -47,6 +56,8 @@ def nll_sum(hidden: Tensor, head: Head, targets: Tensor, label_smoothing: float 
         head: what makes logits of them.
         targets: `[...]`, int64, the token after each position; -100 where nothing is learned.
         label_smoothing: share of the probability that is spread evenly over the vocabulary, 0 to 1.
+        note: called with the places that have a target, `[N]` among all in a row, and what each costs, `[N]` without
+            a graph; costs nothing.
 
     Returns:
         A float32 (float64 for float64) scalar with a graph; 0 where there is no target. Through a head that trains
@@ -59,10 +70,19 @@ def nll_sum(hidden: Tensor, head: Head, targets: Tensor, label_smoothing: float 
     learned = (targets != IGNORED).nonzero()[:, 0]
     if len(learned) < len(targets):
         rows, targets = rows.index_select(0, learned), targets.index_select(0, learned)
-    return _costs(rows, head, targets, label_smoothing, summed=True)
+    heard = None if note is None else partial(note, learned)
+    return _costs(rows, head, targets, label_smoothing, summed=True, note=heard)
 
 
-def _costs(rows: Tensor, head: Head, targets: Tensor, smoothing: float, *, summed: bool) -> Tensor:
+def _costs(
+    rows: Tensor,
+    head: Head,
+    targets: Tensor,
+    smoothing: float,
+    *,
+    summed: bool,
+    note: Callable[[Tensor], object] | None = None,
+) -> Tensor:
     rows = rows.contiguous()
     stored = rows if head.weight is None else head.weight
     dtype = stored.dtype
@@ -71,8 +91,10 @@ def _costs(rows: Tensor, head: Head, targets: Tensor, smoothing: float, *, summe
     terms = Terms(head.scale, head.softcap, smoothing, dtype)
     if not torch.is_grad_enabled():
         costs = cross_entropies(rows, head.weight, head.bias, targets, terms, Gradients(None, None, None))
+        if note is not None:
+            note(costs)
         return costs.sum() if summed else costs
-    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed)  # type: ignore[no-untyped-call]
+    result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed, note)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -93,12 +115,15 @@ class CrossEntropy(Function):
         targets: Tensor,
         terms: Terms,
         summed: bool,
+        note: Callable[[Tensor], object] | None,
     ) -> Tensor:
         """See the class."""
         ctx.terms, ctx.summed, ctx.made = terms, summed, summed or not any(ctx.needs_input_grad[1:3])
         ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (rows, weight, bias)]
         gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3] if ctx.made else (False,) * 3)
         costs = cross_entropies(rows, weight, bias, targets, terms, gradients)
+        if note is not None:
+            note(costs.detach())
         if ctx.made:
             ctx.save_for_backward(gradients.rows, gradients.weight, gradients.bias)
         else:
@@ -125,4 +150,4 @@ class CrossEntropy(Function):
             results[1] = multiplied(gradients.weight, factor, ctx.dtypes[1])
         if gradients.bias is not None:
             results[2] = (gradients.bias * factor).to(ctx.dtypes[2])
-        return (*results, None, None, None)
+        return (*results, None, None, None, None)

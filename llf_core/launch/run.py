@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from llf_core.launch.again import replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.watch import Watch
 from llf_core.runs import (
@@ -19,6 +20,7 @@ from llf_core.runs import (
     send_request,
     status,
 )
+from llf_core.runs.steering import check, journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,6 +144,91 @@ class Run:
         if wait:
             self.wait(progress=False)
         return request
+
+    def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
+        """Asks for a checkpoint after the step under way; see `ask`."""
+        return self.ask("checkpoint", wait=wait, by=by)
+
+    def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
+        """Asks for the evaluation loss after the step under way; see `ask`."""
+        return self.ask("evaluate", wait=wait, by=by)
+
+    def sample(self, *, wait: bool = False, by: str = "code") -> str:
+        """Asks for answers to the watched prompts after the step under way; see `ask`."""
+        return self.ask("sample", wait=wait, by=by)
+
+    def set(self, *, wait: bool = False, by: str = "code", **changes: Any) -> str:
+        """Changes a live run from its next step on; see `ask`. The run writes it down, and a replay does it again.
+
+        Args:
+            wait: see `ask`.
+            by: who asks.
+            changes: `learning_rate` (the schedule's peak), `max_steps` (where the run and its schedule end), `watch`
+                (a prompt to be answered at every checkpoint and evaluation).
+
+        Example:
+            >>> run.set(learning_rate=1e-4)
+        """
+        return self.ask("set", check(changes), wait=wait, by=by)
+
+    def ask(self, type: str, args: Mapping[str, Any] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
+        """Drops a request into a live run, which takes it after the step under way.
+
+        Args:
+            type: one of `llf_core.runs.control.TYPES`.
+            args: what the type needs.
+            wait: whether to return only when the trainer has answered.
+            by: who asks.
+
+        Returns:
+            The request's id; with `wait` what was answered.
+
+        Raises:
+            RuntimeError: nothing of the run is going, or the trainer refused.
+        """
+        now = self.status()
+        if now.ended_somehow:
+            raise RuntimeError(f"{self.id} is {now.state}. Expected a run that is going.")
+        reader = RunReader(self.folder)
+        request = send_request(self.folder, type, args, by)
+        while wait:
+            over = self.status().ended_somehow
+            for event in reader.events():
+                if event["type"] == "answer" and event.get("id") == request:
+                    if not event.get("ok"):
+                        raise RuntimeError(str(event.get("message")))
+                    return str(event.get("message"))
+            if over:
+                raise RuntimeError(f"{self.id} ended before it took the request.")
+            time.sleep(LOOK_SECONDS)
+        return request
+
+    def code(self) -> str:
+        """A notebook cell that runs its config again; where it was told to change something, how that is done too.
+
+        Raises:
+            ConfigError: the config has errors by now.
+        """
+        from llf_core.config import RunConfig
+
+        cell = RunConfig.load(self.folder.config).python()
+        if not journal(self.folder):
+            return cell
+        return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
+
+    def replay(self, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None) -> Run:
+        """Starts a new run of the same config and rows, to which the same is done at the same steps.
+
+        Args:
+            env: environment variables besides this process's own.
+            command: what to start in place of the trainer.
+
+        Returns:
+            The new run.
+        """
+        new = replay(self.folder)
+        start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
+        return Run(new)
 
     def kill(self, by: str = "code") -> Status:
         """Ends the run at once; what it did since its last checkpoint is lost.

@@ -8,6 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.launch.local import Trainer, trainer_command, trainer_environment
 from llf_core.launch.verdict import Ending, verdict
@@ -21,10 +23,12 @@ from llf_core.runs.status import HEARTBEAT_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llf_core.doctor import Doctor
     from llf_core.runs import Request, RunFolder
 
 LOOK_SECONDS = 0.5
 STOP_GRACE = 120.0
+DOCTOR_SECONDS = 5.0
 # A trainer keeps its own heartbeat; the supervisor helps out where one computation blocks it for longer.
 TRAINER_SILENCE = 3 * HEARTBEAT_SECONDS
 
@@ -48,6 +52,8 @@ class Supervisor:
         self._kill: Request | None = None
         self._told = False  # the trainer has had its SIGTERM
         self._ask_to_end = False  # this process has had its own
+        self._doctor: Doctor | None = None
+        self._visit = time.monotonic() + DOCTOR_SECONDS
 
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
         """Starts the trainer, waits for its end, and leaves a final state.
@@ -133,7 +139,26 @@ class Supervisor:
                 self._told = True
                 trainer.signal(signal.SIGTERM)
             self._beat()
+            if time.monotonic() >= self._visit:
+                self._examine()
+        self._examine()
         return code
+
+    def _examine(self) -> None:
+        """Has the doctor look at the curves, and writes down what is wrong; a run never ends for that."""
+        from llf_core.doctor import Doctor
+
+        began = time.monotonic()
+        try:
+            if self._doctor is None:
+                self._doctor = Doctor(self._folder, float(self._cgroup.memory_limit() or psutil.virtual_memory().total))
+            for finding in self._doctor.look():
+                self._writer.event("finding", **finding.event())
+        except (OSError, ValueError, RuntimeError) as error:  # a full disk, a folder that somebody took apart
+            print(f"The curves could not be looked at: {error}", flush=True)  # noqa: T201 - log.txt
+        # A long run's first look at all of its numbers takes seconds, which its training should not miss.
+        took = time.monotonic() - began
+        self._visit = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)
 
     def _take(self, request: Request) -> None:
         if request.type == "kill" and self._kill is None:

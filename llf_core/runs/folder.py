@@ -102,6 +102,16 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     @cached_property
+    def examples(self) -> Path:
+        """The loss of each example at each step that it was trained on."""
+        return self.path / "examples.jsonl"
+
+    @cached_property
+    def replay(self) -> Path:
+        """Changes that another run was told while it went on, to be made again."""
+        return self.path / "replay.json"
+
+    @cached_property
     def log(self) -> Path:
         """The trainer's stdout and stderr."""
         return self.path / "log.txt"

@@ -1,10 +1,11 @@
-"""All runs of a home, read from three small files each."""
+"""All runs of a home, read from three small files each, and again only what has changed."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import yaml
 from llf_core.runs.folder import RUN_ID, RunFolder, home
 from llf_core.runs.meta import read_meta
 from llf_core.runs.reached import shown_status
+from llf_core.runs.spark import spark
 from llf_core.runs.status import BrokenRunError
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
 _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
 SORTS = ("newest", "oldest", "name", "state")
+SETTLED = frozenset({"finished", "stopped", "failed"})
+Signature = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,25 @@ class Row:
     stage: str = ""
     method: str = ""
     tags: tuple[str, ...] = ()
+    note: str = ""
+    spark: tuple[float, ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """The last logged loss."""
+        return self.spark[-1] if self.spark else None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds to the last planned step of a run that is going, by its last steps."""
+        if self.state not in {"running", "stopping"} or not self.total or self.step_seconds is None:
+            return None
+        return max(0, self.total - self.step) * self.step_seconds
 
     def json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return asdict(self) | {"tags": list(self.tags)}
+        more = {"loss": self.loss, "remaining": self.remaining}
+        return asdict(self) | {"tags": list(self.tags), "spark": list(self.spark)} | more
 
 
 @dataclass(frozen=True)
@@ -82,46 +101,114 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     Raises:
         ValueError: `sort` is none of these.
     """
-    if sort not in SORTS:
-        raise ValueError(f"sort is {sort!r}. Expected one of {', '.join(SORTS)}.")
-    folders = _folders(Path(home) if home is not None else default_home(), newest=sort != "oldest")
-    if not state and not query and sort in {"newest", "oldest"}:
-        return Page(len(folders), tuple(map(read_row, folders[offset : offset + limit])))
-    words = (query or "").lower().split()
-    rows = [row for row in map(read_row, folders) if _matches(row, state, words)]
-    if sort in {"name", "state"}:
-        rows.sort(key=lambda row: getattr(row, sort).lower())
-    return Page(len(rows), tuple(rows[offset : offset + limit]))
+    return RunIndex(home).page(offset, limit, state, query, sort)
 
 
 default_home = home
 
 
-def _folders(root: Path, *, newest: bool) -> list[RunFolder]:
+class RunIndex:
+    """The runs of a home for somebody who asks again and again: only what has changed is read anew.
+
+    Every method may be called from any thread.
+
+    Args:
+        home: `LLF_HOME` where it is not the environment's.
+    """
+
+    def __init__(self, home: Path | str | None = None) -> None:
+        self._root = Path(home) if home is not None else default_home()
+        self._names: tuple[Signature, list[str]] = ((), [])
+        self._rows: dict[str, tuple[Signature, Row]] = {}
+        self._lock = threading.Lock()
+
+    def page(
+        self,
+        offset: int = 0,
+        limit: int = 50,
+        state: str | None = None,
+        query: str | None = None,
+        sort: str = "newest",
+    ) -> Page:
+        """Some of the runs; see `list_runs`.
+
+        Raises:
+            ValueError: `sort` is none that is known.
+        """
+        if sort not in SORTS:
+            raise ValueError(f"sort is {sort!r}. Expected one of {', '.join(SORTS)}.")
+        with self._lock:
+            names = self.names()
+            names = names if sort == "oldest" else names[::-1]
+            if not state and not query and sort in {"newest", "oldest"}:
+                return Page(len(names), tuple(map(self._row, names[offset : offset + limit])))
+            words = (query or "").lower().split()
+            rows = [row for row in map(self._row, names) if _matches(row, state, words)]
+        if sort in {"name", "state"}:
+            rows.sort(key=lambda row: getattr(row, sort).lower())
+        return Page(len(rows), tuple(rows[offset : offset + limit]))
+
+    def folder(self, name: str) -> RunFolder:
+        """The folder of an id."""
+        return RunFolder(self._root / "runs" / name)
+
+    def names(self) -> list[str]:
+        """The ids of all runs, oldest first; the folder is listed again only where something came or went."""
+        path = self._root / "runs"
+        signature = _signature(path)
+        if signature != self._names[0]:
+            try:
+                with os.scandir(path) as entries:
+                    names = sorted(one.name for one in entries if RUN_ID.fullmatch(one.name) and one.is_dir())
+            except FileNotFoundError:
+                names = []
+            self._names = (signature, names)
+            self._rows = {name: self._rows[name] for name in names if name in self._rows}
+        return self._names[1]
+
+    def _row(self, name: str) -> Row:
+        folder = self.folder(name)
+        files = (folder.status, folder.meta, folder.config, folder.metrics)
+        signature = tuple(part for file in files for part in _signature(file))
+        known = self._rows.get(name)
+        # Whether a process still lives is in no file.
+        if known is not None and known[0] == signature and known[1].state in SETTLED:
+            return known[1]
+        row = read_row(folder)
+        self._rows[name] = (signature, row)
+        return row
+
+
+def _signature(path: Path) -> Signature:
+    """What changes when a file or a folder does."""
     try:
-        with os.scandir(root / "runs") as entries:
-            names = [entry.name for entry in entries if RUN_ID.fullmatch(entry.name) and entry.is_dir()]
-    except FileNotFoundError:
-        return []
-    return [RunFolder(root / "runs" / name) for name in sorted(names, reverse=newest)]
+        facts = path.stat()
+    except OSError:
+        return ()
+    return (facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_nlink)
 
 
 def _matches(row: Row, state: str | None, words: list[str]) -> bool:
     if state and row.state != state:
         return False
-    text = " ".join((row.id, row.name, row.model, row.dataset, row.stage, row.method, *row.tags)).lower()
+    text = " ".join((row.id, row.name, row.model, row.dataset, row.stage, row.method, row.note, *row.tags)).lower()
     return all(word in text for word in words)
 
 
-def read_row(folder: RunFolder) -> Row:
-    """One run as it is listed. Never raises for a broken folder: the row says what is wrong."""
+def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
+    """One run as it is listed. Never raises for a broken folder: the row says what is wrong.
+
+    Args:
+        folder: the run.
+        curve: read the shape of its loss too.
+    """
     meta = read_meta(folder)
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:
         status = shown_status(folder)
         config = _config_head(folder)
     except BrokenRunError as error:
-        return Row(folder.id, name, "broken", reason=str(error), tags=tags)
+        return Row(folder.id, name, "broken", reason=str(error), tags=tags, note=meta["note"])
     return Row(
         id=folder.id,
         name=name,
@@ -140,6 +227,8 @@ def read_row(folder: RunFolder) -> Row:
         stage=config.get("stage", ""),
         method=config.get("finetuning_type", ""),
         tags=tags,
+        note=meta["note"],
+        spark=spark(folder) if curve else (),
     )
 
 
@@ -165,9 +254,10 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
 
 def active_runs(home: Path | str | None = None) -> list[Row]:
     """The runs that are going now, newest first: a form names them before Start, for they use the device."""
-    folders = _folders(Path(home) if home is not None else default_home(), newest=True)
     active = {"created", "starting", "running", "stopping"}
-    return [row for row in map(read_row, folders) if row.state in active]
+    index = RunIndex(home)
+    rows = (read_row(index.folder(name), curve=False) for name in index.names()[::-1])
+    return [row for row in rows if row.state in active]
 
 
 def free_bytes(home: Path | str | None = None) -> int:

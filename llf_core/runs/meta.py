@@ -20,14 +20,31 @@ def read_meta(folder: RunFolder) -> dict[str, Any]:
     return there | {key: there[key] if isinstance(there.get(key), type(meta[key])) else meta[key] for key in meta}
 
 
-def update_meta(folder: RunFolder, **changes: Any) -> dict[str, Any]:
+class StaleError(RuntimeError):
+    """Somebody else has changed it in the meantime."""
+
+
+def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -> dict[str, Any]:
     """Changes name, tags or note, and counts the revision up.
+
+    Args:
+        folder: the run.
+        seen: the revision that the change is made on; unset, whatever is there.
+        changes: new values.
 
     Returns:
         What the file holds now.
+
+    Raises:
+        StaleError: the revision is another one by now; nothing was changed.
     """
     with locked(folder.status_lock):
-        meta = read_meta(folder) | changes
+        meta = read_meta(folder)
+        if seen is not None and meta["revision"] != seen:
+            raise StaleError(
+                "It was changed in another view meanwhile. Look at what is there now, then change it again."
+            )
+        meta |= changes
         meta["revision"] += 1
         replace_file(folder.meta, json_bytes(meta))
     return meta

@@ -14,7 +14,7 @@ from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import FINAL, HEARTBEAT_SECONDS, give_back_reserve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llf_core.runs.folder import RunFolder
 
@@ -35,6 +35,7 @@ class RunWriter:
         self._metrics = Appender(folder.metrics)
         self._events = Appender(folder.events)
         self._samples = Appender(folder.samples)
+        self._examples = Appender(folder.examples)
         self._changes: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
@@ -71,6 +72,19 @@ class RunWriter:
     def sample(self, **fields: Any) -> None:
         """Appends one generated text or example: `step`, `kind`, `prompt`, `text`, `of`."""
         self._samples.append({"time": _now(), "attempt": self.attempt, **fields})
+
+    def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
+        """Appends what the examples of a step cost.
+
+        Args:
+            step: the optimizer step.
+            numbers: `[examples]`, their `number` in the prepared training set.
+            losses: `[examples]`, the sum of each one's loss; its mean over the tokens is written.
+            tokens: `[examples]`, of how many tokens.
+        """
+        means = [float(f"{loss / max(count, 1):.5g}") for loss, count in zip(losses, tokens, strict=True)]
+        record = {"step": step, "attempt": self.attempt, "number": list(numbers), "loss": means, "tokens": list(tokens)}
+        self._examples.append(record)
 
     def status(self, **changes: Any) -> None:
         """Changes fields of the status: at once for a new state, else with the next heartbeat.
@@ -146,7 +160,7 @@ class RunWriter:
         now = self.flush()
         if (now.state, now.reason, now.attempt) == (state, reason, self.attempt):
             self.event("state", state=state, **({} if reason is None else {"reason": reason}))
-        for file in (self._metrics, self._events, self._samples):
+        for file in (self._metrics, self._events, self._samples, self._examples):
             file.close()
 
 

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 
-def training_arguments(
-    config: RunConfig, plan: DevicePlan, folder: RunFolder, *, evaluates: bool, resume_from: str | None = None
+def training_arguments(  # noqa: PLR0913 - what a run's folder and its device decide
+    config: RunConfig,
+    plan: DevicePlan,
+    folder: RunFolder,
+    *,
+    evaluates: bool,
+    resume_from: str | None = None,
+    max_steps: int | None = None,
 ) -> TrainingArguments:
     """The Trainer's arguments: the config's training section, and what a run folder needs.
 
@@ -26,6 +32,7 @@ def training_arguments(
         folder: the run's folder; checkpoints go there, whatever `output_dir` says.
         evaluates: whether there is an evaluation split.
         resume_from: path of the checkpoint to go on from.
+        max_steps: where the run ends in place of what the config says.
 
     Returns:
         Arguments with `logging_nan_inf_filter` off (a NaN is news) and no rotation of checkpoints (ours waits
@@ -34,6 +41,8 @@ def training_arguments(
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}
     values["report_to"] = list(values["report_to"])
+    if max_steps is not None:
+        values["max_steps"] = max_steps
     if not evaluates:
         values["eval_strategy"] = "no"
     values |= {

@@ -14,6 +14,8 @@ import torch
 from transformers import TrainerCallback
 
 from llf_core.runs import Checkpoints, Inbox
+from llf_core.stages.receipt import Receipt
+from llf_core.stages.steering import Steering
 from llf_core.stages.too_large import smaller_size
 
 if TYPE_CHECKING:
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 
     from llf_core.runs import Request, RunFolder, RunWriter
     from llf_core.stages.trainer import RunTrainer
+    from llf_core.stages.watched import Watched
 
 COUNTERS = "llf_state.json"
+NOTED = 64
+"""Steps whose examples may wait to be written down."""
 LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
 
 
@@ -42,8 +47,9 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
     """What a checkpoint remembers beside the Trainer's own state.
 
     Returns:
-        `seen` (tokens read and learned from), `threads`, and what memory left of the config's batches:
-        `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`.
+        `seen` (tokens read and learned from), `threads`, what memory left of the config's batches:
+        `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; and `held`, what the run was told
+        to change.
     """
     counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text(encoding="utf-8"))
     return counters
@@ -68,8 +74,13 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.checkpoints = Checkpoints(folder)
         self.keep = keep
         self.trainer: RunTrainer | None = None
+        self.watched: Watched | None = None
+        self.steering = Steering(folder, writer)
         self.stop_wanted = False
         self.waiting: list[Request] = []
+        self._evaluations: list[Request] = []
+        self._folder = folder
+        self._receipt: Receipt | None = None
         self._seen_before = [0, 0]
         self._logged_tokens = 0
         self._busy = 0.0
@@ -82,22 +93,54 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.stop_wanted = True
 
     def _obey(self, control: TrainerControl, step: int) -> None:
+        takers = {
+            "stop": self._stop,
+            "checkpoint": self._save,
+            "evaluate": self._evaluate,
+            "sample": self._sample,
+            "set": self._set,
+        }
         for request in self.inbox.scan():
             self.writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
-            if request.type == "stop":
-                self.stop_wanted = True
-                self.writer.status(state="stopping", reason=None)
-                self.waiting.append(request)
-            elif request.type == "checkpoint":
-                control.should_save = True
-                self.waiting.append(request)
-            elif request.type == "unreadable":
-                self._answer(request, ok=False, message="The file holds no request.")
+            if request.type in takers:
+                takers[request.type](request, control, step)
             else:
-                self._answer(request, ok=False, message=f"{request.type} is not built yet.")
+                self._answer(request, ok=False, message="The file holds no request.")
         if self.stop_wanted:
             control.should_training_stop = True
             control.should_save = not self.checkpoints.complete(step)
+
+    def _stop(self, request: Request, _control: TrainerControl, _step: int) -> None:
+        self.stop_wanted = True
+        self.writer.status(state="stopping", reason=None)
+        self.waiting.append(request)
+
+    def _save(self, request: Request, control: TrainerControl, _step: int) -> None:
+        control.should_save = True
+        self.waiting.append(request)
+
+    def _evaluate(self, request: Request, control: TrainerControl, step: int) -> None:
+        try:
+            self.steering.change({"evaluate": True}, step, request.id, control)
+        except ValueError as error:
+            self._answer(request, ok=False, message=str(error))
+        else:
+            self._evaluations.append(request)
+
+    def _sample(self, request: Request, _control: TrainerControl, step: int) -> None:
+        count = 0 if self.watched is None else self.watched.answer(step)
+        if count or (self.watched is not None and self.watched.prompts):
+            self._answer(request, ok=True, message=f"Answered at step {step}.")
+        else:
+            self._answer(request, ok=False, message="No prompt is watched. Add one, or set watched_prompts.")
+
+    def _set(self, request: Request, control: TrainerControl, step: int) -> None:
+        try:
+            said = self.steering.change(request.args, step, request.id, control)
+        except ValueError as error:
+            self._answer(request, ok=False, message=str(error))
+        else:
+            self._answer(request, ok=True, message=said)
 
     def _answer(self, request: Request, *, ok: bool, message: str) -> None:
         self.writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
@@ -108,24 +151,33 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Says that steps are being made from here on."""
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
+        self._receipt = Receipt(self._folder, self.writer, state.global_step) if counters else None
         if self.trainer is not None:
             self.trainer.tell = self._warn
             steps = args.gradient_accumulation_steps
             self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
+            self.steering.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
+            state.num_train_epochs = self.trainer.planned_epochs
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
+        if not state.global_step:
+            self._watch(0)
         self._logged_tokens = self._seen()[0]
         self._mark = time.perf_counter()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Times the step, then looks for requests."""
         now = time.perf_counter()
+        if self.trainer is not None and len(self.trainer.noted) >= NOTED:
+            self._write_examples()
         self._busy += now - self._mark
         self._busy_steps += 1
         self._mark = now
+        self.steering.again(state.global_step, control)
         self._obey(control, state.global_step)
         self.writer.status(step=state.global_step)
+        self._mark = time.perf_counter()
 
     def on_log(
         self,
@@ -137,6 +189,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     ) -> None:
         """Appends what the trainer logs, with tokens, speed and memory."""
         logs = logs or {}
+        self._write_examples()
         values = {name: value for name, value in logs.items() if name in LOGGED}
         if "eval_loss" in logs:
             values["eval_loss"] = logs["eval_loss"]
@@ -161,6 +214,8 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
                 )
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)
+            if self._receipt is not None and "loss" in values:
+                self._receipt.note(state.global_step, values["loss"])
             print(_line(state, values), flush=True)  # noqa: T201 - stdout is the run's log.txt
 
     def on_evaluate(
@@ -173,6 +228,11 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     ) -> None:
         """Marks the evaluation; its time is not training time."""
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
+        for request in self._evaluations:
+            loss = (metrics or {}).get("eval_loss", math.nan)
+            self._answer(request, ok=True, message=f"The evaluation loss is {loss:.4f} at step {state.global_step}.")
+        self._evaluations.clear()
+        self._watch(state.global_step)
         self._mark = time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -188,6 +248,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             "gradient_accumulation_steps": args.gradient_accumulation_steps * train_parts,
             "eval_parts": eval_parts,
             "threads": torch.get_num_threads(),
+            "held": self.steering.held,
         }
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
         size = self.checkpoints.finish(step)
@@ -204,6 +265,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
             self.writer.event("checkpoint_removed", step=removed)
         self.answer_waiting(step)
+        self._watch(step)
         self._mark = time.perf_counter()
 
     def answer_waiting(self, step: int) -> None:
@@ -211,6 +273,24 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         for request in self.waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
         self.waiting.clear()
+
+    def _write_examples(self) -> None:
+        """Writes down what each example cost; not in every step, since a GPU must be waited for."""
+        if self.trainer is None:
+            return
+        noted, self.trainer.noted = self.trainer.noted, []
+        for step, batches in noted:
+            numbers, losses, tokens = (torch.cat(parts).tolist() for parts in zip(*batches, strict=True))
+            self.writer.examples(step, numbers, losses, tokens)
+
+    def _watch(self, step: int) -> None:
+        """Has the watched prompts answered; the run goes on where that fails."""
+        if self.watched is None:
+            return
+        try:
+            self.watched.answer(step)
+        except (RuntimeError, ValueError) as error:  # memory, a prompt that the template refuses
+            self._warn("watched_prompts", f"The watched prompts could not be answered at step {step}: {error}")
 
     def _warn(self, key: str, message: str) -> None:
         self.writer.event("warning", key=key, message=message)

@@ -38,6 +38,7 @@ from llf_core.stages.progress import RunProgress, read_counters
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
 from llf_core.stages.trainer import RunTrainer, StreamedRows
 from llf_core.stages.trunk import forget_trunk, keep_trunk
+from llf_core.stages.watched import Watched
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -105,6 +106,8 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
         torch.set_num_threads(read_counters(checkpoint)["threads"])
         warn_of_other_data(folder, writer, loaded.data.report.fingerprint)
     chosen = settle_checkpointing(folder, writer, config, loaded, resumes=checkpoint is not None)
+    added = _held(checkpoint).get("watch", ())
+    progress.watched = Watched(folder, writer, config, loaded.model, loaded.tokenizer, added)
     trainer = _trainer(folder, config, loaded, progress, checkpoint)
     write_resolved(folder, config, loaded, chosen)
     keep_trunk(folder, config, loaded)
@@ -122,6 +125,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
 
     if loaded.data.eval is not None and not _evaluated_at(trainer, step):
         trainer.evaluate()
+    progress.watched.answer(step)
     _save(folder, writer, config, loaded, trainer)
     forget_trunk(folder)
     progress.answer_waiting(step)
@@ -172,7 +176,11 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
 
 
 def _trainer(
-    folder: RunFolder, config: RunConfig, loaded: Loaded, progress: RunProgress, checkpoint: Path | None
+    folder: RunFolder,
+    config: RunConfig,
+    loaded: Loaded,
+    progress: RunProgress,
+    checkpoint: Path | None,
 ) -> RunTrainer:
     callbacks: list[Any] = [progress]
     train = loaded.data.train
@@ -187,6 +195,7 @@ def _trainer(
             folder,
             evaluates=loaded.data.eval is not None,
             resume_from=None if checkpoint is None else str(checkpoint),
+            max_steps=_held(checkpoint).get("max_steps"),
         ),
         train_dataset=StreamedRows(train) if isinstance(train, Stream) else train,
         eval_dataset=loaded.data.eval,
@@ -199,6 +208,11 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
     progress.trainer = trainer
     return trainer
+
+
+def _held(checkpoint: Path | None) -> dict[str, Any]:
+    """What the run was told to change before a checkpoint."""
+    return {} if checkpoint is None else read_counters(checkpoint).get("held", {})
 
 
 def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:

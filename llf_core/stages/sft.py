@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from llf_core.config.labels import IGNORED
 from llf_core.config.registry import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
     from llf_core.fast.head import Head
@@ -27,6 +30,22 @@ def shifted_targets(labels: Tensor) -> Tensor:
     return F.pad(labels[..., 1:], (0, 1), value=IGNORED)
 
 
+def _by_document(
+    batch: dict[str, Tensor], note: Callable[[Tensor, Tensor], object], places: Tensor, costs: Tensor
+) -> None:
+    """Adds up the costs of each document's tokens, and counts them."""
+    import torch
+
+    ends = batch.get("cu_seq_lens_q")
+    count = len(batch["input_ids"]) if ends is None else len(ends) - 1
+    if ends is None:
+        documents = places // batch["input_ids"].shape[-1]
+    else:
+        documents = torch.bucketize(places, ends[1:].long(), right=True)
+    sums = costs.new_zeros(count).index_add_(0, documents, costs)
+    note(sums, torch.bincount(documents, minlength=count))
+
+
 class SFT(Stage):
     """Trains on the answers of conversations; the prompts are only read."""
 
@@ -34,13 +53,19 @@ class SFT(Stage):
     label: ClassVar[str] = "sft (answers)"
 
     @staticmethod
-    def loss_sum(model: nn.Module, batch: dict[str, Tensor], label_smoothing: float = 0.0) -> Tensor:
+    def loss_sum(
+        model: nn.Module,
+        batch: dict[str, Tensor],
+        label_smoothing: float = 0.0,
+        note: Callable[[Tensor, Tensor], object] | None = None,
+    ) -> Tensor:
         """Sum of the loss over the supervised tokens of one micro-batch.
 
         Args:
             model: a causal language model, perhaps wrapped.
             batch: of either kind, see `llf_core.data.Collator`.
             label_smoothing: see `llf_core.fast.loss.nll_sum`.
+            note: called with the loss of each document and its tokens, see `Stage.loss_sum`.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
@@ -50,9 +75,10 @@ class SFT(Stage):
         from llf_core.fast.loss import nll_sum
 
         targets = shifted_targets(batch["labels"])
+        heard = None if note is None else partial(_by_document, batch, note)
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
-            return nll_sum(hidden, head, targets, label_smoothing)
+            return nll_sum(hidden, head, targets, label_smoothing, heard)
 
         loss: Tensor = forward(model, batch, objective)
         return loss

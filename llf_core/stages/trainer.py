@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
+    from torch.utils.data import DataLoader
+    from transformers import TrainingArguments
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.config.registry import Stage
     from llf_core.data.stream import Stream
 
 logger = logging.getLogger(__name__)
+ENDLESS = 1_000_000
+"""Passes over the data that no run comes to."""
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -43,6 +48,11 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The stream's rows, which do not end."""
         return iter(self._stream)
+
+
+def step_of(checkpoint: str) -> int:
+    """The step of a checkpoint's folder, `checkpoint-N`."""
+    return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def supervised_tokens(labels: Tensor) -> Tensor:
@@ -77,24 +87,86 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.train_parts = Parts(partial(_train_in_smaller_parts, self))
         self.eval_parts = Parts(partial(_evaluate_in_smaller_parts, self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
+        self._schedule_options = dict(self.args.lr_scheduler_kwargs or {})
+        self.peak_rate = self.args.learning_rate
+        self.planned_epochs = 0
         # Of the optimizer step under way: tokens read and learned from on all ranks, batches so far, their parts'
         # losses, the random state at its beginning.
         self._tokens = torch.zeros_like(self.seen)
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
+        self._noted: list[tuple[Tensor, ...]] = []
+        # Of the steps since somebody took them: step, and of its batches the numbers of their examples, losses, tokens.
+        self.noted: list[tuple[int, list[tuple[Tensor, ...]]]] = []
         self._randomness = Randomness(self.args.device)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up."""
-        options = dict(self.args.lr_scheduler_kwargs or {})
+        options = dict(self._schedule_options)
         if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
             after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)
             options["num_decay_steps"] = after_warmup - options.get("num_stable_steps", after_warmup // 3)
             self.args.lr_scheduler_kwargs = options
         schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
         return schedule
+
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> tuple[Any, ...]:
+        """The Trainer's plan with passes without end: the last step ends a run, also one that is told to go on.
+
+        A run that goes on from its last step, to write its result, makes none: it has no pass at all.
+        """
+        self.planned_epochs, *rest, max_steps = super().set_initial_training_values(args, dataloader)
+        resumed = args.resume_from_checkpoint
+        ended = resumed is not None and step_of(resumed) >= max_steps
+        return (0 if ended else max(self.planned_epochs, ENDLESS), *rest, max_steps)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Scales the schedule so that its peak is another one, from the next step on.
+
+        Args:
+            rate: what `learning_rate` would be in the config. Groups of parameters keep their proportions.
+        """
+        factor = rate / self.peak_rate
+        groups: list[dict[str, Any]] = self.optimizer.param_groups
+        for group in groups:
+            for key in {"lr", "initial_lr"} & group.keys():
+                group[key] = rate if group[key] == self.peak_rate else group[key] * factor
+        schedule: Any = self.lr_scheduler
+        if hasattr(schedule, "base_lrs"):
+            schedule.base_lrs = [group["initial_lr"] for group in groups]
+        self.peak_rate = rate
+        self._follow_schedule()
+
+    def end_at(self, total: int) -> None:
+        """Has the run and its schedule end at another step; the schedule goes on as if it had been so planned.
+
+        Args:
+            total: the last step, beyond the present one.
+        """
+        kept: Any = self.lr_scheduler
+        if hasattr(kept, "lr_lambdas"):
+            # Made on an optimizer of its own, since a schedule sets the learning rates when it is made.
+            self.lr_scheduler: Any = None  # so that one is made
+            spare = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+            fresh: Any = self.create_scheduler(total, spare)
+            (planned,) = fresh.lr_lambdas
+            kept.lr_lambdas = [planned] * len(kept.lr_lambdas)
+            self.lr_scheduler = kept
+            self._follow_schedule()
+        self.state.max_steps = self.args.max_steps = total
+
+    def _follow_schedule(self) -> None:
+        """Sets the learning rates of the next step anew."""
+        schedule: Any = self.lr_scheduler
+        if not hasattr(schedule, "lr_lambdas"):
+            return
+        groups: list[dict[str, Any]] = self.optimizer.param_groups
+        terms = zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        for group, base, planned in terms:
+            group["lr"] = base * planned(schedule.last_epoch)
+        schedule._last_lr = [group["lr"] for group in groups]  # noqa: SLF001 - what it logs
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
@@ -148,6 +220,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         def undo() -> list[dict[str, Any]]:
             model.zero_grad()
             self._losses.clear()
+            self._noted.clear()
             self._randomness.restore()
             return self._batches
 
@@ -155,7 +228,9 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         if not step_ends:
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
-        self._batches, self._losses = [], []
+        if self._noted:
+            self.noted.append((self.state.global_step + 1, self._noted))
+        self._batches, self._losses, self._noted = [], [], []
         self.seen += self._tokens
         return loss
 
@@ -179,7 +254,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         """
         count = supervised_tokens(inputs["labels"])
         if model.training:
-            total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor)
+            note = partial(self._note, inputs["numbers"]) if "numbers" in inputs else None
+            total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor, note)
             # Gradients are averaged over ranks: the factor turns that average back into a sum.
             loss = (
                 total * self.accelerator.num_processes / (count if num_items_in_batch is None else num_items_in_batch)
@@ -192,6 +268,9 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             loss = total / count
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
         return (loss, {}) if return_outputs else loss
+
+    def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
+        self._noted.append((numbers, losses, tokens))
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """The Trainer's loop, whose loss (a mean of the batches' means) is replaced by the mean over tokens."""

@@ -140,6 +140,31 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(config, llf_home, llf
     assert json.loads(shown.output)["state"] == "stopped"
 
 
+@pytest.mark.launches
+def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
+    assert llf("train", config, "max_steps=100000", "save_strategy=no", "val_size=4", "--detach").exit_code == 0
+    (row,) = list_runs(llf_home).rows
+    deadline = time.monotonic() + 120
+    while list_runs(llf_home).rows[0].step < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "→ 0.0003 from step" in llf("runs", "set", row.id, "learning_rate=3e-4").output
+    assert "The evaluation loss is" in llf("runs", "evaluate", row.id).output
+    assert "A prompt is watched from step" in llf("runs", "set", row.id, "watch=Say hi.", "max_steps=1e6").output
+    assert llf("runs", "sample", row.id).output.startswith("Answered at step")
+    assert "is whole" in llf("runs", "checkpoint", row.id).output
+    assert str(llf("runs", "set", row.id, "max_steps=1").exception).startswith("The run is at step")
+    assert str(llf("runs", "set", row.id, "lora_rank=1").exception).startswith("'lora_rank' cannot be changed")
+    assert "Expected a number" in str(llf("runs", "set", row.id, "learning_rate=fast").exception)
+    assert "no change" in str(llf("runs", "set", row.id, "faster").exception)
+    assert llf("runs", "stop", row.id).exit_code == 0
+    assert str(llf("runs", "evaluate", row.id).exception).endswith("is stopped. Expected a run that is going.")
+    code = llf("runs", "show", row.id, "--code").output
+    assert "llf.train(" in code
+    assert f"llf.attach('{row.id}').replay()" in code
+    compile(code, "cell", "exec")
+
+
 def test_list_show_delete_restore_clean(llf, llf_home):
     folder = create_run("model_name_or_path: m\ndataset: d\nstage: sft\n", "mine")
     status.update(folder, state="failed", reason="It was [bold]too large[/bold].")

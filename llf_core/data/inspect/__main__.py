@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from llf_core.data.inspect.inspection import Inspection
 from llf_core.data.inspect.readings import ROLES, readings
 
-ASKED = ("overview", "lengths", "notable", "example", "search", "rows")
+ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 
 
 def main() -> int:

@@ -20,11 +20,12 @@ from llf_core.data.load import open_source, read_source
 from llf_core.data.packed import PackedRows
 from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
+from llf_core.data.report import show
 from llf_core.data.store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -155,6 +156,29 @@ class Inspection:
         found |= {"tokens": len(states)} | {state: states.count(state) for state in ("prompt", "trained", "cut")}
         return found | self._packed_at(number)
 
+    def numbered(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """The texts of examples to train on, by the numbers that a run writes their losses down with.
+
+        Args:
+            numbers: `number` of each, see `llf_core.data.store.ExampleWriter`.
+
+        Returns:
+            `number`, `place` (by which `example` finds it), `dataset`, `record`, `segments` (`[text, trained]` each);
+            of a number that this data has not, nothing.
+        """
+        found = []
+        for number in numbers:
+            place = self._by_number.get(number)
+            if place is not None:
+                dataset, record = self._names[place]
+                row = self._prepared.examples[place]
+                shown = show(self._tokenizer, record, row["input_ids"], row["labels"])
+                segments = [[segment.text, segment.trained] for segment in shown.segments]
+                found.append(
+                    {"number": number, "place": place, "dataset": dataset, "record": record, "segments": segments}
+                )
+        return found
+
     def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, Any]:
         """Examples whose text holds some words, looked for in a second's time.
 
@@ -219,6 +243,11 @@ class Inspection:
             (self._sets[first + number], int(index))
             for number, index in zip(counts[:, SET].tolist(), table["index"], strict=True)
         ]
+
+    @cached_property
+    def _by_number(self) -> dict[int, int]:
+        """The place of each example to train on."""
+        return {number: place for place, number in enumerate(self._prepared.examples["number"])}
 
     @cached_property
     def _first(self) -> dict[tuple[str, int], int]:

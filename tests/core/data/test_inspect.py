@@ -145,6 +145,18 @@ def test_texts_can_be_searched(inspect):
     assert [row["number"] for row in view.search("answer", start=first["next"])["rows"]] == [2, 3, 4, 5]
 
 
+def test_examples_are_found_by_the_numbers_that_their_losses_are_written_down_with(inspect):
+    view = inspect(ROWS, val_size=2, seed=3)
+    numbers = view._prepared.examples["number"]
+    assert len(numbers) == 4
+    found = view.numbered([numbers[2], 999, numbers[0]])
+    assert [one["number"] for one in found] == [numbers[2], numbers[0]]
+    assert [one["record"] for one in found] == [numbers[2], numbers[0]]  # each record gave one example
+    for one in found:
+        assert "".join(text for text, trained in one["segments"] if trained).startswith(f"The answer {one['record']}.")
+        assert view.example(one["place"])["record"] == one["record"]
+
+
 def test_packed_rows_show_their_examples(inspect, make_config, tokenizer):
     view = inspect([*ROWS, LONG], packing=True, cutoff_len=80)
     ready = prepare(make_config(packing=True, cutoff_len=80), tokenizer)

@@ -151,7 +151,7 @@ def test_a_set_of_each_kind_is_prepared(make_config, write, tokenizer, tmp_path,
     made = replace(Settings.of(config), kind=kind)
     Builder(made, tokenizer, template_of(config, tokenizer), Told(None, None)).build(tmp_path, [opened], [])
     examples, counts = open_examples(tmp_path / TRAIN)
-    assert examples.column_names == ["input_ids", "labels", "index", *columns]
+    assert examples.column_names == ["input_ids", "labels", "index", "number", *columns]
     assert len(examples) == len(counts) == 2
     assert examples[0]["input_ids"] == examples[1]["input_ids"]
     if kind == JUDGED:

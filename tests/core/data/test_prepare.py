@@ -35,8 +35,9 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     report = ready.report
     first = tokenizer("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n").input_ids
     assert ready.eval is None
-    assert ready.train.column_names == ["input_ids", "labels", "index"]
+    assert ready.train.column_names == ["input_ids", "labels", "index", "number"]
     assert ready.train["index"] == [0, 3]
+    assert ready.train["number"] == [0, 1]
     assert ready.train[0]["input_ids"] == first
     assert [len(ids) for ids in ready.train["input_ids"]] == [len(first), 40]
     assert report.examples == 2
@@ -92,7 +93,8 @@ def test_every_example_can_be_dumped(make_config, write, tokenizer, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "dump.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines] == ["train"] * 8 + ["eval"] * 2
     assert sorted(line["index"] for line in lines) == list(range(10))
-    assert {key: lines[0][key] for key in ("index", "input_ids", "labels")} == ready.train.examples[0]
+    first = {key: lines[0][key] for key in ("index", "input_ids", "labels")}
+    assert first.items() <= ready.train.examples[0].items()
     assert lines[-1]["input_ids"] == ready.eval[1]["input_ids"]
 
 

@@ -4,8 +4,20 @@ import shutil
 
 import pytest
 
-from llf_core.runs import active_runs, create_run, free_bytes, home, list_runs, status, update_meta
-from llf_core.runs.process import ProcessId
+from llf_core.runs import (
+    RunWriter,
+    active_runs,
+    create_run,
+    delete_run,
+    free_bytes,
+    home,
+    list_runs,
+    listing,
+    status,
+    update_meta,
+)
+from llf_core.runs.listing import RunIndex, read_row
+from llf_core.runs.process import ProcessId, boot_id, host
 
 
 @pytest.fixture
@@ -93,3 +105,50 @@ def test_active_runs_are_those_that_go(runs):
 
 def test_free_bytes_of_a_home_that_is_not_there_yet(tmp_path):
     assert free_bytes(tmp_path / "not" / "yet") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+
+
+def test_an_index_reads_again_only_what_has_changed(monkeypatch):
+    folders = [create_run("stage: sft\n", f"run-{number}") for number in range(4)]
+    for folder in folders:
+        status.update(folder, state="finished")
+    read = []
+    monkeypatch.setattr(listing, "read_row", lambda folder: read.append(folder.id) or read_row(folder))
+    index = RunIndex()
+    assert index.page().total == 4
+    assert len(read) == 4
+    read.clear()
+    assert index.page() == index.page()
+    assert read == []
+    update_meta(folders[2], name="another")
+    assert names(index.page(query="another")) == ["another"]
+    assert read == [folders[2].id]
+    read.clear()
+    new = create_run("stage: sft\n", "new")
+    delete_run(folders[0].id)
+    assert sorted(names(index.page())) == ["another", "new", "run-1", "run-3"]
+    assert read == [new.id]
+
+
+def test_a_live_run_is_read_every_time():
+    """Whether its processes live is in no file."""
+    folder = create_run("stage: sft\n", "live")
+    me = ProcessId.own()
+    status.update(folder, state="running", pid=me.pid, started=me.started, boot_id=boot_id(), host=host())
+    index = RunIndex()
+    assert index.page().rows[0].state == "running"
+    status.update(folder, pid=2**22 + 1, started=1.0, ticks=None)
+    assert index.page().rows[0].state == "lost"
+
+
+def test_a_row_has_the_shape_of_its_loss_and_the_time_that_is_left():
+    folder = create_run("stage: sft\n", "live")
+    me = ProcessId.own()
+    status.update(
+        folder, state="running", pid=me.pid, started=me.started, boot_id=boot_id(), host=host(), step=40, total=100,
+        step_seconds=2.0,
+    )  # fmt: skip
+    writer = RunWriter(folder)
+    writer.metric(1, {"loss": 2.0})
+    writer.metric(2, {"loss": 1.0})
+    row = RunIndex().page().rows[0].json()
+    assert (row["spark"], row["loss"], row["remaining"]) == ([2.0, 1.0], 1.0, 120.0)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -89,6 +90,46 @@ def test_stop_then_resume_repeats_the_uninterrupted_losses_to_the_last_bit(train
     tokens = [dict(zip(c.steps("tokens").tolist(), c.values("tokens").tolist(), strict=True))
               for c in (RunReader(folder).metrics(), RunReader(whole).metrics())]  # fmt: skip
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("steps", [6, 8])
+def test_a_run_that_goes_on_from_its_last_step_makes_no_more(make_run, monkeypatch, steps):
+    """It died between its last checkpoint and its result, at the end of an epoch or within one."""
+    folder = make_run(max_steps=steps)
+    with monkeypatch.context() as patch:
+        patch.setattr("llf_core.stages.session._save", lambda *_: 1 / 0)
+        assert run_attempt(folder, 1) == 1
+    before = losses(folder)
+    assert next_attempt(folder) == 0
+    assert losses(folder) == before
+    assert read_status(folder).step == steps
+    assert (folder.output / "adapter_model.safetensors").is_file()
+
+
+def test_a_resumed_run_says_whether_it_makes_the_same_steps_again(make_run, monkeypatch):
+    def broken_off(folder):
+        with monkeypatch.context() as patch:
+            stop_at(patch, folder, 6)
+            run_attempt(folder, 1)
+        shutil.rmtree(folder.checkpoints / "checkpoint-6")
+
+    same, other = make_run(max_steps=9, save_steps=4), make_run(max_steps=9, save_steps=4)
+    for folder in (same, other):
+        broken_off(folder)
+    assert next_attempt(same) == 0
+    (receipt,) = events(same, "receipt")
+    assert (receipt["from_step"], receipt["steps"], receipt["exact"], receipt["largest"]) == (4, 2, True, 0.0)
+    other.metrics.write_text(
+        "".join(
+            json.dumps(line | {"values": line["values"] | {"loss": line["values"]["loss"] * (1 + 1e-3)}}) + "\n"
+            for line in map(json.loads, other.metrics.read_text().splitlines())
+            if "loss" in line["values"]
+        )
+    )
+    assert next_attempt(other) == 0
+    (receipt,) = events(other, "receipt")
+    assert receipt["exact"] is False
+    assert receipt["largest"] == pytest.approx(1e-3, rel=0.01)
 
 
 def test_resume_repeats_the_losses_across_an_epoch_and_with_evaluation(trained, make_run, monkeypatch):

@@ -14,6 +14,7 @@ from tests.core.stages.small_trainer import examples, flatten, train
 
 SIGNATURES = {
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
+    "set_initial_training_values": ["self", "args", "dataloader"],
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     "training_step": ["self", "model", "inputs", "num_items_in_batch"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
@@ -30,7 +31,16 @@ def test_transformers_still_has_what_we_override(name):
 
 def test_only_public_methods_are_overridden():
     ours = {name for name, value in vars(RunTrainer).items() if callable(value) and not name.startswith("__")}
-    assert ours == set(SIGNATURES)
+    assert {name for name in ours if hasattr(Trainer, name)} == set(SIGNATURES)
+    added = {"set_learning_rate", "end_at", "_follow_schedule", "_note"}
+    assert ours - set(SIGNATURES) == added
+
+
+def test_what_transformers_plans_is_what_is_taken_apart():
+    """Epochs first and steps last, see `RunTrainer.set_initial_training_values`."""
+    source = inspect.getsource(Trainer.set_initial_training_values)
+    returned = source.rpartition("return (")[2].replace(",", " ").split()
+    assert (returned[0], returned[-2:]) == ("num_train_epochs", ["max_steps", ")"])
     assert hasattr(Trainer, "loss_is_scaled_for_ga")
 
 

@@ -1,0 +1,83 @@
+"""Looks at a run again and again, and tells of each thing that is wrong once an attempt."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.doctor.rules import RULES
+from llf_core.doctor.vitals import Vitals
+from llf_core.runs import RunReader
+
+if TYPE_CHECKING:
+    from llf_core.doctor.finding import Finding
+    from llf_core.runs import RunFolder, Status
+
+
+class Doctor:
+    """Reads a run's folder; a look costs what is new in it.
+
+    Args:
+        folder: the run.
+        memory_limit: bytes that there are, 0 where that is not known.
+    """
+
+    def __init__(self, folder: RunFolder, memory_limit: float = 0.0) -> None:
+        self._folder = folder
+        self._reader = RunReader(folder)
+        self._limit = memory_limit
+        self._config: dict[str, Any] = {}
+        self._data: dict[str, Any] = {}
+        self._rate = 0.0
+        self._told: set[tuple[int, str]] = set()
+        self._moved = (-1, 0.0)  # the last step that was seen, and when it was new
+
+    def look(self, now: float | None = None) -> list[Finding]:
+        """What is wrong and was not said in this attempt yet.
+
+        Args:
+            now: Unix seconds.
+        """
+        moment = time.time() if now is None else now
+        status = self._reader.status()
+        vitals = self._vitals(status, moment)
+        found = []
+        for rule in RULES:
+            finding = rule(vitals)
+            if finding is not None and (status.attempt, finding.rule) not in self._told:
+                self._told.add((status.attempt, finding.rule))
+                found.append(finding)
+        return found
+
+    def _vitals(self, status: Status, now: float) -> Vitals:
+        if not self._config:
+            stored = yaml.safe_load(self._folder.config.read_text(encoding="utf-8"))
+            self._config = stored if isinstance(stored, dict) else {}
+            self._rate = float(self._config.get("learning_rate") or 0.0)
+        for event in self._reader.events():
+            self._hear(event)
+        columns = self._reader.metrics()
+        if self._moved[0] != status.step or status.state != "running":
+            self._moved = (status.step, now)
+        return Vitals(
+            series={name: (columns.steps(name), columns.values(name)) for name in columns.names},
+            step=status.step,
+            total=status.total,
+            running=status.state == "running",
+            idle=now - self._moved[1],
+            step_seconds=status.step_seconds or 0.0,
+            config=self._config,
+            data=self._data,
+            learning_rate=self._rate,
+            memory_limit=self._limit,
+        )
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        if event["type"] == "data":
+            self._data = event
+        elif event["type"] == "finding":
+            self._told.add((int(event.get("attempt", 1)), str(event.get("rule"))))
+        elif event["type"] == "steered" and isinstance(event.get("changes"), dict):
+            self._rate = float(event["changes"].get("learning_rate", self._rate))

@@ -1,0 +1,140 @@
+"""Changes of a live run: what may be changed, and which changes of its journal hold at which step.
+
+A change is an event `steered{step, changes, id, cancels?}`: it holds from the step after `step` on. A run that is
+resumed from before it, or replayed, makes it again at the same step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.files import json_bytes, replace_file
+from llf_core.runs.jsonl import Tail, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from llf_core.runs.folder import RunFolder
+
+LONGEST_PROMPT = 4000
+HIGHEST_RATE = 1.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that was changed while a run went on.
+
+    Attributes:
+        step: the last optimizer step before it holds.
+        changes: by name, see `check`.
+        id: of the request.
+    """
+
+    step: int
+    changes: dict[str, Any]
+    id: str
+
+    def json(self) -> dict[str, Any]:
+        """As it stands in `replay.json`."""
+        return {"step": self.step, "changes": self.changes, "id": self.id}
+
+
+def check(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes as a trainer takes them.
+
+    Args:
+        changes: `learning_rate` (the schedule's peak), `max_steps` (the step that the run and its schedule end at),
+            `watch` (a prompt to be answered from here on), `evaluate` (true).
+
+    Returns:
+        The same, numbers as numbers.
+
+    Raises:
+        ValueError: an unknown name, or a value out of range; one sentence.
+    """
+    if not changes:
+        raise ValueError(f"Nothing is to be changed. Expected one of {', '.join(CHECKS)}.")
+    unknown = next((name for name in changes if name not in CHECKS), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown[:40]!r} cannot be changed in a live run. Expected one of {', '.join(CHECKS)}.")
+    return {name: CHECKS[name](value) for name, value in changes.items()}
+
+
+def _rate(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= HIGHEST_RATE:
+        raise ValueError(f"learning_rate is {str(value)[:40]}. Expected a number above 0 and at most {HIGHEST_RATE:g}.")
+    return float(value)
+
+
+def _step(value: Any) -> int:
+    whole = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    if not whole or value != int(value) or value < 1:
+        raise ValueError(f"max_steps is {str(value)[:40]}. Expected a whole number of steps from 1 on.")
+    return int(value)
+
+
+def _prompt(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
+        found = f"has {len(value):,} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
+        raise ValueError(f"The prompt {found}. Expected a text of 1 to {LONGEST_PROMPT:,} characters.")
+    return value.strip()
+
+
+def _yes(value: Any) -> bool:
+    if value is not True:
+        raise ValueError(f"evaluate is {str(value)[:40]}. Expected true.")
+    return True
+
+
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "learning_rate": _rate,
+    "max_steps": _step,
+    "watch": _prompt,
+    "evaluate": _yes,
+}
+
+
+def journal(folder: RunFolder) -> list[Change]:
+    """The changes that led to a run as it is: without those that a later attempt did otherwise; by step.
+
+    What a run that replays another one has not come to yet is among them.
+    """
+    found: dict[str, Change] = {change.id: change for change in _to_replay(folder)}
+    cancelled: set[str] = set()
+    data, _ = Tail(folder.events).read()
+    for event in map(parse, data.splitlines()):
+        if event is None or event.get("type") != "steered":
+            continue
+        change = _change(event)
+        if change is not None:
+            found[change.id] = change
+            cancelled.discard(change.id)
+        cancelled.update(map(str, event.get("cancels") or ()))
+    return sorted((one for one in found.values() if one.id not in cancelled), key=lambda one: one.step)
+
+
+def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:
+    """Has a run that is not started yet make changes at the steps at which another one made them."""
+    replace_file(folder.replay, json_bytes({"v": 1, "changes": [change.json() for change in changes]}))
+
+
+def _to_replay(folder: RunFolder) -> list[Change]:
+    try:
+        stored = json.loads(folder.replay.read_bytes())["changes"]
+    except FileNotFoundError:
+        return []
+    return [change for change in map(_change, stored) if change is not None]
+
+
+def _change(event: Mapping[str, Any]) -> Change | None:
+    """The change that an event tells of; None where a later version wrote one that is not known here."""
+    step, changes = event.get("step"), event.get("changes")
+    if not isinstance(step, int) or not isinstance(changes, dict):
+        return None
+    try:
+        return Change(step, check(changes), str(event.get("id", "")))
+    except ValueError:
+        return None

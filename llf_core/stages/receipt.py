@@ -1,0 +1,43 @@
+"""Whether a resumed run makes the steps again that an earlier attempt had made: the same losses, or by how much not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.runs import RunReader
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder, RunWriter
+
+CHECKED = 10
+"""Steps that are compared."""
+
+
+class Receipt:
+    """Compares the first losses of an attempt with those of the log, and writes the event `receipt` once.
+
+    Args:
+        folder: the run, before this attempt has logged.
+        writer: of this attempt.
+        step: the checkpoint's.
+    """
+
+    def __init__(self, folder: RunFolder, writer: RunWriter, step: int) -> None:
+        columns = RunReader(folder).metrics()
+        logged = zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True)
+        self._expected = dict([(made, loss) for made, loss in logged if made > step][:CHECKED])
+        self._writer = writer
+        self._from = step
+        self._distances: list[float] = []
+
+    def note(self, step: int, loss: float) -> None:
+        """Takes note of a loss; after the last one that can be compared, says how they compare."""
+        expected = self._expected.pop(step, None)
+        if expected is not None:
+            # Compared as bits: two losses that are not finite are the same too.
+            same = float(loss).hex() == float(expected).hex()
+            self._distances.append(0.0 if same else abs(loss - expected) / max(abs(expected), 1e-12))
+        if self._distances and not any(left > step for left in self._expected):
+            largest, self._expected = max(self._distances), {}
+            count, self._distances = len(self._distances), []
+            self._writer.event("receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest)

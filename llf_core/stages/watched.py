@@ -1,0 +1,108 @@
+"""Watched prompts: what the base answers, and what the model in training answers as time goes on."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models import generate
+from llf_core.runs import RunReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder, RunWriter
+
+BASE, TUNED = "base", "tuned"
+
+
+class Watched:
+    """Writes answers to the same prompts into `samples.jsonl`, always the likeliest words: no random number is drawn.
+
+    Attributes:
+        added: prompts that were added while the run went on.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it needs to answer
+        self,
+        folder: RunFolder,
+        writer: RunWriter,
+        config: RunConfig,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        added: Sequence[str] = (),
+    ) -> None:
+        """Takes over what earlier attempts wrote, so that no base is asked twice."""
+        self.added = list(added)
+        lines = (config.generation.watched_prompts or "").splitlines()
+        self._asked = [line.strip() for line in lines if line.strip()]
+        self._longest = config.generation.watched_tokens
+        self._model, self._tokenizer, self._writer = model, tokenizer, writer
+        self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
+        self._last = -1
+
+    @property
+    def prompts(self) -> list[str]:
+        """All that are watched."""
+        return list(dict.fromkeys([*self._asked, *self.added]))
+
+    def add(self, prompt: str) -> bool:
+        """Watches one more; False where it is watched already."""
+        if prompt in self.prompts:
+            return False
+        self.added.append(prompt)
+        return True
+
+    def answer(self, step: int, only: str | None = None) -> int:
+        """Writes the answers of the model as it is now; once a step, whoever asks.
+
+        Args:
+            step: the steps made so far.
+            only: one prompt, in place of all.
+
+        Returns:
+            How many were written.
+        """
+        prompts = self.prompts if only is None else [only]
+        if not prompts or (only is None and step == self._last):
+            return 0
+        new = [prompt for prompt in prompts if prompt not in self._known]
+        base = self._base(step)
+        if new and base is not None:
+            with base():
+                self._write(new, step, BASE)
+            self._known.update(new)
+        if step:
+            self._write(prompts, step, TUNED)
+        if only is None:
+            self._last = step
+        return len(prompts)
+
+    def _write(self, prompts: list[str], step: int, of: str) -> None:
+        with _own_forward(self._model):
+            answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._longest)
+        for prompt, text in zip(prompts, answers, strict=True):
+            self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
+
+    def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
+        """Has the model be the base for a while: an adapter is turned off, and before the first step it is the base."""
+        turned_off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
+        return turned_off or (nullcontext if step == 0 else None)
+
+
+@contextmanager
+def _own_forward(model: Any) -> Iterator[None]:
+    """The model as it is without accelerate around it, which computes in half precision whatever comes in."""
+    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    if wrapped is None or own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped
