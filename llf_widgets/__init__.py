@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from llf_core.launch import attach
     from llf_widgets.answer_table import answers
+    from llf_widgets.compare import Compare
+    from llf_widgets.examples import Examples
     from llf_widgets.forms import Studio
     from llf_widgets.inspect import Inspect
     from llf_widgets.magics import load_ipython_extension
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from llf_widgets.versions import check
 
 __all__ = [
+    "Compare",
+    "Examples",
     "Inspect",
     "Monitor",
     "Studio",
@@ -40,6 +44,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Compare": "llf_widgets.compare",
+    "Examples": "llf_widgets.examples",
     "Inspect": "llf_widgets.inspect",
     "Monitor": "llf_widgets.monitor",
     "Studio": "llf_widgets.forms",

@@ -1,11 +1,15 @@
-"""What kernel and server tell each other of LLF_HOME, to notice that they use two folders."""
+"""Where runs are: what kernel and server tell each other of LLF_HOME, and the folder of a run however it is named."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llf_core.runs import home
+from llf_core.runs import RunFolder, home, open_run
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
 
 
 def home_hash() -> str:
@@ -18,3 +22,25 @@ def runs_label() -> str:
     runs = home().resolve() / "runs"
     user = Path.home().resolve()
     return f"~/{runs.relative_to(user)}" if runs.is_relative_to(user) else str(runs)
+
+
+def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
+    """The folder of a run that is given as a `Run`, its id, or its folder's path.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        TypeError: it is none of these.
+    """
+    if isinstance(run, RunFolder):
+        return run
+    inner = getattr(run, "folder", None)
+    if inner is not None:
+        return inner if isinstance(inner, RunFolder) else RunFolder(Path(inner))
+    if not isinstance(run, str | Path):
+        raise TypeError(f"{run!r} is no run. Expected what llf.train returned, a run id, or a run's folder.")
+    path = Path(run).expanduser()
+    if isinstance(run, Path) or len(path.parts) > 1:
+        if not path.is_dir():
+            raise FileNotFoundError(f"There is no run folder {run}. `llf runs list` shows the runs there are.")
+        return RunFolder(path.absolute())
+    return open_run(run, home)

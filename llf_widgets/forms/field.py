@@ -25,7 +25,7 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
     """
     control: str = kind(spec)
     text = show(state.value(spec.key))
-    if control == "text" and "\n" in text:
+    if control == "text" and (spec.lines or "\n" in text):
         control = "lines"
     wide = control != "number"
     return {

@@ -25,7 +25,7 @@ class Curves:
         lines: `loss`, `smoothed`, `eval_loss` and the four small panels; memory in GB.
         kept: steps of checkpoints that are there.
         best: the best checkpoint's step, or nothing.
-        resumed: (attempt, step it went on from) of every resume.
+        marks: (step, words) of every resume and of every change by hand.
         broken: steps at which the loss was not finite, at most `LIMIT`.
         broken_count: how many there are in all.
     """
@@ -33,7 +33,7 @@ class Curves:
     lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
     kept: np.ndarray
     best: np.ndarray
-    resumed: list[tuple[int, int]]
+    marks: list[tuple[int, str]]
     broken: np.ndarray
     broken_count: int
 
@@ -58,7 +58,7 @@ def curves(
         smoothed: [n] beside `series["loss"]`.
         kept: steps of whole checkpoints.
         best: the best checkpoint's step.
-        events: the run's events, for its resumes.
+        events: the run's events, for its marks.
     """
     lines = {name: _thin(*series.get(name, NOTHING)) for name in LINES}
     steps, loss = series.get("loss", NOTHING)
@@ -70,14 +70,22 @@ def curves(
         lines=lines,
         kept=marks[marks != best],
         best=marks[marks == best],
-        resumed=[
-            (int(event["attempt"]), int(event["from_step"]))
-            for event in events
-            if event.get("type") == "resumed" and "attempt" in event and "from_step" in event
-        ],
+        marks=[mark for event in events if (mark := _mark(event)) is not None],
         broken=broken[:: max(1, -(-broken.size // LIMIT))],
         broken_count=int(broken.size),
     )
+
+
+def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
+    """What a chart marks of an event: a resume, or a change by hand."""
+    if event.get("type") == "resumed" and "attempt" in event and "from_step" in event:
+        return int(event["from_step"]), f"attempt {event['attempt']}, from step {event['from_step']}"
+    changes = event.get("changes")
+    if event.get("type") != "steered" or event.get("again") or not isinstance(changes, dict) or "step" not in event:
+        return None
+    words = {"learning_rate": "learning rate {:g}", "max_steps": "ends at step {:,}"}
+    said = [text.format(changes[name]) for name, text in words.items() if isinstance(changes.get(name), int | float)]
+    return (int(event["step"]), f"{event['step']}: {', '.join(said)}") if said else None
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

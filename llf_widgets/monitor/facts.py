@@ -25,7 +25,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as its folder tells it. Times are Unix seconds, `None` where not known."""
+    """A run as its folder tells it. Times are Unix seconds, `None` where not known.
+
+    Attributes:
+        receipt: how the first steps of a resumed attempt compare with the log; None where they can't.
+        rate: the peak of the learning rate's schedule as it is now.
+        held_out: whether there are examples to evaluate on.
+        watched: whether there are prompts to be answered.
+    """
 
     id: str
     state: str
@@ -44,9 +51,13 @@ class Facts:
     epoch: float | None = None
     epochs: float | None = None
     resumed_from: int | None = None
+    receipt: dict[str, Any] | None = None
     checkpoints: tuple[int, ...] = ()
     checkpoint_time: float | None = None
     output: str | None = None
+    rate: float | None = None
+    held_out: bool = False
+    watched: bool = False
     numbers: tuple[Number, ...] = ()
     events: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 

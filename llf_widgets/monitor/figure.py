@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from llf_widgets.monitor.curves import Curves
 
 
+HEIGHTS = (0.9, 0.8, 0.7)
+"""Of neighbouring marks, so that their words do not stand on each other."""
+
+
 def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
     """The whole figure, arrays as numpy, ready for `LiveFigure` or for `json_ready`.
 
@@ -37,7 +41,7 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
         *(_line(curves, name) for name in PANELS),
         {"x": curves.kept, "y": np.full(curves.kept.size, 0.03)},
         {"x": curves.best, "y": np.full(curves.best.size, 0.03)},
-        _attempts(curves.resumed),
+        _marks(curves.marks),
         {"x": curves.broken, "y": np.full(curves.broken.size, 0.97), "text": _broken_text(curves)},
         _end_label(curves, "smoothed", "eval_loss", "training"),
         _end_label(curves, "eval_loss", "smoothed", "evaluation"),
@@ -128,14 +132,14 @@ def _broken_text(curves: Curves) -> list[str]:
     return _last_only(curves.broken.size, f"not a finite number: {curves.broken_count:,} of the logged losses")
 
 
-def _attempts(resumed: list[tuple[int, int]]) -> dict[str, Any]:
+def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
     x: list[float | None] = []
     y: list[float | None] = []
     text: list[str] = []
-    for attempt, step in resumed:
+    for number, (step, words_of_it) in enumerate(marks):
         x += [step, step, None]
-        y += [0, 0.9, None]
-        text += ["", f" attempt {attempt}, from step {step}", ""]
+        y += [0, HEIGHTS[number % len(HEIGHTS)], None]
+        text += ["", f" {words_of_it}", ""]
     return {"x": x, "y": y, "text": text}
 
 

@@ -69,6 +69,11 @@ def _data(event: dict[str, Any]) -> str:
     return ", ".join([text, *lost])
 
 
+def _receipt(event: dict[str, Any]) -> str:
+    how = "exact" if event["exact"] else f"they differ by up to {100 * float(event['largest']):.2g} %"
+    return f"{event['steps']} steps made again after step {event['from_step']}: {how}"
+
+
 def _model(event: dict[str, Any]) -> str:
     return (
         f"model: {event['trainable']:,} of {event['parameters']:,} parameters are trained, "
@@ -76,7 +81,15 @@ def _model(event: dict[str, Any]) -> str:
     )
 
 
+def _request(event: dict[str, Any]) -> str:
+    args = event.get("args") or {}
+    told = ", ".join(f"{name} {value}" for name, value in args.items()) if event["request"] == "set" else ""
+    return f"{event['request']}{' ' * bool(told)}{told} asked by {event.get('by') or 'a view'}"
+
+
 def _answer(event: dict[str, Any]) -> str:
+    if event["ok"] and event.get("request") == "set":
+        return ""  # the change itself stands in a line of its own
     word = event.get("request", "request")
     return f"{word}: {event['message']}" if event["ok"] else f"{word} refused: {event['message']}"
 
@@ -100,10 +113,12 @@ SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "created": lambda event: f"created as {event['name']}" if event.get("name") else "created",
     "state": _state,
     "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
+    "receipt": _receipt,
     "data": _data,
     "model": _model,
-    "request": lambda event: f"{event['request']} asked by {event.get('by') or 'a view'}",
+    "request": _request,
     "answer": _answer,
+    "steered": lambda event: f"{event['says']} (again)" if event.get("again") else str(event["says"]),
     "checkpoint": lambda event: f"checkpoint-{event['step']}{_bytes(event)}",
     "checkpoint_removed": lambda event: f"checkpoint-{event['step']} removed",
     "evaluation": _evaluation,

@@ -71,7 +71,14 @@ def summary_rows(
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
             rows.append(("Trained", words.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters"))
             break
+    told = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
+    if told:
+        rows.append(("Changed by hand", str(len(told)), " ".join(told)))
     return rows
+
+
+def _by_hand(event: dict[str, Any]) -> bool:
+    return "says" in event and not event.get("again")
 
 
 def _get(series: Series, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -24,12 +24,12 @@ class Head(anywidget.AnyWidget):
     beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(sync=True)
     trouble = traitlets.Unicode("", help="Why the view itself fails, if it does").tag(sync=True)
 
-    def __init__(self, steer: Callable[[str], str]) -> None:
+    def __init__(self, steer: Callable[[str, dict[str, Any]], str]) -> None:
         """Binds the head to what it steers.
 
         Args:
-            steer: takes `stop`, `checkpoint`, `kill`, `resume` or `look`, acts, and returns what to say. An error's
-                text is shown. It may be called on any thread.
+            steer: takes a request's type (or `resume`, `look`) and its arguments, acts, and returns what to say. An
+                error's text is shown. It may be called on any thread.
         """
         super().__init__()
         self._steer = steer
@@ -39,11 +39,36 @@ class Head(anywidget.AnyWidget):
         if not isinstance(request, dict) or not isinstance(request.get("type"), str):
             return
         try:
-            ok, said = True, self._steer(request["type"])
+            args = request.get("args")
+            ok, said = True, self._steer(request["type"], args if isinstance(args, dict) else {})
         except Exception as error:  # noqa: BLE001 - it is shown where the reader clicked
             ok, said = False, f"{error}" or type(error).__name__
         if request.get("key") is not None:
             self.send({"key": request["key"], "ok": ok, "text": said})
+
+
+class Answers(anywidget.AnyWidget):
+    """Watched prompts on a timeline: the base's answer beside that of the model in training."""
+
+    _esm = text("dom.js", "server.js", "answers.js")
+    run_id = traitlets.Unicode("", help="The run").tag(sync=True)
+    answers = traitlets.List(help="What `Timeline.view` makes").tag(sync=True)
+    live = traitlets.Bool(default_value=False, help="Whether a prompt may be added").tag(sync=True)
+
+    def __init__(self, run_id: str, steer: Callable[[str, dict[str, Any]], str]) -> None:
+        """Binds it to what takes a new prompt, see `Head`."""
+        super().__init__(run_id=run_id)
+        self._steer = steer
+        self.on_msg(self._on_request)
+
+    def _on_request(self, _widget: Any, request: Any, _buffers: Any) -> None:
+        if not isinstance(request, dict) or not isinstance(request.get("watch"), str):
+            return
+        try:
+            ok, said = True, self._steer("set", {"watch": request["watch"]})
+        except Exception as error:  # noqa: BLE001 - it is shown where the reader clicked
+            ok, said = False, f"{error}" or type(error).__name__
+        self.send({"key": request.get("key"), "ok": ok, "text": said})
 
 
 class Journal(anywidget.AnyWidget):

@@ -48,11 +48,11 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
         clip_on=False,
     )
     _label_ends(axes, curves)
-    for attempt, step in curves.resumed:
+    for number, (step, words_of_it) in enumerate(curves.marks):
         axes.axvline(step, color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.annotate(
-            f" attempt {attempt}",
-            (step, 1),
+            f" {words_of_it}",
+            (step, 1 - 0.1 * (number % 3)),
             xycoords=("data", "axes fraction"),
             color=QUIET,
             fontsize=8,

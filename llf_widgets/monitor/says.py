@@ -28,16 +28,18 @@ def sentence(facts: Facts) -> str:
 
 
 def offers(facts: Facts) -> list[str]:
-    """What can be done in this state: of `stop`, `checkpoint`, `kill`, `resume`, `download`."""
-    return {
+    """What can be done in this state: requests that a run takes, and `resume` and `download`."""
+    more = [what for what, can in (("evaluate", facts.held_out), ("sample", facts.watched)) if can]
+    found = {
         "starting": ["stop", "kill"],
-        "running": ["stop", "checkpoint", "kill"],
+        "running": ["stop", "checkpoint", *more, "set", "kill"],
         "stopping": ["kill"],
         "finished": ["download"] if facts.output else [],
         "stopped": ["resume"],
         "failed": ["resume"],
         "lost": ["resume"],
     }.get(facts.state, [])
+    return [*found, "rows"] if facts.step and facts.state not in {"created", "starting", "broken"} else found
 
 
 def within(facts: Facts) -> str:
@@ -49,9 +51,13 @@ def within(facts: Facts) -> str:
     return f"within {_about(facts.step_seconds)}"
 
 
-def messages(facts: Facts) -> list[dict[str, str]]:
-    """Warnings, findings and refused requests of the current attempt, newest last: `{"level", "text"}`."""
-    found: dict[str, dict[str, str]] = {}
+def messages(facts: Facts) -> list[dict[str, Any]]:
+    """Warnings, findings and refused requests of the current attempt, newest last.
+
+    Returns:
+        `{"level", "text", "actions"}` each; an action is `{"label", "change"}`, a change of the live run.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for event in facts.events:
         if event.get("attempt", facts.attempt) != facts.attempt:
             continue
@@ -63,8 +69,21 @@ def messages(facts: Facts) -> list[dict[str, str]]:
         if event.get("fix"):
             text = f"{text} {event['fix']}"
         found.pop(text, None)  # a repeated warning stands once, where it came last
-        found[text] = {"level": "warn", "text": text}
+        found[text] = {"level": "warn", "text": text, "actions": _actions(event, facts)}
     return list(found.values())[-MESSAGES:]
+
+
+def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
+    """What a finding offers to change at once, while the run is running."""
+    change = event.get("change")
+    if facts.state != "running" or not isinstance(change, dict):
+        return []
+    labels = {"learning_rate": "Set the learning rate to {:g}", "max_steps": "End at step {:,}"}
+    if not change or not change.keys() <= labels.keys():
+        return []
+    if change.get("max_steps", facts.step + 1) <= facts.step:
+        change = change | {"max_steps": facts.step + 1}
+    return [{"label": labels[name].format(value), "change": {name: value}} for name, value in change.items()]
 
 
 def level(facts: Facts) -> str:
@@ -87,8 +106,21 @@ def _starting(facts: Facts) -> str:
 
 def _running(facts: Facts) -> str:
     if facts.attempt > 1 and facts.resumed_from is not None:
-        return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}."
+        return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}.{_receipt(facts)}"
     return ""
+
+
+def _receipt(facts: Facts) -> str:
+    """Whether the steps that were made again are those of the log."""
+    receipt = facts.receipt or {}
+    steps, largest = receipt.get("steps"), receipt.get("largest")
+    if not isinstance(steps, int) or not isinstance(largest, int | float):
+        return ""
+    made = "The step made again equals" if steps == 1 else f"The first {steps} steps made again equal"
+    if receipt.get("exact") is True:
+        return f" {made} the log to the last bit."
+    differ = "The step made again differs" if steps == 1 else f"The first {steps} steps made again differ"
+    return f" {differ} from the log by up to {100 * largest:.2g} %."
 
 
 def _stopping(facts: Facts) -> str:
@@ -166,5 +198,6 @@ def front_end(facts: Facts, now: float) -> dict[str, Any]:
         "offers": offers(facts),
         "within": within(facts),
         "resume": resume_label(facts),
+        "rate": facts.rate,
         "now": now,
     }

@@ -7,11 +7,12 @@ from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from llf_widgets.home import folder_of
 from llf_widgets.monitor.figure import figure_json, json_ready
 from llf_widgets.monitor.picture import picture
 from llf_widgets.monitor.says import sentence
 from llf_widgets.monitor.table import Summary, summary_html, summary_text
-from llf_widgets.monitor.watch import Watch, folder_of
+from llf_widgets.monitor.watch import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,7 @@ def bundle(watch: Watch) -> dict[str, Any]:
         says=sentence(facts),
         rows=watch.summary(),
         png=b"",
+        answers=watch.answers.last(),
     )
     run = replace(run, png=picture(curves, facts.total, title=f"{run.name}, {run.state}", line=run.key_line))
     title = f"<b>{escape(run.name)}</b>, {escape(run.state)}<br><sup>{escape(run.key_line)}</sup>"

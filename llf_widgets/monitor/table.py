@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 CELL = "padding:2px 12px 2px 0;text-align:left;vertical-align:top;border:0"
 NUMBER = "padding:2px 12px 2px 0;text-align:right;vertical-align:top;border:0;white-space:nowrap"
 
+TEXT = f"{CELL};white-space:pre-wrap"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -26,6 +28,7 @@ class Summary:
         says: the state's sentence.
         rows: (what, value, comparison).
         png: the picture's bytes.
+        answers: (prompt, the base's answer, the last one, its step).
     """
 
     run_id: str
@@ -35,6 +38,7 @@ class Summary:
     says: str
     rows: Sequence[tuple[str, str, str]]
     png: bytes
+    answers: Sequence[tuple[str, str, str, int]] = ()
 
     @property
     def key_line(self) -> str:
@@ -59,9 +63,20 @@ def summary_html(run: Summary) -> str:
         f'<div class="llf-Static"><p><b>{escape(run.name)}</b> · {heading}</p><p>{escape(run.says)}</p>'
         f'<table style="border-collapse:collapse"><tbody>{cells}</tbody></table>'
         f'<img alt="Training and evaluation loss of {escape(run.name)}" style="max-width:100%;width:740px" '
-        f'src="data:image/png;base64,{image}">'
+        f'src="data:image/png;base64,{image}">{_answers(run.answers)}'
         f"<p>Live view: <code>llf.Monitor({escape(repr(run.run_id))})</code></p></div>"
     )
+
+
+def _answers(answers: Sequence[tuple[str, str, str, int]]) -> str:
+    if not answers:
+        return ""
+    step = max(step for *_, step in answers)
+    heads = "".join(f'<th style="{TEXT}">{head}</th>' for head in ("Prompt", "Base", f"Tuned, step {step:,}"))
+    rows = "".join(
+        "<tr>" + "".join(f'<td style="{TEXT}">{escape(text)}</td>' for text in texts) + "</tr>" for *texts, _ in answers
+    )
+    return f'<table style="border-collapse:collapse"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def summary_text(run: Summary) -> str:
@@ -69,4 +84,5 @@ def summary_text(run: Summary) -> str:
     width = max((len(what) for what, _, _ in run.rows), default=0)
     lines = [f"{run.name}: {run.state}. {run.says}".rstrip()]
     lines += [f"  {what:<{width}}  {value}  {note}".rstrip() for what, value, note in run.rows]
+    lines += [f"  {prompt}\n    base: {base}\n    step {step:,}: {text}" for prompt, base, text, step in run.answers]
     return "\n".join([*lines, f"Live view: llf.Monitor({run.run_id!r})"])

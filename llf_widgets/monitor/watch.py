@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs import Checkpoints, RunFolder, RunReader, Status, open_run
+from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.monitor.about import about, read_config
 from llf_widgets.monitor.curves import Curves, curves
@@ -17,34 +16,14 @@ from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
 from llf_widgets.monitor.smoothing import smooth, window
+from llf_widgets.monitor.timeline import Timeline
 
 if TYPE_CHECKING:
-    from llf_core.launch import Run
-    from llf_core.runs import Columns
+    from pathlib import Path
+
+    from llf_core.runs import Columns, RunFolder, Status
 
 STORED = {"checkpoint", "checkpoint_removed"}
-
-
-def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
-    """The folder of a run that is given as a `Run`, its id, or its folder's path.
-
-    Raises:
-        FileNotFoundError: there is no such run.
-        TypeError: it is none of these.
-    """
-    if isinstance(run, RunFolder):
-        return run
-    inner = getattr(run, "folder", None)
-    if inner is not None:
-        return inner if isinstance(inner, RunFolder) else RunFolder(Path(inner))
-    if not isinstance(run, str | Path):
-        raise TypeError(f"{run!r} is no run. Expected what llf.train returned, a run id, or a run's folder.")
-    path = Path(run).expanduser()
-    if isinstance(run, Path) or len(path.parts) > 1:
-        if not path.is_dir():
-            raise FileNotFoundError(f"There is no run folder {run}. `llf runs list` shows the runs there are.")
-        return RunFolder(path.absolute())
-    return open_run(run, home)
 
 
 class Watch:
@@ -60,6 +39,7 @@ class Watch:
         self.now = time.time()
         self.facts = Facts(id=folder.id, state="broken")
         self.events: list[dict[str, Any]] = []
+        self.answers = Timeline()
         self.smoothed = np.empty(0)
         self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._reader = RunReader(folder)
@@ -70,14 +50,17 @@ class Watch:
         self._checkpoints: tuple[int, ...] = ()
         self._numbers = key_numbers({}, np.empty(0))
         self._name = ""
-        self._config: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
+        self.resolved: dict[str, Any] = {}
+        self.env: dict[str, Any] = {}
+        self.times: tuple[np.ndarray, np.ndarray] = (np.empty(0, dtype=np.int64), np.empty(0))
         self._smoothed_for = 0  # planned steps that the smoothing length was made for
 
     def look(self) -> set[str]:
         """Reads what is new.
 
         Returns:
-            Which of `status`, `metrics`, `events` and `log` changed.
+            Which of `status`, `metrics`, `events`, `answers` and `log` changed.
         """
         with self._lock:
             return self._look()
@@ -85,8 +68,13 @@ class Watch:
     def _look(self) -> set[str]:
         self.now = time.time()
         changed = self._look_at_status()  # first: what was written before a final state is then found below
-        if self._differs(self.folder.config):
-            self._config = read_config(self.folder.config)
+        for name, path in (
+            ("config", self.folder.config),
+            ("resolved", self.folder.resolved),
+            ("env", self.folder.env),
+        ):
+            if self._differs(path):
+                setattr(self, name, read_config(path))
         if self._differs(self.folder.meta):
             self._name = str(self._reader.meta().get("name") or "")
         if self._differs(self.folder.metrics) or self._total() != self._smoothed_for:
@@ -98,9 +86,12 @@ class Watch:
             changed.add("events")
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
+        if self._differs(self.folder.samples):
+            self.answers.add(self._reader.samples())
+            changed.add("answers")
         if self._differs(self.folder.log):
             changed.add("log")
-        if changed - {"log"} or self.facts.state in LIVE:
+        if changed - {"log", "answers"} or self.facts.state in LIVE:
             self.facts = self._gather()
         return changed - {"state"}
 
@@ -154,6 +145,7 @@ class Watch:
 
     def _read_metrics(self) -> None:
         columns = self._columns = self._reader.metrics()
+        self.times = columns.times()
         self.series = {name: (columns.steps(name), columns.values(name)) for name in columns.names}
         steps, loss = self.series.get("loss", (np.empty(0, dtype=np.int64), np.empty(0)))
         gap = float(steps[1] - steps[0]) if steps.size > 1 else 1.0
@@ -172,19 +164,19 @@ class Watch:
                 name=self._name,
                 state="broken",
                 reason=self._broken,
-                about=about(self._config, None),
+                about=about(self.config, None),
                 numbers=self._numbers,
                 events=tuple(self.events),
             )
         attempt_events = [event for event in self.events if event.get("attempt", 1) == status.attempt]
         resumed = _last(attempt_events, "resumed")
         saved = _last(self.events, "checkpoint")
-        epochs = self._config.get("num_train_epochs")
+        epochs = self.config.get("num_train_epochs")
         return Facts(
             id=self.folder.id,
             name=self._name,
             state=status.state,
-            about=about(self._config, _last(self.events, "data")),
+            about=about(self.config, _last(self.events, "data")),
             reason=status.reason,
             step=status.step,
             total=status.total,
@@ -196,11 +188,15 @@ class Watch:
             per_step=self._per_step(status, attempt_events),
             step_seconds=status.step_seconds,
             epoch=None if self._columns is None else self._columns.last("epoch"),
-            epochs=float(epochs) if isinstance(epochs, int | float) and not self._config.get("max_steps") else None,
+            epochs=float(epochs) if isinstance(epochs, int | float) and not self.config.get("max_steps") else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
+            receipt=_last(attempt_events, "receipt"),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
             output=str(self.folder.output) if status.state == "finished" and self.folder.output.is_dir() else None,
+            rate=_number(_steered(self.events, "learning_rate") or self.config.get("learning_rate")),
+            held_out=bool((_last(self.events, "data") or {}).get("eval_examples")),
+            watched=bool(self.config.get("watched_prompts") or _steered(self.events, "watch")),
             numbers=self._numbers,
             events=tuple(self.events),
         )
@@ -225,6 +221,16 @@ class Watch:
 
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event.get("type") == kind), None)
+
+
+def _steered(events: list[dict[str, Any]], name: str) -> Any:
+    """What a live run was last told of a thing; None where nothing."""
+    told = (event["changes"] for event in events if isinstance(event.get("changes"), dict))
+    return next((changes[name] for changes in reversed(list(told)) if name in changes), None)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _touches_disk(events: list[dict[str, Any]]) -> bool:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from llf_core.runs import FINAL, send_request
+from llf_core.runs import FINAL
+from llf_core.runs.control import TYPES
+from llf_core.runs.steering import check
+from llf_widgets.examples.widget import Examples
+from llf_widgets.home import folder_of
 from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.live_figure import LiveFigure
-from llf_widgets.monitor.parts import Head, Journal
+from llf_widgets.monitor.parts import Answers, Head, Journal
 from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
 from llf_widgets.monitor.says import front_end
 from llf_widgets.monitor.static import bundle
-from llf_widgets.monitor.watch import Watch, folder_of
+from llf_widgets.monitor.watch import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,18 +57,22 @@ class Monitor(widgets.VBox):
         self._watch = Watch(folder_of(run, home))
         self._watch.look()
         self._head = Head(self._steer)
+        self._answers = Answers(self._watch.folder.id, self._steer)
         self._journal = Journal(log_path=str(self._watch.folder.log))
         self._figure = LiveFigure(figure_json(self._watch.curves(), self._watch.facts.total))
         self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
+        for trace in self._figure.select_traces({"name": "training, every step"}):
+            trace.on_click(self._clicked)
+        self._rows: Examples | None = None
         self._slots: list[Any] = []
         self._ended = threading.Event()
         self._drawn_at = 0.0
         self._stale = False
-        super().__init__(children=[self._head, self._figure, self._journal])
+        super().__init__(children=[self._head, self._figure, self._answers, self._journal])
         self.add_class("llf")
         self.add_class("llf-Monitor")
         self._view_count = 0  # from here on the front end counts the views
-        self._show({"status", "events", "log"})
+        self._show({"status", "events", "answers", "log"})
         self._pump = Pump(self._tick, self._say_trouble, f"llf-monitor-{self.run_id}")
         if self._watch.facts.state in FINAL:
             self._ended.set()
@@ -100,10 +108,21 @@ class Monitor(widgets.VBox):
         """Looks at the run again, also after its end: another view may have resumed it."""
         self._pump.start()
 
+    def rows(self, step: int | None = None) -> Examples:
+        """Shows the rows behind the curve below the charts: those of a step, else those that stand out."""
+        if self._rows is None:
+            self._rows = Examples(self._watch.folder)
+            self.children = (self._head, self._figure, self._rows, self._answers, self._journal)
+        if step is not None:
+            self._rows.show_step(step)
+        return self._rows
+
     def close(self) -> None:
         """Ends the view; the run is not touched."""
         self._pump.stop()
-        for part in (self._head, self._figure, self._journal):
+        if self._rows is not None:
+            self._rows.close()
+        for part in (self._head, self._figure, self._answers, self._journal):
             part.close()
         super().close()
 
@@ -134,6 +153,10 @@ class Monitor(widgets.VBox):
             self._head.view = front_end(watch.facts, watch.now)
         if "events" in changed:
             self._journal.rows = rows(watch.facts.events)[:ROWS]
+        if "answers" in changed:
+            self._answers.answers = watch.answers.view()
+        if "status" in changed:
+            self._answers.live = watch.facts.state == "running"
         if "log" in changed:
             self._journal.log = log_lines(watch.log(LOG_LINES))
         self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
@@ -148,21 +171,29 @@ class Monitor(widgets.VBox):
     _points = 0
     _viewed = False  # the front end's first count waits in the kernel while a cell runs
 
+    def _clicked(self, _trace: Any, points: Any, _selector: Any) -> None:
+        """A point of the loss: which rows was it made of?"""
+        if points.xs:
+            self.rows(int(points.xs[0]))
+
     def _say_trouble(self, text: str) -> None:
         self._head.trouble = text
 
     # -- steering ----------------------------------------------------------------------------------------
-    def _steer(self, what: str) -> str:
+    def _steer(self, what: str, args: dict[str, Any]) -> str:
         """Acts on a request that came through the kernel."""
         if what == "look":
             self.refresh()
             return ""
-        if what == "checkpoint":
-            send_request(self._watch.folder, what, by="monitor")
-            return "Checkpoint is asked through the kernel"
+        if what == "rows":
+            self.rows()
+            return "The rows are below the charts"
         from llf_core.launch import Run
 
         run = Run(self._watch.folder)
+        if what in {"checkpoint", "evaluate", "sample", "set"}:
+            run.ask(what, check(args) if what == "set" else {}, by="monitor")
+            return f"{what.capitalize()} is asked through the kernel"
         if what == "stop":
             asked = run.stop(by="monitor")
             return "Stop is asked through the kernel" if asked else "The run has ended already"
@@ -172,7 +203,7 @@ class Monitor(widgets.VBox):
             run.resume()
             self.refresh()
             return "The run goes on"
-        raise ValueError(f"{what!r} is no request. Expected stop, checkpoint, kill or resume.")
+        raise ValueError(f"{what!r} is no request. Expected one of {', '.join(TYPES)}, or resume.")
 
     # -- the saved notebook ------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import RunReader, kill_run, send_request
+from llf_core.runs.control import TYPES
+from llf_core.runs.steering import check
 from llf_widgets.server.handler import RunsAPIHandler
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
-TYPES = ("stop", "kill", "checkpoint")
 LIVE = frozenset({"created", "starting", "running", "stopping"})
-MOST_BYTES = 4096
+MOST_BYTES = 30_000  # a prompt of 4,000 characters
 LONGEST_GRACE = 86_400.0
 
 
@@ -78,6 +79,11 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
 
 
 def _read_args(kind: str, args: Any) -> dict[str, Any]:
+    if kind == "set" and isinstance(args, dict):  # else it is refused below
+        try:
+            return check(args)
+        except ValueError as error:
+            raise HTTPError(400, str(error)) from None
     allowed = {"grace"} if kind == "stop" else set()
     if not isinstance(args, dict) or not set(args) <= allowed:
         expected = "an object with at most grace" if allowed else "an empty object"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
-from llf_core.runs import open_run
+from llf_core.runs import home, open_run
+from llf_core.runs.listing import RunIndex
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -18,6 +19,15 @@ class RunsAPIHandler(APIHandler):
     auth_resource = "llf_runs"
     # A panel left open must not keep a hub from culling an idle server.
     _track_activity = False
+
+    @property
+    def index(self) -> RunIndex:
+        """What this server knows of the runs of its LLF_HOME; made anew where that has changed."""
+        root = home()
+        known = self.settings.get("llf_index")
+        if known is None or known[0] != root:
+            known = self.settings["llf_index"] = (root, RunIndex(root))
+        return known[1]
 
     def find_run(self, run_id: str) -> RunFolder:
         """The run of an id.

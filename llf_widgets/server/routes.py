@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from jupyter_server.utils import url_path_join
 
+from llf_widgets.server.adapters import AdaptersHandler
 from llf_widgets.server.control import ControlHandler
+from llf_widgets.server.meta import BinHandler, MetaHandler, RestoreHandler
 from llf_widgets.server.output import OutputHandler
 from llf_widgets.server.runs import RunHandler, RunsHandler
 from llf_widgets.server.version import VersionHandler
@@ -22,6 +24,10 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     (RUN, RunHandler),
     (RUN + r"/output\.zip", OutputHandler),
     (RUN + "/control", ControlHandler),
+    (RUN + "/meta", MetaHandler),
+    (RUN + "/bin", BinHandler),
+    ("bin/(?P<run_id>[^/]+)/restore", RestoreHandler),
+    ("adapters", AdaptersHandler),
 )
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs import RunReader, home, list_runs
+from llf_core.runs import Checkpoints, RunReader, decimate
+from llf_core.runs.listing import SORTS, read_row
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.server.handler import RunsAPIHandler
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 STATES = frozenset(
     "created starting running stopping finished stopped failed lost broken".split()  # noqa: SIM905
 )
+POINTS = 200  # of a curve in the panel
+SHOWN_EVENTS, SHOWN_LINES = 20, 12
+TOLD = {"warning", "finding", "error", "steered", "evaluation"}
+TEXT = 2000  # characters of an answer, a message or a line
 
 
 class RunsHandler(RunsAPIHandler):
@@ -24,15 +29,18 @@ class RunsHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers `{"total", "runs"}`, newest first."""
+        """Answers `{"total", "runs"}`, newest first unless `sort` says otherwise."""
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 50, 1, 200)
         state = self.get_query_argument("state", "") or None
         if state is not None and state not in STATES:
             raise HTTPError(400, f"state is {state!r}. Expected one of {', '.join(sorted(STATES))}.")
         query = self.get_query_argument("query", "") or None
-        page = await asyncio.to_thread(list_runs, home(), offset, limit, state, query)
-        self.finish({"total": page.total, "runs": [row.json() for row in page.rows]})
+        sort = self.get_query_argument("sort", "newest")
+        if sort not in SORTS:
+            raise HTTPError(400, f"sort is {sort!r}. Expected one of {', '.join(SORTS)}.")
+        page = await asyncio.to_thread(self.index.page, offset, limit, state, query, sort)
+        self.finish(page.json())
 
 
 class RunHandler(RunsAPIHandler):
@@ -41,10 +49,13 @@ class RunHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Answers `{"id", "status", "meta"}`."""
+        """Answers `{"id", "status", "meta"}`; with `details=1` what the panel shows of it too."""
         folder = self.find_run(run_id)
         status, meta = await asyncio.to_thread(read, folder)
-        self.finish({"id": folder.id, "status": status, "meta": meta})
+        more = {}
+        if self.integer("details", 0, 0, 1) and status["state"] != "broken":
+            more = await asyncio.to_thread(details, folder)
+        self.finish({"id": folder.id, "status": status, "meta": meta, **more})
 
 
 def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,3 +65,81 @@ def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
         return reader.status().json(), reader.meta()
     except BrokenRunError as error:
         return {"state": "broken", "reason": str(error)}, reader.meta()
+
+
+def details(folder: RunFolder) -> dict[str, Any]:
+    """What the panel shows of one run.
+
+    Returns:
+        `row` (as in the list), `numbers` (the last value of each), `curves` (name -> `[steps, values]`), `checkpoints`,
+        `config` (what differs from the defaults), `environment`, `events` (the last ones), `answers` (the last of each
+        prompt) and `log` (the last lines).
+    """
+    reader = RunReader(folder)
+    columns = reader.metrics()
+    answers: dict[str, dict[str, Any]] = {}
+    for sample in reader.samples():
+        if sample.get("kind") == "answer" and sample.get("of") != "base":
+            answers[str(sample.get("prompt"))[:TEXT]] = {"step": sample.get("step"), "text": _short(sample.get("text"))}
+    events = [
+        event for event in reader.events() if event["type"] in {"warning", "finding", "error", "steered", "evaluation"}
+    ]
+    return {
+        "row": read_row(folder).json(),
+        "numbers": {name: _number(columns.last(name)) for name in columns.names},
+        "curves": {name: _curve(columns.steps(name), columns.values(name)) for name in ("loss", "eval_loss")},
+        "checkpoints": Checkpoints(folder).list(),
+        "config": _config(folder),
+        "environment": _environment(folder),
+        "events": [{key: _short(value) for key, value in event.items()} for event in events[-SHOWN_EVENTS:]],
+        "answers": [{"prompt": prompt, **answer} for prompt, answer in list(answers.items())[-3:]],
+        "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
+    }
+
+
+def _curve(steps: Any, values: Any) -> list[list[Any]]:
+    x, y = decimate(steps, values, POINTS)
+    return [[int(step) for step in x], [_number(float(value)) for value in y]]
+
+
+def _number(value: float | None) -> float | None:
+    """As JSON has it: nothing for what is not finite."""
+    return value if value is not None and abs(value) < float("inf") else None
+
+
+def _short(value: Any) -> Any:
+    return value[:TEXT] if isinstance(value, str) else value
+
+
+def _config(folder: RunFolder) -> dict[str, Any]:
+    """What the run asked for that is no default; everything where its config is of another version."""
+    from llf_core.config import ConfigError, RunConfig
+
+    try:
+        return RunConfig.load(folder.config).flat()
+    except (ConfigError, OSError):
+        import yaml
+
+        stored = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        return stored if isinstance(stored, dict) else {}
+
+
+def _environment(folder: RunFolder) -> dict[str, str]:
+    """Where and with what a run was started, a short text each."""
+    import json
+
+    try:
+        env = json.loads(folder.env.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    packages, device, git = (env.get(key) or {} for key in ("packages", "device", "git"))
+    notebook = env.get("notebook") or {}
+    found = {
+        "device": device.get("name"),
+        "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers") if packages.get(name)),
+        "notebook": notebook.get("path"),
+        "code": f"git {git['commit'][:8]}{', changed' if git.get('dirty') else ''}" if git.get("commit") else None,
+        "data": (env.get("data") or {}).get("fingerprint", "")[:12],
+        "parent": (env.get("parent") or {}).get("run"),
+    }
+    return {name: str(value) for name, value in found.items() if value}

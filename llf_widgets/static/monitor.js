@@ -3,10 +3,11 @@
 const QUIET_AFTER = 12000; // ms without a sign of the kernel (it beats every 2 s)
 const SPEAK_EVERY = 8000; // ms between two spoken progress texts
 const LOOK_EVERY = 5000; // ms between two looks at a run that has ended
-const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', kill: 'Kill', resume: 'Resume' };
+const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', evaluate: 'Evaluation', sample: 'Sample', set: 'Change', kill: 'Kill', resume: 'Resume', rows: 'Rows' };
+const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'rows']; // requests that may be made again and again
 
 /** @typedef {{label: string, value: string, unit: string, note: string}} KeyNumber */
-/** @typedef {{level: string, text: string}} Message */
+/** @typedef {{level: string, text: string, actions?: {label: string, change: object}[]}} Message */
 /**
  * @typedef {object} View what `llf_widgets.monitor.says.front_end` makes
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
@@ -15,14 +16,20 @@ const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', kill: 'Kill', resume: 'R
  * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
  * @property {number | null} checkpoint_time @property {number | null} heartbeat @property {KeyNumber[]} numbers
  * @property {Message[]} messages @property {string[]} offers @property {string} within @property {string} resume
- * @property {number} now
+ * @property {number} now @property {number | null} rate
  */
 
-/** @param {{level: string, text: string}} message @returns {HTMLElement} */
-function messageLine({ level, text }) {
+/**
+ * @param {Message} message
+ * @param {(change: object) => void} [act] what a button of the message does
+ * @returns {HTMLElement}
+ */
+function messageLine({ level, text, actions = [] }, act) {
   const word = { error: 'Error', warn: 'Warning' }[level] ?? 'Note';
   const role = level === 'error' ? 'alert' : 'status';
-  return h('div', { class: `llf-Message is-${level || 'note'}`, role }, h('b', {}, word), h('div', {}, text));
+  return h('div', { class: `llf-Message is-${level || 'note'}`, role }, h('b', {}, word), h('div', {}, text,
+    actions.length && act ? h('div', { class: 'llf-Message-actions' }, ...actions.map(({ label, change }) =>
+      h('button', { type: 'button', onclick: () => act(change) }, label))) : null));
 }
 
 /** @param {{model: any, el: HTMLElement}} context */
@@ -65,7 +72,9 @@ function render({ model, el }) {
   const buttons = h('span', { class: 'llf-row' });
   const answer = h('span', { class: 'llf-2 llf-small', role: 'status' });
   const danger = h('span', { class: 'llf-row llf-push' });
-  const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Steer the run' }, buttons, answer, danger);
+  const rate = setting('Peak learning rate', text => ({ learning_rate: Number(text) }), { inputmode: 'decimal' });
+  const end = setting('End at step', text => ({ max_steps: Number(text) }), { inputmode: 'numeric' });
+  const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Steer the run' }, buttons, rate.box, end.box, answer, danger);
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
   el.classList.add('llf-Part');
   el.append(
@@ -74,6 +83,29 @@ function render({ model, el }) {
     h('div', { class: 'llf-Monitor-progress' }, step, epoch, elapsed, remaining, ends, saved, updated),
     says, gone, unkept, trouble, numbers, messages, controls, aloud
   );
+
+  /** A number of the live run, and the button that sets it. What is typed is left alone until it is set. */
+  function setting(/** @type {string} */ label, /** @type {(text: string) => object} */ change, /** @type {Record<string, string>} */ more) {
+    const input = h('input', { type: 'text', ...more, onkeydown: (/** @type {any} */ event) => { if (event.key === 'Enter') set(); } });
+    const button = h('button', { type: 'button', 'aria-label': `Set: ${label}`, onclick: set }, 'Set');
+    const box = h('span', { class: 'llf-Setting' }, h('label', { class: 'llf-2' }, `${label} `, input), button);
+    function set() {
+      if (!input.value.trim() || Number.isNaN(Number(input.value))) {
+        hint = false;
+        say(answer, `${label} is "${input.value}". Expected a number.`);
+        input.focus();
+        return;
+      }
+      steer('set', change(input.value));
+    }
+    function show(/** @type {number | null} */ value) {
+      const text = value === null ? '' : String(value);
+      if (input.dataset.value === text) return;
+      if (document.activeElement !== input) input.value = text;
+      input.dataset.value = text;
+    }
+    return { box, show };
+  }
 
   async function copyId() {
     try {
@@ -105,10 +137,12 @@ function render({ model, el }) {
     say(epoch, v.epoch === null ? '' : `epoch ${v.epoch}${v.epochs ? ` of ${v.epochs}` : ''}`);
     drawList('numbers', v.numbers, numbers, n =>
       h('div', {}, h('dt', {}, n.label), h('dd', {}, n.value, n.unit ? ' ' : '', n.unit ? h('small', {}, n.unit) : ''), h('p', {}, n.note)));
-    drawList('messages', v.messages, messages, messageLine);
+    drawList('messages', v.messages, messages, message => messageLine(message, change => steer('set', change)));
     if (asked && !v.offers.includes(asked)) { asked = ''; hint = true; }
     if (hint) say(answer, v.within);
     drawOffers(v);
+    rate.show(v.rate);
+    end.show(v.total || null);
     tick();
   }
 
@@ -136,7 +170,11 @@ function render({ model, el }) {
     const text = JSON.stringify([v.offers, v.resume, asked]);
     if (shown.offers === text) return;
     shown.offers = text;
-    const labels = { stop: v.state === 'starting' ? 'Stop' : 'Stop with checkpoint', checkpoint: 'Checkpoint now', resume: v.resume };
+    const labels = {
+      stop: v.state === 'starting' ? 'Stop' : 'Stop with checkpoint', checkpoint: 'Checkpoint now',
+      evaluate: 'Evaluate now', sample: 'Sample now', resume: v.resume, rows: 'Rows…'
+    };
+    for (const { box } of [rate, end]) box.hidden = !v.offers.includes('set');
     buttons.replaceChildren(...v.offers.filter(what => what in labels).map(what =>
       h('button', { type: 'button', 'data-offer': what, disabled: asked === what, onclick: () => steer(what) }, labels[what])));
     if (v.offers.includes('download')) buttons.append(...downloadLink(v.id));
@@ -222,30 +260,30 @@ function render({ model, el }) {
 
   // -- steering --------------------------------------------------------------------------------------
   /** Asks the server, which answers while the kernel is busy; where it can't, the kernel. Says which way it went. */
-  async function steer(/** @type {string} */ what) {
+  async function steer(/** @type {string} */ what, /** @type {object} */ args = {}) {
     asked = what;
     hint = false;
     drawOffers(view());
-    if (what === 'resume') return finish(what, await askKernel(what, ''));
+    if (what === 'resume' || what === 'rows') return finish(what, await askKernel(what, args, ''));
     say(answer, `${VERBS[what]}: asking the Jupyter server…`);
-    const { status, answer: said } = await askServer(`${encodeURIComponent(view().id)}/control`, { type: what, by: 'monitor' });
+    const { status, answer: said } = await askServer(`${encodeURIComponent(view().id)}/control`, { type: what, args, by: 'monitor' });
     if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} is asked through the Jupyter server` });
-    if (status === 409) return finish(what, { ok: false, text: said.message ?? 'the run has ended' });
+    if (status === 409 || status === 400) return finish(what, { ok: false, text: said.message ?? 'the run has ended' });
     const why = status ? `answers ${status}` : `can't be asked (${said.message})`;
-    finish(what, await askKernel(what, `; the Jupyter server ${why}`));
+    finish(what, await askKernel(what, args, `; the Jupyter server ${why}`));
   }
 
   function finish(/** @type {string} */ what, /** @type {{ok: boolean, text: string}} */ { ok, text }) {
     if (stop.signal.aborted) return;
-    const within = ok && what !== 'resume' && view().within;
+    const within = ok && !['resume', 'rows'].includes(what) && view().within;
     say(answer, within ? `${text}, ${within}.` : text);
-    if (!ok || what === 'checkpoint') asked = '';
+    if (!ok || ONCE.includes(what)) asked = '';
     shown.offers = '';
     drawOffers(view());
   }
 
   /** @returns {Promise<{ok: boolean, text: string}>} */
-  function askKernel(/** @type {string} */ what, /** @type {string} */ why) {
+  function askKernel(/** @type {string} */ what, /** @type {object} */ args, /** @type {string} */ why) {
     const key = crypto.randomUUID?.() ?? String(Math.random());
     say(answer, `${VERBS[what]}: asking the kernel…`);
     return new Promise(resolve => {
@@ -257,7 +295,7 @@ function render({ model, el }) {
         waiting.delete(key);
         resolve({ ok: said.ok, text: said.ok ? `${said.text}${why}` : said.text });
       });
-      model.send({ type: what, key });
+      model.send({ type: what, args, key });
     });
   }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from pytest_jupyter.jupyter_server import *  # noqa: F403 - its fixtures, for this folder alone
 from tornado.httpclient import HTTPClientError
@@ -56,3 +58,9 @@ def make_run(llf_home: Path) -> Callable[..., runs.RunFolder]:
         return folder
 
     return inner
+
+
+@pytest.fixture
+def live_process() -> dict[str, Any]:
+    """What a status says where this very process seems to train the run."""
+    return {"pid": os.getpid(), "started": psutil.Process().create_time(), "supervisor": None}

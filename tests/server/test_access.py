@@ -20,13 +20,17 @@ EXPECTED = {
     ("get", "runs/ID"),
     ("get", "runs/ID/output.zip"),
     ("post", "runs/ID/control"),
+    ("patch", "runs/ID/meta"),
+    ("post", "runs/ID/bin"),
+    ("post", "bin/ID/restore"),
+    ("get", "adapters"),
 }
 
 
 def served() -> list[tuple[str, str, type[APIHandler]]]:
     """Each verb that a handler of ours answers, with its route."""
     return [
-        (verb, pattern.replace(routes.RUN, "runs/ID").replace("\\", ""), handler)
+        (verb, pattern.replace("(?P<run_id>[^/]+)", "ID").replace("\\", ""), handler)
         for pattern, handler in routes.ROUTES
         for verb in VERBS
         if getattr(handler, verb) is not getattr(APIHandler, verb)
@@ -41,7 +45,7 @@ def test_there_are_these_routes_and_no_others():
 
 
 async def knock(client, base_url, verb, route, folder, headers):
-    options = {"body": '{"type": "stop"}'} if verb == "post" else {}
+    options = {"body": '{"type": "stop"}'} if verb in {"post", "patch"} else {}
     url = f"{base_url}llf/api/{route.replace('ID', folder.id)}"
     return await client.fetch(url, method=verb.upper(), headers=headers, raise_error=False, **options)
 

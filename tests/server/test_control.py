@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -10,12 +9,13 @@ import pytest
 
 from llf_core import runs
 
+CHANGES = "learning_rate, max_steps, watch, evaluate"
+
 
 @pytest.fixture
-def live(make_run):
+def live(make_run, live_process):
     """A run that this very process seems to train."""
-    me = psutil.Process()
-    return make_run(state="running", pid=os.getpid(), started=me.create_time(), supervisor=None)
+    return make_run(state="running", **live_process)
 
 
 @pytest.mark.parametrize("body", [{"type": "stop"}, {"type": "stop", "args": {"grace": 5}}, {"type": "checkpoint"}])
@@ -66,9 +66,9 @@ async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
         (b"\xff\xfe", "The body is not JSON."),
         (b"[" * 3000, "The body is not JSON."),
         ([], 'Expected a JSON object, as {"type": "stop"}.'),
-        ({}, "type is 'None'. Expected one of stop, kill, checkpoint."),
-        ({"type": "rm -rf"}, "type is 'rm -rf'. Expected one of stop, kill, checkpoint."),
-        ({"type": ["stop"]}, "type is \"['stop']\". Expected one of stop, kill, checkpoint."),
+        ({}, "type is 'None'. Expected one of stop, kill, checkpoint, evaluate, sample, set."),
+        ({"type": "rm -rf"}, "type is 'rm -rf'. Expected one of stop, kill, checkpoint, evaluate, sample, set."),
+        ({"type": ["stop"]}, "type is \"['stop']\". Expected one of stop, kill, checkpoint, evaluate, sample, set."),
         ({"type": "stop", "command": "x"}, "Unknown field 'command'. Expected type, args and by."),
         ({"type": "stop", "by": 3}, "by is not a text of at most 64 characters."),
         ({"type": "stop", "by": "x" * 65}, "by is not a text of at most 64 characters."),
@@ -79,6 +79,17 @@ async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
         ({"type": "stop", "args": {"grace": True}}, "grace is 'True'. Expected seconds from 0 to 86400."),
         ({"type": "stop", "args": {"grace": "5"}}, "grace is '5'. Expected seconds from 0 to 86400."),
         (b'{"type": "stop", "args": {"grace": NaN}}', "grace is 'nan'. Expected seconds from 0 to 86400."),
+        ({"type": "set"}, f"Nothing is to be changed. Expected one of {CHANGES}."),
+        ({"type": "set", "args": []}, "args of set is not an empty object."),
+        (
+            {"type": "set", "args": {"lora_rank": 1}},
+            f"'lora_rank' cannot be changed in a live run. Expected one of {CHANGES}.",
+        ),
+        (
+            {"type": "set", "args": {"learning_rate": 0}},
+            "learning_rate is 0. Expected a number above 0 and at most 1.",
+        ),
+        ({"type": "evaluate", "args": {"now": 1}}, "args of evaluate is not an empty object."),
     ],
 )
 async def test_a_bad_body_is_a_sentence(ask, live, body, said):
@@ -86,8 +97,16 @@ async def test_a_bad_body_is_a_sentence(ask, live, body, said):
     assert not list(live.control.iterdir())
 
 
+async def test_a_change_lands_in_the_folder(ask, live):
+    prompt = {"watch": "Ä" * 4000}
+    status, _ = await ask("runs", live.id, "control", body={"type": "set", "args": prompt})
+    assert status == 202
+    (request,) = [json.loads(path.read_text()) for path in live.control.iterdir()]
+    assert (request["type"], request["args"]) == ("set", prompt)
+
+
 async def test_a_large_body_is_refused(ask, live):
-    body = {"type": "stop", "by": "x" * 5000}
+    body = {"type": "stop", "by": "x" * 35_000}
     assert (await ask("runs", live.id, "control", body=body))[0] == 413
     assert not list(live.control.iterdir())
 

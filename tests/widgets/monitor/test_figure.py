@@ -68,6 +68,16 @@ def test_resumes_are_marked():
     assert contents(shown)[9]["text"][1] == " attempt 2, from step 60"
 
 
+def test_changes_by_hand_are_marked_once_and_do_not_stand_on_each_other():
+    rate = {"type": "steered", "step": 55, "changes": {"learning_rate": 1e-4}, "id": "a"}
+    both = {"type": "steered", "step": 56, "changes": {"max_steps": 1410, "watch": "Say hi."}, "id": "b"}
+    prompt = {"type": "steered", "step": 57, "changes": {"watch": "Say hi."}, "id": "c"}
+    shown = curves({}, np.empty(0), events=(rate, both, prompt, rate | {"again": True}, {"type": "steered"}))
+    assert shown.marks == [(55, "55: learning rate 0.0001"), (56, "56: ends at step 1,410")]
+    first, second = contents(shown)[9]["y"][1], contents(shown)[9]["y"][4]
+    assert first != second
+
+
 def test_json_has_no_nan_and_no_array():
     shown = some_curves(3, loss=(np.array([1, 2, 3]), np.array([1.0, math.nan, 0.123456789])))
     ready = json_ready(figure_json(shown, 3, title="a"))

@@ -124,9 +124,9 @@ def test_texts_of_a_run_stay_data(trainer, monitor):
     run.folder.log.write_text(EVIL)
     view = monitor(run.folder)
     assert view._head.view["name"] == EVIL
-    assert view._head.view["messages"] == [{"level": "warn", "text": EVIL}]
+    assert view._head.view["messages"] == [{"level": "warn", "text": EVIL, "actions": []}]
     assert view._journal.log == [EVIL]
-    for name in ("dom.js", "server.js", "monitor.js", "journal.js"):
+    for name in ("dom.js", "server.js", "monitor.js", "journal.js", "answers.js", "examples.js"):
         for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert door not in text(name), f"{name} parses text as HTML by {door}"
 
@@ -134,13 +134,13 @@ def test_texts_of_a_run_stay_data(trainer, monitor):
 class TestSteering:
     """What comes through the kernel, where the front end finds no server."""
 
-    def ask(self, view, what, key="k"):
+    def ask(self, view, what, key="k", **args):
         said = []
         view._head.send = said.append
-        view._head._handle_custom_msg({"type": what, "key": key}, [])
+        view._head._handle_custom_msg({"type": what, "args": args, "key": key}, [])
         return said
 
-    @pytest.mark.parametrize("what", ["stop", "checkpoint"])
+    @pytest.mark.parametrize("what", ["stop", "checkpoint", "evaluate", "sample"])
     def test_a_request_lands_in_the_folder(self, trainer, monitor, what):
         run = trainer()
         view = monitor(run.folder)
@@ -155,8 +155,25 @@ class TestSteering:
         view = monitor(run.folder)
         (answer,) = self.ask(view, "resume")
         assert (answer["ok"], "stop it first" in answer["text"]) == (False, True)
-        (answer,) = self.ask(view, "evaluate")
-        assert answer["text"] == "'evaluate' is no request. Expected stop, checkpoint, kill or resume."
+        (answer,) = self.ask(view, "dance")
+        assert answer["text"].startswith("'dance' is no request. Expected one of stop, ")
+        (answer,) = self.ask(view, "set", learning_rate=-1)
+        assert answer["text"] == "learning_rate is -1. Expected a number above 0 and at most 1."
+
+    def test_a_change_lands_in_the_folder_with_its_value(self, trainer, monitor):
+        run = trainer()
+        assert self.ask(monitor(run.folder), "set", learning_rate=1e-4)[0]["ok"]
+        (request,) = [json.loads(path.read_text()) for path in run.folder.control.iterdir()]
+        assert request["args"] == {"learning_rate": 1e-4}
+
+    def test_a_prompt_is_watched_through_the_kernel_too(self, trainer, monitor):
+        run, said = trainer(), []
+        view = monitor(run.folder)
+        view._answers.send = said.append
+        view._answers._handle_custom_msg({"watch": "Say hi.", "key": "k"}, [])
+        assert said[0]["ok"]
+        (request,) = [json.loads(path.read_text()) for path in run.folder.control.iterdir()]
+        assert (request["type"], request["args"]) == ("set", {"watch": "Say hi."})
 
     def test_garbage_is_no_request(self, trainer, monitor):
         view = monitor(trainer().folder)

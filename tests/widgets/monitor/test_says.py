@@ -14,18 +14,18 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
     [
         ("created", {}, "Waits for its trainer to start.", []),
         ("starting", {}, "Loading the model and the data.", ["stop", "kill"]),
-        ("running", {}, "", ["stop", "checkpoint", "kill"]),
+        ("running", {}, "", ["stop", "checkpoint", "set", "kill", "rows"]),
         ("running", {"attempt": 2, "resumed_from": 90},
-         "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "kill"]),
-        ("stopping", {}, "The step under way takes up to 4 s; then a checkpoint is written.", ["kill"]),
-        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume"]),
-        ("finished", {"elapsed": 643, "output": "/o"}, "93 steps in 10:43. The result is in /o.", ["download"]),
+         "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "set", "kill", "rows"]),
+        ("stopping", {}, "The step under way takes up to 4 s; then a checkpoint is written.", ["kill", "rows"]),
+        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume", "rows"]),
+        ("finished", {"elapsed": 643, "output": "/o"}, "93 steps in 10:43. The result is in /o.", ["download", "rows"]),
         ("failed", {"reason": "The memory limit ended the trainer."},
-         "The memory limit ended the trainer. checkpoint-90 is whole.", ["resume"]),
-        ("lost", {}, "No sign of the trainer. Its process is gone. checkpoint-90 is whole.", ["resume"]),
+         "The memory limit ended the trainer. checkpoint-90 is whole.", ["resume", "rows"]),
+        ("lost", {}, "No sign of the trainer. Its process is gone. checkpoint-90 is whole.", ["resume", "rows"]),
         ("lost", {"reason": "Its processes are gone. checkpoint-90 is whole: resume goes on from there."},
          "No sign of the trainer. Its processes are gone. checkpoint-90 is whole: resume goes on from there.",
-         ["resume"]),
+         ["resume", "rows"]),
         ("broken", {"reason": "r has no status.json."}, "This run can't be read. r has no status.json.", []),
     ],
 )  # fmt: skip
@@ -33,6 +33,39 @@ def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, 
     facts = Facts(state=state, **SHARED | more)
     assert sentence(facts) == says
     assert offers(facts) == can
+
+
+@pytest.mark.parametrize(
+    ("receipt", "said"),
+    [
+        ({"steps": 3, "exact": True, "largest": 0.0}, " The first 3 steps made again equal the log to the last bit."),
+        ({"steps": 1, "exact": False, "largest": 1e-4}, " The step made again differs from the log by up to 0.01 %."),
+        ({"steps": "3"}, ""),
+        (None, ""),
+    ],
+)
+def test_a_resumed_run_tells_its_receipt(receipt, said):
+    facts = Facts(state="running", **SHARED | {"attempt": 2, "resumed_from": 90, "receipt": receipt})
+    assert sentence(facts) == f"Attempt 2, resumed from step 90.{said}"
+
+
+def test_what_a_running_run_is_asked_for_depends_on_what_it_has():
+    facts = Facts(state="running", **SHARED | {"held_out": True, "watched": True})
+    assert offers(facts) == ["stop", "checkpoint", "evaluate", "sample", "set", "kill", "rows"]
+
+
+def test_a_finding_offers_its_change_while_the_run_is_running():
+    finding = {"type": "finding", "attempt": 1, "message": "The loss rises.", "fix": "Lower it."}
+    rate = finding | {"change": {"learning_rate": 2e-5}}
+    late = finding | {"message": "It learns by heart.", "change": {"max_steps": 3}}
+    odd = finding | {"message": "Odd.", "change": {"weather": "fair"}}
+    facts = Facts(**SHARED | {"state": "running", "step": 93, "events": (rate, late, odd)})
+    first, second, third = messages(facts)
+    assert first["text"] == "The loss rises. Lower it."
+    assert first["actions"] == [{"label": "Set the learning rate to 2e-05", "change": {"learning_rate": 2e-5}}]
+    assert second["actions"] == [{"label": "End at step 94", "change": {"max_steps": 94}}]
+    assert third["actions"] == []
+    assert messages(Facts(**SHARED | {"state": "stopped", "events": (rate,)}))[0]["actions"] == []
 
 
 def test_a_state_from_the_future_is_named_and_offers_nothing():

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from llf_core.runs import RunFolder, RunWriter, status
+from llf_widgets.home import folder_of
 from llf_widgets.monitor.about import about
-from llf_widgets.monitor.watch import Watch, folder_of
+from llf_widgets.monitor.watch import Watch
 
 
 def test_a_run_is_named_by_id_folder_path_or_handle(trainer, llf_home):

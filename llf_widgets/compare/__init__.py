@@ -1,0 +1,5 @@
+"""Runs side by side."""
+
+from llf_widgets.compare.widget import Compare
+
+__all__ = ["Compare"]

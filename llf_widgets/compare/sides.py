@@ -1,0 +1,200 @@
+"""What stands side by side: results, costs, and what differs in config, data and environment."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.runs import folder_bytes
+from llf_core.runs.steering import journal
+from llf_widgets.monitor import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_widgets.monitor.watch import Watch
+
+NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
+UNSHOWN = {"output_dir", "run_name", "logging_dir"}
+"""Keys that say where a run writes, not what it does."""
+PACKAGES = ("torch", "transformers", "peft", "llf")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes:
+        label: what it tells.
+        cells: a text a run.
+        best: the runs that are best in it.
+        code: whether the label is a config's key.
+    """
+
+    label: str
+    cells: tuple[str, ...]
+    best: tuple[int, ...] = ()
+    code: bool = False
+
+    def json(self) -> dict[str, Any]:
+        """For the front end."""
+        return {"label": self.label, "cells": list(self.cells), "best": list(self.best), "code": self.code}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Lines under a heading, with a note beside it; without lines the note says that all is the same."""
+
+    title: str
+    note: str
+    lines: tuple[Line, ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        """For the front end."""
+        return {"title": self.title, "note": self.note, "lines": [line.json() for line in self.lines]}
+
+
+def parts(watches: Sequence[Watch]) -> list[Part]:
+    """The whole table, part by part.
+
+    Args:
+        watches: the runs, each looked at.
+    """
+    return [_result(watches), _cost(watches), _config(watches), _data(watches), _environment(watches)]
+
+
+def _result(watches: Sequence[Watch]) -> Part:
+    best = [_lowest(watch, "eval_loss") for watch in watches]
+    last = [
+        float(watch.smoothed[np.isfinite(watch.smoothed)][-1]) if _any(watch.smoothed) else None for watch in watches
+    ]
+    lines = [
+        Line(
+            "Evaluation loss, best",
+            tuple(NONE if one is None else f"{words.number(one[1], 4)} at {one[0]:,}" for one in best),
+            _smallest([None if one is None else one[1] for one in best]),
+        ),
+        _line("Training loss, last", last, words.number),
+    ]
+    return Part("Result", "best in bold", tuple(lines))
+
+
+def _cost(watches: Sequence[Watch]) -> Part:
+    def of(name: str, how: Callable[[Any], float]) -> list[float | None]:
+        found = (watch.series.get(name, (None, np.empty(0)))[1] for watch in watches)
+        return [how(values[np.isfinite(values)]) if _any(values) else None for values in found]
+
+    trained = [_event(watch, "model").get("trainable") for watch in watches]
+    output = [folder_bytes(watch.folder.output) if watch.folder.output.is_dir() else None for watch in watches]
+    lines = (
+        _line("Time", [watch.facts.elapsed or None for watch in watches], words.duration),
+        _line("Tokens per second", of("tokens_per_second", np.median), words.count, most=True),
+        _line("Peak memory", of("memory", np.max), _size),
+        _line("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], words.count),
+        _line("Output", [None if one is None else float(one) for one in output], _size),
+    )
+    return Part("Cost", "", lines)
+
+
+def _config(watches: Sequence[Watch]) -> Part:
+    configs = [watch.config for watch in watches]
+    keys = list(dict.fromkeys(key for config in configs for key in config if key not in UNSHOWN))
+    differing = [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
+    lines = [Line(key, tuple(_shown(config.get(key)) for config in configs), code=True) for key in differing]
+    told = [_told(watch) for watch in watches]
+    if any(text != NONE for text in told):
+        lines.append(Line("changed by hand", tuple(told)))
+    note = f"{len(differing):,} of {len(keys):,} keys differ" if differing else f"the same: {len(keys):,} keys"
+    return Part("Config", note, tuple(lines))
+
+
+def _told(watch: Watch) -> str:
+    texts = {"learning_rate": "{:g} from {}", "max_steps": "ends at {:,}"}
+    said = [
+        texts[name].format(value, change.step + 1)
+        for change in journal(watch.folder)
+        for name, value in change.changes.items()
+        if name in texts
+    ]
+    return ", ".join(said) or NONE
+
+
+def _data(watches: Sequence[Watch]) -> Part:
+    facts = [
+        {
+            "examples": _count(_event(watch, "data").get("examples")),
+            "held out": _count(_event(watch, "data").get("eval_examples", 0)),
+            "fingerprint": str((watch.resolved.get("data") or {}).get("fingerprint") or NONE)[:12],
+        }
+        for watch in watches
+    ]
+    return _differing("Data", facts, "{examples} examples, {held out} held out, fingerprint {fingerprint}")
+
+
+def _environment(watches: Sequence[Watch]) -> Part:
+    facts = []
+    for watch in watches:
+        packages, device = watch.env.get("packages") or {}, watch.env.get("device") or {}
+        found = {name: str(packages.get(name) or NONE) for name in PACKAGES[:-1]}
+        found |= {
+            "llf": str(watch.env.get("llf") or NONE),
+            "device": str(device.get("name") or watch.resolved.get("device") or NONE),
+        }
+        found["precision"] = str(watch.resolved.get("autocast") or watch.resolved.get("dtype") or NONE)
+        facts.append(found)
+    return _differing("Environment", facts, "torch {torch}, transformers {transformers}, {device}, {precision}")
+
+
+def _differing(title: str, facts: list[dict[str, str]], same: str) -> Part:
+    differing = [name for name in facts[0] if len({one[name] for one in facts}) > 1]
+    if not differing:
+        return Part(title, f"the same: {same.format(**facts[0])}")
+    return Part(title, "", tuple(Line(name, tuple(one[name] for one in facts)) for name in differing))
+
+
+def _line(label: str, values: Sequence[float | None], write: Callable[[float], str], *, most: bool = False) -> Line:
+    shown = tuple(NONE if value is None else write(value) for value in values)
+    return Line(label, shown, _smallest([None if value is None else -value if most else value for value in values]))
+
+
+def _smallest(values: Sequence[float | None]) -> tuple[int, ...]:
+    """Which are smallest; of fewer than two that are known, or where all are the same, none."""
+    known = [value for value in values if value is not None]
+    if len(set(known)) < 2:  # noqa: PLR2004 - nothing to choose between
+        return ()
+    return tuple(place for place, value in enumerate(values) if value == min(known))
+
+
+def _lowest(watch: Watch, name: str) -> tuple[int, float] | None:
+    steps, values = watch.series.get(name, (np.empty(0), np.empty(0)))
+    if not _any(values):
+        return None
+    place = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
+    return int(steps[place]), float(values[place])
+
+
+def _any(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).any())
+
+
+def _event(watch: Watch, kind: str) -> dict[str, Any]:
+    return next((event for event in reversed(watch.events) if event.get("type") == kind), {})
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else NONE
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, float):
+        return words.small(value) if 0 < abs(value) < 1e-3 else f"{value:g}"  # noqa: PLR2004 - a learning rate
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _size(amount: float) -> str:
+    return " ".join(words.size(amount))

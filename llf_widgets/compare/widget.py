@@ -1,0 +1,205 @@
+"""`llf.Compare(runs)`: curves on one another, what differs, and answers to the same prompts."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import ipywidgets as widgets
+import plotly.graph_objects as go
+import traitlets
+
+from llf_widgets.compare.figure import OVER, SMOOTHING, figure_json, names, series
+from llf_widgets.compare.sides import NONE, Part, parts
+from llf_widgets.home import folder_of
+from llf_widgets.monitor.figure import json_ready
+from llf_widgets.monitor.layout import CONFIG
+from llf_widgets.monitor.watch import Watch
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+
+    AnyRun = Run | RunFolder | Path | str
+
+MOST = 8
+CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
+
+
+class Sides(anywidget.AnyWidget):
+    """The table, the answers, and the row that says what the curves are drawn over."""
+
+    _esm = text("dom.js", "compare.js")
+    _css = text("llf.css", "compare.css")
+    view = traitlets.Dict(help="`runs`, `parts`, `answers`").tag(sync=True)
+    over = traitlets.Enum(list(OVER), "step").tag(sync=True)
+    smoothing = traitlets.Int(10).tag(sync=True)
+    log = traitlets.Bool(default_value=False).tag(sync=True)
+    every = traitlets.Bool(default_value=False).tag(sync=True)
+    choices = traitlets.List(list(SMOOTHING)).tag(sync=True)
+
+
+class Compare(widgets.VBox):
+    """Runs side by side: results, costs, what differs in config, data and environment, curves and answers.
+
+    It only reads. Live runs are shown as they are at the moment; `refresh()` looks again.
+
+    Args:
+        runs: runs, their ids or folders; two to eight.
+        home: `LLF_HOME` where it is not the environment's.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: fewer than one run, or more than eight.
+
+    Example:
+        >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
+    """
+
+    def __init__(self, runs: Sequence[AnyRun], *, home: Path | str | None = None) -> None:
+        if isinstance(runs, str | Path) or not 1 <= len(runs) <= MOST:
+            raise ValueError(f"Compare takes a list of 1 to {MOST} runs, their ids or folders.")
+        self._watches = [Watch(folder_of(run, home)) for run in runs]
+        self._sides = Sides()
+        self._figure = go.FigureWidget()
+        self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
+        super().__init__(children=[self._sides, self._figure])
+        self.add_class("llf")
+        self.add_class("llf-Compare")
+        self._sides.observe(lambda _: self._draw(), ["over", "smoothing", "log", "every"])
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Looks at the runs again."""
+        for watch in self._watches:
+            watch.look()
+        self._sides.view = {
+            "runs": [
+                {"name": name, "id": watch.facts.id, "state": watch.facts.state,
+                 "color": series(number)[0], "dash": series(number)[1]}
+                for number, (watch, name) in enumerate(zip(self._watches, names(self._watches), strict=True))
+            ],
+            "parts": [part.json() for part in self.parts()],
+            "answers": self.answers(),
+        }  # fmt: skip
+        self._draw()
+
+    def parts(self) -> list[Part]:
+        """The table as data."""
+        return parts(self._watches)
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Prompts that several runs answered: `prompt`, `base`, and `texts`, the last answer of each run or None."""
+        by_run = [{prompt: (base, said) for prompt, base, said, _ in watch.answers.last()} for watch in self._watches]
+        prompts = list(dict.fromkeys(prompt for answers in by_run for prompt in answers))
+        rows = []
+        for prompt in prompts:
+            found = [answers.get(prompt) for answers in by_run]
+            if len(self._watches) > 1 and sum(one is not None for one in found) < 2:  # noqa: PLR2004 - side by side
+                continue
+            base = next((one[0] for one in found if one is not None and one[0]), "")
+            rows.append({"prompt": prompt, "base": base, "texts": [None if one is None else one[1] for one in found]})
+        return rows
+
+    def frame(self) -> pd.DataFrame:
+        """All numbers of all runs: one row a run and step, one column a name.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd
+
+        from llf_core.launch import Run
+
+        frames = {watch.facts.id: Run(watch.folder).metrics() for watch in self._watches}
+        return pd.concat(frames, names=["run"])
+
+    def html(self, path: Path | str | None = None) -> str:
+        """The table and the answers as a page that needs nothing else, with the curves as a picture.
+
+        Args:
+            path: written there too.
+        """
+        page = (
+            '<!doctype html><meta charset="utf-8"><title>LLF: runs compared</title>'
+            f'<body style="font:13px system-ui,sans-serif;max-width:1100px;margin:24px auto">{self._html()}</body>'
+        )
+        if path is not None:
+            Path(path).write_text(page, encoding="utf-8")
+        return page
+
+    def _html(self) -> str:
+        view = self._sides.view
+        heads = [one["name"] for one in view["runs"]]
+        rows = [_row("th", "", heads), _row("td", "State", [one["state"] for one in view["runs"]])]
+        for part in view["parts"]:
+            note = f" {escape(part['note'])}" if part["note"] else ""
+            width = len(heads) + 1
+            style = CELL.format("left") + ";padding-top:10px"
+            rows.append(f'<tr><td colspan="{width}" style="{style}"><b>{escape(part["title"])}</b>{note}</td></tr>')
+            rows += [_row("td", line["label"], line["cells"], line["best"]) for line in part["lines"]]
+        table = f'<table style="border-collapse:collapse"><tbody>{"".join(rows)}</tbody></table>'
+        return table + _picture(self._watches, self._options()) + _answers(heads, view["answers"])
+
+    def _options(self) -> dict[str, Any]:
+        sides = self._sides
+        return {"over": sides.over, "smoothing": sides.smoothing, "log": sides.log, "every": sides.every}
+
+    def _draw(self) -> None:
+        drawn = figure_json(self._watches, **self._options())
+        with self._figure.batch_update():
+            self._figure.data = []
+            self._figure.add_traces(drawn["data"])
+            self._figure.update_layout(drawn["layout"], overwrite=True)
+
+    def close(self) -> None:
+        """Ends the view."""
+        for part in self.children:
+            part.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The widget; where a host has none, and in a saved notebook, table, picture and answers."""
+        shown = super()._repr_mimebundle_(**kwargs) or {}
+        ids = [watch.facts.id for watch in self._watches]
+        plotly = json_ready(figure_json(self._watches, **self._options()))
+        return (
+            {"application/vnd.plotly.v1+json": plotly}
+            | shown
+            | {
+                "text/html": f'<div class="llf-Static">{self._html()}</div>',
+                "text/plain": f"llf.Compare({ids!r})",
+            }
+        )
+
+
+def _row(tag: str, label: str, cells: Sequence[str], best: Sequence[int] = ()) -> str:
+    texts = [f"<b>{escape(cell)}</b>" if place in best else escape(cell) for place, cell in enumerate(cells)]
+    shown = "".join(f'<{tag} style="{CELL.format("right")}">{one}</{tag}>' for one in texts)
+    return f'<tr><{tag} style="{CELL.format("left")}">{escape(label)}</{tag}>{shown}</tr>'
+
+
+def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
+    if not answers:
+        return ""
+    style = CELL.format("left") + ";white-space:pre-wrap"
+    head = "".join(f'<th style="{style}">{escape(one)}</th>' for one in ("Prompt", "Base", *heads))
+    texts = ((row["prompt"], row["base"], *row["texts"]) for row in answers)
+    rows = "".join(
+        f"<tr>{''.join(f'<td style={style!r}>{escape(one or NONE)}</td>' for one in row)}</tr>" for row in texts
+    )
+    return f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
+    """The curves as a PNG in a data URL: hosts without a kernel draw no chart inside of HTML."""
+    from llf_widgets.compare.picture import picture
+
+    return f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{picture(watches, options)}"></p>'

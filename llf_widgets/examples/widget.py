@@ -1,0 +1,129 @@
+"""`llf.Examples(run)`: the rows behind a curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_core.config import RunConfig
+from llf_core.runs.examples import KINDS, ExampleLosses
+from llf_widgets.home import folder_of
+from llf_widgets.inspect.child import Child, GoneError
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from llf_core.launch import Run
+    from llf_core.runs import RunFolder
+    from llf_core.runs.examples import Costs
+
+PAGE = 10
+
+
+class Examples(anywidget.AnyWidget):
+    """The examples of a run with what they cost: those of a step, or those that stand out.
+
+    Losses come from the run's folder; the texts from a process that has the tokenizer and the prepared data.
+
+    Args:
+        run: a run, its id or its folder.
+        home: `LLF_HOME` where it is not the environment's.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+
+    Example:
+        >>> rows = llf.Examples(run)
+        >>> rows.at(36)                 # a spike: which rows was it made of?
+        >>> rows.standing_out("odd")    # so dear that it is no chance
+    """
+
+    _esm = text("dom.js", "examples.js")
+    _css = text("llf.css", "examples.css")
+    _asked = traitlets.Dict(help="`kind` or `step`, and `offset`").tag(sync=True)
+    _page = traitlets.Dict(help="`total`, `rows` and `asked`").tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
+
+    def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
+        self._folder = folder_of(run, home)
+        self._losses = ExampleLosses(self._folder)
+        self._child: Child | None = None
+        super().__init__()
+        self.on_msg(self._receive)
+        self.show("hardest")
+
+    def at(self, step: int) -> list[dict[str, Any]]:
+        """The rows of a step, dearest first, and shows them."""
+        self.show_step(step)
+        return [one.json() for one in self._losses.at(step)]
+
+    def standing_out(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
+        """Rows that stand out, and shows them; see `llf_core.runs.examples.ExampleLosses.standing_out`.
+
+        Raises:
+            ValueError: an unknown kind.
+        """
+        self._losses.look()
+        found = self._losses.standing_out(kind)[:limit]
+        self.show(kind)
+        return [one.json() for one in found]
+
+    def show(self, kind: str, offset: int = 0) -> None:
+        """Shows a page of the rows that stand out."""
+        self._losses.look()
+        self._show(self._losses.standing_out(kind), {"kind": kind, "offset": offset})
+
+    def show_step(self, step: int, offset: int = 0) -> None:
+        """Shows the rows of a step; where that was not written down, of the one before it that was."""
+        self._losses.look()
+        self._show(self._losses.at(step), {"step": step, "offset": offset})
+
+    def close(self) -> None:
+        """Ends the view and its process."""
+        if self._child is not None:
+            self._child.close()
+        super().close()
+
+    def _show(self, found: list[Costs], asked: dict[str, Any]) -> None:
+        rows = [one.json() for one in found[asked["offset"] : asked["offset"] + PAGE]]
+        self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "asked": asked}
+        if not rows:
+            return
+        if self._child is None:
+            self._note = "Reading the data…"
+            config = RunConfig.load(self._folder.config).yaml()  # its paths are absolute
+            self._child = Child(config, lambda _: None, self._progress, lambda _: None, self._gone)
+            self._child.listen()
+        answer = self._child.ask("numbered", numbers=[row["number"] for row in rows])
+        answer.add_done_callback(lambda future: self._tell(future, rows, asked))
+
+    def _tell(self, answer: Future[Any], rows: list[dict[str, Any]], asked: dict[str, Any]) -> None:
+        try:
+            texts = {one["number"]: one for one in answer.result()}
+        except (GoneError, ValueError) as error:
+            self._note = str(error)
+            return
+        if self._page.get("asked") != asked:
+            return  # something else is shown by now
+        self._note = "" if texts else "The data of this run is not what it was: its texts cannot be shown."
+        self._page = self._page | {"rows": [row | texts.get(row["number"], {}) for row in rows]}
+
+    def _progress(self, dataset: str, rows: int) -> None:
+        self._note = f"{dataset}: {rows:,} records prepared…"
+
+    def _gone(self, reason: str) -> None:
+        self._child, self._note = None, reason
+
+    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if not isinstance(content, dict):
+            return
+        offset = content.get("offset", 0)
+        offset = max(0, offset) if isinstance(offset, int) else 0
+        if isinstance(content.get("step"), int):
+            self.show_step(content["step"], offset)
+        elif content.get("kind") in KINDS:
+            self.show(content["kind"], offset)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import authenticated
+
+from llf_core.runs import folder_bytes
+from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from llf_core.runs.listing import RunIndex
+
+EVERYTHING = 1_000_000
+
+
+class AdaptersHandler(RunsAPIHandler):
+    """The adapters and models that runs have made, a page at a time."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answers `{"total", "adapters"}`, newest first."""
+        offset = self.integer("offset", 0, 0, 999_999_999)
+        limit = self.integer("limit", 20, 1, 200)
+        self.finish(await asyncio.to_thread(adapters, self.index, offset, limit))
+
+
+def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
+    """Results of finished runs: `run`, `name`, `base`, `method`, `rank`, `bytes`, `ended`."""
+    rows = [row for row in index.page(0, EVERYTHING, "finished").rows if index.folder(row.id).output.is_dir()]
+    found = []
+    for row in rows[offset : offset + limit]:
+        output = index.folder(row.id).output
+        found.append(
+            {
+                "run": row.id,
+                "name": row.name,
+                "base": row.model,
+                "method": row.method,
+                "rank": _rank(output / "adapter_config.json"),
+                "bytes": folder_bytes(output),
+                "ended": row.ended,
+            }
+        )
+    return {"total": len(rows), "adapters": found}
+
+
+def _rank(path: Any) -> int | None:
+    """The rank of a LoRA; None of everything else."""
+    try:
+        rank = json.loads(path.read_bytes()).get("r")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return rank if isinstance(rank, int) else None

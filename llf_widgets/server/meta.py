@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import HTTPError, authenticated
+
+from llf_core.runs import delete_run, restore_run, update_meta
+from llf_core.runs.meta import StaleError
+from llf_widgets.server.handler import RunsAPIHandler
+
+MOST_BYTES = 80_000
+LONGEST = {"name": 200, "note": 20_000}
+MOST_TAGS, LONGEST_TAG = 20, 60
+
+
+class MetaHandler(RunsAPIHandler):
+    """Name, tags and note of a run."""
+
+    @authenticated
+    @authorized
+    async def patch(self, run_id: str) -> None:
+        """Takes `{"revision", "name"?, "tags"?, "note"?}`, answers what holds now; 409 where it was changed since."""
+        if len(self.request.body) > MOST_BYTES:
+            raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MOST_BYTES}.")
+        revision, changes = read_change(self.request.body)
+        folder = self.find_run(run_id)
+        try:
+            self.finish(await asyncio.to_thread(update_meta, folder, seen=revision, **changes))
+        except StaleError as error:
+            raise HTTPError(409, str(error)) from None
+
+
+class BinHandler(RunsAPIHandler):
+    """Moves a run to the bin."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Answers `{"id"}`; 409 where the run is going."""
+        folder = self.find_run(run_id)
+        try:
+            await asyncio.to_thread(delete_run, folder.id)
+        except RuntimeError as error:
+            raise HTTPError(409, str(error)) from None
+        self.finish({"id": folder.id})
+
+
+class RestoreHandler(RunsAPIHandler):
+    """Brings a run back from the bin."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Answers `{"id"}`; 404 where the bin has no such run, 409 where one of its id is there again."""
+        try:
+            await asyncio.to_thread(restore_run, run_id)
+        except FileExistsError:
+            raise HTTPError(409, "There is a run of this id again. Rename or delete that one first.") from None
+        except (ValueError, FileNotFoundError):
+            raise HTTPError(404, "There is no such run in the bin.") from None
+        self.finish({"id": run_id})
+
+
+def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
+    """Revision and changes of a request's body.
+
+    Raises:
+        HTTPError: 400; it names the field.
+    """
+    try:
+        sent = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPError(400, "The body is not JSON.") from None
+    if not isinstance(sent, dict):
+        raise HTTPError(400, 'Expected a JSON object, as {"revision": 1, "name": "a name"}.')
+    revision = sent.pop("revision", None)
+    if isinstance(revision, bool) or not isinstance(revision, int):
+        raise HTTPError(400, "revision is no whole number. Expected the one that was shown.")
+    unknown = sorted(set(sent) - {"name", "tags", "note"})
+    if unknown or not sent:
+        raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}." if unknown else "Nothing is to be changed.")
+    for field, most in LONGEST.items():
+        text = sent.get(field, "x")
+        if not isinstance(text, str) or len(text) > most or (field == "name" and not text.strip()):
+            raise HTTPError(400, f"{field} is no text of at most {most:,} characters.")
+    tags = sent.get("tags", [])
+    good = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= LONGEST_TAG for tag in tags)
+    if not good or len(tags) > MOST_TAGS:
+        raise HTTPError(400, f"tags is no list of at most {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters.")
+    return revision, sent

@@ -1,0 +1,123 @@
+// Watched prompts on a timeline: what the base answers, and what the model in training answers at each step.
+
+/** @typedef {{prompt: string, base: string | null, steps: number[], texts: string[]}} Watched */
+
+let counted = 0; // views, for the ids that tie labels to controls
+
+/** @param {{model: any, el: HTMLElement}} context */
+function render({ model, el }) {
+  const own = `llf-answers-${++counted}`;
+  let chosen = ''; // the prompt that is shown
+  let place = -1; // which of its answers; -1 the newest, whatever comes
+  const stop = new AbortController();
+  /** @type {Map<string, (said: {ok: boolean, text: string}) => void>} */
+  const waiting = new Map();
+
+  const prompts = h('select', { id: `${own}-prompt`, onchange: () => { chosen = prompts.value; place = -1; draw(); } });
+  const slider = h('input', { type: 'range', min: '0', step: '1', 'aria-label': 'Step of the answer', oninput: () => {
+    const last = Number(slider.max);
+    place = Number(slider.value) === last ? -1 : Number(slider.value);
+    draw();
+  } });
+  const first = h('span', { class: 'llf-2 llf-small' });
+  const last = h('span', { class: 'llf-2 llf-small llf-push' });
+  const rows = h('dl', { class: 'llf-Answers-rows' });
+  const since = h('p', { class: 'llf-2 llf-small' });
+  const aloud = h('span', { class: 'llf-sr', role: 'status' });
+  const add = h('button', { type: 'button', class: 'llf-link', onclick: () => ask(true) }, 'Add a prompt…');
+  const text = h('textarea', { id: `${own}-new`, rows: '2', maxlength: '4000' });
+  const said = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const form = h('div', { class: 'llf-Answers-new' },
+    h('label', { for: `${own}-new` }, 'Prompt to be answered at every checkpoint and evaluation from here on'), text,
+    h('div', { class: 'llf-row' },
+      h('button', { type: 'button', class: 'llf-primary', onclick: watch }, 'Watch it'),
+      h('button', { type: 'button', onclick: () => ask(false) }, 'Leave it')));
+  form.hidden = true;
+  const shown = h('div', {}, slider, h('div', { class: 'llf-row' }, first, last), rows, since);
+  const section = h('section', { class: 'llf-Answers', 'aria-label': 'Watch it answer' },
+    h('div', { class: 'llf-row' }, h('h3', {}, 'Watch it answer'),
+      h('label', { class: 'llf-sr', for: `${own}-prompt` }, 'Prompt'), prompts, add, said),
+    form, shown, aloud);
+  el.classList.add('llf-Part');
+  el.append(section);
+
+  function draw() {
+    /** @type {Watched[]} */
+    const all = model.get('answers');
+    const live = model.get('live');
+    section.hidden = !all.length && !live;
+    add.hidden = !live;
+    prompts.hidden = !all.length;
+    shown.hidden = !all.length;
+    if (!all.length) return;
+    const at = Math.max(0, all.findIndex(one => one.prompt === chosen));
+    const names = all.map((one, number) => `${number + 1} of ${all.length}: ${one.prompt}`);
+    if (JSON.stringify(names) !== prompts.dataset.names) {
+      prompts.dataset.names = JSON.stringify(names);
+      prompts.replaceChildren(...all.map((one, number) => h('option', { value: one.prompt }, names[number])));
+    }
+    const one = all[at];
+    prompts.value = one.prompt;
+    const count = one.steps.length;
+    slider.hidden = count < 2;
+    slider.max = String(Math.max(0, count - 1));
+    const now = place < 0 || place >= count ? count - 1 : place;
+    slider.value = String(now);
+    slider.setAttribute('aria-valuetext', count ? `step ${one.steps[now]}` : 'no answer yet');
+    say(first, count > 1 ? `step ${one.steps[0].toLocaleString('en')}` : '');
+    say(last, count > 1 ? `step ${one.steps[count - 1].toLocaleString('en')}` : '');
+    const lines = [];
+    if (one.base !== null) lines.push(h('dt', { class: 'llf-2' }, 'base'), h('dd', {}, one.base || '(nothing)'));
+    if (count) lines.push(h('dt', {}, h('b', {}, `step ${one.steps[now].toLocaleString('en')}`)), h('dd', {}, one.texts[now] || '(nothing)'));
+    rows.replaceChildren(...lines);
+    let same = now;
+    while (same > 0 && one.texts[same - 1] === one.texts[now]) same -= 1;
+    say(since, count && same < now ? `the same answer since step ${one.steps[same].toLocaleString('en')}` : '');
+    say(aloud, count ? `Step ${one.steps[now]}: ${one.texts[now]}` : '');
+  }
+
+  function ask(/** @type {boolean} */ open) {
+    form.hidden = !open;
+    say(said, '');
+    (open ? text : add).focus();
+  }
+
+  /** The server answers while the kernel is busy; where it can't, the kernel is asked. */
+  async function watch() {
+    const prompt = text.value.trim();
+    if (!prompt) { say(said, 'Write a prompt first.'); text.focus(); return; }
+    say(said, 'Asking the Jupyter server…');
+    const { status, answer } = await askServer(`${encodeURIComponent(model.get('run_id'))}/control`,
+      { type: 'set', args: { watch: prompt }, by: 'monitor' });
+    if (stop.signal.aborted) return;
+    if (status === 202) return done(true, '');
+    if (status === 400 || status === 409) return done(false, answer.message ?? 'It was refused.');
+    const key = crypto.randomUUID?.() ?? String(Math.random());
+    say(said, 'Asking the kernel…');
+    waiting.set(key, ({ ok, text: why }) => { waiting.delete(key); done(ok, why); });
+    model.send({ watch: prompt, key });
+  }
+
+  function done(/** @type {boolean} */ ok, /** @type {string} */ why) {
+    if (!ok) { say(said, why); return; }
+    chosen = text.value.trim();
+    place = -1;
+    text.value = '';
+    ask(false);
+    say(said, 'It is answered after the step under way.');
+  }
+
+  const onMessage = (/** @type {any} */ message) => waiting.get(message?.key)?.(message);
+  model.on('change:answers', draw);
+  model.on('change:live', draw);
+  model.on('msg:custom', onMessage);
+  draw();
+  return () => {
+    stop.abort();
+    model.off('change:answers', draw);
+    model.off('change:live', draw);
+    model.off('msg:custom', onMessage);
+  };
+}
+
+export default { render };

@@ -1,0 +1,79 @@
+// The rows behind a curve: those of a step, or those that stand out, with what they cost.
+
+const EXAMPLE_KINDS = { hardest: 'hardest', odd: 'too dear for chance', unlearned: 'not learned', easy: 'suspiciously easy' };
+const PAGE_ROWS = 10;
+let examplesShown = 0;
+
+/** @typedef {{number: number, first: number, last: number, excess: number, seen: number, tokens: number, step: number, dataset?: string, record?: number, segments?: [string, boolean][]}} Row */
+
+/** @param {{model: any, el: HTMLElement}} context */
+function render({ model, el }) {
+  const own = `llf-examples-${++examplesShown}`;
+  const kinds = h('select', { id: `${own}-kind`, onchange: () => model.send({ kind: kinds.value, offset: 0 }) },
+    ...Object.entries(EXAMPLE_KINDS).map(([value, label]) => h('option', { value }, label)), h('option', { value: 'step' }, 'of a step'));
+  const step = h('input', { type: 'text', id: `${own}-step`, inputmode: 'numeric', onkeydown: (/** @type {any} */ event) => { if (event.key === 'Enter') toStep(); } });
+  const note = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const body = h('tbody');
+  const table = h('table', { class: 'llf-Table llf-Examples-rows', 'aria-label': 'Rows and their losses' },
+    h('thead', {}, h('tr', {}, ...['Record', 'Loss', 'first', 'excess', 'seen', 'Text'].map((head, place) => h('th', { class: place < 5 ? 'llf-num' : null }, head)))), body);
+  const before = h('button', { type: 'button', onclick: () => turn(-1) }, 'Before');
+  const after = h('button', { type: 'button', onclick: () => turn(1) }, 'Next');
+  const where = h('span', { class: 'llf-2 llf-small' });
+  el.classList.add('llf', 'llf-Examples');
+  el.append(
+    h('div', { class: 'llf-row' }, h('h3', {}, 'Rows'), h('label', { class: 'llf-2', for: `${own}-kind` }, 'which'), kinds,
+      h('label', { class: 'llf-2', for: `${own}-step` }, 'step'), step, h('button', { type: 'button', onclick: toStep }, 'Show its rows'), note),
+    table, h('div', { class: 'llf-row' }, before, after, where));
+
+  function toStep() {
+    const wanted = Number(step.value);
+    if (!step.value.trim() || !Number.isInteger(wanted) || wanted < 1) {
+      say(note, `Step is "${step.value}". Expected a whole number from 1 on.`);
+      step.focus();
+      return;
+    }
+    model.send({ step: wanted, offset: 0 });
+  }
+
+  function turn(/** @type {number} */ way) {
+    const { asked } = model.get('_page');
+    model.send({ ...asked, offset: asked.offset + way * PAGE_ROWS });
+  }
+
+  function draw() {
+    const page = model.get('_page');
+    if (!page.asked) return;
+    const { asked, total } = page;
+    /** @type {Row[]} */
+    const rows = page.rows;
+    kinds.value = asked.kind ?? 'step';
+    kinds.querySelector('[value=step]')?.toggleAttribute('disabled', asked.step === undefined);
+    if (asked.step !== undefined && document.activeElement !== step) step.value = String(asked.step);
+    body.replaceChildren(...rows.map(row => h('tr', {},
+      h('td', { class: 'llf-num', title: row.dataset }, row.record === undefined ? '…' : row.record.toLocaleString('en')),
+      h('td', { class: 'llf-num' }, row.last.toFixed(2)),
+      h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? row.first.toFixed(2) : ''),
+      h('td', { class: 'llf-num' }, `${row.excess >= 0 ? '+' : '−'}${Math.abs(row.excess).toFixed(2)}`),
+      h('td', { class: 'llf-num llf-2' }, String(row.seen)),
+      h('td', {}, h('div', { class: 'llf-Examples-text', tabindex: '0' }, ...(row.segments ?? []).map(([text, trained]) => h('span', { class: trained ? 'tr' : 'llf-2' }, text)))))));
+    table.hidden = !rows.length;
+    before.disabled = asked.offset <= 0;
+    after.disabled = asked.offset + PAGE_ROWS >= total;
+    say(where, rows.length ? `${asked.offset + 1} to ${asked.offset + rows.length} of ${total.toLocaleString('en')}` : empty(asked, page.seen));
+    for (const button of [before, after]) button.hidden = total <= PAGE_ROWS;
+  }
+
+  function empty(/** @type {any} */ asked, /** @type {number} */ seen) {
+    if (!seen) return 'No loss of an example is written down yet. It comes with the first logged step; of streamed data none is kept.';
+    return asked.step === undefined ? `None is ${EXAMPLE_KINDS[asked.kind]}.` : `Of step ${asked.step} nothing is written down.`;
+  }
+
+  const drawNote = () => say(note, model.get('_note'));
+  model.on('change:_page', draw);
+  model.on('change:_note', drawNote);
+  draw();
+  drawNote();
+  return () => { model.off('change:_page', draw); model.off('change:_note', drawNote); };
+}
+
+export default { render };

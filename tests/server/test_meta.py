@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llf_core import runs
+
+
+@pytest.fixture
+def change(jp_fetch):
+    """Changes a run's meta: `(status, answer)`."""
+
+    async def send(run_id, body):
+        data = body if isinstance(body, str) else json.dumps(body)
+        try:
+            response = await jp_fetch("llf", "api", "runs", run_id, "meta", method="PATCH", body=data)
+        except Exception as error:  # noqa: BLE001 - tornado's own, with the response in it
+            return error.code, json.loads(error.response.body)
+        return response.code, json.loads(response.body)
+
+    return send
+
+
+async def test_name_tags_and_note_are_changed_by_revision(change, make_run):
+    folder = make_run("old", state="finished")
+    code, meta = await change(folder.id, {"revision": 1, "name": "new", "tags": ["a", "b"], "note": "<b>x</b>" * 1000})
+    assert (code, meta["revision"], meta["name"], meta["tags"]) == (200, 2, "new", ["a", "b"])
+    assert runs.read_meta(folder)["note"] == "<b>x</b>" * 1000
+    code, answer = await change(folder.id, {"revision": 1, "name": "newer"})
+    assert (code, "another view" in answer["message"]) == (409, True)
+    assert runs.read_meta(folder)["name"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{", "The body is not JSON."),
+        ([], "Expected a JSON object"),
+        ({"name": "x"}, "revision is no whole number"),
+        ({"revision": True, "name": "x"}, "revision is no whole number"),
+        ({"revision": 1}, "Nothing is to be changed."),
+        ({"revision": 1, "state": "finished"}, "Unknown field 'state'."),
+        ({"revision": 1, "name": " "}, "name is no text of at most 200 characters."),
+        ({"revision": 1, "name": "x" * 201}, "name is no text of at most 200 characters."),
+        ({"revision": 1, "note": 3}, "note is no text of at most 20,000 characters."),
+        ({"revision": 1, "tags": "a"}, "tags is no list of at most 20 texts"),
+        ({"revision": 1, "tags": [""]}, "tags is no list of at most 20 texts"),
+        ({"revision": 1, "tags": ["a"] * 21}, "tags is no list of at most 20 texts"),
+    ],
+)
+async def test_a_bad_change_is_a_sentence(change, make_run, body, said):
+    folder = make_run(state="finished")
+    code, answer = await change(folder.id, body)
+    assert (code, answer["message"].startswith(said)) == (400, True)
+    assert runs.read_meta(folder)["revision"] == 1
+
+
+async def test_a_large_change_is_refused(change, make_run):
+    code, _ = await change(make_run().id, {"revision": 1, "note": "x" * 90_000})
+    assert code == 413
+
+
+async def test_a_run_goes_to_the_bin_and_comes_back(ask, make_run):
+    folder = make_run("gone", state="finished")
+    assert await ask("runs", folder.id, "bin", body={}) == (200, {"id": folder.id})
+    assert (await ask("runs"))[1]["total"] == 0
+    assert (await ask("runs", folder.id, "bin", body={}))[0] == 404
+    assert await ask("bin", folder.id, "restore", body={}) == (200, {"id": folder.id})
+    assert (await ask("runs"))[1]["total"] == 1
+    code, answer = await ask("bin", folder.id, "restore", body={})
+    assert (code, answer["message"]) == (404, "There is no such run in the bin.")
+    assert (await ask("bin", "UPPER", "restore", body={}))[0] == 404
+
+
+async def test_a_run_that_goes_stays(ask, make_run, live_process):
+    folder = make_run("live", state="running", **live_process)
+    code, answer = await ask("runs", folder.id, "bin", body={})
+    assert (code, "Stop or kill it" in answer["message"]) == (409, True)
+
+
+async def test_a_run_of_the_same_id_is_not_replaced(ask, make_run, llf_home):
+    folder = make_run("twice", state="finished")
+    await ask("runs", folder.id, "bin", body={})
+    folder.path.mkdir()
+    code, answer = await ask("bin", folder.id, "restore", body={})
+    assert (code, answer["message"].startswith("There is a run of this id again")) == (409, True)
+
+
+async def test_adapters_are_those_of_finished_runs(ask, make_run):
+    done, without, going = (make_run(name, state=state) for name, state in
+                            (("done", "finished"), ("without", "finished"), ("stopped", "stopped")))  # fmt: skip
+    for folder in (done, going):
+        folder.output.mkdir()
+        (folder.output / "adapter_config.json").write_text('{"r": 8}')
+        (folder.output / "weights").write_bytes(bytes(100))
+    code, answer = await ask("adapters")
+    assert (code, answer["total"]) == (200, 1)
+    (found,) = answer["adapters"]
+    assert (found["run"], found["name"], found["rank"], found["bytes"]) == (done.id, "done", 8, 108)
+    assert (await ask("adapters", params={"offset": "1"}))[1]["adapters"] == []
+    assert without.id != done.id
+
+
+async def test_details_of_a_run(ask, make_run):
+    folder = make_run("demo", state="finished", step=2, total=2)
+    writer = runs.RunWriter(folder)
+    writer.metric(1, {"loss": 2.0, "learning_rate": 1e-4})
+    writer.metric(2, {"loss": float("nan")})
+    writer.event("warning", message="w" * 5000)
+    writer.event("finding", rule="slower", message="It is slower.", fix="Look.")
+    writer.sample(step=2, kind="answer", prompt="Hi?", text="Yo.", of="tuned")
+    folder.log.write_text("one\ntwo\n")
+    code, answer = await ask("runs", folder.id, params={"details": "1"})
+    assert code == 200
+    assert answer["curves"]["loss"] == [[1, 2], [2.0, None]]
+    assert answer["numbers"]["learning_rate"] == 1e-4
+    assert [event["type"] for event in answer["events"]] == ["warning", "finding"]
+    assert len(answer["events"][0]["message"]) == 2000
+    assert answer["answers"] == [{"prompt": "Hi?", "step": 2, "text": "Yo."}]
+    assert answer["log"] == ["one", "two"]
+    assert isinstance(answer["config"], dict)
+    assert "details" not in (await ask("runs", folder.id))[1]

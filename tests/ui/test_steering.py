@@ -1,0 +1,134 @@
+"""A real run that is told what to do in a browser: steering, watched prompts, rows behind the curve, comparing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from llf_core.launch import launch
+from tests.ui.test_monitor import head, show, state
+
+pytestmark = [pytest.mark.browser, pytest.mark.launches]
+
+EVIL = "<img src=x onerror='window.llfHacked=1'>"
+
+
+@pytest.fixture
+def real(lab, tiny_model_dir, tmp_path):
+    """Starts runs of a tiny real model in the Lab's own LLF_HOME; ended with the test."""
+    rows = [{"instruction": f"Say {i}. {EVIL if i == 7 else ''}", "output": f"It is {i}."} for i in range(40)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    started = []
+
+    def start(**changes):
+        config = {
+            "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "val_size": 8,
+            "per_device_train_batch_size": 4, "max_steps": 3_000, "learning_rate": 1e-3, "logging_steps": 1,
+            "save_steps": 200, "watched_prompts": "Say hi.", "watched_tokens": 6, "lr_scheduler_type": "constant",
+        }  # fmt: skip
+        started.append(launch(config | changes, home=lab.home))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if not run.status().ended_somehow:
+            run.kill()
+            run.wait(30, progress=False)
+
+
+def picture(view, name):
+    """Kept where somebody wants to look at it."""
+    if folder := os.environ.get("LLF_SCREENSHOTS"):
+        view.page.set_viewport_size({"width": 1280, "height": 2400})
+        view.page.wait_for_timeout(1500)
+        view.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def theme(page, name):
+    page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
+    page.wait_for_timeout(500)
+
+
+def test_a_live_run_does_what_it_is_told(page, lab, real):
+    run = real()
+    show(page, lab, run.id)
+    view = head(page)
+
+    rate = page.get_by_role("textbox", name="Peak learning rate")
+    expect(rate).to_have_value("0.001")
+    rate.fill("fast")
+    page.get_by_role("button", name="Set: Peak learning rate").click()
+    expect(view).to_contain_text('Peak learning rate is "fast". Expected a number.')
+    rate.fill("2")
+    rate.press("Enter")
+    expect(view).to_contain_text("learning_rate is 2. Expected a number above 0 and at most 1.")
+    rate.fill("3e-4")
+    rate.press("Enter")
+    expect(view).to_contain_text("Learning rate 0.001 → 0.0003 from step", timeout=20_000)
+    marks = "document.querySelector('.llf-Monitor .js-plotly-plot').data[9].text"
+    page.wait_for_function(f"() => {marks}?.some(text => text.includes('learning rate'))", timeout=20_000)
+
+    page.get_by_role("button", name="Evaluate now").click()
+    expect(view).to_contain_text("The evaluation loss is", timeout=20_000)
+    page.get_by_role("button", name="Sample now").click()
+    expect(view).to_contain_text("Answered at step", timeout=20_000)
+
+    answers = page.get_by_role("region", name="Watch it answer")
+    expect(answers).to_contain_text("base")
+    page.get_by_role("button", name="Add a prompt…").click()
+    page.get_by_label("Prompt to be answered at every checkpoint").fill(EVIL)
+    page.get_by_role("button", name="Watch it", exact=True).click()
+    expect(page.get_by_label("Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}", timeout=20_000)
+    page.get_by_role("button", name="Sample now").click()
+    slider = answers.get_by_role("slider")
+    expect(slider).to_be_visible(timeout=20_000)
+    slider.press("Home")
+    first = page.evaluate("() => document.querySelector('.llf-Answers-rows').textContent")
+    assert "step" in first
+
+    page.get_by_role("button", name="Rows…").click()
+    rows = page.get_by_role("table", name="Rows and their losses")
+    expect(rows).to_contain_text("It is", timeout=60_000)
+    step = page.get_by_role("textbox", name="step", exact=True)
+    step.fill("5")
+    step.press("Enter")
+    expect(rows.get_by_role("row")).to_have_count(5, timeout=20_000)  # a head and four rows
+    picture(view, "steering-light")
+    theme(page, "JupyterLab Dark")
+    picture(view, "steering-dark")
+
+    last = run.status().step + 40
+    page.get_by_role("textbox", name="End at step").fill(str(last))
+    page.get_by_role("button", name="Set: End at step").click()
+    expect(state(page)).to_have_text("finished", timeout=60_000)
+    assert run.status().step == last
+    assert page.evaluate("window.llfHacked") is None
+
+
+def test_runs_are_compared(page, lab, real):
+    more = {"max_steps": 24, "eval_strategy": "steps", "eval_steps": 6, "save_strategy": "no"}
+    first, second = real(**more), real(**more, lora_rank=32, learning_rate=5e-3)
+    for run in (first, second):
+        assert run.wait(120, progress=False).state == "finished"
+    lab.notebook("compare.ipynb", f"import llf_widgets as llf\nllf.Compare([{first.id!r}, {second.id!r}])")
+    lab.open(page, "compare.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Compare").first
+    table = page.get_by_role("table", name="Runs side by side")
+    expect(table).to_contain_text("lora_rank", timeout=60_000)
+    expect(table.get_by_role("row", name="learning_rate")).to_contain_text("0.005")
+    page.get_by_label("Over", exact=True).select_option("tokens")
+    title = "() => document.querySelector('.llf-Compare .js-plotly-plot')?.layout.xaxis2.title.text"
+    page.wait_for_function(f"() => ({title})() === 'tokens'", timeout=20_000)
+    page.get_by_label("log scale").check()
+    page.wait_for_function(
+        "() => document.querySelector('.llf-Compare .js-plotly-plot').layout.yaxis.type === 'log'", timeout=20_000
+    )
+    expect(page.get_by_text("Answers to the same prompts")).to_be_visible()
+    picture(view, "compare-light")
+    theme(page, "JupyterLab Dark")
+    picture(view, "compare-dark")

@@ -1,0 +1,152 @@
+"""Runs side by side: numbers by hand, and two real runs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from llf_core.runs import update_env
+from llf_widgets.compare import Compare
+from llf_widgets.compare.figure import figure_json, places
+from llf_widgets.compare.sides import parts
+from llf_widgets.monitor.watch import Watch
+from tests.attempts import data_file, make_run, settings, trained
+from tests.widgets.monitor.conftest import trainer
+
+__all__ = ["data_file", "make_run", "settings", "trained", "trainer"]
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def looked(*folders):
+    watches = [Watch(folder) for folder in folders]
+    for watch in watches:
+        watch.look()
+    return watches
+
+
+def table(watches):
+    return {part.title: part for part in parts(watches)}
+
+
+def lines(part):
+    return {line.label: line for line in part.lines}
+
+
+@pytest.fixture
+def two(trainer):
+    """Two runs written by hand."""
+    first, second = trainer(name="first"), trainer(name="second")
+    first.steps(1, 10, eval_loss=1.5, tokens_per_second=100.0, memory=2e9)
+    second.steps(1, 10, eval_loss=1.4, tokens_per_second=300.0, memory=3e9)
+    second.folder.config.write_text(second.folder.config.read_text().replace("lora_rank: 4", "lora_rank: 8"))
+    second.writer.event("steered", step=5, changes={"learning_rate": 1e-4}, id="a", says="x")
+    for one, examples in ((first, 900), (second, 900)):
+        one.writer.event("data", examples=examples, tokens=1, trained_tokens=1, eval_examples=50, leaked=0)
+        one.writer.event("model", parameters=100, trainable=10, dtype="float32", device="cpu")
+        update_env(one.folder, llf="0.1.0", packages={"torch": "2.13", "transformers": "5.24"})
+    return first.folder, second.folder
+
+
+def test_results_and_costs_stand_side_by_side_with_the_best_marked(two):
+    found = table(looked(*two))
+    result = lines(found["Result"])
+    assert result["Evaluation loss, best"].cells == ("1.500 at 1", "1.400 at 1")
+    assert result["Evaluation loss, best"].best == (1,)
+    cost = lines(found["Cost"])
+    assert (cost["Tokens per second"].cells, cost["Tokens per second"].best) == (("100", "300"), (1,))
+    assert (cost["Peak memory"].cells, cost["Peak memory"].best) == (("2.00 GB", "3.00 GB"), (0,))
+    assert cost["Trained parameters"].best == ()  # the same
+    assert cost["Output"].cells == ("–", "–")  # noqa: RUF001
+
+
+def test_only_what_differs_of_the_configs_is_shown(two):
+    config = table(looked(*two))["Config"]
+    assert lines(config)["lora_rank"].cells == ("4", "8")
+    assert lines(config)["changed by hand"].cells == ("–", "1e-04 from 6".replace("1e-04", "0.0001"))  # noqa: RUF001
+    assert set(lines(config)) == {"lora_rank", "changed by hand"}
+    assert config.note == "1 of 5 keys differ"
+    same = table(looked(two[0], two[0]))["Config"]
+    assert (same.lines, same.note) == ((), "the same: 5 keys")
+
+
+def test_data_and_environment_are_one_line_where_they_are_the_same(two):
+    found = table(looked(*two))
+    assert found["Data"].lines == ()
+    assert found["Data"].note.startswith("the same: 900 examples, 50 held out")
+    assert found["Environment"].note.startswith("the same: torch 2.13, transformers 5.24")
+    update_env(two[1], packages={"torch": "2.14", "transformers": "5.24"})
+    differing = lines(table(looked(*two))["Environment"])
+    assert differing["torch"].cells == ("2.13", "2.14")
+    assert "transformers" not in differing
+
+
+def test_curves_are_drawn_over_steps_tokens_or_time(trainer):
+    run = trainer()
+    for step in range(1, 5):
+        run.writer.metric(step, {"loss": 1.0, "tokens": 100.0 * step})
+    lines_ = [json.loads(line) for line in run.folder.metrics.read_text().splitlines()]
+    for line, moment in zip(lines_, (0, 60, 120, 12_000), strict=True):  # the last after a pause
+        line["time"] = 1000.0 + moment
+    run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines_))
+    (watch,) = looked(run.folder)
+    steps = np.array([1, 2, 3, 4])
+    assert places(watch, steps, "step").tolist() == [1, 2, 3, 4]
+    assert places(watch, steps, "tokens").tolist() == [100, 200, 300, 400]
+    assert places(watch, steps, "time").tolist() == [0, 1, 2, 22]  # a pause counts as 20 steps at most
+    assert np.isnan(places(Watch(run.folder), steps, "tokens")).all()
+
+
+def test_the_figure_follows_what_is_chosen(two):
+    watches = looked(*two)
+    plain, chosen = figure_json(watches), figure_json(watches, over="tokens", smoothing=0, log=True, every=True)
+    assert plain["layout"]["yaxis"]["type"] == "linear"
+    assert chosen["layout"]["yaxis"]["type"] == chosen["layout"]["yaxis2"]["type"] == "log"
+    assert len(chosen["data"]) == len(plain["data"]) + 2
+    dashes = {trace["line"]["dash"] for trace in plain["data"] if "dash" in trace.get("line", {})}
+    assert len(dashes) == 2  # colour is never alone
+    smoothed = next(trace for trace in plain["data"] if trace["mode"] == "lines")["y"]
+    raw = [trace for trace in chosen["data"] if trace["mode"] == "lines"][1]["y"]
+    assert smoothed[-1] > raw[-1]  # a mean over what came before of a loss that falls
+
+
+def test_what_comes_from_a_run_is_never_markup(trainer):
+    run = trainer(name=EVIL)
+    run.steps(1, 3)
+    run.folder.config.write_text(run.folder.config.read_text() + f"note: '{EVIL}'\n")
+    run.writer.sample(step=0, kind="answer", prompt=EVIL, text=EVIL, of="base")
+    run.writer.sample(step=3, kind="answer", prompt=EVIL, text=EVIL, of="tuned")
+    other = trainer(name="plain")
+    view = Compare([run.folder, other.folder])
+    assert "<img src=x" not in view.html()
+    assert EVIL not in json.dumps(figure_json(view._watches), default=str)
+    view.close()
+
+
+def test_two_real_runs(trained, tmp_path):
+    pytest.importorskip("pandas")
+    more = {"watched_prompts": "Say hi.", "watched_tokens": 4, "val_size": 0.25}
+    first, _ = trained(**more)
+    second, _ = trained(**more, lora_rank=4, max_steps=4)
+    view = Compare([first, second])
+    assert [row["prompt"] for row in view.answers()] == ["Say hi."]
+    assert len(view.answers()[0]["texts"]) == 2
+    assert {line["label"] for part in view._sides.view["parts"] for line in part["lines"] if line["code"]} == {
+        "lora_rank", "max_steps",
+    }  # fmt: skip
+    frame = view.frame()
+    assert sorted(frame.loc[second.id].index) == [0, 1, 2, 3, 4] or sorted(frame.loc[second.id].index) == [1, 2, 3, 4]
+    view._sides.over = "time"
+    assert view._figure.layout.xaxis2.title.text == "minutes"
+    page = view.html(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text() == page
+    assert "data:image/png;base64," in page
+    bundle = view._repr_mimebundle_()
+    assert "application/vnd.plotly.v1+json" in bundle
+    json.dumps(bundle["application/vnd.plotly.v1+json"], allow_nan=False)
+    view.close()
+
+
+@pytest.mark.parametrize("runs", [[], "20261124-142530-demo", ["a"] * 9])
+def test_what_is_no_list_of_runs_is_refused(runs):
+    with pytest.raises(ValueError, match="Compare takes a list of 1 to 8 runs"):
+        Compare(runs)

@@ -1,0 +1,93 @@
+"""`llf.Examples` over a real run and the real process that reads its data."""
+
+import json
+import time
+
+import pytest
+
+from llf_widgets.examples import Examples
+from llf_widgets.monitor import Monitor
+from tests.attempts import data_file, make_run, settings, trained
+
+__all__ = ["data_file", "make_run", "settings", "trained"]
+
+
+@pytest.fixture
+def folder(trained):
+    folder, code = trained(max_steps=None, num_train_epochs=2.0, save_strategy="no")
+    assert code == 0
+    return folder
+
+
+@pytest.fixture
+def view(folder):
+    view = Examples(folder)
+    yield view
+    view.close()
+
+
+def until(condition, seconds=30):
+    """Waits for another thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def texts(view):
+    return ["".join(text for text, _ in row["segments"]) for row in view._page["rows"]]
+
+
+@pytest.mark.launches
+def test_a_page_has_losses_at_once_and_texts_when_they_are_read(view, data_file):
+    assert view._page["total"] == 24
+    assert len(view._page["rows"]) == 10
+    until(lambda: "segments" in view._page["rows"][0])
+    row, rows = view._page["rows"][0], json.loads(data_file.read_text())
+    assert rows[row["record"]]["instruction"] in texts(view)[0]
+    assert rows[row["record"]]["output"] in "".join(text for text, trained in row["segments"] if trained)
+    excess = [row["excess"] for row in view._page["rows"]]
+    assert excess == sorted(excess, reverse=True)
+
+    step = view.at(3)
+    assert len(step) == 4
+    assert view._page["asked"] == {"step": 3, "offset": 0}
+    until(lambda: "segments" in view._page["rows"][0])
+
+    view._handle_custom_msg({"kind": "hardest", "offset": 20}, [])
+    assert len(view._page["rows"]) == 4
+    view._handle_custom_msg({"kind": "<b>", "offset": "x"}, [])
+    view._handle_custom_msg("hardest", [])
+    assert view._page["asked"] == {"kind": "hardest", "offset": 20}
+
+
+@pytest.mark.launches
+def test_data_that_is_not_what_it_was_is_told(folder, data_file):
+    data_file.write_text(json.dumps([{"instruction": "Only one.", "output": "It is."}]))
+    view = Examples(folder)
+    until(lambda: view._note.startswith("The data of this run is not what it was"))
+    view.close()
+    data_file.unlink()
+    view = Examples(folder)
+    until(lambda: view._note and "Reading" not in view._note)
+    assert str(data_file) in view._note or "sums.json" in view._note
+    view.close()
+
+
+def test_a_run_without_losses_says_so(make_run):
+    view = Examples(make_run())
+    assert view._page == {"total": 0, "rows": [], "seen": 0, "asked": {"kind": "hardest", "offset": 0}}
+    assert view.at(5) == []
+    assert view._child is None
+    view.close()
+
+
+def test_a_point_of_the_curve_leads_to_its_rows(folder):
+    monitor = Monitor(folder)
+    trace = next(monitor._figure.select_traces({"name": "training, every step"}))
+    points = type("Points", (), {"xs": [4]})()
+    monitor._clicked(trace, points, None)
+    assert monitor._rows._page["asked"] == {"step": 4, "offset": 0}
+    assert monitor._rows in monitor.children
+    monitor._clicked(trace, type("Points", (), {"xs": []})(), None)
+    monitor.close()
