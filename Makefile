@@ -34,7 +34,7 @@ BROWSERS := chromium chromium-browser google-chrome google-chrome-stable
 BROWSER := $(firstword $(foreach name,$(BROWSERS),$(shell command -v $(name) 2>/dev/null)))
 
 PANEL := llf_widgets/labextension/package.json
-PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/*) \
+PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/* labextension/schema/*) \
   labextension/package.json labextension/tsconfig.json
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed

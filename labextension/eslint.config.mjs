@@ -7,7 +7,14 @@ import tseslint from 'typescript-eslint';
 
 export default defineConfig([
   {
-    ignores: ['node_modules/**', 'lib/**', '**/*.js', '**/*.d.ts', '*.mjs']
+    ignores: [
+      'node_modules/**',
+      'lib/**',
+      '**/*.js',
+      '**/*.d.ts',
+      '*.mjs',
+      'schema/**'
+    ]
   },
   js.configs.recommended,
   tseslint.configs.recommended,

@@ -22,12 +22,71 @@ export interface IRun {
   total: number | null;
   created: number | null;
   reason: string | null;
+  /** Seconds to the last planned step. */
+  remaining: number | null;
+  /** The last logged loss. */
+  loss: number | null;
+  /** A few losses from the first to the last. */
+  spark: number[];
+  model: string;
+  dataset: string;
+  method: string;
+  tags: string[];
+  note: string;
 }
 
 /** One page of runs, newest first. */
 export interface IRunPage {
   total: number;
   runs: IRun[];
+}
+
+/** Which runs are wanted, and in which order. */
+export interface IWanted {
+  limit: number;
+  query: string;
+  state: RunState | '';
+  sort: string;
+}
+
+/** A result of a finished run. */
+export interface IAdapter {
+  run: string;
+  name: string;
+  base: string;
+  method: string;
+  rank: number | null;
+  bytes: number;
+  ended: number | null;
+}
+
+export interface IAdapterPage {
+  total: number;
+  adapters: IAdapter[];
+}
+
+/** Name, tags and note of a run. */
+export interface IMeta {
+  revision: number;
+  name: string;
+  tags: string[];
+  note: string;
+}
+
+/** What the panel shows of one run. */
+export interface IDetails {
+  id: string;
+  status: { state: RunState; reason: string | null };
+  meta: IMeta;
+  row?: IRun;
+  numbers?: Record<string, number | null>;
+  curves?: Record<string, [number[], (number | null)[]]>;
+  checkpoints?: number[];
+  config?: Record<string, unknown>;
+  environment?: Record<string, string>;
+  events?: { type: string; message?: string; fix?: string; says?: string }[];
+  answers?: { prompt: string; step: number; text: string }[];
+  log?: string[];
 }
 
 /** What the server side is. */
@@ -52,7 +111,20 @@ export class ApiError extends Error {
 /** What the panel asks of the server. */
 export interface IApi {
   version(): Promise<IVersion>;
-  runs(limit: number): Promise<IRunPage>;
+  runs(wanted: IWanted): Promise<IRunPage>;
+  adapters(limit: number): Promise<IAdapterPage>;
+  details(id: string): Promise<IDetails>;
+  /** Name, tags and note of a run as they are now. */
+  meta(id: string): Promise<IMeta>;
+  /** Drops a request into a live run. */
+  control(id: string, type: string): Promise<void>;
+  /** Changes name, tags or note where nobody else did meanwhile. */
+  change(
+    id: string,
+    change: Partial<IMeta> & { revision: number }
+  ): Promise<IMeta>;
+  remove(id: string): Promise<void>;
+  restore(id: string): Promise<void>;
 }
 
 /** The routes of `llf_widgets.server`, under the server's base URL. */
@@ -63,23 +135,86 @@ export class Api implements IApi {
     return this._get<IVersion>('version');
   }
 
-  runs(limit: number): Promise<IRunPage> {
-    return this._get<IRunPage>('runs', { offset: '0', limit: `${limit}` });
+  runs(wanted: IWanted): Promise<IRunPage> {
+    const { limit, query, state, sort } = wanted;
+    return this._get<IRunPage>('runs', {
+      offset: '0',
+      limit: `${limit}`,
+      query,
+      state,
+      sort
+    });
   }
 
-  /**
-   * @throws {ApiError} where the answer is not 2xx, or no answer came.
-   */
-  private async _get<T>(
+  adapters(limit: number): Promise<IAdapterPage> {
+    return this._get<IAdapterPage>('adapters', { limit: `${limit}` });
+  }
+
+  details(id: string): Promise<IDetails> {
+    return this._get<IDetails>(`runs/${encodeURIComponent(id)}`, {
+      details: '1'
+    });
+  }
+
+  async meta(id: string): Promise<IMeta> {
+    const found = await this._get<IDetails>(`runs/${encodeURIComponent(id)}`);
+    return found.meta;
+  }
+
+  async control(id: string, type: string): Promise<void> {
+    await this._send('POST', `runs/${encodeURIComponent(id)}/control`, {
+      type,
+      by: 'sidebar'
+    });
+  }
+
+  change(
+    id: string,
+    change: Partial<IMeta> & { revision: number }
+  ): Promise<IMeta> {
+    return this._send<IMeta>(
+      'PATCH',
+      `runs/${encodeURIComponent(id)}/meta`,
+      change
+    );
+  }
+
+  async remove(id: string): Promise<void> {
+    await this._send('POST', `runs/${encodeURIComponent(id)}/bin`, {});
+  }
+
+  async restore(id: string): Promise<void> {
+    await this._send('POST', `bin/${encodeURIComponent(id)}/restore`, {});
+  }
+
+  private _get<T>(
     route: string,
     query: Record<string, string> = {}
   ): Promise<T> {
+    return this._ask<T>(route, {}, URLExt.objectToQueryString(query));
+  }
+
+  private _send<T>(method: string, route: string, body: object): Promise<T> {
+    return this._ask<T>(route, { method, body: JSON.stringify(body) });
+  }
+
+  /**
+   * @throws {ApiError} where the answer is not 2xx, or no answer came; with the server's own sentence where it has one.
+   */
+  private async _ask<T>(
+    route: string,
+    options: RequestInit,
+    query = ''
+  ): Promise<T> {
     const url =
-      URLExt.join(this._settings.baseUrl, 'llf', 'api', route) +
-      URLExt.objectToQueryString(query);
+      URLExt.join(this._settings.baseUrl, 'llf', 'api', route) + query;
     let response: Response;
     try {
-      response = await ServerConnection.makeRequest(url, {}, this._settings);
+      response = await ServerConnection.makeRequest(
+        url,
+        options,
+        this._settings
+      );
     } catch (error) {
       throw new ApiError(
         0,
@@ -87,7 +222,8 @@ export class Api implements IApi {
       );
     }
     if (!response.ok) {
-      throw new ApiError(response.status, response.statusText);
+      const said = await response.json().catch(() => ({}));
+      throw new ApiError(response.status, said.message ?? response.statusText);
     }
     return (await response.json()) as T;
   }

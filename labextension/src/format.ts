@@ -18,10 +18,13 @@ export function stateWord(state: RunState, trans: TranslationBundle): string {
   return words[state] ?? state;
 }
 
-/** `running 93/141`; the word alone where no step is known. */
+/** `running 93/141, 3:33 left`; the word alone where no step is known. */
 export function stepText(run: IRun, trans: TranslationBundle): string {
   const word = stateWord(run.state, trans);
-  return run.total ? `${word} ${run.step}/${run.total}` : word;
+  const steps = run.total ? `${word} ${run.step}/${run.total}` : word;
+  return run.remaining === null
+    ? steps
+    : trans.__('%1, %2 left', steps, duration(run.remaining));
 }
 
 /** How long ago, in the largest unit: `40 s`, `7 min`, `3 h`, `2 d`. */
@@ -39,7 +42,55 @@ export function age(seconds: number, trans: TranslationBundle): string {
   return trans.__('%1 d', Math.floor(value / 86_400));
 }
 
-/** The line of Python that shows a run in a notebook. */
-export function monitorCode(id: string): string {
-  return `llf.Monitor("${id}")`;
+/** Seconds as `0:12`, `7:10`, `2:03:11`. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const two = (value: number): string => `${value}`.padStart(2, '0');
+  const minutes = Math.floor(whole / 60);
+  return minutes < 60
+    ? `${minutes}:${two(whole % 60)}`
+    : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
+}
+
+/** Bytes with a decimal unit: `9.8 MB`. */
+export function bytes(count: number): string {
+  for (const [unit, factor] of [
+    ['GB', 1e9],
+    ['MB', 1e6],
+    ['kB', 1e3]
+  ] as const) {
+    if (count >= factor) {
+      return `${threeDigits(count / factor)} ${unit}`;
+    }
+  }
+  return `${count} B`;
+}
+
+/** A number of a chart: three digits, no exponent for everyday sizes. */
+export function short(value: number | null | undefined): string {
+  if (value === null || value === undefined) {
+    return '–';
+  }
+  const size = Math.abs(value);
+  return size !== 0 && size < 1e-3
+    ? value.toExponential(1)
+    : threeDigits(value);
+}
+
+/** Three digits at least, and never an exponent. */
+function threeDigits(value: number): string {
+  const size = Math.abs(value);
+  const decimals = size < 10 ? 2 : size < 100 ? 1 : 0;
+  return value.toLocaleString('en', {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: size < 1 ? 4 : decimals
+  });
+}
+
+/** Code that shows a run, or several side by side, in a notebook. */
+export function viewCode(ids: readonly string[]): string {
+  const names = ids.map(id => `"${id}"`);
+  return ids.length === 1
+    ? `llf.Monitor(${names[0]})`
+    : `llf.Compare([${names.join(', ')}])`;
 }

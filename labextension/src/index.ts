@@ -3,25 +3,44 @@ import {
   type JupyterFrontEnd,
   type JupyterFrontEndPlugin
 } from '@jupyterlab/application';
+import { ICommandPalette, Notification } from '@jupyterlab/apputils';
+import { INotebookTracker } from '@jupyterlab/notebook';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
+import { Menu } from '@lumino/widgets';
 
+// The sidebar's tab and its menu are needed at once.
+/* eslint-disable jupyter/prefer-lazy-imports */
+import { addCommands, MENU, NO_ARGUMENTS } from './actions';
 import { Api } from './api';
 import { llfIcon } from './icon';
 import { RunsModel } from './model';
-// eslint-disable-next-line jupyter/prefer-lazy-imports -- the sidebar's tab is needed at once
 import { RunsPanel } from './panel';
 import { VERSION } from './version';
+/* eslint-enable jupyter/prefer-lazy-imports */
+
+const ID = 'llf-labextension:runs';
+const NOTICE_SECONDS = 8;
 
 /** Adds the LLF panel to the left sidebar of JupyterLab and Notebook. */
 const plugin: JupyterFrontEndPlugin<void> = {
-  id: 'llf-labextension:runs',
+  id: ID,
   description: 'Lists the runs of LLF in the left sidebar.',
   autoStart: true,
-  optional: [ILayoutRestorer, ITranslator],
+  optional: [
+    ILayoutRestorer,
+    ITranslator,
+    ICommandPalette,
+    INotebookTracker,
+    ISettingRegistry
+  ],
   activate: (
     app: JupyterFrontEnd,
     restorer: ILayoutRestorer | null,
-    translator: ITranslator | null
+    translator: ITranslator | null,
+    palette: ICommandPalette | null,
+    tracker: INotebookTracker | null,
+    settings: ISettingRegistry | null
   ) => {
     const trans = (translator ?? nullTranslator).load('llf');
     const model: RunsModel = new RunsModel({
@@ -29,12 +48,65 @@ const plugin: JupyterFrontEndPlugin<void> = {
       pageVersion: VERSION,
       isVisible: () => panel.isVisible
     });
-    const panel: RunsPanel = new RunsPanel(model, trans);
+    addCommands(app, model, tracker, trans);
+    const menu = new Menu({ commands: app.commands });
+    const panel: RunsPanel = new RunsPanel(model, trans, {
+      execute: command => void app.commands.execute(command),
+      openMenu: (x, y) => menu.open(x, y)
+    });
+    MENU.forEach((command, rank) => {
+      const item = command ? { command } : ({ type: 'separator' } as const);
+      menu.addItem(item);
+      app.contextMenu?.addItem({
+        ...item,
+        selector: '.llf-RunsPanel [data-run]',
+        rank
+      });
+    });
     panel.id = 'llf-runs';
     panel.title.icon = llfIcon;
     panel.title.caption = trans.__('LLF: runs');
     app.shell.add(panel, 'left', { rank: 600 });
+    app.commands.addCommand('llf:show-runs', {
+      describedBy: NO_ARGUMENTS,
+      label: trans.__('Show LLF runs'),
+      execute: () => app.shell.activateById(panel.id)
+    });
+    for (const command of ['llf:new-run', 'llf:show-runs', 'llf:undo-delete']) {
+      palette?.addItem({ command, category: trans.__('LLF') });
+    }
     restorer?.add(panel, panel.id);
+
+    let notify = true;
+    void settings?.load(ID).then(found => {
+      const read = (): void => {
+        notify = found.get('notify').composite as boolean;
+      };
+      read();
+      found.changed.connect(read);
+    });
+    model.ended.connect((_, { run, well }) => {
+      if (!notify) {
+        return;
+      }
+      const actions = [
+        {
+          label: trans.__('Show'),
+          callback: () => {
+            app.shell.activateById(panel.id);
+            model.select(run.id);
+            void model.open(run.id);
+          }
+        }
+      ];
+      const options = { autoClose: NOTICE_SECONDS * 1000, actions };
+      if (well) {
+        Notification.success(trans.__('%1 has finished.', run.name), options);
+      } else {
+        const said = run.reason ?? run.state;
+        Notification.warning(`${run.name}: ${said}`, options);
+      }
+    });
     void app.restored.then(() => model.start());
   }
 };

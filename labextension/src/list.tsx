@@ -2,25 +2,30 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IRun } from './api';
-import { age, monitorCode, stepText } from './format';
+import { age, short, stepText } from './format';
+import type { Group } from './model';
+import { Spark } from './spark';
 
 interface IListProps {
   runs: readonly IRun[];
   trans: TranslationBundle;
-  copy: (text: string, said: string) => void;
+  group: Group;
+  isSelected: (id: string) => boolean;
+  onOpen: (id: string) => void;
+  onToggle: (id: string) => void;
+  onSelect: (id: string) => void;
   /** Unix seconds. */
   now: number;
 }
 
 /**
- * The runs, newest first. One tab stop: arrows, Home and End move between the
- * rows, Enter opens one.
+ * The runs, divided where that is asked for. One tab stop: arrows, Home and End
+ * move between the rows, Enter opens one, Space chooses it beside others.
  */
 export function RunList(props: IListProps): React.JSX.Element {
   const { runs, trans } = props;
-  const [open, setOpen] = React.useState<string | null>(null);
   const [current, setCurrent] = React.useState<string | null>(null);
-  const list = React.useRef<HTMLUListElement>(null);
+  const list = React.useRef<HTMLDivElement>(null);
   const stop = runs.some(run => run.id === current) ? current : runs[0]?.id;
 
   const onKeyDown = (event: React.KeyboardEvent): void => {
@@ -28,6 +33,11 @@ export function RunList(props: IListProps): React.JSX.Element {
       list.current?.querySelectorAll<HTMLElement>('[data-run]') ?? []
     );
     const at = rows.indexOf(event.target as HTMLElement);
+    if (at >= 0 && event.key === ' ') {
+      event.preventDefault();
+      props.onToggle(rows[at].dataset.run!);
+      return;
+    }
     const to: Record<string, number> = {
       ArrowDown: Math.min(at + 1, rows.length - 1),
       ArrowUp: Math.max(at - 1, 0),
@@ -42,82 +52,106 @@ export function RunList(props: IListProps): React.JSX.Element {
   };
 
   return (
-    <ul
-      ref={list}
-      className="llf-RunsPanel-list"
-      aria-label={trans.__('Runs, newest first')}
-      onKeyDown={onKeyDown}
-    >
-      {runs.map(run => (
-        <RunRow
-          key={run.id}
-          {...props}
-          run={run}
-          open={open === run.id}
-          tabStop={stop === run.id}
-          onFocus={() => setCurrent(run.id)}
-          onToggle={() => setOpen(open === run.id ? null : run.id)}
-        />
+    <div ref={list} onKeyDown={onKeyDown}>
+      {divided(runs, props.group).map(([name, members]) => (
+        <section key={name} aria-label={name || trans.__('Runs')}>
+          {name && (
+            <h4 className="llf-RunsPanel-group">
+              <span className="llf-ellipsis">{name}</span>{' '}
+              <span className="llf-2">
+                {trans._n('%1 run', '%1 runs', members.length)}
+              </span>
+            </h4>
+          )}
+          <ul className="llf-RunsPanel-list" aria-label={trans.__('Runs')}>
+            {members.map(run => (
+              <RunRow
+                key={run.id}
+                {...props}
+                run={run}
+                tabStop={stop === run.id}
+                onFocus={() => setCurrent(run.id)}
+              />
+            ))}
+          </ul>
+        </section>
       ))}
-    </ul>
+    </div>
   );
+}
+
+/** Runs by what they are divided by, in the order in which each comes first. */
+export function divided(
+  runs: readonly IRun[],
+  group: Group
+): [string, IRun[]][] {
+  const found = new Map<string, IRun[]>();
+  for (const run of runs) {
+    const name = group === '' ? '' : lastPart(run[group]) || '–';
+    found.set(name, [...(found.get(name) ?? []), run]);
+  }
+  return Array.from(found);
+}
+
+/** The last part of a path; a name as it is. */
+export function lastPart(text: string): string {
+  return text.split('/').filter(Boolean).pop() ?? text;
 }
 
 interface IRowProps extends IListProps {
   run: IRun;
-  open: boolean;
   tabStop: boolean;
   onFocus: () => void;
-  onToggle: () => void;
 }
 
 function RunRow(props: IRowProps): React.JSX.Element {
-  const { run, open, trans, now } = props;
+  const { run, trans, now } = props;
   const share = run.total ? Math.min(run.step / run.total, 1) : 0;
   const live = run.state === 'running' || run.state === 'stopping';
+  const chosen = props.isSelected(run.id);
   return (
     <li className="llf-RunsPanel-item">
       <button
-        className={`llf-RunsPanel-row is-${run.state}`}
+        className={`llf-RunsPanel-row is-${run.state}${chosen ? ' is-chosen' : ''}`}
         data-run={run.id}
-        aria-expanded={open}
+        aria-pressed={chosen}
         tabIndex={props.tabStop ? 0 : -1}
         title={run.id}
         onFocus={props.onFocus}
-        onClick={props.onToggle}
+        onClick={event =>
+          event.ctrlKey || event.metaKey
+            ? props.onToggle(run.id)
+            : props.onOpen(run.id)
+        }
+        onContextMenu={() => {
+          if (!chosen) {
+            props.onSelect(run.id);
+          }
+        }}
       >
         <span className="llf-dot" aria-hidden="true" />
         <span className="llf-RunsPanel-name llf-ellipsis">{run.name}</span>
-        <span className="llf-RunsPanel-age">
-          {run.created === null ? '' : age(now - run.created, trans)}
+        <Spark values={run.spark} />
+        <span className="llf-RunsPanel-loss">
+          {run.loss === null ? '' : short(run.loss)}
         </span>
         <span className="llf-RunsPanel-info llf-ellipsis">
           {stepText(run, trans)}
+        </span>
+        <span className="llf-RunsPanel-age">
+          {run.created === null ? '' : age(now - run.created, trans)}
         </span>
         {live && (
           <span className="llf-Progress is-thin" aria-hidden="true">
             <i style={{ width: `${100 * share}%` }} />
           </span>
         )}
+        {run.tags.length > 0 && (
+          <span className="llf-RunsPanel-tags llf-ellipsis">
+            {run.tags.join(', ')}
+          </span>
+        )}
       </button>
-      {open && <RunDetails {...props} />}
     </li>
-  );
-}
-
-function RunDetails({ run, trans, copy }: IRowProps): React.JSX.Element {
-  const code = monitorCode(run.id);
-  return (
-    <div className="llf-RunsPanel-details">
-      {run.reason && <p className="llf-RunsPanel-why">{run.reason}</p>}
-      <pre>{code}</pre>
-      <button
-        onClick={() =>
-          copy(code, trans.__('Copied. Paste it into a cell to see the run.'))
-        }
-      >
-        {trans.__('Copy code')}
-      </button>
-    </div>
   );
 }

@@ -16,16 +16,41 @@ interface IProps {
   copy: (text: string, said: string) => void;
 }
 
+/** Nothing fits the search. */
+export function NoMatch({
+  trans,
+  onClear
+}: {
+  trans: TranslationBundle;
+  onClear: () => void;
+}): React.JSX.Element {
+  return (
+    <div className="llf-Empty">
+      <p>{trans.__('No run fits what is searched for.')}</p>
+      <button onClick={onClear}>{trans.__('Show all runs')}</button>
+    </div>
+  );
+}
+
 /** No runs yet: how to start one, and which folder is read. */
-export function Empty({ model, trans, copy }: IProps): React.JSX.Element {
+export function Empty({
+  model,
+  trans,
+  copy,
+  onNew
+}: IProps & { onNew: () => void }): React.JSX.Element {
   return (
     <div className="llf-Empty">
       <h3>{trans.__('No runs yet')}</h3>
       <p>
         {trans.__(
-          'A run shows here as soon as it starts, from a notebook, a terminal or a script. In a cell:'
+          'A run shows here as soon as it starts, from a notebook, a terminal or a script.'
         )}
       </p>
+      <button className="llf-primary" onClick={onNew}>
+        {trans.__('New run')}
+      </button>
+      <p>{trans.__('or in a cell')}</p>
       <pre>{START_CODE}</pre>
       <button onClick={() => copy(START_CODE, trans.__('The code is copied.'))}>
         {trans.__('Copy code')}

@@ -2,25 +2,45 @@ import { Clipboard, ReactWidget, UseSignal } from '@jupyterlab/apputils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
+import { Adapters } from './adapters';
+import { Details } from './details';
+import { Filters } from './filters';
 import { RunList } from './list';
-import { Empty, Mismatch, Missing, Unreachable } from './messages';
-import type { RunsModel } from './model';
+import { Empty, Mismatch, Missing, NoMatch, Unreachable } from './messages';
+import { EVERYTHING, type RunsModel } from './model';
 
-interface IRunsProps {
-  model: RunsModel;
-  trans: TranslationBundle;
+/** What the panel has others do. */
+export interface IDoors {
   /** Puts text on the clipboard. */
   toClipboard: (text: string) => void;
+  /** Executes a command for the chosen runs. */
+  execute: (command: string) => void;
+  /** Opens the menu of what can be done with the chosen runs. */
+  openMenu: (x: number, y: number) => void;
+}
+
+interface IRunsProps extends IDoors {
+  model: RunsModel;
+  trans: TranslationBundle;
 }
 
 /** What the panel shows for the model's present state. */
 export function Runs(props: IRunsProps): React.JSX.Element {
   const { model, trans } = props;
-  const [said, setSaid] = React.useState('');
   const copy = (text: string, words: string): void => {
     props.toClipboard(text);
-    setSaid(words);
+    model.say(words);
   };
+  const more = (event: React.MouseEvent): void => {
+    const box = event.currentTarget.getBoundingClientRect();
+    props.openMenu(box.left, box.bottom);
+  };
+  const open = (id: string): void => {
+    model.select(id);
+    void model.open(id);
+  };
+  const now = Date.now() / 1000;
+  const there = model.health !== 'missing' && model.health !== 'loading';
 
   return (
     <>
@@ -34,31 +54,111 @@ export function Runs(props: IRunsProps): React.JSX.Element {
       {model.health === 'missing' && (
         <Missing model={model} trans={trans} copy={copy} />
       )}
-      {model.health === 'ready' && model.total === 0 && (
-        <Empty model={model} trans={trans} copy={copy} />
+      {there && model.details && (
+        <Details
+          details={model.details}
+          trans={trans}
+          onBack={() => void model.open(null)}
+          onMonitor={() => props.execute('llf:open-monitor')}
+          onMore={more}
+        />
       )}
-      {model.health !== 'missing' && model.runs.length > 0 && (
+      {there && !model.details && (
         <>
-          <RunList
-            runs={model.runs}
+          {(model.total > 0 || model.isFiltered) && (
+            <Filters
+              model={model}
+              trans={trans}
+              onNew={() => props.execute('llf:new-run')}
+            />
+          )}
+          {model.selected.length > 1 && (
+            <Chosen {...props} count={model.selected.length} onMore={more} />
+          )}
+          {model.health === 'ready' &&
+            model.total === 0 &&
+            (model.isFiltered ? (
+              <NoMatch
+                trans={trans}
+                onClear={() => void model.narrow(EVERYTHING)}
+              />
+            ) : (
+              <Empty
+                model={model}
+                trans={trans}
+                copy={copy}
+                onNew={() => props.execute('llf:new-run')}
+              />
+            ))}
+          {model.runs.length > 0 && (
+            <>
+              <RunList
+                runs={model.runs}
+                trans={trans}
+                group={model.filter.group}
+                isSelected={id => model.isSelected(id)}
+                onOpen={open}
+                onToggle={id => model.toggle(id)}
+                onSelect={id => model.select(id)}
+                now={now}
+              />
+              <Foot model={model} trans={trans} />
+            </>
+          )}
+          <Adapters
+            adapters={model.adapters}
+            total={model.adaptersTotal}
             trans={trans}
-            copy={copy}
-            now={Date.now() / 1000}
+            onOpen={open}
+            now={now}
           />
-          <Foot model={model} trans={trans} />
         </>
       )}
       <p className="llf-RunsPanel-said" role="status">
-        {said}
+        {model.said}
+        {model.removed && (
+          <>
+            {' '}
+            <button
+              className="llf-link"
+              onClick={() => props.execute('llf:undo-delete')}
+            >
+              {trans.__('Undo')}
+            </button>
+          </>
+        )}
       </p>
     </>
+  );
+}
+
+function Chosen(
+  props: IRunsProps & {
+    count: number;
+    onMore: (event: React.MouseEvent) => void;
+  }
+): React.JSX.Element {
+  const { trans } = props;
+  return (
+    <div className="llf-RunsPanel-chosen llf-row">
+      <b>{trans.__('%1 selected', props.count)}</b>
+      <button onClick={() => props.execute('llf:compare')}>
+        {trans.__('Compare')}
+      </button>
+      <button aria-haspopup="menu" onClick={props.onMore}>
+        {trans.__('More…')}
+      </button>
+      <button className="llf-link" onClick={() => props.model.select()}>
+        {trans.__('Clear')}
+      </button>
+    </div>
   );
 }
 
 function Foot({
   model,
   trans
-}: Omit<IRunsProps, 'toClipboard'>): React.JSX.Element {
+}: Pick<IRunsProps, 'model' | 'trans'>): React.JSX.Element {
   return (
     <div className="llf-RunsPanel-foot">
       <span>{trans.__('%1 of %2 runs', model.runs.length, model.total)}</span>
@@ -79,7 +179,8 @@ function Foot({
 export class RunsPanel extends ReactWidget {
   constructor(
     private _model: RunsModel,
-    private _trans: TranslationBundle
+    private _trans: TranslationBundle,
+    private _doors: Omit<IDoors, 'toClipboard'>
   ) {
     super();
     this.addClass('llf');
@@ -103,6 +204,7 @@ export class RunsPanel extends ReactWidget {
             model={this._model}
             trans={this._trans}
             toClipboard={text => Clipboard.copyToSystem(text)}
+            {...this._doors}
           />
         )}
       </UseSignal>

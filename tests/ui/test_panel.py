@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from llf_core import runs
+from llf_core.launch import launch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,10 +94,119 @@ def test_a_run_is_reached_and_copied_by_keyboard(page: Any, lab: Any, some_runs:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     panel.get_by_text("Killed by the memory limit.").wait_for(timeout=5000)
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    panel.get_by_text("Copied.").wait_for(timeout=5000)
-    assert page.evaluate("() => navigator.clipboard.readText()") == f'llf.Monitor("{some_runs[1].id}")'
+    panel.get_by_role("button", name="More…").press("Enter")
+    page.get_by_role("menuitem", name="Copy as code").click()
+    panel.get_by_text("Copied. Paste it into a cell.").wait_for(timeout=5000)
+    code = f'import llf_widgets as llf\nllf.Monitor("{some_runs[1].id}")'
+    assert page.evaluate("() => navigator.clipboard.readText()") == code
+
+
+def test_every_control_has_a_name_and_the_list_is_searched(page: Any, lab: Any, some_runs: Any) -> None:
+    panel = open_panel(page, lab)
+    rows = panel.locator("[data-run]")
+    rows.nth(2).wait_for(timeout=20000)
+    for role in ("button", "textbox", "combobox"):
+        for control in panel.get_by_role(role).all():
+            assert control.evaluate("e => e.ariaLabel || e.textContent.trim() || e.labels?.length")
+    panel.get_by_role("textbox", name="Search runs").fill("fail")
+    page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 1", timeout=10000)
+    panel.get_by_role("combobox", name="State").select_option("finished")
+    panel.get_by_text("No run fits what is searched for.").wait_for(timeout=10000)
+    panel.get_by_role("button", name="Show all runs").click()
+    rows.nth(2).wait_for(timeout=10000)
+    panel.get_by_role("combobox", name="Groups").select_option("model")
+    panel.get_by_role("heading", name="3 runs").wait_for(timeout=5000)
+
+
+def test_runs_are_renamed_and_go_to_the_bin_and_back(page: Any, lab: Any, some_runs: Any) -> None:
+    panel = open_panel(page, lab)
+    rows = panel.locator("[data-run]")
+    rows.nth(2).wait_for(timeout=20000)
+    menu(page, rows.nth(2), "Rename…")
+    page.get_by_role("dialog").get_by_role("textbox").fill("<i>renamed</i>")
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    panel.get_by_text("<i>renamed</i>").wait_for(timeout=10000)
+    menu(page, rows.nth(2), "Tags…")
+    page.get_by_role("dialog").get_by_role("textbox").fill("best, faq")
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    panel.get_by_text("best, faq").wait_for(timeout=10000)
+    assert runs.read_meta(some_runs[0])["tags"] == ["best", "faq"]
+
+    menu(page, rows.nth(2), "Move 1 run to the bin")
+    panel.get_by_text("<i>renamed</i> is in the bin.").wait_for(timeout=10000)
+    page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 2", timeout=10000)
+    panel.get_by_role("button", name="Undo").click()
+    rows.nth(2).wait_for(timeout=10000)
+
+
+def menu(page: Any, row: Any, item: str) -> None:
+    """Does something by the context menu of a row."""
+    row.click(button="right")
+    page.get_by_role("menuitem", name=item).click()
+
+
+@pytest.fixture
+def real_run(lab: Any, tiny_model_dir: Path, tmp_path: Path) -> Any:
+    """A run of a tiny real model that goes on for long, in the Lab's own LLF_HOME."""
+    rows = [{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(40)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    config = {
+        "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "max_steps": 100_000,
+        "logging_steps": 1, "save_steps": 500, "per_device_train_batch_size": 4,
+    }  # fmt: skip
+    run = launch(config, home=lab.home, name="real")
+    yield run
+    if not run.status().ended_somehow:
+        run.kill()
+        run.wait(30, progress=False)
+
+
+@pytest.mark.launches
+def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab: Any, real_run: Any) -> None:
+    panel = open_panel(page, lab)
+    row = panel.locator(f"[data-run='{real_run.id}']")
+    row.wait_for(timeout=20000)
+    page.wait_for_function(
+        f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('running')",
+        arg=real_run.id, timeout=60000,
+    )  # fmt: skip
+    assert row.locator("polyline").count() == 1
+
+    row.click()
+    panel.get_by_role("progressbar").wait_for(timeout=10000)
+    panel.get_by_text("Tokens/s", exact=True).wait_for(timeout=10000)
+    assert "max_steps" in panel.inner_text()
+    picture(page, "details")
+    panel.get_by_role("button", name="Open monitor").click()
+    page.locator(".llf-Monitor .js-plotly-plot").first.wait_for(timeout=60000)
+    assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2  # below the cell that was there
+
+    panel.get_by_role("button", name="Runs").click()
+    menu(page, row, "Checkpoint now")
+    panel.get_by_text("A checkpoint is asked.").wait_for(timeout=10000)
+    menu(page, row, "Stop with checkpoint")
+    assert real_run.wait(60, progress=False).state == "stopped"
+    page.locator(".jp-toast-message, .Toastify__toast", has_text="Stopped at step").first.wait_for(timeout=20000)
+
+    page.wait_for_function(
+        f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('stopped')",
+        arg=real_run.id, timeout=20000,
+    )  # fmt: skip
+    menu(page, row, "Resume")
+    page.wait_for_function(
+        f"id => document.querySelector(`{PANEL} [data-run='${{id}}']`)?.textContent.includes('running')",
+        arg=real_run.id, timeout=60000,
+    )  # fmt: skip
+    assert real_run.status().attempt == 2
+    menu(page, row, "Kill…")
+    page.get_by_role("dialog").get_by_role("button", name="Kill now").click()
+    assert real_run.wait(60, progress=False).state == "failed"
+
+
+def picture(page: Any, name: str) -> None:
+    """Kept where somebody wants to look at it."""
+    if "LLF_SCREENSHOTS" in os.environ:
+        page.screenshot(path=f"{os.environ['LLF_SCREENSHOTS']}/{name}.png")
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
@@ -108,8 +218,7 @@ def test_text_can_be_read_in_both_themes(page: Any, lab: Any, some_runs: Any, th
     page.wait_for_selector(f"body[data-jp-theme-light='{light}']", state="attached", timeout=20000)
     page.wait_for_timeout(500)
     assert page.evaluate(CONTRAST, PANEL) >= 4.5
-    if "LLF_SCREENSHOTS" in os.environ:
-        page.screenshot(path=f"{os.environ['LLF_SCREENSHOTS']}/panel-{light}.png")
+    picture(page, f"panel-{light}")
 
 
 # The least contrast (WCAG 2) of any text in the panel against what is painted behind it.

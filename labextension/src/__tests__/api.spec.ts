@@ -5,25 +5,67 @@ import { Api, ApiError } from '../api';
 
 function server(reply: () => Response | Promise<Response>) {
   const urls: string[] = [];
+  const requests: Request[] = [];
   const settings = ServerConnection.makeSettings({
     baseUrl: 'http://localhost:8888/user/a%40b/',
     token: 'secret',
     fetch: async (request: RequestInfo) => {
       urls.push((request as Request).url);
+      requests.push(request as Request);
       return reply();
     }
   });
-  return { api: new Api(settings), urls };
+  return { api: new Api(settings), urls, requests };
 }
 
 describe('Api', () => {
   it('asks under the base URL of a hub', async () => {
     const { api, urls } = server(() => Response.json({ total: 0, runs: [] }));
-    expect(await api.runs(50)).toEqual({ total: 0, runs: [] });
+    const wanted = {
+      limit: 50,
+      query: 'a&b',
+      state: '',
+      sort: 'name'
+    } as const;
+    expect(await api.runs(wanted)).toEqual({ total: 0, runs: [] });
     const url = new URL(urls[0]);
     expect(url.pathname).toBe('/user/a%40b/llf/api/runs');
     expect(url.searchParams.get('offset')).toBe('0');
     expect(url.searchParams.get('limit')).toBe('50');
+    expect(url.searchParams.get('query')).toBe('a&b');
+    expect(url.searchParams.get('sort')).toBe('name');
+  });
+
+  it('names runs in the path, and what is sent in the body', async () => {
+    const { api, requests } = server(() => Response.json({ id: null }));
+    await api.control('20261124-demo', 'stop');
+    await api.change('20261124-demo', { revision: 1, name: 'new' });
+    await api.remove('20261124-demo');
+    await api.restore('20261124-demo');
+    const seen = await Promise.all(
+      requests.map(async request => [
+        request.method,
+        new URL(request.url).pathname.replace('/user/a%40b/llf/api/', ''),
+        await request.text()
+      ])
+    );
+    expect(seen).toEqual([
+      ['POST', 'runs/20261124-demo/control', '{"type":"stop","by":"sidebar"}'],
+      ['PATCH', 'runs/20261124-demo/meta', '{"revision":1,"name":"new"}'],
+      ['POST', 'runs/20261124-demo/bin', '{}'],
+      ['POST', 'bin/20261124-demo/restore', '{}']
+    ]);
+  });
+
+  it('hands on the sentence of a refusal', async () => {
+    const { api } = server(() =>
+      Response.json({ message: 'The run is finished.' }, { status: 409 })
+    );
+    const error = await api.control('a', 'stop').catch(reason => reason);
+    expect([error.status, error.message]).toEqual([
+      409,
+      'The run is finished.'
+    ]);
   });
 
   it('tells a missing extension by its status', async () => {

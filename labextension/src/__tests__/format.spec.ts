@@ -1,7 +1,7 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
-import { age, monitorCode, stepText } from '../format';
+import { age, bytes, duration, short, stepText, viewCode } from '../format';
 import { run } from './runs';
 
 const trans = nullTranslator.load('llf');
@@ -27,8 +27,41 @@ it('names state and steps', () => {
   );
 });
 
-it('writes the line that shows a run', () => {
-  expect(monitorCode('20261124-142530-demo')).toBe(
+it('writes the line that shows a run, or several side by side', () => {
+  expect(viewCode(['20261124-142530-demo'])).toBe(
     'llf.Monitor("20261124-142530-demo")'
   );
+  expect(viewCode(['a', 'b'])).toBe('llf.Compare(["a", "b"])');
+});
+
+it.each([
+  [12, '0:12'],
+  [430, '7:10'],
+  [7391, '2:03:11']
+])('says %d seconds as %s', (seconds, text) => {
+  expect(duration(seconds)).toBe(text);
+});
+
+it.each([
+  [9_800_000, '9.80 MB'],
+  [269_000_000, '269 MB'],
+  [1_610_000_000, '1.61 GB'],
+  [83_900, '83.9 kB'],
+  [999_700, '1,000 kB'],
+  [12, '12 B']
+])('says %d bytes as %s', (count, text) => {
+  expect(bytes(count)).toBe(text);
+});
+
+it.each([
+  [1.2849, '1.28'],
+  [0, '0.00'],
+  [3.1e-5, '3.1e-5'],
+  [1071.4, '1,071'],
+  [999.7, '1,000'],
+  [0.0123, '0.0123'],
+  [31.4, '31.4'],
+  [null, '–']
+])('writes %d as %s', (value, text) => {
+  expect(short(value)).toBe(text);
 });

@@ -96,6 +96,126 @@ describe('RunsModel', () => {
     expect(model.hasMore).toBe(false);
   });
 
+  it('narrows on the server, from the first page on', async () => {
+    api.all = [run('a', { name: 'lora' }), run('b', { name: 'full' })];
+    void model.start();
+    await pass(200);
+    void model.narrow({ query: 'lora', state: 'running', sort: 'name' });
+    await pass(200);
+    expect(api.wanted).toMatchObject({
+      query: 'lora',
+      state: 'running',
+      sort: 'name',
+      limit: 50
+    });
+    expect(model.runs.map(item => item.id)).toEqual(['a']);
+    expect(model.isFiltered).toBe(true);
+  });
+
+  it('asks for the adapters seldom, and at once where a run has ended', async () => {
+    api.all = [run('a')];
+    void model.start();
+    await pass(2500);
+    expect(api.asked.filter(route => route === 'adapters')).toHaveLength(1);
+    const told: string[] = [];
+    model.ended.connect((_, { run: one, well }) => {
+      told.push(`${one.id} ${well}`);
+    });
+    api.all = [run('a', { state: 'finished' })];
+    await pass(1500);
+    expect(told).toEqual(['a true']);
+    expect(
+      api.asked.filter(route => route === 'adapters').length
+    ).toBeGreaterThan(1);
+  });
+
+  it('tells of an end that a filter leaves out', async () => {
+    api.all = [run('a')];
+    void model.start();
+    void model.narrow({ state: 'running' });
+    await pass(500);
+    const told: string[] = [];
+    model.ended.connect((_, { run: one, well }) => {
+      told.push(`${one.id} ${well}`);
+    });
+    api.all = [run('a', { state: 'failed' })];
+    await pass(1500);
+    expect(model.runs).toEqual([]);
+    expect(told).toEqual(['a false']);
+  });
+
+  it('takes no answer to an earlier question', async () => {
+    api.all = [run('a', { name: 'one' }), run('b', { name: 'two' })];
+    void model.start();
+    await pass(200);
+    const answer = api.runs.bind(api);
+    let slow = true;
+    api.runs = async wanted => {
+      const found = await answer(wanted);
+      if (slow) {
+        slow = false;
+        await new Promise(resolve => setTimeout(resolve, 500));
+      }
+      return found;
+    };
+    void model.narrow({ query: 'one' });
+    await pass(50);
+    void model.narrow({ query: 'two' });
+    await pass(1000);
+    expect(model.runs.map(item => item.id)).toEqual(['b']);
+  });
+
+  it('tells of no run that had ended before the page was opened', async () => {
+    api.all = [run('a', { state: 'failed' })];
+    const told = vi.fn();
+    model.ended.connect(told);
+    void model.start();
+    await pass(2500);
+    expect(told).not.toHaveBeenCalled();
+  });
+
+  it('follows the run whose details are shown, and goes back where it is gone', async () => {
+    api.all = [run('a')];
+    void model.start();
+    await pass(200);
+    void model.open('a');
+    await pass(1500);
+    expect(model.details?.id).toBe('a');
+    expect(
+      api.asked.filter(route => route === 'details a').length
+    ).toBeGreaterThan(1);
+    api.all = [];
+    await pass(1500);
+    expect(model.details).toBeNull();
+    expect(model.said).toContain('There is no run a');
+    expect(model.health).toBe('ready');
+  });
+
+  it('chooses runs, and keeps only those that are listed', async () => {
+    api.all = [run('a'), run('b'), run('c')];
+    void model.start();
+    await pass(200);
+    model.select('b');
+    model.toggle('a');
+    expect(model.selected.map(item => item.id)).toEqual(['a', 'b']);
+    model.toggle('b');
+    expect(model.selected.map(item => item.id)).toEqual(['a']);
+    api.all = [run('b')];
+    await pass(1500);
+    expect(model.selected).toEqual([]);
+  });
+
+  it('says in the words of the server why something was refused', async () => {
+    void model.start();
+    await pass(200);
+    const refused = model.act(async () => {
+      throw new ApiError(409, 'The run is finished.');
+    });
+    await pass(200);
+    expect(await refused).toBe(false);
+    expect(model.said).toBe('The run is finished.');
+  });
+
   it('stops asking once disposed', async () => {
     void model.start();
     await pass(200);

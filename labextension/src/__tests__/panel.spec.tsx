@@ -13,12 +13,16 @@ let host: HTMLElement;
 let root: Root;
 let model: RunsModel;
 const toClipboard = vi.fn();
+const execute = vi.fn();
+const openMenu = vi.fn();
+let api: FakeApi;
 
 beforeEach(() => {
   host = document.body.appendChild(document.createElement('div'));
   root = createRoot(host);
+  api = new FakeApi();
   model = new RunsModel({
-    api: new FakeApi(),
+    api,
     pageVersion: '0.1.0',
     isVisible: () => false
   });
@@ -30,12 +34,22 @@ afterEach(() => {
   act(() => root.unmount());
   host.remove();
   model.dispose();
-  toClipboard.mockReset();
+  for (const door of [toClipboard, execute, openMenu]) {
+    door.mockReset();
+  }
 });
 
 function show(): void {
   act(() =>
-    root.render(<Runs model={model} trans={trans} toClipboard={toClipboard} />)
+    root.render(
+      <Runs
+        model={model}
+        trans={trans}
+        toClipboard={toClipboard}
+        execute={execute}
+        openMenu={openMenu}
+      />
+    )
   );
 }
 
@@ -69,26 +83,171 @@ it('lists name, state, steps and age', () => {
   vi.spyOn(Date, 'now').mockReturnValue(1_420_000);
   list(run('a', { name: 'smollm2-sft-lora' }));
   vi.restoreAllMocks();
-  expect(rows()[0].textContent).toBe('smollm2-sft-lora7 minrunning 93/141');
+  expect(rows()[0].textContent).toBe('smollm2-sft-lora1.28running 93/1417 min');
+  expect(rows()[0].querySelector('polyline')).not.toBeNull();
   expect(rows()[0].classList).toContain('is-running');
 });
 
-it('copies the line that shows a run', () => {
-  list(run('a'), run('b'));
-  act(() => rows()[1].click());
-  expect(rows().map(row => row.getAttribute('aria-expanded'))).toEqual([
-    'false',
-    'true'
-  ]);
-  act(() => button('Copy code').click());
-  expect(toClipboard).toHaveBeenCalledWith('llf.Monitor("b")');
-  expect(host.querySelector('[role=status]')!.textContent).toContain('Copied');
+it('shows the time that is left, and tags', () => {
+  list(run('a', { remaining: 213, tags: ['best', 'faq'] }));
+  expect(rows()[0].textContent).toContain('running 93/141, 3:33 left');
+  expect(rows()[0].textContent).toContain('best, faq');
 });
 
-it('says why a run failed', () => {
-  list(run('a', { state: 'failed', reason: 'The disk is full.' }));
-  act(() => rows()[0].click());
-  expect(host.textContent).toContain('The disk is full.');
+it('opens a run by a click, chooses several with a key held down or Space', async () => {
+  api.all = [run('a'), run('b'), run('c')];
+  list(...api.all);
+  act(() => {
+    rows()[0].dispatchEvent(
+      new MouseEvent('click', { bubbles: true, ctrlKey: true })
+    );
+  });
+  show();
+  act(() => rows()[1].focus());
+  press(' ');
+  show();
+  expect(rows().map(row => row.getAttribute('aria-pressed'))).toEqual([
+    'true',
+    'true',
+    'false'
+  ]);
+  expect(host.textContent).toContain('2 selected');
+  act(() => button('Compare').click());
+  expect(execute).toHaveBeenCalledWith('llf:compare');
+  act(() => button('Clear').click());
+  show();
+  expect(host.textContent).not.toContain('selected');
+  await act(async () => {
+    rows()[2].click();
+    await Promise.resolve();
+  });
+  expect(model.details?.id).toBe('c');
+});
+
+it('chooses the run that a menu is opened on, or leaves several chosen', () => {
+  list(run('a'), run('b'), run('c'));
+  const menu = (row: number): void =>
+    act(() => {
+      rows()[row].dispatchEvent(
+        new MouseEvent('contextmenu', { bubbles: true })
+      );
+    });
+  menu(1);
+  expect(model.selected.map(item => item.id)).toEqual(['b']);
+  model.toggle('a');
+  show();
+  menu(0);
+  expect(model.selected.map(item => item.id)).toEqual(['a', 'b']);
+});
+
+it('divides the list by data', () => {
+  void model.narrow({ group: 'dataset' });
+  list(run('a'), run('b', { dataset: 'wiki' }), run('c'));
+  const heads = Array.from(host.querySelectorAll('h4'));
+  expect(heads.map(head => head.textContent)).toEqual([
+    'faq.jsonl 2 runs',
+    'wiki 1 run'
+  ]);
+});
+
+it('searches by name, state and order', () => {
+  list(run('a'));
+  const narrow = vi.spyOn(model, 'narrow').mockResolvedValue();
+  const state = host.querySelector<HTMLSelectElement>('[aria-label=State]')!;
+  act(() => {
+    state.value = 'failed';
+    state.dispatchEvent(new Event('change', { bubbles: true }));
+  });
+  expect(narrow).toHaveBeenCalledWith({ state: 'failed' });
+  act(() => button('New run').click());
+  expect(execute).toHaveBeenCalledWith('llf:new-run');
+});
+
+it('says where nothing fits, and leads back', () => {
+  void model.narrow({ query: 'mistral' });
+  list();
+  expect(host.textContent).toContain('No run fits');
+  const narrow = vi.spyOn(model, 'narrow').mockResolvedValue();
+  act(() => button('Show all runs').click());
+  expect(narrow).toHaveBeenCalledWith(
+    expect.objectContaining({ query: '', state: '' })
+  );
+});
+
+it('lists what runs have made', () => {
+  model.adapters = [
+    {
+      run: 'a',
+      name: 'faq-v3',
+      base: 'org/smollm2',
+      method: 'lora',
+      rank: 8,
+      bytes: 9_800_000,
+      ended: null
+    }
+  ];
+  model.adaptersTotal = 7;
+  list(run('a'));
+  const adapters = host.querySelector('[aria-label=Adapters]')!;
+  expect(adapters.textContent).toBe(
+    'Adapters and models 7faq-v39.80 MBsmollm2, lora rank 8'
+  );
+});
+
+it('shows a run: why it failed, numbers, curve, config, log, all as text', () => {
+  const evil = '<img src=x onerror=alert(1)>';
+  const failed = run('a', { state: 'failed', reason: 'The disk is full.' });
+  list(failed);
+  model.details = {
+    id: 'a',
+    status: { state: 'failed', reason: 'The disk is full.' },
+    meta: { revision: 1, name: evil, tags: [], note: evil },
+    row: failed,
+    numbers: { loss: 1.28, learning_rate: 3.1e-5, memory: 1.61e9 },
+    curves: {
+      loss: [
+        [1, 2, 3],
+        [1.8, null, 1.2]
+      ],
+      eval_loss: [[], []]
+    },
+    checkpoints: [75, 90],
+    config: { lora_rank: 8, dataset: evil },
+    environment: { device: 'CPU' },
+    events: [{ type: 'finding', message: 'It rises.', fix: 'End it.' }],
+    answers: [{ prompt: evil, step: 3, text: evil }],
+    log: [evil]
+  };
+  show();
+  const text = host.textContent!;
+  for (const part of [
+    'The disk is full.',
+    '3.1e-5',
+    '1.61 GB',
+    '75, 90',
+    'lora_rank8',
+    'It rises. End it.',
+    'step 93 of 141'
+  ]) {
+    expect(text).toContain(part);
+  }
+  expect(host.querySelector('img')).toBeNull();
+  expect(host.querySelector('figure polyline')).not.toBeNull();
+  expect(
+    host.querySelector('[role=progressbar]')!.getAttribute('aria-valuenow')
+  ).toBe('93');
+  act(() => button('More…').click());
+  expect(openMenu).toHaveBeenCalledOnce();
+  act(() => button('Runs').click());
+  expect(model.details).toBeNull();
+});
+
+it('offers to bring a deleted run back', () => {
+  model.said = 'faq-v1 is in the bin.';
+  model.removed = run('a');
+  list(run('b'));
+  act(() => button('Undo').click());
+  expect(execute).toHaveBeenCalledWith('llf:undo-delete');
 });
 
 it('is one tab stop, moved by arrows, Home and End', () => {

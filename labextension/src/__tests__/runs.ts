@@ -1,4 +1,13 @@
-import { ApiError, type IApi, type IRun, type IVersion } from '../api';
+import {
+  ApiError,
+  type IAdapter,
+  type IApi,
+  type IDetails,
+  type IMeta,
+  type IRun,
+  type IVersion,
+  type IWanted
+} from '../api';
 
 /** A run as the server lists it. */
 export function run(id: string, more: Partial<IRun> = {}): IRun {
@@ -10,6 +19,14 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
     total: 141,
     created: 1000,
     reason: null,
+    remaining: null,
+    loss: 1.28,
+    spark: [1.8, 1.5, 1.28],
+    model: 'smollm2',
+    dataset: '/data/faq.jsonl',
+    method: 'lora',
+    tags: [],
+    note: '',
     ...more
   };
 }
@@ -35,11 +52,72 @@ export class FakeApi implements IApi {
     return this.answer;
   }
 
-  async runs(limit: number): Promise<{ total: number; runs: IRun[] }> {
-    this.asked.push(`runs ${limit}`);
+  async runs(wanted: IWanted): Promise<{ total: number; runs: IRun[] }> {
+    this.asked.push(`runs ${wanted.limit}`);
+    this.wanted = wanted;
     if (this.down) {
       throw this.down;
     }
-    return { total: this.all.length, runs: this.all.slice(0, limit) };
+    const fit = this.all.filter(
+      item =>
+        item.name.includes(wanted.query) &&
+        (wanted.state === '' || item.state === wanted.state)
+    );
+    return { total: fit.length, runs: fit.slice(0, wanted.limit) };
   }
+
+  async adapters(): Promise<{ total: number; adapters: IAdapter[] }> {
+    this.asked.push('adapters');
+    return { total: this.made.length, adapters: this.made };
+  }
+
+  async details(id: string): Promise<IDetails> {
+    this.asked.push(`details ${id}`);
+    const found = this.all.find(item => item.id === id);
+    if (!found) {
+      throw new ApiError(404, `There is no run ${id}.`);
+    }
+    const { name, tags, note, state, reason } = found;
+    return {
+      id,
+      status: { state, reason },
+      meta: { revision: 1, name, tags, note },
+      row: found,
+      ...this.more
+    };
+  }
+
+  async meta(id: string): Promise<IMeta> {
+    return (await this.details(id)).meta;
+  }
+
+  async control(id: string, type: string): Promise<void> {
+    this.asked.push(`${type} ${id}`);
+    if (this.refusal) {
+      throw this.refusal;
+    }
+  }
+
+  async change(
+    id: string,
+    change: Partial<IMeta> & { revision: number }
+  ): Promise<IMeta> {
+    this.asked.push(`change ${id} ${JSON.stringify(change)}`);
+    return { revision: 2, name: '', tags: [], note: '', ...change };
+  }
+
+  async remove(id: string): Promise<void> {
+    this.asked.push(`remove ${id}`);
+    this.all = this.all.filter(item => item.id !== id);
+  }
+
+  async restore(id: string): Promise<void> {
+    this.asked.push(`restore ${id}`);
+    this.all.push(run(id, { state: 'finished' }));
+  }
+
+  made: IAdapter[] = [];
+  more: Partial<IDetails> = {};
+  refusal: ApiError | null = null;
+  wanted: IWanted | null = null;
 }

@@ -1,0 +1,272 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import type { IDetails } from './api';
+import { duration, short, stateWord } from './format';
+
+const WIDTH = 240;
+const HEIGHT = 84;
+const SHOWN_KEYS = 12;
+
+interface IProps {
+  details: IDetails;
+  trans: TranslationBundle;
+  onBack: () => void;
+  onMonitor: () => void;
+  onMore: (event: React.MouseEvent) => void;
+}
+
+/** One run: progress, numbers, curves, what was found, checkpoints, config, environment, answers, log. */
+export function Details(props: IProps): React.JSX.Element {
+  const { details, trans } = props;
+  const { row, meta, status } = details;
+  const [all, setAll] = React.useState(false);
+  const keys = Object.entries(details.config ?? {});
+  const head = React.useRef<HTMLButtonElement>(null);
+  React.useEffect(() => head.current?.focus(), [details.id]);
+  return (
+    <article className="llf-Details" aria-label={meta.name}>
+      <header>
+        <div className="llf-row">
+          <button ref={head} className="llf-link" onClick={props.onBack}>
+            {trans.__('Runs')}
+          </button>
+          <span aria-hidden="true">/</span>
+          <h3 className="llf-ellipsis" title={details.id}>
+            {meta.name}
+          </h3>
+        </div>
+        <span className={`llf-State is-${status.state}`}>
+          {stateWord(status.state, trans)}
+        </span>
+      </header>
+      {row && row.total ? (
+        <>
+          <div
+            className="llf-Progress"
+            role="progressbar"
+            aria-label={trans.__('Progress')}
+            aria-valuenow={row.step}
+            aria-valuemin={0}
+            aria-valuemax={row.total}
+          >
+            <i
+              style={{ width: `${100 * Math.min(1, row.step / row.total)}%` }}
+            />
+          </div>
+          <p className="llf-Details-steps">
+            <span>{trans.__('step %1 of %2', row.step, row.total)}</span>
+            {row.remaining !== null && (
+              <span>{trans.__('%1 left', duration(row.remaining))}</span>
+            )}
+          </p>
+        </>
+      ) : null}
+      {status.reason && <p className="llf-RunsPanel-why">{status.reason}</p>}
+      <div className="llf-row">
+        <button className="llf-primary" onClick={props.onMonitor}>
+          {trans.__('Open monitor')}
+        </button>
+        <button aria-haspopup="menu" onClick={props.onMore}>
+          {trans.__('More…')}
+        </button>
+      </div>
+      {details.numbers && <Numbers numbers={details.numbers} trans={trans} />}
+      {details.curves && <Curves curves={details.curves} trans={trans} />}
+      {(details.events ?? [])
+        .filter(event => event.type !== 'evaluation')
+        .map((event, place) => (
+          <Told key={place} event={event} trans={trans} />
+        ))}
+      {details.checkpoints && details.checkpoints.length > 0 && (
+        <Part title={trans.__('Checkpoints')}>
+          <p>{details.checkpoints.join(', ')}</p>
+        </Part>
+      )}
+      {meta.note && (
+        <Part title={trans.__('Note')}>
+          <p className="llf-RunsPanel-why">{meta.note}</p>
+        </Part>
+      )}
+      {keys.length > 0 && (
+        <Part title={trans.__('Config')} note={trans.__('not the defaults')}>
+          <Facts facts={all ? keys : keys.slice(0, SHOWN_KEYS)} />
+          {keys.length > SHOWN_KEYS && (
+            <button className="llf-link" onClick={() => setAll(!all)}>
+              {all
+                ? trans.__('Fewer keys')
+                : trans.__('All %1 keys', keys.length)}
+            </button>
+          )}
+        </Part>
+      )}
+      {details.environment && Object.keys(details.environment).length > 0 && (
+        <Part title={trans.__('Environment')}>
+          <Facts facts={Object.entries(details.environment)} />
+        </Part>
+      )}
+      {details.answers && details.answers.length > 0 && (
+        <Part title={trans.__('Last answers')}>
+          {details.answers.map(answer => (
+            <p key={answer.prompt} className="llf-RunsPanel-why">
+              <span className="llf-2">{answer.prompt}</span>
+              <br />
+              {answer.text || trans.__('(nothing)')}
+            </p>
+          ))}
+        </Part>
+      )}
+      {details.log && details.log.length > 0 && (
+        <Part title={trans.__('Log')}>
+          <pre tabIndex={0} aria-label={trans.__('Last lines of the log')}>
+            {details.log.join('\n')}
+          </pre>
+        </Part>
+      )}
+    </article>
+  );
+}
+
+function Part(props: {
+  title: string;
+  note?: string;
+  children: React.ReactNode;
+}): React.JSX.Element {
+  return (
+    <section aria-label={props.title}>
+      <h4>
+        {props.title} <span className="llf-2">{props.note}</span>
+      </h4>
+      {props.children}
+    </section>
+  );
+}
+
+function Facts({
+  facts
+}: {
+  facts: readonly [string, unknown][];
+}): React.JSX.Element {
+  return (
+    <dl className="llf-Facts">
+      {facts.map(([name, value]) => (
+        <React.Fragment key={name}>
+          <dt>{name}</dt>
+          <dd>{typeof value === 'string' ? value : JSON.stringify(value)}</dd>
+        </React.Fragment>
+      ))}
+    </dl>
+  );
+}
+
+function Numbers({
+  numbers,
+  trans
+}: {
+  numbers: Record<string, number | null>;
+  trans: TranslationBundle;
+}): React.JSX.Element {
+  const memory = numbers.memory;
+  const shown: [string, string][] = [
+    [trans.__('Training loss'), short(numbers.loss)],
+    [trans.__('Evaluation loss'), short(numbers.eval_loss)],
+    [trans.__('Learning rate'), short(numbers.learning_rate)],
+    [trans.__('Tokens/s'), short(numbers.tokens_per_second)],
+    [trans.__('Memory'), memory ? `${(memory / 1e9).toPrecision(3)} GB` : '–'],
+    [trans.__('Gradient norm'), short(numbers.grad_norm)]
+  ];
+  return (
+    <dl className="llf-Details-numbers">
+      {shown.map(([name, value]) => (
+        <div key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Told({
+  event,
+  trans
+}: {
+  event: { type: string; message?: string; fix?: string; says?: string };
+  trans: TranslationBundle;
+}): React.JSX.Element {
+  const level =
+    event.type === 'error'
+      ? 'error'
+      : event.type === 'steered'
+        ? 'note'
+        : 'warn';
+  const words = {
+    error: trans.__('Error'),
+    warn: trans.__('Warning'),
+    note: trans.__('Note')
+  };
+  return (
+    <div className={`llf-Message is-${level}`}>
+      <b>{words[level]}</b>
+      <div>
+        {event.says ?? event.message} {event.fix}
+      </div>
+    </div>
+  );
+}
+
+function Curves({
+  curves,
+  trans
+}: {
+  curves: Record<string, [number[], (number | null)[]]>;
+  trans: TranslationBundle;
+}): React.JSX.Element | null {
+  const lines = Object.entries(curves).filter(
+    ([, [steps]]) => steps.length > 1
+  );
+  const values = lines
+    .flatMap(([, [, y]]) => y)
+    .filter((value): value is number => value !== null);
+  if (!values.length) {
+    return null;
+  }
+  const last = Math.max(...lines.map(([, [steps]]) => steps[steps.length - 1]));
+  const low = Math.min(...values);
+  const span = Math.max(...values) - low || 1;
+  const path = ([steps, y]: [number[], (number | null)[]]): string =>
+    steps
+      .map((step, place) => [step, y[place]] as const)
+      .filter((pair): pair is readonly [number, number] => pair[1] !== null)
+      .map(
+        ([step, value]) =>
+          `${(step / last) * WIDTH},${2 + (1 - (value - low) / span) * (HEIGHT - 4)}`
+      )
+      .join(' ');
+  return (
+    <figure className="llf-Details-curves">
+      <svg
+        viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+        role="img"
+        aria-label={trans.__(
+          'Losses from %1 to %2 over %3 steps',
+          short(low + span),
+          short(low),
+          last
+        )}
+      >
+        {lines.map(([name, line]) => (
+          <polyline key={name} className={`is-${name}`} points={path(line)} />
+        ))}
+      </svg>
+      <figcaption className="llf-2">
+        {trans.__(
+          '%1 to %2, %3 steps; solid: training, dashed: evaluation',
+          short(low + span),
+          short(low),
+          last
+        )}
+      </figcaption>
+    </figure>
+  );
+}

@@ -1,0 +1,86 @@
+import type { TranslationBundle } from '@jupyterlab/translation';
+import * as React from 'react';
+
+import type { RunState } from './api';
+import { stateWord } from './format';
+import type { Group, IFilter, RunsModel } from './model';
+
+const STATES: RunState[] = [
+  'running',
+  'created',
+  'finished',
+  'stopped',
+  'failed',
+  'lost'
+];
+const WAIT = 250;
+
+interface IProps {
+  model: RunsModel;
+  trans: TranslationBundle;
+  onNew: () => void;
+}
+
+/** Search, filter, order, groups, and a new run. */
+export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
+  const [text, setText] = React.useState(model.filter.query);
+  const timer = React.useRef<number>(0);
+  React.useEffect(() => () => window.clearTimeout(timer.current), []);
+  const search = (query: string): void => {
+    setText(query);
+    window.clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => void model.narrow({ query }), WAIT);
+  };
+  const choose = (
+    label: string,
+    name: keyof IFilter,
+    options: [string, string][]
+  ): React.JSX.Element => (
+    <select
+      aria-label={label}
+      value={model.filter[name]}
+      onChange={event => void model.narrow({ [name]: event.target.value })}
+    >
+      {options.map(([value, word]) => (
+        <option key={value} value={value}>
+          {word}
+        </option>
+      ))}
+    </select>
+  );
+  const groups: [Group, string][] = [
+    ['', trans.__('not divided')],
+    ['dataset', trans.__('by data')],
+    ['model', trans.__('by model')]
+  ];
+  return (
+    <div className="llf-Filters" role="search">
+      <input
+        type="text"
+        aria-label={trans.__('Search runs')}
+        placeholder={trans.__('name, tag, note, model or data')}
+        value={text}
+        onChange={event => search(event.target.value)}
+      />
+      <button className="llf-primary" onClick={onNew}>
+        {trans.__('New run')}
+      </button>
+      <div className="llf-Filters-row">
+        {choose(trans.__('State'), 'state', [
+          ['', trans.__('all states')],
+          ...STATES.map((state): [string, string] => [
+            state,
+            stateWord(state, trans)
+          ])
+        ])}
+        {choose(trans.__('Order'), 'sort', [
+          ['newest', trans.__('newest')],
+          ['oldest', trans.__('oldest')],
+          ['name', trans.__('name')],
+          ['state', trans.__('state')]
+        ])}
+        {choose(trans.__('Groups'), 'group', groups)}
+      </div>
+    </div>
+  );
+}
