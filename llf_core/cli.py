@@ -111,21 +111,22 @@ def _run(run_id: str) -> Run:
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913, PLR0917 - options of a command
     config: ConfigFile,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Begin when nothing else trains on this machine.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
     from llf_core.launch import active_runs, launch
 
     loaded = _load(config, overrides)
-    for other in active_runs():
+    for other in () if queue else active_runs():
         err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
     with _in_a_sentence():
-        run = launch(loaded, name=name)
+        run = launch(loaded, name=name, queue=queue)
     if detach:
         _print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
         return

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llf_widgets.inspect import Inspect
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
-    from llf_widgets.start import train
+    from llf_widgets.start import sweep, train
     from llf_widgets.versions import check
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "attach",
     "check",
     "load_ipython_extension",
+    "sweep",
     "train",
 ]
 
@@ -53,6 +54,7 @@ _HOMES = {
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "load_ipython_extension": "llf_widgets.magics",
+    "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",
 }
 

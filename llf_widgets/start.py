@@ -7,21 +7,24 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch import launch
+from llf_core.launch import sweep as sweep_runs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from llf_core.config import RunConfig
     from llf_core.launch import Run
 
 
-def train(config: RunConfig | dict[str, Any] | str | Path, *, name: str | None = None) -> Run:
+def train(config: RunConfig | dict[str, Any] | str | Path, *, name: str | None = None, queue: bool = False) -> Run:
     """Starts a run in a process of its own and returns at once.
 
     Args:
         config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict,
             `dataset` may also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
         name: a name for the run; else it is made of model, stage and method.
+        queue: begin when nothing else goes on this machine, after what has waited longer.
 
     Raises:
         ConfigError: the config is not good; `.problems` says what and how to mend it.
@@ -32,7 +35,32 @@ def train(config: RunConfig | dict[str, Any] | str | Path, *, name: str | None =
         >>> llf.Monitor(run)  # doctest: +SKIP
     """
     config, rows = split_rows(config)
-    return launch(config, name=name, rows=rows, notebook=notebook_place())
+    return launch(config, name=name, rows=rows, notebook=notebook_place(), queue=queue)
+
+
+def sweep(
+    config: RunConfig | dict[str, Any] | str | Path,
+    values: Mapping[str, Sequence[Any]],
+    *,
+    name: str | None = None,
+) -> list[Run]:
+    """Starts a run for each combination of some values, one after the other on this machine.
+
+    Args:
+        config: as for `train`.
+        values: for each key of the config the values that it takes.
+        name: in front of each run's name; what differs follows.
+
+    Raises:
+        ConfigError: a combination has errors; no run was started.
+        ValueError: no values, or more than a hundred runs.
+
+    Example:
+        >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP
+        >>> llf.Compare(runs)  # doctest: +SKIP
+    """
+    config, rows = split_rows(config)
+    return sweep_runs(config, values, name=name, rows=rows, notebook=notebook_place())
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:

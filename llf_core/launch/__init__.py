@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llf_core.launch.queue import sweep
     from llf_core.launch.run import Run, attach
     from llf_core.launch.start import launch
     from llf_core.runs.listing import active_runs, free_bytes
@@ -17,9 +18,10 @@ _LAZY = {
     "attach": "llf_core.launch.run",
     "free_bytes": "llf_core.runs.listing",
     "launch": "llf_core.launch.start",
+    "sweep": "llf_core.launch.queue",
 }
 
-__all__ = ["Run", "active_runs", "attach", "free_bytes", "launch"]
+__all__ = ["Run", "active_runs", "attach", "free_bytes", "launch", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

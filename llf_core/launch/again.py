@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.environment import start_facts
 from llf_core.runs import create_run, read_meta, update_env
@@ -11,6 +12,15 @@ from llf_core.runs.steering import journal, write_replay
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
+
+
+def _threads(folder: RunFolder) -> dict[str, Any]:
+    """The number of threads of a run: with another one sums differ in their last bits."""
+    try:
+        threads = json.loads(folder.env.read_bytes()).get("threads")
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {"threads": threads} if isinstance(threads, int) else {}
 
 
 def replay(folder: RunFolder) -> RunFolder:
@@ -34,5 +44,5 @@ def replay(folder: RunFolder) -> RunFolder:
         if own.is_dir():
             shutil.copytree(own, copy)
     write_replay(new, journal(folder))
-    update_env(new, **start_facts(loaded), parent={"run": folder.id, "step": 0})
+    update_env(new, **start_facts(loaded) | _threads(folder), parent={"run": folder.id, "step": 0})
     return new

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
+from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
 from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
@@ -29,6 +30,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     notebook: dict[str, str] | None = None,
     env: Mapping[str, str] | None = None,
     command: Sequence[str] | None = None,
+    queue: bool = False,
 ) -> Run:
     """Starts a run in processes of its own and returns at once.
 
@@ -41,6 +43,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`.
         env: environment variables besides this process's own, for example `HF_TOKEN`. Written nowhere.
         command: what to start in place of the trainer.
+        queue: wait until nothing else goes on this machine, and none is left that has waited longer.
 
     Returns:
         The run.
@@ -72,6 +75,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         loaded = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
         replace_file(folder.config, loaded.yaml(defaults=True).encode())
     update_env(folder, **start_facts(loaded, notebook, mark))
+    if queue:
+        enter(folder)
     start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
 

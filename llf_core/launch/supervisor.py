@@ -64,22 +64,24 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
         self._refuse_leftovers("The run had ended before this was read.")
-        goes = self._take_over()
+        waits = self._folder.queue.exists()
+        goes = self._take_over("created" if waits else "starting")
         taken_over()
         if not goes:
             return
         try:
-            self._say_last_word(self._supervise())
+            if not waits or self._wait_for_turn():
+                self._say_last_word(self._supervise())
         except Exception as error:
             self._writer.close("failed", f"The supervisor could not go on: {type(error).__name__}: {error}.")
             raise
 
-    def _take_over(self) -> bool:
+    def _take_over(self, state: str) -> bool:
         """Writes down who supervises; False where the run was killed, or taken up again, in the meantime."""
         now = status.update(
             self._folder,
             of_attempt=self._attempt,
-            state="starting",
+            state=state,
             supervisor=ProcessId.own().json(),
             boot_id=boot_id(),
             host=host(),
@@ -87,8 +89,38 @@ class Supervisor:
         )
         if now.final or now.attempt != self._attempt:
             return False
+        if state == "starting":
+            self._writer.event("state", state=state)
+        return True
+
+    def _wait_for_turn(self) -> bool:
+        """Waits in the queue; False where the run was taken out of it before it began."""
+        from llf_core.launch.queue import Turn
+
+        turn = Turn(self._folder)
+        self._writer.event("queued", ahead=[one.id for one in turn.ahead()])
+        while not turn.take(self._attempt):
+            if read_status(self._folder).attempt != self._attempt:
+                return False
+            until = time.monotonic() + turn.rest()
+            while time.monotonic() < until:
+                for request in self._inbox.scan():
+                    self._take(request)
+                if self._kill is not None or self._stop is not None or self._ask_to_end:
+                    self._leave_queue()
+                    return False
+                time.sleep(LOOK_SECONDS)
+                self._beat()
         self._writer.event("state", state="starting")
         return True
+
+    def _leave_queue(self) -> None:
+        self._folder.queue.unlink(missing_ok=True)
+        self._writer.close("stopped", "Taken out of the queue before it began. Resume starts it.")
+        for request in (self._stop, self._kill):
+            if request is not None:
+                self._answer(request, ok=True, message="Taken out of the queue.")
+        self._refuse_leftovers("The run was taken out of the queue.")
 
     def _supervise(self) -> Ending:
         """Starts the trainer and looks after it until it ends."""
@@ -154,8 +186,8 @@ class Supervisor:
                 self._doctor = Doctor(self._folder, float(self._cgroup.memory_limit() or psutil.virtual_memory().total))
             for finding in self._doctor.look():
                 self._writer.event("finding", **finding.event())
-        except (OSError, ValueError, RuntimeError) as error:  # a full disk, a folder that somebody took apart
-            print(f"The curves could not be looked at: {error}", flush=True)  # noqa: T201 - log.txt
+        except Exception as error:  # noqa: BLE001 - a full disk, a folder that somebody took apart: the run goes on
+            print(f"The curves could not be looked at: {type(error).__name__}: {error}", flush=True)  # noqa: T201 - log.txt
         # A long run's first look at all of its numbers takes seconds, which its training should not miss.
         took = time.monotonic() - began
         self._visit = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.local import THREAD_VARIABLES
 from llf_core.runs import RunFolder, create_run, read_status, send_request, status, update_env
@@ -40,6 +41,22 @@ def test_a_run_that_finishes_by_itself(started):
     assert final.trainer is not None
     assert not final.trainer.alive()
     assert run.metrics()["loss"].tolist() == [1 / step for step in range(1, 21)]
+
+
+def test_what_is_wrong_with_a_run_is_said_once(started):
+    run = started("ill")
+    assert ended(run).state == "finished"
+    (finding,) = events(run, "finding")
+    assert (finding["rule"], finding["attempt"]) == ("diverged", 1)
+    assert finding["message"].startswith("The loss has risen from")
+
+
+def test_curves_that_cannot_be_read_end_no_run(command):
+    folder = create_run("{", "garbage")
+    start_supervisor(folder, None, command(folder, "short"))
+    run = Run(folder)
+    assert ended(run).state == "finished"
+    assert "The curves could not be looked at: " in run.log()
 
 
 def test_it_belongs_to_nobody(started, until):

@@ -1,0 +1,187 @@
+"""Runs that wait for their turn on one machine, and sweeps over a few values.
+
+A queued run has a supervisor of its own from the beginning, which waits: so the queue outlives cell, kernel and server
+like everything else, and there is nobody who must keep it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs import read_meta, status
+from llf_core.runs.files import json_bytes, locked, replace_file
+from llf_core.runs.listing import RunIndex
+from llf_core.runs.process import host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llf_core.launch.run import Run
+    from llf_core.runs import RunFolder
+
+GOING = frozenset({"starting", "running", "stopping"})
+MOST_RUNS = 100
+REST, LONGEST_REST = 2.0, 30.0
+"""Seconds between two looks at the runs ahead, for each of them, and at most."""
+
+
+def enter(folder: RunFolder) -> None:
+    """Has a run that is not started yet wait for its turn."""
+    replace_file(folder.queue, json_bytes({"v": 1, "since": time.time()}))
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A run that another one waits for.
+
+    Attributes:
+        id: the run's.
+        name: what views call it.
+        waits: it is in the queue itself.
+        step: it has made.
+        total: it will make.
+        remaining: seconds to its end, where its last steps tell; None else.
+    """
+
+    id: str
+    name: str
+    waits: bool
+    step: int
+    total: int
+    remaining: float | None
+
+
+class Turn:
+    """Tells a waiting run when it may begin: when nothing else goes on this machine, and none has waited longer.
+
+    A look costs one `stat` a run: of those that have ended nothing is read again.
+
+    Args:
+        folder: the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._index = RunIndex(folder.home)
+        self._ended: dict[str, int] = {}  # when the status of an ended run was written
+
+    def ahead(self) -> list[Ahead]:
+        """The runs that come before it, in their order: what goes now, then what has waited longer."""
+        mine = self._place()
+        going, waiting = self._live()
+        return [*going, *(one for place, one in waiting if place < mine)]
+
+    def behind(self) -> int:
+        """How many wait after it."""
+        mine = self._place()
+        return sum(place > mine for place, _ in self._live()[1])
+
+    def rest(self) -> float:
+        """Seconds until another look is worth it: the more are ahead, the longer."""
+        return min(LONGEST_REST, REST * max(1, len(self.ahead())))
+
+    def take(self, attempt: int) -> bool:
+        """Begins, where nothing is ahead: the status says `starting` before anybody else can look.
+
+        Args:
+            attempt: that wants to begin; where a later one was begun meanwhile, it does not.
+        """
+        if self.ahead():
+            return False
+        locks = self._folder.home / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(locks / "queue"):
+                if self.ahead():
+                    return False
+                now = status.update(self._folder, of_attempt=attempt, state="starting")
+        except TimeoutError:  # the next look is soon enough
+            return False
+        if now.state != "starting" or now.attempt != attempt:
+            return False
+        self._folder.queue.unlink(missing_ok=True)
+        return True
+
+    def _place(self) -> tuple[float, str]:
+        return status.read_status(self._folder).created, self._folder.id
+
+    def _live(self) -> tuple[list[Ahead], list[tuple[tuple[float, str], Ahead]]]:
+        """What goes on this machine, and what waits with its place, this run left out."""
+        going: list[Ahead] = []
+        waiting: list[tuple[tuple[float, str], Ahead]] = []
+        for name in self._index.names():
+            folder = self._index.folder(name)
+            try:
+                written = folder.status.stat().st_mtime_ns
+                if name == self._folder.id or self._ended.get(name) == written:
+                    continue
+                now = status.shown(status.read_status(folder))
+            except (OSError, status.BrokenRunError):
+                continue
+            if now.final or now.state == "lost":
+                self._ended[name] = written
+            elif now.host in {None, host()}:
+                waits = now.state == "created" and folder.queue.exists()
+                seconds = now.step_seconds if now.state in GOING and now.total else None
+                left = None if seconds is None else max(0, now.total - now.step) * seconds
+                one = Ahead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
+                if waits:
+                    waiting.append(((now.created, name), one))
+                else:  # one that was just made and starts at once is going too
+                    going.append(one)
+        return going, sorted(waiting, key=lambda pair: pair[0])
+
+
+def sweep(
+    config: Any,
+    values: Mapping[str, Sequence[Any]],
+    *,
+    name: str | None = None,
+    rows: Any = None,
+    **options: Any,
+) -> list[Run]:
+    """Starts a run for each combination of some values, one after the other.
+
+    Args:
+        config: what `RunConfig.load` takes.
+        values: for each key the values that it takes, e.g. `{"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}`.
+        name: in front of each run's name; what differs follows.
+        rows: the training data itself, see `launch`.
+        options: further ones of `launch`.
+
+    Returns:
+        The runs, in the order of the combinations: the last key changes fastest.
+
+    Raises:
+        ConfigError: a combination has errors; no run was started.
+        ValueError: no values, or more than `MOST_RUNS` runs.
+    """
+    from llf_core.config import RunConfig
+    from llf_core.launch.start import default_name, launch
+
+    chosen = list(_combinations(values))
+    loaded = RunConfig.load(config, ["dataset=rows"] if rows is not None else [])
+    configs = [loaded.replace(**one).flat() for one in chosen]  # all of them before the first is started
+    started = []
+    for made, one in zip(configs, chosen, strict=True):
+        if rows is not None:
+            del made["dataset"]
+        label = f"{name or default_name(loaded)} {' '.join(f'{key}={value}' for key, value in one.items())}"
+        started.append(launch(made, name=label, rows=rows, queue=True, **options))
+    return started
+
+
+def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for key, given in values.items():
+        if isinstance(given, str) or not given:
+            raise ValueError(f"{key} has the values {given!r}. Expected a list of at least one.")
+    total = 1
+    for given in values.values():
+        total *= len(given)
+    if not values or total > MOST_RUNS:
+        raise ValueError(f"That would be {total if values else 0} runs. Expected 1 to {MOST_RUNS}.")
+    for one in itertools.product(*values.values()):
+        yield dict(zip(values, one, strict=True))
