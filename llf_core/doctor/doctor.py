@@ -10,6 +10,7 @@ import yaml
 from llf_core.doctor.rules import RULES
 from llf_core.doctor.vitals import Vitals
 from llf_core.runs import RunReader
+from llf_core.runs.steering import held
 
 if TYPE_CHECKING:
     from llf_core.doctor.finding import Finding
@@ -21,7 +22,7 @@ class Doctor:
 
     Args:
         folder: the run.
-        memory_limit: bytes that there are, 0 where that is not known.
+        memory_limit: bytes that there are, 0 where that is not known; a GPU's memory is not known here.
     """
 
     def __init__(self, folder: RunFolder, memory_limit: float = 0.0) -> None:
@@ -30,7 +31,7 @@ class Doctor:
         self._limit = memory_limit
         self._config: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
-        self._rate = 0.0
+        self._steered: list[dict[str, Any]] = []
         self._told: set[tuple[int, str]] = set()
         self._moved = (-1, 0.0)  # the last step that was seen, and when it was new
 
@@ -55,7 +56,6 @@ class Doctor:
         if not self._config:
             stored = yaml.safe_load(self._folder.config.read_text(encoding="utf-8"))
             self._config = stored if isinstance(stored, dict) else {}
-            self._rate = float(self._config.get("learning_rate") or 0.0)
         for event in self._reader.events():
             self._hear(event)
         columns = self._reader.metrics()
@@ -70,8 +70,9 @@ class Doctor:
             step_seconds=status.step_seconds or 0.0,
             config=self._config,
             data=self._data,
-            learning_rate=self._rate,
-            memory_limit=self._limit,
+            # The status is seconds behind the metrics.
+            learning_rate=self._rate(max([status.step, *columns.steps("loss")[-1:].tolist()])),
+            memory_limit=0.0 if (status.device or "").startswith("cuda") else self._limit,
         )
 
     def _hear(self, event: dict[str, Any]) -> None:
@@ -79,5 +80,11 @@ class Doctor:
             self._data = event
         elif event["type"] == "finding":
             self._told.add((int(event.get("attempt", 1)), str(event.get("rule"))))
-        elif event["type"] == "steered" and isinstance(event.get("changes"), dict):
-            self._rate = float(event["changes"].get("learning_rate", self._rate))
+        elif event["type"] == "steered":
+            self._steered.append(event)
+
+    def _rate(self, step: int) -> float:
+        """The schedule's peak at a step."""
+        asked = self._config.get("learning_rate")
+        asked = float(asked) if isinstance(asked, int | float) else 0.0
+        return float(held(self._steered, "learning_rate", step) or asked)

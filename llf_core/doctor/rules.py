@@ -6,6 +6,7 @@ batch is no finding. They were tried on healthy runs of every size at hand (`tes
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +43,8 @@ GAP = 1.03
 """Times its best value that an evaluation loss has risen to."""
 LEAKED = 0.05
 """Share of the held-out examples that may be trained on too."""
-SLOW = 0.6
-"""Share of its usual speed below which a run is slow."""
+SLOW, SLOW_LEAST = 0.6, 10.0
+"""Share of its usual speed below which a run is slow, and seconds for which it must be."""
 CREEP, CREEP_LEAST = 0.15, 100e6
 """Share, and bytes, that memory has grown by."""
 BLOCKS = 8
@@ -206,15 +207,17 @@ def evaluation_leaks(vitals: Vitals) -> Finding | None:
 def slower(vitals: Vitals) -> Finding | None:
     """Fewer tokens a second than before."""
     steps, speed = vitals.line("tokens_per_second")
-    if len(speed) < 4 * WINDOW:
+    apart = vitals.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
+    window = max(WINDOW, math.ceil(SLOW_LEAST / apart)) if apart else WINDOW
+    if len(speed) < 4 * window:
         return None
-    last = speed[-WINDOW:]
-    usual = float(np.median(speed[WINDOW:-WINDOW]))
+    last = speed[-window:]
+    usual = float(np.median(speed[WINDOW:-window]))
     if (last > SLOW * usual).any():
         return None
     return Finding(
         "slower",
-        f"The run is slower: {np.median(last):,.0f} tokens a second since step {steps[-WINDOW]}, {usual:,.0f} before.",
+        f"The run is slower: {np.median(last):,.0f} tokens a second since step {steps[-window]}, {usual:,.0f} before.",
         "Look for other work on this machine, a processor that throttles, or memory that is swapped.",
     )
 

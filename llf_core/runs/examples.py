@@ -1,26 +1,29 @@
 """What each example cost whenever it was trained on, and which examples stand out.
 
 Losses fall while a run goes on, so an example is compared with those around it: its excess is its loss less the median
-of the examples of the steps nearby.
+of the examples of some twenty steps.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from array import array
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.jsonl import Tail
+from llf_core.runs.jsonl import Tail, as_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llf_core.runs.folder import RunFolder
 
+CHUNK = 8 * 1024 * 1024  # bytes that are parsed at a time
 NEAR = 10
-"""Steps before and after one whose examples it is compared with."""
+"""Steps before and after the middle of those whose examples are compared."""
 OUTLIER = 3.5
 """Deviations (1.4826 times the median absolute one) above which an excess is no chance."""
 SPREAD = 1.4826
@@ -54,8 +57,11 @@ class Costs:
     step: int
 
     def json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """As a JSON object; nothing for what is not finite."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
 
 
 class ExampleLosses:
@@ -67,57 +73,74 @@ class ExampleLosses:
 
     def __init__(self, folder: RunFolder) -> None:
         self._tail = Tail(folder.examples)
-        self._steps: dict[int, tuple[int, list[int], list[float], list[int]]] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        # Of each record its attempt and where its examples begin; of all examples in a row what they cost.
+        self._records: dict[int, tuple[int, int, int]] = {}  # step -> attempt, first, end
+        self._number, self._loss, self._tokens = array("q"), array("d"), array("q")
 
     def look(self) -> bool:
         """Reads what is new; whether there was something."""
-        data, again = self._tail.read()
-        if again:
-            self._steps.clear()
-        for line in data.splitlines():
-            self._take(line)
-        return bool(data)
+        found = False
+        while True:
+            data, again = self._tail.read(CHUNK)
+            if again:
+                self._clear()
+            if not data:
+                return found
+            found = True
+            for line in data.splitlines():
+                self._take(line)
 
     def _take(self, line: bytes) -> None:
         try:
             record = json.loads(line)
             step, attempt = int(record["step"]), int(record["attempt"])
-            numbers, losses, tokens = (list(record[name]) for name in ("number", "loss", "tokens"))
-        except (ValueError, TypeError, KeyError, RecursionError):
+            numbers, losses, tokens = (record[name] for name in ("number", "loss", "tokens"))
+            read = array("q", numbers), array("d", map(_loss, losses)), array("q", tokens)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return  # a line that is cut, or of a later version
-        known = self._steps.get(step)
-        if len(numbers) == len(losses) == len(tokens) and (known is None or known[0] <= attempt):
-            self._steps[step] = (attempt, numbers, [float(loss) for loss in losses], tokens)
+        known = self._records.get(step)
+        if len({len(part) for part in read}) > 1 or (known is not None and known[0] > attempt):
+            return
+        first = len(self._number)
+        self._number.extend(read[0])
+        self._loss.extend(read[1])
+        self._tokens.extend(read[2])
+        self._records[step] = (attempt, first, len(self._number))
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._records)
 
     def at(self, step: int) -> list[Costs]:
         """The examples of a step, dearest first; of one that was not written down, none."""
-        if step not in self._steps:
+        if step not in self._records:
             return []
-        numbers = set(self._steps[step][1])
-        return sorted((one for one in self.all(numbers) if one.number in numbers), key=lambda one: -self._at(step, one))
-
-    def _at(self, step: int, one: Costs) -> float:
-        _, numbers, losses, _ = self._steps[step]
-        return losses[numbers.index(one.number)]
+        _, first, end = self._records[step]
+        then = dict(zip(self._number[first:end], self._loss[first:end], strict=True))
+        return sorted(self.all(set(then)), key=lambda one: _dear(then[one.number]), reverse=True)
 
     def all(self, only: set[int] | None = None) -> list[Costs]:
         """Every example that was seen, or some, by number."""
-        if not self._steps:
+        if not self._records:
             return []
-        order = sorted(self._steps)
-        lengths = [len(self._steps[step][1]) for step in order]
+        order = sorted(self._records)
+        bounds = np.array([self._records[step][1:] for step in order], np.int64)
+        lengths = bounds[:, 1] - bounds[:, 0]
+        ends = np.cumsum(lengths)
+        # Where the examples of the steps stand, in the order of the steps; of steps made twice only the last.
+        places = np.repeat(bounds[:, 0] - (ends - lengths), lengths) + np.arange(int(ends[-1]))
+        number, loss, tokens = (np.array(part)[places] for part in (self._number, self._loss, self._tokens))
         steps = np.repeat(np.array(order), lengths)
-        number, loss, tokens = (
-            np.concatenate([np.asarray(self._steps[step][place]) for step in order]) for place in (1, 2, 3)
-        )
-        excess = loss - np.repeat(_usual([np.asarray(self._steps[step][2]) for step in order]), lengths)
-        # Stable: of one example, in the order in which it was seen.
-        by_number = np.argsort(number, kind="stable")
-        starts = np.flatnonzero(np.diff(number[by_number], prepend=number.min() - 1))
-        groups = np.split(by_number, starts[1:])
+        excess = loss - np.repeat(_usual(loss, ends, lengths), lengths)
+        if only is not None:
+            kept = np.isin(number, list(only))
+            number, loss, tokens, steps, excess = (part[kept] for part in (number, loss, tokens, steps, excess))
+        if not len(number):
+            return []
+        by_number = np.argsort(number, kind="stable")  # of one example, in the order in which it was seen
+        firsts = np.flatnonzero(np.diff(number[by_number], prepend=number.min() - 1))
         return [
             Costs(
                 number=int(number[group[0]]),
@@ -128,8 +151,7 @@ class ExampleLosses:
                 tokens=int(tokens[group[-1]]),
                 step=int(steps[group[-1]]),
             )
-            for group in groups
-            if only is None or int(number[group[0]]) in only
+            for group in np.split(by_number, firsts[1:])
         ]
 
     def standing_out(self, kind: str) -> list[Costs]:
@@ -162,13 +184,24 @@ class ExampleLosses:
         return [one for one in dearest if one.excess > middle + OUTLIER * max(spread, 1e-9)]
 
 
-def _usual(losses: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """`[steps]`, the median loss of the examples of each step and of those nearby."""
-    if len(losses) <= 2 * NEAR:
-        return np.full(len(losses), float(np.median(np.concatenate(losses))))
-    return np.array(
-        [
-            float(np.median(np.concatenate(losses[max(0, place - NEAR) : place + NEAR + 1])))
-            for place in range(len(losses))
-        ]
-    )
+def _usual(loss: NDArray[np.float64], ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`[steps]`, the median loss of the examples of each group of steps that stand beside each other."""
+    usual = np.empty(len(ends))
+    groups = max(1, len(ends) // (2 * NEAR + 1))
+    for steps in np.array_split(np.arange(len(ends)), groups):
+        first = int(ends[steps[0]] - lengths[steps[0]])
+        part = loss[first : int(ends[steps[-1]])]
+        usual[steps] = np.median(part[np.isfinite(part)]) if np.isfinite(part).any() else np.nan
+    return usual
+
+
+def _loss(value: Any) -> float:
+    number = as_number(value)
+    if number is None:
+        raise TypeError(value)
+    return number
+
+
+def _dear(loss: float) -> float:
+    """For an order: what is no number is dearest of all."""
+    return math.inf if math.isnan(loss) else loss

@@ -107,6 +107,11 @@ class RunFolder:
         return self.path / "examples.jsonl"
 
     @cached_property
+    def queue(self) -> Path:
+        """There while the run waits for its turn."""
+        return self.path / "queue.json"
+
+    @cached_property
     def replay(self) -> Path:
         """Changes that another run was told while it went on, to be made again."""
         return self.path / "replay.json"

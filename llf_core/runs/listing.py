@@ -42,6 +42,7 @@ class Row:
     attempt: int = 1
     reason: str | None = None
     device: str | None = None
+    host: str | None = None
     model: str = ""
     dataset: str = ""
     stage: str = ""
@@ -222,6 +223,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         attempt=status.attempt,
         reason=status.reason,
         device=status.device,
+        host=status.host,
         model=config.get("model_name_or_path", ""),
         dataset=config.get("dataset", ""),
         stage=config.get("stage", ""),

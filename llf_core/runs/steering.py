@@ -102,11 +102,22 @@ def journal(folder: RunFolder) -> list[Change]:
 
     What a run that replays another one has not come to yet is among them.
     """
-    found: dict[str, Change] = {change.id: change for change in _to_replay(folder)}
-    cancelled: set[str] = set()
     data, _ = Tail(folder.events).read()
-    for event in map(parse, data.splitlines()):
-        if event is None or event.get("type") != "steered":
+    events = (event for event in map(parse, data.splitlines()) if event is not None)
+    return remaining(events, _to_replay(folder))
+
+
+def remaining(events: Iterable[Mapping[str, Any]], planned: Iterable[Change] = ()) -> list[Change]:
+    """The changes that some events leave standing, by step.
+
+    Args:
+        events: of a run, in order.
+        planned: what was to be done anyway.
+    """
+    found: dict[str, Change] = {change.id: change for change in planned}
+    cancelled: set[str] = set()
+    for event in events:
+        if event.get("type") != "steered":
             continue
         change = _change(event)
         if change is not None:
@@ -114,6 +125,12 @@ def journal(folder: RunFolder) -> list[Change]:
             cancelled.discard(change.id)
         cancelled.update(map(str, event.get("cancels") or ()))
     return sorted((one for one in found.values() if one.id not in cancelled), key=lambda one: one.step)
+
+
+def held(events: Iterable[Mapping[str, Any]], name: str, step: int) -> Any:
+    """What a run was last told of something, as far as it holds at a step; None where nothing."""
+    told = [one.changes[name] for one in remaining(events) if name in one.changes and one.step <= step]
+    return told[-1] if told else None
 
 
 def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:

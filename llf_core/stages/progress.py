@@ -128,11 +128,14 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self._evaluations.append(request)
 
     def _sample(self, request: Request, _control: TrainerControl, step: int) -> None:
-        count = 0 if self.watched is None else self.watched.answer(step)
-        if count or (self.watched is not None and self.watched.prompts):
+        if self.watched is None or not self.watched.prompts:
+            self._answer(request, ok=False, message="No prompt is watched. Add one, or set watched_prompts.")
+            return
+        self.watched.answer(step)
+        if self.watched.last == step:
             self._answer(request, ok=True, message=f"Answered at step {step}.")
         else:
-            self._answer(request, ok=False, message="No prompt is watched. Add one, or set watched_prompts.")
+            self._answer(request, ok=False, message="They could not be answered; the warning says why.")
 
     def _set(self, request: Request, control: TrainerControl, step: int) -> None:
         try:
@@ -284,13 +287,8 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self.writer.examples(step, numbers, losses, tokens)
 
     def _watch(self, step: int) -> None:
-        """Has the watched prompts answered; the run goes on where that fails."""
-        if self.watched is None:
-            return
-        try:
+        if self.watched is not None:
             self.watched.answer(step)
-        except (RuntimeError, ValueError) as error:  # memory, a prompt that the template refuses
-            self._warn("watched_prompts", f"The watched prompts could not be answered at step {step}: {error}")
 
     def _warn(self, key: str, message: str) -> None:
         self.writer.event("warning", key=key, message=message)

@@ -24,8 +24,10 @@ class Receipt:
 
     def __init__(self, folder: RunFolder, writer: RunWriter, step: int) -> None:
         columns = RunReader(folder).metrics()
-        logged = zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True)
-        self._expected = dict([(made, loss) for made, loss in logged if made > step][:CHECKED])
+        logged = dict(zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True))
+        later = [(made, loss) for made, loss in logged.items() if made > step]
+        # A logged loss is a mean since the last one, and a resume begins a new mean.
+        self._expected = dict(later[0 if step in logged or step == 0 else 1 :][:CHECKED])
         self._writer = writer
         self._from = step
         self._distances: list[float] = []

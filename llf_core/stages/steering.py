@@ -70,9 +70,9 @@ class Steering:
         return said
 
     def _make(self, changes: Mapping[str, Any], step: int, control: TrainerControl) -> str:
-        assert self._trainer is not None  # noqa: S101 - for the type checker
+        self._check_now(changes, step)
         makers: dict[str, Callable[[Any, int, TrainerControl], str]] = {
-            "max_steps": self._max_steps,  # the one that may be refused comes first
+            "max_steps": self._max_steps,
             "evaluate": self._evaluate,
             "learning_rate": self._learning_rate,
             "watch": self._watch,
@@ -80,6 +80,14 @@ class Steering:
         said = [make(changes[name], step, control) for name, make in makers.items() if name in changes]
         self.held |= {name: changes[name] for name in SET & changes.keys()}
         return " ".join(said)
+
+    def _check_now(self, changes: Mapping[str, Any], step: int) -> None:
+        """Refuses what this run cannot do now, before any of it is done."""
+        assert self._trainer is not None  # noqa: S101 - for the type checker
+        if changes.get("max_steps", step + 1) <= step:
+            raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
+        if "evaluate" in changes and self._trainer.eval_dataset is None:
+            raise ValueError("Nothing is held out to evaluate on. Set val_size or eval_dataset in the next run.")
 
     def _learning_rate(self, rate: float, step: int, _control: TrainerControl) -> str:
         trainer = self._trainer
@@ -92,8 +100,6 @@ class Steering:
     def _max_steps(self, total: int, step: int, control: TrainerControl) -> str:
         trainer = self._trainer
         assert trainer is not None  # noqa: S101 - for the type checker
-        if total <= step:
-            raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
         before = trainer.state.max_steps
         trainer.end_at(total)
         if step == before:  # the Trainer has seen its last step
@@ -102,9 +108,6 @@ class Steering:
         return f"The run ends at step {total} in place of {before}."
 
     def _evaluate(self, _yes: bool, step: int, control: TrainerControl) -> str:
-        assert self._trainer is not None  # noqa: S101 - for the type checker
-        if self._trainer.eval_dataset is None:
-            raise ValueError("Nothing is held out to evaluate on. Set val_size or eval_dataset in the next run.")
         control.should_evaluate = True
         return f"Evaluated at step {step}, as asked."
 

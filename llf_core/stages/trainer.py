@@ -128,7 +128,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         Args:
             rate: what `learning_rate` would be in the config. Groups of parameters keep their proportions.
         """
-        factor = rate / self.peak_rate
+        factor = rate / self.peak_rate if self.peak_rate else 0.0
         groups: list[dict[str, Any]] = self.optimizer.param_groups
         for group in groups:
             for key in {"lr", "initial_lr"} & group.keys():
@@ -149,7 +149,8 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         if hasattr(kept, "lr_lambdas"):
             # Made on an optimizer of its own, since a schedule sets the learning rates when it is made.
             self.lr_scheduler: Any = None  # so that one is made
-            spare = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+            # Some schedules have a floor that they divide by the optimizer's own rate.
+            spare = torch.optim.SGD([torch.zeros(1)], lr=self.optimizer.defaults.get("lr", self.args.learning_rate))
             fresh: Any = self.create_scheduler(total, spare)
             (planned,) = fresh.lr_lambdas
             kept.lr_lambdas = [planned] * len(kept.lr_lambdas)

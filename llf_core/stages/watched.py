@@ -25,6 +25,7 @@ class Watched:
 
     Attributes:
         added: prompts that were added while the run went on.
+        last: the step at which all were answered last; -1 before.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it needs to answer
@@ -43,7 +44,7 @@ class Watched:
         self._longest = config.generation.watched_tokens
         self._model, self._tokenizer, self._writer = model, tokenizer, writer
         self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
-        self._last = -1
+        self.last = -1
 
     @property
     def prompts(self) -> list[str]:
@@ -60,6 +61,8 @@ class Watched:
     def answer(self, step: int, only: str | None = None) -> int:
         """Writes the answers of the model as it is now; once a step, whoever asks.
 
+        Where that fails (memory, a prompt that the template refuses) a warning says so, and the run goes on.
+
         Args:
             step: the steps made so far.
             only: one prompt, in place of all.
@@ -67,8 +70,17 @@ class Watched:
         Returns:
             How many were written.
         """
+        try:
+            return self._answer(step, only)
+        except Exception as error:  # noqa: BLE001 - what a model or a template raises is not known; nothing depends on it
+            message = f"The watched prompts could not be answered at step {step}: {type(error).__name__}: {error}"
+            self._writer.event("warning", key="watched_prompts", message=message)
+            print(message, flush=True)  # noqa: T201 - stdout is log.txt
+            return 0
+
+    def _answer(self, step: int, only: str | None) -> int:
         prompts = self.prompts if only is None else [only]
-        if not prompts or (only is None and step == self._last):
+        if not prompts or (only is None and step == self.last):
             return 0
         new = [prompt for prompt in prompts if prompt not in self._known]
         base = self._base(step)
@@ -79,7 +91,7 @@ class Watched:
         if step:
             self._write(prompts, step, TUNED)
         if only is None:
-            self._last = step
+            self.last = step
         return len(prompts)
 
     def _write(self, prompts: list[str], step: int, of: str) -> None:

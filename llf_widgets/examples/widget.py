@@ -78,7 +78,7 @@ class Examples(anywidget.AnyWidget):
         self._show(self._losses.standing_out(kind), {"kind": kind, "offset": offset})
 
     def show_step(self, step: int, offset: int = 0) -> None:
-        """Shows the rows of a step; where that was not written down, of the one before it that was."""
+        """Shows the rows of a step, dearest first; of one that was not written down, none."""
         self._losses.look()
         self._show(self._losses.at(step), {"step": step, "offset": offset})
 

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import yaml
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import Any
 
 METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml`; empty where the file is missing or is no mapping."""
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:

@@ -28,6 +28,7 @@ class Facts:
     """A run as its folder tells it. Times are Unix seconds, `None` where not known.
 
     Attributes:
+        queue: what a run that waits for its turn waits for, as a sentence.
         receipt: how the first steps of a resumed attempt compare with the log; None where they can't.
         rate: the peak of the learning rate's schedule as it is now.
         held_out: whether there are examples to evaluate on.
@@ -52,6 +53,7 @@ class Facts:
     epochs: float | None = None
     resumed_from: int | None = None
     receipt: dict[str, Any] | None = None
+    queue: str = ""
     checkpoints: tuple[int, ...] = ()
     checkpoint_time: float | None = None
     output: str | None = None

@@ -112,6 +112,7 @@ def _warning(event: dict[str, Any]) -> str:
 SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "created": lambda event: f"created as {event['name']}" if event.get("name") else "created",
     "state": _state,
+    "queued": lambda event: f"waits for {len(event['ahead'])} other runs" if event["ahead"] else "",
     "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
     "receipt": _receipt,
     "data": _data,

@@ -31,6 +31,7 @@ def offers(facts: Facts) -> list[str]:
     """What can be done in this state: requests that a run takes, and `resume` and `download`."""
     more = [what for what, can in (("evaluate", facts.held_out), ("sample", facts.watched)) if can]
     found = {
+        "created": ["stop"] if facts.queue else [],
         "starting": ["stop", "kill"],
         "running": ["stop", "checkpoint", *more, "set", "kill"],
         "stopping": ["kill"],
@@ -95,8 +96,8 @@ def _about(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 100 else f"{words.duration(seconds)} min"  # noqa: PLR2004
 
 
-def _created(_: Facts) -> str:
-    return "Waits for its trainer to start."
+def _created(facts: Facts) -> str:
+    return facts.queue or "Waits for its trainer to start."
 
 
 def _starting(facts: Facts) -> str:

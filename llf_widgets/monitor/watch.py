@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.status import BrokenRunError
-from llf_widgets.monitor.about import about, read_config
+from llf_core.runs.steering import held
+from llf_widgets.home import read_config
+from llf_widgets.monitor.about import about
 from llf_widgets.monitor.curves import Curves, curves
 from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from llf_core.runs import Columns, RunFolder, Status
 
 STORED = {"checkpoint", "checkpoint_removed"}
+QUEUE_SECONDS = 10.0
 
 
 class Watch:
@@ -54,6 +58,8 @@ class Watch:
         self.resolved: dict[str, Any] = {}
         self.env: dict[str, Any] = {}
         self.times: tuple[np.ndarray, np.ndarray] = (np.empty(0, dtype=np.int64), np.empty(0))
+        self._turn: Turn | None = None
+        self._queued = (0.0, "")
         self._smoothed_for = 0  # planned steps that the smoothing length was made for
 
     def look(self) -> set[str]:
@@ -191,15 +197,25 @@ class Watch:
             epochs=float(epochs) if isinstance(epochs, int | float) and not self.config.get("max_steps") else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=_last(attempt_events, "receipt"),
+            queue=self._queue(status),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
             output=str(self.folder.output) if status.state == "finished" and self.folder.output.is_dir() else None,
-            rate=_number(_steered(self.events, "learning_rate") or self.config.get("learning_rate")),
+            rate=_number(held(self.events, "learning_rate", status.step) or self.config.get("learning_rate")),
             held_out=bool((_last(self.events, "data") or {}).get("eval_examples")),
-            watched=bool(self.config.get("watched_prompts") or _steered(self.events, "watch")),
+            watched=bool(self.config.get("watched_prompts") or held(self.events, "watch", status.step)),
             numbers=self._numbers,
             events=tuple(self.events),
         )
+
+    def _queue(self, status: Status) -> str:
+        """What a run in the queue waits for; looked up now and then, since it means a look at all runs."""
+        if status.state != "created" or not self.folder.queue.exists():
+            return ""
+        if self.now - self._queued[0] >= QUEUE_SECONDS:
+            self._turn = self._turn or Turn(self.folder)
+            self._queued = (self.now, waits_for(self._turn))
+        return self._queued[1]
 
     def _elapsed(self, status: Status) -> float:
         """Time of all attempts, the pauses between them left out."""
@@ -223,10 +239,16 @@ def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event.get("type") == kind), None)
 
 
-def _steered(events: list[dict[str, Any]], name: str) -> Any:
-    """What a live run was last told of a thing; None where nothing."""
-    told = (event["changes"] for event in events if isinstance(event.get("changes"), dict))
-    return next((changes[name] for changes in reversed(list(told)) if name in changes), None)
+def waits_for(turn: Turn) -> str:
+    """What a queued run waits for, as a sentence."""
+    ahead = turn.ahead()
+    if not ahead:
+        return "Its turn comes now."
+    first, others = ahead[0], [one for one in ahead if one.waits]
+    steps = f" (step {first.step:,} of {first.total:,})" if first.total else ""
+    left = f", about {max(1, round(first.remaining / 60))} min" if first.remaining else ""
+    place = len(others) + 1
+    return f"Waits for {first.name}{steps}{left}. Number {place} of {place + turn.behind()} in the queue."
 
 
 def _number(value: Any) -> float | None:

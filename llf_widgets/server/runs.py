@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
@@ -9,6 +12,7 @@ from tornado.web import HTTPError, authenticated
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.listing import SORTS, read_row
 from llf_core.runs.status import BrokenRunError
+from llf_widgets.home import read_config
 from llf_widgets.server.handler import RunsAPIHandler
 
 if TYPE_CHECKING:
@@ -19,7 +23,8 @@ STATES = frozenset(
 )
 POINTS = 200  # of a curve in the panel
 SHOWN_EVENTS, SHOWN_LINES = 20, 12
-TOLD = {"warning", "finding", "error", "steered", "evaluation"}
+TOLD = {"warning", "finding", "error", "steered"}
+SHOWN_KEYS = ("type", "message", "fix", "says")
 TEXT = 2000  # characters of an answer, a message or a line
 
 
@@ -54,8 +59,15 @@ class RunHandler(RunsAPIHandler):
         status, meta = await asyncio.to_thread(read, folder)
         more = {}
         if self.integer("details", 0, 0, 1) and status["state"] != "broken":
-            more = await asyncio.to_thread(details, folder)
+            more = await asyncio.to_thread(self._opened(folder).details)
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
+
+    def _opened(self, folder: RunFolder) -> Opened:
+        """The run that was asked for last, kept: the panel asks for the same one again and again."""
+        known: Opened | None = self.settings.get("llf_opened")
+        if known is None or known.folder.path != folder.path:
+            known = self.settings["llf_opened"] = Opened(folder)
+        return known
 
 
 def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -67,34 +79,52 @@ def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"state": "broken", "reason": str(error)}, reader.meta()
 
 
-def details(folder: RunFolder) -> dict[str, Any]:
-    """What the panel shows of one run.
+class Opened:
+    """A run whose details are shown; a look costs what is new in its files. May be asked from any thread.
 
-    Returns:
-        `row` (as in the list), `numbers` (the last value of each), `curves` (name -> `[steps, values]`), `checkpoints`,
-        `config` (what differs from the defaults), `environment`, `events` (the last ones), `answers` (the last of each
-        prompt) and `log` (the last lines).
+    Args:
+        folder: the run.
     """
-    reader = RunReader(folder)
-    columns = reader.metrics()
-    answers: dict[str, dict[str, Any]] = {}
-    for sample in reader.samples():
-        if sample.get("kind") == "answer" and sample.get("of") != "base":
-            answers[str(sample.get("prompt"))[:TEXT]] = {"step": sample.get("step"), "text": _short(sample.get("text"))}
-    events = [
-        event for event in reader.events() if event["type"] in {"warning", "finding", "error", "steered", "evaluation"}
-    ]
-    return {
-        "row": read_row(folder).json(),
-        "numbers": {name: _number(columns.last(name)) for name in columns.names},
-        "curves": {name: _curve(columns.steps(name), columns.values(name)) for name in ("loss", "eval_loss")},
-        "checkpoints": Checkpoints(folder).list(),
-        "config": _config(folder),
-        "environment": _environment(folder),
-        "events": [{key: _short(value) for key, value in event.items()} for event in events[-SHOWN_EVENTS:]],
-        "answers": [{"prompt": prompt, **answer} for prompt, answer in list(answers.items())[-3:]],
-        "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
-    }
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._reader = RunReader(folder)
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._told: deque[dict[str, Any]] = deque(maxlen=SHOWN_EVENTS)
+        self._lock = threading.Lock()
+
+    def details(self) -> dict[str, Any]:
+        """What the panel shows of it.
+
+        Returns:
+            `row` (as in the list), `numbers` (the last value of each), `curves` (name -> `[steps, values]`),
+            `checkpoints`, `config` (what differs from the defaults), `environment`, `events` (the last warnings,
+            findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
+        """
+        with self._lock:
+            return self._details()
+
+    def _details(self) -> dict[str, Any]:
+        folder, reader = self.folder, self._reader
+        columns = reader.metrics()
+        for sample in reader.samples():
+            if sample.get("kind") == "answer" and sample.get("of") != "base":
+                answer = {"step": sample.get("step"), "text": _short(sample.get("text"))}
+                self._answers[str(sample.get("prompt"))[:TEXT]] = answer
+        for event in reader.events():
+            if event["type"] in TOLD:
+                self._told.append({key: _short(event[key]) for key in SHOWN_KEYS if isinstance(event.get(key), str)})
+        return {
+            "row": read_row(folder).json(),
+            "numbers": {name: _number(columns.last(name)) for name in columns.names},
+            "curves": {name: _curve(columns.steps(name), columns.values(name)) for name in ("loss", "eval_loss")},
+            "checkpoints": Checkpoints(folder).list(),
+            "config": _config(folder),
+            "environment": _environment(folder),
+            "events": list(self._told),
+            "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
+            "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
+        }
 
 
 def _curve(steps: Any, values: Any) -> list[list[Any]]:
@@ -112,22 +142,17 @@ def _short(value: Any) -> Any:
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
-    """What the run asked for that is no default; everything where its config is of another version."""
+    """What the run asked for that is no default; what there is where its config is of another version or broken."""
     from llf_core.config import ConfigError, RunConfig
 
     try:
         return RunConfig.load(folder.config).flat()
     except (ConfigError, OSError):
-        import yaml
-
-        stored = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-        return stored if isinstance(stored, dict) else {}
+        return read_config(folder.config)
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:
     """Where and with what a run was started, a short text each."""
-    import json
-
     try:
         env = json.loads(folder.env.read_bytes())
     except (FileNotFoundError, ValueError):

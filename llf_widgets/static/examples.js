@@ -4,7 +4,7 @@ const EXAMPLE_KINDS = { hardest: 'hardest', odd: 'too dear for chance', unlearne
 const PAGE_ROWS = 10;
 let examplesShown = 0;
 
-/** @typedef {{number: number, first: number, last: number, excess: number, seen: number, tokens: number, step: number, dataset?: string, record?: number, segments?: [string, boolean][]}} Row */
+/** @typedef {{number: number, first: number | null, last: number | null, excess: number | null, seen: number, tokens: number, step: number, dataset?: string, record?: number, segments?: [string, boolean][]}} Row */
 
 /** @param {{model: any, el: HTMLElement}} context */
 function render({ model, el }) {
@@ -51,9 +51,9 @@ function render({ model, el }) {
     if (asked.step !== undefined && document.activeElement !== step) step.value = String(asked.step);
     body.replaceChildren(...rows.map(row => h('tr', {},
       h('td', { class: 'llf-num', title: row.dataset }, row.record === undefined ? '…' : row.record.toLocaleString('en')),
-      h('td', { class: 'llf-num' }, row.last.toFixed(2)),
-      h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? row.first.toFixed(2) : ''),
-      h('td', { class: 'llf-num' }, `${row.excess >= 0 ? '+' : '−'}${Math.abs(row.excess).toFixed(2)}`),
+      h('td', { class: 'llf-num' }, fixed(row.last)),
+      h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? fixed(row.first) : ''),
+      h('td', { class: 'llf-num' }, row.excess === null ? '' : `${row.excess >= 0 ? '+' : '−'}${Math.abs(row.excess).toFixed(2)}`),
       h('td', { class: 'llf-num llf-2' }, String(row.seen)),
       h('td', {}, h('div', { class: 'llf-Examples-text', tabindex: '0' }, ...(row.segments ?? []).map(([text, trained]) => h('span', { class: trained ? 'tr' : 'llf-2' }, text)))))));
     table.hidden = !rows.length;
@@ -61,6 +61,10 @@ function render({ model, el }) {
     after.disabled = asked.offset + PAGE_ROWS >= total;
     say(where, rows.length ? `${asked.offset + 1} to ${asked.offset + rows.length} of ${total.toLocaleString('en')}` : empty(asked, page.seen));
     for (const button of [before, after]) button.hidden = total <= PAGE_ROWS;
+  }
+
+  function fixed(/** @type {number | null} */ loss) {
+    return loss === null ? 'NaN' : loss.toFixed(2);
   }
 
   function empty(/** @type {any} */ asked, /** @type {number} */ seen) {

@@ -171,7 +171,7 @@ function render({ model, el }) {
     if (shown.offers === text) return;
     shown.offers = text;
     const labels = {
-      stop: v.state === 'starting' ? 'Stop' : 'Stop with checkpoint', checkpoint: 'Checkpoint now',
+      stop: { created: 'Take out of the queue', starting: 'Stop' }[v.state] ?? 'Stop with checkpoint', checkpoint: 'Checkpoint now',
       evaluate: 'Evaluate now', sample: 'Sample now', resume: v.resume, rows: 'Rows…'
     };
     for (const { box } of [rate, end]) box.hidden = !v.offers.includes('set');

@@ -27,7 +27,7 @@ def real(lab, tiny_model_dir, tmp_path):
     def start(**changes):
         config = {
             "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "val_size": 8,
-            "per_device_train_batch_size": 4, "max_steps": 3_000, "learning_rate": 1e-3, "logging_steps": 1,
+            "per_device_train_batch_size": 4, "max_steps": 20_000, "learning_rate": 1e-3, "logging_steps": 1,
             "save_steps": 200, "watched_prompts": "Say hi.", "watched_tokens": 6, "lr_scheduler_type": "constant",
         }  # fmt: skip
         started.append(launch(config | changes, home=lab.home))
@@ -101,7 +101,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     theme(page, "JupyterLab Dark")
     picture(view, "steering-dark")
 
-    last = run.status().step + 40
+    last = run.status().step + 600
     page.get_by_role("textbox", name="End at step").fill(str(last))
     page.get_by_role("button", name="Set: End at step").click()
     expect(state(page)).to_have_text("finished", timeout=60_000)

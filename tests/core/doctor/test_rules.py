@@ -113,6 +113,17 @@ def test_a_pathology_is_named_alone(rule):
     assert list(found(vitals(PATHOLOGIES[rule]))) == [rule]
 
 
+def test_a_dip_of_some_seconds_is_no_slow_run():
+    series = changed("tokens_per_second", late(0.3))
+    assert (
+        list(found(vitals(series, step_seconds=0.3))) == []
+    )  # 30 steps of 120: a quarter is not enough to compare with
+    assert list(found(vitals(series, step_seconds=0.4))) == ["slower"]
+    dip = changed("tokens_per_second", lambda s, v: np.where(s > 112, v * 0.3, v))
+    assert list(found(vitals(dip, step_seconds=0.5))) == []  # four seconds
+    assert list(found(vitals(dip, step_seconds=2.0))) == ["slower"]
+
+
 def test_a_loss_of_zero_is_nothing_to_learn():
     series = changed("loss", lambda s, v: 0 * v)
     assert "nothing_learned" in found(vitals(series))

@@ -95,6 +95,14 @@ def test_the_excess_is_what_an_example_costs_beyond_those_around_it(folder):
     assert [one.excess for one in everything] == pytest.approx([-0.5, 0.5] * 5)  # the median of all is 1.5
 
 
+def test_a_loss_that_is_no_number_comes_first_and_is_told(folder):
+    writer = RunWriter(folder)
+    writer.examples(1, [0, 1, 2], [1.0, float("nan"), 2.0], [1, 1, 1])
+    first, *_ = read(folder).at(1)
+    assert (first.number, first.json()["last"], first.json()["excess"]) == (1, None, None)
+    assert [one.number for one in read(folder).standing_out("hardest")] == [2, 0]
+
+
 def test_a_look_costs_what_is_new(folder):
     writer = RunWriter(folder)
     writer.examples(1, [0], [1.0], [1])

@@ -1,6 +1,7 @@
 """What a live run is told to change holds from the next step on, is written down, and is done again when asked."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -132,6 +133,33 @@ def test_a_stopped_run_goes_on_as_it_was_told_to_the_last_bit(make_run, at_steps
     assert losses(part) == losses(whole)
 
 
+def test_a_floor_of_the_schedule_moves_with_its_peak_also_after_a_stop(make_run, at_steps, monkeypatch):
+    """The cosine's floor is a share of its peak, which the Trainer takes from the optimizer when it plans."""
+    told = {2: [("set", {"learning_rate": 1e-3})], 3: [("set", {"max_steps": 9})]}
+    floor = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 2e-3}, "learning_rate": 1e-2}
+    folder = make_run(max_steps=6, **floor)
+    with monkeypatch.context() as patch:
+        at_steps(folder, told)
+        stop_at(patch, folder, 5)
+        run_attempt(folder, 1)
+    assert next_attempt(folder) == 0
+    expected = {}
+    for step in range(1, 10):
+        peak, total = 1e-2 if step <= 2 else 1e-3, 6 if step <= 3 else 9
+        wave = 0.5 * (1 + math.cos(math.pi * (step - 1) / total))
+        expected[step] = peak * (0.2 + 0.8 * wave)
+    assert rates(folder) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_run_that_began_at_rate_zero_can_be_given_one(make_run, at_steps):
+    folder = make_run(learning_rate=0.0, max_steps=4, lr_scheduler_type="constant")
+    at_steps(folder, {2: [("set", {"learning_rate": 1e-3})]})
+    assert run_attempt(folder, 1) == 0
+    assert rates(folder) == {1: 0.0, 2: 0.0, 3: 1e-3, 4: 1e-3}
+    found = losses(folder)
+    assert len(found) == 4
+
+
 def test_what_was_told_after_the_checkpoint_is_done_again(make_run, at_steps, monkeypatch):
     """A run that dies goes on from a checkpoint before the change."""
     whole = make_run(max_steps=8, save_steps=3)
@@ -206,6 +234,7 @@ REFUSED = [
     ("set", {"learning_rate": 0}, "learning_rate is 0"),
     ("set", {"learning_rate": "fast"}, "learning_rate is fast"),
     ("set", {"learning_rate": 1e-3, "max_steps": 1}, "The run is at step 2 already"),
+    ("set", {"max_steps": 5, "evaluate": True}, "Nothing is held out"),
     ("set", {"max_steps": 2.5}, "max_steps is 2.5"),
     ("set", {"watch": " "}, "The prompt has 1 characters"),
 ]
@@ -260,6 +289,32 @@ def test_a_prompt_that_is_added_is_answered_at_once_beside_the_base_and_after_a_
     assert next_attempt(folder) == 0
     assert samples(folder)[4:] == [(6, "tuned", "Say hi.")]
     assert [one["message"] for one in events(folder, "answer")][1] == "The prompt is watched already."
+
+
+def test_the_base_answers_in_the_middle_of_a_run_as_before_it(make_run, at_steps):
+    """An adapter is turned off, in the fast forms of its layers too."""
+    said = []
+    for watched, told in (("Say hi.", {}), (None, {4: [("set", {"watch": "Say hi."})]})):
+        folder = make_run(max_steps=5, learning_rate=5e-2, watched_prompts=watched, watched_tokens=12)
+        at_steps(folder, dict(told))
+        assert run_attempt(folder, 1) == 0
+        found = RunReader(folder).samples()
+        said.append(next(one["text"] for one in found if one["of"] == "base"))
+        assert found[-1]["text"] != said[-1]  # what was learned shows
+    assert said[0] == said[1]
+
+
+def test_a_prompt_that_cannot_be_answered_ends_no_run(make_run, at_steps, monkeypatch):
+    def fall(*_, **__):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr("llf_core.stages.watched.generate", fall)
+    folder = make_run(max_steps=4, watched_prompts="Say hi.")
+    at_steps(folder, {1: [("set", {"watch": "Another."}), ("sample", {})]})
+    assert run_attempt(folder, 1) == 0
+    assert {one["key"] for one in events(folder, "warning")} == {"watched_prompts"}
+    assert "no memory" in events(folder, "warning")[0]["message"]
+    assert samples(folder) == []
 
 
 def test_samples_are_made_when_asked(make_run, at_steps):
