@@ -1,12 +1,10 @@
-"""Where runs are and what they ask: what kernel and server tell each other of LLF_HOME, folders and configs of runs."""
+"""Where runs are: what kernel and server tell each other of LLF_HOME, and the folders of runs."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from llf_core.runs import RunFolder, home, open_run
 
@@ -46,12 +44,3 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
             raise FileNotFoundError(f"There is no run folder {run}. `llf runs list` shows the runs there are.")
         return RunFolder(path.absolute())
     return open_run(run, home)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml`; empty where the file is missing or is no mapping."""
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from llf_core.doctor.rules import RULES
 from llf_core.doctor.vitals import Vitals
 from llf_core.runs import RunReader
+from llf_core.runs.asked import read_config
 from llf_core.runs.steering import held
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ class Doctor:
 
     def _vitals(self, status: Status, now: float) -> Vitals:
         if not self._config:
-            stored = yaml.safe_load(self._folder.config.read_text(encoding="utf-8"))
-            self._config = stored if isinstance(stored, dict) else {}
+            self._config = read_config(self._folder.config)
         for event in self._reader.events():
             self._hear(event)
         columns = self._reader.metrics()

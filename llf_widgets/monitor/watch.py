@@ -10,9 +10,9 @@ import numpy as np
 
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
+from llf_core.runs.asked import read_config
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
-from llf_widgets.home import read_config
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.curves import Curves, curves
 from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds

@@ -10,9 +10,9 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import Checkpoints, RunReader, decimate
+from llf_core.runs.asked import changed_config
 from llf_core.runs.listing import SORTS, read_row
 from llf_core.runs.status import BrokenRunError
-from llf_widgets.home import read_config
 from llf_widgets.server.handler import RunsAPIHandler
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Opened:
             "numbers": {name: _number(columns.last(name)) for name in columns.names},
             "curves": {name: _curve(columns.steps(name), columns.values(name)) for name in ("loss", "eval_loss")},
             "checkpoints": Checkpoints(folder).list(),
-            "config": _config(folder),
+            "config": changed_config(folder),
             "environment": _environment(folder),
             "events": list(self._told),
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
@@ -139,16 +139,6 @@ def _number(value: float | None) -> float | None:
 
 def _short(value: Any) -> Any:
     return value[:TEXT] if isinstance(value, str) else value
-
-
-def _config(folder: RunFolder) -> dict[str, Any]:
-    """What the run asked for that is no default; what there is where its config is of another version or broken."""
-    from llf_core.config import ConfigError, RunConfig
-
-    try:
-        return RunConfig.load(folder.config).flat()
-    except (ConfigError, OSError):
-        return read_config(folder.config)
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:
