@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.again import replay
+from llf_core.launch.again import branch, replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.watch import Watch
 from llf_core.runs import (
@@ -227,6 +227,38 @@ class Run:
             The new run.
         """
         new = replay(self.folder)
+        start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
+        return Run(new)
+
+    def branch(
+        self,
+        step: int | None = None,
+        *,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> Run:
+        """Starts a new run that goes on at a checkpoint of this one, with something otherwise from there on.
+
+        Args:
+            step: of the checkpoint; else the newest.
+            name: what views call the new run.
+            env: environment variables besides this process's own.
+            command: what to start in place of the trainer.
+            changes: `learning_rate` (the schedule's peak), `max_steps`, or keys of how it is watched and saved; see
+                `llf_core.launch.again.KEYS`.
+
+        Returns:
+            The new run.
+
+        Raises:
+            ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
+
+        Example:
+            >>> lower = run.branch(100, learning_rate=5e-5)
+        """
+        new = branch(self.folder, step, changes, name)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
         return Run(new)
 

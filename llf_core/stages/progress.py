@@ -14,6 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from llf_core.runs import Checkpoints, Inbox
+from llf_core.stages.counters import COUNTERS, read_counters
 from llf_core.stages.receipt import Receipt
 from llf_core.stages.steering import Steering
 from llf_core.stages.too_large import smaller_size
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from llf_core.stages.trainer import RunTrainer
     from llf_core.stages.watched import Watched
 
-COUNTERS = "llf_state.json"
 NOTED = 64
 """Steps whose examples may wait to be written down."""
 LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
@@ -41,18 +41,6 @@ def memory_in_use() -> int:
     except FileNotFoundError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def read_counters(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint remembers beside the Trainer's own state.
-
-    Returns:
-        `seen` (tokens read and learned from), `threads`, what memory left of the config's batches:
-        `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; and `held`, what the run was told
-        to change.
-    """
-    counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text(encoding="utf-8"))
-    return counters
 
 
 class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -155,12 +143,14 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
         self._receipt = Receipt(self._folder, self.writer, state.global_step) if counters else None
+        _own_steps(args, state)
         if self.trainer is not None:
             self.trainer.tell = self._warn
             steps = args.gradient_accumulation_steps
             self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
             self.steering.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
+            self.steering.again(state.global_step, control)
             state.num_train_epochs = self.trainer.planned_epochs
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
@@ -297,6 +287,14 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def _seen(self) -> list[int]:
         now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]
         return [before + here for before, here in zip(self._seen_before, now, strict=True)]
+
+
+def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
+    """Has a run log, evaluate and save as its own config says, where a checkpoint remembers that of another one."""
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        steps = getattr(args, name)
+        if steps is not None and steps >= 1:  # a share of all steps stays what it came to at first
+            setattr(state, name, steps)
 
 
 def _line(state: TrainerState, values: dict[str, float]) -> str:

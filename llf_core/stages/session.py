@@ -32,10 +32,12 @@ from llf_core.models import (
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.stages.arguments import training_arguments
+from llf_core.stages.counters import read_counters
 from llf_core.stages.failures import explain
 from llf_core.stages.memory import settle_checkpointing
-from llf_core.stages.progress import RunProgress, read_counters
+from llf_core.stages.progress import RunProgress
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
+from llf_core.stages.steering import held_from
 from llf_core.stages.trainer import RunTrainer, StreamedRows
 from llf_core.stages.trunk import forget_trunk, keep_trunk
 from llf_core.stages.watched import Watched
@@ -55,7 +57,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 
     Args:
         folder: the run's folder, with `config.yaml`.
-        attempt: 1 for a new run; from 2 on, training goes on at the newest complete checkpoint.
+        attempt: its number. Training goes on at the newest complete checkpoint, which a branch has from the beginning.
 
     Returns:
         The exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
@@ -65,7 +67,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     config: RunConfig | None = None
     try:
         config = RunConfig.load(folder.config)
-        state, reason = _train(folder, writer, config, resumes=attempt > 1)
+        state, reason = _train(folder, writer, config)
     except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
         failure = explain(error, config)
         trace = traceback.format_exc()
@@ -93,12 +95,12 @@ class Loaded:
     flattens: bool
 
 
-def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: bool) -> tuple[str, str | None]:
+def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
     """Loads, trains and saves; returns the final state and its reason."""
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     _prepare_output_dir(config)
-    checkpoint = Checkpoints(folder).latest() if resumes else None
+    checkpoint = Checkpoints(folder).latest()
     plan = plan_device(config)
     loaded = _load(config, writer, plan if checkpoint is None else as_before(folder, plan))
     if checkpoint is not None:
@@ -106,7 +108,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig, *, resumes: 
         torch.set_num_threads(read_counters(checkpoint)["threads"])
         warn_of_other_data(folder, writer, loaded.data.report.fingerprint)
     chosen = settle_checkpointing(folder, writer, config, loaded, resumes=checkpoint is not None)
-    added = _held(checkpoint).get("watch", ())
+    added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
     progress.watched = Watched(folder, writer, config, loaded.model, loaded.tokenizer, added)
     trainer = _trainer(folder, config, loaded, progress, checkpoint)
     write_resolved(folder, config, loaded, chosen)
@@ -195,7 +197,7 @@ def _trainer(
             folder,
             evaluates=loaded.data.eval is not None,
             resume_from=None if checkpoint is None else str(checkpoint),
-            max_steps=_held(checkpoint).get("max_steps"),
+            max_steps=None if checkpoint is None else held_from(folder, checkpoint).get("max_steps"),
         ),
         train_dataset=StreamedRows(train) if isinstance(train, Stream) else train,
         eval_dataset=loaded.data.eval,
@@ -208,11 +210,6 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
     progress.trainer = trainer
     return trainer
-
-
-def _held(checkpoint: Path | None) -> dict[str, Any]:
-    """What the run was told to change before a checkpoint."""
-    return {} if checkpoint is None else read_counters(checkpoint).get("held", {})
 
 
 def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.steering import Change, check, journal
+from llf_core.runs.steering import BRANCH, Change, check, journal
+from llf_core.stages.counters import read_counters, step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from transformers import TrainerControl
 
@@ -37,7 +39,10 @@ class Steering:
         """Takes over what the checkpoint holds, and looks up what is to be changed again after its step."""
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
-        self._plan = [change for change in journal(self._folder) if change.step > step]
+        known = journal(self._folder)
+        self._plan = [change for change in known if change.step > step]
+        if first := _begun_with(known, step, held):
+            self._plan.insert(0, Change(step, first, BRANCH))
 
     def again(self, step: int, control: TrainerControl) -> None:
         """Makes the changes that were made after this step before."""
@@ -105,7 +110,7 @@ class Steering:
         if step == before:  # the Trainer has seen its last step
             control.should_training_stop = False
         self._writer.status(total=total)
-        return f"The run ends at step {total} in place of {before}."
+        return f"The run ends at step {total}{f' in place of {before}' if before != total else ''}."
 
     def _evaluate(self, _yes: bool, step: int, control: TrainerControl) -> str:
         control.should_evaluate = True
@@ -122,6 +127,21 @@ class Steering:
 
 SET = {"learning_rate", "max_steps"}
 """Changes that replace each other."""
+
+
+def _begun_with(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> dict[str, Any]:
+    """What was changed at a checkpoint's own step and the checkpoint does not hold: a branch begins with it."""
+    told: dict[str, Any] = {}
+    for change in known:
+        if change.step == step:
+            told |= {name: value for name, value in change.changes.items() if name in SET}
+    return {name: value for name, value in told.items() if held.get(name) != value}
+
+
+def held_from(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
+    """What holds for a run that goes on at a checkpoint: what the checkpoint holds, and what a branch begins with."""
+    held: dict[str, Any] = read_counters(checkpoint).get("held", {})
+    return held | _begun_with(journal(folder), step_of(checkpoint), held)
 
 
 def _say(text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from transformers import Trainer
 
 from llf_core.config.labels import IGNORED
 from llf_core.data.split import document_count, has_media, token_count
+from llf_core.stages.counters import step_of
 from llf_core.stages.pause import Parts, Randomness
 from llf_core.stages.too_large import (
     evaluation_goes_on,
@@ -48,11 +48,6 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The stream's rows, which do not end."""
         return iter(self._stream)
-
-
-def step_of(checkpoint: str) -> int:
-    """The step of a checkpoint's folder, `checkpoint-N`."""
-    return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def supervised_tokens(labels: Tensor) -> Tensor:

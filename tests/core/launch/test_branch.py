@@ -1,0 +1,158 @@
+"""A branch goes on at a checkpoint as the run would have gone on, but for what is otherwise."""
+
+import json
+import shutil
+
+import pytest
+
+from llf_core.launch.again import branch, replay
+from llf_core.runs import Checkpoints, RunReader, open_run, read_meta, read_status
+from llf_core.runs.asked import read_config
+from llf_core.runs.steering import journal
+from llf_core.stages.session import run_attempt
+from tests.attempts import data_file, make_run, settings, trained
+from tests.core.stages.test_session import events, losses
+from tests.core.stages.test_steering import at_steps, linear, rates
+
+__all__ = ["at_steps", "data_file", "make_run", "settings", "trained"]
+
+
+@pytest.fixture
+def parent(trained):
+    """Six steps, a checkpoint at each third one, dropout so that random numbers matter."""
+    folder, _ = trained(max_steps=6, save_steps=3, lora_dropout=0.1, learning_rate=1e-2, lr_scheduler_type="linear")
+    return folder
+
+
+def env(folder):
+    return json.loads(folder.env.read_bytes())
+
+
+def test_a_branch_without_a_change_makes_the_same_losses_to_the_last_bit(parent):
+    new = branch(parent, 3)
+    assert losses(new) == dict(list(losses(parent).items())[:3])  # what had come to pass
+    assert read_status(new).step == 3
+    assert run_attempt(new, 1) == 0
+    assert losses(new) == losses(parent)
+    assert rates(new) == rates(parent)
+    assert read_status(parent).step == 6
+
+
+def test_a_lower_rate_holds_from_the_branch_on(parent):
+    new = branch(parent, 3, {"learning_rate": 1e-3}, name="lower")
+    assert run_attempt(new, 1) == 0
+    expected = {step: linear(1e-2 if step <= 3 else 1e-3, step, 6) for step in range(1, 7)}
+    assert rates(new) == pytest.approx(expected, rel=1e-12)
+    same = [step for step in range(1, 7) if losses(new)[step] == losses(parent)[step]]
+    assert same == [1, 2, 3, 4]  # the fourth is of the weights before
+    assert read_meta(new)["name"] == "lower"
+    assert env(new)["parent"] == {"run": parent.id, "step": 3, "changes": {"learning_rate": 1e-3}}
+    (told,) = events(new, "branched")
+    assert told["step"] == 3
+    (steered,) = events(new, "steered")
+    assert "0.01 → 0.001 from step 4 on" in steered["says"]
+
+
+def test_a_finished_run_goes_on_in_a_branch(parent):
+    new = branch(parent, None, {"max_steps": 9})
+    assert run_attempt(new, 1) == 0
+    status = read_status(new)
+    assert (status.state, status.step, status.total) == ("finished", 9, 9)
+    expected = {step: linear(1e-2, step, 6 if step <= 6 else 9) for step in range(1, 10)}
+    assert rates(new) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_branch_that_is_cut_off_before_its_first_checkpoint_begins_again_as_a_branch(parent, monkeypatch):
+    from tests.core.stages.test_session import next_attempt, stop_at
+
+    whole, part = (branch(parent, 3, {"learning_rate": 1e-3}) for _ in range(2))
+    run_attempt(whole, 1)
+    with monkeypatch.context() as patch:
+        stop_at(patch, part, 5)
+        run_attempt(part, 1)
+    shutil.rmtree(Checkpoints(part).path(5))
+    assert next_attempt(part) == 0
+    assert losses(part) == losses(whole)
+    assert rates(part) == rates(whole)
+
+
+def test_what_the_run_was_told_before_holds_in_the_branch(make_run, at_steps):
+    folder = make_run(max_steps=6, save_steps=3, learning_rate=1e-2, lr_scheduler_type="linear")
+    at_steps(
+        folder,
+        {
+            1: [("set", {"learning_rate": 2e-3})],
+            3: [("set", {"learning_rate": 4e-3})],
+            5: [("set", {"learning_rate": 6e-3})],
+        },
+    )
+    run_attempt(folder, 1)
+    new = branch(folder, 3)
+    assert run_attempt(new, 1) == 0
+    peaks = {1: 1e-2, 2: 2e-3, 3: 2e-3, 4: 4e-3, 5: 4e-3, 6: 4e-3}
+    assert rates(new) == pytest.approx({step: linear(peak, step, 6) for step, peak in peaks.items()}, rel=1e-12)
+    assert [change.step for change in journal(new)] == [1, 3]
+
+
+def test_a_branch_is_replayed_from_where_it_began(parent, at_steps):
+    new = branch(parent, 3, {"learning_rate": 1e-3})
+    at_steps(new, {4: [("set", {"learning_rate": 5e-3})]})
+    run_attempt(new, 1)
+    again = replay(new)
+    assert run_attempt(again, 1) == 0
+    assert losses(again) == losses(new)
+    assert rates(again) == rates(new)
+
+
+def test_a_branch_has_its_own_files(parent):
+    new = branch(parent, 3, {"save_steps": 2, "watched_prompts": "Say hi."})
+    shutil.rmtree(parent.path)
+    assert run_attempt(new, 1) == 0
+    assert Checkpoints(new).list() == [4, 6]
+    config = read_config(new.config)
+    assert (config["save_steps"], config["watched_prompts"]) == (2, "Say hi.")
+    assert open_run(new.id, new.home).path == new.path
+    assert RunReader(new).metrics().steps("loss").tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_live_run_is_branched_and_goes_on(make_run, monkeypatch):
+    from llf_core.stages.progress import RunProgress
+
+    folder = make_run(max_steps=6, save_steps=3)
+    made = []
+    original = RunProgress.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        original(self, args, state, control, **kwargs)
+        if state.global_step == 5 and not made:
+            made.append(branch(folder, 3, {"learning_rate": 1e-4}))
+
+    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    assert run_attempt(folder, 1) == 0
+    assert len(losses(folder)) == 6
+    assert len(losses(made[0])) == 3
+    assert run_attempt(made[0], 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "changes", "says"),
+    [
+        (2, {}, "has no checkpoint of step 2. Expected one of 3, 6."),
+        (None, {}, "The checkpoint is of step 6; the run ends at 6. Expected max_steps above 6."),
+        (3, {"max_steps": 3}, "Expected max_steps above 3."),
+        (
+            3,
+            {"lora_rank": 4},
+            "lora_rank cannot differ in a branch, which goes on at a checkpoint. Expected learning_rate",
+        ),
+        (3, {"learning_rate": "fast"}, "learning_rate is fast. Expected a number"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(parent, step, changes, says):
+    with pytest.raises(ValueError, match=says.replace(".", r"\.")):
+        branch(parent, step, changes)
+
+
+def test_a_run_without_a_checkpoint_cannot_be_branched(make_run):
+    with pytest.raises(ValueError, match="has no checkpoint to branch from"):
+        branch(make_run())
