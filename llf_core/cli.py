@@ -380,6 +380,63 @@ def runs_replay(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = 
         _follow(new, as_json=False)
 
 
+@runs_app.command("branch")
+def runs_branch(
+    run: RunId,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="What is otherwise, as learning_rate=5e-5.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Of the checkpoint; else the newest.")] = None,
+    detach: Annotated[bool, typer.Option("--detach")] = False,
+) -> None:
+    """Start a new run that goes on at a checkpoint of another one, with something otherwise from there on."""
+    import yaml
+
+    found = _run(run)
+    given: dict[str, Any] = {}
+    for change in changes or ():
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise UserError(f"{change!r} is no change. Expected KEY=VALUE, as learning_rate=5e-5.")
+        read = yaml.safe_load(value)
+        given[key] = float(read) if isinstance(read, str) and _is_number(read) else read
+    with _in_a_sentence():
+        new = found.branch(step, **given)
+    if detach:
+        out.print(new.id)
+    else:
+        _follow(new, as_json=False)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is one as `5e-5`, which YAML takes for a text."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@runs_app.command("loss")
+def runs_loss(
+    run: RunId,
+    data: Annotated[str | None, typer.Option(help="A data set, in place of what the run held out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the evaluation loss of an ended run's base and of its result."""
+    from dataclasses import asdict
+
+    from llf_core.evaluation.losses import losses_in_child
+
+    found = _run(run)
+    with _in_a_sentence(), out.status("Computing the losses of base and result …"):
+        computed = losses_in_child(found.id, data)
+    if as_json:
+        _print_json(asdict(computed))
+    else:
+        out.print(f"base {computed.base:.4f}, tuned {computed.tuned:.4f}, on {computed.examples:,} examples")
+
+
 @runs_app.command("kill")
 def runs_kill(run: RunId) -> None:
     """End a run at once; what it did since its last checkpoint is lost."""

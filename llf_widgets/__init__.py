@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.launch import attach
-    from llf_widgets.answer_table import answers
+    from llf_widgets.answer_table import answers, losses
     from llf_widgets.compare import Compare
     from llf_widgets.examples import Examples
     from llf_widgets.forms import Studio
@@ -40,6 +40,7 @@ __all__ = [
     "attach",
     "check",
     "load_ipython_extension",
+    "losses",
     "sweep",
     "train",
 ]
@@ -54,6 +55,7 @@ _HOMES = {
     "attach": "llf_core.launch",
     "check": "llf_widgets.versions",
     "load_ipython_extension": "llf_widgets.magics",
+    "losses": "llf_widgets.answer_table",
     "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",
 }

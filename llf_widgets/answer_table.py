@@ -1,4 +1,4 @@
-"""`llf.answers(run, prompts)`: base and tuned model side by side, as a table that the saved notebook keeps."""
+"""`llf.answers(run, prompts)` and `llf.losses(run)`: base and tuned model side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from llf_core.evaluation.answers import Answer, answer_in_child
+from llf_core.evaluation.losses import Losses, losses_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,3 +52,21 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64) ->
         prompts = [prompts]
     print(f"Answering {len(prompts)} prompts with the base and the tuned model …", flush=True)  # noqa: T201 - the cell's progress
     return Answers(answer_in_child(run if isinstance(run, str) else run.id, prompts, max_new_tokens))
+
+
+def losses(run: Run | str, data: str | None = None) -> Losses:
+    """Computes the evaluation loss of a finished run's base and of its result, in a child process.
+
+    Args:
+        run: a run or its id.
+        data: a data set as `eval_dataset` has it; else what the run held out.
+
+    Raises:
+        RuntimeError: with the reason, where the run has no result, or held nothing out and no data is given.
+
+    Example:
+        >>> llf.losses(run)  # doctest: +SKIP
+        Losses(base=2.4127, tuned=1.6113, examples=50)
+    """
+    print("Computing the losses of the base and of the result …", flush=True)  # noqa: T201 - the cell's progress
+    return losses_in_child(run if isinstance(run, str) else run.id, data)

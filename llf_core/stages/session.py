@@ -102,7 +102,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     _prepare_output_dir(config)
     checkpoint = Checkpoints(folder).latest()
     plan = plan_device(config)
-    loaded = _load(config, writer, plan if checkpoint is None else as_before(folder, plan))
+    loaded = load(config, writer, plan if checkpoint is None else as_before(folder, plan))
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
@@ -110,7 +110,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     chosen = settle_checkpointing(folder, writer, config, loaded, resumes=checkpoint is not None)
     added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
     progress.watched = Watched(folder, writer, config, loaded.model, loaded.tokenizer, added)
-    trainer = _trainer(folder, config, loaded, progress, checkpoint)
+    trainer = make_trainer(folder, config, loaded, progress, checkpoint)
     write_resolved(folder, config, loaded, chosen)
     keep_trunk(folder, config, loaded)
 
@@ -136,7 +136,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     return "finished", None
 
 
-def _load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
+def load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
     _say(plan.reason)
     writer.status(device=plan.device)
@@ -177,13 +177,14 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
-def _trainer(
+def make_trainer(
     folder: RunFolder,
     config: RunConfig,
     loaded: Loaded,
     progress: RunProgress,
-    checkpoint: Path | None,
+    checkpoint: Path | None = None,
 ) -> RunTrainer:
+    """The trainer of an attempt that begins anew, or goes on at a checkpoint."""
     callbacks: list[Any] = [progress]
     train = loaded.data.train
     if config.training.early_stopping_steps:

@@ -94,6 +94,11 @@ def _answer(event: dict[str, Any]) -> str:
     return f"{word}: {event['message']}" if event["ok"] else f"{word} refused: {event['message']}"
 
 
+def _otherwise(event: dict[str, Any]) -> str:
+    changes = ", ".join(f"{name} {value}" for name, value in (event.get("changes") or {}).items())
+    return f" with {changes}" if changes else ""
+
+
 def _bytes(event: dict[str, Any]) -> str:
     amount = event.get("bytes")
     return "" if amount is None else " ({} {})".format(*words.size(amount))
@@ -114,6 +119,7 @@ SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "state": _state,
     "queued": lambda event: f"waits for {len(event['ahead'])} other runs" if event["ahead"] else "",
     "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
+    "branched": lambda event: f"branched from step {event['step']} of {event['run']}{_otherwise(event)}",
     "receipt": _receipt,
     "data": _data,
     "model": _model,

@@ -164,6 +164,12 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert f"llf.attach('{row.id}').replay()" in code
     compile(code, "cell", "exec")
 
+    branched = llf("runs", "branch", row.id, "learning_rate=1e-4", "max_steps=1e6", "--detach").output.strip()
+    assert "no change" in str(llf("runs", "branch", row.id, "faster").exception)
+    assert "Expected learning_rate, max_steps" in str(llf("runs", "branch", row.id, "lora_rank=2").exception)
+    assert llf("runs", "kill", branched).exit_code == 0
+    assert "has no output yet" in str(llf("runs", "loss", branched).exception)
+
 
 def test_list_show_delete_restore_clean(llf, llf_home):
     folder = create_run("model_name_or_path: m\ndataset: d\nstage: sft\n", "mine")

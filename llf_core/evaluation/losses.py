@@ -1,0 +1,119 @@
+"""The loss of a run's base and of its result on held-out examples, computed as the run computes it.
+
+`python -m llf_core.evaluation.losses RUN_ID` prints them as JSON; notebooks and the CLI start it as a child process,
+so that no view ever holds a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.runs import create_run, open_run
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean losses of a trained token, of the base and of the run's result.
+
+    Attributes:
+        base: before training.
+        tuned: after it.
+        examples: on which they were computed.
+    """
+
+    base: float
+    tuned: float
+    examples: int
+
+
+def losses(folder: RunFolder, data: str | None = None) -> Losses:
+    """Computes the evaluation loss of a finished run's base and of its result.
+
+    Args:
+        folder: a run with `output/`.
+        data: a data set as `eval_dataset` has it; else what the run held out.
+
+    Raises:
+        FileNotFoundError: the run has no result yet.
+        ValueError: it held nothing out, and no data is given.
+        ConfigError: its config has errors by now.
+    """
+    from llf_core.config import RunConfig
+
+    if not folder.output.is_dir():
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+    config = RunConfig.load(folder.config)
+    if data is not None:
+        config = config.replace(eval_dataset=data, val_size=0)
+    if not (config.data.eval_dataset or config.data.val_size):
+        raise ValueError(f"{folder.id} held nothing out to evaluate on. Name a data set that it was not trained on.")
+    base, examples = _loss(config)
+    tuned, _ = _loss(_of_output(config, folder))
+    return Losses(base, tuned, examples)
+
+
+def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """The config of a run that would begin with the result of this one."""
+    if not (folder.output / "adapter_config.json").is_file():
+        return config.replace(model_name_or_path=str(folder.output))
+    merged = list(config.model.adapter_name_or_path or ())
+    if not config.get("create_new_adapter"):
+        merged = merged[:-1]  # the last one is what was trained
+    return config.replace(adapter_name_or_path=[*merged, str(folder.output)], create_new_adapter=None)
+
+
+def _loss(config: RunConfig) -> tuple[float, int]:
+    """Mean loss of the held-out examples, and their number, of the model that a run of this config begins with."""
+    from llf_core.models import plan_device
+    from llf_core.runs import RunWriter
+    from llf_core.stages.progress import RunProgress
+    from llf_core.stages.session import load, make_trainer
+
+    with tempfile.TemporaryDirectory(prefix="llf-") as home:
+        folder = create_run(config.yaml(defaults=True), "evaluation", home)
+        writer = RunWriter(folder)
+        loaded = load(config, writer, plan_device(config))
+        trainer = make_trainer(folder, config, loaded, RunProgress(folder, writer))
+        found = trainer.evaluate()
+        return float(found["eval_loss"]), loaded.data.report.eval_examples
+
+
+def losses_in_child(run_id: str, data: str | None = None) -> Losses:
+    """`losses` in a process of its own: the caller loads no model and no torch.
+
+    Raises:
+        RuntimeError: with the child's last line, where it fails.
+    """
+    command = [sys.executable, "-P", "-m", "llf_core.evaluation.losses", run_id]  # -P: nothing beside the notebook
+    if data is not None:
+        command.append(f"--data={data}")
+    child = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    if child.returncode != 0:
+        raise RuntimeError((child.stderr.strip().splitlines() or ["the child process said nothing"])[-1])
+    return Losses(**json.loads(child.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    """Prints the losses as one line of JSON; what loading says goes to stderr."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_id")
+    parser.add_argument("--data")
+    asked = parser.parse_args()
+    with redirect_stdout(sys.stderr):
+        found = losses(open_run(asked.run_id), asked.data)
+    print(json.dumps(asdict(found)))  # noqa: T201 - the result
+
+
+if __name__ == "__main__":
+    main()
