@@ -9,8 +9,8 @@ import type { INotebookTracker } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IMeta, IRun, RunState } from './api';
-import { askText } from './ask';
-import { viewCode } from './format';
+import { askFields, askText } from './ask';
+import { branchCode, viewCode } from './format';
 import { LIVE, type RunsModel } from './model';
 import { IMPORT, runInCell } from './notebook';
 
@@ -20,12 +20,15 @@ export const MENU: readonly (string | null)[] = [
   'llf:compare',
   null,
   'llf:resume',
+  'llf:branch',
   'llf:replay',
+  'llf:evaluate',
   'llf:stop',
   'llf:checkpoint',
   'llf:kill',
   null,
   'llf:copy-ids',
+  'llf:copy-paths',
   'llf:copy-code',
   null,
   'llf:rename',
@@ -95,6 +98,20 @@ export function addCommands(
       does: ([run]) =>
         cell(`run = llf.attach("${run.id}").resume()\nllf.Monitor(run)`)
     },
+    'llf:branch': {
+      label: () => trans.__('Branch from a checkpoint…'),
+      fits: runs => one(runs) && runs[0].step > 0,
+      does: ([run]) => branch(run)
+    },
+    'llf:evaluate': {
+      label: () => trans.__('Evaluate loss'),
+      fits: runs =>
+        one(runs) && ['running', 'finished'].includes(runs[0].state),
+      does: runs =>
+        runs[0].state === 'running'
+          ? ask('evaluate', trans.__('An evaluation is asked.'))(runs)
+          : cell(`llf.losses("${runs[0].id}")`)
+    },
     'llf:replay': {
       label: () => trans.__('Run it again'),
       fits: one,
@@ -139,6 +156,17 @@ export function addCommands(
       fits: runs => runs.length > 0,
       does: async runs => {
         Clipboard.copyToSystem(runs.map(run => run.id).join('\n'));
+        await model.act(async () => trans.__('Copied.'));
+      }
+    },
+    'llf:copy-paths': {
+      label: runs => trans._n('Copy path', 'Copy paths', runs.length),
+      fits: runs => runs.length > 0 && model.version !== null,
+      does: async runs => {
+        const folder = model.version?.folder;
+        Clipboard.copyToSystem(
+          runs.map(run => `${folder}/${run.id}`).join('\n')
+        );
         await model.act(async () => trans.__('Copied.'));
       }
     },
@@ -232,6 +260,53 @@ export function addCommands(
           await api.change(run.id, { revision: meta.revision, ...values });
           return trans.__('Changed.');
         });
+  };
+
+  /** Has somebody choose a checkpoint and what is otherwise from there on, and starts that in a cell. */
+  const branch = async (run: IRun): Promise<boolean> => {
+    let steps: readonly number[];
+    try {
+      steps = (await api.details(run.id)).checkpoints ?? [];
+    } catch (error) {
+      return model.act(() => Promise.reject(error));
+    }
+    if (!steps.length) {
+      model.say(trans.__('%1 has no checkpoint to branch from.', run.name));
+      return false;
+    }
+    const options = steps.map(step => `${step}`).reverse();
+    const values = await askFields(
+      trans.__('Branch from %1', run.name),
+      trans.__(
+        'A new run goes on at the checkpoint. What is left empty stays as it is.'
+      ),
+      trans.__('Start the branch'),
+      [
+        {
+          name: 'step',
+          label: trans.__('Checkpoint of step'),
+          options,
+          value: options[0]
+        },
+        { name: 'learning_rate', label: trans.__('Peak learning rate') },
+        {
+          name: 'max_steps',
+          label: trans.__('End at step'),
+          placeholder: run.total ? `${run.total}` : ''
+        }
+      ]
+    );
+    if (values === null) {
+      return false;
+    }
+    const code = branchCode(run.id, values);
+    if (code === null) {
+      model.say(
+        trans.__('Expected numbers for the learning rate and the last step.')
+      );
+      return false;
+    }
+    return cell(code);
   };
 
   for (const [id, action] of Object.entries(actions)) {

@@ -94,3 +94,21 @@ export function viewCode(ids: readonly string[]): string {
     ? `llf.Monitor(${names[0]})`
     : `llf.Compare([${names.join(', ')}])`;
 }
+
+/** Code that branches a run; null where a rate or a step is no number. Values are what somebody typed. */
+export function branchCode(
+  id: string,
+  values: Readonly<Record<string, string>>
+): string | null {
+  const given = ['learning_rate', 'max_steps'].filter(name => values[name]);
+  const fits = given.every(name =>
+    name === 'max_steps'
+      ? /^\d+$/.test(values[name])
+      : /^\d*\.?\d+(e[-+]?\d+)?$/i.test(values[name])
+  );
+  if (!fits) {
+    return null;
+  }
+  const changes = given.map(name => `, ${name}=${values[name]}`).join('');
+  return `run = llf.attach("${id}").branch(${values.step}${changes})\nllf.Monitor(run)`;
+}

@@ -225,7 +225,10 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """
     folder = RunFolder(_home(home) / "runs" / check_run_id(run_id))
     if not folder.path.is_dir():
-        raise FileNotFoundError(f"There is no run {run_id} in {folder.path.parent}. Look at `llf runs list`.")
+        raise FileNotFoundError(
+            f"There is no run {run_id} in {folder.path.parent}. Look at `llf runs list`; where it was started with "
+            "another LLF_HOME, set that."
+        )
     return folder
 
 

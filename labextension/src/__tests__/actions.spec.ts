@@ -5,10 +5,12 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { addCommands, MENU } from '../actions';
 import type { RunState } from '../api';
+import { askFields } from '../ask';
 import { RunsModel } from '../model';
 import { runInCell } from '../notebook';
 import { FakeApi, run } from './runs';
 
+vi.mock('../ask', () => ({ askFields: vi.fn(), askText: vi.fn() }));
 vi.mock('../notebook', () => ({
   IMPORT: 'import llf_widgets as llf',
   runInCell: vi.fn()
@@ -34,6 +36,7 @@ async function choose(...states: RunState[]): Promise<void> {
     run('abcdefgh'[place], { state, name: `run ${place}` })
   );
   model.runs = api.all;
+  model.version = api.answer;
   model.select(...api.all.map(one => one.id));
 }
 
@@ -44,21 +47,45 @@ function can(): string[] {
   ).map(command => command.replace('llf:', ''));
 }
 
-const ALWAYS = ['copy-ids', 'copy-code'];
+const ALWAYS = ['copy-ids', 'copy-paths', 'copy-code'];
 const ONE = ['rename', 'tags', 'note'];
 
 it.each<[RunState[], string[]]>([
   [[], []],
   [
     ['running'],
-    ['open-monitor', 'replay', 'stop', 'checkpoint', 'kill', ...ALWAYS, ...ONE]
+    [
+      'open-monitor',
+      'branch',
+      'replay',
+      'evaluate',
+      'stop',
+      'checkpoint',
+      'kill',
+      ...ALWAYS,
+      ...ONE
+    ]
   ],
-  [['finished'], ['open-monitor', 'replay', ...ALWAYS, ...ONE, 'delete']],
+  [
+    ['finished'],
+    [
+      'open-monitor',
+      'branch',
+      'replay',
+      'evaluate',
+      ...ALWAYS,
+      ...ONE,
+      'delete'
+    ]
+  ],
   [
     ['failed'],
-    ['open-monitor', 'resume', 'replay', ...ALWAYS, ...ONE, 'delete']
+    ['open-monitor', 'resume', 'branch', 'replay', ...ALWAYS, ...ONE, 'delete']
   ],
-  [['created'], ['open-monitor', 'replay', 'stop', ...ALWAYS, ...ONE]],
+  [
+    ['created'],
+    ['open-monitor', 'branch', 'replay', 'stop', ...ALWAYS, ...ONE]
+  ],
   [
     ['running', 'finished'],
     ['compare', 'stop', ...ALWAYS]
@@ -126,4 +153,38 @@ it('moves runs to the bin, and the last one back', async () => {
   await commands.execute('llf:undo-delete');
   expect(api.asked).toContain('restore b');
   expect(model.removed).toBeNull();
+});
+
+it('branches from a checkpoint that is chosen, in a cell', async () => {
+  await choose('finished');
+  await commands.execute('llf:branch');
+  expect(model.said).toBe('run 0 has no checkpoint to branch from.');
+
+  api.more = { checkpoints: [50, 100] };
+  vi.mocked(askFields).mockResolvedValueOnce(null);
+  await commands.execute('llf:branch');
+  expect(runInCell).not.toHaveBeenCalled();
+  const [, , , fields] = vi.mocked(askFields).mock.calls[0];
+  expect(fields[0].options).toEqual(['100', '50']);
+
+  const typed = { step: '50', learning_rate: 'fast', max_steps: '' };
+  vi.mocked(askFields).mockResolvedValueOnce(typed);
+  await commands.execute('llf:branch');
+  expect(model.said).toContain('Expected numbers');
+
+  const well = { ...typed, learning_rate: '1e-5' };
+  vi.mocked(askFields).mockResolvedValueOnce(well);
+  await commands.execute('llf:branch');
+  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
+    'run = llf.attach("a").branch(50, learning_rate=1e-5)\nllf.Monitor(run)'
+  );
+});
+
+it('evaluates a live run where it goes, an ended one in a cell', async () => {
+  await choose('running');
+  await commands.execute('llf:evaluate');
+  expect(api.asked).toContain('evaluate a');
+  await choose('finished');
+  await commands.execute('llf:evaluate');
+  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe('llf.losses("a")');
 });

@@ -1,7 +1,15 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
-import { age, bytes, duration, short, stepText, viewCode } from '../format';
+import {
+  age,
+  branchCode,
+  bytes,
+  duration,
+  short,
+  stepText,
+  viewCode
+} from '../format';
 import { run } from './runs';
 
 const trans = nullTranslator.load('llf');
@@ -64,4 +72,18 @@ it.each([
   [null, '–']
 ])('writes %d as %s', (value, text) => {
   expect(short(value)).toBe(text);
+});
+
+it('makes code of a branch, of numbers alone', () => {
+  const values = { step: '120', learning_rate: '5e-5', max_steps: '' };
+  expect(branchCode('a', values)).toBe(
+    'run = llf.attach("a").branch(120, learning_rate=5e-5)\nllf.Monitor(run)'
+  );
+  expect(branchCode('a', { ...values, max_steps: '300' })).toContain(
+    '(120, learning_rate=5e-5, max_steps=300)'
+  );
+  for (const bad of ['fast', '1e', '-1', '0x1', '1,5', '__import__("os")']) {
+    expect(branchCode('a', { ...values, learning_rate: bad })).toBeNull();
+  }
+  expect(branchCode('a', { ...values, max_steps: '3.5' })).toBeNull();
 });
