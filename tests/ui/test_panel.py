@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from llf_core import runs
-from llf_core.launch import launch
+from llf_core.launch import attach, launch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +152,7 @@ def real_run(lab: Any, tiny_model_dir: Path, tmp_path: Path) -> Any:
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     config = {
         "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "max_steps": 100_000,
-        "logging_steps": 1, "save_steps": 500, "per_device_train_batch_size": 4,
+        "logging_steps": 1, "save_steps": 500, "per_device_train_batch_size": 4, "val_size": 4,
     }  # fmt: skip
     run = launch(config, home=lab.home, name="real")
     yield run
@@ -201,6 +201,23 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
     menu(page, row, "Kill…")
     page.get_by_role("dialog").get_by_role("button", name="Kill now").click()
     assert real_run.wait(60, progress=False).state == "failed"
+
+    step = runs.Checkpoints(real_run.folder).list()[-1]
+    menu(page, row, "Branch from a checkpoint…")
+    dialog = page.get_by_role("dialog")
+    assert dialog.get_by_label("Checkpoint of step").input_value() == str(step)
+    dialog.get_by_label("Peak learning rate").fill("1e-4")
+    dialog.get_by_label("End at step").fill(str(step + 20))
+    picture(page, "branch")
+    dialog.get_by_role("button", name="Start the branch").click()
+    new = panel.locator("[data-run]", has_text=f"real from step {step}")
+    new.wait_for(timeout=30000)
+    new.filter(has_text="finished").wait_for(timeout=60000)
+    branched = attach(new.get_attribute("data-run"), lab.home)
+    assert (branched.status().step, branched.status().total) == (step + 20, step + 20)
+
+    menu(page, new, "Evaluate loss")
+    page.locator(".jp-OutputArea-output", has_text="Losses(base=").wait_for(timeout=60000)
 
 
 def picture(page: Any, name: str) -> None:
