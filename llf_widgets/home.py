@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llf_core import __version__
 from llf_core.runs import RunFolder, home, open_run
 
 if TYPE_CHECKING:
@@ -44,3 +45,19 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
             raise FileNotFoundError(f"There is no run folder {run}. `llf runs list` shows the runs there are.")
         return RunFolder(path.absolute())
     return open_run(run, home)
+
+
+def compare(server: dict[str, Any]) -> list[str]:
+    """Sentences on what differs between this kernel and a server's answer to `llf/api/version`."""
+    problems = []
+    if server["llf"] != __version__:
+        problems.append(
+            f"The kernel has LLF {__version__}, the server {server['llf']}. Expected the same. "
+            "Install one version in both environments and restart the server."
+        )
+    if server["home"] != home_hash():
+        problems.append(
+            f"This kernel writes runs to {runs_label()}, the panel reads {server['folder']}. "
+            "Set LLF_HOME to one folder in both."
+        )
+    return problems

@@ -14,7 +14,7 @@ from typing import Any
 from jupyter_server.serverapp import list_running_servers
 
 from llf_core import __version__
-from llf_widgets.home import home_hash, runs_label
+from llf_widgets.home import compare, runs_label
 
 TRAINING = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 TIMEOUT = 3.0
@@ -53,22 +53,6 @@ def check() -> Check:
     if server:
         problems += compare(server)
     return Check(kernel, server, problems)
-
-
-def compare(server: dict[str, Any]) -> list[str]:
-    """Sentences on what differs between this kernel and a server's answer to `llf/api/version`."""
-    problems = []
-    if server["llf"] != __version__:
-        problems.append(
-            f"The kernel has LLF {__version__}, the server {server['llf']}. Expected the same. "
-            "Install one version in both environments and restart the server."
-        )
-    if server["home"] != home_hash():
-        problems.append(
-            f"This kernel writes runs to {runs_label()}, the panel reads {server['folder']}. "
-            "Set LLF_HOME to one folder in both."
-        )
-    return problems
 
 
 def _ask_server() -> tuple[dict[str, Any] | None, str | None]:

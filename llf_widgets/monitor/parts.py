@@ -22,14 +22,15 @@ class Head(anywidget.AnyWidget):
     _css = text(*STYLE)
     view = traitlets.Dict(help="What `says.front_end` makes").tag(sync=True)
     beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(sync=True)
+    elsewhere = traitlets.Unicode("", help="How kernel and server differ, if they do").tag(sync=True)
     trouble = traitlets.Unicode("", help="Why the view itself fails, if it does").tag(sync=True)
 
     def __init__(self, steer: Callable[[str, dict[str, Any]], str]) -> None:
         """Binds the head to what it steers.
 
         Args:
-            steer: takes a request's type (or `resume`, `look`) and its arguments, acts, and returns what to say. An
-                error's text is shown. It may be called on any thread.
+            steer: takes a request's type (or `resume`, `look`, `server`) and its arguments, acts, and returns what to
+                say. An error's text is shown. It may be called on any thread.
         """
         super().__init__()
         self._steer = steer

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
-from llf_core.runs import FINAL
+from llf_core.runs import FINAL, home
 from llf_core.runs.control import TYPES
 from llf_core.runs.steering import check
 from llf_widgets.examples.widget import Examples
-from llf_widgets.home import folder_of
+from llf_widgets.home import compare, folder_of
 from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.layout import CONFIG
@@ -182,12 +182,8 @@ class Monitor(widgets.VBox):
     # -- steering ----------------------------------------------------------------------------------------
     def _steer(self, what: str, args: dict[str, Any]) -> str:
         """Acts on a request that came through the kernel."""
-        if what == "look":
-            self.refresh()
-            return ""
-        if what == "rows":
-            self.rows()
-            return "The rows are below the charts"
+        if what in {"look", "server", "rows"}:
+            return self._serve(what, args)
         from llf_core.launch import Run
 
         run = Run(self._watch.folder)
@@ -204,6 +200,17 @@ class Monitor(widgets.VBox):
             self.refresh()
             return "The run goes on"
         raise ValueError(f"{what!r} is no request. Expected one of {', '.join(TYPES)}, or resume.")
+
+    def _serve(self, what: str, args: dict[str, Any]) -> str:
+        """Does what concerns this view alone."""
+        if what == "look":
+            self.refresh()
+        elif what == "rows":
+            self.rows()
+            return "The rows are below the charts"
+        elif self._watch.folder.home == home():
+            self._head.elsewhere = " ".join(compare(args))
+        return ""
 
     # -- the saved notebook ------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

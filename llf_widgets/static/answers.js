@@ -87,7 +87,7 @@ function render({ model, el }) {
     const prompt = text.value.trim();
     if (!prompt) { say(said, 'Write a prompt first.'); text.focus(); return; }
     say(said, 'Asking the Jupyter server…');
-    const { status, answer } = await askServer(`${encodeURIComponent(model.get('run_id'))}/control`,
+    const { status, answer } = await askServer(`runs/${encodeURIComponent(model.get('run_id'))}/control`,
       { type: 'set', args: { watch: prompt }, by: 'monitor' });
     if (stop.signal.aborted) return;
     if (status === 202) return done(true, '');

@@ -58,6 +58,7 @@ function render({ model, el }) {
   const gone = h('div', { role: 'alert' });
   const unkept = h('div');
   const trouble = h('div', { role: 'alert' });
+  const elsewhere = h('div');
   const fill = h('i');
   const bar = h('div', { class: 'llf-Progress', role: 'progressbar', 'aria-valuemin': '0' }, fill);
   const step = h('span');
@@ -81,7 +82,7 @@ function render({ model, el }) {
     h('div', { class: 'llf-Monitor-head' }, name, state, about, h('span', { class: 'llf-2 llf-push llf-mono' }, id, ' ', copy)),
     bar,
     h('div', { class: 'llf-Monitor-progress' }, step, epoch, elapsed, remaining, ends, saved, updated),
-    says, gone, unkept, trouble, numbers, messages, controls, aloud
+    says, gone, unkept, trouble, elsewhere, numbers, messages, controls, aloud
   );
 
   /** A number of the live run, and the button that sets it. What is typed is left alone until it is set. */
@@ -258,6 +259,17 @@ function render({ model, el }) {
     trouble.replaceChildren(...(text ? [messageLine({ level: 'warn', text })] : []));
   }
 
+  function drawElsewhere() {
+    const text = model.get('elsewhere');
+    elsewhere.replaceChildren(...(text ? [messageLine({ level: 'warn', text })] : []));
+  }
+
+  /** Has the kernel compare itself with the server, whose panel may list the runs of another folder. */
+  async function compareWithServer() {
+    const { status, answer: server } = await askServer('version');
+    if (status === 200 && !stop.signal.aborted) model.send({ type: 'server', args: server });
+  }
+
   // -- steering --------------------------------------------------------------------------------------
   /** Asks the server, which answers while the kernel is busy; where it can't, the kernel. Says which way it went. */
   async function steer(/** @type {string} */ what, /** @type {object} */ args = {}) {
@@ -266,7 +278,7 @@ function render({ model, el }) {
     drawOffers(view());
     if (what === 'resume' || what === 'rows') return finish(what, await askKernel(what, args, ''));
     say(answer, `${VERBS[what]}: asking the Jupyter server…`);
-    const { status, answer: said } = await askServer(`${encodeURIComponent(view().id)}/control`, { type: what, args, by: 'monitor' });
+    const { status, answer: said } = await askServer(`runs/${encodeURIComponent(view().id)}/control`, { type: what, args, by: 'monitor' });
     if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} is asked through the Jupyter server` });
     if (status === 409 || status === 400) return finish(what, { ok: false, text: said.message ?? 'the run has ended' });
     const why = status ? `answers ${status}` : `can't be asked (${said.message})`;
@@ -303,7 +315,7 @@ function render({ model, el }) {
   async function look() {
     if (view().live || performance.now() - looked < LOOK_EVERY) return;
     looked = performance.now();
-    const { status, answer: said } = await askServer(encodeURIComponent(view().id));
+    const { status, answer: said } = await askServer(`runs/${encodeURIComponent(view().id)}`);
     if (status === 200 && said.status?.state !== view().state) model.send({ type: 'look' });
     if (status !== 200) model.send({ type: 'look' });
   }
@@ -326,6 +338,7 @@ function render({ model, el }) {
   model.on('change:view', onView);
   model.on('change:beat', onBeat);
   model.on('change:trouble', drawTrouble);
+  model.on('change:elsewhere', drawElsewhere);
   model.on('msg:custom', onMessage);
   model.on('comm_live_update', onComm);
   el.addEventListener('pointerenter', look, { signal: stop.signal });
@@ -342,6 +355,8 @@ function render({ model, el }) {
   received -= Math.max(0, 1000 * (model.get('beat') - view().now)); // after a reload the state is older than this page
   draw();
   drawTrouble();
+  drawElsewhere();
+  void compareWithServer();
 
   return () => {
     stop.abort();
@@ -351,6 +366,7 @@ function render({ model, el }) {
     model.off('change:view', onView);
     model.off('change:beat', onBeat);
     model.off('change:trouble', drawTrouble);
+    model.off('change:elsewhere', drawElsewhere);
     model.off('msg:custom', onMessage);
     model.off('comm_live_update', onComm);
   };

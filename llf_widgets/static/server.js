@@ -1,4 +1,4 @@
-// The Jupyter server's own road to a run: it works while the kernel is busy. Joined in front of a view's module.
+// The Jupyter server's own road to the runs: it works while the kernel is busy. Joined in front of a view's module.
 
 /** @returns {{base: string, token: string} | null} null where the page is not Jupyter's (VS Code, Colab) */
 function jupyterServer() {
@@ -13,12 +13,12 @@ function jupyterServer() {
 }
 
 /**
- * Asks the server about a run, or (with a body) steers it.
- * @param {string} path below `llf/api/runs/`
+ * Asks the server of LLF, or (with a body) tells it something.
+ * @param {string} route below `llf/api/`
  * @param {object} [body]
  * @returns {Promise<{status: number, answer: any}>} status 0 where no server could be asked
  */
-async function askServer(path, body) {
+async function askServer(route, body) {
   const server = jupyterServer();
   if (!server) return { status: 0, answer: { message: 'this page has no Jupyter server' } };
   /** @type {Record<string, string>} */
@@ -27,7 +27,7 @@ async function askServer(path, body) {
   if (cookie) headers['X-XSRFToken'] = decodeURIComponent(cookie[1]);
   if (server.token) headers['Authorization'] = `token ${server.token}`;
   try {
-    const response = await fetch(new URL(`${server.base}llf/api/runs/${path}`, location.href), {
+    const response = await fetch(new URL(`${server.base}llf/api/${route}`, location.href), {
       method: body ? 'POST' : 'GET',
       credentials: 'same-origin',
       headers,

@@ -65,6 +65,23 @@ def test_without_the_server_the_kernel_is_asked(page, lab, live):
     expect(state(page)).to_have_text("stopped", timeout=10_000)
 
 
+def test_a_kernel_with_another_home_says_so(page, lab, tmp_path):
+    process = subprocess.Popen([sys.executable, str(TOY), str(tmp_path), "8", "5"], stdout=subprocess.PIPE, text=True)
+    run = process.stdout.readline().strip()
+    lab.notebook(
+        "elsewhere.ipynb",
+        f"import os; os.environ['LLF_HOME'] = {str(tmp_path)!r}",
+        f"import llf_widgets as llf\nllf.Monitor({run!r})",
+    )
+    lab.open(page, "elsewhere.ipynb")
+    lab.run_all(page)
+    expect(head(page)).to_contain_text(
+        f"This kernel writes runs to {tmp_path / 'runs'}, the panel reads", timeout=30_000
+    )
+    process.kill()
+    process.wait()
+
+
 def test_the_saved_notebook_speaks_without_a_kernel(page, lab, live):
     path = show(page, lab, live)
     page.get_by_role("button", name="Stop with checkpoint").click()
