@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +104,21 @@ def test_the_data_tutorial_says_what_its_cells_show(embedded_model: Path, monkey
     assert "assistant │" in printed
     assert "⟦0⟧" in printed
     assert "cutoff_len: 256" in printed
+
+
+@pytest.mark.launches
+@pytest.mark.timeout(900)
+def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLF_HOME", str(embedded_model))
+    book = nbformat.read(REPOSITORY / "notebooks" / "live.ipynb", 4)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    shown = "\n".join(data["text/plain"] for data in bundles(book))
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    for said in ("The evaluation loss is", "Learning rate 0.001 → 0.0005 from step", "A prompt is watched from step"):
+        assert said in shown
+    assert re.search(r"tuned  30 │ 7 plus one is 8\.", printed)
+    (_, top), (_, second), *_ = ast.literal_eval(re.search(r"^\[\(.*\)\]$", printed, re.MULTILINE)[0])
+    assert top > 5 * second, "the row without sense tops the list"
+    found = re.search(r"Losses\(base=([\d.]+), tuned=([\d.]+), examples=8\)", shown)
+    assert float(found[2]) < 0.2 * float(found[1])
+    assert "Changed by hand    3" in shown
