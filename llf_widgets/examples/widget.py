@@ -82,6 +82,12 @@ class Examples(anywidget.AnyWidget):
         self._losses.look()
         self._show(self._losses.at(step), {"step": step, "offset": offset})
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The view; where a host has none, and in a saved notebook, the line that opens it."""
+        shown = super()._repr_mimebundle_(**kwargs) or {}
+        data, about = shown if isinstance(shown, tuple) else (shown, {})
+        return data | {"text/plain": f"llf.Examples({self._folder.id!r})"}, about
+
     def close(self) -> None:
         """Ends the view and its process."""
         if self._child is not None:
