@@ -16,7 +16,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The flat keys of a `config.yaml`; empty where the file is missing or is no mapping."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
 
@@ -27,5 +27,5 @@ def changed_config(folder: RunFolder) -> dict[str, Any]:
 
     try:
         return RunConfig.load(folder.config).flat()
-    except (ConfigError, OSError):
+    except (ConfigError, OSError, RecursionError):
         return read_config(folder.config)

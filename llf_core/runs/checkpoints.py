@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 from llf_core.runs.faults import reach
@@ -111,18 +112,24 @@ class Checkpoints:
     def _steps(self) -> Steps:
         try:
             names = [entry.name for entry in self._root.iterdir()]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
 
 
 def _files(path: Path) -> dict[str, int]:
-    """Size in bytes of each file below a folder, by its path in it."""
-    return {
-        str(file.relative_to(path)): file.stat().st_size
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and not file.name.startswith(f".{COMPLETE}")
-    }
+    """Size in bytes of each file below a folder, by its path in it; what vanishes meanwhile is left out."""
+    sizes: dict[str, int] = {}
+    for place, _, names in os.walk(path):
+        for name in names:
+            file = path.joinpath(place, name)
+            try:
+                facts = file.stat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(facts.st_mode) and not name.startswith(f".{COMPLETE}"):
+                sizes[str(file.relative_to(path))] = facts.st_size
+    return dict(sorted(sizes.items()))
 
 
 def _flush(path: Path) -> None:

@@ -23,7 +23,10 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 def as_number(value: Any) -> float | None:
     """The number that a JSON value stands for, or None where it stands for none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # hundreds of digits
+            return None
     return NOT_FINITE.get(value) if isinstance(value, str) else None
 
 
@@ -164,17 +167,16 @@ class Tail:
                 or facts.st_size < self._offset
                 or os.pread(descriptor, len(self._head), 0) != self._head
             )
-            if again:
-                self._offset = 0
-            self._inode = facts.st_ino
-            if facts.st_size == self._offset:
-                return b"", again
-            data = _whole_lines(descriptor, self._offset, facts.st_size - self._offset, most)
+            offset = 0 if again else self._offset
+            data = b""
+            if facts.st_size != offset:
+                data = _whole_lines(descriptor, offset, facts.st_size - offset, most)
         finally:
             os.close(descriptor)
-        if self._offset < self.HEAD:
-            self._head = (self._head[: self._offset] + data)[: self.HEAD]
-        self._offset += len(data)
+        # Only now: a look that failed has seen nothing.
+        if offset < self.HEAD:
+            self._head = (self._head[:offset] + data)[: self.HEAD]
+        self._inode, self._offset = facts.st_ino, offset + len(data)
         return data, again
 
 

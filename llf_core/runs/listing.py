@@ -207,9 +207,9 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:
         status = shown_status(folder)
-        config = _config_head(folder)
     except BrokenRunError as error:
         return Row(folder.id, name, "broken", reason=str(error), tags=tags, note=meta["note"])
+    config = _config_head(folder)
     return Row(
         id=folder.id,
         name=name,
@@ -239,13 +239,13 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
     try:
         with folder.config.open("rb") as file:
             head = file.read(CONFIG_HEAD).decode("utf-8", "replace")
-    except FileNotFoundError:
+    except OSError:
         return {}
     found = {}
     for key, text in _KEY.findall(head):
         try:
             value = yaml.safe_load(text) if any(mark in text for mark in "'\"[{#&*!|>") else text.strip()
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, brackets without end
             continue
         if isinstance(value, list):
             value = ",".join(map(str, value))

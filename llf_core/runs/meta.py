@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
     """`revision`, `name`, `tags` and `note`; what is gone or of another type is as if never set."""
+    try:
+        return _whole(folder, _read(folder.meta))
+    except OSError:  # nobody else may read it, for one: a list goes on without the name
+        return _whole(folder, {})
+
+
+def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:
     meta = {"revision": 0, "name": folder.id, "tags": [], "note": ""}
-    there = _read(folder.meta)
     return there | {key: there[key] if isinstance(there.get(key), type(meta[key])) else meta[key] for key in meta}
 
 
@@ -39,7 +45,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -
         StaleError: the revision is another one by now; nothing was changed.
     """
     with locked(folder.status_lock):
-        meta = read_meta(folder)
+        meta = _whole(folder, _read(folder.meta))
         if seen is not None and meta["revision"] != seen:
             raise StaleError(
                 "It was changed in another view meanwhile. Look at what is there now, then change it again."
@@ -68,6 +74,6 @@ def update_env(folder: RunFolder, **facts: Any) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -31,6 +31,8 @@ class RunReader:
         self._metrics = Tail(folder.metrics)
         self._events = Tail(folder.events)
         self._samples = Tail(folder.samples)
+        self._given = {"events": 0, "samples": 0}
+        self._passed_over = {"events": 0, "samples": 0}
 
     def status(self) -> Status:
         """The status as it is shown: `lost` where the processes are gone without a last word.
@@ -59,7 +61,7 @@ class RunReader:
 
         Numbers in `values` that were not finite are floats again.
         """
-        events = _objects(self._events)
+        events = self._new("events", self._events)
         for event in events:
             if isinstance(event.get("values"), dict):
                 event["values"] = {
@@ -70,16 +72,22 @@ class RunReader:
 
     def samples(self) -> list[dict[str, Any]]:
         """The samples that are new since the last call, in order."""
-        return _objects(self._samples)
+        return self._new("samples", self._samples)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines of `log.txt`; what a carriage return overwrote is left out."""
         return log_tail(self.folder, lines)
 
-
-def _objects(tail: Tail) -> list[dict[str, Any]]:
-    data, _ = tail.read()
-    return [record for record in map(parse, data.splitlines()) if record is not None]
+    def _new(self, name: str, tail: Tail) -> list[dict[str, Any]]:
+        """The objects that were not handed out yet. A file that was replaced (copied again, say) begins as before."""
+        data, again = tail.read()
+        found = [record for record in map(parse, data.splitlines()) if record is not None]
+        if again:
+            self._passed_over[name] = self._given[name]
+        known = min(self._passed_over[name], len(found))
+        self._passed_over[name] -= known
+        self._given[name] += len(found) - known
+        return found[known:]
 
 
 def log_tail(folder: RunFolder, lines: int = 20) -> str:

@@ -21,9 +21,12 @@ def spark(folder: RunFolder) -> tuple[float, ...]:
     It costs as many small reads, however long the file is. Of steps that were made twice both may be among them.
     """
     try:
-        descriptor = os.open(folder.metrics, os.O_RDONLY)
-    except FileNotFoundError:
+        return _spark(os.open(folder.metrics, os.O_RDONLY))
+    except OSError:  # no metrics yet, or none that may be read: the run is listed without
         return ()
+
+
+def _spark(descriptor: int) -> tuple[float, ...]:
     try:
         size = os.fstat(descriptor).st_size
         if size <= WHOLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _checked(key: str, value: Any) -> Any:
         return None
     if kind == "float":
         number = as_number(value)
-        return _FIELDS[key].default if number is None else number
+        return _FIELDS[key].default if number is None or not math.isfinite(number) else number
     kinds = {"int": int, "str": str, "dict[str, Any]": dict}
     fits = isinstance(value, kinds[kind]) and not isinstance(value, bool)
     return value if fits else _FIELDS[key].default

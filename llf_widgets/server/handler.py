@@ -7,6 +7,7 @@ from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
 from llf_core.runs import home, open_run
+from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import RunIndex
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class RunsAPIHandler(APIHandler):
         if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
             raise HTTPError(400, f"{name} is {text!r}. Expected a whole number from {low} to {high}.")
         return int(text)
+
+    def write(self, chunk: Any) -> None:
+        """An answer that every browser reads: JSON has no NaN, and a run's files may."""
+        super().write(spelled(chunk) if isinstance(chunk, dict) else chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One sentence; of an unexpected error nothing but that it is in the server's log."""

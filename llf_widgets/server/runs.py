@@ -58,16 +58,27 @@ class RunHandler(RunsAPIHandler):
         folder = self.find_run(run_id)
         status, meta = await asyncio.to_thread(read, folder)
         more = {}
-        if self.integer("details", 0, 0, 1) and status["state"] != "broken":
-            more = await asyncio.to_thread(self._opened(folder).details)
+        if self.integer("details", 0, 0, 1):
+            more = await asyncio.to_thread(self._details, folder, status["state"])
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
+
+    def _details(self, folder: RunFolder, state: str) -> dict[str, Any]:
+        """What the panel shows beside status and meta: of a broken run, its row in the list."""
+        if state != "broken":
+            try:
+                return self._opened(folder).details()
+            except OSError as error:  # a file that nobody may read, or the folder is just being removed
+                said = f"Not all files of the run can be read: {error.strerror}."
+                return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": said}]}
+        return {"row": read_row(folder).json()}
 
     def _opened(self, folder: RunFolder) -> Opened:
         """The run that was asked for last, kept: the panel asks for the same one again and again."""
-        known: Opened | None = self.settings.get("llf_opened")
-        if known is None or known.folder.path != folder.path:
-            known = self.settings["llf_opened"] = Opened(folder)
-        return known
+        inode = folder.path.stat().st_ino  # another run may have taken its place
+        known: tuple[int, Opened] | None = self.settings.get("llf_opened")
+        if known is None or known[0] != inode or known[1].folder.path != folder.path:
+            known = self.settings["llf_opened"] = (inode, Opened(folder))
+        return known[1]
 
 
 def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -145,16 +156,17 @@ def _environment(folder: RunFolder) -> dict[str, str]:
     """Where and with what a run was started, a short text each."""
     try:
         env = json.loads(folder.env.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    packages, device, git = (env.get(key) or {} for key in ("packages", "device", "git"))
-    notebook = env.get("notebook") or {}
+    keys = ("packages", "device", "git", "notebook", "data", "parent")
+    there = [env.get(key) if isinstance(env, dict) else None for key in keys]
+    packages, device, git, notebook, data, parent = (one if isinstance(one, dict) else {} for one in there)
     found = {
         "device": device.get("name"),
         "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers") if packages.get(name)),
         "notebook": notebook.get("path"),
-        "code": f"git {git['commit'][:8]}{', changed' if git.get('dirty') else ''}" if git.get("commit") else None,
-        "data": (env.get("data") or {}).get("fingerprint", "")[:12],
-        "parent": (env.get("parent") or {}).get("run"),
+        "code": f"git {str(git['commit'])[:8]}{', changed' if git.get('dirty') else ''}" if git.get("commit") else None,
+        "data": str(data.get("fingerprint", ""))[:12],
+        "parent": parent.get("run"),
     }
     return {name: str(value) for name, value in found.items() if value}

@@ -5,6 +5,8 @@ import shutil
 import pytest
 
 from llf_core.runs import (
+    Checkpoints,
+    RunReader,
     RunWriter,
     active_runs,
     create_run,
@@ -152,3 +154,28 @@ def test_a_row_has_the_shape_of_its_loss_and_the_time_that_is_left():
     writer.metric(2, {"loss": 1.0})
     row = RunIndex().page().rows[0].json()
     assert (row["spark"], row["loss"], row["remaining"]) == ([2.0, 1.0], 1.0, 120.0)
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_looked_at_does_not_count(monkeypatch):
+    folder = create_run("stage: sft\n", "pruned")
+    checkpoints = Checkpoints(folder)
+    path = checkpoints.path(4)
+    path.mkdir(parents=True)
+    (path / "weights").write_bytes(bytes(9))
+    checkpoints.finish(4)
+    assert checkpoints.list() == [4]
+    read = type(path).read_bytes
+    monkeypatch.setattr(type(path), "read_bytes", lambda self: (read(self), shutil.rmtree(path))[0])
+    assert checkpoints.list() == []
+
+
+def test_a_file_that_was_copied_again_says_nothing_twice(folder):
+    writer, reader = RunWriter(folder), RunReader(folder)
+    writer.event("warning", message="one")
+    assert [event["type"] for event in reader.events()] == ["created", "warning"]
+    copy = folder.events.with_name("copy")
+    shutil.copy(folder.events, copy)
+    copy.replace(folder.events)
+    assert reader.events() == []
+    RunWriter(folder).event("warning", message="two")
+    assert [event["message"] for event in reader.events()] == ["two"]

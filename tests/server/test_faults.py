@@ -1,0 +1,164 @@
+"""Folders that are broken, half-written or gone while they are looked at: no wrong state, and no other run suffers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from contextlib import suppress
+
+import pytest
+
+from llf_core import runs
+
+JUNK = {
+    "empty": "",
+    "torn": '{"format": 1, "state": "runn',
+    "no object": "[]",
+    "nothing": "null",
+    "deep": "[" * 100_000,
+    "not finite": '{"format": 1, "state": "running", "heartbeat": 1e999, "step_seconds": NaN, "created": -1e999}',
+    "spelled": '{"format": 1, "state": "running", "heartbeat": "NaN", "step_seconds": "Infinity", "total": 5}',
+    "huge": '{"format": 1, "state": "running", "step": 7, "total": 9, "step_seconds": 1' + "0" * 400 + "}",
+    "odd kinds": '{"name": 3, "tags": [{"a": NaN}, null], "note": [], "revision": NaN, "packages": "x", "git": [1]}',
+    "later format": '{"format": 2, "state": "running"}',
+    "bytes": "\udcff\udcfe\udc80{",
+    "a folder": None,
+}
+FILES = ("status", "meta", "config", "env", "metrics", "events", "samples", "log", "queue", "checkpoints")
+
+
+def no_constant(word):
+    raise ValueError(f"{word} is no JSON")
+
+
+@pytest.fixture
+def strict(jp_fetch):
+    """Asks as a browser does: what is no JSON for it is an error."""
+
+    async def inner(*parts, **params):
+        response = await jp_fetch("llf", "api", *parts, params=params)
+        return json.loads(response.body, parse_constant=no_constant)
+
+    return inner
+
+
+def spoil(path, junk):
+    """Puts junk in a file's place; returns what brings the file back."""
+    kept = path.with_name(f"{path.name}.kept")
+    with suppress(FileNotFoundError):
+        path.rename(kept)
+    if junk is None:
+        path.mkdir()
+    else:
+        path.write_bytes(junk.encode("utf-8", "surrogateescape"))
+
+    def mend():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if kept.exists():
+            kept.rename(path)
+
+    return mend
+
+
+@pytest.mark.parametrize("junk", JUNK)
+async def test_no_file_of_a_run_spoils_the_list(strict, make_run, junk):
+    whole, spoilt = make_run("whole", state="finished"), make_run("spoilt", state="stopped", step=3, total=9)
+    writer = runs.RunWriter(spoilt)
+    writer.metric(1, {"loss": 2.0})
+    writer.event("warning", message="Told once.")
+    before = await strict("runs", spoilt.id, details="1")
+    for name in FILES:
+        mend = spoil(getattr(spoilt, name), JUNK[junk])
+        rows = {row["id"]: row for row in (await strict("runs"))["runs"]}
+        assert rows[whole.id]["state"] == "finished", name
+        assert spoilt.id in rows, name
+        one = await strict("runs", spoilt.id, details="1")
+        assert one["id"] == spoilt.id
+        if one["status"]["state"] == "broken":
+            assert one["status"]["reason"], name
+        assert one["status"]["state"] == rows[spoilt.id]["state"], name
+        mend()
+        assert await strict("runs", spoilt.id, details="1") == before, name
+
+
+async def test_a_folder_that_nobody_may_read_spoils_no_list(strict, make_run, monkeypatch):
+    whole, other = make_run("whole", state="finished"), make_run("other", state="finished")
+    read = type(other.path).read_bytes
+
+    def refused(path):
+        if path.parent == other.path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(type(other.path), "read_bytes", refused)
+    rows = {row["id"]: row for row in (await strict("runs"))["runs"]}
+    assert (rows[whole.id]["state"], rows[other.id]["state"]) == ("finished", "broken")
+    assert "Permission denied" in rows[other.id]["reason"]
+    assert (await strict("runs", other.id, details="1"))["row"]["state"] == "broken"
+
+
+async def test_a_folder_that_goes_while_it_is_looked_at(ask, make_run, monkeypatch):
+    from llf_core.runs import Checkpoints
+
+    folder, other = make_run("going", state="stopped"), make_run("other", state="finished")
+    gone = {"message": f"There is no run {folder.id} in the server's LLF_HOME."}
+    listed = Checkpoints.list
+
+    def list_of_what_is_removed(self):
+        shutil.rmtree(folder.path)
+        return listed(self)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Checkpoints, "list", list_of_what_is_removed)
+        code, answer = await ask("runs", folder.id, params={"details": "1"})
+    assert (code, answer["id"]) == (200, folder.id)
+    assert await ask("runs", folder.id, params={"details": "1"}) == (404, gone)
+    assert [row["id"] for row in (await ask("runs"))[1]["runs"]] == [other.id]
+    for route, body in (("control", {"type": "stop"}), ("bin", {})):
+        assert await ask("runs", folder.id, route, body=body) == (404, gone)
+
+
+async def test_another_run_of_the_same_id_is_read_from_its_beginning(ask, make_run):
+    folder = make_run("one", state="stopped")
+    runs.RunWriter(folder).event("warning", message="Of the first.")
+    await ask("runs", folder.id, params={"details": "1"})
+    folder.path.rename(folder.path.with_name("kept"))
+    shutil.copytree(folder.path.with_name("kept"), folder.path)
+    folder.events.write_text("")
+    runs.RunWriter(folder).event("warning", message="Of the second.")
+    _, answer = await ask("runs", folder.id, params={"details": "1"})
+    assert [event["message"] for event in answer["events"]] == ["Of the second."]
+
+
+async def test_two_that_stop_one_run(ask, make_run, live_process):
+    folder = make_run("live", state="running", **live_process)
+    first, second = [await ask("runs", folder.id, "control", body={"type": "stop"}) for _ in range(2)]
+    assert (first[0], second[0]) == (202, 202)
+    assert len(list(folder.control.iterdir())) == 2  # the trainer answers both
+    runs.RunWriter(folder).close("stopped", "Stopped at step 3 of 9 with checkpoint-3.")
+    said = {"message": "The run is stopped, so nothing takes the request."}
+    assert await ask("runs", folder.id, "control", body={"type": "stop"}) == (409, said)
+
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("shift", [HOUR, -HOUR])
+async def test_a_clock_that_was_set_changes_no_state(strict, make_run, live_process, shift):
+    """The processes live, whatever the clock says; what is left is the trainer's own measure."""
+    then = time.time() + shift
+    folder = make_run(
+        "live", state="running", step=3, total=9, step_seconds=2.0, heartbeat=then, created=then, **live_process
+    )
+    lines = [{"step": step, "time": then - step * HOUR, "values": {"loss": 3.0 - step}} for step in (1, 2, 3)]
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = (await strict("runs"))["runs"]
+    assert (row["state"], row["remaining"], row["loss"]) == ("running", 12.0, 0.0)
+    one = await strict("runs", folder.id, details="1")
+    assert (one["status"]["state"], one["curves"]["loss"]) == ("running", [[1, 2, 3], [2.0, 1.0, 0.0]])
+
+
+async def test_a_run_of_another_machine_whose_clock_is_ahead_is_not_lost(strict, make_run):
+    make_run("elsewhere", state="running", host="elsewhere", heartbeat=time.time() + HOUR)
+    assert (await strict("runs"))["runs"][0]["state"] == "running"
