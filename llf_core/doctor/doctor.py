@@ -38,9 +38,9 @@ class Doctor:
         """What is wrong and was not said in this attempt yet.
 
         Args:
-            now: Unix seconds.
+            now: seconds of a clock that is never set.
         """
-        moment = time.time() if now is None else now
+        moment = time.monotonic() if now is None else now
         status = self._reader.status()
         vitals = self._vitals(status, moment)
         found = []

@@ -49,6 +49,7 @@ class Supervisor:
         self._inbox = Inbox(folder, leaves=frozenset({"checkpoint", "evaluate", "sample", "set"}))
         self._cgroup = Cgroup()
         self._stop: Request | None = None
+        self._stop_heard = 0.0
         self._kill: Request | None = None
         self._told = False  # the trainer has had its SIGTERM
         self._ask_to_end = False  # this process has had its own
@@ -197,20 +198,21 @@ class Supervisor:
             self._kill = request
             self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
         elif request.type == "stop" and self._stop is None:
-            self._stop = request
+            self._stop, self._stop_heard = request, time.monotonic()
 
     def _stop_is_overdue(self) -> bool:
         if self._stop is None:
             return False
         grace = self._stop.args.get("grace", STOP_GRACE)
         grace = grace if isinstance(grace, int | float) and grace >= 0 else STOP_GRACE
-        return time.time() - self._stop.time >= grace
+        return time.monotonic() - self._stop_heard >= grace
 
     def _beat(self) -> None:
         try:
             now = read_status(self._folder)
             silence = HEARTBEAT_SECONDS if now.state == "starting" else TRAINER_SILENCE
-            if not now.final and time.time() - now.heartbeat >= silence:
+            # A heartbeat from the future was written before the clock was set back.
+            if not now.final and not 0 <= time.time() - now.heartbeat < silence:
                 status.update(self._folder, of_attempt=self._attempt, heartbeat=time.time())
         except OSError as error:  # a full disk, for one: the trainer will meet it too, and say so
             print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt

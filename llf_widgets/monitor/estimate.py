@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import numpy as np
 
 RECENT = 50  # records: old speeds say little about the next hour
 
@@ -24,9 +24,10 @@ def seconds_per_step(steps: np.ndarray, times: np.ndarray, fallback: float | Non
         Seconds a step, or None where nothing is known. Elapsed time over the step number would be wrong after a
         resume, since the steps of earlier attempts took no time in this one.
     """
-    steps, times = steps[-RECENT:], times[-RECENT:]
-    if steps.size > 1 and steps[-1] > steps[0] and times[-1] > times[0]:
-        return float((times[-1] - times[0]) / (steps[-1] - steps[0]))
+    made, took = np.diff(steps[-RECENT:]), np.diff(times[-RECENT:])
+    forward = took > 0  # else the clock was set back in between
+    if took[forward].size and made[forward].sum() > 0:
+        return float(took[forward].sum() / made[forward].sum())
     return fallback
 
 

@@ -147,7 +147,7 @@ class Monitor(widgets.VBox):
     def _show(self, changed: set[str]) -> None:
         """Brings the front end up to date with what the last look found."""
         watch = self._watch
-        if watch.now - self._head.beat >= BEAT:
+        if not 0 <= watch.now - self._head.beat < BEAT:  # below 0: the clock was set back
             self._head.beat = watch.now
         if changed & {"status", "metrics", "events"}:
             self._head.view = front_end(watch.facts, watch.now)
@@ -160,7 +160,8 @@ class Monitor(widgets.VBox):
         if "log" in changed:
             self._journal.log = log_lines(watch.log(LOG_LINES))
         self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
-        if self._stale and ("draw" in changed or watch.now - self._drawn_at >= self._redraw_rest()):
+        rests = 0 <= watch.now - self._drawn_at < self._redraw_rest()
+        if self._stale and ("draw" in changed or not rests):
             curves = watch.curves()
             self._figure.show_curves(curves, watch.facts.total)
             self._drawn_at, self._stale, self._points = watch.now, False, curves.points

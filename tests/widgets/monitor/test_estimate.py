@@ -21,6 +21,12 @@ def test_old_speeds_are_forgotten():
     assert seconds_per_step(steps, times, None) == 1.0
 
 
+def test_a_clock_that_was_set_back_counts_nothing():
+    steps, times = np.arange(1, 7), np.array([0, 2, 4, 4 - 3600, 6 - 3600, 8 - 3600.0])
+    assert seconds_per_step(steps, times, 9.0) == 2.0
+    assert seconds_per_step(steps[2:4], times[2:4], 9.0) == 9.0
+
+
 def test_pauses_between_attempts_do_not_count():
     moments = [(1, 100.0), (1, 160.0), (2, 1000.0), (2, 1010.0)]
     assert trained_seconds(moments, 2, until=1030.0) == 60 + 30
