@@ -16,6 +16,7 @@ from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.local import THREAD_VARIABLES
 from llf_core.runs import RunFolder, create_run, read_status, send_request, status, update_env
+from llf_core.runs.jsonl import append
 
 
 def ended(run, seconds=30):
@@ -53,6 +54,7 @@ def test_what_is_wrong_with_a_run_is_said_once(started):
 
 def test_curves_that_cannot_be_read_end_no_run(command):
     folder = create_run("{", "garbage")
+    append(folder.events, {"v": 1, "type": "finding", "attempt": "soon"})
     start_supervisor(folder, None, command(folder, "short"))
     run = Run(folder)
     assert ended(run).state == "finished"
