@@ -14,6 +14,8 @@ interface IListProps {
   onOpen: (id: string) => void;
   onToggle: (id: string) => void;
   onSelect: (id: string) => void;
+  /** The run whose details were left just now: its row takes the focus. */
+  cameFrom?: React.MutableRefObject<string | null>;
   /** Unix seconds. */
   now: number;
 }
@@ -24,8 +26,16 @@ interface IListProps {
  */
 export function RunList(props: IListProps): React.JSX.Element {
   const { runs, trans } = props;
-  const [current, setCurrent] = React.useState<string | null>(null);
+  const { cameFrom } = props;
+  const [current, setCurrent] = React.useState(cameFrom?.current ?? null);
   const list = React.useRef<HTMLDivElement>(null);
+  React.useEffect(() => {
+    if (cameFrom?.current) {
+      const row = `[data-run="${cameFrom.current}"]`;
+      cameFrom.current = null;
+      list.current?.querySelector<HTMLElement>(row)?.focus();
+    }
+  }, []);
   const stop = runs.some(run => run.id === current) ? current : runs[0]?.id;
 
   const onKeyDown = (event: React.KeyboardEvent): void => {

@@ -113,9 +113,14 @@ export function Unreachable({
     <div className="llf-Message is-warn" role="status">
       <b>{trans.__('Warning')}</b>
       <div>
-        {trans.__(
-          'The Jupyter server does not answer. The list may be old; your runs go on.'
-        )}
+        {model.refusal
+          ? trans.__(
+              'The Jupyter server refuses: %1 The list may be old; your runs go on.',
+              model.refusal
+            )
+          : trans.__(
+              'The Jupyter server does not answer. The list may be old; your runs go on.'
+            )}
         <div className="llf-Message-fix">
           <Retry model={model} trans={trans} />
         </div>

@@ -85,7 +85,7 @@ export class RunsModel implements IDisposable {
       frequency: {
         interval: options.interval ?? 3000,
         backoff: true,
-        max: 60_000
+        max: 15_000 // a server that was restarted is soon seen
       },
       standby: () => (options.isVisible() ? 'when-hidden' : true)
     });
@@ -97,6 +97,10 @@ export class RunsModel implements IDisposable {
   readonly pageVersion: string;
 
   health: Health = 'loading';
+
+  /** The server's own words where it refuses; empty where it says nothing at all. */
+  refusal = '';
+
   version: IVersion | null = null;
   runs: readonly IRun[] = [];
   total = 0;
@@ -257,6 +261,8 @@ export class RunsModel implements IDisposable {
         error.status === 404 &&
         this.version === null;
       this.health = missing ? 'missing' : 'unreachable';
+      this.refusal =
+        error instanceof ApiError && error.status !== 0 ? error.message : '';
       throw error; // so that the poll backs off
     } finally {
       if (!this.isDisposed) {
@@ -296,6 +302,10 @@ export class RunsModel implements IDisposable {
         this.details = details;
       }
     } catch (error) {
+      const silent = error instanceof ApiError && error.status === 0;
+      if (silent && this.details?.id === id) {
+        throw error; // what is shown is the last that is known
+      }
       // Deleted under the view, or its files cannot be read: the list is still there.
       this._opened = this.details = null;
       this.said = error instanceof Error ? error.message : `${error}`;

@@ -39,6 +39,11 @@ export function Runs(props: IRunsProps): React.JSX.Element {
     model.select(id);
     void model.open(id);
   };
+  const cameFrom = React.useRef<string | null>(null);
+  const back = (): void => {
+    cameFrom.current = model.details?.id ?? null;
+    void model.open(null);
+  };
   const now = Date.now() / 1000;
   const there = model.health !== 'missing' && model.health !== 'loading';
 
@@ -58,7 +63,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
         <Details
           details={model.details}
           trans={trans}
-          onBack={() => void model.open(null)}
+          onBack={back}
           onMonitor={() => props.execute('llf:open-monitor')}
           onMore={more}
         />
@@ -100,6 +105,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
                 onOpen={open}
                 onToggle={id => model.toggle(id)}
                 onSelect={id => model.select(id)}
+                cameFrom={cameFrom}
                 now={now}
               />
               <Foot model={model} trans={trans} />
