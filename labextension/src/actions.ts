@@ -10,7 +10,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 
 import type { IMeta, IRun, RunState } from './api';
 import { askFields, askText } from './ask';
-import { branchCode, viewCode } from './format';
+import { branchCode, called, viewCode } from './format';
 import { LIVE, type RunsModel } from './model';
 import { IMPORT, runInCell } from './notebook';
 
@@ -137,10 +137,11 @@ export function addCommands(
       fits: runs => one(runs) && GOING.includes(runs[0].state),
       does: async ([run]) => {
         const { button } = await showDialog({
-          title: trans.__('Kill %1?', run.name),
+          title: trans.__('Kill %1?', called(run)),
           body: trans.__(
             'It ends at once; what came after its last checkpoint is lost.'
           ),
+          defaultButton: 0, // Enter, pressed in haste, kills nothing
           buttons: [
             Dialog.cancelButton({ label: trans.__('Keep it going') }),
             Dialog.warnButton({ label: trans.__('Kill now') })
@@ -234,7 +235,7 @@ export function addCommands(
             '%2 is in the bin.',
             '%1 runs are in the bin; the last one is %2.',
             runs.length,
-            runs[runs.length - 1].name
+            called(runs[runs.length - 1])
           );
         })
     }
@@ -271,12 +272,12 @@ export function addCommands(
       return model.act(() => Promise.reject(error));
     }
     if (!steps.length) {
-      model.say(trans.__('%1 has no checkpoint to branch from.', run.name));
+      model.say(trans.__('%1 has no checkpoint to branch from.', called(run)));
       return false;
     }
     const options = steps.map(step => `${step}`).reverse();
     const values = await askFields(
-      trans.__('Branch from %1', run.name),
+      trans.__('Branch from %1', called(run)),
       trans.__(
         'A new run goes on at the checkpoint. What is left empty stays as it is.'
       ),
@@ -339,7 +340,7 @@ export function addCommands(
         await model.act(async () => {
           await api.restore(run.id);
           model.removed = null;
-          return trans.__('%1 is back.', run.name);
+          return trans.__('%1 is back.', called(run));
         });
       }
     }

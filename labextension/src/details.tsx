@@ -25,7 +25,11 @@ export function Details(props: IProps): React.JSX.Element {
   const head = React.useRef<HTMLButtonElement>(null);
   React.useEffect(() => head.current?.focus(), [details.id]);
   return (
-    <article className="llf-Details" aria-label={meta.name}>
+    <article
+      className="llf-Details"
+      aria-label={meta.name}
+      onKeyDown={event => event.key === 'Escape' && props.onBack()}
+    >
       <header>
         <div className="llf-row">
           <button ref={head} className="llf-link" onClick={props.onBack}>

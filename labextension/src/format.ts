@@ -112,3 +112,14 @@ export function branchCode(
   const changes = given.map(name => `, ${name}=${values[name]}`).join('');
   return `run = llf.attach("${id}").branch(${values.step}${changes})\nllf.Monitor(run)`;
 }
+
+const CALLED = 60;
+
+/** What a run is called within a sentence: not long, and nothing in it turns the words around it. */
+export function called(run: Pick<IRun, 'id' | 'name'>): string {
+  const plain = run.name.replace(/[\p{Cc}\p{Bidi_Control}\s]+/gu, ' ').trim();
+  const letters = Array.from(plain || run.id);
+  return letters.length > CALLED
+    ? `${letters.slice(0, CALLED).join('')}…`
+    : letters.join('');
+}

@@ -13,6 +13,7 @@ import { Menu } from '@lumino/widgets';
 /* eslint-disable jupyter/prefer-lazy-imports */
 import { addCommands, MENU, NO_ARGUMENTS } from './actions';
 import { Api } from './api';
+import { called } from './format';
 import { llfIcon } from './icon';
 import { RunsModel } from './model';
 import { RunsPanel } from './panel';
@@ -101,10 +102,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
       ];
       const options = { autoClose: NOTICE_SECONDS * 1000, actions };
       if (well) {
-        Notification.success(trans.__('%1 has finished.', run.name), options);
+        Notification.success(
+          trans.__('%1 has finished.', called(run)),
+          options
+        );
       } else {
         const said = run.reason ?? run.state;
-        Notification.warning(`${run.name}: ${said}`, options);
+        Notification.warning(`${called(run)}: ${said}`, options);
       }
     });
     void app.restored.then(() => model.start());

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[2]
+PANEL = REPOSITORY / "llf_widgets" / "labextension"
 TOKEN = "llf-test-token"
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": (
@@ -40,6 +41,7 @@ class Lab:
     url: str
     root: Path
     home: Path
+    server: Server
 
     def notebook(self, name: str, *cells: str) -> Path:
         """Writes a notebook of code cells."""
@@ -104,61 +106,85 @@ def browser_path() -> str:
     pytest.fail("No chromium was found. Install it (apt-get install chromium) or set LLF_CHROMIUM to its path.")
 
 
+class Server:
+    """A JupyterLab process that can be stopped and started again at its old address.
+
+    Args:
+        base: a folder of its own.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.root, self.home = base / "notebooks", base / "home"
+        self._data, self._log, config, share = base / "data", base / "lab.log", base / "config", base / "share"
+        for folder in (self.root, self.home, self._data, config):
+            folder.mkdir()
+        for name, text in SETTINGS.items():
+            path = config / "lab" / "user-settings" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        if (PANEL / "package.json").is_file():  # the panel of this tree, whichever one is installed
+            (share / "labextensions").mkdir(parents=True)
+            (share / "labextensions" / "llf-labextension").symlink_to(PANEL)
+        self._env = os.environ | {
+            "LLF_HOME": str(self.home),
+            "JUPYTER_PATH": str(share),
+            "JUPYTER_CONFIG_DIR": str(config),
+            "JUPYTER_RUNTIME_DIR": str(self._data),
+            "JUPYTERLAB_SETTINGS_DIR": str(config / "lab" / "user-settings"),
+            "IPYTHONDIR": str(self._data),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, port: int = 0) -> str:
+        """Starts it at a port, any free one unless given; returns its address once it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "jupyterlab",
+                    "--no-browser",
+                    "--allow-root",
+                    "--ip=127.0.0.1",
+                    f"--port={port}",
+                    "--ServerApp.port_retries=0",
+                    f"--IdentityProvider.token={TOKEN}",
+                    f"--ServerApp.root_dir={self.root}",
+                    "--LabApp.expose_app_in_browser=True",
+                    "--LabApp.news_url=None",
+                    "--ServerApp.jpserver_extensions={'llf_widgets': True, 'notebook': True}",
+                ],
+                env=self._env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return _wait_for_url(self._data, self._process, self._log)
+
+    def stop(self, *numbers: int) -> None:
+        """Ends it with its kernels: by SIGTERM, then SIGKILL, unless signals are given."""
+        process = self._process
+        for number in numbers or (signal.SIGTERM, signal.SIGKILL):
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, number)
+                try:
+                    process.wait(8 if number != signal.SIGINT else 2)
+                except subprocess.TimeoutExpired:
+                    continue
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """JupyterLab with this package, its own LLF_HOME and no news, ended with its kernels."""
-    base = tmp_path_factory.mktemp("lab")
-    root, home, config, data = (base / name for name in ("notebooks", "home", "config", "data"))
-    for folder in (root, home, config, data):
-        folder.mkdir()
-    for name, text in SETTINGS.items():
-        path = config / "lab" / "user-settings" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    log = (base / "lab.log").open("wb")
-    env = os.environ | {
-        "LLF_HOME": str(home),
-        "JUPYTER_CONFIG_DIR": str(config),
-        "JUPYTER_RUNTIME_DIR": str(data),
-        "JUPYTERLAB_SETTINGS_DIR": str(config / "lab" / "user-settings"),
-        "IPYTHONDIR": str(data),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--no-browser",
-            "--allow-root",
-            "--ip=127.0.0.1",
-            "--port=0",
-            "--ServerApp.port_retries=0",
-            f"--IdentityProvider.token={TOKEN}",
-            f"--ServerApp.root_dir={root}",
-            "--LabApp.expose_app_in_browser=True",
-            "--LabApp.news_url=None",
-            "--ServerApp.jpserver_extensions={'llf_widgets': True, 'notebook': True}",
-        ],
-        env=env,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    server = Server(tmp_path_factory.mktemp("lab"))
     try:
-        yield Lab(url=_wait_for_url(data, server, base / "lab.log"), root=root, home=home)
+        yield Lab(url=server.start(), root=server.root, home=server.home, server=server)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            if server.poll() is None:
-                os.killpg(server.pid, number)
-                try:
-                    server.wait(8 if number != signal.SIGINT else 2)
-                except subprocess.TimeoutExpired:
-                    continue
-        log.close()
-        end(processes_of(home))
+        server.stop(signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+        end(processes_of(server.home))
 
 
 def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> str:
@@ -167,7 +193,7 @@ def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> 
 
     end = time.monotonic() + FREE_PORT_LINE
     while time.monotonic() < end and server.poll() is None:
-        for record in runtime.glob("jpserver-*.json"):
+        for record in runtime.glob(f"jpserver-{server.pid}.json"):
             try:
                 url = json.loads(record.read_text())["url"]
                 urllib.request.urlopen(f"{url}api/status?token={TOKEN}", timeout=5)

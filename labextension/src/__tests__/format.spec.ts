@@ -5,6 +5,7 @@ import {
   age,
   branchCode,
   bytes,
+  called,
   duration,
   short,
   stepText,
@@ -86,4 +87,15 @@ it('makes code of a branch, of numbers alone', () => {
     expect(branchCode('a', { ...values, learning_rate: bad })).toBeNull();
   }
   expect(branchCode('a', { ...values, max_steps: '3.5' })).toBeNull();
+});
+
+it.each([
+  ['sums', 'sums'],
+  ['a\n\tb  c', 'a b c'],
+  ['\u202eexe.png\u2066', 'exe.png'],
+  ['👩‍🚀', '👩‍🚀'],
+  ['🦙'.repeat(61), `${'🦙'.repeat(60)}…`],
+  ['\u202e \u0007', 'an-id']
+])('calls %j in a sentence %j', (name, text) => {
+  expect(called({ id: 'an-id', name })).toBe(text);
 });

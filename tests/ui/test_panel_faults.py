@@ -1,0 +1,520 @@
+"""The panel where things go wrong: broken folders, hostile names, odd clocks, dead servers and kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from playwright.sync_api import expect
+
+from llf_core import runs
+from llf_core.launch import launch
+from tests.ui.conftest import Lab, Server
+from tests.ui.test_panel import PANEL, menu, open_panel, picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.browser
+
+HOUR = 3600
+# What of an element is wider than it: its own text, or the elements that reach out of it where nothing cuts them.
+STICKS_OUT = """
+selector => {
+  const place = document.querySelector(selector);
+  if (place.scrollWidth <= place.clientWidth) return [];
+  const edge = place.getBoundingClientRect().right;
+  return [`${place.scrollWidth} > ${place.clientWidth}`, ...[...place.querySelectorAll('*')]
+    .filter(e => e.getBoundingClientRect().right > edge + 1 || e.scrollWidth > place.clientWidth)
+    .map(e => `${e.tagName}.${e.className} ${e.textContent.slice(0, 20)} ${e.scrollWidth}`)];
+}
+"""
+SAID = ".llf-RunsPanel-said"
+LOADS = 90_000  # ms for a trainer to import torch on a machine that is also used by others
+SEEN = 20_000  # ms in which a view must show what has changed
+EVIL = "<img src=x onerror='window.llfHacked=1'><script>window.llfHacked=2</script>"
+NAMES = {
+    "markup": EVIL,
+    "emoji": "🦙🏽‍🚀 " * 12 + "e\u0301" + "\u0301" * 30,
+    "reversed": "\u202egnp.exe\u2066\u2067 not the end",
+    "unseen": "a\u200b\u200b\u2060\ufeffb\x07\x1b[31m",
+    "long": "w" * 800,
+    "lines": "first\nsecond\r\n\tthird",
+    "template": "${window.llfHacked=3} {{constructor.constructor('window.llfHacked=4')()}} %1 %2 $& javascript:x",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_other_runs(lab: Lab) -> None:
+    """Puts aside what other tests of the same server left."""
+    left = lab.home / "runs"
+    if left.is_dir():
+        left.rename(lab.home / f"runs-before-{time.time_ns()}")
+
+
+@pytest.fixture
+def made(lab: Lab) -> Iterator[Callable[..., runs.RunFolder]]:
+    """Makes runs by hand in the server's home, gone with the test; `live` ones seem to be trained by this process."""
+    folders = []
+
+    def make(name: str, *, live: bool = False, **status: Any) -> runs.RunFolder:
+        folder = runs.create_run("stage: sft\nmodel_name_or_path: tiny\n", name, lab.home)
+        here = {"pid": os.getpid(), "started": psutil.Process().create_time(), "state": "running"} if live else {}
+        change(folder, here | status)
+        folders.append(folder)
+        return folder
+
+    yield make
+    for folder in folders:
+        shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def change(folder: runs.RunFolder, values: dict[str, Any]) -> None:
+    """Replaces fields of a status.json at once, as writers do."""
+    new = folder.path / "status.new"
+    new.write_text(json.dumps(json.loads(folder.status.read_text()) | values))
+    new.replace(folder.status)
+
+
+def row_of(panel: Any, folder: Any) -> Any:
+    return panel.locator(f"[data-run='{folder.id}']")
+
+
+def first_line(row: Any) -> Any:
+    return row.locator(".llf-RunsPanel-name")
+
+
+def is_harmless(page: Any, place: str = PANEL) -> None:
+    """No text became an element, nothing ran, and nothing sticks out."""
+    found = page.locator(place)
+    assert found.locator("img, script, a, iframe").count() == 0
+    assert page.evaluate("window.llfHacked") is None
+    assert page.evaluate(STICKS_OUT, place) == []
+
+
+# -- folders -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_broken_and_mended_under_the_view(page: Any, lab: Lab, made: Any) -> None:
+    other, folder = made("other", state="finished", step=9, total=9), made("half", state="stopped", step=3, total=9)
+    runs.RunWriter(folder).metric(1, {"loss": 2.5})
+    panel = open_panel(page, lab)
+    row = row_of(panel, folder)
+    expect(row).to_contain_text("stopped 3/9", timeout=SEEN)
+    expect(row).to_contain_text("2.50")
+
+    whole = folder.status.read_bytes()
+    for half, said in (
+        (whole[: len(whole) // 2], "can't be read"),
+        (b'{"format": 2, "state": "running"}', "has format 2. A newer llf reads it."),
+    ):
+        folder.status.write_bytes(half)
+        expect(row).to_contain_text("broken", timeout=SEEN)
+        row.click()
+        details = panel.get_by_role("article", name="half")
+        expect(details.locator(".llf-State")).to_have_text("broken", timeout=SEEN)
+        expect(details).to_contain_text(said)
+        folder.status.write_bytes(whole)
+        expect(details.locator(".llf-State")).to_have_text("stopped", timeout=SEEN)
+        panel.get_by_role("button", name="Runs", exact=True).click()
+        expect(row_of(panel, other)).to_contain_text("finished 9/9")
+
+    with folder.metrics.open("ab") as file:
+        file.write(b'{"step":2,"time":1,"values":{"lo')
+    folder.meta.write_bytes(b"")
+    expect(first_line(row)).to_have_text(folder.id, timeout=SEEN)
+    expect(row).to_contain_text("2.50")
+    with folder.metrics.open("ab") as file:
+        file.write(b'ss":1.25}}\n')
+    expect(row).to_contain_text("1.25", timeout=SEEN)
+    menu(page, row, "Rename…")
+    page.get_by_role("dialog").get_by_role("textbox").fill("named again")
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    expect(first_line(row)).to_have_text("named again", timeout=SEEN)
+
+
+def test_a_folder_goes_under_the_view(page: Any, lab: Lab, made: Any) -> None:
+    stays, first, second = (made(name, state="stopped", step=3, total=9) for name in ("stays", "first", "second"))
+    panel = open_panel(page, lab)
+    row_of(panel, first).click(timeout=SEEN)
+    expect(panel.get_by_role("article", name="first")).to_be_visible(timeout=SEEN)
+    shutil.rmtree(first.path)
+    expect(panel.locator(SAID)).to_have_text(f"There is no run {first.id} in the server's LLF_HOME.", timeout=SEEN)
+    expect(row_of(panel, stays)).to_be_visible()
+    expect(row_of(panel, first)).to_have_count(0)
+
+    # Asked for something while it is still listed here.
+    page.route("**/llf/api/runs?**", lambda route: route.abort())
+    shutil.rmtree(second.path)
+    menu(page, row_of(panel, second), "Move 1 run to the bin")
+    expect(panel.locator(SAID)).to_contain_text(f"There is no run {second.id} in the server's LLF_HOME.", timeout=SEEN)
+    page.unroute("**/llf/api/runs?**")
+    expect(row_of(panel, second)).to_have_count(0, timeout=SEEN)
+    assert stays.path.is_dir()
+
+
+def test_clocks_that_differ_change_no_state(page: Any, lab: Lab, made: Any) -> None:
+    """All that the run wrote is an hour ahead of this page, then an hour behind it, and jumps back in between."""
+    then = time.time() + HOUR
+    folder = made("ahead", live=True, step=3, total=9, step_seconds=20.0, heartbeat=then, created=then)
+    elsewhere = made("elsewhere", live=True, host="elsewhere", heartbeat=then, step=1, total=2, created=then)
+    writer = runs.RunWriter(folder)
+    writer.metric(1, {"loss": 3.0})
+    lines = [{"step": step, "time": then - step * HOUR, "values": {"loss": 3.0 / step}} for step in (2, 3)]
+    with folder.metrics.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    panel = open_panel(page, lab)
+    row = row_of(panel, folder)
+    expect(row).to_contain_text("running 3/9, 2:00 left", timeout=SEEN)
+    expect(row.locator(".llf-RunsPanel-age")).to_have_text("0 s")
+    expect(row_of(panel, elsewhere)).to_contain_text("running 1/2")
+    row.click()
+    expect(panel.get_by_text("2:00 left")).to_be_visible(timeout=SEEN)
+    assert not re.search(r"-\d", panel.locator("article header, .llf-Details-steps").first.inner_text())
+    change(folder, {"heartbeat": then - 2 * HOUR, "created": then - 2 * HOUR, "step": 4})
+    expect(panel.get_by_text("1:40 left")).to_be_visible(timeout=SEEN)
+    expect(panel.locator(".llf-State")).to_have_text("running")
+    panel.get_by_role("button", name="Runs", exact=True).click()
+    expect(row.locator(".llf-RunsPanel-age")).to_have_text("1 h")
+
+
+# -- hostile texts, names, keys ------------------------------------------------------------------------------
+
+
+def test_hostile_texts_are_only_text(page: Any, lab: Lab, made: Any) -> None:
+    folders = {kind: made(name, state="stopped", step=3, total=9) for kind, name in NAMES.items()}
+    live = made(NAMES["markup"] + NAMES["long"], live=True, step=1, total=9)
+    note = f"{EVIL} 🦙 \u202e" + "x" * 5000 + " word" * 1000
+    runs.update_meta(folders["markup"], tags=[EVIL, "🦙", "t" * 60, "\u202eback"], note=note)
+    change(folders["markup"], {"state": "failed", "reason": EVIL + "y" * 500})
+    writer = runs.RunWriter(folders["markup"])
+    writer.event("warning", message=EVIL + "w" * 900)
+    writer.sample(step=2, kind="answer", prompt=EVIL, text=EVIL + "z" * 900, of="tuned")
+    folders["markup"].log.write_text(EVIL + "l" * 900)
+    panel = open_panel(page, lab)
+    rows = panel.locator("[data-run]")
+    expect(rows).to_have_count(len(NAMES) + 1, timeout=SEEN)
+    for kind in ("markup", "template"):
+        expect(first_line(row_of(panel, folders[kind]))).to_have_text(NAMES[kind])
+    assert {rows.nth(at).evaluate("e => e.offsetHeight < 70") for at in range(rows.count())} == {True}
+    picture(page, "hostile-list")
+    is_harmless(page)
+
+    panel.get_by_role("combobox", name="Groups").select_option("model")
+    is_harmless(page)
+    panel.get_by_role("combobox", name="Groups").select_option("")
+    for folder in folders.values():
+        row_of(panel, folder).click()
+        expect(panel.locator("article")).to_be_visible(timeout=SEEN)
+        is_harmless(page)
+        panel.get_by_role("button", name="Runs", exact=True).click()
+    row_of(panel, folders["markup"]).click()
+    expect(panel.get_by_role("region", name="Note").locator("p")).to_have_text(note, use_inner_text=False, timeout=SEEN)
+    picture(page, "hostile-details")
+    panel.get_by_role("button", name="Runs", exact=True).click()
+
+    # Dialogs, the last line and notifications say names too.
+    menu(page, row_of(panel, live), "Kill…")
+    expect(page.get_by_role("dialog")).to_contain_text(EVIL[:60])
+    expect(page.get_by_role("button", name="Keep it going")).to_be_focused()
+    is_harmless(page, ".jp-Dialog-content")
+    picture(page, "hostile-dialog")
+    page.get_by_role("button", name="Keep it going").click()
+    menu(page, row_of(panel, folders["long"]), "Move 1 run to the bin")
+    expect(panel.locator(SAID)).to_contain_text(f"{'w' * 60}… is in the bin.", timeout=SEEN)
+    is_harmless(page)
+    change(live, {"state": "failed", "reason": EVIL})
+    toast = page.locator(".Toastify__toast", has_text=f"{EVIL[:60]}…: {EVIL[:20]}")
+    expect(toast).to_be_visible(timeout=SEEN)
+    is_harmless(page, ".Toastify__toast")
+    picture(page, "hostile-toast")
+
+
+def unnamed(panel: Any) -> list[str]:
+    """Controls without an accessible name, as assistive technology is told of them."""
+    roles = "button|link|textbox|searchbox|combobox|checkbox|slider|progressbar|article|region|img"
+    return re.findall(rf"^ *- '?((?:{roles})\b(?! \").*)$", panel.aria_snapshot(), re.MULTILINE)
+
+
+def repeated_ids(page: Any) -> list[str]:
+    return page.evaluate(
+        "s => [...document.querySelectorAll(`${s}, ${s} [id]`)].map(e => e.id)"
+        ".filter(id => document.querySelectorAll('#' + CSS.escape(id)).length !== 1)",
+        PANEL,
+    )
+
+
+def focused(page: Any) -> str:
+    return page.evaluate("() => document.activeElement.dataset.run ?? document.activeElement.textContent")
+
+
+def test_everything_has_a_name_and_is_done_by_keys(page: Any, lab: Lab, made: Any) -> None:
+    first, second = made("one", state="finished", step=9, total=9), made("two", state="stopped", step=3, total=9)
+    third = made("three", live=True, step=3, total=9)
+    first.output.mkdir()
+    (first.output / "adapter_config.json").write_text('{"r": 8}')
+    runs.update_meta(third, tags=["tag"], note="A note.")
+    for folder in (first, second, third):
+        writer = runs.RunWriter(folder)
+        for step in (1, 2, 3):
+            writer.metric(step, {"loss": 1.0 / step, "eval_loss": 2.0 / step})
+        writer.event("warning", message="Watch out.")
+        folder.log.write_text("a line\n")
+    panel = open_panel(page, lab)
+    expect(row_of(panel, third)).to_be_visible(timeout=SEEN)
+    expect(panel.get_by_role("region", name="Adapters")).to_be_visible(timeout=SEEN)
+    assert (unnamed(panel), repeated_ids(page)) == ([], [])
+
+    # From the search through the list, into a run and back to its row. Runs of one second are in no order.
+    order = [row.get_attribute("data-run") for row in panel.locator("[data-run]").all()]
+    panel.get_by_role("textbox", name="Search runs").focus()
+    for _ in range(5):
+        page.keyboard.press("Tab")
+    assert focused(page) == order[0]
+    page.keyboard.press("ArrowDown")
+    assert focused(page) == order[1]
+    page.keyboard.press("End")
+    assert focused(page) == order[2]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    details = panel.get_by_role("article", name=runs.read_meta(runs.open_run(order[1], lab.home))["name"])
+    expect(details).to_be_visible(timeout=SEEN)
+    expect(details.get_by_role("region", name="Log")).to_be_visible(timeout=SEEN)
+    assert (unnamed(panel), repeated_ids(page)) == ([], [])
+    assert focused(page) == "Runs"
+    middle = panel.locator(f"[data-run='{order[1]}']")
+    page.keyboard.press("Enter")
+    expect(middle).to_be_focused(timeout=SEEN)
+    page.keyboard.press("Enter")
+    expect(details).to_be_visible(timeout=SEEN)
+    page.keyboard.press("Escape")
+    expect(middle).to_be_focused(timeout=SEEN)
+
+    # The one that was opened is chosen; Space adds another, and the menu is for both.
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    expect(panel.get_by_text("2 selected")).to_be_visible()
+    assert (unnamed(panel), repeated_ids(page)) == ([], [])
+    page.keyboard.press("Shift+F10")
+    expect(page.get_by_role("menuitem", name="Compare 2 runs")).to_be_visible(timeout=SEEN)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_have_count(0)
+
+
+# -- servers and kernels -------------------------------------------------------------------------------------
+
+
+def test_a_server_that_refuses_says_why(page: Any, lab: Lab, made: Any) -> None:
+    folder = made("listed", state="stopped")
+    panel = open_panel(page, lab)
+    expect(row_of(panel, folder)).to_be_visible(timeout=SEEN)
+    said = json.dumps({"message": "Log in to the Jupyter server first."})
+    page.route("**/llf/api/**", lambda route: route.fulfill(status=403, body=said))
+    expect(panel.get_by_role("status").first).to_contain_text(
+        "The Jupyter server refuses: Log in to the Jupyter server first.", timeout=SEEN
+    )
+    expect(row_of(panel, folder)).to_be_visible()
+    page.unroute("**/llf/api/**")
+    panel.get_by_role("button", name="Try again").click()
+    expect(panel.get_by_text("refuses")).to_have_count(0, timeout=SEEN)
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path) -> Iterator[Lab]:
+    """A JupyterLab that a test may end."""
+    (tmp_path / "own").mkdir()
+    server = Server(tmp_path / "own")
+    yield Lab(url=server.start(), root=server.root, home=server.home, server=server)
+    server.stop()
+
+
+def test_a_server_is_restarted_under_the_view(page: Any, own_lab: Lab, made: Any) -> None:
+    lab = own_lab
+    folder = made("goes on", live=True, step=3, total=9)
+    shutil.copytree(folder.path, lab.home / "runs" / folder.id)
+    folder = runs.RunFolder(lab.home / "runs" / folder.id)
+    panel = open_panel(page, lab)
+    row_of(panel, folder).click(timeout=SEEN)
+    expect(panel.get_by_text("step 3 of 9")).to_be_visible(timeout=SEEN)
+    port = int(lab.url.split(":")[2].split("/")[0])
+    lab.server.stop(signal.SIGKILL)
+    silent = panel.get_by_text("The Jupyter server does not answer. The list may be old; your runs go on.")
+    expect(silent).to_be_visible(timeout=SEEN)
+    expect(panel.get_by_text("step 3 of 9")).to_be_visible()  # what is shown stays
+    change(folder, {"step": 7})
+    assert lab.server.start(port) == lab.url
+    expect(panel.get_by_text("step 7 of 9")).to_be_visible(timeout=40_000)
+    expect(silent).to_have_count(0)
+
+
+# -- real runs -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_run(lab: Lab, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A run of a tiny real model that goes on for long, in the Lab's own LLF_HOME."""
+    data = tmp_path_factory.mktemp("data") / "rows.json"
+    data.write_text(json.dumps([{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(40)]))
+    config = {
+        "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "max_steps": 100_000, "logging_steps": 1,
+        "save_steps": 50_000, "per_device_train_batch_size": 4,
+    }  # fmt: skip
+    run = launch(config, home=lab.home, name="real")
+    yield run
+    for path in (lab.home / "runs").glob("*-real*"):
+        runs.kill_run(runs.RunFolder(path))
+
+
+@pytest.mark.launches
+def test_a_kernel_dies_beside_a_live_run(page: Any, lab: Lab, real_run: Any) -> None:
+    panel = open_panel(page, lab)
+    lab.notebook("dies.ipynb", f"import llf_widgets as llf, os\nprint(os.getpid())\nllf.Monitor({real_run.id!r})")
+    row = row_of(panel, real_run)
+    expect(row).to_contain_text("running", timeout=LOADS)
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:open', {path: 'dies.ipynb'}).then(() => null)")
+    lab.settle(page)
+    lab.run_all(page)
+    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("running", timeout=60_000)
+    pid = int(page.locator(".jp-OutputArea-output pre").first.inner_text())
+    os.kill(pid, signal.SIGKILL)
+    expect(page.get_by_text("This view has lost its kernel; the run goes on.")).to_be_visible(timeout=30_000)
+    seen = runs.read_status(real_run.folder).step
+    page.wait_for_function(
+        "([id, seen]) => Number(/running (\\d+)/.exec(document.querySelector(`[data-run='${id}']`)?.textContent)?.[1])"
+        " > seen",
+        arg=[real_run.id, seen],
+        timeout=SEEN,
+    )
+    assert (real_run.status().state, real_run.status().attempt) == ("running", 1)
+
+
+def state_of(panel: Any, folder: Any, word: str) -> None:
+    expect(row_of(panel, folder)).to_contain_text(word, timeout=LOADS)
+
+
+def others(lab: Lab, real_run: Any) -> list[runs.RunFolder]:
+    """Runs that were made from the real one."""
+    return [runs.RunFolder(path) for path in (lab.home / "runs").glob("*-real*") if path.name != real_run.id]
+
+
+@pytest.mark.launches
+def test_what_the_menu_does_in_jupyterlab(page: Any, lab: Lab, real_run: Any, made: Any) -> None:
+    """What `test_panel.py` does not click: Open monitor, Note, Copy id, Run it again, Compare."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    panel = open_panel(page, lab)
+    row = row_of(panel, real_run)
+    state_of(panel, real_run, "running")
+
+    menu(page, row, "Copy id")
+    expect(panel.locator(SAID)).to_have_text("Copied.", timeout=SEEN)
+    assert page.evaluate("() => navigator.clipboard.readText()") == real_run.id
+
+    menu(page, row, "Note…")
+    text = "First line.\n" + EVIL
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox", name="Note").fill(text)
+    dialog.get_by_role("textbox", name="Note").press("Enter")  # a line more, not the dialog's end
+    dialog.get_by_role("button", name="Ok").click()
+    expect(panel.locator(SAID)).to_have_text("Changed.", timeout=SEEN)
+    assert runs.read_meta(real_run.folder)["note"].strip() == text
+
+    menu(page, row, "Open monitor")
+    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("running", timeout=60_000)
+    menu(page, row, "Run it again")
+    expect(panel.locator("[data-run]", has_text="real")).to_have_count(2, timeout=SEEN)
+    (again,) = others(lab, real_run)
+    state_of(panel, again, "running")
+
+    row.click(modifiers=["Control"])
+    row_of(panel, again).click(modifiers=["Control"])
+    if panel.get_by_text("2 selected").count() == 0:  # one was chosen before
+        row.click(modifiers=["Control"])
+    menu(page, row, "Compare 2 runs")
+    expect(page.locator(".llf-Compare").first).to_be_visible(timeout=60_000)
+    assert page.evaluate("window.llfHacked") is None
+
+
+@pytest.mark.launches
+def test_what_the_menu_does_in_notebook_7(page: Any, lab: Lab, real_run: Any) -> None:
+    (run,) = others(lab, real_run)
+    lab.notebook("seven.ipynb", "1")
+    page.goto(lab.address("seven.ipynb", "notebooks"))
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60000)
+    page.locator(".lm-MenuBar-item", has_text="View").click()
+    page.locator(".lm-Menu-item", has_text="Left Sidebar").hover()
+    page.locator(".lm-Menu-item", has_text="LLF: runs").click()
+    panel = page.locator(PANEL)
+    row = row_of(panel, run)
+    state_of(panel, run, "running")
+    assert (unnamed(panel), repeated_ids(page)) == ([], [])
+
+    menu(page, row, "Checkpoint now")
+    expect(panel.locator(SAID)).to_have_text("A checkpoint is asked.", timeout=SEEN)
+    menu(page, row, "Stop with checkpoint")
+    state_of(panel, run, "stopped")
+    kept = runs.Checkpoints(run).list()
+    assert kept[-1] == runs.read_status(run).step
+    menu(page, row, "Rename…")
+    page.get_by_role("dialog").get_by_role("textbox").fill("seven")
+    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    expect(first_line(row)).to_have_text("seven", timeout=SEEN)
+    menu(page, row, "Move 1 run to the bin")
+    expect(row).to_have_count(0, timeout=SEEN)
+    panel.get_by_role("button", name="Undo").click()
+    expect(row).to_be_visible(timeout=SEEN)
+
+    menu(page, row, "Resume")
+    state_of(panel, run, "running")
+    assert runs.read_status(run).attempt == 2
+    menu(page, row, "Kill…")
+    page.get_by_role("dialog").get_by_role("button", name="Kill now").click()
+    state_of(panel, run, "failed")
+    assert runs.Checkpoints(run).list() == kept
+    menu(page, row, "Open monitor")
+    expect(page.locator(".llf-Monitor .llf-State").last).to_have_text("failed", timeout=60_000)
+
+    with page.context.expect_page() as opened:
+        panel.get_by_role("button", name="New run").click()
+    expect(panel.locator(SAID)).to_have_text("In the new notebook, run: llf.Studio()", timeout=SEEN)
+    expect(opened.value.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.launches
+def test_two_tabs_stop_one_run(page: Any, lab: Lab, real_run: Any) -> None:
+    late, later = page, page.context.new_page()
+    first = page.context.new_page()
+    panels = [open_panel(one, lab) for one in (first, late, later)]
+    for panel in panels:
+        state_of(panel, real_run, "running")
+    # One tab shows what was true a moment ago.
+    later.route("**/llf/api/runs?**", lambda route: route.abort())
+
+    for one, panel in zip((first, late), panels, strict=False):
+        row_of(panel, real_run).click(button="right")
+        expect(one.get_by_role("menuitem", name="Stop with checkpoint")).to_be_visible()
+    for one in (first, late):
+        one.get_by_role("menuitem", name="Stop with checkpoint").click()
+    assert real_run.wait(60, progress=False).state == "stopped"
+    for panel in panels[:2]:
+        state_of(panel, real_run, "stopped")
+        expect(panel.locator(SAID)).to_have_text("Stop is asked; it waits for the step under way.")
+    menu(later, row_of(panels[2], real_run), "Stop with checkpoint")
+    expect(panels[2].locator(SAID)).to_have_text("The run is stopped, so nothing takes the request.", timeout=SEEN)
+    later.unroute("**/llf/api/runs?**")
+    state_of(panels[2], real_run, "stopped")
+
+    events = [json.loads(line) for line in real_run.folder.events.read_text().splitlines()]
+    assert [event["state"] for event in events if event["type"] == "state"].count("stopped") == 1
+    asked = [event["id"] for event in events if event["type"] == "request" and event["request"] == "stop"]
+    answered = [event["id"] for event in events if event["type"] == "answer" and event["request"] == "stop"]
+    assert (len(set(answered)), set(asked) <= set(answered)) == (2, True)
+    assert not list(real_run.folder.control.iterdir())
+    assert runs.Checkpoints(real_run.folder).list() == [real_run.status().step]
