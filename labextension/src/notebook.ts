@@ -40,9 +40,10 @@ export async function runInCell(
 async function create(app: JupyterFrontEnd): Promise<NotebookPanel | null> {
   const { kernelspecs } = app.serviceManager;
   await kernelspecs.ready;
-  const made = await app.commands.execute('notebook:create-new', {
+  const made = (await app.commands.execute('notebook:create-new', {
     kernelName: kernelspecs.specs?.default,
     activate: true
-  });
-  return (made as NotebookPanel | undefined) ?? null;
+  })) as NotebookPanel | undefined;
+  // Notebook 7 opens another tab of the browser, and hands out a panel that it throws away.
+  return made?.isAttached && !made.isDisposed ? made : null;
 }
