@@ -37,6 +37,8 @@ class ControlHandler(RunsAPIHandler):
             if state not in LIVE:
                 raise HTTPError(409, f"The run is {state}, so nothing takes the request.")
             request_id = await asyncio.to_thread(request, folder, kind, args, by)
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.gone(run_id) from None
         except (
             ValueError,
             RuntimeError,

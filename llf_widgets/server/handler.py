@@ -44,8 +44,12 @@ class RunsAPIHandler(APIHandler):
             folder = None
         # A link may lead anywhere, so a linked folder is no run here.
         if folder is None or folder.path.resolve() != folder.path.parent.resolve() / run_id:
-            raise HTTPError(404, f"There is no run {run_id} in the server's LLF_HOME.")
+            raise self.gone(run_id)
         return folder
+
+    def gone(self, run_id: str) -> HTTPError:
+        """What is said of a run that is not there, or not there any more."""
+        return HTTPError(404, f"There is no run {run_id} in the server's LLF_HOME.")
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number of the query.

@@ -31,6 +31,8 @@ class MetaHandler(RunsAPIHandler):
             self.finish(await asyncio.to_thread(update_meta, folder, seen=revision, **changes))
         except StaleError as error:
             raise HTTPError(409, str(error)) from None
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.gone(run_id) from None
 
 
 class BinHandler(RunsAPIHandler):
@@ -45,6 +47,8 @@ class BinHandler(RunsAPIHandler):
             await asyncio.to_thread(delete_run, folder.id)
         except RuntimeError as error:
             raise HTTPError(409, str(error)) from None
+        except FileNotFoundError:  # somebody else does at this moment
+            raise self.gone(run_id) from None
         self.finish({"id": folder.id})
 
 

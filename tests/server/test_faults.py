@@ -8,8 +8,10 @@ import time
 from contextlib import suppress
 
 import pytest
+from tornado.httpclient import HTTPClientError
 
 from llf_core import runs
+from llf_widgets.server.handler import RunsAPIHandler
 
 JUNK = {
     "empty": "",
@@ -117,6 +119,40 @@ async def test_a_folder_that_goes_while_it_is_looked_at(ask, make_run, monkeypat
     assert [row["id"] for row in (await ask("runs"))[1]["runs"]] == [other.id]
     for route, body in (("control", {"type": "stop"}), ("bin", {})):
         assert await ask("runs", folder.id, route, body=body) == (404, gone)
+
+
+@pytest.mark.parametrize(
+    ("route", "options"),
+    [
+        ("bin", {"body": {}}),
+        ("control", {"body": {"type": "stop"}}),
+        ("control", {"body": {"type": "kill"}}),
+        ("meta", {"method": "PATCH", "body": '{"revision": 1, "name": "x"}'}),
+        ("output.zip", {}),
+        ("", {"params": {"details": "1"}}),
+    ],
+)
+async def test_a_folder_that_goes_at_that_very_moment_is_a_sentence(
+    jp_fetch, make_run, live_process, monkeypatch, route, options
+):
+    folder = make_run("going", state="running", **live_process)
+    find = RunsAPIHandler.find_run
+
+    def find_and_lose(self, run_id):
+        found = find(self, run_id)
+        shutil.rmtree(found.path)
+        return found
+
+    monkeypatch.setattr(RunsAPIHandler, "find_run", find_and_lose)
+    if isinstance(options.get("body"), dict):
+        options = {"method": "POST", "body": json.dumps(options["body"])}
+    try:
+        response = await jp_fetch("llf", "api", "runs", folder.id, *filter(None, [route]), **options)
+        assert json.loads(response.body)["status"]["state"] == "broken"
+    except HTTPClientError as error:
+        said = json.loads(error.response.body)["message"]  # one of two good ends
+        assert error.code in {404, 409}  # noqa: PT017
+        assert said.endswith(".")
 
 
 async def test_another_run_of_the_same_id_is_read_from_its_beginning(ask, make_run):
