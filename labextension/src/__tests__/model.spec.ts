@@ -191,6 +191,35 @@ describe('RunsModel', () => {
     expect(model.health).toBe('ready');
   });
 
+  it('keeps the details that are shown where only they get no answer', async () => {
+    api.all = [run('a')];
+    void model.start();
+    await pass(200);
+    void model.open('a');
+    await pass(200);
+    const details = vi.spyOn(api, 'details');
+    details.mockRejectedValue(new ApiError(0, 'reset'));
+    await pass(1500);
+    expect(model.details?.id).toBe('a');
+    expect(model.health).toBe('unreachable');
+    details.mockRestore();
+    await pass(3500);
+    expect(model.health).toBe('ready');
+  });
+
+  it('has the words of a server that refuses, as long as it does', async () => {
+    void model.start();
+    await pass(200);
+    api.down = new ApiError(403, 'Log in first.');
+    await pass(1500);
+    expect(model.health).toBe('unreachable');
+    expect(model.refusal).toBe('Log in first.');
+    api.down = new ApiError(0, 'refused');
+    void model.refresh();
+    await pass(200);
+    expect(model.refusal).toBe('');
+  });
+
   it('chooses runs, and keeps only those that are listed', async () => {
     api.all = [run('a'), run('b'), run('c')];
     void model.start();
