@@ -368,7 +368,7 @@ def real_run(lab: Lab, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFa
     data = tmp_path_factory.mktemp("data") / "rows.json"
     data.write_text(json.dumps([{"instruction": f"Say {i}.", "output": f"It is {i}."} for i in range(40)]))
     config = {
-        "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "max_steps": 100_000, "logging_steps": 1,
+        "model_name_or_path": str(tiny_model_dir), "dataset": str(data), "max_steps": 100_000, "logging_steps": 20,
         "save_steps": 50_000, "per_device_train_batch_size": 4,
     }  # fmt: skip
     run = launch(config, home=lab.home, name="real")
@@ -436,6 +436,50 @@ def test_what_the_menu_does_in_jupyterlab_and_a_kernel_that_dies(page: Any, lab:
     assert runs.read_status(again).state == "running"
 
 
+def open_tab(page: Any, lab: Lab, workspace: str) -> Any:
+    """The panel in one of several tabs of a browser, which JupyterLab wants to have workspaces of their own."""
+    page.goto(f"{lab.url}lab/workspaces/{workspace}?token={TOKEN}&reset")
+    page.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=60000)
+    page.evaluate("() => window.jupyterapp.restored.then(() => window.jupyterapp.shell.activateById('llf-runs'))")
+    return page.locator(PANEL)
+
+
+@pytest.mark.launches
+def test_two_tabs_stop_one_run(page: Any, lab: Lab, real_run: Any) -> None:
+    late, first = page, page.context.new_page()
+    panels = [open_tab(one, lab, name) for one, name in ((first, "a"), (late, "b"))]
+    for panel in panels:
+        state_of(panel, real_run, "running")
+    late.route("**/llf/api/runs?**", lambda route: route.abort())  # it shows what was true a moment ago
+    for one, panel in zip((first, late), panels, strict=True):
+        row_of(panel, real_run).click(button="right")
+        expect(one.get_by_role("menuitem", name="Stop with checkpoint")).to_be_visible()
+    for one in (first, late):
+        one.get_by_role("menuitem", name="Stop with checkpoint").click()
+    assert real_run.wait(60, progress=False).state == "stopped"
+    asked, refused = (
+        "Stop is asked; it waits for the step under way.",
+        "The run is stopped, so nothing takes the request.",
+    )
+    expect(panels[0].locator(SAID)).to_have_text(asked)
+    expect(panels[1].locator(SAID)).to_have_text(re.compile(f"{re.escape(asked)}|{re.escape(refused)}"))
+    menu(late, row_of(panels[1], real_run), "Stop with checkpoint")
+    expect(panels[1].locator(SAID)).to_have_text(refused, timeout=SEEN)
+    late.unroute("**/llf/api/runs?**")
+    for panel in panels:
+        state_of(panel, real_run, "stopped")
+
+    events = [json.loads(line) for line in real_run.folder.events.read_text().splitlines()]
+    assert [event["state"] for event in events if event["type"] == "state"].count("stopped") == 1
+    heard = [event["id"] for event in events if event["type"] == "request" and event["request"] == "stop"]
+    answered = [event["id"] for event in events if event["type"] == "answer" and event["request"] == "stop"]
+    assert heard
+    assert set(heard) <= set(answered)
+    assert len(answered) == len(set(answered))
+    assert not list(real_run.folder.control.iterdir())
+    assert runs.Checkpoints(real_run.folder).list() == [real_run.status().step]
+
+
 @pytest.mark.launches
 def test_what_the_menu_does_in_notebook_7(page: Any, lab: Lab, real_run: Any) -> None:
     run = next(iter(others(lab, real_run)), None) or real_run.replay().folder
@@ -479,47 +523,3 @@ def test_what_the_menu_does_in_notebook_7(page: Any, lab: Lab, real_run: Any) ->
         panel.get_by_role("button", name="New run").click()
     expect(panel.locator(SAID)).to_have_text("In the new notebook, run: llf.Studio()", timeout=SEEN)
     expect(opened.value.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=60_000)
-
-
-def open_tab(page: Any, lab: Lab, workspace: str) -> Any:
-    """The panel in one of several tabs of a browser, which JupyterLab wants to have workspaces of their own."""
-    page.goto(f"{lab.url}lab/workspaces/{workspace}?token={TOKEN}&reset")
-    page.wait_for_function("window.jupyterapp && window.jupyterapp.shell", timeout=60000)
-    page.evaluate("() => window.jupyterapp.restored.then(() => window.jupyterapp.shell.activateById('llf-runs'))")
-    return page.locator(PANEL)
-
-
-@pytest.mark.launches
-def test_two_tabs_stop_one_run(page: Any, lab: Lab, real_run: Any) -> None:
-    late, first = page, page.context.new_page()
-    panels = [open_tab(one, lab, name) for one, name in ((first, "a"), (late, "b"))]
-    for panel in panels:
-        state_of(panel, real_run, "running")
-    late.route("**/llf/api/runs?**", lambda route: route.abort())  # it shows what was true a moment ago
-    for one, panel in zip((first, late), panels, strict=True):
-        row_of(panel, real_run).click(button="right")
-        expect(one.get_by_role("menuitem", name="Stop with checkpoint")).to_be_visible()
-    for one in (first, late):
-        one.get_by_role("menuitem", name="Stop with checkpoint").click()
-    assert real_run.wait(60, progress=False).state == "stopped"
-    asked, refused = (
-        "Stop is asked; it waits for the step under way.",
-        "The run is stopped, so nothing takes the request.",
-    )
-    expect(panels[0].locator(SAID)).to_have_text(asked)
-    expect(panels[1].locator(SAID)).to_have_text(re.compile(f"{re.escape(asked)}|{re.escape(refused)}"))
-    menu(late, row_of(panels[1], real_run), "Stop with checkpoint")
-    expect(panels[1].locator(SAID)).to_have_text(refused, timeout=SEEN)
-    late.unroute("**/llf/api/runs?**")
-    for panel in panels:
-        state_of(panel, real_run, "stopped")
-
-    events = [json.loads(line) for line in real_run.folder.events.read_text().splitlines()]
-    assert [event["state"] for event in events if event["type"] == "state"].count("stopped") == 1
-    heard = [event["id"] for event in events if event["type"] == "request" and event["request"] == "stop"]
-    answered = [event["id"] for event in events if event["type"] == "answer" and event["request"] == "stop"]
-    assert heard
-    assert set(heard) <= set(answered)
-    assert len(answered) == len(set(answered))
-    assert not list(real_run.folder.control.iterdir())
-    assert runs.Checkpoints(real_run.folder).list() == [real_run.status().step]
