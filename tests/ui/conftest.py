@@ -153,6 +153,7 @@ class Server:
                     "--ServerApp.port_retries=0",
                     f"--IdentityProvider.token={TOKEN}",
                     f"--ServerApp.root_dir={self.root}",
+                    "--ServerApp.base_url=/user/ada/",  # as a hub has it
                     "--LabApp.expose_app_in_browser=True",
                     "--LabApp.news_url=None",
                     "--ServerApp.jpserver_extensions={'llf_widgets': True, 'notebook': True}",
