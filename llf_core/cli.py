@@ -390,7 +390,9 @@ def runs_branch(
     detach: Annotated[bool, typer.Option("--detach")] = False,
 ) -> None:
     """Start a new run that goes on at a checkpoint of another one, with something otherwise from there on."""
-    import yaml
+    from yaml import YAMLError
+
+    from llf_core.config.source import yaml_value
 
     found = _run(run)
     given: dict[str, Any] = {}
@@ -398,23 +400,16 @@ def runs_branch(
         key, sign, value = change.partition("=")
         if not sign:
             raise UserError(f"{change!r} is no change. Expected KEY=VALUE, as learning_rate=5e-5.")
-        read = yaml.safe_load(value)
-        given[key] = float(read) if isinstance(read, str) and _is_number(read) else read
+        try:
+            given[key] = yaml_value(value)
+        except YAMLError:
+            given[key] = value  # a text that is no YAML
     with _in_a_sentence():
-        new = found.branch(step, **given)
+        new = found.branch(step, changes=given)
     if detach:
         out.print(new.id)
     else:
         _follow(new, as_json=False)
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is one as `5e-5`, which YAML takes for a text."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 @runs_app.command("loss")
@@ -430,7 +425,7 @@ def runs_loss(
 
     found = _run(run)
     with _in_a_sentence(), out.status("Computing the losses of base and result …"):
-        computed = losses_in_child(found.id, data)
+        computed = losses_in_child(found.id, data, found.folder.home)
     if as_json:
         _print_json(asdict(computed))
     else:

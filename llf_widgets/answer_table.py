@@ -10,6 +10,7 @@ from llf_core.evaluation.losses import Losses, losses_in_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llf_core.launch import Run
 
@@ -51,7 +52,7 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64) ->
     if isinstance(prompts, str):
         prompts = [prompts]
     print(f"Answering {len(prompts)} prompts with the base and the tuned model …", flush=True)  # noqa: T201 - the cell's progress
-    return Answers(answer_in_child(run if isinstance(run, str) else run.id, prompts, max_new_tokens))
+    return Answers(answer_in_child(_id(run), prompts, max_new_tokens, _home(run)))
 
 
 def losses(run: Run | str, data: str | None = None) -> Losses:
@@ -69,4 +70,12 @@ def losses(run: Run | str, data: str | None = None) -> Losses:
         Losses(base=2.4127, tuned=1.6113, examples=50)
     """
     print("Computing the losses of the base and of the result …", flush=True)  # noqa: T201 - the cell's progress
-    return losses_in_child(run if isinstance(run, str) else run.id, data)
+    return losses_in_child(_id(run), data, _home(run))
+
+
+def _id(run: Run | str) -> str:
+    return run if isinstance(run, str) else run.id
+
+
+def _home(run: Run | str) -> Path | None:
+    return None if isinstance(run, str) else run.folder.home

@@ -109,7 +109,9 @@ export function branchCode(
   if (!fits) {
     return null;
   }
-  const changes = given.map(name => `, ${name}=${values[name]}`).join('');
+  const changes = given
+    .map(name => `, ${name}=${Number(values[name])}`)
+    .join('');
   return `run = llf.attach("${id}").branch(${values.step}${changes})\nllf.Monitor(run)`;
 }
 

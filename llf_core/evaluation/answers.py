@@ -7,18 +7,20 @@ as a child process, so that no view ever holds a model.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.evaluation import child
 from llf_core.runs import RunReader, RunWriter, open_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llf_core.runs import RunFolder
+
+
+MODULE = "llf_core.evaluation.answers"
 
 
 @dataclass(frozen=True)
@@ -69,26 +71,16 @@ def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) 
     return answers
 
 
-def answer_in_child(run_id: str, prompts: Sequence[str], max_new_tokens: int = 64) -> list[Answer]:
+def answer_in_child(
+    run_id: str, prompts: Sequence[str], max_new_tokens: int = 64, home: Path | None = None
+) -> list[Answer]:
     """`answer` in a process of its own: the caller loads no model and no torch.
 
     Raises:
-        RuntimeError: with the child's last line, where it fails.
+        RuntimeError: why it fails.
     """
-    command = [
-        sys.executable,
-        "-P",  # a `datasets.py` beside the notebook is not the library
-        "-m",
-        "llf_core.evaluation.answers",
-        run_id,
-        "--tokens",
-        str(max_new_tokens),
-        "--",
-    ]
-    child = subprocess.run([*command, *prompts], capture_output=True, text=True, check=False)  # noqa: S603 - our own module
-    if child.returncode != 0:
-        raise RuntimeError((child.stderr.strip().splitlines() or ["the child process said nothing"])[-1])
-    return [Answer(**row) for row in json.loads(child.stdout.splitlines()[-1])]
+    made = child.ask(MODULE, run_id, "--tokens", str(max_new_tokens), "--", *prompts, home=home)
+    return [Answer(**row) for row in made]
 
 
 def main() -> None:
@@ -98,8 +90,7 @@ def main() -> None:
     parser.add_argument("prompts", nargs="+")
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
-    rows = [asdict(one) for one in answer(open_run(asked.run_id), asked.prompts, asked.tokens)]
-    print(json.dumps(rows))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line
+    child.answer(lambda: [asdict(one) for one in answer(open_run(asked.run_id), asked.prompts, asked.tokens)])
 
 
 if __name__ == "__main__":

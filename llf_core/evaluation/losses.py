@@ -7,19 +7,21 @@ so that no view ever holds a model.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.evaluation import child
 from llf_core.runs import create_run, open_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
+
+
+MODULE = "llf_core.evaluation.losses"
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         config = config.replace(eval_dataset=data, val_size=0)
     if not (config.data.eval_dataset or config.data.val_size):
         raise ValueError(f"{folder.id} held nothing out to evaluate on. Name a data set that it was not trained on.")
-    base, examples = _loss(config)
-    tuned, _ = _loss(_of_output(config, folder))
+    base, examples = _loss(config, folder)
+    _forget()  # one model is in memory at a time
+    tuned, _ = _loss(_of_output(config, folder), folder)
     return Losses(base, tuned, examples)
 
 
@@ -73,46 +76,49 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
     return config.replace(adapter_name_or_path=[*merged, str(folder.output)], create_new_adapter=None)
 
 
-def _loss(config: RunConfig) -> tuple[float, int]:
+def _forget() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()  # a trainer and its callbacks know each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     """Mean loss of the held-out examples, and their number, of the model that a run of this config begins with."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
     from llf_core.stages.progress import RunProgress
+    from llf_core.stages.resolved import as_before
     from llf_core.stages.session import load, make_trainer
 
     with tempfile.TemporaryDirectory(prefix="llf-") as home:
         folder = create_run(config.yaml(defaults=True), "evaluation", home)
         writer = RunWriter(folder)
-        loaded = load(config, writer, plan_device(config))
+        loaded = load(config, writer, as_before(run, plan_device(config)))
         trainer = make_trainer(folder, config, loaded, RunProgress(folder, writer))
         found = trainer.evaluate()
         return float(found["eval_loss"]), loaded.data.report.eval_examples
 
 
-def losses_in_child(run_id: str, data: str | None = None) -> Losses:
+def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None) -> Losses:
     """`losses` in a process of its own: the caller loads no model and no torch.
 
     Raises:
-        RuntimeError: with the child's last line, where it fails.
+        RuntimeError: why it fails.
     """
-    command = [sys.executable, "-P", "-m", "llf_core.evaluation.losses", run_id]  # -P: nothing beside the notebook
-    if data is not None:
-        command.append(f"--data={data}")
-    child = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
-    if child.returncode != 0:
-        raise RuntimeError((child.stderr.strip().splitlines() or ["the child process said nothing"])[-1])
-    return Losses(**json.loads(child.stdout.splitlines()[-1]))
+    return Losses(**child.ask(MODULE, run_id, *([] if data is None else [f"--data={data}"]), home=home))
 
 
 def main() -> None:
-    """Prints the losses as one line of JSON; what loading says goes to stderr."""
+    """Prints the losses as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("--data")
     asked = parser.parse_args()
-    with redirect_stdout(sys.stderr):
-        found = losses(open_run(asked.run_id), asked.data)
-    print(json.dumps(asdict(found)))  # noqa: T201 - the result
+    child.answer(lambda: asdict(losses(open_run(asked.run_id), asked.data)))
 
 
 if __name__ == "__main__":

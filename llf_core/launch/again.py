@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
 import shutil
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from llf_core.launch.environment import start_facts
-from llf_core.runs import Checkpoints, RunWriter, create_run, open_run, read_meta, read_status, status, update_env
+from llf_core.runs import Checkpoints, RunWriter, create_run, open_run, read_meta, status, update_env
 from llf_core.runs.asked import read_config
+from llf_core.runs.files import read_object
 from llf_core.runs.jsonl import as_number, encode, parse
-from llf_core.runs.steering import BRANCH, Change, check, journal, write_replay
+from llf_core.runs.steering import Change, check, journal, write_replay
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from llf_core.runs.folder import RunFolder
 
@@ -29,20 +29,14 @@ KEYS = frozenset(
     "watched_prompts watched_tokens max_grad_norm output_dir run_name".split()
 )
 """Keys of the config that a branch may have otherwise too."""
+JUST = 0.001
+"""Seconds between the last record of the other run and the new run."""
 
 
 def _threads(folder: RunFolder) -> dict[str, Any]:
     """The number of threads of a run: with another one sums differ in their last bits."""
-    threads = _env(folder).get("threads")
+    threads = read_object(folder.env).get("threads")
     return {"threads": threads} if isinstance(threads, int) else {}
-
-
-def _env(folder: RunFolder) -> dict[str, Any]:
-    try:
-        env = json.loads(folder.env.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return env if isinstance(env, dict) else {}
 
 
 def replay(folder: RunFolder) -> RunFolder:
@@ -62,17 +56,19 @@ def replay(folder: RunFolder) -> RunFolder:
     from llf_core.config import RunConfig
 
     name = f"{read_meta(folder)['name'] or folder.id} again"
-    parent = _env(folder).get("parent") or {}
-    if parent.get("changes") is not None:
-        new = branch(open_run(parent["run"], folder.home), parent["step"], parent["changes"], name)
-        write_replay(new, [one for one in journal(folder) if one.step >= parent["step"]])
-        return new
+    told = journal(folder)
+    parent = read_object(folder.env).get("parent") or {}
+    if isinstance(parent.get("changes"), dict):
+        other, step = open_run(parent["run"], folder.home), int(parent["step"])
+        return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
     loaded = RunConfig.load(folder.config)
-    new = create_run(folder.config.read_text(encoding="utf-8"), name, folder.home)
-    _copy_folders(folder, new)
-    write_replay(new, journal(folder))
-    update_env(new, **start_facts(loaded) | _threads(folder), parent={"run": folder.id, "step": 0})
-    return new
+
+    def fill(new: RunFolder) -> None:
+        _copy_folders(folder, new)
+        write_replay(new, told)
+        update_env(new, **start_facts(loaded) | _threads(folder), parent={"run": folder.id, "step": 0})
+
+    return create_run(folder.config.read_text(encoding="utf-8"), name, folder.home, fill)
 
 
 def branch(
@@ -94,35 +90,66 @@ def branch(
     Raises:
         ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
         ConfigError: the changed config has errors.
+        OSError: the folder can't be written.
     """
-    from llf_core.config import RunConfig
-
     step = _checkpoint(folder, step)
-    asked = dict(changes or {})
-    live = {key: asked.pop(key) for key in LIVE if key in asked}
-    other = next((key for key in asked if key not in KEYS), None)
-    if other is not None:
-        allowed = ", ".join([*LIVE, *sorted(KEYS)])
-        raise ValueError(f"{other} cannot differ in a branch, which goes on at a checkpoint. Expected {allowed}.")
-    live = check(live) if live else {}
-    _check_end(folder, step, live)
+    changes = dict(changes or {})
+    live = {key: changes[key] for key in LIVE if key in changes}
+    own = [Change(step, check(live), f"branch-{secrets.token_hex(4)}")] if live else []
+    name = name or changes.get("run_name") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
+    return _branch(folder, step, changes, name, own)
+
+
+def _branch(
+    folder: RunFolder, step: int, changes: Mapping[str, Any], name: str, further: Sequence[Change]
+) -> RunFolder:
+    """A branch whose run is told `further` from its step on."""
+    from llf_core.config import RunConfig
+    from llf_core.config.source import dump_yaml
+
+    asked = _asked(changes)
     # The other run's copy of its result is its own.
     values = read_config(folder.config) | {"output_dir": None} | asked
-    config = RunConfig.load({key: value for key, value in values.items() if value is not None}, base=folder.path)
-    text = yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False)
-    new = create_run(text, name or f"{read_meta(folder)['name'] or folder.id} from step {step}", folder.home)
-    _copy_folders(folder, new)
-    _copy_past(folder, new, step)
-    shutil.copytree(Checkpoints(folder).path(step), Checkpoints(new).path(step), copy_function=_link)
-    if folder.resolved.is_file():
-        shutil.copy2(folder.resolved, new.resolved)
-    if live:
-        write_replay(new, [Change(step, live, BRANCH)])
-    parent = {"run": folder.id, "step": step, "changes": dict(changes or {})}
-    update_env(new, **start_facts(config) | _threads(folder), parent=parent)
-    RunWriter(new).event("branched", run=folder.id, step=step, changes=dict(changes or {}))
-    status.update(new, step=step, total=live.get("max_steps", read_status(folder).total))
-    return new
+    values = {key: value for key, value in values.items() if value is not None}
+    config = RunConfig.load(values, base=folder.path)
+    before = [change for change in journal(folder) if change.step <= step]
+
+    def fill(new: RunFolder) -> None:
+        total = _copy_checkpoint(folder, new, step)
+        total = next((one.changes["max_steps"] for one in reversed(further) if "max_steps" in one.changes), total)
+        if total <= step:
+            raise ValueError(
+                f"The checkpoint is of step {step}; the run ends at {total}. Expected max_steps above {step}."
+            )
+        _copy_folders(folder, new)
+        _copy_past(folder, new, step)
+        if folder.resolved.is_file():
+            shutil.copy2(folder.resolved, new.resolved)
+        write_replay(new, [*before, *further])
+        parent = {"run": folder.id, "step": step, "changes": dict(changes)}
+        update_env(new, **start_facts(config) | _threads(folder), parent=parent)
+        RunWriter(new).event("branched", run=folder.id, step=step, changes=dict(changes))
+        status.update(new, step=step, total=total)
+
+    return create_run(dump_yaml(values), name, folder.home, fill)
+
+
+def _asked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the config that a branch has otherwise.
+
+    Raises:
+        ValueError: one that it cannot have otherwise.
+    """
+    asked = {key: value for key, value in changes.items() if key not in LIVE}
+    for key, value in asked.items():
+        if key not in KEYS:
+            allowed = ", ".join([*LIVE, *sorted(KEYS)])
+            raise ValueError(f"{key} cannot differ in a branch, which goes on at a checkpoint. Expected {allowed}.")
+        if key.endswith("_steps") and isinstance(value, float) and value < 1:
+            raise ValueError(f"{key} is {value:g}. Expected a whole number of steps: a branch has no share of its own.")
+    if asked.get("output_dir"):
+        asked["output_dir"] = str(Path(asked["output_dir"]).expanduser().absolute())
+    return asked
 
 
 def _checkpoint(folder: RunFolder, step: int | None) -> int:
@@ -136,11 +163,27 @@ def _checkpoint(folder: RunFolder, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def _check_end(folder: RunFolder, step: int, live: Mapping[str, Any]) -> None:
-    """Refuses a branch that would end where it begins."""
-    end = live.get("max_steps", read_status(folder).total)
-    if end <= step:
-        raise ValueError(f"The checkpoint is of step {step}; the run ends at {end}. Expected max_steps above {step}.")
+def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
+    """Takes over a checkpoint, and the best one that it remembers.
+
+    Returns:
+        The step at which the run ended by the plan of that moment.
+
+    Raises:
+        ValueError: it was removed meanwhile.
+    """
+    own = Checkpoints(new)
+    for each in {step, _state(Checkpoints(folder).path(step)).get("best_global_step") or step}:
+        with suppress(OSError, shutil.Error):
+            shutil.copytree(Checkpoints(folder).path(each), own.path(each), copy_function=_link)
+    if not own.complete(step):
+        raise ValueError(f"The checkpoint of step {step} was removed just now. Branch from a later one.")
+    return int(_state(own.path(step)).get("max_steps") or 0)
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """The Trainer's own state; empty where there is none."""
+    return read_object(checkpoint / "trainer_state.json")
 
 
 def _copy_folders(folder: RunFolder, new: RunFolder) -> None:
@@ -150,14 +193,14 @@ def _copy_folders(folder: RunFolder, new: RunFolder) -> None:
 
 
 def _copy_past(folder: RunFolder, new: RunFolder, step: int) -> None:
-    """Copies what was written down up to a step, as of the first attempt, as if its last record had come just now."""
-    for name in ("metrics", "examples", "samples", "events"):
-        records = _past(getattr(folder, name), step)
-        if name == "events":
-            records = [record for record in records if record.get("type") == "steered"]
-        late = time.time() - max((_time(record) for record in records), default=0.0)
+    """Copies what was written down up to a step, as of attempt 0, as if the last of it had been just before `new`."""
+    past = {name: _past(getattr(folder, name), step) for name in ("metrics", "examples", "samples", "events")}
+    past["events"] = [record for record in past["events"] if record.get("type") == "steered"]
+    times = [_time(record) for records in past.values() for record in records if "time" in record]
+    late = (status.read_status(new).created or time.time()) - JUST - max(times, default=0.0)
+    for name, records in past.items():
         for record in records:
-            record["attempt"] = 1
+            record["attempt"] = 0
             if "time" in record:
                 record["time"] = _time(record) + late
         with getattr(new, name).open("ab") as file:
@@ -165,17 +208,14 @@ def _copy_past(folder: RunFolder, new: RunFolder, step: int) -> None:
 
 
 def _past(path: Path, step: int) -> list[dict[str, Any]]:
-    """The records up to a step; of a step that was made more than once those of the last attempt."""
+    """The records up to a step, in the order of the attempts that made them."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     found = [record for record in map(parse, lines) if record and isinstance(record.get("step"), int)]
     found = [record for record in found if record["step"] <= step]
-    last: dict[int, int] = {}
-    for record in found:
-        last[record["step"]] = max(last.get(record["step"], 1), record.get("attempt", 1))
-    return [record for record in found if record.get("attempt", 1) == last[record["step"]]]
+    return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)
 
 
 def _time(record: Mapping[str, Any]) -> float:

@@ -235,31 +235,34 @@ class Run:
         step: int | None = None,
         *,
         name: str | None = None,
+        changes: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
-        command: Sequence[str] | None = None,
-        **changes: Any,
+        **more: Any,
     ) -> Run:
         """Starts a new run that goes on at a checkpoint of this one, with something otherwise from there on.
 
         Args:
             step: of the checkpoint; else the newest.
             name: what views call the new run.
+            changes: `learning_rate` (the schedule's peak), `max_steps`, or keys of how the run is saved, evaluated,
+                watched and stopped early; see `llf_core.launch.again.KEYS`.
             env: environment variables besides this process's own.
-            command: what to start in place of the trainer.
-            changes: `learning_rate` (the schedule's peak), `max_steps`, or keys of how it is watched and saved; see
-                `llf_core.launch.again.KEYS`.
+            more: changes by name.
 
         Returns:
             The new run.
 
         Raises:
             ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
+            ConfigError: the changed config has errors.
+            OSError: the folder can't be written.
+            RuntimeError: the supervisor does not start.
 
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
         """
-        new = branch(self.folder, step, changes, name)
-        start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
+        new = branch(self.folder, step, {**(changes or {}), **more}, name)
+        start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)})
         return Run(new)
 
     def kill(self, by: str = "code") -> Status:

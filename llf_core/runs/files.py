@@ -70,6 +70,15 @@ def json_bytes(value: dict[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """What a file of JSON holds; empty where there is none, or what it holds is no object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 @contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Holds the lock of a run while it reads, changes and replaces one of its small files.

@@ -10,9 +10,13 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import append
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
 RESERVE_BYTES = 64 * 1024
@@ -163,13 +167,19 @@ def slug(name: str) -> str:
     return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"
 
 
-def create_run(config_yaml: str, name: str, home: Path | str | None = None) -> RunFolder:
+def create_run(
+    config_yaml: str,
+    name: str,
+    home: Path | str | None = None,
+    fill: Callable[[RunFolder], None] | None = None,
+) -> RunFolder:
     """Makes a run's folder in the state `created`, whole before anyone can see it.
 
     Args:
         config_yaml: the config's text, with defaults.
         name: what views call the run; part of its id.
         home: `LLF_HOME` where it is not the environment's.
+        fill: puts more into the folder before anyone can see it. Where that fails, nothing is left.
 
     Returns:
         The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … where that is taken.
@@ -190,6 +200,8 @@ def create_run(config_yaml: str, name: str, home: Path | str | None = None) -> R
         replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
         append(new.events, {"v": 1, "time": now, "attempt": 1, "type": "created", "name": name})
         replace_file(new.status, json_bytes(first_status(now)))
+        if fill is not None:
+            fill(new)
         return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
     except BaseException:
         shutil.rmtree(new.path, ignore_errors=True)

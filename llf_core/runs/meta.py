@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.files import json_bytes, locked, replace_file
+from llf_core.runs.files import json_bytes, locked, read_object, replace_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from llf_core.runs.folder import RunFolder
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
     """`revision`, `name`, `tags` and `note`; what is gone or of another type is as if never set."""
     try:
-        return _whole(folder, _read(folder.meta))
+        return _whole(folder, read_object(folder.meta))
     except OSError:  # nobody else may read it, for one: a list goes on without the name
         return _whole(folder, {})
 
@@ -45,7 +42,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -
         StaleError: the revision is another one by now; nothing was changed.
     """
     with locked(folder.status_lock):
-        meta = _whole(folder, _read(folder.meta))
+        meta = _whole(folder, read_object(folder.meta))
         if seen is not None and meta["revision"] != seen:
             raise StaleError(
                 "It was changed in another view meanwhile. Look at what is there now, then change it again."
@@ -63,17 +60,9 @@ def update_env(folder: RunFolder, **facts: Any) -> dict[str, Any]:
         What the file holds now.
     """
     with locked(folder.status_lock):
-        env = {"format": 1, **_read(folder.env)}
+        env = {"format": 1, **read_object(folder.env)}
         for key, value in facts.items():
             both = isinstance(value, dict) and isinstance(env.get(key), dict)
             env[key] = env[key] | value if both else value
         replace_file(folder.env, json_bytes(env))
     return env
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

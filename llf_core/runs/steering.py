@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 LONGEST_PROMPT = 4000
 HIGHEST_RATE = 1.0
-BRANCH = "branch"
-"""Id of what a branch has otherwise from its first step on."""
 
 
 @dataclass(frozen=True)

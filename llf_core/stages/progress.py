@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from llf_core.runs import Checkpoints, Inbox
-from llf_core.stages.counters import COUNTERS, read_counters
+from llf_core.runs.counters import COUNTERS, read_counters
 from llf_core.stages.receipt import Receipt
 from llf_core.stages.steering import Steering
 from llf_core.stages.too_large import smaller_size
@@ -144,6 +144,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._seen_before = counters.get("seen", [0, 0])
         self._receipt = Receipt(self._folder, self.writer, state.global_step) if counters else None
         _own_steps(args, state)
+        self._own_best(state)
         if self.trainer is not None:
             self.trainer.tell = self._warn
             steps = args.gradient_accumulation_steps
@@ -158,6 +159,19 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self._watch(0)
         self._logged_tokens = self._seen()[0]
         self._mark = time.perf_counter()
+
+    def _own_best(self, state: TrainerState) -> None:
+        """Has the best checkpoint be this folder's own: a checkpoint remembers where it was written."""
+        if state.best_global_step is None or not state.best_model_checkpoint:
+            return
+        own = self.checkpoints.path(state.best_global_step)
+        if self.checkpoints.complete(state.best_global_step):
+            state.best_model_checkpoint = str(own)
+            return
+        said = f"The best checkpoint so far ({own.name}) is gone. The best from here on takes its place."
+        self._warn("load_best_model_at_end", said)
+        state.best_model_checkpoint = state.best_metric = None
+        state.best_global_step = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Times the step, then looks for requests."""

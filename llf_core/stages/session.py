@@ -31,8 +31,8 @@ from llf_core.models import (
 )
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
+from llf_core.runs.counters import read_counters
 from llf_core.stages.arguments import training_arguments
-from llf_core.stages.counters import read_counters
 from llf_core.stages.failures import explain
 from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.steering import BRANCH, Change, check, journal
-from llf_core.stages.counters import read_counters, step_of
+from llf_core.runs.counters import read_counters, step_of
+from llf_core.runs.steering import Change, check, journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,8 +41,9 @@ class Steering:
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
         known = journal(self._folder)
         self._plan = [change for change in known if change.step > step]
-        if first := _begun_with(known, step, held):
-            self._plan.insert(0, Change(step, first, BRANCH))
+        first = _begun_with(known, step, held)
+        if first.changes:
+            self._plan.insert(0, first)
 
     def again(self, step: int, control: TrainerControl) -> None:
         """Makes the changes that were made after this step before."""
@@ -129,19 +130,21 @@ SET = {"learning_rate", "max_steps"}
 """Changes that replace each other."""
 
 
-def _begun_with(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> dict[str, Any]:
+def _begun_with(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> Change:
     """What was changed at a checkpoint's own step and the checkpoint does not hold: a branch begins with it."""
     told: dict[str, Any] = {}
+    last = ""
     for change in known:
-        if change.step == step:
+        if change.step == step and SET & change.changes.keys():
             told |= {name: value for name, value in change.changes.items() if name in SET}
-    return {name: value for name, value in told.items() if held.get(name) != value}
+            last = change.id
+    return Change(step, {name: value for name, value in told.items() if held.get(name) != value}, last)
 
 
 def held_from(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     """What holds for a run that goes on at a checkpoint: what the checkpoint holds, and what a branch begins with."""
     held: dict[str, Any] = read_counters(checkpoint).get("held", {})
-    return held | _begun_with(journal(folder), step_of(checkpoint), held)
+    return held | _begun_with(journal(folder), step_of(checkpoint), held).changes
 
 
 def _say(text: str) -> None:

@@ -13,7 +13,7 @@ from transformers import Trainer
 
 from llf_core.config.labels import IGNORED
 from llf_core.data.split import document_count, has_media, token_count
-from llf_core.stages.counters import step_of
+from llf_core.runs.counters import step_of
 from llf_core.stages.pause import Parts, Randomness
 from llf_core.stages.too_large import (
     evaluation_goes_on,

@@ -166,6 +166,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
 
     branched = llf("runs", "branch", row.id, "learning_rate=1e-4", "max_steps=1e6", "--detach").output.strip()
     assert "no change" in str(llf("runs", "branch", row.id, "faster").exception)
+    assert "step cannot differ in a branch" in str(llf("runs", "branch", row.id, "step=3").exception)
     assert "Expected learning_rate, max_steps" in str(llf("runs", "branch", row.id, "lora_rank=2").exception)
     assert llf("runs", "kill", branched).exit_code == 0
     assert "has no output yet" in str(llf("runs", "loss", branched).exception)

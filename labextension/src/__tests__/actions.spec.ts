@@ -176,7 +176,7 @@ it('branches from a checkpoint that is chosen, in a cell', async () => {
   vi.mocked(askFields).mockResolvedValueOnce(well);
   await commands.execute('llf:branch');
   expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
-    'run = llf.attach("a").branch(50, learning_rate=1e-5)\nllf.Monitor(run)'
+    'run = llf.attach("a").branch(50, learning_rate=0.00001)\nllf.Monitor(run)'
   );
 });
 

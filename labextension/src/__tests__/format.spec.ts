@@ -78,10 +78,10 @@ it.each([
 it('makes code of a branch, of numbers alone', () => {
   const values = { step: '120', learning_rate: '5e-5', max_steps: '' };
   expect(branchCode('a', values)).toBe(
-    'run = llf.attach("a").branch(120, learning_rate=5e-5)\nllf.Monitor(run)'
+    'run = llf.attach("a").branch(120, learning_rate=0.00005)\nllf.Monitor(run)'
   );
-  expect(branchCode('a', { ...values, max_steps: '300' })).toContain(
-    '(120, learning_rate=5e-5, max_steps=300)'
+  expect(branchCode('a', { ...values, max_steps: '0300' })).toContain(
+    '(120, learning_rate=0.00005, max_steps=300)'
   );
   for (const bad of ['fast', '1e', '-1', '0x1', '1,5', '__import__("os")']) {
     expect(branchCode('a', { ...values, learning_rate: bad })).toBeNull();

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
+from llf_core.config import RunConfig
 from llf_core.launch.again import branch, replay
-from llf_core.runs import Checkpoints, RunReader, open_run, read_meta, read_status
+from llf_core.runs import Checkpoints, RunReader, RunWriter, open_run, read_meta, read_status
 from llf_core.runs.asked import read_config
 from llf_core.runs.steering import journal
 from llf_core.stages.session import run_attempt
@@ -139,6 +140,7 @@ def test_a_live_run_is_branched_and_goes_on(make_run, monkeypatch):
     [
         (2, {}, "has no checkpoint of step 2. Expected one of 3, 6."),
         (None, {}, "The checkpoint is of step 6; the run ends at 6. Expected max_steps above 6."),
+        (3, {"save_steps": 0.1}, "save_steps is 0.1. Expected a whole number of steps"),
         (3, {"max_steps": 3}, "Expected max_steps above 3."),
         (
             3,
@@ -156,3 +158,88 @@ def test_what_cannot_be_is_refused_in_a_sentence(parent, step, changes, says):
 def test_a_run_without_a_checkpoint_cannot_be_branched(make_run):
     with pytest.raises(ValueError, match="has no checkpoint to branch from"):
         branch(make_run())
+
+
+def test_a_branch_of_a_branch_has_its_own_change(parent):
+    first = branch(parent, None, {"max_steps": 9, "learning_rate": 5e-3})
+    second = branch(first, 6, {"max_steps": 12})  # of the same checkpoint, before the first has made a step
+    assert read_status(second).total == 12
+    third = branch(second, 6, {"learning_rate": 1e-3, "max_steps": 8})
+    assert run_attempt(second, 1) == 0
+    assert read_status(second).step == 12
+    assert rates(second)[7] == pytest.approx(linear(5e-3, 7, 12), rel=1e-12)
+    assert run_attempt(third, 1) == 0
+    assert read_status(third).step == 8
+    assert rates(third)[8] == pytest.approx(linear(1e-3, 8, 8), rel=1e-12)
+
+
+def test_what_was_changed_at_the_very_checkpoint_gives_way_to_the_branch(make_run, at_steps):
+    folder = make_run(max_steps=6, save_steps=3, learning_rate=1e-2, lr_scheduler_type="constant")
+    at_steps(folder, {3: [("set", {"learning_rate": 4e-3})]})
+    run_attempt(folder, 1)
+    new = branch(folder, 3, {"learning_rate": 1e-5})
+    run_attempt(new, 1)
+    assert rates(new) == pytest.approx({1: 1e-2, 2: 1e-2, 3: 1e-2, 4: 1e-5, 5: 1e-5, 6: 1e-5})
+
+
+def test_the_best_checkpoint_of_a_branch_is_its_own(trained):
+    """At so high a rate the model is never better than after its first evaluation."""
+    best = {
+        "load_best_model_at_end": True,
+        "finetuning_type": "full",
+        "max_grad_norm": 0.0,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+    }
+    folder, _ = trained(max_steps=6, val_size=4, learning_rate=1.0, lr_scheduler_type="constant", **best)
+    state = json.loads((Checkpoints(folder).path(6) / "trainer_state.json").read_text())
+    assert state["best_global_step"] == 2
+    new = branch(folder, 6, {"max_steps": 8})
+    shutil.rmtree(folder.path)
+    assert run_attempt(new, 1) == 0
+    assert same_weights(Checkpoints(new).path(2) / "model.safetensors", new.output / "model.safetensors")
+    assert not same_weights(Checkpoints(new).path(8) / "model.safetensors", new.output / "model.safetensors")
+
+
+def same_weights(one, other):
+    from safetensors.torch import load_file
+
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(bool((first[name] == second[name]).all()) for name in first)
+
+
+def test_a_checkpoint_that_goes_away_leaves_no_run(parent, monkeypatch):
+    from llf_core.launch import again
+
+    def too_late(source, target):
+        Checkpoints(parent).remove(3) if Checkpoints(parent).complete(3) else None
+        raise FileNotFoundError(source)
+
+    before = sorted(parent.path.parent.iterdir())
+    monkeypatch.setattr(again, "_link", too_late)
+    with pytest.raises(ValueError, match="was removed just now"):
+        branch(parent, 3)
+    assert sorted(parent.path.parent.iterdir()) == before
+
+
+def test_what_went_before_comes_along_whole_and_just_before_the_branch(parent):
+    RunWriter(parent, 2).metric(3, {"eval_loss": 1.5})  # an attempt that only evaluated
+    RunWriter(parent, 2).sample(step=0, kind="answer", prompt="x", text="y", of="base")
+    RunWriter(parent, 1).sample(step=0, kind="answer", prompt="Say hi.", text="hi", of="base")
+    new = branch(parent, 3)
+    columns = RunReader(new).metrics()
+    assert columns.steps("loss").tolist() == [1, 2, 3]
+    assert columns.steps("eval_loss").tolist() == [3]
+    assert {one["prompt"] for one in RunReader(new).samples()} == {"x", "Say hi."}
+    assert columns.times()[1].max() < read_status(new).created
+    assert read_status(new).created - columns.times()[1].max() < 1
+
+
+def test_texts_of_the_config_stay_texts_and_paths_are_those_of_the_caller(parent, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new = branch(parent, 3, {"run_name": "1e5", "watched_prompts": "08", "output_dir": "out"})
+    config = RunConfig.load(new.config)
+    assert (config.get("run_name"), config.get("watched_prompts")) == ("1e5", "08")
+    assert config.get("output_dir") == str(tmp_path / "out")
+    assert read_meta(new)["name"] == "1e5"

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from llf_core.config import RunConfig
 from llf_core.runs import Checkpoints, RunReader, read_status
-from llf_core.stages.counters import read_counters
+from llf_core.runs.counters import read_counters
 from llf_core.stages.failures import explain
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 from llf_core.stages.session import run_attempt
