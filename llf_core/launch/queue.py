@@ -18,6 +18,7 @@ from llf_core.runs.process import host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from llf_core.launch.run import Run
     from llf_core.runs import RunFolder
@@ -53,11 +54,64 @@ class Ahead:
     total: int
     remaining: float | None
 
+    def __str__(self) -> str:
+        """Its name, where it is, and how long it will take: `tune (step 40 of 100), about 3 min`."""
+        steps = f" (step {self.step:,} of {self.total:,})" if self.total else ""
+        left = f", about {max(1, round(self.remaining / 60))} min" if self.remaining else ""
+        return f"{self.name}{steps}{left}"
+
+
+class Machine:
+    """What goes on this machine, and what waits for its turn on it.
+
+    A look costs one `stat` a run: of those that have ended nothing is read again.
+
+    Args:
+        home: `LLF_HOME` where it is not the environment's.
+    """
+
+    def __init__(self, home: Path | str | None = None) -> None:
+        self._index = RunIndex(home)
+        self._ended: dict[str, int] = {}  # when the status of an ended run was written
+
+    def ahead(self) -> list[Ahead]:
+        """What a run would wait for that entered the queue now, in order."""
+        going, waiting = self.look()
+        return [*going, *(one for _, one in waiting)]
+
+    def look(self, *, but: str = "") -> tuple[list[Ahead], list[tuple[tuple[float, str], Ahead]]]:
+        """What goes, and what waits with its place.
+
+        Args:
+            but: the id of a run that is left out.
+        """
+        going: list[Ahead] = []
+        waiting: list[tuple[tuple[float, str], Ahead]] = []
+        for name in self._index.names():
+            folder = self._index.folder(name)
+            try:
+                written = folder.status.stat().st_mtime_ns
+                if name == but or self._ended.get(name) == written:
+                    continue
+                now = status.shown(status.read_status(folder))
+            except (OSError, status.BrokenRunError):
+                continue
+            if now.final or now.state == "lost":
+                self._ended[name] = written
+            elif now.host in {None, host()}:
+                waits = now.state == "created" and folder.queue.exists()
+                seconds = now.step_seconds if now.state in GOING and now.total else None
+                left = None if seconds is None else max(0, now.total - now.step) * seconds
+                one = Ahead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
+                if waits:
+                    waiting.append(((now.created, name), one))
+                else:  # one that was just made and starts at once is going too
+                    going.append(one)
+        return going, sorted(waiting, key=lambda pair: pair[0])
+
 
 class Turn:
     """Tells a waiting run when it may begin: when nothing else goes on this machine, and none has waited longer.
-
-    A look costs one `stat` a run: of those that have ended nothing is read again.
 
     Args:
         folder: the run.
@@ -65,19 +119,18 @@ class Turn:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._index = RunIndex(folder.home)
-        self._ended: dict[str, int] = {}  # when the status of an ended run was written
+        self._machine = Machine(folder.home)
 
     def ahead(self) -> list[Ahead]:
         """The runs that come before it, in their order: what goes now, then what has waited longer."""
         mine = self._place()
-        going, waiting = self._live()
+        going, waiting = self._machine.look(but=self._folder.id)
         return [*going, *(one for place, one in waiting if place < mine)]
 
     def behind(self) -> int:
         """How many wait after it."""
         mine = self._place()
-        return sum(place > mine for place, _ in self._live()[1])
+        return sum(place > mine for place, _ in self._machine.look(but=self._folder.id)[1])
 
     def rest(self) -> float:
         """Seconds until another look is worth it: the more are ahead, the longer."""
@@ -108,32 +161,6 @@ class Turn:
     def _place(self) -> tuple[float, str]:
         return status.read_status(self._folder).created, self._folder.id
 
-    def _live(self) -> tuple[list[Ahead], list[tuple[tuple[float, str], Ahead]]]:
-        """What goes on this machine, and what waits with its place, this run left out."""
-        going: list[Ahead] = []
-        waiting: list[tuple[tuple[float, str], Ahead]] = []
-        for name in self._index.names():
-            folder = self._index.folder(name)
-            try:
-                written = folder.status.stat().st_mtime_ns
-                if name == self._folder.id or self._ended.get(name) == written:
-                    continue
-                now = status.shown(status.read_status(folder))
-            except (OSError, status.BrokenRunError):
-                continue
-            if now.final or now.state == "lost":
-                self._ended[name] = written
-            elif now.host in {None, host()}:
-                waits = now.state == "created" and folder.queue.exists()
-                seconds = now.step_seconds if now.state in GOING and now.total else None
-                left = None if seconds is None else max(0, now.total - now.step) * seconds
-                one = Ahead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
-                if waits:
-                    waiting.append(((now.created, name), one))
-                else:  # one that was just made and starts at once is going too
-                    going.append(one)
-        return going, sorted(waiting, key=lambda pair: pair[0])
-
 
 def sweep(
     config: Any,
@@ -158,23 +185,35 @@ def sweep(
     Raises:
         ConfigError: a combination has errors; no run was started.
         ValueError: no values, or more than `MOST_RUNS` runs.
+        RuntimeError: a run could not be started; the message says how many wait already.
     """
     from llf_core.config import RunConfig
     from llf_core.launch.start import default_name, launch
 
-    chosen = list(_combinations(values))
+    chosen = list(combinations(values))
     loaded = RunConfig.load(config, ["dataset=rows"] if rows is not None else [])
-    configs = [loaded.replace(**one).flat() for one in chosen]  # all of them before the first is started
-    started = []
+    configs = [RunConfig.load(loaded.flat() | one).flat() for one in chosen]  # all before the first is started
+    started: list[Run] = []
     for made, one in zip(configs, chosen, strict=True):
         if rows is not None:
             del made["dataset"]
         label = f"{name or default_name(loaded)} {' '.join(f'{key}={value}' for key, value in one.items())}"
-        started.append(launch(made, name=label, rows=rows, queue=True, **options))
+        try:
+            started.append(launch(made, name=label, rows=rows, queue=True, **options))
+        except (OSError, RuntimeError) as error:
+            if not started:
+                raise
+            waits = f"{len(started)} of the {len(chosen)} runs were started before and stay in the queue."
+            raise RuntimeError(f"{error} {waits}") from error
     return started
 
 
-def _combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """What differs from run to run of a sweep: the last key changes fastest.
+
+    Raises:
+        ValueError: no values, or more than `MOST_RUNS` runs.
+    """
     for key, given in values.items():
         if isinstance(given, str) or not given:
             raise ValueError(f"{key} has the values {given!r}. Expected a list of at least one.")

@@ -244,11 +244,8 @@ def waits_for(turn: Turn) -> str:
     ahead = turn.ahead()
     if not ahead:
         return "Its turn comes now."
-    first, others = ahead[0], [one for one in ahead if one.waits]
-    steps = f" (step {first.step:,} of {first.total:,})" if first.total else ""
-    left = f", about {max(1, round(first.remaining / 60))} min" if first.remaining else ""
-    place = len(others) + 1
-    return f"Waits for {first.name}{steps}{left}. Number {place} of {place + turn.behind()} in the queue."
+    place = sum(one.waits for one in ahead) + 1
+    return f"Waits for {ahead[0]}. Number {place} of {place + turn.behind()} in the queue."
 
 
 def _number(value: Any) -> float | None:

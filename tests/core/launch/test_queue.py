@@ -9,7 +9,7 @@ from llf_core.config import ConfigError
 from llf_core.launch import Run, sweep
 from llf_core.launch import queue as queues
 from llf_core.launch.detach import start_supervisor
-from llf_core.launch.queue import Turn, enter
+from llf_core.launch.queue import Machine, Turn, enter
 from llf_core.runs import create_run, list_runs, send_request, status
 from llf_widgets.monitor.watch import waits_for
 
@@ -127,6 +127,7 @@ def test_what_is_waited_for_is_a_sentence():
         status.update(folder, supervisor=status_of_this_process(), heartbeat=time.time())
     assert waits_for(Turn(mine)) == "Waits for goes (step 40 of 100), about 3 min. Number 2 of 2 in the queue."
     assert waits_for(Turn(other)).endswith("Number 1 of 2 in the queue.")
+    assert [one.id for one in Machine(mine.home).ahead()] == [running.id, other.id, mine.id]
 
 
 def status_of_this_process():
@@ -177,3 +178,23 @@ def test_what_is_no_sweep_is_refused(config, no_start, values):
     with pytest.raises(ValueError, match="Expected"):
         sweep(config, values)
     assert queues.MOST_RUNS == 100
+
+
+def test_no_value_is_a_value_of_a_sweep(config, no_start):
+    runs = sweep(config, {"quantization_bit": [None, 4], "enable_thinking": [None]})
+    texts = [run.folder.config.read_text() for run in runs]
+    assert ["quantization_bit: 4" in text for text in texts] == [False, True]
+    assert ["enable_thinking: null" in text for text in texts] == [True, True]
+
+
+def test_what_was_started_before_an_error_is_told(config, monkeypatch):
+    left = iter(range(2))
+
+    def full(*_):
+        if next(left, None) is None:
+            raise OSError("No space left on device.")
+
+    monkeypatch.setattr("llf_core.launch.start.start_supervisor", full)
+    said = r"^No space left on device\. 2 of the 3 runs were started before and stay in the queue\.$"
+    with pytest.raises(RuntimeError, match=said):
+        sweep(config, {"lora_rank": [2, 4, 8]})
