@@ -40,8 +40,11 @@ def series(number: int) -> tuple[str, str]:
 
 
 def names(watches: Sequence[Watch]) -> list[str]:
-    """What the runs are called; those of one name are numbered."""
-    given = [watch.facts.name or watch.facts.id for watch in watches]
+    """What the runs are called, without the words that all of them begin with; those of one name are numbered."""
+    words = [(watch.facts.name or watch.facts.id).split(" ") for watch in watches]
+    pairs = enumerate(zip(*words, strict=False))
+    shared = next((place for place, several in pairs if len(set(several)) > 1), 0)
+    given = [" ".join(one[shared:]) for one in words]
     return [
         name if given.count(name) == 1 else f"{name} ({given[: place + 1].count(name)})"
         for place, name in enumerate(given)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import anywidget
 import ipywidgets as widgets
-import plotly.graph_objects as go
 import traitlets
 
 from llf_widgets.compare.figure import OVER, SMOOTHING, figure_json, names, series
@@ -16,6 +15,7 @@ from llf_widgets.compare.sides import NONE, Part, parts
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.figure import json_ready
 from llf_widgets.monitor.layout import CONFIG
+from llf_widgets.monitor.live_figure import TrueFigure
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.static import text
 
@@ -64,16 +64,25 @@ class Compare(widgets.VBox):
     """
 
     def __init__(self, runs: Sequence[AnyRun], *, home: Path | str | None = None) -> None:
-        if isinstance(runs, str | Path) or not 1 <= len(runs) <= MOST:
-            raise ValueError(f"Compare takes a list of 1 to {MOST} runs, their ids or folders.")
-        self._watches = [Watch(folder_of(run, home)) for run in runs]
+        self._home = home
+        self._watches = self._watched(runs)
         self._sides = Sides()
-        self._figure = go.FigureWidget()
+        self._figure = TrueFigure()
         self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
         super().__init__(children=[self._sides, self._figure])
         self.add_class("llf")
         self.add_class("llf-Compare")
         self._sides.observe(lambda _: self._draw(), ["over", "smoothing", "log", "every"])
+        self.refresh()
+
+    def show(self, runs: Sequence[AnyRun]) -> None:
+        """Shows other runs in place of these.
+
+        Raises:
+            FileNotFoundError: there is no such run.
+            ValueError: fewer than one run, or more than eight.
+        """
+        self._watches = self._watched(runs)
         self.refresh()
 
     def refresh(self) -> None:
@@ -135,6 +144,11 @@ class Compare(widgets.VBox):
             Path(path).write_text(page, encoding="utf-8")
         return page
 
+    def _watched(self, runs: Sequence[AnyRun]) -> list[Watch]:
+        if isinstance(runs, str | Path) or not 1 <= len(runs) <= MOST:
+            raise ValueError(f"Compare takes a list of 1 to {MOST} runs, their ids or folders.")
+        return [Watch(folder_of(run, self._home)) for run in runs]
+
     def _html(self) -> str:
         view = self._sides.view
         heads = [one["name"] for one in view["runs"]]
@@ -155,8 +169,12 @@ class Compare(widgets.VBox):
     def _draw(self) -> None:
         drawn = figure_json(self._watches, **self._options())
         with self._figure.batch_update():
-            self._figure.data = []
-            self._figure.add_traces(drawn["data"])
+            if len(self._figure.data) == len(drawn["data"]):  # what is pointed at or zoomed stays
+                for trace, new in zip(self._figure.data, drawn["data"], strict=True):
+                    trace.update(new, overwrite=True)
+            else:
+                self._figure.data = []
+                self._figure.add_traces(drawn["data"])
             self._figure.update_layout(drawn["layout"], overwrite=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A Plotly figure that can be streamed to for hours and still tells the truth after a page reload."""
+"""Plotly figures that can be streamed to for hours and still tell the truth after a page reload."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_widgets.monitor.curves import Curves
 
 
-class LiveFigure(go.FigureWidget):
+class TrueFigure(go.FigureWidget):
     """`plotly.graph_objects.FigureWidget` whose state always holds the newest data.
 
     Plotly sends updates as messages and leaves the synced `_widget_data` as it was at construction, so a reloaded page
@@ -30,6 +30,10 @@ class LiveFigure(go.FigureWidget):
             self._trait_values["_widget_data"] = deepcopy(self._data)
             self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)  # noqa: SLF001 - no public door
         return super().get_state(key=key, drop_defaults=drop_defaults)
+
+
+class LiveFigure(TrueFigure):
+    """The charts of one run."""
 
     def show_curves(self, curves: Curves, total: int) -> None:
         """Brings every trace and label up to date in one message.

@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.runs import update_env
 from llf_widgets.compare import Compare
-from llf_widgets.compare.figure import figure_json, places
+from llf_widgets.compare.figure import figure_json, names, places
 from llf_widgets.compare.sides import parts
 from llf_widgets.monitor.watch import Watch
 from tests.attempts import data_file, make_run, settings, trained
@@ -107,6 +107,39 @@ def test_the_figure_follows_what_is_chosen(two):
     smoothed = next(trace for trace in plain["data"] if trace["mode"] == "lines")["y"]
     raw = [trace for trace in chosen["data"] if trace["mode"] == "lines"][1]["y"]
     assert smoothed[-1] > raw[-1]  # a mean over what came before of a loss that falls
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["tune learning_rate=1e-4", "tune learning_rate=3e-4"], ["learning_rate=1e-4", "learning_rate=3e-4"]),
+        (["tune a=1 b=1", "tune a=1 b=2", "tune a=2 b=1"], ["a=1 b=1", "a=1 b=2", "a=2 b=1"]),
+        (["first", "second"], ["first", "second"]),
+        (["tune", "tune more"], ["tune", "tune more"]),
+        (["the same", "the same"], ["the same (1)", "the same (2)"]),
+        (["alone it is"], ["alone it is"]),
+    ],
+)
+def test_runs_are_called_by_what_tells_them_apart(trainer, given, shown):
+    assert names(looked(*(trainer(name=name).folder for name in given))) == shown
+
+
+def test_other_runs_take_the_place_of_those_that_are_shown_and_a_reload_shows_them(two, trainer):
+    view = Compare(two)
+    third = trainer(name="third")
+    third.steps(1, 5)
+    view.show([two[1], third.folder])
+    assert [run["name"] for run in view._sides.view["runs"]] == ["second", "third"]
+    state = view._figure.get_state()
+    assert [trace["name"] for trace in state["_widget_data"] if "name" in trace][::2] == [two[1].id, third.folder.id]
+    third.steps(6, 9)
+    before = view._figure.data
+    view.refresh()
+    assert view._figure.data == before
+    assert max(view._figure.data[-3].x) == 9
+    view.show([third.folder])
+    assert len(view._figure.data) == 4
+    view.close()
 
 
 def test_what_comes_from_a_run_is_never_markup(trainer):
