@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.launch import active_runs, free_bytes
+from llf_core.launch import free_bytes
 from llf_core.runs import home
 from llf_widgets.forms.messages import Message
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.config import RunConfig
-    from llf_core.runs import Row
+    from llf_core.launch.queue import Ahead
 
 INSTALL = 'pip install "llf[train]"'
 TRAINING = ("torch", "transformers", "peft", "datasets")
@@ -25,17 +25,18 @@ _GB = 1e9
 _TIGHT = 1.2
 
 
-def before_start(config: RunConfig | None) -> list[Message]:
+def before_start(config: RunConfig | None, ahead: Sequence[Ahead] = ()) -> list[Message]:
     """Everything that Start should say now; errors keep it off.
 
     Args:
         config: the form's config; None while an error stands in it, then only this machine is looked at.
+        ahead: what goes and waits on this machine.
     """
     folder = home()
     said = [missing(), unwritable(folder), fleeting(folder)]
     if config is not None:
         said.append(too_large(_bytes(config), folder))
-    said.append(shared(active_runs()))
+    said.append(shared(ahead))
     return [message for message in said if message is not None]
 
 
@@ -94,20 +95,27 @@ def fleeting(folder: Path) -> Message | None:
     return Message("warning", text, copy="from google.colab import drive; drive.mount('/content/drive')")
 
 
-def shared(runs: Sequence[Row]) -> Message | None:
-    """A note where another run uses this device."""
-    if not runs:
+def shared(ahead: Sequence[Ahead]) -> Message | None:
+    """A note where other runs use this device or wait for it: what they are, and what the queue would do.
+
+    Args:
+        ahead: what a run would wait for in the queue, in order.
+    """
+    if not ahead:
         return None
-    first, others = runs[0], len(runs) - 1
-    said = first.name or first.id
-    if first.total:
-        said += f", step {first.step} of {first.total}"
-    if first.total and first.step_seconds:
-        said += f", about {max(1, round((first.total - first.step) * first.step_seconds / 60))} min left"
+    going = [one for one in ahead if not one.waits]
+    first, others, waiting = ahead[0], len(going) - 1, len(ahead) - len(going)
+    said = f"{first}{' left' if first.remaining else ''}"
+    after = "it" if len(ahead) == 1 else f"these {len(ahead)}"
+    queue = f"In the queue this run begins after {after}."
+    if not going:
+        return Message("note", f"Another run is about to begin on this device: {said}. {queue}")
     if others:
         said += f", and {others} more"
+    if waiting:
+        said += f"; {waiting} {'waits' if waiting == 1 else 'wait'} in the queue"
     together = "Both at once take about twice" if not others else f"All at once take about {others + 2} times"
-    return Message("note", f"Another run uses this device: {said}. {together} as long.")
+    return Message("note", f"Another run uses this device: {said}. {together} as long. {queue}")
 
 
 def _bytes(config: RunConfig) -> int | None:

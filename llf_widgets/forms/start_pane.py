@@ -1,4 +1,4 @@
-"""Start, the run's name, and the sentence that says why Start is off or what it will do."""
+"""Start, the queue, the run's name, and the sentence that says why Start is off or what it will do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class StartPane(anywidget.AnyWidget):
     """The Start button and what stands beside it.
 
     Args:
-        on_start: called when the button is pressed.
+        on_start: called when a button is pressed; with True for the queue.
         on_goto: called with a key when its name in the sentence is pressed.
         on_fix: called with the changes of a fix.
     """
 
     _esm = text("dom.js", "forms/messages.js", "forms/start.js")
     _ready = traitlets.Bool(default_value=False).tag(sync=True)
+    _busy = traitlets.Bool(default_value=False).tag(sync=True)
     _name = traitlets.Unicode("").tag(sync=True)
     _suggested = traitlets.Unicode("").tag(sync=True)
     _sentence = traitlets.List().tag(sync=True)
@@ -33,7 +34,7 @@ class StartPane(anywidget.AnyWidget):
     def __init__(
         self,
         *,
-        on_start: Callable[[], Any],
+        on_start: Callable[[bool], Any],
         on_goto: Callable[[str], None],
         on_fix: Callable[[Mapping[str, Any]], None],
     ) -> None:
@@ -58,6 +59,7 @@ class StartPane(anywidget.AnyWidget):
         self,
         *,
         ready: bool,
+        busy: bool,
         sentence: Sequence[Mapping[str, str]],
         messages: Sequence[Message],
         suggested: str,
@@ -66,6 +68,7 @@ class StartPane(anywidget.AnyWidget):
 
         Args:
             ready: whether Start can be pressed.
+            busy: whether something else goes on this machine, so that the queue is worth offering.
             sentence: its parts; one with a `key` is a link to that field.
             messages: what stands below it.
             suggested: the name of a run that is given none.
@@ -73,13 +76,14 @@ class StartPane(anywidget.AnyWidget):
         self._said = messages
         with self.hold_sync():
             self._ready = ready
+            self._busy = busy
             self._sentence = [dict(part) for part in sentence]
             self._messages = wire(messages)
             self._suggested = suggested
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
-        if content["type"] == "start":
-            self._on_start()
+        if content["type"] in {"start", "queue"}:
+            self._on_start(content["type"] == "queue")
         elif content["type"] == "goto":
             self._on_goto(content["key"])
         elif content["type"] == "fix" and content["message"] < len(self._said):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
+from llf_core.launch.queue import Machine
 from llf_widgets.forms import checks, fallback, model_info, offers
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.launch import Run
+    from llf_core.launch.queue import Ahead
     from llf_widgets.inspect import Inspect
 
 _AGAIN = " again"
@@ -52,7 +54,7 @@ class Studio(widgets.VBox):
         self._run: Run | None = None
         self._started = False
         self._starting = threading.Lock()
-        self._machine: tuple[float, list[Message]] = (0.0, [])
+        self._machine: tuple[float, list[Message], list[Ahead]] = (0.0, [], [])
         self._failure: list[Message] = []
         self._presets = Presets([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
         proposals = {
@@ -105,8 +107,11 @@ class Studio(widgets.VBox):
         self.state.apply(values)
         self._edited()
 
-    def start(self) -> Run:
+    def start(self, *, queue: bool = False) -> Run:
         """Starts the run in a process of its own and shows its monitor below the form; returns at once.
+
+        Args:
+            queue: begin when nothing else goes on this machine, after what has waited longer.
 
         Raises:
             ConfigError: an error stands in the form.
@@ -117,12 +122,8 @@ class Studio(widgets.VBox):
 
         with self._starting:
             config = self.config
-            said = self._checks(fresh=True)
-            stop = next((message.text for message in said if message.level == "error"), None)
-            if stop:
-                self.refresh()
-                raise RuntimeError(stop)
-            self._run = launch(config, name=self._start.name, notebook=notebook_place())
+            self._refuse()
+            self._run = launch(config, name=self._start.name, notebook=notebook_place(), queue=queue)
             self._started = True
             self._failure = []
         self._show_monitor(self._run)
@@ -159,12 +160,12 @@ class Studio(widgets.VBox):
         self._text.accept_form()
         self.refresh()
 
-    def _pressed(self) -> None:
-        """The button. A second click of a double click finds Start off."""
+    def _pressed(self, queue: bool) -> None:
+        """A button. A second click of a double click finds Start off."""
         if not self._start.ready or self._starting.locked():
             return
         try:
-            self.start()
+            self.start(queue=queue)
         except (OSError, RuntimeError, ValueError) as error:
             self._failure = [Message("error", str(error))]
             self.refresh()
@@ -172,6 +173,7 @@ class Studio(widgets.VBox):
     def _goto(self, key: str) -> None:
         if key == _AGAIN:
             self._started = False
+            self._checks(fresh=True)
             self._refresh_start()
             return
         for section in self._sections.values():
@@ -206,11 +208,15 @@ class Studio(widgets.VBox):
         words = sentence(*self._waits_for(machine))
         ready = not words and not self._started
         if not words and self._started and self._run is not None:
-            words = [{"text": f"Started `{self._run.id}`. "}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
+            waits = self._run.folder.queue.exists()
+            begun = f"`{self._run.id}` waits in the queue. " if waits else f"Started `{self._run.id}`. "
+            words = [{"text": begun}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
         elif not words:
             words = [{"text": "Trains in a process of its own: this page may be closed."}]
         said = [*self._failure, *machine]
-        self._start.show(ready=ready, sentence=words, messages=said, suggested=self._suggested())
+        self._start.show(
+            ready=ready, busy=bool(self._machine[2]), sentence=words, messages=said, suggested=self._suggested()
+        )
 
     def _waits_for(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
         """What keeps Start off: fields (label, key, section), and what else."""
@@ -225,11 +231,19 @@ class Studio(widgets.VBox):
 
     def _checks(self, *, fresh: bool = False) -> list[Message]:
         """What this machine has to say, looked at again after some seconds."""
-        at, said = self._machine
+        at, said, _ = self._machine
         if fresh or time.monotonic() - at > _CHECK_SECONDS:
-            said = checks.before_start(self.state.config)
-            self._machine = (time.monotonic(), said)
+            ahead = Machine().ahead()
+            said = checks.before_start(self.state.config, ahead)
+            self._machine = (time.monotonic(), said, ahead)
         return said
+
+    def _refuse(self) -> None:
+        """Raises a RuntimeError where this environment or disk cannot run it."""
+        stop = next((message.text for message in self._checks(fresh=True) if message.level == "error"), None)
+        if stop:
+            self.refresh()
+            raise RuntimeError(stop)
 
     def _suggested(self) -> str:
         """The name of a run that is given none."""

@@ -1,10 +1,12 @@
 // @ts-check
 const LOST = { level: 'error', text: 'This form has lost its kernel. Nothing of a started run is lost. Run this cell again.', fixes: [] };
 
-/** Start, the run's name, and the sentence that says why Start is off or what it will do. */
+/** Start, the queue, the run's name, and the sentence that says why Start is off or what it will do. */
 function render({ model, el: host }) {
   let alive = true;
   const start = button('Start', () => model.send({ type: 'start' }), 'llf-primary');
+  const queue = button('Add to queue', () => model.send({ type: 'queue' }));
+  queue.title = 'Begins when nothing else goes on this machine';
   const name = /** @type {HTMLInputElement} */ (h('input', { type: 'text', 'aria-label': 'Name', spellcheck: 'false' }));
   name.addEventListener('change', () => {
     model.set('_name', name.value);
@@ -13,13 +15,14 @@ function render({ model, el: host }) {
   const label = h('label', { class: 'llf-2' }, 'Name');
   const why = h('p', { id: `llf-why-${Math.random().toString(36).slice(2)}`, role: 'status' });
   const messages = h('div', { class: 'llf-Start-messages' });
-  start.setAttribute('aria-describedby', why.id);
+  for (const node of [start, queue]) node.setAttribute('aria-describedby', why.id);
   host.replaceChildren(
-    h('section', { class: 'llf-Start', 'aria-label': 'Start' }, start, label, name, why, messages)
+    h('section', { class: 'llf-Start', 'aria-label': 'Start' }, h('span', { class: 'llf-Start-buttons' }, start, queue), label, name, why, messages)
   );
 
   const draw = () => {
-    start.disabled = !alive || !model.get('_ready');
+    start.disabled = queue.disabled = !alive || !model.get('_ready');
+    queue.hidden = !model.get('_busy');
     if (document.activeElement !== name) name.value = model.get('_name');
     name.placeholder = model.get('_suggested');
     const parts = model.get('_sentence').map(part =>

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import llf_core.launch
+import llf_core.launch.start
+from llf_core.config import RunConfig
 from llf_core.launch import Run
+from llf_core.launch.queue import enter
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio
 
@@ -16,21 +18,27 @@ if TYPE_CHECKING:
 
 
 class Launches(list):
-    """The configs that Start was given; `name` is the last run's."""
+    """The configs that Start was given; `name` and `queue` are the last run's."""
 
     name = ""
+    queue = False
 
 
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     seen = Launches()
 
-    def launch(config: Any, *, name: str, notebook: Any = None) -> Run:
+    def launch(config: Any, *, name: str, notebook: Any = None, queue: bool = False) -> Run:
+        config = RunConfig.load(config)
         seen.append(config)
-        seen.name = name
-        return Run(create_run(config.yaml(defaults=True), name))
+        seen.name, seen.queue = name, queue
+        run = Run(create_run(config.yaml(defaults=True), name))
+        if queue:
+            enter(run.folder)
+        return run
 
     monkeypatch.setattr(llf_core.launch, "launch", launch)
+    monkeypatch.setattr(llf_core.launch.start, "launch", launch)  # where a sweep finds it
     return seen
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.runs import Row
+from llf_core.launch.queue import Ahead
 from llf_widgets.forms import checks
 
 if TYPE_CHECKING:
@@ -58,17 +58,26 @@ def test_unknown_size_says_nothing(tmp_path: Path) -> None:
 
 
 def test_other_runs_are_named_with_the_time_they_have_left() -> None:
-    one = Row(id="20261124-1-a", name="smollm2-dpo", state="running", step=40, total=60, step_seconds=9.0)
+    one = Ahead("20261124-1-a", "smollm2-dpo", waits=False, step=40, total=60, remaining=180.0)
     message = checks.shared([one])
     assert message is not None
     assert message.level == "note"
     assert message.text == (
-        "Another run uses this device: smollm2-dpo, step 40 of 60, about 3 min left. "
-        "Both at once take about twice as long."
+        "Another run uses this device: smollm2-dpo (step 40 of 60), about 3 min left. "
+        "Both at once take about twice as long. In the queue this run begins after it."
     )
     both = checks.shared([one, one])
     assert both is not None
-    assert "and 1 more. All at once take about 3 times as long." in both.text
+    assert (
+        "and 1 more. All at once take about 3 times as long. In the queue this run begins after these 2." in both.text
+    )
+    waits = Ahead("20261124-1-b", "next", waits=True, step=0, total=0, remaining=None)
+    queued = checks.shared([one, waits])
+    assert queued is not None
+    assert "3 min left; 1 waits in the queue. Both at once take about twice as long." in queued.text
+    alone = checks.shared([waits])
+    assert alone is not None
+    assert alone.text == "Another run is about to begin on this device: next. In the queue this run begins after it."
     assert checks.shared([]) is None
 
 

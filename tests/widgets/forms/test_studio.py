@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llf_core.config import ConfigError, RunConfig, fields
+from llf_core.runs import create_run
 from llf_widgets.forms import Studio, checks
 from llf_widgets.forms.messages import Message
 
@@ -162,6 +163,23 @@ def test_another_run_can_be_started_when_it_is_asked_for(studio: Studio, launche
     tell(studio._start, type="goto", key=studio._start._sentence[1]["key"])
     tell(studio._start, type="start")
     assert len(launches) == 2
+
+
+def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launches) -> None:
+    assert not studio._start._busy
+    assert studio._start._messages == []
+    create_run("stage: sft\n", "goes already")
+    tell(studio._start, type="start")
+    tell(studio._start, type="goto", key=studio._start._sentence[1]["key"])
+    assert studio._start._busy
+    assert "Another run uses this device: " in studio._start._messages[0]["text"]
+    tell(studio._start, type="queue")
+    assert launches.queue
+    assert studio.run is not None
+    assert studio._start._sentence[0]["text"] == f"`{studio.run.id}` waits in the queue. "
+    studio.run.folder.queue.unlink()
+    studio.refresh()
+    assert studio._start._sentence[0]["text"] == f"Started `{studio.run.id}`. "
 
 
 def test_name_is_made_of_the_config_unless_it_is_given(studio: Studio, launches: Launches) -> None:
