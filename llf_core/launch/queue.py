@@ -197,15 +197,20 @@ def sweep(
     for made, one in zip(configs, chosen, strict=True):
         if rows is not None:
             del made["dataset"]
-        label = f"{name or default_name(loaded)} {' '.join(f'{key}={value}' for key, value in one.items())}"
         try:
-            started.append(launch(made, name=label, rows=rows, queue=True, **options))
+            called = f"{name or default_name(loaded)} {label(one)}"
+            started.append(launch(made, name=called, rows=rows, queue=True, **options))
         except (OSError, RuntimeError) as error:
             if not started:
                 raise
             waits = f"{len(started)} of the {len(chosen)} runs were started before and stay in the queue."
             raise RuntimeError(f"{error} {waits}") from error
     return started
+
+
+def label(one: Mapping[str, Any]) -> str:
+    """A combination as runs are called after it: `learning_rate=0.0001 quantization_bit=null`."""
+    return " ".join(f"{key}={_word(value)}" for key, value in one.items())
 
 
 def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -224,3 +229,9 @@ def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]
         raise ValueError(f"That would be {total if values else 0} runs. Expected 1 to {MOST_RUNS}.")
     for one in itertools.product(*values.values()):
         yield dict(zip(values, one, strict=True))
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -35,7 +35,7 @@ def before_start(config: RunConfig | None, ahead: Sequence[Ahead] = ()) -> list[
     folder = home()
     said = [missing(), unwritable(folder), fleeting(folder)]
     if config is not None:
-        said.append(too_large(_bytes(config), folder))
+        said.append(too_large(written(config), folder))
     said.append(shared(ahead))
     return [message for message in said if message is not None]
 
@@ -62,17 +62,19 @@ def unwritable(folder: Path) -> Message | None:
     return Message("error", text)
 
 
-def too_large(needed: int | None, folder: Path) -> Message | None:
+def too_large(needed: int | None, folder: Path, runs: int = 1) -> Message | None:
     """An error where the disk has less free than the run will write, a warning where little is left after it.
 
     Args:
-        needed: bytes that the run will write; None where the model's size is not known yet.
+        needed: bytes that a run will write; None where the model's size is not known yet.
         folder: where runs are written.
+        runs: so many are started.
     """
     if needed is None:
         return None
     free = free_bytes(folder)
-    writes = f"The run will write about {needed / _GB:.1f} GB"
+    needed *= runs
+    writes = f"The {'run' if runs == 1 else f'{runs} runs'} will write about {needed / _GB:.1f} GB"
     if free < needed:
         text = (
             f"{writes}, and {free / _GB:.1f} GB are free in `{folder}`. Expected at least "
@@ -118,7 +120,8 @@ def shared(ahead: Sequence[Ahead]) -> Message | None:
     return Message("note", f"Another run uses this device: {said}. {together} as long. {queue}")
 
 
-def _bytes(config: RunConfig) -> int | None:
+def written(config: RunConfig) -> int | None:
+    """Bytes that a run will write; None where the model's size is not known yet."""
     from llf_core.estimate import disk
 
     return disk(config)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import html
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NOTE = "LLF Studio. Run this cell again to open the form."
 
 
-def plain(yaml: str, run_id: str | None) -> str:
+def plain(yaml: str, run_ids: Sequence[str]) -> str:
     """The configuration for a terminal, and for a reader of the file."""
-    started = f"\nStarted {run_id}." if run_id else ""
+    started = f"\nStarted {', '.join(run_ids)}." if run_ids else ""
     return f"{_NOTE}{started}\n\n{yaml}"
 
 
-def static_html(yaml: str, run_id: str | None) -> str:
+def static_html(yaml: str, run_ids: Sequence[str]) -> str:
     """The same as HTML; every value is escaped."""
-    started = f" Started <code>{html.escape(run_id)}</code>." if run_id else ""
+    codes = ", ".join(f"<code>{html.escape(run_id)}</code>" for run_id in run_ids)
+    started = f" Started {codes}." if codes else ""
     return f"<p>{html.escape(_NOTE)}{started}</p>\n<pre><code>{html.escape(yaml)}</code></pre>"

@@ -18,6 +18,7 @@ from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section
 from llf_widgets.forms.start_pane import StartPane, sentence
 from llf_widgets.forms.state import FormState
+from llf_widgets.forms.sweep_pane import SweepPane
 from llf_widgets.forms.text_pane import TextPane
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Studio(widgets.VBox):
         )
         self._inspection: Inspect | None = None
         self._below: dict[str, widgets.Widget] = {}
+        self._runs: tuple[Run, ...] = ()
+        self._sweep = SweepPane(self.state, arrange(tuple(self.state.specs.values())), self.sweep)
         self._start = StartPane(on_start=self._pressed, on_goto=self._goto, on_fix=self._mend)
         self._text = TextPane(self.state, self.refresh)
         super().__init__([self._presets, self._grid()])
@@ -94,6 +97,11 @@ class Studio(widgets.VBox):
     def run(self) -> Run | None:
         """The run that was started last; None before."""
         return self._run
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of the sweep that was started last; empty before."""
+        return self._runs
 
     def set(self, **values: Any) -> None:
         """Sets fields by their keys, as typing into them does: `studio.set(learning_rate=1e-4)`.
@@ -130,6 +138,31 @@ class Studio(widgets.VBox):
         self.refresh()
         return self._run
 
+    def sweep(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
+        """Starts a run for each combination of some values, one after the other, and compares them below the form.
+
+        Args:
+            values: for each key the values that it takes: `{"learning_rate": [1e-4, 3e-4]}`.
+
+        Raises:
+            ConfigError: an error stands in the form or in a combination; no run was started.
+            ValueError: no values, or more than a hundred runs.
+            RuntimeError: this environment or disk cannot run it; the message says what to do.
+        """
+        from llf_widgets.forms.sweep_view import SweepView
+        from llf_widgets.start import sweep
+
+        with self._starting:
+            config = self.config
+            self._refuse()
+            self._runs = tuple(sweep(config, values, name=self._start.name))
+        if "sweep" in self._below:
+            self._below["sweep"].close()
+        self._show_below("sweep", SweepView(self._runs, tuple(values), self._show_monitor))
+        self._checks(fresh=True)
+        self.refresh()
+        return self._runs
+
     def inspect(self) -> Inspect:
         """Shows below the form what the loss sees of its data, token by token; what is changed there is set here.
 
@@ -157,6 +190,7 @@ class Studio(widgets.VBox):
     def _edited(self) -> None:
         self._started = False
         self._failure = []
+        self._sweep.forget()
         self._text.accept_form()
         self.refresh()
 
@@ -196,7 +230,7 @@ class Studio(widgets.VBox):
             parts.append(section)
             if title == "Data":
                 parts.append(self._preview)
-        form, side = widgets.VBox(parts), widgets.VBox([self._start, self._text])
+        form, side = widgets.VBox(parts), widgets.VBox([self._start, self._sweep, self._text])
         form.add_class("llf-Form")
         side.add_class("llf-Side")
         grid = widgets.Box([form, side])
@@ -206,6 +240,7 @@ class Studio(widgets.VBox):
     def _refresh_start(self) -> None:
         machine = self._checks()
         words = sentence(*self._waits_for(machine))
+        self._sweep.refresh(blocked=bool(words), ahead=self._machine[2])
         ready = not words and not self._started
         if not words and self._started and self._run is not None:
             waits = self._run.folder.queue.exists()
@@ -272,6 +307,8 @@ class Studio(widgets.VBox):
     def _show_monitor(self, run: Run) -> None:
         from llf_widgets.monitor import Monitor
 
+        if "monitor" in self._below:
+            self._below["monitor"].children[0].close()
         box = widgets.VBox([Monitor(run)])
         box.add_class("llf-Studio-monitor")
         self._show_below("monitor", box)
@@ -283,7 +320,7 @@ class Studio(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
         yaml = self.state.yaml()
-        run_id = self._run.id if self._run else None
-        bundle["text/plain"] = fallback.plain(yaml, run_id)
-        bundle["text/html"] = fallback.static_html(yaml, run_id)
+        run_ids = [run.id for run in (*self._runs, *([self._run] if self._run else []))]
+        bundle["text/plain"] = fallback.plain(yaml, run_ids)
+        bundle["text/html"] = fallback.static_html(yaml, run_ids)
         return bundle

@@ -28,7 +28,7 @@ class Launches(list):
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     seen = Launches()
 
-    def launch(config: Any, *, name: str, notebook: Any = None, queue: bool = False) -> Run:
+    def launch(config: Any, *, name: str, notebook: Any = None, queue: bool = False, **_: Any) -> Run:
         config = RunConfig.load(config)
         seen.append(config)
         seen.name, seen.queue = name, queue

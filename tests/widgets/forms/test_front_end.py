@@ -11,10 +11,12 @@ from llf_widgets.forms.presets import Presets
 from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section
 from llf_widgets.forms.start_pane import StartPane
+from llf_widgets.forms.sweep_pane import SweepPane
+from llf_widgets.forms.sweep_view import SweepRuns
 from llf_widgets.forms.text_pane import TextPane
 from llf_widgets.inspect import Inspect
 
-FORMS = [Section, Presets, StartPane, TextPane, Preview]
+FORMS = [Section, Presets, StartPane, SweepPane, SweepRuns, TextPane, Preview]
 VIEWS = [*FORMS, Inspect]
 
 

@@ -1,0 +1,136 @@
+"""The runs of a sweep below the form: one line a run while they go one after the other, and their curves compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import ipywidgets as widgets
+import numpy as np
+import traitlets
+
+from llf_core.runs import FINAL
+from llf_widgets.compare.widget import MOST, Compare
+from llf_widgets.forms.sweeping import UNSET
+from llf_widgets.forms.values import show
+from llf_widgets.monitor import words
+from llf_widgets.monitor.pump import Pump
+from llf_widgets.monitor.watch import Watch
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_core.launch import Run
+
+REST = 1.0  # seconds between two looks
+
+
+class SweepRuns(anywidget.AnyWidget):
+    """The lines: what differs, state, step and loss of each run."""
+
+    _esm = text("dom.js", "forms/messages.js", "forms/runs.js")
+    view = traitlets.Dict(help="`keys`, `loss`, `rows`, `live`").tag(sync=True)
+    note = traitlets.Unicode("").tag(sync=True)
+
+
+class SweepView(widgets.VBox):
+    """Follows the runs of a sweep to their ends.
+
+    Args:
+        runs: in the order in which they go.
+        keys: what differs between them.
+        on_monitor: called with a run that somebody wants to see more of.
+    """
+
+    def __init__(self, runs: Sequence[Run], keys: Sequence[str], on_monitor: Callable[[Run], Any]) -> None:
+        self._runs = tuple(runs)
+        self._keys = tuple(keys)
+        self._on_monitor = on_monitor
+        self._watches = [Watch(run.folder) for run in runs]
+        for watch in self._watches:
+            watch.look()
+        self._lines = SweepRuns()
+        self._lines.on_msg(self._receive)
+        self._compared = self._best()
+        self._curves = Compare([self._runs[place] for place in self._compared])
+        super().__init__([self._lines, self._curves])
+        self.add_class("llf-Studio-sweep")
+        self._draw()
+        self._pump = Pump(self._tick, self._say_trouble, f"llf-sweep-{self._runs[0].id}")
+        self._pump.start()
+
+    def close(self) -> None:
+        """Ends the view; the runs are not touched."""
+        self._pump.stop()
+        for part in self.children:
+            part.close()
+        super().close()
+
+    def stop(self) -> None:
+        """Stops what goes, with a checkpoint, and takes the others out of the queue."""
+        for run in reversed(self._runs):  # the last first: none of them begins meanwhile
+            if not run.status().ended_somehow:
+                run.stop(by="form")
+
+    def _tick(self) -> float | None:
+        changed = [watch.look() for watch in self._watches]
+        if any(changed):
+            self._draw()
+            best = self._best()
+            if best != self._compared:
+                self._compared = best
+                self._curves.show([self._runs[place] for place in best])
+            else:
+                self._curves.refresh()
+        return None if all(watch.facts.state in FINAL for watch in self._watches) else REST
+
+    def _draw(self) -> None:
+        losses = [self._loss(watch) for watch in self._watches]
+        known = [loss for loss in losses if loss is not None]
+        best = min(known) if len(set(known)) > 1 else None
+        more = len(self._runs) > MOST
+        self._lines.note = f"Below: the {MOST} with the lowest loss so far." if more else ""
+        self._lines.view = {
+            "keys": list(self._keys),
+            "loss": "Evaluation loss, best" if self._evaluated() else "Training loss, last",
+            "live": any(watch.facts.live for watch in self._watches),
+            "rows": [
+                {
+                    "id": run.id,
+                    "values": [show(watch.config.get(key)) or UNSET for key in self._keys],
+                    "state": watch.facts.state,
+                    "step": f"{watch.facts.step:,} of {watch.facts.total:,}" if watch.facts.total else "",
+                    "loss": "" if loss is None else words.number(loss, 4),
+                    "best": loss is not None and loss == best,
+                }
+                for run, watch, loss in zip(self._runs, self._watches, losses, strict=True)
+            ],
+        }
+
+    def _evaluated(self) -> bool:
+        return any("eval_loss" in watch.series for watch in self._watches)
+
+    def _loss(self, watch: Watch) -> float | None:
+        """The lowest evaluation loss where there are any, else the smoothed training loss."""
+        values = watch.series["eval_loss"][1] if "eval_loss" in watch.series else np.empty(0)
+        if not self._evaluated():
+            values = watch.smoothed[np.isfinite(watch.smoothed)][-1:]
+        values = values[np.isfinite(values)]
+        return float(values.min()) if values.size else None
+
+    def _best(self) -> list[int]:
+        """Which runs are compared: all of them, or those with the lowest losses; in their order."""
+        losses = [np.inf if (loss := self._loss(watch)) is None else loss for watch in self._watches]
+        return sorted(sorted(range(len(losses)), key=losses.__getitem__)[:MOST])
+
+    def _say_trouble(self, sentence: str) -> None:
+        if sentence:
+            self._lines.note = sentence
+
+    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        if content["type"] == "stop":
+            self.stop()
+        elif content["type"] == "monitor":
+            self._on_monitor(next(run for run in self._runs if run.id == content["id"]))
+        self._pump.start()

@@ -1,0 +1,154 @@
+"""What a sweep over fields of the form would be, without a widget: proposed values, runs, and what is wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import validate
+from llf_core.launch.queue import combinations, label
+from llf_widgets.forms.messages import Message
+from llf_widgets.forms.values import choices, kind, parse, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.config import FieldSpec, Problem
+    from llf_widgets.forms.state import FormState
+
+UNSET = "null"
+FEW_CHOICES = 4
+MOST_MESSAGES = 6
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep before it is started.
+
+    Attributes:
+        values: the values of each key, none of them twice.
+        runs: how many runs they make; 0 where they make none.
+        messages: what stands against it beside what stands in the form, errors first.
+    """
+
+    values: Mapping[str, Sequence[Any]]
+    runs: int
+    messages: tuple[Message, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be started, as far as its values go."""
+        return self.runs > 0 and all(message.level != "error" for message in self.messages)
+
+
+def fits(spec: FieldSpec) -> bool:
+    """Whether values of a field can be listed with commas: numbers and choices."""
+    return kind(spec) != "text"
+
+
+def propose(spec: FieldSpec, value: Any) -> str:
+    """Values worth trying: around the form's own for a number, all of a short list of choices.
+
+    Args:
+        spec: the field.
+        value: what the form has for it.
+
+    Returns:
+        Text with commas, as `read` takes it; empty where the form has no value.
+    """
+    if kind(spec) != "number":
+        offered = [text for text, _ in choices(spec) if text]
+        return ", ".join(offered) if len(offered) <= FEW_CHOICES else show(value)
+    if isinstance(value, str | bool) or value is None:
+        return show(value)
+    if spec.key.endswith("seed"):
+        around = [value, value + 1, value + 2]
+    elif spec.type == "int":
+        around = [value // 2, value, 2 * value]
+    elif value == 0:
+        around = [0, 0.01, 0.1]
+    else:
+        around = [float(f"{value / 3:.2g}"), value, float(f"{value * 3:.2g}")]
+    texts = [show(one) for one in around if _within(spec, one)] if value >= 0 else []
+    return ", ".join(dict.fromkeys(texts)) or show(value)
+
+
+def read(spec: FieldSpec, text: str) -> list[Any]:
+    """The values of a text with commas, in order; `null` is "not set" where a field may be unset."""
+    pieces = (piece.strip() for piece in text.split(","))
+    return [None if spec.optional and piece == UNSET else parse(spec, piece) for piece in pieces if piece]
+
+
+def plan(state: FormState, chosen: Mapping[str, str]) -> Plan:
+    """What a sweep would be, with each of its runs checked as Start checks one.
+
+    Args:
+        state: the form's values.
+        chosen: for each key the text of its values.
+    """
+    values: dict[str, list[Any]] = {}
+    said: list[Message] = []
+    for key, text in chosen.items():
+        spec = state.specs[key]
+        given = read(spec, text)
+        found = {show(value) or UNSET: value for value in given}
+        values[key] = list(found.values())
+        if not found:
+            said.append(_empty(spec, propose(spec, state.value(key))))
+        elif len(found) < len(given):
+            twice = ", ".join(one for one in found if sum((show(value) or UNSET) == one for value in given) > 1)
+            said.append(Message("note", f"{spec.label} (`{key}`) has {twice} more than once; it is run once."))
+    if not all(values.values()):
+        return Plan(values, 0, tuple(said))
+    try:
+        runs = list(combinations(values))
+    except ValueError as error:
+        return Plan(values, 0, (Message("error", str(error)), *said))
+    said += _against(state, runs)
+    said.sort(key=lambda message: _ORDER[message.level])
+    return Plan(values, len(runs), tuple(said))
+
+
+def expected(spec: FieldSpec) -> str:
+    """What may stand in a text with commas, as words that follow "Expected"."""
+    return f"{spec.expected}; commas between them"
+
+
+def _empty(spec: FieldSpec, proposed: str) -> Message:
+    text = f"{spec.label} (`{spec.key}`) has no values. Expected {expected(spec)}."
+    return Message("error", text, ((f"Set to {proposed}", {spec.key: proposed}),) if proposed else ())
+
+
+def _against(state: FormState, runs: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """What stands against the runs and not against the form itself, each thing once."""
+    if state.config is None:
+        return []  # what is wrong in the form comes first
+    known = {problem.message for problem in validate(state.config).problems}
+    found: dict[str, tuple[Problem, list[Mapping[str, Any]]]] = {}
+    for one in runs:
+        for problem in validate({**state.config.flat(), **one}).problems:
+            if problem.message not in known:
+                found.setdefault(problem.message, (problem, []))[1].append(one)
+    worst = sorted(found.values(), key=lambda pair: _ORDER[pair[0].severity])
+    said = [Message(problem.severity, _where(where, len(runs)) + problem.message) for problem, where in worst]
+    if len(said) <= MOST_MESSAGES:
+        return said
+    rest = said[MOST_MESSAGES:]
+    return [*said[:MOST_MESSAGES], Message(rest[0].level, f"{len(rest)} more of this kind.")]
+
+
+def _where(runs: Sequence[Mapping[str, Any]], of: int) -> str:
+    """Which runs a sentence is about: by what they share, else by their number; nothing where it is all of them."""
+    if len(runs) == of:
+        return ""
+    shared = {key: value for key, value in runs[0].items() if all(one[key] == value for one in runs)}
+    count = f"{len(runs)} of {of} runs"
+    return f"`{label(shared)}` ({count}): " if shared else f"{count}: "
+
+
+def _within(spec: FieldSpec, value: float) -> bool:
+    least, most = (-math.inf if spec.minimum is None else spec.minimum), (spec.maximum or math.inf)
+    above, below = (-math.inf if spec.above is None else spec.above), (math.inf if spec.below is None else spec.below)
+    return least <= value <= most and above < value < below
