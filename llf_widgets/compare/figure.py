@@ -127,12 +127,18 @@ def _label(name: str, color: str, axis: str, line: dict[str, Any], digits: int) 
     """A line's name and last value where it ends."""
     good = np.isfinite(line["y"]) & np.isfinite(line["x"])
     x, y = line["x"][good][-1:], line["y"][good][-1:]
-    text = [f" {_plain(name)} {words.number(float(value), digits)}" for value in y]
+    text = [f" {_plain(_short(name))} {words.number(float(value), digits)}" for value in y]
     return {
         "type": "scatter", "mode": "text", "x": x, "y": y, "text": text, "textposition": "middle right",
         "textfont": {"size": 12, "color": color}, "cliponaxis": False, "showlegend": False, "hoverinfo": "skip",
         "xaxis": f"x{axis}", "yaxis": f"y{axis}",
     }  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """A run of a sweep by its values alone: `learning_rate=0.001 lora_rank=8` as `0.001, 8:`."""
+    values = [value for _, sign, value in (word.partition("=") for word in name.split(" ")) if sign]
+    return f"{', '.join(values)}:" if len(values) == name.count(" ") + 1 else name
 
 
 def _plain(name: str) -> str:

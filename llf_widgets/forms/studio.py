@@ -20,6 +20,7 @@ from llf_widgets.forms.start_pane import StartPane, sentence
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_pane import SweepPane
 from llf_widgets.forms.text_pane import TextPane
+from llf_widgets.monitor.pump import Pump
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +56,9 @@ class Studio(widgets.VBox):
         self._run: Run | None = None
         self._started = False
         self._starting = threading.Lock()
+        self._others = Machine()
         self._machine: tuple[float, list[Message], list[Ahead]] = (0.0, [], [])
+        self._pump = Pump(self._follow_others, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
         self._presets = Presets([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
         proposals = {
@@ -134,6 +137,7 @@ class Studio(widgets.VBox):
             self._run = launch(config, name=self._start.name, notebook=notebook_place(), queue=queue)
             self._started = True
             self._failure = []
+        self._checks(fresh=True)
         self._show_monitor(self._run)
         self.refresh()
         return self._run
@@ -207,7 +211,6 @@ class Studio(widgets.VBox):
     def _goto(self, key: str) -> None:
         if key == _AGAIN:
             self._started = False
-            self._checks(fresh=True)
             self._refresh_start()
             return
         for section in self._sections.values():
@@ -230,7 +233,7 @@ class Studio(widgets.VBox):
             parts.append(section)
             if title == "Data":
                 parts.append(self._preview)
-        form, side = widgets.VBox(parts), widgets.VBox([self._start, self._sweep, self._text])
+        form, side = widgets.VBox(parts), widgets.VBox([widgets.VBox([self._start, self._sweep]), self._text])
         form.add_class("llf-Form")
         side.add_class("llf-Side")
         grid = widgets.Box([form, side])
@@ -248,10 +251,9 @@ class Studio(widgets.VBox):
             words = [{"text": begun}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
         elif not words:
             words = [{"text": "Trains in a process of its own: this page may be closed."}]
-        said = [*self._failure, *machine]
-        self._start.show(
-            ready=ready, busy=bool(self._machine[2]), sentence=words, messages=said, suggested=self._suggested()
-        )
+        said = [*self._failure, *(one for one in machine if one.level != "note" or not self._started)]
+        busy = bool(self._machine[2]) and not self._started  # nothing is to be decided of a run that has begun
+        self._start.show(ready=ready, busy=busy, sentence=words, messages=said, suggested=self._suggested())
 
     def _waits_for(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
         """What keeps Start off: fields (label, key, section), and what else."""
@@ -268,10 +270,20 @@ class Studio(widgets.VBox):
         """What this machine has to say, looked at again after some seconds."""
         at, said, _ = self._machine
         if fresh or time.monotonic() - at > _CHECK_SECONDS:
-            ahead = Machine().ahead()
+            ahead = self._others.ahead()
             said = checks.before_start(self.state.config, ahead)
             self._machine = (time.monotonic(), said, ahead)
+            if ahead:
+                self._pump.start()
         return said
+
+    def _follow_others(self) -> float | None:
+        """Draws Start anew when other runs have begun or ended, until none is left."""
+        before, now = ([one.id for one in runs] for runs in (self._machine[2], self._others.ahead()))
+        if now != before:
+            self._checks(fresh=True)
+            self._refresh_start()
+        return _CHECK_SECONDS if now else None
 
     def _refuse(self) -> None:
         """Raises a RuntimeError where this environment or disk cannot run it."""

@@ -103,7 +103,7 @@ class SweepPane(anywidget.AnyWidget):
 
     def _row(self, key: str) -> dict[str, str]:
         spec = self._state.specs[key]
-        return {"key": key, "label": spec.label, "text": self._text(key), "hint": sweeping.expected(spec)}
+        return {"key": key, "label": spec.label, "text": self._text(key), "hint": spec.expected}
 
     def _text(self, key: str) -> str:
         if key in self._texts:

@@ -111,13 +111,8 @@ def plan(state: FormState, chosen: Mapping[str, str]) -> Plan:
     return Plan(values, len(runs), tuple(said))
 
 
-def expected(spec: FieldSpec) -> str:
-    """What may stand in a text with commas, as words that follow "Expected"."""
-    return f"{spec.expected}; commas between them"
-
-
 def _empty(spec: FieldSpec, proposed: str) -> Message:
-    text = f"{spec.label} (`{spec.key}`) has no values. Expected {expected(spec)}."
+    text = f"{spec.label} (`{spec.key}`) has no values. Expected {spec.expected}, or several with commas between."
     return Message("error", text, ((f"Set to {proposed}", {spec.key: proposed}),) if proposed else ())
 
 

@@ -124,6 +124,15 @@ def test_runs_are_called_by_what_tells_them_apart(trainer, given, shown):
     assert names(looked(*(trainer(name=name).folder for name in given))) == shown
 
 
+def test_curves_of_a_sweep_are_labelled_by_their_values(trainer):
+    made = [trainer(name=f"tune learning_rate={rate} lora_rank=8") for rate in (0.001, 0.01)]
+    for one in made:
+        one.steps(1, 4)
+    drawn = figure_json(looked(*(one.folder for one in made)), smoothing=0)
+    texts = [trace["text"] for trace in drawn["data"] if trace["mode"] == "text" and len(trace["text"])]
+    assert texts == [[" 0.001, 8: 1.60"], [" 0.01, 8: 1.60"]]
+
+
 def test_other_runs_take_the_place_of_those_that_are_shown_and_a_reload_shows_them(two, trainer):
     view = Compare(two)
     third = trainer(name="third")

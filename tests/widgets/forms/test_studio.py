@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llf_core.config import ConfigError, RunConfig, fields
-from llf_core.runs import create_run
+from llf_core.runs import create_run, status
 from llf_widgets.forms import Studio, checks
 from llf_widgets.forms.messages import Message
 
@@ -168,8 +168,9 @@ def test_another_run_can_be_started_when_it_is_asked_for(studio: Studio, launche
 def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launches) -> None:
     assert not studio._start._busy
     assert studio._start._messages == []
-    create_run("stage: sft\n", "goes already")
+    folder = create_run("stage: sft\n", "goes already")
     tell(studio._start, type="start")
+    assert (studio._start._busy, studio._start._messages) == (False, [])  # there is nothing left to be decided
     tell(studio._start, type="goto", key=studio._start._sentence[1]["key"])
     assert studio._start._busy
     assert "Another run uses this device: " in studio._start._messages[0]["text"]
@@ -178,8 +179,21 @@ def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launche
     assert studio.run is not None
     assert studio._start._sentence[0]["text"] == f"`{studio.run.id}` waits in the queue. "
     studio.run.folder.queue.unlink()
+    status.update(folder, state="failed", reason="It was.")
     studio.refresh()
     assert studio._start._sentence[0]["text"] == f"Started `{studio.run.id}`. "
+
+
+def test_note_of_another_run_goes_when_it_ends(studio: Studio) -> None:
+    folder = create_run("stage: sft\n", "goes already")
+    studio._checks(fresh=True)
+    studio.refresh()
+    assert studio._pump.alive
+    assert studio._start._busy
+    status.update(folder, state="failed", reason="It was.")
+    assert studio._follow_others() is None
+    assert not studio._start._busy
+    assert studio._start._messages == []
 
 
 def test_name_is_made_of_the_config_unless_it_is_given(studio: Studio, launches: Launches) -> None:
