@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from llf_core.runs import Columns, RunFolder, Status
 
+BEFORE = {"created", "queued"}  # what is written before a run begins
 STORED = {"checkpoint", "checkpoint_removed"}
 QUEUE_SECONDS = 10.0
 
@@ -218,8 +219,12 @@ class Watch:
         return self._queued[1]
 
     def _elapsed(self, status: Status) -> float:
-        """Time of all attempts, the pauses between them left out."""
-        moments = [(int(event.get("attempt", 1)), float(event["time"])) for event in self.events if "time" in event]
+        """Time of all attempts, the pauses between them and the waiting in the queue left out."""
+        moments = [
+            (int(event.get("attempt", 1)), float(event["time"]))
+            for event in self.events
+            if "time" in event and event.get("type") not in BEFORE
+        ]
         if self._columns is not None and len(self._columns):
             moments.append((status.attempt, float(self._columns.times()[1].max())))
         until = self.now if status.state in LIVE else status.ended

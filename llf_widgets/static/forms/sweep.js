@@ -45,6 +45,7 @@ function render({ model, el: host }) {
       rows.push(new VariedRow(`${own}-${rows.length}`, rows.length, content => model.send(content), () => add.focus()));
       body.append(rows[rows.length - 1].node);
     }
+    table.classList.toggle('is-single', varied.length === 1);
     const keys = varied.map(row => row.key);
     varied.forEach((row, index) => rows[index].update(row, model.get('_choices'), keys));
     if (focus >= 0 && rows[focus]) {
@@ -126,7 +127,6 @@ class VariedRow {
     this.key = row.key;
     this.values.setAttribute('aria-label', `Values of ${row.label}`);
     this.hint.replaceChildren(...prose(`\`${row.key}\`: ${row.hint}`));
-    this.remove.hidden = taken.length === 1;
     this.remove.setAttribute('aria-label', `Remove ${row.label}`);
   }
 }

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from llf_core.runs import RunFolder, RunWriter, status
+from llf_core.runs import RunFolder, RunWriter, create_run, status
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.watch import Watch
@@ -130,3 +130,15 @@ def test_about_leaves_out_what_is_not_known():
     assert (
         about({"dataset": ["x", "y"], "finetuning_type": "full"}, {"examples": 1234}) == "full, x, y (1,234 examples)"
     )
+
+
+def test_waiting_in_the_queue_is_no_time_of_the_run():
+    folder = create_run("stage: sft\n", "waited")
+    start = time.time() - 610
+    kinds = (("created", 0), ("queued", 1), ("state", 600), ("state", 610))
+    lines = [{"v": 1, "type": kind, "time": start + after, "attempt": 1} for kind, after in kinds]
+    folder.events.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    status.update(folder, state="failed", reason="It was.")
+    watch = Watch(folder)
+    watch.look()
+    assert watch.facts.elapsed == pytest.approx(10, abs=2)
