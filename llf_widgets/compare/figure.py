@@ -36,7 +36,8 @@ PAUSE = 20.0
 
 def series(number: int) -> tuple[str, str]:
     """Colour and dash of a run's lines."""
-    return SERIES[number % len(SERIES)]
+    tones = len(SERIES)
+    return SERIES[number % tones][0], SERIES[(number + number // tones) % tones][1]
 
 
 def names(watches: Sequence[Watch]) -> list[str]:

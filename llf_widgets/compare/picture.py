@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_widgets.compare.figure import OVER, figure_json, series
+from llf_widgets.compare.figure import OVER, figure_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,6 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
     figure = Figure(figsize=SIZE, dpi=DPI)
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1)
-    dashes = {series(number)[0]: series(number)[1] for number in range(len(watches))}
     for trace in drawn["data"]:
         axes = lower if trace["xaxis"] == "x2" else upper
         x, y = np.asarray(trace["x"], dtype=float), np.asarray(trace["y"], dtype=float)
@@ -40,7 +39,7 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
                               annotation_clip=False, va="center", parse_math=False)  # fmt: skip
             continue
         color, marker = trace["line"]["color"], "o" if "markers" in trace["mode"] else None
-        style = {"linestyle": DASHES[dashes[color]], "marker": marker, "markersize": 3}
+        style = {"linestyle": DASHES[trace["line"].get("dash", "solid")], "marker": marker, "markersize": 3}
         style |= {"linewidth": trace["line"]["width"], "alpha": trace.get("opacity", 1.0)}
         axes.plot(x, y, color=_hex(color), **style)
     for axes, title in ((upper, "Evaluation loss"), (lower, "Training loss")):

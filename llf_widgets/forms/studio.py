@@ -162,7 +162,7 @@ class Studio(widgets.VBox):
             self._runs = tuple(sweep(config, values, name=self._start.name))
         if "sweep" in self._below:
             self._below["sweep"].close()
-        self._show_below("sweep", SweepView(self._runs, tuple(values), self._show_monitor))
+        self._show_below("sweep", SweepView(self._runs, tuple(values)))
         self._checks(fresh=True)
         self.refresh()
         return self._runs
@@ -319,8 +319,6 @@ class Studio(widgets.VBox):
     def _show_monitor(self, run: Run) -> None:
         from llf_widgets.monitor import Monitor
 
-        if "monitor" in self._below:
-            self._below["monitor"].children[0].close()
         box = widgets.VBox([Monitor(run)])
         box.add_class("llf-Studio-monitor")
         self._show_below("monitor", box)

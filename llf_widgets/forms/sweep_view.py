@@ -16,10 +16,11 @@ from llf_widgets.forms.values import show
 from llf_widgets.monitor import words
 from llf_widgets.monitor.pump import Pump
 from llf_widgets.monitor.watch import Watch
+from llf_widgets.monitor.widget import Monitor
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from llf_core.launch import Run
 
@@ -32,6 +33,7 @@ class SweepRuns(anywidget.AnyWidget):
     _esm = text("dom.js", "forms/messages.js", "forms/runs.js")
     view = traitlets.Dict(help="`keys`, `loss`, `rows`, `live`").tag(sync=True)
     note = traitlets.Unicode("").tag(sync=True)
+    shown = traitlets.Unicode("", help="id of the run whose monitor is open").tag(sync=True)
 
 
 class SweepView(widgets.VBox):
@@ -40,13 +42,12 @@ class SweepView(widgets.VBox):
     Args:
         runs: in the order in which they go.
         keys: what differs between them.
-        on_monitor: called with a run that somebody wants to see more of.
     """
 
-    def __init__(self, runs: Sequence[Run], keys: Sequence[str], on_monitor: Callable[[Run], Any]) -> None:
+    def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
         self._runs = tuple(runs)
         self._keys = tuple(keys)
-        self._on_monitor = on_monitor
+        self._monitor: Monitor | None = None
         self._watches = [Watch(run.folder) for run in runs]
         for watch in self._watches:
             watch.look()
@@ -66,6 +67,16 @@ class SweepView(widgets.VBox):
         for part in self.children:
             part.close()
         super().close()
+
+    def show_monitor(self, run_id: str) -> None:
+        """Shows the monitor of a run below the lines, in place of another one; nothing for an empty id."""
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if run_id:
+            self._monitor = Monitor(next(run for run in self._runs if run.id == run_id))
+        self._lines.shown = run_id
+        self.children = [part for part in (self._lines, self._monitor, self._curves) if part is not None]
 
     def stop(self) -> None:
         """Stops what goes, with a checkpoint, and takes the others out of the queue."""
@@ -132,5 +143,5 @@ class SweepView(widgets.VBox):
         if content["type"] == "stop":
             self.stop()
         elif content["type"] == "monitor":
-            self._on_monitor(next(run for run in self._runs if run.id == content["id"]))
+            self.show_monitor("" if content["id"] == self._lines.shown else content["id"])
         self._pump.start()

@@ -93,7 +93,9 @@ def plan(state: FormState, chosen: Mapping[str, str]) -> Plan:
     for key, text in chosen.items():
         spec = state.specs[key]
         given = read(spec, text)
-        found = {show(value) or UNSET: value for value in given}
+        found: dict[str, Any] = {}
+        for value in given:
+            found.setdefault(show(value) or UNSET, value)
         values[key] = list(found.values())
         if not found:
             said.append(_empty(spec, propose(spec, state.value(key))))

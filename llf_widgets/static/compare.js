@@ -16,7 +16,7 @@ function render({ model, el }) {
     ...model.get('choices').map((/** @type {number} */ steps) => h('option', { value: String(steps) }, steps ? `${steps} steps` : 'none')));
   const log = h('input', { type: 'checkbox', onchange: () => set('log', log.checked) });
   const every = h('input', { type: 'checkbox', onchange: () => set('every', every.checked) });
-  const table = h('div');
+  const table = h('div', { class: 'llf-Compare-scroll', tabindex: '0', role: 'region', 'aria-label': 'Table of the runs' });
   const answers = h('div');
   el.classList.add('llf-Part');
   el.append(

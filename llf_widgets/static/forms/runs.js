@@ -42,7 +42,9 @@ function render({ model, el: host }) {
         h('td', { class: 'llf-num' }, row.step),
         h('td', { class: 'llf-num' }, row.best ? h('b', {}, row.loss) : row.loss)
       ];
-      return [cells, /** @type {HTMLElement} */ (buttons.get(row.id))];
+      const last = /** @type {HTMLElement} */ (buttons.get(row.id));
+      last.firstElementChild?.setAttribute('aria-expanded', String(row.id === model.get('shown')));
+      return [cells, last];
     });
     lines.forEach(([cells, last], index) => {
       const line = body.children[index] ?? body.appendChild(h('tr', {}, last));

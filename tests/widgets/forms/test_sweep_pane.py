@@ -164,7 +164,11 @@ def test_runs_are_followed_and_the_best_is_marked(studio: Studio) -> None:
     ]
     assert not view._lines.view["live"]
     tell(view._lines, type="monitor", id=second.id)
-    assert studio.children[3].children[0].run_id == second.id
+    assert [getattr(part, "run_id", "") for part in view.children] == ["", second.id, ""]
+    tell(view._lines, type="monitor", id=first.id)
+    assert view.children[1].run_id == first.id
+    tell(view._lines, type="monitor", id=first.id)
+    assert (len(view.children), view._lines.shown) == (2, "")
     view.close()
 
 

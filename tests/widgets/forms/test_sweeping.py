@@ -103,6 +103,7 @@ def test_too_few_and_too_many_are_refused(state: FormState, text: str, said: str
 def test_a_value_given_twice_is_run_once(state: FormState) -> None:
     found = plan(state, {"learning_rate": "1e-4, 3e-4, 0.0001"})
     assert (found.runs, found.ok) == (2, True)
+    assert list(map(repr, plan(state, {"lora_rank": "8, 8.0"}).values["lora_rank"])) == ["8"]
     assert found.messages[0].text == "Learning rate (`learning_rate`) has 1e-4 more than once; it is run once."
 
 
