@@ -178,7 +178,8 @@ class Watch:
         attempt_events = [event for event in self.events if event.get("attempt", 1) == status.attempt]
         resumed = _last(attempt_events, "resumed")
         saved = _last(self.events, "checkpoint")
-        epochs = self.config.get("num_train_epochs")
+        steps = self.config.get("max_steps") or held(self.events, "max_steps", status.step)
+        epochs = None if steps else self.config.get("num_train_epochs")
         return Facts(
             id=self.folder.id,
             name=self._name,
@@ -195,7 +196,7 @@ class Watch:
             per_step=self._per_step(status, attempt_events),
             step_seconds=status.step_seconds,
             epoch=None if self._columns is None else self._columns.last("epoch"),
-            epochs=float(epochs) if isinstance(epochs, int | float) and not self.config.get("max_steps") else None,
+            epochs=float(epochs) if isinstance(epochs, int | float) else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=_last(attempt_events, "receipt"),
             queue=self._queue(status),
@@ -223,7 +224,7 @@ class Watch:
         moments = [
             (int(event.get("attempt", 1)), float(event["time"]))
             for event in self.events
-            if "time" in event and event.get("type") not in BEFORE
+            if "time" in event and event.get("type") not in BEFORE and event.get("attempt") != 0  # 0: of another run
         ]
         if self._columns is not None and len(self._columns):
             moments.append((status.attempt, float(self._columns.times()[1].max())))
