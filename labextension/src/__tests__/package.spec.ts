@@ -11,8 +11,10 @@ it('has the version of package.json and pyproject.toml', () => {
   expect(project?.[1]).toBe(VERSION);
 });
 
-it('takes its style from the shared sheet, line for line', () => {
-  const shared = new Set(read('../llf_widgets/static/llf.css').split('\n'));
-  const own = read('style/base.css').split('\n').slice(1);
-  expect(own.filter(line => !shared.has(line))).toEqual([]);
+it('takes its style from the shared sheet, line for line and in its order', () => {
+  const shared = read('../llf_widgets/static/llf.css').split('\n');
+  const own = read('style/base.css').split('\n').slice(1).filter(Boolean);
+  const places = own.map(line => shared.indexOf(line));
+  expect(own.filter((_, at) => places[at] < 0)).toEqual([]);
+  expect(places).toEqual([...places].sort((one, other) => one - other));
 });
