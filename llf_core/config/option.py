@@ -37,6 +37,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     source: Origin = "LLF",
     path: PathKind | None = None,
     lines: bool = False,
+    stages: tuple[str, ...] = (),
 ) -> Any:
     """A field of a section.
 
@@ -55,6 +56,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
+        stages: those that heed it; none for all.
 
     Returns:
         What pydantic takes for a field.
@@ -68,6 +70,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         "source": source,
         "path": path,
         "lines": lines,
+        "stages": stages,
     }
     bounds: dict[str, Any] = {"ge": minimum, "le": maximum, "gt": above, "lt": below}
     return Field(

@@ -117,36 +117,118 @@ class Optimizer(Plugin):
 
 
 class Stage(Plugin):
-    """What is minimised; selected by `stage: <name>`."""
+    """What is minimised; selected by `stage: <name>`. An attempt makes one object of it.
+
+    Attributes:
+        learns: what its data sets hold: `answers`, `pairs`, `judged`, `prompts` or `texts`.
+        scores: whether the model gets a head that makes one number of an answer.
+        label_names: of a batch, what its loss cannot be computed without.
+        work: what it is made for; None where only its formula is wanted.
+    """
 
     kind = "stage"
     section = "stage"
+    learns: ClassVar[str] = "answers"
+    scores: ClassVar[bool] = False
+    label_names: ClassVar[tuple[str, ...]] = ("labels",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls) and "selects" not in vars(cls):
             cls.selects = {"stage": cls.name}
 
+    def __init__(self, work: Any = None) -> None:
+        """Takes what it is to be done on: a `llf_core.stages.work.Work`."""
+        self.work = work
+        self.measures = Measures()
+
+    def collator(self, **options: Any) -> Any:  # noqa: ARG002
+        """What makes batches of examples, given `llf_core.data.Collator`'s arguments; None where that one does."""
+        return None
+
+    def examples(self, examples: Any, *, held_out: bool = False) -> Any:  # noqa: ARG002
+        """The examples with what the stage adds to each, before batches are made of them."""
+        return examples
+
     @staticmethod
+    def count(batch: Mapping[str, Any]) -> Any:  # noqa: ARG004
+        """How much a batch holds of what the loss is a mean over, an int64 scalar; None where that is tokens."""
+        return None
+
+    def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What an optimizer step learns from, given the loader's batches for it; called after the step before."""
+        return batches
+
     @abstractmethod
     def loss_sum(
+        self,
         model: Any,
         batch: dict[str, Any],
         label_smoothing: float = 0.0,
         note: Callable[[Any, Any], object] | None = None,
     ) -> Any:
-        """Sum of the loss over what one micro-batch is learned from.
+        """Sum of the loss over what `count` counts in one micro-batch.
 
         Args:
             model: the model under training.
             batch: the collator's tensors.
             label_smoothing: share of the probability spread evenly over the vocabulary, 0 to 1.
-            note: called with the loss of each of the batch's documents and the tokens that it is the sum of,
-                `[documents]` each, where a stage knows them.
+            note: called with the loss of each of the batch's examples and the tokens that it is the sum of,
+                `[examples]` each, where a stage knows them.
 
         Returns:
-            A float32 scalar with a graph.
+            A float32 scalar with a graph: the sum, not the mean, so that the caller can divide by the count of the
+            whole optimizer step on all ranks.
         """
+
+    def undo(self) -> None:
+        """Forgets what `loss_sum` has changed in this object since `keep`: the step is made again in smaller parts."""
+        self.measures.undo()
+
+    def keep(self) -> None:
+        """Takes for good what `loss_sum` has changed: the gradients of a step, or an evaluation's batch, are whole."""
+        self.measures.keep()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside the model, as JSON."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on as at the checkpoint whose `state` this is."""
+
+    def save(self, checkpoint: Any) -> None:
+        """Writes what is no JSON into a checkpoint's folder."""
+
+    def load(self, checkpoint: Any) -> None:
+        """Reads what `save` wrote."""
+
+
+class Measures:
+    """What a stage tells beside its loss: sums and how many they are of, so that any number of parts gives one mean."""
+
+    def __init__(self) -> None:
+        self._now: list[tuple[str, Any, Any]] = []
+        self._kept: dict[str, list[Any]] = {}
+
+    def add(self, name: str, total: Any, count: Any) -> None:
+        """Adds a sum and how many it is of; numbers, or tensors without a graph."""
+        self._now.append((name, total, count))
+
+    def undo(self) -> None:
+        """Forgets what was added since `keep`: it is to be computed again."""
+        self._now.clear()
+
+    def keep(self) -> None:
+        """Takes what was added for good."""
+        for name, total, count in self._now:
+            sums = self._kept.setdefault(name, [0, 0])
+            sums[0], sums[1] = sums[0] + total, sums[1] + count
+        self._now.clear()
+
+    def take(self) -> dict[str, tuple[float, float]]:
+        """The sums and counts since the last call, by name."""
+        kept, self._kept = self._kept, {}
+        return {name: (float(total), float(count)) for name, (total, count) in kept.items()}
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class RunConfig:
         for spec in fields():
             value = plain(self.get(spec.key))
             active = defaults and (spec.owner is None or option_classes()[spec.owner].selected(self))
+            active = active and (not spec.stages or self.stage.stage in spec.stages)
             if active or value != spec.default or spec.key in ALWAYS_SHOWN:
                 shown[spec.key] = value
         return shown

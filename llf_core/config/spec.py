@@ -61,6 +61,7 @@ class FieldSpec:
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
+        stages: those that heed it; none for all.
     """
 
     key: str
@@ -84,6 +85,7 @@ class FieldSpec:
     source: Origin
     path: PathKind | None
     lines: bool
+    stages: tuple[str, ...] = ()
 
     @property
     def expected(self) -> str:
@@ -200,6 +202,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, 
         source=meta["source"],
         path=meta["path"],
         lines=meta["lines"],
+        stages=meta["stages"],
     )
 
 

@@ -28,13 +28,13 @@ QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem")
 ANSWER_COLUMNS = ("output", "response", "completion", "answer", "answers", "solution", "target")
 VERDICTS = ("kto_tag", "label", "desirable")
 TEXT_COLUMNS = ("text", "content", "document")
-KINDS_OF_STAGES = {"sft": ANSWERS, "rm": PAIRS, "dpo": PAIRS, "kto": JUDGED, "ppo": PROMPTS, "pt": TEXTS}
-STAGES = {ANSWERS: "sft", PAIRS: "rm or dpo", JUDGED: "kto", PROMPTS: "ppo", TEXTS: "pt"}
+STAGES = {ANSWERS: "sft", PAIRS: "rm or dpo", JUDGED: "kto", PROMPTS: "ppo, grpo or rloo", TEXTS: "pt"}
 
 
 def wanted_kind(config: RunConfig) -> str:
     """What the stage of a config learns from."""
-    return KINDS_OF_STAGES.get(str(config.get("stage")), ANSWERS)
+    stage = config.plugin("stage")
+    return ANSWERS if stage is None else str(stage.learns)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.labels import IGNORED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -13,9 +15,13 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Any]
 
 MULTIPLE = 8  # as the collator pads
+PER_GROUP = ("numbers", "reference", "good")
+"""Of a batch of answers, what has a row for each group of answers to one question."""
+GROUPED = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP)
+"""What a batch of answers has beside a model's own inputs, see `llf_core.data.pairs.PairCollator`."""
 TEXT = frozenset(
     ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
-     "max_length_k", "numbers")
+     "max_length_k", *GROUPED)
 )  # fmt: skip
 """Columns of a batch of texts. Tensors of pictures are laid out differently in each model, and are not taken apart."""
 
@@ -26,7 +32,10 @@ def has_media(batch: Batch) -> bool:
 
 
 def document_count(batch: Batch) -> int:
-    """Documents of a batch of either kind (see `llf_core.data.Collator`)."""
+    """Documents of a batch of either kind (see `llf_core.data.Collator`); of one of answers, their groups."""
+    if "groups" in batch:
+        groups: int = batch["groups"]
+        return groups
     if "cu_seq_lens_q" in batch:
         return len(batch["cu_seq_lens_q"]) - 1
     return len(batch["input_ids"])
@@ -43,6 +52,19 @@ def token_count(batch: Batch) -> Tensor:
         return end.long()
     total: Tensor = batch["attention_mask"].sum()
     return total
+
+
+def learned_count(batch: Batch) -> Tensor:
+    """Labels of a batch that are learned from: all but `-100`, and never a row's first, which nothing predicts.
+
+    Returns:
+        An int64 scalar on the batch's device.
+    """
+    targets: Tensor | None = batch.get("targets")
+    if targets is not None:
+        return targets.new_tensor(len(targets))
+    learned: Tensor = (batch["labels"][..., 1:] != IGNORED).sum()
+    return learned
 
 
 def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
@@ -66,13 +88,26 @@ def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
     parts = min(parts, document_count(batch))
     if parts <= 1 or has_media(batch):
         return [dict(batch)]
+    each = 1
+    if "groups" in batch:  # of which each is one document, or has one for each of its answers
+        each = (len(batch.get("cu_seq_lens_q", batch["input_ids"])) - ("cu_seq_lens_q" in batch)) // batch["groups"]
     if "cu_seq_lens_q" in batch:
-        ends = batch["cu_seq_lens_q"].tolist()
+        ends = batch["cu_seq_lens_q"][::each].tolist()
         cuts = balanced_cuts([end - start for start, end in pairwise(ends)], parts)
-        return [_documents(batch, slice(first, last)) for first, last in pairwise(cuts)]
-    rows = len(batch["input_ids"])
-    cuts = [0, *accumulate(rows // parts + (part < rows % parts) for part in range(parts))]
-    return [_rows(batch, slice(first, last)) for first, last in pairwise(cuts)]
+        pieces = [slice(each * first, each * last) for first, last in pairwise(cuts)]
+        made = [_documents(batch, piece) for piece in pieces]
+        starts = [ends[cut] for cut in cuts[:-1]]
+    else:
+        rows = len(batch["input_ids"]) // each
+        cuts = [0, *accumulate(rows // parts + (part < rows % parts) for part in range(parts))]
+        made = [_rows(batch, slice(each * first, each * last)) for first, last in pairwise(cuts)]
+        starts = [each * cut * batch["input_ids"].shape[1] for cut in cuts[:-1]]
+    if "groups" not in batch:
+        return made
+    return [
+        part | _answers(batch, slice(first, last), start, part["input_ids"].shape[1])
+        for part, (first, last), start in zip(made, pairwise(cuts), starts, strict=True)
+    ]
 
 
 def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
@@ -119,7 +154,7 @@ def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
     cu: Tensor = batch["cu_seq_lens_q"].new_tensor([end - ends[0] for end in ends])
     longest = max(end - start for start, end in pairwise(ends))
     own = {"cu_seq_lens_q": cu, "cu_seq_lens_k": cu, "max_length_q": longest, "max_length_k": longest}
-    if "numbers" in batch:
+    if "numbers" in batch and "groups" not in batch:
         own["numbers"] = batch["numbers"][documents]
     return {
         key: own[key] if key in own else value[:, tokens] if _shape(value)[:2] == shape else value
@@ -136,10 +171,39 @@ def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
         key: value[rows, columns]
         if _shape(value)[:2] == shape
         else value[rows]
-        if _shape(value)[:1] == shape[:1]
+        if _shape(value)[:1] == shape[:1] and "groups" not in batch
         else value
         for key, value in batch.items()
     }
+
+
+def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, Any]:
+    """Of some groups of a batch of answers, what says where its answers are.
+
+    Args:
+        batch: the whole.
+        groups: which.
+        start: the place of the first of their tokens in the whole, row after row.
+        width: columns that are left.
+    """
+    each = len(batch["ends"]) // batch["groups"]
+    first, last = groups.start * each, groups.stop * each
+    own = (batch["answers"] >= first) & (batch["answers"] < last)
+    padded, whole = "cu_seq_lens_q" not in batch, batch["input_ids"].shape[1]
+
+    def moved(places: Tensor) -> Tensor:
+        places = places - start
+        return places // whole * width + places % whole if padded else places
+
+    found = {
+        "groups": groups.stop - groups.start,
+        "predictors": moved(batch["predictors"][own]),
+        "targets": batch["targets"][own],
+        "answers": batch["answers"][own] - first,
+        "ends": moved(batch["ends"][first:last]),
+        **({"forks": batch["forks"][groups] - start} if "forks" in batch else {}),
+    }
+    return found | {name: batch[name][groups] for name in PER_GROUP if name in batch}
 
 
 def _shape(value: Any) -> tuple[int, ...]:

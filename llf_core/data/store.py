@@ -11,7 +11,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -80,8 +80,8 @@ class ExampleWriter:
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         counts = [
             (
-                *(len(one.ids), one.learned, len(one.ids) + one.cut, one.cut_learned, number),
-                twin(ids, labels, (one.more or {}).get("seen", "")),
+                *(_tokens(one), one.learned, _tokens(one) + one.cut, one.cut_learned, number),
+                twin(ids, labels, one.more),
             )
             for one, ids, labels in zip(examples, lists["input_ids"], lists["labels"], strict=True)
         ]
@@ -111,6 +111,11 @@ class ExampleWriter:
         np.save(self._path.with_suffix(".npy"), np.array(self._counts, dtype=np.int64).reshape(-1, len(COLUMNS)))
 
 
+def _tokens(example: Example) -> int:
+    """Tokens of an example; of a pair, those of both sequences."""
+    return len(example.ids) + len((example.more or {}).get("rejected_ids", ()))
+
+
 def _array(numbers: Sequence[int]) -> array[int]:
     return numbers if isinstance(numbers, array) else array("i", numbers)
 
@@ -126,11 +131,18 @@ def _lists(values: list[array[int]]) -> Any:
     return pa.ListArray.from_arrays(pa.array(ends), items)
 
 
-def twin(ids: array[int], labels: array[int], seen: str = "") -> int:
-    """A number of 64 bits that is the same for the same tokens learned alike, of the same pictures (BLAKE2)."""
+def twin(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = None) -> int:
+    """A number of 64 bits that is the same for the same tokens learned alike, of the same pictures (BLAKE2).
+
+    Args:
+        ids: `[seq]`.
+        labels: `[seq]`.
+        more: further columns of the example, which are then the same too.
+    """
     digest = hashlib.blake2b(ids, digest_size=8)
     digest.update(labels)
-    digest.update(seen.encode())
+    for value in (more or {}).values():
+        digest.update(_array(value) if isinstance(value, list | array) else str(value).encode())
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 

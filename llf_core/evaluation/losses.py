@@ -97,10 +97,10 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     with tempfile.TemporaryDirectory(prefix="llf-") as home:
         folder = create_run(config.yaml(defaults=True), "evaluation", home)
         writer = RunWriter(folder)
-        loaded = load(config, writer, as_before(run, plan_device(config)))
-        trainer = make_trainer(folder, config, loaded, RunProgress(folder, writer))
+        work = load(folder, config, writer, as_before(run, plan_device(config)))
+        trainer = make_trainer(work, RunProgress(folder, writer))
         found = trainer.evaluate()
-        return float(found["eval_loss"]), loaded.data.report.eval_examples
+        return float(found["eval_loss"]), work.data.report.eval_examples
 
 
 def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None) -> Losses:

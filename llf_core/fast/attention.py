@@ -10,7 +10,7 @@ gigabyte. What is filled in comes after a document, where causality hides it fro
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import torch
 from torch.autograd import Function
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -37,12 +37,15 @@ class Layout:
         scale: of the scores.
         window: a token sees itself and so many less one before it; None: all before it.
         softcap: scores become `softcap · tanh(score / softcap)`.
+        forks: of each document, where the first of two branches begins and where the second: the second does not
+            see the first. Without a window only, see `unfolded`.
     """
 
     bounds: tuple[int, ...]
     scale: float
     window: int | None = None
     softcap: float | None = None
+    forks: tuple[tuple[int, int], ...] = ()
 
     @functools.cached_property
     def filled(self) -> tuple[int, ...]:
@@ -67,17 +70,30 @@ class Layout:
         result[self.bounds[-1] :] = 0
         return result.flatten(1, 2)
 
-    def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """First query, end of queries and keys, first key, of the filled documents."""
-        for start, end in pairwise(self.filled):
+    def blocks(self) -> Iterator[tuple[int, int, int, Hidden | None]]:
+        """First query, end of queries and keys, first key, what is hidden beside, of the filled documents."""
+        for number, (start, end) in enumerate(pairwise(self.filled)):
             step = end - start if end - start <= LONGEST else BLOCK
+            fork, split = self.forks[number] if self.forks else (0, 0)
+            branch, second = fork - self.bounds[number], split - self.bounds[number]
             for first in range(start, end, step):
                 last = min(first + step, end)
-                yield first, last, start if self.window is None else max(start, first - self.window + 1)
+                hidden = None
+                if self.forks and last > start + second:
+                    hidden = Hidden(max(start + second - first, 0), slice(branch, second))
+                yield first, last, start if self.window is None else max(start, first - self.window + 1), hidden
 
     def keeps(self, keys: int) -> bool:
         """Whether the probabilities of a block with so many keys stay in memory until the backward pass."""
         return keys <= KEPT
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Of a block of queries, those from `query` on do not see the keys of a slice."""
+
+    query: int
+    keys: slice
 
 
 @functools.lru_cache(maxsize=4)
@@ -104,7 +120,9 @@ def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> 
         scores.view(-1, queries, repeats, keys).add_(before[:, None])
 
 
-def _probabilities(q: Tensor, k: Tensor, layout: Layout, repeats: int) -> tuple[Tensor, Tensor | None]:
+def _probabilities(
+    q: Tensor, k: Tensor, layout: Layout, repeats: int, hidden: Hidden | None
+) -> tuple[Tensor, Tensor | None]:
     """Softmax of the scores `[groups, queries · repeats, keys]`, and the tanh of the soft cap where there is one."""
     rows, keys = q.shape[1], k.shape[1]
     queries, capped = rows // repeats, None
@@ -118,6 +136,8 @@ def _probabilities(q: Tensor, k: Tensor, layout: Layout, repeats: int) -> tuple[
         capped = scores.div_(layout.softcap).tanh_()
         scores = capped * layout.softcap
     _hide(scores, queries, layout.window, causal=not masked)
+    if hidden is not None:
+        scores.view(-1, queries, repeats, keys)[:, hidden.query :, :, hidden.keys] = float("-inf")
     return torch.softmax(scores, -1), capped
 
 
@@ -152,10 +172,10 @@ class _DocumentAttention(Function):
         q, k, v = layout.spread(q, groups), layout.spread(k, groups)[:, :, 0], layout.spread(v, groups)[:, :, 0]
         output = q.new_empty(*q.shape[:3], v.shape[-1])
         kept: list[Tensor] = []
-        for first, last, start in layout.blocks():
+        for first, last, start, hidden in layout.blocks():
             queries = (last - first) * repeats
             probabilities, capped = _probabilities(
-                q[:, first:last].view(groups, queries, dim), k[:, start:last], layout, repeats
+                q[:, first:last].view(groups, queries, dim), k[:, start:last], layout, repeats, hidden
             )
             torch.bmm(probabilities, v[:, start:last], out=output[:, first:last].view(groups, queries, -1))
             if layout.keeps(last - start):
@@ -176,7 +196,7 @@ class _DocumentAttention(Function):
         grad_q = torch.empty_like(q)
         grad_k, grad_v = (torch.zeros_like(x, dtype=wide) if several else torch.empty_like(x) for x in (k, v))
         at = 0
-        for first, last, start in layout.blocks():
+        for first, last, start, hidden in layout.blocks():
             queries = (last - first) * repeats
             q_, grad_ = q[:, first:last].view(groups, queries, dim), grad[:, first:last].view(groups, queries, -1)
             k_, v_ = k[:, start:last], v[:, start:last]
@@ -184,7 +204,7 @@ class _DocumentAttention(Function):
                 probabilities, capped = kept[at], None if layout.softcap is None else kept[at + 1]
                 at += 1 if layout.softcap is None else 2
             else:
-                probabilities, capped = _probabilities(q_, k_, layout, repeats)
+                probabilities, capped = _probabilities(q_, k_, layout, repeats, hidden)
             scores = torch.ops.aten._softmax_backward_data(
                 torch.bmm(grad_, v_.transpose(1, 2)), probabilities, -1, q.dtype
             )
@@ -230,8 +250,48 @@ def document_attention(
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as by transformers' own
         plain attention; the softmax itself is computed in float32.
     """
+    if layout.forks and layout.window is not None:
+        return unfolded(
+            lambda layout, q, k, v, cos=None, sin=None: document_attention(q, k, v, layout, cos, sin),
+            layout, q, k, v, *(() if cos is None or sin is None else (cos, sin)),
+        )  # fmt: skip
     result: Tensor = _DocumentAttention.apply(q, k, v, cos, sin, layout)  # type: ignore[no-untyped-call]
     return result
+
+
+def unfolded(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor) -> Tensor:
+    """Attention of documents with forks by one that knows none: both branches with all before them.
+
+    Args:
+        attention: given a layout and tensors.
+        layout: with forks.
+        tensors: `[tokens, …]` each, of all documents and what comes after them.
+
+    Returns:
+        `[tokens, …]`; zeros after the last document.
+    """
+    taken: list[int] = []
+    kept: list[int] = []
+    bounds = [0]
+    for (start, end), (fork, split) in zip(pairwise(layout.bounds), layout.forks, strict=True):
+        kept += range(len(taken), len(taken) + split - start)
+        taken += range(start, split)
+        bounds.append(len(taken))
+        taken += range(start, fork)
+        kept += range(len(taken), len(taken) + end - split)
+        taken += range(split, end)
+        bounds.append(len(taken))
+    index = torch.tensor(taken, device=tensors[0].device)
+    plain = replace(layout, bounds=tuple(bounds), forks=())
+    result = attention(plain, *(tensor.index_select(0, index) for tensor in tensors))
+    result = result.index_select(0, torch.tensor(kept, device=index.device))
+    filler = len(tensors[0]) - layout.bounds[-1]
+    return torch.cat((result, result.new_zeros(filler, *result.shape[1:]))) if filler else result
+
+
+def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
+    """The documents' forks as plain numbers."""
+    return () if forks is None else tuple((fork, split) for fork, split in forks.tolist())
 
 
 def signed_sin(sin: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.fast.attention import Layout, bounds_of, document_attention, signed_sin
+from llf_core.fast.attention import Layout, bounds_of, document_attention, forks_of, signed_sin
 from llf_core.fast.interface import computing_dtype
 from llf_core.fast.linear import linears
 from llf_core.fast.mlp import swiglu
@@ -127,7 +127,8 @@ class RotaryAttention:
             if args or foreign or bounds is None or embeddings is None or hidden_states.device.type != "cpu":
                 return type(self).forward(self, hidden_states, *args, **kwargs)
             q, k, v = fast.heads_of(self, hidden_states)
-            layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap)
+            forks = forks_of(kwargs.get("forks"))
+            layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap, forks)
             if fast.rotary:
                 cos, sin = (x.view(q.shape[0], 1, -1).to(q.dtype) for x in embeddings)
                 output = document_attention(q, k, v, layout, cos, signed_sin(sin))

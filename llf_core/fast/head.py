@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Objective = Callable[[Tensor, "Head"], Any]
 
-NOT_READ = {"labels", "numbers"}
+NOT_READ = {"labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good"}
 """Of a batch, what a model is not given."""
 TOKENS = 3
 # Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.
@@ -67,7 +67,7 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) ->
     Args:
         model: a causal language model, however it is wrapped (PEFT, DistributedDataParallel, …). It is called once,
             as it is, so that the hooks of its wrappers run.
-        batch: of either kind, see `llf_core.data.Collator`; its `labels` and `numbers` are left out.
+        batch: of either kind, see `llf_core.data.Collator`; what says what is learned from it is left out.
         objective: given hidden states `[batch, seq, H]` and the head. Where `install_head` was refused or not called,
             given the logits and `LOGITS`.
 

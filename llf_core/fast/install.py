@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +28,7 @@ class Accelerated:
 
     Attributes:
         flattens: whether batches may be flattened: the model keeps documents apart.
+        forks: whether documents may have branches that do not see each other.
         notes: sentences for a log: what is fast, what stays as it was, and why.
         why: where batches may not be flattened, the reason as a sentence.
     """
@@ -35,6 +36,7 @@ class Accelerated:
     flattens: bool
     notes: tuple[str, ...]
     why: str = ""
+    forks: bool = False
 
 
 def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
@@ -54,7 +56,7 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
     if not plain_head:
         return accelerated
     notes = (*accelerated.notes, f"The loss is computed from all logits: {plain_head}")
-    return Accelerated(accelerated.flattens, notes, accelerated.why)
+    return replace(accelerated, notes=notes)
 
 
 def quicken(model: nn.Module, *, attention: bool = True) -> Accelerated:
@@ -89,7 +91,7 @@ def _quicken(causal: Any, *, attention: bool) -> Accelerated:
         notes = [f"Fast path: {', '.join(parts) or 'no part of this model is known to it'}."]
     if why is not None:
         notes.append(f"Batches are padded: {why}")
-    return Accelerated(why is None, tuple(notes), why or "")
+    return Accelerated(why is None, tuple(notes), why or "", forks=why is None and trial.forks())
 
 
 def restore(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
-from llf_core.fast.attention import Layout, bounds_of, document_attention
+from llf_core.fast.attention import Layout, bounds_of, document_attention, forks_of, unfolded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,6 +94,7 @@ def attention(
     softcap: float | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    forks: Tensor | None = None,
     record: list[Asked] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -111,6 +112,7 @@ def attention(
         softcap: see `Layout`.
         cu_seq_lens_q: the documents of a flattened batch (batch 1); tokens after the last one get zeros.
         max_length_q: the longest of them.
+        forks: `[documents, 2]`, where the branches of each begin, see `Layout`.
         record: is told what each layer asks for, which it knows alone.
         **kwargs: what other attentions want.
 
@@ -127,17 +129,34 @@ def attention(
         record.append(Asked(module, scale, sliding_window, softcap, flattened, masked, unusual))
     if cu_seq_lens_q is None:
         return _masked(module, query, key, value, attention_mask, dropout, scale, softcap, **kwargs), None
-    layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap)
+    layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap, forks_of(forks))
     q, k, v = (x[0].transpose(0, 1).to(computing_dtype(x)) for x in (query, key, value))
     if query.device.type == "cpu" and not dropout:
         return document_attention(q.contiguous(), k.contiguous(), v.contiguous(), layout)[None], None
+    if layout.forks:
+        return unfolded(lambda plain, q, k, v: _documents(q, k, v, plain, dropout), layout, q, k, v)[None], None
+    return _documents(q, k, v, layout, dropout, cu_seq_lens_q, max_length_q)[None], None
+
+
+def _documents(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    dropout: float,
+    bounds: Tensor | None = None,
+    longest: int | None = None,
+) -> Tensor:
+    """Attention of documents without forks; zeros after the last one."""
     filler = len(q) - layout.bounds[-1]
     q, k, v = (x[: layout.bounds[-1]] for x in (q, k, v))
     if not dropout and _flash_knows(q, v, layout):
-        output = _varlen(q, k, v, cu_seq_lens_q, max_length_q or int(cu_seq_lens_q.diff().max()), layout)
+        if bounds is None:
+            bounds = torch.tensor(layout.bounds, dtype=torch.int32, device=q.device)
+        output = _varlen(q, k, v, bounds, longest or int(bounds.diff().max()), layout)
     else:
         output = one_by_one(q, k, v, layout, dropout)
-    return F.pad(output, (0, 0, 0, 0, 0, filler))[None], None
+    return F.pad(output, (0, 0, 0, 0, 0, filler))
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:

@@ -86,6 +86,27 @@ class Trial:
         distance = _distance(now, self._own)
         return None if distance <= CLOSE.get(self._own.dtype, 0.0) else f"its numbers would move by {distance:.1%}."
 
+    def forks(self) -> bool:
+        """Whether a branch of a flattened document has the numbers of the same tokens without the other branch."""
+        try:
+            alone = self._run(None, **self._told(flattened([torch.cat((self._first, self._second))])))
+            beside, still = (self._branch(other) for other in (self._first, self._third))
+        except UNFIT:
+            return False
+        start = len(self._first)
+        limit = CLOSE.get(alone.dtype, 0.0)
+        moved = _distance(still, beside) > STILL.get(alone.dtype, 0.0)
+        return not moved and _distance(beside, alone[start:]) <= limit
+
+    def _branch(self, other: Tensor) -> Tensor:
+        """Last hidden states of the second document as a branch after the first one, beside another branch."""
+        shared, length = len(self._first), len(self._second)
+        batch = flattened([torch.cat((self._first, other, self._second))])
+        split = shared + len(other)
+        batch["position_ids"][0, split:] -= len(other)
+        batch["forks"] = torch.tensor([[shared, split]], dtype=torch.int32, device=self._device)
+        return self._run(None, **self._told(batch))[-length:]
+
     def _exchange(self, before: str) -> str | None:
         asked: list[Asked] = []
         told: list[Asked] = []
@@ -113,10 +134,13 @@ class Trial:
 
     def _beside(self, other: Tensor, record: list[Asked] | None = None) -> Tensor:
         """The same where another document stands before it."""
-        batch = flattened([other, self._second])
+        batch = self._told(flattened([other, self._second]))
+        return self._run(record, **batch)[len(other) :]
+
+    def _told(self, batch: dict[str, Any]) -> dict[str, Any]:
         if self._causal.config._attn_implementation == interface.NAME:
             batch["attention_mask"] = placeholder(self._device)
-        return self._run(record, **batch)[len(other) :]
+        return batch
 
     def _run(self, record: list[Asked] | None, **batch: Any) -> Tensor:
         told = {} if record is None else {"record": record}

@@ -16,42 +16,37 @@ from llf_core.stages.resolved import read_resolved
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from llf_core.config import RunConfig
-    from llf_core.runs import RunFolder, RunWriter
-    from llf_core.stages.session import Loaded
+    from llf_core.stages.work import Work
 
 MULTIPLE = 8  # as the collator pads
 
 
-def settle_checkpointing(
-    folder: RunFolder, writer: RunWriter, config: RunConfig, loaded: Loaded, *, resumes: bool
-) -> Checkpointing:
+def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
     """Switches gradient checkpointing on where the config or the forecast asks for it, and says why.
 
     Args:
-        folder: a resumed run keeps what its `resolved.yaml` says, whatever is free by now.
-        writer: gets an event `memory`.
-        config: the run's config.
-        loaded: the model after its method, and the data.
+        work: the model after its method, and the data. A resumed run keeps what its `resolved.yaml` says, whatever is
+            free by now. Its writer gets an event `memory`.
         resumes: whether the run goes on at a checkpoint.
 
     Raises:
         ModelError: it is asked for, and the architecture cannot do it.
     """
+    config = work.config
     batch = config.training.per_device_train_batch_size
-    tokens, longest = largest_batch(loaded.data.train, batch, flattens=loaded.flattens)
-    both = forecast_step(loaded.model, config, loaded.plan, tokens=tokens, longest=longest, fast=loaded.flattens)
+    tokens, longest = largest_batch(work.data.train, batch, flattens=work.flattens)
+    both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=work.flattens)
     plain, thrifty = both or (None, None)
-    available = free_memory(loaded.plan.device)
-    chosen = choose_checkpointing(config, loaded.model, plain, thrifty, available)
-    kept = (read_resolved(folder) or {}).get("gradient_checkpointing") if resumes else None
+    available = free_memory(work.plan.device)
+    chosen = choose_checkpointing(config, work.model, plain, thrifty, available)
+    kept = (read_resolved(work.folder) or {}).get("gradient_checkpointing") if resumes else None
     if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
         word = "on" if kept["on"] else "off"
         chosen = Checkpointing(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
     if chosen.on:
-        enable_checkpointing(loaded.model, config)
+        enable_checkpointing(work.model, config)
     needed = thrifty if chosen.on else plain
-    writer.event(
+    work.writer.event(
         "memory",
         tokens=tokens,
         available=available,

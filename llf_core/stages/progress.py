@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 NOTED = 64
 """Steps whose examples may wait to be written down."""
-LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
+NOT_LOGGED = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"}
+EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
 def memory_in_use() -> int:
@@ -197,9 +198,11 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Appends what the trainer logs, with tokens, speed and memory."""
         logs = logs or {}
         self._write_examples()
-        values = {name: value for name, value in logs.items() if name in LOGGED}
-        if "eval_loss" in logs:
-            values["eval_loss"] = logs["eval_loss"]
+        values = {
+            name: value
+            for name, value in logs.items()
+            if name not in NOT_LOGGED and not (name.startswith("eval_") and name.endswith(EVALUATION_ONLY))
+        }
         if "loss" in values:
             read, learned = self._seen()
             seconds = self._busy / max(self._busy_steps, 1)
@@ -257,6 +260,9 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             "threads": torch.get_num_threads(),
             "held": self.steering.held,
         }
+        if self.trainer is not None:
+            counters["stage"] = self.trainer.stage.state()
+            self.trainer.stage.save(path)
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
         size = self.checkpoints.finish(step)
         self.writer.event("checkpoint", step=step, path=f"checkpoints/{path.name}", bytes=size)

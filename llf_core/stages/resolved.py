@@ -11,21 +11,21 @@ from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
 
 if TYPE_CHECKING:
-    from llf_core.config import RunConfig
     from llf_core.models import DevicePlan
     from llf_core.models.checkpointing import Checkpointing
     from llf_core.runs import RunFolder, RunWriter
-    from llf_core.stages.session import Loaded
+    from llf_core.stages.work import Work
 
 
-def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded, checkpointing: Checkpointing) -> None:
+def write_resolved(work: Work, checkpointing: Checkpointing) -> None:
     """Writes what was decided here: device, precision, template, the model's and the data's bytes."""
-    plan, source, data = loaded.plan, loaded.source, loaded.data
+    config, folder = work.config, work.folder
+    plan, source, data = work.plan, work.source, work.data
     resolved = {
         "device": plan.device,
         "dtype": plan.dtype,
         "autocast": plan.autocast,
-        "attention": getattr(loaded.model.config, "_attn_implementation", None),
+        "attention": getattr(work.model.config, "_attn_implementation", None),
         "gradient_checkpointing": dataclasses.asdict(checkpointing),
         "template": config.data.template or "the model's own",
         "threads": plan.threads,
@@ -45,8 +45,8 @@ def write_resolved(folder: RunFolder, config: RunConfig, loaded: Loaded, checkpo
             "trained_tokens": data.report.trained_tokens,
             **({"rows": data.report.rows} if data.report.rows else {}),
         },
-        "parameters": loaded.parameters,
-        "trainable": loaded.trainable,
+        "parameters": work.parameters,
+        "trainable": work.trainable,
     }
     replace_file(folder.resolved, yaml.safe_dump(resolved, sort_keys=False).encode())
     update_env(folder, data={"fingerprint": data.report.fingerprint}, seed=config.training.seed, threads=plan.threads)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +40,12 @@ from llf_core.stages.steering import held_from
 from llf_core.stages.trainer import RunTrainer, StreamedRows
 from llf_core.stages.trunk import forget_trunk, keep_trunk
 from llf_core.stages.watched import Watched
+from llf_core.stages.work import Work
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+    from transformers import PreTrainedModel
 
-    from llf_core.data import Prepared
-    from llf_core.models import DevicePlan, ModelSource
+    from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
 
 FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
@@ -80,21 +79,6 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What a config became on this machine."""
-
-    plan: DevicePlan
-    source: ModelSource
-    tokenizer: PreTrainedTokenizerBase
-    processor: ProcessorMixin | None
-    data: Prepared
-    model: PreTrainedModel
-    parameters: int
-    trainable: int
-    flattens: bool
-
-
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
     """Loads, trains and saves; returns the final state and its reason."""
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
@@ -102,33 +86,33 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     _prepare_output_dir(config)
     checkpoint = Checkpoints(folder).latest()
     plan = plan_device(config)
-    loaded = load(config, writer, plan if checkpoint is None else as_before(folder, plan))
+    work = load(folder, config, writer, plan if checkpoint is None else as_before(folder, plan))
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
-        warn_of_other_data(folder, writer, loaded.data.report.fingerprint)
-    chosen = settle_checkpointing(folder, writer, config, loaded, resumes=checkpoint is not None)
+        warn_of_other_data(folder, writer, work.data.report.fingerprint)
+    chosen = settle_checkpointing(work, resumes=checkpoint is not None)
     added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
-    progress.watched = Watched(folder, writer, config, loaded.model, loaded.tokenizer, added)
-    trainer = make_trainer(folder, config, loaded, progress, checkpoint)
-    write_resolved(folder, config, loaded, chosen)
-    keep_trunk(folder, config, loaded)
+    progress.watched = Watched(folder, writer, config, work.model, work.tokenizer, added)
+    trainer = make_trainer(work, progress, checkpoint)
+    write_resolved(work, chosen)
+    keep_trunk(work)
 
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
-    if isinstance(loaded.data.train, Stream):
-        say(writer, loaded.data.report)
-        print(loaded.data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
-        write_resolved(folder, config, loaded, chosen)
+    if isinstance(work.data.train, Stream):
+        say(writer, work.data.report)
+        print(work.data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+        write_resolved(work, chosen)
     if progress.stop_wanted and step < total:
         progress.answer_waiting(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
 
-    if loaded.data.eval is not None and not _evaluated_at(trainer, step):
+    if work.data.eval is not None and not _evaluated_at(trainer, step):
         trainer.evaluate()
     progress.watched.answer(step)
-    _save(folder, writer, config, loaded, trainer)
+    _save(work, trainer)
     forget_trunk(folder)
     progress.answer_waiting(step)
     if step < total:
@@ -136,7 +120,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     return "finished", None
 
 
-def load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
+def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Work:
     """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
     _say(plan.reason)
     writer.status(device=plan.device)
@@ -147,7 +131,8 @@ def load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     data.template.carry(tokenizer)
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
-    model = config.plugin("method").apply(load_model(source, config, plan), config)
+    model = load_model(source, config, plan)
+    model = config.plugin("method").apply(model, config)
     end_at(model, data.template.end_ids(tokenizer))
     if config.training.neftune_noise_alpha:
         add_noise(model, config.training.neftune_noise_alpha)
@@ -158,7 +143,21 @@ def load(config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Loaded:
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     _say(f"{trainable:,} of {parameters:,} parameters are trained.")
-    return Loaded(plan, source, tokenizer, processor, data, model, parameters, trainable, accelerated.flattens)
+    return Work(
+        config=config,
+        folder=folder,
+        writer=writer,
+        plan=plan,
+        source=source,
+        tokenizer=tokenizer,
+        processor=processor,
+        data=data,
+        model=model,
+        parameters=parameters,
+        trainable=trainable,
+        flattens=accelerated.flattens,
+        forks=accelerated.forks,
+    )
 
 
 def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
@@ -177,35 +176,38 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
-def make_trainer(
-    folder: RunFolder,
-    config: RunConfig,
-    loaded: Loaded,
-    progress: RunProgress,
-    checkpoint: Path | None = None,
-) -> RunTrainer:
+def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = None) -> RunTrainer:
     """The trainer of an attempt that begins anew, or goes on at a checkpoint."""
+    folder, config = work.folder, work.config
     callbacks: list[Any] = [progress]
-    train = loaded.data.train
+    train = work.data.train
+    stage = config.plugin("stage")(work)
+    options: dict[str, Any] = {
+        "tokenizer": work.tokenizer,
+        "processor": work.processor,
+        "flatten": work.flattens,
+        "fill": FILL if work.plan.device == "cpu" else 1,
+    }
+    if checkpoint is not None:
+        stage.restore(read_counters(checkpoint).get("stage", {}))
+        stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
     trainer = RunTrainer(
-        stage=config.plugin("stage"),
-        model=loaded.model,
+        stage=stage,
+        model=work.model,
         args=training_arguments(
             config,
-            loaded.plan,
+            work.plan,
             folder,
-            evaluates=loaded.data.eval is not None,
+            evaluates=work.data.eval is not None,
             resume_from=None if checkpoint is None else str(checkpoint),
             max_steps=None if checkpoint is None else held_from(folder, checkpoint).get("max_steps"),
         ),
-        train_dataset=StreamedRows(train) if isinstance(train, Stream) else train,
-        eval_dataset=loaded.data.eval,
-        data_collator=Collator(
-            loaded.tokenizer, loaded.processor, flatten=loaded.flattens, fill=FILL if loaded.plan.device == "cpu" else 1
-        ),
-        processing_class=loaded.tokenizer,
+        train_dataset=StreamedRows(train) if isinstance(train, Stream) else stage.examples(train),
+        eval_dataset=None if work.data.eval is None else stage.examples(work.data.eval, held_out=True),
+        data_collator=stage.collator(**options) or Collator(**options),
+        processing_class=work.tokenizer,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
@@ -227,15 +229,16 @@ def _evaluated_at(trainer: RunTrainer, step: int) -> bool:
     return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
 
 
-def _save(folder: RunFolder, writer: RunWriter, config: RunConfig, loaded: Loaded, trainer: RunTrainer) -> None:
+def _save(work: Work, trainer: RunTrainer) -> None:
     """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for."""
+    folder, writer, config = work.folder, work.writer, work.config
     partial = folder.path / ".output"
     shutil.rmtree(partial, ignore_errors=True)
     metrics = {
         name: entry[name] for entry in trainer.state.log_history for name in ("loss", "eval_loss") if name in entry
     }
     model = trainer.accelerator.unwrap_model(trainer.model)
-    save_output(model, loaded.processor or loaded.tokenizer, partial, loaded.source, config, metrics)
+    save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     partial.replace(folder.output)
     writer.event("output", path="output", bytes=folder_bytes(folder.output))

@@ -11,8 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer
 
-from llf_core.config.labels import IGNORED
-from llf_core.data.split import document_count, has_media, token_count
+from llf_core.data.split import document_count, has_media, learned_count, token_count
 from llf_core.runs.counters import step_of
 from llf_core.stages.pause import Parts, Randomness
 from llf_core.stages.too_large import (
@@ -50,32 +49,21 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         return iter(self._stream)
 
 
-def supervised_tokens(labels: Tensor) -> Tensor:
-    """Counts the labels that are learned from: all but `-100`, and never a row's first, which nothing predicts.
-
-    Args:
-        labels: `[batch, seq]`, int64.
-
-    Returns:
-        An int64 scalar.
-    """
-    return (labels[..., 1:] != IGNORED).sum()
-
-
 class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
-    """Minimises a stage's loss, weighted by tokens over accumulation, ranks and evaluation batches alike.
+    """Minimises a stage's loss, as one mean over accumulation, ranks and evaluation batches alike.
 
-    Each optimizer step divides the summed loss of all its micro-batches by their supervised tokens, so the
-    result does not depend on how the examples were split into micro-batches.
+    Each optimizer step divides the summed loss of all its micro-batches by what the stage counts in them (tokens,
+    pairs, answers), so the result does not depend on how the examples were split into micro-batches.
     """
 
-    # compute_loss divides by the tokens of the whole step, so the Trainer must not divide once more.
+    # compute_loss divides by the count of the whole step, so the Trainer must not divide once more.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, stage: type[Stage], **kwargs: Any) -> None:
+    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
         """Takes what `transformers.Trainer` takes, and the stage whose `loss_sum` is minimised."""
         super().__init__(**kwargs)
         self.stage = stage
+        self.label_names = list(stage.label_names)
         # Called with a config key and a sentence where memory ran out and the work goes on in smaller parts.
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
@@ -167,14 +155,16 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | None]:
-        """Collects the micro-batches of one optimizer step and counts their tokens on all ranks."""
+        """Collects the micro-batches of one optimizer step, counts their tokens and what is learned on all ranks."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        counts = [torch.stack([token_count(batch), supervised_tokens(batch["labels"])]) for batch in batches]
+        batches = self.stage.batches(batches)
+        counts = [torch.stack([token_count(batch), learned_count(batch), self._count(batch)]) for batch in batches]
         own = torch.stack(counts).sum(0).to(device)
-        self._tokens = self.accelerator.gather(own).view(-1, 2).sum(0)
-        return batches, self._tokens[1]
+        whole = self.accelerator.gather(own).view(-1, 3).sum(0)
+        self._tokens = whole[:2]
+        return batches, whole[2]
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -204,7 +194,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         self._batches.append(inputs)
         step_ends = len(self._batches) >= self.current_gradient_accumulation_steps
         if num_items_in_batch is None:
-            num_items_in_batch = supervised_tokens(inputs["labels"])
+            num_items_in_batch = self._count(inputs)
 
         def make(part: dict[str, Any], last: bool) -> Tensor:
             # Gradients are summed over ranks once a step; for the batches before the last the Trainer sees to it.
@@ -217,6 +207,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             model.zero_grad()
             self._losses.clear()
             self._noted.clear()
+            self.stage.undo()
             self._randomness.restore()
             return self._batches
 
@@ -224,6 +215,7 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         if not step_ends:
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
+        self.stage.keep()
         if self._noted:
             self.noted.append((self.state.global_step + 1, self._noted))
         self._batches, self._losses, self._noted = [], [], []
@@ -237,18 +229,18 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """The stage's loss of a micro-batch over the supervised tokens of the whole optimizer step.
+        """The stage's loss of a micro-batch over what it counts in the whole optimizer step.
 
         Args:
             model: the (wrapped) model.
             inputs: a batch of either kind, see `llf_core.data.Collator`.
             return_outputs: the Trainer asks for it when it evaluates; no logits are kept.
-            num_items_in_batch: supervised tokens of the step on all ranks; None means of this batch alone.
+            num_items_in_batch: what the stage counts in the step on all ranks; None means in this batch alone.
 
         Returns:
             A float32 scalar, with an empty dict beside it where `return_outputs`.
         """
-        count = supervised_tokens(inputs["labels"])
+        count = self._count(inputs)
         if model.training:
             note = partial(self._note, inputs["numbers"]) if "numbers" in inputs else None
             total = self.stage.loss_sum(model, inputs, self.args.label_smoothing_factor, note)
@@ -258,12 +250,40 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             )
         else:
             sums = self.eval_parts.run(
-                [inputs], lambda part, _: self.stage.loss_sum(model, part, 0.0), undo=lambda: [inputs]
+                [inputs], lambda part, _: self.stage.loss_sum(model, part, 0.0), undo=self._measure_again(inputs)
             )
+            self.stage.keep()
             total = torch.stack(sums).sum()
             loss = total / count
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
         return (loss, {}) if return_outputs else loss
+
+    def _count(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the stage's loss of a batch is a mean over."""
+        count: Tensor | None = self.stage.count(batch)
+        return learned_count(batch) if count is None else count
+
+    def _measure_again(self, inputs: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
+        def undo() -> list[dict[str, Any]]:
+            self.stage.undo()
+            return [inputs]
+
+        return undo
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """What the Trainer logs; a training loss with the means of what its stage has measured since the last one."""
+        if "loss" in logs:
+            logs |= self._means()
+        super().log(logs, start_time)
+
+    def _means(self, prefix: str = "") -> dict[str, float]:
+        """The means of what the stage has measured, over all ranks."""
+        totals: dict[str, list[float]] = {}
+        for own in gather_object([self.stage.measures.take()]):
+            for name, (total, count) in own.items():
+                sums = totals.setdefault(prefix + name, [0.0, 0.0])
+                sums[0], sums[1] = sums[0] + total, sums[1] + count
+        return {name: total / count for name, (total, count) in totals.items() if count}
 
     def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
         self._noted.append((numbers, losses, tokens))
@@ -271,9 +291,15 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """The Trainer's loop, whose loss (a mean of the batches' means) is replaced by the mean over tokens."""
         self._evaluated.zero_()
+        self.stage.keep()
+        trained = self.stage.measures.take()  # of the steps since the last log, which are not evaluated
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         total, count = (sum(rank) for rank in zip(*gather_object([self._evaluated.tolist()]), strict=True))
         output.metrics[f"{metric_key_prefix}_loss"] = total / count
+        output.metrics.update(self._means(f"{metric_key_prefix}_"))
+        for name, (measured, of) in trained.items():
+            self.stage.measures.add(name, measured, of)
+        self.stage.keep()
         return output
 
 

@@ -23,39 +23,40 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
-    from llf_core.stages.session import Loaded
+    from llf_core.stages.work import Work
 
 SHARE = 0.5  # of the free disk that the file may fill
 PROBE = (3, 5)  # tokens of the documents that it is tried with
+WHOLE = {"answers", "texts"}  # kinds of data whose examples are the documents of a batch
 LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on the longest document of a batch
 
 
-def keep_trunk(folder: RunFolder, config: RunConfig, loaded: Loaded) -> Trunk | None:
+def keep_trunk(work: Work) -> Trunk | None:
     """Lets later epochs skip the lowest layers, where these are frozen and nothing in them is random.
 
     Args:
-        folder: the file lies in its `cache/trunk` until the run has ended, so that a resumed run reads the same bits.
-        config: `trunk_cache_gb` bounds the file; 0 keeps none.
-        loaded: model, data and plan.
+        work: model, data and plan. The file lies in its folder's `cache/trunk` until the run has ended, so that a
+            resumed run reads the same bits; the config's `trunk_cache_gb` bounds it, and 0 keeps none.
 
     Returns:
         None where nothing is kept.
     """
-    if isinstance(loaded.data.train, Stream):
+    config, folder = work.config, work.folder
+    if isinstance(work.data.train, Stream) or config.plugin("stage").learns not in WHOLE:
         return None
     most = config.training.trunk_cache_gb * 1e9
-    decoder = causal_of(loaded.model).get_decoder()
+    decoder = causal_of(work.model).get_decoder()
     depth = frozen_depth(decoder)
-    if most == 0 or depth == 0 or epochs(config, len(loaded.data.train)) <= 1 or not _fits(config, loaded, decoder):
+    if most == 0 or depth == 0 or epochs(config, len(work.data.train)) <= 1 or not _fits(work, decoder):
         return None
     with torch.autocast(
-        loaded.plan.device, getattr(torch, loaded.plan.autocast or "float32"), enabled=loaded.plan.autocast is not None
+        work.plan.device, getattr(torch, work.plan.autocast or "float32"), enabled=work.plan.autocast is not None
     ):
         states = try_trunk(decoder, depth)
     if states is None:
         _say("Later epochs compute all layers: what the frozen ones give cannot be handed on in this model.")
         return None
-    examples = loaded.data.train.examples if isinstance(loaded.data.train, PackedRows) else loaded.data.train
+    examples = work.data.train.examples if isinstance(work.data.train, PackedRows) else work.data.train
     tokens = int(lengths(examples).sum())
     size = tokens * states.shape[-1] * states.element_size()
     where = folder.path / "cache" / "trunk"
@@ -126,14 +127,14 @@ def _run(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
     return hidden
 
 
-def _fits(config: RunConfig, loaded: Loaded, decoder: Any) -> bool:
+def _fits(work: Work, decoder: Any) -> bool:
     rope = getattr(decoder.config.get_text_config(), "rope_parameters", None) or {}
     kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # else examples change places between processes
     return (
         alone
-        and loaded.plan.device == "cpu"  # on a GPU it was not measured
-        and not config.training.neftune_noise_alpha
+        and work.plan.device == "cpu"  # on a GPU it was not measured
+        and not work.config.training.neftune_noise_alpha
         and not kinds & LENGTH_DEPENDENT
     )
 

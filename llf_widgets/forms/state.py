@@ -71,8 +71,11 @@ class FormState:
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
     def applies(self, key: str) -> bool:
-        """Whether a field means something: options of a method that is not chosen do not."""
-        owner = _owner(self.specs[key])
+        """Whether a field means something: options of a method that is not chosen do not, nor those of other stages."""
+        spec = self.specs[key]
+        if spec.stages and self.value("stage") not in spec.stages:
+            return False
+        owner = _owner(spec)
         return owner is None or key in owner or all(self.value(name) == value for name, value in owner.items())
 
     def changed(self, key: str) -> bool:

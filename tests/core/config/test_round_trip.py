@@ -25,7 +25,8 @@ def number_between(spec):
     if spec.type == "int":
         return st.integers(int(low) + (spec.above is not None), int(high) - (spec.below is not None))
     excluded = {"exclude_min": spec.above is not None, "exclude_max": spec.below is not None}
-    return st.floats(low, high, **excluded) | st.integers(int(low) + 1, int(high)).filter(lambda n: n != high)
+    whole = st.integers(int(low) + 1, int(high)).filter(lambda n: n != high) if int(high) > int(low) else st.nothing()
+    return st.floats(low, high, **excluded) | whole
 
 
 def values_of(spec):

@@ -38,10 +38,10 @@ def test_a_feature_that_is_not_built_may_say_that_it_is_not_wanted(value):
 
 
 def test_a_value_that_is_not_built_is_named_and_replaced_by_the_default_in_the_rest():
-    report = validate(BASE | {"stage": "dpo", "mask_history": True, "train_on_prompt": True})
-    assert "preference training" in only(report, "not_built").message
+    report = validate(BASE | {"finetuning_type": "oft", "mask_history": True, "train_on_prompt": True})
+    assert "OFT" in only(report, "not_built").message
     assert only(report, "violations").key == "mask_history"
-    assert report.config.stage.stage == "sft"
+    assert report.config.method.finetuning_type == "lora"
 
 
 def test_a_key_that_is_not_needed_is_a_note_that_says_what_happens_instead():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.fast.attention import BLOCK, KEPT, Layout, document_attention, signed_sin
+from llf_core.fast.attention import BLOCK, KEPT, Layout, document_attention, signed_sin, unfolded
 from llf_core.fast.interface import one_by_one
 from llf_core.fast.linear import Operand, linears
 from llf_core.fast.matmul import product
@@ -174,3 +176,38 @@ def test_attention_of_one_document_never_sees_another():
     assert torch.equal(before[:5], after[:5])
     assert torch.equal(before[11:], after[11:])
     assert not torch.allclose(before[5:11], after[5:11])
+
+
+FORKS = [
+    ((0, 9), ((3, 6),)),
+    ((0, 40, 75, 80), ((20, 31), (41, 60), (78, 79))),
+    ((0, BLOCK + 300), ((100, BLOCK + 20),)),
+    ((0, KEPT + BLOCK), ((30, 40),)),
+    ((0, 20), ((0, 12),)),
+]
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(("bounds", "forks"), FORKS)
+def test_the_branches_of_a_document_do_not_see_each_other(bounds, forks, window, softcap):
+    layout = Layout(bounds, 0.4, window, softcap, forks)
+    q, k, v = seeded(bounds[-1], 4, 6), seeded(bounds[-1], 2, 6, seed=1), seeded(bounds[-1], 2, 8, seed=2)
+
+    def plain(q, k, v):
+        pieces = []
+        for (start, end), (fork, split) in zip(pairwise(bounds), forks, strict=True):
+            one, other = list(range(start, split)), [*range(start, fork), *range(split, end)]
+            first, second = (
+                one_by_one(*(x[rows] for x in (q, k, v)), Layout((0, len(rows)), 0.4, window, softcap))
+                for rows in (one, other)
+            )
+            pieces += [first, second[fork - start :]]
+        return torch.cat(pieces)
+
+    assert_same(lambda *x: document_attention(*x, layout), plain, q, k, v)
+
+    def turned(layout, q, k, v):
+        return one_by_one(q, k, v, layout)
+
+    assert_same(lambda *x: unfolded(turned, layout, *x), plain, q, k, v)

@@ -53,7 +53,9 @@ def check(run):
     events = run.events()
     saved = [event["step"] for event in events if event["type"] == "checkpoint"]
     kept = Checkpoints(run.folder).list()
-    assert set(saved[-2:]) <= set(kept)
+    # A kill may fall between a whole checkpoint and the event that tells of it.
+    assert len(kept) >= min(2, len(set(saved)))
+    assert {step for step in saved if step >= min(kept)} <= set(kept)
     for step in kept:
         assert (Checkpoints(run.folder).path(step) / "model").read_text() == str(step) * 100
     assert final.step <= STEPS

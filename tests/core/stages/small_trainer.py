@@ -65,7 +65,7 @@ def make_trainer(model_dir, tokenizer, rows, tmp_path, *, batch, accumulation, e
         "max_grad_norm": 0.0, "seed": 3, "lr_scheduler_type": "constant", "optim": "sgd", "prediction_loss_only": True,
     } | changes  # fmt: skip
     trainer = RunTrainer(
-        stage=stage,
+        stage=stage() if isinstance(stage, type) else stage,
         model=model,
         args=TrainingArguments(**arguments),
         train_dataset=rows,

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from llf_core.data import Collator
-from llf_core.data.split import token_count
+from llf_core.data.split import learned_count, token_count
 from llf_core.stages.sft import SFT
-from llf_core.stages.trainer import RunTrainer, supervised_tokens
+from llf_core.stages.trainer import RunTrainer
 from tests.core.stages.small_trainer import examples, flatten, train
 
 SIGNATURES = {
@@ -17,6 +17,7 @@ SIGNATURES = {
     "set_initial_training_values": ["self", "args", "dataloader"],
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
     "training_step": ["self", "model", "inputs", "num_items_in_batch"],
+    "log": ["self", "logs", "start_time"],
     "get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
     "evaluation_loop": [
         "self", "dataloader", "description", "prediction_loss_only", "ignore_keys", "metric_key_prefix",
@@ -32,7 +33,7 @@ def test_transformers_still_has_what_we_override(name):
 def test_only_public_methods_are_overridden():
     ours = {name for name, value in vars(RunTrainer).items() if callable(value) and not name.startswith("__")}
     assert {name for name in ours if hasattr(Trainer, name)} == set(SIGNATURES)
-    added = {"set_learning_rate", "end_at", "_follow_schedule", "_note"}
+    added = {"set_learning_rate", "end_at", "_follow_schedule", "_note", "_means", "_measure_again", "_count"}
     assert ours - set(SIGNATURES) == added
 
 
@@ -45,7 +46,7 @@ def test_what_transformers_plans_is_what_is_taken_apart():
 
 
 def test_the_first_label_is_predicted_by_nothing():
-    assert supervised_tokens(torch.tensor([[3, 4, -100], [-100, -100, 5]])).item() == 2
+    assert learned_count({"labels": torch.tensor([[3, 4, -100], [-100, -100, 5]])}).item() == 2
 
 
 @pytest.fixture
@@ -117,4 +118,4 @@ def test_tokens_read_by_hand():
     features = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8, 9], "labels": [8, 9]}]
     assert token_count(flatten(features)).item() == 5
     assert token_count({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}).item() == 5
-    assert supervised_tokens(flatten(features)["labels"]).item() == 3
+    assert learned_count(flatten(features)).item() == 3

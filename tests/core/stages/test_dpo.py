@@ -1,0 +1,134 @@
+"""DPO as a whole run: where it starts, what it learns, what its reference is, and that a resume changes nothing."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+
+from llf_core.runs import RunReader
+from llf_core.stages.dpo import LOSSES, REFERENCE_FREE, SMOOTHED
+from llf_core.stages.preference import LOSSES as FORMULAS
+
+QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch):
+    """Computes in float32, whatever is faster here."""
+    monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """16 preference pairs of different lengths."""
+    path = tmp_path / "pairs.json"
+    rows = [
+        {"instruction": q, "input": "", "chosen": f"It is {i}." + " Sure." * (i % 3), "rejected": "No idea" + "!" * i}
+        for i, q in enumerate(QUESTIONS)
+    ]
+    path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def curve(folder, name="loss"):
+    columns = RunReader(folder).metrics()
+    return columns.values(name).tolist()
+
+
+def test_what_a_form_says_of_the_losses_is_what_they_are():
+    assert set(LOSSES) == set(FORMULAS)
+    assert {name for name, loss in FORMULAS.items() if not loss.needs_reference} == set(REFERENCE_FREE)
+    assert {name for name, loss in FORMULAS.items() if loss.smooths} == set(SMOOTHED)
+
+
+@pytest.mark.parametrize("finetuning_type", ["lora", "full", "freeze"])
+def test_it_starts_at_ln_2_and_learns_which_answer_is_better(trained, pairs, finetuning_type):
+    folder, code = trained(
+        stage="dpo", dataset=pairs, finetuning_type=finetuning_type, max_steps=12, learning_rate=3e-3, val_size=4
+    )
+    assert code == 0
+    losses = curve(folder)
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert losses[-1] < 0.3
+    metrics = RunReader(folder).metrics()
+    assert metrics.values("rewards/margins")[-1] > 0.5
+    assert metrics.values("rewards/accuracies")[-1] == 1.0
+    margins = metrics.values("rewards/chosen") - metrics.values("rewards/rejected")
+    np.testing.assert_allclose(metrics.values("rewards/margins"), margins, atol=1e-6)
+    (held,) = [event for event in RunReader(folder).events() if event["type"] == "evaluation"]
+    assert 0 <= held["values"]["eval_rewards/accuracies"] <= 1
+
+
+STARTS = {
+    "sigmoid": math.log(2), "hinge": 1.0, "ipo": (1 / 0.2) ** 2, "kto_pair": 0.5, "apo_zero": 1.0,
+    "nca_pair": 2 * math.log(2), "sppo_hard": 12.5 * 4, "bco_pair": 2 * math.log(2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pref_loss", ["ipo", "hinge", "kto_pair", "apo_zero", "nca_pair", "bco_pair"])
+def test_each_loss_starts_where_its_formula_does_for_equal_policies(trained, pairs, pref_loss):
+    folder, code = trained(stage="dpo", dataset=pairs, pref_loss=pref_loss, max_steps=2)
+    assert code == 0
+    assert curve(folder)[0] == pytest.approx(STARTS[pref_loss], rel=1e-5)
+    assert curve(folder)[1] != pytest.approx(STARTS[pref_loss], rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pref_loss": "orpo"}, {"pref_loss": "simpo"}, {"pref_bco_weight": 0.5}, {"ld_alpha": 0.5}]
+)
+def test_the_others_of_the_family_train(trained, pairs, changes):
+    folder, code = trained(stage="dpo", dataset=pairs, max_steps=10, learning_rate=3e-3, pref_ftx=0.1, **changes)
+    assert code == 0
+    losses = curve(folder)
+    assert losses[-1] < losses[0]
+    assert "sft_loss" in RunReader(folder).metrics().names
+
+
+def test_asked_once_or_in_every_step_without_padding_or_with_it_the_losses_are_the_same(trained, pairs):
+    runs = [
+        trained(stage="dpo", dataset=pairs, learning_rate=3e-3, **changes)
+        for changes in (
+            {"precompute_ref_log_probs": True},
+            {"precompute_ref_log_probs": False},
+            {"fast_path": False},
+            {"finetuning_type": "full", "precompute_ref_log_probs": False},
+            {"finetuning_type": "full", "fast_path": False},
+        )
+    ]
+    assert [code for _, code in runs] == [0] * len(runs)
+    once, always, plain, full, full_plain = (curve(folder) for folder, _ in runs)
+    np.testing.assert_allclose(always, once, rtol=2e-5)
+    np.testing.assert_allclose(plain, once, rtol=2e-4)
+    np.testing.assert_allclose(full_plain, full, rtol=2e-4)
+
+
+def test_what_the_reference_said_is_kept_and_another_model_is_asked_anew(trained, pairs, capfd):
+    first, _ = trained(stage="dpo", dataset=pairs)
+    assert "Asked the reference about 16 examples" in capfd.readouterr().out
+    again, _ = trained(stage="dpo", dataset=pairs)
+    assert "What the reference makes of 16 examples is known." in capfd.readouterr().out
+    assert curve(again) == curve(first)
+    named, code = trained(stage="dpo", dataset=pairs, ref_model_adapters=str(first.output))
+    assert "Asked the reference about 16 examples" in capfd.readouterr().out
+    assert code == 0
+    assert curve(named)[0] != pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
+    from llf_core.stages.session import run_attempt
+
+    whole, _ = trained(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3)
+    half = make_run(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3, max_steps=6)
+    config = yaml.safe_load(half.config.read_text())
+    from llf_core.runs import send_request
+    from llf_core.runs.status import begin_attempt
+
+    send_request(half, "stop")
+    assert run_attempt(half, 1) == 0
+    assert 0 < len(curve(half)) < 6
+    begin_attempt(half, 2)
+    assert run_attempt(half, 2) == 0
+    assert [one.hex() for one in curve(half)] == [one.hex() for one in curve(whole)]
+    assert config["stage"] == "dpo"
