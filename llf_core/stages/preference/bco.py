@@ -36,8 +36,8 @@ def bco(pairs: Pairs, terms: Terms, delta: Tensor | float) -> Tensor:
 class RunningMean:
     """The mean of all values so far, each counting alike.
 
-    LLaMA-Factory's δ has each micro-batch count alike, which is the same where all are of one size. Its δ holds the
-    rewards of the micro-batch that it is used for, and grows in evaluation too; whoever calls this decides.
+    LLaMA-Factory takes in the mean of each micro-batch as one value, before it uses δ for that micro-batch, and in
+    evaluation too. Sums and counts of answers give the same δ where all micro-batches are of one size.
 
     Attributes:
         total: sum of the values.

@@ -34,5 +34,5 @@ def desensitized_sums(log_probs: Tensor, answers: Tensor, pairs: int, alpha: flo
     places = torch.empty_like(answers)
     places[order] = torch.arange(len(answers), device=answers.device) - starts[answers[order]]
     shared = counts.view(pairs, 2).amin(1).repeat_interleave(2)
-    weights = torch.where(places < shared[answers], 1.0, alpha).to(log_probs.dtype)
+    weights = torch.full_like(log_probs, alpha, requires_grad=False).masked_fill_(places < shared[answers], 1.0)
     return log_probs.new_zeros(2 * pairs).index_add(0, answers, log_probs * weights)
