@@ -15,7 +15,7 @@ import torch
 from llf_core.fast.matmul import product
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -83,7 +83,7 @@ def _pieces(total: int, bytes_each: int, limit: int) -> Iterator[slice]:
         yield slice(start, min(total, start + size))
 
 
-def _shape(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
+def apply_terms(logits: Tensor, terms: Terms, slope: Tensor | None) -> None:
     """Applies scale and soft cap in place, and writes the derivative of the soft cap to `slope`."""
     if terms.scale != 1.0:
         logits.mul_(terms.scale)
@@ -118,7 +118,7 @@ def _differentiate(block: Tensor, targets: Tensor, terms: Terms, slope: Tensor |
         block.mul_(terms.scale * terms.lift)
 
 
-class _Chunks:
+class Chunks:
     """The buffers of one pass over the rows, made once and used for every chunk."""
 
     def __init__(self, rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms) -> None:
@@ -197,7 +197,7 @@ def cross_entropies(
         weight = weight.to(terms.dtype)
         bias = None if bias is None else bias.to(terms.dtype)
     costs = rows.new_empty(len(rows), dtype=terms.exact)
-    chunks = _Chunks(rows, weight, bias, terms)
+    chunks = Chunks(rows, weight, bias, terms)
     for part in chunks.slices():
         chunk = rows[part].to(terms.dtype)
         logits = chunks.logits(part, chunk, gradients.rows)
@@ -205,7 +205,7 @@ def cross_entropies(
             outer = slice(part.start + inner.start, part.start + inner.stop)
             block = chunks.block(logits[inner])
             slope = chunks.slope(block) if gradients.wanted else None
-            _shape(block, terms, slope)
+            apply_terms(block, terms, slope)
             costs[outer] = _costs(block, targets[outer], terms)
             if not gradients.wanted:
                 continue
@@ -219,11 +219,11 @@ def cross_entropies(
         if gradients.rows is not None:
             gradients.rows[part] = product(logits, weight)
         if gradients.weight is not None:
-            _add_outer(logits, chunk, gradients.weight, first=part.start == 0)
+            add_outer(logits, chunk, gradients.weight, first=part.start == 0)
     return costs
 
 
-def _add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
+def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> None:
     """Adds `gradientᵀ @ rows` to `total`, or writes it there."""
     if total.dtype == gradient.dtype:
         total.addmm_(gradient.t(), rows, beta=0 if first else 1)
@@ -242,7 +242,7 @@ def room(
     made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
     made_weight, made_bias = None, None
     if weight is not None and wants[1]:
-        single = sum(1 for _ in _Chunks(rows, weight, bias, terms).slices()) == 1
+        single = sum(1 for _ in Chunks(rows, weight, bias, terms).slices()) == 1
         # Sums of rounded parts would lose what one product keeps.
         made_weight = torch.empty_like(weight, dtype=terms.dtype if single else terms.exact)
         if len(rows) == 0:
@@ -261,3 +261,23 @@ def multiplied(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     for part in _pieces(len(gradient), gradient[:1].numel() * exact.itemsize, PART):
         result[part] = gradient[part].to(exact).mul_(factor)
     return result
+
+
+def factored(
+    gradients: Gradients, factor: Tensor, dtypes: Sequence[torch.dtype | None]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What the backward pass gives back for rows, weight and bias.
+
+    Args:
+        gradients: made before; that of the weight is changed in place.
+        factor: what they are multiplied by: a scalar, or `[N]`, one a row.
+        dtypes: of rows, weight and bias.
+    """
+    rows, weight, bias = gradients.rows, gradients.weight, gradients.bias
+    if rows is not None:
+        rows = (rows * (factor[:, None] if factor.ndim else factor)).to(dtypes[0])
+    if weight is not None:  # large, so in place: autograd refuses a second walk
+        weight = multiplied(weight, factor, dtypes[1] or weight.dtype)
+    if bias is not None:
+        bias = (bias * factor).to(dtypes[2])
+    return rows, weight, bias

@@ -16,7 +16,8 @@ import torch
 from torch.autograd import Function
 
 from llf_core.config.labels import IGNORED
-from llf_core.fast.cross_entropy import Gradients, Terms, cross_entropies, multiplied, room
+from llf_core.fast.cross_entropy import Gradients, Terms, cross_entropies, factored, room
+from llf_core.fast.interface import computing_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,11 +85,7 @@ def _costs(
     note: Callable[[Tensor], object] | None = None,
 ) -> Tensor:
     rows = rows.contiguous()
-    stored = rows if head.weight is None else head.weight
-    dtype = stored.dtype
-    if head.weight is not None and dtype != torch.float64 and torch.is_autocast_enabled(rows.device.type):
-        dtype = torch.get_autocast_dtype(rows.device.type)
-    terms = Terms(head.scale, head.softcap, smoothing, dtype)
+    terms = Terms(head.scale, head.softcap, smoothing, products_dtype(rows, head))
     if not torch.is_grad_enabled():
         costs = cross_entropies(rows, head.weight, head.bias, targets, terms, Gradients(None, None, None))
         if note is not None:
@@ -96,6 +93,11 @@ def _costs(
         return costs.sum() if summed else costs
     result: Tensor = CrossEntropy.apply(rows, head.weight, head.bias, targets, terms, summed, note)  # type: ignore[no-untyped-call]
     return result
+
+
+def products_dtype(rows: Tensor, head: Head) -> torch.dtype:
+    """The dtype that rows are multiplied with a head in: autocast's where it is on; that of logits as it is."""
+    return rows.dtype if head.weight is None else computing_dtype(head.weight)
 
 
 class CrossEntropy(Function):
@@ -142,12 +144,4 @@ class CrossEntropy(Function):
             gradients = room(rows, weight, bias, terms, ctx.needs_input_grad[:3])
             cross_entropies(rows, weight, bias, targets, terms, gradients, grad)
             factor = torch.full_like(grad[:0].sum(), 1 / terms.lift)
-        results: list[Tensor | None] = [None, None, None]
-        if gradients.rows is not None:
-            by_row = factor[:, None] if factor.ndim else factor
-            results[0] = (gradients.rows * by_row).to(ctx.dtypes[0])
-        if gradients.weight is not None:  # large, so in place: autograd refuses a second walk
-            results[1] = multiplied(gradients.weight, factor, ctx.dtypes[1])
-        if gradients.bias is not None:
-            results[2] = (gradients.bias * factor).to(ctx.dtypes[2])
-        return (*results, None, None, None, None)
+        return (*factored(gradients, factor, ctx.dtypes), None, None, None, None)

@@ -1,0 +1,78 @@
+"""The losses of the preference family: pure functions of pairs of answers, a file each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from llf_core.stages.preference.aot import aot
+from llf_core.stages.preference.aot_unpaired import aot_unpaired
+from llf_core.stages.preference.apo_down import apo_down
+from llf_core.stages.preference.apo_zero import apo_zero
+from llf_core.stages.preference.bco_pair import bco_pair
+from llf_core.stages.preference.discopop import discopop
+from llf_core.stages.preference.exo_pair import exo_pair
+from llf_core.stages.preference.hinge import hinge
+from llf_core.stages.preference.ipo import ipo
+from llf_core.stages.preference.kto_pair import kto_pair
+from llf_core.stages.preference.nca_pair import nca_pair
+from llf_core.stages.preference.orpo import orpo
+from llf_core.stages.preference.pairs import Pairs, Terms
+from llf_core.stages.preference.robust import robust
+from llf_core.stages.preference.sigmoid import sigmoid
+from llf_core.stages.preference.simpo import simpo
+from llf_core.stages.preference.sppo_hard import sppo_hard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+__all__ = ["LOSSES", "Loss", "Pairs", "Terms"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A value of `pref_loss`.
+
+    Attributes:
+        function: what each pair costs, `[P]`.
+        needs_reference: whether it compares the policy with a reference.
+        averages: whether it looks at means per token instead of sums.
+        label: what a form shows.
+        smooths: whether it heeds `label_smoothing`.
+        mixes: whether a pair's cost depends on the other pairs of its micro-batch.
+    """
+
+    function: Callable[[Pairs, Terms], Tensor]
+    needs_reference: bool
+    averages: bool
+    label: str
+    smooths: bool = False
+    mixes: bool = False
+
+
+LOSSES: Mapping[str, Loss] = MappingProxyType(
+    {
+        "sigmoid": Loss(sigmoid, needs_reference=True, averages=False, label="DPO (sigmoid)", smooths=True),
+        "hinge": Loss(hinge, needs_reference=True, averages=False, label="hinge (SLiC)"),
+        "ipo": Loss(ipo, needs_reference=True, averages=True, label="IPO"),
+        "kto_pair": Loss(kto_pair, needs_reference=True, averages=False, label="KTO on pairs", mixes=True),
+        "orpo": Loss(orpo, needs_reference=False, averages=True, label="ORPO"),
+        "simpo": Loss(simpo, needs_reference=False, averages=True, label="SimPO", smooths=True),
+        "robust": Loss(robust, needs_reference=True, averages=False, label="robust DPO", smooths=True),
+        "exo_pair": Loss(exo_pair, needs_reference=True, averages=False, label="EXO", smooths=True),
+        "apo_zero": Loss(apo_zero, needs_reference=True, averages=False, label="APO-zero"),
+        "apo_down": Loss(apo_down, needs_reference=True, averages=False, label="APO-down"),
+        "sppo_hard": Loss(sppo_hard, needs_reference=True, averages=False, label="SPPO"),
+        "nca_pair": Loss(nca_pair, needs_reference=True, averages=False, label="NCA"),
+        "bco_pair": Loss(bco_pair, needs_reference=True, averages=False, label="BCO"),
+        "discopop": Loss(discopop, needs_reference=True, averages=False, label="DiscoPOP"),
+        "aot": Loss(aot, needs_reference=True, averages=False, label="AOT", smooths=True, mixes=True),
+        "aot_unpaired": Loss(
+            aot_unpaired, needs_reference=True, averages=False, label="AOT, unpaired", smooths=True, mixes=True
+        ),
+    }
+)
+"""The losses by their names, LLaMA-Factory's six first."""
