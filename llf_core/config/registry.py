@@ -123,6 +123,7 @@ class Stage(Plugin):
         learns: what its data sets hold: `answers`, `pairs`, `judged`, `prompts` or `texts`.
         scores: whether the model gets a head that makes one number of an answer.
         label_names: of a batch, what its loss cannot be computed without.
+        differences: what is logged beside the measures: by name, of which measure's mean which is taken away.
         work: what it is made for; None where only its formula is wanted.
     """
 
@@ -131,6 +132,7 @@ class Stage(Plugin):
     learns: ClassVar[str] = "answers"
     scores: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
+    differences: ClassVar[Mapping[str, tuple[str, str]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -18,7 +18,7 @@ class More:
         more: what is added to the example of a place.
     """
 
-    def __init__(self, examples: Dataset, more: Callable[[int], dict[str, Any]]) -> None:
+    def __init__(self, examples: Dataset | More, more: Callable[[int], dict[str, Any]]) -> None:
         self.examples = examples
         self.more = more
 

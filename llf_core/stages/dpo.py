@@ -61,6 +61,7 @@ class DPOOptions(Section):
         label="Temperature of DiscoPOP",
         help="How sharply `discopop` goes over from one of its two losses to the other.",
         above=0,
+        maximum=1,
         source="Hugging Face",
     )
     pref_bco_weight: float = option(
@@ -97,7 +98,7 @@ class DPO(Stage):
             ("dpo_label_smoothing", "pref_loss"),
             lambda c: _chosen(c) and c.get("dpo_label_smoothing") > 0 and c.get("pref_loss") not in SMOOTHED,
             lambda c: (
-                f"pref_loss {c.get('pref_loss')} has no label smoothing, and dpo_label_smoothing is "
+                f"With pref_loss {c.get('pref_loss')} there is no label smoothing, and dpo_label_smoothing is "
                 f"{c.get('dpo_label_smoothing'):g}. Expected 0, or one of {', '.join(SMOOTHED)}."
             ),
             (Fix("No smoothing", {"dpo_label_smoothing": 0.0}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
@@ -105,13 +106,13 @@ class DPO(Stage):
         Rule(
             ("pref_loss", "dpo_label_smoothing"),
             lambda c: _chosen(c) and c.get("pref_loss") == "exo_pair" and c.get("dpo_label_smoothing") == 0,
-            "exo_pair takes the logarithm of dpo_label_smoothing, which is 0. Expected a value above 0, such as 0.001.",
+            "With exo_pair the loss takes the logarithm of dpo_label_smoothing, which is 0. Expected a value above 0, such as 0.001.",
             (Fix("Set to 0.001", {"dpo_label_smoothing": 0.001}),),
         ),
         Rule(
             ("ref_model", "pref_loss"),
             lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and _names_reference(c),
-            lambda c: f"pref_loss {c.get('pref_loss')} compares with no reference, and one is named.",
+            lambda c: f"The loss {c.get('pref_loss')} compares with no reference, and one is named.",
             (
                 Fix("Leave the reference out", {"ref_model": None, "ref_model_adapters": None,
                                                 "ref_model_quantization_bit": None}),

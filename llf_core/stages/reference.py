@@ -67,7 +67,7 @@ class Reference:
         self.once = not isinstance(data, Stream) and (epochs(config, len(data)) >= 1 if asked is None else asked)
 
     # -- asked once ------------------------------------------------------------------------------------
-    def beside(self, examples: Dataset, *, held_out: bool = False) -> Any:
+    def beside(self, examples: Dataset | More, *, held_out: bool = False) -> Any:
         """The examples with the column `reference`, where it is asked once; else as they are.
 
         Args:
@@ -84,7 +84,7 @@ class Reference:
         table = self._table(examples, twins)
         return More(examples, lambda place: {"reference": table[place]})
 
-    def _table(self, examples: Dataset, twins: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _table(self, examples: Dataset | More, twins: NDArray[np.int64]) -> NDArray[np.float64]:
         """`[examples, 2]`, read from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +102,10 @@ class Reference:
             partial.replace(path)
         return table
 
-    def _ask(self, examples: Dataset) -> NDArray[np.float64]:
+    def _ask(self, examples: Dataset | More) -> NDArray[np.float64]:
         work, started = self._work, time.monotonic()
-        lengths = np.array([len(one) + len(other) for one, other in _columns(examples, self._collate.second[0])])
+        other = self._collate.second[0]
+        lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
         table = np.empty((len(examples), 2))
         done, said = 0, started
         with self._asked() as model, torch.no_grad(), _computing(work):
@@ -240,11 +241,6 @@ def _computing(work: Work) -> Any:
     """The precision that the Trainer computes a forward in."""
     plan = work.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))
-
-
-def _columns(examples: Dataset, second: str) -> Iterator[tuple[list[int], list[int]]]:
-    for rows in examples.select_columns(["input_ids", second]).iter(batch_size=1000):
-        yield from zip(rows["input_ids"], rows[second], strict=True)
 
 
 def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -283,7 +283,12 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
             for name, (total, count) in own.items():
                 sums = totals.setdefault(prefix + name, [0.0, 0.0])
                 sums[0], sums[1] = sums[0] + total, sums[1] + count
-        return {name: total / count for name, (total, count) in totals.items() if count}
+        means = {name: total / count for name, (total, count) in totals.items() if count}
+        for name, parts in self.stage.differences.items():
+            one, other = (means.get(prefix + part) for part in parts)
+            if one is not None and other is not None:
+                means[prefix + name] = one - other
+        return means
 
     def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
         self._noted.append((numbers, losses, tokens))

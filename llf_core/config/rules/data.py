@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
 
 TOLERANCE = 1e-6
 COLUMNS = (
@@ -33,6 +36,13 @@ def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
 
 WHOLE = Fix("Prepare all of it first", {"streaming": False})
 
+
+def learns(config: RunConfig, *kinds: str) -> bool:
+    """Whether the stage learns from one of these kinds of data."""
+    stage = config.plugin("stage")
+    return stage is not None and stage.learns in kinds
+
+
 DATA = (
     Rule(
         ("dataset",),
@@ -57,6 +67,34 @@ DATA = (
             Fix("Shuffle the packed rows", {"train_sampling_strategy": "random"}),
             Fix("Do not pack", {"packing": None}),
         ),
+    ),
+    Rule(
+        ("packing", "stage"),
+        lambda c: bool(c.data.packing) and not learns(c, "answers", "texts"),
+        lambda c: (
+            f"Packed rows are for sft and pt: stage {c.stage.stage} learns from whole pairs, answers or prompts, in "
+            "batches without padding anyway."
+        ),
+        (Fix("Do not pack", {"packing": None}),),
+    ),
+    Rule(
+        ("train_on_prompt", "stage"),
+        lambda c: c.data.train_on_prompt and not learns(c, "answers"),
+        lambda c: f"Prompts are learned by sft alone, and the stage is {c.stage.stage}.",
+        (Fix("Learn the answers only", {"train_on_prompt": False}),),
+    ),
+    Rule(
+        ("mask_history", "stage"),
+        lambda c: c.data.mask_history and not learns(c, "answers"),
+        lambda c: f"Earlier answers are learned by sft alone, and the stage is {c.stage.stage}.",
+        (Fix("Leave it out", {"mask_history": False}),),
+        severity="note",
+    ),
+    Rule(
+        ("streaming", "stage"),
+        lambda c: c.data.streaming and learns(c, "judged", "prompts"),
+        lambda c: f"Stage {c.stage.stage} looks at several examples together, which a stream does not have.",
+        (WHOLE,),
     ),
     Rule(
         ("packing", "fast_path"),

@@ -116,7 +116,9 @@ def test_options_of_generation_have_no_effect_on_training():
 
 
 def test_the_report_is_json():
-    report = validate(BASE | {"x": {1, 2}, "seed": "a", "stage": "kto", "plot_loss": 1, "fp16": True, "bf16": True})
+    report = validate(
+        BASE | {"x": {1, 2}, "seed": "a", "finetuning_type": "oft", "plot_loss": 1, "fp16": True, "bf16": True}
+    )
     data = json.loads(json.dumps(report.json()))
     assert {key: len(value) for key, value in data.items() if key != "ok"} == {
         "unknown": 1,
