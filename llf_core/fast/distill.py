@@ -78,7 +78,7 @@ def divergence_sum(
             f"Distillation takes a temperature above 0 and a beta from 0 to 1, and got {temperature} and {beta}."
         )
     rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, learned_rows)
-    taught = teacher_hidden.detach().reshape(-1, teacher_hidden.shape[-1]).index_select(0, learned_rows)
+    taught = teacher_hidden.reshape(-1, teacher_hidden.shape[-1]).index_select(0, learned_rows)
     terms = Terms(head.scale, head.softcap, 0.0, products_dtype(rows, head))
     teacher_terms = Terms(teacher_head.scale, teacher_head.softcap, 0.0, products_dtype(taught, teacher_head))
     teacher = Teacher(taught, teacher_head, teacher_terms, temperature, beta)

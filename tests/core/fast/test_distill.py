@@ -265,9 +265,9 @@ def test_autocast_and_a_teacher_of_its_own_precision():
 
 @pytest.mark.parametrize("beta", BETAS)
 def test_far_tails_stay_finite(beta):
-    # Of what a teacher gives e^-1000, and a student e^-2000, nothing becomes NaN.
-    student = torch.tensor([[0.0, -2000.0, -3.0]], requires_grad=True)
-    teacher = torch.tensor([[-1000.0, 0.0, -2000.0]])
+    # Of what a teacher gives e^-1000, a student e^-2000, and neither anything, nothing becomes NaN.
+    student = torch.tensor([[0.0, -2000.0, -3.0, -2000.0]], requires_grad=True)
+    teacher = torch.tensor([[-1000.0, 0.0, -2000.0, -1500.0]])
     loss = divergence_sum(student, LOGITS, teacher, LOGITS, FIRST, beta=beta)
     loss.backward()
     assert loss.isfinite()

@@ -273,6 +273,8 @@ def test_odds_of_what_is_certain():
     pairs = one(0.0, log(0.5))
     assert odds_ratio_loss(pairs).item() == pytest.approx(2**-23, rel=1e-3)
     assert odds_ratio_loss(one(log(0.5), 0.0)).item() == pytest.approx(23 * log(2), rel=1e-6)
+    # What is nearly certain has exact odds: 1 - P = 1e-5 - 5e-11.
+    assert odds_ratio_loss(one(log(0.5), -1e-5)).item() == pytest.approx(-log(1e-5) - 5e-6, abs=2e-5)
     assert odds_ratio_loss(one(0.0, 0.0)).item() == pytest.approx(log(2), rel=1e-6)
 
 
