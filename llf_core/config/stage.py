@@ -8,6 +8,8 @@ from llf_core.config.option import Names, Section, option
 
 COMPARED = ("dpo", "kto")
 """Stages that compare answers with what a reference makes of them."""
+REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
+"""Keys that name another reference than the model before its first step."""
 
 
 class StageSection(Section):

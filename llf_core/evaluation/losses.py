@@ -11,8 +11,10 @@ import tempfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from llf_core.config.stage import COMPARED, REFERENCE
 from llf_core.evaluation import child
 from llf_core.runs import create_run, open_run
+from llf_core.stages.dpo import REFERENCE_FREE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,13 +69,27 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
 
 
 def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
-    """The config of a run that would begin with the result of this one."""
+    """The config of a run that would begin with the result of this one, and be compared with what that began with."""
+    config = with_its_reference(config)
     if not (folder.output / "adapter_config.json").is_file():
         return config.replace(model_name_or_path=str(folder.output))
     merged = list(config.model.adapter_name_or_path or ())
     if not config.get("create_new_adapter"):
         merged = merged[:-1]  # the last one is what was trained
     return config.replace(adapter_name_or_path=[*merged, str(folder.output)], create_new_adapter=None)
+
+
+def with_its_reference(config: RunConfig) -> RunConfig:
+    """The config with the model before the first step named as the reference, where its loss compares with that."""
+    free = config.stage.stage == "dpo" and config.get("pref_loss") in REFERENCE_FREE
+    named = any(config.get(key) is not None for key in REFERENCE)
+    if config.stage.stage not in COMPARED or free or named:
+        return config
+    return config.replace(
+        ref_model=config.model.model_name_or_path,
+        ref_model_adapters=list(config.model.adapter_name_or_path or ()) or None,
+        ref_model_quantization_bit=config.model.quantization_bit,
+    )
 
 
 def _forget() -> None:

@@ -8,6 +8,7 @@ from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import Stage
 from llf_core.config.rule import Rule
+from llf_core.config.stage import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,7 +107,8 @@ class DPO(Stage):
         Rule(
             ("pref_loss", "dpo_label_smoothing"),
             lambda c: _chosen(c) and c.get("pref_loss") == "exo_pair" and c.get("dpo_label_smoothing") == 0,
-            "With exo_pair the loss takes the logarithm of dpo_label_smoothing, which is 0. Expected a value above 0, such as 0.001.",
+            "With exo_pair the loss takes the logarithm of dpo_label_smoothing, which is 0. Expected a value above 0, "
+            "such as 0.001.",
             (Fix("Set to 0.001", {"dpo_label_smoothing": 0.001}),),
         ),
         Rule(
@@ -251,5 +253,4 @@ class DPO(Stage):
 
 
 def _names_reference(config: RunConfig) -> bool:
-    keys = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
-    return any(config.get(key) is not None for key in keys)
+    return any(config.get(key) is not None for key in REFERENCE)

@@ -34,7 +34,8 @@ def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
     """
     config = work.config
     batch = config.training.per_device_train_batch_size
-    tokens, longest = largest_batch(work.data.train, batch, flattens=work.flattens)
+    twice = config.plugin("stage").learns == "judged"  # with the answer to another question
+    tokens, longest = largest_batch(work.data.train, batch, flattens=work.flattens, twice=twice)
     both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=work.flattens)
     plain, thrifty = both or (None, None)
     available = free_memory(work.plan.device)
@@ -59,30 +60,35 @@ def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
     return chosen
 
 
-def largest_batch(train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool) -> tuple[int, int]:
+def largest_batch(
+    train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool, twice: bool = False
+) -> tuple[int, int]:
     """Tokens of the largest micro-batch that a shuffled epoch can bring, and of the longest example.
 
     Args:
         train: examples, or rows of them; of a stream the largest are not known, so that all may be of `cutoff_len`.
         batch: examples (or rows) of a micro-batch.
         flattens: whether examples stand one after the other, without padding.
+        twice: whether each is read with another one, which may be as long as the longest.
     """
     if isinstance(train, Stream):
         return batch * train.capacity, train.capacity
     if isinstance(train, PackedRows):
         return batch * train.capacity, int(lengths(train.examples).max())
-    found = np.sort(lengths(train))[::-1]
-    longest = int(found[0])
+    own = lengths(train)
+    longest = int(own.max())
+    second = "rejected_ids" if "rejected_ids" in train.column_names else None
+    other = lengths(train, second) if second else np.full_like(own, longest) if twice else np.zeros_like(own)
+    longest = max(longest, int(other.max()))
     if flattens:
-        return int(found[:batch].sum()), longest
-    return min(batch, len(found)) * -(-longest // MULTIPLE) * MULTIPLE, longest
+        return int(np.sort(own + other)[::-1][:batch].sum()), longest
+    rows = min(batch, len(own)) * (1 + bool(other.any()))
+    return rows * -(-longest // MULTIPLE) * MULTIPLE, longest
 
 
-def lengths(examples: Dataset) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Tokens of each example of the table (of those that are held out too), without reading them."""
     import pyarrow.compute as pc
 
-    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(
-        examples.data.column("input_ids")
-    ).to_numpy()
+    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()
     return counted.astype(np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 from llf_core.config import fields
+from llf_core.config.stage import REFERENCE
 from llf_core.data.stream import Stream
-from llf_core.fast.install import accelerate
-from llf_core.models import ModelError, load_model, resolve_model
-from llf_core.models.adapters import find_adapter, merge_adapters
+from llf_core.models import ModelError, resolve_model
+from llf_core.models.adapters import find_adapter
 from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
 from llf_core.stages.columns import More
 from llf_core.stages.log_probs import answer_log_probs
+from llf_core.stages.other_model import computing, evaluating, load_other
 from llf_core.stages.trunk import epochs
 
 if TYPE_CHECKING:
@@ -59,9 +60,7 @@ class Reference:
         self._collate = collator(tokenizer=work.tokenizer, flatten=work.flattens)
         self._other: Any = None
         config = work.config
-        self._named = any(
-            config.get(key) is not None for key in ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
-        )
+        self._named = any(config.get(key) is not None for key in REFERENCE)
         asked = config.stage.precompute_ref_log_probs
         data = work.data.train
         self.once = not isinstance(data, Stream) and (epochs(config, len(data)) >= 1 if asked is None else asked)
@@ -108,7 +107,7 @@ class Reference:
         lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
         table = np.empty((len(examples), 2))
         done, said = 0, started
-        with self._asked() as model, torch.no_grad(), _computing(work):
+        with self._asked() as model, torch.no_grad(), computing(work):
             for places in _batches(lengths):
                 batch = self._collate([examples[int(place)] for place in places])
                 sums = answer_log_probs(model, _on(batch, work.plan.device)).sums
@@ -131,7 +130,7 @@ class Reference:
     def _asked(self) -> Iterator[Any]:
         """The reference, for a while: another model is loaded for it and given up again."""
         model = self._load() if self._named else self._work.model
-        with _evaluating(model):
+        with evaluating(model):
             yield model
 
     def _key(self, twins: NDArray[np.int64]) -> str:
@@ -168,11 +167,11 @@ class Reference:
         model = self._work.model
         with torch.no_grad():
             if not self._named and self._switches_off():
-                with model.disable_adapter(), _evaluating(model):
+                with model.disable_adapter(), evaluating(model):
                     return answer_log_probs(model, batch).sums
             if self._other is None:
-                self._other = self._load().eval().to(batch["ends"].device)
-            with _computing(self._work):
+                self._other = self._load()
+            with computing(self._work):
                 return answer_log_probs(self._other, batch).sums
 
     def _switches_off(self) -> bool:
@@ -190,29 +189,8 @@ class Reference:
         return list((config.get("ref_model_adapters") if self._named else config.model.adapter_name_or_path) or ())
 
     def _load(self) -> Any:
-        work = self._work
-        config = work.config.replace(
-            model_name_or_path=self._model_name(),
-            adapter_name_or_path=None,
-            create_new_adapter=None,
-            quantization_bit=work.config.get("ref_model_quantization_bit") if self._named else None,
-        )
-        source = resolve_model(config.model.model_name_or_path, config)
-        model: Any = merge_adapters(load_model(source, config, work.plan), self._adapters(), config)
-        own, other = (one.get_input_embeddings().weight.shape[0] for one in (work.model, model))
-        if own != other:
-            raise ModelError(
-                f"The reference {self._model_name()} knows {other:,} tokens, and the model {own:,}: they have other "
-                "tokenizers. Name a model of the same family as ref_model, or leave it out."
-            )
-        model.requires_grad_(requires_grad=False)
-        found = accelerate(model) if work.config.training.fast_path else None
-        if work.flattens and not (found and found.flattens and (found.forks or not work.forks)):
-            raise ModelError(
-                f"The reference {self._model_name()} cannot read batches as the model does: "
-                f"{found.why if found else ''} Set fast_path to false."
-            )
-        return model
+        bits = self._work.config.get("ref_model_quantization_bit") if self._named else None
+        return load_other(self._work, "ref_model", self._model_name(), self._adapters(), bits)
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -222,25 +200,6 @@ def without_dropout(model: nn.Module) -> None:
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = 0.0  # type: ignore[assignment]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; parts that were training go back to it."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _computing(work: Work) -> Any:
-    """The precision that the Trainer computes a forward in."""
-    plan = work.plan
-    return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))
 
 
 def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

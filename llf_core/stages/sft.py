@@ -30,7 +30,7 @@ def shifted_targets(labels: Tensor) -> Tensor:
     return F.pad(labels[..., 1:], (0, 1), value=IGNORED)
 
 
-def _by_document(
+def by_document(
     batch: dict[str, Tensor], note: Callable[[Tensor, Tensor], object], places: Tensor, costs: Tensor
 ) -> None:
     """Adds up the costs of each document's tokens, and counts them."""
@@ -75,7 +75,7 @@ class SFT(Stage):
         from llf_core.fast.loss import nll_sum
 
         targets = shifted_targets(batch["labels"])
-        heard = None if note is None else partial(_by_document, batch, note)
+        heard = None if note is None else partial(by_document, batch, note)
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
             return nll_sum(hidden, head, targets, label_smoothing, heard)

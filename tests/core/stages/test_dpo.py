@@ -132,3 +132,43 @@ def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
     assert run_attempt(half, 2) == 0
     assert [one.hex() for one in curve(half)] == [one.hex() for one in curve(whole)]
     assert config["stage"] == "dpo"
+
+
+def test_the_loss_of_the_result_is_compared_with_what_the_run_began_with(trained, pairs):
+    from llf_core.evaluation.losses import losses
+
+    folder, _ = trained(stage="dpo", dataset=pairs, val_size=4, max_steps=10, learning_rate=3e-3)
+    (held,) = [event for event in RunReader(folder).events() if event["type"] == "evaluation"]
+    found = losses(folder)
+    assert found.base == pytest.approx(math.log(2), abs=1e-6)
+    assert found.tuned == pytest.approx(held["values"]["eval_loss"], rel=1e-4)
+
+
+def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, pairs, monkeypatch):
+    from llf_core.stages import dpo
+    from llf_core.stages.session import run_attempt
+
+    whole, _ = trained(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
+    plain = dpo.DPO.loss_sum
+
+    def cramped(self, model, batch, *args):
+        loss = plain(self, model, batch, *args)
+        if batch["groups"] > 2 and model.training:
+            raise MemoryError
+        return loss
+
+    monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
+    folder = make_run(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
+    assert run_attempt(folder, 1) == 0
+    assert any("did not suffice" in event.get("message", "") for event in RunReader(folder).events())
+    # The running mean of BCO grows part by part, so that a later part sees more of it.
+    np.testing.assert_allclose(curve(folder), curve(whole), rtol=2e-3)
+    metrics = [RunReader(one).metrics().values("logps/chosen") for one in (folder, whole)]
+    np.testing.assert_allclose(*metrics, rtol=1e-4)
+
+
+def test_a_stream_of_pairs_is_learned_from_too(trained, pairs):
+    folder, code = trained(stage="dpo", dataset=pairs, streaming=True, max_steps=4, learning_rate=3e-3)
+    assert code == 0
+    assert curve(folder)[0] == pytest.approx(math.log(2), abs=1e-6)
+    assert curve(folder)[-1] < 0.69
