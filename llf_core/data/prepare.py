@@ -59,11 +59,13 @@ class Prepared:
     eval_counts: NDArray[np.int64]
 
     def fill(self, cutoff: int) -> float:
-        """Share of the packed rows' room that holds tokens; without packing, what it would be.
+        """Share of the packed rows' room that holds tokens; without packing, what it would be; 0 for pairs.
 
         Args:
             cutoff: `cutoff_len`.
         """
+        if "rejected_ids" in self.examples.column_names:  # which are never packed
+            return 0.0
         if isinstance(self.train, PackedRows):
             return self.train.filled
         return float(self.counts[:, 0].sum()) / (len(pack(self.counts[:, 0], cutoff)) * cutoff)
