@@ -85,6 +85,30 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) ->
     return objective(model(**inputs).logits, LOGITS)
 
 
+def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Any]) -> Any:
+    """`forward` for an objective that the output head is nothing to; it also serves a model without `install_head`.
+
+    Args:
+        model: as of `forward`.
+        batch: as of `forward`.
+        objective: given hidden states `[batch, seq, H]`.
+
+    Returns:
+        What the objective returns.
+    """
+    causal = causal_of(model)
+    if hasattr(causal, "_llf_decoder"):
+        return forward(model, batch, lambda hidden, _: objective(hidden))
+    kept: list[Tensor] = []
+    handle = causal.base_model.register_forward_hook(lambda _, __, output: kept.append(output[0]))
+    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(causal.forward).parameters else {}
+    try:
+        forward(model, {**batch, **few}, lambda *_: None)
+    finally:
+        handle.remove()
+    return objective(kept[-1])
+
+
 def causal_of(model: Any) -> Any:
     """The causal language model inside of its wrappers."""
     while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):

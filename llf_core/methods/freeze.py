@@ -10,6 +10,7 @@ from llf_core.methods.blocks import block_count, block_modules, block_of, outer_
 from llf_core.methods.precision import keep_trained_weights_exact
 from llf_core.methods.targets import senses
 from llf_core.models.errors import ModelError
+from llf_core.models.scorer import SCORE, idle_head, speaks
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -61,6 +62,7 @@ class Freeze(Method):
         require_known("freeze_trainable_modules", modules - {"all"}, block_modules(names))
         extra = set(options.freeze_extra_modules or ())
         require_known("freeze_extra_modules", extra, outer_modules(names))
+        extra |= {SCORE} if hasattr(model, SCORE) else set()
         seeing = tuple(f"{name}." for name in senses(model))
         for name, parameter in model.named_parameters():
             inside = block_of(name)
@@ -70,6 +72,8 @@ class Freeze(Method):
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
             parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(seeing))
+        for parameter in () if speaks(config) else idle_head(model):
+            parameter.requires_grad = False
         keep_trained_weights_exact(model, config)
         return model
 

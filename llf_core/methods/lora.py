@@ -165,7 +165,7 @@ class LoRA(Method):
                     lora_dropout=options.lora_dropout,
                     target_modules=adapter_targets(model, options.lora_target),
                     exclude_modules=senses(model) or None,
-                    modules_to_save=saved_modules(model, options.additional_target or ()) or None,
+                    modules_to_save=_whole_modules(model, options.additional_target or ()) or None,
                     use_rslora=options.use_rslora,
                     use_dora=options.use_dora,
                     ensure_weight_tying=_trains_tied_weights(model, options.additional_target or ()),
@@ -173,6 +173,14 @@ class LoRA(Method):
             )
         keep_trained_weights_exact(wrapped, config)
         return wrapped
+
+
+def _whole_modules(model: Any, asked: Sequence[str]) -> list[str]:
+    """What is trained whole beside the adapter: what was asked for, and the head of a reward model."""
+    from llf_core.models.scorer import SCORE
+
+    own = [SCORE] if hasattr(model, SCORE) and SCORE not in asked else []
+    return saved_modules(model, asked) + own
 
 
 def _trains_tied_weights(model: Any, modules: Sequence[str]) -> bool:

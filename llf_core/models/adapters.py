@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import expanded
 from llf_core.models.errors import ModelError
+from llf_core.models.scorer import SCORE
 from llf_core.models.weights import read_header
 
 if TYPE_CHECKING:
@@ -83,8 +84,11 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
     from peft import PeftModel
 
     folder = find_adapter(name, config)
+    settings = adapter_settings(folder)
+    if trainable and hasattr(model, SCORE):
+        settings.modules_to_save = sorted({*(settings.modules_to_save or ()), SCORE})
     try:
-        wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
@@ -95,6 +99,17 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
     if trainable:
         _keep_exact(wrapped, folder)
     return wrapped
+
+
+def adapter_settings(folder: Path) -> Any:
+    """An adapter's `PeftConfig`; one of a classifier as that of a causal model, which has its `score` only if given."""
+    from peft import PeftConfig, TaskType
+
+    settings = PeftConfig.from_pretrained(str(folder))
+    if settings.task_type == TaskType.SEQ_CLS:
+        settings.task_type = TaskType.CAUSAL_LM
+        settings.modules_to_save = sorted({*(settings.modules_to_save or ()), SCORE} - {"classifier"})
+    return settings
 
 
 def _keep_exact(wrapped: Any, folder: Path) -> None:
@@ -115,6 +130,8 @@ def _check_names(wrapped: Any, folder: Path, name: str, config: RunConfig) -> No
 
     stored = set(read_header(folder / SAFE))
     wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    if hasattr(wrapped.get_base_model(), SCORE):  # what a new reward model begins with may come from one that speaks
+        wanted = {key for key in wanted if key in stored or not key.endswith(f".{SCORE}.weight")}
     left = sorted(stored ^ wanted)
     if wanted - stored or (stored - wanted and not all("embed" in key or "lm_head" in key for key in stored - wanted)):
         raise ModelError(

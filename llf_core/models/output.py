@@ -11,6 +11,7 @@ from llf_core.models.card import model_card
 from llf_core.models.device import plan_device
 from llf_core.models.folder import read_config
 from llf_core.models.load import load_model, mend_generation_config
+from llf_core.models.scorer import add_score, classifier_of, padding_of, speaks
 from llf_core.models.weights import stored_dtype
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
 
     An adapter stays one where others can load its base: a hub id, or a path outside `LLF_HOME`. Where they
     cannot (a base under `LLF_HOME`, or one that adapters were merged into before the training), the adapter is
-    merged and the whole model is written.
+    merged and the whole model is written. A model that only scores is written as a classifier of sequences with one
+    label.
 
     Args:
         model: as trained, PEFT's wrapper or the model itself. A whole model is merged and cast in place to the
@@ -49,15 +51,17 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         metrics: last values for the card.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    scores = not speaks(config)
     adapter = hasattr(model, "peft_config")
     if adapter and (source.portable_name is None or getattr(model.get_base_model(), "llf_merged", None)):
         model = _merged(model, source, config)
         adapter = False
     with no_progress_bars():
         if adapter:
-            _save_adapter(model, folder, source)
+            _save_adapter(model, folder, source, scores=scores)
         else:
-            _save_whole(model, folder, source)
+            _cast(model, source)
+            _save_whole(_classifier(model, tokenizer) if scores else model, folder)
     tokenizer.save_pretrained(folder)
     text = model_card(
         source,
@@ -66,12 +70,14 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         adapter=adapter,
         chat=bool(tokenizer.chat_template),
         sees=hasattr(tokenizer, "tokenizer"),
+        scores=_labels(tokenizer) if scores else None,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _save_adapter(model: Any, folder: Path, source: ModelSource) -> None:
+def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool) -> None:
     for settings in model.peft_config.values():
+        settings.task_type = "SEQ_CLS" if scores else settings.task_type
         settings.base_model_name_or_path = source.portable_name
         settings.revision = source.revision if source.kind == "hub" else None
         settings.inference_mode = True
@@ -79,12 +85,26 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
-def _save_whole(model: Any, folder: Path, source: ModelSource) -> None:
+def _classifier(model: Any, tokenizer: Any) -> Any:
+    made = classifier_of(model)
+    made.config.pad_token_id = padding_of(tokenizer)
+    return made
+
+
+def _labels(tokenizer: Any) -> str:
+    padding = "None" if padding_of(tokenizer) is None else "tokenizer.pad_token_id"
+    return f"num_labels=1, pad_token_id={padding}"
+
+
+def _cast(model: Any, source: ModelSource) -> None:
     import torch
 
     name = TORCH_NAMES.get(stored_dtype(source.folder) or "", "bfloat16" if source.kind == "gguf" else None)
     if name is not None:
         model.to(getattr(torch, name))
+
+
+def _save_whole(model: Any, folder: Path) -> None:
     mend_generation_config(model)
     model.save_pretrained(folder)
     written = read_config(folder)
@@ -101,6 +121,8 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
 
     unquantized = config.replace(quantization_bit=None)
     base = load_model(source, unquantized, plan_device(unquantized))
+    if hasattr(model.get_base_model(), "score"):
+        add_score(base)
     with tempfile.TemporaryDirectory() as adapter:
         model.save_pretrained(adapter, save_embedding_layers=False)
         return PeftModel.from_pretrained(base, adapter).merge_and_unload()

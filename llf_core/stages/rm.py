@@ -1,0 +1,131 @@
+"""Reward models: one number for each answer, higher for the better one of a pair (Bradley-Terry)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.option import Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.registry import Stage
+from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+    from llf_core.data.pairs import PairCollator
+
+
+class RMOptions(Section):
+    """What a reward model is trained for beside the order of its pairs."""
+
+    center_rewards_coefficient: float | None = option(
+        None,
+        label="Keep rewards around zero",
+        help="Weight of a term that pulls the two rewards of a pair to opposite numbers; 0.01 is usual, unset is none.",
+        above=0,
+        source="TRL",
+    )
+
+
+def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor:
+    """The loss of each pair of rewards: `-log sigmoid(r_c - r_r) + center · (r_c + r_r)²`.
+
+    Args:
+        chosen: `[pairs]`, rewards of the better answers.
+        rejected: `[pairs]`, rewards of the others.
+        center: `center_rewards_coefficient`.
+
+    Returns:
+        `[pairs]`.
+
+    Source:
+        Bradley-Terry preferences: arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1 (one pair a
+        prompt). Centring: arXiv 2312.09244, equation 2.
+    """
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
+
+    losses = -F.logsigmoid(chosen - rejected)
+    return losses + center * (chosen + rejected).square() if center else losses
+
+
+class RM(Stage):
+    """Trains a model to score answers, from pairs of which one is better."""
+
+    name: ClassVar[str] = "rm"
+    label: ClassVar[str] = "rm (a reward model)"
+    learns: ClassVar[str] = "pairs"
+    scores: ClassVar[bool] = True
+    speaks: ClassVar[bool] = False
+    Options: ClassVar[type[Section]] = RMOptions
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            ("label_smoothing_factor", "stage"),
+            lambda config: config.get("stage") == "rm" and bool(config.get("label_smoothing_factor")),
+            "label_smoothing_factor smooths the probabilities of tokens, and a reward model learns scores.",
+            (Fix("Set to 0", {"label_smoothing_factor": 0}),),
+        ),
+        Rule(
+            ("watched_prompts", "stage"),
+            lambda config: config.get("stage") == "rm" and bool(config.get("watched_prompts")),
+            "A reward model scores answers and writes none, so there is nothing to watch.",
+            (Fix("Leave them out", {"watched_prompts": None}),),
+        ),
+    )
+
+    def __init__(self, work: Any = None) -> None:
+        """Takes the run's coefficient."""
+        super().__init__(work)
+        self._center = 0.0 if work is None else work.config.get("center_rewards_coefficient") or 0.0
+
+    def collator(self, **options: Any) -> PairCollator:
+        """Batches of pairs, whose questions are read once where the model allows it."""
+        from llf_core.data.pairs import PairCollator
+
+        return PairCollator(**options, fork=self.work is not None and self.work.forks)
+
+    @staticmethod
+    def count(batch: Mapping[str, Any]) -> Tensor:
+        """Pairs."""
+        ends: Tensor = batch["ends"]
+        return ends.new_tensor(len(ends) // 2)
+
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: dict[str, Tensor],
+        label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
+        note: Callable[[Tensor, Tensor], object] | None = None,
+    ) -> Tensor:
+        """Sum of the losses of one micro-batch's pairs, from the hidden state of each answer's last token.
+
+        Args:
+            model: with `llf_core.models.scorer.add_score`'s layer, perhaps wrapped.
+            batch: of `llf_core.data.pairs.PairCollator`.
+            label_smoothing: not heeded.
+            note: called with the loss of each pair and ones.
+
+        Returns:
+            A float32 scalar with a graph.
+        """
+        from llf_core.fast.head import forward_hidden
+        from llf_core.models.scorer import score_of
+
+        def objective(hidden: Tensor) -> Tensor:
+            return score_of(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))
+
+        rewards: Tensor = forward_hidden(model, batch, objective)
+        chosen, rejected = rewards.view(-1, 2).unbind(1)
+        losses = pair_losses(chosen, rejected, self._center)
+        if note is not None:
+            note(losses.detach(), losses.new_ones(len(losses)).long())
+        self._measure(chosen.detach(), rejected.detach())
+        return losses.sum()
+
+    def _measure(self, chosen: Tensor, rejected: Tensor) -> None:
+        pairs = len(chosen)
+        self.measures.add("rewards/chosen", chosen.sum(), pairs)
+        self.measures.add("rewards/rejected", rejected.sum(), pairs)
+        self.measures.add("rewards/margins", (chosen - rejected).sum(), pairs)
+        self.measures.add("rewards/accuracies", (chosen > rejected).sum(), pairs)
