@@ -41,6 +41,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
+RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A run of stage rm, a folder, a hub's name.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.")]
 
 
@@ -70,6 +71,13 @@ def _in_a_sentence() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(str(error)) from None
+
+
+@contextmanager
+def _how_far() -> Iterator[Callable[[str, int, int], None]]:
+    """A line that says how far another process is."""
+    with out.status("Loading …") as status:
+        yield lambda what, done, total: status.update(f"{what}: {done:,} of {total:,}")
 
 
 def _print_json(value: Any) -> None:
@@ -207,7 +215,7 @@ def inspect(
         source = resolve_model(loaded.model.model_name_or_path, loaded)
         tokenizer = load_tokenizer(source, loaded)
         processor = load_processor(source, loaded, tokenizer)
-        with _progress() as progress:
+        with _how_far() as progress:
             prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
     except (DataError, ModelError) as error:
         raise UserError(str(error), BAD_CONFIG) from None
@@ -430,6 +438,62 @@ def runs_loss(
         _print_json(asdict(computed))
     else:
         out.print(f"base {computed.base:.4f}, tuned {computed.tuned:.4f}, on {computed.examples:,} examples")
+
+
+@runs_app.command("win-rate")
+def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
+    run: RunId,
+    reward_model: RewardModel,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt, in place of what the run held out; may be given again.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Where an answer that does not end is cut.", min=1)] = 128,
+    most: Annotated[int, typer.Option(help="Of what the run held out, at most so many prompts.", min=1)] = 100,
+    as_json: Json = False,
+) -> None:
+    """Count how often a reward model prefers the answers of a run's result to its base's."""
+    from dataclasses import asdict
+
+    from llf_core.evaluation.win_rate import win_rate_in_child
+
+    found = _run(run)
+    with _in_a_sentence(), _how_far() as progress:
+        rate = win_rate_in_child(
+            found.id, reward_model, prompt, max_new_tokens=tokens, most=most, home=found.folder.home, progress=progress
+        )
+    if as_json:
+        _print_json(asdict(rate))
+    else:
+        out.print(
+            f"{rate.rate:.0%} (95 % band {rate.low:.0%} to {rate.high:.0%}): {rate.wins} won, {rate.ties} equal, "
+            f"{rate.losses} lost; mean reward {rate.base:.3f} of the base, {rate.tuned:.3f} of the result"
+        )
+
+
+@app.command("reward-accuracy")
+def reward_accuracy(
+    reward_model: RewardModel,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A preference data set: a name, a file, a folder.")],
+    dataset_dir: Annotated[str | None, typer.Option(help="Where named data sets are.")] = None,
+    most: Annotated[int | None, typer.Option(help="At most so many pairs.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Count how often a reward model gives the better answer of a pair the higher reward."""
+    from dataclasses import asdict
+
+    from llf_core.evaluation.preferences import reward_accuracy_in_child
+
+    with _in_a_sentence(), _how_far() as progress:
+        found = reward_accuracy_in_child(reward_model, data, dataset_dir=dataset_dir, most=most, progress=progress)
+    if as_json:
+        _print_json(asdict(found))
+        return
+    out.print(
+        f"{found.accuracy:.1%} of {found.pairs:,} pairs (95 % band {found.low:.1%} to {found.high:.1%}), "
+        f"mean margin {found.margin:.3f}"
+    )
+    for reason, count in found.dropped.items():
+        out.print(f"{count:,} left out: {escape(reason)}")
 
 
 @runs_app.command("kill")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llf_widgets.inspect import Inspect
     from llf_widgets.magics import load_ipython_extension
     from llf_widgets.monitor import Monitor
+    from llf_widgets.rewards import reward_accuracy, win_rate
     from llf_widgets.start import sweep, train
     from llf_widgets.versions import check
 
@@ -41,8 +42,10 @@ __all__ = [
     "check",
     "load_ipython_extension",
     "losses",
+    "reward_accuracy",
     "sweep",
     "train",
+    "win_rate",
 ]
 
 _HOMES = {
@@ -56,8 +59,10 @@ _HOMES = {
     "check": "llf_widgets.versions",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
+    "reward_accuracy": "llf_widgets.rewards",
     "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",
+    "win_rate": "llf_widgets.rewards",
 }
 
 

@@ -2,55 +2,91 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and of how much."""
 
-def ask(module: str, *arguments: str, home: Path | None = None) -> Any:
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def ask(module: str, *arguments: str, home: Path | None = None, progress: Progress = silent) -> Any:
     """What a module prints with `answer`.
 
     Args:
         module: run with `python -m`.
         arguments: of its command line.
         home: `LLF_HOME` where it is not the environment's.
+        progress: hears how far it is. What it raises, such as an interrupt, ends the process.
 
     Raises:
         RuntimeError: it failed; one sentence.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
     env = os.environ | ({} if home is None else {"LLF_HOME": str(home)})
-    child = subprocess.run(command, capture_output=True, text=True, check=False, env=env)  # noqa: S603 - our own module
-    said = child.stdout.strip().splitlines()
+    said = ""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as child,  # noqa: S603 - our own module
+    ):
+        assert child.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            for line in child.stdout:
+                if line.startswith('{"progress"'):
+                    progress(*json.loads(line)["progress"])
+                else:
+                    said = line.strip() or said
+            child.wait()
+        except BaseException:
+            child.kill()
+            raise
+        errors.seek(0)
+        complaints = errors.read().strip().splitlines()
     if child.returncode == 0:
-        return json.loads(said[-1])
+        return json.loads(said)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise RuntimeError(f"The process that has the model was ended by {name}. Expected enough free memory for it.")
-    if said and said[-1].startswith('{"error"'):
-        raise RuntimeError(json.loads(said[-1])["error"])
-    raise RuntimeError((child.stderr.strip().splitlines() or ["The child process said nothing."])[-1])
+    if said.startswith('{"error"'):
+        raise RuntimeError(json.loads(said)["error"])
+    raise RuntimeError((complaints or ["The child process said nothing."])[-1])
 
 
-def answer(make: Callable[[], Any]) -> None:
-    """Prints what is made as one line of JSON, or why it can't be; what is printed on the way goes to stderr."""
+def answer(make: Callable[[], Any] | Callable[[Progress], Any]) -> None:
+    """Prints what is made as one line of JSON, or why it can't be; what is printed on the way goes to stderr.
+
+    Args:
+        make: makes it; where it takes an argument, it is given what tells how far it is.
+    """
+    stdout = sys.stdout
+
+    def tell(what: str, done: int, total: int) -> None:
+        print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
+
+    made: Any
     try:
         with redirect_stdout(sys.stderr):
-            made = make()
+            made = make(*((tell,) if inspect.signature(make).parameters else ()))
     except Exception as error:  # noqa: BLE001 - told where it was asked
         from llf_core.stages.failures import explain
 
         traceback.print_exc()
-        said = str(error) if type(error) in {ValueError, FileNotFoundError} else explain(error).reason
-        print(json.dumps({"error": said}))  # noqa: T201 - the result
+        told = str(error) if type(error) in {ValueError, FileNotFoundError} else explain(error).reason
+        print(json.dumps({"error": told}))  # noqa: T201 - the result
         sys.exit(1)
     print(json.dumps(made))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line

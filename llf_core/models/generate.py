@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from llf_core.models.decode.sampling import Sampling
+
 
 def generate(  # noqa: PLR0913 - the settings of sampling
     model: PreTrainedModel,
@@ -53,19 +55,67 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     Returns:
         One answer a prompt, in order, without special tokens and without space around it.
     """
+    from llf_core.models.decode.sampling import Sampling
+
+    batch = encode(tokenizer, prompts, system)
+    rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    return answer_ids(
+        model,
+        tokenizer,
+        [row[mask.bool()].tolist() for row, mask in rows],
+        sampling=Sampling(do_sample, temperature, top_k, top_p, penalty_of(model, repetition_penalty), seed),
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        batch_size=batch_size,
+        on_text=on_text,
+        cancelled=cancelled,
+    )
+
+
+def answer_ids(  # noqa: PLR0913 - the settings of an answer
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    sampling: Sampling | None = None,
+    max_new_tokens: int = 64,
+    ends: Sequence[int] = (),
+    stop: Sequence[str] = (),
+    batch_size: int = 8,
+    on_text: Callable[[int, str], object] | None = None,
+    on_done: Callable[[int], object] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """`generate` after prompts that are tokens already.
+
+    Args:
+        model: see `generate`.
+        tokenizer: reads the answers.
+        prompts: token ids of each.
+        sampling: how tokens are drawn; None for always the likeliest.
+        max_new_tokens: where an answer that does not end is cut.
+        ends: further tokens that end an answer.
+        stop: see `generate`.
+        batch_size: prompts computed at once.
+        on_text: see `generate`.
+        on_done: called with how many prompts are answered.
+        cancelled: see `generate`.
+
+    Returns:
+        One answer a prompt, in order, without special tokens and without space around it.
+    """
     from llf_core.models.decode.batches import Batches
     from llf_core.models.decode.sampling import Sampling
 
-    sampling = Sampling(do_sample, temperature, top_k, top_p, penalty_of(model, repetition_penalty), seed)
+    if sampling is None:
+        sampling = Sampling(repetition_penalty=penalty_of(model, None))
     training = model.training
     model.eval()
     try:
         with one_dtype(model):
-            batch = encode(tokenizer, prompts, system)
-            rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
-            ids = [row[mask.bool()].tolist() for row, mask in rows]
-            batches = Batches(model, tokenizer, end_tokens(model, tokenizer) or [], stop, on_text, cancelled)
-            answers = batches.answer(ids, sampling, max_new_tokens, batch_size)
+            ending = sorted({*(end_tokens(model, tokenizer) or ()), *ends})
+            batches = Batches(model, tokenizer, ending, stop, on_text, cancelled)
+            answers = batches.answer(prompts, sampling, max_new_tokens, batch_size, on_done)
     finally:
         model.train(training)
     return [answer.strip() for answer in answers]

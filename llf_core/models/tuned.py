@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.models.device import plan_device
+from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
 from llf_core.models.resolve import resolve_model
+from llf_core.models.scorer import speaks
 from llf_core.models.source import ModelSource
 from llf_core.models.tokenizer import load_tokenizer
 
@@ -32,8 +34,12 @@ def load_base_and_tuned(
         config: the run's config.
 
     Raises:
-        ModelError: the base is no longer there.
+        ModelError: the base is no longer there, or the run made a reward model.
     """
+    if not speaks(config):
+        raise ModelError(
+            f"{folder.id} made a reward model, which scores answers and writes none. Expected a run of another stage."
+        )
     from llf_core.models.decode import settle
 
     plan = plan_device(config)

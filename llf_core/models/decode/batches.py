@@ -50,9 +50,14 @@ class Batches:
         self._decoder = Decoder(model) if self.plain is None else None
 
     def answer(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, max_new_tokens: int, batch_size: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        max_new_tokens: int,
+        batch_size: int,
+        on_done: Callable[[int], object] = lambda _: None,
     ) -> list[str]:
-        """Texts after token ids of prompts, in order."""
+        """Texts after token ids of prompts, in order; `on_done` hears after each batch how many there are."""
         by_length = sorted(range(len(prompts)), key=lambda one: -len(prompts[one]))
         answers = [""] * len(prompts)
         for start in range(0, len(prompts), batch_size):
@@ -62,6 +67,7 @@ class Batches:
             for number, stream in zip(chosen, streams, strict=True):
                 stream.close()
                 answers[number] = stream.text
+            on_done(min(start + batch_size, len(prompts)))
             if self._cancelled():
                 break
         return answers

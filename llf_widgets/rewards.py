@@ -1,0 +1,140 @@
+"""`llf.win_rate(run, reward_model)` and `llf.reward_accuracy(reward_model, data)`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from html import escape
+from typing import TYPE_CHECKING, Self
+
+from llf_core.evaluation.preferences import Accuracy, reward_accuracy_in_child
+from llf_core.evaluation.win_rate import MOST, TOKENS, WinRate, win_rate_in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from llf_core.launch import Run
+
+CELL = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
+
+
+class Line:
+    """One line below a cell that says how far it is, written over itself."""
+
+    def __enter__(self) -> Self:
+        self._longest = 0
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Says so much is done."""
+        text = f"{what}: {done:,} of {total:,}"
+        self._longest = max(self._longest, len(text))
+        print(f"\r{text:<{self._longest}}", end="", flush=True)  # noqa: T201 - the cell's progress
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._longest:
+            print(flush=True)  # noqa: T201 - the cell's progress
+
+
+class ShownWinRate(WinRate):
+    """A `WinRate` that shows itself: the count, then every prompt. Model text is escaped: it is never HTML."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Win rate {self.rate:.0%}, 95 % band {self.low:.0%} to {self.high:.0%}: {self.wins} won, {self.ties} "
+            f"equal, {self.losses} lost. Mean reward {self.base:.3f} of the base, {self.tuned:.3f} of the result."
+        )
+
+    def _repr_html_(self) -> str:
+        names = ("Prompt", "Base", "Reward", "Result", "Reward")
+        head = "".join(f'<th style="{CELL}">{name}</th>' for name in names)
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="{CELL}">{escape(text)}</td>'
+                for text in (one.prompt, one.base, f"{one.base_score:.3f}", one.tuned, f"{one.tuned_score:.3f}")
+            )
+            + "</tr>"
+            for one in self.contests
+        )
+        return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def win_rate(
+    run: Run | str,
+    reward_model: Run | str,
+    prompts: Sequence[str] | None = None,
+    *,
+    max_new_tokens: int = TOKENS,
+    most: int = MOST,
+) -> ShownWinRate:
+    """Counts how often a reward model prefers the answers of a run's result to its base's, in a child process.
+
+    Interrupting the cell ends it.
+
+    Args:
+        run: a run or its id.
+        reward_model: a run of stage rm or its id, a folder, or a hub's name.
+        prompts: user messages, each a conversation of its own; else what the run held out, without its last answer.
+        max_new_tokens: where an answer that does not end is cut.
+        most: of what the run held out, at most the first so many.
+
+    Returns:
+        The rate with its 95 % band, and each prompt with both answers and rewards.
+
+    Raises:
+        RuntimeError: with the reason, where the run has no result or held nothing out, or there is no such reward
+            model.
+
+    Example:
+        >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
+        Win rate 71%, 95 % band 61% to 79%: 71 won, 0 equal, 29 lost. Mean reward -0.412 of the base, …
+    """
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    with Line() as line:
+        found = win_rate_in_child(
+            run if isinstance(run, str) else run.id,
+            _reward_model(reward_model),
+            prompts,
+            max_new_tokens=max_new_tokens,
+            most=most,
+            home=None if isinstance(run, str) else run.folder.home,
+            progress=line,
+        )
+    return ShownWinRate(**{one.name: getattr(found, one.name) for one in fields(found)})
+
+
+def reward_accuracy(
+    reward_model: Run | str, data: str, *, dataset_dir: str | None = None, most: int | None = None
+) -> Accuracy:
+    """Counts how often a reward model gives the better answer of a pair the higher reward, in a child process.
+
+    Args:
+        reward_model: a run of stage rm or its id, a folder, or a hub's name.
+        data: a preference data set as `dataset` has it, best one that the reward model was not trained on.
+        dataset_dir: where named data sets are.
+        most: at most the first so many pairs.
+
+    Raises:
+        RuntimeError: with the reason, where there is no such reward model or data set, or it holds no pairs.
+
+    Example:
+        >>> llf.reward_accuracy("20261124-142530-smollm2-rm-lora", "held_out.jsonl")  # doctest: +SKIP
+        Accuracy(accuracy=0.72, low=0.65, high=0.78, pairs=200, margin=0.91, dropped={})
+    """
+    with Line() as line:
+        return reward_accuracy_in_child(
+            _reward_model(reward_model),
+            data,
+            dataset_dir=dataset_dir,
+            most=most,
+            home=None if isinstance(reward_model, str) else reward_model.folder.home,
+            progress=line,
+        )
+
+
+def _reward_model(one: Run | str) -> str:
+    return one if isinstance(one, str) else str(one.folder.path)
