@@ -215,7 +215,7 @@ def inspect(
         source = resolve_model(loaded.model.model_name_or_path, loaded)
         tokenizer = load_tokenizer(source, loaded)
         processor = load_processor(source, loaded, tokenizer)
-        with _how_far() as progress:
+        with _progress() as progress:
             prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
     except (DataError, ModelError) as error:
         raise UserError(str(error), BAD_CONFIG) from None

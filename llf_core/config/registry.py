@@ -122,6 +122,7 @@ class Stage(Plugin):
     Attributes:
         learns: what its data sets hold: `answers`, `pairs`, `judged`, `prompts` or `texts`.
         scores: whether the model gets a head that makes one number of an answer.
+        speaks: whether the model is to write answers; else nothing trains or needs its output head.
         label_names: of a batch, what its loss cannot be computed without.
         differences: what is logged beside the measures: by name, of which measure's mean which is taken away.
         work: what it is made for; None where only its formula is wanted.
@@ -131,6 +132,7 @@ class Stage(Plugin):
     section = "stage"
     learns: ClassVar[str] = "answers"
     scores: ClassVar[bool] = False
+    speaks: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {}
 

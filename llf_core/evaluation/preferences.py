@@ -159,7 +159,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    found: dict[str, Any] = child.ask(MODULE, reward_model, data, *options, home=home, progress=progress)
+    found: dict[str, Any] = child.ask(MODULE, *options, "--", reward_model, data, home=home, progress=progress)
     return Accuracy(**found)
 
 

@@ -189,9 +189,9 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     Raises:
         RuntimeError: why it fails.
     """
-    given = [] if prompts is None else ["--", *prompts]
-    numbers = [f"--tokens={max_new_tokens}", f"--most={most}", *(["--given"] if prompts is not None else [])]
-    made = child.ask(MODULE, run_id, reward_model, *numbers, *given, home=home, progress=progress)
+    options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
+    named = [run_id, reward_model, *(prompts or ())]
+    made = child.ask(MODULE, *options, "--", *named, home=home, progress=progress)
     contests = tuple(Contest(**one) for one in made.pop("contests"))
     return WinRate(**made, contests=contests)
 

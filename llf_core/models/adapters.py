@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import expanded
 from llf_core.models.errors import ModelError
-from llf_core.models.scorer import SCORE
+from llf_core.models.scorer import SCORE, WEIGHT
 from llf_core.models.weights import read_header
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 SAFE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
+SCORE_KEY = f"base_model.model.{WEIGHT}"
+"""What PEFT calls the head of a reward model in its files."""
 
 
 def find_adapter(name: str, config: RunConfig) -> Path:
@@ -85,10 +87,12 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
 
     folder = find_adapter(name, config)
     settings = adapter_settings(folder)
-    if trainable and hasattr(model, SCORE):
-        settings.modules_to_save = sorted({*(settings.modules_to_save or ()), SCORE})
     try:
-        wrapped: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
+        wrapped: Any
+        if trainable and hasattr(model, SCORE) and SCORE not in (settings.modules_to_save or ()):
+            wrapped = _with_new_score(model, settings, folder)
+        else:
+            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
@@ -98,6 +102,19 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
         _check_names(wrapped, folder, name, config)
     if trainable:
         _keep_exact(wrapped, folder)
+    return wrapped
+
+
+def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
+    """Wraps a model with an adapter that speaks, and has it train and save the model's new head too."""
+    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    settings.modules_to_save = [*(settings.modules_to_save or ()), SCORE]
+    settings.inference_mode = False
+    head: Any = model.get_submodule(SCORE).weight
+    wrapped = get_peft_model(model, settings)
+    weights = load_peft_weights(str(folder), device="cpu")
+    set_peft_model_state_dict(wrapped, weights | {SCORE_KEY: head})
     return wrapped
 
 
@@ -121,7 +138,10 @@ def _keep_exact(wrapped: Any, folder: Path) -> None:
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), wrapped.active_adapter)
+    weights = load_peft_weights(str(folder), device="cpu")
+    if SCORE_KEY not in weights and hasattr(wrapped.get_base_model(), SCORE):
+        weights[SCORE_KEY] = wrapped.get_base_model().score.weight
+    set_peft_model_state_dict(wrapped, weights, wrapped.active_adapter)
 
 
 def _check_names(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
@@ -130,8 +150,8 @@ def _check_names(wrapped: Any, folder: Path, name: str, config: RunConfig) -> No
 
     stored = set(read_header(folder / SAFE))
     wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
-    if hasattr(wrapped.get_base_model(), SCORE):  # what a new reward model begins with may come from one that speaks
-        wanted = {key for key in wanted if key in stored or not key.endswith(f".{SCORE}.weight")}
+    if SCORE_KEY not in stored:  # a reward model may begin with an adapter that speaks
+        wanted.discard(SCORE_KEY)
     left = sorted(stored ^ wanted)
     if wanted - stored or (stored - wanted and not all("embed" in key or "lm_head" in key for key in stored - wanted)):
         raise ModelError(

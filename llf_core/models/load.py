@@ -13,6 +13,7 @@ from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.quantize import make_trainable, quantization
+from llf_core.models.scorer import idle_head, speaks
 from llf_core.models.weights import stored_dtypes
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         raise ModelError(
             f"{source.name} cannot be loaded: {first_line(error)} Copy or download it again if files are damaged."
         ) from error
-    missing = sorted(info.get("missing_keys", ()))
+    missing = sorted(set(info.get("missing_keys", ())) - _not_needed(model, config))
     if missing:
         raise ModelError(
             f"{source.name} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}; they "
@@ -79,6 +80,12 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         make_trainable(model)
     mend_generation_config(model)
     return model if bits is not None else model.to(plan.device)
+
+
+def _not_needed(model: PreTrainedModel, config: RunConfig) -> set[str]:
+    """Weights that a run can do without: of one whose model only scores, those of the output head."""
+    idle = set() if speaks(config) else {id(parameter) for parameter in idle_head(model)}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in idle}
 
 
 def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> torch.dtype:
@@ -101,7 +108,7 @@ def mend_generation_config(model: PreTrainedModel) -> None:
 
     transformers refuses to save such a model.
     """
-    generation = model.generation_config
+    generation = getattr(model, "generation_config", None)  # a classifier has none
     if generation is not None and not generation.do_sample:
         set_ = [getattr(generation, key, None) for key in ("temperature", "top_p", "top_k", "typical_p", "min_p")]
         generation.do_sample = any(value not in (None, 1.0, 0) for value in set_)

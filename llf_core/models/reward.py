@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config import RunConfig
 from llf_core.config.paths import expanded
-from llf_core.models.adapters import adapter_settings
+from llf_core.models.adapters import SAFE, adapter_settings
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError, first_line
@@ -17,9 +17,10 @@ from llf_core.models.generate import one_dtype
 from llf_core.models.load import load_model
 from llf_core.models.quantize import quantization
 from llf_core.models.resolve import resolve_model
-from llf_core.models.scorer import SCORE, apply_score
+from llf_core.models.scorer import SCORE, WEIGHT, apply_score
 from llf_core.models.source import ModelSource
 from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.weights import read_header
 from llf_core.runs import RunFolder, home
 from llf_core.runs.folder import RUN_ID
 
@@ -218,7 +219,7 @@ def load_scorer(
 
 
 def find_scorer(name: str, config: RunConfig) -> Path:
-    """The folder of a reward model.
+    """The folder of a reward model, found and looked at without loading it.
 
     Args:
         name: see `load_scorer`.
@@ -227,6 +228,22 @@ def find_scorer(name: str, config: RunConfig) -> Path:
     Raises:
         ModelError: there is none.
     """
+    folder = _folder_of(name, config)
+    adapter = (folder / "adapter_config.json").is_file()
+    if (folder / VALUE_HEAD).is_file():
+        return folder
+    if adapter and (folder / SAFE).is_file():
+        good = any(key.endswith(f".{WEIGHT}") for key in read_header(folder / SAFE))
+    elif (folder / "config.json").is_file():
+        good = any("SequenceClassification" in one for one in read_config(folder).get("architectures") or ())
+    else:
+        good = adapter
+    if not good:
+        raise ModelError(f"{name} is no reward model: it has no head that makes scores. {EXPECTED}")
+    return folder
+
+
+def _folder_of(name: str, config: RunConfig) -> Path:
     folder = expanded(name)
     if not folder.is_dir() and RUN_ID.fullmatch(name) and (home() / "runs" / name).is_dir():
         folder = home() / "runs" / name
@@ -264,9 +281,6 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
     if (folder / VALUE_HEAD).is_file():
         model: Any = load_model(source, config, plan)
         return Scorer(model, load_tokenizer(source, config), _value_head(name, folder).to(model.device))
-    written = read_config(folder)
-    if not any("SequenceClassification" in one for one in written.get("architectures") or ()):
-        raise ModelError(f"{name} is no reward model: it has no head that makes scores. {EXPECTED}")
     bits = quantization(config, plan)
     arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": config.model.trust_remote_code}
     if bits is not None:
@@ -301,8 +315,8 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
         return _value_head(name, folder), False
     weights = load_peft_weights(str(folder), device="cpu")
     found = [value for key, value in weights.items() if key.endswith(f".{SCORE}.weight")]
-    if not found:
-        raise ModelError(f"The adapter {name} is no reward model: it has no head that makes scores. {EXPECTED}")
+    if not found:  # of an adapter in a pickle, this is known only now
+        raise ModelError(f"{name} is no reward model: it has no head that makes scores. {EXPECTED}")
     return _linear(name, found[0], None), True
 
 

@@ -23,7 +23,7 @@ WEIGHT = f"{SCORE}.weight"
 
 def speaks(config: RunConfig) -> bool:
     """Whether a run's model is trained by what it says, or only by how it scores what others say."""
-    return bool(getattr(config.plugin("stage"), "speaks", True))
+    return bool(config.plugin("stage").speaks)
 
 
 def add_score(causal: PreTrainedModel, folder: Path | None = None) -> None:

@@ -25,7 +25,7 @@ class RMOptions(Section):
         label="Keep rewards around zero",
         help="Weight of a term that pulls the two rewards of a pair to opposite numbers; 0.01 is usual, unset is none.",
         above=0,
-        source="TRL",
+        source="Hugging Face",
     )
 
 
@@ -58,6 +58,7 @@ class RM(Stage):
     learns: ClassVar[str] = "pairs"
     scores: ClassVar[bool] = True
     speaks: ClassVar[bool] = False
+    label_names: ClassVar[tuple[str, ...]] = ("ends",)
     Options: ClassVar[type[Section]] = RMOptions
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -80,16 +81,16 @@ class RM(Stage):
         self._center = 0.0 if work is None else work.config.get("center_rewards_coefficient") or 0.0
 
     def collator(self, **options: Any) -> PairCollator:
-        """Batches of pairs, whose questions are read once where the model allows it."""
+        """Batches of pairs, in which a question is read once where the model allows it."""
         from llf_core.data.pairs import PairCollator
 
-        return PairCollator(**options, fork=self.work is not None and self.work.forks)
+        return PairCollator(**options, fork=self.work.forks)
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
         """Pairs."""
         ends: Tensor = batch["ends"]
-        return ends.new_tensor(len(ends) // 2)
+        return ends.new_tensor(batch["groups"])
 
     def loss_sum(
         self,
@@ -104,7 +105,7 @@ class RM(Stage):
             model: with `llf_core.models.scorer.add_score`'s layer, perhaps wrapped.
             batch: of `llf_core.data.pairs.PairCollator`.
             label_smoothing: not heeded.
-            note: called with the loss of each pair and ones.
+            note: called with the loss of each pair and 1, since it is one of a pair, not of tokens.
 
         Returns:
             A float32 scalar with a graph.

@@ -28,6 +28,7 @@ from llf_core.models import (
     resolve_model,
     save_output,
 )
+from llf_core.models.scorer import add_score
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.counters import read_counters
@@ -132,6 +133,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     set_seed(config.training.seed)
     model = load_model(source, config, plan)
+    if config.plugin("stage").scores:
+        add_score(model, None if source.kind == "gguf" else source.folder)
     model = config.plugin("method").apply(model, config)
     end_at(model, data.template.end_ids(tokenizer))
     if config.training.neftune_noise_alpha:
@@ -234,9 +237,8 @@ def _save(work: Work, trainer: RunTrainer) -> None:
     folder, writer, config = work.folder, work.writer, work.config
     partial = folder.path / ".output"
     shutil.rmtree(partial, ignore_errors=True)
-    metrics = {
-        name: entry[name] for entry in trainer.state.log_history for name in ("loss", "eval_loss") if name in entry
-    }
+    told = ("loss", "eval_loss", "rewards/accuracies", "eval_rewards/accuracies")
+    metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)

@@ -1,0 +1,62 @@
+"""How a reward model ranks pairs: counted by hand, and of a real one."""
+
+import json
+
+import pytest
+
+from llf_core.evaluation.preferences import ranked, reward_accuracy, reward_accuracy_in_child
+from llf_core.runs import RunReader
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch):
+    """Computes in float32, whatever is faster here."""
+    monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
+
+
+@pytest.fixture
+def rows():
+    return [
+        {"instruction": f"What is {i}?", "input": "", "chosen": f"It is {i}.", "rejected": "No" + "!" * i}
+        for i in range(12)
+    ]
+
+
+def test_equal_rewards_are_no_right_order():
+    found = ranked([1.0, 0.0, 2.0, -1.0], [0.0, 0.0, 3.0, -2.0], {})
+    assert (found.accuracy, found.pairs, found.margin) == (0.5, 4, 0.25)
+    assert 0 < found.low < 0.5 < found.high < 1
+
+
+def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(rows))
+    folder, code = trained(stage="rm", dataset=str(path), eval_dataset=str(path), max_steps=2, learning_rate=1e-3)
+    assert code == 0
+    logged = RunReader(folder).metrics()
+    found = reward_accuracy(folder.id, str(path))
+    assert found.pairs == 12
+    assert found.accuracy == pytest.approx(logged.last("eval_rewards/accuracies"))
+    assert found.margin == pytest.approx(logged.last("eval_rewards/margins"), abs=1e-5)
+
+    rows[2]["rejected"] = rows[2]["chosen"]
+    rows[3]["chosen"] = ""
+    path.write_text(json.dumps(rows))
+    told = []
+    again = reward_accuracy_in_child(str(folder.path), str(path), progress=lambda *said: told.append(said))
+    assert again.pairs == 10
+    assert again.dropped == {"the chosen and the rejected answer are the same": 1, "an answer is empty": 1}
+    assert told[-1] == ("Scoring answers", 20, 20)
+    assert reward_accuracy(str(folder.path), str(path), most=4).pairs == 4
+
+
+def test_what_is_missing_is_said(trained, rows, tmp_path, data_file):
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps([rows[0] | {"rejected": rows[0]["chosen"]}]))
+    with pytest.raises(ValueError, match=r"No pair of .* can be used: 1 since the chosen and the rejected answer"):
+        reward_accuracy("nowhere", str(path))
+    with pytest.raises(ValueError, match="holds conversations with answers"):
+        reward_accuracy("nowhere", str(data_file))
+    path.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="There is no reward model at nowhere"):
+        reward_accuracy("nowhere", str(path))
