@@ -290,3 +290,37 @@ def test_what_means_nothing_to_a_reward_model_is_refused(pairs):
     report = validate({"stage": "rm", "dataset": pairs, "label_smoothing_factor": 0.1, "watched_prompts": "Hello"})
     assert [problem.key for problem in report.violations] == ["label_smoothing_factor", "watched_prompts"]
     assert validate({"stage": "rm", "dataset": pairs, "center_rewards_coefficient": 0.01}).ok
+
+
+@pytest.mark.parametrize("finetuning_type", ["lora", "full"])
+def test_base_and_result_are_compared_on_held_out_pairs(trained, pairs, finetuning_type):
+    from llf_core.evaluation.answers import answer
+    from llf_core.evaluation.losses import losses
+
+    folder, _ = trained(
+        stage="rm", dataset=pairs, eval_dataset=pairs, finetuning_type=finetuning_type, learning_rate=3e-3
+    )
+    found = losses(folder)
+    assert found.tuned == pytest.approx(RunReader(folder).metrics().last("eval_loss"), rel=1e-5)
+    assert found.tuned < found.base
+    with pytest.raises(ValueError, match="made a reward model"):
+        answer(folder, ["Hello"])
+
+
+@pytest.mark.parametrize("base", ["quantized", "not portable"])
+def test_where_an_adapter_would_have_no_base_the_whole_classifier_is_written(
+    trained, pairs, rows, tiny_model_dir, llf_home, base
+):
+    import shutil
+
+    shutil.copytree(tiny_model_dir, llf_home / "base")
+    bits = 4 if base == "quantized" else None
+    folder, code = trained(
+        stage="rm", dataset=pairs, model_name_or_path=str(llf_home / "base"), quantization_bit=bits, learning_rate=3e-3
+    )
+    assert code == 0
+    model = AutoModelForSequenceClassification.from_pretrained(folder.output)
+    assert type(model).__name__ == "LlamaForSequenceClassification"
+    scores, talks = scores_of_plain_transformers(model, AutoTokenizer.from_pretrained(folder.output), rows)
+    assert load_scorer(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
+    assert sum(better > worse for better, worse in zip(scores[::2], scores[1::2], strict=True)) >= 14
