@@ -62,14 +62,8 @@ class RM(Stage):
     Options: ClassVar[type[Section]] = RMOptions
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            ("label_smoothing_factor", "stage"),
-            lambda config: config.get("stage") == "rm" and bool(config.get("label_smoothing_factor")),
-            "label_smoothing_factor smooths the probabilities of tokens, and a reward model learns scores.",
-            (Fix("Set to 0", {"label_smoothing_factor": 0}),),
-        ),
-        Rule(
             ("watched_prompts", "stage"),
-            lambda config: config.get("stage") == "rm" and bool(config.get("watched_prompts")),
+            lambda c: c.stage.stage == "rm" and bool(c.generation.watched_prompts),
             "A reward model scores answers and writes none, so there is nothing to watch.",
             (Fix("Leave them out", {"watched_prompts": None}),),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
+from llf_core.config.rules.data import learns
 
 MIN_LR_SCHEDULES = {"cosine_with_min_lr", "cosine_warmup_with_min_lr"}
 HIGHEST_FULL_RATE = 2e-4
@@ -28,6 +29,15 @@ OPTIMIZATION = (
         "This schedule ends at a smallest learning rate, and none is given. Expected `min_lr` or "
         "`min_lr_rate` in `lr_scheduler_kwargs`.",
         (Fix("End at a tenth", {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),),
+    ),
+    Rule(
+        ("label_smoothing_factor", "stage"),
+        lambda c: c.training.label_smoothing_factor > 0 and not learns(c, "answers", "texts"),
+        lambda c: (
+            f"Label smoothing doubts which token comes next, for sft and pt: stage {c.stage.stage} does not learn "
+            "single tokens."
+        ),
+        (Fix("Set to 0", {"label_smoothing_factor": 0.0}),),
     ),
     Rule(
         ("learning_rate",),

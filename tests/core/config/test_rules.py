@@ -41,6 +41,13 @@ CASES = [
         "The loss orpo compares with no reference",
     ),
     ("pref_bco_weight", "error", {"stage": "dpo", "pref_loss": "simpo", "pref_bco_weight": 1}, "simpo has none"),
+    (
+        "label_smoothing_factor",
+        "error",
+        {"stage": "rm", "label_smoothing_factor": 0.1},
+        "stage rm does not learn single",
+    ),
+    ("watched_prompts", "error", {"stage": "rm", "watched_prompts": "Hello"}, "A reward model scores answers"),
     ("per_device_train_batch_size", "warning", {"stage": "kto", "per_device_train_batch_size": 1}, "at least 2"),
     ("val_size", "error", {"val_size": 50, "max_samples": 50}, "All examples are held out: `val_size` is 50"),
     ("eval_strategy", "error", {"eval_strategy": "epoch"}, "nothing is held out: `val_size` is 0."),
