@@ -1,10 +1,13 @@
 """How a reward model ranks pairs: counted by hand, and of a real one."""
 
 import json
+import re
 
 import pytest
+from typer.testing import CliRunner
 
-from llf_core.evaluation.preferences import ranked, reward_accuracy, reward_accuracy_in_child
+from llf_core.cli import app
+from llf_core.evaluation.preferences import ranked, reward_accuracy
 from llf_core.runs import RunReader
 
 
@@ -34,7 +37,9 @@ def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     folder, code = trained(stage="rm", dataset=str(path), eval_dataset=str(path), max_steps=2, learning_rate=1e-3)
     assert code == 0
     logged = RunReader(folder).metrics()
-    found = reward_accuracy(folder.id, str(path))
+    told = []
+    found = reward_accuracy(folder.id, str(path), progress=lambda *said: told.append(said))
+    assert told[-1] == ("Scoring answers", 24, 24)
     assert found.pairs == 12
     assert found.accuracy == pytest.approx(logged.last("eval_rewards/accuracies"))
     assert found.margin == pytest.approx(logged.last("eval_rewards/margins"), abs=1e-5)
@@ -42,12 +47,10 @@ def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     rows[2]["rejected"] = rows[2]["chosen"]
     rows[3]["chosen"] = ""
     path.write_text(json.dumps(rows))
-    told = []
-    again = reward_accuracy_in_child(str(folder.path), str(path), progress=lambda *said: told.append(said))
-    assert again.pairs == 10
-    assert again.dropped == {"the chosen and the rejected answer are the same": 1, "an answer is empty": 1}
-    assert told[-1] == ("Scoring answers", 20, 20)
-    assert reward_accuracy(str(folder.path), str(path), most=4).pairs == 4
+    shown = CliRunner().invoke(app, ["reward-accuracy", folder.id, str(path), "--most", "4"])
+    assert re.search(r"% of 4 pairs \(95 % band \d+\.\d% to \d+\.\d%\), mean margin", shown.output)
+    assert "1 left out: the chosen and the rejected answer are the same" in shown.output
+    assert "1 left out: an answer is empty" in shown.output
 
 
 def test_what_is_missing_is_said(trained, rows, tmp_path, data_file):

@@ -1,11 +1,14 @@
 """Which answers a reward model prefers: counted by hand, and of real models."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from llf_core.cli import app
 from llf_core.evaluation.win_rate import Contest, judged, win_rate, win_rate_in_child
 from llf_core.models import load_base_and_tuned
 from llf_core.models.reward import load_scorer
@@ -78,6 +81,15 @@ def test_prompts_in_a_child(trained, reward_model):
     )
     assert [one.prompt for one in found.contests] == ["What is 3 plus 4?", "--most=1"]
     assert ("Answers of the base", 2, 2) in told
+
+
+def test_a_terminal_shows_the_rate_and_its_band(trained, reward_model):
+    folder, _ = trained(max_steps=1)
+    asked = ["runs", "win-rate", folder.id, reward_model.id, "--prompt", "Hello", "--tokens", "2"]
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 0
+    assert "(95 % band " in shown.output
+    assert sum(int(number) for number in re.findall(r"(\d+) (?:won|equal|lost)", shown.output)) == 1
 
 
 def test_an_interrupt_ends_the_child(trained, reward_model):
