@@ -37,7 +37,7 @@ VALUE_HEAD = "value_head.safetensors"
 """Where LLaMA-Factory writes the head of a reward model: `v_head.summary.weight` and `.bias`."""
 KEPT = (
     "model_name_or_path", "trust_remote_code", "cache_dir", "allow_pickle", "use_fast_tokenizer", "flash_attn",
-    "use_cpu", "bf16", "fp16", "pure_bf16", "threads",
+    "use_cpu", "bf16", "fp16", "pure_bf16",
 )  # fmt: skip
 """Keys of a run's config that say how any model is loaded."""
 EXPECTED = (
@@ -262,8 +262,10 @@ def _folder_of(name: str, config: RunConfig) -> Path:
 
 
 def _settings(config: RunConfig | None, quantization_bit: int | None) -> RunConfig:
-    """A config with which a frozen model is loaded by itself."""
-    kept = {} if config is None else {key: config.get(key) for key in KEPT}
+    """A config with which a frozen model is loaded by itself; who has a config has settled the threads already."""
+    import torch
+
+    kept = {} if config is None else {key: config.get(key) for key in KEPT} | {"threads": torch.get_num_threads()}
     values = {key: value for key, value in kept.items() if value is not None}
     return RunConfig.load(
         values | {"dataset": "unused", "finetuning_type": "lora", "quantization_bit": quantization_bit}

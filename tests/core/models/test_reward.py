@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
 
+from llf_core.fast.install import accelerate
 from llf_core.models import ModelError
 from llf_core.models import device as devices
 from llf_core.models.reward import load_scorer
@@ -77,7 +78,8 @@ def test_a_classifier_of_its_own(classifier, tiny_tokenizer, tmp_path):
     assert scorer.scores(TALKS, batch_size=1) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_adapter_by_itself_and_beside_another(adapter, tiny_model_dir):
+@pytest.mark.parametrize("fast", [False, True])
+def test_an_adapter_by_itself_and_beside_another(adapter, tiny_model_dir, fast):
     folder, expected = adapter
     assert load_scorer(str(folder)).scores(TALKS) == pytest.approx(expected, rel=1e-5)
 
@@ -86,6 +88,8 @@ def test_an_adapter_by_itself_and_beside_another(adapter, tiny_model_dir):
     )
     disturbed(policy).train()
     ids = torch.arange(5, 15)[None]
+    if fast:
+        assert accelerate(policy).flattens
     logits = policy.eval()(input_ids=ids).logits
     policy.train()
     trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
