@@ -1,0 +1,23 @@
+"""Reward functions: those that ship with LLF, and those that are written in a cell.
+
+A function of a cell goes into a run as its source, with what it needs of the notebook; nothing is pickled. Imports no
+torch: the notebook side records functions, the launcher writes their source, and only the trainer calls them.
+"""
+
+from llf_core.rewards.built_in import BUILT_IN
+from llf_core.rewards.call import Answered, Reward, RewardError
+from llf_core.rewards.hand_over import chosen, code_of, write_code
+from llf_core.rewards.load import load_rewards
+from llf_core.rewards.record import reward
+
+__all__ = [
+    "BUILT_IN",
+    "Answered",
+    "Reward",
+    "RewardError",
+    "chosen",
+    "code_of",
+    "load_rewards",
+    "reward",
+    "write_code",
+]
