@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.again import branch, replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.watch import Watch
+from llf_core.rewards import cell_of, replace_code
 from llf_core.runs import (
     Checkpoints,
     RunFolder,
@@ -23,7 +24,7 @@ from llf_core.runs import (
 from llf_core.runs.steering import check, journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from typing import Literal
 
@@ -211,7 +212,7 @@ class Run:
         """
         from llf_core.config import RunConfig
 
-        cell = RunConfig.load(self.folder.config).python()
+        cell = f"{cell_of(self.folder)}{RunConfig.load(self.folder.config).python()}"
         if not journal(self.folder):
             return cell
         return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
@@ -276,7 +277,13 @@ class Run:
         """
         return kill_run(self.folder, by)
 
-    def resume(self, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None) -> Run:
+    def resume(
+        self,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+        *,
+        rewards: Iterable[Any] | None = None,
+    ) -> Run:
         """Goes on from the newest whole checkpoint, in the same folder, as the next attempt.
 
         Where there is no checkpoint (it failed early), it starts from the beginning.
@@ -284,12 +291,14 @@ class Run:
         Args:
             env: environment variables besides this process's own.
             command: what to start in place of the trainer.
+            rewards: reward functions that were mended; they take the place of those of the same names.
 
         Returns:
             This run.
 
         Raises:
             RuntimeError: it is still going, or it has finished.
+            ConfigError: the run has no reward function of a name, or one cannot be handed over.
         """
         now = self.status()
         if now.state == "finished":
@@ -301,9 +310,11 @@ class Run:
         latest = checkpoints.latest()
         step = 0 if latest is None else checkpoints.list()[-1]
         attempt = now.attempt + 1
+        mended = replace_code(self.folder, rewards, now.attempt) if rewards is not None else []
         status.begin_attempt(self.folder, attempt, step=step)
         where = None if latest is None else f"checkpoints/{latest.name}"
-        RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where)
+        more = {"rewards": mended} if mended else {}
+        RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where, **more)
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 

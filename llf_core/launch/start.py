@@ -11,14 +11,16 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
+from llf_core.rewards.hand_over import KEY, chosen, code_of, write_code
 from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
 
 
 def launch(  # noqa: PLR0913 - each of them is optional and named
@@ -26,6 +28,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     *,
     name: str | None = None,
     rows: Any = None,
+    rewards: Iterable[Any] | None = None,
     home: Path | str | None = None,
     notebook: dict[str, str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -39,6 +42,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         name: what views call the run; made of model, stage and method where it is not given.
         rows: the training data itself, where it is not in a file: a list of dicts, a DataFrame or a
             `datasets.Dataset`. It takes the place of `dataset`.
+        rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. They take the place of
+            `reward_functions`.
         home: `LLF_HOME` where it is not the environment's.
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`.
         env: environment variables besides this process's own, for example `HF_TOKEN`. Written nowhere.
@@ -49,18 +54,22 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         The run.
 
     Raises:
-        ConfigError: the config has errors.
+        ConfigError: the config has errors; a reward function is not there, or cannot be handed over.
         RowsError: the rows are no table.
+        TypeError: a reward function is no function, or takes no answer.
+        ValueError: two reward functions are called the same.
         OSError: the folder can't be written.
         RuntimeError: the supervisor does not start.
     """
     from llf_core.config import RunConfig
 
+    functions = None if rewards is None else chosen(rewards)
+    overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
     root = default_home() if home is None else Path(home).expanduser().absolute()
     mark = None
     if rows is None:
-        loaded = RunConfig.load(config)
-        folder = create_run(loaded.yaml(defaults=True), name or default_name(loaded), root)
+        loaded = RunConfig.load(config, overrides)
+        folder = _create(loaded, functions, name, root)
     else:
         from llf_core.launch.rows import write_rows
 
@@ -68,8 +77,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         (root / "cache").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
             file, mark = write_rows(rows, Path(waiting))
-            loaded = RunConfig.load(config, [f"dataset={json.dumps([str(file)])}"])
-            folder = create_run(loaded.yaml(defaults=True), name or default_name(loaded), root)
+            loaded = RunConfig.load(config, [*overrides, f"dataset={json.dumps([str(file)])}"])
+            folder = _create(loaded, functions, name, root)
             folder.data.mkdir()
             file = file.rename(folder.data / file.name)
         loaded = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
@@ -79,6 +88,14 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         enter(folder)
     start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
+
+
+def _create(config: RunConfig, rewards: Mapping[str, Any] | None, name: str | None, root: Path) -> RunFolder:
+    """The folder of a config, with the source of the reward functions that it names."""
+    code = code_of(config, rewards)
+    return create_run(
+        config.yaml(defaults=True), name or default_name(config), root, lambda new: write_code(new.code, code)
+    )
 
 
 def default_name(config: RunConfig) -> str:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.option import split_names
 from llf_core.config.problem import ConfigError, Fix, Problem
+from llf_core.config.spec import field
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.record import name_of, names, recorded
 from llf_core.rewards.signature import Signature
-from llf_core.rewards.source import SourceError, source_of
+from llf_core.rewards.source import HEAD, SourceError, source_of
+from llf_core.runs.asked import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
 KEY = "reward_functions"
-FILE = "rewards.py"
-"""In a run's `code/`."""
+"""The config's key for their names."""
 
 
 def chosen(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
@@ -45,40 +50,107 @@ def chosen(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
     return found
 
 
-def code_of(wanted: Iterable[str], given: Mapping[str, Callable[..., Any] | None] | None = None) -> str | None:
+def code_of(config: RunConfig, given: Mapping[str, Callable[..., Any] | None] | None = None) -> dict[str, str]:
     """The source of all functions that a config names and LLF does not bring.
 
     Args:
-        wanted: `reward_functions` of the config.
+        config: names them in `reward_functions`.
         given: functions that were handed over; others are looked up among the recorded ones.
 
     Returns:
-        A module; None where all are built in.
+        A module for each, by its name.
 
     Raises:
-        ConfigError: there is no function of a name, or its source cannot be handed over.
+        ConfigError: there is no function of a name, its source cannot be handed over, or the stage takes none.
     """
+    spec, stage = field(KEY), config.get("stage")
+    if spec is None or stage not in spec.stages:
+        if given:
+            stages = " and ".join(spec.stages if spec else ())
+            message = f"Reward functions were given, and stage {stage} takes none. Expected one of the stages {stages}."
+            raise ConfigError((Problem("invalid", "stage", stage, message),))
+        return {}
     functions: dict[str, Callable[..., Any]] = {}
-    for name in wanted:
+    for name in config.get(KEY) or ():
         if name in BUILT_IN:
             continue
         function = (given or {}).get(name) or recorded(name)
         if function is None:
             raise ConfigError((_unknown(name),))
         functions[name] = function
-    if not functions:
-        return None
-    try:
-        return source_of(functions)
-    except SourceError as error:
-        raise ConfigError((Problem("invalid", KEY, ",".join(functions), str(error)),)) from error
+    return sources_of(functions)
 
 
-def write_code(folder: Path, text: str | None) -> None:
-    """Writes the module into a run's `code/`."""
-    if text is not None:
+def sources_of(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """The source of each function, with what it uses.
+
+    Raises:
+        ConfigError: one cannot be handed over.
+    """
+    found = {}
+    for name, function in functions.items():
+        try:
+            found[name] = source_of(function, name)
+        except SourceError as error:
+            raise ConfigError((Problem("invalid", KEY, name, str(error)),)) from error
+    return found
+
+
+def write_code(folder: Path, code: Mapping[str, str]) -> None:
+    """Writes modules into a run's `code/`."""
+    for name, text in code.items():
         folder.mkdir(exist_ok=True)
-        (folder / FILE).write_text(text, encoding="utf-8")
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> list[str]:
+    """Puts mended functions in the place of those that a run has; the old ones are kept in `code/attempt-N/`.
+
+    Args:
+        folder: of a run that has ended.
+        rewards: functions.
+        attempt: the number of the attempt that used the old ones.
+
+    Returns:
+        The names of those that are others now.
+
+    Raises:
+        ConfigError: the run has no reward function of a name, or the source of one cannot be handed over.
+        TypeError: one is no function, or takes no answer.
+        ValueError: two are called the same.
+    """
+    functions = {name: function for name, function in chosen(rewards).items() if function is not None}
+    known = split_names(read_config(folder.config).get(KEY) or "")
+    for name in functions:
+        if name not in known:
+            message = (
+                f"The run has no reward function {name}. Expected one of {', '.join(known)}; for another one start "
+                "a new run."
+            )
+            raise ConfigError((Problem("invalid", KEY, name, message),))
+    changed = []
+    for name, text in sources_of(functions).items():
+        path, kept = folder.code / f"{name}.py", folder.code / f"attempt-{attempt}"
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        if path.is_file():
+            kept.mkdir(exist_ok=True)
+            path.replace(kept / path.name)
+        write_code(folder.code, {name: text})
+        changed.append(name)
+    return changed
+
+
+def cell_of(folder: RunFolder) -> str:
+    """A cell that defines a run's reward functions, for those who run it again; empty where all are built in."""
+    paths = sorted(folder.code.glob("*.py"))
+    if not paths:
+        return ""
+    parts = [HEAD, "import llf_widgets as llf"]
+    for path in paths:
+        text = path.read_text(encoding="utf-8").removeprefix(HEAD).strip("\n")
+        parts.append(f'{text}\n\n\nllf.reward(name="{path.stem}")({path.stem})')
+    return "\n\n".join(parts) + "\n\n"
 
 
 def _unknown(name: str) -> Problem:

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import importlib.util
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call import Reward, RewardError
-from llf_core.rewards.hand_over import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from types import ModuleType
 
 
 def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, Any]) -> list[Reward]:
     """The functions of some names.
 
     Args:
-        names: of built-in rewards, or of functions in `rewards.py`.
+        names: of built-in rewards, or of functions of a cell, each in a file of its name.
         folder: the run's `code/`.
         options: values of a config that the built-in ones look at: `reward_pattern`, `max_completion_length`.
 
     Raises:
         RewardError: there is no such function, or its file cannot be run.
     """
-    path, module = folder / FILE, None
     found = []
     for name in names:
         if name in BUILT_IN:
             one = BUILT_IN[name]
             found.append(Reward(name, one.make(options), expects=one.expects))
             continue
-        module = module or _module(path, name)
+        path = folder / f"{name}.py"
+        module = _module(path, name)
         if not callable(getattr(module, name, None)):
             raise RewardError(name, f"{path} defines no function {name}. Write it there, or give it when you resume.")
-        reward = Reward(name, getattr(module, name), f"code/{FILE}", str(path))
+        reward = Reward(name, getattr(module, name), f"code/{path.name}", str(path))
         reward.signature  # noqa: B018 - told before anything is trained
         found.append(reward)
     return found
@@ -49,12 +47,10 @@ def _module(path: Path, name: str) -> ModuleType:
             f"There is no reward function {name}: the run has no {path.name} in {path.parent}. Start it from the "
             "notebook that defines it, with llf.train(config, rewards=[…]).",
         )
-    spec = importlib.util.spec_from_file_location("llf_run_rewards", path)
-    assert spec is not None  # noqa: S101 - for the type checker
-    assert spec.loader is not None  # noqa: S101 - for the type checker
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(f"llf_reward_{name}")
     try:
-        spec.loader.exec_module(module)
+        # Not imported: a file of bytes beside it may be older than a mended source and not look so.
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
     except Exception as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RewardError(name, f"{path} cannot be run: {said.rstrip('.')}. Mend it there, then resume.") from error

@@ -60,6 +60,8 @@ def reward(function: Any = None, *, name: str | None = None) -> Any:
 
     def record(function: Function) -> Function:
         called = name or name_of(function)
+        if not called.isidentifier():
+            raise ValueError(f"A reward function can't be called {called!r}. Expected a name as Python has them.")
         Signature.of(function, called)
         if called in BUILT_IN:
             raise ValueError(f"{called} is a built-in reward. Call yours otherwise: @llf.reward(name='my_{called}').")

@@ -1,4 +1,4 @@
-"""The source of functions written in a cell, with what they use of the notebook, as one module that stands alone."""
+"""The source of a function written in a cell, with what it uses of the notebook, as a module that stands alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.rewards.record import reward
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 LONGEST = 1_000_000
 """Characters of a constant."""
@@ -30,15 +30,16 @@ class SourceError(ValueError):
     """A function whose source cannot be handed over; the message names what stands in the way, and what to do."""
 
 
-def source_of(functions: Mapping[str, Callable[..., Any]]) -> str:
-    """A module that defines some functions, and everything of the notebook that they use.
+def source_of(function: Callable[..., Any], name: str | None = None) -> str:
+    """A module that defines a function, and everything of the notebook that it uses.
 
     Names are followed from function to function. Imports become import lines; functions of the notebook, or of a file
     that the trainer would not find, are taken over by their source; numbers, texts, lists, tuples, sets and dicts of
     them, and compiled regular expressions by their values at this moment.
 
     Args:
-        functions: by the names that they are to have.
+        function: a function.
+        name: that it is to have; else its own.
 
     Returns:
         Python source.
@@ -47,8 +48,7 @@ def source_of(functions: Mapping[str, Callable[..., Any]]) -> str:
         SourceError: the source of a function cannot be read, or it uses a name whose value cannot be carried over.
     """
     module = _Module()
-    for name, function in functions.items():
-        module.add_function(name, function, ())
+    module.add_function(name or function.__name__, function, ())
     return module.text()
 
 
@@ -118,7 +118,9 @@ class _Module:
             return False
         known = self.known[name]
         if known is not value and (_literal(known) is None or _literal(known) != _literal(value)):
-            raise SourceError(f"{_who(users)} uses {name}, which is something else for another function. Rename one.")
+            raise SourceError(
+                f"{_who(users)} uses {name}, which is something else in a function that it calls. Rename one."
+            )
         return True
 
     def _import_module(self, name: str, module: ModuleType, chains: set[str], users: tuple[str, ...]) -> None:

@@ -112,7 +112,7 @@ def test_a_list_of_another_length(value: Any, said: str) -> None:
 
 
 def test_the_answer_that_a_list_s_number_belongs_to_is_named() -> None:
-    with pytest.raises(RewardError, match='prompt "And 1.*returned nan'):
+    with pytest.raises(RewardError, match=r'prompt "And 1.*returned nan'):
         rewards_of(lambda completions: [1.0, float("nan")], ONE, TWO)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from llf_core.rewards.source import SourceError, source_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Cells:
@@ -23,10 +25,10 @@ class Cells:
     def run(self, text: str) -> None:
         path = self._folder / f"cell{len(list(self._folder.glob('cell*.py')))}.py"
         path.write_text(text)
-        exec(compile(text, str(path), "exec"), self.names)  # noqa: S102
+        exec(compile(text, str(path), "exec"), self.names)
 
-    def source(self, *names: str) -> str:
-        return source_of({name: self.names[name] for name in names})
+    def source(self, name: str) -> str:
+        return source_of(self.names[name], name)
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def cells(tmp_path: Path) -> Cells:
 
 def defined_by(text: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "alone"}
-    exec(compile(text, "alone.py", "exec"), names)  # noqa: S102
+    exec(compile(text, "alone.py", "exec"), names)
     return names
 
 
@@ -54,8 +56,8 @@ def test_the_decorator_stays_behind_and_others_come_along(cells: Cells) -> None:
         "@llf.reward\ndef one(answer):\n    return 1\n"
         "@reward(\n    name='second',\n)\n@lru_cache(maxsize=None)\ndef two(answer):\n    return 2\n"
     )
-    text = cells.source("one", "two")
-    assert "llf" not in text
+    assert "llf" not in cells.source("one")
+    text = cells.source("two")
     assert "reward" not in text
     assert "from functools import lru_cache" in text
     assert "@lru_cache(maxsize=None)\ndef two" in text
@@ -108,26 +110,14 @@ def test_it_runs_in_another_process(cells: Cells, tmp_path: Path) -> None:
     assert done.stdout == "5.0\n"
 
 
-def test_two_functions_share_what_they_use(cells: Cells) -> None:
-    cells.run(
-        "LIMIT = 5\ndef tokens(text):\n    return len(text)\n"
-        "def f(answer):\n    return tokens(answer) < LIMIT\n"
-        "def g(answer):\n    return tokens(answer) + LIMIT\n"
-    )
-    text = cells.source("f", "g")
-    assert text.count("def tokens") == text.count("LIMIT = 5") == 1
-    assert defined_by(text)["g"]("abc") == 8
-
-
 def test_functions_that_call_each_other(cells: Cells) -> None:
     cells.run(
         "def even(answer):\n    return not answer or odd(answer[1:])\n"
         "def odd(answer):\n    return bool(answer) and even(answer[1:])\n"
         "def loop(answer):\n    return len(answer) and 1 + loop(answer[1:])\n"
     )
-    made = defined_by(cells.source("even", "loop"))
-    assert made["even"]("abcd")
-    assert made["loop"]("abc") == 3
+    assert defined_by(cells.source("even"))["even"]("abcd")
+    assert defined_by(cells.source("loop"))["loop"]("abc") == 3
 
 
 def test_a_function_made_by_a_function(cells: Cells) -> None:
@@ -142,7 +132,7 @@ def test_a_function_made_by_a_function(cells: Cells) -> None:
 
 def test_a_function_by_another_name(cells: Cells) -> None:
     cells.run("def f(answer):\n    return 1\n")
-    made = defined_by(source_of({"first": cells.names["f"]}))
+    made = defined_by(source_of(cells.names["f"], "first"))
     assert made["first"]("") == 1
 
 
@@ -173,7 +163,10 @@ def test_a_cell_that_is_run_again_counts(cells: Cells) -> None:
         ("k = object()\ndef f(answer): return k", "f uses k, a object of the notebook, which cannot be handed over"),
         ("k = [object()]\ndef f(answer): return k", "f uses k, a list of the notebook"),
         ("k = []\nk.append(k)\ndef f(answer): return k", "f uses k, a list of the notebook"),
-        ("def g(x): return k\nk = {1: print}\ndef f(answer): return g(1)", r"f \(in g\) uses k, a dict of the notebook"),
+        (
+            "def g(x): return k\nk = {1: print}\ndef f(answer): return g(1)",
+            r"f \(in g\) uses k, a dict of the notebook",
+        ),
         ("def f(answer): return nowhere", "f uses nowhere, which is not defined. Define it, or leave it out."),
         ("k = 'x' * 1_000_001\ndef f(answer): return k", "f uses k, which is 1,000,003 characters long"),
         ("f = dict(f=lambda answer: 1)['f']", "f is a lambda inside another statement. Write it as a function"),
@@ -186,19 +179,16 @@ def test_what_cannot_be_carried_over_is_named(cells: Cells, text: str, said: str
 
 
 def test_the_same_name_for_two_things(cells: Cells) -> None:
-    cells.run("K = 1\ndef f(answer):\n    return K\n")
-    other = Cells(cells._folder)
-    other.run("K = 2\ndef g(answer):\n    return K\n")
-    with pytest.raises(SourceError, match="g uses K, which is something else for another function"):
-        source_of({"f": cells.names["f"], "g": other.names["g"]})
-    first = cells.names["f"]
-    cells.run("def f(answer):\n    return 2\n")
-    with pytest.raises(SourceError, match="uses f, which is something else"):
-        source_of({"one": first, "two": cells.names["f"]})
+    cells.run(
+        "K = 1\ndef inner(k):\n    K = k\n    def called(x):\n        return K\n    return called\n"
+        "called = inner(2)\ndef f(answer):\n    return K + called(answer)\n"
+    )
+    with pytest.raises(SourceError, match=r"f \(in called\) uses K, which is something else"):
+        cells.source("f")
 
 
 def test_a_function_without_source() -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec("def f(answer): return 1", names)  # noqa: S102
+    exec("def f(answer): return 1", names)
     with pytest.raises(SourceError, match=re.escape("The source of f cannot be read. Define it in a cell")):
-        source_of({"f": names["f"]})
+        source_of(names["f"])
