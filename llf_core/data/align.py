@@ -127,6 +127,8 @@ def _named(source: Source, columns: list[str], kind: str) -> Reading:
             )
     known = {*spec.DEFAULTS, *getattr(spec, "RANKED", ()), "kto_tag", *KINDS}
     used = {key: column for key, column in wanted.items() if column in columns and key in known}
+    if held == PROMPTS:
+        used = {key: column for key, column in used.items() if key not in spec.RANKED}
     if held == PROMPTS and spec is not alpaca:
         used["prompt"] = used["messages"]
     name = next(name for name, one in FORMATS.items() if one is spec)
@@ -135,21 +137,21 @@ def _named(source: Source, columns: list[str], kind: str) -> Reading:
 
 def _held(source: Source, given: dict[str, str], kind: str) -> str:
     """What an entry says that its set holds, as far as it says so."""
+    if kind == PROMPTS:  # which every set has
+        return PROMPTS
     if source.ranking:
         return PAIRS
     if "kto_tag" in given and kind == JUDGED:
         return JUDGED
     if kind == TEXTS and source.formatting == "alpaca" and "response" not in given:
         return TEXTS
-    if kind == PROMPTS and source.formatting == "alpaca":
-        return PROMPTS
     return ANSWERS
 
 
 def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str) -> Reading:
     optional: dict[str, str] = {key: key for key in ("system", "tools") if key in columns}
     optional |= {key: name for key, kind in KINDS.items() for name in (kind, key) if name in columns}
-    pairs = {"chosen", "rejected"} <= set(columns)
+    pairs = {"chosen", "rejected"} <= set(columns) and kind != PROMPTS
     verdict = _first(VERDICTS, columns) if kind == JUDGED else None
     held = PAIRS if pairs else JUDGED if verdict else ANSWERS
     ends = alpaca.RANKED if pairs else {"kto_tag": verdict} if verdict else {}
@@ -159,6 +161,8 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str)
             marks = spec.TAGS["role_tag"], spec.TAGS["content_tag"]
             if marks[0] in keys:
                 reason = f"column {column} holds turns with {marks[0]} and {marks[1]}"
+                if kind == PROMPTS:
+                    ends, held = {"prompt": column}, PROMPTS
                 return Reading(name, {"messages": column, **optional, **ends}, {}, reason, held)
     question, answer = _first(QUESTIONS, columns), _first(ANSWER_COLUMNS, columns)
     if question and (answer or pairs or kind == PROMPTS):
@@ -171,7 +175,7 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str)
             used["history"] = "history"
         found = ["chosen and rejected"] if pairs else [answer] if "response" in used else []
         reason = f"columns {' and '.join([question, *map(str, found)])}" if found else f"column {question}"
-        return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS and not pairs else held)
+        return Reading("alpaca", used, {}, reason, PROMPTS if kind == PROMPTS else held)
     written = _first(TEXT_COLUMNS, columns) or (columns[0] if len(columns) == 1 else None)
     if written is not None and isinstance(rows[0].get(written), str):
         return Reading("text", {"prompt": written}, {}, f"column {written} holds text", TEXTS)

@@ -16,8 +16,6 @@ PATTERN = rf"\s*<think>{INSIDE}</think>\s*<answer>{INSIDE}</answer>\s*"
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = re.compile(r"\\boxed\s*\{")
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)(?:/\d+)?)(?![\d/])")
-EXPECTED = ("answer", "solution", "answers", "ground_truth", "target", "output", "response", "completion")
-"""Columns that may hold the right answer, likely ones first."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         lambda options: format_reward(options["reward_pattern"] or PATTERN),
     ),
     "correct": BuiltIn(
-        "1 where the answer's end equals the data set's column `answer` or `solution`, else 0.",
+        "1 where the answer's end equals the data set's, else 0.",
         lambda _: correct,
         expects=True,
     ),
@@ -101,23 +99,6 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         lambda options: length_reward(options["max_completion_length"], max(1, options["max_completion_length"] // 5)),
     ),
 }
-
-
-def expected_of(row: Mapping[str, Any], known: str | None = None) -> str | None:
-    """The answer that a record gives.
-
-    Args:
-        row: the record.
-        known: the column that the data set's entry names for it.
-    """
-    names = EXPECTED if known is None else (known, *EXPECTED)
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
-            return str(value)
-        if isinstance(value, list) and value and isinstance(value[0], str):
-            return value[0]
-    return None
 
 
 def final(text: str, *, numbers: bool = True) -> str | None:

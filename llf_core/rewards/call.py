@@ -55,17 +55,19 @@ class Answered:
 
 
 class RewardError(Exception):
-    """A reward function that failed on an answer, or gave no number.
+    """A reward function that failed on an answer, or gave no number; both sentences are for the user.
 
     Attributes:
-        message: which function, on which prompt, and what it did.
         name: the function's.
+        message: which function, on which prompt, and what it did.
+        what_to_do: the remedy.
     """
 
-    def __init__(self, name: str, message: str) -> None:
+    def __init__(self, name: str, message: str, what_to_do: str = "") -> None:
         super().__init__(message)
         self.name = name
         self.message = message
+        self.what_to_do = what_to_do
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,8 @@ def ended(
         messages: of the row's list.
         row: one record.
         columns: `chosen` and `rejected` name answers that follow the messages, as a message each, its text, or the
-            whole conversation with it; `kto_tag` the mark of the last answer. Where `prompt` is named, the messages
-            end before the answer.
+            whole conversation with it; `kto_tag` the mark of the last answer. Where `prompt` is named, what is wanted
+            is what comes before the last answer.
         read: makes a message of a turn.
 
     Raises:
@@ -163,7 +163,10 @@ def ended(
         return checked([*messages, chosen], tools, rejected=rejected)
     if "kto_tag" in columns:
         return checked(messages, tools, good=verdict_of(row.get(columns["kto_tag"])))
-    return checked(messages, tools, prompt="prompt" in columns)
+    prompt = "prompt" in columns
+    if prompt and messages and messages[-1]["role"] == ANSWER:
+        messages = messages[:-1]
+    return checked(messages, tools, prompt=prompt)
 
 
 def _answer(value: Any, read: Callable[[Mapping[str, Any]], Message], key: str) -> Message:

@@ -144,6 +144,13 @@ def test_judged_answers_carry_their_mark(row, entry):
     [
         ({"instruction": "2+2?", "output": "4"}, PROMPTS, [USER]),
         ({"prompt": "2+2?"}, PROMPTS, [USER]),
+        ({"prompt": "2+2?", "chosen": "4", "rejected": "5"}, PROMPTS, [USER]),
+        ({"prompt": [USER], "solution": "4"}, PROMPTS, [USER]),
+        ({"messages": [SYSTEM, USER, ANSWER]}, PROMPTS, [SYSTEM, USER]),
+        ({"messages": [USER, ANSWER, USER, ANSWER]}, PROMPTS, [USER, ANSWER, USER]),
+        ({"messages": [USER], "chosen": ANSWER, "rejected": WORSE}, PROMPTS, [USER]),
+        ({"chosen": [USER, ANSWER], "rejected": [USER, WORSE]}, PROMPTS, [USER]),
+        ({"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]}, PROMPTS, [USER]),
         ({"text": "Once."}, TEXTS, [{"role": "text", "content": "Once."}]),
         ({"body": "Once."}, TEXTS, [{"role": "text", "content": "Once."}]),
     ],
@@ -152,6 +159,30 @@ def test_prompts_and_texts(row, kind, messages):
     reading, conversation = align(row, kind=kind)
     assert (reading.kind, conversation.kind) == (kind, kind)
     assert list(conversation.messages) == messages
+
+
+@pytest.mark.parametrize(
+    ("row", "entry"),
+    [
+        (
+            {"q": "2+2?", "good": "4", "bad": "5"},
+            {
+                "formatting": "alpaca",
+                "ranking": True,
+                "columns": {"prompt": "q", "chosen": "good", "rejected": "bad"},
+            },
+        ),
+        (
+            {"talk": [USER], "good": ANSWER, "bad": WORSE},
+            {"formatting": "openai", "columns": {"messages": "talk", "chosen": "good", "rejected": "bad"}},
+        ),
+        ({"talk": [USER, ANSWER]}, {"formatting": "openai", "columns": {"messages": "talk"}}),
+    ],
+)
+def test_every_entry_has_prompts(row, entry):
+    reading, conversation = align(row, kind=PROMPTS, **entry)
+    assert (reading.kind, conversation.kind) == (PROMPTS, PROMPTS)
+    assert list(conversation.messages) == [USER]
 
 
 def test_an_alpaca_entry_of_one_column_is_text_for_pretraining():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llf_core.rewards import BUILT_IN
-from llf_core.rewards.built_in import boxed, correct, expected_of, final, format_reward, length_reward, number_of
+from llf_core.rewards.built_in import boxed, correct, final, format_reward, length_reward, number_of
 
 
 @pytest.mark.parametrize(
@@ -105,20 +105,3 @@ def test_what_a_text_comes_to() -> None:
 @pytest.mark.parametrize(("text", "value"), [("$1,000.", 1000), ("50%", 50), ("x", None), ("1/0", None)])
 def test_a_number_with_what_stands_around_it(text: str, value: int | None) -> None:
     assert number_of(text) == value
-
-
-@pytest.mark.parametrize(
-    ("row", "known", "expected"),
-    [
-        ({"solution": "long way to 7", "answer": "7"}, None, "7"),
-        ({"solution": "7"}, None, "7"),
-        ({"answer": 7}, None, "7"),
-        ({"answer": ["7", "seven"]}, None, "7"),
-        ({"answer": "", "output": "7"}, None, "7"),
-        ({"answer": "8", "key": "7"}, "key", "7"),
-        ({"answer": True}, None, None),
-        ({"question": "?"}, None, None),
-    ],
-)
-def test_where_a_record_keeps_its_answer(row: dict[str, object], known: str | None, expected: str | None) -> None:
-    assert expected_of(row, known) == expected

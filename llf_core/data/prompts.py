@@ -1,0 +1,180 @@
+"""Prompts as messages with all that their records hold, for those who generate the answers themselves."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.data.align import decide, wanted_kind
+from llf_core.data.build import PEEKED, whole
+from llf_core.data.errors import BadExample, DataError
+from llf_core.data.load import open_source, read_source
+from llf_core.data.prepare import sources_of
+from llf_core.data.store import COLUMNS, SET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    from llf_core.config import RunConfig
+    from llf_core.data.align import Reading
+    from llf_core.data.formats.conversation import Conversation
+    from llf_core.data.prepare import Prepared
+    from llf_core.data.sources import Source
+
+TOKENS, WHOLE = COLUMNS.index("tokens"), COLUMNS.index("whole")
+ASKED = "asked"
+EXPECTED = ("answer", "solution", "answers", "ground_truth", "target", "output", "response", "completion")
+"""Columns that may hold the right answer, likely ones first."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of a config.
+
+    Attributes:
+        train: those to train on, see `prompts_of`.
+        eval: those to evaluate on, or None.
+        columns: of the records, all data sets together.
+        left_out: a sentence about those that are not among them; empty where all are.
+    """
+
+    train: Dataset
+    eval: Dataset | None
+    columns: tuple[str, ...]
+    left_out: str
+
+
+def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = ()) -> Prompts:
+    """The prompts of prepared data, in its order, as messages instead of tokens.
+
+    A row is `{"prompt": [{"role", "content"}, …], "row": {column: value}, "expected": text or None}`: the conversation
+    before the answer, the record as it is, and the answer that it gives. What JSON has no type for, such as a date, is
+    text.
+
+    Args:
+        config: of the run.
+        prepared: what `prepare` made of it; not streamed.
+        folders: where relative paths are looked for besides the working directory.
+
+    Raises:
+        DataError: no prompt is left.
+    """
+    data = config.data
+    train = _Reader(config, data.dataset or (), folders)
+    rows = train.rows(prepared.examples, prepared.counts)
+    held, other = None, train
+    if prepared.eval is not None:
+        other = _Reader(config, data.eval_dataset, folders) if data.eval_dataset else train
+        held = other.rows(prepared.eval, prepared.eval_counts)
+    left_out = train.said() + ("" if other is train else other.said())
+    if not len(rows) or (held is not None and not len(held)):
+        raise DataError(f"No prompt is left. {left_out}")
+    return Prompts(rows, held, tuple(train.columns), left_out)
+
+
+class _Reader:
+    """Reads the records that examples were made of once more."""
+
+    def __init__(self, config: RunConfig, names: tuple[str, ...], folders: Sequence[Path]) -> None:
+        self.columns: dict[str, None] = {}
+        self._config = config
+        self._sources = sources_of(config, names, tuple(folders))
+        self._long = self._tools = 0
+
+    def said(self) -> str:
+        """What was left out, as sentences."""
+        cutoff = self._config.data.cutoff_len
+        long = f"{self._long:,} prompts have more than cutoff_len {cutoff:,} tokens and are left out. "
+        tools = f"{self._tools:,} prompts offer functions (tools), which is not built yet, and are left out. "
+        return (long if self._long else "") + (tools if self._tools else "")
+
+    def rows(self, examples: Dataset, counts: NDArray[np.int64]) -> Dataset:
+        """The prompts of some examples."""
+        from datasets import Dataset
+
+        texts: dict[tuple[int, int], str | None] = {}
+        index = np.asarray(examples["index"], dtype=np.int64)
+        for number, source in enumerate(self._sources):
+            wanted = set(index[counts[:, SET] == number].tolist())
+            texts |= {(number, place): text for place, text in self._read(source, wanted).items()}
+        short = counts[:, TOKENS] == counts[:, WHOLE]
+        places = zip(counts[:, SET].tolist(), index.tolist(), short.tolist(), strict=True)
+        found = [texts[number, place] if fits else "" for number, place, fits in places]
+        self._long += found.count("")
+        self._tools += found.count(None)
+        kept = Dataset.from_dict({ASKED: [text for text in found if text]})
+        return kept.with_transform(_decoded)
+
+    def _read(self, source: Source, wanted: set[int]) -> dict[int, str | None]:
+        """Record number to prompt; None for one that offers functions."""
+        config = self._config
+        opened = open_source(source, config.model.cache_dir)
+        records = whole(read_source(opened, config.data.max_samples, config.training.seed), source.label, [])
+        peeked = list(islice(records, PEEKED))
+        reading = decide(source, [record.row for record in peeked], wanted_kind(config))
+        answers = _Answers.of(source, reading)
+        found: dict[int, str | None] = {}
+        for record in chain(peeked, records):
+            if record.index in wanted:
+                self.columns.update(dict.fromkeys(record.row))
+                try:
+                    conversation = reading.align(record.row)
+                except BadExample:  # it says another thing than when it was prepared
+                    continue
+                expected = answers.find(record.row)
+                found[record.index] = None if conversation.tools else self._text(conversation, record.row, expected)
+        return found
+
+    def _text(self, conversation: Conversation, row: Mapping[str, Any], expected: str | None) -> str:
+        messages = list(conversation.messages)
+        system = self._config.data.default_system
+        if system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": system})
+        return json.dumps({"prompt": messages, "row": dict(row), "expected": expected}, ensure_ascii=False, default=str)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Where the records of a data set keep the right answer.
+
+    Attributes:
+        columns: that may hold it, likely ones first.
+        reading: how the whole conversation is read, of a set whose messages have an answer at their end.
+    """
+
+    columns: tuple[str, ...]
+    reading: Reading | None
+
+    @classmethod
+    def of(cls, source: Source, reading: Reading) -> _Answers:
+        known = dict(source.columns or ()).get("response")
+        whole = {key: column for key, column in reading.columns.items() if key != "prompt"}
+        talk = replace(reading, columns=whole) if "messages" in reading.columns else None
+        return cls(EXPECTED if known is None else (known, *EXPECTED), talk)
+
+    def find(self, row: Mapping[str, Any]) -> str | None:
+        """The answer that a record gives."""
+        for name in self.columns:
+            value = row.get(name)
+            if isinstance(value, list) and value:
+                value = value[0]
+            if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+                return str(value)
+        with suppress(BadExample):  # its messages end with a question
+            return None if self.reading is None else str(self.reading.align(row).messages[-1]["content"])
+        return None
+
+
+def _decoded(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """Rows as they were: Arrow would give all of them the same fields."""
+    rows = [json.loads(text) for text in batch[ASKED]]
+    return {key: [row[key] for row in rows] for key in ("prompt", "row", "expected")}

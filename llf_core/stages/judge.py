@@ -1,0 +1,144 @@
+"""A run's reward functions as TRL's trainers call them, and what they said of the last answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import gather_object
+
+from llf_core.rewards import Answered, RewardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llf_core.rewards import Reward
+
+
+@dataclass
+class Judged:
+    """An answer and its rewards.
+
+    Attributes:
+        answered: what was asked and said.
+        rewards: by function; None where one does not apply.
+    """
+
+    answered: Answered
+    rewards: dict[str, float | None] = field(default_factory=dict)
+
+
+class Judge:
+    """Calls reward functions on a batch of answers, and remembers it.
+
+    Attributes:
+        functions: what TRL calls, one for each reward function and called like it.
+        last: the answers of the last batch, in its order: those of one prompt stand side by side.
+        tokens: of all answers to learn from so far, of this process.
+    """
+
+    def __init__(
+        self, rewards: Sequence[Reward], weights: Sequence[float], tell: Callable[[str, str], None], processes: int = 1
+    ) -> None:
+        """Takes the functions.
+
+        Args:
+            rewards: at least one.
+            weights: as many.
+            tell: called once with a config key and a sentence where no function applies to an answer.
+            processes: that judge a part of each batch; all of them learn when one fails.
+        """
+        self.functions = [self._function(number, reward) for number, reward in enumerate(rewards)]
+        self.last: list[Judged] = []
+        self.tokens = 0
+        self.training: Callable[[], bool] = lambda: True
+        self._names = [reward.name for reward in rewards]
+        self._weights = dict(zip(self._names, weights, strict=True))
+        self._tell: Callable[[str, str], None] | None = tell
+        self._processes = processes
+        self._skipped: set[str] = set()
+        self._batch: list[Judged] = []
+
+    def total(self, judged: Judged) -> float | None:
+        """The weighted sum of an answer's rewards; None where no function applies."""
+        given = {name: value for name, value in judged.rewards.items() if value is not None}
+        return sum(self._weights[name] * value for name, value in given.items()) if given else None
+
+    def shown(self, most: int) -> list[Judged]:
+        """Some of the last answers, all to the first prompt: the best, the worst, and others between them."""
+        first = [one for one in self.last if one.answered.messages == self.last[0].answered.messages]
+        ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)
+        if len(ranked) <= most:
+            return ranked
+        gap = (len(ranked) - 1) / max(most - 1, 1)
+        return [ranked[round(number * gap)] for number in range(most)]
+
+    def _function(self, number: int, reward: Reward) -> Callable[..., list[float | None]]:
+        def judge(
+            prompts: list[Any],
+            completions: list[Any],
+            completion_ids: list[list[int]],
+            row: list[dict[str, Any]],
+            expected: list[str | None],
+            **told: Any,
+        ) -> list[float | None]:
+            if number == 0:
+                given = zip(prompts, completions, completion_ids, row, expected, strict=True)
+                self._batch = [
+                    Judged(Answered(messages, said[0]["content"], ids, columns, right))
+                    for messages, said, ids, columns, right in given
+                ]
+            step = told["trainer_state"].global_step + 1
+            values = self._values(reward, {name: told[name] for name in LISTED if name in told}, step)
+            self._note(reward.name, values, told["log_metric"])
+            if number == len(self._names) - 1:
+                self._end(step)
+            return values
+
+        judge.__name__ = reward.name
+        return judge
+
+    def _values(self, reward: Reward, told: dict[str, Any], step: int) -> list[float | None]:
+        values: list[float | None] = []
+        failed: list[tuple[str, str]] = []
+        try:
+            values = reward.judge([one.answered for one in self._batch], told)
+        except RewardError as error:
+            if self._processes == 1:
+                raise RewardError(error.name, _in_step(error.message, step)) from error
+            failed = [(error.name, error.message)]
+        if self._processes > 1:  # the others wait for this one in the sum of their rewards
+            failed = gather_object(failed)
+        if failed:
+            name, message = failed[0]
+            raise RewardError(name, _in_step(message, step))
+        return values
+
+    def _note(self, name: str, values: list[float | None], log_metric: Callable[[str, float], None]) -> None:
+        for one, value in zip(self._batch, values, strict=True):
+            one.rewards[name] = value
+        if None in values:
+            self._skipped.add(name)
+        if name in self._skipped:
+            log_metric(f"rewards/{name}/skipped", values.count(None) / len(values))
+
+    def _end(self, step: int) -> None:
+        """The batch is judged by all functions."""
+        none = sum(self.total(one) is None for one in self._batch)
+        if none and self._tell is not None:
+            tell, self._tell = self._tell, None
+            tell(
+                "reward_functions",
+                f"In step {step} no reward function applied to {none} of {len(self._batch)} answers (all gave None). "
+                "Nothing is learned from such answers.",
+            )
+        if self.training():
+            self.last = self._batch
+            self.tokens += sum(len(one.answered.tokens) for one in self._batch)
+
+
+LISTED = ("trainer_state", "log_extra", "log_metric")
+
+
+def _in_step(message: str, step: int) -> str:
+    return f"In step {step}, {message[0].lower()}{message[1:]}"
