@@ -125,6 +125,7 @@ class Stage(Plugin):
         speaks: whether the model is to write answers; else nothing trains or needs its output head.
         label_names: of a batch, what its loss cannot be computed without.
         differences: what is logged beside the measures: by name, of which measure's mean which is taken away.
+        heeds: keys of the section `generation` by which it draws answers.
         work: what it is made for; None where only its formula is wanted.
     """
 
@@ -135,6 +136,7 @@ class Stage(Plugin):
     speaks: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    heeds: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -153,6 +155,20 @@ class Stage(Plugin):
     def examples(self, examples: Any, *, held_out: bool = False) -> Any:  # noqa: ARG002
         """The examples with what the stage adds to each, before batches are made of them."""
         return examples
+
+    @classmethod
+    def drawn(cls, config: RunConfig) -> int:  # noqa: ARG003
+        """Most tokens of an answer that it draws to each of its examples; 0 where it draws none."""
+        return 0
+
+    def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:  # noqa: ARG002
+        """The trainer of a stage whose steps another library makes; None where `RunTrainer` makes them.
+
+        Args:
+            settings: makes the trainer's arguments, given a class of `TrainingArguments` and further values of it.
+            callbacks: the run's, which the trainer must call.
+        """
+        return None
 
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Any:  # noqa: ARG004

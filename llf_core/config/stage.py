@@ -10,6 +10,8 @@ COMPARED = ("dpo", "kto")
 """Stages that compare answers with what a reference makes of them."""
 REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 """Keys that name another reference than the model before its first step."""
+SAMPLED = ("grpo", "rloo")
+"""Stages that draw answers by themselves and learn from their rewards."""
 
 
 class StageSection(Section):
@@ -18,7 +20,7 @@ class StageSection(Section):
     stage: str = option(
         "sft",
         label="Stage",
-        help="What the model learns: the answers of conversations (`sft`), or which of two is better (`dpo`), ….",
+        help="What the model learns: the answers of conversations (`sft`), which of two is better (`dpo`), ….",
         choices_from="stage",
         level="basic",
         source="LLaMA-Factory",
@@ -70,4 +72,89 @@ class StageSection(Section):
         help="Computes what the reference makes of each example before the training; unset, where it is no more work.",
         source="Hugging Face",
         stages=COMPARED,
+    )
+    reward_functions: Names | None = option(
+        None,
+        label="Reward functions",
+        help="What says how good an answer is: `format`, `correct`, `length`, or functions of a cell (@llf.reward).",
+        level="basic",
+        stages=SAMPLED,
+    )
+    reward_weights: Names | None = option(
+        None,
+        label="Weights of the rewards",
+        help="A number for each reward function, which its reward is multiplied by; unset, all count alike.",
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    reward_pattern: str | None = option(
+        None,
+        label="Form of an answer",
+        help="A regular expression for the reward `format`; unset, <think>…</think><answer>…</answer>.",
+        stages=SAMPLED,
+    )
+    num_generations: int = option(
+        8,
+        label="Answers a prompt",
+        help="How many answers to a prompt are drawn, and compared with each other.",
+        minimum=2,
+        level="basic",
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    max_completion_length: int = option(
+        512,
+        label="Longest drawn answer",
+        help="An answer that is drawn is cut after this many tokens.",
+        unit="tokens",
+        minimum=1,
+        level="basic",
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    beta: float | None = option(
+        None,
+        label="Weight of the KL divergence",
+        help="How firmly the model it began as is held on to; unset, 0 for GRPO (no reference) and 0.05 for RLOO.",
+        minimum=0,
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    epsilon: float = option(
+        0.2,
+        label="Clipping",
+        help="How far, as a share, the probability of a token may move before its gradient is cut off.",
+        above=0,
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    epsilon_high: float | None = option(
+        None,
+        label="Clipping above",
+        help="The same upwards; unset, as downwards. DAPO takes 0.28.",
+        above=0,
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    num_iterations: int = option(
+        1,
+        label="Passes over drawn answers",
+        help="How many times the same answers are learned from before others are drawn.",
+        minimum=1,
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    mask_truncated_completions: bool = option(
+        False,
+        label="Leave out cut answers",
+        help="Learns nothing from answers that were cut at their longest.",
+        source="Hugging Face",
+        stages=SAMPLED,
+    )
+    kept_completions: int = option(
+        4,
+        label="Answers kept",
+        help="How many of a logged step's answers, with their rewards, are written down to be looked at.",
+        minimum=0,
+        stages=SAMPLED,
     )

@@ -70,6 +70,8 @@ def _violations(config: RunConfig, wrong: set[str], lines: dict[str, int]) -> li
 def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, int]) -> list[Problem]:
     """Options that nothing reads, where they differ from their defaults."""
     found = []
+    stage = config.plugin("stage")
+    heeded = {"watched_prompts", "watched_tokens", *(() if stage is None else stage.heeds)}
     for key, value in values.items():
         spec = field(key)
         if spec is None or plain(config.get(key)) == spec.default:
@@ -77,7 +79,7 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
         plugin = option_classes()[spec.owner] if spec.owner else None
         if plugin is not None and not plugin.selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
-        elif spec.section == "generation":
+        elif spec.section == "generation" and key not in heeded:
             message = f"`{key}` has no effect on a training run, which generates no text; it is kept for chat."
         else:
             continue

@@ -170,7 +170,7 @@ class _Answers:
             if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
                 return str(value)
         with suppress(BadExample):  # its messages end with a question
-            return None if self.reading is None else str(self.reading.align(row).messages[-1]["content"])
+            return None if self.reading is None else str(self.reading.align(dict(row)).messages[-1]["content"])
         return None
 
 

@@ -23,6 +23,8 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
     evaluates: bool,
     resume_from: str | None = None,
     max_steps: int | None = None,
+    kind: type[TrainingArguments] = TrainingArguments,
+    **more: Any,
 ) -> TrainingArguments:
     """The Trainer's arguments: the config's training section, and what a run folder needs.
 
@@ -33,6 +35,8 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
         evaluates: whether there is an evaluation split.
         resume_from: path of the checkpoint to go on from.
         max_steps: where the run ends in place of what the config says.
+        kind: the class of arguments that a trainer takes.
+        more: further values of that class.
 
     Returns:
         Arguments with `logging_nan_inf_filter` off (a NaN is news) and no rotation of checkpoints (ours waits
@@ -71,7 +75,7 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
     values.pop("gradient_checkpointing_kwargs", None)
     # The Trainer's own noise would take the whole of a flattened batch for one document.
     values.pop("neftune_noise_alpha", None)
-    arguments = TrainingArguments(**values)
+    arguments = kind(**(values | more))
     # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would take for several, cuts batches
     # anywhere and cannot cut flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llf_core.config import ConfigError
 from llf_core.data import DataError
 from llf_core.models import ModelError
+from llf_core.rewards import RewardError
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
         return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
     if isinstance(error, DataError | ModelError):
         return Failure(str(error), "", BAD_CONFIG)
-    if isinstance(error, DoesNotFitError):
+    if isinstance(error, DoesNotFitError | RewardError):
         return Failure(error.message, error.what_to_do)
     if is_out_of_memory(error):
         # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.

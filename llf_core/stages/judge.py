@@ -35,27 +35,35 @@ class Judge:
         functions: what TRL calls, one for each reward function and called like it.
         last: the answers of the last batch, in its order: those of one prompt stand side by side.
         tokens: of all answers to learn from so far, of this process.
+        training: whether the batch is learned from, and not evaluated.
+        tell: called once with a config key and a sentence where no function applies to an answer.
     """
 
     def __init__(
-        self, rewards: Sequence[Reward], weights: Sequence[float], tell: Callable[[str, str], None], processes: int = 1
+        self,
+        rewards: Sequence[Reward],
+        weights: Sequence[float],
+        decode: Callable[[list[int]], str],
+        processes: int = 1,
     ) -> None:
         """Takes the functions.
 
         Args:
             rewards: at least one.
             weights: as many.
-            tell: called once with a config key and a sentence where no function applies to an answer.
+            decode: makes a text of an answer's ids.
             processes: that judge a part of each batch; all of them learn when one fails.
         """
         self.functions = [self._function(number, reward) for number, reward in enumerate(rewards)]
         self.last: list[Judged] = []
         self.tokens = 0
         self.training: Callable[[], bool] = lambda: True
+        self.tell: Callable[[str, str], None] = lambda _key, _message: None
         self._names = [reward.name for reward in rewards]
         self._weights = dict(zip(self._names, weights, strict=True))
-        self._tell: Callable[[str, str], None] | None = tell
+        self._decode = decode
         self._processes = processes
+        self._told = False
         self._skipped: set[str] = set()
         self._batch: list[Judged] = []
 
@@ -76,17 +84,16 @@ class Judge:
     def _function(self, number: int, reward: Reward) -> Callable[..., list[float | None]]:
         def judge(
             prompts: list[Any],
-            completions: list[Any],
             completion_ids: list[list[int]],
             row: list[dict[str, Any]],
             expected: list[str | None],
             **told: Any,
         ) -> list[float | None]:
             if number == 0:
-                given = zip(prompts, completions, completion_ids, row, expected, strict=True)
+                given = zip(prompts, completion_ids, row, expected, strict=True)
                 self._batch = [
-                    Judged(Answered(messages, said[0]["content"], ids, columns, right))
-                    for messages, said, ids, columns, right in given
+                    Judged(Answered(messages, self._decode(ids), ids, columns, right))
+                    for messages, ids, columns, right in given
                 ]
             step = told["trainer_state"].global_step + 1
             values = self._values(reward, {name: told[name] for name in LISTED if name in told}, step)
@@ -125,9 +132,9 @@ class Judge:
     def _end(self, step: int) -> None:
         """The batch is judged by all functions."""
         none = sum(self.total(one) is None for one in self._batch)
-        if none and self._tell is not None:
-            tell, self._tell = self._tell, None
-            tell(
+        if none and not self._told:
+            self._told = True
+            self.tell(
                 "reward_functions",
                 f"In step {step} no reward function applied to {none} of {len(self._batch)} answers (all gave None). "
                 "Nothing is learned from such answers.",

@@ -35,8 +35,10 @@ def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
     config = work.config
     batch = config.training.per_device_train_batch_size
     twice = config.plugin("stage").learns == "judged"  # with the answer to another question
-    tokens, longest = largest_batch(work.data.train, batch, flattens=work.flattens, twice=twice)
-    both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=work.flattens)
+    drawn = config.plugin("stage").drawn(config)
+    flattens = work.flattens and not drawn
+    tokens, longest = largest_batch(work.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
+    both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=flattens)
     plain, thrifty = both or (None, None)
     available = free_memory(work.plan.device)
     chosen = choose_checkpointing(config, work.model, plain, thrifty, available)
@@ -61,7 +63,7 @@ def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
 
 
 def largest_batch(
-    train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool, twice: bool = False
+    train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool, twice: bool = False, drawn: int = 0
 ) -> tuple[int, int]:
     """Tokens of the largest micro-batch that a shuffled epoch can bring, and of the longest example.
 
@@ -70,6 +72,7 @@ def largest_batch(
         batch: examples (or rows) of a micro-batch.
         flattens: whether examples stand one after the other, without padding.
         twice: whether each is read with another one, which may be as long as the longest.
+        drawn: most tokens that are drawn after each example.
     """
     if isinstance(train, Stream):
         return batch * train.capacity, train.capacity
@@ -79,10 +82,10 @@ def largest_batch(
     longest = int(own.max())
     second = "rejected_ids" if "rejected_ids" in train.column_names else None
     other = lengths(train, second) if second else np.full_like(own, longest) if twice else np.zeros_like(own)
-    longest = max(longest, int(other.max()))
+    longest = max(longest, int(other.max())) + drawn
     if flattens:
         return int(np.sort(own + other)[::-1][:batch].sum()), longest
-    rows = min(batch, len(own)) * (1 + bool(other.any()))
+    rows = (batch if drawn else min(batch, len(own))) * (1 + bool(other.any()))
     return rows * -(-longest // MULTIPLE) * MULTIPLE, longest
 
 

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.runs import Request, RunFolder, RunWriter
-    from llf_core.stages.trainer import RunTrainer
+    from llf_core.stages.run_loop import RunLoop
     from llf_core.stages.watched import Watched
 
 NOTED = 64
 """Steps whose examples may wait to be written down."""
-NOT_LOGGED = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss"}
+NOT_LOGGED = {
+    "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss",
+    "num_tokens", "step_time", "eval_num_tokens",  # TRL's: they are `tokens` and `step_seconds`
+}  # fmt: skip
 EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
@@ -62,7 +65,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.inbox = Inbox(folder)
         self.checkpoints = Checkpoints(folder)
         self.keep = keep
-        self.trainer: RunTrainer | None = None
+        self.trainer: RunLoop | None = None
         self.watched: Watched | None = None
         self.steering = Steering(folder, writer)
         self.stop_wanted = False
@@ -201,7 +204,9 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         values = {
             name: value
             for name, value in logs.items()
-            if name not in NOT_LOGGED and not (name.startswith("eval_") and name.endswith(EVALUATION_ONLY))
+            if name not in NOT_LOGGED
+            and value is not None
+            and not (name.startswith("eval_") and name.endswith(EVALUATION_ONLY))
         }
         if "loss" in values:
             read, learned = self._seen()
@@ -239,8 +244,8 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Marks the evaluation; its time is not training time."""
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
         for request in self._evaluations:
-            loss = (metrics or {}).get("eval_loss", math.nan)
-            self._answer(request, ok=True, message=f"The evaluation loss is {loss:.4f} at step {state.global_step}.")
+            what, value = _found(metrics or {})
+            self._answer(request, ok=True, message=f"The {what} is {value:.4f} at step {state.global_step}.")
         self._evaluations.clear()
         self._watch(state.global_step)
         self._mark = time.perf_counter()
@@ -309,6 +314,13 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         return [before + here for before, here in zip(self._seen_before, now, strict=True)]
 
 
+def _found(metrics: dict[str, float]) -> tuple[str, float]:
+    """What an evaluation has come to: of drawn answers their mean reward, else the loss."""
+    if "eval_reward" in metrics:
+        return "mean reward of what was held out", metrics["eval_reward"]
+    return "evaluation loss", metrics.get("eval_loss", math.nan)
+
+
 def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
     """Has a run log, evaluate and save as its own config says, where a checkpoint remembers that of another one."""
     for name in ("logging_steps", "eval_steps", "save_steps"):
@@ -322,7 +334,9 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
     parts = [time.strftime("%H:%M:%S"), f"step {state.global_step:>5}/{state.max_steps}"]
     formats = {
         "loss": "loss {:.4f}",
+        "reward": "reward {:.4f}",
         "eval_loss": "eval_loss {:.4f}",
+        "eval_reward": "eval_reward {:.4f}",
         "learning_rate": "lr {:.2e}",
         "grad_norm": "grad {:.3g}",
         "tokens_per_second": "{:,.0f} tokens/s",

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
+    from llf_core.stages.run_loop import RunLoop
 
 FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
 
@@ -179,7 +181,7 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
-def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = None) -> RunTrainer:
+def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = None) -> RunLoop:
     """The trainer of an attempt that begins anew, or goes on at a checkpoint."""
     folder, config = work.folder, work.config
     callbacks: list[Any] = [progress]
@@ -196,17 +198,19 @@ def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = No
         stage.load(checkpoint)
     if config.training.early_stopping_steps:
         callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
-    trainer = RunTrainer(
+    settings = partial(
+        training_arguments,
+        config,
+        work.plan,
+        folder,
+        evaluates=work.data.eval is not None,
+        resume_from=None if checkpoint is None else str(checkpoint),
+        max_steps=None if checkpoint is None else held_from(folder, checkpoint).get("max_steps"),
+    )
+    trainer = stage.trainer(settings, callbacks) or RunTrainer(
         stage=stage,
         model=work.model,
-        args=training_arguments(
-            config,
-            work.plan,
-            folder,
-            evaluates=work.data.eval is not None,
-            resume_from=None if checkpoint is None else str(checkpoint),
-            max_steps=None if checkpoint is None else held_from(folder, checkpoint).get("max_steps"),
-        ),
+        args=settings(),
         train_dataset=StreamedRows(train) if isinstance(train, Stream) else stage.examples(train),
         eval_dataset=None if work.data.eval is None else stage.examples(work.data.eval, held_out=True),
         data_collator=stage.collator(**options) or Collator(**options),
@@ -228,11 +232,11 @@ def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCall
     return callback
 
 
-def _evaluated_at(trainer: RunTrainer, step: int) -> bool:
+def _evaluated_at(trainer: RunLoop, step: int) -> bool:
     return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
 
 
-def _save(work: Work, trainer: RunTrainer) -> None:
+def _save(work: Work, trainer: RunLoop) -> None:
     """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for."""
     folder, writer, config = work.folder, work.writer, work.config
     partial = folder.path / ".output"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl
 
     from llf_core.runs import RunFolder, RunWriter
-    from llf_core.stages.trainer import RunTrainer
+    from llf_core.stages.run_loop import RunLoop
     from llf_core.stages.watched import Watched
 
 
@@ -31,11 +31,11 @@ class Steering:
         self.held: dict[str, Any] = {}
         self._folder = folder
         self._writer = writer
-        self._trainer: RunTrainer | None = None
+        self._trainer: RunLoop | None = None
         self._watched: Watched | None = None
         self._plan: list[Change] = []
 
-    def begin(self, trainer: RunTrainer, watched: Watched | None, held: Mapping[str, Any], step: int) -> None:
+    def begin(self, trainer: RunLoop, watched: Watched | None, held: Mapping[str, Any], step: int) -> None:
         """Takes over what the checkpoint holds, and looks up what is to be changed again after its step."""
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)

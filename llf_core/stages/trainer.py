@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
-from transformers import Trainer
 
 from llf_core.data.split import document_count, has_media, learned_count, token_count
-from llf_core.runs.counters import step_of
 from llf_core.stages.pause import Parts, Randomness
+from llf_core.stages.run_loop import RunLoop
 from llf_core.stages.too_large import (
     evaluation_goes_on,
     one_example,
@@ -26,16 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
-    from torch.utils.data import DataLoader
-    from transformers import TrainingArguments
     from transformers.trainer_utils import EvalLoopOutput
 
     from llf_core.config.registry import Stage
     from llf_core.data.stream import Stream
-
-logger = logging.getLogger(__name__)
-ENDLESS = 1_000_000
-"""Passes over the data that no run comes to."""
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -49,7 +41,7 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         return iter(self._stream)
 
 
-class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
+class RunTrainer(RunLoop):
     """Minimises a stage's loss, as one mean over accumulation, ranks and evaluation batches alike.
 
     Each optimizer step divides the summed loss of all its micro-batches by what the stage counts in them (tokens,
@@ -61,96 +53,18 @@ class RunTrainer(Trainer):  # type: ignore[misc]  # transformers ships no types
 
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
         """Takes what `transformers.Trainer` takes, and the stage whose `loss_sum` is minimised."""
-        super().__init__(**kwargs)
-        self.stage = stage
+        super().__init__(stage=stage, **kwargs)
         self.label_names = list(stage.label_names)
-        # Called with a config key and a sentence where memory ran out and the work goes on in smaller parts.
-        self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
-        self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self.train_parts = Parts(partial(_train_in_smaller_parts, self))
         self.eval_parts = Parts(partial(_evaluate_in_smaller_parts, self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
-        self._schedule_options = dict(self.args.lr_scheduler_kwargs or {})
-        self.peak_rate = self.args.learning_rate
-        self.planned_epochs = 0
         # Of the optimizer step under way: tokens read and learned from on all ranks, batches so far, their parts'
         # losses, the random state at its beginning.
         self._tokens = torch.zeros_like(self.seen)
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
         self._noted: list[tuple[Tensor, ...]] = []
-        # Of the steps since somebody took them: step, and of its batches the numbers of their examples, losses, tokens.
-        self.noted: list[tuple[int, list[tuple[Tensor, ...]]]] = []
         self._randomness = Randomness(self.args.device)
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The Trainer's schedule; `warmup_stable_decay` decays over two thirds of the steps after the warm-up."""
-        options = dict(self._schedule_options)
-        if self.args.lr_scheduler_type == "warmup_stable_decay" and "num_decay_steps" not in options:
-            after_warmup = num_training_steps - self.args.get_warmup_steps(num_training_steps)
-            options["num_decay_steps"] = after_warmup - options.get("num_stable_steps", after_warmup // 3)
-            self.args.lr_scheduler_kwargs = options
-        schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
-        return schedule
-
-    def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> tuple[Any, ...]:
-        """The Trainer's plan with passes without end: the last step ends a run, also one that is told to go on.
-
-        A run that goes on from its last step, to write its result, makes none: it has no pass at all.
-        """
-        self.planned_epochs, *rest, max_steps = super().set_initial_training_values(args, dataloader)
-        resumed = args.resume_from_checkpoint
-        ended = resumed is not None and step_of(resumed) >= max_steps
-        return (0 if ended else max(self.planned_epochs, ENDLESS), *rest, max_steps)
-
-    def set_learning_rate(self, rate: float) -> None:
-        """Scales the schedule so that its peak is another one, from the next step on.
-
-        Args:
-            rate: what `learning_rate` would be in the config. Groups of parameters keep their proportions.
-        """
-        factor = rate / self.peak_rate if self.peak_rate else 0.0
-        groups: list[dict[str, Any]] = self.optimizer.param_groups
-        for group in groups:
-            for key in {"lr", "initial_lr"} & group.keys():
-                group[key] = rate if group[key] == self.peak_rate else group[key] * factor
-        schedule: Any = self.lr_scheduler
-        if hasattr(schedule, "base_lrs"):
-            schedule.base_lrs = [group["initial_lr"] for group in groups]
-        self.peak_rate = rate
-        self._follow_schedule()
-
-    def end_at(self, total: int) -> None:
-        """Has the run and its schedule end at another step; the schedule goes on as if it had been so planned.
-
-        Args:
-            total: the last step, beyond the present one.
-        """
-        kept: Any = self.lr_scheduler
-        if hasattr(kept, "lr_lambdas"):
-            # Made on an optimizer of its own, since a schedule sets the learning rates when it is made.
-            self.lr_scheduler: Any = None  # so that one is made
-            # Some schedules have a floor that they divide by the optimizer's own rate.
-            spare = torch.optim.SGD([torch.zeros(1)], lr=self.optimizer.defaults.get("lr", self.args.learning_rate))
-            fresh: Any = self.create_scheduler(total, spare)
-            (planned,) = fresh.lr_lambdas
-            kept.lr_lambdas = [planned] * len(kept.lr_lambdas)
-            self.lr_scheduler = kept
-            self._follow_schedule()
-        self.state.max_steps = self.args.max_steps = total
-
-    def _follow_schedule(self) -> None:
-        """Sets the learning rates of the next step anew."""
-        schedule: Any = self.lr_scheduler
-        if not hasattr(schedule, "lr_lambdas"):
-            return
-        groups: list[dict[str, Any]] = self.optimizer.param_groups
-        terms = zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
-        for group, base, planned in terms:
-            group["lr"] = base * planned(schedule.last_epoch)
-        schedule._last_lr = [group["lr"] for group in groups]  # noqa: SLF001 - what it logs
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device

@@ -1,0 +1,125 @@
+"""Rules of the stages that draw answers by themselves and learn from their rewards."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+from llf_core.config.stage import SAMPLED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config.run_config import RunConfig
+
+
+def numbers(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
+    """Weights as numbers; None where one is none."""
+    try:
+        found = tuple(float(name) for name in names or ())
+    except ValueError:
+        return None
+    return found if all(math.isfinite(one) for one in found) else None
+
+
+def _where(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
+    """A condition that only counts for these stages."""
+    return lambda c: c.stage.stage in SAMPLED and when(c)
+
+
+def _answers(c: RunConfig) -> int:
+    """Answers that a step of one process learns from."""
+    return c.training.per_device_train_batch_size * c.training.gradient_accumulation_steps
+
+
+def _whole_groups(c: RunConfig) -> tuple[Fix, ...]:
+    size, wanted = c.training.per_device_train_batch_size, c.stage.num_generations
+    steps = wanted // math.gcd(size, wanted)
+    return (
+        Fix(f"Batches of {wanted}", {"per_device_train_batch_size": wanted, "gradient_accumulation_steps": 1}),
+        Fix(f"Accumulate {steps}", {"gradient_accumulation_steps": steps}),
+    )
+
+
+def _no_pattern(c: RunConfig) -> str | None:
+    try:
+        re.compile(c.stage.reward_pattern or "", re.DOTALL)
+    except re.error as error:
+        return str(error)
+    return None
+
+
+SAMPLING: tuple[Rule, ...] = (
+    Rule(
+        ("reward_functions", "stage"),
+        _where(lambda c: not c.stage.reward_functions),
+        lambda c: f"Stage {c.stage.stage} has no reward function. Expected at least one.",
+        tuple(Fix(f"Use {name}", {"reward_functions": name}) for name in ("correct", "format")),
+    ),
+    Rule(
+        ("reward_weights", "reward_functions"),
+        _where(
+            lambda c: (
+                c.stage.reward_weights is not None
+                and len(numbers(c.stage.reward_weights) or ()) != len(c.stage.reward_functions or ())
+            )
+        ),
+        lambda c: (
+            f"reward_weights is {','.join(c.stage.reward_weights or ())}. Expected a number for each of the "
+            f"{len(c.stage.reward_functions or ())} reward functions."
+        ),
+        (Fix("Weigh all alike", {"reward_weights": None}),),
+    ),
+    Rule(
+        ("reward_pattern",),
+        _where(lambda c: _no_pattern(c) is not None),
+        lambda c: f"reward_pattern is no regular expression: {_no_pattern(c)}.",
+        (Fix("The usual form", {"reward_pattern": None}),),
+    ),
+    Rule(
+        ("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps"),
+        _where(lambda c: _answers(c) % c.stage.num_generations != 0),
+        lambda c: (
+            f"A step has {_answers(c)} answers (per_device_train_batch_size times gradient_accumulation_steps), which are "
+            f"no whole groups of num_generations {c.stage.num_generations}. In this stage a batch counts answers."
+        ),
+        _whole_groups,
+    ),
+    Rule(
+        ("packing", "stage"),
+        _where(lambda c: bool(c.data.packing)),
+        lambda c: f"Stage {c.stage.stage} draws answers, which cannot be packed before.",
+        (Fix("Do not pack", {"packing": None}),),
+    ),
+    Rule(
+        ("streaming", "stage"),
+        _where(lambda c: c.data.streaming),
+        lambda c: f"Stage {c.stage.stage} reads its prompts as a whole; streaming is not built for it.",
+        (Fix("Do not stream", {"streaming": None}),),
+    ),
+    Rule(
+        ("cutoff_strategy", "stage"),
+        _where(lambda c: c.data.cutoff_strategy == "split"),
+        "A prompt cannot be split. Longer ones than cutoff_len are left out.",
+        (Fix("Leave them out", {"cutoff_strategy": None}),),
+    ),
+    Rule(
+        ("neftune_noise_alpha", "stage"),
+        _where(lambda c: bool(c.training.neftune_noise_alpha)),
+        "Noise on the embeddings would change the answers that are drawn.",
+        (Fix("No noise", {"neftune_noise_alpha": None}),),
+    ),
+    Rule(
+        ("top_p", "top_k", "stage"),
+        _where(lambda c: c.generation.top_p < 1 or c.generation.top_k > 0),
+        lambda c: (
+            f"Answers are drawn from the likeliest tokens alone (top_p {c.generation.top_p:g}, top_k "
+            f"{c.generation.top_k}), and the gradient is that of all: unlikely tokens are never tried."
+        ),
+        (Fix("Draw from all", {"temperature": 1.0, "top_p": 1.0, "top_k": 0}),),
+        severity="warning",
+    ),
+)

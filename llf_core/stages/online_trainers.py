@@ -1,0 +1,150 @@
+"""TRL's GRPO and RLOO trainers in a run of ours: stopped, resumed and told of like any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from trl import GRPOTrainer, RLOOTrainer
+
+from llf_core.rewards import RewardError
+from llf_core.runs import Checkpoints
+from llf_core.stages.drawn import Drawn
+from llf_core.stages.pause import Randomness
+from llf_core.stages.run_loop import RunLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+    from transformers import TrainerControl
+
+    from llf_core.stages.judge import Judge
+    from llf_core.stages.online import OnlineStage
+
+
+class Online(RunLoop):
+    """Stands in front of one of TRL's trainers; a test pins the names of theirs that it uses.
+
+    Attributes:
+        judge: the reward functions.
+        randomness: the state of the random generators between the last two steps.
+    """
+
+    stage: OnlineStage
+    control: TrainerControl
+
+    def __init__(self, *, judge: Judge, **kwargs: Any) -> None:
+        """Takes what TRL's trainer takes, and the reward functions."""
+        super().__init__(reward_funcs=judge.functions, **kwargs)
+        self.judge = judge
+        judge.training = lambda: bool(self.model.training)
+        judge.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
+        self.randomness = Randomness(self.args.device)
+
+    @property
+    def seen(self) -> Tensor:
+        """`[2]`, tokens of prompts and answers, and of answers alone, since the attempt began."""
+        before = getattr(self, "_initial_num_input_tokens_seen", 0)
+        return torch.tensor([self.state.num_input_tokens_seen - before, self.judge.tokens])
+
+    @seen.setter
+    def seen(self, _: Tensor) -> None:
+        """It is counted by TRL."""
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loop; where a reward function fails, what was trained before is kept in a checkpoint.
+
+        Raises:
+            RewardError: with what to do about it.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except RewardError as error:
+            step = self._keep()
+            kept = f"What was trained up to step {step} is kept. " if step else ""
+            error.what_to_do = f"{kept}Mend the function, then go on with run.resume(rewards=[{error.name}])."
+            raise
+
+    def _keep(self) -> int:
+        """Writes the checkpoint of the last whole step, as if no answer of the next one had been drawn."""
+        step: int = self.state.global_step
+        if step and not Checkpoints(self.stage.work.folder).complete(step):
+            self.model.zero_grad()
+            self.randomness.restore()
+            self._save_checkpoint(self.model, trial=None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        return step
+
+    def begin(self) -> None:
+        """Goes on with TRL's count of batches, and with answers that were drawn before the stop."""
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps
+        self._buffered_inputs, self.stage.rollout = self.stage.rollout, None
+
+    def unfinished(self) -> list[dict[str, Any]] | None:
+        """The drawn answers that the next step still learns from."""
+        whole = self.args.steps_per_generation * self.num_iterations
+        buffered: list[dict[str, Any]] | None = self._buffered_inputs
+        return buffered if self._step % whole else None
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: TRL would write one beside the checkpoints, and the result gets ours."""
+
+    def _send_telemetry(self) -> None:
+        """None: a run tells nobody of itself."""
+
+    def _get_train_sampler(self, *args: Any) -> Sampler[int]:
+        return Passes(super()._get_train_sampler(*args))
+
+
+class OnlineGRPO(Online, GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
+    """Group Relative Policy Optimization (arXiv 2402.03300)."""
+
+
+class OnlineRLOO(Online, RLOOTrainer):  # type: ignore[misc]  # TRL ships no types
+    """REINFORCE Leave-One-Out (arXiv 2402.14740)."""
+
+
+class Passes(Sampler[int]):
+    """A sampler of TRL's, whose order in each pass is the same in a run that is resumed in the middle of it.
+
+    TRL's own draws the order of a pass from where the pass before has left its generator.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self._sampler = sampler
+        self._pass = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which pass comes next."""
+        self._pass = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """The pass."""
+        generator = self._sampler.generator.manual_seed(self._sampler.seed)
+        for _ in range(self._pass):
+            torch.randperm(self._sampler.num_samples, generator=generator)
+        return iter(self._sampler)
+
+    def __len__(self) -> int:
+        """Of a pass."""
+        return len(self._sampler)
+
+
+def begin_from(trainer: Online, *, goes_on: bool) -> None:
+    """Settles what a model is compared with, and who is told of the steps.
+
+    TRL copies an adapter to have a reference. A new adapter changes nothing yet, so that the model without it is the
+    same reference, and the copy is dropped.
+
+    Args:
+        trainer: just made.
+        goes_on: the adapter was trained before.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not goes_on and "ref" in getattr(model, "peft_config", {}):
+        model.delete_adapter("ref")
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, Drawn):
+            callback.trainer = trainer
