@@ -21,13 +21,14 @@ NOTEBOOK = WIDGETS | {"jupyter_server", "jupyterlab", "IPython", "ipykernel", "l
 RANKS = (
     {"config"},
     {"runs"},
+    {"rewards"},
     {"launch", "doctor", "estimate"},
     {"methods", "modifiers", "optim", "data", "models", "fast"},
     {"stages"},
     {"evaluation", "chat", "export"},
     {"cli"},
 )
-LIGHT = {"config", "runs", "launch", "doctor", "estimate"}
+LIGHT = {"config", "runs", "rewards", "launch", "doctor", "estimate"}
 PACKAGES = set().union(*RANKS)
 
 
@@ -108,7 +109,7 @@ def loaded_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     ("code", "more"),
     [
-        ("import llf_core.config, llf_core.runs, llf_core.launch, llf_core.estimate", NOTEBOOK),
+        ("import llf_core.config, llf_core.runs, llf_core.rewards, llf_core.launch, llf_core.estimate", NOTEBOOK),
         ("import llf_core.cli", NOTEBOOK),
         ("import llf_widgets", WIDGETS | {"jupyter_server"}),
         ("import llf_widgets as llf; llf.train; llf.attach", WIDGETS),

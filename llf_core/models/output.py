@@ -82,7 +82,8 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
         settings.revision = source.revision if source.kind == "hub" else None
         settings.inference_mode = True
     # PEFT's own default would ask the hub for the base's config to see whether the vocabulary has grown.
-    model.save_pretrained(folder, save_embedding_layers=False)
+    # Only the trained one: a stage may keep others to compare it with.
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
 
 
 def _classifier(model: Any, tokenizer: Any) -> Any:
@@ -124,5 +125,5 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
     if hasattr(model.get_base_model(), "score"):
         add_score(base)
     with tempfile.TemporaryDirectory() as adapter:
-        model.save_pretrained(adapter, save_embedding_layers=False)
+        model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=["default"])
         return PeftModel.from_pretrained(base, adapter).merge_and_unload()

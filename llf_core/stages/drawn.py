@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from llf_core.stages.pause import Randomness
-
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Drawn(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Writes drawn answers with their rewards into `samples.jsonl`, and keeps the random state between two steps."""
+    """Writes drawn answers with their rewards into `samples.jsonl`; its trainer remembers where it is between steps."""
 
     def __init__(self, writer: RunWriter, judge: Judge, most: int) -> None:
         """Binds it to a run.
@@ -47,7 +45,7 @@ class Drawn(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
 
     def _remember(self) -> None:
         if self.trainer is not None:
-            self.trainer.randomness = Randomness(self.trainer.args.device)
+            self.trainer.remember()
 
     def on_log(
         self,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from pydantic import BeforeValidator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
@@ -18,11 +16,6 @@ LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
 SCALES = ("group", "batch", "none")
 
 
-def scale_of(value: Any) -> Any:
-    """TRL also takes true and false."""
-    return {True: "group", False: "none"}[value] if isinstance(value, bool) else value
-
-
 class GRPOOptions(Section):
     """How the answers of a group are weighed."""
 
@@ -33,7 +26,7 @@ class GRPOOptions(Section):
         choices=LOSSES,
         source="Hugging Face",
     )
-    scale_rewards: Annotated[Literal["group", "batch", "none"], BeforeValidator(scale_of)] = option(
+    scale_rewards: Literal["group", "batch", "none"] = option(
         "group",
         label="Scale rewards by",
         help="What rewards are divided by: the spread in their group, that in the batch, or nothing (Dr. GRPO).",

@@ -29,7 +29,6 @@ class Online(RunLoop):
 
     Attributes:
         judge: the reward functions.
-        randomness: the state of the random generators between the last two steps.
     """
 
     stage: OnlineStage
@@ -41,7 +40,7 @@ class Online(RunLoop):
         self.judge = judge
         judge.training = lambda: bool(self.model.training)
         judge.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
-        self.randomness = Randomness(self.args.device)
+        self._between: tuple[Randomness, int] | None = None
 
     @property
     def seen(self) -> Tensor:
@@ -72,7 +71,9 @@ class Online(RunLoop):
         step: int = self.state.global_step
         if step and not Checkpoints(self.stage.work.folder).complete(step):
             self.model.zero_grad()
-            self.randomness.restore()
+            if self._between is not None:
+                randomness, self.state.num_input_tokens_seen = self._between
+                randomness.restore()
             self._save_checkpoint(self.model, trial=None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
         return step
@@ -81,6 +82,10 @@ class Online(RunLoop):
         """Goes on with TRL's count of batches, and with answers that were drawn before the stop."""
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
         self._buffered_inputs, self.stage.rollout = self.stage.rollout, None
+
+    def remember(self) -> None:
+        """Keeps what drawing answers changes, as it is between two steps."""
+        self._between = Randomness(self.args.device), self.state.num_input_tokens_seen
 
     def unfinished(self) -> list[dict[str, Any]] | None:
         """The drawn answers that the next step still learns from."""

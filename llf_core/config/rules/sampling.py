@@ -83,8 +83,8 @@ SAMPLING: tuple[Rule, ...] = (
         ("num_generations", "per_device_train_batch_size", "gradient_accumulation_steps"),
         _where(lambda c: _answers(c) % c.stage.num_generations != 0),
         lambda c: (
-            f"A step has {_answers(c)} answers (per_device_train_batch_size times gradient_accumulation_steps), which are "
-            f"no whole groups of num_generations {c.stage.num_generations}. In this stage a batch counts answers."
+            f"A step has {_answers(c)} answers (per_device_train_batch_size times gradient_accumulation_steps), which "
+            f"are no whole groups of num_generations {c.stage.num_generations}. In this stage a batch counts answers."
         ),
         _whole_groups,
     ),
