@@ -20,7 +20,7 @@ class StageSection(Section):
     stage: str = option(
         "sft",
         label="Stage",
-        help="What the model learns: the answers of conversations (`sft`), which of two is better (`dpo`), ….",
+        help="What the model learns: the answers of conversations (`sft`), or which of two is better (`dpo`), ….",
         choices_from="stage",
         level="basic",
         source="LLaMA-Factory",
@@ -131,7 +131,7 @@ class StageSection(Section):
     epsilon_high: float | None = option(
         None,
         label="Clipping above",
-        help="The same upwards; unset, as downwards. DAPO takes 0.28.",
+        help="The same upwards; unset, as downwards (DAPO takes 0.28).",
         above=0,
         source="Hugging Face",
         stages=SAMPLED,

@@ -29,7 +29,7 @@ class GRPOOptions(Section):
     scale_rewards: Literal["group", "batch", "none"] = option(
         "group",
         label="Scale rewards by",
-        help="What rewards are divided by: the spread in their group, that in the batch, or nothing (Dr. GRPO).",
+        help="What rewards are divided by: the spread in their group, that in the batch, or nothing.",
         choices=SCALES,
         source="Hugging Face",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT, NOTHING_HELD_OUT, evaluates, never_evaluated
+from llf_core.config.stage import SAMPLED
 
 if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
@@ -15,6 +16,11 @@ NO_EVALUATION = Fix("Do not evaluate", {"eval_strategy": "no"})
 EACH_EPOCH = Fix("Evaluate after each epoch", {"eval_strategy": "epoch", "eval_steps": None})
 NO_STOPPING = Fix("Run to the end", {"early_stopping_steps": None})
 KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
+
+
+def _rewards(config: RunConfig) -> tuple[str, ...]:
+    """What an evaluation computes beside the loss, where the stage draws answers and has them judged."""
+    return ("reward", "eval_reward") if config.stage.stage in SAMPLED else ()
 
 
 def hold_out_and_evaluate(c: RunConfig) -> Fix:
@@ -145,16 +151,16 @@ EVALUATION = (
     ),
     Rule(
         ("metric_for_best_model",),
-        lambda c: c.training.metric_for_best_model not in {None, "loss", "eval_loss"},
+        lambda c: c.training.metric_for_best_model not in {None, "loss", "eval_loss", *_rewards(c)},
         lambda c: (
             f"The best checkpoint is to be found by {c.training.metric_for_best_model}, but an evaluation "
-            "computes the loss alone. Expected loss."
+            f"computes the {' and the '.join(['loss', *_rewards(c)[:1]])} alone. Expected {(*_rewards(c), 'loss')[0]}."
         ),
         (Fix("Take the evaluation loss", {"metric_for_best_model": None}),),
     ),
     Rule(
         ("greater_is_better",),
-        lambda c: c.training.greater_is_better is True,
+        lambda c: c.training.greater_is_better is True and not _rewards(c),
         "The checkpoint with the greatest loss would be kept as the best one. Expected false.",
         (Fix("Keep the lowest loss", {"greater_is_better": None}),),
     ),

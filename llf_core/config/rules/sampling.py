@@ -68,15 +68,15 @@ SAMPLING: tuple[Rule, ...] = (
             )
         ),
         lambda c: (
-            f"reward_weights is {','.join(c.stage.reward_weights or ())}. Expected a number for each of the "
-            f"{len(c.stage.reward_functions or ())} reward functions."
+            f"The weights of the rewards are {','.join(c.stage.reward_weights or ())}. Expected a number for each of "
+            f"the {len(c.stage.reward_functions or ())} reward functions."
         ),
         (Fix("Weigh all alike", {"reward_weights": None}),),
     ),
     Rule(
         ("reward_pattern",),
         _where(lambda c: _no_pattern(c) is not None),
-        lambda c: f"reward_pattern is no regular expression: {_no_pattern(c)}.",
+        lambda c: f"The form of an answer is no regular expression: {_no_pattern(c)}.",
         (Fix("The usual form", {"reward_pattern": None}),),
     ),
     Rule(
@@ -87,18 +87,6 @@ SAMPLING: tuple[Rule, ...] = (
             f"are no whole groups of num_generations {c.stage.num_generations}. In this stage a batch counts answers."
         ),
         _whole_groups,
-    ),
-    Rule(
-        ("packing", "stage"),
-        _where(lambda c: bool(c.data.packing)),
-        lambda c: f"Stage {c.stage.stage} draws answers, which cannot be packed before.",
-        (Fix("Do not pack", {"packing": None}),),
-    ),
-    Rule(
-        ("streaming", "stage"),
-        _where(lambda c: c.data.streaming),
-        lambda c: f"Stage {c.stage.stage} reads its prompts as a whole; streaming is not built for it.",
-        (Fix("Do not stream", {"streaming": None}),),
     ),
     Rule(
         ("cutoff_strategy", "stage"),

@@ -10,6 +10,7 @@ from llf_core.config.spec import field
 BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}
 TWO = {"dataset": "llf_demo,other"}
+DRAWN = {"stage": "grpo", "reward_functions": "format", "per_device_train_batch_size": 8, "top_p": 1, "top_k": 0}
 TURNS = TWO | {"mix_strategy": "interleave_under"}
 
 # key, severity, what is asked, and what of the message matters
@@ -49,6 +50,32 @@ CASES = [
     ),
     ("watched_prompts", "error", {"stage": "rm", "watched_prompts": "Hello"}, "A reward model scores answers"),
     ("per_device_train_batch_size", "warning", {"stage": "kto", "per_device_train_batch_size": 1}, "at least 2"),
+    ("reward_functions", "error", {"stage": "grpo"}, "Stage grpo has no reward function"),
+    ("reward_weights", "error", DRAWN | {"reward_weights": "1,2"}, "for each of the 1 reward functions"),
+    ("reward_weights", "error", DRAWN | {"reward_weights": "much"}, "The weights of the rewards are much"),
+    ("reward_weights", "error", DRAWN | {"reward_weights": "inf"}, "The weights of the rewards are inf"),
+    ("reward_pattern", "error", DRAWN | {"reward_pattern": "(a"}, "missing ), unterminated subpattern"),
+    (
+        "num_generations",
+        "error",
+        DRAWN | {"num_generations": 6, "per_device_train_batch_size": 4},
+        "A step has 4 answers (per_device_train_batch_size times gradient_accumulation_steps)",
+    ),
+    ("cutoff_strategy", "error", DRAWN | {"cutoff_strategy": "split"}, "cannot be split"),
+    ("neftune_noise_alpha", "error", DRAWN | {"neftune_noise_alpha": 5}, "would change the answers"),
+    ("top_p", "warning", {"stage": "rloo", "reward_functions": "format"}, "top_p 0.7, top_k 50"),
+    (
+        "metric_for_best_model",
+        "error",
+        DRAWN | {"metric_for_best_model": "accuracy"},
+        "computes the loss and the reward alone. Expected reward.",
+    ),
+    (
+        "loss_type",
+        "warning",
+        DRAWN | {"loss_type": "luspo"},
+        "Expected importance_sampling_level sequence.",
+    ),
     ("val_size", "error", {"val_size": 50, "max_samples": 50}, "All examples are held out: `val_size` is 50"),
     ("eval_strategy", "error", {"eval_strategy": "epoch"}, "nothing is held out: `val_size` is 0."),
     ("eval_on_start", "error", {"eval_on_start": True}, "nothing is held out"),
