@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
     from llf_core.launch import attach
+    from llf_core.rewards import reward
     from llf_widgets.answer_table import answers, losses
     from llf_widgets.compare import Compare
     from llf_widgets.examples import Examples
@@ -42,6 +43,7 @@ __all__ = [
     "check",
     "load_ipython_extension",
     "losses",
+    "reward",
     "reward_accuracy",
     "sweep",
     "train",
@@ -59,6 +61,7 @@ _HOMES = {
     "check": "llf_widgets.versions",
     "load_ipython_extension": "llf_widgets.magics",
     "losses": "llf_widgets.answer_table",
+    "reward": "llf_core.rewards",
     "reward_accuracy": "llf_widgets.rewards",
     "sweep": "llf_widgets.start",
     "train": "llf_widgets.start",

@@ -10,38 +10,48 @@ from llf_core.launch import launch
 from llf_core.launch import sweep as sweep_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from llf_core.config import RunConfig
     from llf_core.launch import Run
 
 
-def train(config: RunConfig | dict[str, Any] | str | Path, *, name: str | None = None, queue: bool = False) -> Run:
+def train(
+    config: RunConfig | dict[str, Any] | str | Path,
+    *,
+    rewards: Iterable[Any] | None = None,
+    name: str | None = None,
+    queue: bool = False,
+) -> Run:
     """Starts a run in a process of its own and returns at once.
 
     Args:
         config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict,
             `dataset` may also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
+        rewards: functions that say how good an answer is (see `reward`), or names of built-in ones, in the place of
+            `reward_functions`.
         name: a name for the run; else it is made of model, stage and method.
         queue: begin when nothing else goes on this machine, after what has waited longer.
 
     Raises:
         ConfigError: the config is not good; `.problems` says what and how to mend it.
         RowsError: the rows are no table.
+        TypeError: a reward function is none.
 
     Example:
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
         >>> llf.Monitor(run)  # doctest: +SKIP
     """
     config, rows = split_rows(config)
-    return launch(config, name=name, rows=rows, notebook=notebook_place(), queue=queue)
+    return launch(config, name=name, rows=rows, rewards=rewards, notebook=notebook_place(), queue=queue)
 
 
 def sweep(
     config: RunConfig | dict[str, Any] | str | Path,
     values: Mapping[str, Sequence[Any]],
     *,
+    rewards: Iterable[Any] | None = None,
     name: str | None = None,
 ) -> list[Run]:
     """Starts a run for each combination of some values, one after the other on this machine.
@@ -49,6 +59,7 @@ def sweep(
     Args:
         config: as for `train`.
         values: for each key of the config the values that it takes.
+        rewards: as for `train`.
         name: in front of each run's name; what differs follows.
 
     Raises:
@@ -60,7 +71,7 @@ def sweep(
         >>> llf.Compare(runs)  # doctest: +SKIP
     """
     config, rows = split_rows(config)
-    return sweep_runs(config, values, name=name, rows=rows, notebook=notebook_place())
+    return sweep_runs(config, values, name=name, rows=rows, rewards=rewards, notebook=notebook_place())
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:

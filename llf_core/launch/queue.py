@@ -7,17 +7,19 @@ like everything else, and there is nobody who must keep it.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.rewards.hand_over import KEY, by_name
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.listing import RunIndex
 from llf_core.runs.process import host
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from llf_core.launch.run import Run
@@ -168,6 +170,7 @@ def sweep(
     *,
     name: str | None = None,
     rows: Any = None,
+    rewards: Iterable[Any] | None = None,
     **options: Any,
 ) -> list[Run]:
     """Starts a run for each combination of some values, one after the other.
@@ -177,6 +180,7 @@ def sweep(
         values: for each key the values that it takes, e.g. `{"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}`.
         name: in front of each run's name; what differs follows.
         rows: the training data itself, see `launch`.
+        rewards: reward functions, see `launch`.
         options: further ones of `launch`.
 
     Returns:
@@ -191,7 +195,9 @@ def sweep(
     from llf_core.launch.start import default_name, launch
 
     chosen = list(combinations(values))
-    loaded = RunConfig.load(config, ["dataset=rows"] if rows is not None else [])
+    rewards = None if rewards is None else list(rewards)
+    overrides = [] if rewards is None else [f"{KEY}={json.dumps(list(by_name(rewards)))}"]
+    loaded = RunConfig.load(config, [*overrides, *(["dataset=rows"] if rows is not None else [])])
     configs = [RunConfig.load(loaded.flat() | one).flat() for one in chosen]  # all before the first is started
     started: list[Run] = []
     for made, one in zip(configs, chosen, strict=True):
@@ -199,7 +205,7 @@ def sweep(
             del made["dataset"]
         try:
             called = f"{name or default_name(loaded)} {label(one)}"
-            started.append(launch(made, name=called, rows=rows, queue=True, **options))
+            started.append(launch(made, name=called, rows=rows, rewards=rewards, queue=True, **options))
         except (OSError, RuntimeError) as error:
             if not started:
                 raise

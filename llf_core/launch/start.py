@@ -11,7 +11,7 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
-from llf_core.rewards.hand_over import KEY, chosen, code_of, write_code
+from llf_core.rewards.hand_over import KEY, by_name, code_of, write_code
 from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
@@ -63,7 +63,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     """
     from llf_core.config import RunConfig
 
-    functions = None if rewards is None else chosen(rewards)
+    functions = None if rewards is None else by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
     root = default_home() if home is None else Path(home).expanduser().absolute()
     mark = None

@@ -6,7 +6,7 @@ torch: the notebook side records functions, the launcher writes their source, an
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call import Answered, Reward, RewardError
-from llf_core.rewards.hand_over import cell_of, chosen, code_of, replace_code, write_code
+from llf_core.rewards.hand_over import by_name, cell_of, code_of, replace_code, write_code
 from llf_core.rewards.load import load_rewards
 from llf_core.rewards.record import reward
 
@@ -15,8 +15,8 @@ __all__ = [
     "Answered",
     "Reward",
     "RewardError",
+    "by_name",
     "cell_of",
-    "chosen",
     "code_of",
     "load_rewards",
     "replace_code",

@@ -24,7 +24,7 @@ KEY = "reward_functions"
 """The config's key for their names."""
 
 
-def chosen(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
+def by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
     """Reward functions by name.
 
     Args:
@@ -119,7 +119,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> lis
         TypeError: one is no function, or takes no answer.
         ValueError: two are called the same.
     """
-    functions = {name: function for name, function in chosen(rewards).items() if function is not None}
+    functions = {name: function for name, function in by_name(rewards).items() if function is not None}
     known = split_names(read_config(folder.config).get(KEY) or "")
     for name in functions:
         if name not in known:

@@ -35,7 +35,10 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, Any])
         if not callable(getattr(module, name, None)):
             raise RewardError(name, f"{path} defines no function {name}. Write it there, or give it when you resume.")
         reward = Reward(name, getattr(module, name), f"code/{path.name}", str(path))
-        reward.signature  # noqa: B018 - told before anything is trained
+        try:
+            reward.signature  # noqa: B018 - told before anything is trained
+        except TypeError as error:
+            raise RewardError(name, f"{error} Mend it in {path}.") from error
         found.append(reward)
     return found
 

@@ -30,13 +30,14 @@ def launched(monkeypatch):
 )
 def test_a_config_that_names_its_data_goes_as_it_is(launched, config):
     start.train(config, name="mine")
-    assert launched == [((config,), {"name": "mine", "rows": None, "notebook": None, "queue": False})]
+    assert launched == [((config,), {"name": "mine", "rows": None, "rewards": None, "notebook": None, "queue": False})]
 
 
 def test_rows_are_handed_over_apart(launched):
     config = {"stage": "sft", "dataset": ROWS}
     start.train(config)
-    assert launched == [(({"stage": "sft"},), {"name": None, "rows": ROWS, "notebook": None, "queue": False})]
+    named = {"name": None, "rows": ROWS, "rewards": None, "notebook": None, "queue": False}
+    assert launched == [(({"stage": "sft"},), named)]
     assert config["dataset"] is ROWS, "the caller's dict is left alone"
 
 
