@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.doctor.rules import RULES
+from llf_core.doctor.rules import rules_of
 from llf_core.doctor.vitals import Vitals
 from llf_core.runs import RunReader
 from llf_core.runs.asked import read_config
@@ -44,7 +44,7 @@ class Doctor:
         status = self._reader.status()
         vitals = self._vitals(status, moment)
         found = []
-        for rule in RULES:
+        for rule in rules_of(self._config.get("stage")):
             finding = rule(vitals)
             if finding is not None and (status.attempt, finding.rule) not in self._told:
                 self._told.add((status.attempt, finding.rule))

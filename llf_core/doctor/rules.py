@@ -7,6 +7,7 @@ batch is no finding. They were tried on healthy runs of every size at hand (`tes
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,6 @@ import numpy as np
 from llf_core.doctor.finding import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from llf_core.doctor.vitals import Vitals
@@ -259,7 +258,23 @@ def stalled(vitals: Vitals) -> Finding | None:
     )
 
 
-RULES: tuple[Callable[[Vitals], Finding | None], ...] = (
+def nothing_to_choose(vitals: Vitals) -> Finding | None:
+    """The drawn answers to a prompt all earn the same."""
+    steps, equal = vitals.line("frac_reward_zero_std")
+    if len(equal) < WINDOW or (equal[-WINDOW:] < 1).any():
+        return None
+    _, rewards = vitals.line("reward")
+    return Finding(
+        "nothing_to_choose",
+        f"All answers to a prompt earn the same reward since step {steps[-WINDOW]} (the mean is {rewards[-1]:.3g}): "
+        "nothing is learned from them.",
+        "Where that is the best reward, end the run. Else draw more different answers (temperature, num_generations), "
+        "take other prompts, or a reward function with more steps between bad and good.",
+    )
+
+
+Rule = Callable[["Vitals"], "Finding | None"]
+RULES: tuple[Rule, ...] = (
     not_finite,
     nothing_learned,
     nothing_trained,
@@ -271,7 +286,20 @@ RULES: tuple[Callable[[Vitals], Finding | None], ...] = (
     slower,
     memory_creeps,
     stalled,
+    nothing_to_choose,
 )
+SAYING_NOTHING = frozenset({
+    nothing_learned, nothing_trained, diverged, too_slow_a_rate, gradient_explodes, evaluation_rises, slower,
+})  # fmt: skip
+"""Rules that do not hold where answers are drawn: the loss is near 0 whatever they earn, and so is its gradient where
+all earn the same; a step takes as long as the longest answer."""
+DRAWING = frozenset({"grpo", "rloo"})
+"""Stages that draw answers and learn from their rewards."""
+
+
+def rules_of(stage: object) -> tuple[Rule, ...]:
+    """The rules for runs of a stage."""
+    return tuple(rule for rule in RULES if stage not in DRAWING or rule not in SAYING_NOTHING)
 
 
 def _medians(values: NDArray[Any]) -> NDArray[np.float64]:

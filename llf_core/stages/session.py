@@ -241,7 +241,7 @@ def _save(work: Work, trainer: RunLoop) -> None:
     folder, writer, config = work.folder, work.writer, work.config
     partial = folder.path / ".output"
     shutil.rmtree(partial, ignore_errors=True)
-    told = ("loss", "eval_loss", "rewards/accuracies", "eval_rewards/accuracies")
+    told = ("loss", "eval_loss", "reward", "eval_reward", "rewards/accuracies", "eval_rewards/accuracies")
     metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
     model = trainer.accelerator.unwrap_model(trainer.model)
     save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)

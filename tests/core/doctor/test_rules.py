@@ -145,6 +145,57 @@ def test_leaked_examples_are_counted():
     assert finding.message.startswith("200 of the 200 examples to evaluate on are trained on too")
 
 
+def drawn(seed=0, count=60):
+    """Curves of a run whose answers earn more and more: its loss is noise around 0, and so are its gradients."""
+    chance = np.random.default_rng(seed)
+    steps = np.arange(1, count + 1)
+    equal = np.clip(chance.normal(0.3, 0.3, count), 0, 0.9)
+    series = {
+        "loss": chance.normal(0, 0.1, count) * (chance.random(count) < 0.5),
+        "grad_norm": np.exp(chance.normal(-1, 1.5, count)) * (chance.random(count) < 0.7),
+        "learning_rate": np.full(count, 1e-6),
+        "tokens_per_second": 1000 / (1 + steps / 20),
+        "tokens": np.cumsum(np.full(count, 500.0)),
+        "trained_tokens": np.cumsum(np.full(count, 300.0)),
+        "reward": steps / count,
+        "frac_reward_zero_std": equal,
+    }
+    return {name: (steps, values) for name, values in series.items()} | {
+        "eval_loss": (steps[9::10], chance.normal(0, 0.1, count // 10))
+    }
+
+
+def of_a_run(stage, series, **changes):
+    one = vitals(series, config={"stage": stage}, learning_rate=1e-6, **changes)
+    return {finding.rule: finding for rule in rules.rules_of(stage) if (finding := rule(one)) is not None}
+
+
+@pytest.mark.parametrize("seed", HEALTHY_SEEDS)
+def test_a_run_that_draws_answers_is_not_judged_by_its_loss(seed):
+    whole = drawn(seed)
+    for count in range(1, 61, 3):
+        so_far = {name: (steps[steps <= count], values[steps <= count]) for name, (steps, values) in whole.items()}
+        assert of_a_run("grpo", so_far) == {}, (seed, count)
+    assert of_a_run("sft", whole) != {}
+
+
+def test_answers_that_all_earn_the_same_are_named():
+    series = drawn()
+    steps, equal = series["frac_reward_zero_std"]
+    series["frac_reward_zero_std"] = steps, np.where(steps > 55, 1.0, equal)
+    finding = of_a_run("rloo", series)["nothing_to_choose"]
+    assert finding.message.startswith("All answers to a prompt earn the same reward since step 56 (the mean is 1)")
+    series["frac_reward_zero_std"] = steps, np.where(steps > 56, 1.0, equal)
+    assert of_a_run("rloo", series) == {}
+    assert "not_finite" in of_a_run("grpo", series | {"loss": (steps, np.where(steps == 9, np.nan, 0.1))})
+
+
+def test_the_stages_that_draw_answers_are_those_that_learn_from_prompts():
+    from llf_core.config.registry import plugins
+
+    assert {name for name, stage in plugins("stage").items() if stage.learns == "prompts"} >= rules.DRAWING
+
+
 def test_a_step_that_does_not_end_is_named_while_the_run_is_running():
     assert found(vitals(healthy(), idle=119)) == {}
     assert found(vitals(healthy(), idle=300, running=False)) == {}
