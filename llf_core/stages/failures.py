@@ -57,6 +57,17 @@ def _less_memory(config: RunConfig | None) -> str:
     return "Set finetuning_type: lora, or take a smaller model."
 
 
+def _out_of_memory(config: RunConfig | None) -> Failure:
+    if config is not None and config.plugin("stage").drawn(config):
+        return Failure(
+            "The memory did not suffice to draw answers, or to learn from them.",
+            "Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or "
+            "max_completion_length.",
+        )
+    # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
+    return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
+
+
 def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
     """Names the cause of a failure and its remedy.
 
@@ -74,8 +85,7 @@ def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
     if isinstance(error, DoesNotFitError | RewardError):
         return Failure(error.message, error.what_to_do)
     if is_out_of_memory(error):
-        # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
-        return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
+        return _out_of_memory(config)
     if _is_full_disk(error):
         return Failure(
             f"The disk is full or a limit on file sizes was met ({error}). Checkpoints already complete are whole.",

@@ -60,6 +60,11 @@ SAMPLING: tuple[Rule, ...] = (
         tuple(Fix(f"Use {name}", {"reward_functions": name}) for name in ("correct", "format")),
     ),
     Rule(
+        ("reward_functions",),
+        _where(lambda c: len(set(c.stage.reward_functions or ())) < len(c.stage.reward_functions or ())),
+        lambda c: f"A reward function stands twice in {','.join(c.stage.reward_functions or ())}. Expected each once.",
+    ),
+    Rule(
         ("reward_weights", "reward_functions"),
         _where(
             lambda c: (

@@ -51,6 +51,7 @@ CASES = [
     ("watched_prompts", "error", {"stage": "rm", "watched_prompts": "Hello"}, "A reward model scores answers"),
     ("per_device_train_batch_size", "warning", {"stage": "kto", "per_device_train_batch_size": 1}, "at least 2"),
     ("reward_functions", "error", {"stage": "grpo"}, "Stage grpo has no reward function"),
+    ("reward_functions", "error", DRAWN | {"reward_functions": "format,format"}, "stands twice in format,format"),
     ("reward_weights", "error", DRAWN | {"reward_weights": "1,2"}, "for each of the 1 reward functions"),
     ("reward_weights", "error", DRAWN | {"reward_weights": "much"}, "The weights of the rewards are much"),
     ("reward_weights", "error", DRAWN | {"reward_weights": "inf"}, "The weights of the rewards are inf"),

@@ -201,6 +201,32 @@ def test_a_function_that_fails_at_once_leaves_nothing_to_keep(make_online):
     assert not Checkpoints(folder).list()
 
 
+@pytest.mark.parametrize(
+    ("code", "changes", "said"),
+    [
+        ("def other(answer): return 1", {}, "defines no function share"),
+        ("def share(answer, level): return 1", {}, "The reward function share takes level, which is no column of the"),
+        (SHARE, {"per_device_train_batch_size": 100}, "There are 24 prompts, and a step draws answers to 25"),
+        (SHARE, {"dataset": "prompts", "reward_functions": "share,correct"}, "and the data set gives none (columns: q"),
+    ],
+)
+def test_what_cannot_make_a_step_is_told_before_the_first(make_online, tmp_path, code, changes, said):
+    if "dataset" in changes:
+        path = tmp_path / "prompts.json"
+        path.write_text(json.dumps([{"question": "Why?"}] * 4))
+        changes = changes | {"dataset": str(path)}
+    folder = make_online(code, **changes)
+    assert attempt(folder) in {1, 2}
+    assert said in RunReader(folder).status().reason
+
+
+def test_memory_that_runs_out_has_its_own_remedy(make_online):
+    from llf_core.stages.failures import explain
+
+    failure = explain(MemoryError(), RunConfig.load(make_online().config))
+    assert failure.what_to_do.startswith("Start again with a lower per_device_train_batch_size")
+
+
 def test_none_is_a_skip_that_is_counted(make_online):
     code = "def share(answer, instruction):\n    return None if instruction.startswith('What is 1') else 1.0\n"
     folder = make_online(code, max_steps=6)
@@ -214,7 +240,7 @@ def test_none_is_a_skip_that_is_counted(make_online):
 
 
 def test_a_run_takes_requests(make_online):
-    folder = make_online(max_steps=40, val_size=0.2, eval_strategy="no")
+    folder = make_online(max_steps=40, val_size=0.2, eval_strategy="no", watched_prompts="Why?", watched_tokens=3)
     ids = {
         "set": send_request(folder, "set", {"learning_rate": 5e-3, "max_steps": 7}),
         "evaluate": send_request(folder, "evaluate"),
@@ -228,6 +254,8 @@ def test_a_run_takes_requests(make_online):
     assert columns.values("learning_rate").tolist() == [1e-3, *[5e-3] * 6]
     assert columns.steps("eval_reward").tolist() == [1, 7]
     assert 1 in [event["step"] for event in events(folder, "checkpoint")]
+    watched = [(one["step"], one["of"]) for one in lines(folder.samples) if one["kind"] == "answer"]
+    assert watched == [(0, "base"), (1, "tuned"), (7, "tuned")]
 
 
 def test_a_run_stops_with_a_checkpoint(make_online):
