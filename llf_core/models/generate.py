@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from torch import nn
@@ -109,16 +109,52 @@ def answer_ids(  # noqa: PLR0913 - the settings of an answer
 
     if sampling is None:
         sampling = Sampling(repetition_penalty=penalty_of(model, None))
+    with _answering(model):
+        ending = sorted({*(end_tokens(model, tokenizer) or ()), *ends})
+        batches = Batches(model, tokenizer, ending, stop, on_text, cancelled)
+        answers = batches.answer(prompts, sampling, max_new_tokens, batch_size, on_done)
+    return [answer.strip() for answer in answers]
+
+
+def continuations(  # noqa: PLR0913 - the settings of an answer
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    batch_size: int = 8,
+) -> list[list[int]]:
+    """`answer_ids` as tokens.
+
+    Args:
+        model: see `generate`.
+        tokenizer: its tokenizer.
+        prompts: token ids of each, none empty.
+        sampling: how tokens are drawn.
+        max_new_tokens: where an answer that does not end is cut, at least 1.
+        batch_size: prompts computed at once.
+
+    Returns:
+        Token ids of each answer, at least one; one that ends an answer is its last.
+    """
+    from llf_core.models.decode.batches import Batches
+
+    with _answering(model):
+        batches = Batches(model, tokenizer, end_tokens(model, tokenizer) or [])
+        return batches.continuations(prompts, sampling, max_new_tokens, batch_size)
+
+
+@contextmanager
+def _answering(model: PreTrainedModel) -> Iterator[None]:
+    """A model in evaluation mode and one dtype; its mode is left as it was."""
     training = model.training
     model.eval()
     try:
         with one_dtype(model):
-            ending = sorted({*(end_tokens(model, tokenizer) or ()), *ends})
-            batches = Batches(model, tokenizer, ending, stop, on_text, cancelled)
-            answers = batches.answer(prompts, sampling, max_new_tokens, batch_size, on_done)
+            yield
     finally:
         model.train(training)
-    return [answer.strip() for answer in answers]
 
 
 def penalty_of(model: PreTrainedModel, asked: float | None) -> float:

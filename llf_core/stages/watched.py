@@ -95,7 +95,7 @@ class Watched:
         return len(prompts)
 
     def _write(self, prompts: list[str], step: int, of: str) -> None:
-        with _own_forward(self._model):
+        with own_forward(self._model):
             answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._longest)
         for prompt, text in zip(prompts, answers, strict=True):
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
@@ -107,7 +107,7 @@ class Watched:
 
 
 @contextmanager
-def _own_forward(model: Any) -> Iterator[None]:
+def own_forward(model: Any) -> Iterator[None]:
     """The model as it is without accelerate around it, which computes in half precision whatever comes in."""
     wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     if wrapped is None or own is None:

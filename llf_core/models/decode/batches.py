@@ -11,7 +11,7 @@ from llf_core.models.decode.support import unsupported
 from llf_core.models.decode.text import TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -58,19 +58,38 @@ class Batches:
         on_done: Callable[[int], object] = lambda _: None,
     ) -> list[str]:
         """Texts after token ids of prompts, in order; `on_done` hears after each batch how many there are."""
-        by_length = sorted(range(len(prompts)), key=lambda one: -len(prompts[one]))
         answers = [""] * len(prompts)
-        for start in range(0, len(prompts), batch_size):
-            chosen = by_length[start : start + batch_size]
+        done = 0
+        for chosen in _by_length(prompts, batch_size):
             streams = [self._stream(number) for number in chosen]
-            self._continue([prompts[number] for number in chosen], chosen, streams, sampling, max_new_tokens)
+
+            def put(row: int, token: int, streams: list[TextStream] = streams) -> bool:
+                return streams[row].put(token)
+
+            self._continue([prompts[number] for number in chosen], chosen, put, sampling, max_new_tokens)
             for number, stream in zip(chosen, streams, strict=True):
                 stream.close()
                 answers[number] = stream.text
-            on_done(min(start + batch_size, len(prompts)))
+            done += len(chosen)
+            on_done(done)
             if self._cancelled():
                 break
         return answers
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, max_new_tokens: int, batch_size: int
+    ) -> list[list[int]]:
+        """Token ids after those of prompts, in order; the id that ends an answer is its last one."""
+        found: list[list[int]] = [[] for _ in prompts]
+        ends = set(self._ends)
+        for chosen in _by_length(prompts, batch_size):
+
+            def put(row: int, token: int, chosen: Sequence[int] = chosen) -> bool:
+                found[chosen[row]].append(token)
+                return token in ends
+
+            self._continue([prompts[number] for number in chosen], chosen, put, sampling, max_new_tokens)
+        return found
 
     def _stream(self, number: int) -> TextStream:
         on_text = self._on_text
@@ -81,13 +100,10 @@ class Batches:
         self,
         prompts: Sequence[Sequence[int]],
         numbers: Sequence[int],
-        streams: Sequence[TextStream],
+        put: Callable[[int, int], bool],
         sampling: Sampling,
         max_new_tokens: int,
     ) -> None:
-        def put(row: int, token: int) -> bool:
-            return streams[row].put(token)
-
         if self._decoder is not None:
             logits = self._decoder.read(prompts, max_new_tokens)
             self.plain = self._decoder.plain
@@ -113,3 +129,10 @@ class Batches:
             cancelled=self._cancelled,
             numbers=numbers,
         )
+
+
+def _by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """The numbers of prompts in batches, the longest ones first."""
+    order = sorted(range(len(prompts)), key=lambda one: -len(prompts[one]))
+    for start in range(0, len(prompts), batch_size):
+        yield order[start : start + batch_size]

@@ -3,7 +3,8 @@ import copy
 import pytest
 import torch
 
-from llf_core.models.generate import encode, end_at, end_tokens, generate
+from llf_core.models.decode.sampling import Sampling
+from llf_core.models.generate import continuations, encode, end_at, end_tokens, generate
 
 PROMPTS = ["one", "What is the capital of France? It is", "two three four five six", "the sea"]
 
@@ -152,3 +153,16 @@ def test_answers_end_at_further_tokens_beside_the_configured_ones(pair):
     assert model.generation_config.eos_token_id == [5, 7]
     end_at(model, [])
     assert end_tokens(model, tokenizer) == sorted({5, 7, tokenizer.eos_token_id})
+
+
+def test_continuations_are_the_ids_of_the_answers_with_their_end(pair):
+    model, tokenizer = pair
+    batch = encode(tokenizer, PROMPTS)
+    prompts = [row[mask.bool()].tolist() for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+    settings = {"sampling": Sampling(do_sample=True, temperature=1.5, seed=4), "max_new_tokens": 12, "batch_size": 3}
+    ids = continuations(model, tokenizer, prompts, **settings)
+    texts = [tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
+    assert texts == generate(model, tokenizer, PROMPTS, do_sample=True, temperature=1.5, seed=4, max_new_tokens=12)
+    model.generation_config.eos_token_id = [*end_tokens(model, tokenizer), ids[0][3]]  # of a token that was drawn
+    ended = continuations(model, tokenizer, prompts, **settings)
+    assert ended[0] == ids[0][: ids[0].index(ids[0][3]) + 1]

@@ -83,9 +83,9 @@ def test_the_mean_reward_rises(make_online):
     folder = make_online(max_steps=16, learning_rate=1e-2, per_device_train_batch_size=16, num_generations=8)
     assert attempt(folder) == 0
     rewards = RunReader(folder).metrics().values("reward")
-    # about one in twenty of random letters, and at the end every third
-    assert rewards[:3].mean() < 0.1
-    assert rewards[-3:].mean() > 0.3
+    # about one in twenty of random letters, and at the end one in four
+    assert rewards[:3].mean() < 0.08
+    assert rewards[-3:].mean() > 0.2
 
 
 def test_what_a_run_writes_of_drawn_answers(make_online):
@@ -339,9 +339,9 @@ def test_names_of_trl_that_are_overridden_or_used(name):
     kind = getattr(trainers, name)
     library = [one for one in kind.__mro__ if one.__module__.startswith(("trl.", "transformers."))]
     known = {attribute for one in library for attribute in vars(one)}
-    own = {"seen", "begin", "remember", "unfinished", "_keep"}
+    own = {"seen", "begin", "draw", "remember", "unfinished", "_keep"}
     assert set(vars(trainers.Online)) - {"__module__", "__doc__", "__annotations__", "__init__", *own} <= known
-    assert {"_save_checkpoint", "callback_handler"} - known == {"callback_handler"}
+    assert {"_save_checkpoint", "_generate_single_turn"} <= known
     assert kind.__mro__.index(RunLoop) < kind.__mro__.index(library[0])
     sampler = RepeatSampler([0, 1, 2], 2, seed=5)
     assert (sampler.seed, sampler.num_samples, sampler.generator.initial_seed()) == (5, 3, 5)
