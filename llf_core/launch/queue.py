@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.rewards.hand_over import KEY, by_name
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.listing import RunIndex
@@ -193,6 +192,7 @@ def sweep(
     """
     from llf_core.config import RunConfig
     from llf_core.launch.start import default_name, launch
+    from llf_core.rewards.hand_over import KEY, by_name
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.again import branch, replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.watch import Watch
-from llf_core.rewards import cell_of, replace_code
 from llf_core.runs import (
     Checkpoints,
     RunFolder,
@@ -211,6 +210,7 @@ class Run:
             ConfigError: the config has errors by now.
         """
         from llf_core.config import RunConfig
+        from llf_core.rewards import cell_of
 
         cell = f"{cell_of(self.folder)}{RunConfig.load(self.folder.config).python()}"
         if not journal(self.folder):
@@ -310,13 +310,18 @@ class Run:
         latest = checkpoints.latest()
         step = 0 if latest is None else checkpoints.list()[-1]
         attempt = now.attempt + 1
-        mended = replace_code(self.folder, rewards, now.attempt) if rewards is not None else []
+        mended = [] if rewards is None else self._mend(rewards, now.attempt)
         status.begin_attempt(self.folder, attempt, step=step)
         where = None if latest is None else f"checkpoints/{latest.name}"
         more = {"rewards": mended} if mended else {}
         RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where, **more)
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
+
+    def _mend(self, rewards: Iterable[Any], attempt: int) -> list[str]:
+        from llf_core.rewards import replace_code
+
+        return replace_code(self.folder, rewards, attempt)
 
     def metrics(self) -> pd.DataFrame:
         """All numbers: one row a step (the index), one column a name, NaN where a step has none.

@@ -11,7 +11,6 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
-from llf_core.rewards.hand_over import KEY, by_name, code_of, write_code
 from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
@@ -62,6 +61,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         RuntimeError: the supervisor does not start.
     """
     from llf_core.config import RunConfig
+    from llf_core.rewards.hand_over import KEY, by_name
 
     functions = None if rewards is None else by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
@@ -92,6 +92,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
 def _create(config: RunConfig, rewards: Mapping[str, Any] | None, name: str | None, root: Path) -> RunFolder:
     """The folder of a config, with the source of the reward functions that it names."""
+    from llf_core.rewards import code_of, write_code
+
     code = code_of(config, rewards)
     return create_run(
         config.yaml(defaults=True), name or default_name(config), root, lambda new: write_code(new.code, code)
