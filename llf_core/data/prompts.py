@@ -75,7 +75,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
     if prepared.eval is not None:
         other = _Reader(config, data.eval_dataset, folders) if data.eval_dataset else train
         held = other.rows(prepared.eval, prepared.eval_counts)
-    left_out = train.said() + ("" if other is train else other.said())
+    left_out = (train.said() + ("" if other is train else other.said())).strip()
     if not len(rows) or (held is not None and not len(held)):
         raise DataError(f"No prompt is left. {left_out}")
     return Prompts(rows, held, tuple(train.columns), left_out)
