@@ -13,12 +13,14 @@ import numpy as np
 
 import llf_core.data.build as building
 from llf_core.config.rules.data import shares
+from llf_core.data.align import wanted_kind
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
+from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.load import Opened, open_source
 from llf_core.data.mix import mixed
 from llf_core.data.packed import PackedRows
 from llf_core.data.packing import pack
-from llf_core.data.render import ChatTemplate, choose_template
+from llf_core.data.render import NONE, ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show
 from llf_core.data.sources import Source, find_sources
 from llf_core.data.store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
@@ -208,10 +210,14 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
 def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     """How a config's conversations are rendered; what is saved and chatted with must use the same.
 
+    Plain texts need none, so that a base model without a template learns from them.
+
     Raises:
         DataError: see `choose_template`.
     """
     data = config.data
+    if data.template is None and not tokenizer.chat_template and wanted_kind(config) == TEXTS:
+        return ChatTemplate(NONE, "")
     return choose_template(
         data.template,
         tokenizer,

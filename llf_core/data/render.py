@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llf_core.data.media import Medium
 
 OWN = "the model's own"
+NONE = "none, since plain texts need none"
 SHOWN_CHARACTERS = 60
 MARK = "\ue000"
 """A sign that no template writes (private use)."""
@@ -39,7 +40,7 @@ class ChatTemplate:
     """How messages become text.
 
     Attributes:
-        name: of a shipped template, or "the model's own".
+        name: of a shipped template, "the model's own", or that there is none.
         jinja: its text, as `tokenizer.apply_chat_template` takes it.
         end: the token that ends an answer; None where only the template itself knows.
         options: further variables of the template, such as `enable_thinking`.
@@ -65,7 +66,7 @@ class ChatTemplate:
 
     def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Has a tokenizer that is saved bring this template along, so that chatting renders as training did."""
-        if self.name != OWN:
+        if self.name not in {OWN, NONE}:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -224,10 +224,11 @@ class DPO(Stage):
     def _measure(self, answers: Answers, pairs: Pairs) -> None:
         count = len(answers.lengths) // 2
         better, worse = answers.sums.detach().view(-1, 2).unbind(1)
+        means = answers.sums.detach() / answers.lengths
         if pairs.reference_chosen is None or pairs.reference_rejected is None:
-            # As SimPO and ORPO have it: the mean over tokens, times beta.
-            lengths = answers.lengths.view(-1, 2)
-            rewards = better / lengths[:, 0], worse / lengths[:, 1]
+            # As SimPO and ORPO have it: means over tokens.
+            better, worse = means.view(-1, 2).unbind(1)
+            rewards = better, worse
         else:
             rewards = better - pairs.reference_chosen, worse - pairs.reference_rejected
         chosen, rejected = (self.terms.beta * one for one in rewards)
@@ -238,8 +239,13 @@ class DPO(Stage):
         add("rewards/accuracies", (chosen > rejected).sum(), count)
         add("logps/chosen", better.sum(), count)
         add("logps/rejected", worse.sum(), count)
-        if self.ftx or self.formula.function.__name__ == "orpo":
-            add("sft_loss", -(better / answers.lengths[0::2]).sum(), count)
+        odds = self.formula.function.__name__ == "orpo"
+        if odds or self.ftx:
+            add("sft_loss", -means[0::2].sum(), count)
+        if odds:
+            from llf_core.stages.preference.orpo import odds_ratio_loss
+
+            add("odds_ratio_loss", odds_ratio_loss(pairs).detach().sum(), count)
 
     def state(self) -> dict[str, Any]:
         """The running mean of rewards."""

@@ -132,9 +132,8 @@ class KTO(Stage):
         kl = kl_estimate(_of_all_ranks(foreign.detach() - reference_foreign))
         costs = kto(ratio, kl, good, self.beta, self.weights)
         total: Tensor = costs.sum()
-        if self.ftx and good.any():
-            # The mean over the good answers, as large as that of a batch of them alone.
-            total = total - self.ftx * (policy[good] / lengths[good]).mean() * len(good)
+        if self.ftx:
+            total = total - self.ftx * (policy[good] / lengths[good]).sum()
         self._measure(policy.detach(), ratio.detach(), good, kl)
         if note is not None:
             note(costs.detach(), lengths)

@@ -219,6 +219,19 @@ def test_data_that_cannot_be_used_is_one_sentence(make_config, write, tokenizer,
     assert "\n" not in caught.value.message
 
 
+def test_plain_texts_need_no_chat_template_and_answers_do(make_config, write, tokenizer):
+    tokenizer.chat_template = None
+    write([{"text": "Once upon a time"}])
+    ready = prepare(make_config(stage="pt"), tokenizer)
+    assert texts(tokenizer, ready.train) == ["Once upon a time<|im_end|>"]
+    ready.template.carry(tokenizer)
+    assert tokenizer.chat_template is None
+    assert ready.template.end_ids(tokenizer) == []
+    write(GOOD)
+    with pytest.raises(DataError, match="Set template"):
+        prepare(make_config(), tokenizer)
+
+
 def test_a_run_hears_of_the_data_and_finds_rows_in_its_own_folder(make_config, tokenizer, llf_home):
     folder = create_run("dataset: data/rows-12.parquet\n", "rows", llf_home)
     folder.data.mkdir()

@@ -1,6 +1,7 @@
 """KTO as a whole run: which answer stands after which question, where it starts, and what it refuses."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -68,6 +69,28 @@ def test_with_padding_or_without_asked_once_or_always_the_losses_are_the_same(tr
     once, always, plain = (RunReader(folder).metrics().values("loss") for folder in runs)
     np.testing.assert_allclose(always, once, rtol=5e-5)
     np.testing.assert_allclose(plain, once, rtol=5e-4)
+
+
+def test_what_good_answers_cost_besides_does_not_depend_on_the_micro_batches(trained, judged):
+    # A step of all 16 examples, half of them good; before it the model is its own reference, so that kl is 0.
+    path = judged()
+    first = []
+    for size in (1, 4, 16):
+        folder, code = trained(
+            stage="kto", dataset=path, pref_ftx=0.5, per_device_train_batch_size=size,
+            gradient_accumulation_steps=16 // size, max_steps=1, save_steps=1,
+        )  # fmt: skip
+        assert code == 0
+        metrics = RunReader(folder).metrics()
+        first.append(metrics.values("loss")[0])
+    np.testing.assert_allclose(first, first[0], rtol=1e-5)
+    without, _ = trained(
+        stage="kto", dataset=path, per_device_train_batch_size=16, gradient_accumulation_steps=1, max_steps=1,
+        save_steps=1,
+    )  # fmt: skip
+    assert first[0] - RunReader(without).metrics().values("loss")[0] == pytest.approx(
+        0.5 * 0.5 * math.log(352), rel=0.1
+    )
 
 
 @pytest.mark.parametrize(("mark", "word"), [(True, "good"), (False, "bad")])
