@@ -61,3 +61,29 @@ def growth(group: dict[str, Any], file: Path) -> None:
         axis.set_ylabel("tokens/s", color="tab:blue")
         memory.set_ylabel("peak memory, GB", color="tab:orange")
     figure.savefig(file, dpi=110)
+
+
+def ppo(result: dict[str, Any], file: Path) -> None:
+    """Shared against separate models: reward and KL by phase, mean and range over the seeds, and the win rates."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(2, 2, 1))
+    for place, (mode, color) in enumerate((("shared", "tab:blue"), ("separate", "tab:orange"))):
+        runs = [run for run in result["runs"] if run["mode"] == mode]
+        for axis, name in zip(axes, ("reward", "kl"), strict=False):
+            by_phase = list(zip(*(run["curves"][name] for run in runs), strict=True))
+            phases = range(1, len(by_phase) + 1)
+            axis.plot(phases, [sum(values) / len(values) for values in by_phase], color=color, label=mode)
+            axis.fill_between(phases, list(map(min, by_phase)), list(map(max, by_phase)), color=color, alpha=0.2, lw=0)
+        rates = [run["win_rate"] for run in runs]
+        axes[2].bar(place, sum(rates) / len(rates), color=color, alpha=0.4)
+        axes[2].plot([place] * len(rates), rates, "o", color=color)
+    for axis, label in zip(axes, ("reward", "KL of an answer, nats"), strict=False):
+        axis.set_xlabel("phase")
+        axis.set_ylabel(label)
+    axes[0].legend(frameon=False)
+    axes[2].set_xticks([0, 1], ["shared", "separate"])
+    axes[2].set_ylim(0, 1.02)
+    axes[2].axhline(0.5, color="gray", lw=0.8, ls=":")
+    axes[2].set_ylabel("wins against the base")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)

@@ -125,6 +125,7 @@ class Stage(Plugin):
         speaks: whether the model is to write answers; else nothing trains or needs its output head.
         label_names: of a batch, what its loss cannot be computed without.
         differences: what is logged beside the measures: by name, of which measure's mean which is taken away.
+        pads: whether it pads its batches whatever the model can take.
         heeds: keys of the section `generation` by which it draws answers.
         work: what it is made for; None where only its formula is wanted.
     """
@@ -136,6 +137,7 @@ class Stage(Plugin):
     speaks: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    pads: ClassVar[bool] = False
     heeds: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -10,8 +10,12 @@ COMPARED = ("dpo", "kto")
 """Stages that compare answers with what a reference makes of them."""
 REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 """Keys that name another reference than the model before its first step."""
+REFERRING = (*COMPARED, "ppo")
+"""Stages that may have another reference than that."""
 SAMPLED = ("grpo", "rloo")
 """Stages that draw answers by themselves and learn from their rewards."""
+JUDGED = (*SAMPLED, "ppo")
+"""Stages that know reward functions."""
 
 
 class StageSection(Section):
@@ -48,7 +52,7 @@ class StageSection(Section):
         help="What the model is compared with; unset, itself as it is before the first step.",
         source="LLaMA-Factory",
         path="model",
-        stages=COMPARED,
+        stages=REFERRING,
     )
     ref_model_adapters: Names | None = option(
         None,
@@ -56,7 +60,7 @@ class StageSection(Section):
         help="Adapters that are merged into the reference model.",
         source="LLaMA-Factory",
         path="adapters",
-        stages=COMPARED,
+        stages=REFERRING,
     )
     ref_model_quantization_bit: Literal[4, 8] | None = option(
         None,
@@ -64,7 +68,7 @@ class StageSection(Section):
         help="Loads the reference model quantized, to 4 or 8 bits a weight.",
         choices=(4, 8),
         source="LLaMA-Factory",
-        stages=COMPARED,
+        stages=REFERRING,
     )
     precompute_ref_log_probs: bool | None = option(
         None,
@@ -78,20 +82,20 @@ class StageSection(Section):
         label="Reward functions",
         help="What says how good an answer is: `format`, `correct`, `length`, or functions of a cell (@llf.reward).",
         level="basic",
-        stages=SAMPLED,
+        stages=JUDGED,
     )
     reward_weights: Names | None = option(
         None,
         label="Weights of the rewards",
         help="A number for each reward function, which its reward is multiplied by; unset, all count alike.",
         source="Hugging Face",
-        stages=SAMPLED,
+        stages=JUDGED,
     )
     reward_pattern: str | None = option(
         None,
         label="Form of an answer",
         help="A regular expression for the reward `format`; unset, <think>…</think><answer>…</answer>.",
-        stages=SAMPLED,
+        stages=JUDGED,
     )
     num_generations: int = option(
         8,
@@ -156,5 +160,5 @@ class StageSection(Section):
         label="Answers kept",
         help="How many of a logged step's answers, with their rewards, are written down to be looked at.",
         minimum=0,
-        stages=SAMPLED,
+        stages=JUDGED,
     )

@@ -45,12 +45,16 @@ class Prompts:
         eval: those to evaluate on, or None.
         columns: of the records, all data sets together.
         left_out: a sentence about those that are not among them; empty where all are.
+        places: of each of `train`, its place among the prepared examples.
+        eval_places: the same of `eval`.
     """
 
     train: Dataset
     eval: Dataset | None
     columns: tuple[str, ...]
     left_out: str
+    places: tuple[int, ...] = ()
+    eval_places: tuple[int, ...] = ()
 
 
 def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = ()) -> Prompts:
@@ -70,15 +74,16 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
     """
     data = config.data
     train = _Reader(config, data.dataset or (), folders)
-    rows = train.rows(prepared.examples, prepared.counts)
+    rows, places = train.rows(prepared.examples, prepared.counts)
     held, other = None, train
+    eval_places: tuple[int, ...] = ()
     if prepared.eval is not None:
         other = _Reader(config, data.eval_dataset, folders) if data.eval_dataset else train
-        held = other.rows(prepared.eval, prepared.eval_counts)
+        held, eval_places = other.rows(prepared.eval, prepared.eval_counts)
     left_out = (train.said() + ("" if other is train else other.said())).strip()
     if not len(rows) or (held is not None and not len(held)):
         raise DataError(f"No prompt is left. {left_out}")
-    return Prompts(rows, held, tuple(train.columns), left_out)
+    return Prompts(rows, held, tuple(train.columns), left_out, places, eval_places)
 
 
 class _Reader:
@@ -97,8 +102,8 @@ class _Reader:
         tools = f"{self._tools:,} prompts offer functions (tools), which is not built yet, and are left out. "
         return (long if self._long else "") + (tools if self._tools else "")
 
-    def rows(self, examples: Dataset, counts: NDArray[np.int64]) -> Dataset:
-        """The prompts of some examples."""
+    def rows(self, examples: Dataset, counts: NDArray[np.int64]) -> tuple[Dataset, tuple[int, ...]]:
+        """The prompts of some examples, and the places of those among them."""
         from datasets import Dataset
 
         texts: dict[tuple[int, int], str | None] = {}
@@ -112,7 +117,7 @@ class _Reader:
         self._long += found.count("")
         self._tools += found.count(None)
         kept = Dataset.from_dict({ASKED: [text for text in found if text]})
-        return kept.with_transform(_decoded)
+        return kept.with_transform(_decoded), tuple(place for place, text in enumerate(found) if text)
 
     def _read(self, source: Source, wanted: set[int]) -> dict[int, str | None]:
         """Record number to prompt; None for one that offers functions."""

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 MULTIPLE = 8  # as the collator pads
 PER_GROUP = ("numbers", "reference", "good")
 """Of a batch of answers, what has a row for each group of answers to one question."""
-GROUPED = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP)
+PER_TOKEN = ("old_log_probs", "old_values", "advantages", "returns")
+"""What has a number for each token of the answers, see `llf_core.stages.ppo.rollout`."""
+GROUPED = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP, *PER_TOKEN)
 """What a batch of answers has beside a model's own inputs, see `llf_core.data.pairs.PairCollator`."""
 TEXT = frozenset(
     ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
@@ -203,6 +205,7 @@ def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, A
         "ends": moved(batch["ends"][first:last]),
         **({"forks": batch["forks"][groups] - start} if "forks" in batch else {}),
     }
+    found |= {name: batch[name][own] for name in PER_TOKEN if name in batch}
     return found | {name: batch[name][groups] for name in PER_GROUP if name in batch}
 
 

@@ -248,6 +248,8 @@ def memory_creeps(vitals: Vitals) -> Finding | None:
 def stalled(vitals: Vitals) -> Finding | None:
     """No step has ended for long."""
     usual = vitals.step_seconds
+    if vitals.config.get("stage") in DRAWING:  # of its steps those are long that draw answers first
+        usual = max(usual, vitals.line("step_seconds")[1].max(initial=0.0))
     if not vitals.running or not usual or vitals.idle < max(STALL * usual, STALL_LEAST):
         return None
     return Finding(
@@ -293,7 +295,7 @@ SAYING_NOTHING = frozenset({
 })  # fmt: skip
 """Rules that do not hold where answers are drawn: the loss is near 0 whatever they earn, and so is its gradient where
 all earn the same; a step takes as long as the longest answer."""
-DRAWING = frozenset({"grpo", "rloo"})
+DRAWING = frozenset({"grpo", "ppo", "rloo"})
 """Stages that draw answers and learn from their rewards."""
 
 

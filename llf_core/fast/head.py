@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Objective = Callable[[Tensor, "Head"], Any]
 
-NOT_READ = {"labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good"}
+NOT_READ = {
+    "labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good", "old_log_probs",
+    "old_values", "advantages", "returns",
+}  # fmt: skip
 """Of a batch, what a model is not given."""
 TOKENS = 3
 # Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.

@@ -10,6 +10,7 @@ from llf_core.config import ConfigError
 from llf_core.data import DataError
 from llf_core.models import ModelError
 from llf_core.rewards import RewardError
+from llf_core.stages.halt import Halted
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
         return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
     if isinstance(error, DataError | ModelError):
         return Failure(str(error), "", BAD_CONFIG)
-    if isinstance(error, DoesNotFitError | RewardError):
+    if isinstance(error, DoesNotFitError | Halted | RewardError):
         return Failure(error.message, error.what_to_do)
     if is_out_of_memory(error):
         return _out_of_memory(config)

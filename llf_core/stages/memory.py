@@ -36,7 +36,7 @@ def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
     batch = config.training.per_device_train_batch_size
     twice = config.plugin("stage").learns == "judged"  # with the answer to another question
     drawn = config.plugin("stage").drawn(config)
-    flattens = work.flattens and not drawn
+    flattens = work.flattens and not config.plugin("stage").pads
     tokens, longest = largest_batch(work.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
     both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=flattens)
     plain, thrifty = both or (None, None)
@@ -84,7 +84,7 @@ def largest_batch(
     other = lengths(train, second) if second else np.full_like(own, longest) if twice else np.zeros_like(own)
     longest = max(longest, int(other.max())) + drawn
     if flattens:
-        return int(np.sort(own + other)[::-1][:batch].sum()), longest
+        return int((np.sort(own + other)[::-1][:batch] + drawn).sum()), longest
     rows = (batch if drawn else min(batch, len(own))) * (1 + bool(other.any()))
     return rows * -(-longest // MULTIPLE) * MULTIPLE, longest
 

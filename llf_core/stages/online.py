@@ -38,6 +38,7 @@ class OnlineStage(Stage):
     """
 
     learns: ClassVar[str] = "prompts"
+    pads: ClassVar[bool] = True
     heeds: ClassVar[tuple[str, ...]] = HEEDED
     own: ClassVar[tuple[str, ...]] = ()
 
@@ -136,19 +137,7 @@ class OnlineStage(Stage):
                 "(per_device_train_batch_size times gradient_accumulation_steps, by num_generations). Lower one of the "
                 f"first two, or add prompts. {prompts.left_out}".rstrip()
             )
-        columns = ", ".join(prompts.columns)
-        for reward in rewards:
-            missing = [name for name in reward.signature.columns if name not in prompts.columns]
-            if missing:
-                raise DataError(
-                    f"The reward function {reward.name} takes {', '.join(missing)}, which is no column of the data set "
-                    f"(columns: {columns}). Rename the parameter, or give it a default."
-                )
-            if reward.expects and not any(row["expected"] is not None for row in prompts.train):
-                raise DataError(
-                    f"The reward {reward.name} compares with the right answer, and the data set gives none (columns: "
-                    f"{columns}). Expected a column answer or solution; or take another reward function."
-                )
+        check_rewards(prompts, rewards)
 
     def save(self, checkpoint: Path) -> None:
         """Keeps the drawn answers that later steps learn from, where the checkpoint is between them."""
@@ -165,3 +154,26 @@ class OnlineStage(Stage):
         if (checkpoint / ROLLOUT).is_file():
             device = self.work.plan.device
             self.rollout = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
+
+
+def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
+    """Refuses reward functions that look for what the data set does not hold.
+
+    Raises:
+        DataError: with the column that is not there.
+    """
+    from llf_core.data import DataError
+
+    columns = ", ".join(prompts.columns)
+    for reward in rewards:
+        missing = [name for name in reward.signature.columns if name not in prompts.columns]
+        if missing:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(missing)}, which is no column of the data set "
+                f"(columns: {columns}). Rename the parameter, or give it a default."
+            )
+        if reward.expects and not any(row["expected"] is not None for row in prompts.train):
+            raise DataError(
+                f"The reward {reward.name} compares with the right answer, and the data set gives none (columns: "
+                f"{columns}). Expected a column answer or solution; or take another reward function."
+            )

@@ -286,6 +286,13 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._watch(step)
         self._mark = time.perf_counter()
 
+    def save_now(self) -> None:
+        """Writes a checkpoint of a run that cannot go on, unless the step has one or there is none yet."""
+        trainer = self.trainer
+        if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
+            return
+        trainer.save_checkpoint()
+
     def answer_waiting(self, step: int) -> None:
         """Answers who waited for the checkpoint of `step`, which is whole by now."""
         for request in self.waiting:

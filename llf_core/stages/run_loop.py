@@ -78,6 +78,11 @@ class RunLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
         ended = resumed is not None and step_of(resumed) >= max_steps
         return (0 if ended else max(self.planned_epochs, ENDLESS), *rest, max_steps)
 
+    def save_checkpoint(self) -> None:
+        """Writes a checkpoint between two steps, as the Trainer does after one."""
+        self._save_checkpoint(self.model_wrapped, trial=None)
+        self.callback_handler.on_save(self.args, self.state, self.control)
+
     def set_learning_rate(self, rate: float) -> None:
         """Scales the schedule so that its peak is another one, from the next step on.
 

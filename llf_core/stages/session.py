@@ -35,6 +35,7 @@ from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.counters import read_counters
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
+from llf_core.stages.halt import Halted
 from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
@@ -101,7 +102,11 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     write_resolved(work, chosen)
     keep_trunk(work)
 
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except Halted:
+        progress.save_now()
+        raise
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
     if isinstance(work.data.train, Stream):

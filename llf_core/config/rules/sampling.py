@@ -30,6 +30,13 @@ def _where(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
     return lambda c: c.stage.stage in SAMPLED and when(c)
 
 
+def _judged(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
+    """A condition that only counts where reward functions score answers."""
+    return lambda c: (
+        (c.stage.stage in SAMPLED or (c.stage.stage == "ppo" and c.get("reward_model_type") == "function")) and when(c)
+    )
+
+
 def _answers(c: RunConfig) -> int:
     """Answers that a step of one process learns from."""
     return c.training.per_device_train_batch_size * c.training.gradient_accumulation_steps
@@ -55,7 +62,7 @@ def _no_pattern(c: RunConfig) -> str | None:
 SAMPLING: tuple[Rule, ...] = (
     Rule(
         ("reward_functions", "stage"),
-        _where(lambda c: not c.stage.reward_functions),
+        _judged(lambda c: not c.stage.reward_functions),
         lambda c: f"Stage {c.stage.stage} has no reward function. Expected at least one.",
         tuple(Fix(f"Use {name}", {"reward_functions": name}) for name in ("correct", "format")),
     ),
@@ -66,7 +73,7 @@ SAMPLING: tuple[Rule, ...] = (
     ),
     Rule(
         ("reward_weights", "reward_functions"),
-        _where(
+        _judged(
             lambda c: (
                 c.stage.reward_weights is not None
                 and len(numbers(c.stage.reward_weights) or ()) != len(c.stage.reward_functions or ())
@@ -80,7 +87,7 @@ SAMPLING: tuple[Rule, ...] = (
     ),
     Rule(
         ("reward_pattern",),
-        _where(lambda c: _no_pattern(c) is not None),
+        _judged(lambda c: _no_pattern(c) is not None),
         lambda c: f"The form of an answer is no regular expression: {_no_pattern(c)}.",
         (Fix("The usual form", {"reward_pattern": None}),),
     ),

@@ -193,7 +193,7 @@ def test_answers_that_all_earn_the_same_are_named():
 def test_the_stages_that_draw_answers_are_those_that_learn_from_prompts():
     from llf_core.config.registry import plugins
 
-    assert {name for name, stage in plugins("stage").items() if stage.learns == "prompts"} >= rules.DRAWING
+    assert {name for name, stage in plugins("stage").items() if stage.learns == "prompts"} == rules.DRAWING
 
 
 def test_a_step_that_does_not_end_is_named_while_the_run_is_running():
@@ -230,3 +230,13 @@ def test_what_the_doctor_would_change_can_be_changed():
                 check(finding.change)
             for key in finding.config:
                 assert field(key) is not None
+
+
+def test_a_step_that_draws_first_has_not_stalled():
+    whole = healthy()
+    steps = whole["loss"][0]
+    seconds = np.where(steps % 4 == 1, 30.0, 2.0)  # every fourth draws answers first
+    idle = {"series": whole | {"step_seconds": (steps, seconds)}, "running": True, "idle": 200.0}
+    assert "stalled" in found(vitals(**idle))
+    assert "stalled" not in found(vitals(**idle, config={"stage": "ppo"}))
+    assert "stalled" in found(vitals(**(idle | {"idle": 700.0}), config={"stage": "ppo"}))

@@ -1,0 +1,261 @@
+"""The options of PPO, and what they cannot be combined with; no torch, since forms read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from llf_core.config.option import Names, Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config import RunConfig
+
+MODELS = ("shared", "separate")
+REWARDS = ("lora", "full", "api", "function")
+
+
+class PPOOptions(Section):
+    """How a policy learns from the scores of its own answers."""
+
+    ppo_models: Literal["shared", "separate"] = option(
+        "shared",
+        label="Models",
+        help="`shared` has one model play all roles by its adapters and heads; `separate` loads one for each role.",
+        choices=MODELS,
+        level="basic",
+    )
+    reward_model: str | None = option(
+        None,
+        label="Reward model",
+        help="What scores the answers: a run of stage rm, a model or adapter, or for `api` an address (http or https).",
+        level="basic",
+        source="LLaMA-Factory",
+        path="model",
+    )
+    reward_model_type: Literal["lora", "full", "api", "function"] = option(
+        "lora",
+        label="Kind of reward",
+        help="An adapter of the model itself (`lora`), a whole model (`full`), an HTTP endpoint, or reward functions.",
+        choices=REWARDS,
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    reward_model_adapters: Names | None = option(
+        None,
+        label="Adapters of the reward model",
+        help="For `full`: adapters that are put on the reward model; the last one has the head that scores.",
+        source="LLaMA-Factory",
+        path="adapters",
+    )
+    reward_model_quantization_bit: Literal[4, 8] | None = option(
+        None,
+        label="Bits of the reward model",
+        help="For `full`: loads the reward model quantized, to 4 or 8 bits a weight.",
+        choices=(4, 8),
+        source="LLaMA-Factory",
+    )
+    ppo_buffer_size: int = option(
+        1,
+        label="Buffer",
+        help="How many optimizer steps' worth of answers are written at once.",
+        minimum=1,
+        source="LLaMA-Factory",
+    )
+    ppo_epochs: int = option(
+        4,
+        label="Passes over the buffer",
+        help="How often the answers are learned from before new ones are written.",
+        minimum=1,
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    ppo_score_norm: bool = option(
+        False,
+        label="Normalise scores",
+        help="Takes the mean and the deviation of all scores so far out of each.",
+        source="LLaMA-Factory",
+    )
+    ppo_whiten_rewards: bool = option(
+        False,
+        label="Whiten rewards",
+        help="Scales what the tokens earn to a variance of 1.",
+        source="LLaMA-Factory",
+    )
+    ppo_target: float | None = option(
+        6.0,
+        label="Target KL",
+        help="The coefficient of the KL penalty is led to where an answer is so far from the reference; null fixes it.",
+        unit="nats",
+        above=0,
+        source="LLaMA-Factory",
+    )
+    ppo_kl_coef: float = option(
+        0.2,
+        label="KL penalty",
+        help="What leaving the reference costs, at the beginning.",
+        minimum=0,
+        level="basic",
+    )
+    ppo_cliprange: float = option(
+        0.2,
+        label="Clip range",
+        help="How far the probability of a token may move from what it was before the loss stops pushing.",
+        above=0,
+        below=1,
+    )
+    ppo_cliprange_value: float = option(
+        0.2,
+        label="Clip range of values",
+        help="How far a value may move from what it was before the loss stops pushing.",
+        above=0,
+    )
+    ppo_vf_coef: float = option(0.1, label="Weight of the value loss", help="Of the value loss in the sum.", minimum=0)
+    ppo_gamma: float = option(
+        1.0,
+        label="Discount",
+        help="Of a reward for each token that it comes later.",
+        minimum=0,
+        maximum=1,
+    )
+    ppo_lam: float = option(
+        0.95,
+        label="Lambda of GAE",
+        help="Low trusts the values, high the rewards: bias against variance.",
+        minimum=0,
+        maximum=1,
+    )
+
+
+def longest_answer(config: RunConfig, prompt: int = 0) -> int:
+    """Most tokens of an answer to a prompt of so many tokens; `max_new_tokens` comes before `max_length`."""
+    return config.generation.max_new_tokens or max(1, config.generation.max_length - prompt)
+
+
+def _for_ppo(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
+    return lambda config: config.get("stage") == "ppo" and when(config)
+
+
+def _no_address(config: RunConfig) -> bool:
+    name = config.get("reward_model")
+    return config.get("reward_model_type") == "api" and bool(name) and not str(name).startswith(("http://", "https://"))
+
+
+def _cuts(config: RunConfig) -> list[str]:
+    """What keeps answers from being drawn from the whole of the policy."""
+    found = []
+    if config.generation.top_k:
+        found.append(f"top_k {config.generation.top_k}")
+    if config.generation.top_p < 1:
+        found.append(f"top_p {config.generation.top_p:g}")
+    if config.generation.repetition_penalty != 1:
+        found.append(f"repetition_penalty {config.generation.repetition_penalty:g}")
+    return found
+
+
+DRAW_ALL = Fix("Draw from all", {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "temperature": 1.0})
+
+RULES = (
+    Rule(
+        ("reward_model", "reward_model_type", "stage"),
+        _for_ppo(lambda c: c.get("reward_model_type") != "function" and not c.get("reward_model")),
+        "PPO has nothing to score answers with. Expected a reward model, an endpoint, or reward functions.",
+        (Fix("Score by functions", {"reward_model_type": "function"}),),
+    ),
+    Rule(
+        ("reward_model", "reward_model_type", "stage"),
+        _for_ppo(lambda c: c.get("reward_model_type") == "function" and bool(c.get("reward_model"))),
+        "Answers are scored by functions, so a reward model has nothing to do. Expected one of them.",
+        (Fix("Leave the reward model out", {"reward_model": None}),),
+    ),
+    Rule(
+        ("reward_model", "reward_model_type", "stage"),
+        _for_ppo(_no_address),
+        lambda c: f"{c.get('reward_model')} is no address. Expected one that begins with http:// or https://.",
+    ),
+    Rule(
+        ("reward_model_type", "finetuning_type", "stage"),
+        _for_ppo(lambda c: c.get("reward_model_type") == "lora" and c.get("finetuning_type") != "lora"),
+        lambda c: (
+            "A reward model of the kind `lora` is an adapter beside the policy's, and finetuning_type "
+            f"{c.get('finetuning_type')} has none."
+        ),
+        (
+            Fix("Train with LoRA", {"finetuning_type": "lora"}),
+            Fix("Take a whole reward model", {"reward_model_type": "full"}),
+        ),
+    ),
+    Rule(
+        ("reward_model_adapters", "reward_model_type", "stage"),
+        _for_ppo(lambda c: bool(c.get("reward_model_adapters")) and c.get("reward_model_type") != "full"),
+        "reward_model_adapters are put on a whole reward model. Expected reward_model_type full.",
+        (
+            Fix("Take a whole reward model", {"reward_model_type": "full"}),
+            Fix("Leave them out", {"reward_model_adapters": None}),
+        ),
+    ),
+    Rule(
+        ("reward_model_quantization_bit", "reward_model_type", "stage"),
+        _for_ppo(lambda c: bool(c.get("reward_model_quantization_bit")) and c.get("reward_model_type") != "full"),
+        "reward_model_quantization_bit is about a whole reward model. Expected reward_model_type full.",
+        (
+            Fix("Take a whole reward model", {"reward_model_type": "full"}),
+            Fix("Leave it out", {"reward_model_quantization_bit": None}),
+        ),
+    ),
+    Rule(
+        ("streaming", "stage"),
+        _for_ppo(lambda c: c.data.streaming),
+        "PPO draws its prompts by number, and streamed data has none. Expected data that is prepared first.",
+        (Fix("Prepare all of it first", {"streaming": False}),),
+    ),
+    Rule(
+        ("packing", "stage"),
+        _for_ppo(lambda c: bool(c.data.packing)),
+        "Prompts are answered one by one, so there is nothing to pack.",
+        (Fix("Do not pack", {"packing": None}),),
+    ),
+    Rule(
+        ("train_sampling_strategy", "stage"),
+        _for_ppo(lambda c: c.training.train_sampling_strategy != "random"),
+        "PPO has an order of prompts of its own, which is random. Expected train_sampling_strategy random.",
+        (Fix("Set to random", {"train_sampling_strategy": "random"}),),
+    ),
+    Rule(
+        ("num_beams", "stage"),
+        _for_ppo(lambda c: c.generation.num_beams > 1),
+        "PPO draws its answers, and a beam search draws none. Expected num_beams 1.",
+        (Fix("Set to 1", {"num_beams": 1}),),
+    ),
+    Rule(
+        ("do_sample", "stage"),
+        _for_ppo(lambda c: not c.generation.do_sample),
+        "Without sampling a prompt has one answer, and PPO cannot see which answers are better.",
+        (Fix("Draw answers", {"do_sample": True}),),
+        severity="warning",
+    ),
+    Rule(
+        ("top_p", "top_k", "repetition_penalty", "stage"),
+        _for_ppo(lambda c: c.generation.do_sample and bool(_cuts(c))),
+        lambda c: (
+            f"Answers are drawn with {' and '.join(_cuts(c))}, and PPO computes with the whole distribution: what is "
+            "never drawn is never learned from, and the KL is only roughly right."
+        ),
+        (DRAW_ALL,),
+        severity="warning",
+    ),
+    Rule(
+        ("label_smoothing_factor", "stage"),
+        _for_ppo(lambda c: bool(c.get("label_smoothing_factor"))),
+        "PPO learns from rewards, so there are no labels to smooth.",
+        (Fix("Set to 0", {"label_smoothing_factor": 0}),),
+    ),
+    Rule(
+        ("neftune_noise_alpha", "stage"),
+        _for_ppo(lambda c: bool(c.training.neftune_noise_alpha)),
+        "Noise in the embeddings would move the policy away from the answers that it has written.",
+        (Fix("Leave it out", {"neftune_noise_alpha": None}),),
+    ),
+)

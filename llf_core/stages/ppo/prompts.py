@@ -1,0 +1,149 @@
+"""Which prompts a phase answers, and how many optimizer steps that makes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+DRAWING, ORDER, EVALUATION = 0, 1, 2
+"""What random numbers are for, so that no two of them depend on each other."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run's prompts are divided.
+
+    A phase answers `answers` prompts in each process and then makes `steps` optimizer steps of them: `passes` over
+    all answers, each in `parts` steps.
+
+    Attributes:
+        step: prompts of an optimizer step in one process.
+        parts: `ppo_buffer_size`.
+        passes: `ppo_epochs`.
+        processes: how many train.
+        seed: of the run.
+    """
+
+    step: int
+    parts: int
+    passes: int
+    processes: int
+    seed: int
+
+    @property
+    def answers(self) -> int:
+        """Of a phase, in one process."""
+        return self.step * self.parts
+
+    @property
+    def steps(self) -> int:
+        """Of a phase."""
+        return self.parts * self.passes
+
+    def ticks(self, prompts: int) -> int:
+        """Rows that make the Trainer count an epoch as one answer to every prompt.
+
+        The last phase of an epoch begins with the next one's prompts where it does not come out even.
+        """
+        phases = math.ceil(prompts / (self.answers * self.processes))
+        return phases * self.steps * self.step * self.processes
+
+    def places(self, prompts: int, drawn: int, rank: int) -> list[int]:
+        """The places of the prompts that a process answers next; every epoch has an order of its own.
+
+        Args:
+            prompts: how many there are.
+            drawn: how many all processes have answered so far.
+            rank: of this process.
+        """
+        start = drawn + rank * self.answers
+        found: list[int] = []
+        orders: dict[int, Sequence[int]] = {}
+        for number in range(start, start + self.answers):
+            epoch = number // prompts
+            if epoch not in orders:
+                orders[epoch] = np.random.default_rng((self.seed, ORDER, epoch)).permutation(prompts).tolist()
+            found.append(int(orders[epoch][number % prompts]))
+        return found
+
+    def part(self, answers: int, phase: int, served: int, rank: int) -> list[int]:
+        """The numbers of the answers that an optimizer step learns from.
+
+        Args:
+            answers: how many there are.
+            phase: number of the phase.
+            served: steps of the phase that were made before.
+            rank: of this process.
+        """
+        turn, part = divmod(served, self.parts)
+        order = np.random.default_rng((self.seed, ORDER, phase, turn, rank)).permutation(answers)
+        return [int(one) for one in np.array_split(order, self.parts)[part]]
+
+    def drawing(self, phase: int, rank: int, use: int = DRAWING) -> int:
+        """The seed that a phase's answers are drawn with; the answer of number `i` is drawn with that plus `i`."""
+        return int(np.random.default_rng((self.seed, use, phase, rank)).integers(2**40))
+
+
+class Ticks:
+    """A data set of nothing: it makes the Trainer's loader as long as a run is."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        if not 0 <= place < self._length:
+            raise IndexError(place)
+        return {"input_ids": []}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[place] for place in range(self._length))
+
+
+@dataclass(frozen=True)
+class PromptCollator:
+    """Batches of prompts for an evaluation, and the empty ones of `Ticks`.
+
+    Attributes:
+        tokenizer: see `Collator`.
+        processor: of a model that sees; prompts have no pictures.
+        flatten: see `Collator`.
+        fill: not heeded.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None = None
+    flatten: bool = False
+    fill: int = 1
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A model's inputs, with `numbers` where the examples have them."""
+        import torch
+
+        from llf_core.data.collate import Collator
+
+        if not any(len(one["input_ids"]) for one in features):
+            return {"input_ids": torch.zeros(len(features), 0, dtype=torch.int64)}
+        ids = [{"input_ids": one["input_ids"], "labels": one["input_ids"]} for one in features]
+        batch = Collator(self.tokenizer, flatten=self.flatten)(ids)
+        del batch["labels"]
+        numbers = [one.get("number") for one in features]
+        return batch | ({} if None in numbers else {"numbers": torch.tensor(numbers)})
+
+
+def prompts_of(batch: Mapping[str, Any]) -> list[list[int]]:
+    """The token ids of each document of a batch of either kind."""
+    ids = batch["input_ids"]
+    if "cu_seq_lens_q" in batch:
+        return [part.tolist() for part in ids[0].split(batch["cu_seq_lens_q"].diff().tolist())]
+    return [row[mask.bool()].tolist() for row, mask in zip(ids, batch["attention_mask"], strict=True)]

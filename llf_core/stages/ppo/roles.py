@@ -1,0 +1,284 @@
+"""Who is policy, reference, value function and reward model: adapters and heads of one model, or a model each."""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from llf_core.config.registry import plugins
+from llf_core.config.rules.sampling import numbers
+from llf_core.config.stage import REFERENCE as REFERENCE_KEYS
+from llf_core.data.prompts import prompts_of
+from llf_core.fast.install import accelerate
+from llf_core.models import ModelError, load_model, resolve_model
+from llf_core.models.adapters import merge_adapters, resume_adapter
+from llf_core.models.checkpointing import enable_checkpointing
+from llf_core.models.reward import load_scorer
+from llf_core.rewards import load_rewards
+from llf_core.stages.online import check_rewards
+from llf_core.stages.other_model import load_other
+from llf_core.stages.ppo.act import act
+from llf_core.stages.ppo.adapters import add_frozen, save_policy_alone, wearing
+from llf_core.stages.ppo.options import longest_answer
+from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
+from llf_core.stages.ppo.values import Beside, ValueHead, ValueModel
+from llf_core.stages.reference import without_dropout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from llf_core.models.reward import Scorer
+    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.work import Work
+
+REFERENCE, REWARD = "reference", "reward"
+"""Names of the adapters beside the one that is trained."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The four roles of PPO.
+
+    Attributes:
+        policy: the run's model; the value function is part of it for optimizers and wrappers.
+        value: a `ValueHead` on the policy, or a `ValueModel`.
+        beside: what the value function is kept in.
+        reference: log-probabilities `[tokens]` that the policy before its first step gives to a batch of
+            `answer_batch`.
+        score: one number for each answer; None for one that cannot be judged.
+        models: every model in memory by its first role, the policy first.
+    """
+
+    policy: Any
+    value: ValueHead | ValueModel
+    beside: Beside
+    reference: Callable[[Mapping[str, Any]], Tensor]
+    score: Callable[[Sequence[Written]], Sequence[float | None]]
+    models: Mapping[str, nn.Module]
+
+
+def cast(work: Work, temperature: float) -> Roles:
+    """Gives every role to a model.
+
+    With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
+    switched off, and a reward model that is an adapter is put on when it is needed (model-sharing RLHF, arXiv
+    2403.13372). What cannot be shared (a reward model that is no adapter, the reference of a method without adapters)
+    is a model of its own. With `separate` every role is.
+
+    Args:
+        work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+        temperature: of the sampling.
+
+    Raises:
+        ModelError: a model that is not there, or does not fit.
+    """
+    config, policy = work.config, work.model
+    shared = config.get("ppo_models") == "shared"
+    without_dropout(policy)
+    models: dict[str, nn.Module] = {"policy": policy}
+    scorer = _scorer(work, shared=shared)
+    if scorer is not None:
+        _check_tokens(work, scorer)
+        if scorer.model is not policy:
+            models["reward"] = scorer.model
+    reference = _reference(work, temperature, models, shared=shared)
+    value = _value_head(policy) if shared else _value_model(work, scorer)
+    if isinstance(value, ValueModel):
+        models["value"] = value
+    _say(models)
+    beside = Beside(value)
+    policy.llf_value = beside
+    return Roles(policy, value, beside, reference, _scoring(work, scorer), models)
+
+
+def width_of(model: Any) -> int:
+    """Of a model's last hidden states."""
+    return int(model.config.get_text_config().hidden_size)
+
+
+# -- the reward ------------------------------------------------------------------------------------------
+def _scorer(work: Work, *, shared: bool) -> Scorer | None:
+    config = work.config
+    kind, name = config.get("reward_model_type"), config.get("reward_model")
+    if kind not in {"lora", "full"}:
+        return None
+    if kind == "lora":
+        onto = work.model if shared else _wrapped(load_model(work.source, config, work.plan), work)
+        scorer = load_scorer(name, config, onto=onto, adapter=REWARD)
+        save_policy_alone(work.model)
+        return _quickened(scorer, work)
+    adapters = list(config.get("reward_model_adapters") or ())
+    bits = config.get("reward_model_quantization_bit")
+    if not adapters:
+        return _quickened(load_scorer(name, config, quantization_bit=bits), work)
+    own = _plain(config, model_name_or_path=name, quantization_bit=bits)
+    base = merge_adapters(load_model(resolve_model(name, own), own, work.plan), adapters[:-1], own)
+    return _quickened(load_scorer(adapters[-1], config, onto=_wrapped(base, work), adapter=REWARD), work)
+
+
+def _quickened(scorer: Scorer, work: Work) -> Scorer:
+    """A reward model on the fast path, where it is a causal model of its own."""
+    own = scorer.model is not work.model
+    if own:
+        scorer.model.requires_grad_(requires_grad=False)
+        scorer.model.eval()
+    if own and scorer.head is not None and work.config.training.fast_path:
+        causal = scorer.model.get_base_model() if hasattr(scorer.model, "get_base_model") else scorer.model
+        if causal.get_output_embeddings() is not None:
+            accelerate(scorer.model)
+    return scorer
+
+
+def _wrapped(model: Any, work: Work) -> Any:
+    """A model of its own under PEFT, whose first adapter does nothing."""
+    wrapped: Any = plugins("method")["lora"].apply(model, _plain(work.config, finetuning_type="lora"))
+    return wrapped.requires_grad_(requires_grad=False)
+
+
+def _check_tokens(work: Work, scorer: Scorer) -> None:
+    """Refuses a reward model that would read other words than were written."""
+    if scorer.tokenizer.get_vocab() != work.tokenizer.get_vocab():
+        raise ModelError(
+            f"The reward model {work.config.get('reward_model')} has another tokenizer than "
+            f"{work.config.model.model_name_or_path}: it knows {len(scorer.tokenizer):,} tokens, the model "
+            f"{len(work.tokenizer):,}. Expected a reward model that was trained from the same base."
+        )
+
+
+def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[float | None]]:
+    config = work.config
+    if scorer is not None:
+        return ModelScoring(scorer, work.tokenizer, flatten=work.flattens)
+    if config.get("reward_model_type") == "api":
+        return EndpointScoring(config.get("reward_model"), work.tokenizer)
+    stage = config.stage
+    options = {"reward_pattern": stage.reward_pattern, "max_completion_length": longest_answer(config)}
+    rewards = load_rewards(stage.reward_functions or (), work.folder.code, options)
+    prompts = prompts_of(config, work.data, (work.folder.path,))
+    check_rewards(prompts, rewards)
+    if prompts.left_out:
+        work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+    weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
+    return FunctionScoring(
+        rewards, weights, prompts, lambda ids: str(work.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    )
+
+
+# -- the reference ---------------------------------------------------------------------------------------
+def _reference(
+    work: Work, temperature: float, models: dict[str, nn.Module], *, shared: bool
+) -> Callable[[Mapping[str, Any]], Tensor]:
+    config, policy = work.config, work.model
+    named = any(config.get(key) for key in REFERENCE_KEYS)
+    if named or not shared or not hasattr(policy, "disable_adapter"):
+        model = _other_reference(work) if named else _policy_as_it_is(work)
+        models["reference"] = model
+        return lambda batch: act(model, batch, temperature).log_probs
+    resumed = config.model.adapter_name_or_path and not config.get("create_new_adapter")
+    worn = None
+    if resumed:
+        from peft import get_peft_model_state_dict
+
+        weights = {key: value.clone() for key, value in get_peft_model_state_dict(policy).items()}
+        add_frozen(policy, REFERENCE, deepcopy(policy.peft_config[policy.active_adapter]), weights)
+        worn = REFERENCE
+
+    def ask(batch: Mapping[str, Any]) -> Tensor:
+        with wearing(policy, worn):
+            return act(policy, batch, temperature).log_probs
+
+    return ask
+
+
+def _policy_as_it_is(work: Work) -> Any:
+    """The policy before its first step, a second time and frozen."""
+    config = work.config
+    model: Any = load_model(work.source, config, work.plan)
+    names = list(config.model.adapter_name_or_path or ())
+    if names and getattr(model, "is_quantized", False):
+        model = resume_adapter(model, names[0], config)
+    else:
+        model = merge_adapters(model, names, config)
+    return _frozen(model, work)
+
+
+def _other_reference(work: Work) -> Any:
+    config = work.config
+    name = str(config.get("ref_model") or config.model.model_name_or_path)
+    adapters = list(config.get("ref_model_adapters") or ())
+    return load_other(work, "ref_model", name, adapters, config.get("ref_model_quantization_bit"))
+
+
+def _frozen(model: Any, work: Work) -> Any:
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    return _fast(model, work)
+
+
+def _fast(model: Any, work: Work) -> Any:
+    """A model that is given the same batches as the policy."""
+    found = accelerate(model, attention=work.config.model.flash_attn != "disabled") if work.flattens else None
+    if found is not None and not found.flattens:
+        raise ModelError(f"Another model cannot read batches as the policy does: {found.why} Set fast_path to false.")
+    return model
+
+
+# -- the values ------------------------------------------------------------------------------------------
+def _value_head(model: Any, weight: Tensor | None = None) -> ValueHead:
+    return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
+
+
+def _value_model(work: Work, scorer: Scorer | None) -> ValueModel:
+    """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
+    config, weight = work.config, None
+    if scorer is None or scorer.head is None or config.model.quantization_bit:
+        model: Any = config.plugin("method").apply(load_model(work.source, config, work.plan), config)
+    else:
+        model = load_model(work.source, config, work.plan)
+        if scorer.adapter is None:
+            weight = _take_weights(model, scorer)
+        else:
+            again: Any = _scorer(work, shared=False)
+            again.model.set_adapter(REWARD, inference_mode=True)
+            model, weight = again.model.merge_and_unload(), again.head.weight
+        model = config.plugin("method").apply(model, _plain(config))
+    without_dropout(model)
+    if any(getattr(module, "gradient_checkpointing", False) for module in work.model.modules()):
+        enable_checkpointing(model, config)
+    return ValueModel(_fast(model, work), _value_head(model, weight))
+
+
+def _take_weights(model: Any, scorer: Scorer) -> Tensor | None:
+    """Has a model begin with a reward model's weights, where these fit; returns the reward model's head then."""
+    own, other = model.state_dict(), scorer.model.state_dict()
+    prefix = f"{model.base_model_prefix}."
+    names = [name for name in own if name.startswith(prefix)]
+    if any(name not in other or other[name].shape != own[name].shape for name in names):
+        return None
+    with torch.no_grad():
+        for name in names:
+            own[name].copy_(other[name])
+    assert scorer.head is not None  # noqa: S101 - for the type checker
+    head: Any = scorer.head.weight
+    return head if head.shape[1] == width_of(model) else None
+
+
+def _plain(config: Any, **changes: Any) -> Any:
+    """The config of a model that has no adapters yet."""
+    return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
+
+
+def _say(models: Mapping[str, nn.Module]) -> None:
+    """One line of log.txt."""
+    sizes = ", ".join(
+        f"{role} {sum(one.numel() for one in model.parameters()) / 1e6:,.1f}M" for role, model in models.items()
+    )
+    text = f"PPO with {len(models)} model{'s' if len(models) > 1 else ''} in memory (parameters): {sizes}."
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

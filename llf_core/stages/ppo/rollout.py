@@ -1,0 +1,115 @@
+"""The answers of one phase, with all that the updates made of them need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from llf_core.data.split import PER_TOKEN
+from llf_core.stages.pause import empty_caches, is_out_of_memory
+from llf_core.stages.ppo.batch import answer_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Answers, and one number for each of their tokens, answer after answer.
+
+    Attributes:
+        prompts: token ids.
+        answers: token ids, none empty.
+        old_log_probs: `[tokens]`, float32, of the policy that wrote them.
+        old_values: `[tokens]`, what was expected before each token.
+        advantages: `[tokens]`, whitened.
+        returns: `[tokens]`, what the values are to learn.
+    """
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    old_log_probs: Tensor
+    old_values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def batch(
+        self,
+        numbers: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+        device: torch.device | str,
+        *,
+        flatten: bool,
+    ) -> dict[str, Any]:
+        """Some of the answers as a batch, see `answer_batch`, with `PER_TOKEN`."""
+        batch = answer_batch(
+            [self.prompts[one] for one in numbers],
+            [self.answers[one] for one in numbers],
+            tokenizer,
+            device,
+            flatten=flatten,
+        )
+        lengths = torch.tensor([len(answer) for answer in self.answers])
+        places = torch.cat([torch.arange(end - length, end) for length, end in self._spans(lengths, numbers)])
+        return batch | {name: getattr(self, name)[places].to(device) for name in PER_TOKEN}
+
+    @staticmethod
+    def _spans(lengths: Tensor, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        ends = lengths.cumsum(0)
+        return [(int(lengths[one]), int(ends[one])) for one in numbers]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as tensors, for a file."""
+        ids = {"prompts": self.prompts, "answers": self.answers}
+        flat = {name: torch.tensor([token for row in rows for token in row]) for name, rows in ids.items()}
+        lengths = {f"{name}.lengths": torch.tensor([len(row) for row in rows]) for name, rows in ids.items()}
+        return flat | lengths | {name: getattr(self, name).contiguous() for name in PER_TOKEN}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Rollout:
+        """What `tensors` was made of."""
+        prompts, answers = (
+            [part.tolist() for part in torch.split(tensors[name], tensors[f"{name}.lengths"].tolist())]
+            for name in ("prompts", "answers")
+        )
+        return cls(prompts, answers, *(tensors[name] for name in PER_TOKEN))
+
+
+def in_parts(items: Sequence[Item], size: int, make: Callable[[Sequence[Item]], Made]) -> tuple[list[Made], int]:
+    """Does a piece of work for so many items at a time; half as many from where the memory does not suffice.
+
+    Args:
+        items: of the work.
+        size: how many at a time.
+        make: does it, and leaves nothing behind where it fails.
+
+    Returns:
+        What it made of each part, and the size in the end.
+
+    Raises:
+        RuntimeError: the memory does not suffice for a single item.
+    """
+    made, start = [], 0
+    while start < len(items):
+        try:
+            made.append(make(items[start : start + size]))
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            start += size
+            continue
+        empty_caches()  # out here, where the error no longer holds what failed
+        size = (size + 1) // 2
+    return made, size

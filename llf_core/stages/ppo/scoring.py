@@ -1,0 +1,197 @@
+"""How good answers are: by a reward model, an endpoint, or functions."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.fast.head import causal_of, forward_hidden
+from llf_core.models.scorer import apply_score
+from llf_core.rewards import Answered, RewardError
+from llf_core.stages.halt import Halted
+from llf_core.stages.ppo.adapters import wearing
+from llf_core.stages.ppo.api import ask_scores
+from llf_core.stages.ppo.batch import answer_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.data.prompts import Prompts
+    from llf_core.models.reward import Scorer
+    from llf_core.rewards import Reward
+
+SHOWN = 60
+"""Characters of a prompt that a message shows."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer that a policy has written.
+
+    Attributes:
+        prompt: token ids.
+        answer: token ids, at least one.
+        place: of the prompt among the prepared examples.
+        held_out: whether among those that are evaluated.
+    """
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    place: int = 0
+    held_out: bool = False
+
+
+class ModelScoring:
+    """Scores of a reward model that reads the policy's own tokens."""
+
+    def __init__(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, *, flatten: bool) -> None:
+        """Takes a loaded reward model.
+
+        Args:
+            scorer: of `llf_core.models.reward.load_scorer`; alone, or put onto the policy.
+            tokenizer: the policy's.
+            flatten: whether its model may be given flattened batches.
+        """
+        self._scorer, self._tokenizer, self._flatten = scorer, tokenizer, flatten
+        # A causal model with its head beside it is asked by the fast path, a classifier as it is.
+        self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
+
+    def __call__(self, written: Sequence[Written]) -> list[float]:
+        """One score an answer."""
+        scorer = self._scorer
+        device = next(scorer.model.parameters()).device
+        flatten = self._flatten and self._by_head
+        batch = answer_batch(
+            [one.prompt for one in written],
+            [one.answer for one in written],
+            self._tokenizer,
+            device,
+            flatten=flatten,
+        )
+        if not self._by_head:
+            found: list[float] = scorer.rewards(batch["input_ids"], batch["attention_mask"]).tolist()
+            return found
+        places = _last_read(batch, scorer.skipped)
+
+        def objective(hidden: Tensor) -> Tensor:
+            return apply_score(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, places))
+
+        worn = nullcontext() if scorer.adapter is None else wearing(scorer.model, scorer.adapter)
+        with torch.no_grad(), worn:
+            scores: list[float] = forward_hidden(scorer.model, batch, objective).tolist()
+        return scores
+
+
+def _last_read(batch: Mapping[str, Any], skipped: int | None) -> Tensor:
+    """Where a reward model reads its scores: at each document's last token that it does not take for padding."""
+    ends: Tensor = batch["ends"]
+    if skipped is None:
+        return ends
+    ids = batch["input_ids"].flatten()
+    starts = torch.cat([ends.new_zeros(1), ends[:-1] + 1])
+    found = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        kept = (ids[start : end + 1] != skipped).nonzero()
+        found.append(start + int(kept[-1]) if len(kept) else end)
+    return torch.tensor(found, device=ids.device)
+
+
+class EndpointScoring:
+    """Scores of an HTTP endpoint, which reads prompt and answer as one text with its special tokens."""
+
+    def __init__(self, url: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Takes the address, and what makes texts of ids."""
+        self._url, self._tokenizer = url, tokenizer
+
+    def __call__(self, written: Sequence[Written]) -> list[float]:
+        """One score an answer."""
+        texts = [self._tokenizer.decode([*one.prompt, *one.answer], skip_special_tokens=False) for one in written]
+        return ask_scores(self._url, texts)
+
+
+class FunctionScoring:
+    """The weighted sum of what reward functions say.
+
+    Attributes:
+        places: of the prompts that can be judged, among the prepared examples.
+    """
+
+    def __init__(
+        self,
+        rewards: Sequence[Reward],
+        weights: Sequence[float],
+        prompts: Prompts,
+        text: Callable[[Sequence[int]], str],
+    ) -> None:
+        """Takes the functions.
+
+        Args:
+            rewards: at least one.
+            weights: as many.
+            prompts: what the functions are told of each prompt.
+            text: makes a text of an answer's token ids.
+        """
+        self.places = prompts.places
+        self._rewards, self._weights, self._text = rewards, weights, text
+        self._rows = {False: prompts.train, True: prompts.eval}
+        kept = {False: prompts.places, True: prompts.eval_places}
+        self._at = {held: {place: row for row, place in enumerate(places)} for held, places in kept.items()}
+
+    def __call__(self, written: Sequence[Written]) -> list[float | None]:
+        """One score an answer; None where no function applies.
+
+        Raises:
+            Halted: a function failed, or gave no number.
+        """
+        answered = [self._answered(one) for one in written]
+        try:
+            columns = [reward.judge(answered) for reward in self._rewards]
+        except RewardError as error:
+            what_to_do = f"Mend the function, then go on with run.resume(rewards=[{error.name}])."
+            raise Halted(error.message, what_to_do) from error
+        totals: list[float | None] = []
+        for values in zip(*columns, strict=True):
+            given = [weight * value for weight, value in zip(self._weights, values, strict=True) if value is not None]
+            totals.append(float(sum(given)) if given else None)
+        return totals
+
+    def _answered(self, one: Written) -> Answered:
+        rows = self._rows[one.held_out]
+        assert rows is not None  # noqa: S101 - for the type checker
+        row = rows[self._at[one.held_out][one.place]]
+        return Answered(row["prompt"], self._text(one.answer), list(one.answer), row["row"], row["expected"])
+
+
+def checked(
+    scores: Sequence[float | None], written: Sequence[Written], text: Callable[[Sequence[int]], str]
+) -> Sequence[float | None]:
+    """The scores, once all that there are, are numbers.
+
+    Args:
+        scores: of the answers.
+        written: the answers.
+        text: makes a text of token ids.
+
+    Raises:
+        Halted: one is NaN or infinite.
+    """
+    for score, one in zip(scores, written, strict=True):
+        if score is not None and not math.isfinite(score):
+            raise Halted(
+                f'The reward of an answer to "{_shown(text(one.prompt))}" is {score}. Expected a finite number.',
+                "Look at the reward model with this prompt, then resume from the last checkpoint.",
+            )
+    return scores
+
+
+def _shown(text: str) -> str:
+    """A text in one line; of a long one the end, which is what was asked last."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else "…" + line[-SHOWN:]

@@ -1,0 +1,378 @@
+"""PPO (arXiv 1707.06347) on the scores of a language model's own answers, as in arXiv 1909.08593 and 2203.02155."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.registry import Stage
+from llf_core.stages.ppo.options import RULES, PPOOptions, longest_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+    from llf_core.config import RunConfig
+    from llf_core.config.option import Section
+    from llf_core.config.rule import Rule
+    from llf_core.stages.ppo.author import Author
+    from llf_core.stages.ppo.controller import KLController
+    from llf_core.stages.ppo.prompts import Plan, PromptCollator, Ticks
+    from llf_core.stages.ppo.rewards import RunningMoments
+    from llf_core.stages.ppo.roles import Roles
+    from llf_core.stages.ppo.rollout import Rollout
+    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.work import Work
+
+HEEDED = (
+    "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
+)  # fmt: skip
+
+
+class PPO(Stage):
+    """Has the policy answer prompts, scores the answers, and makes better ones likelier.
+
+    A phase answers `per_device_train_batch_size · gradient_accumulation_steps · ppo_buffer_size` prompts and makes
+    `ppo_buffer_size · ppo_epochs` optimizer steps of the answers. An epoch answers every prompt once, so
+    `num_train_epochs` means what it does in LLaMA-Factory; `max_steps`, like `save_steps` and `logging_steps`, counts
+    optimizer steps, as in every other stage (LLaMA-Factory counts phases).
+
+    What lies between two steps is held here and goes into each checkpoint: the answers that are not used up yet, the
+    moments of the scores, the KL coefficient, the value function.
+    """
+
+    name: ClassVar[str] = "ppo"
+    label: ClassVar[str] = "ppo (scores of its own answers)"
+    learns: ClassVar[str] = "prompts"
+    label_names: ClassVar[tuple[str, ...]] = ("input_ids",)
+    heeds: ClassVar[tuple[str, ...]] = HEEDED
+    Options: ClassVar[type[Section]] = PPOOptions
+    rules: ClassVar[tuple[Rule, ...]] = RULES
+
+    def __init__(self, work: Work | None = None) -> None:
+        """Gives every role to a model; without `work` there is the formula alone."""
+        super().__init__(work)
+        self.options = PPOOptions() if work is None else work.config.options("stage.ppo")
+        if work is None:
+            return
+        from llf_core.stages.ppo.author import Author
+        from llf_core.stages.ppo.controller import KLController
+        from llf_core.stages.ppo.prompts import Plan
+        from llf_core.stages.ppo.rewards import RunningMoments
+        from llf_core.stages.ppo.roles import cast
+
+        training, drawing = work.config.training, work.config.generation
+        self.temperature = drawing.temperature if drawing.do_sample else 1.0
+        self.plan: Plan = Plan(
+            step=training.per_device_train_batch_size * training.gradient_accumulation_steps,
+            parts=self.options.ppo_buffer_size,
+            passes=self.options.ppo_epochs,
+            processes=int(os.environ.get("WORLD_SIZE", "1")),
+            seed=training.seed,
+        )
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.controller: KLController = KLController(self.options.ppo_kl_coef, self.options.ppo_target)
+        self.moments: RunningMoments = RunningMoments()
+        self.rollout: Rollout | None = None
+        self.phase = -1
+        self.made = self.served = self.asked = self.planned = 0
+        self.roles: Roles = cast(work, self.temperature)
+        self.author: Author = Author(work, self.roles, self.temperature)
+        self._questions: dict[int, str] | None = None
+        self._told = False
+
+    # -- the Trainer's loader --------------------------------------------------------------------------
+    def examples(self, examples: Dataset, *, held_out: bool = False) -> Dataset | Ticks:
+        """What makes the loader as long as the run; the prompts themselves are drawn here."""
+        from llf_core.stages.ppo.prompts import Ticks
+
+        return examples if held_out else Ticks(self.plan.ticks(len(self._known)))
+
+    @property
+    def _known(self) -> Sequence[int]:
+        """The places of the prompts that can be answered and scored."""
+        places: Sequence[int] | None = getattr(self.roles.score, "places", None)
+        return range(len(self.work.data.examples)) if places is None else places
+
+    def collator(self, **options: Any) -> PromptCollator:
+        """Batches of prompts."""
+        from llf_core.stages.ppo.prompts import PromptCollator
+
+        return PromptCollator(**options)
+
+    @staticmethod
+    def count(batch: Mapping[str, Any]) -> Tensor:
+        """Tokens of the answers; of an evaluation's batch, prompts."""
+        from llf_core.data.split import document_count, learned_count
+
+        if "targets" in batch:
+            return learned_count(batch)
+        ids: Tensor = batch["input_ids"]
+        return ids.new_tensor(document_count(batch))
+
+    @classmethod
+    def drawn(cls, config: RunConfig) -> int:
+        """Tokens of the longest answer."""
+        return longest_answer(config)
+
+    def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The answers that an optimizer step learns from; where none are left, new ones are written first."""
+        import numpy as np
+
+        kept = self.rollout
+        if kept is None or self.served >= self.plan.steps or self.planned != self.plan.answers:  # a branch's parent's
+            kept = self.rollout = self._new_phase()
+        own = self.plan.part(len(kept), self.phase, self.served, self.rank)
+        if len(own) < len(batches):  # few could be judged
+            own = [int(one) for one in np.resize(own or range(len(kept)), len(batches))]
+        self.served += 1
+        self.made += 1
+        return [
+            kept.batch([int(one) for one in part], self.work.tokenizer, "cpu", flatten=self.work.flattens)
+            for part in np.array_split(own, len(batches))
+        ]
+
+    # -- the loss ----------------------------------------------------------------------------------------
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: dict[str, Any],
+        label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
+        note: Callable[[Tensor, Tensor], object] | None = None,  # noqa: ARG002 - an answer has no example's loss
+    ) -> Tensor:
+        """Sum of the clipped policy loss and the weighted value loss over a micro-batch's tokens.
+
+        Args:
+            model: the policy, perhaps wrapped.
+            batch: of `Rollout.batch`; in an evaluation, prompts: they are answered, and the loss is `-score`.
+            label_smoothing: not heeded.
+            note: not called.
+
+        Returns:
+            A float32 scalar with a graph.
+        """
+        from llf_core.stages.ppo.act import act
+        from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
+
+        if "targets" not in batch:
+            return self._evaluated(batch)
+        acted = act(model, batch, self.temperature, self.roles.value)
+        assert acted.values is not None  # noqa: S101 - for the type checker
+        old, options = batch["old_log_probs"], self.options
+        policy = policy_losses(acted.log_probs, old, batch["advantages"], options.ppo_cliprange)
+        value = value_losses(acted.values, batch["old_values"], batch["returns"], options.ppo_cliprange_value)
+        tokens = len(old)
+        for name, values in (
+            ("policy_loss", policy.losses),
+            ("value_loss", value.losses),
+            ("clip_fraction", policy.clipped),
+            ("value_clip_fraction", value.clipped),
+            ("approx_kl", approximate_kl(acted.log_probs.detach(), old)),
+        ):
+            self.measures.add(name, values.detach().sum(), tokens)
+        return policy.losses.sum() + options.ppo_vf_coef * value.losses.sum()
+
+    # -- a phase -----------------------------------------------------------------------------------------
+    def _new_phase(self) -> Rollout:
+        """Writes and scores answers; nothing changes where that fails.
+
+        Raises:
+            Halted: no answer can be judged, or one's score is no number.
+        """
+        from llf_core.stages.ppo.scoring import Written
+
+        examples, phase = self.work.data.examples, self.phase + 1
+        known = self._known
+        places = [known[one] for one in self.plan.places(len(known), self.asked, self.rank)]
+        prompts = [list(examples[place]["input_ids"]) for place in places]
+        answers = self.author.write(prompts, self.plan.drawing(phase, self.rank))
+        written = [Written(*one) for one in zip(prompts, answers, places, strict=True)]
+        written, scores = self._judged(written, self.author.score(written))
+        rollout = self._learn_from(written, scores)
+        self.phase, self.served, self.planned = phase, 0, self.plan.answers
+        self.asked += len(prompts) * self.plan.processes
+        self._show(written, scores)
+        self.measures.keep()
+        return rollout
+
+    def _judged(self, written: Sequence[Written], scores: Sequence[float | None]) -> tuple[list[Written], list[float]]:
+        """The answers that could be judged, and their scores; of the others a warning tells once."""
+        from llf_core.stages.halt import Halted
+
+        pairs = [(one, score) for one, score in zip(written, scores, strict=True) if score is not None]
+        left = len(written) - len(pairs)
+        if left:
+            self.measures.add("unjudged", left, len(written))
+        if not pairs:
+            raise Halted(
+                f"No reward function applies to any of {len(written)} answers (all gave None).",
+                "Add a reward function that gives a number, then resume.",
+            )
+        if left and not self._told:
+            self._told = True
+            message = (
+                f"No reward function applied to {left} of {len(written)} answers (all gave None). Nothing is learned "
+                "from such answers."
+            )
+            self.work.writer.event("warning", key="reward_functions", message=message)
+        return [one for one, _ in pairs], [score for _, score in pairs]
+
+    def _learn_from(self, written: Sequence[Written], scores: Sequence[float]) -> Rollout:
+        """What the updates are made of; moments and coefficient take note of the answers."""
+        import torch
+
+        from llf_core.stages.ppo.lessons import lessons
+
+        given = torch.tensor(scores, dtype=torch.float32)
+        read = self.author.read(written)
+        if self.options.ppo_score_norm:
+            self.moments.update(given, self._add_up)
+            given = self.moments.normalised(given)
+        found = lessons(written, given, read, self.options, self.controller.coefficient, add_up=self._add_up)
+        kl = found.kl.double()
+        total, count = self._add_up(torch.stack([kl.sum(), torch.ones_like(kl).sum()])).tolist()
+        self.controller.update(total / count, int(count))
+        self._tell_scores(written, scores)
+        for measure in found.told:
+            self.measures.add(*measure)
+        return found.rollout
+
+    # -- an evaluation -----------------------------------------------------------------------------------
+    def _evaluated(self, batch: Mapping[str, Any]) -> Tensor:
+        """Minus the scores of new answers to prompts; every evaluation draws with the same seed."""
+        import torch
+
+        from llf_core.stages.ppo.prompts import EVALUATION, prompts_of
+        from llf_core.stages.ppo.scoring import Written
+
+        prompts = prompts_of(batch)
+        numbers: list[int] = batch["numbers"].tolist()
+        answers = self.author.write(prompts, self.plan.drawing(numbers[0], self.rank, EVALUATION))
+        held = {number: place for place, number in enumerate(self.work.data.eval["number"])}
+        places = [held[number] for number in numbers]
+        written = [Written(*one, held_out=True) for one in zip(prompts, answers, places, strict=True)]
+        judged, scores = self._judged(written, self.author.score(written))
+        self._tell_scores(judged, scores)
+        mean = torch.tensor(scores, device=batch["input_ids"].device).mean()
+        return -mean * len(written)  # an answer that cannot be judged counts as the others do
+
+    # -- what is told ------------------------------------------------------------------------------------
+    def _tell_scores(self, written: Sequence[Written], scores: Sequence[float]) -> None:
+        import statistics
+
+        ends = self._ends()
+        for name, values in (
+            ("reward", list(scores)),
+            ("response_length", [float(len(one.answer)) for one in written]),
+            ("response_ended", [float(one.answer[-1] in ends) for one in written]),
+        ):
+            self.measures.add(name, sum(values), len(values))
+        if len(scores) > 1:
+            self.measures.add("reward_std", statistics.stdev(scores), 1)
+
+    def _show(self, written: Sequence[Written], scores: Sequence[float]) -> None:
+        """Writes some answers down."""
+        if self.rank:
+            return
+        for one, score in list(zip(written, scores, strict=True))[: self.work.config.stage.kept_completions]:
+            self.work.writer.sample(
+                step=self.made,
+                kind="completion",
+                prompt=self._question(one),
+                text=self.author.text(one.answer),
+                reward=score,
+            )
+
+    def _question(self, one: Written) -> str:
+        """What was asked last in a prompt; of one whose record is not read as messages, all of it."""
+        if self._questions is None:
+            self._questions = self._asked()
+        return self._questions.get(one.place) or self.author.text(one.prompt)
+
+    def _asked(self) -> dict[int, str]:
+        from llf_core.data.errors import DataError
+        from llf_core.data.prompts import prompts_of
+
+        try:
+            found = prompts_of(self.work.config, self.work.data, (self.work.folder.path,))
+        except DataError:  # none can be told as messages
+            return {}
+        rows = zip(found.places, found.train, strict=True)
+        return {place: str(row["prompt"][-1]["content"]) for place, row in rows}
+
+    def _ends(self) -> set[int]:
+        from llf_core.models.generate import end_tokens
+
+        return set(end_tokens(self.work.model, self.work.tokenizer) or ())
+
+    # -- checkpoints -------------------------------------------------------------------------------------
+    def state(self) -> dict[str, Any]:
+        """Where the run is; the answers and the value function are in `save`'s file."""
+        return {
+            "made": self.made,
+            "phase": self.phase,
+            "served": self.served,
+            "asked": self.asked,
+            "planned": self.planned,
+            "coefficient": self.controller.coefficient,
+            "moments": dataclasses.asdict(self.moments),
+            "sizes": self.author.sizes,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on there."""
+        from llf_core.stages.ppo.rewards import RunningMoments
+
+        if not state:
+            return
+        for name in ("made", "phase", "served", "asked", "planned"):
+            setattr(self, name, state[name])
+        self.controller.coefficient = state["coefficient"]
+        self.moments = RunningMoments(**state["moments"])
+        # A branch may have other batches: it writes as many answers at a time as its own config says.
+        own = self.author.sizes
+        self.author.sizes = {name: min(size, state["sizes"][name]) for name, size in own.items()}
+
+    def save(self, checkpoint: Path) -> None:
+        """Writes the value function and the answers."""
+        from safetensors.torch import save_file
+
+        tensors = {f"value.{name}": one.detach().contiguous() for name, one in self.roles.beside.trained().items()}
+        if self.rollout is not None:
+            tensors |= {f"rollout.{name}": one for name, one in self.rollout.tensors().items()}
+        save_file(tensors, checkpoint / self._file)
+
+    def load(self, checkpoint: Path) -> None:
+        """Reads them."""
+        import torch
+        from safetensors.torch import load_file
+
+        from llf_core.stages.ppo.rollout import Rollout
+
+        tensors = load_file(checkpoint / self._file)
+        with torch.no_grad():
+            for name, parameter in self.roles.beside.trained().items():
+                parameter.copy_(tensors[f"value.{name}"])
+        kept = {name.removeprefix("rollout."): one for name, one in tensors.items() if name.startswith("rollout.")}
+        self.rollout = Rollout.of(kept) if kept else None
+
+    @property
+    def _file(self) -> str:
+        return f"ppo-{self.rank}.safetensors" if self.rank else "ppo.safetensors"
+
+    # -- this machine ------------------------------------------------------------------------------------
+    @staticmethod
+    def _add_up(own: Tensor) -> Tensor:
+        """Sums a tensor over all processes."""
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized()):
+            return own
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if dist.get_backend() == "nccl" else "cpu"
+        whole = own.to(device)
+        dist.all_reduce(whole)
+        return whole.to(own.device)

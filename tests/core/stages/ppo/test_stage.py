@@ -1,0 +1,564 @@
+"""Phases, their loss and their checkpoints, on a tiny real Llama."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from llf_core.config import validate
+from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
+from llf_core.stages.ppo import api, author
+from llf_core.stages.ppo.stage import PPO
+from llf_core.stages.progress import RunProgress
+from llf_core.stages.session import run_attempt
+from tests.core.stages.ppo.conftest import QUESTIONS, disturbed
+from tests.core.stages.ppo.endpoint import Endpoint
+
+
+def column(folder, name):
+    """Step -> value as hex, so that equal means equal to the last bit."""
+    columns = RunReader(folder).metrics()
+    return dict(zip(columns.steps(name).tolist(), [float(v).hex() for v in columns.values(name)], strict=True))
+
+
+def events(folder, kind):
+    return [event for event in RunReader(folder).events() if event["type"] == kind]
+
+
+def next_attempt(folder):
+    """What `Run.resume` does before it starts a trainer."""
+    attempt = read_status(folder).attempt + 1
+    status.begin_attempt(folder, attempt)
+    return run_attempt(folder, attempt)
+
+
+def stop_at(monkeypatch, step):
+    """Has a run told to stop when step `step` has been made."""
+    original = RunProgress.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == step:
+            send_request(self._folder, "stop", by="test")
+        original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+
+
+# -- the loss ------------------------------------------------------------------------------------------------
+def slow_loss(model, stage, numbers):
+    """The sum of PPO's losses of some answers of a rollout, written a second time: one answer at a time, all logits."""
+    kept, total = stage.rollout, 0.0
+    starts = [0, *torch.tensor([len(answer) for answer in kept.answers]).cumsum(0).tolist()]
+    head = stage.roles.value.linear
+    for number in numbers:
+        prompt, answer = kept.prompts[number], kept.answers[number]
+        found = model(input_ids=torch.tensor([[*prompt, *answer]]), output_hidden_states=True)
+        for place, token in enumerate(answer):
+            at, of = len(prompt) + place - 1, starts[number] + place
+            log_prob = found.logits[0, at].log_softmax(-1)[token]
+            ratio = torch.exp(log_prob - kept.old_log_probs[of])
+            gain = kept.advantages[of]
+            total = total - torch.min(ratio * gain, torch.clamp(ratio, 0.8, 1.2) * gain)
+            value = found.hidden_states[-1][0, at] @ head.weight[0] + head.bias[0]
+            old, wanted = kept.old_values[of], kept.returns[of]
+            near = old + torch.clamp(value - old, -0.2, 0.2)
+            total = total + 0.1 * 0.5 * torch.max((value - wanted) ** 2, (near - wanted) ** 2)
+    return total
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_dir, tmp_path, fast_path):
+    stage = PPO(make_work(fast_path=fast_path))
+    (batch, _) = stage.batches([{}, {}])
+    policy = disturbed(stage.work.model).train()  # what has moved since the answers were written
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        stage.roles.value.linear.weight.copy_(torch.randn(1, 64, generator=generator) * 0.1)
+    loss = stage.loss_sum(policy, batch)
+    loss.backward()
+    policy.save_pretrained(tmp_path / "adapter")
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_model_dir), str(tmp_path / "adapter"), is_trainable=True
+    )
+    fast = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+    head = {name: fast.pop(name) for name in list(fast) if "llf_value" in name}
+    stage.roles.value.zero_grad()
+    numbers = stage.plan.part(4, 0, 0, 0)[:2]
+    slow = slow_loss(plain, stage, numbers)
+    slow.backward()
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-5)
+    assert fast.keys() == {name for name, p in plain.named_parameters() if p.grad is not None}
+    for name, parameter in plain.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(fast[name], parameter.grad, rtol=1e-3, atol=1e-6)
+    for name, parameter in stage.roles.value.named_parameters():
+        torch.testing.assert_close(head[f"llf_value.inner.{name}"], parameter.grad, rtol=1e-4, atol=1e-6)
+    stage.measures.keep()
+    told = stage.measures.take()
+    assert 0 < told["clip_fraction"][0] < told["clip_fraction"][1] == len(batch["targets"])
+
+
+def test_a_batch_in_parts_has_the_same_loss(make_work):
+    from llf_core.data.split import split
+
+    for fast_path in (True, False):
+        stage = PPO(make_work(fast_path=fast_path, per_device_train_batch_size=4, gradient_accumulation_steps=1))
+        (batch,) = stage.batches([{}])
+        disturbed(stage.work.model)
+        parts = split(batch, 3)
+        assert len(parts) == 3
+        whole = stage.loss_sum(stage.work.model.train(), batch).item()
+        assert sum(stage.loss_sum(stage.work.model, part).item() for part in parts) == pytest.approx(whole, rel=1e-5)
+        assert sum(int(stage.count(part)) for part in parts) == int(stage.count(batch))
+
+
+# -- a phase -------------------------------------------------------------------------------------------------
+def test_what_a_phase_learns_from_is_its_scores_less_the_kl(make_work, endpoint):
+    stage = PPO(make_work(ppo_gamma=1.0, ppo_lam=1.0))
+    stage.batches([{}, {}])
+    kept = stage.rollout
+    assert len(kept) == 4
+    texts = endpoint.asked[0]["messages"] + endpoint.asked[1]["messages"]
+    scores = [sum(letter.isalpha() for letter in text.rpartition("assistant\n")[2]) for text in texts]
+    starts = torch.tensor([len(answer) for answer in kept.answers]).cumsum(0) - torch.tensor([6, 6, 6, 6])
+    # a new policy is its own reference, its values are 0: each token's return is the score
+    assert kept.returns[starts].tolist() == scores
+    mean, deviation = kept.returns.mean(), kept.returns.std()
+    torch.testing.assert_close(kept.advantages, (kept.returns - mean) / deviation, rtol=1e-5, atol=1e-6)
+    told = stage.measures.take()
+    assert told["reward"] == (float(sum(scores)), 4.0)
+    assert told["kl"][0] == pytest.approx(0, abs=1e-5)
+    assert told["response_length"] == (24.0, 4.0)
+    shown = RunReader(stage.work.folder).samples()
+    assert [one["reward"] for one in shown] == scores
+    assert all(one["kind"] == "completion" and one["step"] == 0 for one in shown)
+    assert "What is" in shown[0]["prompt"]
+
+
+def test_answers_do_not_depend_on_how_many_are_written_at_once(make_work):
+    found = []
+    for size in (1, 3, 4):
+        stage = PPO(make_work())
+        stage.author.sizes["write"] = size
+        stage.batches([{}, {}])
+        found.append(stage.rollout.answers)
+    assert found[0] == found[1] == found[2]
+    assert len({tuple(answer) for answer in found[0]}) == 4
+
+
+def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
+    stage, original, asked = PPO(make_work()), author.continuations, []
+
+    def short_of_memory(model, tokenizer, prompts, **kwargs):
+        asked.append(len(prompts))
+        if len(prompts) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return original(model, tokenizer, prompts, **kwargs)
+
+    plenty = PPO(make_work())
+    plenty.batches([{}, {}])
+    monkeypatch.setattr(author, "continuations", short_of_memory)
+    stage.batches([{}, {}])
+    assert asked == [4, 2, 2]
+    assert stage.rollout.answers == plenty.rollout.answers
+    assert stage.state()["sizes"]["write"] == 2
+
+
+def test_score_normalisation_and_whitened_rewards(make_work):
+    stage = PPO(make_work(ppo_score_norm=True, ppo_whiten_rewards=True, ppo_lam=1.0))
+    stage.batches([{}, {}])
+    raw = stage.measures.take()["reward"]
+    assert stage.moments.count == 4
+    assert stage.moments.mean == pytest.approx(raw[0] / raw[1])
+    assert abs(float(stage.rollout.returns.mean())) < 2.0 < raw[0] / raw[1]
+
+
+# -- how long a run is ---------------------------------------------------------------------------------------
+def test_an_epoch_answers_every_prompt_once_and_learns_from_it_ppo_epochs_times(trained, endpoint):
+    folder, code = trained(max_steps=None, num_train_epochs=2, ppo_buffer_size=2, ppo_epochs=2)
+    assert code == 0
+    # 16 prompts, 8 a phase: 4 phases of 2 · 2 steps
+    assert read_status(folder).step == 16
+    asked = [text.partition("What is ")[2][:8] for one in endpoint.asked for text in one["messages"]]
+    wanted = sorted(question.removeprefix("What is ")[:8] for question in QUESTIONS)
+    assert sorted(asked[:16]) == sorted(asked[16:]) == wanted
+    assert asked[:16] != asked[16:]
+    assert sorted(column(folder, "reward")) == [1, 5, 9, 13]
+    columns = RunReader(folder).metrics()
+    assert columns.values("epoch")[-1] == 2.0
+    assert columns.values("tokens")[-1] > columns.values("trained_tokens")[-1] == 16 * 4 * 6
+
+
+def test_reward_rises(trained):
+    folder, code = trained(
+        finetuning_type="full",
+        per_device_train_batch_size=16,
+        gradient_accumulation_steps=1,
+        ppo_epochs=4,
+        max_steps=24,
+        learning_rate=1e-2,
+        max_new_tokens=8,
+        ppo_kl_coef=0.01,
+        lr_scheduler_type="constant",
+    )
+    assert code == 0
+    columns = RunReader(folder).metrics()
+    reward = columns.values("reward")
+    assert len(reward) == 6
+    assert reward[-1] > 1.5 * reward[0]
+    assert columns.values("kl")[-1] > 1.0
+    assert columns.values("entropy")[-1] < columns.values("entropy")[0]
+    names = {"kl_coef", "entropy", "clip_fraction", "policy_loss", "value_loss", "explained_variance", "approx_kl"}
+    assert names | {"reward_std", "response_length", "response_ended", "advantages"} <= set(columns.names)
+
+
+def test_an_evaluation_answers_what_is_held_out(trained):
+    folder, code = trained(val_size=4, eval_strategy="steps", eval_steps=4)
+    assert code == 0
+    columns = RunReader(folder).metrics()
+    assert columns.steps("eval_reward").tolist() == [4, 8]
+    assert columns.values("eval_loss").tolist() == pytest.approx((-columns.values("eval_reward")).tolist())
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("models", "step"), [("shared", 3), ("shared", 4), ("separate", 3)])
+def test_stop_and_resume_repeat_the_run_to_the_last_bit(make_run, monkeypatch, models, step):
+    more = {"ppo_models": models, "ppo_score_norm": True, "max_steps": 6}
+    whole, folder = make_run(**more), make_run(**more)
+    assert run_attempt(whole, 1) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        assert run_attempt(folder, 1) == 0
+    assert read_status(folder).state == "stopped"
+    assert Checkpoints(folder).list() == [step]
+    assert next_attempt(folder) == 0
+    for name in ("loss", "reward", "kl", "kl_coef", "grad_norm", "value_loss"):
+        assert column(folder, name) == column(whole, name), name
+    ours, theirs = (load_file(one.output / "adapter_model.safetensors") for one in (folder, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert len(RunReader(folder).samples()) == len(RunReader(whole).samples())
+
+
+def test_a_checkpoint_and_the_output_hold_the_policy_alone(trained, reward_adapter, tiny_model_dir):
+    folder, code = trained(reward_model_type="lora", reward_model=str(reward_adapter), max_steps=2)
+    assert code == 0
+    names = {path.name for path in Checkpoints(folder).path(2).iterdir()}
+    assert {"adapter_model.safetensors", "ppo.safetensors"} <= names
+    assert "reward" not in names | {path.name for path in folder.output.iterdir()}
+    stored = load_file(folder.output / "adapter_model.safetensors")
+    assert stored
+    assert not any("value" in name or "reward" in name or "score" in name for name in stored)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model_dir), str(folder.output))
+    assert list(model.peft_config) == ["default"]
+
+
+def test_full_fine_tuning_leaves_a_plain_model_and_resumes(make_run, monkeypatch):
+    more = {"finetuning_type": "full", "max_steps": 4, "learning_rate": 1e-3}
+    whole, folder = make_run(**more), make_run(**more)
+    assert run_attempt(whole, 1) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert run_attempt(folder, 1) == 0
+    assert next_attempt(folder) == 0
+    assert column(folder, "loss") == column(whole, "loss")
+    _, info = AutoModelForCausalLM.from_pretrained(folder.output, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------
+def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endpoint, monkeypatch):
+    monkeypatch.setattr(api, "PAUSES", (0.0, 0.0))
+    whole, folder = make_run(), make_run()
+    assert run_attempt(whole, 1) == 0
+    original = RunProgress.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        endpoint.status = 503 if state.global_step == 4 else 200
+        original(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunProgress, "on_step_end", on_step_end)
+        before = len(endpoint.asked)
+        assert run_attempt(folder, 1) == 1
+    assert len(endpoint.asked) - before == 2 * 2 + 3
+    found = read_status(folder)
+    assert found.state == "failed"
+    assert found.reason == (
+        f"The reward endpoint {endpoint.url} answers with status 503 (Service Unavailable). "
+        "Start it again or mend reward_model, then resume: the run goes on where it is."
+    )
+    assert Checkpoints(folder).list() == [4]
+    endpoint.status = 200
+    assert next_attempt(folder) == 0
+    assert column(folder, "loss") == column(whole, "loss")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"scores": [NaN, 1]}', "the score nan"),
+        ('{"scores": [1]}', "1 scores"),
+        ('{"scores": ["good", 1]}', "the score 'good'"),
+        ('{"scores": 3}', "scores of type int"),
+        ("<html>", "no JSON object with scores"),
+    ],
+)
+def test_what_is_no_score_is_told(body, said):
+    one = Endpoint(lambda _: 0.0)
+    one.body = body
+    try:
+        with pytest.raises(api.Halted, match=said):
+            api.ask_scores(one.url, ["a", "b"])
+    finally:
+        one.close()
+    assert len(one.asked) == 1
+
+
+def test_nobody_listens(monkeypatch):
+    monkeypatch.setattr(api, "PAUSES", (0.0, 0.0))
+    with pytest.raises(api.Halted, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
+        api.ask_scores("http://user:secret@127.0.0.1:9/score?key=1", ["a"])
+
+
+def test_a_refusal_is_not_tried_again():
+    one = Endpoint(lambda _: 0.0)
+    one.status = 401
+    try:
+        with pytest.raises(api.Halted, match="status 401"):
+            api.ask_scores(one.url, ["a"])
+    finally:
+        one.close()
+    assert len(one.asked) == 1
+
+
+def test_a_reward_model_that_gives_nan_fails_before_anything_is_learned(trained, classifier, tiny_tokenizer, tmp_path):
+    broken = copy.deepcopy(classifier)
+    with torch.no_grad():
+        broken.score.weight.fill_(math.nan)
+    broken.save_pretrained(tmp_path / "broken")
+    tiny_tokenizer.save_pretrained(tmp_path / "broken")
+    folder, code = trained(reward_model_type="full", reward_model=str(tmp_path / "broken"))
+    assert code == 1
+    assert "is nan. Expected a finite number." in read_status(folder).reason
+    assert not RunReader(folder).metrics().names
+
+
+def test_a_reward_model_with_other_tokens_is_refused(trained, classifier, tmp_path):
+    from tests.tiny import tiny_tokenizer
+
+    other = tiny_tokenizer()
+    other.add_tokens(["<more>"])
+    larger = copy.deepcopy(classifier)
+    larger.resize_token_embeddings(len(other))
+    larger.save_pretrained(tmp_path / "other")
+    other.save_pretrained(tmp_path / "other")
+    folder, code = trained(reward_model_type="full", reward_model=str(tmp_path / "other"))
+    assert code == 2
+    assert "has another tokenizer" in read_status(folder).reason
+
+
+# -- rules ---------------------------------------------------------------------------------------------------
+PLAIN = {"model_name_or_path": "m", "dataset": "d", "stage": "ppo", "reward_model": "r", "top_k": 0, "top_p": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"reward_model": None}, "reward_model"),
+        ({"reward_model_type": "api"}, "reward_model"),
+        ({"finetuning_type": "full"}, "reward_model_type"),
+        ({"reward_model_adapters": "a"}, "reward_model_adapters"),
+        ({"reward_model_quantization_bit": 4}, "reward_model_quantization_bit"),
+        ({"streaming": True, "max_steps": 5}, "streaming"),
+        ({"packing": True}, "packing"),
+        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy"),
+        ({"num_beams": 2}, "num_beams"),
+        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+    ],
+)
+def test_what_cannot_be(changes, key):
+    assert validate(PLAIN).ok
+    values = {name: value for name, value in (PLAIN | changes).items() if value is not None}
+    report = validate(values)
+    assert key in {one.key for one in report.problems if one.severity == "error"}
+
+
+@pytest.mark.parametrize("changes", [{"top_k": 50}, {"top_p": 0.7}, {"repetition_penalty": 1.2}, {"do_sample": False}])
+def test_what_is_risky(changes):
+    report = validate(PLAIN | changes)
+    assert report.ok
+    assert [one.severity for one in report.problems if one.severity != "note"] == ["warning"]
+
+
+def test_llama_factorys_own_yaml_is_taken():
+    report = validate(
+        {
+            "model_name_or_path": "meta-llama/Meta-Llama-3-8B-Instruct",
+            "reward_model": "saves/llama3-8b/lora/reward",
+            "stage": "ppo",
+            "do_train": True,
+            "finetuning_type": "lora",
+            "lora_rank": 8,
+            "lora_target": "all",
+            "dataset": "identity,alpaca_en_demo",
+            "template": "llama3",
+            "cutoff_len": 2048,
+            "output_dir": "saves/llama3-8b/lora/ppo",
+            "max_new_tokens": 512,
+            "top_k": 0,
+            "top_p": 0.9,
+        }
+    )
+    assert report.ok
+
+
+def test_a_branch_with_other_batches_begins_a_new_phase(make_work):
+    stage = PPO(make_work())
+    stage.batches([{}, {}])
+    kept = json.loads(json.dumps(stage.state()))
+    other = PPO(make_work(per_device_train_batch_size=4))
+    other.restore(kept)
+    other.rollout = stage.rollout
+    assert other.plan.answers == 8
+    batches = other.batches([{}, {}])
+    assert [one["groups"] for one in batches] == [4, 4]
+    assert (other.phase, other.served, other.asked, other.made) == (1, 1, 12, 2)
+
+
+def test_state_without_a_file_is_whole(make_work, tmp_path):
+    stage = PPO(make_work(ppo_models="separate"))
+    stage.batches([{}, {}])
+    with torch.no_grad():
+        for parameter in stage.roles.beside.trained().values():
+            parameter.add_(1.0)
+    stage.save(tmp_path)
+    again = PPO(make_work(ppo_models="separate"))
+    again.load(tmp_path)
+    for name, parameter in stage.roles.beside.trained().items():
+        assert torch.equal(parameter, again.roles.beside.trained()[name])
+    assert again.rollout.answers == stage.rollout.answers
+    assert torch.equal(again.rollout.advantages, stage.rollout.advantages)
+
+
+# -- reward functions ----------------------------------------------------------------------------------------
+FUNCTIONS = {
+    "letters": "def letters(answer, prompt, number):\n"
+    "    assert prompt.startswith('What is') and isinstance(number, int)\n"
+    "    return float(sum(one.isalpha() for one in answer))\n",
+    "short": "def short(answer, tokens):\n    return -tokens\n",
+    "broken": "def broken(answer):\n    return float('nan')\n",
+    "silent": "def silent(answer):\n    return None\n",
+    "even": "def even(answer, number):\n    return None if number % 2 else 1.0\n",
+}
+
+
+@pytest.fixture
+def functions(tmp_path):
+    """What a run by reward functions is told, and a data set with a column for them."""
+    path = tmp_path / "numbered.json"
+    path.write_text(json.dumps([{"instruction": one, "number": number} for number, one in enumerate(QUESTIONS)]))
+    return {"reward_model_type": "function", "reward_model": None, "dataset": str(path)}
+
+
+def with_code(folder):
+    folder.code.mkdir(exist_ok=True)
+    for name, text in FUNCTIONS.items():
+        (folder.code / f"{name}.py").write_text(text)
+    return folder
+
+
+def test_reward_functions_are_weighed_and_told_of_the_record(make_run, functions, tiny_tokenizer):
+    folder = with_code(make_run(**functions, reward_functions="letters,short", reward_weights="2,0.5", val_size=4))
+    assert run_attempt(folder, 1) == 0
+    shown = RunReader(folder).samples()
+    assert shown
+    for one in shown:
+        assert one["reward"] == 2 * sum(letter.isalpha() for letter in one["text"]) - 0.5 * 6
+    columns = RunReader(folder).metrics()
+    assert len(columns.values("eval_reward")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken", "returned nan"),
+        ("silent", "No reward function applies to any of 4 answers"),
+        ("none", "There is no reward function none"),
+    ],
+)
+def test_a_function_that_gives_no_number(make_run, functions, name, said):
+    folder = with_code(make_run(**functions, reward_functions=name))
+    assert run_attempt(folder, 1) == 1
+    assert said in read_status(folder).reason
+    assert not RunReader(folder).metrics().names
+
+
+def test_an_answer_that_no_function_judges_is_left_out_and_counted(make_run, functions):
+    folder = with_code(make_run(**functions, reward_functions="even", ppo_buffer_size=4, max_steps=8))
+    assert run_attempt(folder, 1) == 0
+    columns = RunReader(folder).metrics()
+    assert columns.values("unjudged").tolist() == [0.5]  # of all 16 prompts
+    assert columns.values("reward").tolist() == [1.0]
+    (told,) = [event for event in events(folder, "warning") if event["key"] == "reward_functions"]
+    assert told["message"].startswith("No reward function applied to 8 of 16 answers")
+    assert {one["reward"] for one in RunReader(folder).samples()} == {1.0}
+    assert columns.values("trained_tokens")[-1] == 2 * 8 * 6
+
+
+def test_a_function_that_takes_another_column_is_told_before_anything(make_run, functions, prompts_file):
+    folder = with_code(make_run(**(functions | {"dataset": str(prompts_file)}), reward_functions="letters"))
+    assert run_attempt(folder, 1) == 2
+    assert "letters takes number, which is no column" in read_status(folder).reason
+
+
+def test_functions_need_names_and_whole_weights():
+    asked = {key: value for key, value in PLAIN.items() if key != "reward_model"} | {"reward_model_type": "function"}
+    assert {one.key for one in validate(asked).problems if one.severity == "error"} == {"reward_functions"}
+    assert validate(asked | {"reward_functions": "format"}).ok
+    report = validate(asked | {"reward_functions": "format", "reward_weights": "1,2"})
+    assert {one.key for one in report.problems if one.severity == "error"} == {"reward_weights"}
+
+
+# -- several processes ---------------------------------------------------------------------------------------
+def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    asked = settings | {"ppo_score_norm": True, "gradient_accumulation_steps": 1, "max_steps": 4, "ddp_backend": "gloo"}
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    told |= {"HOME_OF_TEST": str(tmp_path), "SETTINGS": json.dumps(asked)}
+    command = [sys.executable, str(Path(__file__).with_name("ranks.py"))]
+    ranks = [
+        subprocess.Popen(
+            command, env={**os.environ, **told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=-1, stderr=-1
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=200) for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    lines = [output.decode().strip().rpartition("\n")[2] for output, _ in said]
+    assert all(line.startswith("{") for line in lines), said[0][1][-2000:]
+    first, second = (json.loads(line) for line in lines)
+    assert first["asked"] == second["asked"] == 8  # two phases of 2 · 2 prompts
+    assert not {tuple(one) for one in first["prompts"]} & {tuple(one) for one in second["prompts"]}
+    for name in ("weights", "coefficient", "moments", "reward"):
+        assert first[name] == second[name], name
+    assert first["moments"][0] == 8
+    whole = torch.tensor([*first["advantages"], *second["advantages"]])  # whitened together
+    assert whole.mean().item() == pytest.approx(0, abs=1e-6)
+    assert whole.std().item() == pytest.approx(1, abs=1e-5)
