@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from llf_widgets.monitor import words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,6 +16,8 @@ CELL = "padding:2px 12px 2px 0;text-align:left;vertical-align:top;border:0"
 NUMBER = "padding:2px 12px 2px 0;text-align:right;vertical-align:top;border:0;white-space:nowrap"
 
 TEXT = f"{CELL};white-space:pre-wrap"
+EVERY_RUN = ("Training loss", "Evaluation loss", "Tokens", "Time")
+COUNTED = 3  # numbers beside those of every run in the line of the first ones
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,13 @@ class Summary:
 
     @property
     def key_line(self) -> str:
-        """The first numbers in one line."""
-        wanted = ("Training loss", "Evaluation loss", "Tokens", "Time")
-        return ", ".join(f"{what.lower()} {value}" for what, value, _ in self.rows if what in wanted)
+        """The first numbers in one line: what counts beside the loss, held out where it was measured so."""
+        names = [what for what, _, _ in self.rows]
+        before = names[: next((place for place, what in enumerate(names) if what in EVERY_RUN), len(names))]
+        counted = [what for what in before if f"Held-out {words.within(what)}" not in before][:COUNTED]
+        return ", ".join(
+            f"{words.within(what)} {value}" for what, value, _ in self.rows if what in (*counted, *EVERY_RUN)
+        )
 
 
 def summary_html(run: Summary) -> str:

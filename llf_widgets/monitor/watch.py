@@ -11,10 +11,11 @@ import numpy as np
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.asked import read_config
+from llf_core.runs.measures import lead, shown
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
 from llf_widgets.monitor.about import about
-from llf_widgets.monitor.curves import Curves, curves
+from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
@@ -45,7 +46,7 @@ class Watch:
         self.facts = Facts(id=folder.id, state="broken")
         self.events: list[dict[str, Any]] = []
         self.answers = Timeline()
-        self.smoothed = np.empty(0)
+        self.smoothed: dict[str, np.ndarray] = {}
         self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._reader = RunReader(folder)
         self._seen: dict[str, tuple[int, int, int] | None] = {}
@@ -53,7 +54,7 @@ class Watch:
         self._broken = ""
         self._columns: Columns | None = None
         self._checkpoints: tuple[int, ...] = ()
-        self._numbers = key_numbers({}, np.empty(0))
+        self._numbers = key_numbers({}, {})
         self._name = ""
         self.config: dict[str, Any] = {}
         self.resolved: dict[str, Any] = {}
@@ -154,10 +155,12 @@ class Watch:
         columns = self._columns = self._reader.metrics()
         self.times = columns.times()
         self.series = {name: (columns.steps(name), columns.values(name)) for name in columns.names}
-        steps, loss = self.series.get("loss", (np.empty(0, dtype=np.int64), np.empty(0)))
+        steps, _ = self.series.get(lead(self.series), NOTHING)
         gap = float(steps[1] - steps[0]) if steps.size > 1 else 1.0
         self._smoothed_for = self._total()
-        self.smoothed = smooth(steps, loss, window(self._smoothed_for, gap))
+        length = window(self._smoothed_for, gap)
+        measured = {name for one in shown(self.series) for name in one.lines} & self.series.keys()
+        self.smoothed = {name: smooth(*self.series[name], length) for name in measured}
         self._numbers = key_numbers(self.series, self.smoothed)
 
     def _total(self) -> int:

@@ -13,7 +13,6 @@ from llf_core.runs.control import TYPES
 from llf_core.runs.steering import check
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of
-from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.live_figure import LiveFigure
@@ -59,10 +58,8 @@ class Monitor(widgets.VBox):
         self._head = Head(self._steer)
         self._answers = Answers(self._watch.folder.id, self._steer)
         self._journal = Journal(log_path=str(self._watch.folder.log))
-        self._figure = LiveFigure(figure_json(self._watch.curves(), self._watch.facts.total))
+        self._figure = LiveFigure(self._watch.curves(), self._watch.facts.total, clicked=self.rows)
         self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
-        for trace in self._figure.select_traces({"name": "training, every step"}):
-            trace.on_click(self._clicked)
         self._rows: Examples | None = None
         self._slots: list[Any] = []
         self._ended = threading.Event()
@@ -171,11 +168,6 @@ class Monitor(widgets.VBox):
 
     _points = 0
     _viewed = False  # the front end's first count waits in the kernel while a cell runs
-
-    def _clicked(self, _trace: Any, points: Any, _selector: Any) -> None:
-        """A point of the loss: which rows was it made of?"""
-        if points.xs:
-            self.rows(int(points.xs[0]))
 
     def _say_trouble(self, text: str) -> None:
         self._head.trouble = text
