@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -215,6 +215,30 @@ def counted(names: Iterable[str]) -> list[Counted]:
     return [
         Counted(name, _LABELS.get(name, name.capitalize()), _home(name)[0].form) for name in COUNTED if name in found
     ]
+
+
+def told(values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What counts of the last values, as JSON: `{"name", "label", "form", "value"}`, held out before the training.
+
+    Args:
+        values: by name, as logged.
+    """
+    found = []
+    for one in counted(values):
+        for name, label in ((HELD_OUT + one.name, held_out_label(one.label)), (one.name, one.label)):
+            if name in values:
+                found.append({"name": name, "label": label, "form": one.form, "value": values[name]})
+    return found
+
+
+def held_out_label(label: str) -> str:
+    """A label of a number that was measured on held-out examples."""
+    return f"Held-out {within(label)}"
+
+
+def within(label: str) -> str:
+    """A label in the middle of a sentence: `accuracy`, but `KL divergence`."""
+    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 
 def decides(names: Iterable[str]) -> Counted:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
-from llf_core.runs.measures import GROUPS, HELD_OUT, lead, shown
+from llf_core.runs.measures import GROUPS, HELD_OUT, lead, shown, within
 from llf_widgets.monitor import words
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.layout import AXIS, FONT, FORMATS, INK, QUIET, TONES, TRAINING, plain
@@ -95,7 +95,7 @@ class Choice:
         if self.name == "loss":
             return "Evaluation loss", "Training loss"
         title = self.group.title if len(self.group.lines) == 1 else f"{self.group.title}: {self.label}"
-        return f"Held out: {words.within(title)}", title
+        return f"Held out: {within(title)}", title
 
 
 def choices(watches: Sequence[Watch]) -> list[Choice]:

@@ -10,10 +10,10 @@ import numpy as np
 import traitlets
 
 from llf_core.runs import FINAL
+from llf_core.runs.measures import within
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
-from llf_widgets.monitor import words
 from llf_widgets.monitor.pump import Pump
 from llf_widgets.monitor.result import result
 from llf_widgets.monitor.watch import Watch
@@ -102,7 +102,7 @@ class SweepView(widgets.VBox):
         values = [told.value(watch) for watch in self._watches]
         known = [value for value in values if value is not None]
         best = (max if told.more else min)(known) if len(set(known)) > 1 else None
-        which = f"the {'highest' if told.more else 'lowest'} {words.within(told.what.label)}"
+        which = f"the {'highest' if told.more else 'lowest'} {within(told.what.label)}"
         self._lines.note = f"Below: the {MOST} with {which} so far." if len(self._runs) > MOST else ""
         self._lines.view = {
             "keys": list(self._keys),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.measures import HELD_OUT, counted, lead
+from llf_core.runs.measures import HELD_OUT, counted, held_out_label, lead
 from llf_widgets.monitor import words
 from llf_widgets.monitor.facts import Number
 
@@ -114,7 +114,7 @@ def _counted_rows(series: Series, smoothed: Smoothed, one: Counted) -> list[tupl
     if held_out.size:
         first = f"first {words.value(float(held_out[0]), one.form)}, " if held_out.size > 1 else ""
         note = f"{first}at step {steps[-1]:,}"
-        rows.append((f"Held-out {words.within(one.label)}", words.value(float(held_out[-1]), one.form), note))
+        rows.append((held_out_label(one.label), words.value(float(held_out[-1]), one.form), note))
     if training.size:
         first = words.value(float(training[0]), one.form)
         rows.append((one.label, words.value(_end(smoothed.get(one.name, training)), one.form), f"from {first}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.runs.measures import BETTER, HELD_OUT, Counted, decides
+from llf_core.runs.measures import BETTER, HELD_OUT, Counted, decides, within
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Result:
     @property
     def label(self) -> str:
         """How a column of it is headed."""
-        name = words.within(self.what.label)
+        name = within(self.what.label)
         if self.what.name == "loss":
             return f"Evaluation {name}, best" if self.held_out else f"Training {name}, last"
         which = "best" if self.what.name in BETTER else "last"

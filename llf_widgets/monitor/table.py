@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from llf_widgets.monitor import words
+from llf_core.runs.measures import held_out_label, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,10 +49,8 @@ class Summary:
         """The first numbers in one line: what counts beside the loss, held out where it was measured so."""
         names = [what for what, _, _ in self.rows]
         before = names[: next((place for place, what in enumerate(names) if what in EVERY_RUN), len(names))]
-        counted = [what for what in before if f"Held-out {words.within(what)}" not in before][:COUNTED]
-        return ", ".join(
-            f"{words.within(what)} {value}" for what, value, _ in self.rows if what in (*counted, *EVERY_RUN)
-        )
+        counted = [what for what in before if held_out_label(what) not in before][:COUNTED]
+        return ", ".join(f"{within(what)} {value}" for what, value, _ in self.rows if what in (*counted, *EVERY_RUN))
 
 
 def summary_html(run: Summary) -> str:

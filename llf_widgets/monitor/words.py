@@ -45,11 +45,6 @@ def value(amount: float, form: Form, digits: int = 3) -> str:
     return count(amount) if form == "count" else number(amount, digits)
 
 
-def within(label: str) -> str:
-    """A label in the middle of a sentence: `accuracy`, but `KL divergence`."""
-    return label if label[1:2].isupper() else label[:1].lower() + label[1:]
-
-
 def small(value: float) -> str:
     """A learning rate: `3.1e-5`, `1.0e-4`, `0`."""
     if not math.isfinite(value):
