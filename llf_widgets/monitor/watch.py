@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BEFORE = {"created", "queued"}  # what is written before a run begins
 STORED = {"checkpoint", "checkpoint_removed"}
+ASIDE = {"request", "answer", "steered", "warning", "finding"}  # what may come in between
 QUEUE_SECONDS = 10.0
 
 
@@ -202,6 +203,7 @@ class Watch:
             epochs=float(epochs) if isinstance(epochs, int | float) else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=_last(attempt_events, "receipt"),
+            progress=_under_way(attempt_events, status.step),
             queue=self._queue(status),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
@@ -246,6 +248,13 @@ class Watch:
 
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event.get("type") == kind), None)
+
+
+def _under_way(events: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
+    """What an attempt that has made no step yet is at: its last event, if that tells of progress."""
+    begun = (_last(events, "resumed") or {}).get("from_step") or 0
+    last = next((event for event in reversed(events) if event.get("type") not in ASIDE), {})
+    return last if last.get("type") == "progress" and step <= begun else None
 
 
 def waits_for(turn: Turn) -> str:
