@@ -37,7 +37,7 @@ CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 class Sides(anywidget.AnyWidget):
     """The table, the answers, and the row that says what the curves are drawn over."""
 
-    _esm = text("dom.js", "compare.js")
+    _esm = text("dom.js", "plots.js", "compare.js")
     _css = text("llf.css", "compare.css")
     view = traitlets.Dict(help="`runs`, `parts`, `answers`").tag(sync=True)
     curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)

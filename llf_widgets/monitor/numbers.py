@@ -104,7 +104,7 @@ def _counted(series: Series, smoothed: Smoothed, one: Counted) -> Number:
         note = f"held out; {words.value(now, one.form)} in training" if training.size else "held out"
         return Number(one.label, words.value(float(held_out[-1]), one.form), note=note)
     first = words.value(float(training[0]), one.form)
-    return Number(one.label, words.value(now, one.form), note=f"smoothed; {first} at the start")
+    return Number(one.label, words.value(now, one.form), note=f"smoothed; from {first}")
 
 
 def _counted_rows(series: Series, smoothed: Smoothed, one: Counted) -> list[tuple[str, str, str]]:

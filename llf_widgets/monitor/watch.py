@@ -15,6 +15,7 @@ from llf_core.runs.measures import lead, shown
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
 from llf_widgets.monitor.about import about
+from llf_widgets.monitor.completions import Completions
 from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
@@ -47,6 +48,7 @@ class Watch:
         self.facts = Facts(id=folder.id, state="broken")
         self.events: list[dict[str, Any]] = []
         self.answers = Timeline()
+        self.completions = Completions()
         self.smoothed: dict[str, np.ndarray] = {}
         self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._reader = RunReader(folder)
@@ -96,7 +98,9 @@ class Watch:
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
         if self._differs(self.folder.samples):
-            self.answers.add(self._reader.samples())
+            samples = self._reader.samples()
+            self.answers.add(samples)
+            self.completions.add(samples)
             changed.add("answers")
         if self._differs(self.folder.log):
             changed.add("log")

@@ -85,9 +85,11 @@ function render({ model, el }) {
 
   model.on('change:view', draw);
   for (const name of ['curves', 'curve', 'over', 'smoothing', 'log', 'every']) model.on(`change:${name}`, drawControls);
+  const unfit = fitPlots(el, '.llf-Compare');
   draw();
   drawControls();
   return () => {
+    unfit();
     model.off('change:view', draw);
     for (const name of ['curves', 'curve', 'over', 'smoothing', 'log', 'every']) model.off(`change:${name}`, drawControls);
   };
