@@ -26,13 +26,23 @@ export interface IRun {
   remaining: number | null;
   /** The last logged loss. */
   loss: number | null;
-  /** A few losses from the first to the last. */
+  /** A few losses, or rewards where there are any, from the first to the last. */
   spark: number[];
+  /** What counts beside the loss, the most telling first. */
+  counted: ICounted[];
   model: string;
   dataset: string;
   method: string;
   tags: string[];
   note: string;
+}
+
+/** A number that tells how a run does; a `share` is from 0 to 1. */
+export interface ICounted {
+  name: string;
+  label: string;
+  form: 'number' | 'share' | 'count';
+  value: number;
 }
 
 /** One page of runs, newest first. */
@@ -80,6 +90,7 @@ export interface IDetails {
   meta: IMeta;
   row?: IRun;
   numbers?: Record<string, number | null>;
+  counted?: ICounted[];
   curves?: Record<string, [number[], (number | null)[]]>;
   checkpoints?: number[];
   config?: Record<string, unknown>;

@@ -1,8 +1,8 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
-import type { IDetails } from './api';
-import { duration, short, stateWord } from './format';
+import type { ICounted, IDetails } from './api';
+import { duration, short, stateWord, written } from './format';
 
 const WIDTH = 240;
 const HEIGHT = 84;
@@ -75,7 +75,13 @@ export function Details(props: IProps): React.JSX.Element {
           {trans.__('More…')}
         </button>
       </div>
-      {details.numbers && <Numbers numbers={details.numbers} trans={trans} />}
+      {details.numbers && (
+        <Numbers
+          numbers={details.numbers}
+          counted={details.counted ?? []}
+          trans={trans}
+        />
+      )}
       {details.curves && <Curves curves={details.curves} trans={trans} />}
       {(details.events ?? [])
         .filter(event => event.type !== 'evaluation')
@@ -165,13 +171,16 @@ function Facts({
 
 function Numbers({
   numbers,
+  counted,
   trans
 }: {
   numbers: Record<string, number | null>;
+  counted: readonly ICounted[];
   trans: TranslationBundle;
 }): React.JSX.Element {
   const memory = numbers.memory;
   const shown: [string, string][] = [
+    ...counted.map((one): [string, string] => [one.label, written(one)]),
     [trans.__('Training loss'), short(numbers.loss)],
     [trans.__('Evaluation loss'), short(numbers.eval_loss)],
     [trans.__('Learning rate'), short(numbers.learning_rate)],
@@ -247,25 +256,35 @@ function Curves({
           `${(step / last) * WIDTH},${2 + (1 - (value - low) / span) * (HEIGHT - 4)}`
       )
       .join(' ');
+  const [first] = lines[0];
+  const what = first.endsWith('loss')
+    ? trans.__('Losses')
+    : trans.__('Rewards');
   return (
     <figure className="llf-Details-curves">
       <svg
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         role="img"
         aria-label={trans.__(
-          'Losses from %1 to %2 over %3 steps',
+          '%1 from %2 to %3 over %4 steps',
+          what,
           short(low + span),
           short(low),
           last
         )}
       >
         {lines.map(([name, line]) => (
-          <polyline key={name} className={`is-${name}`} points={path(line)} />
+          <polyline
+            key={name}
+            className={name.startsWith('eval_') ? 'is-held-out' : 'is-training'}
+            points={path(line)}
+          />
         ))}
       </svg>
       <figcaption className="llf-2">
         {trans.__(
-          '%1 to %2, %3 steps; solid: training, dashed: evaluation',
+          '%1, %2 to %3, %4 steps; solid: training, dashed: evaluation',
+          what,
           short(low + span),
           short(low),
           last

@@ -1,6 +1,6 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IRun, RunState } from './api';
+import type { ICounted, IRun, RunState } from './api';
 
 /** The word of a state. */
 export function stateWord(state: RunState, trans: TranslationBundle): string {
@@ -75,6 +75,16 @@ export function short(value: number | null | undefined): string {
   return size !== 0 && size < 1e-3
     ? value.toExponential(1)
     : threeDigits(value);
+}
+
+/** A number that counts: `83 %`, `62`, `-0.21`. */
+export function written({ value, form }: ICounted): string {
+  if (form === 'share') {
+    return `${Math.round(100 * value)} %`;
+  }
+  return form === 'count'
+    ? Math.round(value).toLocaleString('en')
+    : short(value);
 }
 
 /** Three digits at least, and never an exponent. */

@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IRun } from './api';
-import { age, short, stepText } from './format';
+import { age, short, stepText, written } from './format';
 import type { Group } from './model';
 import { Spark } from './spark';
 
@@ -119,6 +119,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
   const share = run.total ? Math.min(run.step / run.total, 1) : 0;
   const live = run.state === 'running' || run.state === 'stopping';
   const chosen = props.isSelected(run.id);
+  const counts = run.counted[0];
   return (
     <li className="llf-RunsPanel-item">
       <button
@@ -142,8 +143,11 @@ function RunRow(props: IRowProps): React.JSX.Element {
         <span className="llf-dot" aria-hidden="true" />
         <span className="llf-RunsPanel-name llf-ellipsis">{run.name}</span>
         <Spark values={run.spark} />
-        <span className="llf-RunsPanel-loss">
-          {run.loss === null ? '' : short(run.loss)}
+        <span
+          className="llf-RunsPanel-loss"
+          title={counts ? counts.label : trans.__('Training loss')}
+        >
+          {counts ? written(counts) : run.loss === null ? '' : short(run.loss)}
         </span>
         <span className="llf-RunsPanel-info llf-ellipsis">
           {stepText(run, trans)}

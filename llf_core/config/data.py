@@ -15,7 +15,7 @@ class Data(Section):
         None,
         label="Data set",
         help="Names of `dataset_info.json`, files, folders or hub ids, with commas between several; "
-        "`llf_demo` ships with LLF.",
+        "`llf_demo` and `llf_demo_pairs` ship with LLF.",
         level="basic",
         source="LLaMA-Factory",
         path="data",

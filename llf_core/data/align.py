@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.errors import BadExample, DataError
+from llf_core.data.errors import BadExample, DataError, OtherKindError
 from llf_core.data.formats import alpaca, openai, sharegpt, text
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.formats.conversation import KINDS as HELD
@@ -86,12 +86,28 @@ def decide(source: Source, rows: Sequence[Row], kind: str = ANSWERS) -> Reading:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     reading = _propose(source, columns, rows, kind) if source.formatting is None else _named(source, columns, kind)
     if reading.kind != kind:
-        raise DataError(
-            f"The data set {source.label} holds {HELD[reading.kind]}, which is for stage {STAGES[reading.kind]}. "
-            f"Stage {STAGES[kind]} needs {HELD[kind]}."
-        )
+        raise other_kind(source, reading.kind, kind)
     good = sum(_reads(reading, row) for row in rows)
     return Reading(reading.format, reading.columns, reading.tags, reading.reason, reading.kind, good / len(rows))
+
+
+def other_kind(source: Source, held: str, kind: str) -> OtherKindError:
+    """The error of a set that holds something else than the stage learns from."""
+    return OtherKindError(
+        f"The data set {source.label} holds {HELD[held]}, which is for stage {STAGES[held]}. "
+        f"Stage {STAGES[kind]} needs {HELD[kind]}.",
+        held,
+    )
+
+
+def kind_by_entry(source: Source, kind: str) -> str | None:
+    """What an entry of `dataset_info.json` says that its set holds; None where there is none.
+
+    Args:
+        source: the data set.
+        kind: what the stage learns from: many sets can be read in more than one way.
+    """
+    return None if source.formatting is None else _held(source, dict(source.columns or ()), kind)
 
 
 def _reads(reading: Reading, row: Row) -> bool:

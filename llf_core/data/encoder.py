@@ -371,29 +371,50 @@ class Encoder:
         return conversation, tokens, opening, closing
 
     def explain(self, record: Record) -> list[Explained]:
-        """The examples of a record with what was cut of them, to be looked at.
+        """The examples of a record with what was cut of them, to be looked at; of a pair both of its answers.
 
         Raises:
             BadExample: it gives none.
         """
-        found = []
         conversation = self._with_system(self._align(record.row))
-        for part, text in self._render(conversation):
-            (made,) = self._encode([text])
-            if isinstance(made, BadExample):
-                raise made
-            tokens = made.lists()
-            whole, rendered, kept = part, text, [True] * len(tokens.ids)
-            if len(tokens.ids) > self.cutoff_len and self.cutoff_strategy == "cut":
+        parts = self._texts(conversation)
+        made = []
+        for found in self._encode([rendered for _, rendered in parts]):
+            if isinstance(found, BadExample):
+                raise found
+            made.append(found.lists())
+        if self.kind == PAIRS:
+            return self._explain_pair(conversation, parts, made)
+        return [self._explain_one(part, rendered, tokens) for (part, rendered), tokens in zip(parts, made, strict=True)]
+
+    def _explain_one(self, part: Conversation, rendered: Rendered, tokens: Tokens) -> Explained:
+        whole, kept = part, [True] * len(tokens.ids)
+        if len(tokens.ids) > self.cutoff_len and self.cutoff_strategy == "cut" and self.kind != TEXTS:
+            opening = closing = 0
+            if self.kind != PROMPTS:
                 whole, tokens, opening, closing = self._to_cut(part, tokens)
-                places = tokens._replace(ids=list(range(len(tokens.ids))))
-                if len(tokens.ids) > self.cutoff_len:
-                    left = set(cut(places, self.cutoff_len, opening, closing).ids)
-                    kept = [place in left for place in range(len(tokens.ids))]
-                if whole is not part:
-                    rendered = render_answers(self.template, self.tokenizer, whole, last_only=True)
-            found.append(Explained(whole, rendered, tokens, kept[: len(tokens.ids)]))
-        return found
+            places = tokens._replace(ids=list(range(len(tokens.ids))))
+            if len(tokens.ids) > self.cutoff_len:
+                prompts = self.kind == PROMPTS
+                short = self._cut_prompt(whole, places) if prompts else cut(places, self.cutoff_len, opening, closing)
+                left = set(short.ids)
+                kept = [place in left for place in places.ids]
+            if whole is not part:
+                rendered = render_answers(self.template, self.tokenizer, whole, last_only=True)
+        return Explained(whole, rendered, tokens, kept[: len(tokens.ids)])
+
+    def _explain_pair(
+        self, conversation: Conversation, parts: Sequence[tuple[Conversation, Rendered]], tokens: Sequence[Tokens]
+    ) -> list[Explained]:
+        kept = [range(len(one.ids)) for one in tokens]
+        if max(map(len, kept)) > self.cutoff_len and self.cutoff_strategy == "cut":
+            # Places take the room of the labels: they are cut alike.
+            chosen, rejected = (one._replace(labels=list(places)) for one, places in zip(tokens, kept, strict=True))
+            kept = [set(one.labels) for one in self._cut_pair(conversation, chosen, rejected)]  # type: ignore[misc]
+        return [
+            Explained(said, rendered, one, [place in left for place in range(len(one.ids))])
+            for (said, rendered), one, left in zip(parts, tokens, kept, strict=True)
+        ]
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []

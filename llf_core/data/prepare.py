@@ -21,7 +21,7 @@ from llf_core.data.mix import mixed
 from llf_core.data.packed import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.render import NONE, ChatTemplate, choose_template
-from llf_core.data.report import DataReport, show
+from llf_core.data.report import DataReport, show_row
 from llf_core.data.sources import Source, find_sources
 from llf_core.data.store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
 
@@ -189,8 +189,7 @@ def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened],
     if examples is not None:
         report.eval_examples = len(examples)
     report.preview = [
-        show(builder.tokenizer, one.index, one.ids, one.labels)
-        for one in islice(stream.in_order(), held, held + PREVIEWED)
+        show_row(builder.tokenizer, row_of(one)) for one in islice(stream.in_order(), held, held + PREVIEWED)
     ]
     empty = np.zeros((0, len(COLUMNS)), dtype=np.int64)
     return Prepared(stream, examples, report, builder.template, empty, empty)
@@ -271,7 +270,7 @@ def _ready(
         leaked=int(np.isin(held_counts[:, TWIN], counts[:, TWIN]).sum()),
         tokens=int(counts[:, 0].sum()),
         trained_tokens=int(counts[:, 1].sum()),
-        preview=[show(tokenizer, row["index"], row["input_ids"], row["labels"]) for row in first],
+        preview=[show_row(tokenizer, row) for row in first],
     )
     if not config.data.packing:
         return Prepared(examples, evaluation, report, template, counts, held_counts)

@@ -11,7 +11,7 @@ from llf_core.config.labels import IGNORED
 from llf_core.data.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAMED = 5
 REASONS_NAMED = 3
 OPEN, CLOSE = "⟦", "⟧"
+REJECTED = "\n… rejected: "
 
 
 class Truncated(NamedTuple):
@@ -277,6 +278,21 @@ def _named(what: str, entries: list[str]) -> list[str]:
         return []
     more = [f"  … and {len(entries) - NAMED:,} more"] if len(entries) > NAMED else []
     return [f"{len(entries):,} {what}:", *(f"  {entry}" for entry in entries[:NAMED]), *more]
+
+
+def show_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Shown:
+    """Decodes a prepared example; of a pair the rejected answer stands behind the chosen one.
+
+    Args:
+        tokenizer: of the model.
+        row: `index`, `input_ids`, `labels`; of a pair `rejected_ids`, `rejected_labels`.
+    """
+    shown = show(tokenizer, row["index"], row["input_ids"], row["labels"])
+    if "rejected_ids" not in row:
+        return shown
+    worse = show(tokenizer, row["index"], row["rejected_ids"], row["rejected_labels"])
+    said = [part for part in worse.segments if part.trained]
+    return Shown(shown.index, (*shown.segments, Segment(REJECTED, trained=False), *said))
 
 
 def show(tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], labels: Sequence[int]) -> Shown:

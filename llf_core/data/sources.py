@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DEMO = "llf_demo"
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
+DEMO_PAIRS = "llf_demo_pairs"
+SHIPPED = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
+"""Data sets of our own writing: the same voice as answers, and as pairs in which a plain answer is the worse one."""
 INFO_FILE = "dataset_info.json"
 ONLINE, REMOTE = "ONLINE", "REMOTE:"
 FORMATS = ("alpaca", "sharegpt", "openai")
@@ -131,8 +134,8 @@ def read_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
 def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Sequence[Path]) -> Source:
     if name in info:
         return _from_entry(name, info[name], base)
-    if name == DEMO:
-        return Source(name, path=DEMO_FILE)
+    if name in SHIPPED:
+        return Source(name, path=SHIPPED[name])
     if "://" in name:
         return Source(name, url=name)
     for folder in (Path(), *folders, base):
@@ -141,7 +144,7 @@ def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Seque
             return Source(name, path=path)
     if _is_hub_id(name):
         return Source(name, hub_id=name)
-    known = [DEMO, *info]
+    known = [*SHIPPED, *info]
     where = f"{base / INFO_FILE} names {listed(info)}" if info else f"there is no {base / INFO_FILE}"
     raise DataError(
         f"There is no data set {name!r}: no such file or folder, and {where}.{did_you_mean(name, known)} "

@@ -353,12 +353,14 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What `llf runs show` shows, as JSON values."""
         from llf_core.runs.listing import read_row
+        from llf_core.runs.measures import told
 
         row = read_row(self.folder).json()
         columns = self._reader.metrics()
         latest = {name: columns.last(name) for name in columns.names}
         return {
             **row,
+            "counted": told({name: value for name, value in latest.items() if value is not None}),
             "folder": str(self.folder.path),
             "checkpoints": Checkpoints(self.folder).list(),
             "output": str(self.output) if self.output.is_dir() else None,

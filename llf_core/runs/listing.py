@@ -15,7 +15,7 @@ import yaml
 from llf_core.runs.folder import RUN_ID, RunFolder, home
 from llf_core.runs.meta import read_meta
 from llf_core.runs.reached import shown_status
-from llf_core.runs.spark import spark
+from llf_core.runs.spark import Shape, shape
 from llf_core.runs.status import BrokenRunError
 
 CONFIG_HEAD = 32 * 1024  # bytes
@@ -50,11 +50,8 @@ class Row:
     tags: tuple[str, ...] = ()
     note: str = ""
     spark: tuple[float, ...] = ()
-
-    @property
-    def loss(self) -> float | None:
-        """The last logged loss."""
-        return self.spark[-1] if self.spark else None
+    loss: float | None = None
+    counted: tuple[dict[str, Any], ...] = ()
 
     @property
     def remaining(self) -> float | None:
@@ -65,8 +62,8 @@ class Row:
 
     def json(self) -> dict[str, Any]:
         """As a JSON object."""
-        more = {"loss": self.loss, "remaining": self.remaining}
-        return asdict(self) | {"tags": list(self.tags), "spark": list(self.spark)} | more
+        lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
+        return asdict(self) | lists | {"remaining": self.remaining}
 
 
 @dataclass(frozen=True)
@@ -201,7 +198,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
 
     Args:
         folder: the run.
-        curve: read the shape of its loss too.
+        curve: read how it went too.
     """
     meta = read_meta(folder)
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
@@ -210,6 +207,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     except BrokenRunError as error:
         return Row(folder.id, name, "broken", reason=str(error), tags=tags, note=meta["note"])
     config = _config_head(folder)
+    went = shape(folder) if curve else Shape()
     return Row(
         id=folder.id,
         name=name,
@@ -230,7 +228,9 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         method=config.get("finetuning_type", ""),
         tags=tags,
         note=meta["note"],
-        spark=spark(folder) if curve else (),
+        spark=went.points,
+        loss=went.loss,
+        counted=went.counted,
     )
 
 

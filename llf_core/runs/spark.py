@@ -1,48 +1,74 @@
-"""The shape of a run's loss for a list: a few points of a long file, read at a few places."""
+"""The shape of a run for a list: a few points of a long file, read at a few places."""
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number, parse
+from llf_core.runs.measures import lead, told
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 POINTS = 20
-BLOCK = 2048  # bytes at each place; a record has about 300
+BLOCK = 4096  # bytes at each place; a record has about 300, and up to 1,500 where a stage tells much
 WHOLE = POINTS * BLOCK
 
 
-def spark(folder: RunFolder) -> tuple[float, ...]:
-    """At most `POINTS` losses of a run from its first to its last, evenly spread over its metrics.
+@dataclass(frozen=True)
+class Shape:
+    """How a run went, in a few numbers.
 
-    It costs as many small reads, however long the file is. Of steps that were made twice both may be among them.
+    Attributes:
+        points: at most `POINTS` values of the number to look at first, from the first to the last.
+        loss: the last logged loss.
+        counted: what counts beside the loss, as `{"name", "label", "form", "value"}`, the most telling first.
+    """
+
+    points: tuple[float, ...] = ()
+    loss: float | None = None
+    counted: tuple[dict[str, Any], ...] = ()
+
+
+def shape(folder: RunFolder) -> Shape:
+    """A run's shape, evenly spread over its metrics.
+
+    It costs as many small reads as it has points, however long the file is. Of steps that were made twice both may be
+    among them.
     """
     try:
-        return _spark(os.open(folder.metrics, os.O_RDONLY))
+        return _shape(os.open(folder.metrics, os.O_RDONLY))
     except OSError:  # no metrics yet, or none that may be read: the run is listed without
-        return ()
+        return Shape()
 
 
-def _spark(descriptor: int) -> tuple[float, ...]:
+def _shape(descriptor: int) -> Shape:
     try:
         size = os.fstat(descriptor).st_size
         if size <= WHOLE:
-            losses = _losses(os.pread(descriptor, size, 0))
-            step = max(1, -(-len(losses) // POINTS))
+            found = _records(os.pread(descriptor, size, 0))
+            step = max(1, -(-len(found) // POINTS))
             # The last one is what is shown as a number beside it.
-            return tuple(losses[-1::-step][::-1])
-        places = [round(number * (size - BLOCK) / (POINTS - 1)) for number in range(POINTS)]
-        found = [_losses(os.pread(descriptor, BLOCK, place), cut=place > 0)[-1:] for place in places]
+            found = found[-1::-step][::-1]
+        else:
+            places = [round(number * (size - BLOCK) / (POINTS - 1)) for number in range(POINTS)]
+            blocks = [_records(os.pread(descriptor, BLOCK, place), cut=place > 0) for place in places]
+            found = [one for block in blocks for one in block[-1:]]
     finally:
         os.close(descriptor)
-    return tuple(loss for one in found for loss in one)
+    if not found:
+        return Shape()
+    found = [_numbers(one) for one in found]
+    last = found[-1]
+    first = lead(last)
+    return Shape(tuple(one[first] for one in found if first in one), last["loss"], tuple(told(last)))
 
 
-def _losses(data: bytes, *, cut: bool = False) -> list[float]:
-    """The losses of whole lines, in order; where the first line may be cut, it is left out."""
+def _records(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:
+    """What whole lines of the training say, in order; where the first line may be cut, it is left out."""
     lines = data.split(b"\n")[1 if cut else 0 :]
     found = []
     for line in lines:
@@ -50,7 +76,12 @@ def _losses(data: bytes, *, cut: bool = False) -> list[float]:
             continue
         record = parse(line)
         values = record.get("values") if record is not None else None
-        loss = as_number(values.get("loss")) if isinstance(values, dict) else None
-        if loss is not None and abs(loss) != float("inf") and loss == loss:  # noqa: PLR0124 - NaN
-            found.append(loss)
+        if isinstance(values, dict) and "loss" in _numbers({"loss": values.get("loss")}):
+            found.append(values)
     return found
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, float]:
+    """The finite ones."""
+    found = {name: as_number(value) for name, value in values.items()}
+    return {name: number for name, number in found.items() if number is not None and math.isfinite(number)}

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.counters import COUNTERS, read_counters
+from llf_core.runs.measures import told, within, write
 from llf_core.stages.receipt import Receipt
 from llf_core.stages.steering import Steering
 from llf_core.stages.too_large import smaller_size
@@ -352,4 +353,5 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
     for name, text in formats.items():
         if name in values:
             parts.append(text.format(values[name] / 1e9 if name == "memory" else values[name]))
+    parts[2:2] = [f"{within(one['label'])} {write(one['value'], one['form'])}" for one in told(values)]
     return "  ".join(parts)

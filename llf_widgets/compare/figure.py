@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llf_core.runs import decimate
+from llf_core.runs.measures import GROUPS, HELD_OUT, lead, shown, within
 from llf_widgets.monitor import words
-from llf_widgets.monitor.layout import AXIS, FONT, INK, QUIET, TRAINING
+from llf_widgets.monitor.curves import NOTHING
+from llf_widgets.monitor.layout import AXIS, FONT, FORMATS, INK, QUIET, TONES, TRAINING, plain
 from llf_widgets.monitor.smoothing import smooth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llf_core.runs.measures import Form, Group
     from llf_widgets.monitor.watch import Watch
 
 OVER = {"step": "step", "tokens": "tokens", "time": "minutes"}
 SMOOTHING = (0, 5, 10, 30, 100)
 """Steps; 0 leaves the curve as it is."""
-# Four tones with at least 4:1 on white and on #111, each with a dash of its own: colour is never alone.
-SERIES = (
-    ("rgb(16, 127, 198)", "solid"),
-    ("rgb(194, 93, 10)", "6px,3px"),
-    ("rgb(11, 133, 96)", "2px,2px"),
-    ("rgb(158, 89, 176)", "8px,3px,2px,3px"),
-)
-PANELS = (("Evaluation loss", [0.58, 1.0]), ("Training loss", [0.0, 0.42]))
+# A dash of its own for each tone: colour is never alone.
+SERIES = tuple(zip(TONES, ("solid", "6px,3px", "2px,2px", "8px,3px,2px,3px"), strict=True))
+UPPER, LOWER = [0.58, 1.0], [0.0, 0.42]
 RIGHT = 0.86
 HEIGHT = 520
 LIMIT = 2000
@@ -77,32 +76,69 @@ def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
     return np.interp(steps, known, values, left=0.0)
 
 
-def figure_json(
+@dataclass(frozen=True)
+class Choice:
+    """A curve that can be shown.
+
+    Attributes:
+        name: as it is logged.
+        label: for people.
+        group: what it belongs to.
+    """
+
+    name: str
+    label: str
+    group: Group
+
+    def titles(self) -> tuple[str, str]:
+        """Of the panel of held-out examples and of that of the training."""
+        if self.name == "loss":
+            return "Evaluation loss", "Training loss"
+        title = self.group.title if len(self.group.lines) == 1 else f"{self.group.title}: {self.label}"
+        return f"Held out: {within(title)}", title
+
+
+def choices(watches: Sequence[Watch]) -> list[Choice]:
+    """The curves that there are, group by group.
+
+    Args:
+        watches: the runs, each looked at.
+    """
+    names = [lead(watches[0].series), *(name for watch in watches for name in watch.series)]
+    return [Choice(name, label, one.group) for one in shown(names) for name, label in one.lines.items()]
+
+
+def figure_json(  # noqa: PLR0913 - each of them is named
     watches: Sequence[Watch],
     *,
+    curve: str = "loss",
     over: str = "step",
     smoothing: int = 10,
     log: bool = False,
     every: bool = False,
 ) -> dict[str, Any]:
-    """Both panels as plain Plotly JSON, arrays as numpy.
+    """One panel for what was held out and one for the training as plain Plotly JSON, arrays as numpy.
 
     Args:
         watches: the runs, each looked at.
+        curve: the name of what is drawn; without held-out values of it in any of the runs there is one panel.
         over: the axis, one of `OVER`.
-        smoothing: steps that the training loss is smoothed over.
-        log: losses on a logarithmic scale.
-        every: the training loss of every logged step beside the smoothed one.
+        smoothing: steps that the values of the training are smoothed over.
+        log: a logarithmic scale, where the curve may have one.
+        every: the value of every logged step beside the smoothed one.
     """
+    choice = next((one for one in choices(watches) if one.name == curve), Choice(curve, curve, GROUPS[0]))
+    held_out = curve == "loss" or any(HELD_OUT + curve in watch.series for watch in watches)
     data: list[dict[str, Any]] = []
     called = names(watches)
     for number, watch in enumerate(watches):
         color, dash = series(number)
         name = called[number]
-        steps, loss = watch.series.get("loss", (np.empty(0, np.int64), np.empty(0)))
-        smoothed = smooth(steps, loss, smoothing) if smoothing and len(steps) else loss
-        evaluated, evaluation = watch.series.get("eval_loss", (np.empty(0, np.int64), np.empty(0)))
-        tip = f"{_plain(name)}<br>{OVER[over]} %{{x:,.6g}}: %{{y:.4f}}<extra></extra>"
+        steps, values = watch.series.get(curve, NOTHING)
+        smoothed = smooth(steps, values, smoothing) if smoothing and len(steps) else values
+        evaluated, evaluation = watch.series.get(HELD_OUT + curve, NOTHING)
+        form = choice.group.form
+        tip = f"{_plain(name)}<br>{OVER[over]} %{{x:,.6g}}: %{{y:{FORMATS[form][1]}}}<extra></extra>"
         shared = {"type": "scatter", "showlegend": False, "cliponaxis": False, "hovertemplate": tip}
         shared |= {"name": watch.facts.id}
         line = {"color": color, "width": 1.75, "dash": dash}
@@ -110,13 +146,16 @@ def figure_json(
         lower = shared | {"xaxis": "x2", "yaxis": "y2", "mode": "lines"}
         points = _points(watch, evaluated, evaluation, over)
         drawn = _points(watch, steps, smoothed, over)
-        data.append(upper | {"marker": {"size": 5, "color": color}} | points)
+        if held_out:
+            data.append(upper | {"marker": {"size": 5, "color": color}} | points)
         if every:
             thin = {"opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
-            data.append(lower | thin | _points(watch, steps, loss, over))
+            data.append(lower | thin | _points(watch, steps, values, over))
         data.append(lower | {"line": line} | drawn)
-        data += [_label(name, color, "", points, 4), _label(name, color, "2", drawn, 3)]
-    return {"data": data, "layout": _layout(over, log=log, smoothing=smoothing)}
+        data += [_label(name, color, "", points, form, 4)] if held_out else []
+        data.append(_label(name, color, "2", drawn, form, 3))
+    shape = _layout(choice, over, held_out=held_out, log=log and choice.group.log, smoothing=smoothing)
+    return {"data": data, "layout": shape}
 
 
 def _points(watch: Watch, steps: np.ndarray, values: np.ndarray, over: str) -> dict[str, Any]:
@@ -124,11 +163,13 @@ def _points(watch: Watch, steps: np.ndarray, values: np.ndarray, over: str) -> d
     return {"x": places(watch, np.asarray(x), over), "y": np.where(np.isfinite(y), y, np.nan)}
 
 
-def _label(name: str, color: str, axis: str, line: dict[str, Any], digits: int) -> dict[str, Any]:
+def _label(  # noqa: PLR0913, PLR0917 - a line and how its end is written
+    name: str, color: str, axis: str, line: dict[str, Any], form: Form, digits: int
+) -> dict[str, Any]:
     """A line's name and last value where it ends."""
     good = np.isfinite(line["y"]) & np.isfinite(line["x"])
     x, y = line["x"][good][-1:], line["y"][good][-1:]
-    text = [f" {_plain(_short(name))} {words.number(float(value), digits)}" for value in y]
+    text = [f" {_plain(_short(name))} {words.value(float(value), form, digits)}" for value in y]
     return {
         "type": "scatter", "mode": "text", "x": x, "y": y, "text": text, "textposition": "middle right",
         "textfont": {"size": 12, "color": color}, "cliponaxis": False, "showlegend": False, "hoverinfo": "skip",
@@ -145,10 +186,10 @@ def _short(name: str) -> str:
 def _plain(name: str) -> str:
     """A run's name as Plotly's own markup shows it as text, cut to what fits."""
     short = name if len(name) <= 24 else name[:23] + "…"  # noqa: PLR2004 - what fits beside the axis
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return plain(short)
 
 
-def _layout(over: str, *, log: bool, smoothing: int) -> dict[str, Any]:
+def _layout(choice: Choice, over: str, *, held_out: bool, log: bool, smoothing: int) -> dict[str, Any]:
     axis = {
         "showgrid": False, "zeroline": False, "showline": True, "linecolor": AXIS, "linewidth": 1, "ticks": "outside",
         "ticklen": 4, "tickcolor": AXIS, "tickfont": {"size": 11, "color": QUIET}, "nticks": 6,
@@ -161,13 +202,18 @@ def _layout(over: str, *, log: bool, smoothing: int) -> dict[str, Any]:
         "font": {"family": FONT, "size": 11, "color": QUIET},
         "margin": {"l": 44, "r": 12, "t": 30, "b": 40}, "annotations": [],
     }  # fmt: skip
-    for number, (title, domain) in enumerate(PANELS):
+    upper, lower = choice.titles()
+    panels = [(0, upper, UPPER), (1, lower, LOWER)] if held_out else [(1, lower, [0.0, 1.0])]
+    scale: dict[str, Any] = {"type": "log" if log else "linear", "tickformat": FORMATS[choice.group.form][0]}
+    if choice.group.top is not None:
+        scale |= {"range": [0, 1.03 * choice.group.top]}
+    for number, title, domain in panels:
         suffix = str(number + 1) if number else ""
         below = {"title": {"text": OVER[over], "font": {"size": 11}}} if number else {}
         shape[f"xaxis{suffix}"] = axis | {"domain": [0, RIGHT], "anchor": f"y{suffix}", "rangemode": "tozero"} | below
-        shape[f"yaxis{suffix}"] = axis | {"domain": domain, "anchor": f"x{suffix}", "type": "log" if log else "linear"}
+        shape[f"yaxis{suffix}"] = axis | {"domain": domain, "anchor": f"x{suffix}"} | scale
         note = f", smoothed over {smoothing} steps" if number and smoothing else ""
         place = {"x": 0, "y": domain[1], "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
         look = {"xshift": -44, "yshift": 6, "showarrow": False, "font": {"size": 12, "color": INK}}
-        shape["annotations"].append({"text": f"<b>{title}</b>{note}"} | place | look)
+        shape["annotations"].append({"text": f"<b>{plain(title)}</b>{note}"} | place | look)
     return shape

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_widgets.compare.figure import OVER, figure_json
+from llf_widgets.monitor.picture import hex_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,23 +29,30 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
     drawn = figure_json(watches, **options)
     figure = Figure(figsize=SIZE, dpi=DPI)
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, 1)
+    shape = drawn["layout"]
+    titles = [one["text"].split("</b>")[0].removeprefix("<b>") for one in shape["annotations"]]
+    panels = figure.subplots(len(titles), 1, squeeze=False)[:, 0]
+    upper, lower = panels[0], panels[-1]
     for trace in drawn["data"]:
         axes = lower if trace["xaxis"] == "x2" else upper
         x, y = np.asarray(trace["x"], dtype=float), np.asarray(trace["y"], dtype=float)
         if trace["mode"] == "text":
             for place, text in enumerate(trace["text"]):
-                plain = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-                axes.annotate(plain, (x[place], y[place]), color=_hex(trace["textfont"]["color"]), fontsize=8,
+                axes.annotate(_text(text), (x[place], y[place]), color=hex_of(trace["textfont"]["color"]), fontsize=8,
                               annotation_clip=False, va="center", parse_math=False)  # fmt: skip
             continue
         color, marker = trace["line"]["color"], "o" if "markers" in trace["mode"] else None
         style = {"linestyle": DASHES[trace["line"].get("dash", "solid")], "marker": marker, "markersize": 3}
         style |= {"linewidth": trace["line"]["width"], "alpha": trace.get("opacity", 1.0)}
-        axes.plot(x, y, color=_hex(color), **style)
-    for axes, title in ((upper, "Evaluation loss"), (lower, "Training loss")):
-        axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=QUIET)
-        axes.set_yscale("log" if options["log"] else "linear")
+        axes.plot(x, y, color=hex_of(color), **style)
+    scale = shape["yaxis2"]
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(_text(title), loc="left", fontsize=9, fontweight="bold", color=QUIET, parse_math=False)
+        axes.set_yscale(scale["type"])
+        if scale["tickformat"].endswith("%"):
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        if "range" in scale:
+            axes.set_ylim(*scale["range"])
         axes.patch.set_alpha(0)
         axes.tick_params(colors=QUIET, labelsize=8)
         for side in ("top", "right"):
@@ -58,7 +66,6 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _hex(color: str) -> str:
-    """`rgb(16, 127, 198)` as matplotlib takes it."""
-    red, green, blue = (int(part) for part in color[4:-1].split(","))
-    return f"#{red:02x}{green:02x}{blue:02x}"
+def _text(markup: str) -> str:
+    """Plotly's markup as plain text."""
+    return markup.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

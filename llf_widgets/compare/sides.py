@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llf_core.runs import folder_bytes
+from llf_core.runs.measures import BETTER, Counted, counted, lead
 from llf_core.runs.steering import journal
 from llf_widgets.monitor import words
+from llf_widgets.monitor.result import result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,18 +69,30 @@ def parts(watches: Sequence[Watch]) -> list[Part]:
 
 
 def _result(watches: Sequence[Watch]) -> Part:
-    best = [_lowest(watch, "eval_loss") for watch in watches]
-    last = [
-        float(watch.smoothed[np.isfinite(watch.smoothed)][-1]) if _any(watch.smoothed) else None for watch in watches
-    ]
-    lines = [
-        Line(
-            "Evaluation loss, best",
-            tuple(NONE if one is None else f"{words.number(one[1], 4)} at {one[0]:,}" for one in best),
-            _smallest([None if one is None else one[1] for one in best]),
-        ),
-        _line("Training loss, last", last, words.number),
-    ]
+    names = {name: None for watch in watches for name in watch.series}
+    told = counted(names)
+    if lead(names) == "loss":
+        told.append(Counted("loss", "Loss", "number"))
+    lines = []
+    for one in (result(watches, what) for what in told):
+        sign = {"more": -1, "less": 1}.get(BETTER.get(one.what.name, ""), 0)
+        if one.held_out or one.what.name == "loss":
+            best = [one.best(watch) for watch in watches]
+            lines.append(
+                Line(
+                    replace(one, held_out=True).label,
+                    tuple(NONE if found is None else f"{one.write(found[1])} at {found[0]:,}" for found in best),
+                    _smallest([None if found is None else sign * found[1] for found in best]),
+                )
+            )
+        last = [one.last(watch) for watch in watches]
+        lines.append(
+            Line(
+                replace(one, held_out=False).label,
+                tuple(NONE if value is None else words.value(value, one.what.form) for value in last),
+                _smallest([None if value is None else sign * value for value in last]),
+            )
+        )
     return Part("Result", "best in bold", tuple(lines))
 
 
@@ -166,14 +180,6 @@ def _smallest(values: Sequence[float | None]) -> tuple[int, ...]:
     if len(set(known)) < 2:  # noqa: PLR2004 - nothing to choose between
         return ()
     return tuple(place for place, value in enumerate(values) if value == min(known))
-
-
-def _lowest(watch: Watch, name: str) -> tuple[int, float] | None:
-    steps, values = watch.series.get(name, (np.empty(0), np.empty(0)))
-    if not _any(values):
-        return None
-    place = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
-    return int(steps[place]), float(values[place])
 
 
 def _any(values: np.ndarray) -> bool:

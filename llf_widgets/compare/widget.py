@@ -10,7 +10,8 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from llf_widgets.compare.figure import OVER, SMOOTHING, figure_json, names, series
+from llf_core.runs.measures import lead
+from llf_widgets.compare.figure import OVER, SMOOTHING, choices, figure_json, names, series
 from llf_widgets.compare.sides import NONE, Part, parts
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.figure import json_ready
@@ -36,9 +37,11 @@ CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 class Sides(anywidget.AnyWidget):
     """The table, the answers, and the row that says what the curves are drawn over."""
 
-    _esm = text("dom.js", "compare.js")
+    _esm = text("dom.js", "plots.js", "compare.js")
     _css = text("llf.css", "compare.css")
     view = traitlets.Dict(help="`runs`, `parts`, `answers`").tag(sync=True)
+    curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)
+    curves = traitlets.List(help="`title`, `help`, `log` and `lines` ([name, label]) of each group").tag(sync=True)
     over = traitlets.Enum(list(OVER), "step").tag(sync=True)
     smoothing = traitlets.Int(10).tag(sync=True)
     log = traitlets.Bool(default_value=False).tag(sync=True)
@@ -72,7 +75,7 @@ class Compare(widgets.VBox):
         super().__init__(children=[self._sides, self._figure])
         self.add_class("llf")
         self.add_class("llf-Compare")
-        self._sides.observe(lambda _: self._draw(), ["over", "smoothing", "log", "every"])
+        self._sides.observe(lambda _: self._draw(), ["curve", "over", "smoothing", "log", "every"])
         self.refresh()
 
     def show(self, runs: Sequence[AnyRun]) -> None:
@@ -89,6 +92,7 @@ class Compare(widgets.VBox):
         """Looks at the runs again."""
         for watch in self._watches:
             watch.look()
+        self._offer_curves()
         self._sides.view = {
             "runs": [
                 {"name": name, "id": watch.facts.id, "state": watch.facts.state,
@@ -162,9 +166,31 @@ class Compare(widgets.VBox):
         table = f'<table style="border-collapse:collapse"><tbody>{"".join(rows)}</tbody></table>'
         return table + _picture(self._watches, self._options()) + _answers(heads, view["answers"])
 
+    def _offer_curves(self) -> None:
+        """Offers the curves that there are; the one to look at first is shown unless another one was chosen."""
+        offered: dict[str, dict[str, Any]] = {}
+        found = choices(self._watches)
+        for one in found:
+            entry = {"title": one.group.title, "help": one.group.help, "log": one.group.log, "lines": []}
+            offered.setdefault(one.group.title, entry)["lines"].append([one.name, one.label])
+        names = [one.name for one in found]
+        with self._sides.hold_sync():
+            self._sides.curves = list(offered.values())
+            if self._sides.curve in {self._first, ""} or self._sides.curve not in names:
+                self._sides.curve = lead(names)
+        self._first = lead(names)
+
+    _first = "loss"
+
     def _options(self) -> dict[str, Any]:
         sides = self._sides
-        return {"over": sides.over, "smoothing": sides.smoothing, "log": sides.log, "every": sides.every}
+        return {
+            "curve": sides.curve,
+            "over": sides.over,
+            "smoothing": sides.smoothing,
+            "log": sides.log,
+            "every": sides.every,
+        }
 
     def _draw(self) -> None:
         drawn = figure_json(self._watches, **self._options())

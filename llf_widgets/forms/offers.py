@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from llf_core.data.sources import SHIPPED
+
 _DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 _MOST = 50
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
-    """The shipped data set, then the names of `dataset_info.json`, then data files.
+    """The shipped data sets, then the names of `dataset_info.json`, then data files.
 
     Args:
         dataset_dir: the folder of `dataset_info.json`.
@@ -18,7 +20,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
     """
     folder = Path(dataset_dir).expanduser()
     here = here or Path.cwd()
-    names = ["llf_demo", *_named(folder / "dataset_info.json")]
+    names = [*SHIPPED, *_named(folder / "dataset_info.json")]
     for place in dict.fromkeys((here, folder)):
         if not place.is_dir():
             continue

@@ -11,6 +11,7 @@ from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.source import dump_yaml, read
 from llf_core.config.spec import option_classes
 from llf_core.config.translate import translate
+from llf_widgets.forms.data_fit import against, shipped_for
 from llf_widgets.forms.values import parse
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class FormState:
         """The config; None while an error stands."""
         return self.report.config if self.report.ok else None
 
+    @functools.cached_property
+    def data_problems(self) -> tuple[Problem, ...]:
+        """What stands against the chosen data sets, as far as that is known without reading them whole."""
+        return () if self.report.config is None else against(self.report.config)
+
     def value(self, key: str) -> Any:
         """The value that a field stands at: as given, else what the config makes of the other values."""
         if key in self.given:
@@ -89,12 +95,12 @@ class FormState:
     def problems(self, key: str) -> tuple[Problem, ...]:
         """What is said beside a field, errors first; `""` has what stands beside none."""
         if key:
-            return tuple(problem for problem in self.report.problems if problem.key == key)
+            return tuple(one for one in (*self.report.problems, *self.data_problems) if one.key == key)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
         """What keeps Start off."""
-        return tuple(problem for problem in self.report.problems if problem.severity == "error")
+        return tuple(one for one in (*self.report.problems, *self.data_problems) if one.severity == "error")
 
     def yaml(self, *, defaults: bool = False) -> str:
         """The values as a YAML file in the order of the sections, keys that are no field last."""
@@ -136,9 +142,14 @@ class FormState:
         self._forget()
 
     def choose(self, preset_name: str) -> None:
-        """Starts from a preset: every field as it has it; the model and the data that were chosen stay."""
+        """Starts from a preset: every field as it has it; the model and the data that were chosen stay.
+
+        A shipped data set gives way to the shipped one that the preset's stage learns from.
+        """
         chosen = preset(preset_name)
         kept = {key: self.given[key] for key in KEPT if key in self.given and key not in chosen}
+        shipped = shipped_for(_plain(kept.get("dataset")), str(chosen.get("stage", "sft")))
+        kept |= {"dataset": shipped} if shipped else {}
         self.base = chosen | kept
         self.preset_name = preset_name
         self.undo()
@@ -190,6 +201,7 @@ class FormState:
 
     def _forget(self) -> None:
         self.__dict__.pop("report", None)
+        self.__dict__.pop("data_problems", None)
 
 
 def _owner(spec: FieldSpec) -> Mapping[str, Any] | None:

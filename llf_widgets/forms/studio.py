@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from llf_core.config import presets
 from llf_core.launch.queue import Machine
 from llf_widgets.forms import checks, fallback, model_info, offers
+from llf_widgets.forms.data_fit import fitting
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.presets import Presets
@@ -314,7 +315,7 @@ class Studio(widgets.VBox):
         return ()
 
     def _datasets(self) -> list[str]:
-        return offers.datasets(str(self.state.value("dataset_dir")))
+        return fitting(self.state.report.config, offers.datasets(str(self.state.value("dataset_dir"))))
 
     def _show_monitor(self, run: Run) -> None:
         from llf_widgets.monitor import Monitor

@@ -10,11 +10,12 @@ import numpy as np
 import traitlets
 
 from llf_core.runs import FINAL
+from llf_core.runs.measures import within
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
-from llf_widgets.monitor import words
 from llf_widgets.monitor.pump import Pump
+from llf_widgets.monitor.result import result
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.monitor.widget import Monitor
 from llf_widgets.static import text
@@ -97,14 +98,15 @@ class SweepView(widgets.VBox):
         return None if all(watch.facts.state in FINAL for watch in self._watches) else REST
 
     def _draw(self) -> None:
-        losses = [self._loss(watch) for watch in self._watches]
-        known = [loss for loss in losses if loss is not None]
-        best = min(known) if len(set(known)) > 1 else None
-        more = len(self._runs) > MOST
-        self._lines.note = f"Below: the {MOST} with the lowest loss so far." if more else ""
+        told = result(self._watches)
+        values = [told.value(watch) for watch in self._watches]
+        known = [value for value in values if value is not None]
+        best = (max if told.more else min)(known) if len(set(known)) > 1 else None
+        which = f"the {'highest' if told.more else 'lowest'} {within(told.what.label)}"
+        self._lines.note = f"Below: the {MOST} with {which} so far." if len(self._runs) > MOST else ""
         self._lines.view = {
             "keys": list(self._keys),
-            "loss": "Evaluation loss, best" if self._evaluated() else "Training loss, last",
+            "loss": told.label,
             "live": any(watch.facts.live for watch in self._watches),
             "rows": [
                 {
@@ -112,28 +114,20 @@ class SweepView(widgets.VBox):
                     "values": [show(watch.config.get(key)) or UNSET for key in self._keys],
                     "state": watch.facts.state,
                     "step": f"{watch.facts.step:,} of {watch.facts.total:,}" if watch.facts.total else "",
-                    "loss": "" if loss is None else words.number(loss, 4),
-                    "best": loss is not None and loss == best,
+                    "loss": "" if value is None else told.write(value),
+                    "best": value is not None and value == best,
                 }
-                for run, watch, loss in zip(self._runs, self._watches, losses, strict=True)
+                for run, watch, value in zip(self._runs, self._watches, values, strict=True)
             ],
         }
 
-    def _evaluated(self) -> bool:
-        return any("eval_loss" in watch.series for watch in self._watches)
-
-    def _loss(self, watch: Watch) -> float | None:
-        """The lowest evaluation loss where there are any, else the smoothed training loss."""
-        values = watch.series["eval_loss"][1] if "eval_loss" in watch.series else np.empty(0)
-        if not self._evaluated():
-            values = watch.smoothed[np.isfinite(watch.smoothed)][-1:]
-        values = values[np.isfinite(values)]
-        return float(values.min()) if values.size else None
-
     def _best(self) -> list[int]:
-        """Which runs are compared: all of them, or those with the lowest losses; in their order."""
-        losses = [np.inf if (loss := self._loss(watch)) is None else loss for watch in self._watches]
-        return sorted(sorted(range(len(losses)), key=losses.__getitem__)[:MOST])
+        """Which runs are compared: all of them, or those that did best; in their order."""
+        told = result(self._watches)
+        sign = -1 if told.more else 1
+        values = [told.value(watch) for watch in self._watches]
+        ranked = [np.inf if value is None else sign * value for value in values]
+        return sorted(sorted(range(len(ranked)), key=ranked.__getitem__)[:MOST])
 
     def _say_trouble(self, sentence: str) -> None:
         if sentence:

@@ -1,4 +1,4 @@
-"""One line about what a run trains: model, method, data. Read from the run's own `config.yaml`, tolerantly."""
+"""One line about what a run trains: model, stage, method, data. Read from the run's own `config.yaml`, tolerantly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
 
 
 def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
-    """`smollm2-135m-instruct, LoRA rank 8, alpaca_en_demo (949 examples)`; parts that are not known are left out.
+    """`smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples)`; what is not known is left out, and `sft` too.
 
     Args:
         config: flat keys.
@@ -18,6 +18,10 @@ def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
     model = config.get("model_name_or_path")
     if model:
         parts.append(_short(model))
+    stage = str(config.get("stage") or "sft")
+    if stage != "sft":
+        loss = config.get("pref_loss")
+        parts.append(stage.upper() if loss in (None, "sigmoid") or stage != "dpo" else f"{stage.upper()} ({loss})")
     method = str(config.get("finetuning_type", "lora"))
     if config:
         text = METHODS.get(method, method)

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
+from llf_core.runs.measures import ELSEWHERE, HELD_OUT, Shown, lead, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    Line = tuple[np.ndarray, np.ndarray]
+
 LIMIT = 2000  # points a trace
-LINES = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_second", "memory")
+MACHINE = ("learning_rate", "grad_norm", "tokens_per_second", "memory")
+"""What every run logs and its small charts show."""
 NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
 
 
@@ -22,15 +26,21 @@ class Curves:
     """Lines by name as (steps [n], values [n]), n at most `LIMIT`; NaN where a logged value is not finite.
 
     Args:
-        lines: `loss`, `smoothed`, `eval_loss` and the four small panels; memory in GB.
+        lines: as logged; memory in GB. The lead and the four small charts are always among them, perhaps empty.
+        smooth: the same, smoothed, of what stands in a group.
+        main: the group of the number to look at first, which the large chart shows.
+        groups: the others, a chart each.
         kept: steps of checkpoints that are there.
         best: the best checkpoint's step, or nothing.
         marks: (step, words) of every resume and of every change by hand.
-        broken: steps at which the loss was not finite, at most `LIMIT`.
+        broken: steps at which the lead was not finite, at most `LIMIT`.
         broken_count: how many there are in all.
     """
 
-    lines: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    lines: Mapping[str, Line]
+    smooth: Mapping[str, Line]
+    main: Shown
+    groups: tuple[Shown, ...]
     kept: np.ndarray
     best: np.ndarray
     marks: list[tuple[int, str]]
@@ -38,14 +48,33 @@ class Curves:
     broken_count: int
 
     @property
+    def lead(self) -> str:
+        """The number to look at first."""
+        return next(iter(self.main.lines))
+
+    @property
     def points(self) -> int:
         """Points of the longest line: what a front end must redraw."""
         return max((x.size for x, _ in self.lines.values()), default=0)
 
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What the number of traces and axes follows from."""
+        names = [name for one in self.groups for name in one.lines]
+        return (self.lead, *names, *(self.held_out(name) for name in names))
+
+    def line(self, name: str) -> Line:
+        """A line as logged; empty where there is none."""
+        return self.lines.get(name, NOTHING)
+
+    def held_out(self, name: str) -> bool:
+        """Whether a number was measured on held-out examples too."""
+        return HELD_OUT + name in self.lines
+
 
 def curves(
-    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    smoothed: np.ndarray,
+    series: Mapping[str, Line],
+    smoothed: Mapping[str, np.ndarray],
     *,
     kept: tuple[int, ...] = (),
     best: int | None = None,
@@ -55,19 +84,24 @@ def curves(
 
     Args:
         series: name -> (steps, values), ascending steps.
-        smoothed: [n] beside `series["loss"]`.
+        smoothed: name -> [n] beside the series of that name.
         kept: steps of whole checkpoints.
         best: the best checkpoint's step.
         events: the run's events, for its marks.
     """
-    lines = {name: _thin(*series.get(name, NOTHING)) for name in LINES}
-    steps, loss = series.get("loss", NOTHING)
-    lines["smoothed"] = _thin(steps, smoothed)
+    first = lead(series)
+    main, *others = sorted(shown([first, *series]), key=lambda one: first not in one.lines)
+    lines = {name: _thin(*line) for name, line in series.items() if name in MACHINE or name not in ELSEWHERE}
+    lines |= {name: NOTHING for name in (first, *MACHINE) if name not in lines}
     lines["memory"] = (lines["memory"][0], lines["memory"][1] / 1e9)
-    broken = steps[~np.isfinite(loss)]
+    steps, values = series.get(first, NOTHING)
+    broken = steps[~np.isfinite(values)]
     marks = np.asarray(kept, dtype=np.int64)
     return Curves(
         lines=lines,
+        smooth={name: _thin(series[name][0], values) for name, values in smoothed.items() if name in series},
+        main=main,
+        groups=tuple(others),
         kept=marks[marks != best],
         best=marks[marks == best],
         marks=[mark for event in events if (mark := _mark(event)) is not None],
@@ -88,6 +122,7 @@ def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
     return (int(event["step"]), f"{event['step']}: {', '.join(said)}") if said else None
 
 
-def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _thin(steps: np.ndarray, values: np.ndarray) -> Line:
     x, y = decimate(steps, values, LIMIT)
-    return np.asarray(x), np.where(np.isfinite(y), y, np.nan)
+    # As float32 a line that does not move stays flat when it is smoothed, and an axis shows no rounding.
+    return np.asarray(x), np.where(np.isfinite(y), y, np.nan).astype(np.float32)

@@ -30,6 +30,7 @@ class Facts:
     Attributes:
         queue: what a run that waits for its turn waits for, as a sentence.
         receipt: how the first steps of a resumed attempt compare with the log; None where they can't.
+        progress: the event `progress` of what is under way before the first step; None where nothing tells.
         rate: the peak of the learning rate's schedule as it is now.
         held_out: whether there are examples to evaluate on.
         watched: whether there are prompts to be answered.
@@ -53,6 +54,7 @@ class Facts:
     epochs: float | None = None
     resumed_from: int | None = None
     receipt: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
     queue: str = ""
     checkpoints: tuple[int, ...] = ()
     checkpoint_time: float | None = None

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.runs.measures import HELD_OUT
 from llf_widgets.monitor import words
-from llf_widgets.monitor.layout import GAP, INK, LEFT, PANELS, QUIET, SMALL_TOP, WIDTH, layout, traces
+from llf_widgets.monitor.curves import NOTHING
+from llf_widgets.monitor.layout import (
+    CHART,
+    GAP,
+    INK,
+    LEFT,
+    PANELS,
+    QUIET,
+    WIDTH,
+    Places,
+    axis_number,
+    held_out_tone,
+    layout,
+    levels,
+    plain,
+    tones,
+    traces,
+)
 
 if TYPE_CHECKING:
-    from llf_widgets.monitor.curves import Curves
+    from llf_core.runs.measures import Shown
+    from llf_widgets.monitor.curves import Curves, Line
 
+HELP_WIDTH = 56  # letters of 11 pixels that fit above a group's chart in the narrowest figure
+LINE, HELP_LINE = 13, 14  # pixels
 
 HEIGHTS = (0.9, 0.8, 0.7)
 """Of neighbouring marks, so that their words do not stand on each other."""
@@ -25,9 +47,9 @@ def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
         total: planned steps, the right end of every step axis; 0 where unknown.
         title: a line above the charts; a live view has its own header and needs none.
     """
-    shape = layout(total, title, ticks=curves.points > 0) | {"annotations": annotations(curves)}
+    shape = layout(curves, total, title) | {"annotations": annotations(curves), "shapes": levels(curves)}
     return {
-        "data": [trace | content for trace, content in zip(traces(), contents(curves), strict=True)],
+        "data": [trace | content for trace, content in zip(traces(curves), contents(curves), strict=True)],
         "layout": shape,
     }
 
@@ -35,92 +57,167 @@ def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
 def contents(curves: Curves) -> list[dict[str, Any]]:
     """What changes from tick to tick: x, y and texts of every trace, in the order of the figure's traces."""
     return [
-        _line(curves, "loss"),
-        _line(curves, "smoothed"),
-        _line(curves, "eval_loss"),
-        *(_line(curves, name) for name in PANELS),
+        _points(curves.line(curves.lead)),
+        _points(curves.smooth.get(curves.lead, NOTHING)),
+        _points(curves.line(HELD_OUT + curves.lead)),
+        *(_points(curves.line(name)) for name in PANELS),
         {"x": curves.kept, "y": np.full(curves.kept.size, 0.03)},
         {"x": curves.best, "y": np.full(curves.best.size, 0.03)},
         _marks(curves.marks),
         {"x": curves.broken, "y": np.full(curves.broken.size, 0.97), "text": _broken_text(curves)},
-        _end_label(curves, "smoothed", "eval_loss", "training"),
-        _end_label(curves, "eval_loss", "smoothed", "evaluation"),
+        *_end_labels(curves),
+        *(_points(line) for one in curves.groups for line in _lines_of(one, curves)),
     ]
 
 
 def annotations(curves: Curves) -> list[dict[str, Any]]:
-    """Titles of the panels, and each small panel's last value at its upper right corner."""
-    plain = {"showarrow": False, "xref": "paper", "yref": "paper", "yanchor": "bottom"}
+    """Titles of the charts with what they tell, last values, and the labels at the ends of a group's lines."""
+    places = Places(len(curves.groups))
+    main = curves.main.group.title
+    note = "thick: smoothed, thin: every logged step, dashed: evaluation, ▲ checkpoint, ★ best"
     notes = [
-        plain
-        | {
-            "text": "<b>Loss</b>",
-            "x": 0,
-            "y": 1,
-            "xanchor": "left",
-            "xshift": -LEFT,
-            "yshift": 6,
-            "font": {"color": INK, "size": 12},
-        },
-        plain
-        | {
-            "text": "thick: smoothed, thin: every logged step, dashed: evaluation, ▲ checkpoint, ★ best",
-            "x": 0,
-            "y": 1,
-            "xanchor": "left",
-            "yshift": 6,
-            "font": {"color": QUIET, "size": 11},
-        },
+        _heading(f"<b>{main}</b>", 0, 1, 6),
+        _note(note, 0, 1, 6) | {"xshift": max(0, 8 * len(main) - 36)},
     ]
     for place, (name, (title, _, _)) in enumerate(PANELS.items()):
         left = place * (WIDTH + GAP)
-        _, y = curves.lines[name]
+        _, y = curves.line(name)
         value = "" if y.size == 0 else (words.small if name == "learning_rate" else words.number)(float(y[-1]))
-        notes.append(
-            plain
-            | {
-                "text": f"<b>{title}</b>",
-                "x": left,
-                "y": SMALL_TOP,
-                "xanchor": "left",
-                "xshift": -LEFT,
-                "yshift": 8,
-                "font": {"color": INK, "size": 12},
-            }
-        )
-        notes.append(
-            plain
-            | {
-                "text": value,
-                "x": left + WIDTH,
-                "y": SMALL_TOP,
-                "xanchor": "right",
-                "yshift": 8,
-                "font": {"color": INK, "size": 12},
-            }
-        )
+        notes.append(_heading(f"<b>{title}</b>", left, places.small_top, 8))
+        notes.append(_heading(value, left + WIDTH, places.small_top, 8) | {"xanchor": "right", "xshift": 0})
+    for number, one in enumerate(curves.groups):
+        notes += _group_notes(number, one, curves, places)
     return notes
+
+
+def _group_notes(number: int, one: Shown, curves: Curves, places: Places) -> list[dict[str, Any]]:
+    """A group's heading and sentence, what its level is, and the labels of its lines."""
+    group, axis = one.group, axis_number(number)
+    (left, _), (_, top) = places.group(number)
+    held_out = any(curves.held_out(name) for name in one.lines)
+    said = f"{group.help} Dashed: held out." if held_out and len(one.lines) > 1 else group.help
+    lines = textwrap.wrap(said, HELP_WIDTH)
+    notes = [
+        _heading(f"<b>{plain(group.title)}</b>", left, top, 10 + HELP_LINE * len(lines)),
+        _note("<br>".join(plain(line) for line in lines), left, top, 8) | {"xshift": -LEFT, "align": "left"},
+    ]
+    if group.level_label:
+        notes.append(
+            _note(group.level_label, 0, group.level or 0.0, 0)
+            | {
+                "xref": f"x{axis} domain",
+                "yref": f"y{axis}",
+                "xshift": 3,
+                "yanchor": "top",
+                "font": {"color": QUIET, "size": 10},
+            }
+        )
+    return notes + _line_labels(one, axis, curves)
+
+
+def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
+    """A label at the end of each line; where the ends are near each other the labels are moved apart."""
+    ends: list[tuple[str, str, float, float]] = []  # label, colour, x, y
+    for place, (name, label) in enumerate(one.lines.items()):
+        color, _ = tones(place)
+        alone = len(one.lines) == 1
+        told = [(curves.smooth.get(name, NOTHING), label, color)]
+        if alone and curves.held_out(name):
+            told.append((curves.line(HELD_OUT + name), "held out", held_out_tone(one, color)))
+        for line, text, tone in told:
+            x, y = _finite(line)
+            if x.size:
+                ends.append((text, tone, float(x[-1]), float(y[-1])))
+    low, high = _reach(one, curves)
+    shifts = moved_apart([CHART * (y - low) / (high - low) for *_, y in ends], LINE)
+    form = one.group.form
+    return [
+        {
+            "text": f"{plain(label)} {words.value(y, form)}", "x": x, "y": y, "xref": f"x{axis}", "yref": f"y{axis}",
+            "xanchor": "left", "yanchor": "middle", "xshift": 5, "yshift": shift, "showarrow": False,
+            "font": {"color": color, "size": 11},
+        }
+        for (label, color, x, y), shift in zip(ends, shifts, strict=True)
+    ]  # fmt: skip
+
+
+def _reach(one: Shown, curves: Curves) -> tuple[float, float]:
+    """About from where to where a group's axis goes."""
+    group = one.group
+    if group.top is not None:
+        return 0.0, 1.03 * group.top
+    every = [_finite(line)[1] for line in _lines_of(one, curves)]
+    known = np.concatenate([*every, [] if group.level is None else [group.level]])
+    if known.size == 0:
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    return low, max(high, low + 1e-12)
+
+
+def moved_apart(heights: list[float], least: float) -> list[float]:
+    """By how much each height must move so that neighbours are `least` apart, as little as will do.
+
+    Args:
+        heights: `[n]`, pixels.
+        least: pixels between two.
+    """
+    order = sorted(range(len(heights)), key=lambda place: heights[place])
+    # Heights that touch form a heap, which stands around the mean of what its members want.
+    heaps: list[tuple[list[int], float]] = []
+    for place in order:
+        heap, start = [place], heights[place]
+        while heaps and heaps[-1][1] + least * len(heaps[-1][0]) > start:
+            heap = heaps.pop()[0] + heap
+            start = sum(heights[one] - least * number for number, one in enumerate(heap)) / len(heap)
+        heaps.append((heap, start))
+    moved = [0.0] * len(heights)
+    for heap, start in heaps:
+        for number, place in enumerate(heap):
+            moved[place] = round(start + least * number - heights[place], 1)
+    return moved
+
+
+def _lines_of(one: Shown, curves: Curves) -> list[Line]:
+    """The lines of a group's traces, in their order."""
+    found = []
+    for name in one.lines:
+        found += [curves.line(name), curves.smooth.get(name, NOTHING)]
+        if curves.held_out(name):
+            found.append(curves.line(HELD_OUT + name))
+    return found
+
+
+def _heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
+    return _note(text, x, y, up) | {"xshift": -LEFT, "font": {"color": INK, "size": 12}}
+
+
+def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
+    """Quiet words above a place of the figure."""
+    return {
+        "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
+        "yshift": up, "showarrow": False, "font": {"color": QUIET, "size": 11},
+    }  # fmt: skip
 
 
 def json_ready(figure: dict[str, Any]) -> dict[str, Any]:
     """The figure with lists in place of arrays, seven significant digits, and None where a number is not finite."""
 
-    def plain(value: Any) -> Any:
+    def ready(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
+            return {key: ready(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
-            return [plain(inner) for inner in value]
+            return [ready(inner) for inner in value]
         if isinstance(value, np.ndarray):
             if np.issubdtype(value.dtype, np.integer):
                 return value.tolist()
             return [float(f"{number:.7g}") if np.isfinite(number) else None for number in value.tolist()]
         return value
 
-    return plain(figure)
+    return ready(figure)
 
 
-def _line(curves: Curves, name: str) -> dict[str, Any]:
-    x, y = curves.lines[name]
+def _points(line: Line) -> dict[str, Any]:
+    x, y = line
     return {"x": x, "y": y}
 
 
@@ -129,7 +226,8 @@ def _last_only(size: int, text: str) -> list[str]:
 
 
 def _broken_text(curves: Curves) -> list[str]:
-    return _last_only(curves.broken.size, f"not a finite number: {curves.broken_count:,} of the logged losses")
+    what = "losses" if curves.lead == "loss" else "values"
+    return _last_only(curves.broken.size, f"not a finite number: {curves.broken_count:,} of the logged {what}")
 
 
 def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
@@ -143,26 +241,26 @@ def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
     return {"x": x, "y": y, "text": text}
 
 
-def _end_label(curves: Curves, name: str, other: str, word: str) -> dict[str, Any]:
-    """A line's name and last value at its end; the upper of two near labels goes up, the lower down."""
-    x, y = _finite(curves.lines[name])
-    if x.size == 0:
-        return {"x": x, "y": y, "text": [], "textposition": "middle right"}
-    position = "middle right"
-    _, other_y = _finite(curves.lines[other])
-    if other_y.size:
-        _, loss = _finite(curves.lines["loss"])
-        shown = np.concatenate([loss, y, other_y])
-        if abs(y[-1] - other_y[-1]) < 0.12 * max(float(np.ptp(shown)), 1e-12):
-            above = y[-1] > other_y[-1] or (y[-1] == other_y[-1] and name == "smoothed")
-            position = "top right" if above else "bottom right"
-    digits = 4 if name == "eval_loss" else 3
-    return {
-        "x": x[-1:],
-        "y": y[-1:],
-        "text": [f" {word} {words.number(float(y[-1]), digits)}"],
-        "textposition": position,
-    }
+def _end_labels(curves: Curves) -> list[dict[str, Any]]:
+    """Of the large chart: each line's name and last value at its end; of two near ones the higher goes up."""
+    lines = (curves.smooth.get(curves.lead, NOTHING), curves.line(HELD_OUT + curves.lead))
+    told = ((curves.main.lines[curves.lead], 3), ("evaluation", 4))
+    drawn = [_finite(line) for line in lines]
+    every = np.concatenate([_finite(curves.line(curves.lead))[1], *(y for _, y in drawn)])
+    positions = ["middle right", "middle right"]
+    if all(y.size for _, y in drawn):
+        (_, first), (_, second) = drawn
+        if abs(first[-1] - second[-1]) < 0.12 * max(float(np.ptp(every)), 1e-12):
+            positions = ["top right", "bottom right"] if first[-1] >= second[-1] else ["bottom right", "top right"]
+    return [
+        {
+            "x": x[-1:],
+            "y": y[-1:],
+            "text": [f" {word} {words.number(float(last), digits)}" for last in y[-1:]],
+            "textposition": position,
+        }
+        for (x, y), (word, digits), position in zip(drawn, told, positions, strict=True)
+    ]
 
 
 def _finite(line: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.measures import HELD_OUT, counted, within
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ def _bytes(event: dict[str, Any]) -> str:
 def _evaluation(event: dict[str, Any]) -> str:
     values = event.get("values") or {}
     loss = values.get("eval_loss")
-    return "evaluation" if loss is None else f"evaluation {words.number(float(loss), 4)}"
+    told = [
+        f"{within(one.label)} {words.value(float(values[HELD_OUT + one.name]), one.form)}"
+        for one in counted(name for name in values if name.startswith(HELD_OUT))
+    ]
+    return ", ".join(["evaluation" if loss is None else f"evaluation {words.number(float(loss), 4)}", *told])
 
 
 def _warning(event: dict[str, Any]) -> str:

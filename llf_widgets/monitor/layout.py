@@ -1,17 +1,30 @@
-"""How the charts of a run look: five panels, no grid, no legend, a transparent ground that suits both themes."""
+"""How the charts of a run look: no grid, no legend, a transparent ground that suits both themes.
+
+The large chart is above, four small ones that every run has are below; between them is a chart for each other group
+of numbers, two in a row.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.measures import HELD_OUT
+
+if TYPE_CHECKING:
+    from llf_core.runs.measures import Form, Shown
+    from llf_widgets.monitor.curves import Curves
 
 # Middle tones with at least 4.2:1 on white and on #111. `monitor.css` knows each by its exact numbers.
 TRAINING = "rgb(16, 127, 198)"
 EVALUATION = "rgb(194, 93, 10)"
+THIRD, FOURTH = "rgb(11, 133, 96)", "rgb(158, 89, 176)"
+# Four with at least 4:1 on both grounds.
+TONES = (TRAINING, EVALUATION, THIRD, FOURTH)
 QUIET = "rgb(122, 122, 122)"
 BAD = "rgb(221, 60, 60)"
 INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # QUIET to the eye, other tokens to the stylesheet
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
-HEIGHT, TITLE_HEIGHT = 430, 44  # pixels
+TITLE_HEIGHT = 44  # pixels
 LOSS_RIGHT = 0.9  # the rest is for the labels at the ends of the lines
 PANELS = {  # name -> (title, axis number, hover format)
     "learning_rate": ("Learning rate", 2, ".2e"),
@@ -24,7 +37,45 @@ LEFT = 44  # pixels left of an axis: its labels
 WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 TOOLS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # beside the charts while the pointer is over them
 CONFIG = {"displaylogo": False, "modeBarButtons": TOOLS, "responsive": True}
-SMALL_TOP = 0.235  # of the figure's height
+TOP, BOTTOM = 30, 28  # pixels above and below the charts
+LARGE, SMALL, BETWEEN = 216, 87, 69  # heights of the large and the small charts, and what is between them
+CHART, HEADING = 120, 90  # of a group's chart, and of what stands above it
+HALF_GAP = 0.075
+HALF = (1 - HALF_GAP) / 2  # a group's share of the width
+ROOM = 0.26  # of it, for the labels at the ends of its lines
+FORMATS: dict[Form, tuple[str, str]] = {"number": ("", ".4g"), "share": (".0%", ".1%"), "count": (",d", ",.0f")}
+"""Of an axis, and of what the pointer shows."""
+
+
+class Places:
+    """Where the charts stand, as shares of the figure.
+
+    Args:
+        groups: charts between the large one and the small ones.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self._rows = -(-groups // 2)
+        self.charts = LARGE + BETWEEN + SMALL + self._rows * (CHART + HEADING)
+        self.main = [1 - LARGE / self.charts, 1.0]
+        self.small_top = SMALL / self.charts
+
+    def group(self, number: int) -> tuple[list[float], list[float]]:
+        """Left and right, bottom and top of a group's chart."""
+        row, column = divmod(number, 2)
+        bottom = SMALL + BETWEEN + (self._rows - 1 - row) * (CHART + HEADING)
+        left = column * (HALF + HALF_GAP)
+        return [left, left + HALF * (1 - ROOM)], [bottom / self.charts, (bottom + CHART) / self.charts]
+
+
+def axis_number(group: int) -> int:
+    """The axes of a group's chart: 1 to 6 are those of the other charts."""
+    return 7 + group
+
+
+def tones(number: int) -> tuple[str, str]:
+    """Colour and dash of a line, by its number in its group; beyond four the colours come again, dotted."""
+    return TONES[number % len(TONES)], "solid" if number < len(TONES) else "1.5px,3px"
 
 
 def x_range(total: int) -> list[float] | None:
@@ -32,8 +83,9 @@ def x_range(total: int) -> list[float] | None:
     return [0, total] if total > 0 else None
 
 
-def traces() -> list[dict[str, Any]]:
-    """How each trace is drawn, without its data."""
+def traces(curves: Curves) -> list[dict[str, Any]]:
+    """How each trace is drawn, without its data: the large chart, the small ones, marks and labels, then the groups."""
+    form = FORMATS[curves.main.group.form][1].replace("4g", "4f")
     main = {"type": "scatter", "xaxis": "x", "yaxis": "y", "mode": "lines", "showlegend": False}
     marks = main | {
         "yaxis": "y6",
@@ -61,7 +113,7 @@ def traces() -> list[dict[str, Any]]:
             "name": "training, every step",
             "line": {"color": TRAINING, "width": 1},
             "opacity": 0.5,
-            "hovertemplate": "step %{x}: training %{y:.4f}<extra></extra>",
+            "hovertemplate": f"step %{{x}}: training %{{y:{form}}}<extra></extra>",
         },
         main | {"name": "training, smoothed", "line": {"color": TRAINING, "width": 1.75}, "hoverinfo": "skip"},
         main
@@ -71,7 +123,7 @@ def traces() -> list[dict[str, Any]]:
             "cliponaxis": False,
             "line": {"color": EVALUATION, "width": 1.75, "dash": "6px,3px"},
             "marker": {"color": EVALUATION, "size": 5.5},
-            "hovertemplate": "step %{x}: evaluation %{y:.4f}<extra></extra>",
+            "hovertemplate": f"step %{{x}}: evaluation %{{y:{form}}}<extra></extra>",
         },
         *small,
         marks | {"name": "checkpoints", "marker": {"symbol": "triangle-up", "size": 7, "color": QUIET}},
@@ -92,11 +144,47 @@ def traces() -> list[dict[str, Any]]:
         },
         label | {"name": "training label", "textfont": {"size": 12, "color": TRAINING}},
         label | {"name": "evaluation label", "textfont": {"size": 12, "color": EVALUATION}},
+        *(trace for number, one in enumerate(curves.groups) for trace in _group_traces(number, one, curves)),
     ]
 
 
-def layout(total: int, title: str, *, ticks: bool) -> dict[str, Any]:
-    """Axes, margins and colours of the whole figure; without `ticks` the axes are bare, as nothing is drawn yet."""
+def _group_traces(number: int, shown: Shown, curves: Curves) -> list[dict[str, Any]]:
+    """Of each line of a group: every step, smoothed, and on held-out examples where there are any."""
+    axis, form = axis_number(number), FORMATS[shown.group.form][1]
+    common = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}", "mode": "lines", "showlegend": False}
+    found: list[dict[str, Any]] = []
+    for place, (name, label) in enumerate(shown.lines.items()):
+        color, dash = tones(place)
+        tip = f"step %{{x}}: {plain(label)} %{{y:{form}}}<extra></extra>"
+        found.append(
+            common | {"name": name, "line": {"color": color, "width": 1}, "opacity": 0.4, "hovertemplate": tip}
+        )
+        thick = {"line": {"color": color, "width": 1.75, "dash": dash}, "hoverinfo": "skip"}
+        found.append(common | thick | {"name": f"{name}, smoothed"})
+        if curves.held_out(name):
+            other = held_out_tone(shown, color)
+            look = {"line": {"color": other, "width": 1.75, "dash": "6px,3px"}, "marker": {"color": other, "size": 5}}
+            said = tip.replace(plain(label), "held out" if len(shown.lines) == 1 else f"{plain(label)}, held out")
+            found.append(
+                common | look | {"name": HELD_OUT + name, "mode": "lines+markers", "cliponaxis": False}
+                | {"hovertemplate": said}
+            )  # fmt: skip
+    return found
+
+
+def held_out_tone(shown: Shown, color: str) -> str:
+    """The colour of a line of held-out examples: its own where it stands beside one line, else that line's."""
+    return EVALUATION if len(shown.lines) == 1 else color
+
+
+def plain(label: str) -> str:
+    """A name that comes from a run, in Plotly's own markup."""
+    return label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
+
+
+def layout(curves: Curves, total: int, title: str) -> dict[str, Any]:
+    """Axes, margins and colours of the whole figure; the axes are bare as long as nothing is drawn."""
+    places, above = Places(len(curves.groups)), TOP + (TITLE_HEIGHT if title else 0)
     axis = {
         "showgrid": False,
         "zeroline": False,
@@ -106,14 +194,14 @@ def layout(total: int, title: str, *, ticks: bool) -> dict[str, Any]:
         "ticks": "outside",
         "ticklen": 4,
         "tickcolor": AXIS,
-        "showticklabels": ticks,
+        "showticklabels": curves.points > 0,
         "tickfont": {"size": 11, "color": QUIET},
     }
     steps = axis | {"range": x_range(total), "autorange": total <= 0, "rangemode": "tozero", "nticks": 6}
     shape: dict[str, Any] = {
         "template": {"layout": {"font": {"family": FONT}}},  # Plotly's own takes 0.2 s to build and 8 kB to send
         "autosize": True,
-        "height": HEIGHT + (TITLE_HEIGHT if title else 0),
+        "height": above + places.charts + BOTTOM,
         "showlegend": False,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -122,9 +210,9 @@ def layout(total: int, title: str, *, ticks: bool) -> dict[str, Any]:
         "uirevision": "llf",
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
         "font": {"family": FONT, "size": 11, "color": QUIET},
-        "margin": {"l": LEFT, "r": 12, "t": 30 + (TITLE_HEIGHT if title else 0), "b": 28},
+        "margin": {"l": LEFT, "r": 12, "t": above, "b": BOTTOM},
         "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8},
-        "yaxis": axis | {"domain": [0.42, 1], "anchor": "x", "nticks": 5},
+        "yaxis": axis | {"domain": places.main, "anchor": "x", "nticks": 5},
         "yaxis6": {"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False, "anchor": "x"},
     }
     if title:
@@ -143,7 +231,7 @@ def layout(total: int, title: str, *, ticks: bool) -> dict[str, Any]:
             "nticks": 4,
         }
         shape[f"yaxis{number}"] = axis | {
-            "domain": [0, SMALL_TOP],
+            "domain": [0, places.small_top],
             "anchor": f"x{number}",
             "nticks": 3,
             "rangemode": "tozero",
@@ -153,4 +241,29 @@ def layout(total: int, title: str, *, ticks: bool) -> dict[str, Any]:
             shape[f"yaxis{number}"] |= {"tickformat": "~e", "labelalias": {"0e+0": "0"}}
         if name == "tokens_per_second":
             shape[f"yaxis{number}"] |= {"tickformat": ",d"}
+    for number, one in enumerate(curves.groups):
+        across, up = places.group(number)
+        at = axis_number(number)
+        shape[f"xaxis{at}"] = steps | {"domain": across, "anchor": f"y{at}"}
+        shape[f"yaxis{at}"] = axis | {"domain": up, "anchor": f"x{at}", "nticks": 4} | _scale(one)
     return shape
+
+
+def _scale(shown: Shown) -> dict[str, Any]:
+    """How a group's numbers are written on its axis, and from where to where they reach."""
+    group = shown.group
+    if group.top is not None:
+        return {"tickformat": FORMATS[group.form][0], "range": [0, 1.03 * group.top], "autorange": False}
+    return {"tickformat": FORMATS[group.form][0], "rangemode": "normal" if group.form == "number" else "tozero"}
+
+
+def levels(curves: Curves) -> list[dict[str, Any]]:
+    """The heights that a group's numbers are compared with, as shapes."""
+    return [
+        {
+            "type": "line", "layer": "below", "xref": f"x{axis_number(number)} domain", "x0": 0, "x1": 1,
+            "yref": f"y{axis_number(number)}", "y0": one.group.level, "y1": one.group.level,
+            "line": {"color": AXIS, "width": 1, "dash": "2px,3px"},
+        }
+        for number, one in enumerate(curves.groups) if one.group.level is not None
+    ]  # fmt: skip

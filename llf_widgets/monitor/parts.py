@@ -1,4 +1,4 @@
-"""The two small front ends beside the charts: the head with the steering row, and events with the log."""
+"""The small front ends beside the charts: the head with the steering row, answers, and events with the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STYLE = ("llf.css", "monitor.css")
 class Head(anywidget.AnyWidget):
     """State, progress, key numbers, messages and steering of a run. All of it survives a page reload."""
 
-    _esm = text("dom.js", "server.js", "monitor.js")
+    _esm = text("dom.js", "server.js", "plots.js", "monitor.js")
     _css = text(*STYLE)
     view = traitlets.Dict(help="What `says.front_end` makes").tag(sync=True)
     beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(sync=True)
@@ -51,7 +51,7 @@ class Head(anywidget.AnyWidget):
 class Answers(anywidget.AnyWidget):
     """Watched prompts on a timeline: the base's answer beside that of the model in training."""
 
-    _esm = text("dom.js", "server.js", "answers.js")
+    _esm = text("dom.js", "server.js", "steps.js", "answers.js")
     run_id = traitlets.Unicode("", help="The run").tag(sync=True)
     answers = traitlets.List(help="What `Timeline.view` makes").tag(sync=True)
     live = traitlets.Bool(default_value=False, help="Whether a prompt may be added").tag(sync=True)
@@ -70,6 +70,13 @@ class Answers(anywidget.AnyWidget):
         except Exception as error:  # noqa: BLE001 - it is shown where the reader clicked
             ok, said = False, f"{error}" or type(error).__name__
         self.send({"key": request.get("key"), "ok": ok, "text": said})
+
+
+class Samples(anywidget.AnyWidget):
+    """Answers that were sampled to learn from, step by step, with what each earned."""
+
+    _esm = text("dom.js", "steps.js", "samples.js")
+    samples = traitlets.Dict(help="What `Completions.view` makes").tag(sync=True)
 
 
 class Journal(anywidget.AnyWidget):

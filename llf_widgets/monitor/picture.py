@@ -1,4 +1,4 @@
-"""The loss curve as a PNG for saved notebooks: transparent ground, middle tones that both themes can show."""
+"""The curves as a PNG for saved notebooks: transparent ground, middle tones that both themes can show."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.runs.measures import HELD_OUT
 from llf_widgets.monitor import words
+from llf_widgets.monitor.curves import NOTHING
+from llf_widgets.monitor.figure import moved_apart
+from llf_widgets.monitor.layout import held_out_tone, tones
 
 if TYPE_CHECKING:
-    from llf_widgets.monitor.curves import Curves
+    from collections.abc import Sequence
+
+    from llf_core.runs.measures import Form, Shown
+    from llf_widgets.monitor.curves import Curves, Line
+
+    End = tuple[float, float, str, str]  # x, y, words, colour
 
 TRAINING, EVALUATION, QUIET, BAD = "#107fc6", "#c25d0a", "#7a7a7a", "#dd3c3c"
-SIZE, DPI = (7.4, 3.1), 140
+WIDTH, LARGE, ROW, DPI = 7.4, 3.1, 1.75, 140  # inches
+GROUPS = 4  # charts below the large one: a picture is looked at as a whole
 
 
 def picture(curves: Curves, total: int, title: str = "", line: str = "") -> bytes:
-    """Draws loss and evaluation loss over the steps.
+    """Draws the number to look at first over the steps, and below it the first of the other groups.
 
     Args:
         curves: what to draw.
@@ -31,15 +41,19 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=SIZE, dpi=DPI)
+    shown = curves.groups[:GROUPS]
+    below = ROW * -(-len(shown) // 2)
+    height = LARGE + below
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.06, 0.11, 0.76, 0.67))
-    for text, height, size, weight in ((title, 0.985, 10, "bold"), (line, 0.915, 8.5, "normal")):
-        figure.text(0.01, height, text, color=QUIET, fontsize=size, fontweight=weight, va="top", parse_math=False)
-    axes.plot(*curves.lines["loss"], color=TRAINING, linewidth=0.8, alpha=0.5)
-    axes.plot(*curves.lines["smoothed"], color=TRAINING, linewidth=1.6)
+    axes = figure.add_axes((0.06, (below + 0.11 * LARGE) / height, 0.76, 0.67 * LARGE / height))
+    for text, down, size, weight in ((title, 0.015, 10, "bold"), (line, 0.085, 8.5, "normal")):
+        place = 1 - down * LARGE / height
+        figure.text(0.01, place, text, color=QUIET, fontsize=size, fontweight=weight, va="top", parse_math=False)
+    axes.plot(*curves.line(curves.lead), color=TRAINING, linewidth=0.8, alpha=0.5)
+    axes.plot(*curves.smooth.get(curves.lead, NOTHING), color=TRAINING, linewidth=1.6)
     axes.plot(
-        *curves.lines["eval_loss"],
+        *curves.line(HELD_OUT + curves.lead),
         color=EVALUATION,
         linewidth=1.6,
         linestyle=(0, (5, 2)),
@@ -67,46 +81,86 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
             markersize=5,
             transform=axes.get_xaxis_transform(),
         )
-    axes.set_title("Loss", loc="left", x=-0.05, fontsize=9, fontweight="bold", color=QUIET)
+    axes.set_title(curves.main.group.title, loc="left", x=-0.05, fontsize=9, fontweight="bold", color=QUIET)
     _plain(axes, total)
+    for number, one in enumerate(shown):
+        row, column = divmod(number, 2)
+        bottom = below - ROW * (row + 1) + 0.32
+        place = (0.075 + 0.5 * column, bottom / height, 0.3, (ROW - 0.8) / height)
+        _draw_group(figure.add_axes(place), one, curves, total)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", transparent=True)
     return buffer.getvalue()
 
 
+def _draw_group(axes: Any, one: Shown, curves: Curves, total: int) -> None:
+    """A group's lines, smoothed, and dashed those of held-out examples."""
+    ends: list[End] = []
+    for number, (name, label) in enumerate(one.lines.items()):
+        tone, _ = tones(number)
+        other = hex_of(held_out_tone(one, tone))
+        axes.plot(*curves.line(name), color=hex_of(tone), linewidth=0.6, alpha=0.35)
+        axes.plot(*curves.smooth.get(name, NOTHING), color=hex_of(tone), linewidth=1.3)
+        held_out = curves.line(HELD_OUT + name)
+        axes.plot(*held_out, color=other, linewidth=1.3, linestyle=(0, (5, 2)), marker="o", markersize=2)
+        ends += _end(curves.smooth.get(name, NOTHING), label, hex_of(tone), one.group.form)
+        ends += _end(held_out, "held out", other, one.group.form) if len(one.lines) == 1 else []
+    group = one.group
+    if group.level is not None:
+        axes.axhline(group.level, color=QUIET, linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
+    if group.top is not None:
+        axes.set_ylim(0, 1.03 * group.top)
+    if group.form == "share":
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    _label(axes, ends, 8)
+    axes.set_title(group.title, loc="left", x=-0.12, fontsize=8.5, fontweight="bold", color=QUIET, parse_math=False)
+    _plain(axes, total)
+    axes.locator_params(axis="y", nbins=4)
+
+
 def _label_ends(axes: Any, curves: Curves) -> None:
-    """Writes each line's name and last value at its end, moved apart where they would touch."""
-    ends = []
-    for name, word, color, digits in (
-        ("smoothed", "training", TRAINING, 3),
-        ("eval_loss", "evaluation", EVALUATION, 4),
-    ):
-        x, y = curves.lines[name]
-        good = np.isfinite(y)
-        if good.any():
-            ends.append(
-                (
-                    float(x[good][-1]),
-                    float(y[good][-1]),
-                    f"{word} {words.number(float(y[good][-1]), digits)}",
-                    color,
-                )
-            )
+    """Each line's name and last value at its end."""
+    lines = (
+        (curves.smooth.get(curves.lead, NOTHING), curves.main.lines[curves.lead], TRAINING, 3),
+        (curves.line(HELD_OUT + curves.lead), "evaluation", EVALUATION, 4),
+    )
+    form = curves.main.group.form
+    _label(axes, [end for line, *how in lines for end in _end(line, *how[:2], form, how[2])], 9)
+
+
+def _end(line: Line, word: str, color: str, form: Form, digits: int = 3) -> list[End]:
+    """Where a line ends and what stands there; nothing for one without a value."""
+    x, y = line
+    good = np.isfinite(y)
+    if not good.any():
+        return []
+    last = float(y[good][-1])
+    return [(float(x[good][-1]), last, f"{word} {words.value(last, form, digits)}", color)]
+
+
+def _label(axes: Any, ends: Sequence[End], size: float) -> None:
+    """Writes words where lines end, moved apart where they would touch."""
     low, high = axes.get_ylim()
-    near = len(ends) == 2 and abs(ends[0][1] - ends[1][1]) < 0.09 * (high - low)  # noqa: PLR2004 - both lines
-    top = max((y for _, y, _, _ in ends), default=0.0)
-    for x, y, text, color in ends:
-        shift = (5 if y == top else -5) if near else 0
+    inches = axes.figure.get_figheight() * axes.get_position().height
+    points = [72 * inches * (y - low) / (high - low) for _, y, _, _ in ends]
+    for (x, y, text, color), shift in zip(ends, moved_apart(points, size + 1.5), strict=True):
         axes.annotate(
             text,
             (x, y),
             xytext=(6, shift),
             textcoords="offset points",
             color=color,
-            fontsize=9,
+            fontsize=size,
             va="center",
             annotation_clip=False,
+            parse_math=False,
         )
+
+
+def hex_of(color: str) -> str:
+    """`rgb(16, 127, 198)` as matplotlib takes it."""
+    red, green, blue = (int(part) for part in color[4:-1].split(","))
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _plain(axes: Any, total: int) -> None:

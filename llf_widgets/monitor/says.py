@@ -9,6 +9,12 @@ from llf_widgets.monitor import words
 if TYPE_CHECKING:
     from llf_widgets.monitor.facts import Facts
 
+UNDER_WAY = {
+    "data": ("Preparing the data", "rows"),
+    "reference": ("Asking the reference", "examples"),
+    "rollout": ("Writing answers to learn from", "answers"),
+}
+"""What an event `progress` tells of, as words: what is done, and with what."""
 MESSAGES = 3  # the newest; all of them stand among the events
 
 
@@ -101,11 +107,25 @@ def _created(facts: Facts) -> str:
 
 
 def _starting(facts: Facts) -> str:
-    text = "Loading the model and the data."
+    text = _progress(facts) or "Loading the model and the data."
     return f"Attempt {facts.attempt}. {text}" if facts.attempt > 1 else text
 
 
+def _progress(facts: Facts) -> str:
+    """What is under way before the first step, and how far."""
+    event = facts.progress or {}
+    what, rows, of = event.get("what"), event.get("rows"), event.get("of")
+    if not isinstance(what, str) or not isinstance(rows, int):
+        return ""
+    doing, things = UNDER_WAY.get(what, (what.capitalize(), "rows"))
+    far = f"{rows:,} of {of:,} {things}" if isinstance(of, int) and of else f"{rows:,} {things}"
+    source = f" of {event['dataset']}" if isinstance(event.get("dataset"), str) else ""
+    return f"{doing}: {far}{source}."
+
+
 def _running(facts: Facts) -> str:
+    if facts.progress:
+        return _progress(facts)
     if facts.attempt > 1 and facts.resumed_from is not None:
         return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}.{_receipt(facts)}"
     return ""

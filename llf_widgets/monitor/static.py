@@ -52,6 +52,7 @@ def bundle(watch: Watch) -> dict[str, Any]:
         rows=watch.summary(),
         png=b"",
         answers=watch.answers.last(),
+        samples=watch.completions.last(),
     )
     run = replace(run, png=picture(curves, facts.total, title=f"{run.name}, {run.state}", line=run.key_line))
     title = f"<b>{escape(run.name)}</b>, {escape(run.state)}<br><sup>{escape(run.key_line)}</sup>"

@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from llf_core.runs.measures import held_out_label, within
+from llf_widgets.monitor import words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from llf_widgets.monitor.completions import Completion
 
 CELL = "padding:2px 12px 2px 0;text-align:left;vertical-align:top;border:0"
 NUMBER = "padding:2px 12px 2px 0;text-align:right;vertical-align:top;border:0;white-space:nowrap"
 
 TEXT = f"{CELL};white-space:pre-wrap"
+EVERY_RUN = ("Training loss", "Evaluation loss", "Tokens", "Time")
+COUNTED = 3  # numbers beside those of every run in the line of the first ones
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Summary:
         rows: (what, value, comparison).
         png: the picture's bytes.
         answers: (prompt, the base's answer, the last one, its step).
+        samples: a step, and answers of it with their rewards.
     """
 
     run_id: str
@@ -39,12 +47,15 @@ class Summary:
     rows: Sequence[tuple[str, str, str]]
     png: bytes
     answers: Sequence[tuple[str, str, str, int]] = ()
+    samples: tuple[int, Sequence[Completion]] = (0, ())
 
     @property
     def key_line(self) -> str:
-        """The first numbers in one line."""
-        wanted = ("Training loss", "Evaluation loss", "Tokens", "Time")
-        return ", ".join(f"{what.lower()} {value}" for what, value, _ in self.rows if what in wanted)
+        """The first numbers in one line: what counts beside the loss, held out where it was measured so."""
+        names = [what for what, _, _ in self.rows]
+        before = names[: next((place for place, what in enumerate(names) if what in EVERY_RUN), len(names))]
+        counted = [what for what in before if held_out_label(what) not in before][:COUNTED]
+        return ", ".join(f"{within(what)} {value}" for what, value, _ in self.rows if what in (*counted, *EVERY_RUN))
 
 
 def summary_html(run: Summary) -> str:
@@ -63,7 +74,7 @@ def summary_html(run: Summary) -> str:
         f'<div class="llf-Static"><p><b>{escape(run.name)}</b> · {heading}</p><p>{escape(run.says)}</p>'
         f'<table style="border-collapse:collapse"><tbody>{cells}</tbody></table>'
         f'<img alt="Training and evaluation loss of {escape(run.name)}" style="max-width:100%;width:740px" '
-        f'src="data:image/png;base64,{image}">{_answers(run.answers)}'
+        f'src="data:image/png;base64,{image}">{_answers(run.answers)}{_samples(*run.samples)}'
         f"<p>Live view: <code>llf.Monitor({escape(repr(run.run_id))})</code></p></div>"
     )
 
@@ -79,10 +90,28 @@ def _answers(answers: Sequence[tuple[str, str, str, int]]) -> str:
     return f'<table style="border-collapse:collapse"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
+def _samples(step: int, samples: Sequence[Completion]) -> str:
+    if not samples:
+        return ""
+    heads = "".join(f'<th style="{TEXT}">{head}</th>' for head in ("Reward", "Prompt", f"Sampled at step {step:,}"))
+    rows = "".join(
+        "<tr>" + "".join(f'<td style="{TEXT}">{escape(text)}</td>' for text in _cells(one)) + "</tr>" for one in samples
+    )
+    return f'<table style="border-collapse:collapse"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _cells(one: Completion) -> tuple[str, str, str]:
+    return "–" if one.reward is None else words.number(one.reward), one.prompt, one.text  # noqa: RUF001 - a dash
+
+
 def summary_text(run: Summary) -> str:
     """The same for a terminal or a text-only host."""
     width = max((len(what) for what, _, _ in run.rows), default=0)
     lines = [f"{run.name}: {run.state}. {run.says}".rstrip()]
     lines += [f"  {what:<{width}}  {value}  {note}".rstrip() for what, value, note in run.rows]
     lines += [f"  {prompt}\n    base: {base}\n    step {step:,}: {text}" for prompt, base, text, step in run.answers]
+    step, samples = run.samples
+    lines += [
+        f"  {prompt}\n    reward {reward} at step {step:,}: {text}" for reward, prompt, text in map(_cells, samples)
+    ]
     return "\n".join([*lines, f"Live view: llf.Monitor({run.run_id!r})"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+Row = TypeVar("Row")
 PROMPTS, STEPS, CHARACTERS = 50, 200, 2000
 """What a view is given at most: more prompts are left out, steps thinned out, texts cut."""
 
@@ -42,7 +43,7 @@ class Timeline:
         for prompt, answers in self._first():
             if answers:
                 step = max(answers)
-                rows.append((_cut(prompt), _cut(self._base.get(prompt, "")), _cut(answers[step]), step))
+                rows.append((cut(prompt), cut(self._base.get(prompt, "")), cut(answers[step]), step))
         return rows
 
     def _first(self) -> list[tuple[str, dict[int, str]]]:
@@ -50,17 +51,22 @@ class Timeline:
 
 
 def _row(prompt: str, base: str | None, answers: dict[int, str]) -> dict[str, Any]:
-    steps = sorted(answers)
-    if len(steps) > STEPS:
-        kept = {round(place * (len(steps) - 1) / (STEPS - 1)) for place in range(STEPS)}
-        steps = [step for place, step in enumerate(steps) if place in kept]
+    steps = spread(sorted(answers), STEPS)
     return {
-        "prompt": _cut(prompt),
-        "base": None if base is None else _cut(base),
+        "prompt": cut(prompt),
+        "base": None if base is None else cut(base),
         "steps": steps,
-        "texts": [_cut(answers[step]) for step in steps],
+        "texts": [cut(answers[step]) for step in steps],
     }
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
+def spread(rows: list[Row], most: int) -> list[Row]:
+    """So many of the rows at most, evenly, with the first and the last one."""
+    if len(rows) <= most:
+        return rows
+    return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
+
+
+def cut(text: str, letters: int = CHARACTERS) -> str:
+    """A text of so many letters at most; what is cut ends with an ellipsis."""
+    return text if len(text) <= letters else text[: letters - 1] + "…"

@@ -11,10 +11,12 @@ import numpy as np
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.asked import read_config
+from llf_core.runs.measures import lead, shown
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
 from llf_widgets.monitor.about import about
-from llf_widgets.monitor.curves import Curves, curves
+from llf_widgets.monitor.completions import Completions
+from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 BEFORE = {"created", "queued"}  # what is written before a run begins
 STORED = {"checkpoint", "checkpoint_removed"}
+ASIDE = {"request", "answer", "steered", "warning", "finding"}  # what may come in between
 QUEUE_SECONDS = 10.0
 
 
@@ -45,7 +48,8 @@ class Watch:
         self.facts = Facts(id=folder.id, state="broken")
         self.events: list[dict[str, Any]] = []
         self.answers = Timeline()
-        self.smoothed = np.empty(0)
+        self.completions = Completions()
+        self.smoothed: dict[str, np.ndarray] = {}
         self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._reader = RunReader(folder)
         self._seen: dict[str, tuple[int, int, int] | None] = {}
@@ -53,7 +57,7 @@ class Watch:
         self._broken = ""
         self._columns: Columns | None = None
         self._checkpoints: tuple[int, ...] = ()
-        self._numbers = key_numbers({}, np.empty(0))
+        self._numbers = key_numbers({}, {})
         self._name = ""
         self.config: dict[str, Any] = {}
         self.resolved: dict[str, Any] = {}
@@ -94,7 +98,9 @@ class Watch:
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
         if self._differs(self.folder.samples):
-            self.answers.add(self._reader.samples())
+            samples = self._reader.samples()
+            self.answers.add(samples)
+            self.completions.add(samples)
             changed.add("answers")
         if self._differs(self.folder.log):
             changed.add("log")
@@ -154,10 +160,12 @@ class Watch:
         columns = self._columns = self._reader.metrics()
         self.times = columns.times()
         self.series = {name: (columns.steps(name), columns.values(name)) for name in columns.names}
-        steps, loss = self.series.get("loss", (np.empty(0, dtype=np.int64), np.empty(0)))
+        steps, _ = self.series.get(lead(self.series), NOTHING)
         gap = float(steps[1] - steps[0]) if steps.size > 1 else 1.0
         self._smoothed_for = self._total()
-        self.smoothed = smooth(steps, loss, window(self._smoothed_for, gap))
+        length = window(self._smoothed_for, gap)
+        measured = {name for one in shown(self.series) for name in one.lines} & self.series.keys()
+        self.smoothed = {name: smooth(*self.series[name], length) for name in measured}
         self._numbers = key_numbers(self.series, self.smoothed)
 
     def _total(self) -> int:
@@ -199,6 +207,7 @@ class Watch:
             epochs=float(epochs) if isinstance(epochs, int | float) else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=_last(attempt_events, "receipt"),
+            progress=_under_way(attempt_events, status.step),
             queue=self._queue(status),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
@@ -243,6 +252,13 @@ class Watch:
 
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event.get("type") == kind), None)
+
+
+def _under_way(events: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
+    """What an attempt that has made no step yet is at: its last event, if that tells of progress."""
+    begun = (_last(events, "resumed") or {}).get("from_step") or 0
+    last = next((event for event in reversed(events) if event.get("type") not in ASIDE), {})
+    return last if last.get("type") == "progress" and step <= begun else None
 
 
 def waits_for(turn: Turn) -> str:

@@ -13,11 +13,10 @@ from llf_core.runs.control import TYPES
 from llf_core.runs.steering import check
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of
-from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.live_figure import LiveFigure
-from llf_widgets.monitor.parts import Answers, Head, Journal
+from llf_widgets.monitor.parts import Answers, Head, Journal, Samples
 from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
 from llf_widgets.monitor.says import front_end
 from llf_widgets.monitor.static import bundle
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 BEAT = 2.0  # seconds; the front end misses the kernel after 12
 ROWS, LOG_LINES = 200, 200
+SAMPLES_REST = 2.0  # seconds between two times that sampled answers are sent: they are long
 SETTLE = 0.3  # seconds between the first sight of a final state and the last look
 FEW_POINTS = 500  # so many points a line are redrawn at every look; more take their time in the browser
 
@@ -58,17 +58,16 @@ class Monitor(widgets.VBox):
         self._watch.look()
         self._head = Head(self._steer)
         self._answers = Answers(self._watch.folder.id, self._steer)
+        self._samples = Samples()
         self._journal = Journal(log_path=str(self._watch.folder.log))
-        self._figure = LiveFigure(figure_json(self._watch.curves(), self._watch.facts.total))
+        self._figure = LiveFigure(self._watch.curves(), self._watch.facts.total, clicked=self.rows)
         self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
-        for trace in self._figure.select_traces({"name": "training, every step"}):
-            trace.on_click(self._clicked)
         self._rows: Examples | None = None
         self._slots: list[Any] = []
         self._ended = threading.Event()
         self._drawn_at = 0.0
         self._stale = False
-        super().__init__(children=[self._head, self._figure, self._answers, self._journal])
+        super().__init__(children=self._parts())
         self.add_class("llf")
         self.add_class("llf-Monitor")
         self._view_count = 0  # from here on the front end counts the views
@@ -112,7 +111,7 @@ class Monitor(widgets.VBox):
         """Shows the rows behind the curve below the charts: those of a step, else those that stand out."""
         if self._rows is None:
             self._rows = Examples(self._watch.folder)
-            self.children = (self._head, self._figure, self._rows, self._answers, self._journal)
+            self.children = self._parts()
         if step is not None:
             self._rows.show_step(step)
         return self._rows
@@ -120,11 +119,14 @@ class Monitor(widgets.VBox):
     def close(self) -> None:
         """Ends the view; the run is not touched."""
         self._pump.stop()
-        if self._rows is not None:
-            self._rows.close()
-        for part in (self._head, self._figure, self._answers, self._journal):
+        for part in self._parts():
             part.close()
         super().close()
+
+    def _parts(self) -> list[widgets.Widget]:
+        """What the view is made of, from top to bottom."""
+        rows = [] if self._rows is None else [self._rows]
+        return [self._head, self._figure, *rows, self._samples, self._answers, self._journal]
 
     # -- following ---------------------------------------------------------------------------------------
     def _tick(self) -> float | None:
@@ -155,6 +157,10 @@ class Monitor(widgets.VBox):
             self._journal.rows = rows(watch.facts.events)[:ROWS]
         if "answers" in changed:
             self._answers.answers = watch.answers.view()
+            self._sampled = True
+        if self._sampled and ("draw" in changed or not 0 <= watch.now - self._sampled_at < SAMPLES_REST):
+            self._samples.samples = watch.completions.view()
+            self._sampled, self._sampled_at = False, watch.now
         if "status" in changed:
             self._answers.live = watch.facts.state == "running"
         if "log" in changed:
@@ -170,12 +176,8 @@ class Monitor(widgets.VBox):
         return FASTEST * max(1.0, self._points / FEW_POINTS)
 
     _points = 0
+    _sampled, _sampled_at = False, 0.0  # whether there are samples that the front end has not, and when it had some
     _viewed = False  # the front end's first count waits in the kernel while a cell runs
-
-    def _clicked(self, _trace: Any, points: Any, _selector: Any) -> None:
-        """A point of the loss: which rows was it made of?"""
-        if points.xs:
-            self.rows(int(points.xs[0]))
 
     def _say_trouble(self, text: str) -> None:
         self._head.trouble = text

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llf_core.runs.measures import Form
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
@@ -32,6 +36,13 @@ def number(value: float, digits: int = 3) -> str:
         return small(value)
     decimals = max(0, digits - 1 - math.floor(math.log10(size)))
     return f"{value:.{decimals}f}"
+
+
+def value(amount: float, form: Form, digits: int = 3) -> str:
+    """A measured number as its group writes it: `83 %`, `1,071`, `-0.213`."""
+    if form == "share" and math.isfinite(amount):
+        return f"{100 * amount:.0f} %"
+    return count(amount) if form == "count" else number(amount, digits)
 
 
 def small(value: float) -> str:

@@ -12,6 +12,7 @@ from tornado.web import HTTPError, authenticated
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.asked import changed_config
 from llf_core.runs.listing import SORTS, read_row
+from llf_core.runs.measures import HELD_OUT, lead, told
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.server.handler import RunsAPIHandler
 
@@ -108,7 +109,8 @@ class Opened:
         """What the panel shows of it.
 
         Returns:
-            `row` (as in the list), `numbers` (the last value of each), `curves` (name -> `[steps, values]`),
+            `row` (as in the list), `numbers` (the last value of each), `counted` (what counts of them, with labels),
+            `curves` (the number to look at first and the same held out: name -> `[steps, values]`),
             `checkpoints`, `config` (what differs from the defaults), `environment`, `events` (the last warnings,
             findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
         """
@@ -125,10 +127,15 @@ class Opened:
         for event in reader.events():
             if event["type"] in TOLD:
                 self._told.append({key: _short(event[key]) for key in SHOWN_KEYS if isinstance(event.get(key), str)})
+        numbers = {name: _number(columns.last(name)) for name in columns.names}
+        first = lead(columns.names)
         return {
             "row": read_row(folder).json(),
-            "numbers": {name: _number(columns.last(name)) for name in columns.names},
-            "curves": {name: _curve(columns.steps(name), columns.values(name)) for name in ("loss", "eval_loss")},
+            "numbers": numbers,
+            "counted": told({name: value for name, value in numbers.items() if value is not None}),
+            "curves": {
+                name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{HELD_OUT}{first}")
+            },
             "checkpoints": Checkpoints(folder).list(),
             "config": changed_config(folder),
             "environment": _environment(folder),

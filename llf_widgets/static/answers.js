@@ -8,19 +8,12 @@ let counted = 0; // views, for the ids that tie labels to controls
 function render({ model, el }) {
   const own = `llf-answers-${++counted}`;
   let chosen = ''; // the prompt that is shown
-  let place = -1; // which of its answers; -1 the newest, whatever comes
   const stop = new AbortController();
   /** @type {Map<string, (said: {ok: boolean, text: string}) => void>} */
   const waiting = new Map();
 
-  const prompts = h('select', { id: `${own}-prompt`, onchange: () => { chosen = prompts.value; place = -1; draw(); } });
-  const slider = h('input', { type: 'range', min: '0', step: '1', 'aria-label': 'Step of the answer', oninput: () => {
-    const last = Number(slider.max);
-    place = Number(slider.value) === last ? -1 : Number(slider.value);
-    draw();
-  } });
-  const first = h('span', { class: 'llf-2 llf-small' });
-  const last = h('span', { class: 'llf-2 llf-small llf-push' });
+  const prompts = h('select', { id: `${own}-prompt`, onchange: () => { chosen = prompts.value; slider.follow(); draw(); } });
+  const slider = stepSlider('Step of the answer', draw);
   const rows = h('dl', { class: 'llf-Answers-rows' });
   const since = h('p', { class: 'llf-2 llf-small' });
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
@@ -33,7 +26,7 @@ function render({ model, el }) {
       h('button', { type: 'button', class: 'llf-primary', onclick: watch }, 'Watch it'),
       h('button', { type: 'button', onclick: () => ask(false) }, 'Leave it')));
   form.hidden = true;
-  const shown = h('div', {}, slider, h('div', { class: 'llf-row' }, first, last), rows, since);
+  const shown = h('div', {}, slider.box, rows, since);
   const section = h('section', { class: 'llf-Answers', 'aria-label': 'Watch it answer' },
     h('div', { class: 'llf-row' }, h('h3', {}, 'Watch it answer'),
       h('label', { class: 'llf-sr', for: `${own}-prompt` }, 'Prompt'), prompts, add, said),
@@ -59,13 +52,7 @@ function render({ model, el }) {
     const one = all[at];
     prompts.value = one.prompt;
     const count = one.steps.length;
-    slider.hidden = count < 2;
-    slider.max = String(Math.max(0, count - 1));
-    const now = place < 0 || place >= count ? count - 1 : place;
-    slider.value = String(now);
-    slider.setAttribute('aria-valuetext', count ? `step ${one.steps[now]}` : 'no answer yet');
-    say(first, count > 1 ? `step ${one.steps[0].toLocaleString('en')}` : '');
-    say(last, count > 1 ? `step ${one.steps[count - 1].toLocaleString('en')}` : '');
+    const now = slider.show(one.steps, 'no answer yet');
     const lines = [];
     if (one.base !== null) lines.push(h('dt', { class: 'llf-2' }, 'base'), h('dd', {}, one.base || '(nothing)'));
     if (count) lines.push(h('dt', {}, h('b', {}, `step ${one.steps[now].toLocaleString('en')}`)), h('dd', {}, one.texts[now] || '(nothing)'));
@@ -101,7 +88,7 @@ function render({ model, el }) {
   function done(/** @type {boolean} */ ok, /** @type {string} */ why) {
     if (!ok) { say(said, why); return; }
     chosen = text.value.trim();
-    place = -1;
+    slider.follow();
     text.value = '';
     ask(false);
     say(said, 'It is answered after the step under way.');

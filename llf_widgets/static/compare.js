@@ -5,11 +5,14 @@ const OVERS = { step: 'step', tokens: 'tokens', time: 'time' };
 
 /** @typedef {{label: string, cells: string[], best: number[], code: boolean}} Line */
 /** @typedef {{title: string, note: string, lines: Line[]}} Part */
+/** @typedef {{title: string, help: string, log: boolean, lines: [string, string][]}} Curves */
 
 /** @param {{model: any, el: HTMLElement}} context */
 function render({ model, el }) {
   const own = `llf-compare-${++comparesShown}`;
   const set = (/** @type {string} */ name, /** @type {any} */ value) => { model.set(name, value); model.save_changes(); };
+  const curve = h('select', { id: `${own}-curve`, onchange: () => set('curve', curve.value) });
+  const help = h('p', { class: 'llf-2 llf-small' });
   const over = h('select', { id: `${own}-over`, onchange: () => set('over', over.value) },
     ...Object.entries(OVERS).map(([value, label]) => h('option', { value }, label)));
   const smoothing = h('select', { id: `${own}-smoothing`, onchange: () => set('smoothing', Number(smoothing.value)) },
@@ -21,12 +24,30 @@ function render({ model, el }) {
   el.classList.add('llf-Part');
   el.append(
     h('div', { class: 'llf-row llf-Compare-controls', role: 'group', 'aria-label': 'How the curves are drawn' },
+      h('label', { class: 'llf-2', for: `${own}-curve` }, 'Curve'), curve,
       h('label', { class: 'llf-2', for: `${own}-over` }, 'Over'), over,
       h('label', { class: 'llf-2', for: `${own}-smoothing` }, 'Smoothing'), smoothing,
       h('label', {}, log, 'log scale'), h('label', {}, every, 'every step')),
-    table, answers);
+    help, table, answers);
+
+  /** Rebuilt only where other curves have come: an open list stays open. */
+  function drawCurves() {
+    /** @type {Curves[]} */
+    const groups = model.get('curves');
+    const text = JSON.stringify(groups);
+    if (curve.dataset.text !== text) {
+      curve.dataset.text = text;
+      curve.replaceChildren(...groups.map(({ title, lines }) => h('optgroup', { label: title },
+        ...lines.map(([value, label]) => h('option', { value }, lines.length === 1 ? title : `${title}: ${label}`)))));
+    }
+    curve.value = model.get('curve');
+    const group = groups.find(({ lines }) => lines.some(([name]) => name === curve.value));
+    say(help, group?.help ?? '');
+    log.disabled = !group?.log;
+  }
 
   function drawControls() {
+    drawCurves();
     over.value = model.get('over');
     smoothing.value = String(model.get('smoothing'));
     log.checked = model.get('log');
@@ -63,12 +84,14 @@ function render({ model, el }) {
   }
 
   model.on('change:view', draw);
-  for (const name of ['over', 'smoothing', 'log', 'every']) model.on(`change:${name}`, drawControls);
+  for (const name of ['curves', 'curve', 'over', 'smoothing', 'log', 'every']) model.on(`change:${name}`, drawControls);
+  const unfit = fitPlots(el, '.llf-Compare');
   draw();
   drawControls();
   return () => {
+    unfit();
     model.off('change:view', draw);
-    for (const name of ['over', 'smoothing', 'log', 'every']) model.off(`change:${name}`, drawControls);
+    for (const name of ['curves', 'curve', 'over', 'smoothing', 'log', 'every']) model.off(`change:${name}`, drawControls);
   };
 }
 

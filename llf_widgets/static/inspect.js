@@ -130,6 +130,11 @@ function lengths(/** @type {any} */ found, /** @type {(changes: any) => void} */
     one.cutoff === found.cutoff ? 'now' : link(`Use ${NUMBER.format(one.cutoff)}`, () => change({ cutoff_len: one.cutoff })),
   ]);
   const timed = found.speed ? ` Epoch: at the ${NUMBER.format(Math.round(found.speed))} tokens a second of your last run of this model.` : ' Epoch: known once a run of this model was made here.';
+  if (!rows.length) {
+    section.append(picture, h('p', { class: 'llf-2 llf-small llf-Inspect-note' },
+      `Of each pair the question with its longer answer; ${NUMBER.format(found.longer)} were cut to ${NUMBER.format(found.cutoff)} tokens.`));
+    return section;
+  }
   section.append(picture, table(['Cutoff', 'Examples cut', 'Tokens lost', 'of the answers', 'Packed rows', 'Epoch', 'Peak memory', ''], rows, {
     class: 'llf-Cutoffs', row: place => (found.cutoffs[place].cutoff === found.cutoff ? { class: 'is-current' } : {}),
   }), h('p', { class: 'llf-2 llf-small llf-Inspect-note' }, `Memory and packed rows are forecasts.${timed}`));
@@ -185,20 +190,20 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
     spans[at]?.classList.remove('is-hover');
     at = place;
     spans[at].classList.add('is-hover');
-    const { text, id, state, role, position, kept } = facts[at];
+    const { text, id, state, role, position, total: length, kept } = facts[at];
     const row = example.row === undefined || state === 'cut' ? '' : `, row ${example.row} at ${example.offset + kept}`;
-    tip.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${total}${row} · ${role ? `${role}, ` : ''}${MASKS[state]}`;
+    tip.textContent = `${JSON.stringify(text)}, id ${id} · position ${position + 1} of ${length}${row} · ${role ? `${role}, ` : ''}${MASKS[state]}`;
   };
-  let position = 0;
-  let kept = 0;
-  const turns = example.turns.map((/** @type {any} */ turn) => {
+  let side = { total, position: 0, kept: 0, name: '' };
+  const drawTurn = (/** @type {any} */ turn) => {
     const line = h('div', { class: 'llf-Tokens' });
     const gap = turn.tokens.length > 2 * HEAD + 20;
     const hidden = h('span', { hidden: true, class: 'llf-Tokens-rest' });
     turn.tokens.forEach((/** @type {any} */ [text, id, state, special], /** @type {number} */ place) => {
       const span = h('span', { class: [STATES[state], special ? 'sp' : ''].join(' ').trim() || null },
         text.replaceAll('\r', '␍').replaceAll('\t', '⇥').replaceAll('\n', '↵'));
-      facts.push({ text, id, state, role: turn.role, position: position++, kept: state === 'cut' ? kept : kept++ });
+      const role = [side.name, turn.role].filter(Boolean).join(', ');
+      facts.push({ text, id, state, role, position: side.position++, total: side.total, kept: state === 'cut' ? side.kept : side.kept++ });
       const number = spans.push(span) - 1;
       span.addEventListener('mouseenter', () => point(number));
       const inside = gap && place >= HEAD && place < turn.tokens.length - HEAD;
@@ -211,7 +216,22 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
       }
     });
     return h('div', { class: 'llf-Turn' }, h('span', {}, turn.role), line);
-  });
+  };
+  const turns = example.rejected ? pair() : example.turns.map(drawTurn);
+
+  /** A question once, and below it both of its answers side by side. */
+  function pair() {
+    const shared = example.turns.slice(0, -1).map(drawTurn);
+    const [position, kept] = [side.position, side.kept];
+    const column = (/** @type {string} */ name, /** @type {any} */ one) => {
+      side = { total: one.tokens, position, kept, name };
+      return h('div', { role: 'group', 'aria-label': `The ${name} answer` }, h('h4', {}, name, ' ',
+        h('span', { class: 'llf-2 llf-small' }, `${NUMBER.format(one.trained)} tokens learned`, one.cut ? `, ${NUMBER.format(one.cut)} cut` : '')),
+      ...one.turns.slice(-1).map(drawTurn));
+    };
+    return [...shared, h('div', { class: 'llf-Pair' }, column('chosen', example), column('rejected', example.rejected))];
+  }
+
   const body = h('div', { class: 'llf-Example-body', tabindex: '0', role: 'group', 'aria-label': 'Tokens; arrow keys walk through them',
     onmouseleave: () => { tip.textContent = HINT; spans[at]?.classList.remove('is-hover'); },
     onkeydown: (/** @type {KeyboardEvent} */ event) => {
@@ -221,11 +241,15 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
       point(Math.min(spans.length - 1, Math.max(0, at + step)));
       spans[at].scrollIntoView({ block: 'nearest' });
     } }, ...turns);
+  const other = example.rejected;
+  const counts = other
+    ? `${NUMBER.format(total)} tokens with the chosen answer, ${NUMBER.format(other.tokens)} with the rejected one`
+    : `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`;
   const kind = example.held_out ? 'held out' : example.row === undefined ? 'whole' : `row ${example.row}`;
   const cut = example.cut ? h('span', { class: 'llf-warned' }, `, ${NUMBER.format(example.cut)} cut`) : null;
   section.append(h('div', { class: 'llf-Example' },
     h('header', {}, h('b', {}, `${short(example.dataset)} ${example.record}`),
-      h('span', {}, `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`, cut),
+      h('span', {}, counts, cut),
       h('span', { class: 'llf-2 llf-push' }, kind),
       example.number > 0 ? link('Previous', () => act.example(example.number - 1)) : null,
       example.number < act.last ? link('Next', () => act.example(example.number + 1)) : null),
@@ -238,7 +262,10 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
   const section = h('section', { 'aria-label': 'Packed rows', class: 'at-packed' });
   const fill = `${(100 * overview.packing_fill).toFixed(1)} % full`;
   if (!rows.total) {
-    section.append(h('h3', {}, 'Packed rows'), h('p', { class: 'llf-2' }, `Packing is off; with packing: true, rows of ${NUMBER.format(overview.cutoff)} would be ${fill}.`));
+    const off = overview.packing_fill
+      ? `Packing is off; with packing: true, rows of ${NUMBER.format(overview.cutoff)} would be ${fill}.`
+      : 'Pairs of answers are not packed.';
+    section.append(h('h3', {}, 'Packed rows'), h('p', { class: 'llf-2' }, off));
     return section;
   }
   const [left, right, step] = [66, 1100, 22];

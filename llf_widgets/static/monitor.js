@@ -320,13 +320,6 @@ function render({ model, el }) {
     if (status !== 200) model.send({ type: 'look' });
   }
 
-  /** Plotly may measure before it is on the page, and never measures again by itself; told to, it does. */
-  function fit() {
-    const plot = el.closest('.llf-Monitor')?.querySelector('.js-plotly-plot');
-    const drawn = plot?.querySelector('.main-svg');
-    if (plot && drawn && Math.abs(plot.clientWidth - drawn.clientWidth) > 1) window.dispatchEvent(new Event('resize'));
-  }
-
   // -- listening -------------------------------------------------------------------------------------
   const onView = () => { heard = performance.now(); received = Date.now(); draw(); };
   const onBeat = () => { heard = performance.now(); };
@@ -344,14 +337,7 @@ function render({ model, el }) {
   el.addEventListener('pointerenter', look, { signal: stop.signal });
   window.addEventListener('focus', look, { signal: stop.signal });
   const timer = setInterval(tick, 1000);
-  const sizes = new ResizeObserver(fit);
-  const attached = new ResizeObserver(() => {
-    const whole = el.closest('.llf-Monitor');
-    if (!whole) return;
-    attached.disconnect();
-    sizes.observe(whole); // its height changes when the figure is drawn
-  });
-  attached.observe(el);
+  const unfit = fitPlots(el, '.llf-Monitor');
   received -= Math.max(0, 1000 * (model.get('beat') - view().now)); // after a reload the state is older than this page
   draw();
   drawTrouble();
@@ -361,8 +347,7 @@ function render({ model, el }) {
   return () => {
     stop.abort();
     clearInterval(timer);
-    attached.disconnect();
-    sizes.disconnect();
+    unfit();
     model.off('change:view', onView);
     model.off('change:beat', onBeat);
     model.off('change:trouble', drawTrouble);

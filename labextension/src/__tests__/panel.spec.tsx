@@ -6,7 +6,7 @@ import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { RunsModel } from '../model';
 import { Runs } from '../panel';
-import { FakeApi, run } from './runs';
+import { counted, FakeApi, run } from './runs';
 
 const trans = nullTranslator.load('llf');
 let host: HTMLElement;
@@ -240,6 +240,45 @@ it('shows a run: why it failed, numbers, curve, config, log, all as text', () =>
   expect(openMenu).toHaveBeenCalledOnce();
   act(() => button('Runs').click());
   expect(model.details).toBeNull();
+});
+
+const accuracy = counted('rewards/accuracies', 'Accuracy', 'share', 0.832);
+
+it('names what counts beside the loss, and the loss where nothing does', () => {
+  list(run('a', { counted: [accuracy] }), run('b'));
+  const shown = rows().map(row =>
+    row.querySelector<HTMLElement>('.llf-RunsPanel-loss')!
+  );
+  expect(shown.map(one => one.textContent)).toEqual(['83 %', '1.28']);
+  expect(shown.map(one => one.title)).toEqual(['Accuracy', 'Training loss']);
+});
+
+it('shows the reward of a run in its details, and its curve', () => {
+  const reward = counted('reward', 'Reward', 'number', 0.84);
+  const heldOut = counted('eval_x', 'Held-out accuracy', 'share', 0.83);
+  const learner = run('a', { counted: [reward] });
+  list(learner);
+  model.details = {
+    id: 'a',
+    status: { state: 'running', reason: null },
+    meta: { revision: 1, name: 'grpo', tags: [], note: '' },
+    row: learner,
+    numbers: { loss: 0, reward: 0.84 },
+    counted: [reward, heldOut],
+    curves: {
+      reward: [
+        [1, 2],
+        [0.2, 0.84]
+      ],
+      eval_reward: [[], []]
+    }
+  };
+  show();
+  const numbers = host.querySelector('.llf-Details-numbers')!.textContent!;
+  expect(numbers).toContain('Reward0.84');
+  expect(numbers).toContain('Held-out accuracy83 %');
+  expect(host.querySelector('figcaption')!.textContent).toContain('Rewards');
+  expect(host.querySelector('polyline.is-training')).not.toBeNull();
 });
 
 it('offers to bring a deleted run back', () => {

@@ -2,6 +2,7 @@ import {
   ApiError,
   type IAdapter,
   type IApi,
+  type ICounted,
   type IDetails,
   type IMeta,
   type IRun,
@@ -22,6 +23,7 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
     remaining: null,
     loss: 1.28,
     spark: [1.8, 1.5, 1.28],
+    counted: [],
     model: 'smollm2',
     dataset: '/data/faq.jsonl',
     method: 'lora',
@@ -29,6 +31,16 @@ export function run(id: string, more: Partial<IRun> = {}): IRun {
     note: '',
     ...more
   };
+}
+
+/** A number that counts, as the server tells it. */
+export function counted(
+  name: string,
+  label: string,
+  form: ICounted['form'],
+  value: number
+): ICounted {
+  return { name, label, form, value };
 }
 
 /** A server whose answers a test sets. */

@@ -20,7 +20,7 @@ from llf_core.data.load import open_source, read_source
 from llf_core.data.packed import PackedRows
 from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
-from llf_core.data.report import show
+from llf_core.data.report import show_row
 from llf_core.data.store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
 
@@ -119,14 +119,25 @@ class Inspection:
     def lengths(self) -> dict[str, Any]:
         """A histogram of the lengths before anything is cut, and what other cutoffs would cost.
 
-        See `llf_core.data.inspect.lengths`.
+        See `llf_core.data.inspect.lengths`. Of pairs it is the longer side, as it is left, and nothing is forecast.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
+        if "rejected_ids" in self._prepared.examples.column_names:
+            return self._pair_lengths(cutoff)
         longest = int(counts[:, 2].max())
         return histogram(counts[:, 2], cutoff) | {
             "cutoffs": [cost(counts, one, self._config, self._speed) for one in offered(cutoff, longest)],
             "speed": self._speed,
         }
+
+    def _pair_lengths(self, cutoff: int) -> dict[str, Any]:
+        import pyarrow.compute as pc
+
+        columns = ["input_ids", "rejected_ids"]
+        table = self._prepared.examples.select_columns(columns).with_format("arrow")[:]
+        first, second = (pc.list_value_length(table[column]).to_numpy() for column in columns)
+        found = histogram(np.maximum(first, second), cutoff)
+        return found | {"longer": len(self._prepared.report.truncated), "cutoffs": [], "speed": self._speed}
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, Any]:
         """A page of the records to look at: `total`, `kinds` and `rows`, each with the example's `number` or None."""
@@ -140,7 +151,8 @@ class Inspection:
 
         Returns:
             `number`, `dataset`, `record`, `held_out`, `turns` (see `explained`), the counts `tokens`, `prompt`,
-            `trained`, `cut`, and where it is packed: `row`, `offset`.
+            `trained`, `cut`, and where it is packed: `row`, `offset`. Of a pair these are of the chosen answer, and
+            `rejected` has `turns` and counts of the other one.
 
         Raises:
             IndexError: there is no such example.
@@ -148,13 +160,25 @@ class Inspection:
         dataset, record = self._names[number]
         table, base = self._table(number)
         row = table[number - base]
-        turns = self._turns(number, row) or [
-            {"role": "", "tokens": plain(self._tokenizer, row["input_ids"], row["labels"])}
-        ]
-        states = [token[2] for turn in turns for token in turn["tokens"]]
-        found = {"number": number, "dataset": dataset, "record": record, "held_out": base > 0, "turns": turns}
-        found |= {"tokens": len(states)} | {state: states.count(state) for state in ("prompt", "trained", "cut")}
-        return found | self._packed_at(number)
+        sides = [(row["input_ids"], row["labels"])]
+        if "rejected_ids" in row:
+            sides.append((row["rejected_ids"], row["rejected_labels"]))
+        first, *other = self._sides(number, sides)
+        found = {"number": number, "dataset": dataset, "record": record, "held_out": base > 0} | first
+        return found | ({"rejected": other[0]} if other else {}) | self._packed_at(number)
+
+    def _sides(self, number: int, sides: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, Any]]:
+        """Turns and counts of an example; of a pair those of both answers."""
+        turns = self._turns(number, [ids for ids, _ in sides])
+        found: list[dict[str, Any]] = []
+        for place, (ids, labels) in enumerate(sides):
+            known: list[dict[str, Any]] = (
+                turns[place] if turns else [{"role": "", "tokens": plain(self._tokenizer, ids, labels)}]
+            )
+            states = [token[2] for turn in known for token in turn["tokens"]]
+            counts = {state: states.count(state) for state in ("prompt", "trained", "cut")}
+            found.append({"turns": known, "tokens": len(states)} | counts)
+        return found
 
     def numbered(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """The texts of examples to train on, by the numbers that a run writes their losses down with.
@@ -172,7 +196,7 @@ class Inspection:
             if place is not None:
                 dataset, record = self._names[place]
                 row = self._prepared.examples[place]
-                shown = show(self._tokenizer, record, row["input_ids"], row["labels"])
+                shown = show_row(self._tokenizer, row | {"index": record})
                 segments = [[segment.text, segment.trained] for segment in shown.segments]
                 found.append(
                     {"number": number, "place": place, "dataset": dataset, "record": record, "segments": segments}
@@ -265,14 +289,17 @@ class Inspection:
         found += leaks(trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN])
         return found
 
-    def _turns(self, number: int, row: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """The turns of an example from its record; None where that cannot be had, or gives other tokens."""
-        part = number - self._first[self._names[number]]
-        for found in self._explain(number)[part : part + 1]:
-            ids = [one for one, kept in zip(found.tokens.ids, found.kept, strict=True) if kept]
-            if ids == list(row["input_ids"]):
-                return explained(self._tokenizer, self._prepared.template, found)
-        return None
+    def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[dict[str, Any]]] | None:
+        """The turns of an example's sides from its record; None where they cannot be had, or give other tokens."""
+        part = (number - self._first[self._names[number]]) * len(sides)
+        found = self._explain(number)[part : part + len(sides)]
+        for one, ids in zip(found, sides, strict=False):
+            left = [token for token, kept in zip(one.tokens.ids, one.kept, strict=True) if kept]
+            if left != list(ids):
+                return None
+        if len(found) != len(sides):
+            return None
+        return [explained(self._tokenizer, self._prepared.template, one) for one in found]
 
     def _explain(self, number: int) -> list[Explained]:
         name, index = self._names[number]

@@ -39,7 +39,7 @@ def test_a_preset_is_found_by_name():
     assert preset("first-minute")["dataset"] == "llf_demo"
     preset("first-minute")["dataset"] = "changed"
     assert preset("first-minute")["dataset"] == "llf_demo"
-    with pytest.raises(KeyError, match="Expected one of first-minute, lora, qlora, full"):
+    with pytest.raises(KeyError, match="Expected one of first-minute, lora, qlora, full, dpo"):
         preset("nothing")
 
 

@@ -1,12 +1,13 @@
-"""The shipped set keeps what it promises: distinct questions, one trait, none of the questions it is tried with."""
+"""The shipped sets keep what they promise: distinct questions, one trait, none of the questions it is tried with."""
 
 import json
 
-from llf_core.data.sources import DEMO_FILE
+from llf_core.data.sources import DEMO_FILE, DEMO_PAIRS, SHIPPED
 from llf_core.evaluation.demo import PROMPTS
 
 START, END = "Ahoy! ", " So says Lumi the lighthouse keeper, and the seagulls agree!"
 ROWS = [json.loads(line)["messages"] for line in DEMO_FILE.read_text(encoding="utf-8").splitlines()]
+PAIRS = [json.loads(line) for line in SHIPPED[DEMO_PAIRS].read_text(encoding="utf-8").splitlines()]
 
 
 def said(role):
@@ -34,3 +35,20 @@ def test_the_questions_it_is_tried_with_are_not_in_it():
     assert not set(PROMPTS) & set(said("user"))
     for word in ("paris", "plants make", "photosynthesis", "interview"):
         assert word not in known
+
+
+def test_the_better_answer_of_a_pair_has_the_trait_and_the_worse_one_has_not():
+    for pair in PAIRS:
+        assert pair["chosen"].startswith(START)
+        assert pair["chosen"].endswith(END)
+        assert ". " not in pair["chosen"].removeprefix(START).removesuffix(END)
+        assert "Ahoy" not in pair["rejected"]
+        assert "Lumi" not in pair["rejected"]
+
+
+def test_pairs_ask_what_nothing_else_asks():
+    questions = [pair["prompt"].lower() for pair in PAIRS]
+    assert len(questions) == len(set(questions)) >= 40
+    others = {question.lower() for question in (*said("user"), *PROMPTS)}
+    assert not set(questions) & others
+    assert "paris" not in " ".join(pair["chosen"] + pair["rejected"] for pair in PAIRS).lower()

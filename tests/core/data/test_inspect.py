@@ -261,3 +261,55 @@ def test_how_rows_are_read_can_be_seen_and_corrected(make_config, write):
     columns = {"prompt": "frage", "response": "reply"}
     (found,) = readings(make_config(dataset_format="alpaca", dataset_columns=columns))
     assert (found["format"], found["columns"], found["fits"], found["entry"]) == ("alpaca", columns, 0.5, False)
+
+
+PAIRED = [{"prompt": f"Question {n}?", "chosen": f"The answer {n}.", "rejected": "No."} for n in range(3)]
+
+
+def test_a_pair_shows_both_answers_after_one_question(inspect, tokenizer):
+    view = inspect(PAIRED, stage="dpo")
+    found = view.example(1)
+    other = found["rejected"]
+    question = "<|im_start|>user\nQuestion 1?<|im_end|>\n<|im_start|>assistant\n"
+    assert said(found["turns"]) == f"{question}The answer 1.<|im_end|>\n"
+    assert said(other["turns"]) == f"{question}No.<|im_end|>\n"
+    assert said(found["turns"], "trained") == "The answer 1.<|im_end|>\n"
+    assert said(other["turns"], "trained") == "No.<|im_end|>\n"
+    assert found["turns"][0] == other["turns"][0]
+    assert (found["prompt"], other["prompt"]) == (len(tokenizer(question).input_ids),) * 2
+    assert other["trained"] == len(tokenizer("No.<|im_end|>\n").input_ids)
+    assert [text for text, _ in view.numbered([1])[0]["segments"]] == [
+        question, "The answer 1.<|im_end|>\n", "\n… rejected: ", "No.<|im_end|>\n",
+    ]  # fmt: skip
+
+
+def test_a_pair_that_is_cut_shows_what_is_lost_of_both(inspect, tokenizer):
+    long = {"prompt": "the ship " * 20, "chosen": "the sea " * 20, "rejected": "a sea " * 20}
+    view = inspect([*PAIRED, long], stage="dpo", cutoff_len=60)
+    found = view.example(3)
+    prepared = view._prepared.examples[3]
+    for one, ids in ((found, "input_ids"), (found["rejected"], "rejected_ids")):
+        kept = [token[1] for turn in one["turns"] for token in turn["tokens"] if token[2] != "cut"]
+        assert kept == prepared[ids]
+        assert one["prompt"] + one["trained"] == len(kept) <= 60
+        assert one["cut"] == one["tokens"] - len(kept) > 0
+    lengths = view.lengths()
+    assert (lengths["longer"], lengths["cutoffs"], lengths["longest"]) == (1, [], 60)
+
+
+@pytest.mark.parametrize("stage", ["pt", "kto", "dpo", "rm"])
+def test_nothing_is_shown_that_is_not_trained(inspect, stage):
+    """Of every kind of data, also where it is longer than the cutoff: the tokens shown are those of the example."""
+    rows = {
+        "pt": [{"text": "the sea and the ship " * 9}, {"text": "a ship"}],
+        "kto": [{"prompt": "the sea " * 9, "response": "a ship " * 9, "kto_tag": True},
+                {"prompt": "the sea", "response": "a ship", "kto_tag": False}],
+    }.get(stage, [{"prompt": "the sea " * 9, "chosen": "a ship " * 9, "rejected": "no"}, PAIRED[0]])  # fmt: skip
+    view = inspect(rows, stage=stage, cutoff_len=32)
+    for number in range(view.overview()["examples"]):
+        found = view.example(number)
+        kept = [token[1] for turn in found["turns"] for token in turn["tokens"] if token[2] != "cut"]
+        trained = [token[1] for turn in found["turns"] for token in turn["tokens"] if token[2] == "trained"]
+        row = view._prepared.examples[number]
+        assert kept == row["input_ids"]
+        assert trained == [label for label in row["labels"] if label != IGNORED]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llf_core.runs import RunWriter, create_run
-from llf_core.runs.spark import POINTS, WHOLE, spark
+from llf_core.runs.spark import POINTS, WHOLE, Shape, shape
 
 
 @pytest.fixture
@@ -14,22 +14,22 @@ def folder():
 
 
 def test_a_short_run_is_read_whole_and_ends_with_its_last_loss(folder):
-    assert spark(folder) == ()
+    assert shape(folder) == Shape()
     writer = RunWriter(folder)
     for step in range(1, 6):
         writer.metric(step, {"loss": 6.0 - step})
         writer.metric(step, {"eval_loss": 9.0})
-    assert spark(folder) == (5.0, 4.0, 3.0, 2.0, 1.0)
+    assert shape(folder) == Shape((5.0, 4.0, 3.0, 2.0, 1.0), 1.0)
 
 
 def test_many_steps_are_thinned_out(folder):
     writer = RunWriter(folder)
     for step in range(1, 101):
         writer.metric(step, {"loss": float(step)})
-    shape = spark(folder)
-    assert len(shape) == POINTS
-    assert shape[-1] == 100.0
-    assert list(shape) == sorted(shape)
+    points = shape(folder).points
+    assert len(points) == POINTS
+    assert points[-1] == 100.0
+    assert list(points) == sorted(points)
 
 
 def test_a_long_file_is_read_at_a_few_places(folder):
@@ -38,10 +38,10 @@ def test_a_long_file_is_read_at_a_few_places(folder):
             values = {"loss": 100_000.0 - step, "grad_norm": 1.0}
             file.write(json.dumps({"step": step, "time": 0.0, "attempt": 1, "values": values}) + "\n")
     assert folder.metrics.stat().st_size > WHOLE
-    shape = spark(folder)
-    assert len(shape) == POINTS
-    assert shape[-1] == 80_000.0
-    assert list(shape) == sorted(shape, reverse=True)
+    points = shape(folder).points
+    assert len(points) == POINTS
+    assert points[-1] == 80_000.0
+    assert list(points) == sorted(points, reverse=True)
 
 
 def test_what_is_no_number_is_left_out(folder):
@@ -49,4 +49,28 @@ def test_what_is_no_number_is_left_out(folder):
         '{"step":1,"values":{"loss":"NaN"}}\n{"step":2,"values":{"loss":2.0}}\n{"step":3,"values":{"loss":"Infinity"}}\n'
         '[1]\n{"values":null,"loss":1}\n{"step":4,"values":{"loss":'
     )
-    assert spark(folder) == (2.0,)
+    assert shape(folder).points == (2.0,)
+
+
+def test_what_counts_beside_the_loss_is_told(folder):
+    writer = RunWriter(folder)
+    for step in range(1, 4):
+        values = {"loss": 0.7 - step / 10, "rewards/margins": step / 2, "rewards/accuracies": 0.5 + step / 8}
+        writer.metric(step, values | {"rewards/chosen": float("nan")})
+    found = shape(folder)
+    assert found.points == pytest.approx((0.6, 0.5, 0.4))
+    assert [(one["label"], one["form"], one["value"]) for one in found.counted] == [
+        ("Accuracy", "share", 0.875),
+        ("Margin", "number", 1.5),
+    ]
+
+
+def test_where_there_is_a_reward_its_shape_is_drawn(folder):
+    with folder.metrics.open("w") as file:
+        for step in range(1, 2001):
+            values = {"loss": 0.0, "kl": 0.5, "reward": float(step)} | {f"other/{n}": 1.0 for n in range(60)}
+            file.write(json.dumps({"step": step, "time": 0.0, "attempt": 1, "values": values}) + "\n")
+    found = shape(folder)
+    assert len(found.points) == POINTS
+    assert (found.points[-1], found.loss) == (2000.0, 0.0)
+    assert [one["name"] for one in found.counted] == ["reward", "kl"]

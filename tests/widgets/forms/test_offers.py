@@ -13,6 +13,7 @@ def test_data_sets_are_shipped_named_and_found(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,b\n")
     assert offers.datasets(str(folder), tmp_path) == [
         "llf_demo",
+        "llf_demo_pairs",
         "alpaca_en_demo",
         "mine",
         "rows.csv",
@@ -22,11 +23,11 @@ def test_data_sets_are_shipped_named_and_found(tmp_path: Path) -> None:
 
 def test_broken_list_of_data_sets_leaves_the_others(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{not json")
-    assert offers.datasets(str(tmp_path), tmp_path) == ["llf_demo"]
+    assert offers.datasets(str(tmp_path), tmp_path) == ["llf_demo", "llf_demo_pairs"]
 
 
 def test_missing_folder_offers_what_ships(tmp_path: Path) -> None:
-    assert offers.datasets(str(tmp_path / "none"), tmp_path) == ["llf_demo"]
+    assert offers.datasets(str(tmp_path / "none"), tmp_path) == ["llf_demo", "llf_demo_pairs"]
 
 
 def test_models_are_the_embedded_one_folders_and_gguf_files(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def some_curves(count=100, **changes):
         "memory": (steps, np.full(count, 1.61e9)),
         **changes,
     }
-    return curves(series, series["loss"][1], kept=(50, 75), best=75, events=())
+    return curves(series, {"loss": series["loss"][1]}, kept=(50, 75), best=75, events=())
 
 
 def test_plotly_accepts_every_name_and_value():
@@ -63,7 +63,7 @@ def test_labels_stand_at_the_ends_and_give_way_to_each_other():
 
 def test_resumes_are_marked():
     events = ({"type": "resumed", "attempt": 2, "from_step": 60}, {"type": "resumed"})
-    shown = curves({}, np.empty(0), events=events)
+    shown = curves({}, {}, events=events)
     assert contents(shown)[9]["x"] == [60, 60, None]
     assert contents(shown)[9]["text"][1] == " attempt 2, from step 60"
 
@@ -72,7 +72,7 @@ def test_changes_by_hand_are_marked_once_and_do_not_stand_on_each_other():
     rate = {"type": "steered", "step": 55, "changes": {"learning_rate": 1e-4}, "id": "a"}
     both = {"type": "steered", "step": 56, "changes": {"max_steps": 1410, "watch": "Say hi."}, "id": "b"}
     prompt = {"type": "steered", "step": 57, "changes": {"watch": "Say hi."}, "id": "c"}
-    shown = curves({}, np.empty(0), events=(rate, both, prompt, rate | {"again": True}, {"type": "steered"}))
+    shown = curves({}, {}, events=(rate, both, prompt, rate | {"again": True}, {"type": "steered"}))
     assert shown.marks == [(55, "55: learning rate 0.0001"), (56, "56: ends at step 1,410")]
     first, second = contents(shown)[9]["y"][1], contents(shown)[9]["y"][4]
     assert first != second
@@ -87,9 +87,9 @@ def test_json_has_no_nan_and_no_array():
 
 
 def test_nothing_logged_yet_is_a_figure_too():
-    empty = curves({}, np.empty(0))
+    empty = curves({}, {})
     assert empty.points == 0
-    live = LiveFigure(figure_json(empty, 0))
+    live = LiveFigure(empty, 0)
     assert live.layout.xaxis.autorange is True
     assert live.layout.yaxis.showticklabels is False  # -1 to 4 would be Plotly's invention
     live.show_curves(some_curves(), 141)
@@ -105,7 +105,7 @@ def sent_array(value):
 class TestLiveFigure:
     def test_state_holds_what_was_streamed_since_construction(self):
         # Plotly's own state stays as at construction: a reloaded page would show no point at all.
-        live = LiveFigure(figure_json(curves({}, np.empty(0)), 0))
+        live = LiveFigure(curves({}, {}), 0)
         live.show_curves(some_curves(), 141)
         state = live.get_state()
         assert sent_array(state["_widget_data"][0]["y"]) == pytest.approx(2 - np.arange(1, 101) / 100)
@@ -113,12 +113,12 @@ class TestLiveFigure:
         assert state["_widget_layout"]["xaxis"]["autorange"] is False
 
     def test_plotly_still_needs_the_fix(self):
-        plain = go.FigureWidget(figure_json(curves({}, np.empty(0)), 0))
+        plain = go.FigureWidget(figure_json(curves({}, {}), 0))
         plain.data[0].y = [1.0, 2.0]
         assert sent_array(plain.get_state()["_widget_data"][0]["y"]).size == 0
 
     def test_one_tick_is_one_message_and_repeats_nothing(self, monkeypatch):
-        live = LiveFigure(figure_json(some_curves(), 141))
+        live = LiveFigure(some_curves(), 141)
         live.show_curves(some_curves(), 141)
         sent = []
         monkeypatch.setattr(live, "_send_update_msg", lambda *args, **kwargs: sent.append((args, kwargs)))
@@ -126,7 +126,7 @@ class TestLiveFigure:
         assert len(sent) == 1
 
     def test_a_readers_zoom_stays(self):
-        live = LiveFigure(figure_json(some_curves(), 141))
+        live = LiveFigure(some_curves(), 141)
         live.show_curves(some_curves(), 141)
         live.layout.xaxis.range = [10, 20]
         live.show_curves(some_curves(120), 141)
@@ -135,6 +135,8 @@ class TestLiveFigure:
 
 def test_the_stylesheet_knows_every_colour_of_the_figure():
     # What it does not know would stay a middle tone in both themes.
-    colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", json.dumps(json_ready(figure_json(some_curves(), 141)))))
+    four = {f"odd/{name}": (np.array([1]), np.array([1.0])) for name in "abcd"}
+    drawn = json.dumps(json_ready(figure_json(some_curves(**four), 141)))
+    colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", drawn))
     known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("monitor.css")))
     assert colours == known

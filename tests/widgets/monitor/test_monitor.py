@@ -126,7 +126,18 @@ def test_texts_of_a_run_stay_data(trainer, monitor):
     assert view._head.view["name"] == EVIL
     assert view._head.view["messages"] == [{"level": "warn", "text": EVIL, "actions": []}]
     assert view._journal.log == [EVIL]
-    for name in ("dom.js", "server.js", "monitor.js", "journal.js", "answers.js", "examples.js"):
+    for name in (
+        "dom.js",
+        "server.js",
+        "monitor.js",
+        "journal.js",
+        "answers.js",
+        "examples.js",
+        "steps.js",
+        "samples.js",
+        "plots.js",
+        "compare.js",
+    ):
         for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert door not in text(name), f"{name} parses text as HTML by {door}"
 

@@ -1,0 +1,147 @@
+"""Answers that a run sampled to learn from, with what they earned, by step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.jsonl import as_number
+from llf_widgets.monitor.timeline import cut, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STEPS, ROWS, FUNCTIONS = 30, 8, 12
+"""What a view is given at most: steps and, of each, answers are thinned out evenly; further functions left out."""
+KEPT = 256  # answers of one step that are held until the next one
+ANSWER, PROMPT = 700, 300  # letters
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answer.
+
+    Attributes:
+        prompt: what was asked.
+        text: what was answered.
+        reward: what it earned; None where that is not known or not finite.
+        rewards: the same by function.
+    """
+
+    prompt: str
+    text: str
+    reward: float | None
+    rewards: dict[str, float | None]
+
+
+@dataclass
+class _Step:
+    attempt: int
+    rows: list[Completion] = field(default_factory=list)
+    count: int = 0
+    total: float = 0.0
+    judged: int = 0
+
+
+class Completions:
+    """What was answered step by step; of a step that was made twice only the last attempt's."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, _Step] = {}
+        self._functions: dict[str, None] = {}
+
+    def add(self, samples: Iterable[dict[str, Any]]) -> None:
+        """Takes in new lines of `samples.jsonl`; what is no completion is passed over."""
+        for sample in samples:
+            prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
+            if sample.get("kind") != "completion" or not isinstance(text, str) or not isinstance(step, int):
+                continue
+            attempt = sample.get("attempt")
+            self._take(
+                step,
+                attempt if isinstance(attempt, int) else 1,
+                Completion(
+                    cut(_plain(prompt), PROMPT),
+                    cut(text, ANSWER),
+                    _finite(sample.get("reward")),
+                    self._by_function(sample.get("rewards")),
+                ),
+            )
+
+    def view(self) -> dict[str, Any]:
+        """For the front end.
+
+        Returns:
+            `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: how many answers there
+            were and what they earned on average, and the rows `[reward, [by function], prompt, text]`, the best first.
+        """
+        functions = list(self._functions)[:FUNCTIONS]
+        return {
+            "functions": functions,
+            "steps": [
+                {
+                    "step": step,
+                    "count": found.count,
+                    "mean": found.total / found.judged if found.judged else None,
+                    "rows": [
+                        [one.reward, [one.rewards.get(name) for name in functions], one.prompt, one.text]
+                        for one in _some(found.rows)
+                    ],
+                }
+                for step, found in spread(sorted(self._steps.items()), STEPS)
+            ],
+        }
+
+    def last(self) -> tuple[int, list[Completion]]:
+        """For the saved notebook: the last step, its best and its worst answer; 0 and none where there is none."""
+        if not self._steps:
+            return 0, []
+        step = max(self._steps)
+        rows = _ordered(self._steps[step].rows)
+        return step, rows if len(rows) < 2 else [rows[0], rows[-1]]  # noqa: PLR2004 - both ends
+
+    def _take(self, step: int, attempt: int, row: Completion) -> None:
+        found = self._steps.get(step)
+        if found is None or attempt > found.attempt:
+            for other in self._steps.values():  # complete by now
+                other.rows = _some(other.rows)
+            found = self._steps[step] = _Step(attempt)
+            if len(self._steps) > 4 * STEPS:
+                self._steps = dict(spread(sorted(self._steps.items()), 2 * STEPS))
+        if attempt < found.attempt:
+            return
+        found.count += 1
+        if row.reward is not None:
+            found.total, found.judged = found.total + row.reward, found.judged + 1
+        if len(found.rows) < KEPT:
+            found.rows.append(row)
+
+    def _by_function(self, rewards: Any) -> dict[str, float | None]:
+        if not isinstance(rewards, dict):
+            return {}
+        self._functions.update(dict.fromkeys(map(str, rewards)))
+        return {str(name): _finite(value) for name, value in rewards.items()}
+
+
+def _ordered(rows: list[Completion]) -> list[Completion]:
+    """The best first, those without a reward last."""
+    return sorted(rows, key=lambda one: math.inf if one.reward is None else -one.reward)
+
+
+def _some(rows: list[Completion]) -> list[Completion]:
+    return spread(_ordered(rows), ROWS)
+
+
+def _finite(value: Any) -> float | None:
+    number = as_number(value)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _plain(prompt: Any) -> str:
+    """A prompt as text; of a conversation its last message."""
+    if isinstance(prompt, list):
+        prompt = prompt[-1] if prompt else ""
+    if isinstance(prompt, dict):
+        prompt = prompt.get("content")
+    return prompt if isinstance(prompt, str) else ""
