@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,22 @@ from typing import Any
 import yaml
 
 from benchmarks.processes import Done, module, our_environment, plain_environment, run
+from benchmarks.ratios import MEASURES
+from benchmarks.rows import MODEL
 
 HERE = Path(__file__).parent
 SETTINGS = HERE / "contenders"
-MODEL = "smollm2-135m-instruct"
 RUNNERS = {
     "llamafactory": "llama_factory",
+    "trl-dpo": "trl_dpo",
     "trl": "trl_sft",
     "peft": "trainer",
     "trainer": "trainer",
     "unsloth": "unsloth_sft",
 }
 
-# The process, when its steps began, the steps (end, tokens, trained tokens, loss), the result, bytes of a card.
-Trained = tuple[Done, float, list[Any], Path, int]
+# The process, when its steps began, the steps (end, tokens, trained tokens, loss), the result, what else is known.
+Trained = tuple[Done, float, list[Any], Path, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,15 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
 
     Returns:
         `steps` (`[seconds, tokens, trained_tokens, loss]` each), `first_step_s` from the start of the process,
-        `wall_s`, `peak_bytes`, `output` (the folder of the result); on a CUDA card `peak_cuda_bytes`.
+        `wall_s`, `peak_bytes`, `output` (the folder of the result); on a CUDA card `peak_cuda_bytes`; of pairs
+        `measures` (the `MEASURES` of each step) and, where a reference was asked before the first step,
+        `reference_s`.
     """
     settings = yaml.safe_load(settings_file(name).read_text())
     of_arguments = settings.get("arguments", settings)
     of_arguments |= changes or {}
     began = _train_llf if name.startswith("llf") else _train_other
-    done, started, steps, output, of_card = began(name, settings, bench, data)
+    done, started, steps, output, more = began(name, settings, bench, data)
     ends = [started, *(step[0] for step in steps)]
     return {
         "first_step_s": round(ends[1] - done.began, 3),
@@ -91,7 +97,7 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
             for before, step in zip(ends, steps, strict=False)
         ],
         "output": str(output),
-        **({"peak_cuda_bytes": of_card} if of_card else {}),
+        **{key: value for key, value in more.items() if value},
     }
 
 
@@ -102,12 +108,16 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> 
     from llf_core.runs import RunReader, create_run, read_status
 
     asked = {"model_name_or_path": MODEL, "dataset": data, "dataset_dir": str(bench.rows)} | settings
+    if "adapter" in bench.facts:
+        asked["adapter_name_or_path"] = bench.facts["adapter"]
+    # What a reference has said once, an earlier run's too, is not asked again.
+    shutil.rmtree(bench.home / "cache" / "reference", ignore_errors=True)
     folder = create_run(RunConfig.load(asked).yaml(defaults=True), name, bench.home)
     done = run(trainer_command(folder), our_environment(bench.home), folder.log)
     reader = RunReader(folder)
     (started,) = [event["time"] for event in reader.events() if event.get("state") == "running"]
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    steps, before = [], (0, 0)
+    steps, measures, before = [], [], (0, 0)
     for record in records:
         values = record["values"]
         if "loss" not in values:
@@ -115,9 +125,17 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> 
         seen = int(values["tokens"]), int(values["trained_tokens"])
         steps.append([record["time"], seen[0] - before[0], seen[1] - before[1], float(values["loss"])])
         before = seen
+        if MEASURES[0] in values:
+            measures.append([round(float(values[name]), 5) for name in MEASURES])
     device = read_status(folder).device
     memory = max(int(record["values"].get("memory", 0)) for record in records)
-    return done, started, steps, folder.output, memory if device == "cuda" else 0
+    asking = re.search(r"Asked the reference about [\d,]+ examples in ([\d.]+) s", folder.log.read_text())
+    more = {
+        "measures": measures,
+        "reference_s": float(asking[1]) if asking else 0,
+        "peak_cuda_bytes": memory if device == "cuda" else 0,
+    }
+    return done, started, steps, folder.output, more
 
 
 def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -> Trained:
@@ -129,11 +147,16 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -
     if kind == "llamafactory":
         settings |= {"model_name_or_path": bench.facts["model"], "dataset": data, "dataset_dir": str(bench.rows)}
         settings |= {"output_dir": str(output), "overwrite_output_dir": True}
+        if "adapter" in bench.facts:
+            settings["adapter_name_or_path"] = bench.facts["adapter"]
     else:
         settings |= {"folder": bench.facts["model"], "rows": str(bench.rows / f"{data}.jsonl"), "output": str(output)}
+        settings |= {"adapter": bench.facts.get("adapter")}
     file.write_text(yaml.safe_dump(settings))
     record.unlink(missing_ok=True)
     python = bench.peer_python if kind == "llamafactory" else Path(os.sys.executable)
-    done = run(module(f"benchmarks.runners.{RUNNERS[kind]}", file, record, python=python), plain_environment(), log)
+    runner = next(runner for start, runner in RUNNERS.items() if name.startswith(start))
+    done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), plain_environment(), log)
     found = json.loads(record.read_text())
-    return done, found["began"], found["steps"], output, found["peak_cuda_bytes"]
+    more = {key: found.get(key) for key in ("measures", "reference_s", "peak_cuda_bytes")}
+    return done, found["began"], found["steps"], output, more

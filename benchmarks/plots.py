@@ -19,7 +19,7 @@ XLABELS = {"length": "tokens a row", "batch": "rows a step", "rank": "LoRA rank"
 def draw(groups: dict[str, Any], folder: Path) -> None:
     """Draws every group that has runs with steps."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("sft", "packed", "full", "qlora"):
+    for name in ("sft", "packed", "full", "qlora", "dpo"):
         if name in groups:
             losses(groups[name], folder / f"bench-{name}.png")
     if "sweep" in groups:

@@ -1,4 +1,4 @@
-"""From the stored runs of `results/sft.json` to the ratios that are claimed, and nothing else.
+"""From the stored runs of `results/sft.json` and `results/dpo.json` to the ratios that are claimed, and nothing else.
 
 A ratio is made within each round, of runs that stood beside each other in time; what is told is the median of the
 rounds, with the smallest and the largest.
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LEFT_OUT = 3  # first optimizer steps of a run, in which caches fill and kernels are chosen
+MEASURES = ("logps/chosen", "logps/rejected", "rewards/margins", "rewards/accuracies")
+"""What is kept of each step on pairs, beside its loss."""
+FIRST = 5  # steps whose losses are compared
 Run = dict[str, Any]
 
 
@@ -48,6 +51,11 @@ def peak_bytes(run: Run) -> float:
 def seconds(run: Run) -> float:
     """What a run without steps took."""
     return float(run["seconds"])
+
+
+def with_reference(run: Run, epochs: int) -> float:
+    """Seconds of the median step, and the step's share of what was asked of a reference before the first one."""
+    return step_seconds(run) + float(run.get("reference_s", 0)) / (epochs * len(run["steps"]))
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,26 @@ CLAIMS = {
         "decode", ("transformers", seconds), ("llf", seconds), 1.2, 1.5, "more",
         "Greedy decoding, batch 1, float32, equal texts, against `model.generate`",
     ),
+    "dpo_vs_llamafactory_default": Claim(
+        "dpo", ("llamafactory-dpo-default", step_seconds), ("llf-dpo", step_seconds), 3.0, 4.0, "more",
+        "DPO, time of a step on the same pairs, against LLaMA-Factory's default",
+    ),
+    "dpo_vs_llamafactory_best": Claim(
+        "dpo", ("llamafactory-dpo-best", step_seconds), ("llf-dpo", step_seconds), 3.0, 4.0, "more",
+        "DPO, time of a step on the same pairs, against LLaMA-Factory's best setting",
+    ),
+    "dpo_vs_trl": Claim(
+        "dpo", ("trl-dpo", step_seconds), ("llf-dpo", step_seconds), 3.0, 4.0, "more",
+        "DPO, time of a step on the same pairs, against TRL's best setting",
+    ),
+    "dpo_vs_trl_precomputed": Claim(
+        "dpo", ("trl-dpo-precomputed", step_seconds), ("llf-dpo", step_seconds), 3.0, 4.0, "more",
+        "DPO, time of a step on the same pairs, against TRL's, both with the reference asked before",
+    ),
+    "dpo_step_vs_matmuls": Claim(
+        "dpo", ("llf-dpo", step_seconds), ("matmuls", seconds), 2.6, 1.9, "less",
+        "DPO, time of a step, against its bare matrix products",
+    ),
 }  # fmt: skip
 
 
@@ -157,6 +185,32 @@ def summary(groups: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, dict
                 "aim": claim.aim,
             }
     return medians, ranges
+
+
+def beside(group: Mapping[str, Any], ours: str, read: Callable[[Run], float]) -> dict[str, float]:
+    """How many times ours each contender needs: the median of the rounds."""
+    found: dict[str, list[float]] = {}
+    for runs in by_round(group).values():
+        for name, run in runs.items():
+            if "steps" in run and ours in runs:
+                found.setdefault(name, []).append(read(run) / read(runs[ours]))
+    return {name: statistics.median(ratios) for name, ratios in found.items()}
+
+
+def first_losses(group: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The losses of each contender's first steps, of the first round."""
+    return {
+        name: [step[3] for step in run["steps"][:FIRST]] for name, run in by_round(group)[0].items() if "steps" in run
+    }
+
+
+def distances(losses: Mapping[str, list[float]], ours: str) -> dict[str, float]:
+    """By how much the losses of the others differ from ours at most."""
+    return {
+        name: max(abs(theirs - own) for theirs, own in zip(found, losses[ours], strict=True))
+        for name, found in losses.items()
+        if name != ours
+    }
 
 
 def disagreement(losses: Mapping[str, float]) -> float:

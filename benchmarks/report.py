@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md` and its plots, made of `results/sft.json` alone: `python -m benchmarks.report`.
+"""`docs/benchmarks.md` and its plots, made of `results/sft.json` and `dpo.json` alone: `python -m benchmarks.report`.
 
 What is written by hand (where the time goes, what the limit is) stands in `benchmarks/remarks.md` and is copied in.
 """
@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, results
+from benchmarks import plots, report_pairs, results
 from benchmarks.peers import LLAMA_FACTORY
 from benchmarks.ratios import (
     CLAIMS,
@@ -33,8 +33,8 @@ TITLES = {
 }
 
 
-MADE = """<!-- Made by `python -m benchmarks.report` of benchmarks/results/sft.json. What is written by hand is in
-benchmarks/remarks.md. -->"""
+MADE = """<!-- Made by `python -m benchmarks.report` of sft.json and dpo.json in benchmarks/results. What is written by
+hand is in benchmarks/remarks.md. -->"""
 READING = """A ratio is made within each round, of two runs that stood beside each other in time; the table has the
 median of the rounds, the smallest and the largest. Speeds are real tokens a second, padding not counted."""
 
@@ -52,6 +52,8 @@ def page(result: dict[str, Any]) -> str:
         conditions(groups),
     ]
     parts += [group_text(name, groups[name]) for name in TITLES if name in groups]
+    if "dpo" in groups:
+        parts.append(report_pairs.text(groups["dpo"]))
     if "sweep" in groups:
         parts += ["## What grows with what", sweep_table(groups["sweep"])]
         parts.append("![Cost against length, batch, rank and model size](images/bench-sweep.png)")
@@ -120,7 +122,9 @@ def conditions(groups: dict[str, Any]) -> str:
         commit = f"`{group['commit'][:10]}`{' with changes' if group['changed_files'] else ''}"
         rounds = len({run["round"] for run in group["runs"]})
         counts = (
-            [f"{group['rows'][key]:,}" for key in ("rows", "tokens", "trained_tokens")] if name in TITLES else [""] * 3
+            [f"{group['rows'][key]:,}" for key in ("rows", "tokens", "trained_tokens")]
+            if group.get("settings")
+            else [""] * 3
         )
         when += [f"| {name} | {group['date']} | {commit} | {rounds} | {' | '.join(counts)} |"]
     parts.append("\n".join(when))
@@ -196,7 +200,7 @@ def sweep_table(group: dict[str, Any]) -> str:
 
 def main() -> None:
     """Writes the page and its pictures."""
-    result = results.read()
+    result = results.everything()
     if not result["groups"]:
         raise SystemExit("There are no results yet: run make bench first.")
     plots.draw(result["groups"], DOCS / "images")

@@ -1,4 +1,4 @@
-"""`results/sft.json`: every run of every group, and the ratios made of them."""
+"""`results/sft.json` and `results/dpo.json`: every run of every group, and the ratios made of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks.processes import ROOT
 from benchmarks.ratios import summary
 
 RESULTS = Path(__file__).parent / "results" / "sft.json"
+PAIRS = RESULTS.with_name("dpo.json")
 
 
 def read(file: Path = RESULTS) -> dict[str, Any]:
@@ -23,6 +24,13 @@ def read(file: Path = RESULTS) -> dict[str, Any]:
         return {"format": 1, "groups": {}}
     stored: dict[str, Any] = json.loads(file.read_text())
     return stored
+
+
+def everything() -> dict[str, Any]:
+    """What is stored in both files, as one result."""
+    groups = read(RESULTS)["groups"] | read(PAIRS)["groups"]
+    ratios, ranges = summary(groups)
+    return {"format": 1, "groups": groups, "ratios": ratios, "ranges": ranges}
 
 
 def store(file: Path, name: str, group: dict[str, Any]) -> dict[str, Any]:

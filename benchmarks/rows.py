@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HELD_OUT = 48
+MODEL = "smollm2-135m-instruct"
 ALPACA = Path(__file__).parents[1] / ".." / "shared" / "data" / "llama_factory" / "alpaca_en_demo.json"
 
 
@@ -31,17 +32,21 @@ def source(file: Path | None = None) -> tuple[str, list[dict[str, Any]]]:
     ]
 
 
-def tokenized(name: str, folder: Path) -> list[dict[str, list[int]]]:
-    """One of the files of `folder` as token ids and labels, as LLF reads it."""
+def examples(name: str, folder: Path, **more: str) -> Any:
+    """One of the files of `folder`, as LLF reads it."""
     from llf_core.config import RunConfig
     from llf_core.data import prepare
     from llf_core.models import load_tokenizer, resolve_model
 
-    asked = {"model_name_or_path": "smollm2-135m-instruct", "dataset": name, "dataset_dir": str(folder)}
-    config = RunConfig.load(asked | {"template": "chatml", "cutoff_len": 1024})
+    asked = {"model_name_or_path": MODEL, "dataset": name, "dataset_dir": str(folder)}
+    config = RunConfig.load(asked | {"template": "chatml", "cutoff_len": 1024} | more)
     model = resolve_model(config.model.model_name_or_path, config)
-    found = prepare(config, load_tokenizer(model, config)).train
-    return [{"input_ids": list(row["input_ids"]), "labels": list(row["labels"])} for row in found]
+    return prepare(config, load_tokenizer(model, config)).train
+
+
+def tokenized(name: str, folder: Path) -> list[dict[str, list[int]]]:
+    """The same as token ids and labels."""
+    return [{"input_ids": list(row["input_ids"]), "labels": list(row["labels"])} for row in examples(name, folder)]
 
 
 def main() -> None:
@@ -63,7 +68,7 @@ def main() -> None:
             facts["tokens"] = sum(len(row["input_ids"]) for row in made)
             facts["trained_tokens"] = sum(label != -100 for row in made for label in row["labels"])
     facts["sha256"] = hashlib.sha256((out / "train.jsonl").read_bytes()).hexdigest()
-    facts["model"] = str(resolve_model("smollm2-135m-instruct").path)
+    facts["model"] = str(resolve_model(MODEL).path)
     (out / "facts.json").write_text(json.dumps(facts))
 
 

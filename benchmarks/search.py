@@ -15,9 +15,11 @@ BATCH, ACCUMULATION = "per_device_train_batch_size", "gradient_accumulation_step
 CANDIDATES = {
     "llamafactory": ("llamafactory-best", [(1, 1), (1, 2), (1, 3), (1, 4)]),
     "trl": ("trl", [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2)]),
+    "llamafactory-dpo": ("llamafactory-dpo-best", [(1, 4), (2, 2), (4, 1)]),
+    "trl-dpo": ("trl-dpo", [(1, 4), (2, 2), (4, 1)]),
 }
 # LLF makes as many rows a step as LLaMA-Factory's best, so that the two differ in nothing but speed.
-FOLLOWS = {"llamafactory-best": ("llf-packed",)}
+FOLLOWS = {"llamafactory-best": ("llf-packed",), "trl-dpo": ("trl-dpo-precomputed",)}
 ROWS_LEFT_OUT = 3  # packed rows: one step of the smallest candidates is no more than that
 
 

@@ -21,7 +21,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -30,6 +30,9 @@ from benchmarks.contender import Bench, settings_file, settings_hash, train
 from benchmarks.peers import FOLDER, LLAMA_FACTORY, peer_environment, versions
 from benchmarks.processes import module, our_environment, plain_environment, run
 from benchmarks.ratios import CLAIMS, counted, disagreement, step_seconds, tokens_per_second
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GROUPS = {
     "sft": ("llf", "llamafactory-default", "peft"),
@@ -64,21 +67,19 @@ def estimate(asked: argparse.Namespace) -> float:
     return total
 
 
-def prepare(asked: argparse.Namespace, group: str, work: Path) -> Bench:
-    """Rows, model and folders of a group."""
+def prepare(asked: argparse.Namespace, count: int, work: Path, maker: str = "benchmarks.rows") -> Bench:
+    """So many rows as a module makes them, model and folders."""
     source = [str(asked.data)] if asked.data else []
-    count = asked.rows or ROWS.get(group, 24)
     work.mkdir()
-    run(module("benchmarks.rows", work / "rows", count, *source), plain_environment(), work / "rows.log")
+    run(module(maker, work / "rows", count, *source), plain_environment(), work / "rows.log")
     facts = json.loads((work / "rows" / "facts.json").read_text())
     (work / "home").mkdir()
     (work / "home" / "models").symlink_to(Path(facts["model"]).parent)
     return Bench(work, facts, asked.peer_env / "bin" / "python")
 
 
-def trained_round(group: str, number: int, bench: Bench) -> list[dict[str, Any]]:
-    """One run of each contender of a group, in an order that the round's number rotates."""
-    names = GROUPS[group]
+def trained_round(names: tuple[str, ...], number: int, bench: Bench, bare: str = "llf-packed") -> list[dict[str, Any]]:
+    """One run of each contender, in an order that the round's number rotates; after `bare` its bare products."""
     turn = number % len(names)
     runs: list[dict[str, Any]] = []
     for place, name in enumerate(names[turn:] + names[:turn]):
@@ -90,7 +91,7 @@ def trained_round(group: str, number: int, bench: Bench) -> list[dict[str, Any]]
             f"step  {found['peak_bytes'] / 1e9:5.2f} GB  first step after {found['first_step_s']:5.1f} s",
             flush=True,
         )
-        if name == "llf-packed":
+        if name == bare:
             runs.append({"contender": "matmuls", "round": number} | matmuls(found, bench))
     return runs
 
@@ -151,22 +152,21 @@ def held_out(group: str, runs: list[dict[str, Any]], bench: Bench) -> dict[str, 
     return {name: round(loss, 5) for name, loss in losses.items()}
 
 
+def about(bench: Bench, names: Sequence[str]) -> dict[str, Any]:
+    """What is stored of a group beside its runs; `names` are those of its contenders that have settings."""
+    return results.circumstances() | {
+        "rows": {key: value for key, value in bench.facts.items() if key not in {"model", "adapter"}},
+        "versions": {"llf": versions(), "llamafactory": versions(bench.peer_python)},
+        "settings": {name: {"file": f"contenders/{name}.yaml", "sha256": settings_hash(name)} for name in names},
+    }
+
+
 def measure(group: str, asked: argparse.Namespace, bench: Bench) -> None:
     """Runs a group, and stores it after every round."""
     facts = bench.facts
-    about = f"{facts['rows']} rows of {facts['data']}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} trained"
-    print(f"{group}: {about if group in ROWS else ''}", flush=True)
-    settings = {
-        name: {"file": f"contenders/{name}.yaml", "sha256": settings_hash(name)}
-        for name in GROUPS[group]
-        if group in ROWS
-    }
-    made: dict[str, Any] = results.circumstances() | {
-        "rows": {key: value for key, value in bench.facts.items() if key != "model"},
-        "versions": {"llf": versions(), "llamafactory": versions(bench.peer_python)},
-        "settings": settings,
-        "runs": [],
-    }
+    words = f"{facts['rows']} rows of {facts['data']}, {facts['tokens']:,} tokens, {facts['trained_tokens']:,} trained"
+    print(f"{group}: {words if group in ROWS else ''}", flush=True)
+    made = about(bench, GROUPS[group] if group in ROWS else ()) | {"runs": []}
     if asked.add:
         made = results.continued(asked.results, group, made)
     first = 1 + max((one["round"] for one in made["runs"]), default=-1)
@@ -180,8 +180,8 @@ def measure(group: str, asked: argparse.Namespace, bench: Bench) -> None:
         results.store(asked.results, group, made)
         return
     for number in range(first, first + asked.rounds):
-        runs = decode_round(number, bench) if group == "decode" else trained_round(group, number, bench)
-        if number == 0 and settings:
+        runs = decode_round(number, bench) if group == "decode" else trained_round(GROUPS[group], number, bench)
+        if number == 0 and group in ROWS:
             made["held_out"] = held_out(group, runs, bench)
             print(f"  held-out losses {made['held_out']}", flush=True)
         for one in runs:
@@ -224,7 +224,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="llf-bench-") as scratch:
         work = Path(scratch)
         if asked.search or asked.sweep:
-            bench = prepare(asked, "packed", work / "packed")
+            bench = prepare(asked, asked.rows or ROWS["packed"], work / "packed")
             if asked.search:
                 search.find(asked.search, bench, asked.rounds)
             if asked.sweep:
@@ -239,7 +239,7 @@ def main() -> None:
             print(f"The machine is busy (load {os.getloadavg()[0]:.1f}): expect figures of no use.", flush=True)
         start = time.time()
         for group in asked.only:
-            measure(group, asked, prepare(asked, group, work / group))
+            measure(group, asked, prepare(asked, asked.rows or ROWS.get(group, 24), work / group))
     print(f"Took {(time.time() - start) / 60:.0f} minutes. Ratios in {asked.results}:")
     tell(results.read(asked.results))
 

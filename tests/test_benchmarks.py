@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 
-from benchmarks import gpu, ratios, report, results
+from benchmarks import dpo, gpu, pairs, ratios, report, report_pairs, results
 from benchmarks.contender import SETTINGS, settings_file, settings_hash
-from benchmarks.runners.record import real_tokens
+from benchmarks.runners.record import real_tokens, trained_tokens
 from benchmarks.sft import GROUPS, ROWS
+
+MEASURED = {**GROUPS, "dpo": dpo.NAMES}
 
 
 def run(contender, number, steps, peak=4e9):
@@ -67,6 +70,56 @@ def test_padding_of_packed_rows_is_not_counted():
     assert real_tokens({"input_ids": [5, 6, 7]}) == 3
 
 
+def test_of_a_pair_both_rows_are_counted_whoever_made_it():
+    factory = {"chosen_input_ids": [5, 6, 7], "rejected_input_ids": [5, 6, 8, 9]}
+    assert real_tokens(factory) == real_tokens({"prompt_ids": [5, 6], "chosen_ids": [7], "rejected_ids": [8, 9]}) == 7
+    labels = torch.tensor([[-100, -100, 7, -100], [-100, -100, 8, 9]])
+    assert trained_tokens({"labels": labels}) == trained_tokens({"completion_mask": (labels != -100).long()}) == 3
+
+
+def preference_runs():
+    """Four pairs a step, two steps that count; ours asks its reference once, in 10 s, and theirs in every step."""
+    ours = run("llf-dpo", 0, steps(1.0, 1300)[:5]) | {"reference_s": 10.0}
+    theirs = run("trl-dpo", 0, steps(4.0, 2048)[:5])
+    theirs["steps"][1] = [9.0, 2048, 1024, 2.004]
+    later = [run("llf-dpo", 1, steps(1.0, 1300)[:5]) | {"reference_s": 20.0}, run("trl-dpo", 1, steps(2.0, 2048)[:5])]
+    return {"runs": [ours, theirs, *later, {"contender": "matmuls", "round": 0, "seconds": 0.7}]}
+
+
+def test_what_a_reference_was_asked_before_is_shared_by_all_steps():
+    ours = preference_runs()["runs"][0]
+    assert ratios.with_reference(ours, 1) == 1.0 + 10.0 / 5
+    assert ratios.with_reference(ours, 4) == 1.0 + 10.0 / 20
+    assert ratios.beside(preference_runs(), "llf-dpo", ratios.step_seconds) == {"llf-dpo": 1.0, "trl-dpo": 3.0}
+    assert ratios.summary({"dpo": preference_runs()})[0] == {"dpo_vs_trl": 3.0, "dpo_step_vs_matmuls": 1.429}
+
+
+def test_losses_of_the_first_steps_are_compared_one_by_one():
+    first = ratios.first_losses(preference_runs())
+    assert first == {"llf-dpo": [2.0, 2.0, 2.0, 1.5, 1.5], "trl-dpo": [2.0, 2.004, 2.0, 1.5, 1.5]}
+    assert ratios.distances(first, "llf-dpo") == {"trl-dpo": pytest.approx(0.004)}
+
+
+def test_the_section_on_pairs_tells_speeds_with_and_without_the_reference_and_losses():
+    held = {name: {"llf-dpo": value, "trl-dpo": value * 1.01} for name, value in
+            (("held_out", 0.6), ("margins", 0.3), ("accuracies", 0.75))}  # fmt: skip
+    rows = {"rows": 20, "data": "some", "prompt": 192, "answer": 64, "held_out": 32}
+    text = report_pairs.text(preference_runs() | held | {"rows": rows})
+    assert "20 pairs of `some`, 4 a step" in text
+    # Times: 4/1 and 2/1; with ten seconds and twenty over five steps 4/3 and 2/5; over fifteen 4/(5/3) and 2/(7/3).
+    assert "| 3.000 | 2.000 to 4.000 | **3.00** |  | 3.000 | 1.63 | 3.000 | 0.87 |" in text
+    assert "at most 0.0040 from LLF's" in text
+    assert "differ from it by at most 1.00 %" in text
+
+
+def test_texts_are_cut_to_tokens_and_filled_up_with_those_after_them(tiny_tokenizer):
+    texts = ["What is that?", "A tree.", "No, two of them stand there."]
+    made = pairs.beginning(texts, 0, 20, tiny_tokenizer)
+    assert len(tiny_tokenizer.encode(made, add_special_tokens=False)) == 20
+    assert "\n\n".join(texts).startswith(made)
+    assert made.startswith("What is that?\n\nA")
+
+
 def test_a_group_is_merged_and_the_others_stay(tmp_path):
     file = tmp_path / "sft.json"
     for name, group in two_rounds().items():
@@ -82,27 +135,29 @@ def test_a_group_is_merged_and_the_others_stay(tmp_path):
 def test_every_contender_has_its_settings():
     named = [name for group in ROWS for name in GROUPS[group]]
     named += [file for file, _, _ in gpu.CONTENDERS.values()]
+    named += dpo.NAMES
     assert {settings_file(name) for name in named} == set(SETTINGS.glob("*.yaml"))
 
 
 def test_claims_are_of_groups_and_contenders_that_are_measured():
     for name, claim in ratios.CLAIMS.items():
-        members = (*GROUPS[claim.group], "matmuls")
+        members = (*MEASURED[claim.group], "matmuls")
         assert claim.above[0] in members, name
         assert claim.below[0] in members, name
 
 
 def test_stored_ratios_and_hashes_are_those_of_the_stored_runs_and_files():
-    stored = results.read()
-    medians, ranges = ratios.summary(stored["groups"])
-    assert (stored.get("ratios", {}), stored.get("ranges", {})) == (medians, ranges)
-    for group in stored["groups"].values():
+    for file in (results.RESULTS, results.PAIRS):
+        stored = results.read(file)
+        medians, ranges = ratios.summary(stored["groups"])
+        assert (stored.get("ratios", {}), stored.get("ranges", {})) == (medians, ranges)
+    for group in results.everything()["groups"].values():
         for name, settings in group.get("settings", {}).items():
             assert settings["sha256"] == settings_hash(name), f"{name}.yaml has changed since it was measured"
 
 
 def test_the_page_is_made_of_the_stored_results():
-    stored = results.read()
+    stored = results.everything()
     written = report.PAGE.read_text() if report.PAGE.exists() else ""
     assert written == (report.page(stored) if stored["groups"] else "")
 

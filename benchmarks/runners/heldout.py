@@ -27,17 +27,22 @@ def mean_loss(model: torch.nn.Module, held_out: list[dict[str, list[int]]]) -> f
     return total / count
 
 
+def tuned(folder: str, output: str) -> torch.nn.Module:
+    """What a contender has saved, in float32; without a folder of its own, the model itself."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if output and (Path(output) / "adapter_config.json").exists():
+        model = PeftModel.from_pretrained(model, output)
+    elif output:
+        # Whole models in the precision that the base is stored in, in which LLF writes them: alike for all.
+        model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16).float()
+    return model.eval()
+
+
 def main() -> None:
     folder, file, out, *named = sys.argv[1:]
     held_out, losses = rows(file), {}
     for name, output in (one.split("=", 1) for one in named):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        if output and (Path(output) / "adapter_config.json").exists():
-            model = PeftModel.from_pretrained(model, output)
-        elif output:
-            # Whole models in the precision that the base is stored in, in which LLF writes them: alike for all.
-            model = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16).float()
-        losses[name] = mean_loss(model.eval(), held_out)
+        losses[name] = mean_loss(tuned(folder, output), held_out)
     Path(out).write_text(json.dumps(losses))
 
 

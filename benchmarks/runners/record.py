@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from benchmarks.ratios import MEASURES
+
 IGNORED = -100
 
 
@@ -23,13 +25,18 @@ class Recorder(TrainerCallback):
 
     Args:
         path: where the record is written when training ends.
+
+    Attributes:
+        more: what is written beside.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.more: dict[str, float] = {}
         self.batches: list[tuple[int, int]] = []
         self.ends: list[float] = []
         self.losses: list[float] = []
+        self.measures: list[list[float]] = []
         self.began = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **_: Any) -> None:
@@ -41,7 +48,7 @@ class Recorder(TrainerCallback):
         def counting(features: list[dict[str, Any]]) -> Any:
             tokens = sum(real_tokens(feature) for feature in features)
             batch = collate(features)
-            self.batches.append((tokens, int((batch["labels"] != IGNORED).sum())))
+            self.batches.append((tokens, trained_tokens(batch)))
             return batch
 
         loader.collate_fn = counting
@@ -55,19 +62,35 @@ class Recorder(TrainerCallback):
         """The loss of the step that has ended."""
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))
+            if MEASURES[0] in logs:
+                self.measures.append([round(float(logs[name]), 5) for name in MEASURES])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Writes the record: `began`, and `steps` of `[end, tokens, trained tokens, loss]`."""
+        """Writes the record: `began`, `steps` of `[end, tokens, trained tokens, loss]`, of pairs the `MEASURES` too."""
         size = args.gradient_accumulation_steps
         steps = []
         for index, (end, loss) in enumerate(zip(self.ends, self.losses, strict=True)):
             batches = self.batches[index * size : (index + 1) * size]
             steps.append([end, sum(one[0] for one in batches), sum(one[1] for one in batches), loss])
         peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        self.path.write_text(json.dumps({"began": self.began, "steps": steps, "peak_cuda_bytes": peak}))
+        record = {"began": self.began, "steps": steps, "measures": self.measures, "peak_cuda_bytes": peak}
+        self.path.write_text(json.dumps(record | self.more))
 
 
 def real_tokens(feature: dict[str, Any]) -> int:
-    """Tokens of a row without padding; LLaMA-Factory packs rows with padding, marked by 0 in their mask."""
+    """Tokens of a row without padding; LLaMA-Factory packs rows with padding, marked by 0 in their mask.
+
+    Of a pair, those of both its rows, in the columns of LLaMA-Factory or of TRL.
+    """
+    if "chosen_input_ids" in feature:
+        return len(feature["chosen_input_ids"]) + len(feature["rejected_input_ids"])
+    if "prompt_ids" in feature:
+        return 2 * len(feature["prompt_ids"]) + len(feature["chosen_ids"]) + len(feature["rejected_ids"])
     mask = feature.get("attention_mask")
     return len(feature["input_ids"]) if mask is None else sum(1 for value in mask if value)
+
+
+def trained_tokens(batch: Any) -> int:
+    """Those that are learned."""
+    learned = batch["completion_mask"] != 0 if "completion_mask" in batch else batch["labels"] != IGNORED
+    return int(learned.sum())
