@@ -206,18 +206,6 @@ RULES = (
         ),
     ),
     Rule(
-        ("streaming", "stage"),
-        _for_ppo(lambda c: c.data.streaming),
-        "PPO draws its prompts by number, and streamed data has none. Expected data that is prepared first.",
-        (Fix("Prepare all of it first", {"streaming": False}),),
-    ),
-    Rule(
-        ("packing", "stage"),
-        _for_ppo(lambda c: bool(c.data.packing)),
-        "Prompts are answered one by one, so there is nothing to pack.",
-        (Fix("Do not pack", {"packing": None}),),
-    ),
-    Rule(
         ("train_sampling_strategy", "stage"),
         _for_ppo(lambda c: c.training.train_sampling_strategy != "random"),
         "PPO has an order of prompts of its own, which is random. Expected train_sampling_strategy random.",
@@ -245,12 +233,6 @@ RULES = (
         ),
         (DRAW_ALL,),
         severity="warning",
-    ),
-    Rule(
-        ("label_smoothing_factor", "stage"),
-        _for_ppo(lambda c: bool(c.get("label_smoothing_factor"))),
-        "PPO learns from rewards, so there are no labels to smooth.",
-        (Fix("Set to 0", {"label_smoothing_factor": 0}),),
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),

@@ -532,6 +532,18 @@ def test_functions_need_names_and_whole_weights():
     assert {one.key for one in report.problems if one.severity == "error"} == {"reward_weights"}
 
 
+def test_base_and_result_are_compared_by_their_rewards(make_run):
+    from llf_core.evaluation.losses import losses
+
+    more = {"per_device_train_batch_size": 6, "ppo_kl_coef": 0.01, "max_new_tokens": 8}
+    folder = make_run(val_size=4, finetuning_type="full", learning_rate=1e-2, max_steps=16, **more)
+    assert run_attempt(folder, 1) == 0
+    found = losses(folder)
+    assert found.examples == 4
+    assert found.tuned == pytest.approx(RunReader(folder).metrics().values("eval_loss")[-1])
+    assert found.tuned < found.base
+
+
 # -- several processes ---------------------------------------------------------------------------------------
 def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
