@@ -13,11 +13,14 @@ from torch import nn
 from llf_core.config.registry import plugins
 from llf_core.config.rules.sampling import numbers
 from llf_core.config.stage import REFERENCE as REFERENCE_KEYS
+from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
+from llf_core.data.render import closing_of
 from llf_core.fast.install import accelerate
 from llf_core.models import ModelError, load_model, resolve_model
 from llf_core.models.adapters import merge_adapters, resume_adapter
 from llf_core.models.checkpointing import enable_checkpointing
+from llf_core.models.generate import end_tokens
 from llf_core.models.reward import load_scorer
 from llf_core.rewards import load_rewards
 from llf_core.stages.online import check_rewards
@@ -152,10 +155,19 @@ def _check_tokens(work: Work, scorer: Scorer) -> None:
         )
 
 
+def _closing(work: Work) -> list[int]:
+    """The token ids that the run's template writes after the words of an answer."""
+    said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
+    text = closing_of(work.data.template, work.tokenizer, said, 1)
+    ids: list[int] = work.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[float | None]]:
     config = work.config
     if scorer is not None:
-        return ModelScoring(scorer, work.tokenizer, flatten=work.flattens)
+        ends = end_tokens(work.model, work.tokenizer) or ()
+        return ModelScoring(scorer, work.tokenizer, flatten=work.flattens, closing=_closing(work), ends=ends)
     if config.get("reward_model_type") == "api":
         return EndpointScoring(config.get("reward_model"), work.tokenizer)
     stage = config.stage

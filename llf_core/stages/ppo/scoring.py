@@ -18,7 +18,7 @@ from llf_core.stages.ppo.api import ask_scores
 from llf_core.stages.ppo.batch import answer_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -49,16 +49,31 @@ class Written:
 
 
 class ModelScoring:
-    """Scores of a reward model that reads the policy's own tokens."""
+    """Scores of a reward model that reads the policy's own tokens, and after them what it was trained to read.
 
-    def __init__(self, scorer: Scorer, tokenizer: PreTrainedTokenizerBase, *, flatten: bool) -> None:
+    A template writes more after an answer than the token that ends it (a newline after `<|im_end|>`), and the scores
+    of a reward model are those of the very last token: read one token sooner, they say little.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        flatten: bool,
+        closing: Sequence[int] = (),
+        ends: Collection[int] = (),
+    ) -> None:
         """Takes a loaded reward model.
 
         Args:
             scorer: of `llf_core.models.reward.load_scorer`; alone, or put onto the policy.
             tokenizer: the policy's.
             flatten: whether its model may be given flattened batches.
+            closing: what the chat template writes after the words of an answer.
+            ends: tokens that end an answer; `closing` takes their place.
         """
+        self._closing, self._ends = list(closing), ends
         self._scorer, self._tokenizer, self._flatten = scorer, tokenizer, flatten
         # A causal model with its head beside it is asked by the fast path, a classifier as it is.
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
@@ -70,7 +85,7 @@ class ModelScoring:
         flatten = self._flatten and self._by_head
         batch = answer_batch(
             [one.prompt for one in written],
-            [one.answer for one in written],
+            [self._closed(one.answer) for one in written],
             self._tokenizer,
             device,
             flatten=flatten,
@@ -87,6 +102,13 @@ class ModelScoring:
         with torch.no_grad(), worn:
             scores: list[float] = forward_hidden(scorer.model, batch, objective).tolist()
         return scores
+
+
+    def _closed(self, answer: Sequence[int]) -> list[int]:
+        """An answer as the template would write it, also one that was cut before it ended."""
+        if not self._closing:
+            return list(answer)
+        return [*(answer[:-1] if answer[-1] in self._ends else answer), *self._closing]
 
 
 def _last_read(batch: Mapping[str, Any], skipped: int | None) -> Tensor:

@@ -28,8 +28,28 @@ def by_hand(model, ids, prompt):
     return logits[:-1].log_softmax(-1)[torch.arange(len(targets)), targets][len(prompt) - 1 :].tolist()
 
 
+@pytest.fixture
+def closing(tiny_tokenizer):
+    """What the template writes after an answer: the very last of these is where a reward model was trained to score."""
+    ids = tiny_tokenizer("<|im_end|>\n", add_special_tokens=False)["input_ids"]
+    said = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    assert tiny_tokenizer.apply_chat_template(said, return_dict=False)[-len(ids) :] == ids
+    return ids
+
+
+def judged(judge, closing, prompts=PROMPTS, answers=ANSWERS):
+    """Scores of whole conversations by transformers' own classifier."""
+    with torch.no_grad():
+        return [
+            judge(input_ids=torch.tensor([[*p, *a, *closing]])).logits.item()
+            for p, a in zip(prompts, answers, strict=True)
+        ]
+
+
 @pytest.mark.parametrize("fast_path", [True, False])
-def test_shared_and_separate_models_say_the_same(make_work, tiny_model_dir, reward_adapter, classifier, fast_path):
+def test_shared_and_separate_models_say_the_same(
+    make_work, tiny_model_dir, reward_adapter, classifier, closing, fast_path
+):
     found = {}
     for models in ("shared", "separate"):
         work = make_work(
@@ -53,22 +73,30 @@ def test_shared_and_separate_models_say_the_same(make_work, tiny_model_dir, rewa
     assert not torch.allclose(found["shared"][0], found["shared"][1], atol=1e-2)
 
     judge = PeftModel.from_pretrained(copy.deepcopy(classifier), str(reward_adapter)).eval()
-    with torch.no_grad():
-        scores = [
-            judge(input_ids=torch.tensor([[*p, *a]])).logits.item() for p, a in zip(PROMPTS, ANSWERS, strict=True)
-        ]
-    assert found["shared"][3].tolist() == pytest.approx(scores, rel=1e-4)
+    assert found["shared"][3].tolist() == pytest.approx(judged(judge, closing), rel=1e-4)
 
 
-def test_a_whole_reward_model_scores_as_transformers_does(make_work, classifier, tiny_tokenizer, tmp_path):
+def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_work, reward_adapter, tiny_tokenizer):
+    from llf_core.models.reward import load_scorer
+
+    work = make_work(reward_model_type="lora", reward_model=str(reward_adapter), ppo_models="separate")
+    stage = PPO(work)
+    question, words = {"role": "user", "content": "What is 2 plus 3?"}, "It is 5."
+    prompt = tiny_tokenizer.apply_chat_template([question], add_generation_prompt=True, return_dict=False)
+    answer = tiny_tokenizer(words, add_special_tokens=False)["input_ids"]
+    end = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ended, cut = stage.author.score([Written(prompt, [*answer, end]), Written(prompt, answer)])
+    scorer = load_scorer(str(reward_adapter), work.config)
+    (expected,) = scorer.scores([[question, {"role": "assistant", "content": words}]])
+    assert ended == pytest.approx(expected, rel=1e-4)
+    assert cut == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_whole_reward_model_scores_as_transformers_does(make_work, classifier, tiny_tokenizer, closing, tmp_path):
     classifier.save_pretrained(tmp_path / "whole")
     tiny_tokenizer.save_pretrained(tmp_path / "whole")
     stage = PPO(make_work(reward_model_type="full", reward_model=str(tmp_path / "whole"), ppo_models="separate"))
-    with torch.no_grad():
-        expected = [
-            classifier(input_ids=torch.tensor([[*p, *a]])).logits.item() for p, a in zip(PROMPTS, ANSWERS, strict=True)
-        ]
-    assert stage.author.score(WRITTEN) == pytest.approx(expected, rel=1e-4)
+    assert stage.author.score(WRITTEN) == pytest.approx(judged(classifier, closing), rel=1e-4)
     # the value model begins as the reward model: at an answer's last token it says the score
     begun = stage.roles.value.head.linear.weight
     assert torch.equal(begun, classifier.score.weight)
@@ -79,13 +107,14 @@ def test_a_whole_reward_model_scores_as_transformers_does(make_work, classifier,
     )
 
 
-def test_values_of_a_separate_model_begin_as_the_rewards(make_work, reward_adapter):
+def test_values_of_a_separate_model_begin_as_the_rewards(make_work, reward_adapter, classifier):
     stage = PPO(make_work(reward_model_type="lora", reward_model=str(reward_adapter), ppo_models="separate"))
     longer = [Written(one.prompt, [*one.answer, 3]) for one in WRITTEN]
     values = stage.author.read(longer).values
     # the value before the last token is read where the answer without it ends
     ends = torch.tensor([len(one.answer) for one in longer]).cumsum(0) - 1
-    assert values[ends].tolist() == pytest.approx(stage.author.score(WRITTEN), rel=1e-4)
+    judge = PeftModel.from_pretrained(copy.deepcopy(classifier), str(reward_adapter)).eval()
+    assert values[ends].tolist() == pytest.approx(judged(judge, []), rel=1e-4)
 
 
 def test_values_of_a_shared_model_begin_at_0(make_work):
