@@ -122,3 +122,17 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
     found = re.search(r"Losses\(base=([\d.]+), tuned=([\d.]+), examples=8\)", shown)
     assert float(found[2]) < 0.2 * float(found[1])
     assert "Changed by hand    3" in shown
+
+
+@pytest.mark.launches
+@pytest.mark.timeout(1800)
+def test_the_tutorial_on_preferences_shows_reward_going_up(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LLF_HOME", str(embedded_model))
+    book = nbformat.read(REPOSITORY / "notebooks" / "preferences.ipynb", 4)
+    NotebookClient(book, timeout=1200, kernel_name="python3").execute()
+    shown = "\n".join(data["text/plain"] for data in bundles(book))
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    first, last = re.search(r"mean reward (-?[\d.]+) of the first answers, (-?[\d.]+) of the last", printed).groups()
+    assert float(last) > float(first) + 1
+    won = re.search(r"Win rate .*: (\d+) won, (\d+) equal, (\d+) lost", shown)
+    assert int(won[1]) >= 6

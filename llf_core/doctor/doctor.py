@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.doctor.rules import rules_of
+from llf_core.doctor.rules import RULES
 from llf_core.doctor.vitals import Vitals
 from llf_core.runs import RunReader
 from llf_core.runs.asked import read_config
@@ -44,8 +44,8 @@ class Doctor:
         status = self._reader.status()
         vitals = self._vitals(status, moment)
         found = []
-        for rule in rules_of(self._config.get("stage")):
-            finding = rule(vitals)
+        for rule in RULES:
+            finding = rule.look(vitals) if rule.holds(vitals.stage) else None
             if finding is not None and (status.attempt, finding.rule) not in self._told:
                 self._told.add((status.attempt, finding.rule))
                 found.append(finding)
@@ -54,10 +54,13 @@ class Doctor:
     def _vitals(self, status: Status, now: float) -> Vitals:
         if not self._config:
             self._config = read_config(self._folder.config)
-        for event in self._reader.events():
+        events = self._reader.events()
+        for event in events:
             self._hear(event)
         columns = self._reader.metrics()
-        if self._moved[0] != status.step or status.state != "running":
+        # Answers may be written for minutes within a step, and tell how far they are.
+        progressed = any(event["type"] == "progress" for event in events)
+        if progressed or self._moved[0] != status.step or status.state != "running":
             self._moved = (status.step, now)
         return Vitals(
             series={name: (columns.steps(name), columns.values(name)) for name in columns.names},

@@ -7,12 +7,21 @@ batch is no finding. They were tried on healthy runs of every size at hand (`tes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llf_core.doctor.finding import Finding
+from llf_core.doctor.preference import (
+    answers_cut,
+    entropy_collapses,
+    kl_runs_away,
+    likelihood_falls,
+    no_preference,
+    same_rewards,
+)
+from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,16 +94,21 @@ def nothing_learned(vitals: Vitals) -> Finding | None:
     )
 
 
-def nothing_trained(vitals: Vitals) -> Finding | None:
-    """No weight changes."""
+def gradient_is_zero(vitals: Vitals) -> Finding | None:
+    """No weight changes, since nothing says in which direction."""
     steps, norms = vitals.line("grad_norm")
+    if len(norms) < IN_A_ROW or norms[-IN_A_ROW:].any() or nothing_learned(vitals):
+        return None
+    return Finding(
+        "nothing_trained",
+        f"The gradient is 0 since step {steps[-IN_A_ROW]}: no weight changes.",
+        "Look at which layers are trained (finetuning_type, lora_target, freeze_trainable_layers).",
+    )
+
+
+def rate_is_zero(vitals: Vitals) -> Finding | None:
+    """No weight changes, since the learning rate is 0."""
     _, rates = vitals.line("learning_rate")
-    if len(norms) >= IN_A_ROW and not norms[-IN_A_ROW:].any() and not nothing_learned(vitals):
-        return Finding(
-            "nothing_trained",
-            f"The gradient is 0 since step {steps[-IN_A_ROW]}: no weight changes.",
-            "Look at which layers are trained (finetuning_type, lora_target, freeze_trainable_layers).",
-        )
     if len(rates) >= 2 * IN_A_ROW and not rates.any():
         return Finding(
             "nothing_trained",
@@ -149,12 +163,19 @@ def too_slow_a_rate(vitals: Vitals) -> Finding | None:
     )
 
 
-def gradient_explodes(vitals: Vitals) -> Finding | None:
-    """The gradient's norm is many times what it was."""
+def gradient_explodes(vitals: Vitals, *, fades: bool = False) -> Finding | None:
+    """The gradient's norm is many times what it was.
+
+    Args:
+        vitals: of the run.
+        fades: the norm falls towards 0 where all is well, and a hard batch then stands out: it must exceed its
+            beginnings too.
+    """
     steps, norms = vitals.line("grad_norm")
     if len(norms) < 20 + IN_A_ROW:
         return None
     usual = float(np.median(norms[-50 - IN_A_ROW : -IN_A_ROW]))
+    usual = max(usual, float(np.median(norms[:20]))) if fades else usual
     last = norms[-IN_A_ROW:]
     if not usual or (last < SPIKE * usual).any():
         return None
@@ -169,13 +190,18 @@ def gradient_explodes(vitals: Vitals) -> Finding | None:
     )
 
 
-def evaluation_rises(vitals: Vitals) -> Finding | None:
-    """The evaluation loss rises while the training loss falls."""
+def evaluation_rises(vitals: Vitals, *, least: float = 0.0) -> Finding | None:
+    """The evaluation loss rises while the training loss falls.
+
+    Args:
+        vitals: of the run.
+        least: what it must have risen by at least, where a good loss is near 0.
+    """
     steps, loss = vitals.line("eval_loss")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
         return None
     best = int(np.argmin(loss))
-    if best > len(loss) - IN_A_ROW or (loss[-2:] < GAP * loss[best]).any():
+    if best > len(loss) - IN_A_ROW or (loss[-2:] < max(GAP * loss[best], loss[best] + least)).any():
         return None
     left = max(1, round(0.05 * vitals.total))
     return Finding(
@@ -248,7 +274,7 @@ def memory_creeps(vitals: Vitals) -> Finding | None:
 def stalled(vitals: Vitals) -> Finding | None:
     """No step has ended for long."""
     usual = vitals.step_seconds
-    if vitals.config.get("stage") in DRAWING:  # of its steps those are long that draw answers first
+    if vitals.stage in SAMPLED:  # of its steps those are long that draw answers first
         usual = max(usual, vitals.line("step_seconds")[1].max(initial=0.0))
     if not vitals.running or not usual or vitals.idle < max(STALL * usual, STALL_LEAST):
         return None
@@ -260,48 +286,29 @@ def stalled(vitals: Vitals) -> Finding | None:
     )
 
 
-def nothing_to_choose(vitals: Vitals) -> Finding | None:
-    """The drawn answers to a prompt all earn the same."""
-    steps, equal = vitals.line("frac_reward_zero_std")
-    if len(equal) < WINDOW or (equal[-WINDOW:] < 1).any():
-        return None
-    _, rewards = vitals.line("reward")
-    return Finding(
-        "nothing_to_choose",
-        f"All answers to a prompt earn the same reward since step {steps[-WINDOW]} (the mean is {rewards[-1]:.3g}): "
-        "nothing is learned from them.",
-        "Where that is the best reward, end the run. Else draw more different answers (temperature, num_generations), "
-        "take other prompts, or a reward function with more steps between bad and good.",
-    )
-
-
-Rule = Callable[["Vitals"], "Finding | None"]
 RULES: tuple[Rule, ...] = (
-    not_finite,
-    nothing_learned,
-    nothing_trained,
-    diverged,
-    too_slow_a_rate,
-    gradient_explodes,
-    evaluation_rises,
-    evaluation_leaks,
-    slower,
-    memory_creeps,
-    stalled,
-    nothing_to_choose,
+    Rule("not_finite", not_finite),
+    Rule("nothing_learned", nothing_learned, LIKELIHOOD),
+    Rule("nothing_trained", gradient_is_zero, LIKELIHOOD),
+    Rule("nothing_trained", rate_is_zero),
+    Rule("diverged", diverged, LIKELIHOOD + PREFERENCE),
+    Rule("too_slow_a_rate", too_slow_a_rate, LIKELIHOOD + PREFERENCE),
+    Rule("gradient_explodes", gradient_explodes, LIKELIHOOD),
+    Rule("gradient_explodes", partial(gradient_explodes, fades=True), PREFERENCE),
+    Rule("evaluation_rises", evaluation_rises, LIKELIHOOD),
+    Rule("evaluation_rises", partial(evaluation_rises, least=0.05), PREFERENCE),
+    Rule("evaluation_leaks", evaluation_leaks),
+    Rule("slower", slower, LIKELIHOOD + PREFERENCE),
+    Rule("memory_creeps", memory_creeps),
+    Rule("stalled", stalled),
+    Rule("likelihood_falls", likelihood_falls, ("dpo",)),
+    Rule("no_preference", no_preference, ("dpo", "rm")),
+    Rule("kl_runs_away", partial(kl_runs_away, high=30.0, of="an answer"), ("ppo",)),
+    Rule("kl_runs_away", partial(kl_runs_away, high=1.0, of="a token"), ("grpo", "rloo")),
+    Rule("same_rewards", same_rewards, SAMPLED),
+    Rule("entropy_collapses", entropy_collapses, SAMPLED),
+    Rule("answers_cut", answers_cut, SAMPLED),
 )
-SAYING_NOTHING = frozenset({
-    nothing_learned, nothing_trained, diverged, too_slow_a_rate, gradient_explodes, evaluation_rises, slower,
-})  # fmt: skip
-"""Rules that do not hold where answers are drawn: the loss is near 0 whatever they earn, and so is its gradient where
-all earn the same; a step takes as long as the longest answer."""
-DRAWING = frozenset({"grpo", "ppo", "rloo"})
-"""Stages that draw answers and learn from their rewards."""
-
-
-def rules_of(stage: object) -> tuple[Rule, ...]:
-    """The rules for runs of a stage."""
-    return tuple(rule for rule in RULES if stage not in DRAWING or rule not in SAYING_NOTHING)
 
 
 def _medians(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -45,6 +45,11 @@ class Vitals:
     learning_rate: float = 0.0
     memory_limit: float = 0.0
 
+    @property
+    def stage(self) -> str:
+        """What is minimised."""
+        return str(self.config.get("stage") or "sft")
+
     def line(self, name: str) -> Line:
         """Steps and finite values of a name."""
         steps, values = self.series.get(name, NOTHING)

@@ -157,16 +157,16 @@ def _group_traces(number: int, shown: Shown, curves: Curves) -> list[dict[str, A
         color, dash = tones(place)
         tip = f"step %{{x}}: {plain(label)} %{{y:{form}}}<extra></extra>"
         found.append(
-            common | {"name": name, "line": {"color": color, "width": 1}, "opacity": 0.4, "hovertemplate": tip}
+            common | {"name": plain(name), "line": {"color": color, "width": 1}, "opacity": 0.4, "hovertemplate": tip}
         )
         thick = {"line": {"color": color, "width": 1.75, "dash": dash}, "hoverinfo": "skip"}
-        found.append(common | thick | {"name": f"{name}, smoothed"})
+        found.append(common | thick | {"name": f"{plain(name)}, smoothed"})
         if curves.held_out(name):
             other = held_out_tone(shown, color)
             look = {"line": {"color": other, "width": 1.75, "dash": "6px,3px"}, "marker": {"color": other, "size": 5}}
             said = tip.replace(plain(label), "held out" if len(shown.lines) == 1 else f"{plain(label)}, held out")
             found.append(
-                common | look | {"name": HELD_OUT + name, "mode": "lines+markers", "cliponaxis": False}
+                common | look | {"name": HELD_OUT + plain(name), "mode": "lines+markers", "cliponaxis": False}
                 | {"hovertemplate": said}
             )  # fmt: skip
     return found

@@ -103,7 +103,6 @@ class ModelScoring:
             scores: list[float] = forward_hidden(scorer.model, batch, objective).tolist()
         return scores
 
-
     def _closed(self, answer: Sequence[int]) -> list[int]:
         """An answer as the template would write it, also one that was cut before it ended."""
         if not self._closing:

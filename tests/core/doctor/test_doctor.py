@@ -1,11 +1,15 @@
 """The doctor at a run's folder: real runs that are ill and real runs that are well."""
 
 import json
+import random
 
 import pytest
 
 from llf_core.doctor import Doctor
-from llf_core.runs import RunWriter
+from llf_core.doctor.rules import RULES
+from llf_core.doctor.vitals import Vitals
+from llf_core.runs import RunReader, RunWriter
+from llf_core.runs.asked import read_config
 from llf_core.stages.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
 
@@ -28,6 +32,85 @@ def test_a_real_run_that_is_well_has_no_finding(trained, name):
     folder, code = trained(save_strategy="no", **WELL[name])
     assert code == 0
     assert rules(folder) == []
+
+
+def at_every_step(folder):
+    """The rules that would have said something at some step of a run, whatever else goes on this machine."""
+    columns, config = RunReader(folder).metrics(), read_config(folder.config)
+    names = [name for name in columns.names if name not in {"memory", "tokens_per_second"}]
+    found = set()
+    for step in columns.steps("loss").tolist():
+        until = {name: columns.steps(name) <= step for name in names}
+        so_far = {name: (columns.steps(name)[until[name]], columns.values(name)[until[name]]) for name in names}
+        one = Vitals(so_far, step, config["max_steps"], config=config, learning_rate=config["learning_rate"])
+        found |= {rule.name for rule in RULES if rule.holds(one.stage) and rule.look(one)}
+    return found
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    """`pairs_file(better, worse)`: a file of pairs, their answers made of a number and a source of chance."""
+
+    def write(better, worse, count=60):
+        chance = random.Random(0)
+        rows = [
+            {"prompt": f"What is {n}?", "chosen": better(n, chance), "rejected": worse(n, chance)} for n in range(count)
+        ]
+        path = tmp_path / "pairs.json"
+        path.write_text(json.dumps(rows))
+        return str(path)
+
+    return write
+
+
+def babble(_number, chance):
+    return " ".join(chance.choice(["the", "sea", "ship", "lamp", "rain"]) for _ in range(5))
+
+
+PREFERENCES = {
+    "dpo": {"learning_rate": 1e-4},
+    "dpo, until nothing is left to learn": {"learning_rate": 5e-3, "finetuning_type": "full"},
+    "hinge": {"learning_rate": 1e-3, "pref_loss": "hinge"},
+    "rm": {"stage": "rm", "learning_rate": 5e-3},
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_a_real_run_on_pairs_that_is_well_has_no_finding_at_any_step(trained, pairs_file, name):
+    data = {"dataset": pairs_file(lambda n, _: f"It is number {n}.", babble), "max_steps": 40, "val_size": 0.2}
+    held = {"eval_strategy": "steps", "eval_steps": 10, "save_strategy": "no"}
+    folder, code = trained(**({"stage": "dpo"} | data | held | PREFERENCES[name]))
+    assert code == 0
+    assert RunReader(folder).metrics().last("eval_rewards/accuracies") > 0.9
+    assert at_every_step(folder) == set()
+
+
+def test_pairs_in_which_nothing_is_better(trained, pairs_file):
+    data = {"dataset": pairs_file(babble, babble, 1600), "max_steps": 50, "learning_rate": 1e-5}
+    folder, _ = trained(stage="dpo", save_strategy="no", per_device_train_batch_size=16, **data)
+    (finding,) = [one for one in Doctor(folder).look() if one.rule == "no_preference"]
+    assert finding.config == {"learning_rate": 3e-5}
+
+
+def test_chosen_answers_that_fall_with_the_rejected_ones(trained, pairs_file):
+    """Answers that begin alike, and a rate that is far too high."""
+    near = {"better": lambda n, _: f"the sea {n} lamp", "worse": lambda n, _: f"the sea {n} rain"}
+    data = {"dataset": pairs_file(**near), "max_steps": 40, "learning_rate": 2e-2, "finetuning_type": "full"}
+    folder, _ = trained(stage="dpo", save_strategy="no", **data)
+    assert "likelihood_falls" in rules(folder)
+
+
+def test_answers_that_are_being_written_are_no_stalled_step(make_run):
+    folder = make_run()
+    writer = RunWriter(folder, 1)
+    writer.status(state="running", step=3, total=10, step_seconds=1.0)
+    writer.flush()
+    doctor = Doctor(folder)
+    assert doctor.look(now=0.0) == []
+    writer.event("progress", what="rollout", rows=8, of=64)
+    assert doctor.look(now=119.0) == []
+    assert doctor.look(now=238.0) == []
+    assert [one.rule for one in doctor.look(now=240.0)] == ["stalled"]
 
 
 def test_a_learning_rate_times_one_hundred(trained):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llf_core.doctor import rules
+from llf_core.doctor.rule import SAMPLED
 from llf_core.doctor.rules import RULES
 from llf_core.doctor.vitals import Vitals
 
@@ -50,7 +51,8 @@ def vitals(series, **changes):
 
 
 def found(one):
-    return {finding.rule: finding for rule in RULES if (finding := rule(one)) is not None}
+    rules_of_stage = [rule for rule in RULES if rule.holds(one.stage)]
+    return {finding.rule: finding for rule in rules_of_stage if (finding := rule.look(one)) is not None}
 
 
 @pytest.mark.parametrize("seed", HEALTHY_SEEDS)
@@ -167,7 +169,8 @@ def drawn(seed=0, count=60):
 
 def of_a_run(stage, series, **changes):
     one = vitals(series, config={"stage": stage}, learning_rate=1e-6, **changes)
-    return {finding.rule: finding for rule in rules.rules_of(stage) if (finding := rule(one)) is not None}
+    holding = [rule for rule in RULES if rule.holds(one.stage)]
+    return {finding.rule: finding for rule in holding if (finding := rule.look(one)) is not None}
 
 
 @pytest.mark.parametrize("seed", HEALTHY_SEEDS)
@@ -183,8 +186,8 @@ def test_answers_that_all_earn_the_same_are_named():
     series = drawn()
     steps, equal = series["frac_reward_zero_std"]
     series["frac_reward_zero_std"] = steps, np.where(steps > 55, 1.0, equal)
-    finding = of_a_run("rloo", series)["nothing_to_choose"]
-    assert finding.message.startswith("All answers to a prompt earn the same reward since step 56 (the mean is 1)")
+    finding = of_a_run("rloo", series)["same_rewards"]
+    assert finding.message.startswith("All answers to a prompt earn the same (1) since step 56:")
     series["frac_reward_zero_std"] = steps, np.where(steps > 56, 1.0, equal)
     assert of_a_run("rloo", series) == {}
     assert "not_finite" in of_a_run("grpo", series | {"loss": (steps, np.where(steps == 9, np.nan, 0.1))})
@@ -193,7 +196,7 @@ def test_answers_that_all_earn_the_same_are_named():
 def test_the_stages_that_draw_answers_are_those_that_learn_from_prompts():
     from llf_core.config.registry import plugins
 
-    assert {name for name, stage in plugins("stage").items() if stage.learns == "prompts"} == rules.DRAWING
+    assert {name for name, stage in plugins("stage").items() if stage.learns == "prompts"} == set(SAMPLED)
 
 
 def test_a_step_that_does_not_end_is_named_while_the_run_is_running():
@@ -216,7 +219,7 @@ def test_numbers_in_the_sentences_are_those_of_the_curves():
 def test_the_guide_tells_of_every_rule():
     guide = (Path(__file__).parents[3] / "docs" / "live.md").read_text(encoding="utf-8")
     told = set(re.findall(r"^\| `(\w+)` \| ", guide.partition("## The doctor")[2], re.MULTILINE))
-    assert told == {rule.__name__ for rule in RULES}
+    assert told == {rule.name for rule in RULES}
 
 
 def test_what_the_doctor_would_change_can_be_changed():

@@ -192,3 +192,64 @@ def test_two_real_runs(trained, tmp_path):
 def test_what_is_no_list_of_runs_is_refused(runs):
     with pytest.raises(ValueError, match="Compare takes a list of 1 to 8 runs"):
         Compare(runs)
+
+
+@pytest.fixture
+def preferences(trainer):
+    """Two DPO runs, of which the one with the higher loss has the better accuracy."""
+    made = [trainer(name=name) for name in ("first", "second")]
+    for one, accuracy, loss in zip(made, (0.6, 0.7), (0.4, 0.5), strict=True):
+        one.steps(1, 9, **{"loss": loss, "rewards/accuracies": accuracy, "rewards/margins": 1.0, "kl": 0.1})
+        one.writer.metric(9, {"eval_loss": loss, "eval_rewards/accuracies": accuracy - 0.1})
+        one.writer.flush()
+    return [one.folder for one in made]
+
+
+def test_what_counts_is_compared_too_with_more_or_less_as_the_better(preferences):
+    result = lines(table(looked(*preferences))["Result"])
+    assert list(result) == [
+        "Held-out accuracy, best", "Accuracy, last", "Margin, last", "KL divergence, last",
+        "Evaluation loss, best", "Training loss, last",
+    ]  # fmt: skip
+    assert (result["Held-out accuracy, best"].cells, result["Held-out accuracy, best"].best) == (
+        ("50 % at 9", "60 % at 9"), (1,),
+    )  # fmt: skip
+    assert result["Evaluation loss, best"].best == (0,)
+    assert result["KL divergence, last"].best == ()
+
+
+def test_any_curve_that_the_runs_have_can_be_chosen(preferences):
+    view = Compare(preferences)
+    assert [(one["title"], one["log"]) for one in view._sides.curves] == [
+        ("Rewards", False), ("Accuracy", False), ("KL divergence", True), ("Loss", True),
+    ]  # fmt: skip
+    assert view._sides.curve == "loss"
+    view._sides.curve = "rewards/accuracies"
+    shape = view._figure.layout
+    assert [one.text for one in shape.annotations] == [
+        "<b>Held out: accuracy</b>", "<b>Accuracy</b>, smoothed over 10 steps",
+    ]  # fmt: skip
+    assert shape.yaxis.tickformat == ".0%"
+    view._sides.log = True
+    assert view._figure.layout.yaxis2.type == "linear"
+    view._sides.curve = "rewards/margins"  # nothing of it was held out: one panel has all the room
+    assert list(view._figure.layout.yaxis2.domain) == [0, 1]
+    assert {trace.xaxis for trace in view._figure.data} == {"x2"}
+    assert "data:image/png" in view.html()
+    view.refresh()
+    assert view._sides.curve == "rewards/margins"
+    view.close()
+
+
+def test_runs_with_a_reward_are_compared_by_it(trainer):
+    view = Compare([trainer().folder, trainer().folder])
+    assert view._sides.curve == "loss"
+    runs = [trainer(), trainer()]
+    for number, one in enumerate(runs):
+        one.steps(1, 3, reward=float(number), loss=0.0)
+    view.show([one.folder for one in runs])
+    assert view._sides.curve == "reward"
+    result = {line["label"]: line for part in view._sides.view["parts"] for line in part["lines"]}
+    assert result["Reward, last"]["best"] == [1]
+    assert "Training loss, last" not in result
+    view.close()

@@ -1,0 +1,274 @@
+"""Charts, numbers and summaries of runs that log more than a loss."""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+from itertools import pairwise
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from llf_widgets.monitor import Monitor, summary_bundle
+from llf_widgets.monitor.curves import curves
+from llf_widgets.monitor.figure import annotations, contents, figure_json, json_ready, moved_apart
+from llf_widgets.monitor.layout import Places, axis_number
+from llf_widgets.monitor.live_figure import LiveFigure
+from llf_widgets.monitor.watch import Watch
+
+EVIL = "<b>x</b>"
+
+
+def line(count=20, start=0.0, slope=0.1):
+    steps = np.arange(1, count + 1)
+    return steps, start + slope * steps
+
+
+def some(**more):
+    series = {name: line(start=place) for place, name in enumerate(("loss", "rewards/chosen", "rewards/rejected"))}
+    series |= {"rewards/accuracies": line(slope=0.05)} | more
+    return curves(series, {name: values for name, (_, values) in series.items() if not name.startswith("eval_")})
+
+
+def texts(shown):
+    return [note["text"] for note in annotations(shown)]
+
+
+def test_each_group_has_a_chart_with_its_lines_in_order():
+    shown = some()
+    assert [one.group.title for one in (shown.main, *shown.groups)] == ["Loss", "Rewards", "Accuracy"]
+    names = [trace["name"] for trace in figure_json(shown, 20)["data"]][13:]
+    assert names == [
+        "rewards/chosen", "rewards/chosen, smoothed", "rewards/rejected", "rewards/rejected, smoothed",
+        "rewards/accuracies", "rewards/accuracies, smoothed",
+    ]  # fmt: skip
+    assert len(go.Figure(figure_json(shown, 20)).data) == 19
+
+
+def test_what_is_held_out_is_dashed_and_named_where_it_stands_beside_one_line():
+    held = line(4, 0.5)
+    shown = some(**{"eval_rewards/accuracies": held, "eval_rewards/chosen": held})
+    drawn = figure_json(shown, 20)["data"]
+    dashed = {trace["name"] for trace in drawn if trace.get("line", {}).get("dash") == "6px,3px"}
+    assert dashed >= {"eval_rewards/accuracies", "eval_rewards/chosen"}
+    said = texts(shown)
+    assert "held out 90 %" in said
+    assert not any(text.startswith("held out") and "%" not in text for text in said)
+    assert any("Dashed: held out." in text.replace("<br>", " ") for text in said)
+
+
+def test_shares_are_written_in_per_cent_up_to_a_hundred_with_the_height_of_a_guess():
+    drawn = figure_json(some(), 20)["layout"]
+    accuracy = axis_number(1)
+    assert drawn[f"yaxis{accuracy}"]["tickformat"] == ".0%"
+    assert drawn[f"yaxis{accuracy}"]["range"] == [0, 1.03]
+    assert {shape["y0"]: shape["yref"] for shape in drawn["shapes"]} == {0.0: f"y{axis_number(0)}", 0.5: f"y{accuracy}"}
+    assert {"guessing", "training 100 %"} <= {note["text"] for note in drawn["annotations"]}
+
+
+def test_charts_do_not_stand_on_each_other():
+    for groups in range(8):
+        places = Places(groups)
+        boxes = [([0, 0.9], places.main)] + [places.group(number) for number in range(groups)]
+        boxes.append(([0, 1], [0, places.small_top]))
+        for number, (across, up) in enumerate(boxes):
+            assert 0 <= up[0] < up[1] <= 1
+            for other_across, other_up in boxes[:number]:
+                apart = across[0] >= other_across[1] or other_across[0] >= across[1]
+                assert apart or up[1] < other_up[0] or other_up[1] < up[0]
+
+
+@pytest.mark.parametrize(
+    ("heights", "moved"),
+    [
+        ([], []),
+        ([10], [0]),
+        ([0, 40], [0, 0]),
+        ([0, 0], [-5, 5]),
+        ([20, 0, 4], [0, -3, 3]),
+        ([0, 1, 2], [-9, 0, 9]),
+    ],
+)
+def test_labels_that_would_touch_are_moved_apart(heights, moved):
+    found = moved_apart([float(one) for one in heights], 10)
+    assert found == moved
+    after = sorted(one + shift for one, shift in zip(heights, found, strict=True))
+    assert all(high - low >= 10 for low, high in pairwise(after))
+
+
+def test_the_reward_takes_the_large_chart():
+    shown = curves({"loss": line(), "reward": line(), "eval_reward": line(3)}, {"reward": line()[1]})
+    assert (shown.lead, [one.group.title for one in shown.groups]) == ("reward", ["Loss"])
+    training, smoothed, evaluation = contents(shown)[:3]
+    assert [trace["x"].size for trace in (training, smoothed, evaluation)] == [20, 20, 3]
+    assert contents(shown)[11]["text"] == [" reward 2.00"]
+
+
+def test_a_line_that_does_not_move_stays_flat():
+    steps = np.arange(1, 61)
+    from llf_widgets.monitor.smoothing import smooth
+
+    flat = np.full(60, 3.3)
+    shown = curves({"odd": (steps, flat)}, {"odd": smooth(steps, flat, 5.0)})
+    both = np.concatenate([shown.line("odd")[1], shown.smooth["odd"][1]])
+    assert np.ptp(both) == 0
+
+
+def test_names_of_a_run_are_text_in_plotlys_markup():
+    shown = curves({f"rewards/{EVIL}": line(), "%{y}": line()}, {f"rewards/{EVIL}": line()[1]})
+    drawn = json.dumps(json_ready(figure_json(shown, 20)))
+    assert EVIL not in drawn
+    assert "%{y}:" not in drawn
+    go.Figure(figure_json(shown, 20))
+
+
+class TestLiveFigure:
+    def test_a_chart_comes_when_its_first_number_does(self):
+        live = LiveFigure(curves({"loss": line()}, {"loss": line()[1]}), 20)
+        assert len(live.data) == 13
+        height = live.layout.height
+        live.show_curves(some(), 20)
+        assert len(live.data) == 19
+        assert live.layout.height > height
+        assert live.layout.yaxis8.tickformat == ".0%"
+        assert live.get_state()["_widget_data"][13]["name"] == "rewards/chosen"
+        live.show_curves(some(**{"eval_rewards/accuracies": line(2)}), 20)
+        assert len(live.data) == 20
+
+    def test_labels_move_with_the_lines(self):
+        live = LiveFigure(some(), 20)
+        live.show_curves(some(), 20)
+        live.show_curves(some(**{"rewards/accuracies": (np.arange(1, 31), np.full(30, 0.25))}), 20)
+        (label,) = [note for note in live.layout.annotations if note.text.startswith("training ")]
+        assert (label.text, label.x, label.y) == ("training 25 %", 30, 0.25)
+
+    def test_a_click_tells_its_step_also_after_other_lines_have_come(self):
+        clicked = []
+        live = LiveFigure(curves({"loss": line()}, {}), 20, clicked.append)
+        live.show_curves(some(), 20)
+
+        class Points:
+            xs = (7,)
+
+        for act in live.data[0]._click_callbacks:
+            act(live.data[0], Points, None)
+        assert clicked == [7]
+
+
+@pytest.fixture
+def preference(trainer):
+    """A DPO run of ten steps with two evaluations."""
+    run = trainer(total=10)
+    run.folder.config.write_text("model_name_or_path: org/tiny\nstage: dpo\npref_loss: ipo\nfinetuning_type: full\n")
+    for step in range(1, 11):
+        numbers = {"rewards/accuracies": 0.5 + step / 25, "rewards/margins": step / 10, "logps/chosen": -90.0 - step}
+        run.steps(step, step, **numbers)
+    for step, accuracy in ((5, 0.6), (10, 0.75)):
+        run.writer.metric(step, {"eval_loss": 0.6, "eval_rewards/accuracies": accuracy})
+        run.writer.event("evaluation", step=step, values={"eval_loss": 0.6, "eval_rewards/accuracies": accuracy})
+    run.writer.flush()
+    return run
+
+
+def test_the_head_tells_what_counts_first(preference):
+    watch = Watch(preference.folder)
+    watch.look()
+    numbers = [(one.label, one.value) for one in watch.facts.numbers]
+    assert [label for label, _ in numbers] == [
+        "Accuracy", "Margin", "Training loss", "Evaluation loss", "Tokens per second", "Memory",
+    ]  # fmt: skip
+    assert numbers[0][1] == "75 %"
+    assert watch.facts.numbers[0].note == "held out; 78 % in training"
+    assert watch.facts.numbers[1].note == "smoothed; from 0.100"
+    assert watch.facts.about == "org/tiny, DPO (ipo), full"
+
+
+def test_a_saved_notebook_keeps_the_held_out_accuracy(preference):
+    preference.writer.close("finished")
+    bundle = summary_bundle(preference.folder)
+    lines = bundle["text/plain"].split("\n")
+    assert "  Held-out accuracy  75 %  first 60 %, at step 10" in lines
+    assert "held-out accuracy 75 %, margin" in bundle["application/vnd.plotly.v1+json"]["layout"]["title"]["text"]
+    from matplotlib.image import imread
+
+    pixels = imread(BytesIO(base64.b64decode(bundle["image/png"])))
+    assert pixels.shape[0] > 2 * 140 * 3.1  # two rows of charts below the loss
+
+
+def test_what_happened_tells_the_accuracy_of_an_evaluation(preference):
+    from llf_widgets.monitor.journal import rows
+
+    watch = Watch(preference.folder)
+    watch.look()
+    assert "evaluation 0.6000, accuracy 75 %" in [row["text"] for row in rows(watch.events)]
+
+
+def test_a_run_with_a_reward_leaves_its_loss_out_of_the_head(trainer):
+    run = trainer()
+    for step in range(1, 6):
+        run.steps(step, step, reward=0.6, kl=0.1, response_length=40.0)
+    watch = Watch(run.folder)
+    watch.look()
+    assert [(one.label, one.value) for one in watch.facts.numbers[:4]] == [
+        ("Reward", "0.600"), ("KL divergence", "0.100"), ("Answer length", "40"), ("Learning rate", "1.0e-4"),
+    ]  # fmt: skip
+    assert [what for what, _, _ in watch.summary()][:3] == ["Reward", "KL divergence", "Answer length"]
+
+
+class TestProgress:
+    @pytest.fixture
+    def starting(self, trainer):
+        run = trainer()
+        run.writer.status(state="starting")
+        return run
+
+    def says(self, run):
+        watch = Watch(run.folder)
+        watch.look()
+        from llf_widgets.monitor.says import sentence
+
+        return sentence(watch.facts)
+
+    @pytest.mark.parametrize(
+        ("event", "said"),
+        [
+            ({"what": "reference", "rows": 1200, "of": 5000}, "Asking the reference: 1,200 of 5,000 examples."),
+            ({"what": "data", "rows": 300, "dataset": "alpaca"}, "Preparing the data: 300 rows of alpaca."),
+            ({"what": "rollout", "rows": 8, "of": 64}, "Writing answers to learn from: 8 of 64 answers."),
+            ({"what": "charm", "rows": 2}, "Charm: 2 rows."),
+            ({"what": "data"}, "Loading the model and the data."),
+        ],
+    )
+    def test_the_state_line_tells_what_is_under_way(self, starting, event, said):
+        starting.writer.event("progress", **event)
+        assert self.says(starting) == said
+
+    def test_what_is_done_is_not_told(self, starting):
+        starting.writer.event("progress", what="data", rows=300, dataset="alpaca")
+        starting.writer.event("data", examples=300, tokens=1, trained_tokens=1)
+        assert self.says(starting) == "Loading the model and the data."
+        starting.writer.event("progress", what="reference", rows=10, of=300)
+        starting.writer.event("request", id="a", request="checkpoint", args={}, by="x")
+        assert self.says(starting) == "Asking the reference: 10 of 300 examples."
+
+    def test_a_run_that_makes_steps_tells_of_them(self, starting):
+        starting.writer.status(state="running")
+        starting.writer.event("state", state="running")
+        starting.writer.event("progress", what="rollout", rows=8, of=64)
+        assert self.says(starting).startswith("Writing answers")
+        starting.steps(1, 1)
+        assert self.says(starting) == ""
+
+
+def test_the_view_follows_a_run_that_begins_to_log_more(trainer):
+    from tests.widgets.monitor.test_monitor import until
+
+    run = trainer()
+    run.steps(1, 2)
+    view = Monitor(run.folder)
+    assert len(view._figure.data) == 13
+    run.steps(3, 4, **{"rewards/accuracies": 0.7})
+    until(lambda: len(view._figure.data) == 15)
+    view.close()
