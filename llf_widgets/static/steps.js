@@ -9,7 +9,8 @@ function stepSlider(label, onMove) {
   /** @type {number[]} */
   let known = [];
   let chosen = -1; // the step; -1 the newest
-  const slider = h('input', { type: 'range', min: '0', step: '1', 'aria-label': label, oninput: () => {
+  // JupyterLab would take the arrow keys for its own.
+  const slider = h('input', { type: 'range', min: '0', step: '1', 'aria-label': label, 'data-lm-suppress-shortcuts': 'true', oninput: () => {
     const place = Number(slider.value);
     chosen = place === known.length - 1 ? -1 : known[place];
     onMove();

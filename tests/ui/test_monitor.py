@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from itertools import count
@@ -134,3 +135,128 @@ def test_names_are_never_html(page, lab):
     expect(head(page)).to_contain_text(f"Because of {evil}.", timeout=30_000)
     expect(head(page).get_by_role("alert").first).to_contain_text("Error")
     assert page.evaluate("window.llfHacked") is None
+
+
+PAIRS = [
+    {"prompt": f"What is {n}?", "chosen": f"It is number {n}.", "rejected": "the sea and the rain"} for n in range(40)
+]
+LABELS = (
+    "() => [...document.querySelectorAll('.llf-Monitor .js-plotly-plot .annotation-text')].map(text => {"
+    " const { left, right, top, bottom } = text.getBoundingClientRect();"
+    " return { text: text.textContent, left, right, top, bottom }; }).filter(one => one.text.trim())"
+)
+STROKE = (
+    "name => { const plot = document.querySelector('.llf-Monitor .js-plotly-plot');"
+    " const at = plot.data.findIndex(one => one.name === name);"
+    " const trace = plot._fullData[at]; const found = [...plot.querySelectorAll('.scatterlayer .trace')]"
+    ".find(one => one.__data__?.[0]?.trace?.uid === trace.uid);"
+    " return getComputedStyle(found.querySelector('.js-line')).stroke; }"
+)
+
+
+def overlapping(labels):
+    """Pairs of words that stand on each other by more than their line height allows."""
+    found = []
+    for number, one in enumerate(labels):
+        for other in labels[:number]:
+            across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+            down = min(one["bottom"], other["bottom"]) - max(one["top"], other["top"])
+            if across > 1 and down > 4:
+                found.append((one["text"], other["text"]))
+    return found
+
+
+@pytest.mark.launches
+def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path):
+    from llf_core.launch import launch
+
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    run = launch(
+        {
+            "model_name_or_path": str(tiny_model_dir), "stage": "dpo", "dataset": str(tmp_path / "pairs.jsonl"),
+            "val_size": 0.2, "max_steps": 24, "learning_rate": 1e-3, "logging_steps": 1, "eval_strategy": "steps",
+            "eval_steps": 6, "save_strategy": "no",
+        },
+        home=lab.home,
+    )  # fmt: skip
+    assert run.wait(240, progress=False).state == "finished"
+    lab.notebook("pairs.ipynb", f"import llf_widgets as llf\nllf.Monitor({run.id!r})")
+    lab.open(page, "pairs.ipynb")
+    lab.run_all(page)
+    expect(head(page)).to_contain_text("Accuracy", timeout=30_000)
+    expect(head(page)).to_contain_text("held out;")
+    wait_for_points(page, FIRST_STEPS)
+    for width in (1500, 1100):
+        page.set_viewport_size({"width": width, "height": 1400})
+        page.wait_for_timeout(800)
+        labels = page.evaluate(LABELS)
+        texts = [one["text"] for one in labels]
+        assert {"Loss", "Rewards", "Accuracy", "Log-probabilities", "Learning rate"} <= set(texts)
+        assert any(text.startswith("held out") and text.endswith("%") for text in texts)
+        assert overlapping(labels) == []
+    light = page.evaluate(STROKE, "rewards/margins, smoothed")
+    lab_theme(page, "JupyterLab Dark")
+    page.wait_for_function(f"light => ({STROKE})('rewards/margins, smoothed') !== light", arg=light, timeout=10_000)
+    expect(page.locator(".llf-Monitor .llf-Events")).to_contain_text("accuracy")
+
+
+def lab_theme(page, name):
+    page.evaluate(
+        "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => null)", name
+    )
+
+
+def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
+    from llf_core.runs import RunWriter, create_run
+
+    evil = "<img src=x onerror='window.llfHacked=1'>"
+    folder = create_run("model_name_or_path: m\nstage: grpo\n", "sampled", lab.home)
+    writer = RunWriter(folder)
+    for step in (1, 2, 3):
+        writer.metric(step, {"loss": 0.0, "reward": step / 3})
+        for place, (form, right) in enumerate(((1.0, 0.0), (0.0, 0.75), (0.5, 0.5))):
+            said = f"answer {place} of step {step} {evil}"
+            rewards = {"form": form, "right": right}
+            writer.sample(step=step, kind="completion", prompt=evil, text=said, reward=form + right, rewards=rewards)
+    writer.close("finished")
+    lab.notebook("sampled.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, "sampled.ipynb")
+    lab.run_all(page)
+    part = page.get_by_role("region", name="Sampled answers and their rewards")
+    expect(part).to_contain_text("step 3: 3 answers; mean reward 0.92", timeout=30_000)
+    expect(part.locator("tbody tr td:first-child")).to_have_text(["1.00", "1.00", "0.75"])
+    slider = part.get_by_role("slider")
+    slider.focus()
+    slider.press("ArrowLeft")
+    expect(part).to_contain_text("step 2: 3 answers")
+    expect(part.locator("tbody")).to_contain_text("of step 2")
+    part.get_by_role("button", name="right").focus()
+    page.keyboard.press("Enter")
+    expect(part.locator("tbody tr td:nth-child(3)")).to_have_text(["0.75", "0.50", "0.00"])
+    expect(part.get_by_role("columnheader", name="right")).to_have_attribute("aria-sort", "descending")
+    assert part.get_by_role("button", name="right").evaluate("one => one === document.activeElement")
+    assert part.locator("img").count() == 0
+    assert page.evaluate("window.llfHacked") is None
+
+
+def test_another_curve_is_compared(page, lab):
+    from llf_core.runs import RunWriter, create_run
+
+    ids = []
+    for name in ("one", "two"):
+        folder = create_run("model_name_or_path: m\nstage: dpo\n", name, lab.home)
+        writer = RunWriter(folder)
+        for step in range(1, 6):
+            writer.metric(step, {"loss": 0.6, "rewards/accuracies": 0.5 + step / 20, "rewards/margins": step / 10})
+        writer.close("finished")
+        ids.append(folder.id)
+    lab.notebook("curves.ipynb", f"import llf_widgets as llf\nllf.Compare({ids!r})")
+    lab.open(page, "curves.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Compare").first
+    choose = view.get_by_label("Curve", exact=True)
+    expect(choose).to_have_value("loss", timeout=30_000)
+    choose.select_option("rewards/margins")
+    expect(view).to_contain_text("The margin between them should grow.")
+    expect(view.get_by_label("log scale")).to_be_disabled()
+    expect(view.locator(".js-plotly-plot")).to_contain_text("Rewards: margin", timeout=10_000)
