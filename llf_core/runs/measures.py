@@ -165,8 +165,32 @@ GROUPS: tuple[Group, ...] = (
             "value_loss": "value",
             "sft_loss": "SFT",
             "odds_ratio_loss": "odds ratio",
+            "kd_loss": "distillation",
             "aux_loss": "balance",
         },
+    ),
+    Group(
+        "KL coefficient",
+        "What leaving the reference costs. It grows as long as the KL is above its target.",
+        {"kl_coef": "coefficient"},
+    ),
+    Group(
+        "Explained variance",
+        "How well the value function foresees what answers earn: 1 is exactly, 0 is no better than a mean.",
+        {"explained_variance": "share"},
+        level=0.0,
+    ),
+    Group(
+        "Advantages",
+        "How much better answers were than expected. It is near 0 once the value function has learned.",
+        {"advantages": "mean"},
+        level=0.0,
+    ),
+    Group(
+        "Unjudged answers",
+        "Share of the answers that no reward function applies to: nothing is learned from them.",
+        {"unjudged": "share"},
+        form="share",
     ),
 )
 """All groups that are known, the one to look at first at the top."""

@@ -49,22 +49,24 @@ def _shape(descriptor: int) -> Shape:
     try:
         size = os.fstat(descriptor).st_size
         if size <= WHOLE:
-            found = _records(os.pread(descriptor, size, 0))
-            step = max(1, -(-len(found) // POINTS))
-            # The last one is what is shown as a number beside it.
-            found = found[-1::-step][::-1]
+            blocks = [[one] for one in _records(os.pread(descriptor, size, 0))]
         else:
             places = [round(number * (size - BLOCK) / (POINTS - 1)) for number in range(POINTS)]
             blocks = [_records(os.pread(descriptor, BLOCK, place), cut=place > 0) for place in places]
-            found = [one for block in blocks for one in block[-1:]]
     finally:
         os.close(descriptor)
-    if not found:
-        return Shape()
-    found = [_numbers(one) for one in found]
-    last = found[-1]
-    first = lead(last)
-    return Shape(tuple(one[first] for one in found if first in one), last["loss"], tuple(told(last)))
+    # Some numbers stand in few records, as a reward that is known once a phase.
+    first = lead(name for block in blocks for one in block for name in one)
+    points = [value for block in blocks if (value := _last(block, first)) is not None]
+    step = max(1, -(-len(points) // POINTS))
+    last = {name: value for block in blocks for one in block for name, value in _numbers(one).items()}
+    # The last one is what is shown as a number beside it.
+    return Shape(tuple(points[-1::-step][::-1]), last.get("loss"), tuple(told(last)))
+
+
+def _last(block: list[dict[str, Any]], name: str) -> float | None:
+    found = (_numbers({name: one[name]}) for one in reversed(block) if name in one)
+    return next((one[name] for one in found if one), None)
 
 
 def _records(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
     note = "thick: smoothed, thin: every logged step, dashed: evaluation, ▲ checkpoint, ★ best"
     notes = [
         _heading(f"<b>{main}</b>", 0, 1, 6),
-        _note(note, 0, 1, 6) | {"xshift": max(0, 8 * len(main) - 36)},
+        _note(note, 0, 1, 6) | {"xshift": max(0, 8 * len(main) - 42)},
     ]
     for place, (name, (title, _, _)) in enumerate(PANELS.items()):
         left = place * (WIDTH + GAP)

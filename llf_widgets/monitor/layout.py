@@ -25,7 +25,7 @@ BAD = "rgb(221, 60, 60)"
 INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # QUIET to the eye, other tokens to the stylesheet
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 TITLE_HEIGHT = 44  # pixels
-LOSS_RIGHT = 0.9  # the rest is for the labels at the ends of the lines
+LOSS_RIGHT = 0.88  # the rest is for the labels at the ends of the lines
 PANELS = {  # name -> (title, axis number, hover format)
     "learning_rate": ("Learning rate", 2, ".2e"),
     "grad_norm": ("Gradient norm", 3, ".3g"),
@@ -33,18 +33,19 @@ PANELS = {  # name -> (title, axis number, hover format)
     "memory": ("Memory, GB", 5, ".3g"),
 }
 GAP = 0.075
-LEFT = 44  # pixels left of an axis: its labels
+LEFT = 50  # pixels left of an axis: its labels
 WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 TOOLS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # beside the charts while the pointer is over them
 CONFIG = {"displaylogo": False, "modeBarButtons": TOOLS, "responsive": True}
 TOP, BOTTOM = 30, 28  # pixels above and below the charts
 LARGE, SMALL, BETWEEN = 216, 87, 69  # heights of the large and the small charts, and what is between them
-CHART, HEADING = 120, 90  # of a group's chart, and of what stands above it
+CHART, HEADING = 120, 94  # of a group's chart, and of what stands above it
 HALF_GAP = 0.075
 HALF = (1 - HALF_GAP) / 2  # a group's share of the width
 ROOM = 0.26  # of it, for the labels at the ends of its lines
 FORMATS: dict[Form, tuple[str, str]] = {"number": ("", ".4g"), "share": (".0%", ".1%"), "count": (",d", ",.0f")}
 """Of an axis, and of what the pointer shows."""
+ZERO = {"0e+0": "0"}
 
 
 class Places:
@@ -238,7 +239,7 @@ def layout(curves: Curves, total: int, title: str) -> dict[str, Any]:
         }
         if name == "learning_rate":
             # `0.0005` is wider than the room left of the axis
-            shape[f"yaxis{number}"] |= {"tickformat": "~e", "labelalias": {"0e+0": "0"}}
+            shape[f"yaxis{number}"] |= {"tickformat": "~e", "labelalias": ZERO}
         if name == "tokens_per_second":
             shape[f"yaxis{number}"] |= {"tickformat": ",d"}
     for number, one in enumerate(curves.groups):
@@ -254,7 +255,10 @@ def _scale(shown: Shown) -> dict[str, Any]:
     group = shown.group
     if group.top is not None:
         return {"tickformat": FORMATS[group.form][0], "range": [0, 1.03 * group.top], "autorange": False}
-    return {"tickformat": FORMATS[group.form][0], "rangemode": "normal" if group.form == "number" else "tozero"}
+    if group.form != "number":
+        return {"tickformat": FORMATS[group.form][0], "rangemode": "tozero"}
+    # `-0.00005` is wider than the room left of the axis
+    return {"tickformatstops": [{"dtickrange": [None, 9e-5], "value": "~e"}], "labelalias": ZERO}
 
 
 def levels(curves: Curves) -> list[dict[str, Any]]:

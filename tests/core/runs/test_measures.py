@@ -23,7 +23,7 @@ def test_a_run_shows_the_groups_of_what_it_has_logged():
     assert titles(DPO) == ["Rewards", "Accuracy", "Log-probabilities", "Loss"]
     assert titles(PPO) == [
         "Reward", "KL divergence", "Entropy", "Answer length, tokens", "How answers end", "Spread of rewards",
-        "Clipped", "Size of an update", "Loss", "Parts of the loss", "kl_coef",
+        "Clipped", "Size of an update", "Loss", "Parts of the loss", "KL coefficient",
     ]  # fmt: skip
     assert titles(["loss", "eval_loss", "epoch", "grad_norm"]) == ["Loss"]
 

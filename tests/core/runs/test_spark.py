@@ -74,3 +74,13 @@ def test_where_there_is_a_reward_its_shape_is_drawn(folder):
     assert len(found.points) == POINTS
     assert (found.points[-1], found.loss) == (2000.0, 0.0)
     assert [one["name"] for one in found.counted] == ["reward", "kl"]
+
+
+def test_a_number_that_stands_in_few_records_is_found(folder):
+    """PPO knows the rewards of a phase when it begins: its other steps have none."""
+    writer = RunWriter(folder)
+    for step in range(1, 49):
+        writer.metric(step, {"loss": 0.0} | ({"reward": step / 8, "kl": 0.5} if step % 8 == 1 else {}))
+    found = shape(folder)
+    assert found.points == tuple(step / 8 for step in range(1, 49, 8))
+    assert [(one["name"], one["value"]) for one in found.counted] == [("reward", 41 / 8), ("kl", 0.5)]
