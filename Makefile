@@ -1,6 +1,7 @@
 # make demo   tunes a real model and shows how its answers change
 # make lab    opens JupyterLab with the tutorial
 # make bench  measures this project beside LLaMA-Factory, TRL and PEFT and writes docs/benchmarks.md; takes long
+# make bench-dpo   the same of DPO alone
 # make test   runs all tests that take minutes at most; `make test-all` runs the long ones too
 #
 # Needs Python 3.11+, Node 20+ and make; everything else goes into .venv.
@@ -39,7 +40,7 @@ PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labexte
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo lab test test-panel test-all lint format bench clean
+.PHONY: help install demo lab test test-panel test-all lint format bench bench-dpo clean
 help:
 	@awk '/^$$/{exit} {sub(/^# ?/, ""); print}' Makefile
 
@@ -116,6 +117,12 @@ format: install
 
 bench: install
 	python -m benchmarks.sft $(BENCH_ARGS)
+ifeq ($(findstring --quick,$(BENCH_ARGS)),)
+	python -m benchmarks.report
+endif
+
+bench-dpo: install
+	python -m benchmarks.dpo $(BENCH_ARGS)
 ifeq ($(findstring --quick,$(BENCH_ARGS)),)
 	python -m benchmarks.report
 endif

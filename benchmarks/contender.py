@@ -73,7 +73,7 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
     Args:
         name: its settings file.
         bench: rows, model and folders.
-        changes: settings that a search or a sweep changes.
+        changes: settings that are other ones this time; with `bf16` false a model is in float32.
         data: which of the rows' files.
 
     Returns:
@@ -85,6 +85,8 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
     settings = yaml.safe_load(settings_file(name).read_text())
     of_arguments = settings.get("arguments", settings)
     of_arguments |= changes or {}
+    if "model" in settings and not of_arguments["bf16"]:
+        settings["model"]["dtype"] = "float32"
     began = _train_llf if name.startswith("llf") else _train_other
     done, started, steps, output, more = began(name, settings, bench, data)
     ends = [started, *(step[0] for step in steps)]

@@ -16,19 +16,21 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks import results, search
-from benchmarks.contender import Bench, settings_file
+from benchmarks.contender import Bench, settings_file, train
 from benchmarks.peers import FOLDER, LLAMA_FACTORY, peer_environment
-from benchmarks.processes import module, plain_environment, run
-from benchmarks.ratios import distances, first_losses
+from benchmarks.processes import module, our_environment, plain_environment, run
+from benchmarks.ratios import FIRST, distances, first_losses
 from benchmarks.sft import about, prepare, tell, trained_round
 
 NAMES = ("llf-dpo", "llamafactory-dpo-default", "llamafactory-dpo-best", "trl-dpo", "trl-dpo-precomputed")
+EXACT = ("llf-dpo", "llamafactory-dpo-best", "trl-dpo")
 ROWS, ROUNDS = 128, 5
 SECONDS = {  # of one run, for the estimate; measured ones take their place
     "llf-dpo": 80, "llamafactory-dpo-default": 360, "llamafactory-dpo-best": 280, "trl-dpo": 260,
@@ -48,6 +50,16 @@ def held_out(runs: list[dict[str, Any]], bench: Bench) -> dict[str, dict[str, fl
     return {name: {who: round(one[key], 5) for who, one in found.items()} for name, key in columns.items()}
 
 
+def exact(bench: Bench) -> dict[str, list[float]]:
+    """The losses of a few steps in float32, where rounding hides nothing."""
+    copy = bench.work / "float32"
+    command = module("benchmarks.runners.float32", bench.facts["model"], copy)
+    run(command, our_environment(bench.home), bench.work / "float32.log")
+    bench = replace(bench, facts=bench.facts | {"model": str(copy)})
+    changes = {"bf16": False, "max_steps": FIRST}
+    return {name: [step[3] for step in train(name, bench, changes)["steps"]] for name in EXACT}
+
+
 def measure(asked: argparse.Namespace, bench: Bench) -> None:
     """Runs all contenders in turns, and stores them after every round."""
     made = about(bench, NAMES) | {"runs": []}
@@ -57,9 +69,10 @@ def measure(asked: argparse.Namespace, bench: Bench) -> None:
     for number in range(first, first + asked.rounds):
         runs = trained_round(NAMES, number, bench, bare="llf-dpo")
         if number == 0:
-            found = held_out(runs, bench)
+            found: dict[str, Any] = held_out(runs, bench)
+            found["exact"] = exact(bench)
             made |= found
-            print(f"  held out {json.dumps(found)}", flush=True)
+            print(f"  held out, and in float32: {json.dumps(found)}", flush=True)
         for one in runs:
             one.pop("output", None)
         made["runs"] += runs

@@ -45,7 +45,7 @@ def page(result: dict[str, Any]) -> str:
     parts = [
         "# Benchmarks",
         MADE,
-        "`make bench` measures all of this again and writes this page.",
+        "`make bench` and `make bench-dpo` measure all of this again and write this page.",
         "## What is claimed, and what was measured",
         ratio_table(result),
         READING,
@@ -76,6 +76,10 @@ HOW = f"""- Every contender trains in a process of its own, once a round, on the
   all of them have seen the same rows once.
 - The time to the first step is measured on the untouched commands `llf train` and `llamafactory-cli train`, up to the
   first logged loss, with no data prepared before.
+- For DPO all start from one saved adapter, which changes nothing yet, and make their steps of the same four pairs;
+  a step's time is compared, since the contenders read different numbers of tokens for the same pairs. LLaMA-Factory
+  and TRL also differ in how they split a step's pairs, see the settings. Held-out pairs are scored by one script, in
+  float64 from the float32 logits of the plain path.
 - The bare matrix products are those that a step of packed rows cannot do without: forward and input gradient of each
   frozen linear, five products of each adapter, and the head with its gradient at the trained positions.
 - {LLAMA_FACTORY} is installed from PyPI in an environment of its own: without its dependencies, then those less

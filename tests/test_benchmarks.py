@@ -104,12 +104,14 @@ def test_the_section_on_pairs_tells_speeds_with_and_without_the_reference_and_lo
     held = {name: {"llf-dpo": value, "trl-dpo": value * 1.01} for name, value in
             (("held_out", 0.6), ("margins", 0.3), ("accuracies", 0.75))}  # fmt: skip
     rows = {"rows": 20, "data": "some", "prompt": 192, "answer": 64, "held_out": 32}
-    text = report_pairs.text(preference_runs() | held | {"rows": rows})
+    exact = {"llf-dpo": [0.69, 0.5], "trl-dpo": [0.69, 0.50002]}
+    text = report_pairs.text(preference_runs() | held | {"rows": rows, "exact": exact})
     assert "20 pairs of `some`, 4 a step" in text
     # Times: 4/1 and 2/1; with ten seconds and twenty over five steps 4/3 and 2/5; over fifteen 4/(5/3) and 2/(7/3).
     assert "| 3.000 | 2.000 to 4.000 | **3.00** |  | 3.000 | 1.63 | 3.000 | 0.87 |" in text
-    assert "at most 0.0040 from LLF's" in text
-    assert "differ from it by at most 1.00 %" in text
+    assert "the losses of the first 2 steps are at most 2.0e-05 from LLF's" in text
+    assert "they are at most 0.004 from it" in text
+    assert "differ from LLF's by at most\n1.00 %" in text
 
 
 def test_texts_are_cut_to_tokens_and_filled_up_with_those_after_them(tiny_tokenizer):
