@@ -116,6 +116,16 @@ GROUPS: tuple[Group, ...] = (
         form="count",
     ),
     Group(
+        "Length of ended answers, tokens",
+        "How long the answers are that end by themselves; 0 where none does.",
+        {
+            "completions/mean_terminated_length": "mean",
+            "completions/min_terminated_length": "shortest",
+            "completions/max_terminated_length": "longest",
+        },
+        form="count",
+    ),
+    Group(
         "How answers end",
         "An answer that is cut at the limit is judged unfinished: most should end by themselves.",
         {"response_ended": "by itself", "completions/clipped_ratio": "cut"},
@@ -142,6 +152,8 @@ GROUPS: tuple[Group, ...] = (
             "clip_ratio/region_mean": "all",
             "clip_ratio/low_mean": "down",
             "clip_ratio/high_mean": "up",
+            "clip_ratio/low_min": "down, least",
+            "clip_ratio/high_max": "up, most",
         },
         form="share",
     ),

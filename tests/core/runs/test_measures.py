@@ -10,7 +10,9 @@ PPO = ("loss", "policy_loss", "value_loss", "clip_fraction", "value_clip_fractio
        "response_length", "response_ended", "reward_std", "kl", "kl_coef", "entropy")  # fmt: skip
 # As TRL 1.16 logs them.
 GRPO = ("loss", "num_tokens", "completions/mean_length", "completions/min_length", "completions/max_length",
-        "completions/clipped_ratio", "rewards/format/mean", "rewards/format/std", "reward", "reward_std",
+        "completions/clipped_ratio", "completions/mean_terminated_length", "completions/min_terminated_length",
+        "completions/max_terminated_length", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/low_min",
+        "clip_ratio/high_max", "rewards/format/mean", "rewards/format/std", "reward", "reward_std",
         "frac_reward_zero_std", "kl", "entropy", "clip_ratio/region_mean", "step_time",
         "sampling/importance_sampling_ratio/mean")  # fmt: skip
 
@@ -24,6 +26,11 @@ def test_a_run_shows_the_groups_of_what_it_has_logged():
     assert titles(PPO) == [
         "Reward", "KL divergence", "Entropy", "Answer length, tokens", "How answers end", "Spread of rewards",
         "Clipped", "Size of an update", "Loss", "Parts of the loss", "KL coefficient",
+    ]  # fmt: skip
+    assert titles(GRPO) == [
+        "Reward", "Reward by function", "KL divergence", "Entropy", "Answer length, tokens",
+        "Length of ended answers, tokens", "How answers end", "Spread of rewards", "Prompts without a difference",
+        "Clipped", "Loss", "sampling/importance_sampling_ratio",
     ]  # fmt: skip
     assert titles(["loss", "eval_loss", "epoch", "grad_norm"]) == ["Loss"]
 
