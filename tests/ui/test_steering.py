@@ -104,7 +104,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     last = run.status().step + 600
     page.get_by_role("textbox", name="End at step").fill(str(last))
     page.get_by_role("button", name="Set: End at step").click()
-    expect(state(page)).to_have_text("finished", timeout=60_000)
+    expect(state(page)).to_have_text("finished", timeout=240_000)
     assert run.status().step == last
     assert page.evaluate("window.llfHacked") is None
 
