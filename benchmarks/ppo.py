@@ -2,11 +2,11 @@
 
     python -m benchmarks.ppo [--seeds 3] [--phases 10]
 
-SmolLM2-135M learns to answer in one short sentence. A reward model (LoRA on the same base, stage rm) learns from pairs
-which answers are short; then each seed is trained twice, with `ppo_models: shared` (LLaMA-Factory's paper, arXiv
-2403.13372, which has no such comparison) and with `separate` (arXiv 2203.02155), all else equal. Written down are the
-mean reward and the KL of every phase, and in the end how often the reward model prefers a run's answers to held-out
-prompts to those of the base. Writes `results/ppo.json` and `docs/images/bench-ppo.png`.
+SmolLM2-135M learns to be brief. It answers each prompt four times; of these answers a reward model (LoRA on the same
+base, stage rm) learns that shorter is better. Then each seed is trained twice, with `ppo_models: shared` (LLaMA-
+Factory's paper, arXiv 2403.13372, which has no such comparison) and with `separate` (arXiv 2203.02155), all else equal.
+Written down are the mean reward and the KL of every phase, and in the end how often the reward model prefers a run's
+answers to held-out prompts to those of the base. Writes `results/ppo.json` and `docs/images/bench-ppo.png`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 MODEL = "smollm2-135m-instruct"
 MODES = ("shared", "separate")
 WATCHED = ("reward", "kl", "response_length", "entropy")
-LONGEST = 32
+LONGEST = 40
 THINGS = (
     "rain", "bread", "the sea", "snow", "a horse", "iron", "milk", "a bridge", "salt", "the moon", "a clock", "wool",
     "a garden", "fire", "paper", "a whale", "gold", "tea", "a castle", "the wind", "sugar", "a bicycle", "honey",
@@ -37,11 +37,6 @@ THINGS = (
     "a lake",
 )  # fmt: skip
 HELD_OUT = 16
-SHORT = ("{} is well known.", "That is {}.", "{} can be seen in many places.", "People like {}.")
-LONG = (
-    "{} is something that people have known for a very long time: it has a history, and many uses, and many names.",
-    "There is a great deal to tell about {}, and it is hard to know where to begin: every country has its stories.",
-)
 COMMON = {
     "model_name_or_path": MODEL,
     "finetuning_type": "lora",
@@ -52,8 +47,9 @@ COMMON = {
 }
 REWARD = COMMON | {
     "stage": "rm",
+    "learning_rate": 2e-4,
     "per_device_train_batch_size": 8,
-    "num_train_epochs": 2,
+    "num_train_epochs": 4,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
     "seed": 1,
@@ -65,7 +61,7 @@ POLICY = COMMON | {
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 2,
     "ppo_epochs": 2,
-    "ppo_kl_coef": 0.1,
+    "ppo_kl_coef": 0.05,
     "lr_scheduler_type": "constant",
     "max_new_tokens": LONGEST,
     "temperature": 1.0,
@@ -74,22 +70,57 @@ POLICY = COMMON | {
 }
 
 
+SAMPLES = 4
+DRAW = """
+import importlib, json, sys
+from llf_core.config import RunConfig
+from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models.decode.sampling import Sampling
+generating = importlib.import_module("llf_core.models.generate")
+name, prompts, longest, seed = json.loads(sys.argv[1])
+config = RunConfig.load({"model_name_or_path": name, "dataset": "unused", "finetuning_type": "lora"})
+source = resolve_model(name, config)
+tokenizer, model = load_tokenizer(source, config), load_model(source, config, plan_device(config))
+read = generating.encode(tokenizer, prompts)
+ids = [row[mask.bool()].tolist() for row, mask in zip(read["input_ids"], read["attention_mask"], strict=True)]
+found = generating.continuations(
+    model, tokenizer, ids, sampling=Sampling(do_sample=True, seed=seed), max_new_tokens=longest, batch_size=16
+)
+ends = set(generating.end_tokens(model, tokenizer))
+print("RESULT " + json.dumps([
+    (len(one), tokenizer.decode(one, skip_special_tokens=True).strip() if one[-1] in ends else "") for one in found
+]))
+"""
+"""Draws answers: how many tokens, and the text of those that end."""
+
+
 def question(thing: str) -> str:
-    return f"Tell me about {thing}."
+    return f"Say one short sentence about {thing}."
 
 
-def write_data(folder: Path) -> tuple[Path, Path, list[str]]:
-    """Pairs, prompts, and the prompts that are held out."""
-    known = THINGS[:-HELD_OUT]
+def asked(code: str, told: object, home: Path) -> Any:
+    """What some code prints, in a process of its own with a trainer's environment."""
+    command = [sys.executable, "-P", "-c", code, json.dumps(told)]
+    done = subprocess.run(command, env=our_environment(home), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    return json.loads(line.removeprefix("RESULT "))
+
+
+def write_data(folder: Path, home: Path) -> tuple[Path, Path, list[str]]:
+    """Pairs of a shorter and a longer answer of the model, prompts, and the prompts that are held out."""
+    prompts = [question(thing) for thing in THINGS[:-HELD_OUT]]
+    drawn = asked(DRAW, [MODEL, prompts * SAMPLES, LONGEST, 7], home)
     pairs = []
-    for number, thing in enumerate(known):
-        for turn in range(2):
-            short, long = SHORT[(number + turn) % len(SHORT)], LONG[(number + turn) % len(LONG)]
-            chosen, rejected = (text.format(thing)[0].upper() + text.format(thing)[1:] for text in (short, long))
-            pairs.append({"instruction": question(thing), "chosen": chosen, "rejected": rejected})
+    for number, prompt in enumerate(prompts):
+        own = sorted({tuple(one) for one in drawn[number :: len(prompts)] if one[1]})
+        for shorter, longer in zip(own, reversed(own), strict=True):
+            if shorter[0] < longer[0]:
+                pairs.append({"instruction": prompt, "chosen": shorter[1], "rejected": longer[1]})
     files = folder / "pairs.json", folder / "prompts.json"
     files[0].write_text(json.dumps(pairs))
-    files[1].write_text(json.dumps([{"instruction": question(thing)} for thing in known]))
+    files[1].write_text(json.dumps([{"instruction": prompt} for prompt in prompts]))
     return *files, [question(thing) for thing in THINGS[-HELD_OUT:]]
 
 
@@ -118,26 +149,20 @@ def curves(folder: Any) -> dict[str, list[float]]:
     return {name: [round(float(value), 4) for value in columns.values(name)] for name in WATCHED}
 
 
-def contest(folder: Any, reward: Any, prompts: list[str], home: Path) -> dict[str, Any]:
-    """How often a run's answers beat the base's, asked in a process of its own."""
-    code = (
-        "import json, sys\n"
-        "from llf_core.evaluation.win_rate import win_rate\n"
-        "from llf_core.runs import RunFolder\n"
-        "from pathlib import Path\n"
-        "run, reward, prompts, longest = json.loads(sys.argv[1])\n"
-        "found = win_rate(RunFolder(Path(run)), reward, prompts, max_new_tokens=longest)\n"
-        "print('RESULT ' + json.dumps([found.rate, found.base, found.tuned, found.contests[0].tuned]))\n"
-    )
-    told = json.dumps([str(folder.path), str(reward.path), prompts, LONGEST])
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, told], env=our_environment(home), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-    rate, base, tuned, answer = json.loads(line.removeprefix("RESULT "))
-    return {"win_rate": rate, "base_reward": base, "tuned_reward": tuned, "answer": answer}
+CONTEST = """
+import json, sys
+from pathlib import Path
+from llf_core.evaluation.win_rate import win_rate
+from llf_core.runs import RunFolder
+run, reward, prompts, longest = json.loads(sys.argv[1])
+found = win_rate(RunFolder(Path(run)), reward, prompts, max_new_tokens=longest)
+words = lambda of: sum(len(getattr(one, of).split()) for one in found.contests) / len(found.contests)
+print("RESULT " + json.dumps({
+    "win_rate": found.rate, "base_reward": found.base, "tuned_reward": found.tuned, "base_words": words("base"),
+    "tuned_words": words("tuned"), "answer": found.contests[0].tuned,
+}))
+"""
+"""Has the answers of a run and of its base compared."""
 
 
 def band(values: list[float]) -> dict[str, float]:
@@ -156,6 +181,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]
             "first_reward": band([run["curves"]["reward"][0] for run in own]),
             "win_rate": band([run["win_rate"] for run in own]),
             "held_out_reward": band([run["tuned_reward"] for run in own]),
+            "held_out_words": band([run["tuned_words"] for run in own]),
             "seconds": band([run["seconds"] for run in own]),
         }
     return found
@@ -179,7 +205,7 @@ def main() -> None:
         own = Path(temporary) / "home"
         own.mkdir()
         (own / "models").symlink_to(home() / "models")
-        pairs, prompts, held_out = write_data(Path(temporary))
+        pairs, prompts, held_out = write_data(Path(temporary), own)
         reward, seconds = train(REWARD | {"dataset": str(pairs)}, own, "reward")
         accuracy = float(RunReader(reward).metrics().values("rewards/accuracies")[-4:].mean())
         print(f"reward model: {seconds:.0f} s, accuracy of its last steps {accuracy:.2f}", flush=True)
@@ -189,7 +215,7 @@ def main() -> None:
             for mode in MODES:
                 folder, seconds = train(policy | {"ppo_models": mode, "seed": seed}, own, f"{mode}-{seed}")
                 run = {"mode": mode, "seed": seed, "seconds": round(seconds, 1), "curves": curves(folder)}
-                run |= contest(folder, reward, held_out, own)
+                run |= asked(CONTEST, [str(folder.path), str(reward.path), held_out, LONGEST], own)
                 runs.append(run)
                 line = "  ".join(f"{name} {run['curves'][name][-1]:.2f}" for name in WATCHED)
                 print(f"{mode:<9} seed {seed}: {seconds:4.0f} s  {line}  win rate {run['win_rate']:.2f}", flush=True)
