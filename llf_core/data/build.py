@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
 from llf_core.data.store import ExampleWriter
+from llf_core.runs.under_way import UnderWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 TRAIN, EVAL = "train.arrow", "eval.arrow"
 PEEKED = 100
-SAID_EVERY = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,12 @@ class Told:
     """Says every two seconds how far a preparation is, to a run's events and to whoever asked."""
 
     def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
-        self._run = run
+        self._under_way = UnderWay(run, "data")
         self._progress = progress
-        self._next = time.monotonic() + SAID_EVERY
 
     def __call__(self, dataset: str, rows: int) -> None:
         """Takes note that so many rows of a data set were prepared."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + SAID_EVERY
-        if self._run is not None:
-            self._run.event("progress", what="data", dataset=dataset, rows=rows)
-        if self._progress is not None:
+        if self._under_way(rows, dataset=dataset) and self._progress is not None:
             self._progress(dataset, rows)
 
 

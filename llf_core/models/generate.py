@@ -124,6 +124,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
     sampling: Sampling,
     max_new_tokens: int,
     batch_size: int = 8,
+    on_token: Callable[[int], object] = lambda _: None,
 ) -> list[list[int]]:
     """`answer_ids` as tokens.
 
@@ -134,6 +135,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
         sampling: how tokens are drawn.
         max_new_tokens: where an answer that does not end is cut, at least 1.
         batch_size: prompts computed at once.
+        on_token: called after each token with how many prompts are answered.
 
     Returns:
         Token ids of each answer, at least one; one that ends an answer is its last.
@@ -142,7 +144,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
 
     with _answering(model):
         batches = Batches(model, tokenizer, end_tokens(model, tokenizer) or [])
-        return batches.continuations(prompts, sampling, max_new_tokens, batch_size)
+        return batches.continuations(prompts, sampling, max_new_tokens, batch_size, on_token)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from llf_core.models.decode.sampling import Sampling
 from llf_core.models.generate import continuations
 from llf_core.rewards import RewardError
 from llf_core.runs import Checkpoints
+from llf_core.runs.under_way import UnderWay
 from llf_core.stages.drawn import Drawn
 from llf_core.stages.pause import Randomness
 from llf_core.stages.run_loop import RunLoop
@@ -114,6 +115,7 @@ class Online(RunLoop):
         seed = int(torch.randint(2**31, (1,)))  # of the run's own generator, so that a resumed run draws the same
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
         model = self.accelerator.unwrap_model(self.model)
+        under_way = UnderWay(self.stage.work.writer, "rollout", len(prompts), step=self.state.global_step)
         with own_forward(model):
             return continuations(
                 model,
@@ -122,6 +124,7 @@ class Online(RunLoop):
                 sampling=sampling,
                 max_new_tokens=self.max_completion_length,
                 batch_size=len(prompts),
+                on_token=under_way,
             )
 
     def _get_train_sampler(self, *args: Any) -> Sampler[int]:

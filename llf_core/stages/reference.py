@@ -19,6 +19,7 @@ from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapters import find_adapter
 from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
+from llf_core.runs.under_way import UnderWay
 from llf_core.stages.columns import More
 from llf_core.stages.log_probs import answer_log_probs
 from llf_core.stages.other_model import computing, evaluating, load_other
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from llf_core.stages.work import Work
 
 TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
-SAID_EVERY = 2.0  # seconds
 VERSION = 1
 
 
@@ -106,16 +106,14 @@ class Reference:
         other = self._collate.second[0]
         lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
         table = np.empty((len(examples), 2))
-        done, said = 0, started
+        done, under_way = 0, UnderWay(work.writer, "reference", len(examples))
         with self._asked() as model, torch.no_grad(), computing(work):
             for places in _batches(lengths):
                 batch = self._collate([examples[int(place)] for place in places])
                 sums = answer_log_probs(model, _on(batch, work.plan.device)).sums
                 table[places] = sums.double().view(-1, 2).cpu().numpy()
                 done += len(places)
-                if time.monotonic() - said > SAID_EVERY:
-                    said = time.monotonic()
-                    work.writer.event("progress", what="reference", rows=done, of=len(examples))
+                if under_way(done):
                     _say(f"Asked the reference about {done:,} of {len(examples):,} examples.")
         bad = np.flatnonzero(~np.isfinite(table).all(1))
         if len(bad):

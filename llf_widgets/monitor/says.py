@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 UNDER_WAY = {
     "data": ("Preparing the data", "rows"),
     "reference": ("Asking the reference", "examples"),
-    "rollout": ("Writing answers to learn from", "answers"),
+    "rollout": ("Answering prompts", "answers"),
+    "score": ("Having the answers scored", "answers"),
 }
 """What an event `progress` tells of, as words: what is done, and with what."""
 MESSAGES = 3  # the newest; all of them stand among the events
@@ -112,7 +113,7 @@ def _starting(facts: Facts) -> str:
 
 
 def _progress(facts: Facts) -> str:
-    """What is under way before the first step, and how far."""
+    """What is under way before a step, and how far."""
     event = facts.progress or {}
     what, rows, of = event.get("what"), event.get("rows"), event.get("of")
     if not isinstance(what, str) or not isinstance(rows, int):

@@ -255,10 +255,12 @@ def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
 
 
 def _under_way(events: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
-    """What an attempt that has made no step yet is at: its last event, if that tells of progress."""
+    """What an attempt is at before its next step: its last event, if that tells of progress and not of the end."""
     begun = (_last(events, "resumed") or {}).get("from_step") or 0
     last = next((event for event in reversed(events) if event.get("type") not in ASIDE), {})
-    return last if last.get("type") == "progress" and step <= begun else None
+    if last.get("type") != "progress" or last.get("rows") == last.get("of", -1):
+        return None
+    return last if step <= (_number(last.get("step")) or begun) else None
 
 
 def waits_for(turn: Turn) -> str:

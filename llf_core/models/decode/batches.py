@@ -77,15 +77,28 @@ class Batches:
         return answers
 
     def continuations(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, max_new_tokens: int, batch_size: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        max_new_tokens: int,
+        batch_size: int,
+        on_token: Callable[[int], object] = lambda _: None,
     ) -> list[list[int]]:
-        """Token ids after those of prompts, in order; the id that ends an answer is its last one."""
+        """Token ids after those of prompts, in order; the id that ends an answer is its last one.
+
+        `on_token` hears after each token how many answers there are.
+        """
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)
+        done = 0
         for chosen in _by_length(prompts, batch_size):
 
             def put(row: int, token: int, chosen: Sequence[int] = chosen) -> bool:
-                found[chosen[row]].append(token)
+                nonlocal done
+                own = found[chosen[row]]
+                own.append(token)
+                done += token in ends or len(own) == max_new_tokens
+                on_token(done)
                 return token in ends
 
             self._continue([prompts[number] for number in chosen], chosen, put, sampling, max_new_tokens)

@@ -9,6 +9,7 @@ import torch
 
 from llf_core.models.decode.sampling import Sampling
 from llf_core.models.generate import continuations
+from llf_core.runs.under_way import UnderWay
 from llf_core.stages.ppo.act import act
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.options import longest_answer
@@ -60,13 +61,15 @@ class Author:
             "read": training.per_device_train_batch_size,
         }
 
-    def write(self, prompts: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
+    def write(self, prompts: Sequence[Sequence[int]], seed: int, step: int) -> list[list[int]]:
         """Answers to prompts, as token ids.
 
         Args:
             prompts: token ids, none empty.
             seed: the answer to prompt `i` is drawn with that plus `i`, however many are written at a time.
+            step: the steps made so far.
         """
+        under_way = UnderWay(self.work.writer, "rollout", len(prompts), step=step)
         drawing, model = self.work.config.generation, self.work.model
         longest = longest_answer(self.work.config, max(map(len, prompts)))
 
@@ -87,21 +90,32 @@ class Author:
                     sampling=sampling,
                     max_new_tokens=longest,
                     batch_size=len(part),
+                    on_token=lambda done: under_way(part[0][0] + done),
                 )
 
         made, self.sizes["write"] = in_parts(list(enumerate(prompts)), self.sizes["write"], write)
         return [answer for part in made for answer in part]
 
-    def score(self, written: Sequence[Written]) -> list[float | None]:
+    def score(self, written: Sequence[Written], step: int) -> list[float | None]:
         """Raw scores; None for an answer that cannot be judged.
+
+        Args:
+            written: the answers.
+            step: the steps made so far.
 
         Raises:
             Halted: one is no finite number, or they cannot be had.
         """
+        under_way = UnderWay(self.work.writer, "score", len(written), step=step)
+        done = 0
 
         def score(part: Sequence[Written]) -> Sequence[float | None]:
+            nonlocal done
             with reading(self.work, self.roles.models.values()):
-                return checked(self.roles.score(part), part, self.text)
+                found = checked(self.roles.score(part), part, self.text)
+            done += len(part)
+            under_way(done)
+            return found
 
         made, self.sizes["read"] = in_parts(written, self.sizes["read"], score)
         return [one for part in made for one in part]

@@ -189,9 +189,9 @@ class PPO(Stage):
         known = self._known
         places = [known[one] for one in self.plan.places(len(known), self.asked, self.rank)]
         prompts = [list(examples[place]["input_ids"]) for place in places]
-        answers = self.author.write(prompts, self.plan.drawing(phase, self.rank))
+        answers = self.author.write(prompts, self.plan.drawing(phase, self.rank), self.made)
         written = [Written(*one) for one in zip(prompts, answers, places, strict=True)]
-        written, scores = self._judged(written, self.author.score(written))
+        written, scores = self._judged(written, self.author.score(written, self.made))
         rollout = self._learn_from(written, scores)
         self.phase, self.served, self.planned = phase, 0, self.plan.answers
         self.asked += len(prompts) * self.plan.processes
@@ -251,11 +251,12 @@ class PPO(Stage):
 
         prompts = prompts_of(batch)
         numbers: list[int] = batch["numbers"].tolist()
-        answers = self.author.write(prompts, self.plan.drawing(numbers[0], self.rank, EVALUATION))
+        drawing = self.plan.drawing(numbers[0], self.rank, EVALUATION)
+        answers = self.author.write(prompts, drawing, self.made)
         held = {number: place for place, number in enumerate(self.work.data.eval["number"])}
         places = [held[number] for number in numbers]
         written = [Written(*one, held_out=True) for one in zip(prompts, answers, places, strict=True)]
-        judged, scores = self._judged(written, self.author.score(written))
+        judged, scores = self._judged(written, self.author.score(written, self.made))
         self._tell_scores(judged, scores)
         mean = torch.tensor(scores, device=batch["input_ids"].device).mean()
         return -mean * len(written)  # an answer that cannot be judged counts as the others do

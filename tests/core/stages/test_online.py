@@ -10,7 +10,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.rewards import write_code
-from llf_core.runs import Checkpoints, RunReader, create_run, send_request, status
+from llf_core.runs import Checkpoints, RunReader, create_run, send_request, status, under_way
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 
@@ -112,6 +112,17 @@ def test_what_a_run_writes_of_drawn_answers(make_online):
     assert (read > learned).all()
     # TRL's own card would lie beside the checkpoints.
     assert {path.name for path in folder.checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-3"}
+
+
+def test_answers_that_take_their_time_tell_how_many_there_are(make_online, monkeypatch):
+    monkeypatch.setattr(under_way, "EVERY", 0.0)
+    folder = make_online(max_steps=2)
+    assert attempt(folder) == 0
+    told = [event for event in events(folder, "progress") if event["what"] == "rollout"]
+    for step in (0, 1):
+        rows = [event["rows"] for event in told if event["step"] == step]
+        assert rows == sorted(rows)
+        assert rows[-1] == 8
 
 
 def test_rloo_trains_an_adapter_that_loads_with_peft(make_online, tiny_model_dir):

@@ -236,7 +236,7 @@ class TestProgress:
         [
             ({"what": "reference", "rows": 1200, "of": 5000}, "Asking the reference: 1,200 of 5,000 examples."),
             ({"what": "data", "rows": 300, "dataset": "alpaca"}, "Preparing the data: 300 rows of alpaca."),
-            ({"what": "rollout", "rows": 8, "of": 64}, "Writing answers to learn from: 8 of 64 answers."),
+            ({"what": "rollout", "rows": 8, "of": 64}, "Answering prompts: 8 of 64 answers."),
             ({"what": "charm", "rows": 2}, "Charm: 2 rows."),
             ({"what": "data"}, "Loading the model and the data."),
         ],
@@ -257,8 +257,12 @@ class TestProgress:
         starting.writer.status(state="running")
         starting.writer.event("state", state="running")
         starting.writer.event("progress", what="rollout", rows=8, of=64)
-        assert self.says(starting).startswith("Writing answers")
+        assert self.says(starting).startswith("Answering prompts")
         starting.steps(1, 1)
+        assert self.says(starting) == ""
+        starting.writer.event("progress", what="rollout", rows=8, of=64, step=1)
+        assert self.says(starting) == "Answering prompts: 8 of 64 answers."
+        starting.writer.event("progress", what="rollout", rows=64, of=64, step=1)
         assert self.says(starting) == ""
 
 

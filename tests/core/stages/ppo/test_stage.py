@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
-from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
+from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, under_way
 from llf_core.stages.ppo import api, author
 from llf_core.stages.ppo.stage import PPO
 from llf_core.stages.progress import RunProgress
@@ -174,6 +174,18 @@ def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
     assert asked == [4, 2, 2]
     assert stage.rollout.answers == plenty.rollout.answers
     assert stage.state()["sizes"]["write"] == 2
+
+
+def test_answers_that_take_their_time_tell_how_many_there_are(make_work, monkeypatch):
+    monkeypatch.setattr(under_way, "EVERY", 0.0)
+    stage = PPO(make_work())
+    stage.batches([{}, {}])
+    told = [event for event in events(stage.work.folder, "progress") if event["what"] != "data"]
+    assert {event["step"] for event in told} == {0}
+    assert [event["rows"] for event in told if event["what"] == "score"] == [2, 4]
+    written = [event["rows"] for event in told if event["what"] == "rollout"]
+    assert (written[0], written[-1]) == (0, 4)
+    assert len(written) == sum(map(len, stage.rollout.answers))
 
 
 def test_score_normalisation_and_whitened_rewards(make_work):
