@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from llf_core.config.option import Section, option
@@ -25,6 +26,8 @@ LOSSES = (
 )  # fmt: skip
 """Names of `llf_core.stages.preference.LOSSES`, which a form shows without torch."""
 REFERENCE_FREE = ("orpo", "simpo")
+LEVEL_TAU = (1 - math.log(2)) / 3
+"""At this `discopop_tau` the loss is level where the policy equals its reference: the root of its slope there."""
 SMOOTHED = ("sigmoid", "simpo", "robust", "exo_pair", "aot", "aot_unpaired")
 
 
@@ -126,6 +129,17 @@ class DPO(Stage):
             lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and c.get("pref_bco_weight") > 0,
             lambda c: f"BCO compares with a reference, and pref_loss {c.get('pref_loss')} has none.",
             (Fix("Without BCO", {"pref_bco_weight": 0.0}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        ),
+        Rule(
+            ("discopop_tau", "pref_loss"),
+            lambda c: _chosen(c) and c.get("pref_loss") == "discopop" and c.get("discopop_tau") < LEVEL_TAU,
+            lambda c: (
+                f"With discopop_tau {c.get('discopop_tau'):g}, as in its paper, discopop begins uphill: where the "
+                "policy equals its reference, it makes the chosen answer less likely. Above "
+                f"{LEVEL_TAU:.3f} it does not."
+            ),
+            (Fix("Set to 0.2", {"discopop_tau": 0.2}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+            severity="warning",
         ),
     )  # fmt: skip
 

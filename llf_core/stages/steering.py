@@ -94,6 +94,8 @@ class Steering:
             raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
         if "evaluate" in changes and self._trainer.eval_dataset is None:
             raise ValueError("Nothing is held out to evaluate on. Set val_size or eval_dataset in the next run.")
+        if "watch" in changes and not self._trainer.stage.speaks:
+            raise ValueError("A reward model scores answers and writes none, so there is nothing to watch.")
 
     def _learning_rate(self, rate: float, step: int, _control: TrainerControl) -> str:
         trainer = self._trainer

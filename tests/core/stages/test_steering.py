@@ -352,3 +352,15 @@ def test_a_change_of_a_later_version_is_left_out(make_run):
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="Expected"):
         check(bad)
+
+
+def test_a_reward_model_has_nothing_to_watch(make_run, at_steps, tmp_path):
+    pairs = tmp_path / "pairs.json"
+    row = {"instruction": "What is 1 plus 1?", "input": "", "chosen": "It is 2.", "rejected": "No idea."}
+    pairs.write_text(json.dumps([row] * 4))
+    folder = make_run(stage="rm", dataset=str(pairs), max_steps=2)
+    at_steps(folder, {1: [("set", {"watch": "What is 2 plus 2?"})]})
+    assert run_attempt(folder, 1) == 0
+    (answer,) = events(folder, "answer")
+    assert answer["ok"] is False
+    assert answer["message"] == "A reward model scores answers and writes none, so there is nothing to watch."

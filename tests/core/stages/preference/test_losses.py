@@ -11,6 +11,7 @@ from statistics import fmean
 import pytest
 import torch
 
+from llf_core.stages.dpo import LEVEL_TAU
 from llf_core.stages.preference import LOSSES, Pairs, Terms
 from llf_core.stages.preference.orpo import odds_ratio_loss
 from llf_core.stages.preference.ranks import matched
@@ -227,6 +228,17 @@ def test_a_pair_of_the_same_answer_twice_is_worth_no_choice(name):
         "simpo": 0.9 * log(1 + exp(0.5)) + 0.1 * log(1 + exp(-0.5)),
     }
     assert cost == pytest.approx(expected.get(name, closed(name, pairs, terms)[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize(("tau", "sign"), [(0.05, 1), (LEVEL_TAU, 0), (0.2, -1)])
+def test_discopop_begins_uphill_where_its_tau_is_small(tau, sign):
+    chosen = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(1, dtype=torch.float64)
+    tokens = torch.ones(1, dtype=torch.long)
+    pairs = Pairs(chosen, zero, zero, zero, tokens, tokens)
+    (slope,) = torch.autograd.grad(LOSSES["discopop"].function(pairs, Terms(beta=0.1, discopop_tau=tau)).sum(), chosen)
+    assert slope.item() == pytest.approx(0.1 * ((1 - log(2)) / (4 * tau) - 0.75), abs=1e-12)
+    assert slope.sign().item() == sign or abs(slope.item()) < 1e-12
 
 
 FAR = [-1e4, -1.0, -1e-9, 0.0]
