@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +42,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
 RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A run of stage rm, a folder, a hub's name.")]
+RewardFile = Annotated[
+    Path | None,
+    typer.Option("--rewards", metavar="FILE", help="Python; its functions under @reward say how good an answer is."),
+]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.")]
 
 
@@ -93,16 +97,30 @@ def _print_problem(problem: Problem) -> None:
         err.print(f"        {escape(fix.label)}: {escape(changes)}")
 
 
-def _load(source: str, overrides: list[str] | None = None) -> Any:
+def _load(source: str, overrides: list[str] | None = None, rewards: Path | None = None) -> Any:
     from llf_core.config import validate as check
 
     report = check(source, overrides or ())
+    found = _rewards(rewards)
+    if found and not report.config.get("reward_functions"):
+        from llf_core.rewards.hand_over import KEY, by_name
+
+        report = check(source, [*(overrides or ()), f"{KEY}={json.dumps(list(by_name(found)))}"])
     for problem in report.problems:
         if problem.severity != "note":
             _print_problem(problem)
     if not report.ok:
         raise typer.Exit(BAD_CONFIG)
     return report.config
+
+
+def _rewards(path: Path | None) -> list[Callable[..., Any]]:
+    if path is None:
+        return []
+    from llf_core.rewards import from_file
+
+    with _in_a_sentence():
+        return from_file(path)
 
 
 def _run(run_id: str) -> Run:
@@ -125,12 +143,13 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Begin when nothing else trains on this machine.")] = False,
+    rewards: RewardFile = None,
     as_json: Json = False,
 ) -> None:
     """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
     from llf_core.launch import active_runs, launch
 
-    loaded = _load(config, overrides)
+    loaded = _load(config, overrides, rewards)
     for other in () if queue else active_runs():
         err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
     with _in_a_sentence():
@@ -509,11 +528,17 @@ def runs_kill(run: RunId) -> None:
 
 
 @runs_app.command("resume")
-def runs_resume(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False) -> None:
-    """Go on from the newest complete checkpoint, in the same folder."""
+def runs_resume(
+    run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False, rewards: RewardFile = None
+) -> None:
+    """Go on from the newest complete checkpoint, in the same folder; with reward functions that were mended."""
     found = _run(run)
     with _in_a_sentence():
-        found.resume()
+        from llf_core.rewards.hand_over import functions_of
+        from llf_core.rewards.record import name_of
+
+        known = functions_of(found.folder)
+        found.resume(rewards=[one for one in _rewards(rewards) if name_of(one) in known])
     if detach:
         out.print(found.id)
     else:

@@ -6,6 +6,7 @@ torch: the notebook side records functions, the launcher writes their source, an
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call import Answered, Reward, RewardError
+from llf_core.rewards.from_file import from_file
 from llf_core.rewards.hand_over import by_name, cell_of, code_of, replace_code, write_code
 from llf_core.rewards.load import load_rewards
 from llf_core.rewards.record import reward
@@ -18,6 +19,7 @@ __all__ = [
     "by_name",
     "cell_of",
     "code_of",
+    "from_file",
     "load_rewards",
     "replace_code",
     "reward",

@@ -8,7 +8,7 @@ from llf_core.config.option import split_names
 from llf_core.config.problem import ConfigError, Fix, Problem
 from llf_core.config.spec import field
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.record import name_of, names, recorded
+from llf_core.rewards.record import functions, name_of, recorded
 from llf_core.rewards.signature import Signature
 from llf_core.rewards.source import HEAD, SourceError, source_of
 from llf_core.runs.asked import read_config
@@ -120,7 +120,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> lis
         ValueError: two are called the same.
     """
     functions = {name: function for name, function in by_name(rewards).items() if function is not None}
-    known = split_names(read_config(folder.config).get(KEY) or "")
+    known = functions_of(folder)
     for name in functions:
         if name not in known:
             message = (
@@ -141,6 +141,11 @@ def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> lis
     return changed
 
 
+def functions_of(folder: RunFolder) -> tuple[str, ...]:
+    """The names of the reward functions of a run."""
+    return tuple(split_names(read_config(folder.config).get(KEY) or ""))
+
+
 def cell_of(folder: RunFolder) -> str:
     """A cell that defines a run's reward functions, for those who run it again; empty where all are built in."""
     paths = sorted(folder.code.glob("*.py"))
@@ -154,12 +159,12 @@ def cell_of(folder: RunFolder) -> str:
 
 
 def _unknown(name: str) -> Problem:
-    known = [*BUILT_IN, *names()]
+    known = [*BUILT_IN, *functions()]
     return Problem(
         "invalid",
         KEY,
         name,
         f"There is no reward function {name!r}. Expected one of {', '.join(known)}, or a function written in a cell "
-        "under @llf.reward, or given as llf.train(config, rewards=[f]).",
+        "under @llf.reward, or given as llf.train(config, rewards=[f]); in a terminal: llf train --rewards FILE.",
         tuple(Fix(f"Use {one}", {KEY: one}) for one in BUILT_IN),
     )

@@ -94,6 +94,6 @@ def recorded(name: str) -> Callable[..., Any] | None:
     return _recorded.get(name)
 
 
-def names() -> list[str]:
-    """Those that were recorded."""
-    return list(_recorded)
+def functions() -> dict[str, Callable[..., Any]]:
+    """Those that were recorded, by their names."""
+    return dict(_recorded)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from llf_core import __version__
 from llf_core.cli import UserError, app
-from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, status
+from llf_core.runs import Checkpoints, RunReader, create_run, list_runs, open_run, read_status, status
 
 LLF = str(Path(sys.executable).with_name("llf"))
 
@@ -138,6 +138,28 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_goes_on(config, llf_home, llf
     assert Checkpoints(folder).complete(row.step)
     shown = llf("runs", "show", "last", "--json")
     assert json.loads(shown.output)["state"] == "stopped"
+
+
+REWARDS = "from llf_core.rewards import reward\n\n@reward\ndef vowels(answer):\n    return answer.count('a') / VALUE\n"
+
+
+def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, monkeypatch):
+    monkeypatch.setattr("llf_core.rewards.record._recorded", {})
+    file = config.parent / "rewards.py"
+    file.write_text("VALUE = 0\n" + REWARDS)
+    online = ["stage=grpo", "num_generations=2", "max_completion_length=4", "top_k=0", "top_p=1", "max_steps=2"]
+    unnamed = llf("train", config, *online)
+    assert unnamed.exit_code == 2
+    failed = llf("train", config, *online, "--rewards", file)
+    assert failed.exit_code == 1, failed.output
+    (row,) = list_runs(llf_home).rows
+    assert "ZeroDivisionError" in read_status(open_run(row.id)).reason
+    file.write_text("VALUE = 10\n" + REWARDS)
+    assert llf("runs", "resume", row.id, "--rewards", file).exit_code == 0
+    assert len(RunReader(open_run(row.id)).metrics().values("rewards/vowels/mean")) == 2
+    missing = llf("train", config, "--rewards", config.parent / "none.py")
+    assert missing.exit_code == 1
+    assert "cannot be read" in str(missing.exception)
 
 
 @pytest.mark.launches

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,9 +11,12 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import launch, sweep
 from llf_core.launch import start as starting
 from llf_core.launch.run import Run
-from llf_core.rewards import Reward, RewardError, by_name, code_of, load_rewards, reward
+from llf_core.rewards import Reward, RewardError, by_name, code_of, from_file, load_rewards, reward
 from llf_core.rewards import record as recording
 from llf_core.runs import RunFolder, RunReader, status
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = {
     "model_name_or_path": "m",
@@ -172,3 +176,49 @@ def test_built_in_rewards_need_no_file(tmp_path: Any) -> None:
     assert [isinstance(one, Reward) for one in found] == [True] * 3
     assert [one.expects for one in found] == [False, True, False]
     assert found[2].function("", 9) == -0.5
+
+
+FILE = """
+from llf_core.rewards import reward
+from helper import LIMIT
+
+@reward
+def brief(answer):
+    return float(len(answer) < LIMIT)
+
+@reward(name="shouts")
+def loud(answer):
+    return float(answer.isupper())
+
+def other(answer):
+    return 0.0
+"""
+
+
+def test_functions_of_a_file_are_recorded_and_stand_alone(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("LIMIT = 7\n")
+    path = tmp_path / "json.py"  # as a module that is there already
+    path.write_text(FILE)
+    found = from_file(path)
+    assert list(by_name(found)) == ["brief", "shouts"]
+    code = code_of(RunConfig.load(CONFIG | {"reward_functions": "brief,shouts"}))
+    names: dict[str, Any] = {}
+    exec(code["brief"], names)
+    assert (names["brief"]("123456"), names["brief"]("1234567")) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read. Expected a file of Python, as rewards.py."),
+        ("def f(answer):\n    return 1\n", "has no reward function. Expected a function under @reward"),
+        ("import nowhere_to_be_found\n", "cannot be run: ModuleNotFoundError: No module named 'nowhere_to_be_found'."),
+        ("def f(:\n", "cannot be run: SyntaxError"),
+    ],
+)
+def test_a_file_without_functions_is_a_sentence(tmp_path: Path, text: str | None, said: str) -> None:
+    path = tmp_path / "rewards.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        from_file(path)
