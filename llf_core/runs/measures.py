@@ -40,6 +40,7 @@ class Group:
         level_label: what that height is.
         top: the highest value that there can be, where a chart reaches up to it whatever was logged.
         aside: the sentence in place of `help` where another number is the one to look at first.
+        detail: whether it is looked at only where something is odd; so is one with a sentence `aside` that holds.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Group:
     level_label: str = ""
     top: float | None = None
     aside: str = ""
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ GROUPS: tuple[Group, ...] = (
             "completions/max_terminated_length": "longest",
         },
         form="count",
+        detail=True,
     ),
     Group(
         "How answers end",
@@ -136,6 +139,7 @@ GROUPS: tuple[Group, ...] = (
         "Spread of rewards",
         "How much rewards differ from answer to answer. At 0 no answer is better, and nothing is learned.",
         {"reward_std": "all", "rewards/*/std": "*"},
+        detail=True,
     ),
     Group(
         "Prompts without a difference",
@@ -156,11 +160,13 @@ GROUPS: tuple[Group, ...] = (
             "clip_ratio/high_max": "up, most",
         },
         form="share",
+        detail=True,
     ),
     Group(
         "Size of an update",
         "How far one round of updates moves the model from what wrote the answers. It should stay small.",
         {"approx_kl": "KL"},
+        detail=True,
     ),
     Group(
         "Loss",
@@ -180,23 +186,27 @@ GROUPS: tuple[Group, ...] = (
             "kd_loss": "distillation",
             "aux_loss": "balance",
         },
+        detail=True,
     ),
     Group(
         "KL coefficient",
         "What leaving the reference costs. It grows as long as the KL is above its target.",
         {"kl_coef": "coefficient"},
+        detail=True,
     ),
     Group(
         "Explained variance",
         "How well the value function foresees what answers earn: 1 is exactly, 0 is no better than a mean.",
         {"explained_variance": "share"},
         level=0.0,
+        detail=True,
     ),
     Group(
         "Advantages",
         "How much better answers were than expected. It is near 0 once the value function has learned.",
         {"advantages": "mean"},
         level=0.0,
+        detail=True,
     ),
     Group(
         "Unjudged answers",
@@ -304,7 +314,7 @@ def shown(names: Iterable[str]) -> list[Shown]:
     order = [group.title for group in GROUPS]
     ranked = sorted(found.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
     return [
-        Shown(replace(group, help=group.aside) if group.aside and first not in lines else group,
+        Shown(replace(group, help=group.aside, detail=True) if group.aside and first not in lines else group,
               _in_order(group, lines))
         for _, (group, lines) in ranked
     ]  # fmt: skip

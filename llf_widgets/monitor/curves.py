@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LIMIT = 2000  # points a trace
 MACHINE = ("learning_rate", "grad_norm", "tokens_per_second", "memory")
 """What every run logs and its small charts show."""
+WORTH_A_CLICK = 3  # groups that are left out where they are not asked for
 NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
 
 
@@ -30,6 +31,7 @@ class Curves:
         smooth: the same, smoothed, of what stands in a group.
         main: the group of the number to look at first, which the large chart shows.
         groups: the others, a chart each.
+        left_out: titles of those that are looked at only where something is odd, and are not drawn.
         kept: steps of checkpoints that are there.
         best: the best checkpoint's step, or nothing.
         marks: (step, words) of every resume and of every change by hand.
@@ -41,6 +43,7 @@ class Curves:
     smooth: Mapping[str, Line]
     main: Shown
     groups: tuple[Shown, ...]
+    left_out: tuple[str, ...]
     kept: np.ndarray
     best: np.ndarray
     marks: list[tuple[int, str]]
@@ -72,13 +75,14 @@ class Curves:
         return HELD_OUT + name in self.lines
 
 
-def curves(
+def curves(  # noqa: PLR0913 - what stands beside the lines
     series: Mapping[str, Line],
     smoothed: Mapping[str, np.ndarray],
     *,
     kept: tuple[int, ...] = (),
     best: int | None = None,
     events: tuple[dict[str, Any], ...] = (),
+    details: bool = True,
 ) -> Curves:
     """Thins out what a run logged to what a chart can show.
 
@@ -88,9 +92,12 @@ def curves(
         kept: steps of whole checkpoints.
         best: the best checkpoint's step.
         events: the run's events, for its marks.
+        details: whether groups are drawn too that are looked at only where something is odd; a few always are.
     """
     first = lead(series)
     main, *others = sorted(shown([first, *series]), key=lambda one: first not in one.lines)
+    aside = [one for one in others if one.group.detail]
+    left_out = [] if details or len(aside) < WORTH_A_CLICK else aside
     lines = {name: _thin(*line) for name, line in series.items() if name in MACHINE or name not in ELSEWHERE}
     lines |= {name: NOTHING for name in (first, *MACHINE) if name not in lines}
     lines["memory"] = (lines["memory"][0], lines["memory"][1] / 1e9)
@@ -101,7 +108,8 @@ def curves(
         lines=lines,
         smooth={name: _thin(series[name][0], values) for name, values in smoothed.items() if name in series},
         main=main,
-        groups=tuple(others),
+        groups=tuple(one for one in others if one not in left_out),
+        left_out=tuple(one.group.title for one in left_out),
         kept=marks[marks != best],
         best=marks[marks == best],
         marks=[mark for event in events if (mark := _mark(event)) is not None],

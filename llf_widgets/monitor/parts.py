@@ -48,6 +48,14 @@ class Head(anywidget.AnyWidget):
             self.send({"key": request["key"], "ok": ok, "text": said})
 
 
+class More(anywidget.AnyWidget):
+    """A button below the charts that shows those that are looked at only where something is odd."""
+
+    _esm = text("dom.js", "more.js")
+    left_out = traitlets.List(help="Titles of the charts that are not drawn").tag(sync=True)
+    shows_all = traitlets.Bool(default_value=False, help="Whether all charts are asked for").tag(sync=True)
+
+
 class Answers(anywidget.AnyWidget):
     """Watched prompts on a timeline: the base's answer beside that of the model in training."""
 

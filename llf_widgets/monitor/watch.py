@@ -108,14 +108,22 @@ class Watch:
             self.facts = self._gather()
         return changed - {"state"}
 
-    def curves(self) -> Curves:
-        """What the charts draw now."""
-        with self._lock:
-            return self._curves()
+    def curves(self, *, details: bool = True) -> Curves:
+        """What the charts draw now.
 
-    def _curves(self) -> Curves:
-        best = None if self._status is None or not self._status.best else self._status.best.get("step")
-        return curves(self.series, self.smoothed, kept=self._checkpoints, best=best, events=tuple(self.events))
+        Args:
+            details: whether with those that are looked at only where something is odd.
+        """
+        with self._lock:
+            best = None if self._status is None or not self._status.best else self._status.best.get("step")
+            return curves(
+                self.series,
+                self.smoothed,
+                kept=self._checkpoints,
+                best=best,
+                events=tuple(self.events),
+                details=details,
+            )
 
     def summary(self) -> list[tuple[str, str, str]]:
         """The rows of the saved notebook's table."""

@@ -16,7 +16,7 @@ from llf_widgets.home import compare, folder_of
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.live_figure import LiveFigure
-from llf_widgets.monitor.parts import Answers, Head, Journal, Samples
+from llf_widgets.monitor.parts import Answers, Head, Journal, More, Samples
 from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
 from llf_widgets.monitor.says import front_end
 from llf_widgets.monitor.static import bundle
@@ -60,7 +60,10 @@ class Monitor(widgets.VBox):
         self._answers = Answers(self._watch.folder.id, self._steer)
         self._samples = Samples()
         self._journal = Journal(log_path=str(self._watch.folder.log))
-        self._figure = LiveFigure(self._watch.curves(), self._watch.facts.total, clicked=self.rows)
+        self._more = More()
+        first = self._watch.curves(details=False)
+        self._more.left_out = list(first.left_out)
+        self._figure = LiveFigure(first, self._watch.facts.total, clicked=self.rows)
         self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
         self._rows: Examples | None = None
         self._slots: list[Any] = []
@@ -70,6 +73,7 @@ class Monitor(widgets.VBox):
         super().__init__(children=self._parts())
         self.add_class("llf")
         self.add_class("llf-Monitor")
+        self._more.observe(self._draw_others, "shows_all")
         self._view_count = 0  # from here on the front end counts the views
         self._show({"status", "events", "answers", "log"})
         self._pump = Pump(self._tick, self._say_trouble, f"llf-monitor-{self.run_id}")
@@ -126,7 +130,7 @@ class Monitor(widgets.VBox):
     def _parts(self) -> list[widgets.Widget]:
         """What the view is made of, from top to bottom."""
         rows = [] if self._rows is None else [self._rows]
-        return [self._head, self._figure, *rows, self._samples, self._answers, self._journal]
+        return [self._head, self._figure, self._more, *rows, self._samples, self._answers, self._journal]
 
     # -- following ---------------------------------------------------------------------------------------
     def _tick(self) -> float | None:
@@ -168,9 +172,15 @@ class Monitor(widgets.VBox):
         self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
         rests = 0 <= watch.now - self._drawn_at < self._redraw_rest()
         if self._stale and ("draw" in changed or not rests):
-            curves = watch.curves()
+            curves = watch.curves(details=self._more.shows_all)
+            self._more.left_out = list(curves.left_out)
             self._figure.show_curves(curves, watch.facts.total)
             self._drawn_at, self._stale, self._points = watch.now, False, curves.points
+
+    def _draw_others(self, _change: Any) -> None:
+        """Has other charts drawn, by the thread that draws."""
+        self._stale, self._drawn_at = True, 0.0
+        self._pump.start()
 
     def _redraw_rest(self) -> float:
         return FASTEST * max(1.0, self._points / FEW_POINTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import count
@@ -237,6 +238,37 @@ def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
     assert part.get_by_role("button", name="right").evaluate("one => one === document.activeElement")
     assert part.locator("img").count() == 0
     assert page.evaluate("window.llfHacked") is None
+
+
+def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
+    from llf_core.runs import RunWriter, create_run
+
+    folder = create_run("model_name_or_path: m\nstage: ppo\n", "phases", lab.home)
+    writer = RunWriter(folder)
+    more = ("clip_fraction", "approx_kl", "policy_loss", "value_loss", "kl_coef", "explained_variance", "advantages")
+    for step in range(1, 30):
+        values = {"loss": 0.1, "reward": step / 30, "kl": step / 100, "entropy": 1 / step, "response_length": 40.0}
+        writer.metric(step, values | dict.fromkeys(more, 0.1 + step / 1000))
+    writer.close("finished")
+    lab.notebook("phases.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, "phases.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Monitor").first
+    button = view.get_by_role("button", name="more charts")
+    expect(button).to_have_text("Show 7 more charts", timeout=30_000)
+    expect(button).to_have_attribute("aria-expanded", "false")
+    expect(view).to_contain_text("Clipped · Size of an update · Loss")
+    headings = view.locator(".js-plotly-plot .annotation-text")
+    expect(headings.filter(has_text=re.compile("^Entropy$"))).to_have_count(1)
+    expect(headings.filter(has_text="Explained variance")).to_have_count(0)
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(headings.filter(has_text="Explained variance")).to_have_count(1, timeout=10_000)
+    fewer = view.get_by_role("button", name="Show fewer charts")
+    expect(fewer).to_have_attribute("aria-expanded", "true")
+    assert fewer.evaluate("one => one === document.activeElement")
+    fewer.click()
+    expect(headings.filter(has_text="Explained variance")).to_have_count(0, timeout=10_000)
 
 
 def test_another_curve_is_compared(page, lab):

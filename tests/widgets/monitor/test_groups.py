@@ -106,6 +106,41 @@ def test_the_reward_takes_the_large_chart():
     assert contents(shown)[11]["text"] == [" reward 2.00"]
 
 
+PPO = (
+    "loss", "reward", "kl", "entropy", "response_length", "clip_fraction", "approx_kl", "policy_loss", "kl_coef",
+)  # fmt: skip
+
+
+def test_what_is_looked_at_only_where_something_is_odd_waits_for_a_click():
+    series = {name: line() for name in PPO}
+    brief, whole = (curves(series, {}, details=details) for details in (False, True))
+    assert [one.group.title for one in brief.groups] == ["KL divergence", "Entropy", "Answer length, tokens"]
+    assert brief.left_out == ("Clipped", "Size of an update", "Loss", "Parts of the loss", "KL coefficient")
+    assert whole.left_out == ()
+    assert [one.group.title for one in whole.groups] == [
+        *(one.group.title for one in brief.groups), *brief.left_out,
+    ]  # fmt: skip
+    few = curves({name: line() for name in ("loss", "reward", "kl_coef")}, {}, details=False)
+    assert few.left_out == ()
+
+
+def test_the_button_draws_all_charts_and_hides_them_again(trainer):
+    from tests.widgets.monitor.test_monitor import until
+
+    run = trainer()
+    run.steps(1, 2, **dict.fromkeys(PPO[1:], 0.5))
+    view = Monitor(run.folder)
+    brief = len(view._figure.data)
+    assert len(view._more.left_out) == 5
+    view._more.shows_all = True
+    until(lambda: len(view._figure.data) == brief + 2 * 5)
+    assert view._more.left_out == []
+    view._more.shows_all = False
+    until(lambda: len(view._figure.data) == brief)
+    assert len(view._more.left_out) == 5
+    view.close()
+
+
 def test_a_line_that_does_not_move_stays_flat():
     steps = np.arange(1, 61)
     from llf_widgets.monitor.smoothing import smooth
