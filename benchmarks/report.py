@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md` and its plots, made of `results/sft.json` and `dpo.json` alone: `python -m benchmarks.report`.
+"""`docs/benchmarks.md` and its plots, made of what is in `results/` alone: `python -m benchmarks.report`.
 
 What is written by hand (where the time goes, what the limit is) stands in `benchmarks/remarks.md` and is copied in.
 """
@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, report_pairs, results
+from benchmarks import plots, report_pairs, report_ppo, results
 from benchmarks.peers import LLAMA_FACTORY
 from benchmarks.ratios import (
     CLAIMS,
@@ -33,8 +33,8 @@ TITLES = {
 }
 
 
-MADE = """<!-- Made by `python -m benchmarks.report` of sft.json and dpo.json in benchmarks/results. What is written by
-hand is in benchmarks/remarks.md. -->"""
+MADE = """<!-- Made by `python -m benchmarks.report` of benchmarks/results. What is written by hand is in
+benchmarks/remarks.md. -->"""
 READING = """A ratio is made within each round, of two runs that stood beside each other in time; the table has the
 median of the rounds, the smallest and the largest. Speeds are real tokens a second, padding not counted."""
 
@@ -54,6 +54,8 @@ def page(result: dict[str, Any]) -> str:
     parts += [group_text(name, groups[name]) for name in TITLES if name in groups]
     if "dpo" in groups:
         parts.append(report_pairs.text(groups["dpo"]))
+    if result.get("ppo") or result.get("ppo_memory"):
+        parts.append(report_ppo.text(result.get("ppo"), result.get("ppo_memory")))
     if "sweep" in groups:
         parts += ["## What grows with what", sweep_table(groups["sweep"])]
         parts.append("![Cost against length, batch, rank and model size](images/bench-sweep.png)")

@@ -1,4 +1,4 @@
-"""`results/sft.json` and `results/dpo.json`: every run of every group, and the ratios made of them."""
+"""What is stored of `results/sft.json` and `dpo.json`: every run of every group, and the ratios made of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from benchmarks.ratios import summary
 
 RESULTS = Path(__file__).parent / "results" / "sft.json"
 PAIRS = RESULTS.with_name("dpo.json")
+PPO = ("ppo", "ppo_memory")
 
 
 def read(file: Path = RESULTS) -> dict[str, Any]:
@@ -27,10 +28,12 @@ def read(file: Path = RESULTS) -> dict[str, Any]:
 
 
 def everything() -> dict[str, Any]:
-    """What is stored in both files, as one result."""
+    """What is stored in both files, as one result, and what was measured of PPO."""
     groups = read(RESULTS)["groups"] | read(PAIRS)["groups"]
     ratios, ranges = summary(groups)
-    return {"format": 1, "groups": groups, "ratios": ratios, "ranges": ranges}
+    result = {"format": 1, "groups": groups, "ratios": ratios, "ranges": ranges}
+    files = {name: RESULTS.with_name(f"{name}.json") for name in PPO}
+    return result | {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
 
 
 def store(file: Path, name: str, group: dict[str, Any]) -> dict[str, Any]:
