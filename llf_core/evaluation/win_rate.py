@@ -1,4 +1,4 @@
-"""How often a reward model prefers the answers of a run's result to those of its base.
+"""How often a reward model prefers the answers of a run's result to those of its base, which the run began with.
 
 `python -m llf_core.evaluation.win_rate RUN_ID REWARD_MODEL` prints it as JSON; notebooks and the CLI start it as a
 child process, so that no view ever holds a model.

@@ -1,9 +1,10 @@
-"""A run's base model and its result, one after the other."""
+"""What a run began with and its result, one after the other."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llf_core.models.adapters import goes_on, merge_adapters, put_on
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
@@ -26,8 +27,9 @@ def load_base_and_tuned(
 ) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
     """Yields `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`; only one model is in memory.
 
-    An adapter is put on the base that was yielded first; a whole model replaces it. Their weights are laid out
-    for answers (`settle`), since these models do nothing else.
+    The base is the model before the run's first step, with the adapters that the run began with. An adapter takes
+    the place of the last of these; a whole model replaces all. Their weights are laid out for answers (`settle`),
+    since these models do nothing else.
 
     Args:
         folder: a run with `output/`.
@@ -44,9 +46,15 @@ def load_base_and_tuned(
 
     plan = plan_device(config)
     source = resolve_model(config.model.model_name_or_path, config)
-    model = load_model(source, config, plan)
+    names = list(config.model.adapter_name_or_path or ())
+    last = names.pop() if goes_on(config) else None
+    model: Any = merge_adapters(load_model(source, config, plan), names, config)
     settle(model)
-    yield "base", model, load_tokenizer(source, config)
+    begun = model if last is None else put_on(model, last, config)
+    yield "base", begun, load_tokenizer(source, config)
+    if last is not None:
+        model = begun.unload()
+    del begun
     tuned = ModelSource(str(folder.output), folder.output, "folder")
     if (folder.output / "adapter_config.json").is_file():
         from peft import PeftModel

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models import generate
+from llf_core.models.adapters import goes_on
 from llf_core.runs import RunReader
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Watched:
         lines = (config.generation.watched_prompts or "").splitlines()
         self._asked = [line.strip() for line in lines if line.strip()]
         self._longest = config.generation.watched_tokens
+        self._goes_on = goes_on(config)
         self._model, self._tokenizer, self._writer = model, tokenizer, writer
         self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
         self.last = -1
@@ -101,8 +103,9 @@ class Watched:
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
 
     def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
-        """Has the model be the base for a while: an adapter is turned off, and before the first step it is the base."""
-        turned_off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
+        """Has the model be what the run began with: a new adapter is turned off, and before the first step it is that."""
+        off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
+        turned_off = None if self._goes_on else off
         return turned_off or (nullcontext if step == 0 else None)
 
 

@@ -40,6 +40,20 @@ def test_they_are_those_of_the_run_and_of_plain_models(trained, method):
     assert found.tuned < found.base
 
 
+@pytest.mark.parametrize("new", [True, False])
+def test_the_base_of_a_run_that_goes_on_has_the_adapter_that_it_began_with(trained, new):
+    first, _ = trained(max_steps=6, val_size=8, learning_rate=2e-2)
+    second, code = trained(
+        max_steps=4, val_size=8, learning_rate=1e-2, adapter_name_or_path=str(first.output), create_new_adapter=new
+    )
+    assert code == 0
+    logged = [RunReader(folder).metrics().last("eval_loss") for folder in (first, second)]
+    found = plain(second)
+    assert found["base"] == pytest.approx(logged[0], rel=5e-4)
+    assert found["tuned"] == pytest.approx(logged[1], rel=5e-4)
+    assert abs(logged[0] - logged[1]) > 0.01
+
+
 def test_other_data_is_evaluated_in_a_child(trained, data_file):
     folder, _ = trained(max_steps=2)
     found = losses_in_child(folder.id, str(data_file))
