@@ -29,8 +29,8 @@ def text(ablation: dict[str, Any] | None, memory: dict[str, Any] | None) -> str:
     return "\n\n".join(parts)
 
 
-MEMORY = """One run of each kind in turns (`python -m benchmarks.ppo_memory`); the reward model is an adapter of the same
-base. Bytes of weights and of the optimizer's states are counted tensor by tensor; the rest is the peak of the
+MEMORY = """One run of each kind in turns (`python -m benchmarks.ppo_memory`); the reward model is an adapter of the
+same base. Bytes of weights and of the optimizer's states are counted tensor by tensor; the rest is the peak of the
 process less these."""
 
 

@@ -12,7 +12,7 @@ from llf_core.config.option import Section
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from llf_core.config.run_config import RunConfig
 
@@ -126,6 +126,7 @@ class Stage(Plugin):
         label_names: of a batch, what its loss cannot be computed without.
         differences: what is logged beside the measures: by name, of which measure's mean which is taken away.
         pads: whether it pads its batches whatever the model can take.
+        mixes: whether what an example costs depends on the others of its micro-batch.
         heeds: keys of the section `generation` by which it draws answers.
         work: what it is made for; None where only its formula is wanted.
     """
@@ -138,6 +139,7 @@ class Stage(Plugin):
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {}
     pads: ClassVar[bool] = False
+    mixes: bool = False
     heeds: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -149,6 +151,10 @@ class Stage(Plugin):
         """Takes what it is to be done on: a `llf_core.stages.work.Work`."""
         self.work = work
         self.measures = Measures()
+
+    def beside(self) -> Sequence[Any]:
+        """Models that are trained beside that of the run, and need memory for it as that does."""
+        return ()
 
     def collator(self, **options: Any) -> Any:  # noqa: ARG002
         """What makes batches of examples, given `llf_core.data.Collator`'s arguments; None where that one does."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.option import Names, Section, option
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
 
 COMPARED = ("dpo", "kto")
 """Stages that compare answers with what a reference makes of them."""
@@ -16,6 +19,11 @@ SAMPLED = ("grpo", "rloo")
 """Stages that draw answers by themselves and learn from their rewards."""
 JUDGED = (*SAMPLED, "ppo")
 """Stages that know reward functions."""
+
+
+def names_reference(config: RunConfig) -> bool:
+    """Whether a config names another reference than the model before its first step."""
+    return any(config.get(key) is not None for key in REFERENCE)
 
 
 class StageSection(Section):

@@ -237,6 +237,8 @@ class Encoder:
                 longest = max(len(chosen.ids), len(rejected.ids))
                 raise BadExample(f"it has {longest:,} tokens, more than cutoff_len {self.cutoff_len:,}")
             chosen, rejected = self._cut_pair(conversation, chosen, rejected)
+        if chosen.ids == rejected.ids:
+            raise BadExample("its two answers are the same once they are cut and written by the template")
         lost = length - len(chosen.ids) - len(rejected.ids)
         more = {"rejected_ids": rejected.ids, "rejected_labels": rejected.labels}
         return Example(

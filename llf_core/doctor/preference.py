@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llf_core.doctor.finding import Finding
+from llf_core.stages.dpo import REFERENCE_FREE
 
 if TYPE_CHECKING:
     from llf_core.doctor.vitals import Vitals
@@ -27,7 +28,6 @@ RAN, COLLAPSED = 3.0, 0.1
 """Times its early median that a KL runs away from, and below which an entropy has collapsed."""
 CUT = 0.5
 """Share of the answers that may be cut at the limit."""
-REFERENCE_FREE = ("orpo", "simpo")
 
 
 def likelihood_falls(vitals: Vitals) -> Finding | None:

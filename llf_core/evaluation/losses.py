@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.config.stage import COMPARED, REFERENCE
+from llf_core.config.stage import COMPARED, names_reference
 from llf_core.evaluation import child
 from llf_core.runs import create_run, open_run
 from llf_core.stages.dpo import REFERENCE_FREE
@@ -28,7 +28,9 @@ MODULE = "llf_core.evaluation.losses"
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean losses of a trained token, of the base and of the run's result.
+    """Mean losses of what the stage counts (a trained token, a pair, an answer), of the base and of the run's result.
+
+    BCO's running mean of rewards (`pref_bco_weight`) is not known here, so with it both stand at 0.
 
     Attributes:
         base: before training.
@@ -82,8 +84,7 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
 def with_its_reference(config: RunConfig) -> RunConfig:
     """The config with the model before the first step named as the reference, where its loss compares with that."""
     free = config.stage.stage == "dpo" and config.get("pref_loss") in REFERENCE_FREE
-    named = any(config.get(key) is not None for key in REFERENCE)
-    if config.stage.stage not in COMPARED or free or named:
+    if config.stage.stage not in COMPARED or free or names_reference(config):
         return config
     return config.replace(
         ref_model=config.model.model_name_or_path,
@@ -114,7 +115,7 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
         folder = create_run(config.yaml(defaults=True), "evaluation", home)
         writer = RunWriter(folder)
         work = load(folder, config, writer, as_before(run, plan_device(config)))
-        trainer = make_trainer(work, RunProgress(folder, writer))
+        trainer = make_trainer(work, config.plugin("stage")(work), RunProgress(folder, writer), evaluates=True)
         found = trainer.evaluate()
         return float(found["eval_loss"]), work.data.report.eval_examples
 

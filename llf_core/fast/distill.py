@@ -7,7 +7,7 @@ place, and the forward pass makes all gradients. Statistics are float32 (float64
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,8 @@ def divergence_sum(
     - `D = KL(q ‖ p)` for β = 1, in which it keeps to what its teacher finds likely.
 
     The ends are no limits of what is between them, which tends to 0. The factor T² keeps gradients alike over
-    temperatures; TRL's GKD has none, so it differs where T is not 1.
+    temperatures; TRL's GKD has none, so it differs where T is not 1. Where one of the two has more rows in its head,
+    which are padding then, p and q are distributions over those that both have.
 
     Args:
         hidden: `[..., H]`, the student's hidden states; the logits `[..., V]` for a head without weight.
@@ -62,17 +63,14 @@ def divergence_sum(
         be walked backward once.
 
     Raises:
-        ValueError: where the vocabularies differ in size, or a constant is out of its range.
+        ValueError: where a constant is out of its range.
 
     Source:
         GKD, arXiv 2306.13649, equation 1; T² as in arXiv 1503.02531, section 2.
     """
-    mine, theirs = (_vocabulary(*one) for one in ((hidden, head), (teacher_hidden, teacher_head)))
-    if mine != theirs:
-        raise ValueError(
-            f"The student knows {mine} tokens and the teacher {theirs}. They are compared token by token: take a "
-            "teacher with the student's vocabulary."
-        )
+    common = min(_vocabulary(hidden, head), _vocabulary(teacher_hidden, teacher_head))
+    hidden, head = _cut(hidden, head, common)
+    teacher_hidden, teacher_head = _cut(teacher_hidden, teacher_head, common)
     if not (temperature > 0.0 and 0.0 <= beta <= 1.0):
         raise ValueError(
             f"Distillation takes a temperature above 0 and a beta from 0 to 1, and got {temperature} and {beta}."
@@ -237,3 +235,12 @@ def _as(tensor: Tensor | None, terms: Terms) -> Tensor | None:
 
 def _vocabulary(hidden: Tensor, head: Head) -> int:
     return hidden.shape[-1] if head.weight is None else head.weight.shape[0]
+
+
+def _cut(hidden: Tensor, head: Head, size: int) -> tuple[Tensor, Head]:
+    """A head of so many tokens."""
+    if _vocabulary(hidden, head) == size:
+        return hidden, head
+    if head.weight is None:
+        return hidden[..., :size], head
+    return hidden, replace(head, weight=head.weight[:size], bias=None if head.bias is None else head.bias[:size])

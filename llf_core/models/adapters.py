@@ -73,6 +73,31 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
     return model
 
 
+def goes_on(config: RunConfig) -> bool:
+    """Whether an adapter is trained that was trained before."""
+    return bool(config.model.adapter_name_or_path) and not config.get("create_new_adapter")
+
+
+def with_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> Any:
+    """A model that is not trained, with its adapters: merged, or put on where it is quantized and there is but one.
+
+    Raises:
+        ModelError: an adapter does not fit, or several are given for a quantized model.
+    """
+    if len(names) == 1 and getattr(model, "is_quantized", False):
+        return put_on(model, names[0], config)
+    return merge_adapters(model, names, config)
+
+
+def put_on(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
+    """Wraps a model with an adapter that is not trained.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
+    return _load(model, name, config, trainable=False)
+
+
 def resume_adapter(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
     """Wraps a model with an adapter that is trained further.
 

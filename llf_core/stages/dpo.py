@@ -9,7 +9,8 @@ from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import Stage
 from llf_core.config.rule import Rule
-from llf_core.config.stage import REFERENCE
+from llf_core.config.stage import names_reference
+from llf_core.stages.preference import LOSSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
     from llf_core.stages.log_probs import Answers
     from llf_core.stages.preference import Pairs
 
-LOSSES = (
-    "sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo", "robust", "exo_pair", "apo_zero", "apo_down", "sppo_hard",
-    "nca_pair", "discopop", "aot", "aot_unpaired", "bco_pair",
-)  # fmt: skip
-"""Names of `llf_core.stages.preference.LOSSES`, which a form shows without torch."""
-REFERENCE_FREE = ("orpo", "simpo")
+REFERENCE_FREE = tuple(name for name, loss in LOSSES.items() if not loss.needs_reference)
+SMOOTHED = tuple(name for name, loss in LOSSES.items() if loss.smooths)
 LEVEL_TAU = (1 - math.log(2)) / 3
 """At this `discopop_tau` the loss is level where the policy equals its reference: the root of its slope there."""
 SMOOTHED = ("sigmoid", "simpo", "robust", "exo_pair", "aot", "aot_unpaired")
@@ -36,12 +33,12 @@ class DPOOptions(Section):
 
     pref_loss: Literal[
         "sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo", "robust", "exo_pair", "apo_zero", "apo_down",
-        "sppo_hard", "nca_pair", "discopop", "aot", "aot_unpaired", "bco_pair",
+        "sppo_hard", "nca_pair", "bco_pair", "discopop", "aot", "aot_unpaired",
     ] = option(
         "sigmoid",
         label="Preference loss",
         help="The formula: `sigmoid` is DPO's own; `orpo` and `simpo` need no reference.",
-        choices=LOSSES,
+        choices=tuple(LOSSES),
         level="basic",
         source="LLaMA-Factory",
     )  # fmt: skip
@@ -116,7 +113,7 @@ class DPO(Stage):
         ),
         Rule(
             ("ref_model", "pref_loss"),
-            lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and _names_reference(c),
+            lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and names_reference(c),
             lambda c: f"The loss {c.get('pref_loss')} compares with no reference, and one is named.",
             (
                 Fix("Leave the reference out", {"ref_model": None, "ref_model_adapters": None,
@@ -141,25 +138,50 @@ class DPO(Stage):
             (Fix("Set to 0.2", {"discopop_tau": 0.2}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
             severity="warning",
         ),
+        Rule(
+            ("ld_alpha", "pref_loss"),
+            lambda c: _chosen(c) and c.get("ld_alpha") is not None and LOSSES[c.get("pref_loss")].averages,
+            lambda c: (
+                f"ld_alpha weighs the tokens by which one answer is longer, and pref_loss {c.get('pref_loss')} looks "
+                "at means over tokens: longer answers gain nothing there."
+            ),
+            (Fix("Leave it out", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        ),
+        Rule(
+            ("per_device_train_batch_size", "pref_loss"),
+            lambda c: _chosen(c) and LOSSES[c.get("pref_loss")].mixes and c.training.per_device_train_batch_size == 1,
+            lambda c: (
+                f"{c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has one pair."
+            ),
+            (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
+            severity="warning",
+        ),
+        Rule(
+            ("precompute_ref_log_probs", "pref_loss"),
+            lambda c: _chosen(c) and bool(c.get("precompute_ref_log_probs")) and c.get("pref_loss") in REFERENCE_FREE,
+            lambda c: f"The loss {c.get('pref_loss')} compares with no reference, so there is nobody to ask.",
+            (Fix("Leave it out", {"precompute_ref_log_probs": None}),),
+            severity="note",
+        ),
     )  # fmt: skip
 
     def __init__(self, work: Any = None) -> None:
         """Opens the reference, where the loss compares with one; nothing in the model is random from here on."""
         super().__init__(work)
-        from llf_core.stages.preference import LOSSES as FORMULAS
         from llf_core.stages.preference import Terms
         from llf_core.stages.preference.bco import RunningMean
         from llf_core.stages.reference import Reference, without_dropout
 
         config: RunConfig = work.config
         options: Any = config.options("stage.dpo")
-        self.formula = FORMULAS[options.pref_loss]
+        self.formula = LOSSES[options.pref_loss]
         self.terms = Terms(
             beta=config.stage.pref_beta,
             label_smoothing=options.dpo_label_smoothing,
             gamma=options.simpo_gamma,
             discopop_tau=options.discopop_tau,
         )
+        self.mixes = self.formula.mixes or options.pref_bco_weight > 0
         self.ftx, self.bco_weight, self.ld_alpha = config.stage.pref_ftx, options.pref_bco_weight, options.ld_alpha
         self.baseline = RunningMean()
         self._kept = self.baseline.state()
@@ -218,11 +240,15 @@ class DPO(Stage):
         return Pairs(better, worse, *reference, lengths[:, 0], lengths[:, 1])
 
     def _bco(self, pairs: Pairs, *, learns: bool) -> Tensor:
+        import torch
+
+        from llf_core.stages.log_probs import of_all_ranks
         from llf_core.stages.preference.bco import bco
 
         if learns:
             rewards = self.terms.beta * (pairs.chosen_ratio + pairs.rejected_ratio).detach()
-            self.baseline.add(rewards.sum(), 2 * len(rewards))
+            total, count = of_all_ranks(torch.stack([rewards.sum(), rewards.new_tensor(2.0 * len(rewards))]))
+            self.baseline.add(total, count)
         return bco(pairs, self.terms, self.baseline.mean)
 
     def undo(self) -> None:
@@ -253,7 +279,7 @@ class DPO(Stage):
         add("rewards/accuracies", (chosen > rejected).sum(), count)
         add("logps/chosen", better.sum(), count)
         add("logps/rejected", worse.sum(), count)
-        odds = self.formula.function.__name__ == "orpo"
+        odds = self.formula is LOSSES["orpo"]
         if odds or self.ftx:
             add("sft_loss", -means[0::2].sum(), count)
         if odds:
@@ -270,7 +296,3 @@ class DPO(Stage):
         if "baseline" in state:
             self.baseline.load(state["baseline"])
             self._kept = self.baseline.state()
-
-
-def _names_reference(config: RunConfig) -> bool:
-    return any(config.get(key) is not None for key in REFERENCE)

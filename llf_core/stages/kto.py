@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.labels import IGNORED
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 OTHER = ("other_ids", "other_labels")
 """Columns of an example: its question with the answer to another one."""
+FARTHEST = 50
+"""Examples that are looked back through for another question."""
 
 
 class KTOOptions(Section):
@@ -42,13 +45,14 @@ class KTO(Stage):
     """Makes good answers likelier and bad ones less likely, measured against a reference.
 
     How far the model has come from the reference is estimated by answers that belong to other questions: that of the
-    example before, so that it is the same whatever a batch holds.
+    nearest example before it that asks something else, so that it is the same whatever a batch holds.
     """
 
     name: ClassVar[str] = "kto"
     label: ClassVar[str] = "kto (good and bad answers)"
     learns: ClassVar[str] = "judged"
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
+    mixes: bool = True
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
     Options: ClassVar[type[Section]] = KTOOptions
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -59,6 +63,12 @@ class KTO(Stage):
             "badly. Expected a batch of at least 2.",
             (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
             severity="warning",
+        ),
+        Rule(
+            ("kto_chosen_weight", "kto_rejected_weight"),
+            lambda c: c.stage.stage == "kto" and c.get("kto_chosen_weight") == c.get("kto_rejected_weight") == 0,
+            "Neither good nor bad answers count, so nothing is learned. Expected at least one weight above 0.",
+            (Fix("Count both", {"kto_chosen_weight": 1.0, "kto_rejected_weight": 1.0}),),
         ),
     )
 
@@ -89,12 +99,8 @@ class KTO(Stage):
 
         if not held_out:
             self._check(examples)
-        cutoff = self.work.config.data.cutoff_len
-
-        def other(place: int) -> dict[str, Any]:
-            return dict(zip(OTHER, mismatched(examples[place], examples[place - 1], cutoff), strict=True))
-
-        return self.reference.beside(More(examples, other), held_out=held_out)
+        others = Others(examples, self.work.config.data.cutoff_len)
+        return self.reference.beside(More(examples, others), held_out=held_out)
 
     def _check(self, examples: Any) -> None:
         from llf_core.data import DataError
@@ -121,29 +127,57 @@ class KTO(Stage):
         note: Callable[[Tensor, Tensor], object] | None = None,
     ) -> Tensor:
         """Sum over the answers of a batch, see `Stage.loss_sum`."""
+        import torch
+
         from llf_core.stages.kto_loss import kl_estimate, kto
-        from llf_core.stages.log_probs import answer_log_probs
+        from llf_core.stages.log_probs import answer_log_probs, of_all_ranks
 
         answers = answer_log_probs(model, batch)
         policy, foreign = answers.sums.view(-1, 2).unbind(1)
         reference, reference_foreign = self.reference.log_probs(batch).to(policy).view(-1, 2).unbind(1)
         good, lengths = batch["good"], answers.lengths[0::2]
         ratio = policy - reference
-        kl = kl_estimate(_of_all_ranks(foreign.detach() - reference_foreign))
+        far = foreign.detach() - reference_foreign
+        total, count = of_all_ranks(torch.stack([far.sum(), far.new_tensor(float(len(far)))]))
+        kl = kl_estimate((total / count).reshape(1))
         costs = kto(ratio, kl, good, self.beta, self.weights)
-        total: Tensor = costs.sum()
         if self.ftx:
-            total = total - self.ftx * (policy[good] / lengths[good]).sum()
+            costs = costs - self.ftx * good * policy / lengths
         self._measure(policy.detach(), ratio.detach(), good, kl)
         if note is not None:
             note(costs.detach(), lengths)
-        return total
+        return costs.sum()
 
     def _measure(self, policy: Tensor, ratio: Tensor, good: Tensor, kl: Tensor) -> None:
         self.measures.add("kl", kl, 1)
         for name, chosen in (("chosen", good), ("rejected", ~good)):
             self.measures.add(f"rewards/{name}", self.beta * ratio[chosen].sum(), chosen.sum())
             self.measures.add(f"logps/{name}", policy[chosen].sum(), chosen.sum())
+
+
+@dataclass(frozen=True)
+class Others:
+    """The answer to another question for the example of a place, as `More` takes it; loaders' processes get it too.
+
+    It is that of the nearest example before it which asks something else.
+
+    Attributes:
+        examples: judged answers.
+        cutoff: most tokens of a question and an answer.
+    """
+
+    examples: Any
+    cutoff: int
+
+    def __call__(self, place: int) -> dict[str, Any]:
+        """Its columns, see `OTHER`."""
+        example = self.examples[place]
+        asked = _question(example)
+        for back in range(1, min(len(self.examples), FARTHEST)):
+            other = self.examples[place - back]
+            if _question(other) != asked:
+                return dict(zip(OTHER, mismatched(example, other, self.cutoff), strict=True))
+        return dict(zip(OTHER, mismatched(example, self.examples[place - 1], self.cutoff), strict=True))
 
 
 def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int) -> tuple[list[int], list[int]]:
@@ -162,17 +196,10 @@ def mismatched(example: Mapping[str, Any], other: Mapping[str, Any], cutoff: int
     return [*example["input_ids"][:question], *ids], [IGNORED] * question + list(ids)
 
 
+def _question(example: Mapping[str, Any]) -> list[int]:
+    return list(example["input_ids"][: _start(example)])
+
+
 def _start(example: Mapping[str, Any]) -> int:
     """Where the answer begins."""
     return next(place for place, label in enumerate(example["labels"]) if label != IGNORED)
-
-
-def _of_all_ranks(values: Tensor) -> Tensor:
-    """The mean of values `[B]` over all ranks, as `[1]`; each has as many."""
-    import torch
-
-    mean = values.mean().reshape(1)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(mean)
-        mean /= torch.distributed.get_world_size()
-    return mean

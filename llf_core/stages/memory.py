@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from llf_core.models.memory import forecast_step, free_memory
 from llf_core.stages.resolved import read_resolved
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from datasets import Dataset
 
     from llf_core.stages.work import Work
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
 MULTIPLE = 8  # as the collator pads
 
 
-def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
+def settle_checkpointing(work: Work, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
     """Switches gradient checkpointing on where the config or the forecast asks for it, and says why.
 
     Args:
         work: the model after its method, and the data. A resumed run keeps what its `resolved.yaml` says, whatever is
             free by now. Its writer gets an event `memory`.
+        beside: models that are trained with it, for which it is the same.
         resumes: whether the run goes on at a checkpoint.
 
     Raises:
@@ -47,7 +50,8 @@ def settle_checkpointing(work: Work, *, resumes: bool) -> Checkpointing:
         word = "on" if kept["on"] else "off"
         chosen = Checkpointing(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
     if chosen.on:
-        enable_checkpointing(work.model, config)
+        for model in (work.model, *beside):
+            enable_checkpointing(model, config)
     needed = thrifty if chosen.on else plain
     work.writer.event(
         "memory",

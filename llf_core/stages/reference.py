@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,8 @@ import torch
 from torch import nn
 
 from llf_core.config import fields
-from llf_core.config.stage import REFERENCE
+from llf_core.config.stage import names_reference
+from llf_core.data.pairs import SECOND
 from llf_core.data.stream import Stream
 from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapters import find_adapter
@@ -21,9 +24,10 @@ from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
 from llf_core.runs.under_way import UnderWay
 from llf_core.stages.columns import More
+from llf_core.stages.compared import Compared, adapter_names, compared, model_name, named_reference
 from llf_core.stages.log_probs import answer_log_probs
-from llf_core.stages.other_model import computing, evaluating, load_other
-from llf_core.stages.trunk import epochs
+from llf_core.stages.other_model import computing
+from llf_core.stages.trunk import epochs, length_dependent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +41,22 @@ if TYPE_CHECKING:
     from llf_core.stages.work import Work
 
 TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a reference makes of the example of a place, as `More` takes it; loaders' processes get it too.
+
+    Attributes:
+        table: `[examples, 2]`.
+    """
+
+    table: NDArray[np.float64]
+
+    def __call__(self, place: int) -> dict[str, Any]:
+        """Its column."""
+        return {"reference": self.table[place]}
 
 
 class Reference:
@@ -45,8 +64,7 @@ class Reference:
 
     Where it is asked once, that happens before the first step: the model in training is the reference then, unless
     another one is named, so that no method needs a second copy. What it said is kept under
-    `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, a new adapter is switched
-    off for it; every other method needs a second model.
+    `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `compared`.
     """
 
     def __init__(self, work: Work, collator: Callable[..., Any]) -> None:
@@ -58,12 +76,8 @@ class Reference:
         """
         self._work = work
         self._collate = collator(tokenizer=work.tokenizer, flatten=work.flattens)
-        self._other: Any = None
-        config = work.config
-        self._named = any(config.get(key) is not None for key in REFERENCE)
-        asked = config.stage.precompute_ref_log_probs
-        data = work.data.train
-        self.once = not isinstance(data, Stream) and (epochs(config, len(data)) >= 1 if asked is None else asked)
+        self.once = _once(work)
+        self._compared = None if self.once else compared(work)
 
     # -- asked once ------------------------------------------------------------------------------------
     def beside(self, examples: Dataset | More, *, held_out: bool = False) -> Any:
@@ -81,7 +95,7 @@ class Reference:
         data = self._work.data
         twins = (data.eval_counts if held_out else data.counts)[:, -1]
         table = self._table(examples, twins)
-        return More(examples, lambda place: {"reference": table[place]})
+        return More(examples, Said(table))
 
     def _table(self, examples: Dataset | More, twins: NDArray[np.int64]) -> NDArray[np.float64]:
         """`[examples, 2]`, read from the cache or computed."""
@@ -91,13 +105,16 @@ class Reference:
         path = folder / f"{key}.npy"
         with shared_lock(f"reference-{key}", "Another process asks the same reference. Waiting for it."):
             if path.is_file():
-                kept: NDArray[np.float64] = np.load(path)
-                if kept.shape == (len(examples), 2):
+                kept = _read(path, len(examples))
+                if kept is not None:
                     _say(f"What the reference makes of {len(examples):,} examples is known.")
                     return kept
             table = self._ask(examples)
             partial = path.with_suffix(".partial.npy")
-            np.save(partial, table)
+            with partial.open("wb") as file:
+                np.save(file, table)
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(path)
         return table
 
@@ -111,7 +128,7 @@ class Reference:
             for places in _batches(lengths):
                 batch = self._collate([examples[int(place)] for place in places])
                 sums = answer_log_probs(model, _on(batch, work.plan.device)).sums
-                table[places] = sums.double().view(-1, 2).cpu().numpy()
+                table[places] = sums.view(-1, 2).cpu().double().numpy()  # Apple's GPUs have no float64
                 done += len(places)
                 if under_way(done):
                     _say(f"Asked the reference about {done:,} of {len(examples):,} examples.")
@@ -127,25 +144,28 @@ class Reference:
     @contextmanager
     def _asked(self) -> Iterator[Any]:
         """The reference, for a while: another model is loaded for it and given up again."""
-        model = self._load() if self._named else self._work.model
-        with evaluating(model):
+        named = names_reference(self._work.config)
+        with Compared(named_reference(self._work) if named else self._work.model).asked() as model:
             yield model
 
     def _key(self, twins: NDArray[np.int64]) -> str:
         work = self._work
         config, plan = work.config, work.plan
-        adapters = [find_adapter(name, config) for name in self._adapters()]
+        adapters = [find_adapter(name, config) for name in adapter_names(config)]
+        collate = self._collate
         parts = {
             "version": VERSION,
             "torch": torch.__version__,
             "examples": hashlib.sha256(np.ascontiguousarray(twins).tobytes()).hexdigest(),
-            "model": _bytes_of(resolve_model(self._model_name(), config)),
+            "model": _bytes_of(resolve_model(model_name(config), config)),
             "adapters": [_stats(folder) for folder in adapters],
             # Not only which weights: those that are trained are kept more exactly than the others.
             "settings": {one.key: config.get(one.key) for one in fields() if one.section in {"model", "method"}},
             "bits": config.get("ref_model_quantization_bit"),
             "precision": [plan.device, plan.dtype, plan.autocast, plan.threads],
-            "form": [work.flattens, work.forks, self._collate.second],
+            "form": [work.flattens, work.forks, collate.second],
+            # An answer to another question is cut after `examples` were counted.
+            "cutoff_len": None if collate.second == SECOND else config.data.cutoff_len,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
@@ -162,33 +182,27 @@ class Reference:
         if "reference" in batch:
             kept: Tensor = batch["reference"].flatten()
             return kept
-        model = self._work.model
-        with torch.no_grad():
-            if not self._named and self._switches_off():
-                with model.disable_adapter(), evaluating(model):
-                    return answer_log_probs(model, batch).sums
-            if self._other is None:
-                self._other = self._load()
-            with computing(self._work):
-                return answer_log_probs(self._other, batch).sums
+        assert self._compared is not None  # noqa: S101 - for the type checker
+        with torch.no_grad(), self._compared.asked() as model, computing(self._work):
+            return answer_log_probs(model, batch).sums
 
-    def _switches_off(self) -> bool:
-        """Whether the model in training without its adapter is what it was before the first step."""
-        resumed = self._work.config.model.adapter_name_or_path and not self._work.config.get("create_new_adapter")
-        return hasattr(self._work.model, "disable_adapter") and not resumed
 
-    # -- another model ---------------------------------------------------------------------------------
-    def _model_name(self) -> str:
-        config = self._work.config
-        return str(config.get("ref_model") or config.model.model_name_or_path)
+def _once(work: Work) -> bool:
+    """Whether the reference is asked before the first step, about all examples."""
+    config, data = work.config, work.data.train
+    asked = config.stage.precompute_ref_log_probs
+    if isinstance(data, Stream) or asked is not None:
+        return bool(asked) and not isinstance(data, Stream)
+    return epochs(config, len(data)) >= 1 and not length_dependent(work.model)
 
-    def _adapters(self) -> list[str]:
-        config = self._work.config
-        return list((config.get("ref_model_adapters") if self._named else config.model.adapter_name_or_path) or ())
 
-    def _load(self) -> Any:
-        bits = self._work.config.get("ref_model_quantization_bit") if self._named else None
-        return load_other(self._work, "ref_model", self._model_name(), self._adapters(), bits)
+def _read(path: Path, examples: int) -> NDArray[np.float64] | None:
+    """What was kept; None where the file is no whole table."""
+    try:
+        kept: NDArray[np.float64] = np.load(path)
+    except (ValueError, EOFError):
+        return None
+    return kept if kept.shape == (examples, 2) else None
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -196,8 +210,9 @@ def without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -48,6 +48,7 @@ from llf_core.stages.work import Work
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from llf_core.config.registry import Stage
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
     from llf_core.stages.run_loop import RunLoop
@@ -95,10 +96,11 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
         warn_of_other_data(folder, writer, work.data.report.fingerprint)
-    chosen = settle_checkpointing(work, resumes=checkpoint is not None)
+    stage = config.plugin("stage")(work)
+    chosen = settle_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
     added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
     progress.watched = Watched(folder, writer, config, work.model, work.tokenizer, added)
-    trainer = make_trainer(work, progress, checkpoint)
+    trainer = make_trainer(work, stage, progress, checkpoint)
     write_resolved(work, chosen)
     keep_trunk(work)
 
@@ -186,12 +188,13 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
     return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
 
 
-def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = None) -> RunLoop:
-    """The trainer of an attempt that begins anew, or goes on at a checkpoint."""
+def make_trainer(
+    work: Work, stage: Stage, progress: RunProgress, checkpoint: Path | None = None, *, evaluates: bool = False
+) -> RunLoop:
+    """The trainer of an attempt that begins anew, or goes on at a checkpoint; or one that `evaluates` alone."""
     folder, config = work.folder, work.config
     callbacks: list[Any] = [progress]
     train = work.data.train
-    stage = config.plugin("stage")(work)
     options: dict[str, Any] = {
         "tokenizer": work.tokenizer,
         "processor": work.processor,
@@ -216,7 +219,7 @@ def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = No
         stage=stage,
         model=work.model,
         args=settings(),
-        train_dataset=StreamedRows(train) if isinstance(train, Stream) else stage.examples(train),
+        train_dataset=None if evaluates else _examples(stage, train),
         eval_dataset=None if work.data.eval is None else stage.examples(work.data.eval, held_out=True),
         data_collator=stage.collator(**options) or Collator(**options),
         processing_class=work.tokenizer,
@@ -225,6 +228,10 @@ def make_trainer(work: Work, progress: RunProgress, checkpoint: Path | None = No
     trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
     progress.trainer = trainer
     return trainer
+
+
+def _examples(stage: Stage, train: Any) -> Any:
+    return StreamedRows(train) if isinstance(train, Stream) else stage.examples(train)
 
 
 def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:

@@ -45,7 +45,8 @@ class RunTrainer(RunLoop):
     """Minimises a stage's loss, as one mean over accumulation, ranks and evaluation batches alike.
 
     Each optimizer step divides the summed loss of all its micro-batches by what the stage counts in them (tokens,
-    pairs, answers), so the result does not depend on how the examples were split into micro-batches.
+    pairs, answers), so the result does not depend on how the examples were split into micro-batches, unless the
+    stage `mixes` them.
     """
 
     # compute_loss divides by the count of the whole step, so the Trainer must not divide once more.
@@ -225,9 +226,10 @@ class RunTrainer(RunLoop):
 def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
     """Says that training goes on in `count` parts a batch, or why it can't."""
     size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    mixes = trainer.stage.mixes
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
     if trainer.accelerator.num_processes > 1:
-        raise several_processes(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
+        raise several_processes(part, mixes=mixes, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if has_media(part) and document_count(part) > 1:
         raise with_media(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if document_count(part) == 1:
@@ -236,7 +238,7 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
     step = trainer.state.global_step + 1
     trainer.tell(
         "per_device_train_batch_size",
-        training_goes_on(part, count, step=step, size=size, accumulation=accumulation),
+        training_goes_on(part, count, step=step, size=size, accumulation=accumulation, mixes=mixes),
     )
 
 
@@ -248,4 +250,4 @@ def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], cou
     if document_count(part) == 1:
         raise one_example(part, trainer.eval_dataset, checkpointed=True)  # an evaluation keeps no activations
     size = trainer.args.per_device_eval_batch_size
-    trainer.tell("per_device_eval_batch_size", evaluation_goes_on(part, count, size=size))
+    trainer.tell("per_device_eval_batch_size", evaluation_goes_on(part, count, size=size, mixes=trainer.stage.mixes))

@@ -82,8 +82,14 @@ def epochs(config: RunConfig, rows: int) -> float:
     """How often every row is seen."""
     training = config.training
     if training.max_steps > 0:
-        return training.max_steps * training.per_device_train_batch_size * training.gradient_accumulation_steps / rows
+        step = training.per_device_train_batch_size * training.gradient_accumulation_steps * processes()
+        return training.max_steps * step / rows
     return float(training.num_train_epochs)
+
+
+def processes() -> int:
+    """How many train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def try_trunk(decoder: Any, depth: int) -> Tensor | None:
@@ -127,15 +133,20 @@ def _run(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
     return hidden
 
 
-def _fits(work: Work, decoder: Any) -> bool:
-    rope = getattr(decoder.config.get_text_config(), "rope_parameters", None) or {}
+def length_dependent(model: Any) -> bool:
+    """Whether what a model makes of a document depends on the longest one of its batch."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # else examples change places between processes
+    return bool(kinds & LENGTH_DEPENDENT)
+
+
+def _fits(work: Work, decoder: Any) -> bool:
+    alone = processes() == 1  # else examples change places between processes
     return (
         alone
         and work.plan.device == "cpu"  # on a GPU it was not measured
         and not work.config.training.neftune_noise_alpha
-        and not kinds & LENGTH_DEPENDENT
+        and not length_dependent(decoder)
     )
 
 

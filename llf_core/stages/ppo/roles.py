@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +11,20 @@ from torch import nn
 
 from llf_core.config.registry import plugins
 from llf_core.config.rules.sampling import numbers
-from llf_core.config.stage import REFERENCE as REFERENCE_KEYS
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
 from llf_core.data.render import closing_of
 from llf_core.fast.install import accelerate
-from llf_core.models import ModelError, load_model, resolve_model
-from llf_core.models.adapters import merge_adapters, resume_adapter
-from llf_core.models.checkpointing import enable_checkpointing
+from llf_core.models import load_model, resolve_model
+from llf_core.models.adapters import merge_adapters
 from llf_core.models.generate import end_tokens
 from llf_core.models.reward import load_scorer
 from llf_core.rewards import load_rewards
+from llf_core.stages.adapters import save_policy_alone
+from llf_core.stages.compared import compared
 from llf_core.stages.online import check_rewards
-from llf_core.stages.other_model import load_other
+from llf_core.stages.other_model import accelerate_like, check_tokens
 from llf_core.stages.ppo.act import act
-from llf_core.stages.ppo.adapters import add_frozen, save_policy_alone, wearing
 from llf_core.stages.ppo.options import longest_answer
 from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
 from llf_core.stages.ppo.values import Beside, ValueHead, ValueModel
@@ -41,8 +39,8 @@ if TYPE_CHECKING:
     from llf_core.stages.ppo.scoring import Written
     from llf_core.stages.work import Work
 
-REFERENCE, REWARD = "reference", "reward"
-"""Names of the adapters beside the one that is trained."""
+REWARD = "reward"
+"""The name of the reward model's adapter, beside the one that is trained."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def cast(work: Work, temperature: float) -> Roles:
     models: dict[str, nn.Module] = {"policy": policy}
     scorer = _scorer(work, shared=shared)
     if scorer is not None:
-        _check_tokens(work, scorer)
+        check_tokens(work, scorer.tokenizer, f"The reward model {config.get('reward_model')}")
         if scorer.model is not policy:
             models["reward"] = scorer.model
     reference = _reference(work, temperature, models, shared=shared)
@@ -145,16 +143,6 @@ def _wrapped(model: Any, work: Work) -> Any:
     return wrapped.requires_grad_(requires_grad=False)
 
 
-def _check_tokens(work: Work, scorer: Scorer) -> None:
-    """Refuses a reward model that would read other words than were written."""
-    if scorer.tokenizer.get_vocab() != work.tokenizer.get_vocab():
-        raise ModelError(
-            f"The reward model {work.config.get('reward_model')} has another tokenizer than "
-            f"{work.config.model.model_name_or_path}: it knows {len(scorer.tokenizer):,} tokens, the model "
-            f"{len(work.tokenizer):,}. Expected a reward model that was trained from the same base."
-        )
-
-
 def _closing(work: Work) -> list[int]:
     """The token ids that the run's template writes after the words of an answer."""
     said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
@@ -187,59 +175,15 @@ def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]],
 def _reference(
     work: Work, temperature: float, models: dict[str, nn.Module], *, shared: bool
 ) -> Callable[[Mapping[str, Any]], Tensor]:
-    config, policy = work.config, work.model
-    named = any(config.get(key) for key in REFERENCE_KEYS)
-    if named or not shared or not hasattr(policy, "disable_adapter"):
-        model = _other_reference(work) if named else _policy_as_it_is(work)
-        models["reference"] = model
-        return lambda batch: act(model, batch, temperature).log_probs
-    resumed = config.model.adapter_name_or_path and not config.get("create_new_adapter")
-    worn = None
-    if resumed:
-        from peft import get_peft_model_state_dict
-
-        weights = {key: value.clone() for key, value in get_peft_model_state_dict(policy).items()}
-        add_frozen(policy, REFERENCE, deepcopy(policy.peft_config[policy.active_adapter]), weights)
-        worn = REFERENCE
+    reference = compared(work, shares=shared)
+    if not reference.policy:
+        models["reference"] = reference.model
 
     def ask(batch: Mapping[str, Any]) -> Tensor:
-        with wearing(policy, worn):
-            return act(policy, batch, temperature).log_probs
+        with reference.asked() as model:
+            return act(model, batch, temperature).log_probs
 
     return ask
-
-
-def _policy_as_it_is(work: Work) -> Any:
-    """The policy before its first step, a second time and frozen."""
-    config = work.config
-    model: Any = load_model(work.source, config, work.plan)
-    names = list(config.model.adapter_name_or_path or ())
-    if names and getattr(model, "is_quantized", False):
-        model = resume_adapter(model, names[0], config)
-    else:
-        model = merge_adapters(model, names, config)
-    return _frozen(model, work)
-
-
-def _other_reference(work: Work) -> Any:
-    config = work.config
-    name = str(config.get("ref_model") or config.model.model_name_or_path)
-    adapters = list(config.get("ref_model_adapters") or ())
-    return load_other(work, "ref_model", name, adapters, config.get("ref_model_quantization_bit"))
-
-
-def _frozen(model: Any, work: Work) -> Any:
-    model.requires_grad_(requires_grad=False)
-    model.eval()
-    return _fast(model, work)
-
-
-def _fast(model: Any, work: Work) -> Any:
-    """A model that is given the same batches as the policy."""
-    found = accelerate(model, attention=work.config.model.flash_attn != "disabled") if work.flattens else None
-    if found is not None and not found.flattens:
-        raise ModelError(f"Another model cannot read batches as the policy does: {found.why} Set fast_path to false.")
-    return model
 
 
 # -- the values ------------------------------------------------------------------------------------------
@@ -262,9 +206,8 @@ def _value_model(work: Work, scorer: Scorer | None) -> ValueModel:
             model, weight = again.model.merge_and_unload(), again.head.weight
         model = config.plugin("method").apply(model, _plain(config))
     without_dropout(model)
-    if any(getattr(module, "gradient_checkpointing", False) for module in work.model.modules()):
-        enable_checkpointing(model, config)
-    return ValueModel(_fast(model, work), _value_head(model, weight))
+    accelerate_like(model, work, "The value model")
+    return ValueModel(model, _value_head(model, weight))
 
 
 def _take_weights(model: Any, scorer: Scorer) -> Tensor | None:

@@ -12,8 +12,8 @@ import torch
 from llf_core.fast.head import causal_of, forward_hidden
 from llf_core.models.scorer import apply_score
 from llf_core.rewards import Answered, RewardError
+from llf_core.stages.adapters import wearing
 from llf_core.stages.halt import Halted
-from llf_core.stages.ppo.adapters import wearing
 from llf_core.stages.ppo.api import ask_scores
 from llf_core.stages.ppo.batch import answer_batch
 

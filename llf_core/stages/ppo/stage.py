@@ -98,6 +98,11 @@ class PPO(Stage):
         places: Sequence[int] | None = getattr(self.roles.score, "places", None)
         return range(len(self.work.data.examples)) if places is None else places
 
+    def beside(self) -> Sequence[Any]:
+        """A value model of its own."""
+        value: Any = self.roles.models.get("value")
+        return () if value is None else (value.model,)
+
     def collator(self, **options: Any) -> PromptCollator:
         """Batches of prompts."""
         from llf_core.stages.ppo.prompts import PromptCollator

@@ -40,7 +40,6 @@ class Loss:
         function: what each pair costs, `[P]`.
         needs_reference: whether it compares the policy with a reference.
         averages: whether it looks at means per token instead of sums.
-        label: what a form shows.
         smooths: whether it heeds `label_smoothing`.
         mixes: whether a pair's cost depends on the other pairs of its micro-batch.
     """
@@ -48,31 +47,28 @@ class Loss:
     function: Callable[[Pairs, Terms], Tensor]
     needs_reference: bool
     averages: bool
-    label: str
     smooths: bool = False
     mixes: bool = False
 
 
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
-        "sigmoid": Loss(sigmoid, needs_reference=True, averages=False, label="DPO (sigmoid)", smooths=True),
-        "hinge": Loss(hinge, needs_reference=True, averages=False, label="hinge (SLiC)"),
-        "ipo": Loss(ipo, needs_reference=True, averages=True, label="IPO"),
-        "kto_pair": Loss(kto_pair, needs_reference=True, averages=False, label="KTO on pairs", mixes=True),
-        "orpo": Loss(orpo, needs_reference=False, averages=True, label="ORPO"),
-        "simpo": Loss(simpo, needs_reference=False, averages=True, label="SimPO", smooths=True),
-        "robust": Loss(robust, needs_reference=True, averages=False, label="robust DPO", smooths=True),
-        "exo_pair": Loss(exo_pair, needs_reference=True, averages=False, label="EXO", smooths=True),
-        "apo_zero": Loss(apo_zero, needs_reference=True, averages=False, label="APO-zero"),
-        "apo_down": Loss(apo_down, needs_reference=True, averages=False, label="APO-down"),
-        "sppo_hard": Loss(sppo_hard, needs_reference=True, averages=False, label="SPPO"),
-        "nca_pair": Loss(nca_pair, needs_reference=True, averages=False, label="NCA"),
-        "bco_pair": Loss(bco_pair, needs_reference=True, averages=False, label="BCO"),
-        "discopop": Loss(discopop, needs_reference=True, averages=False, label="DiscoPOP"),
-        "aot": Loss(aot, needs_reference=True, averages=False, label="AOT", smooths=True, mixes=True),
-        "aot_unpaired": Loss(
-            aot_unpaired, needs_reference=True, averages=False, label="AOT, unpaired", smooths=True, mixes=True
-        ),
+        "sigmoid": Loss(sigmoid, needs_reference=True, averages=False, smooths=True),
+        "hinge": Loss(hinge, needs_reference=True, averages=False),
+        "ipo": Loss(ipo, needs_reference=True, averages=True),
+        "kto_pair": Loss(kto_pair, needs_reference=True, averages=False, mixes=True),
+        "orpo": Loss(orpo, needs_reference=False, averages=True),
+        "simpo": Loss(simpo, needs_reference=False, averages=True, smooths=True),
+        "robust": Loss(robust, needs_reference=True, averages=False, smooths=True),
+        "exo_pair": Loss(exo_pair, needs_reference=True, averages=False, smooths=True),
+        "apo_zero": Loss(apo_zero, needs_reference=True, averages=False),
+        "apo_down": Loss(apo_down, needs_reference=True, averages=False),
+        "sppo_hard": Loss(sppo_hard, needs_reference=True, averages=False),
+        "nca_pair": Loss(nca_pair, needs_reference=True, averages=False),
+        "bco_pair": Loss(bco_pair, needs_reference=True, averages=False),
+        "discopop": Loss(discopop, needs_reference=True, averages=False),
+        "aot": Loss(aot, needs_reference=True, averages=False, smooths=True, mixes=True),
+        "aot_unpaired": Loss(aot_unpaired, needs_reference=True, averages=False, smooths=True, mixes=True),
     }
 )
 """The losses by their names, LLaMA-Factory's six first."""

@@ -62,7 +62,8 @@ def test_a_pair_is_cut_alike_on_both_sides(tiny_tokenizer, own, question, chosen
     whole = encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows).examples[0]
     chunk = encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows, cutoff)
     if chunk.dropped:
-        assert "leaves no room for its answer" in chunk.dropped[0][1]
+        said = chunk.dropped[0][1]
+        assert "leaves no room for its answer" in said or "the same once they are cut" in said
         return
     (pair,) = chunk.examples
     sides = [(pair.ids, pair.labels), (pair.more["rejected_ids"], pair.more["rejected_labels"])]
@@ -79,6 +80,15 @@ def test_a_pair_is_cut_alike_on_both_sides(tiny_tokenizer, own, question, chosen
     if start + longest > cutoff:
         opening = len(ids(tiny_tokenizer, "<|im_end|>\n<|im_start|>assistant\n"))
         assert starts[0] == max(cut_lengths(start, longest, cutoff)[0], opening)
+
+
+def test_a_pair_whose_answers_are_the_same_once_they_are_cut_is_left_out(tiny_tokenizer, own):
+    begin = "It is a long way to the sea and back again, "
+    rows = [{"q": "Hi", "chosen": begin * 3 + "yes", "rejected": begin * 3 + "no"}]
+    assert len(encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows, 400).examples) == 1
+    chunk = encode(tiny_tokenizer, own(jinja.PLAIN), PAIRS, rows, 40)
+    assert chunk.examples == []
+    assert "its two answers are the same once they are cut" in chunk.dropped[0][1]
 
 
 def test_pairs_that_are_too_long_can_be_dropped(tiny_tokenizer, own):

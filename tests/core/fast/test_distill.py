@@ -1,6 +1,7 @@
 """Distillation against divergences of all logits at once, in float64, and against TRL's."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -295,11 +296,27 @@ def test_no_tensor_as_large_as_the_logits_is_ever_made(monkeypatch, kind):
     assert 0 < seen.bytes <= vocab * 4 * 16, "a chunk of 16 rows is the largest"
 
 
-def test_vocabularies_that_differ_are_refused():
-    rows, weight, _, _ = made()
-    states, teacher = taught(vocab=12)
-    with pytest.raises(ValueError, match=r"The student knows 11 tokens and the teacher 12\."):
-        divergence_sum(rows, Head(weight), states, teacher, LEARNED)
+@pytest.mark.parametrize("longer", ["teacher", "student"])
+def test_rows_that_only_one_head_has_do_not_count(longer):
+    rows, weight, bias, _ = made()
+    weight.requires_grad_()
+    states, teacher = taught()
+    whole = divergence_sum(rows, Head(weight, bias), states, teacher, LEARNED)
+    (wanted,) = torch.autograd.grad(whole, weight)
+
+    def padded(head):
+        weight, bias = (torch.cat([one, torch.full_like(one[:3], 5.0)]) for one in (head.weight, head.bias))
+        return replace(head, weight=weight, bias=bias)
+
+    head = Head(weight, bias)
+    if longer == "teacher":
+        teacher = padded(teacher)
+    else:
+        head = padded(head)
+    found = divergence_sum(rows, head, states, teacher, LEARNED)
+    assert found.item() == whole.item()
+    (gradient,) = torch.autograd.grad(found, weight)
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("constants", [(0.0, 0.5), (-1.0, 0.5), (1.0, -0.1), (1.0, 1.1), (math.nan, 0.5)])

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ import yaml
 
 from llf_core.config import validate
 from llf_core.runs import RunReader
-from llf_core.stages.dpo import LOSSES, REFERENCE_FREE, SMOOTHED
-from llf_core.stages.preference import LOSSES as FORMULAS
+from llf_core.stages.dpo import DPOOptions
+from llf_core.stages.preference import LOSSES
 
 QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
 
@@ -38,10 +40,8 @@ def curve(folder, name="loss"):
     return columns.values(name).tolist()
 
 
-def test_what_a_form_says_of_the_losses_is_what_they_are():
-    assert set(LOSSES) == set(FORMULAS)
-    assert {name for name, loss in FORMULAS.items() if not loss.needs_reference} == set(REFERENCE_FREE)
-    assert {name for name, loss in FORMULAS.items() if loss.smooths} == set(SMOOTHED)
+def test_every_loss_may_be_chosen():
+    assert get_args(get_type_hints(DPOOptions)["pref_loss"]) == tuple(LOSSES)
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full", "freeze"])
@@ -135,12 +135,14 @@ def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
     assert config["stage"] == "dpo"
 
 
-def test_the_loss_of_the_result_is_compared_with_what_the_run_began_with(trained, pairs):
+def test_the_loss_of_the_result_is_compared_with_what_the_run_began_with(trained, pairs, capfd):
     from llf_core.evaluation.losses import losses
 
     folder, _ = trained(stage="dpo", dataset=pairs, val_size=4, max_steps=10, learning_rate=3e-3)
     (held,) = [event for event in RunReader(folder).events() if event["type"] == "evaluation"]
+    capfd.readouterr()
     found = losses(folder)
+    assert "about 12 examples" not in capfd.readouterr().out  # those that were learned from
     assert found.base == pytest.approx(math.log(2), abs=1e-6)
     assert found.tuned == pytest.approx(held["values"]["eval_loss"], rel=1e-4)
 
@@ -161,7 +163,8 @@ def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, 
     monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
     folder = make_run(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
     assert run_attempt(folder, 1) == 0
-    assert any("did not suffice" in event.get("message", "") for event in RunReader(folder).events())
+    (said,) = [one["message"] for one in RunReader(folder).events() if "did not suffice" in one.get("message", "")]
+    assert "compares the examples of a part with each other, the result is not quite the same" in said
     # The running mean of BCO grows part by part, so that a later part sees more of it.
     np.testing.assert_allclose(curve(folder), curve(whole), rtol=2e-3)
     metrics = [RunReader(one).metrics().values("logps/chosen") for one in (folder, whole)]
@@ -182,3 +185,24 @@ def test_a_loss_that_begins_uphill_is_told(pairs, tau, warns):
     found = [one for one in report.problems if one.key == "discopop_tau"]
     assert [one.severity for one in found] == ["warning"] * warns
     assert all("begins uphill" in one.message for one in found)
+
+
+def test_a_pair_that_does_not_fit_alone_is_named_with_a_cutoff_that_cuts_it(make_run, pairs, monkeypatch):
+    from llf_core.stages import dpo
+    from llf_core.stages.session import run_attempt
+
+    plain = dpo.DPO.loss_sum
+
+    def cramped(self, model, batch, *args):
+        if model.training and 5 in batch["numbers"]:
+            raise MemoryError
+        return plain(self, model, batch, *args)
+
+    monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
+    folder = make_run(stage="dpo", dataset=pairs, max_steps=8)
+    assert run_attempt(folder, 1) != 0
+    (error,) = [event for event in RunReader(folder).events() if event["type"] == "error"]
+    assert error["message"].startswith("Example 5 of ")
+    tokens = int(error["message"].split()[3])
+    cutoff = int(re.search(r"cutoff_len below (\d+)", error["what_to_do"])[1])
+    assert cutoff < tokens < 2 * cutoff  # the question counts once

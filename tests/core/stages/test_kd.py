@@ -1,9 +1,13 @@
 """Distillation as a run: it comes nearer to its teacher; its loss is the mean over tokens of a plain formula."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import AutoModelForCausalLM
 
 from llf_core.runs import RunReader
 from tests.tiny import tiny_llama
@@ -89,10 +93,33 @@ def test_kd_without_a_teacher_is_refused(make_run):
         make_run(stage="kd")
 
 
-def test_a_teacher_with_other_tokens_is_refused(trained, tmp_path, tiny_tokenizer):
-    model = tiny_llama(tiny_tokenizer)
-    model.resize_token_embeddings(model.config.vocab_size + 3)
-    model.save_pretrained(tmp_path / "other")
-    folder, code = trained(stage="kd", teacher_model=str(tmp_path / "other"))
+def swapped(folder):
+    """Has a tokenizer call two tokens by each other's id."""
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    words = whole["model"]["vocab"]
+    one, other = [word for word, number in words.items() if number in {100, 101}]
+    words[one], words[other] = words[other], words[one]
+    path.write_text(json.dumps(whole))
+
+
+def test_a_teacher_with_other_tokens_is_refused_though_it_has_as_many(trained, tmp_path, tiny_model_dir):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model_dir, other)
+    assert trained(stage="kd", teacher_model=str(other), max_steps=1)[1] == 0
+    swapped(other)
+    folder, code = trained(stage="kd", teacher_model=str(other))
     assert code == 2
-    assert "they have other tokenizers" in RunReader(folder).status().reason
+    assert "has another tokenizer than" in RunReader(folder).status().reason
+
+
+def test_rows_that_pad_the_head_of_a_teacher_change_nothing(trained, tmp_path, teacher):
+    model = AutoModelForCausalLM.from_pretrained(teacher)
+    model.resize_token_embeddings(model.config.vocab_size + 64, mean_resizing=False)
+    shutil.copytree(teacher, tmp_path / "padded")
+    model.save_pretrained(tmp_path / "padded")
+    runs = [trained(stage="kd", teacher_model=str(where), kd_alpha=0.7, max_steps=3) for where in
+            (teacher, tmp_path / "padded")]  # fmt: skip
+    assert [code for _, code in runs] == [0, 0]
+    plain, padded = (RunReader(folder).metrics().values("loss") for folder, _ in runs)
+    assert padded.tolist() == pytest.approx(plain.tolist(), rel=1e-5, abs=1e-7)

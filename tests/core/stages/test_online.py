@@ -295,7 +295,7 @@ def trainer_of(folder):
     writer = RunWriter(folder)
     config = RunConfig.load(folder.config)
     work = load(folder, config, writer, plan_device(config))
-    return make_trainer(work, RunProgress(folder, writer))
+    return make_trainer(work, config.plugin("stage")(work), RunProgress(folder, writer))
 
 
 def test_keys_arrive_at_trl(make_online):

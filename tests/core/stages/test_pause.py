@@ -328,7 +328,9 @@ def test_the_number_of_an_example_in_a_packed_row():
         {"examples": [{"input_ids": [5, 6, 7], "index": 2}]},
     ]
     for ids, name in (([5, 6, 7], "Example 2"), ([3], "Example 9"), ([8], "One example")):
-        error = one_example({"input_ids": torch.tensor([ids])}, rows, checkpointed=True)
+        error = one_example(
+            {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}, rows, checkpointed=True
+        )
         assert error.message == f"{name} of {len(ids)} tokens does not fit into the memory even alone."
         assert error.what_to_do.startswith("Lower cutoff_len, or take a smaller model.")
 

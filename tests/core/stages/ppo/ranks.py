@@ -25,7 +25,7 @@ config = RunConfig.load(json.loads(os.environ["SETTINGS"]))
 folder = create_run(config.yaml(defaults=True), "rank")
 work = load(folder, config, RunWriter(folder, 1), plan_device(config))
 progress = RunProgress(folder, RunWriter(folder, 1))
-trainer = make_trainer(work, progress)
+trainer = make_trainer(work, config.plugin("stage")(work), progress)
 stage = trainer.stage
 trainer.train()
 trained = [one.detach() for one in work.model.parameters() if one.requires_grad]

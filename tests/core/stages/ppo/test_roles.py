@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
-from llf_core.stages.ppo.adapters import add_frozen, wearing
+from llf_core.stages.adapters import add_frozen, wearing
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.scoring import Written
 from llf_core.stages.ppo.stage import PPO
