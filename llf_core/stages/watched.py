@@ -103,7 +103,7 @@ class Watched:
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
 
     def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
-        """Has the model be what the run began with: a new adapter is turned off, and before the first step it is that."""
+        """Has the model be what the run began with, for a while: a new adapter is turned off; else before step 1."""
         off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
         turned_off = None if self._goes_on else off
         return turned_off or (nullcontext if step == 0 else None)

@@ -20,7 +20,25 @@ def _adapters(c: RunConfig) -> int:
     return len((own if named is None else named) or ())
 
 
+def _second(c: RunConfig) -> str | None:
+    """The key of a second model that is loaded beside the one in training."""
+    keys = {"dpo": "ref_model", "kto": "ref_model", "kd": "teacher_model", "ppo": "reward_model"}
+    key = keys.get(c.stage.stage)
+    addressed = key == "reward_model" and c.get("reward_model_type") not in {"lora", "full"}
+    return key if key and c.get(key) and not addressed else None
+
+
 PREFERENCE: tuple[Rule, ...] = (
+    Rule(
+        ("trust_remote_code", "ref_model", "teacher_model", "reward_model"),
+        lambda c: bool(c.model.trust_remote_code) and _second(c) is not None,
+        lambda c: (
+            f"trust_remote_code holds for {_second(c)} too: code that lies beside {c.get(_second(c) or '')} runs on "
+            "this machine. Go on if you trust both."
+        ),
+        (Fix("Run no code of models", {"trust_remote_code": False}),),
+        severity="warning",
+    ),
     Rule(
         ("neftune_noise_alpha", "stage"),
         lambda c: c.stage.stage in REFERRING and bool(c.training.neftune_noise_alpha),

@@ -212,3 +212,19 @@ def test_losses_that_compare_pairs_want_more_than_one(pref_loss):
     for size, warned in ((1, 1), (2, 0)):
         problems = validate(asked | {"per_device_train_batch_size": size}).problems
         assert sum("compares the pairs" in one.message for one in problems) == warned
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"ref_model": "org/other"}, "ref_model"),
+        ({"stage": "kd", "teacher_model": "org/other"}, "teacher_model"),
+        ({"stage": "ppo", "reward_model": "org/other", "reward_model_type": "full"}, "reward_model"),
+        ({"stage": "ppo", "reward_model": "https://host/score", "reward_model_type": "api"}, None),
+        ({}, None),
+    ],
+)
+def test_code_of_a_second_model_is_warned_of(changes, named):
+    asked = {"stage": "dpo", "model_name_or_path": "m", "dataset": "llf_demo_pairs", "trust_remote_code": True}
+    found = [one.message for one in validate(asked | changes).problems if "too: code that lies" in one.message]
+    assert [f"holds for {named} too" in one for one in found] == [True] * (named is not None)
