@@ -142,8 +142,8 @@ class DPO(Stage):
             ("ld_alpha", "pref_loss"),
             lambda c: _chosen(c) and c.get("ld_alpha") is not None and LOSSES[c.get("pref_loss")].averages,
             lambda c: (
-                f"ld_alpha weighs the tokens by which one answer is longer, and pref_loss {c.get('pref_loss')} looks "
-                "at means over tokens: longer answers gain nothing there."
+                f"With ld_alpha the tokens by which one answer is longer weigh less, and pref_loss {c.get('pref_loss')} "
+                "looks at means over tokens: longer answers gain nothing there."
             ),
             (Fix("Leave it out", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
         ),
@@ -151,7 +151,8 @@ class DPO(Stage):
             ("per_device_train_batch_size", "pref_loss"),
             lambda c: _chosen(c) and LOSSES[c.get("pref_loss")].mixes and c.training.per_device_train_batch_size == 1,
             lambda c: (
-                f"{c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has one pair."
+                f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has "
+                "one pair."
             ),
             (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
             severity="warning",

@@ -33,8 +33,8 @@ PREFERENCE: tuple[Rule, ...] = (
         ("trust_remote_code", "ref_model", "teacher_model", "reward_model"),
         lambda c: bool(c.model.trust_remote_code) and _second(c) is not None,
         lambda c: (
-            f"trust_remote_code holds for {_second(c)} too: code that lies beside {c.get(_second(c) or '')} runs on "
-            "this machine. Go on if you trust both."
+            f"Trust in remote code (trust_remote_code) holds for {_second(c)} too: code that lies beside "
+            f"{c.get(_second(c) or '')} runs on this machine. Go on if you trust both."
         ),
         (Fix("Run no code of models", {"trust_remote_code": False}),),
         severity="warning",
@@ -52,7 +52,7 @@ PREFERENCE: tuple[Rule, ...] = (
         ("ref_model_quantization_bit", "ref_model_adapters", "adapter_name_or_path"),
         lambda c: c.stage.stage in REFERRING and bool(c.get("ref_model_quantization_bit")) and _adapters(c) > 1,
         lambda c: (
-            f"{_adapters(c)} adapters cannot be merged into a quantized reference without loss. Expected one, or a "
+            f"The {_adapters(c)} adapters cannot be merged into a quantized reference without loss. Expected one, or a "
             "reference that is not quantized."
         ),
         (Fix("Do not quantize it", {"ref_model_quantization_bit": None}),),

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
-from llf_core.config import validate
 from llf_core.runs import Checkpoints, RunReader, home, send_request
 from llf_core.runs.status import begin_attempt
 from llf_core.stages.columns import More
@@ -184,47 +183,3 @@ def test_a_reference_with_other_tokens_is_refused(trained, pairs, tmp_path, tiny
     folder, code = trained(stage="dpo", dataset=pairs, ref_model=str(other))
     assert code == 2
     assert "of ref_model has another tokenizer than" in RunReader(folder).status().reason
-
-
-@pytest.mark.parametrize(
-    ("changes", "key"),
-    [
-        ({"neftune_noise_alpha": 5}, "neftune_noise_alpha"),
-        ({"ref_model_quantization_bit": 8, "ref_model_adapters": "a,b"}, "ref_model_quantization_bit"),
-        ({"ref_model_quantization_bit": 8, "adapter_name_or_path": "a,b"}, "ref_model_quantization_bit"),
-        ({"precompute_ref_log_probs": True, "streaming": True, "max_steps": 3}, "precompute_ref_log_probs"),
-        ({"cutoff_strategy": "split"}, "cutoff_strategy"),
-        ({"pref_loss": "ipo", "ld_alpha": 0.5}, "ld_alpha"),
-        ({"stage": "kto", "kto_chosen_weight": 0, "kto_rejected_weight": 0}, "kto_chosen_weight"),
-        ({"stage": "kto", "cutoff_strategy": "split"}, "cutoff_strategy"),
-        ({"stage": "rm", "cutoff_strategy": "split"}, "cutoff_strategy"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(changes, key):
-    asked = {"stage": "dpo", "model_name_or_path": "m", "dataset": "llf_demo_pairs"}
-    assert key not in {one.key for one in validate(asked).problems if one.severity == "error"}
-    assert key in {one.key for one in validate(asked | changes).problems if one.severity == "error"}
-
-
-@pytest.mark.parametrize("pref_loss", ["aot", "kto_pair"])
-def test_losses_that_compare_pairs_want_more_than_one(pref_loss):
-    asked = {"stage": "dpo", "model_name_or_path": "m", "dataset": "llf_demo_pairs", "pref_loss": pref_loss}
-    for size, warned in ((1, 1), (2, 0)):
-        problems = validate(asked | {"per_device_train_batch_size": size}).problems
-        assert sum("compares the pairs" in one.message for one in problems) == warned
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"ref_model": "org/other"}, "ref_model"),
-        ({"stage": "kd", "teacher_model": "org/other"}, "teacher_model"),
-        ({"stage": "ppo", "reward_model": "org/other", "reward_model_type": "full"}, "reward_model"),
-        ({"stage": "ppo", "reward_model": "https://host/score", "reward_model_type": "api"}, None),
-        ({}, None),
-    ],
-)
-def test_code_of_a_second_model_is_warned_of(changes, named):
-    asked = {"stage": "dpo", "model_name_or_path": "m", "dataset": "llf_demo_pairs", "trust_remote_code": True}
-    found = [one.message for one in validate(asked | changes).problems if "too: code that lies" in one.message]
-    assert [f"holds for {named} too" in one for one in found] == [True] * (named is not None)

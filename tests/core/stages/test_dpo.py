@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import yaml
 
-from llf_core.config import validate
 from llf_core.runs import RunReader
 from llf_core.stages.dpo import DPOOptions
 from llf_core.stages.preference import LOSSES
@@ -176,15 +175,6 @@ def test_a_stream_of_pairs_is_learned_from_too(trained, pairs):
     assert code == 0
     assert curve(folder)[0] == pytest.approx(math.log(2), abs=1e-6)
     assert curve(folder)[-1] < 0.69
-
-
-@pytest.mark.parametrize(("tau", "warns"), [(None, True), (0.1, True), (0.2, False)])
-def test_a_loss_that_begins_uphill_is_told(pairs, tau, warns):
-    asked = {"stage": "dpo", "dataset": pairs, "pref_loss": "discopop", "model_name_or_path": "any"}
-    report = validate(asked | ({} if tau is None else {"discopop_tau": tau}))
-    found = [one for one in report.problems if one.key == "discopop_tau"]
-    assert [one.severity for one in found] == ["warning"] * warns
-    assert all("begins uphill" in one.message for one in found)
 
 
 def test_a_pair_that_does_not_fit_alone_is_named_with_a_cutoff_that_cuts_it(make_run, pairs, monkeypatch):
