@@ -31,10 +31,10 @@ from benchmarks.sft import about, prepare, tell, trained_round
 
 NAMES = ("llf-dpo", "llamafactory-dpo-default", "llamafactory-dpo-best", "trl-dpo", "trl-dpo-precomputed")
 EXACT = ("llf-dpo", "llamafactory-dpo-best", "trl-dpo")
-ROWS, ROUNDS = 128, 5
+ROWS, ROUNDS = 64, 5
 SECONDS = {  # of one run, for the estimate; measured ones take their place
-    "llf-dpo": 80, "llamafactory-dpo-default": 360, "llamafactory-dpo-best": 280, "trl-dpo": 260,
-    "trl-dpo-precomputed": 230,
+    "llf-dpo": 45, "llamafactory-dpo-default": 140, "llamafactory-dpo-best": 120, "trl-dpo": 150,
+    "trl-dpo-precomputed": 130,
 }  # fmt: skip
 
 

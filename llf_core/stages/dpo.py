@@ -142,8 +142,8 @@ class DPO(Stage):
             ("ld_alpha", "pref_loss"),
             lambda c: _chosen(c) and c.get("ld_alpha") is not None and LOSSES[c.get("pref_loss")].averages,
             lambda c: (
-                f"With ld_alpha the tokens by which one answer is longer weigh less, and pref_loss {c.get('pref_loss')} "
-                "looks at means over tokens: longer answers gain nothing there."
+                "With ld_alpha the tokens by which one answer is longer weigh less, and pref_loss "
+                f"{c.get('pref_loss')} looks at means over tokens: longer answers gain nothing there."
             ),
             (Fix("Leave it out", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
         ),
