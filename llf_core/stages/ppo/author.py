@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.stages.ppo.roles import Roles
-    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.work import Work
 
 
@@ -96,8 +96,8 @@ class Author:
         made, self.sizes["write"] = in_parts(list(enumerate(prompts)), self.sizes["write"], write)
         return [answer for part in made for answer in part]
 
-    def score(self, written: Sequence[Written], step: int) -> list[float | None]:
-        """Raw scores; None for an answer that cannot be judged.
+    def score(self, written: Sequence[Written], step: int) -> list[Score]:
+        """Raw scores.
 
         Args:
             written: the answers.
@@ -109,7 +109,7 @@ class Author:
         under_way = UnderWay(self.work.writer, "score", len(written), step=step)
         done = 0
 
-        def score(part: Sequence[Written]) -> Sequence[float | None]:
+        def score(part: Sequence[Written]) -> Sequence[Score]:
             nonlocal done
             with reading(self.work, self.roles.models.values()):
                 found = checked(self.roles.score(part), part, self.text)

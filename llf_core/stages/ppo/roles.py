@@ -22,7 +22,7 @@ from llf_core.models.adapters import merge_adapters, resume_adapter
 from llf_core.models.checkpointing import enable_checkpointing
 from llf_core.models.generate import end_tokens
 from llf_core.models.reward import load_scorer
-from llf_core.rewards import load_rewards
+from llf_core.rewards import Weighed, load_rewards
 from llf_core.stages.online import check_rewards
 from llf_core.stages.other_model import load_other
 from llf_core.stages.ppo.act import act
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.models.reward import Scorer
-    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.work import Work
 
 REFERENCE, REWARD = "reference", "reward"
@@ -55,7 +55,7 @@ class Roles:
         beside: what the value function is kept in.
         reference: log-probabilities `[tokens]` that the policy before its first step gives to a batch of
             `answer_batch`.
-        score: one number for each answer; None for one that cannot be judged.
+        score: what each answer has earned.
         models: every model in memory by its first role, the policy first.
     """
 
@@ -63,7 +63,7 @@ class Roles:
     value: ValueHead | ValueModel
     beside: Beside
     reference: Callable[[Mapping[str, Any]], Tensor]
-    score: Callable[[Sequence[Written]], Sequence[float | None]]
+    score: Callable[[Sequence[Written]], Sequence[Score]]
     models: Mapping[str, nn.Module]
 
 
@@ -163,7 +163,7 @@ def _closing(work: Work) -> list[int]:
     return ids
 
 
-def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[float | None]]:
+def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
     config = work.config
     if scorer is not None:
         ends = end_tokens(work.model, work.tokenizer) or ()
@@ -179,7 +179,7 @@ def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]],
         work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
     weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
     return FunctionScoring(
-        rewards, weights, prompts, lambda ids: str(work.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        Weighed(rewards, weights), prompts, lambda ids: str(work.tokenizer.decode(ids, skip_special_tokens=True))
     )
 
 

@@ -28,6 +28,10 @@ def by_hand(model, ids, prompt):
     return logits[:-1].log_softmax(-1)[torch.arange(len(targets)), targets][len(prompt) - 1 :].tolist()
 
 
+def scores(stage, written=WRITTEN):
+    return [one.total for one in stage.author.score(written, 0)]
+
+
 @pytest.fixture
 def closing(tiny_tokenizer):
     """What the template writes after an answer: the very last of these is where a reward model was trained to score."""
@@ -61,7 +65,7 @@ def test_shared_and_separate_models_say_the_same(
         )
         disturbed(work.model).train()  # a policy that has learned something
         read = stage.author.read(WRITTEN)
-        found[models] = read.log_probs, read.reference, read.entropies, torch.tensor(stage.author.score(WRITTEN))
+        found[models] = read.log_probs, read.reference, read.entropies, torch.tensor(scores(stage))
         assert work.model.active_adapter == "default"
         assert work.model.training
     for shared, separate in zip(found["shared"], found["separate"], strict=True):
@@ -85,7 +89,7 @@ def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_wo
     prompt = tiny_tokenizer.apply_chat_template([question], add_generation_prompt=True, return_dict=False)
     answer = tiny_tokenizer(words, add_special_tokens=False)["input_ids"]
     end = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
-    ended, cut = stage.author.score([Written(prompt, [*answer, end]), Written(prompt, answer)])
+    ended, cut = scores(stage, [Written(prompt, [*answer, end]), Written(prompt, answer)])
     scorer = load_scorer(str(reward_adapter), work.config)
     (expected,) = scorer.scores([[question, {"role": "assistant", "content": words}]])
     assert ended == pytest.approx(expected, rel=1e-4)
@@ -96,7 +100,7 @@ def test_a_whole_reward_model_scores_as_transformers_does(make_work, classifier,
     classifier.save_pretrained(tmp_path / "whole")
     tiny_tokenizer.save_pretrained(tmp_path / "whole")
     stage = PPO(make_work(reward_model_type="full", reward_model=str(tmp_path / "whole"), ppo_models="separate"))
-    assert stage.author.score(WRITTEN) == pytest.approx(judged(classifier, closing), rel=1e-4)
+    assert scores(stage) == pytest.approx(judged(classifier, closing), rel=1e-4)
     # the value model begins as the reward model: at an answer's last token it says the score
     begun = stage.roles.value.head.linear.weight
     assert torch.equal(begun, classifier.score.weight)

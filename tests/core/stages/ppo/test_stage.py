@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
+from llf_core.rewards import Reward, Weighed
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, under_way
 from llf_core.stages.ppo import api, author
 from llf_core.stages.ppo.stage import PPO
@@ -437,19 +438,6 @@ def test_llama_factorys_own_yaml_is_taken():
     assert report.ok
 
 
-def test_a_branch_with_other_batches_begins_a_new_phase(make_work):
-    stage = PPO(make_work())
-    stage.batches([{}, {}])
-    kept = json.loads(json.dumps(stage.state()))
-    other = PPO(make_work(per_device_train_batch_size=4))
-    other.restore(kept)
-    other.rollout = stage.rollout
-    assert other.plan.answers == 8
-    batches = other.batches([{}, {}])
-    assert [one["groups"] for one in batches] == [4, 4]
-    assert (other.phase, other.served, other.asked, other.made) == (1, 1, 12, 2)
-
-
 def test_state_without_a_file_is_whole(make_work, tmp_path):
     stage = PPO(make_work(ppo_models="separate"))
     stage.batches([{}, {}])
@@ -474,6 +462,10 @@ FUNCTIONS = {
     "broken": "def broken(answer):\n    return float('nan')\n",
     "silent": "def silent(answer):\n    return None\n",
     "even": "def even(answer, number):\n    return None if number % 2 else 1.0\n",
+    "single": "def single(answer, tokens, number):\n    return float(tokens) if number % 2 else None\n",
+    "untried": "seen = []\n\n\ndef untried(answer, prompt):\n"
+    "    seen.append(prompt)\n    return 1.0 if len(seen) < 5 else None\n",
+    "late": "def late(answer, number):\n    return 1.0 if number > 11 else None\n",
 }
 
 
@@ -498,7 +490,9 @@ def test_reward_functions_are_weighed_and_told_of_the_record(make_run, functions
     shown = RunReader(folder).samples()
     assert shown
     for one in shown:
-        assert one["reward"] == 2 * sum(letter.isalpha() for letter in one["text"]) - 0.5 * 6
+        letters = sum(letter.isalpha() for letter in one["text"])
+        assert one["reward"] == 2 * letters - 0.5 * 6
+        assert one["rewards"] == {"letters": letters, "short": -6.0}
     columns = RunReader(folder).metrics()
     assert len(columns.values("eval_reward")) == 1
 
@@ -507,7 +501,7 @@ def test_reward_functions_are_weighed_and_told_of_the_record(make_run, functions
     ("name", "said"),
     [
         ("broken", "returned nan"),
-        ("silent", "No reward function applies to any of 4 answers"),
+        ("silent", "No reward function applies to any of 16 answers (all gave None). Mend silent so that"),
         ("none", "There is no reward function none"),
     ],
 )
@@ -527,7 +521,71 @@ def test_an_answer_that_no_function_judges_is_left_out_and_counted(make_run, fun
     (told,) = [event for event in events(folder, "warning") if event["key"] == "reward_functions"]
     assert told["message"].startswith("No reward function applied to 8 of 16 answers")
     assert {one["reward"] for one in RunReader(folder).samples()} == {1.0}
+    assert columns.values("rewards/even/mean").tolist() == [1.0]
+    assert columns.values("rewards/even/skipped").tolist() == [0.5]
     assert columns.values("trained_tokens")[-1] == 2 * 8 * 6
+
+
+def test_prompts_that_nothing_judges_are_passed_over_and_counted(make_run, functions, monkeypatch):
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 6}
+    whole, folder = (with_code(make_run(**functions, **one, reward_functions="late")) for _ in range(2))
+    assert run_attempt(whole, 1) == 0
+    columns = RunReader(whole).metrics()
+    assert columns.values("reward").tolist() == [1.0] * 3
+    asked = [1 / (1 - share) for share in columns.values("unjudged")]  # of which the last one alone was judged
+    assert asked == pytest.approx([round(one) for one in asked])
+    assert sum(asked) > 3
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert run_attempt(folder, 1) == 0
+    assert next_attempt(folder) == 0
+    for name in ("loss", "reward", "unjudged"):
+        assert column(folder, name) == column(whole, name), name
+
+
+def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_nothing(make_work, functions, monkeypatch):
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    stage = PPO(make_work(**functions, **one, reward_functions="format"))
+    before = stage.state()
+    monkeypatch.setattr(stage.roles.score, "_weighed", Weighed([Reward("format", lambda answer: None)], [1.0]))
+    with pytest.raises(api.Halted, match=r"any of 16 answers .*\. Start a new run with"):
+        stage.batches([{}])
+    assert stage.state() == before
+
+
+def test_an_evaluation_is_a_mean_over_what_can_be_judged(make_run, functions, tmp_path):
+    held = tmp_path / "held.json"
+    rows = [
+        {"instruction": question, "number": number % 2 * (number > 2)} for number, question in enumerate(QUESTIONS[:5])
+    ]
+    held.write_text(json.dumps(rows))
+    more = {"eval_dataset": str(held), "per_device_eval_batch_size": 2, "max_steps": 2}
+    folder = with_code(make_run(**functions, **more, reward_functions="single"))
+    assert run_attempt(folder, 1) == 0
+    columns = RunReader(folder).metrics()
+    assert columns.values("eval_reward").tolist() == [6.0]  # of the one that is odd
+    assert columns.values("eval_loss").tolist() == [-6.0]
+    assert columns.values("eval_unjudged").tolist() == [0.8]
+
+
+def test_an_evaluation_that_judges_nothing_ends_the_run_with_a_checkpoint(make_run, functions):
+    more = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4}
+    folder = with_code(make_run(**functions, **more, reward_functions="untried"))
+    assert run_attempt(folder, 1) == 1
+    assert "No reward function applies to any of the held-out answers" in read_status(folder).reason
+    assert Checkpoints(folder).list() == [2]
+
+
+def test_a_held_out_prompt_that_functions_cannot_judge_is_left_out(make_run, functions, tmp_path):
+    held = tmp_path / "held.json"
+    rows = [{"instruction": one, "number": 2} for one in ("Say " * 400, *QUESTIONS[:2])]
+    held.write_text(json.dumps(rows))
+    folder = with_code(make_run(**functions, eval_dataset=str(held), max_steps=2, reward_functions="even"))
+    assert run_attempt(folder, 1) == 0
+    columns = RunReader(folder).metrics()
+    assert columns.values("eval_reward").tolist() == [1.0]
+    (told,) = [event for event in events(folder, "warning") if event["key"] == "cutoff_len"]
+    assert told["message"].startswith("1 prompts have more than cutoff_len 128 tokens")
 
 
 def test_a_function_that_takes_another_column_is_told_before_anything(make_run, functions, prompts_file):
