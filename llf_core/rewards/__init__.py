@@ -5,7 +5,7 @@ torch: the notebook side records functions, the launcher writes their source, an
 """
 
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.call import Answered, Reward, RewardError
+from llf_core.rewards.call import Answered, Reward, RewardError, as_float
 from llf_core.rewards.from_file import from_file
 from llf_core.rewards.hand_over import by_name, cell_of, code_of, replace_code, write_code
 from llf_core.rewards.load import load_rewards
@@ -19,6 +19,7 @@ __all__ = [
     "Reward",
     "RewardError",
     "Weighed",
+    "as_float",
     "by_name",
     "cell_of",
     "code_of",
