@@ -321,9 +321,11 @@ def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endp
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ('{"scores": [NaN, 1]}', "the score nan"),
+        ('{"scores": [NaN, 1]}', "the score NaN"),
+        (f'{{"scores": [1{"0" * 400}, 1]}}', "the score 10+…"),
+        (f'{{"scores": ["{"long " * 100}", 1]}}', "the score .long [long ]+…. Expected"),
         ('{"scores": [1]}', "1 scores"),
-        ('{"scores": ["good", 1]}', "the score 'good'"),
+        ('{"scores": ["good", 1]}', 'the score "good"'),
         ('{"scores": 3}', "scores of type int"),
         ("<html>", "no JSON object with scores"),
     ],
@@ -342,7 +344,58 @@ def test_what_is_no_score_is_told(body, said):
 def test_nobody_listens(monkeypatch):
     monkeypatch.setattr(api, "PAUSES", (0.0, 0.0))
     with pytest.raises(api.Halted, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
-        api.ask_scores("http://user:secret@127.0.0.1:9/score?key=1", ["a"])
+        api.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
+
+
+def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
+    api.ask_scores(endpoint.url, ["a"])
+    monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me")
+    api.ask_scores(endpoint.url, ["a"])
+    assert [headers.get("Authorization") for headers in endpoint.headers] == [None, "Bearer me"]
+    asked = PLAIN | {"reward_model_type": "api", "reward_model": "https://name:pw@host/score"}
+    (problem,) = [one for one in validate(asked).problems if one.severity == "error"]
+    assert "LLF_REWARD_AUTHORIZATION" in problem.message
+    assert "pw" not in problem.message.replace("password", "")
+
+
+def test_the_card_shows_no_more_than_the_address(trained, endpoint):
+    folder, code = trained(max_steps=2, reward_model=endpoint.url + "?key=secret")
+    assert code == 0
+    card = (folder.output / "README.md").read_text()
+    assert f"reward_model: {endpoint.url}\n" in card
+    assert "secret" not in card
+
+
+def test_a_redirect_is_not_followed(endpoint):
+    other = Endpoint(lambda _: 0.0)
+    other.status, other.more = 302, {"Location": endpoint.url}
+    try:
+        with pytest.raises(api.Halted, match="answers with status 302"):
+            api.ask_scores(other.url, ["a"])
+    finally:
+        other.close()
+    assert not endpoint.asked
+
+
+@pytest.mark.parametrize(("pieces", "said"), [(200, "timed out"), (10**9, "more than 1,000 bytes")])
+def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
+    monkeypatch.setattr(api, "PAUSES", ())
+    monkeypatch.setattr(api, "LARGEST", 1000)
+    one = Endpoint(lambda _: 0.0)
+    one.pieces, one.pause = pieces, 0.02 if said == "timed out" else 0.0
+    try:
+        with pytest.raises(api.Halted, match=f"does not answer .{said}"):
+            api.ask_scores(one.url, ["a"], timeout=0.3)
+    finally:
+        one.close()
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "https://host:port/score", "ftp://host/score"])
+def test_what_is_no_address_is_refused(address):
+    asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
+    assert any("is no address" in one.message for one in validate(asked).problems)
+    with pytest.raises(api.Halted, match="is no address"):
+        api.ask_scores(address, ["a"])
 
 
 def test_a_refusal_is_not_tried_again():
