@@ -229,7 +229,7 @@ def load_scorer(
     folder = find_scorer(name, alone)
     if not (folder / "adapter_config.json").is_file():
         if onto is not None:
-            raise ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
+            raise _whole_model(name)
         return _whole(name, folder, alone)
     head, skips = _head_of(name, folder)
     if onto is None:
@@ -242,6 +242,10 @@ def load_scorer(
     model = _with_adapter(model, name, folder, of)
     head.to(model.device).requires_grad_(requires_grad=False)
     return Scorer(model, tokenizer, head, of, padding_of(tokenizer) if skips else None)
+
+
+def _whole_model(name: str) -> ModelError:
+    return ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
 
 
 def find_scorer(name: str, config: RunConfig) -> Path:
@@ -381,6 +385,34 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
         if bias is not None:
             made.bias.copy_(bias)
     return made
+
+
+def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
+    """The base of a reward model that is an adapter.
+
+    Args:
+        name: see `load_scorer`.
+        config: for the hub.
+        base: the one that it is thought to have; it is this one if it is called so, or lies there.
+
+    Raises:
+        ModelError: the reward model is not there or no adapter, or it was made for another base, which is not there.
+    """
+    folder = find_scorer(name, _settings(config, None))
+    if not (folder / "adapter_config.json").is_file():
+        raise _whole_model(name)
+    wanted = base_of(folder)
+    if wanted in {base.name, base.portable_name} or expanded(wanted).absolute() == base.path.absolute():
+        return base
+    try:
+        found = resolve_model(wanted, config)
+    except ModelError as error:
+        if wanted.rstrip("/").rpartition("/")[2] == base.name.rstrip("/").rpartition("/")[2]:
+            return base  # it lies elsewhere now
+        raise ModelError(
+            f"The reward model {name} is an adapter of {wanted}, not of {base.name}, and that base is missing: {error}"
+        ) from error
+    return base if found.path.absolute() == base.path.absolute() else found
 
 
 def made_by(folder: Path) -> RunConfig | None:

@@ -21,7 +21,7 @@ from llf_core.models import ModelError, load_model, resolve_model
 from llf_core.models.adapters import merge_adapters, resume_adapter
 from llf_core.models.checkpointing import enable_checkpointing
 from llf_core.models.generate import end_tokens
-from llf_core.models.reward import load_scorer
+from llf_core.models.reward import load_scorer, scorer_base
 from llf_core.rewards import Weighed, load_rewards
 from llf_core.stages.online import check_rewards
 from llf_core.stages.other_model import load_other
@@ -72,8 +72,9 @@ def cast(work: Work, temperature: float) -> Roles:
 
     With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
     switched off, and a reward model that is an adapter is put on when it is needed (model-sharing RLHF, arXiv
-    2403.13372). What cannot be shared (a reward model that is no adapter, the reference of a method without adapters)
-    is a model of its own. With `separate` every role is.
+    2403.13372). What cannot be shared (a reward model that is no adapter or one of another base, also where adapters
+    were merged into the policy's; the reference of a method without adapters) is a model of its own. With `separate`
+    every role is.
 
     Args:
         work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
@@ -113,7 +114,10 @@ def _scorer(work: Work, *, shared: bool) -> Scorer | None:
     if kind not in {"lora", "full"}:
         return None
     if kind == "lora":
-        onto = work.model if shared else _wrapped(load_model(work.source, config, work.plan), work)
+        source = scorer_base(name, config, work.source)
+        # Where adapters were merged into the policy's weights, these are no longer what the reward model was made for.
+        own = source is not work.source or hasattr(work.model.get_base_model(), "llf_merged")
+        onto = _wrapped(load_model(source, config, work.plan), work) if own or not shared else work.model
         scorer = load_scorer(name, config, onto=onto, adapter=REWARD)
         save_policy_alone(work.model)
         return _quickened(scorer, work)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
+from llf_core.models import ModelError
 from llf_core.stages.ppo.adapters import add_frozen, wearing
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.scoring import Written
 from llf_core.stages.ppo.stage import PPO
 from tests.core.stages.ppo.conftest import disturbed
+from tests.tiny import tiny_llama
 
 PROMPTS = [[5, 9, 30, 41], [7, 8], [11, 12, 13, 14, 15, 16, 17]]
 ANSWERS = [[20, 21, 22], [25], [30, 31, 32, 33, 34]]
@@ -78,6 +82,50 @@ def test_shared_and_separate_models_say_the_same(
 
     judge = PeftModel.from_pretrained(copy.deepcopy(classifier), str(reward_adapter)).eval()
     assert found["shared"][3].tolist() == pytest.approx(judged(judge, closing), rel=1e-4)
+
+
+def test_a_reward_adapter_is_put_on_the_base_that_it_was_made_for(
+    make_work, make_run, reward_adapter, classifier, closing, tiny_tokenizer, tmp_path
+):
+    from llf_core.stages.session import run_attempt
+
+    folder = make_run(max_steps=2)
+    assert run_attempt(folder, 1) == 0
+    judge = PeftModel.from_pretrained(copy.deepcopy(classifier), str(reward_adapter)).eval()
+    expected = pytest.approx(judged(judge, closing), rel=1e-4)
+    reward = {"reward_model_type": "lora", "reward_model": str(reward_adapter)}
+    merged = {"adapter_name_or_path": str(folder.output), "create_new_adapter": True}
+    for models in ("shared", "separate"):
+        stage = PPO(make_work(**reward, **merged, ppo_models=models))
+        assert "reward" in stage.roles.models
+        assert scores(stage) == expected
+    stage = PPO(make_work(**reward, adapter_name_or_path=str(folder.output)))  # which is trained further, not merged
+    assert set(stage.roles.models) == {"policy"}
+    assert scores(stage) == expected
+
+    policy = tiny_llama(tiny_tokenizer, seed=3)
+    policy.save_pretrained(tmp_path / "policy")
+    tiny_tokenizer.save_pretrained(tmp_path / "policy")
+    for models in ("shared", "separate"):
+        stage = PPO(make_work(**reward, model_name_or_path=str(tmp_path / "policy"), ppo_models=models))
+        assert "reward" in stage.roles.models
+        assert scores(stage) == expected
+
+
+def test_a_reward_adapter_whose_base_is_gone_is_refused_unless_it_only_lies_elsewhere(
+    make_work, reward_adapter, tiny_model_dir, tmp_path
+):
+    shutil.copytree(reward_adapter, tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    for base in (f"/gone/{tiny_model_dir.name}", "/gone/other"):
+        settings["base_model_name_or_path"] = base
+        (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+        work = make_work(reward_model_type="lora", reward_model=str(tmp_path / "adapter"))
+        if base.endswith("other"):
+            with pytest.raises(ModelError, match="is an adapter of /gone/other, not of"):
+                PPO(work)
+        else:
+            assert set(PPO(work).roles.models) == {"policy"}
 
 
 def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_work, reward_adapter, tiny_tokenizer):
