@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import gather_object
 
 from llf_core.rewards import Answered, Judged, RewardError, Weighed, not_applied
+from llf_core.rewards.signature import OF_A_TRAINER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ class Judge:
                     for messages, ids, columns, right in given
                 ]
             step = told["trainer_state"].global_step + 1
-            values = self._values(reward, {name: told[name] for name in LISTED if name in told}, step)
+            values = self._values(reward, {name: told[name] for name in OF_A_TRAINER if name in told}, step)
             self._note(reward.name, values, told["log_metric"])
             if number == len(self._weighed.names) - 1:
                 self._end(step)
@@ -125,9 +126,6 @@ class Judge:
         if self.training():
             self.last = self._batch
             self.tokens += sum(len(one.answered.tokens) for one in self._batch)
-
-
-LISTED = ("trainer_state", "log_extra", "log_metric")
 
 
 def _in_step(message: str, step: int) -> str:

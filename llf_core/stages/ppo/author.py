@@ -71,7 +71,6 @@ class Author:
         """
         under_way = UnderWay(self.work.writer, "rollout", len(prompts), step=step)
         drawing, model = self.work.config.generation, self.work.model
-        longest = longest_answer(self.work.config, max(map(len, prompts)))
 
         def write(part: Sequence[tuple[int, Sequence[int]]]) -> list[list[int]]:
             sampling = Sampling(
@@ -88,7 +87,7 @@ class Author:
                     self.work.tokenizer,
                     [prompt for _, prompt in part],
                     sampling=sampling,
-                    max_new_tokens=longest,
+                    max_new_tokens=[longest_answer(self.work.config, len(prompt)) for _, prompt in part],
                     batch_size=len(part),
                     on_token=lambda done: under_way(part[0][0] + done),
                 )

@@ -258,6 +258,23 @@ RULES = (
         severity="warning",
     ),
     Rule(
+        ("max_new_tokens", "max_length", "cutoff_len", "stage"),
+        _for_ppo(lambda c: not c.generation.max_new_tokens and c.generation.max_length <= c.data.cutoff_len),
+        lambda c: (
+            f"Prompt and answer together have {c.generation.max_length:,} tokens (max_length) at most, and a prompt "
+            f"alone may have {c.data.cutoff_len:,} (cutoff_len): a long one leaves its answer a single token."
+        ),
+        (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
+        severity="warning",
+    ),
+    Rule(
+        ("reward_functions", "max_new_tokens", "stage"),
+        _for_ppo(lambda c: not c.generation.max_new_tokens and "length" in (c.stage.reward_functions or ())),
+        "The reward `length` falls towards where answers are cut, which with max_new_tokens 0 differs from prompt to "
+        "prompt. Expected max_new_tokens.",
+        (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
+    ),
+    Rule(
         ("neftune_noise_alpha", "stage"),
         _for_ppo(lambda c: bool(c.training.neftune_noise_alpha)),
         "Noise in the embeddings would move the policy away from the answers that it has written.",

@@ -13,6 +13,7 @@ from torch import nn
 from llf_core.config.registry import plugins
 from llf_core.config.rules.sampling import numbers
 from llf_core.config.stage import REFERENCE as REFERENCE_KEYS
+from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
 from llf_core.data.render import closing_of
@@ -23,6 +24,7 @@ from llf_core.models.checkpointing import enable_checkpointing
 from llf_core.models.generate import end_tokens
 from llf_core.models.reward import load_scorer, scorer_base
 from llf_core.rewards import Weighed, load_rewards
+from llf_core.rewards.signature import OF_A_TRAINER
 from llf_core.stages.online import check_rewards
 from llf_core.stages.other_model import load_other
 from llf_core.stages.ppo.act import act
@@ -179,6 +181,13 @@ def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]],
     rewards = load_rewards(stage.reward_functions or (), work.folder.code, options)
     prompts = prompts_of(config, work.data, (work.folder.path,))
     check_rewards(prompts, rewards)
+    for reward in rewards:
+        wanted = sorted({*reward.signature.needed} & {*OF_A_TRAINER})
+        if wanted:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(wanted)}, which TRL's trainers tell and stage ppo "
+                "does not. Give it a default, or leave it out."
+            )
     if prompts.left_out:
         work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
     weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)

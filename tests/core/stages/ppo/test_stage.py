@@ -159,6 +159,20 @@ def test_answers_do_not_depend_on_how_many_are_written_at_once(make_work):
     assert len({tuple(answer) for answer in found[0]}) == 4
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_a_long_prompt_takes_nothing_from_the_answers_to_others(make_work, fast_path):
+    stage = PPO(make_work(max_new_tokens=0, max_length=40, fast_path=fast_path))
+    prompts = [list(range(5, 5 + length)) for length in (10, 38, 60, 25)]
+    limits = [30, 2, 1, 15]
+    answers = stage.author.write(prompts, 3, 0)
+    ends = stage._ends()
+    for answer, limit in zip(answers, limits, strict=True):
+        assert len(answer) == limit or (len(answer) < limit and answer[-1] in ends)
+    assert len(answers[0]) > 2
+    stage.author.sizes["write"] = 1
+    assert stage.author.write(prompts, 3, 0) == answers
+
+
 def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
     stage, original, asked = PPO(make_work()), author.continuations, []
 
@@ -243,6 +257,22 @@ def test_an_evaluation_answers_what_is_held_out(trained):
     columns = RunReader(folder).metrics()
     assert columns.steps("eval_reward").tolist() == [4, 8]
     assert columns.values("eval_loss").tolist() == pytest.approx((-columns.values("eval_reward")).tolist())
+
+
+def test_the_best_checkpoint_may_be_found_by_the_reward(trained):
+    more = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "max_steps": 4}
+    folder, code = trained(**more, load_best_model_at_end=True, metric_for_best_model="eval_reward")
+    assert code == 0
+    rewards = RunReader(folder).metrics().values("eval_reward").tolist()
+    state = json.loads((Checkpoints(folder).path(4) / "trainer_state.json").read_text())
+    assert state["best_metric"] == max(rewards)
+
+
+def test_where_memory_runs_out_the_key_is_named_that_shortens_answers(make_run):
+    from llf_core.config import RunConfig
+    from llf_core.stages.failures import explain
+
+    assert explain(MemoryError(), RunConfig.load(make_run().config)).what_to_do.endswith("or max_new_tokens.")
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -453,6 +483,9 @@ PLAIN = {"model_name_or_path": "m", "dataset": "d", "stage": "ppo", "reward_mode
         ({"num_beams": 2}, "num_beams"),
         ({"neftune_noise_alpha": 5}, "neftune_noise_alpha"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"cutoff_strategy": "split"}, "cutoff_strategy"),
+        ({"metric_for_best_model": "accuracy"}, "metric_for_best_model"),
+        ({"greater_is_better": True}, "greater_is_better"),
     ],
 )
 def test_what_cannot_be(changes, key):
@@ -462,7 +495,9 @@ def test_what_cannot_be(changes, key):
     assert key in {one.key for one in report.problems if one.severity == "error"}
 
 
-@pytest.mark.parametrize("changes", [{"top_k": 50}, {"top_p": 0.7}, {"repetition_penalty": 1.2}, {"do_sample": False}])
+@pytest.mark.parametrize(
+    "changes", [{"top_k": 50}, {"top_p": 0.7}, {"repetition_penalty": 1.2}, {"do_sample": False}, {"max_new_tokens": 0}]
+)
 def test_what_is_risky(changes):
     report = validate(PLAIN | changes)
     assert report.ok
@@ -513,6 +548,8 @@ FUNCTIONS = {
     "    return float(sum(one.isalpha() for one in answer))\n",
     "short": "def short(answer, tokens):\n    return -tokens\n",
     "broken": "def broken(answer):\n    return float('nan')\n",
+    "noting": "def noting(completions, log_metric):\n    return [1.0 for _ in completions]\n",
+    "perhaps": "def perhaps(completions, number, log_metric=None):\n    return [float(one) for one in number]\n",
     "silent": "def silent(answer):\n    return None\n",
     "even": "def even(answer, number):\n    return None if number % 2 else 1.0\n",
     "single": "def single(answer, tokens, number):\n    return float(tokens) if number % 2 else None\n",
@@ -647,10 +684,21 @@ def test_a_function_that_takes_another_column_is_told_before_anything(make_run, 
     assert "letters takes number, which is no column" in read_status(folder).reason
 
 
+def test_what_only_trls_trainers_tell_is_refused_before_anything(make_run, functions):
+    folder = with_code(make_run(**functions, reward_functions="noting"))
+    assert run_attempt(folder, 1) == 2
+    assert read_status(folder).reason.startswith("The reward function noting takes log_metric, which TRL's trainers")
+    folder = with_code(make_run(**functions, max_steps=2, reward_functions="perhaps"))
+    assert run_attempt(folder, 1) == 0
+
+
 def test_functions_need_names_and_whole_weights():
     asked = {key: value for key, value in PLAIN.items() if key != "reward_model"} | {"reward_model_type": "function"}
     assert {one.key for one in validate(asked).problems if one.severity == "error"} == {"reward_functions"}
     assert validate(asked | {"reward_functions": "format"}).ok
+    for wrong in ({"reward_functions": "format,format"}, {"reward_functions": "length", "max_new_tokens": 0}):
+        report = validate(asked | wrong)
+        assert {one.key for one in report.problems if one.severity == "error"} == {"reward_functions"}
     report = validate(asked | {"reward_functions": "format", "reward_weights": "1,2"})
     assert {one.key for one in report.problems if one.severity == "error"} == {"reward_weights"}
 
