@@ -715,6 +715,14 @@ def test_base_and_result_are_compared_by_their_rewards(make_run):
     assert found.tuned < found.base
 
 
+def test_base_and_result_are_compared_by_functions_of_a_cell(make_run, functions):
+    from llf_core.evaluation.losses import losses
+
+    folder = with_code(make_run(**functions, reward_functions="letters", val_size=4, max_steps=2))
+    assert run_attempt(folder, 1) == 0
+    assert losses(folder).tuned == pytest.approx(RunReader(folder).metrics().values("eval_loss")[-1])
+
+
 # -- several processes ---------------------------------------------------------------------------------------
 def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
