@@ -203,13 +203,21 @@ def test_answers_that_take_their_time_tell_how_many_there_are(make_work, monkeyp
     assert len(written) == sum(map(len, stage.rollout.answers))
 
 
-def test_score_normalisation_and_whitened_rewards(make_work):
-    stage = PPO(make_work(ppo_score_norm=True, ppo_whiten_rewards=True, ppo_lam=1.0))
+@pytest.mark.parametrize("whitened", [True, False])
+def test_score_normalisation_and_whitened_rewards(make_work, whitened):
+    stage = PPO(make_work(ppo_score_norm=True, ppo_whiten_rewards=whitened, ppo_lam=1.0))
     stage.batches([{}, {}])
-    raw = stage.measures.take()["reward"]
-    assert stage.moments.count == 4
-    assert stage.moments.mean == pytest.approx(raw[0] / raw[1])
-    assert abs(float(stage.rollout.returns.mean())) < 2.0 < raw[0] / raw[1]
+    raw = torch.tensor([one["reward"] for one in RunReader(stage.work.folder).samples()], dtype=torch.float64)
+    assert stage.moments.count == len(raw) == 4
+    assert stage.moments.mean == pytest.approx(raw.mean().item())
+    # a new policy is its own reference and its values are 0: an answer earns its score, at its last token
+    earned = torch.zeros(4, 6, dtype=torch.float64)
+    earned[:, -1] = (raw - raw.mean()) / raw.std()
+    if whitened:
+        earned = (earned - earned.mean()) / earned.std() + earned.mean()
+        assert earned.std().item() == pytest.approx(1)
+    returns = earned.flip(1).cumsum(1).flip(1)
+    torch.testing.assert_close(stage.rollout.returns.view(4, 6).double(), returns, rtol=1e-4, atol=1e-5)
 
 
 # -- how long a run is ---------------------------------------------------------------------------------------
@@ -292,6 +300,24 @@ def test_stop_and_resume_repeat_the_run_to_the_last_bit(make_run, monkeypatch, m
     ours, theirs = (load_file(one.output / "adapter_model.safetensors") for one in (folder, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(RunReader(folder).samples()) == len(RunReader(whole).samples())
+
+
+def test_a_run_with_adapters_beside_its_own_resumes_to_the_last_bit(make_run, monkeypatch, reward_adapter):
+    """The reference and the reward model are adapters of the policy too, and no checkpoint holds them."""
+    first = make_run(max_steps=2)
+    assert run_attempt(first, 1) == 0
+    more = {"reward_model_type": "lora", "reward_model": str(reward_adapter), "max_steps": 6}
+    more |= {"adapter_name_or_path": str(first.output), "val_size": 4, "eval_strategy": "steps", "eval_steps": 2}
+    whole, folder = make_run(**more), make_run(**more)
+    assert run_attempt(whole, 1) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert run_attempt(folder, 1) == 0
+    assert next_attempt(folder) == 0
+    for name in ("loss", "reward", "kl", "grad_norm", "value_loss", "eval_reward"):
+        assert column(folder, name) == column(whole, name), name
+    ours, theirs = (load_file(one.output / "adapter_model.safetensors") for one in (folder, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_checkpoint_and_the_output_hold_the_policy_alone(trained, reward_adapter, tiny_model_dir):
