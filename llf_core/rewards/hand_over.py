@@ -172,7 +172,7 @@ def cell_of(folder: RunFolder) -> str:
 
 def _bound(text: str) -> dict[str, str]:
     """The names that a module binds, each with what binds it."""
-    found = {}
+    found: dict[str, str] = {}
     for statement in ast.parse(text).body:
         match statement:
             case ast.Import(names=names) | ast.ImportFrom(names=names):

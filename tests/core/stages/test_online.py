@@ -204,6 +204,14 @@ def test_a_function_that_fails_leaves_a_checkpoint_and_a_sentence(make_online, f
     assert bits(folder) == bits(whole)
 
 
+def test_base_and_result_are_compared_by_functions_of_a_cell(make_online):
+    from llf_core.evaluation.losses import losses
+
+    folder = make_online(max_steps=2, val_size=4)
+    assert attempt(folder) == 0
+    assert losses(folder).examples == 4
+
+
 def test_a_function_that_fails_in_the_last_evaluation_says_what_to_do(make_online):
     held_back = "seen = []\n\n\ndef share(answer):\n    seen.append(answer)\n    return 1.0 / (len(seen) <= 24)\n"
     folder = make_online(held_back, max_steps=3, val_size=4, eval_strategy="no", save_strategy="no")
