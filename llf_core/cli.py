@@ -537,8 +537,15 @@ def runs_resume(
         from llf_core.rewards.hand_over import functions_of
         from llf_core.rewards.record import name_of
 
-        known = functions_of(found.folder)
-        found.resume(rewards=[one for one in _rewards(rewards) if name_of(one) in known])
+        given, known = {name_of(one): one for one in _rewards(rewards)}, functions_of(found.folder)
+        mended = [one for name, one in given.items() if name in known]
+        others = ", ".join(name for name in given if name not in known)
+        if given and not mended:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise UserError(f"{rewards} has no reward function of {found.id}: it defines {others}, and {has}.")
+        if others:
+            err.print(f"{found.id} has no reward function {others}: left aside.", highlight=False)
+        found.resume(rewards=mended)
     if detach:
         out.print(found.id)
     else:

@@ -209,6 +209,9 @@ class Stage(Plugin):
             whole optimizer step on all ranks.
         """
 
+    def evaluated(self, means: Mapping[str, float]) -> None:
+        """Is told the means of what it has measured in an evaluation, over all processes; may end the run."""
+
     def undo(self) -> None:
         """Forgets what `loss_sum` has changed in this object since `keep`: the step is made again in smaller parts."""
         self.measures.undo()

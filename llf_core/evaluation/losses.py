@@ -7,8 +7,10 @@ so that no view ever holds a model.
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llf_core.config.stage import COMPARED, names_reference
@@ -112,12 +114,18 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     from llf_core.stages.session import load, make_trainer
 
     with tempfile.TemporaryDirectory(prefix="llf-") as home:
-        folder = create_run(config.yaml(defaults=True), "evaluation", home)
+        folder = create_run(config.yaml(defaults=True), "evaluation", home, partial(_with_code, run))
         writer = RunWriter(folder)
         work = load(folder, config, writer, as_before(run, plan_device(config)))
         trainer = make_trainer(work, config.plugin("stage")(work), RunProgress(folder, writer), evaluates=True)
         found = trainer.evaluate()
         return float(found["eval_loss"]), work.data.report.eval_examples
+
+
+def _with_code(run: RunFolder, new: RunFolder) -> None:
+    """Takes over a run's reward functions."""
+    if run.code.is_dir():
+        shutil.copytree(run.code, new.code)
 
 
 def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None) -> Losses:

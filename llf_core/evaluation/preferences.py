@@ -9,22 +9,28 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation import child
 from llf_core.evaluation.bands import wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from llf_core.config import RunConfig
     from llf_core.data.align import Reading
-    from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.records import Read
+    from llf_core.data.records import Record
     from llf_core.evaluation.child import Progress
+    from llf_core.models.reward import Scorer
 
 MODULE = "llf_core.evaluation.preferences"
+READ = (
+    "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "cutoff_len",
+    "cutoff_strategy",
+)  # fmt: skip
+"""Keys of a run's config that decide how it reads a pair."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def reward_accuracy(
     most: int | None = None,
     progress: Progress = child.silent,
 ) -> Accuracy:
-    """Scores both answers of each pair of a preference data set.
+    """Scores both answers of each pair of a preference data set, which the result of a run reads as the run did.
 
     Args:
         reward_model: see `llf_core.models.reward.load_scorer`.
@@ -78,24 +84,80 @@ def reward_accuracy(
         DataError: the data set is not there, holds no pairs, or none that can be used.
     """
     from llf_core.config import RunConfig
-    from llf_core.models.reward import load_scorer
+    from llf_core.models.reward import load_scorer, run_of
 
-    folder = {} if dataset_dir is None else {"dataset_dir": dataset_dir}
-    config = RunConfig.load({"stage": "rm", "dataset": data, **folder})
+    asked = {"stage": "rm", "dataset": data} | ({} if dataset_dir is None else {"dataset_dir": dataset_dir})
+    run = run_of(reward_model)
+    if run is not None:
+        asked |= {key: value for key in READ if (value := run.get(key)) is not None}
+    config = RunConfig.load(asked)
     dropped: Counter[str] = Counter()
-    talks = list(_pairs(config, most, dropped))
-    scorer = load_scorer(reward_model)
-    texts = [
-        [*map(dict, talk.messages[:-1]), dict(answer)]
-        for talk in talks
-        for answer in (talk.messages[-1], talk.rejected or {})
-    ]
-    scores = scorer.scores(texts, progress=lambda done, total: progress("Scoring answers", done, total))
+
+    def told(done: int, total: int) -> None:
+        progress("Scoring answers", done, total)
+
+    if run is None:
+        talks = [both for pair in _pairs(config, most, dropped, _Talks) for both in pair]
+        scores = load_scorer(reward_model).scores(talks, progress=told)
+    else:
+        scorer = load_scorer(reward_model)
+        ids = [both for pair in _pairs(config, most, dropped, partial(_Tokens, config, scorer)) for both in pair]
+        scores = scorer.scores_of_ids(ids, progress=told)
     return ranked(scores[::2], scores[1::2], dict(dropped))
 
 
-def _pairs(config: RunConfig, most: int | None, dropped: Counter[str]) -> Iterator[Conversation]:
-    """The pairs of a config's data sets; why others are left out is counted.
+class _Talks:
+    """Reads pairs as conversations, which a reward model's own template makes texts of."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def __call__(self, record: Record) -> tuple[list[dict[str, Any]], ...]:
+        from llf_core.data.errors import BadExample
+
+        try:
+            talk = self._reading.align(record.row)
+        except BadExample as error:
+            raise _LeftOut(str(error)) from error
+        return tuple([*map(dict, talk.messages[:-1]), dict(one)] for one in (talk.messages[-1], talk.rejected or {}))
+
+
+class _Tokens:
+    """Reads pairs as a run of stage rm reads them."""
+
+    def __init__(self, config: RunConfig, scorer: Scorer, reading: Reading) -> None:
+        from llf_core.data.build import Builder, Settings, Told
+        from llf_core.data.prepare import template_of
+
+        template = template_of(config, scorer.tokenizer)
+        builder = Builder(Settings.of(config), scorer.tokenizer, template, Told(None, None))
+        self._encoder = builder.encoder(reading)
+
+    def __call__(self, record: Record) -> tuple[list[int], ...]:
+        chunk = self._encoder.encode([record])
+        if chunk.dropped:
+            raise _LeftOut(chunk.dropped[0][1])
+        (example,) = chunk.examples
+        return list(example.ids), list((example.more or {})["rejected_ids"])
+
+
+class _LeftOut(Exception):  # noqa: N818 - it tells `_pairs`, nobody else
+    """A record that gives no pair."""
+
+
+def _pairs(
+    config: RunConfig,
+    most: int | None,
+    dropped: Counter[str],
+    kind: Callable[[Reading], Callable[[Record], tuple[Any, ...]]],
+) -> Iterator[tuple[Any, ...]]:
+    """Both answers of the pairs of a config's data sets, with their question; why others are left out is counted.
+
+    Args:
+        config: names the data sets.
+        most: pairs at most.
+        dropped: counts.
+        kind: makes of a reading what reads a record.
 
     Raises:
         DataError: there is none.
@@ -115,32 +177,23 @@ def _pairs(config: RunConfig, most: int | None, dropped: Counter[str]) -> Iterat
         opened = open_source(source, config.model.cache_dir)
         peeked = islice(read_source(opened, None, config.training.seed), PEEKED)
         rows = [one.row for one in peeked if not isinstance(one, Flaw)]
-        reading = decide(source, rows, PAIRS) if rows else None
+        pair = kind(decide(source, rows, PAIRS)) if rows else None
         for record in read_source(opened, None, config.training.seed):
             if count == most:
                 return
-            found = _pair(reading, record)
-            if isinstance(found, str):
-                dropped[found] += 1
-            else:
-                count += 1
-                yield found
+            if pair is None or isinstance(record, Flaw):
+                dropped[record.reason if isinstance(record, Flaw) else "it cannot be read"] += 1
+                continue
+            try:
+                found = pair(record)
+            except _LeftOut as error:
+                dropped[str(error)] += 1
+                continue
+            count += 1
+            yield found
     if not count:
         reasons = ", ".join(f"{number:,} since {why}" for why, number in dropped.most_common(3))
         raise DataError(f"No pair of {', '.join(config.data.dataset or ())} can be used: {reasons or 'it is empty'}.")
-
-
-def _pair(reading: Reading | None, record: Read) -> Conversation | str:
-    """What a record says, or why it is left out."""
-    from llf_core.data.errors import BadExample
-    from llf_core.data.records import Flaw
-
-    if reading is None or isinstance(record, Flaw):
-        return record.reason if isinstance(record, Flaw) else "it cannot be read"
-    try:
-        return reading.align(record.row)
-    except BadExample as error:
-        return str(error)
 
 
 def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`

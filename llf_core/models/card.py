@@ -121,7 +121,7 @@ def last_part(name: str) -> str:
 
 
 def _shared_config(config: RunConfig) -> str:
-    """The config as YAML; of absolute paths only the last part, since a card is often published."""
+    """The config as YAML; of absolute paths and addresses only a part, since a card is often published."""
     values = {}
     for key, written in config.flat().items():
         value = config.get(key)
@@ -130,7 +130,9 @@ def _shared_config(config: RunConfig) -> str:
 
 
 def _short(value: Any) -> Any:
-    return last_part(value) if isinstance(value, str) and value.startswith("/") else value
+    if not isinstance(value, str) or not value.startswith(("/", "http://", "https://")):
+        return value
+    return last_part(value) if value.startswith("/") else value.partition("?")[0].partition("#")[0]
 
 
 def _title(source: ModelSource, config: RunConfig) -> str:

@@ -122,7 +122,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
     prompts: Sequence[Sequence[int]],
     *,
     sampling: Sampling,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     batch_size: int = 8,
     on_token: Callable[[int], object] = lambda _: None,
 ) -> list[list[int]]:
@@ -133,7 +133,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
         tokenizer: its tokenizer.
         prompts: token ids of each, none empty.
         sampling: how tokens are drawn.
-        max_new_tokens: where an answer that does not end is cut, at least 1.
+        max_new_tokens: where an answer that does not end is cut, at least 1; one for all, or one each.
         batch_size: prompts computed at once.
         on_token: called after each token with how many prompts are answered.
 
@@ -144,7 +144,8 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
 
     with _answering(model):
         batches = Batches(model, tokenizer, end_tokens(model, tokenizer) or [])
-        return batches.continuations(prompts, sampling, max_new_tokens, batch_size, on_token)
+        limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+        return batches.continuations(prompts, sampling, limits, batch_size, on_token)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from llf_core.models.generate import one_dtype
 from llf_core.models.load import load_model
 from llf_core.models.quantize import quantization
 from llf_core.models.resolve import resolve_model
-from llf_core.models.scorer import SCORE, WEIGHT, apply_score
+from llf_core.models.scorer import SCORE, WEIGHT, apply_score, padding_of
 from llf_core.models.source import ModelSource
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.models.weights import read_header
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 VALUE_HEAD = "value_head.safetensors"
 """Where LLaMA-Factory writes the head of a reward model: `v_head.summary.weight` and `.bias`."""
+SHOWN = 60
+"""Characters of a text that a message shows."""
 KEPT = (
     "model_name_or_path", "trust_remote_code", "cache_dir", "allow_pickle", "use_fast_tokenizer", "flash_attn",
     "use_cpu", "bf16", "fp16", "pure_bf16",
@@ -99,11 +102,28 @@ class Scorer:
             One score each, in order.
 
         Raises:
-            ModelError: a conversation, and the tokenizer has no chat template.
+            ModelError: a conversation, and the tokenizer has no chat template; a score that is no finite number.
+        """
+        return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
+
+    def scores_of_ids(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_size: int = 8,
+        progress: Callable[[int, int], object] = lambda *_: None,
+    ) -> list[float]:
+        """`scores` of texts that are tokens already.
+
+        Args:
+            ids: of the reward model's tokenizer.
+            batch_size: see `scores`.
+            progress: see `scores`.
+
+        Raises:
+            ModelError: a score is no finite number.
         """
         import torch
 
-        ids = [self.tokens(text) for text in texts]
         device = next(self.model.parameters()).device
         by_length = sorted(range(len(ids)), key=lambda one: -len(ids[one]))
         found = [0.0] * len(ids)
@@ -113,6 +133,12 @@ class Scorer:
             batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
             mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
             for one, score in zip(chosen, self.rewards(batch.to(device), mask.to(device)).tolist(), strict=True):
+                if not math.isfinite(score):
+                    said = " ".join(self.tokenizer.decode(list(ids[one]), skip_special_tokens=True).split())
+                    raise ModelError(
+                        f'The reward model gives "{said[-SHOWN:]}" the score {score}. Expected a finite number: look '
+                        "at the reward model with this text, or take another one."
+                    )
                 found[one] = score
             progress(min(start + batch_size, len(ids)), len(ids))
         return found
@@ -203,11 +229,11 @@ def load_scorer(
     folder = find_scorer(name, alone)
     if not (folder / "adapter_config.json").is_file():
         if onto is not None:
-            raise ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
+            raise _whole_model(name)
         return _whole(name, folder, alone)
     head, skips = _head_of(name, folder)
     if onto is None:
-        source = resolve_model(_base_of(folder), alone)
+        source = resolve_model(base_of(folder), alone)
         model: Any = load_model(source, alone, plan_device(alone))
         tokenizer, of = _tokenizer(folder, source, alone), None
     else:
@@ -215,7 +241,11 @@ def load_scorer(
         tokenizer = _tokenizer(folder, None, alone)
     model = _with_adapter(model, name, folder, of)
     head.to(model.device).requires_grad_(requires_grad=False)
-    return Scorer(model, tokenizer, head, of, tokenizer.pad_token_id if skips else None)
+    return Scorer(model, tokenizer, head, of, padding_of(tokenizer) if skips else None)
+
+
+def _whole_model(name: str) -> ModelError:
+    return ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
 
 
 def find_scorer(name: str, config: RunConfig) -> Path:
@@ -243,10 +273,22 @@ def find_scorer(name: str, config: RunConfig) -> Path:
     return folder
 
 
-def _folder_of(name: str, config: RunConfig) -> Path:
+def _local(name: str) -> Path:
     folder = expanded(name)
     if not folder.is_dir() and RUN_ID.fullmatch(name) and (home() / "runs" / name).is_dir():
-        folder = home() / "runs" / name
+        return home() / "runs" / name
+    return folder
+
+
+def run_of(name: str) -> RunConfig | None:
+    """The config of the run that a reward model comes from; None where it comes from none, or there is none."""
+    folder = _local(name)
+    run = RunFolder(folder)
+    return RunConfig.load(run.config) if run.config.is_file() else made_by(folder)
+
+
+def _folder_of(name: str, config: RunConfig) -> Path:
+    folder = _local(name)
     if folder.is_dir():
         run = RunFolder(folder)
         if not run.config.is_file():
@@ -345,11 +387,49 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return made
 
 
-def _base_of(folder: Path) -> str:
-    """What an adapter was trained on: of a run's result, as the run was told."""
+def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
+    """The base of a reward model that is an adapter.
+
+    Args:
+        name: see `load_scorer`.
+        config: for the hub.
+        base: the one that it is thought to have; it is this one if it is called so, or lies there.
+
+    Raises:
+        ModelError: the reward model is not there or no adapter, or it was made for another base, which is not there.
+    """
+    folder = find_scorer(name, _settings(config, None))
+    if not (folder / "adapter_config.json").is_file():
+        raise _whole_model(name)
+    wanted = base_of(folder)
+    if wanted in {base.name, base.portable_name} or expanded(wanted).absolute() == base.path.absolute():
+        return base
+    try:
+        found = resolve_model(wanted, config)
+    except ModelError as error:
+        if wanted.rstrip("/").rpartition("/")[2] == base.name.rstrip("/").rpartition("/")[2]:
+            return base  # it lies elsewhere now
+        raise ModelError(
+            f"The reward model {name} is an adapter of {wanted}, not of {base.name}, and that base is missing: {error}"
+        ) from error
+    return base if found.path.absolute() == base.path.absolute() else found
+
+
+def made_by(folder: Path) -> RunConfig | None:
+    """The config of the run whose result lies in a folder; None where none has left it."""
     run = RunFolder(folder.parent)
-    if folder == run.output and run.config.is_file():
-        return RunConfig.load(run.config).model.model_name_or_path
+    return RunConfig.load(run.config) if folder == run.output and run.config.is_file() else None
+
+
+def base_of(folder: Path) -> str:
+    """What an adapter was trained on: of a run's result, as the run was told.
+
+    Raises:
+        ModelError: the adapter does not say it.
+    """
+    config = made_by(folder)
+    if config is not None:
+        return config.model.model_name_or_path
     base: str | None = adapter_settings(folder).base_model_name_or_path
     if not base:
         raise ModelError(f"The adapter in {folder} does not say which model it was made for.")
@@ -389,4 +469,4 @@ def _tokenizer(folder: Path, source: ModelSource | None, config: RunConfig) -> P
     """The tokenizer that was saved with an adapter, else its base's."""
     if (folder / "tokenizer_config.json").is_file():
         return load_tokenizer(ModelSource(str(folder), folder, "folder"), config)
-    return load_tokenizer(source or resolve_model(_base_of(folder), config), config)
+    return load_tokenizer(source or resolve_model(base_of(folder), config), config)

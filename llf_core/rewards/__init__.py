@@ -5,23 +5,29 @@ torch: the notebook side records functions, the launcher writes their source, an
 """
 
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.call import Answered, Reward, RewardError
+from llf_core.rewards.call import Answered, Reward, RewardError, as_float
 from llf_core.rewards.from_file import from_file
 from llf_core.rewards.hand_over import by_name, cell_of, code_of, replace_code, write_code
 from llf_core.rewards.load import load_rewards
 from llf_core.rewards.record import reward
+from llf_core.rewards.weighed import Judged, Weighed, not_applied, to_mend
 
 __all__ = [
     "BUILT_IN",
     "Answered",
+    "Judged",
     "Reward",
     "RewardError",
+    "Weighed",
+    "as_float",
     "by_name",
     "cell_of",
     "code_of",
     "from_file",
     "load_rewards",
+    "not_applied",
     "replace_code",
     "reward",
+    "to_mend",
     "write_code",
 ]

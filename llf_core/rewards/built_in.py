@@ -15,7 +15,12 @@ PATTERN = rf"\s*<think>{INSIDE}</think>\s*<answer>{INSIDE}</answer>\s*"
 """A thought, then an answer, each once and nothing beside them."""
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = re.compile(r"\\boxed\s*\{")
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)(?:/\d+)?)(?![\d/])")
+NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?|(?<=\d)/\d+)(?![\d/])"
+)
+EXPONENT = re.compile(r"[eE]([-+]?[\d_]+)$")
+LARGEST = 400
+"""Largest exponent of a number that is taken for one: the digits of `1e9999999999` would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,10 @@ def number_of(text: str) -> Fraction | None:
     """The value of a text that is one number, with or without a sign of money, per cent or a full stop."""
     bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace(",", "").replace("\\", "")
     bare = re.sub(r"^[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1/\2", bare)
+    exponent = EXPONENT.search(bare.strip())
     try:
+        if exponent is not None and abs(int(exponent[1])) > LARGEST:
+            return None
         return Fraction(bare)
     except (ValueError, ZeroDivisionError):
         return None

@@ -140,7 +140,7 @@ class Reward:
                 value = value.item()
         if not isinstance(value, int | float):
             raise self._error(answered, f"returned {_shown(repr(value))}. Expected a number, or None")
-        number = float(value)
+        number = as_float(value)
         if not math.isfinite(number):
             raise self._error(answered, f"returned {number}. Expected a finite number, or None")
         return number
@@ -156,6 +156,14 @@ class Reward:
         asked, said = _shown(answered.prompt), _shown(answered.answer)
         where = f'On the prompt "{asked}" and the answer "{said}"'
         return RewardError(self.name, f"{where} the reward function {self.name} {what}.")
+
+
+def as_float(value: float) -> float:
+    """A number as a float: one that is beyond all floats is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _shown(text: str) -> str:

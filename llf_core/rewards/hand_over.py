@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.option import split_names
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
 
+OURS = "import llf_widgets as llf"
 KEY = "reward_functions"
 """The config's key for their names."""
 
@@ -147,15 +149,49 @@ def functions_of(folder: RunFolder) -> tuple[str, ...]:
 
 
 def cell_of(folder: RunFolder) -> str:
-    """A cell that defines a run's reward functions, for those who run it again; empty where all are built in."""
+    """A cell that defines a run's reward functions, for those who run it again; empty where all are built in.
+
+    A module whose names mean something else in another one stands in a function of its own.
+    """
     paths = sorted(folder.code.glob("*.py"))
     if not paths:
         return ""
-    parts = [HEAD, "import llf_widgets as llf"]
+    parts = [HEAD, OURS]
+    known = _bound(OURS)
     for path in paths:
-        text = path.read_text(encoding="utf-8").removeprefix(HEAD).strip("\n")
-        parts.append(f'{text}\n\n\nllf.reward(name="{path.stem}")({path.stem})')
+        name, text = path.stem, path.read_text(encoding="utf-8").removeprefix(HEAD).strip("\n")
+        own = _bound(text)
+        if all(known.get(one, meaning) == meaning for one, meaning in own.items()):
+            known |= own
+            parts.append(f'{text}\n\n\nllf.reward(name="{name}")({name})')
+        else:
+            alone = f"_{name}_alone"
+            parts.append(f'{_scope(alone, name, text)}\n\n\nllf.reward(name="{name}")({alone}())')
     return "\n\n".join(parts) + "\n\n"
+
+
+def _bound(text: str) -> dict[str, str]:
+    """The names that a module binds, each with what binds it."""
+    found: dict[str, str] = {}
+    for statement in ast.parse(text).body:
+        match statement:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                of = getattr(statement, "module", None)
+                found |= {(one.asname or one.name).partition(".")[0]: f"{of}.{one.name}" for one in names}
+            case ast.FunctionDef(name=name):
+                found[name] = ast.dump(statement)
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found[name] = ast.dump(statement)
+    return found
+
+
+def _scope(called: str, name: str, text: str) -> str:
+    """A function that returns what a module calls by a name."""
+    found = ast.parse(f"def {called}():\n    return {name}")
+    (function,) = found.body
+    assert isinstance(function, ast.FunctionDef)  # noqa: S101 - for the type checker
+    function.body = [*ast.parse(text).body, *function.body]
+    return ast.unparse(found)
 
 
 def _unknown(name: str) -> Problem:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 OURS = ("prompt", "answer", "expected", "messages", "tokens", "row")
 """What one answer is told by; a column of the data set that is called so is found in `row`."""
-LISTED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+OF_A_TRAINER = ("trainer_state", "log_extra", "log_metric")
+"""What TRL's trainers tell of themselves."""
+LISTED = ("prompts", "completions", "completion_ids", *OF_A_TRAINER)
 """What TRL tells of a batch."""
 PLACES = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 LONGEST = 1_000_000
 """Characters of a constant."""
 HEAD = "from __future__ import annotations"
+SECRET = re.compile(r"(?:^|_)(?:api_?keys?|secrets?|pass(?:word|wd|phrase)s?|credentials?)$", re.IGNORECASE)
+"""Names of texts that nobody else may read."""
+PERHAPS = re.compile(r"(?:^|_)(?:key|token|auth|authorization|bearer)s?$", re.IGNORECASE)
+"""Names that may be so too: where the text looks like `RANDOM`."""
+RANDOM = re.compile(r"(?:\w+ )?[\w.+/=~:-]{16,}")
+ISSUED = re.compile(r"\b(?:sk-|hf_|gh[opsu]_|xox[abp]-)[\w-]{12,}")
+"""What the keys of well-known services look like, whatever they are called."""
 MISSING = object()
 FINDS = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
@@ -148,6 +155,11 @@ class _Module:
                 f"{_who(users)} uses {name}, {what} of the notebook, which cannot be handed over to the trainer. "
                 "Make it inside the function; or let the function use an import, another function, or numbers and "
                 "texts and lists, tuples, sets and dicts of them."
+            )
+        if _is_secret(name, value):
+            raise SourceError(
+                f"{_who(users)} uses {name}, which looks like a secret, and its source is kept with the run. Set it in "
+                f"the environment before the training starts, and read it inside the function: os.environ[{name!r}]."
             )
         if len(text) > LONGEST:
             raise SourceError(
@@ -317,6 +329,20 @@ def _text(value: Any) -> str:
             return f"[{inside}]"
         return f"({inside}{comma})" if kind is tuple else f"frozenset([{inside}])"
     raise _NoLiteral
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether a plain value has a text that should not be written down, as far as its name and its looks tell."""
+    if isinstance(value, dict):
+        return any(_is_secret(key if isinstance(key, str) else name, one) for key, one in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_is_secret(name, one) for one in value)
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if not isinstance(value, str) or not value:
+        return False
+    named = SECRET.search(name) or (PERHAPS.search(name) and RANDOM.fullmatch(value))
+    return bool(named or ISSUED.search(value))
 
 
 def _called(name: str, wanted: str) -> str:

@@ -210,9 +210,10 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         "Unjudged answers",
-        "Share of the answers that no reward function applies to: nothing is learned from them.",
-        {"unjudged": "share"},
+        "Share of the answers that a reward function does not apply to. Where none does, nothing is learned.",
+        {"unjudged": "by none", "rewards/*/skipped": "not by *"},
         form="share",
+        detail=True,
     ),
 )
 """All groups that are known, the one to look at first at the top."""

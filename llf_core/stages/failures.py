@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.config import ConfigError
+from llf_core.config.stage import SAMPLED
 from llf_core.data import DataError
 from llf_core.models import ModelError
 from llf_core.rewards import RewardError
@@ -60,10 +61,11 @@ def _less_memory(config: RunConfig | None) -> str:
 
 def _out_of_memory(config: RunConfig | None) -> Failure:
     if config is not None and config.plugin("stage").drawn(config):
+        longest = "max_completion_length" if config.stage.stage in SAMPLED else "max_new_tokens"
         return Failure(
             "The memory did not suffice to draw answers, or to learn from them.",
             "Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or "
-            "max_completion_length.",
+            f"{longest}.",
         )
     # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
     return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))

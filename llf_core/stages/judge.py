@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 
-from llf_core.rewards import Answered, RewardError
+from llf_core.rewards import Answered, Judged, RewardError, Weighed, not_applied
+from llf_core.rewards.signature import OF_A_TRAINER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llf_core.rewards import Reward
-
-
-@dataclass
-class Judged:
-    """An answer and its rewards.
-
-    Attributes:
-        answered: what was asked and said.
-        rewards: by function; None where one does not apply.
-    """
-
-    answered: Answered
-    rewards: dict[str, float | None] = field(default_factory=dict)
 
 
 class Judge:
@@ -59,8 +46,7 @@ class Judge:
         self.tokens = 0
         self.training: Callable[[], bool] = lambda: True
         self.tell: Callable[[str, str], None] = lambda _key, _message: None
-        self._names = [reward.name for reward in rewards]
-        self._weights = dict(zip(self._names, weights, strict=True))
+        self._weighed = Weighed(rewards, weights)
         self._decode = decode
         self._processes = processes
         self._told = False
@@ -69,8 +55,7 @@ class Judge:
 
     def total(self, judged: Judged) -> float | None:
         """The weighted sum of an answer's rewards; None where no function applies."""
-        given = {name: value for name, value in judged.rewards.items() if value is not None}
-        return sum(self._weights[name] * value for name, value in given.items()) if given else None
+        return self._weighed.total(judged)
 
     def shown(self, most: int) -> list[Judged]:
         """Some of the last answers, all to the first prompt: the best, the worst, and others between them."""
@@ -96,9 +81,9 @@ class Judge:
                     for messages, ids, columns, right in given
                 ]
             step = told["trainer_state"].global_step + 1
-            values = self._values(reward, {name: told[name] for name in LISTED if name in told}, step)
+            values = self._values(reward, {name: told[name] for name in OF_A_TRAINER if name in told}, step)
             self._note(reward.name, values, told["log_metric"])
-            if number == len(self._names) - 1:
+            if number == len(self._weighed.names) - 1:
                 self._end(step)
             return values
 
@@ -136,15 +121,11 @@ class Judge:
             self._told = True
             self.tell(
                 "reward_functions",
-                f"In step {step} no reward function applied to {none} of {len(self._batch)} answers (all gave None). "
-                "Nothing is learned from such answers.",
+                _in_step(not_applied(none, len(self._batch)), step),
             )
         if self.training():
             self.last = self._batch
             self.tokens += sum(len(one.answered.tokens) for one in self._batch)
-
-
-LISTED = ("trainer_state", "log_extra", "log_metric")
 
 
 def _in_step(message: str, step: int) -> str:

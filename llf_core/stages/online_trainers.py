@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from llf_core.models.decode.sampling import Sampling
 from llf_core.models.generate import continuations
-from llf_core.rewards import RewardError
+from llf_core.rewards import RewardError, to_mend
 from llf_core.runs import Checkpoints
 from llf_core.runs.under_way import UnderWay
 from llf_core.stages.drawn import Drawn
@@ -62,12 +63,27 @@ class Online(RunLoop):
         Raises:
             RewardError: with what to do about it.
         """
-        try:
+        with self._keeping():
             return super().train(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's evaluation, of which the same is true.
+
+        Raises:
+            RewardError: with what to do about it.
+        """
+        with self._keeping():
+            return super().evaluate(*args, **kwargs)
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        try:
+            yield
         except RewardError as error:
-            step = self._keep()
-            kept = f"What was trained up to step {step} is kept. " if step else ""
-            error.what_to_do = f"{kept}Mend the function, then go on with run.resume(rewards=[{error.name}])."
+            if not error.what_to_do:  # else an evaluation inside of the loop has done it
+                step = self._keep()
+                kept = f"What was trained up to step {step} is kept. " if step else ""
+                error.what_to_do = kept + to_mend(error.name)
             raise
 
     def _keep(self) -> int:

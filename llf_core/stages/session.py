@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import traceback
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ from llf_core.stages.watched import Watched
 from llf_core.stages.work import Work
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import PreTrainedModel
 
     from llf_core.config.registry import Stage
@@ -104,11 +107,8 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     write_resolved(work, chosen)
     keep_trunk(work)
 
-    try:
+    with _kept(progress):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except Halted:
-        progress.save_now()
-        raise
     step, total = trainer.state.global_step, trainer.state.max_steps
     writer.status(step=step)
     if isinstance(work.data.train, Stream):
@@ -120,7 +120,8 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
 
     if work.data.eval is not None and not _evaluated_at(trainer, step):
-        trainer.evaluate()
+        with _kept(progress):
+            trainer.evaluate()
     progress.watched.answer(step)
     _save(work, trainer)
     forget_trunk(folder)
@@ -128,6 +129,16 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}."
     return "finished", None
+
+
+@contextmanager
+def _kept(progress: RunProgress) -> Iterator[None]:
+    """Writes a checkpoint where a run cannot go on for now."""
+    try:
+        yield
+    except Halted:
+        progress.save_now()
+        raise
 
 
 def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Work:

@@ -191,18 +191,18 @@ class RunTrainer(RunLoop):
             logs |= self._means()
         super().log(logs, start_time)
 
-    def _means(self, prefix: str = "") -> dict[str, float]:
+    def _means(self) -> dict[str, float]:
         """The means of what the stage has measured, over all ranks."""
         totals: dict[str, list[float]] = {}
         for own in gather_object([self.stage.measures.take()]):
             for name, (total, count) in own.items():
-                sums = totals.setdefault(prefix + name, [0.0, 0.0])
+                sums = totals.setdefault(name, [0.0, 0.0])
                 sums[0], sums[1] = sums[0] + total, sums[1] + count
         means = {name: total / count for name, (total, count) in totals.items() if count}
         for name, parts in self.stage.differences.items():
-            one, other = (means.get(prefix + part) for part in parts)
+            one, other = (means.get(part) for part in parts)
             if one is not None and other is not None:
-                means[prefix + name] = one - other
+                means[name] = one - other
         return means
 
     def _note(self, numbers: Tensor, losses: Tensor, tokens: Tensor) -> None:
@@ -216,10 +216,12 @@ class RunTrainer(RunLoop):
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         total, count = (sum(rank) for rank in zip(*gather_object([self._evaluated.tolist()]), strict=True))
         output.metrics[f"{metric_key_prefix}_loss"] = total / count
-        output.metrics.update(self._means(f"{metric_key_prefix}_"))
+        means = self._means()
+        output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         for name, (measured, of) in trained.items():
             self.stage.measures.add(name, measured, of)
         self.stage.keep()
+        self.stage.evaluated(means)
         return output
 
 

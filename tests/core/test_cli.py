@@ -154,8 +154,15 @@ def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, 
     assert failed.exit_code == 1, failed.output
     (row,) = list_runs(llf_home).rows
     assert "ZeroDivisionError" in read_status(open_run(row.id)).reason
-    file.write_text("VALUE = 10\n" + REWARDS)
-    assert llf("runs", "resume", row.id, "--rewards", file).exit_code == 0
+    another = "@reward\ndef another(answer):\n    return 1.0\n"
+    file.write_text("from llf_core.rewards import reward\n\n" + another)
+    refused = llf("runs", "resume", row.id, "--rewards", file)
+    assert refused.exit_code == 1
+    assert str(refused.exception).endswith(f"no reward function of {row.id}: it defines another, and it has vowels.")
+    file.write_text("VALUE = 10\n" + REWARDS + "\n\n" + another)
+    resumed = llf("runs", "resume", row.id, "--rewards", file)
+    assert resumed.exit_code == 0
+    assert f"{row.id} has no reward function another: left aside." in resumed.output
     assert len(RunReader(open_run(row.id)).metrics().values("rewards/vowels/mean")) == 2
     missing = llf("train", config, "--rewards", config.parent / "none.py")
     assert missing.exit_code == 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT, NOTHING_HELD_OUT, evaluates, never_evaluated
-from llf_core.config.stage import SAMPLED
+from llf_core.config.stage import JUDGED, SAMPLED
 
 if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
@@ -20,7 +20,13 @@ KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
 
 def _rewards(config: RunConfig) -> tuple[str, ...]:
     """What an evaluation computes beside the loss, where the stage draws answers and has them judged."""
-    return ("reward", "eval_reward") if config.stage.stage in SAMPLED else ()
+    return ("reward", "eval_reward") if config.stage.stage in JUDGED else ()
+
+
+def _by_reward(config: RunConfig) -> bool:
+    """Whether the best checkpoint is the one with the greatest reward."""
+    asked = config.training.metric_for_best_model
+    return config.stage.stage in SAMPLED or (bool(_rewards(config)) and asked in _rewards(config))
 
 
 def hold_out_and_evaluate(c: RunConfig) -> Fix:
@@ -160,7 +166,7 @@ EVALUATION = (
     ),
     Rule(
         ("greater_is_better",),
-        lambda c: c.training.greater_is_better is True and not _rewards(c),
+        lambda c: c.training.greater_is_better is True and not _by_reward(c),
         "The checkpoint with the greatest loss would be kept as the best one. Expected false.",
         (Fix("Keep the lowest loss", {"greater_is_better": None}),),
     ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.stage import SAMPLED
+from llf_core.config.stage import JUDGED, SAMPLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ SAMPLING: tuple[Rule, ...] = (
     ),
     Rule(
         ("reward_functions",),
-        _where(lambda c: len(set(c.stage.reward_functions or ())) < len(c.stage.reward_functions or ())),
+        _judged(lambda c: len(set(c.stage.reward_functions or ())) < len(c.stage.reward_functions or ())),
         lambda c: f"A reward function stands twice in {','.join(c.stage.reward_functions or ())}. Expected each once.",
     ),
     Rule(
@@ -102,9 +102,12 @@ SAMPLING: tuple[Rule, ...] = (
     ),
     Rule(
         ("cutoff_strategy", "stage"),
-        _where(lambda c: c.data.cutoff_strategy == "split"),
-        "A prompt cannot be split. Longer ones than cutoff_len are left out.",
-        (Fix("Leave them out", {"cutoff_strategy": None}),),
+        lambda c: c.stage.stage in JUDGED and c.data.cutoff_strategy == "split",
+        lambda c: (
+            "A prompt cannot be split. Longer ones than cutoff_len are "
+            + ("left out." if c.stage.stage in SAMPLED or c.get("reward_model_type") == "function" else "cut.")
+        ),
+        (Fix("Do not split", {"cutoff_strategy": None}),),
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),

@@ -80,13 +80,13 @@ class Batches:
         self,
         prompts: Sequence[Sequence[int]],
         sampling: Sampling,
-        max_new_tokens: int,
+        limits: Sequence[int],
         batch_size: int,
         on_token: Callable[[int], object] = lambda _: None,
     ) -> list[list[int]]:
         """Token ids after those of prompts, in order; the id that ends an answer is its last one.
 
-        `on_token` hears after each token how many answers there are.
+        `limits` says where each is cut. `on_token` hears after each token how many answers there are.
         """
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)
@@ -97,11 +97,13 @@ class Batches:
                 nonlocal done
                 own = found[chosen[row]]
                 own.append(token)
-                done += token in ends or len(own) == max_new_tokens
+                ended = token in ends or len(own) == limits[chosen[row]]
+                done += ended
                 on_token(done)
-                return token in ends
+                return ended
 
-            self._continue([prompts[number] for number in chosen], chosen, put, sampling, max_new_tokens)
+            longest = max(limits[number] for number in chosen)
+            self._continue([prompts[number] for number in chosen], chosen, put, sampling, longest)
         return found
 
     def _stream(self, number: int) -> TextStream:

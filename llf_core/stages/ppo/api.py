@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
+import os
 import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
+from llf_core.rewards import as_float
 from llf_core.stages.halt import Halted
+from llf_core.stages.ppo.options import AUTHORIZATION, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from http.client import HTTPResponse
 
-TRIES = 3
 TIMEOUT = 60.0
 """Seconds that an answer is waited for."""
 PAUSES = (1.0, 4.0)
 """Seconds before the second and the third try."""
 BUSY = {408, 425, 429, 500, 502, 503, 504}
 """What a server says that may answer later."""
+LARGEST = 16 * 2**20
+"""Bytes of an answer."""
+SHOWN = 60
+"""Characters of an answer that a message shows."""
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an address of the web."""
-    parts = urlsplit(text)
-    return parts.scheme in {"http", "https"} and bool(parts.netloc)
+class _Here(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere else: a redirect would carry what is secret to another place, and turn a POST into a GET."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None."""
 
 
 def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> list[float]:
     """Has texts scored: `POST {"model": "model", "messages": [text, …]}`, answered by `{"scores": [number, …]}`.
+
+    What the environment variable `LLF_REWARD_AUTHORIZATION` holds is sent as the header `Authorization`.
 
     Args:
         url: `http` or `https`.
@@ -46,12 +55,19 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     Raises:
         Halted: the endpoint is down, or does not answer with one finite number a text.
     """
+    if not is_address(url):
+        raise Halted(f"{url} is no address of a reward endpoint.", "Expected one such as http://localhost:8000/score.")
     body = json.dumps({"model": "model", "messages": list(texts)}).encode()
-    request = urllib.request.Request(_bare(url), body, _headers(url), method="POST")  # noqa: S310 - see below
+    headers = {"Content-Type": "application/json"}
+    if os.environ.get(AUTHORIZATION):
+        headers["Authorization"] = os.environ[AUTHORIZATION]
+    opener = urllib.request.build_opener(_Here)
     for pause in (*PAUSES, None):
+        until = time.monotonic() + timeout
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - a rule allows http(s) alone
-                return _scores(answer.read(), len(texts), url)
+            request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - http(s) alone
+            with opener.open(request, timeout=timeout) as answer:
+                return _scores(_read(answer, until), len(texts), url)
         except urllib.error.HTTPError as error:
             said = f"answers with status {error.code} ({error.reason})"
             if error.code not in BUSY:
@@ -67,6 +83,23 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     )
 
 
+def _read(answer: HTTPResponse, until: float) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        OSError: it is too long, or takes too long.
+    """
+    parts, size = [], 0
+    while part := answer.read1(65536):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST:
+            raise OSError(f"more than {LARGEST:,} bytes")
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    return b"".join(parts)
+
+
 def _scores(body: bytes, count: int, url: str) -> list[float]:
     what = ""
     try:
@@ -77,7 +110,8 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
         what = f"{len(found)} scores" if isinstance(found, list) else f"scores of type {type(found).__name__}"
     bad = [] if what else [one for one in found if not _is_number(one)]
     if bad:
-        what = f"the score {bad[0]!r}"
+        said = json.dumps(bad[0], ensure_ascii=False)
+        what = f"the score {said if len(said) <= SHOWN else said[: SHOWN - 1] + '…'}"
     if what:
         raise Halted(
             f"The reward endpoint {_shown(url)} answers {count} texts with {what}. Expected one finite number each.",
@@ -87,22 +121,10 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _bare(url: str) -> str:
-    """An address without a name and a password."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _headers(url: str) -> dict[str, str]:
-    """The kind of the body, and who asks where the address says it (`https://name:password@host`)."""
-    who = urlsplit(url).netloc.rpartition("@")[0]
-    said = {"Authorization": f"Basic {base64.b64encode(unquote(who).encode()).decode()}"} if who else {}
-    return {"Content-Type": "application/json", **said}
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(as_float(value))
 
 
 def _shown(url: str) -> str:
     """An address as a message may show it: what may be secret is left out."""
-    return urlunsplit(urlsplit(_bare(url))._replace(query="", fragment=""))
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

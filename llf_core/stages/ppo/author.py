@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.stages.ppo.roles import Roles
-    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.work import Work
 
 
@@ -71,7 +71,6 @@ class Author:
         """
         under_way = UnderWay(self.work.writer, "rollout", len(prompts), step=step)
         drawing, model = self.work.config.generation, self.work.model
-        longest = longest_answer(self.work.config, max(map(len, prompts)))
 
         def write(part: Sequence[tuple[int, Sequence[int]]]) -> list[list[int]]:
             sampling = Sampling(
@@ -88,7 +87,7 @@ class Author:
                     self.work.tokenizer,
                     [prompt for _, prompt in part],
                     sampling=sampling,
-                    max_new_tokens=longest,
+                    max_new_tokens=[longest_answer(self.work.config, len(prompt)) for _, prompt in part],
                     batch_size=len(part),
                     on_token=lambda done: under_way(part[0][0] + done),
                 )
@@ -96,8 +95,8 @@ class Author:
         made, self.sizes["write"] = in_parts(list(enumerate(prompts)), self.sizes["write"], write)
         return [answer for part in made for answer in part]
 
-    def score(self, written: Sequence[Written], step: int) -> list[float | None]:
-        """Raw scores; None for an answer that cannot be judged.
+    def score(self, written: Sequence[Written], step: int) -> list[Score]:
+        """Raw scores.
 
         Args:
             written: the answers.
@@ -109,7 +108,7 @@ class Author:
         under_way = UnderWay(self.work.writer, "score", len(written), step=step)
         done = 0
 
-        def score(part: Sequence[Written]) -> Sequence[float | None]:
+        def score(part: Sequence[Written]) -> Sequence[Score]:
             nonlocal done
             with reading(self.work, self.roles.models.values()):
                 found = checked(self.roles.score(part), part, self.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
+AUTHORIZATION = "LLF_REWARD_AUTHORIZATION"
+"""The environment variable with what a reward endpoint is sent as the header of that name."""
 MODELS = ("shared", "separate")
 REWARDS = ("lora", "full", "api", "function")
 
@@ -138,9 +141,22 @@ def _for_ppo(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
     return lambda config: config.get("stage") == "ppo" and when(config)
 
 
-def _no_address(config: RunConfig) -> bool:
-    name = config.get("reward_model")
-    return config.get("reward_model_type") == "api" and bool(name) and not str(name).startswith(("http://", "https://"))
+def is_address(text: str) -> bool:
+    """Whether a text is an address of the web."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return False
+
+
+def _address(config: RunConfig) -> str:
+    """Of the endpoint; empty where there is none."""
+    return str(config.get("reward_model") or "") if config.get("reward_model_type") == "api" else ""
+
+
+def _tells_secrets(address: str) -> bool:
+    return is_address(address) and "@" in urlsplit(address).netloc
 
 
 def _cuts(config: RunConfig) -> list[str]:
@@ -172,8 +188,15 @@ RULES = (
     ),
     Rule(
         ("reward_model", "reward_model_type", "stage"),
-        _for_ppo(_no_address),
-        lambda c: f"{c.get('reward_model')} is no address. Expected one that begins with http:// or https://.",
+        _for_ppo(lambda c: bool(_address(c)) and not is_address(_address(c))),
+        lambda c: f"{c.get('reward_model')} is no address. Expected one such as http://localhost:8000/score.",
+    ),
+    Rule(
+        ("reward_model", "reward_model_type", "stage"),
+        _for_ppo(lambda c: _tells_secrets(_address(c))),
+        "The address of the reward model holds a name or a password, and a config is kept with its run and printed in "
+        f"its card. Expected the address alone; set {AUTHORIZATION} in the environment to what the header "
+        "Authorization is to hold, such as `Bearer …`.",
     ),
     Rule(
         ("reward_model_type", "finetuning_type", "stage"),
@@ -233,6 +256,23 @@ RULES = (
         ),
         (DRAW_ALL,),
         severity="warning",
+    ),
+    Rule(
+        ("max_new_tokens", "max_length", "cutoff_len", "stage"),
+        _for_ppo(lambda c: not c.generation.max_new_tokens and c.generation.max_length <= c.data.cutoff_len),
+        lambda c: (
+            f"Prompt and answer together have {c.generation.max_length:,} tokens (max_length) at most, and a prompt "
+            f"alone may have {c.data.cutoff_len:,} (cutoff_len): a long one leaves its answer a single token."
+        ),
+        (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
+        severity="warning",
+    ),
+    Rule(
+        ("reward_functions", "max_new_tokens", "stage"),
+        _for_ppo(lambda c: not c.generation.max_new_tokens and "length" in (c.stage.reward_functions or ())),
+        "The reward `length` falls towards where answers are cut, which with max_new_tokens 0 differs from prompt to "
+        "prompt. Expected max_new_tokens.",
+        (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),

@@ -48,13 +48,16 @@ class Plan:
         """Of a phase."""
         return self.parts * self.passes
 
+    def phases(self, prompts: int) -> int:
+        """Of one answer to every prompt."""
+        return math.ceil(prompts / (self.answers * self.processes))
+
     def ticks(self, prompts: int) -> int:
         """Rows that make the Trainer count an epoch as one answer to every prompt.
 
         The last phase of an epoch begins with the next one's prompts where it does not come out even.
         """
-        phases = math.ceil(prompts / (self.answers * self.processes))
-        return phases * self.steps * self.step * self.processes
+        return self.phases(prompts) * self.steps * self.step * self.processes
 
     def places(self, prompts: int, drawn: int, rank: int) -> list[int]:
         """The places of the prompts that a process answers next; every epoch has an order of its own.

@@ -11,6 +11,7 @@ from torch import nn
 
 from llf_core.config.registry import plugins
 from llf_core.config.rules.sampling import numbers
+from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
 from llf_core.data.render import closing_of
@@ -18,8 +19,9 @@ from llf_core.fast.install import accelerate
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapters import merge_adapters
 from llf_core.models.generate import end_tokens
-from llf_core.models.reward import load_scorer
-from llf_core.rewards import load_rewards
+from llf_core.models.reward import load_scorer, scorer_base
+from llf_core.rewards import Weighed, load_rewards
+from llf_core.rewards.signature import OF_A_TRAINER
 from llf_core.stages.adapters import save_policy_alone
 from llf_core.stages.compared import compared
 from llf_core.stages.online import check_rewards
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.models.reward import Scorer
-    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.work import Work
 
 REWARD = "reward"
@@ -53,7 +55,7 @@ class Roles:
         beside: what the value function is kept in.
         reference: log-probabilities `[tokens]` that the policy before its first step gives to a batch of
             `answer_batch`.
-        score: one number for each answer; None for one that cannot be judged.
+        score: what each answer has earned.
         models: every model in memory by its first role, the policy first.
     """
 
@@ -61,7 +63,7 @@ class Roles:
     value: ValueHead | ValueModel
     beside: Beside
     reference: Callable[[Mapping[str, Any]], Tensor]
-    score: Callable[[Sequence[Written]], Sequence[float | None]]
+    score: Callable[[Sequence[Written]], Sequence[Score]]
     models: Mapping[str, nn.Module]
 
 
@@ -70,8 +72,9 @@ def cast(work: Work, temperature: float) -> Roles:
 
     With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
     switched off, and a reward model that is an adapter is put on when it is needed (model-sharing RLHF, arXiv
-    2403.13372). What cannot be shared (a reward model that is no adapter, the reference of a method without adapters)
-    is a model of its own. With `separate` every role is.
+    2403.13372). What cannot be shared (a reward model that is no adapter or one of another base, also where adapters
+    were merged into the policy's; the reference of a method without adapters) is a model of its own. With `separate`
+    every role is.
 
     Args:
         work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
@@ -111,7 +114,10 @@ def _scorer(work: Work, *, shared: bool) -> Scorer | None:
     if kind not in {"lora", "full"}:
         return None
     if kind == "lora":
-        onto = work.model if shared else _wrapped(load_model(work.source, config, work.plan), work)
+        source = scorer_base(name, config, work.source)
+        # Where adapters were merged into the policy's weights, these are no longer what the reward model was made for.
+        own = source is not work.source or hasattr(work.model.get_base_model(), "llf_merged")
+        onto = _wrapped(load_model(source, config, work.plan), work) if own or not shared else work.model
         scorer = load_scorer(name, config, onto=onto, adapter=REWARD)
         save_policy_alone(work.model)
         return _quickened(scorer, work)
@@ -151,7 +157,7 @@ def _closing(work: Work) -> list[int]:
     return ids
 
 
-def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[float | None]]:
+def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
     config = work.config
     if scorer is not None:
         ends = end_tokens(work.model, work.tokenizer) or ()
@@ -163,11 +169,18 @@ def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]],
     rewards = load_rewards(stage.reward_functions or (), work.folder.code, options)
     prompts = prompts_of(config, work.data, (work.folder.path,))
     check_rewards(prompts, rewards)
+    for reward in rewards:
+        wanted = sorted({*reward.signature.needed} & {*OF_A_TRAINER})
+        if wanted:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(wanted)}, which TRL's trainers tell and stage ppo "
+                "does not. Give it a default, or leave it out."
+            )
     if prompts.left_out:
         work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
     weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
     return FunctionScoring(
-        rewards, weights, prompts, lambda ids: str(work.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        Weighed(rewards, weights), prompts, lambda ids: str(work.tokenizer.decode(ids, skip_special_tokens=True))
     )
 
 

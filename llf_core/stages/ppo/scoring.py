@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llf_core.fast.head import causal_of, forward_hidden
 from llf_core.models.scorer import apply_score
-from llf_core.rewards import Answered, RewardError
+from llf_core.rewards import Answered, Judged, RewardError, to_mend
 from llf_core.stages.adapters import wearing
 from llf_core.stages.halt import Halted
 from llf_core.stages.ppo.api import ask_scores
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.prompts import Prompts
     from llf_core.models.reward import Scorer
-    from llf_core.rewards import Reward
+    from llf_core.rewards import Weighed
 
 SHOWN = 60
 """Characters of a prompt that a message shows."""
@@ -46,6 +46,19 @@ class Written:
     answer: Sequence[int]
     place: int = 0
     held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an answer has earned.
+
+    Attributes:
+        total: None where it cannot be judged.
+        rewards: of what, by the name of each reward function; None where one does not apply.
+    """
+
+    total: float | None
+    rewards: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class ModelScoring:
@@ -78,8 +91,11 @@ class ModelScoring:
         # A causal model with its head beside it is asked by the fast path, a classifier as it is.
         self._by_head = scorer.head is not None and causal_of(scorer.model).get_output_embeddings() is not None
 
-    def __call__(self, written: Sequence[Written]) -> list[float]:
-        """One score an answer."""
+    def __call__(self, written: Sequence[Written]) -> list[Score]:
+        """One an answer."""
+        return [Score(one) for one in self._asked(written)]
+
+    def _asked(self, written: Sequence[Written]) -> list[float]:
         scorer = self._scorer
         device = next(scorer.model.parameters()).device
         flatten = self._flatten and self._by_head
@@ -131,10 +147,10 @@ class EndpointScoring:
         """Takes the address, and what makes texts of ids."""
         self._url, self._tokenizer = url, tokenizer
 
-    def __call__(self, written: Sequence[Written]) -> list[float]:
-        """One score an answer."""
+    def __call__(self, written: Sequence[Written]) -> list[Score]:
+        """One an answer."""
         texts = [self._tokenizer.decode([*one.prompt, *one.answer], skip_special_tokens=False) for one in written]
-        return ask_scores(self._url, texts)
+        return [Score(one) for one in ask_scores(self._url, texts)]
 
 
 class FunctionScoring:
@@ -142,46 +158,38 @@ class FunctionScoring:
 
     Attributes:
         places: of the prompts that can be judged, among the prepared examples.
+        eval_places: the same among those that are held out.
     """
 
-    def __init__(
-        self,
-        rewards: Sequence[Reward],
-        weights: Sequence[float],
-        prompts: Prompts,
-        text: Callable[[Sequence[int]], str],
-    ) -> None:
+    def __init__(self, weighed: Weighed, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
         """Takes the functions.
 
         Args:
-            rewards: at least one.
-            weights: as many.
+            weighed: the functions with their weights.
             prompts: what the functions are told of each prompt.
             text: makes a text of an answer's token ids.
         """
-        self.places = prompts.places
-        self._rewards, self._weights, self._text = rewards, weights, text
+        self.places, self.eval_places = prompts.places, prompts.eval_places
+        self._weighed, self._text = weighed, text
         self._rows = {False: prompts.train, True: prompts.eval}
         kept = {False: prompts.places, True: prompts.eval_places}
         self._at = {held: {place: row for row, place in enumerate(places)} for held, places in kept.items()}
 
-    def __call__(self, written: Sequence[Written]) -> list[float | None]:
-        """One score an answer; None where no function applies.
+    def __call__(self, written: Sequence[Written]) -> list[Score]:
+        """One an answer; its total is None where no function applies.
 
         Raises:
             Halted: a function failed, or gave no number.
         """
-        answered = [self._answered(one) for one in written]
-        try:
-            columns = [reward.judge(answered) for reward in self._rewards]
-        except RewardError as error:
-            what_to_do = f"Mend the function, then go on with run.resume(rewards=[{error.name}])."
-            raise Halted(error.message, what_to_do) from error
-        totals: list[float | None] = []
-        for values in zip(*columns, strict=True):
-            given = [weight * value for weight, value in zip(self._weights, values, strict=True) if value is not None]
-            totals.append(float(sum(given)) if given else None)
-        return totals
+        judged = [Judged(self._answered(one)) for one in written]
+        for reward in self._weighed.rewards:
+            try:
+                values = reward.judge([one.answered for one in judged])
+            except RewardError as error:
+                raise Halted(error.message, to_mend(error.name)) from error
+            for one, value in zip(judged, values, strict=True):
+                one.rewards[reward.name] = value
+        return [Score(self._weighed.total(one), one.rewards) for one in judged]
 
     def _answered(self, one: Written) -> Answered:
         rows = self._rows[one.held_out]
@@ -191,8 +199,8 @@ class FunctionScoring:
 
 
 def checked(
-    scores: Sequence[float | None], written: Sequence[Written], text: Callable[[Sequence[int]], str]
-) -> Sequence[float | None]:
+    scores: Sequence[Score], written: Sequence[Written], text: Callable[[Sequence[int]], str]
+) -> Sequence[Score]:
     """The scores, once all that there are, are numbers.
 
     Args:
@@ -204,9 +212,9 @@ def checked(
         Halted: one is NaN or infinite.
     """
     for score, one in zip(scores, written, strict=True):
-        if score is not None and not math.isfinite(score):
+        if score.total is not None and not math.isfinite(score.total):
             raise Halted(
-                f'The reward of an answer to "{_shown(text(one.prompt))}" is {score}. Expected a finite number.',
+                f'The reward of an answer to "{_shown(text(one.prompt))}" is {score.total}. Expected a finite number.',
                 "Look at the reward model with this prompt, then resume from the last checkpoint.",
             )
     return scores

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.option import Section
     from llf_core.config.rule import Rule
+    from llf_core.stages.halt import Halted
     from llf_core.stages.ppo.author import Author
     from llf_core.stages.ppo.controller import KLController
     from llf_core.stages.ppo.prompts import Plan, PromptCollator, Ticks
     from llf_core.stages.ppo.rewards import RunningMoments
     from llf_core.stages.ppo.roles import Roles
     from llf_core.stages.ppo.rollout import Rollout
-    from llf_core.stages.ppo.scoring import Written
+    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.work import Work
 
 HEEDED = (
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
 )  # fmt: skip
+TRIES = 16
+"""Most phases in a row of which no answer can be judged."""
 
 
 class PPO(Stage):
@@ -79,7 +82,7 @@ class PPO(Stage):
         self.moments: RunningMoments = RunningMoments()
         self.rollout: Rollout | None = None
         self.phase = -1
-        self.made = self.served = self.asked = self.planned = 0
+        self.made = self.served = self.asked = 0
         self.roles: Roles = cast(work, self.temperature)
         self.author: Author = Author(work, self.roles, self.temperature)
         self._questions: dict[int, str] | None = None
@@ -90,7 +93,10 @@ class PPO(Stage):
         """What makes the loader as long as the run; the prompts themselves are drawn here."""
         from llf_core.stages.ppo.prompts import Ticks
 
-        return examples if held_out else Ticks(self.plan.ticks(len(self._known)))
+        if not held_out:
+            return Ticks(self.plan.ticks(len(self._known)))
+        places: Sequence[int] | None = getattr(self.roles.score, "eval_places", None)
+        return examples if places is None else examples.select(places)
 
     @property
     def _known(self) -> Sequence[int]:
@@ -129,7 +135,7 @@ class PPO(Stage):
         import numpy as np
 
         kept = self.rollout
-        if kept is None or self.served >= self.plan.steps or self.planned != self.plan.answers:  # a branch's parent's
+        if kept is None or self.served >= self.plan.steps:
             kept = self.rollout = self._new_phase()
         own = self.plan.part(len(kept), self.phase, self.served, self.rank)
         if len(own) < len(batches):  # few could be judged
@@ -185,54 +191,72 @@ class PPO(Stage):
     def _new_phase(self) -> Rollout:
         """Writes and scores answers; nothing changes where that fails.
 
+        Where none of them can be judged, the next prompts are answered: at most all of them once.
+
         Raises:
-            Halted: no answer can be judged, or one's score is no number.
+            Halted: no answer to them can be judged, or one's score is no number.
         """
         from llf_core.stages.ppo.scoring import Written
 
-        examples, phase = self.work.data.examples, self.phase + 1
-        known = self._known
-        places = [known[one] for one in self.plan.places(len(known), self.asked, self.rank)]
-        prompts = [list(examples[place]["input_ids"]) for place in places]
-        answers = self.author.write(prompts, self.plan.drawing(phase, self.rank), self.made)
-        written = [Written(*one) for one in zip(prompts, answers, places, strict=True)]
-        written, scores = self._judged(written, self.author.score(written, self.made))
-        rollout = self._learn_from(written, scores)
-        self.phase, self.served, self.planned = phase, 0, self.plan.answers
-        self.asked += len(prompts) * self.plan.processes
-        self._show(written, scores)
+        examples, known = self.work.data.examples, self._known
+        asked, seen = self.asked, 0
+        for phase in range(self.phase + 1, self.phase + 1 + min(TRIES, self.plan.phases(len(known)))):
+            places = [known[one] for one in self.plan.places(len(known), asked, self.rank)]
+            prompts = [list(examples[place]["input_ids"]) for place in places]
+            answers = self.author.write(prompts, self.plan.drawing(phase, self.rank), self.made)
+            written = [Written(*one) for one in zip(prompts, answers, places, strict=True)]
+            judged = self._judged(written, self.author.score(written, self.made))
+            asked, seen = asked + len(prompts) * self.plan.processes, seen + len(prompts)
+            if self._everywhere(bool(judged)):
+                break
+        else:
+            raise self._unjudged(f"any of {seen}")
+        rollout = self._learn_from(judged)
+        self.phase, self.served, self.asked = phase, 0, asked
+        self._show(judged)
         self.measures.keep()
         return rollout
 
-    def _judged(self, written: Sequence[Written], scores: Sequence[float | None]) -> tuple[list[Written], list[float]]:
-        """The answers that could be judged, and their scores; of the others a warning tells once."""
-        from llf_core.stages.halt import Halted
+    def _judged(self, written: Sequence[Written], scores: Sequence[Score]) -> list[tuple[Written, float, Score]]:
+        """The answers that could be judged, with what they have earned; of the others a warning tells once."""
+        from llf_core.rewards import not_applied
 
-        pairs = [(one, score) for one, score in zip(written, scores, strict=True) if score is not None]
-        left = len(written) - len(pairs)
-        if left:
+        pairs = zip(written, scores, strict=True)
+        found = [(one, score.total, score) for one, score in pairs if score.total is not None]
+        left = len(written) - len(found)
+        for name in scores[0].rewards:
+            given = [value for score in scores if (value := score.rewards[name]) is not None]
+            self.measures.add(f"rewards/{name}/mean", sum(given), len(given))
+            self.measures.add(f"rewards/{name}/skipped", len(scores) - len(given), len(scores))
+        if scores[0].rewards:
             self.measures.add("unjudged", left, len(written))
-        if not pairs:
-            raise Halted(
-                f"No reward function applies to any of {len(written)} answers (all gave None).",
-                "Add a reward function that gives a number, then resume.",
-            )
         if left and not self._told:
             self._told = True
-            message = (
-                f"No reward function applied to {left} of {len(written)} answers (all gave None). Nothing is learned "
-                "from such answers."
-            )
-            self.work.writer.event("warning", key="reward_functions", message=message)
-        return [one for one, _ in pairs], [score for _, score in pairs]
+            self.work.writer.event("warning", key="reward_functions", message=not_applied(left, len(written)))
+        return found
 
-    def _learn_from(self, written: Sequence[Written], scores: Sequence[float]) -> Rollout:
+    def _unjudged(self, what: str) -> Halted:
+        """What ends a run whose functions say nothing."""
+        from llf_core.rewards import BUILT_IN
+        from llf_core.stages.halt import Halted
+
+        own = [name for name in self.work.config.stage.reward_functions if name not in BUILT_IN]
+        mend = (
+            f"Mend {own[0]} so that it gives a number, then go on with run.resume(rewards=[{own[0]}])." if own else ""
+        )
+        return Halted(
+            f"No reward function applies to {what} answers (all gave None).",
+            mend or "Start a new run with a reward function that applies to them.",
+        )
+
+    def _learn_from(self, judged: Sequence[tuple[Written, float, Score]]) -> Rollout:
         """What the updates are made of; moments and coefficient take note of the answers."""
         import torch
 
         from llf_core.stages.ppo.lessons import lessons
 
-        given = torch.tensor(scores, dtype=torch.float32)
+        written = [one for one, _, _ in judged]
+        given = torch.tensor([score for _, score, _ in judged], dtype=torch.float32)
         read = self.author.read(written)
         if self.options.ppo_score_norm:
             self.moments.update(given, self._add_up)
@@ -241,7 +265,7 @@ class PPO(Stage):
         kl = found.kl.double()
         total, count = self._add_up(torch.stack([kl.sum(), torch.ones_like(kl).sum()])).tolist()
         self.controller.update(total / count, int(count))
-        self._tell_scores(written, scores)
+        self._tell_scores(judged)
         for measure in found.told:
             self.measures.add(*measure)
         return found.rollout
@@ -261,18 +285,24 @@ class PPO(Stage):
         held = {number: place for place, number in enumerate(self.work.data.eval["number"])}
         places = [held[number] for number in numbers]
         written = [Written(*one, held_out=True) for one in zip(prompts, answers, places, strict=True)]
-        judged, scores = self._judged(written, self.author.score(written, self.made))
-        self._tell_scores(judged, scores)
-        mean = torch.tensor(scores, device=batch["input_ids"].device).mean()
-        return -mean * len(written)  # an answer that cannot be judged counts as the others do
+        judged = self._judged(written, self.author.score(written, self.made))
+        self._tell_scores(judged)
+        total = -sum(score for _, score, _ in judged)
+        self.measures.add("loss", total, len(judged))  # in place of a mean over all prompts, judged or not
+        return torch.tensor(float(total), device=batch["input_ids"].device)
+
+    def evaluated(self, means: Mapping[str, float]) -> None:
+        """Ends a run of whose held-out answers none can be judged."""
+        if "reward" not in means:
+            raise self._unjudged("any of the held-out")
 
     # -- what is told ------------------------------------------------------------------------------------
-    def _tell_scores(self, written: Sequence[Written], scores: Sequence[float]) -> None:
+    def _tell_scores(self, judged: Sequence[tuple[Written, float, Score]]) -> None:
         import statistics
 
-        ends = self._ends()
+        written, scores, ends = [one for one, _, _ in judged], [score for _, score, _ in judged], self._ends()
         for name, values in (
-            ("reward", list(scores)),
+            ("reward", scores),
             ("response_length", [float(len(one.answer)) for one in written]),
             ("response_ended", [float(one.answer[-1] in ends) for one in written]),
         ):
@@ -280,17 +310,18 @@ class PPO(Stage):
         if len(scores) > 1:
             self.measures.add("reward_std", statistics.stdev(scores), 1)
 
-    def _show(self, written: Sequence[Written], scores: Sequence[float]) -> None:
+    def _show(self, judged: Sequence[tuple[Written, float, Score]]) -> None:
         """Writes some answers down."""
         if self.rank:
             return
-        for one, score in list(zip(written, scores, strict=True))[: self.work.config.stage.kept_completions]:
+        for one, total, score in judged[: self.work.config.stage.kept_completions]:
             self.work.writer.sample(
                 step=self.made,
                 kind="completion",
                 prompt=self._question(one),
                 text=self.author.text(one.answer),
-                reward=score,
+                reward=total,
+                **({"rewards": dict(score.rewards)} if score.rewards else {}),
             )
 
     def _question(self, one: Written) -> str:
@@ -323,7 +354,6 @@ class PPO(Stage):
             "phase": self.phase,
             "served": self.served,
             "asked": self.asked,
-            "planned": self.planned,
             "coefficient": self.controller.coefficient,
             "moments": dataclasses.asdict(self.moments),
             "sizes": self.author.sizes,
@@ -335,13 +365,11 @@ class PPO(Stage):
 
         if not state:
             return
-        for name in ("made", "phase", "served", "asked", "planned"):
+        for name in ("made", "phase", "served", "asked"):
             setattr(self, name, state[name])
         self.controller.coefficient = state["coefficient"]
         self.moments = RunningMoments(**state["moments"])
-        # A branch may have other batches: it writes as many answers at a time as its own config says.
-        own = self.author.sizes
-        self.author.sizes = {name: min(size, state["sizes"][name]) for name, size in own.items()}
+        self.author.sizes = dict(state["sizes"])
 
     def save(self, checkpoint: Path) -> None:
         """Writes the value function and the answers."""
@@ -371,6 +399,12 @@ class PPO(Stage):
         return f"ppo-{self.rank}.safetensors" if self.rank else "ppo.safetensors"
 
     # -- this machine ------------------------------------------------------------------------------------
+    def _everywhere(self, here: bool) -> bool:
+        """Whether something is so on all processes."""
+        import torch
+
+        return bool(self._add_up(torch.tensor(float(here))) == self.plan.processes)
+
     @staticmethod
     def _add_up(own: Tensor) -> Tensor:
         """Sums a tensor over all processes."""

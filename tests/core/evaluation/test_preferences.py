@@ -53,6 +53,21 @@ def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     assert "1 left out: an answer is empty" in shown.output
 
 
+def test_pairs_are_read_as_the_run_has_read_them(trained, rows, tmp_path):
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps([*rows, rows[0] | {"chosen": "It is. " * 40}]))
+    read = {"default_system": "Be as brief as you can, and polite.", "cutoff_len": 48, "enable_thinking": False}
+    more = {"dataset": str(path), "eval_dataset": str(path), "max_steps": 2, "learning_rate": 1e-2}
+    folder, code = trained(stage="rm", **read, **more)
+    assert code == 0
+    logged = RunReader(folder).metrics()
+    for name in (folder.id, str(folder.output)):
+        found = reward_accuracy(name, str(path))
+        assert (found.pairs, found.dropped) == (13, {})
+        assert found.accuracy == pytest.approx(logged.last("eval_rewards/accuracies"))
+        assert found.margin == pytest.approx(logged.last("eval_rewards/margins"), abs=1e-5)
+
+
 def test_what_is_missing_is_said(trained, rows, tmp_path, data_file):
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps([rows[0] | {"rejected": rows[0]["chosen"]}]))

@@ -148,6 +148,14 @@ def test_what_llama_factory_saved_scores_as_there(tmp_path):
     assert found == pytest.approx(list(wanted.values()), rel=1e-4)
 
 
+def test_a_score_that_is_no_number_is_refused(adapter):
+    scorer = load_scorer(str(adapter[0]))
+    with torch.no_grad():
+        scorer.head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"the lighthouse.* the score nan\. Expected a finite number"):
+        scorer.scores(TALKS)
+
+
 def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_tokenizer, tmp_path):
     with pytest.raises(ModelError, match="There is no reward model at /nowhere"):
         load_scorer("/nowhere")

@@ -62,6 +62,13 @@ def test_the_form_may_be_another_one() -> None:
         ("Paris", "It is Paris", 0),
         ("B", "<think>A?</think><answer>B</answer>", 1),
         ("1/0", "1/0", 1),
+        ("100000", "The value is 1e5", 1),
+        ("1", "The value is 1e5", 0),
+        ("0.0025", "about 2.5E-3.", 1),
+        ("2", "2e", 1),
+        ("7", "<answer>1e9999999999</answer>", 0),
+        ("7", "<answer>1e-9_999_999_999 \n.</answer>", 0),
+        ("1e9999999999", "<answer>1e9999999999</answer>", 1),
         ("7", "", 0),
     ],
 )

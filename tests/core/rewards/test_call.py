@@ -83,6 +83,7 @@ def test_numbers_of_every_kind(value: Any, number: float | None) -> None:
     ("value", "said"),
     [
         (float("nan"), "returned nan. Expected a finite number, or None."),
+        (10**400, "returned inf. Expected a finite number, or None."),
         (np.float64("inf"), "returned inf. Expected a finite number, or None."),
         ("0.5", "returned '0.5'. Expected a number, or None."),
         ([1.0], "returned [1.0]. Expected a number, or None."),

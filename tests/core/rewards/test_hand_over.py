@@ -11,7 +11,7 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import launch, sweep
 from llf_core.launch import start as starting
 from llf_core.launch.run import Run
-from llf_core.rewards import Reward, RewardError, by_name, code_of, from_file, load_rewards, reward
+from llf_core.rewards import Reward, RewardError, by_name, cell_of, code_of, from_file, load_rewards, reward
 from llf_core.rewards import record as recording
 from llf_core.runs import RunFolder, RunReader, status
 
@@ -62,6 +62,32 @@ def test_functions_go_into_the_run_and_come_out_the_same() -> None:
     assert found[0].file == "code/brief.py"
     # Nothing is left beside the source, which may be mended.
     assert sorted(path.name for path in run.folder.code.iterdir()) == ["brief.py", "loud.py"]
+
+
+@pytest.mark.usefixtures("no_start")
+def test_a_cell_keeps_apart_what_functions_call_by_one_name(tmp_path: Path) -> None:
+    made = {
+        "near": "import math\n\nlimit = 5\n\n\ndef near(answer):\n    return math.floor(len(answer) / limit)\n",
+        "far": "limit = 500\nnote = '''two\n    lines'''\n\n\ndef far(answer):\n    return limit + len(note)\n",
+        "llf_named": "llf = 3\n\n\ndef near(answer):\n    return llf\n\n\nllf_named = near\n",
+        "other": "import math\n\n\ndef other(answer):\n    return math.pi\n",
+    }
+    expected = {"near": 2, "far": 513, "llf_named": 3, "other": 3.141592653589793}
+
+    def judged(run: Run) -> dict[str, float]:
+        return {one.name: one.function("a" * 10) for one in load_rewards(sorted(made), run.folder.code, OPTIONS)}
+
+    run = launch(CONFIG, rewards=["format"])
+    run.folder.code.mkdir()
+    for name, text in made.items():
+        (run.folder.code / f"{name}.py").write_text(f"from __future__ import annotations\n\n{text}")
+    assert judged(run) == expected
+    cell = tmp_path / "cell.py"
+    cell.write_text(cell_of(run.folder).replace("import llf_widgets as llf", "import llf_core.rewards as llf"))
+    found = {recording.name_of(one): one for one in from_file(cell)}
+    assert {name: one("a" * 10) for name, one in found.items()} == expected
+    again = launch(CONFIG | {"reward_functions": ",".join(sorted(made))})
+    assert judged(again) == expected
 
 
 @pytest.mark.usefixtures("no_start")

@@ -159,6 +159,12 @@ def test_a_cell_that_is_run_again_counts(cells: Cells) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("API_KEY = 'abc'\ndef f(answer): return API_KEY", "f uses API_KEY, which looks like a secret"),
+        ("password = b'x'\ndef f(answer): return password", r"os\.environ\['password'\]"),
+        ("db = {'user': 'me', 'secret': 'x'}\ndef f(answer): return db", "f uses db, which looks like a secret"),
+        ("HF_TOKEN = 'a1b2c3d4e5f6a7b8c9'\ndef f(answer): return HF_TOKEN", "f uses HF_TOKEN, which looks like"),
+        ("AUTH = ['Bearer a1b2c3d4e5f6a7b8c9']\ndef f(answer): return AUTH", "f uses AUTH, which looks like"),
+        ("mine = 'sk-a1b2c3d4e5f6a7b8c9'\ndef f(answer): return mine", "f uses mine, which looks like a secret"),
         ("class K: pass\ndef f(answer): return K()", "f uses K, the class K of the notebook, which cannot be handed"),
         ("k = object()\ndef f(answer): return k", "f uses k, a object of the notebook, which cannot be handed over"),
         ("k = [object()]\ndef f(answer): return k", "f uses k, a list of the notebook"),
@@ -192,3 +198,9 @@ def test_a_function_without_source() -> None:
     exec("def f(answer): return 1", names)
     with pytest.raises(SourceError, match=re.escape("The source of f cannot be read. Define it in a cell")):
         source_of(names["f"])
+
+
+def test_what_is_only_called_like_a_secret_is_carried_over(cells: Cells) -> None:
+    cells.run("END_TOKEN = '<|im_end|>'\nKEY = 'answer'\nTOKENS = 16\nmonkey = 'a1b2c3d4e5f6a7b8c9'\n")
+    cells.run("def f(answer): return [END_TOKEN, KEY, TOKENS, monkey, answer]")
+    assert defined_by(cells.source("f"))["f"](1) == ["<|im_end|>", "answer", 16, "a1b2c3d4e5f6a7b8c9", 1]

@@ -52,6 +52,9 @@ def test_reward_functions_stand_side_by_side_under_their_names():
     assert (one.group.title, one.lines) == (
         "Reward by function", {"rewards/format/mean": "format", "rewards/correct/mean": "correct"},
     )  # fmt: skip
+    (one,) = shown(["unjudged", "rewards/format/skipped"])
+    assert one.group.title == "Unjudged answers"
+    assert one.lines == {"unjudged": "by none", "rewards/format/skipped": "not by format"}
     assert titles(["rewards/chosen"]) == ["Rewards"]  # a whole name goes before a pattern
 
 

@@ -204,6 +204,27 @@ def test_a_function_that_fails_leaves_a_checkpoint_and_a_sentence(make_online, f
     assert bits(folder) == bits(whole)
 
 
+def test_base_and_result_are_compared_by_functions_of_a_cell(make_online):
+    from llf_core.evaluation.losses import losses
+
+    folder = make_online(max_steps=2, val_size=4)
+    assert attempt(folder) == 0
+    assert losses(folder).examples == 4
+
+
+def test_a_function_that_fails_in_the_last_evaluation_says_what_to_do(make_online):
+    held_back = "seen = []\n\n\ndef share(answer):\n    seen.append(answer)\n    return 1.0 / (len(seen) <= 24)\n"
+    folder = make_online(held_back, max_steps=3, val_size=4, eval_strategy="no", save_strategy="no")
+    assert attempt(folder) == 1
+    reason = RunReader(folder).status().reason
+    assert "raised ZeroDivisionError" in reason
+    assert reason.endswith("kept. Mend the function, then go on with run.resume(rewards=[share]).")
+    assert Checkpoints(folder).list() == [3]
+    write_code(folder.code, {"share": SHARE})
+    assert resume(folder, 3) == 0
+    assert RunReader(folder).status().state == "finished"
+
+
 def test_a_function_that_fails_at_once_leaves_nothing_to_keep(make_online):
     folder = make_online("def share(answer):\n    return nowhere\n")
     assert attempt(folder) == 1
@@ -350,7 +371,7 @@ def test_names_of_trl_that_are_overridden_or_used(name):
     kind = getattr(trainers, name)
     library = [one for one in kind.__mro__ if one.__module__.startswith(("trl.", "transformers."))]
     known = {attribute for one in library for attribute in vars(one)}
-    own = {"seen", "begin", "draw", "remember", "unfinished", "_keep"}
+    own = {"seen", "begin", "draw", "remember", "unfinished", "_keep", "_keeping"}
     assert set(vars(trainers.Online)) - {"__module__", "__doc__", "__annotations__", "__init__", *own} <= known
     assert {"_save_checkpoint", "_generate_single_turn"} <= known
     assert kind.__mro__.index(RunLoop) < kind.__mro__.index(library[0])

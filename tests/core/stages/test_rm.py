@@ -15,6 +15,7 @@ from llf_core.models.reward import load_scorer
 from llf_core.runs import RunReader
 from llf_core.stages.rm import pair_losses
 from tests.core.stages.llama_factory.same_model import HERE, head_weight, save_model, settings
+from tests.tiny import CHATML, tiny_llama, tiny_tokenizer
 
 QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
 
@@ -209,6 +210,30 @@ def test_the_output_scores_alike_in_plain_transformers(trained, pairs, rows, tin
     better, worse = np.mean(scores[::2]), np.mean(scores[1::2])
     assert held["values"]["eval_rewards/chosen"] == pytest.approx(better, abs=1e-5)
     assert held["values"]["eval_rewards/rejected"] == pytest.approx(worse, abs=1e-5)
+
+
+@pytest.mark.parametrize("finetuning_type", ["lora", "full"])
+def test_where_padding_is_the_end_token_a_score_is_read_where_it_was_trained(
+    trained, pairs, rows, tmp_path, finetuning_type
+):
+    tokenizer = tiny_tokenizer(CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'"))
+    tokenizer.pad_token, tokenizer.unk_token = tokenizer.eos_token, None
+    tiny_llama(tokenizer).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for path in (tmp_path / "model").glob("tokenizer*.json"):  # no other token is there to pad with
+        path.write_text(path.read_text().replace("<|endoftext|>", "<|nothing|>"))
+    keys = {"dataset": pairs, "eval_dataset": pairs, "finetuning_type": finetuning_type, "learning_rate": 3e-3}
+    folder, code = trained(stage="rm", model_name_or_path=str(tmp_path / "model"), **keys)
+    assert code == 0
+    talks = [
+        [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row[key]}]
+        for key in ("chosen", "rejected")
+        for row in rows
+    ]
+    scores = load_scorer(folder.id).scores(talks)
+    logged = RunReader(folder).metrics()
+    assert np.mean(scores[:16]) == pytest.approx(logged.last("eval_rewards/chosen"), abs=1e-5)
+    assert np.mean(scores[16:]) == pytest.approx(logged.last("eval_rewards/rejected"), abs=1e-5)
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
+from llf_core.models import ModelError
 from llf_core.stages.adapters import add_frozen, wearing
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.scoring import Written
 from llf_core.stages.ppo.stage import PPO
 from tests.core.stages.ppo.conftest import disturbed
+from tests.tiny import tiny_llama
 
 PROMPTS = [[5, 9, 30, 41], [7, 8], [11, 12, 13, 14, 15, 16, 17]]
 ANSWERS = [[20, 21, 22], [25], [30, 31, 32, 33, 34]]
@@ -26,6 +30,10 @@ def by_hand(model, ids, prompt):
         logits = model(input_ids=torch.tensor([ids])).logits[0].double()
     targets = torch.tensor(ids[1:])
     return logits[:-1].log_softmax(-1)[torch.arange(len(targets)), targets][len(prompt) - 1 :].tolist()
+
+
+def scores(stage, written=WRITTEN):
+    return [one.total for one in stage.author.score(written, 0)]
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ def test_shared_and_separate_models_say_the_same(
         )
         disturbed(work.model).train()  # a policy that has learned something
         read = stage.author.read(WRITTEN)
-        found[models] = read.log_probs, read.reference, read.entropies, torch.tensor(stage.author.score(WRITTEN))
+        found[models] = read.log_probs, read.reference, read.entropies, torch.tensor(scores(stage))
         assert work.model.active_adapter == "default"
         assert work.model.training
     for shared, separate in zip(found["shared"], found["separate"], strict=True):
@@ -76,6 +84,50 @@ def test_shared_and_separate_models_say_the_same(
     assert found["shared"][3].tolist() == pytest.approx(judged(judge, closing), rel=1e-4)
 
 
+def test_a_reward_adapter_is_put_on_the_base_that_it_was_made_for(
+    make_work, make_run, reward_adapter, classifier, closing, tiny_tokenizer, tmp_path
+):
+    from llf_core.stages.session import run_attempt
+
+    folder = make_run(max_steps=2)
+    assert run_attempt(folder, 1) == 0
+    judge = PeftModel.from_pretrained(copy.deepcopy(classifier), str(reward_adapter)).eval()
+    expected = pytest.approx(judged(judge, closing), rel=1e-4)
+    reward = {"reward_model_type": "lora", "reward_model": str(reward_adapter)}
+    merged = {"adapter_name_or_path": str(folder.output), "create_new_adapter": True}
+    for models in ("shared", "separate"):
+        stage = PPO(make_work(**reward, **merged, ppo_models=models))
+        assert "reward" in stage.roles.models
+        assert scores(stage) == expected
+    stage = PPO(make_work(**reward, adapter_name_or_path=str(folder.output)))  # which is trained further, not merged
+    assert set(stage.roles.models) == {"policy"}
+    assert scores(stage) == expected
+
+    policy = tiny_llama(tiny_tokenizer, seed=3)
+    policy.save_pretrained(tmp_path / "policy")
+    tiny_tokenizer.save_pretrained(tmp_path / "policy")
+    for models in ("shared", "separate"):
+        stage = PPO(make_work(**reward, model_name_or_path=str(tmp_path / "policy"), ppo_models=models))
+        assert "reward" in stage.roles.models
+        assert scores(stage) == expected
+
+
+def test_a_reward_adapter_whose_base_is_gone_is_refused_unless_it_only_lies_elsewhere(
+    make_work, reward_adapter, tiny_model_dir, tmp_path
+):
+    shutil.copytree(reward_adapter, tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    for base in (f"/gone/{tiny_model_dir.name}", "/gone/other"):
+        settings["base_model_name_or_path"] = base
+        (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+        work = make_work(reward_model_type="lora", reward_model=str(tmp_path / "adapter"))
+        if base.endswith("other"):
+            with pytest.raises(ModelError, match="is an adapter of /gone/other, not of"):
+                PPO(work)
+        else:
+            assert set(PPO(work).roles.models) == {"policy"}
+
+
 def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_work, reward_adapter, tiny_tokenizer):
     from llf_core.models.reward import load_scorer
 
@@ -85,7 +137,7 @@ def test_an_answer_is_scored_where_its_reward_model_was_trained_to_score(make_wo
     prompt = tiny_tokenizer.apply_chat_template([question], add_generation_prompt=True, return_dict=False)
     answer = tiny_tokenizer(words, add_special_tokens=False)["input_ids"]
     end = tiny_tokenizer.convert_tokens_to_ids("<|im_end|>")
-    ended, cut = stage.author.score([Written(prompt, [*answer, end]), Written(prompt, answer)])
+    ended, cut = scores(stage, [Written(prompt, [*answer, end]), Written(prompt, answer)])
     scorer = load_scorer(str(reward_adapter), work.config)
     (expected,) = scorer.scores([[question, {"role": "assistant", "content": words}]])
     assert ended == pytest.approx(expected, rel=1e-4)
@@ -96,7 +148,7 @@ def test_a_whole_reward_model_scores_as_transformers_does(make_work, classifier,
     classifier.save_pretrained(tmp_path / "whole")
     tiny_tokenizer.save_pretrained(tmp_path / "whole")
     stage = PPO(make_work(reward_model_type="full", reward_model=str(tmp_path / "whole"), ppo_models="separate"))
-    assert stage.author.score(WRITTEN) == pytest.approx(judged(classifier, closing), rel=1e-4)
+    assert scores(stage) == pytest.approx(judged(classifier, closing), rel=1e-4)
     # the value model begins as the reward model: at an answer's last token it says the score
     begun = stage.roles.value.head.linear.weight
     assert torch.equal(begun, classifier.score.weight)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
+from llf_core.rewards import Reward, Weighed
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, under_way
 from llf_core.stages.ppo import api, author
 from llf_core.stages.ppo.stage import PPO
@@ -158,6 +159,20 @@ def test_answers_do_not_depend_on_how_many_are_written_at_once(make_work):
     assert len({tuple(answer) for answer in found[0]}) == 4
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
+def test_a_long_prompt_takes_nothing_from_the_answers_to_others(make_work, fast_path):
+    stage = PPO(make_work(max_new_tokens=0, max_length=40, fast_path=fast_path))
+    prompts = [list(range(5, 5 + length)) for length in (10, 38, 60, 25)]
+    limits = [30, 2, 1, 15]
+    answers = stage.author.write(prompts, 3, 0)
+    ends = stage._ends()
+    for answer, limit in zip(answers, limits, strict=True):
+        assert len(answer) == limit or (len(answer) < limit and answer[-1] in ends)
+    assert len(answers[0]) > 2
+    stage.author.sizes["write"] = 1
+    assert stage.author.write(prompts, 3, 0) == answers
+
+
 def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
     stage, original, asked = PPO(make_work()), author.continuations, []
 
@@ -188,13 +203,21 @@ def test_answers_that_take_their_time_tell_how_many_there_are(make_work, monkeyp
     assert len(written) == sum(map(len, stage.rollout.answers))
 
 
-def test_score_normalisation_and_whitened_rewards(make_work):
-    stage = PPO(make_work(ppo_score_norm=True, ppo_whiten_rewards=True, ppo_lam=1.0))
+@pytest.mark.parametrize("whitened", [True, False])
+def test_score_normalisation_and_whitened_rewards(make_work, whitened):
+    stage = PPO(make_work(ppo_score_norm=True, ppo_whiten_rewards=whitened, ppo_lam=1.0))
     stage.batches([{}, {}])
-    raw = stage.measures.take()["reward"]
-    assert stage.moments.count == 4
-    assert stage.moments.mean == pytest.approx(raw[0] / raw[1])
-    assert abs(float(stage.rollout.returns.mean())) < 2.0 < raw[0] / raw[1]
+    raw = torch.tensor([one["reward"] for one in RunReader(stage.work.folder).samples()], dtype=torch.float64)
+    assert stage.moments.count == len(raw) == 4
+    assert stage.moments.mean == pytest.approx(raw.mean().item())
+    # a new policy is its own reference and its values are 0: an answer earns its score, at its last token
+    earned = torch.zeros(4, 6, dtype=torch.float64)
+    earned[:, -1] = (raw - raw.mean()) / raw.std()
+    if whitened:
+        earned = (earned - earned.mean()) / earned.std() + earned.mean()
+        assert earned.std().item() == pytest.approx(1)
+    returns = earned.flip(1).cumsum(1).flip(1)
+    torch.testing.assert_close(stage.rollout.returns.view(4, 6).double(), returns, rtol=1e-4, atol=1e-5)
 
 
 # -- how long a run is ---------------------------------------------------------------------------------------
@@ -244,6 +267,22 @@ def test_an_evaluation_answers_what_is_held_out(trained):
     assert columns.values("eval_loss").tolist() == pytest.approx((-columns.values("eval_reward")).tolist())
 
 
+def test_the_best_checkpoint_may_be_found_by_the_reward(trained):
+    more = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "max_steps": 4}
+    folder, code = trained(**more, load_best_model_at_end=True, metric_for_best_model="eval_reward")
+    assert code == 0
+    rewards = RunReader(folder).metrics().values("eval_reward").tolist()
+    state = json.loads((Checkpoints(folder).path(4) / "trainer_state.json").read_text())
+    assert state["best_metric"] == max(rewards)
+
+
+def test_where_memory_runs_out_the_key_is_named_that_shortens_answers(make_run):
+    from llf_core.config import RunConfig
+    from llf_core.stages.failures import explain
+
+    assert explain(MemoryError(), RunConfig.load(make_run().config)).what_to_do.endswith("or max_new_tokens.")
+
+
 # -- checkpoints ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("models", "step"), [("shared", 3), ("shared", 4), ("separate", 3)])
 def test_stop_and_resume_repeat_the_run_to_the_last_bit(make_run, monkeypatch, models, step):
@@ -261,6 +300,24 @@ def test_stop_and_resume_repeat_the_run_to_the_last_bit(make_run, monkeypatch, m
     ours, theirs = (load_file(one.output / "adapter_model.safetensors") for one in (folder, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert len(RunReader(folder).samples()) == len(RunReader(whole).samples())
+
+
+def test_a_run_with_adapters_beside_its_own_resumes_to_the_last_bit(make_run, monkeypatch, reward_adapter):
+    """The reference and the reward model are adapters of the policy too, and no checkpoint holds them."""
+    first = make_run(max_steps=2)
+    assert run_attempt(first, 1) == 0
+    more = {"reward_model_type": "lora", "reward_model": str(reward_adapter), "max_steps": 6}
+    more |= {"adapter_name_or_path": str(first.output), "val_size": 4, "eval_strategy": "steps", "eval_steps": 2}
+    whole, folder = make_run(**more), make_run(**more)
+    assert run_attempt(whole, 1) == 0
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert run_attempt(folder, 1) == 0
+    assert next_attempt(folder) == 0
+    for name in ("loss", "reward", "kl", "grad_norm", "value_loss", "eval_reward"):
+        assert column(folder, name) == column(whole, name), name
+    ours, theirs = (load_file(one.output / "adapter_model.safetensors") for one in (folder, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_a_checkpoint_and_the_output_hold_the_policy_alone(trained, reward_adapter, tiny_model_dir):
@@ -320,9 +377,11 @@ def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endp
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ('{"scores": [NaN, 1]}', "the score nan"),
+        ('{"scores": [NaN, 1]}', "the score NaN"),
+        (f'{{"scores": [1{"0" * 400}, 1]}}', "the score 10+…"),
+        (f'{{"scores": ["{"long " * 100}", 1]}}', "the score .long [long ]+…. Expected"),
         ('{"scores": [1]}', "1 scores"),
-        ('{"scores": ["good", 1]}', "the score 'good'"),
+        ('{"scores": ["good", 1]}', 'the score "good"'),
         ('{"scores": 3}', "scores of type int"),
         ("<html>", "no JSON object with scores"),
     ],
@@ -341,7 +400,58 @@ def test_what_is_no_score_is_told(body, said):
 def test_nobody_listens(monkeypatch):
     monkeypatch.setattr(api, "PAUSES", (0.0, 0.0))
     with pytest.raises(api.Halted, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
-        api.ask_scores("http://user:secret@127.0.0.1:9/score?key=1", ["a"])
+        api.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
+
+
+def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
+    api.ask_scores(endpoint.url, ["a"])
+    monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me")
+    api.ask_scores(endpoint.url, ["a"])
+    assert [headers.get("Authorization") for headers in endpoint.headers] == [None, "Bearer me"]
+    asked = PLAIN | {"reward_model_type": "api", "reward_model": "https://name:pw@host/score"}
+    (problem,) = [one for one in validate(asked).problems if one.severity == "error"]
+    assert "LLF_REWARD_AUTHORIZATION" in problem.message
+    assert "pw" not in problem.message.replace("password", "")
+
+
+def test_the_card_shows_no_more_than_the_address(trained, endpoint):
+    folder, code = trained(max_steps=2, reward_model=endpoint.url + "?key=secret")
+    assert code == 0
+    card = (folder.output / "README.md").read_text()
+    assert f"reward_model: {endpoint.url}\n" in card
+    assert "secret" not in card
+
+
+def test_a_redirect_is_not_followed(endpoint):
+    other = Endpoint(lambda _: 0.0)
+    other.status, other.more = 302, {"Location": endpoint.url}
+    try:
+        with pytest.raises(api.Halted, match="answers with status 302"):
+            api.ask_scores(other.url, ["a"])
+    finally:
+        other.close()
+    assert not endpoint.asked
+
+
+@pytest.mark.parametrize(("pieces", "said"), [(200, "timed out"), (10**9, "more than 1,000 bytes")])
+def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
+    monkeypatch.setattr(api, "PAUSES", ())
+    monkeypatch.setattr(api, "LARGEST", 1000)
+    one = Endpoint(lambda _: 0.0)
+    one.pieces, one.pause = pieces, 0.02 if said == "timed out" else 0.0
+    try:
+        with pytest.raises(api.Halted, match=f"does not answer .{said}"):
+            api.ask_scores(one.url, ["a"], timeout=0.3)
+    finally:
+        one.close()
+
+
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "https://host:port/score", "ftp://host/score"])
+def test_what_is_no_address_is_refused(address):
+    asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
+    assert any("is no address" in one.message for one in validate(asked).problems)
+    with pytest.raises(api.Halted, match="is no address"):
+        api.ask_scores(address, ["a"])
 
 
 def test_a_refusal_is_not_tried_again():
@@ -399,6 +509,9 @@ PLAIN = {"model_name_or_path": "m", "dataset": "d", "stage": "ppo", "reward_mode
         ({"num_beams": 2}, "num_beams"),
         ({"neftune_noise_alpha": 5}, "neftune_noise_alpha"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"cutoff_strategy": "split"}, "cutoff_strategy"),
+        ({"metric_for_best_model": "accuracy"}, "metric_for_best_model"),
+        ({"greater_is_better": True}, "greater_is_better"),
     ],
 )
 def test_what_cannot_be(changes, key):
@@ -408,7 +521,9 @@ def test_what_cannot_be(changes, key):
     assert key in {one.key for one in report.problems if one.severity == "error"}
 
 
-@pytest.mark.parametrize("changes", [{"top_k": 50}, {"top_p": 0.7}, {"repetition_penalty": 1.2}, {"do_sample": False}])
+@pytest.mark.parametrize(
+    "changes", [{"top_k": 50}, {"top_p": 0.7}, {"repetition_penalty": 1.2}, {"do_sample": False}, {"max_new_tokens": 0}]
+)
 def test_what_is_risky(changes):
     report = validate(PLAIN | changes)
     assert report.ok
@@ -437,19 +552,6 @@ def test_llama_factorys_own_yaml_is_taken():
     assert report.ok
 
 
-def test_a_branch_with_other_batches_begins_a_new_phase(make_work):
-    stage = PPO(make_work())
-    stage.batches([{}, {}])
-    kept = json.loads(json.dumps(stage.state()))
-    other = PPO(make_work(per_device_train_batch_size=4))
-    other.restore(kept)
-    other.rollout = stage.rollout
-    assert other.plan.answers == 8
-    batches = other.batches([{}, {}])
-    assert [one["groups"] for one in batches] == [4, 4]
-    assert (other.phase, other.served, other.asked, other.made) == (1, 1, 12, 2)
-
-
 def test_state_without_a_file_is_whole(make_work, tmp_path):
     stage = PPO(make_work(ppo_models="separate"))
     stage.batches([{}, {}])
@@ -472,8 +574,14 @@ FUNCTIONS = {
     "    return float(sum(one.isalpha() for one in answer))\n",
     "short": "def short(answer, tokens):\n    return -tokens\n",
     "broken": "def broken(answer):\n    return float('nan')\n",
+    "noting": "def noting(completions, log_metric):\n    return [1.0 for _ in completions]\n",
+    "perhaps": "def perhaps(completions, number, log_metric=None):\n    return [float(one) for one in number]\n",
     "silent": "def silent(answer):\n    return None\n",
     "even": "def even(answer, number):\n    return None if number % 2 else 1.0\n",
+    "single": "def single(answer, tokens, number):\n    return float(tokens) if number % 2 else None\n",
+    "untried": "seen = []\n\n\ndef untried(answer, prompt):\n"
+    "    seen.append(prompt)\n    return 1.0 if len(seen) < 5 else None\n",
+    "late": "def late(answer, number):\n    return 1.0 if number > 11 else None\n",
 }
 
 
@@ -498,7 +606,9 @@ def test_reward_functions_are_weighed_and_told_of_the_record(make_run, functions
     shown = RunReader(folder).samples()
     assert shown
     for one in shown:
-        assert one["reward"] == 2 * sum(letter.isalpha() for letter in one["text"]) - 0.5 * 6
+        letters = sum(letter.isalpha() for letter in one["text"])
+        assert one["reward"] == 2 * letters - 0.5 * 6
+        assert one["rewards"] == {"letters": letters, "short": -6.0}
     columns = RunReader(folder).metrics()
     assert len(columns.values("eval_reward")) == 1
 
@@ -507,7 +617,7 @@ def test_reward_functions_are_weighed_and_told_of_the_record(make_run, functions
     ("name", "said"),
     [
         ("broken", "returned nan"),
-        ("silent", "No reward function applies to any of 4 answers"),
+        ("silent", "No reward function applies to any of 16 answers (all gave None). Mend silent so that"),
         ("none", "There is no reward function none"),
     ],
 )
@@ -527,7 +637,71 @@ def test_an_answer_that_no_function_judges_is_left_out_and_counted(make_run, fun
     (told,) = [event for event in events(folder, "warning") if event["key"] == "reward_functions"]
     assert told["message"].startswith("No reward function applied to 8 of 16 answers")
     assert {one["reward"] for one in RunReader(folder).samples()} == {1.0}
+    assert columns.values("rewards/even/mean").tolist() == [1.0]
+    assert columns.values("rewards/even/skipped").tolist() == [0.5]
     assert columns.values("trained_tokens")[-1] == 2 * 8 * 6
+
+
+def test_prompts_that_nothing_judges_are_passed_over_and_counted(make_run, functions, monkeypatch):
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "max_steps": 6}
+    whole, folder = (with_code(make_run(**functions, **one, reward_functions="late")) for _ in range(2))
+    assert run_attempt(whole, 1) == 0
+    columns = RunReader(whole).metrics()
+    assert columns.values("reward").tolist() == [1.0] * 3
+    asked = [1 / (1 - share) for share in columns.values("unjudged")]  # of which the last one alone was judged
+    assert asked == pytest.approx([round(one) for one in asked])
+    assert sum(asked) > 3
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        assert run_attempt(folder, 1) == 0
+    assert next_attempt(folder) == 0
+    for name in ("loss", "reward", "unjudged"):
+        assert column(folder, name) == column(whole, name), name
+
+
+def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_nothing(make_work, functions, monkeypatch):
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    stage = PPO(make_work(**functions, **one, reward_functions="format"))
+    before = stage.state()
+    monkeypatch.setattr(stage.roles.score, "_weighed", Weighed([Reward("format", lambda answer: None)], [1.0]))
+    with pytest.raises(api.Halted, match=r"any of 16 answers .*\. Start a new run with"):
+        stage.batches([{}])
+    assert stage.state() == before
+
+
+def test_an_evaluation_is_a_mean_over_what_can_be_judged(make_run, functions, tmp_path):
+    held = tmp_path / "held.json"
+    rows = [
+        {"instruction": question, "number": number % 2 * (number > 2)} for number, question in enumerate(QUESTIONS[:5])
+    ]
+    held.write_text(json.dumps(rows))
+    more = {"eval_dataset": str(held), "per_device_eval_batch_size": 2, "max_steps": 2}
+    folder = with_code(make_run(**functions, **more, reward_functions="single"))
+    assert run_attempt(folder, 1) == 0
+    columns = RunReader(folder).metrics()
+    assert columns.values("eval_reward").tolist() == [6.0]  # of the one that is odd
+    assert columns.values("eval_loss").tolist() == [-6.0]
+    assert columns.values("eval_unjudged").tolist() == [0.8]
+
+
+def test_an_evaluation_that_judges_nothing_ends_the_run_with_a_checkpoint(make_run, functions):
+    more = {"val_size": 4, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4}
+    folder = with_code(make_run(**functions, **more, reward_functions="untried"))
+    assert run_attempt(folder, 1) == 1
+    assert "No reward function applies to any of the held-out answers" in read_status(folder).reason
+    assert Checkpoints(folder).list() == [2]
+
+
+def test_a_held_out_prompt_that_functions_cannot_judge_is_left_out(make_run, functions, tmp_path):
+    held = tmp_path / "held.json"
+    rows = [{"instruction": one, "number": 2} for one in ("Say " * 400, *QUESTIONS[:2])]
+    held.write_text(json.dumps(rows))
+    folder = with_code(make_run(**functions, eval_dataset=str(held), max_steps=2, reward_functions="even"))
+    assert run_attempt(folder, 1) == 0
+    columns = RunReader(folder).metrics()
+    assert columns.values("eval_reward").tolist() == [1.0]
+    (told,) = [event for event in events(folder, "warning") if event["key"] == "cutoff_len"]
+    assert told["message"].startswith("1 prompts have more than cutoff_len 128 tokens")
 
 
 def test_a_function_that_takes_another_column_is_told_before_anything(make_run, functions, prompts_file):
@@ -536,10 +710,21 @@ def test_a_function_that_takes_another_column_is_told_before_anything(make_run, 
     assert "letters takes number, which is no column" in read_status(folder).reason
 
 
+def test_what_only_trls_trainers_tell_is_refused_before_anything(make_run, functions):
+    folder = with_code(make_run(**functions, reward_functions="noting"))
+    assert run_attempt(folder, 1) == 2
+    assert read_status(folder).reason.startswith("The reward function noting takes log_metric, which TRL's trainers")
+    folder = with_code(make_run(**functions, max_steps=2, reward_functions="perhaps"))
+    assert run_attempt(folder, 1) == 0
+
+
 def test_functions_need_names_and_whole_weights():
     asked = {key: value for key, value in PLAIN.items() if key != "reward_model"} | {"reward_model_type": "function"}
     assert {one.key for one in validate(asked).problems if one.severity == "error"} == {"reward_functions"}
     assert validate(asked | {"reward_functions": "format"}).ok
+    for wrong in ({"reward_functions": "format,format"}, {"reward_functions": "length", "max_new_tokens": 0}):
+        report = validate(asked | wrong)
+        assert {one.key for one in report.problems if one.severity == "error"} == {"reward_functions"}
     report = validate(asked | {"reward_functions": "format", "reward_weights": "1,2"})
     assert {one.key for one in report.problems if one.severity == "error"} == {"reward_weights"}
 
@@ -554,6 +739,14 @@ def test_base_and_result_are_compared_by_their_rewards(make_run):
     assert found.examples == 4
     assert found.tuned == pytest.approx(RunReader(folder).metrics().values("eval_loss")[-1])
     assert found.tuned < found.base
+
+
+def test_base_and_result_are_compared_by_functions_of_a_cell(make_run, functions):
+    from llf_core.evaluation.losses import losses
+
+    folder = with_code(make_run(**functions, reward_functions="letters", val_size=4, max_steps=2))
+    assert run_attempt(folder, 1) == 0
+    assert losses(folder).tuned == pytest.approx(RunReader(folder).metrics().values("eval_loss")[-1])
 
 
 # -- several processes ---------------------------------------------------------------------------------------

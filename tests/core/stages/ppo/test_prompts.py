@@ -1,0 +1,48 @@
+"""Which prompts a phase answers where they do not divide evenly, and how long that makes a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from llf_core.stages.ppo.prompts import Plan
+
+
+def drawn(plan: Plan, prompts: int, phases: int) -> list[int]:
+    """The places of the prompts of some phases, over all processes."""
+    found: list[int] = []
+    for _ in range(phases):
+        start = len(found)
+        for rank in range(plan.processes):
+            found += plan.places(prompts, start, rank)
+    return found
+
+
+@pytest.mark.parametrize(("step", "parts", "processes"), [(4, 1, 1), (3, 2, 1), (2, 1, 2), (16, 1, 1)])
+def test_each_epoch_answers_every_prompt_once_wherever_its_phases_end(step: int, parts: int, processes: int) -> None:
+    plan = Plan(step=step, parts=parts, passes=2, processes=processes, seed=5)
+    found = drawn(plan, 10, 15)
+    epochs = [found[start : start + 10] for start in range(0, len(found) - 9, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > len(epochs) - 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "step", "parts", "passes", "processes", "phases"),
+    [(16, 4, 1, 2, 1, 4), (17, 4, 1, 2, 1, 5), (1, 4, 2, 3, 1, 1), (10, 2, 2, 1, 2, 2), (9, 2, 2, 1, 2, 2)],
+)
+def test_an_epoch_has_the_steps_of_the_phases_that_answer_every_prompt(
+    prompts: int, step: int, parts: int, passes: int, processes: int, phases: int
+) -> None:
+    plan = Plan(step=step, parts=parts, passes=passes, processes=processes, seed=5)
+    assert plan.phases(prompts) == phases
+    rows_of_a_step = step * processes
+    assert plan.ticks(prompts) == phases * parts * passes * rows_of_a_step
+
+
+def test_each_pass_over_a_phase_learns_from_every_answer_once() -> None:
+    plan = Plan(step=4, parts=3, passes=2, processes=1, seed=5)
+    for answers in (12, 10, 2):
+        for turn in range(2):
+            served = range(turn * 3, turn * 3 + 3)
+            parts = [plan.part(answers, 7, one, 0) for one in served]
+            assert sorted(number for part in parts for number in part) == list(range(answers))
