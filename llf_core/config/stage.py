@@ -13,6 +13,8 @@ COMPARED = ("dpo", "kto")
 """Stages that compare answers with what a reference makes of them."""
 REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
 """Keys that name another reference than the model before its first step."""
+REFERENCE_FREE = ("orpo", "simpo")
+"""Values of `pref_loss` that compare with no reference."""
 REFERRING = (*COMPARED, "ppo")
 """Stages that may have another reference than that."""
 SAMPLED = ("grpo", "rloo")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llf_core.config.stage import REFERENCE_FREE
 from llf_core.doctor.finding import Finding
-from llf_core.stages.dpo import REFERENCE_FREE
 
 if TYPE_CHECKING:
     from llf_core.doctor.vitals import Vitals

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llf_core.config.stage import COMPARED, names_reference
+from llf_core.config.stage import COMPARED, REFERENCE_FREE, names_reference
 from llf_core.evaluation import child
 from llf_core.runs import create_run, open_run
-from llf_core.stages.dpo import REFERENCE_FREE
 
 if TYPE_CHECKING:
     from pathlib import Path

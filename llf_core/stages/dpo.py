@@ -9,7 +9,7 @@ from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import Stage
 from llf_core.config.rule import Rule
-from llf_core.config.stage import names_reference
+from llf_core.config.stage import REFERENCE_FREE, names_reference
 from llf_core.stages.preference import LOSSES
 
 if TYPE_CHECKING:
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from llf_core.stages.log_probs import Answers
     from llf_core.stages.preference import Pairs
 
-REFERENCE_FREE = tuple(name for name, loss in LOSSES.items() if not loss.needs_reference)
 SMOOTHED = tuple(name for name, loss in LOSSES.items() if loss.smooths)
 LEVEL_TAU = (1 - math.log(2)) / 3
 """At this `discopop_tau` the loss is level where the policy equals its reference: the root of its slope there."""
-SMOOTHED = ("sigmoid", "simpo", "robust", "exo_pair", "aot", "aot_unpaired")
 
 
 class DPOOptions(Section):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from llf_core.config.stage import REFERENCE_FREE
 from llf_core.runs import RunReader
 from llf_core.stages.dpo import DPOOptions
 from llf_core.stages.preference import LOSSES
@@ -41,6 +42,7 @@ def curve(folder, name="loss"):
 
 def test_every_loss_may_be_chosen():
     assert get_args(get_type_hints(DPOOptions)["pref_loss"]) == tuple(LOSSES)
+    assert {name for name, loss in LOSSES.items() if not loss.needs_reference} == set(REFERENCE_FREE)
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full", "freeze"])
