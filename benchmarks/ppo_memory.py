@@ -83,8 +83,8 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     before = _resident()
     work = load(folder, config, writer, plan)
     progress = RunProgress(folder, writer)
-    trainer = make_trainer(work, progress)
-    stage = trainer.stage
+    stage = config.plugin("stage")(work)
+    trainer = make_trainer(work, stage, progress)
     every = {id(one): one for model in stage.roles.models.values() for one in (*model.parameters(), *model.buffers())}
     every |= {id(one): one for one in trainer.model.parameters()}
     trained = [one for one in every.values() if one.requires_grad]

@@ -35,6 +35,8 @@ TITLES = {
 
 MADE = """<!-- Made by `python -m benchmarks.report` of benchmarks/results. What is written by hand is in
 benchmarks/remarks.md. -->"""
+AGAIN = """`make bench` and `make bench-dpo` measure the speeds again and write this page; what was measured of PPO has
+its commands beside it."""
 READING = """A ratio is made within each round, of two runs that stood beside each other in time; the table has the
 median of the rounds, the smallest and the largest. Speeds are real tokens a second, padding not counted."""
 
@@ -45,7 +47,7 @@ def page(result: dict[str, Any]) -> str:
     parts = [
         "# Benchmarks",
         MADE,
-        "`make bench` and `make bench-dpo` measure all of this again and write this page.",
+        AGAIN,
         "## What is claimed, and what was measured",
         ratio_table(result),
         READING,

@@ -31,7 +31,7 @@ def text(ablation: dict[str, Any] | None, memory: dict[str, Any] | None) -> str:
 
 MEMORY = """One run of each kind in turns (`python -m benchmarks.ppo_memory`); the reward model is an adapter of the
 same base. Bytes of weights and of the optimizer's states are counted tensor by tensor; the rest is the peak of the
-process less these."""
+process less these and the gradients."""
 
 
 def memory_table(memory: dict[str, Any]) -> str:

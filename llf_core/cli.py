@@ -18,7 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from llf_core import NO_WINDOWS, __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from llf_core.config import Problem
     from llf_core.launch import Run
@@ -97,15 +97,10 @@ def _print_problem(problem: Problem) -> None:
         err.print(f"        {escape(fix.label)}: {escape(changes)}")
 
 
-def _load(source: str, overrides: list[str] | None = None, rewards: Path | None = None) -> Any:
+def _load(source: str, overrides: list[str] | None = None) -> Any:
     from llf_core.config import validate as check
 
     report = check(source, overrides or ())
-    found = _rewards(rewards)
-    if found and not report.config.get("reward_functions"):
-        from llf_core.rewards.hand_over import KEY, by_name
-
-        report = check(source, [*(overrides or ()), f"{KEY}={json.dumps(list(by_name(found)))}"])
     for problem in report.problems:
         if problem.severity != "note":
             _print_problem(problem)
@@ -114,13 +109,27 @@ def _load(source: str, overrides: list[str] | None = None, rewards: Path | None 
     return report.config
 
 
-def _rewards(path: Path | None) -> list[Callable[..., Any]]:
+def _rewards(path: Path | None) -> dict[str, Callable[..., Any]]:
+    """The functions of a file by their names."""
     if path is None:
-        return []
-    from llf_core.rewards import from_file
+        return {}
+    from llf_core.rewards import by_name, from_file
 
     with _in_a_sentence():
-        return from_file(path)
+        return {name: one for name, one in by_name(from_file(path)).items() if one is not None}
+
+
+def _left_aside(who: str, given: Iterable[str], known: Iterable[str]) -> None:
+    others = ", ".join(name for name in given if name not in set(known))
+    if others:
+        err.print(f"{who} has no reward function {others}: left aside.", highlight=False)
+
+
+def _named(source: str, overrides: list[str] | None) -> tuple[str, ...]:
+    """The reward functions that a config names."""
+    from llf_core.config import validate as check
+
+    return check(source, overrides or ()).config.get("reward_functions") or ()
 
 
 def _run(run_id: str) -> Run:
@@ -149,11 +158,14 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
     from llf_core.launch import active_runs, launch
 
-    loaded = _load(config, overrides, rewards)
+    given = _rewards(rewards)
+    named = list(_named(config, overrides) or given) if given else []
+    loaded = _load(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])
+    _left_aside("The config", given, named)
     for other in () if queue else active_runs():
         err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
     with _in_a_sentence():
-        run = launch(loaded, name=name, queue=queue)
+        run = launch(loaded, name=name, queue=queue, rewards=[given.get(one, one) for one in named] if given else None)
     if detach:
         _print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
         return
@@ -534,17 +546,16 @@ def runs_resume(
     """Go on from the newest complete checkpoint, in the same folder; with reward functions that were mended."""
     found = _run(run)
     with _in_a_sentence():
-        from llf_core.rewards.hand_over import functions_of
-        from llf_core.rewards.record import name_of
+        from llf_core.rewards import functions_of
 
-        given, known = {name_of(one): one for one in _rewards(rewards)}, functions_of(found.folder)
+        given, known = _rewards(rewards), functions_of(found.folder)
         mended = [one for name, one in given.items() if name in known]
-        others = ", ".join(name for name in given if name not in known)
         if given and not mended:
             has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UserError(f"{rewards} has no reward function of {found.id}: it defines {others}, and {has}.")
-        if others:
-            err.print(f"{found.id} has no reward function {others}: left aside.", highlight=False)
+            raise UserError(
+                f"{rewards} has no reward function of {found.id}: it defines {', '.join(given)}, and {has}."
+            )
+        _left_aside(found.id, given, known)
         found.resume(rewards=mended)
     if detach:
         out.print(found.id)

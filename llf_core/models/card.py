@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from llf_core.config.address import without_secrets
 from llf_core.models.embedded import EMBEDDED
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _shared_config(config: RunConfig) -> str:
 def _short(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(("/", "http://", "https://")):
         return value
-    return last_part(value) if value.startswith("/") else value.partition("?")[0].partition("#")[0]
+    return last_part(value) if value.startswith("/") else without_secrets(value)
 
 
 def _title(source: ModelSource, config: RunConfig) -> str:

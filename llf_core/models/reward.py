@@ -59,6 +59,7 @@ class Scorer:
         head: `[H]` to a score; None where the model is a classifier.
         adapter: of several adapters of a shared model, which one scores; else None.
         skipped: the token that the head's maker took for padding, which is never the last one of a text.
+        flattens: whether it may be given documents one after the other, see `llf_core.fast.install.accelerate`.
     """
 
     model: Any
@@ -66,6 +67,7 @@ class Scorer:
     head: nn.Module | None = None
     adapter: str | None = None
     skipped: int | None = None
+    flattens: bool = False
 
     def rewards(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores texts that are tokens already; adapters, training mode and gradients are left as they were.

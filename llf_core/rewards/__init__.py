@@ -7,7 +7,7 @@ torch: the notebook side records functions, the launcher writes their source, an
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call import Answered, Reward, RewardError, as_float
 from llf_core.rewards.from_file import from_file
-from llf_core.rewards.hand_over import by_name, cell_of, code_of, replace_code, write_code
+from llf_core.rewards.hand_over import by_name, cell_of, code_of, functions_of, replace_code, write_code
 from llf_core.rewards.load import load_rewards
 from llf_core.rewards.record import reward
 from llf_core.rewards.weighed import Judged, Weighed, not_applied, to_mend
@@ -24,6 +24,7 @@ __all__ = [
     "cell_of",
     "code_of",
     "from_file",
+    "functions_of",
     "load_rewards",
     "not_applied",
     "replace_code",

@@ -32,14 +32,15 @@ def from_file(path: Path) -> list[Callable[..., Any]]:
     if spec is None or spec.loader is None or not path.is_file():
         raise ValueError(f"{path} cannot be read. Expected a file of Python, as rewards.py.")
     module = sys.modules[name] = module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
         raise ValueError(f"{path} cannot be run: {said}.") from error
     finally:
-        sys.path.pop(0)
+        sys.path.remove(beside)
     found = [function for called, function in record.functions().items() if before.get(called) is not function]
     if not found:
         raise ValueError(

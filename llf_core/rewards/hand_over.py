@@ -156,12 +156,15 @@ def cell_of(folder: RunFolder) -> str:
     paths = sorted(folder.code.glob("*.py"))
     if not paths:
         return ""
+    texts = {path.stem: path.read_text(encoding="utf-8").removeprefix(HEAD).strip("\n") for path in paths}
+    bound = {name: _bound(text) for name, text in texts.items()}
+    given = {name: _read(text) - bound[name].keys() for name, text in texts.items()}  # which a module takes as they are
     parts = [HEAD, OURS]
     known = _bound(OURS)
-    for path in paths:
-        name, text = path.stem, path.read_text(encoding="utf-8").removeprefix(HEAD).strip("\n")
-        own = _bound(text)
-        if all(known.get(one, meaning) == meaning for one, meaning in own.items()):
+    for name, text in texts.items():
+        own = bound[name]
+        agree = all(known.get(one, meaning) == meaning for one, meaning in own.items())
+        if agree and not any(own.keys() & names for other, names in given.items() if other != name):
             known |= own
             parts.append(f'{text}\n\n\nllf.reward(name="{name}")({name})')
         else:
@@ -183,6 +186,11 @@ def _bound(text: str) -> dict[str, str]:
             case ast.Assign(targets=[ast.Name(id=name)]):
                 found[name] = ast.dump(statement)
     return found
+
+
+def _read(text: str) -> set[str]:
+    """The names that a module reads anywhere."""
+    return {one.id for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
 
 
 def _scope(called: str, name: str, text: str) -> str:

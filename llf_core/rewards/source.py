@@ -24,7 +24,7 @@ LONGEST = 1_000_000
 HEAD = "from __future__ import annotations"
 SECRET = re.compile(r"(?:^|_)(?:api_?keys?|secrets?|pass(?:word|wd|phrase)s?|credentials?)$", re.IGNORECASE)
 """Names of texts that nobody else may read."""
-PERHAPS = re.compile(r"(?:^|_)(?:key|token|auth|authorization|bearer)s?$", re.IGNORECASE)
+PERHAPS = re.compile(r"(?:^|_)(?:key|token|auth|authorization|bearer|pass)s?$", re.IGNORECASE)
 """Names that may be so too: where the text looks like `RANDOM`."""
 RANDOM = re.compile(r"(?:\w+ )?[\w.+/=~:-]{16,}")
 ISSUED = re.compile(r"\b(?:sk-|hf_|gh[opsu]_|xox[abp]-)[\w-]{12,}")
@@ -96,6 +96,11 @@ class _Module:
             if value is MISSING and hasattr(builtins, used):
                 continue
             self._add(used, value, chains, users)
+        if ISSUED.search(found.text):
+            raise SourceError(
+                f"{_who(users)} holds what looks like a secret, and its source is kept with the run. Set it in the "
+                "environment before the training starts, and read it inside the function: os.environ['NAME']."
+            )
         self.functions.append(found.text if found.name == name else f"{found.text}\n\n\n{name} = {found.name}")
 
     def _add(self, name: str, value: Any, chains: set[str], users: tuple[str, ...]) -> None:
@@ -341,7 +346,8 @@ def _is_secret(name: str, value: Any) -> bool:
         value = value.decode(errors="replace")
     if not isinstance(value, str) or not value:
         return False
-    named = SECRET.search(name) or (PERHAPS.search(name) and RANDOM.fullmatch(value))
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name)  # `X-API-Key` is X_API_Key
+    named = SECRET.search(plain) or (PERHAPS.search(plain) and RANDOM.fullmatch(value))
     return bool(named or ISSUED.search(value))
 
 

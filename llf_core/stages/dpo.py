@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llf_core.stages.preference import Pairs
 
 SMOOTHED = tuple(name for name, loss in LOSSES.items() if loss.smooths)
+PAPER_TAU = 0.05
 LEVEL_TAU = (1 - math.log(2)) / 3
 """At this `discopop_tau` the loss is level where the policy equals its reference: the root of its slope there."""
 
@@ -129,8 +130,9 @@ class DPO(Stage):
             ("discopop_tau", "pref_loss"),
             lambda c: _chosen(c) and c.get("pref_loss") == "discopop" and c.get("discopop_tau") < LEVEL_TAU,
             lambda c: (
-                f"With discopop_tau {c.get('discopop_tau'):g}, as in its paper, discopop begins uphill: where the "
-                "policy equals its reference, it makes the chosen answer less likely. Above "
+                f"With discopop_tau {c.get('discopop_tau'):g}"
+                f"{', as in its paper' if c.get('discopop_tau') == PAPER_TAU else ''}, discopop begins uphill: where "
+                "the policy equals its reference, it makes the chosen answer less likely. Above "
                 f"{LEVEL_TAU:.3f} it does not."
             ),
             (Fix("Set to 0.2", {"discopop_tau": 0.2}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),

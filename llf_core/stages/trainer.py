@@ -245,7 +245,10 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
 
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
-    """The same for an evaluation; nothing in it waits for another process."""
+    """The same for an evaluation; unless examples are compared, nothing in it waits for another process."""
+    if trainer.stage.mixes and trainer.accelerator.num_processes > 1:
+        size = trainer.args.per_device_eval_batch_size
+        raise several_processes(part, mixes=True, size=size, accumulation=1, checkpointed=True)
     if has_media(part) and document_count(part) > 1:
         evaluated = trainer.args.per_device_eval_batch_size
         raise with_media(part, size=evaluated, accumulation=1, checkpointed=True)

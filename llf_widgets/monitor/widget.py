@@ -135,12 +135,14 @@ class Monitor(widgets.VBox):
     # -- following ---------------------------------------------------------------------------------------
     def _tick(self) -> float | None:
         before = self._watch.facts.state
-        self._show(self._watch.look())
+        changed = self._watch.look()
+        self._show(changed)
         state = self._watch.facts.state
         if state in FINAL:
-            time.sleep(SETTLE)  # the last event may be written after the final state
-            self._show(self._watch.look() | {"draw"})
-            self._keep()
+            if changed or not self._ended.is_set():
+                time.sleep(SETTLE)  # the last event may be written after the final state
+                self._show(self._watch.look() | {"draw"})
+                self._keep()
             return None
         if self._watch.facts.live:
             self._ended.clear()
@@ -172,10 +174,11 @@ class Monitor(widgets.VBox):
         self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
         rests = 0 <= watch.now - self._drawn_at < self._redraw_rest()
         if self._stale and ("draw" in changed or not rests):
+            self._drawn_at, self._stale = watch.now, False  # a click from here on is drawn by the next look
             curves = watch.curves(details=self._more.shows_all)
             self._more.left_out = list(curves.left_out)
             self._figure.show_curves(curves, watch.facts.total)
-            self._drawn_at, self._stale, self._points = watch.now, False, curves.points
+            self._points = curves.points
 
     def _draw_others(self, _change: Any) -> None:
         """Has other charts drawn, by the thread that draws."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.data import learns
-from llf_core.config.stage import COMPARED, REFERRING
+from llf_core.config.stage import COMPARED, REFERENCE_FREE, REFERRING
 
 if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
@@ -18,6 +18,12 @@ def _adapters(c: RunConfig) -> int:
     own = c.model.adapter_name_or_path if c.get("ref_model") is None else None
     named = c.get("ref_model_adapters")
     return len((own if named is None else named) or ())
+
+
+def _compares(c: RunConfig) -> bool:
+    """Whether answers are compared with what a reference makes of them."""
+    free = c.stage.stage == "dpo" and c.get("pref_loss") in REFERENCE_FREE
+    return c.stage.stage in COMPARED and not free
 
 
 def _second(c: RunConfig) -> str | None:
@@ -41,7 +47,7 @@ PREFERENCE: tuple[Rule, ...] = (
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),
-        lambda c: c.stage.stage in REFERRING and bool(c.training.neftune_noise_alpha),
+        lambda c: _compares(c) and bool(c.training.neftune_noise_alpha),
         lambda c: (
             f"Stage {c.stage.stage} compares the model with a reference, and noise on the embeddings of one of them "
             "would be taken for what was learned."

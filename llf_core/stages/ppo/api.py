@@ -10,8 +10,8 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
+from llf_core.config.address import without_secrets
 from llf_core.rewards import as_float
 from llf_core.stages.halt import Halted
 from llf_core.stages.ppo.options import AUTHORIZATION, is_address
@@ -78,7 +78,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         if pause is not None:
             time.sleep(pause)
     raise Halted(
-        f"The reward endpoint {_shown(url)} {said}.",
+        f"The reward endpoint {without_secrets(url)} {said}.",
         "Start it again or mend reward_model, then resume: the run goes on where it is.",
     )
 
@@ -114,7 +114,8 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
         what = f"the score {said if len(said) <= SHOWN else said[: SHOWN - 1] + '…'}"
     if what:
         raise Halted(
-            f"The reward endpoint {_shown(url)} answers {count} texts with {what}. Expected one finite number each.",
+            f"The reward endpoint {without_secrets(url)} answers {count} texts with {what}. Expected one finite number "
+            "each.",
             "Mend it, then resume: the run goes on where it is.",
         )
     return [float(one) for one in found]
@@ -122,9 +123,3 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(as_float(value))
-
-
-def _shown(url: str) -> str:
-    """An address as a message may show it: what may be secret is left out."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

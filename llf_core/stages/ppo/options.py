@@ -275,6 +275,18 @@ RULES = (
         (Fix("Limit the answer alone", {"max_new_tokens": 256}),),
     ),
     Rule(
+        ("reward_functions", "reward_model_type", "stage"),
+        _for_ppo(lambda c: bool(c.stage.reward_functions) and c.get("reward_model_type") != "function"),
+        lambda c: (
+            f"Answers are scored by {c.get('reward_model') or 'a reward model'} (reward_model_type "
+            f"{c.get('reward_model_type')}), and reward functions are given too. Expected one of the two."
+        ),
+        (
+            Fix("Score by functions", {"reward_model_type": "function", "reward_model": None}),
+            Fix("Leave the functions out", {"reward_functions": None}),
+        ),
+    ),
+    Rule(
         ("neftune_noise_alpha", "stage"),
         _for_ppo(lambda c: bool(c.training.neftune_noise_alpha)),
         "Noise in the embeddings would move the policy away from the answers that it has written.",

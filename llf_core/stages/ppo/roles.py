@@ -139,7 +139,8 @@ def _quickened(scorer: Scorer, work: Work) -> Scorer:
     if own and scorer.head is not None and work.config.training.fast_path:
         causal = scorer.model.get_base_model() if hasattr(scorer.model, "get_base_model") else scorer.model
         if causal.get_output_embeddings() is not None:
-            accelerate(scorer.model)
+            found = accelerate(scorer.model, attention=work.config.model.flash_attn != "disabled")
+            scorer.flattens = found.flattens
     return scorer
 
 
@@ -161,7 +162,8 @@ def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]],
     config = work.config
     if scorer is not None:
         ends = end_tokens(work.model, work.tokenizer) or ()
-        return ModelScoring(scorer, work.tokenizer, flatten=work.flattens, closing=_closing(work), ends=ends)
+        flatten = work.flattens and (scorer.flattens or scorer.model is work.model)
+        return ModelScoring(scorer, work.tokenizer, flatten=flatten, closing=_closing(work), ends=ends)
     if config.get("reward_model_type") == "api":
         return EndpointScoring(config.get("reward_model"), work.tokenizer)
     stage = config.stage

@@ -210,7 +210,7 @@ class PPO(Stage):
             if self._everywhere(bool(judged)):
                 break
         else:
-            raise self._unjudged(f"any of {seen}")
+            raise self._unjudged("another process's" if judged else f"any of {seen}")
         rollout = self._learn_from(judged)
         self.phase, self.served, self.asked = phase, 0, asked
         self._show(judged)
@@ -242,7 +242,10 @@ class PPO(Stage):
 
         own = [name for name in self.work.config.stage.reward_functions if name not in BUILT_IN]
         mend = (
-            f"Mend {own[0]} so that it gives a number, then go on with run.resume(rewards=[{own[0]}])." if own else ""
+            f"Mend {own[0]} so that it gives a number; a run that has not finished goes on with "
+            f"run.resume(rewards=[{own[0]}])."
+            if own
+            else ""
         )
         return Halted(
             f"No reward function applies to {what} answers (all gave None).",

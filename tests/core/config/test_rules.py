@@ -89,7 +89,7 @@ CASES = [
         "discopop_tau",
         "warning",
         {"stage": "dpo", "pref_loss": "discopop", "discopop_tau": 0.1},
-        "discopop begins uphill: where the policy equals its reference",
+        "With discopop_tau 0.1, discopop begins uphill: where the policy equals its reference",
     ),
     (
         "kto_chosen_weight",

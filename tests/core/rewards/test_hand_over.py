@@ -71,8 +71,19 @@ def test_a_cell_keeps_apart_what_functions_call_by_one_name(tmp_path: Path) -> N
         "far": "limit = 500\nnote = '''two\n    lines'''\n\n\ndef far(answer):\n    return limit + len(note)\n",
         "llf_named": "llf = 3\n\n\ndef near(answer):\n    return llf\n\n\nllf_named = near\n",
         "other": "import math\n\n\ndef other(answer):\n    return math.pi\n",
+        "added": "def added(answer):\n    return sum([2, 3])\n",
+        "all_times": "from math import prod as sum\n\n\ndef all_times(answer):\n    return sum([2, 3])\n",
+        "zero": "def zero(answer):\n    return sum([])\n",
     }
-    expected = {"near": 2, "far": 513, "llf_named": 3, "other": 3.141592653589793}
+    expected = {
+        "near": 2,
+        "far": 513,
+        "llf_named": 3,
+        "other": 3.141592653589793,
+        "added": 5,
+        "all_times": 6,
+        "zero": 0,
+    }
 
     def judged(run: Run) -> dict[str, float]:
         return {one.name: one.function("a" * 10) for one in load_rewards(sorted(made), run.folder.code, OPTIONS)}
@@ -240,6 +251,7 @@ def test_functions_of_a_file_are_recorded_and_stand_alone(tmp_path: Path) -> Non
         ("def f(answer):\n    return 1\n", "has no reward function. Expected a function under @reward"),
         ("import nowhere_to_be_found\n", "cannot be run: ModuleNotFoundError: No module named 'nowhere_to_be_found'."),
         ("def f(:\n", "cannot be run: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", "cannot be run: SystemExit: 3."),
     ],
 )
 def test_a_file_without_functions_is_a_sentence(tmp_path: Path, text: str | None, said: str) -> None:

@@ -165,6 +165,9 @@ def test_a_cell_that_is_run_again_counts(cells: Cells) -> None:
         ("HF_TOKEN = 'a1b2c3d4e5f6a7b8c9'\ndef f(answer): return HF_TOKEN", "f uses HF_TOKEN, which looks like"),
         ("AUTH = ['Bearer a1b2c3d4e5f6a7b8c9']\ndef f(answer): return AUTH", "f uses AUTH, which looks like"),
         ("mine = 'sk-a1b2c3d4e5f6a7b8c9'\ndef f(answer): return mine", "f uses mine, which looks like a secret"),
+        ("H = {'X-API-Key': 'a1b2'}\ndef f(answer): return H", "f uses H, which looks like a secret"),
+        ("accessToken = 'a1b2c3d4e5f6a7b8c9'\ndef f(answer): return accessToken", "f uses accessToken, which looks"),
+        ("def f(answer): return 'Bearer sk-a1b2c3d4e5f6a7b8c9'", "f holds what looks like a secret"),
         ("class K: pass\ndef f(answer): return K()", "f uses K, the class K of the notebook, which cannot be handed"),
         ("k = object()\ndef f(answer): return k", "f uses k, a object of the notebook, which cannot be handed over"),
         ("k = [object()]\ndef f(answer): return k", "f uses k, a list of the notebook"),
@@ -201,6 +204,6 @@ def test_a_function_without_source() -> None:
 
 
 def test_what_is_only_called_like_a_secret_is_carried_over(cells: Cells) -> None:
-    cells.run("END_TOKEN = '<|im_end|>'\nKEY = 'answer'\nTOKENS = 16\nmonkey = 'a1b2c3d4e5f6a7b8c9'\n")
-    cells.run("def f(answer): return [END_TOKEN, KEY, TOKENS, monkey, answer]")
-    assert defined_by(cells.source("f"))["f"](1) == ["<|im_end|>", "answer", 16, "a1b2c3d4e5f6a7b8c9", 1]
+    cells.run("END_TOKEN = '<|im_end|>'\nKEY = 'answer'\nPASS = 'pass'\nTOKENS = 16\nmonkey = 'a1b2c3d4e5f6a7b8c9'\n")
+    cells.run("def f(answer): return [END_TOKEN, KEY, PASS, TOKENS, monkey, answer]")
+    assert defined_by(cells.source("f"))["f"](1) == ["<|im_end|>", "answer", "pass", 16, "a1b2c3d4e5f6a7b8c9", 1]

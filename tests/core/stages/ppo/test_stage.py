@@ -510,6 +510,7 @@ PLAIN = {"model_name_or_path": "m", "dataset": "d", "stage": "ppo", "reward_mode
         ({"neftune_noise_alpha": 5}, "neftune_noise_alpha"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
         ({"cutoff_strategy": "split"}, "cutoff_strategy"),
+        ({"reward_functions": "correct"}, "reward_functions"),
         ({"metric_for_best_model": "accuracy"}, "metric_for_best_model"),
         ({"greater_is_better": True}, "greater_is_better"),
     ],
