@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -140,7 +140,7 @@ def _quickened(scorer: Scorer, work: Work) -> Scorer:
         causal = scorer.model.get_base_model() if hasattr(scorer.model, "get_base_model") else scorer.model
         if causal.get_output_embeddings() is not None:
             found = accelerate(scorer.model, attention=work.config.model.flash_attn != "disabled")
-            scorer.flattens = found.flattens
+            scorer = replace(scorer, flattens=found.flattens)
     return scorer
 
 
