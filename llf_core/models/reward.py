@@ -404,7 +404,7 @@ def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
     if not (folder / "adapter_config.json").is_file():
         raise _whole_model(name)
     wanted = base_of(folder)
-    if wanted in {base.name, base.portable_name} or expanded(wanted).absolute() == base.path.absolute():
+    if wanted in {base.name, base.portable_name} or expanded(wanted).resolve() == base.folder.resolve():
         return base
     try:
         found = resolve_model(wanted, config)
@@ -414,7 +414,8 @@ def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
         raise ModelError(
             f"The reward model {name} is an adapter of {wanted}, not of {base.name}, and that base is missing: {error}"
         ) from error
-    return base if found.path.absolute() == base.path.absolute() else found
+    same = found.path.resolve() == base.path.resolve() or (found.sha256 is not None and found.sha256 == base.sha256)
+    return base if same else found
 
 
 def made_by(folder: Path) -> RunConfig | None:

@@ -112,6 +112,15 @@ def test_a_reward_adapter_is_put_on_the_base_that_it_was_made_for(
         assert scores(stage) == expected
 
 
+def test_a_base_that_another_path_leads_to_is_the_same(make_work, reward_adapter, tiny_model_dir, tmp_path):
+    (tmp_path / "link").symlink_to(tiny_model_dir)
+    shutil.copytree(reward_adapter, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(tmp_path / "link")}))
+    stage = PPO(make_work(reward_model_type="lora", reward_model=str(tmp_path / "adapter")))
+    assert set(stage.roles.models) == {"policy"}
+
+
 def test_a_reward_adapter_whose_base_is_gone_is_refused_unless_it_only_lies_elsewhere(
     make_work, reward_adapter, tiny_model_dir, tmp_path
 ):
