@@ -69,7 +69,7 @@ class PairCollator:
         Returns:
             A model's inputs, see `Collator`, and what the class says: `predictors`, `targets`, `answers` (`[N]`,
             int64), `ends` (`[2 · groups]`), `forks` (`[groups, 2]`), `groups`; `numbers` and `good` (`[groups]`),
-            `reference` (`[groups, 2]`, float64) where the groups have them.
+            `reference` (`[groups, 2]`, in its own precision) where the groups have them.
         """
         import torch
 
@@ -81,7 +81,7 @@ class PairCollator:
         batch = self._forked(pairs) if self.flatten and self.fork else self._apart(pairs)
         batch["groups"] = len(pairs)
         for name, column, dtype in (
-            ("numbers", "number", torch.int64), ("good", "good", torch.bool), ("reference", "reference", torch.float64),
+            ("numbers", "number", torch.int64), ("good", "good", torch.bool), ("reference", "reference", None),
         ):  # fmt: skip
             values = [one.get(column) for one in features]
             if all(value is not None for value in values):

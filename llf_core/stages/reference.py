@@ -35,13 +35,15 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
     from numpy.typing import NDArray
+
+    Table = NDArray[np.float32 | np.float64]
     from torch import Tensor
 
     from llf_core.models import ModelSource
     from llf_core.stages.work import Work
 
 TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Said:
         table: `[examples, 2]`.
     """
 
-    table: NDArray[np.float64]
+    table: Table
 
     def __call__(self, place: int) -> dict[str, Any]:
         """Its column."""
@@ -97,7 +99,7 @@ class Reference:
         table = self._table(examples, twins)
         return More(examples, Said(table))
 
-    def _table(self, examples: Dataset | More, twins: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _table(self, examples: Dataset | More, twins: NDArray[np.int64]) -> Table:
         """`[examples, 2]`, read from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,17 +120,19 @@ class Reference:
             partial.replace(path)
         return table
 
-    def _ask(self, examples: Dataset | More) -> NDArray[np.float64]:
+    def _ask(self, examples: Dataset | More) -> Table:
         work, started = self._work, time.monotonic()
         other = self._collate.second[0]
         lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
-        table = np.empty((len(examples), 2))
+        # As exact as the model's sums are, and no more: Apple's GPUs have no float64.
+        exact = np.float64 if self._work.model.dtype == torch.float64 else np.float32
+        table: Table = np.empty((len(examples), 2), dtype=exact)
         done, under_way = 0, UnderWay(work.writer, "reference", len(examples))
         with self._asked() as model, torch.no_grad(), computing(work):
             for places in _batches(lengths):
                 batch = self._collate([examples[int(place)] for place in places])
                 sums = answer_log_probs(model, _on(batch, work.plan.device)).sums
-                table[places] = sums.view(-1, 2).cpu().double().numpy()  # Apple's GPUs have no float64
+                table[places] = sums.view(-1, 2).cpu().numpy()
                 done += len(places)
                 if under_way(done):
                     _say(f"Asked the reference about {done:,} of {len(examples):,} examples.")
@@ -196,10 +200,10 @@ def _once(work: Work) -> bool:
     return epochs(config, len(data)) >= 1 and not length_dependent(work.model)
 
 
-def _read(path: Path, examples: int) -> NDArray[np.float64] | None:
+def _read(path: Path, examples: int) -> Table | None:
     """What was kept; None where the file is no whole table."""
     try:
-        kept: NDArray[np.float64] = np.load(path)
+        kept: Table = np.load(path)
     except (ValueError, EOFError):
         return None
     return kept if kept.shape == (examples, 2) else None
