@@ -1,5 +1,6 @@
 """A tokenizer and a Llama small enough to be made inside a test: no network, no files from outside."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -111,3 +112,13 @@ def save_tiny_llava(folder: Path) -> None:
         torch.manual_seed(0)
         LlavaForConditionalGeneration(config).save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def swap_two_tokens(folder: Path) -> None:
+    """Has a saved tokenizer call two tokens by each other's id: as many tokens as before, and other ones."""
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    words = whole["model"]["vocab"]
+    one, other = [word for word, number in words.items() if number in {100, 101}]
+    words[one], words[other] = words[other], words[one]
+    path.write_text(json.dumps(whole))

@@ -113,12 +113,7 @@ class _Talks:
         self._reading = reading
 
     def __call__(self, record: Record) -> tuple[list[dict[str, Any]], ...]:
-        from llf_core.data.errors import BadExample
-
-        try:
-            talk = self._reading.align(record.row)
-        except BadExample as error:
-            raise _LeftOut(str(error)) from error
+        talk = self._reading.align(record.row)
         return tuple([*map(dict, talk.messages[:-1]), dict(one)] for one in (talk.messages[-1], talk.rejected or {}))
 
 
@@ -134,15 +129,13 @@ class _Tokens:
         self._encoder = builder.encoder(reading)
 
     def __call__(self, record: Record) -> tuple[list[int], ...]:
+        from llf_core.data.errors import BadExample
+
         chunk = self._encoder.encode([record])
         if chunk.dropped:
-            raise _LeftOut(chunk.dropped[0][1])
+            raise BadExample(chunk.dropped[0][1])
         (example,) = chunk.examples
         return list(example.ids), list((example.more or {})["rejected_ids"])
-
-
-class _LeftOut(Exception):  # noqa: N818 - it tells `_pairs`, nobody else
-    """A record that gives no pair."""
 
 
 def _pairs(
@@ -167,6 +160,7 @@ def _pairs(
     from llf_core.data import DataError
     from llf_core.data.align import decide
     from llf_core.data.build import PEEKED
+    from llf_core.data.errors import BadExample
     from llf_core.data.formats.conversation import PAIRS
     from llf_core.data.load import open_source, read_source
     from llf_core.data.prepare import sources_of
@@ -186,7 +180,7 @@ def _pairs(
                 continue
             try:
                 found = pair(record)
-            except _LeftOut as error:
+            except BadExample as error:
                 dropped[str(error)] += 1
                 continue
             count += 1

@@ -73,7 +73,7 @@ class Monitor(widgets.VBox):
         super().__init__(children=self._parts())
         self.add_class("llf")
         self.add_class("llf-Monitor")
-        self._more.observe(self._draw_others, "shows_all")
+        self._more.observe(lambda _: self._pump.start(), "shows_all")  # the thread that draws looks at once
         self._view_count = 0  # from here on the front end counts the views
         self._show({"status", "events", "answers", "log"})
         self._pump = Pump(self._tick, self._say_trouble, f"llf-monitor-{self.run_id}")
@@ -173,22 +173,18 @@ class Monitor(widgets.VBox):
             self._journal.log = log_lines(watch.log(LOG_LINES))
         self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
         rests = 0 <= watch.now - self._drawn_at < self._redraw_rest()
-        if self._stale and ("draw" in changed or not rests):
-            self._drawn_at, self._stale = watch.now, False  # a click from here on is drawn by the next look
-            curves = watch.curves(details=self._more.shows_all)
+        details = self._more.shows_all
+        if details != self._details or (self._stale and ("draw" in changed or not rests)):
+            curves = watch.curves(details=details)
             self._more.left_out = list(curves.left_out)
             self._figure.show_curves(curves, watch.facts.total)
-            self._points = curves.points
-
-    def _draw_others(self, _change: Any) -> None:
-        """Has other charts drawn, by the thread that draws."""
-        self._stale, self._drawn_at = True, 0.0
-        self._pump.start()
+            self._drawn_at, self._stale, self._points, self._details = watch.now, False, curves.points, details
 
     def _redraw_rest(self) -> float:
         return FASTEST * max(1.0, self._points / FEW_POINTS)
 
     _points = 0
+    _details = False  # whether the charts that are drawn are all that there are
     _sampled, _sampled_at = False, 0.0  # whether there are samples that the front end has not, and when it had some
     _viewed = False  # the front end's first count waits in the kernel while a cell runs
 

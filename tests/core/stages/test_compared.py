@@ -18,19 +18,7 @@ from llf_core.stages.columns import More
 from llf_core.stages.kto import Others
 from llf_core.stages.reference import Said, without_dropout
 from llf_core.stages.session import run_attempt
-
-QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    path = tmp_path / "pairs.json"
-    rows = [
-        {"instruction": q, "input": "", "chosen": f"It is {i}." + " Sure." * (i % 3), "rejected": "No idea" + "!" * i}
-        for i, q in enumerate(QUESTIONS)
-    ]
-    path.write_text(json.dumps(rows))
-    return str(path)
+from tests.tiny import swap_two_tokens
 
 
 def curve(folder, name="loss"):
@@ -174,12 +162,7 @@ def test_dropout_is_off_wherever_a_model_keeps_its_share():
 def test_a_reference_with_other_tokens_is_refused(trained, pairs, tmp_path, tiny_model_dir):
     other = tmp_path / "other"
     shutil.copytree(tiny_model_dir, other)
-    path = other / "tokenizer.json"
-    whole = json.loads(path.read_text())
-    words = whole["model"]["vocab"]
-    one, two = [word for word, number in words.items() if number in {100, 101}]
-    words[one], words[two] = words[two], words[one]
-    path.write_text(json.dumps(whole))
+    swap_two_tokens(other)
     folder, code = trained(stage="dpo", dataset=pairs, ref_model=str(other))
     assert code == 2
     assert "of ref_model has another tokenizer than" in RunReader(folder).status().reason

@@ -1,6 +1,5 @@
 """DPO as a whole run: where it starts, what it learns, what its reference is, and that a resume changes nothing."""
 
-import json
 import math
 import re
 from typing import get_args, get_type_hints
@@ -14,25 +13,11 @@ from llf_core.runs import RunReader
 from llf_core.stages.dpo import DPOOptions
 from llf_core.stages.preference import LOSSES
 
-QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
-
 
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch):
     """Computes in float32, whatever is faster here."""
     monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    """16 preference pairs of different lengths."""
-    path = tmp_path / "pairs.json"
-    rows = [
-        {"instruction": q, "input": "", "chosen": f"It is {i}." + " Sure." * (i % 3), "rejected": "No idea" + "!" * i}
-        for i, q in enumerate(QUESTIONS)
-    ]
-    path.write_text(json.dumps(rows))
-    return str(path)
 
 
 def curve(folder, name="loss"):

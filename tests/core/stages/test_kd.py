@@ -1,6 +1,5 @@
 """Distillation as a run: it comes nearer to its teacher; its loss is the mean over tokens of a plain formula."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from llf_core.runs import RunReader
-from tests.tiny import tiny_llama
+from tests.tiny import swap_two_tokens, tiny_llama
 
 
 @pytest.fixture(autouse=True)
@@ -93,21 +92,11 @@ def test_kd_without_a_teacher_is_refused(make_run):
         make_run(stage="kd")
 
 
-def swapped(folder):
-    """Has a tokenizer call two tokens by each other's id."""
-    path = folder / "tokenizer.json"
-    whole = json.loads(path.read_text())
-    words = whole["model"]["vocab"]
-    one, other = [word for word, number in words.items() if number in {100, 101}]
-    words[one], words[other] = words[other], words[one]
-    path.write_text(json.dumps(whole))
-
-
 def test_a_teacher_with_other_tokens_is_refused_though_it_has_as_many(trained, tmp_path, tiny_model_dir):
     other = tmp_path / "other"
     shutil.copytree(tiny_model_dir, other)
     assert trained(stage="kd", teacher_model=str(other), max_steps=1)[1] == 0
-    swapped(other)
+    swap_two_tokens(other)
     folder, code = trained(stage="kd", teacher_model=str(other))
     assert code == 2
     assert "has another tokenizer than" in RunReader(folder).status().reason

@@ -17,29 +17,11 @@ from llf_core.stages.rm import pair_losses
 from tests.core.stages.llama_factory.same_model import HERE, head_weight, save_model, settings
 from tests.tiny import CHATML, tiny_llama, tiny_tokenizer
 
-QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
-
 
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch):
     """Computes in float32, whatever is faster here."""
     monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
-
-
-@pytest.fixture
-def rows():
-    """16 preference pairs of different lengths."""
-    return [
-        {"instruction": q, "input": "", "chosen": f"It is {i}." + " Sure." * (i % 3), "rejected": "No idea" + "!" * i}
-        for i, q in enumerate(QUESTIONS)
-    ]
-
-
-@pytest.fixture
-def pairs(rows, tmp_path):
-    path = tmp_path / "pairs.json"
-    path.write_text(json.dumps(rows))
-    return str(path)
 
 
 def curve(folder, name="loss"):
@@ -188,7 +170,7 @@ def scores_of_plain_transformers(model, tokenizer, rows):
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
-def test_the_output_scores_alike_in_plain_transformers(trained, pairs, rows, tiny_model_dir, finetuning_type):
+def test_the_output_scores_alike_in_plain_transformers(trained, pairs, pair_rows, tiny_model_dir, finetuning_type):
     folder, code = trained(
         stage="rm", dataset=pairs, eval_dataset=pairs, finetuning_type=finetuning_type, learning_rate=3e-3
     )
@@ -204,7 +186,7 @@ def test_the_output_scores_alike_in_plain_transformers(trained, pairs, rows, tin
         assert written["pad_token_id"] == tokenizer.pad_token_id
         model = AutoModelForSequenceClassification.from_pretrained(folder.output)
         assert model.config.num_labels == 1
-    scores, talks = scores_of_plain_transformers(model, tokenizer, rows)
+    scores, talks = scores_of_plain_transformers(model, tokenizer, pair_rows)
     assert load_scorer(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
     (held,) = [event for event in RunReader(folder).events() if event["type"] == "evaluation"]
     better, worse = np.mean(scores[::2]), np.mean(scores[1::2])
@@ -214,7 +196,7 @@ def test_the_output_scores_alike_in_plain_transformers(trained, pairs, rows, tin
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
 def test_where_padding_is_the_end_token_a_score_is_read_where_it_was_trained(
-    trained, pairs, rows, tmp_path, finetuning_type
+    trained, pairs, pair_rows, tmp_path, finetuning_type
 ):
     tokenizer = tiny_tokenizer(CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'"))
     tokenizer.pad_token, tokenizer.unk_token = tokenizer.eos_token, None
@@ -228,7 +210,7 @@ def test_where_padding_is_the_end_token_a_score_is_read_where_it_was_trained(
     talks = [
         [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row[key]}]
         for key in ("chosen", "rejected")
-        for row in rows
+        for row in pair_rows
     ]
     scores = load_scorer(folder.id).scores(talks)
     logged = RunReader(folder).metrics()
@@ -317,19 +299,19 @@ def test_an_architecture_without_a_classifier_is_refused_before_anything_is_trai
     assert "Expected an architecture that has one, such as llama" in reason
 
 
-def test_pairs_that_prefer_nothing_are_counted_and_named(trained, rows, tmp_path):
-    rows[3]["rejected"] = rows[3]["chosen"]
-    rows[5]["rejected"] = " "
+def test_pairs_that_prefer_nothing_are_counted_and_named(trained, pair_rows, tmp_path):
+    pair_rows[3]["rejected"] = pair_rows[3]["chosen"]
+    pair_rows[5]["rejected"] = " "
     path = tmp_path / "some.json"
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(pair_rows))
     folder, code = trained(stage="rm", dataset=str(path), max_steps=1)
     assert code == 0
     (data,) = [event for event in RunReader(folder).events() if event["type"] == "data"]
     assert (data["examples"], data["dropped"]) == (14, 2)
 
-    for row in rows:
+    for row in pair_rows:
         row["rejected"] = row["chosen"]
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(pair_rows))
     folder, code = trained(stage="rm", dataset=str(path), max_steps=1)
     assert code == 2
     assert "the chosen and the rejected answer are the same" in RunReader(folder).status().reason
@@ -358,7 +340,7 @@ def test_base_and_result_are_compared_on_held_out_pairs(trained, pairs, finetuni
 
 @pytest.mark.parametrize("base", ["quantized", "not portable"])
 def test_where_an_adapter_would_have_no_base_the_whole_classifier_is_written(
-    trained, pairs, rows, tiny_model_dir, llf_home, base
+    trained, pairs, pair_rows, tiny_model_dir, llf_home, base
 ):
     import shutil
 
@@ -370,6 +352,6 @@ def test_where_an_adapter_would_have_no_base_the_whole_classifier_is_written(
     assert code == 0
     model = AutoModelForSequenceClassification.from_pretrained(folder.output)
     assert type(model).__name__ == "LlamaForSequenceClassification"
-    scores, talks = scores_of_plain_transformers(model, AutoTokenizer.from_pretrained(folder.output), rows)
+    scores, talks = scores_of_plain_transformers(model, AutoTokenizer.from_pretrained(folder.output), pair_rows)
     assert load_scorer(folder.id).scores(talks) == pytest.approx(scores, abs=1e-5)
     assert sum(better > worse for better, worse in zip(scores[::2], scores[1::2], strict=True)) >= 14
