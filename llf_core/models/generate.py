@@ -124,7 +124,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
     sampling: Sampling,
     max_new_tokens: int | Sequence[int],
     batch_size: int = 8,
-    on_token: Callable[[int], object] = lambda _: None,
+    on_token: Callable[[int, int], object] = lambda *_: None,
 ) -> list[list[int]]:
     """`answer_ids` as tokens.
 
@@ -135,7 +135,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
         sampling: how tokens are drawn.
         max_new_tokens: where an answer that does not end is cut, at least 1; one for all, or one each.
         batch_size: prompts computed at once.
-        on_token: called after each token with how many prompts are answered.
+        on_token: called after each token with how many prompts are answered, and the tokens of its answer so far.
 
     Returns:
         Token ids of each answer, at least one; one that ends an answer is its last.

@@ -140,7 +140,7 @@ class Online(RunLoop):
                 sampling=sampling,
                 max_new_tokens=self.max_completion_length,
                 batch_size=len(prompts),
-                on_token=under_way,
+                on_token=lambda done, tokens: under_way(done, tokens=tokens),
             )
 
     def _get_train_sampler(self, *args: Any) -> Sampler[int]:

@@ -120,6 +120,9 @@ def _progress(facts: Facts) -> str:
         return ""
     doing, things = UNDER_WAY.get(what, (what.capitalize(), "rows"))
     far = f"{rows:,} of {of:,} {things}" if isinstance(of, int) and of else f"{rows:,} {things}"
+    tokens = event.get("tokens")
+    if isinstance(tokens, int):  # answers end late and together
+        far += f", {tokens:,} tokens so far"
     source = f" of {event['dataset']}" if isinstance(event.get("dataset"), str) else ""
     return f"{doing}: {far}{source}."
 

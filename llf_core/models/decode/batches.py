@@ -82,11 +82,12 @@ class Batches:
         sampling: Sampling,
         limits: Sequence[int],
         batch_size: int,
-        on_token: Callable[[int], object] = lambda _: None,
+        on_token: Callable[[int, int], object] = lambda *_: None,
     ) -> list[list[int]]:
         """Token ids after those of prompts, in order; the id that ends an answer is its last one.
 
-        `limits` says where each is cut. `on_token` hears after each token how many answers there are.
+        `limits` says where each is cut. `on_token` hears after each token how many answers there are, and how long
+        that one is which it belongs to.
         """
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)
@@ -99,7 +100,7 @@ class Batches:
                 own.append(token)
                 ended = token in ends or len(own) == limits[chosen[row]]
                 done += ended
-                on_token(done)
+                on_token(done, len(own))
                 return ended
 
             longest = max(limits[number] for number in chosen)

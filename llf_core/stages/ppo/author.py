@@ -89,7 +89,7 @@ class Author:
                     sampling=sampling,
                     max_new_tokens=[longest_answer(self.work.config, len(prompt)) for _, prompt in part],
                     batch_size=len(part),
-                    on_token=lambda done: under_way(part[0][0] + done),
+                    on_token=lambda done, tokens: under_way(part[0][0] + done, tokens=tokens),
                 )
 
         made, self.sizes["write"] = in_parts(list(enumerate(prompts)), self.sizes["write"], write)

@@ -164,8 +164,10 @@ def test_continuations_are_the_ids_of_the_answers_with_their_end(pair):
     texts = [tokenizer.decode(one, skip_special_tokens=True).strip() for one in ids]
     assert texts == generate(model, tokenizer, PROMPTS, do_sample=True, temperature=1.5, seed=4, max_new_tokens=12)
     model.generation_config.eos_token_id = [*end_tokens(model, tokenizer), ids[0][3]]  # of a token that was drawn
-    done: list[int] = []
-    ended = continuations(model, tokenizer, prompts, on_token=done.append, **settings)
+    told: list[tuple[int, int]] = []
+    ended = continuations(model, tokenizer, prompts, on_token=lambda *now: told.append(now), **settings)
+    done = [one for one, _ in told]
     assert done == sorted(done)
     assert (len(done), done[-1]) == (sum(map(len, ended)), len(prompts))
+    assert sorted(length for _, length in told) == sorted(n + 1 for one in ended for n in range(len(one)))
     assert ended[0] == ids[0][: ids[0].index(ids[0][3]) + 1]

@@ -272,6 +272,10 @@ class TestProgress:
             ({"what": "reference", "rows": 1200, "of": 5000}, "Asking the reference: 1,200 of 5,000 examples."),
             ({"what": "data", "rows": 300, "dataset": "alpaca"}, "Preparing the data: 300 rows of alpaca."),
             ({"what": "rollout", "rows": 8, "of": 64}, "Answering prompts: 8 of 64 answers."),
+            (
+                {"what": "rollout", "rows": 0, "of": 64, "tokens": 1200},
+                "Answering prompts: 0 of 64 answers, 1,200 tokens so far.",
+            ),
             ({"what": "charm", "rows": 2}, "Charm: 2 rows."),
             ({"what": "data"}, "Loading the model and the data."),
         ],
