@@ -64,7 +64,8 @@ SAMPLING: tuple[Rule, ...] = (
         ("reward_functions", "stage"),
         _judged(lambda c: not c.stage.reward_functions),
         lambda c: (
-            f"Stage {c.stage.stage} has no reward function. Expected at least one: its name, or one of yours under @llf.reward (in a terminal: --rewards FILE)."
+            f"Stage {c.stage.stage} has no reward function. Expected at least one: its name, or one of yours under "
+            "@llf.reward (in a terminal: --rewards FILE)."
         ),
         tuple(Fix(f"Use {name}", {"reward_functions": name}) for name in ("correct", "format")),
     ),
