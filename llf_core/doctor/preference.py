@@ -145,9 +145,10 @@ def answers_cut(vitals: Vitals) -> Finding | None:
         cut = 1 - ended
     if len(cut) < WINDOW or (cut[-WINDOW:] <= CUT).any():
         return None
+    limit = "max_new_tokens" if vitals.stage == "ppo" else "max_completion_length"
     return Finding(
         "answers_cut",
         f"{100 * float(np.median(cut[-WINDOW:])):.0f} % of the answers are cut at the limit of their length since step "
         f"{steps[-WINDOW]}, and judged unfinished.",
-        "Allow longer answers (max_new_tokens, or max_completion_length), or have the reward prefer short ones.",
+        f"Allow longer answers ({limit}), or have the reward prefer short ones.",
     )

@@ -160,7 +160,9 @@ def test_answers_of_ppo_that_do_not_end_are_told_by_their_own_number():
     steps = np.arange(1, 41)
     series = {name: line for name, line in sampled().items() if name != "completions/clipped_ratio"}
     series["response_ended"] = steps, np.where(steps > 20, 0.1, 0.9)
-    assert found(at(series, "ppo"))["answers_cut"].message.startswith("90 % of the answers are cut")
+    told = found(at(series, "ppo"))["answers_cut"]
+    assert told.message.startswith("90 % of the answers are cut")
+    assert told.fix.startswith("Allow longer answers (max_new_tokens)")
 
 
 def test_stages_stand_in_one_family_each_and_rules_name_no_other():
