@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Before torch is loaded: threads of tests that run beside others sleep while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A shell has what it runs in the background ignore interrupts, and all that the tests start would inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 PATIENCE = 5.0
 
 
