@@ -20,10 +20,11 @@ import pytest
 from tests.processes import end, processes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[2]
 PANEL = REPOSITORY / "llf_widgets" / "labextension"
+AXE = REPOSITORY / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
 TOKEN = "llf-test-token"
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": (
@@ -223,3 +224,34 @@ def page(browser: Any) -> Iterator[Any]:
     page = context.new_page()
     yield page
     context.close()
+
+
+# Each violation as a rule with the elements that break it. Frames have scripts of their own and are left out.
+AXE_RUN = """
+async selector => {
+  const {violations} = await axe.run(selector, {iframes: false, resultTypes: ['violations']});
+  return violations.map(({id, help, nodes}) => ({
+    id, help, where: nodes.map(({target, html, failureSummary}) => `${target}: ${html}\\n${failureSummary}`)
+  }));
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def axe() -> Callable[..., list[dict[str, Any]]]:
+    """Checks what a page shows below a selector with axe-core: WCAG's rules and its best practices.
+
+    Returns:
+        A function of a page and a CSS selector. It answers the violations, each `{"id", "help", "where"}`,
+        `where` naming the elements; none are `[]`.
+    """
+    if not AXE.is_file():
+        pytest.fail("axe-core is not there. Run `jlpm install` in labextension/.")
+    source = AXE.read_text(encoding="utf-8")
+
+    def violations(page: Any, selector: str) -> list[dict[str, Any]]:
+        if not page.evaluate("() => 'axe' in window"):
+            page.evaluate(source)
+        return page.evaluate(AXE_RUN, selector)
+
+    return violations
