@@ -1,0 +1,48 @@
+"""A Plotly figure in a notebook whose whole state is one synced value: what a reloaded page shows is what holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from llf_widgets.figures import packed, plotly_module
+from llf_widgets.static import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Charts(anywidget.AnyWidget):
+    """One figure, drawn by plotly.js in the page.
+
+    `plotly.graph_objects.FigureWidget` sends changes as messages between two copies of the figure; a page that is
+    reloaded meanwhile waits for an answer of the page before it, and its curves stand still. Here there is one copy.
+
+    Args:
+        label: what the figure shows, for screen readers.
+        clicked: called with `{"trace", "x", "y"}` of a point that is clicked.
+    """
+
+    _esm = "\n".join((plotly_module(), text("dom.js", "charts/chart.js", "charts/widget.js")))
+    _css = text("llf.css")
+    label = traitlets.Unicode("", help="What the figure shows").tag(sync=True)
+    figure = traitlets.Dict(help="`data`, `layout` and `config`, as `figures.packed` makes them").tag(sync=True)
+
+    def __init__(self, label: str, clicked: Callable[[dict[str, Any]], object] = lambda _: None) -> None:
+        super().__init__(label=label)
+        self._clicked = clicked
+        self.on_msg(self._on_message)
+
+    def show(self, figure: dict[str, Any]) -> None:
+        """Draws a figure in the place of the one before; what a reader has zoomed into stays.
+
+        Args:
+            figure: `data`, `layout` and perhaps `config`; arrays may be numpy's.
+        """
+        self.figure = packed(figure)
+
+    def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
+        if isinstance(message, dict) and message.get("type") == "click":
+            self._clicked({key: message.get(key) for key in ("trace", "x", "y")})

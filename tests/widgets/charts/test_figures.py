@@ -1,0 +1,57 @@
+"""Figures as the page reads them."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+
+from llf_widgets.charts import Charts
+from llf_widgets.figures import packed, plotly_module
+
+
+def numbers(array):
+    kind = {"f4": "<f4", "i4": "<i4"}[array["dtype"]]
+    return np.frombuffer(base64.b64decode(array["bdata"]), kind)
+
+
+def test_arrays_are_packed_and_everything_else_is_kept():
+    figure = {
+        "data": [{"x": np.array([1, 2**31 - 1]), "y": np.array([0.5, np.nan]), "name": "a"}],
+        "layout": {"a": (1,)},
+    }
+    found = packed(figure)
+    assert json.loads(json.dumps(found)) == found
+    assert numbers(found["data"][0]["x"]).tolist() == [1, 2**31 - 1]
+    y = numbers(found["data"][0]["y"])
+    assert y[0] == 0.5
+    assert np.isnan(y[1])
+    assert found["data"][0]["name"] == "a"
+    assert found["layout"] == {"a": [1]}
+
+
+def test_an_array_that_is_a_view_of_another_is_packed_in_its_own_order():
+    assert numbers(packed(np.arange(6.0)[::-2])).tolist() == [5, 3, 1]
+
+
+def test_plotly_is_the_file_that_the_package_ships():
+    source = plotly_module()
+    assert source.startswith("globalThis.llfPlotly ??=")
+    assert "plotly.js v" in source[:300]
+
+
+def test_the_whole_figure_is_in_the_state():
+    charts = Charts("a curve")
+    charts.show({"data": [{"x": np.array([1]), "y": np.array([2.0])}], "layout": {}})
+    charts.show({"data": [{"x": np.array([1, 2]), "y": np.array([2.0, 3.0])}], "layout": {}})
+    [trace] = charts.get_state()["figure"]["data"]
+    assert numbers(trace["y"]).tolist() == [2, 3]
+
+
+def test_a_click_is_told():
+    clicks = []
+    charts = Charts("a curve", clicks.append)
+    charts._on_message(charts, {"type": "click", "trace": "loss", "x": 3, "y": 0.5, "more": 1}, [])
+    charts._on_message(charts, "no object", [])
+    assert clicks == [{"trace": "loss", "x": 3, "y": 0.5}]
