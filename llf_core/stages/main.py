@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.runs import RunFolder, RunWriter, read_status
+from llf_core.runs.phases import begin_phase
 from llf_core.stages.quick_imports import import_trainer, needs_bitsandbytes
 
 
@@ -19,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))
     attempt = read_status(folder).attempt
+    begin_phase(RunWriter(folder, attempt), "environment")
     try:
         import_trainer(bitsandbytes=_needs_bitsandbytes(folder))
         from llf_core.stages.session import run_attempt

@@ -34,6 +34,7 @@ from llf_core.models.scorer import add_score
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.counters import read_counters
+from llf_core.runs.phases import begin_phase
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
 from llf_core.stages.halt import Halted
@@ -103,6 +104,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     chosen = settle_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
     added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
     progress.watched = Watched(folder, writer, config, work.model, work.tokenizer, added)
+    begin_phase(writer, "first step")
     trainer = make_trainer(work, stage, progress, checkpoint)
     write_resolved(work, chosen)
     keep_trunk(work)
@@ -145,12 +147,15 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
     _say(plan.reason)
     writer.status(device=plan.device)
+    begin_phase(writer, "model", "find")
     source = resolve_model(config.model.model_name_or_path, config)
     tokenizer = load_tokenizer(source, config)
     processor = load_processor(source, config, tokenizer)
+    begin_phase(writer, "data")
     data = prepare(config, tokenizer, run=writer, processor=processor)
     data.template.carry(tokenizer)
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+    begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
     model = load_model(source, config, plan)
     if config.plugin("stage").scores:

@@ -31,6 +31,8 @@ class Facts:
         queue: what a run that waits for its turn waits for, as a sentence.
         receipt: how the first steps of a resumed attempt compare with the log; None where they can't.
         progress: the event `progress` of what is under way before the first step; None where nothing tells.
+        phase: the event `phase` of what the trainer is at before its first step; None where nothing tells.
+        phase_seconds: how long it has been at it.
         rate: the peak of the learning rate's schedule as it is now.
         held_out: whether there are examples to evaluate on.
         watched: whether there are prompts to be answered.
@@ -55,6 +57,8 @@ class Facts:
     resumed_from: int | None = None
     receipt: dict[str, Any] | None = None
     progress: dict[str, Any] | None = None
+    phase: dict[str, Any] | None = None
+    phase_seconds: float = 0.0
     queue: str = ""
     checkpoints: tuple[int, ...] = ()
     checkpoint_time: float | None = None

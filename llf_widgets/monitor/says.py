@@ -16,6 +16,15 @@ UNDER_WAY = {
     "score": ("Having the answers scored", "answers"),
 }
 """What an event `progress` tells of, as words: what is done, and with what."""
+PHASES = {
+    ("environment", None): "Importing the libraries",
+    ("model", "find"): "Finding the model",
+    ("model", "load"): "Loading the model",
+    ("model", None): "Loading the model",
+    ("data", None): "Preparing the data",
+    ("first step", None): "Making the first step",
+}
+"""What a trainer is at before its first step, by an event's `name` and `what`."""
 MESSAGES = 3  # the newest; all of them stand among the events
 
 
@@ -108,8 +117,19 @@ def _created(facts: Facts) -> str:
 
 
 def _starting(facts: Facts) -> str:
-    text = _progress(facts) or "Loading the model and the data."
+    text = _progress(facts) or _phase(facts) or "Starting the trainer."
     return f"Attempt {facts.attempt}. {text}" if facts.attempt > 1 else text
+
+
+def _phase(facts: Facts) -> str:
+    """What the trainer is at before its first step, and how long."""
+    event = facts.phase or {}
+    name, what = event.get("name"), event.get("what")
+    if not isinstance(name, str):
+        return ""
+    doing = PHASES.get((name, what if isinstance(what, str) else None)) or PHASES.get((name, None), name.capitalize())
+    seconds = int(facts.phase_seconds)
+    return f"{doing}, {_about(seconds)}." if seconds else f"{doing}."
 
 
 def _progress(facts: Facts) -> str:
@@ -131,8 +151,9 @@ def _running(facts: Facts) -> str:
     if facts.progress:
         return _progress(facts)
     if facts.attempt > 1 and facts.resumed_from is not None:
-        return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}.{_receipt(facts)}"
-    return ""
+        now = _receipt(facts) or (f" {_phase(facts)}" if facts.phase else "")
+        return f"Attempt {facts.attempt}, resumed from step {facts.resumed_from}.{now}"
+    return _phase(facts)
 
 
 def _receipt(facts: Facts) -> str:

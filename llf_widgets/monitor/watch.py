@@ -194,6 +194,7 @@ class Watch:
         attempt_events = [event for event in self.events if event.get("attempt", 1) == status.attempt]
         resumed = _last(attempt_events, "resumed")
         saved = _last(self.events, "checkpoint")
+        phase = _phase(attempt_events, status.step, float(self.times[1].max(initial=0.0)))
         steps = self.config.get("max_steps") or held(self.events, "max_steps", status.step)
         epochs = None if steps else self.config.get("num_train_epochs")
         return Facts(
@@ -216,6 +217,8 @@ class Watch:
             resumed_from=None if resumed is None else resumed.get("from_step"),
             receipt=_last(attempt_events, "receipt"),
             progress=_under_way(attempt_events, status.step),
+            phase=phase,
+            phase_seconds=0.0 if phase is None else max(0.0, self.now - phase["time"]),
             queue=self._queue(status),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
@@ -264,11 +267,22 @@ def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
 
 def _under_way(events: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
     """What an attempt is at before its next step: its last event, if that tells of progress and not of the end."""
-    begun = (_last(events, "resumed") or {}).get("from_step") or 0
     last = next((event for event in reversed(events) if event.get("type") not in ASIDE), {})
     if last.get("type") != "progress" or last.get("rows") == last.get("of", -1):
         return None
-    return last if step <= (_number(last.get("step")) or begun) else None
+    return last if step <= (_number(last.get("step")) or _begun(events)) else None
+
+
+def _phase(events: list[dict[str, Any]], step: int, logged: float) -> dict[str, Any] | None:
+    """What an attempt is at before its first step: its last event `phase`, until a step is made or logged (a time)."""
+    phase = _last(events, "phase") or {}
+    since = _number(phase.get("time"))
+    return phase if since is not None and since > logged and step <= _begun(events) else None
+
+
+def _begun(events: list[dict[str, Any]]) -> int:
+    """The step that an attempt goes on from."""
+    return (_last(events, "resumed") or {}).get("from_step") or 0
 
 
 def waits_for(turn: Turn) -> str:

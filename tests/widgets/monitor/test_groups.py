@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from io import BytesIO
 from itertools import pairwise
 
@@ -11,6 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from llf_core.runs import RunWriter
+from llf_core.runs.status import begin_attempt
 from llf_widgets.monitor import Monitor, summary_bundle
 from llf_widgets.monitor.curves import curves
 from llf_widgets.monitor.figure import annotations, contents, figure_json, json_ready, moved_apart
@@ -277,7 +280,7 @@ class TestProgress:
                 "Answering prompts: 0 of 64 answers, 1,200 tokens so far.",
             ),
             ({"what": "charm", "rows": 2}, "Charm: 2 rows."),
-            ({"what": "data"}, "Loading the model and the data."),
+            ({"what": "data"}, "Starting the trainer."),
         ],
     )
     def test_the_state_line_tells_what_is_under_way(self, starting, event, said):
@@ -287,10 +290,49 @@ class TestProgress:
     def test_what_is_done_is_not_told(self, starting):
         starting.writer.event("progress", what="data", rows=300, dataset="alpaca")
         starting.writer.event("data", examples=300, tokens=1, trained_tokens=1)
-        assert self.says(starting) == "Loading the model and the data."
+        assert self.says(starting) == "Starting the trainer."
         starting.writer.event("progress", what="reference", rows=10, of=300)
         starting.writer.event("request", id="a", request="checkpoint", args={}, by="x")
         assert self.says(starting) == "Asking the reference: 10 of 300 examples."
+
+    @pytest.mark.parametrize(
+        ("seconds", "event", "said"),
+        [
+            (0.9, {"name": "environment"}, "Importing the libraries."),
+            (4.6, {"name": "environment"}, "Importing the libraries, 4 s."),
+            (90, {"name": "model", "what": "find"}, "Finding the model, 90 s."),
+            (130, {"name": "data"}, "Preparing the data, 2:10 min."),
+            (5, {"name": "model", "what": "load"}, "Loading the model, 5 s."),
+            (0, {"name": "model"}, "Loading the model."),
+            (0, {"name": "tea"}, "Tea."),
+            (0, {}, "Starting the trainer."),
+        ],
+    )
+    def test_what_goes_on_before_the_first_step_is_told_with_its_seconds(self, starting, seconds, event, said):
+        line = {"v": 1, "time": time.time() - seconds, "attempt": 1, "type": "phase", **event}
+        with starting.folder.events.open("a") as events:
+            events.write(json.dumps(line) + "\n")
+        assert self.says(starting) == said
+
+    def test_the_first_step_is_told_until_it_is_made(self, starting):
+        starting.writer.event("phase", name="first step")
+        starting.writer.status(state="running")
+        starting.writer.event("state", state="running")
+        assert self.says(starting) == "Making the first step."
+        starting.writer.metric(1, {"loss": 2.0})  # the status tells of the step with the next heartbeat
+        assert self.says(starting) == ""
+
+    def test_a_resumed_run_tells_its_first_step_too(self, starting):
+        starting.steps(1, 9)
+        starting.writer.close("stopped")
+        begin_attempt(starting.folder, 2, 6)
+        writer = RunWriter(starting.folder, 2)
+        writer.event("resumed", from_step=6, checkpoint="checkpoint-6")
+        writer.event("phase", name="first step")
+        writer.status(state="running")
+        assert self.says(starting) == "Attempt 2, resumed from step 6. Making the first step."
+        writer.metric(7, {"loss": 1.0})
+        assert self.says(starting) == "Attempt 2, resumed from step 6."
 
     def test_a_run_that_makes_steps_tells_of_them(self, starting):
         starting.writer.status(state="running")

@@ -13,7 +13,7 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
     ("state", "more", "says", "can"),
     [
         ("created", {}, "Waits for its trainer to start.", []),
-        ("starting", {}, "Loading the model and the data.", ["stop", "kill"]),
+        ("starting", {}, "Starting the trainer.", ["stop", "kill"]),
         ("running", {}, "", ["stop", "checkpoint", "set", "kill", "rows"]),
         ("running", {"attempt": 2, "resumed_from": 90},
          "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "set", "kill", "rows"]),
