@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.problem import ConfigError
@@ -123,9 +124,14 @@ class RunConfig:
         """The config as YAML; `RunConfig.load` of it is equal to the config."""
         return dump_yaml(self.flat(defaults))
 
-    def python(self) -> str:
-        """A notebook cell that trains this config."""
-        lines = [f"        {json.dumps(key)}: {_literal(value)}," for key, value in self.flat().items()]
+    def python(self, variables: Mapping[str, str] = MappingProxyType({})) -> str:
+        """A notebook cell that trains this config.
+
+        Args:
+            variables: keys whose values stand in variables of the notebook, and their names: `{"dataset": "rows"}`.
+        """
+        literals = {key: _literal(value) for key, value in self.flat().items()} | dict(variables)
+        lines = [f"        {json.dumps(key)}: {literal}," for key, literal in literals.items()]
         start = ["import llf_widgets as llf", "", "run = llf.train(", "    {"]
         return "\n".join([*start, *lines, "    }", ")", "llf.Monitor(run)", ""])
 

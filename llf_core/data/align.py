@@ -31,6 +31,31 @@ TEXT_COLUMNS = ("text", "content", "document")
 STAGES = {ANSWERS: "sft", PAIRS: "rm or dpo", JUDGED: "kto", PROMPTS: "ppo, grpo or rloo", TEXTS: "pt"}
 
 
+ASKED, TURNED = ("alpaca",), ("openai", "sharegpt")
+
+
+def formats(kind: str) -> tuple[str, ...]:
+    """The formats whose rows can hold a kind of data, the simplest first."""
+    return ("text",) if kind == TEXTS else (*ASKED, *TURNED)
+
+
+def roles(name: str, kind: str) -> dict[str, bool]:
+    """What columns of a format can hold for a kind of data, in the words of `dataset_info.json`.
+
+    Args:
+        name: one of `FORMATS`.
+        kind: what the stage learns from.
+
+    Returns:
+        Each role, and whether a column must be named for it, those that must first.
+    """
+    spec = FORMATS[name]
+    required = [role for role in spec.REQUIRED if role != "response" or kind in {ANSWERS, JUDGED}]
+    required += [*alpaca.RANKED] if kind == PAIRS else ["kto_tag"] if kind == JUDGED else []
+    others = [role for role in spec.DEFAULTS if role not in required and role != "response"]
+    return dict.fromkeys(required, True) | dict.fromkeys(others, False)
+
+
 def wanted_kind(config: RunConfig) -> str:
     """What the stage of a config learns from."""
     stage = config.plugin("stage")
@@ -159,7 +184,7 @@ def _held(source: Source, given: dict[str, str], kind: str) -> str:
         return PAIRS
     if "kto_tag" in given and kind == JUDGED:
         return JUDGED
-    if kind == TEXTS and source.formatting == "alpaca" and "response" not in given:
+    if source.formatting == "text" or (kind == TEXTS and source.formatting == "alpaca" and "response" not in given):
         return TEXTS
     return ANSWERS
 
@@ -197,8 +222,8 @@ def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str)
         return Reading("text", {"prompt": written}, {}, f"column {written} holds text", TEXTS)
     raise DataError(
         f"The data set {source.label} has the columns {listed(columns)}, which fit no known format. "
-        "Expected messages, conversations, or instruction and output; or give it an entry with `columns` in "
-        "dataset_info.json."
+        "Expected messages, conversations, or instruction and output; or say what each column holds with "
+        "`dataset_format` and `dataset_columns`."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from llf_core.data.records import Record, kind_of, read_file
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
+    from llf_core.data.align import Reading
     from llf_core.data.records import Row
     from llf_core.data.sources import Source
 
@@ -26,31 +28,55 @@ NEAR = 4_000_000
 """Bytes of such a file, or of any that is compressed, that may be read at a glance."""
 
 
-def glance(config: RunConfig, name: str, kind: str) -> DataError | None:
-    """Why a data set cannot be learned from, as far as that is known without a hub, a cloud or much reading.
+@dataclass(frozen=True)
+class Seen:
+    """What a glance shows of a data set.
+
+    Attributes:
+        rows: its first records; none where they are far away or cost much reading.
+        reading: how they become conversations; None where that is not known.
+        error: what training would raise (an `OtherKindError` tells what the set holds); None where nothing is known
+            against the set, and where it is not found: that is said elsewhere, in other words.
+        entry: whether `dataset_info.json` says how it is read.
+    """
+
+    rows: tuple[Row, ...] = ()
+    reading: Reading | None = None
+    error: DataError | None = None
+    entry: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, in the order in which they are met."""
+        return tuple(dict.fromkeys(column for row in self.rows for column in row))
+
+
+def see(config: RunConfig, name: str, kind: str) -> Seen:
+    """Looks at a data set as far as it costs no hub, no cloud and not much reading.
 
     Args:
         config: says how its sets are read.
         name: of the set, as `dataset` holds it.
         kind: what the stage learns from.
-
-    Returns:
-        What training would raise (an `OtherKindError` tells what the set holds); None where nothing is known against
-        it, and where it is not found: that is said elsewhere, in other words.
     """
     try:
         (source,) = sources_of(config, (name,))
     except (DataError, ValueError):
-        return None
+        return Seen()
+    rows = tuple(_first_rows(source))
+    entry = source.formatting is not None and config.data.dataset_format is None
     try:
-        rows = _first_rows(source)
         if rows:
-            decide(source, rows, kind)
-            return None
+            return Seen(rows, decide(source, rows, kind), entry=entry)
         held = kind_by_entry(source, kind)
-        return None if held in {None, kind} else other_kind(source, str(held), kind)
+        return Seen(error=None if held in {None, kind} else other_kind(source, str(held), kind), entry=entry)
     except DataError as error:
-        return error
+        return Seen(rows, error=error, entry=entry)
+
+
+def glance(config: RunConfig, name: str, kind: str) -> DataError | None:
+    """Why a data set cannot be learned from, as far as a glance shows it; see `Seen.error`."""
+    return see(config, name, kind).error
 
 
 def _first_rows(source: Source) -> list[Row]:

@@ -104,8 +104,11 @@ def find_sources(
     if formatting is None:
         return named
     pairs = None if columns is None else _pairs(columns)
+    ranking = {"chosen", "rejected"} <= set(columns or {})
     return [
-        source if source.formatting is not None else replace(source, formatting=formatting, columns=pairs)
+        source
+        if source.formatting is not None
+        else replace(source, formatting=formatting, columns=pairs, ranking=ranking)
         for source in named
     ]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 FIELDS = ("dataset", "eval_dataset")
+READ_AS = ("dataset_format", "dataset_columns")
+"""What says how rows are read, where their columns do not."""
 DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
 """The shipped set of each kind."""
 
@@ -31,6 +33,8 @@ def against(config: RunConfig) -> tuple[Problem, ...]:
             error = glance(config, name, kind)
             if error is not None:
                 fixes = _fixes(key, names, error, kind)
+                if config.data.dataset_format is not None:
+                    fixes = (*fixes, Fix("Let the columns decide", dict.fromkeys(READ_AS)))
                 found.append(Problem("invalid", key, ",".join(names), error.message, fixes, keys=(key, "stage")))
                 break  # one sentence beside a field
     return tuple(found)

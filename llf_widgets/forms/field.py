@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.forms.values import choices, kind, show
+from llf_widgets.forms.values import choices, kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
         offers: names that a text field proposes.
     """
     control: str = kind(spec)
-    text = show(state.value(spec.key))
+    text = state.text(spec.key)
     if control == "text" and (spec.lines or "\n" in text):
         control = "lines"
     wide = control != "number"
@@ -42,6 +42,7 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
         "group": group,
         "wide": wide,
         "long": spec.path is not None and control == "text",
+        "upload": spec.path == "data" and control == "text",
         "changed": state.changed(spec.key),
         "messages": wire(messages(spec.key, state)),
     }

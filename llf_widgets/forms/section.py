@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from llf_core.config import Problem
 from llf_widgets.forms.field import messages, row
+from llf_widgets.forms.uploads import Uploads
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llf_core.config import FieldSpec
+    from llf_widgets.forms.messages import Message
     from llf_widgets.forms.state import FormState
 
 
@@ -28,7 +31,7 @@ class Section(anywidget.AnyWidget):
         on_change: called after the state has changed.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/field.js", "forms/section.js")
+    _esm = text("dom.js", "forms/messages.js", "forms/upload.js", "forms/field.js", "forms/section.js")
     _title = traitlets.Unicode().tag(sync=True)
     _facts = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _rows = traitlets.List().tag(sync=True)
@@ -53,6 +56,7 @@ class Section(anywidget.AnyWidget):
         self._offers = offers
         self._on_change = on_change
         super().__init__(_title=title)
+        self._uploads = Uploads(self.send, self._uploaded)
         self.on_msg(self._receive)
         self.observe(lambda _: self.refresh(), names=["_open"])
 
@@ -89,7 +93,17 @@ class Section(anywidget.AnyWidget):
         """Basic fields, and those that have something to say: nobody should have to open a list to find an error."""
         return spec.level == "basic" or self._state.changed(spec.key) or bool(self._state.problems(spec.key))
 
-    def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+    def _uploaded(self, key: str, told: Message, name: str) -> None:
+        """Takes a file as the value of a field; one that was not taken leaves it."""
+        if name:
+            self._state.take_data(key, name)
+        self._state.say(key, Problem("invalid", key, None, told.text, severity=told.level))
+        self._on_change()
+
+    def _receive(self, _widget: Any, content: dict[str, Any], buffers: Any) -> None:
+        if content["type"] == "upload":
+            self._uploads.take(content, buffers)
+            return
         if content["type"] == "edit":
             self._state.edit(content["key"], content["text"])
         elif content["type"] == "fix":

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config import RunConfig, fields, preset, validate
+from llf_core.config import Problem, RunConfig, fields, preset, validate
 from llf_core.config.known import known
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.source import dump_yaml, read
 from llf_core.config.spec import option_classes
 from llf_core.config.translate import translate
-from llf_widgets.forms.data_fit import against, shipped_for
-from llf_widgets.forms.values import parse
+from llf_core.launch.rows import RowsError
+from llf_widgets.forms.cell_rows import CellRows
+from llf_widgets.forms.data_fit import READ_AS, against, shipped_for
+from llf_widgets.forms.values import parse, show
+from llf_widgets.start import split_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config import FieldSpec, Problem, Report
+    from llf_core.config import FieldSpec, Report
 
 KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 """What a preset leaves alone where it says nothing of it: the model and the data that were chosen before."""
+
+NAMES_DATA = ("dataset", "eval_dataset")
+"""Fields that can name the rows of the cell."""
 
 NO_PYTHON = "# The cell stands here once no error stands in the form.\n"
 
@@ -37,6 +45,7 @@ class FormState:
 
     Attributes:
         notes: what reading the last text said, e.g. that an older name of a key was understood.
+        cell_rows: the rows that the source had for `dataset`; None where it named its data.
 
     Raises:
         ValueError: the source is no mapping of keys to values.
@@ -49,8 +58,13 @@ class FormState:
         self.base: dict[str, Any] = preset(preset_name)
         self.given: dict[str, Any] = dict(self.base)
         self.notes: tuple[Problem, ...] = ()
+        self.cell_rows: CellRows | None = None
+        self._said: dict[str, tuple[Any, Problem]] = {}
         if source is not None:
-            self._take(source.flat() if isinstance(source, RunConfig) else source)
+            source, rows = split_rows(source.flat() if isinstance(source, RunConfig) else source)
+            self._take(source)
+            if rows is not None:
+                self._take_rows(rows)
 
     # ---- what follows from the values ----------------------------------------------------------
 
@@ -67,7 +81,18 @@ class FormState:
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
         """What stands against the chosen data sets, as far as that is known without reading them whole."""
-        return () if self.report.config is None else against(self.report.config)
+        if self.report.config is None:
+            return ()
+        found = against(self.report.config)
+        if self.cell_rows is None:
+            return found
+        file, words = Path(self.cell_rows.path).name, f"({self.cell_rows.label})"
+        return tuple(replace(one, message=one.message.replace(file, words)) for one in found)
+
+    @property
+    def trains_cell_rows(self) -> bool:
+        """Whether the data set is the rows of the cell, and nothing else."""
+        return self.cell_rows is not None and self.cell_rows.are(self.given.get("dataset"))
 
     def value(self, key: str) -> Any:
         """The value that a field stands at: as given, else what the config makes of the other values."""
@@ -75,6 +100,11 @@ class FormState:
             return self.given[key]
         spec = self.specs[key]
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
+
+    def text(self, key: str) -> str:
+        """The value of a field as the form shows it."""
+        text = show(self.value(key))
+        return text if self.cell_rows is None or key not in NAMES_DATA else self.cell_rows.shown(text)
 
     def applies(self, key: str) -> bool:
         """Whether a field means something: options of a method that is not chosen do not, nor those of other stages."""
@@ -95,7 +125,8 @@ class FormState:
     def problems(self, key: str) -> tuple[Problem, ...]:
         """What is said beside a field, errors first; `""` has what stands beside none."""
         if key:
-            return tuple(one for one in (*self.report.problems, *self.data_problems) if one.key == key)
+            said = (*self.report.problems, *self.data_problems, *self._still_said(key))
+            return tuple(one for one in said if one.key == key)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
@@ -114,12 +145,17 @@ class FormState:
 
     def python(self) -> str:
         """A cell that trains with the values."""
-        return self.config.python() if self.config else NO_PYTHON
+        if self.config is None:
+            return NO_PYTHON
+        rows = self.cell_rows if self.trains_cell_rows else None
+        return self.config.python({"dataset": rows.variable} if rows else {})
 
     # ---- what changes the values ---------------------------------------------------------------
 
     def edit(self, key: str, text: str) -> None:
         """Takes what was typed into a field."""
+        if self.cell_rows is not None and key in NAMES_DATA:
+            text = self.cell_rows.meant(text)
         self.set(key, parse(self.specs[key], text))
 
     def set(self, key: str, value: Any) -> None:
@@ -174,6 +210,32 @@ class FormState:
         if defaults:
             for key, value in list(self.given.items()):
                 self._put(key, value)
+        self._forget()
+
+    def take_data(self, key: str, name: str) -> None:
+        """Gives a field another data set; columns that were named for the one before go where they do not fit it."""
+        self.set(key, name)
+        if any(column in self.given for column in READ_AS) and any(one.key == key for one in self.data_problems):
+            self.apply(dict.fromkeys(READ_AS))
+
+    def say(self, key: str, problem: Problem) -> None:
+        """Says something beside a field, as long as it keeps its value."""
+        self._said[key] = (_plain(self.given.get(key)), problem)
+
+    def _still_said(self, key: str) -> tuple[Problem, ...]:
+        """What was said beside a field of the value that it still has."""
+        value, problem = self._said.get(key, (None, None))
+        return () if problem is None or value != _plain(self.given.get(key)) else (problem,)
+
+    def _take_rows(self, rows: Any) -> None:
+        """Has rows for the data set; of those that are none, it says why beside the field."""
+        try:
+            self.cell_rows = CellRows.keep(rows)
+        except (OSError, RowsError) as error:
+            reason = str(error) if isinstance(error, RowsError) else f"The rows of the cell cannot be kept: {error}."
+            self.say("dataset", Problem("invalid", "dataset", None, reason, severity="warning"))
+            return
+        self.given["dataset"] = self.cell_rows.path
         self._forget()
 
     def _take(self, source: Any) -> None:

@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from llf_core.config import presets
 from llf_core.launch.queue import Machine
 from llf_widgets.forms import checks, fallback, model_info, offers
+from llf_widgets.forms.columns_pane import ColumnsPane
 from llf_widgets.forms.data_fit import fitting
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
@@ -26,6 +27,8 @@ from llf_widgets.monitor.pump import Pump
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pyarrow as pa
+
     from llf_core.config import RunConfig
     from llf_core.launch import Run
     from llf_core.launch.queue import Ahead
@@ -39,7 +42,8 @@ class Studio(widgets.VBox):
     """A form for a run: what is trained, on what, how, and a Start button that is off while an error stands.
 
     Args:
-        config: what the form starts with: a RunConfig, a dict, YAML text or a path; None takes the preset.
+        config: what the form starts with: a RunConfig, a dict, YAML text or a path; None takes the preset. In a dict,
+            `dataset` may also be the rows themselves, as for `llf.train`.
         preset: what the form is compared with, one of `llf_core.config.presets()`.
 
     Attributes:
@@ -50,6 +54,7 @@ class Studio(widgets.VBox):
         >>> studio                 # shows the form
         >>> studio.config          # a RunConfig
         >>> run = studio.start()   # the same as the button
+        >>> llf.Studio({"dataset": rows})
     """
 
     def __init__(self, config: Any = None, *, preset: str = "first-minute") -> None:
@@ -74,6 +79,7 @@ class Studio(widgets.VBox):
         self._preview = Preview(
             lambda: None if self.state.config is None else self.state.config.yaml(), on_inspect=self.inspect
         )
+        self._columns = ColumnsPane(self.state, self._edited)
         self._inspection: Inspect | None = None
         self._below: dict[str, widgets.Widget] = {}
         self._runs: tuple[Run, ...] = ()
@@ -135,7 +141,7 @@ class Studio(widgets.VBox):
         with self._starting:
             config = self.config
             self._refuse()
-            self._run = launch(config, name=self._start.name, notebook=notebook_place(), queue=queue)
+            self._run = launch(config, name=self._start.name, rows=self._rows(), notebook=notebook_place(), queue=queue)
             self._started = True
             self._failure = []
         self._checks(fresh=True)
@@ -160,7 +166,9 @@ class Studio(widgets.VBox):
         with self._starting:
             config = self.config
             self._refuse()
-            self._runs = tuple(sweep(config, values, name=self._start.name))
+            rows = self._rows()
+            asked = config if rows is None else config.flat() | {"dataset": rows}
+            self._runs = tuple(sweep(asked, values, name=self._start.name))
         if "sweep" in self._below:
             self._below["sweep"].close()
         self._show_below("sweep", SweepView(self._runs, tuple(values)))
@@ -187,6 +195,7 @@ class Studio(widgets.VBox):
         self._presets.refresh()
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
+        self._columns.refresh()
         self._text.refresh()
         self._refresh_start()
 
@@ -233,7 +242,7 @@ class Studio(widgets.VBox):
         for title, section in self._sections.items():
             parts.append(section)
             if title == "Data":
-                parts.append(self._preview)
+                parts += [self._columns, self._preview]
         form, side = widgets.VBox(parts), widgets.VBox([widgets.VBox([self._start, self._sweep]), self._text])
         form.add_class("llf-Form")
         side.add_class("llf-Side")
@@ -315,7 +324,12 @@ class Studio(widgets.VBox):
         return ()
 
     def _datasets(self) -> list[str]:
-        return fitting(self.state.report.config, offers.datasets(str(self.state.value("dataset_dir"))))
+        named = fitting(self.state.report.config, offers.datasets(str(self.state.value("dataset_dir"))))
+        return named if self.state.cell_rows is None else [self.state.cell_rows.label, *named]
+
+    def _rows(self) -> pa.Table | None:
+        """The rows of the cell, where they are the data set."""
+        return self.state.cell_rows.table if self.state.cell_rows and self.state.trains_cell_rows else None
 
     def _show_monitor(self, run: Run) -> None:
         from llf_widgets.monitor import Monitor

@@ -82,7 +82,8 @@ function reading(/** @type {any} */ found, /** @type {(changes: any) => void} */
       h('button', { type: 'button', onclick: () => change({ dataset_format: format, dataset_columns: chosen }) }, 'Read them so'),
       link('Let the columns decide', () => change({ dataset_format: null, dataset_columns: null })));
   };
-  draw(first.format ?? 'alpaca', first.columns ?? {});
+  const known = first.format in found.roles ? first.format : Object.keys(found.roles)[0];
+  draw(known, known === first.format ? first.columns : {});
   const fits = first.error ? 'no format fits' : `${first.format}, ${Math.round(100 * first.fits)} % of the first rows fit`;
   return h('details', { class: 'llf-Inspect-note', open },
     h('summary', {}, `How rows are read: ${fits}`), h('p', { class: 'llf-2 llf-small' }, first.error ?? `Because of ${first.reason}.`), body);

@@ -135,3 +135,75 @@ def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) 
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
     expect(form.get_by_text("This form has lost its kernel.")).to_be_visible(timeout=30_000)
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+
+
+ODD = "[{'q': f'{n}?', 'gold_reply': f'{n}!', 'lang': '<b>en</b>'} for n in range(40)]"
+
+
+def test_letters_typed_into_a_list_or_on_a_button_never_reach_the_notebook(page: Any, lab: Lab) -> None:
+    form = open_studio(page, lab, "letters.ipynb")
+    cells = page.locator(".jp-Notebook .jp-Cell")
+    stage = form.get_by_label("Stage", exact=True)
+    stage.focus()
+    for letter in "axd":  # insert a cell, cut this one, and with a second d delete it
+        page.keyboard.press(letter)
+        expect(stage).to_be_focused()
+    form.get_by_role("button", name="more fields in Model").focus()
+    for key in ("a", "x", "Enter"):
+        page.keyboard.press(key)
+    expect(form.get_by_role("button", name="Fewer fields in Model")).to_be_focused()
+    expect(cells).to_have_count(1)
+
+
+@pytest.mark.launches
+def test_rows_of_the_cell_are_mapped_by_keys_and_trained(page: Any, lab: Lab, tiny_model: Path) -> None:
+    cell = f"""import llf_widgets as llf
+rows = {ODD}
+studio = llf.Studio({{"dataset": rows, "model_name_or_path": {str(tiny_model)!r}, "max_steps": 2}})
+studio"""
+    form = open_studio(page, lab, "rows.ipynb", cell)
+    data = form.locator("input").and_(form.get_by_label("Data set", exact=True))
+    expect(data).to_have_value("40 rows from this cell")
+    sample = form.get_by_role("region", name="First rows of the data set")
+    expect(sample.locator("tbody tr")).to_have_count(3)
+    expect(sample).to_contain_text("<b>en</b>")
+    start = form.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_disabled()
+    answer = form.get_by_label("Answer", exact=True)
+    expect(answer).to_have_value("gold_reply")
+    answer.focus()
+    page.keyboard.type("lang")
+    expect(answer).to_have_value("lang")
+    expect(answer).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(answer).to_have_value("gold_reply")
+    form.get_by_role("button", name="Apply", exact=True).click()
+    expect(form.get_by_text("Read as alpaca: question from q, answer from gold_reply.")).to_be_visible()
+    form.get_by_role("button", name="Python", exact=True).click()
+    expect(form.get_by_label("Configuration as Python")).to_contain_text('"dataset": rows,')
+    expect(start).to_be_enabled()
+    form.get_by_label("Name", exact=True).fill("rows")
+    start.click()
+    page.locator(".llf-Monitor").get_by_text("finished").first.wait_for(timeout=120_000)
+    (run,) = (path for path in (lab.home / "runs").iterdir() if path.name.endswith("-rows"))
+    assert len(list((run / "data").glob("rows-*.parquet"))) == 1
+
+
+def test_a_file_is_uploaded_and_a_bad_one_changes_nothing(page: Any, lab: Lab, tmp_path: Path) -> None:
+    form = open_studio(page, lab, "upload.ipynb")
+    data = form.locator("input").and_(form.get_by_label("Data set", exact=True))
+    good, bad = tmp_path / "mine.jsonl", tmp_path / "bad.json"
+    good.write_text('{"instruction": "Hi", "output": "%s"}\n' % ("Yo" * 1000) * 1000)  # two pieces
+    bad.write_text("[1,")
+    with page.expect_file_chooser() as chooser:
+        form.get_by_role("button", name="Upload a file for Data set").click()
+    chooser.value.set_files(bad)
+    expect(form.get_by_text("was not taken: it is not valid JSON")).to_be_visible()
+    expect(data).to_have_value("llf_demo")
+    with page.expect_file_chooser() as chooser:
+        form.get_by_role("button", name="Upload a file for Data set").click()
+    chooser.value.set_files(good)
+    expect(data).to_have_value("mine.jsonl", timeout=20_000)
+    expect(form.get_by_text("in the notebook's folder: 1,000 rows.")).to_be_visible()
+    expect(form.get_by_text("was not taken")).to_have_count(0)
+    assert (lab.root / "mine.jsonl").read_bytes() == good.read_bytes()

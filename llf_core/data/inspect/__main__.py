@@ -14,7 +14,7 @@ import sys
 from typing import Any, TextIO
 
 from llf_core.data.inspect.inspection import Inspection
-from llf_core.data.inspect.readings import ROLES, readings
+from llf_core.data.inspect.readings import all_roles, readings
 
 ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 
@@ -34,7 +34,7 @@ def main() -> int:
 
     try:
         config = RunConfig.load(sys.argv[1])
-        say(out, {"readings": readings(config), "roles": ROLES})
+        say(out, {"readings": readings(config), "roles": all_roles(config)})
         source = resolve_model(config.model.model_name_or_path, config)
         tokenizer = load_tokenizer(source, config)
         inspection = Inspection.open(

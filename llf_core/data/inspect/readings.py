@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.align import FORMATS, decide, wanted_kind
+from llf_core.data.align import decide, formats, roles, wanted_kind
 from llf_core.data.build import PEEKED
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
@@ -15,8 +15,11 @@ from llf_core.data.records import Record
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
-ROLES = {name: tuple(spec.DEFAULTS) for name, spec in FORMATS.items()}
-"""What columns can hold, by format, in the words of `dataset_info.json`."""
+
+def all_roles(config: RunConfig) -> dict[str, list[str]]:
+    """What columns can hold for the stage of a config, by format, in the words of `dataset_info.json`."""
+    kind = wanted_kind(config)
+    return {name: list(roles(name, kind)) for name in formats(kind)}
 
 
 def readings(config: RunConfig) -> list[dict[str, Any]]:

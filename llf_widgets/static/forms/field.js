@@ -14,6 +14,7 @@
  * @property {string} group heading above the field, where it changes
  * @property {boolean} wide no column for a unit
  * @property {boolean} long a name or path, which takes a whole row
+ * @property {boolean} upload whether a file of this computer can be its value
  * @property {boolean} changed
  * @property {Message[]} messages
  */
@@ -26,8 +27,9 @@ class Field {
    * @param {Row} row
    * @param {(key: string, text: string) => void} onEdit
    * @param {(key: string, message: number, fix: number) => void} onFix
+   * @param {any} model sends an upload's pieces
    */
-  constructor(row, onEdit, onFix) {
+  constructor(row, onEdit, onFix, model) {
     this.key = row.key;
     this.kind = row.kind;
     this.onFix = onFix;
@@ -39,6 +41,7 @@ class Field {
     this.messages = h('div', { class: 'llf-Field-messages', id: `${id}-messages` });
     this.node = row.kind === 'check' ? this.checkNode() : this.fieldNode(row);
     this.node.title = row.tip;
+    if (row.upload) this.addUpload(row, model);
     this.sent = row.text;
     this.control.addEventListener('change', () => {
       this.sent = this.value();
@@ -58,6 +61,25 @@ class Field {
     return /** @type {HTMLInputElement} */ (
       h('input', { ...common, ...number, type: 'text', spellcheck: 'false', autocomplete: 'off' })
     );
+  }
+
+  /** A button that takes a file of this computer. @param {Row} row @param {any} model */
+  addUpload(row, model) {
+    const file = /** @type {HTMLInputElement} */ (h('input', { type: 'file', accept: UPLOADED, hidden: '', tabindex: '-1', 'aria-hidden': 'true' }));
+    const choose = button('Upload…', () => file.click());
+    choose.setAttribute('aria-label', `Upload a file for ${row.label}`);
+    choose.title = 'JSON, JSONL, CSV, TSV, text, Parquet or Arrow; it is saved in the notebook\u2019s folder';
+    file.addEventListener('change', async () => {
+      const chosen = file.files?.[0];
+      if (!chosen) return;
+      choose.disabled = true;
+      await upload(model, row.key, chosen, text => (choose.textContent = text));
+      choose.disabled = false;
+      choose.textContent = 'Upload…';
+      file.value = '';
+    });
+    this.node.classList.add('has-action');
+    this.control.after(choose, file);
   }
 
   checkNode() {

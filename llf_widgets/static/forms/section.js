@@ -33,7 +33,7 @@ function render({ model, el: host }) {
       }
       let field = fields.get(row.key);
       if (!field || field.kind !== row.kind) {
-        field = new Field(row, edit, fix);
+        field = new Field(row, edit, fix, model);
         fields.set(row.key, field);
       }
       field.update(row, explain);

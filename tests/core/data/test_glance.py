@@ -6,9 +6,10 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.data import glance as module
+from llf_core.data.align import formats, roles
 from llf_core.data.errors import DataError, OtherKindError
-from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS
-from llf_core.data.glance import glance
+from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.glance import glance, see
 
 ANSWER = {"instruction": "Hi", "output": "Yo"}
 PAIR = {"prompt": "Hi", "chosen": "Yo", "rejected": "Go away"}
@@ -83,3 +84,36 @@ def test_a_file_that_was_changed_is_read_again(config, tmp_path):
     assert glance(config, "answers.jsonl", PAIRS) is not None
     path.write_text(f"{json.dumps(PAIR)}\n" * 5)
     assert glance(config, "answers.jsonl", PAIRS) is None
+
+
+ODD = {"frage": "Hi", "antwort": "Yo", "schlecht": "Go away", "gut": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout", "columns"),
+    [
+        (ANSWERS, "alpaca", {"prompt": "frage", "response": "antwort"}),
+        (PAIRS, "alpaca", {"prompt": "frage", "chosen": "antwort", "rejected": "schlecht"}),
+        (JUDGED, "alpaca", {"prompt": "frage", "response": "antwort", "kto_tag": "gut"}),
+        (PROMPTS, "alpaca", {"prompt": "frage"}),
+        (TEXTS, "text", {"prompt": "antwort"}),
+    ],
+)
+def test_odd_columns_can_be_named_for_each_kind(tmp_path, kind, layout, columns):
+    path = tmp_path / "odd.jsonl"
+    path.write_text(f"{json.dumps(ODD)}\n" * 3)
+    odd = {"dataset": str(path)}
+    unread = see(RunConfig.load(odd), str(path), kind)
+    assert (unread.columns, len(unread.rows), unread.reading) == (tuple(ODD), 3, None)
+    assert isinstance(unread.error, DataError)
+    assert {role for role, needed in roles(layout, kind).items() if needed} == set(columns)
+    named = RunConfig.load(odd | {"dataset_format": layout, "dataset_columns": columns})
+    seen = see(named, str(path), kind)
+    assert seen.error is None
+    assert (seen.reading.columns, seen.reading.fits) == (columns, 1.0)
+
+
+def test_formats_that_hold_a_kind():
+    assert [formats(kind) for kind in (ANSWERS, PAIRS, TEXTS)] == [
+        ("alpaca", "openai", "sharegpt"), ("alpaca", "openai", "sharegpt"), ("text",)
+    ]  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llf_widgets.forms.columns_pane import ColumnsPane
 from llf_widgets.forms.presets import Presets
 from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section
@@ -16,7 +17,7 @@ from llf_widgets.forms.sweep_view import SweepRuns
 from llf_widgets.forms.text_pane import TextPane
 from llf_widgets.inspect import Inspect
 
-FORMS = [Section, Presets, StartPane, SweepPane, SweepRuns, TextPane, Preview]
+FORMS = [Section, Presets, StartPane, SweepPane, SweepRuns, TextPane, ColumnsPane, Preview]
 VIEWS = [*FORMS, Inspect]
 
 

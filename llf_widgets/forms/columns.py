@@ -1,0 +1,133 @@
+"""How the columns of a data set are read: proposed, shown beside its first rows, and corrected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.data.align import formats, roles, wanted_kind
+from llf_core.data.errors import OtherKindError
+from llf_core.data.glance import see
+from llf_core.data.sources import SHIPPED
+from llf_widgets.forms.values import show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.config import RunConfig
+
+SAMPLES, CELL = 3, 160
+"""Rows that are shown, and characters of each of their cells."""
+FORMATS = {
+    "alpaca": "a question and an answer a row",
+    "openai": "a list of messages a row (role, content)",
+    "sharegpt": "a list of turns a row (from, value)",
+    "text": "a text a row",
+}
+ROLES = {
+    "prompt": "Question",
+    "query": "Input after the question",
+    "response": "Answer",
+    "system": "System prompt",
+    "history": "Earlier turns",
+    "tools": "Tools",
+    "messages": "Messages",
+    "chosen": "Better answer",
+    "rejected": "Worse answer",
+    "kto_tag": "Good or bad",
+}
+LIKELY = {
+    "prompt": ("question", "prompt", "instruction", "ask", "user", "input", "frage", "query", "q"),
+    "response": ("answer", "response", "output", "reply", "completion", "target", "assistant", "antwort", "a"),
+    "messages": ("messages", "conversation", "chat", "dialog", "turns"),
+    "chosen": ("chosen", "better", "good", "preferred", "winner", "accepted"),
+    "rejected": ("rejected", "worse", "bad", "loser", "refused"),
+    "kto_tag": ("label", "good", "rating", "verdict", "desirable", "thumb"),
+}
+"""Parts of a column's name that tell what it may hold, likely ones first."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a data set as a form shows them.
+
+    Attributes:
+        dataset: the set, as `dataset` holds it.
+        names: its columns.
+        rows: the first rows, each cell as text.
+        formats: those that can hold what the stage learns from, and the one that is read or proposed first.
+        roles: for each format its roles, and whether a column must be named for it.
+        read: format and columns as they are read now; None where no format fits.
+        named: whether the config says so.
+        error: why the set cannot be read; empty where it can.
+    """
+
+    dataset: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    formats: tuple[str, ...]
+    roles: Mapping[str, Mapping[str, bool]]
+    read: tuple[str, Mapping[str, str]] | None
+    named: bool
+    error: str
+
+    def proposed(self, layout: str) -> dict[str, str]:
+        """Columns that may hold the roles of a format, by their names; roles for which none is likely are left out."""
+        if self.read is not None and self.read[0] == layout:
+            return dict(self.read[1])
+        found: dict[str, str] = {}
+        for role, needed in self.roles[layout].items():
+            column = _likely(role, [name for name in self.names if name not in found.values()])
+            if needed and column is not None:
+                found[role] = column
+        return found
+
+    def missing(self, layout: str, columns: Mapping[str, str]) -> list[str]:
+        """The roles of a format that need a column and have none."""
+        return [role for role, needed in self.roles[layout].items() if needed and role not in columns]
+
+
+def columns_of(config: RunConfig | None, names: Sequence[str]) -> Columns | None:
+    """The columns of the first data set whose reading can be said, one that cannot be read before all others.
+
+    Args:
+        config: of the form, good or not.
+        names: of its data sets.
+
+    Returns:
+        None where there is none: sets of a hub, those with an entry in `dataset_info.json`, shipped ones.
+    """
+    if config is None:
+        return None
+    kind = wanted_kind(config)
+    seen = {name: see(config, name, kind) for name in names if name not in SHIPPED}
+    known = {name: one for name, one in seen.items() if one.rows and not one.entry}
+    odd = [name for name, one in known.items() if one.error and not isinstance(one.error, OtherKindError)]
+    name = next(iter([*odd, *known]), None)
+    if name is None:
+        return None
+    one = known[name]
+    reading = one.reading
+    return Columns(
+        dataset=name,
+        names=one.columns,
+        rows=tuple(tuple(_cell(row.get(column)) for column in one.columns) for row in one.rows[:SAMPLES]),
+        formats=formats(kind),
+        roles={layout: roles(layout, kind) for layout in formats(kind)},
+        read=None if reading is None else (reading.format, reading.columns),
+        named=config.data.dataset_format is not None,
+        error="" if one.error is None else one.error.message,
+    )
+
+
+def _likely(role: str, names: Sequence[str]) -> str | None:
+    for part in LIKELY.get(role, ()):
+        for name in names:
+            if name.lower() == part or (len(part) > 1 and part in name.lower()):
+                return name
+    return names[0] if role in {"prompt", "messages"} and len(names) == 1 else None
+
+
+def _cell(value: Any) -> str:
+    text = show(value)
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
