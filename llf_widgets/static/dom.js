@@ -40,3 +40,22 @@ function clock(/** @type {number} */ seconds) {
   if (when.toDateString() === new Date().toDateString()) return time;
   return `${when.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
 }
+
+/**
+ * Keeps the keys that are typed into a view's lists, buttons and boxes from the notebook, whose one-letter shortcuts
+ * would else insert or cut cells (`a`, `x`); shortcuts with Ctrl, Cmd or Alt stay the notebook's. Text fields need none
+ * of it. Set up once a page: each view's module holds a copy of this file.
+ */
+function keepKeys() {
+  const mark = 'llfKeepsKeys';
+  if (typeof document === 'undefined' || mark in document.documentElement.dataset) return;
+  document.documentElement.dataset[mark] = '';
+  const suppress = 'data-lm-suppress-shortcuts';
+  // before the notebook's own listener, which stands at the document
+  window.addEventListener('keydown', event => {
+    const target = event.target;
+    if (!(target instanceof HTMLElement || target instanceof SVGElement) || !target.closest('.llf')) return;
+    target.toggleAttribute(suppress, !(event.ctrlKey || event.metaKey || event.altKey));
+  }, true);
+}
+keepKeys();
