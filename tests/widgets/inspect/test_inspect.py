@@ -98,7 +98,7 @@ def test_how_rows_are_read_is_corrected_in_the_view(inspect):
         view.wait(60)
     (found,) = view._readings["readings"]
     assert found["names"] == ["frage", "reply"]
-    assert view._readings["roles"]["alpaca"][:3] == ["prompt", "query", "response"]
+    assert view._readings["roles"]["alpaca"][:3] == ["prompt", "response", "query"]  # what is needed first
     columns = {"prompt": "frage", "response": "reply"}
     view._receive(view, {"type": "change", "changes": {"dataset_format": "alpaca", "dataset_columns": columns}}, [])
     assert view.wait(60).overview()["examples"] == 1
