@@ -20,7 +20,17 @@ from llf_core.runs.status import FINAL, Status, read_status
 from llf_core.runs.writer import RunWriter
 
 if TYPE_CHECKING:
-    from llf_core.runs.bin import Freed, clean, cleanable, delete_run, folder_bytes, restore_run
+    from llf_core.runs.bin import (
+        Binned,
+        Freed,
+        binned,
+        clean,
+        cleanable,
+        delete_run,
+        folder_bytes,
+        remove_from_bin,
+        restore_run,
+    )
     from llf_core.runs.columns import Columns
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, active_runs, free_bytes, list_runs
@@ -29,12 +39,14 @@ if TYPE_CHECKING:
 
 # What only readers need is loaded when it is used, so that a trainer or a supervisor starts without numpy.
 _LAZY = {
+    "Binned": "bin",
     "Columns": "columns",
     "Freed": "bin",
     "Page": "listing",
     "Row": "listing",
     "RunReader": "reader",
     "active_runs": "listing",
+    "binned": "bin",
     "clean": "bin",
     "cleanable": "bin",
     "decimate": "thinning",
@@ -43,11 +55,13 @@ _LAZY = {
     "free_bytes": "listing",
     "kill_run": "kill",
     "list_runs": "listing",
+    "remove_from_bin": "bin",
     "restore_run": "bin",
 }
 
 __all__ = [
     "FINAL",
+    "Binned",
     "Checkpoints",
     "Columns",
     "Freed",
@@ -60,6 +74,7 @@ __all__ = [
     "RunWriter",
     "Status",
     "active_runs",
+    "binned",
     "clean",
     "cleanable",
     "create_run",
@@ -73,6 +88,7 @@ __all__ = [
     "open_run",
     "read_meta",
     "read_status",
+    "remove_from_bin",
     "restore_run",
     "send_request",
     "status",

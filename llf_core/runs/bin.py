@@ -1,16 +1,23 @@
-"""Deleting moves a run to the bin; only `clean` removes anything for good."""
+"""Deleting moves a run to the bin; only `clean` and `remove_from_bin` remove anything for good."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.checkpoints import Checkpoints
-from llf_core.runs.folder import RunFolder, check_run_id, home, open_run
+from llf_core.runs.files import locked
+from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run
+from llf_core.runs.listing import Row, read_row
 from llf_core.runs.status import BrokenRunError, read_status, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DAY = 86400.0
 
@@ -28,8 +35,36 @@ class Freed:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Binned:
+    """A run in the bin.
+
+    Attributes:
+        row: as it was listed.
+        deleted: when it was deleted, in Unix seconds.
+        bytes: what it takes on the disk.
+    """
+
+    row: Row
+    deleted: float
+    bytes: int
+
+    def json(self) -> dict[str, Any]:
+        """As a JSON object: the row with `deleted` and `bytes`."""
+        return self.row.json() | {"deleted": self.deleted, "bytes": self.bytes}
+
+
 def _root(given: Path | str | None) -> Path:
     return home() if given is None else Path(given)
+
+
+@contextmanager
+def _held(given: Path | str | None) -> Iterator[Path]:
+    """The bin, held while something is moved into it or out of it: two views may ask for the same run."""
+    path = _root(given) / "bin"
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path / ".lock"):
+        yield path
 
 
 def delete_run(run_id: str, home: Path | str | None = None) -> Path:
@@ -43,20 +78,19 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         FileNotFoundError: there is no such run.
         RuntimeError: it is still going.
     """
-    folder = open_run(run_id, home)
-    try:
-        state = shown(read_status(folder)).state
-    except BrokenRunError:
-        state = "lost"
-    if state not in {"finished", "stopped", "failed", "lost"}:
-        raise RuntimeError(f"{run_id} is {state}. Stop or kill it before it is deleted.")
-    bin_folder = _root(home) / "bin"
-    bin_folder.mkdir(parents=True, exist_ok=True)
-    target = bin_folder / run_id
-    if target.exists():  # a run restored by copying: the older one in the bin makes way
-        target.rename(bin_folder / f".{run_id}.{time.time_ns():x}")
-    os.utime(folder.path)  # the bin counts days from now
-    folder.path.rename(target)
+    with _held(home) as bin_folder:
+        folder = open_run(run_id, home)
+        try:
+            state = shown(read_status(folder)).state
+        except BrokenRunError:
+            state = "lost"
+        if state not in {"finished", "stopped", "failed", "lost"}:
+            raise RuntimeError(f"{run_id} is {state}. Stop or kill it before it is deleted.")
+        target = bin_folder / run_id
+        if target.exists():  # a run restored by copying: the older one in the bin makes way
+            _aside(target)
+        os.utime(folder.path)  # the bin counts days from now
+        folder.path.rename(target)
     return target
 
 
@@ -68,15 +102,57 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         FileNotFoundError: the bin does not hold it.
         FileExistsError: a run of this id is there already.
     """
-    source = _root(home) / "bin" / check_run_id(run_id)
-    if not source.is_dir():
-        raise FileNotFoundError(f"The bin holds no run {run_id}.")
-    target = _root(home) / "runs" / run_id
-    if target.exists():
-        raise FileExistsError(f"There is a run {run_id} already. Rename or delete that one first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.rename(target)
+    with _held(home) as bin_folder:
+        source = _in_bin(bin_folder, run_id)
+        target = _root(home) / "runs" / run_id
+        if target.exists():
+            raise FileExistsError(f"There is a run {run_id} already. Rename or delete that one first.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
     return RunFolder(target)
+
+
+def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
+    """Removes a run from the bin for good.
+
+    Raises:
+        ValueError: `run_id` is no id.
+        FileNotFoundError: the bin does not hold it.
+    """
+    with _held(home) as bin_folder:
+        aside = _aside(_in_bin(bin_folder, run_id))
+    shutil.rmtree(aside)
+
+
+def binned(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> tuple[int, list[Binned]]:
+    """What is in the bin.
+
+    Args:
+        home: `LLF_HOME` where it is not the environment's.
+        offset: leaves out so many.
+        limit: at most so many.
+
+    Returns:
+        How many runs there are in all, and some of them, last deleted first.
+    """
+    found = []
+    with suppress(FileNotFoundError), os.scandir(_root(home) / "bin") as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # just restored
+                if RUN_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    found.append((entry.stat().st_mtime, entry.path))
+    found.sort(reverse=True)
+    shown = [(deleted, Path(path)) for deleted, path in found[offset : offset + limit]]
+    return len(found), [
+        Binned(read_row(RunFolder(path), curve=False), deleted, folder_bytes(path)) for deleted, path in shown
+    ]
+
+
+def _in_bin(bin_folder: Path, run_id: str) -> Path:
+    path = bin_folder / check_run_id(run_id)
+    if path.is_symlink() or not path.is_dir():
+        raise FileNotFoundError(f"The bin holds no run {run_id}.")
+    return path
 
 
 def folder_bytes(path: Path) -> int:
@@ -121,12 +197,19 @@ def clean(
     Returns:
         What was removed.
     """
-    freed = cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
-    for item in freed.items:
+    with _held(home) as bin_folder:
+        freed = cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
+        items = [_aside(item) if item.parent == bin_folder else item for item in freed.items]
+    for item in items:
         # `complete.json` goes first: no half of a checkpoint ever counts.
         (item / "complete.json").unlink(missing_ok=True)
         shutil.rmtree(item)
     return freed
+
+
+def _aside(item: Path) -> Path:
+    """Renames what is to be removed from the bin: nobody can restore a half of it."""
+    return item.rename(item.with_name(f".{item.name.lstrip('.')[:100]}.{time.time_ns():x}"))
 
 
 def _old_in_bin(bin_folder: Path, days: float) -> list[Path]:

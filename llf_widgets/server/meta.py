@@ -7,7 +7,7 @@ from typing import Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs import delete_run, restore_run, update_meta
+from llf_core.runs import update_meta
 from llf_core.runs.meta import StaleError
 from llf_widgets.server.handler import RunsAPIHandler
 
@@ -33,39 +33,6 @@ class MetaHandler(RunsAPIHandler):
             raise HTTPError(409, str(error)) from None
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
-
-
-class BinHandler(RunsAPIHandler):
-    """Moves a run to the bin."""
-
-    @authenticated
-    @authorized
-    async def post(self, run_id: str) -> None:
-        """Answers `{"id"}`; 409 where the run is going."""
-        folder = self.find_run(run_id)
-        try:
-            await asyncio.to_thread(delete_run, folder.id)
-        except RuntimeError as error:
-            raise HTTPError(409, str(error)) from None
-        except FileNotFoundError:  # somebody else does at this moment
-            raise self.gone(run_id) from None
-        self.finish({"id": folder.id})
-
-
-class RestoreHandler(RunsAPIHandler):
-    """Brings a run back from the bin."""
-
-    @authenticated
-    @authorized
-    async def post(self, run_id: str) -> None:
-        """Answers `{"id"}`; 404 where the bin has no such run, 409 where one of its id is there again."""
-        try:
-            await asyncio.to_thread(restore_run, run_id)
-        except FileExistsError:
-            raise HTTPError(409, "There is a run of this id again. Rename or delete that one first.") from None
-        except (ValueError, FileNotFoundError):
-            raise HTTPError(404, "There is no such run in the bin.") from None
-        self.finish({"id": run_id})
 
 
 def read_change(body: bytes) -> tuple[int, dict[str, Any]]:

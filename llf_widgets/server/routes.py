@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from jupyter_server.utils import url_path_join
 
 from llf_widgets.server.adapters import AdaptersHandler
+from llf_widgets.server.bin import BinHandler, DeleteHandler, RemoveHandler, RestoreHandler
 from llf_widgets.server.control import ControlHandler
-from llf_widgets.server.meta import BinHandler, MetaHandler, RestoreHandler
+from llf_widgets.server.meta import MetaHandler
 from llf_widgets.server.output import OutputHandler
 from llf_widgets.server.runs import RunHandler, RunsHandler
 from llf_widgets.server.version import VersionHandler
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tornado.web import Application
 
 RUN = r"runs/(?P<run_id>[^/]+)"
+BINNED = r"bin/(?P<run_id>[^/]+)"
 ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     ("version", VersionHandler),
     ("runs", RunsHandler),
@@ -25,8 +27,10 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     (RUN + r"/output\.zip", OutputHandler),
     (RUN + "/control", ControlHandler),
     (RUN + "/meta", MetaHandler),
-    (RUN + "/bin", BinHandler),
-    ("bin/(?P<run_id>[^/]+)/restore", RestoreHandler),
+    (RUN + "/bin", DeleteHandler),
+    ("bin", BinHandler),
+    (BINNED, RemoveHandler),
+    (BINNED + "/restore", RestoreHandler),
     ("adapters", AdaptersHandler),
 )
 

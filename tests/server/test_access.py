@@ -22,6 +22,8 @@ EXPECTED = {
     ("post", "runs/ID/control"),
     ("patch", "runs/ID/meta"),
     ("post", "runs/ID/bin"),
+    ("get", "bin"),
+    ("delete", "bin/ID"),
     ("post", "bin/ID/restore"),
     ("get", "adapters"),
 }

@@ -61,32 +61,6 @@ async def test_a_large_change_is_refused(change, make_run):
     assert code == 413
 
 
-async def test_a_run_goes_to_the_bin_and_comes_back(ask, make_run):
-    folder = make_run("gone", state="finished")
-    assert await ask("runs", folder.id, "bin", body={}) == (200, {"id": folder.id})
-    assert (await ask("runs"))[1]["total"] == 0
-    assert (await ask("runs", folder.id, "bin", body={}))[0] == 404
-    assert await ask("bin", folder.id, "restore", body={}) == (200, {"id": folder.id})
-    assert (await ask("runs"))[1]["total"] == 1
-    code, answer = await ask("bin", folder.id, "restore", body={})
-    assert (code, answer["message"]) == (404, "There is no such run in the bin.")
-    assert (await ask("bin", "UPPER", "restore", body={}))[0] == 404
-
-
-async def test_a_run_that_goes_stays(ask, make_run, live_process):
-    folder = make_run("live", state="running", **live_process)
-    code, answer = await ask("runs", folder.id, "bin", body={})
-    assert (code, "Stop or kill it" in answer["message"]) == (409, True)
-
-
-async def test_a_run_of_the_same_id_is_not_replaced(ask, make_run, llf_home):
-    folder = make_run("twice", state="finished")
-    await ask("runs", folder.id, "bin", body={})
-    folder.path.mkdir()
-    code, answer = await ask("bin", folder.id, "restore", body={})
-    assert (code, answer["message"].startswith("There is a run of this id again")) == (409, True)
-
-
 async def test_adapters_are_those_of_finished_runs(ask, make_run):
     done, without, going = (make_run(name, state=state) for name, state in
                             (("done", "finished"), ("without", "finished"), ("stopped", "stopped")))  # fmt: skip

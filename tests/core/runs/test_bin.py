@@ -1,12 +1,14 @@
 """Deleting is a move; cleaning is not."""
 
 import os
+import threading
 import time
 
 import pytest
 
 from llf_core.runs import (
     Checkpoints,
+    binned,
     clean,
     cleanable,
     create_run,
@@ -15,6 +17,7 @@ from llf_core.runs import (
     home,
     list_runs,
     open_run,
+    remove_from_bin,
     restore_run,
     status,
 )
@@ -134,3 +137,95 @@ def test_sizes_count_files_and_no_links(tmp_path):
     link = os.lstat(tmp_path / "a" / "loop").st_size
     assert folder_bytes(tmp_path / "a") == 17 + link
     assert folder_bytes(tmp_path / "none") == 0
+
+
+def test_the_bin_lists_what_was_deleted_last_first(ended):
+    other = create_run("model_name_or_path: tiny\n", "other")
+    status.update(other, state="failed", reason="Out of memory.")
+    size = folder_bytes(ended.path)
+    for folder, deleted in ((ended, 1000.0), (other, 2000.0)):
+        os.utime(delete_run(folder.id), (deleted, deleted))
+    total, (first, second) = binned()
+    assert (total, first.row.id, first.row.name, first.row.model) == (2, other.id, "other", "tiny")
+    assert (first.row.reason, first.deleted) == ("Out of memory.", 2000.0)
+    assert (second.row.id, second.bytes, second.json()["bytes"]) == (ended.id, size, size)
+    assert [one.row.id for one in binned(offset=1, limit=1)[1]] == [ended.id]
+    assert binned(home() / "nowhere") == (0, [])
+
+
+def test_what_is_no_run_is_not_in_the_bin(ended, tmp_path):
+    delete_run(ended.id)
+    (home() / "bin" / "note.txt").write_text("x")
+    (home() / "bin" / f".{ended.id}.1").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (home() / "bin" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [one.row.id for one in binned()[1]] == [ended.id]
+    for act in (restore_run, remove_from_bin):
+        with pytest.raises(FileNotFoundError):
+            act("linked")
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_what_is_removed_from_the_bin_is_gone(ended):
+    delete_run(ended.id)
+    remove_from_bin(ended.id)
+    assert [entry.name for entry in (home() / "bin").iterdir() if entry.is_dir()] == []
+    for act in (restore_run, remove_from_bin):
+        with pytest.raises(FileNotFoundError):
+            act(ended.id)
+    with pytest.raises(ValueError, match="is no run id"):
+        remove_from_bin("../runs")
+
+
+def at_once(*acts):
+    """Does things in threads that begin together; what each raised, or None."""
+    start, raised = threading.Barrier(len(acts)), [None] * len(acts)
+
+    def do(place):
+        start.wait()
+        try:
+            acts[place]()
+        except (OSError, RuntimeError) as error:
+            raised[place] = type(error)
+
+    threads = [threading.Thread(target=do, args=(place,)) for place in range(len(acts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_two_that_delete_one_run_leave_it_in_the_bin(ended):
+    for _ in range(40):
+        raised = at_once(*[lambda: delete_run(ended.id)] * 3)
+        assert sorted(map(str, raised)) == ["<class 'FileNotFoundError'>"] * 2 + ["None"]
+        restore_run(ended.id)
+
+
+def test_two_that_restore_one_run_bring_it_back_once(ended):
+    for _ in range(40):
+        delete_run(ended.id)
+        raised = at_once(*[lambda: restore_run(ended.id)] * 3)
+        assert raised.count(None) == 1
+        assert set(raised) <= {None, FileNotFoundError, FileExistsError}
+
+
+@pytest.mark.parametrize("remove", [remove_from_bin, lambda _: clean()])
+def test_a_run_is_restored_whole_or_removed_whole(ended, remove):
+    """Also where both are asked at the same time."""
+    ways = set()
+    for number in range(20):
+        folder = create_run("a: 1\n", f"run {number}")
+        for name in range(50):
+            (folder.path / f"{name}").write_text("x")
+        status.update(folder, state="finished")
+        before = sorted(entry.name for entry in folder.path.iterdir())
+        delete_run(folder.id)
+        restored, _ = at_once(lambda one=folder: restore_run(one.id), lambda one=folder: remove(one.id))
+        ways.add(restored)
+        if restored is None:
+            assert sorted(entry.name for entry in folder.path.iterdir()) == before
+        else:
+            assert restored is FileNotFoundError
+            assert not folder.path.exists()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import asyncio
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import HTTPError, authenticated
+
+from llf_core.runs import binned, delete_run, remove_from_bin, restore_run
+from llf_widgets.server.handler import RunsAPIHandler
+
+
+class BinHandler(RunsAPIHandler):
+    """The runs in the bin, a page at a time."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answers `{"total", "runs"}`, last deleted first."""
+        offset = self.integer("offset", 0, 0, 999_999_999)
+        limit = self.integer("limit", 50, 1, 200)
+        total, found = await asyncio.to_thread(binned, None, offset, limit)
+        self.finish({"total": total, "runs": [one.json() for one in found]})
+
+
+class DeleteHandler(RunsAPIHandler):
+    """Moves a run to the bin."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Answers `{"id"}`; 409 where the run is going."""
+        folder = self.find_run(run_id)
+        try:
+            await asyncio.to_thread(delete_run, folder.id)
+        except (RuntimeError, TimeoutError) as error:
+            raise HTTPError(409, "%s", error) from None
+        except FileNotFoundError:  # somebody else does at this moment
+            raise self.gone(run_id) from None
+        self.finish({"id": folder.id})
+
+
+class RestoreHandler(RunsAPIHandler):
+    """Brings a run back from the bin."""
+
+    @authenticated
+    @authorized
+    async def post(self, run_id: str) -> None:
+        """Answers `{"id"}`; 404 where the bin has no such run, 409 where one of its id is there again."""
+        try:
+            await asyncio.to_thread(restore_run, run_id)
+        except FileExistsError:
+            raise HTTPError(409, "There is a run of this id again. Rename or delete that one first.") from None
+        except (ValueError, FileNotFoundError):
+            raise not_in_bin() from None
+        self.finish({"id": run_id})
+
+
+class RemoveHandler(RunsAPIHandler):
+    """Removes a run from the bin for good."""
+
+    @authenticated
+    @authorized
+    async def delete(self, run_id: str) -> None:
+        """Answers `{"id"}`; 404 where the bin has no such run."""
+        try:
+            await asyncio.to_thread(remove_from_bin, run_id)
+        except (ValueError, FileNotFoundError):
+            raise not_in_bin() from None
+        self.finish({"id": run_id})
+
+
+def not_in_bin() -> HTTPError:
+    """What is said where the bin has no run of an id."""
+    return HTTPError(404, "There is no such run in the bin.")
