@@ -313,7 +313,7 @@ def version() -> None:
 @runs_app.command("list")
 def runs_list(
     state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
-    query: Annotated[str | None, typer.Option(help="Only runs whose name, model or data match.")] = None,
+    query: Annotated[str | None, typer.Option(help="Only runs with these words in name, tags, note, data.")] = None,
     limit: Annotated[int, typer.Option(help="At most this many, newest first.")] = 20,
     offset: Annotated[int, typer.Option(help="Leave out this many.")] = 0,
     as_json: Json = False,

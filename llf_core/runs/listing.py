@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -15,13 +16,14 @@ import yaml
 from llf_core.runs.folder import RUN_ID, RunFolder, home
 from llf_core.runs.meta import read_meta
 from llf_core.runs.reached import shown_status
+from llf_core.runs.search import Search
 from llf_core.runs.spark import Shape, shape
 from llf_core.runs.status import BrokenRunError
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
 _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
-SORTS = ("newest", "oldest", "name", "state")
+SORTS = ("newest", "oldest", "name", "state", "loss")
 SETTLED = frozenset({"finished", "stopped", "failed"})
 Signature = tuple[int, ...]
 
@@ -93,8 +95,9 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
         offset: leaves out so many.
         limit: at most so many.
         state: only runs shown in this state.
-        query: only runs whose id, name, tags, model or data contain each of these words.
-        sort: `newest`, `oldest`, `name` or `state`.
+        query: only runs that these words are found in, see `Search`.
+        sort: `newest`, `oldest`, `name`, `state`, or `loss`: the lowest last loss first, then runs without one and
+            those that failed.
 
     Raises:
         ValueError: `sort` is none of these.
@@ -140,10 +143,12 @@ class RunIndex:
             names = names if sort == "oldest" else names[::-1]
             if not state and not query and sort in {"newest", "oldest"}:
                 return Page(len(names), tuple(map(self._row, names[offset : offset + limit])))
-            words = (query or "").lower().split()
-            rows = [row for row in map(self._row, names) if _matches(row, state, words)]
+            search = Search(query or "")
+            rows = [row for row in map(self._row, names) if (not state or row.state == state) and search.finds(row)]
         if sort in {"name", "state"}:
             rows.sort(key=lambda row: getattr(row, sort).lower())
+        elif sort == "loss":
+            rows.sort(key=_by_loss)
         return Page(len(rows), tuple(rows[offset : offset + limit]))
 
     def folder(self, name: str) -> RunFolder:
@@ -186,11 +191,9 @@ def _signature(path: Path) -> Signature:
     return (facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_nlink)
 
 
-def _matches(row: Row, state: str | None, words: list[str]) -> bool:
-    if state and row.state != state:
-        return False
-    text = " ".join((row.id, row.name, row.model, row.dataset, row.stage, row.method, row.note, *row.tags)).lower()
-    return all(word in text for word in words)
+def _by_loss(row: Row) -> tuple[bool, float]:
+    without = row.loss is None or row.state in {"failed", "broken"}
+    return (without, math.inf if row.loss is None else row.loss)
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:

@@ -62,6 +62,15 @@ def test_filters(runs):
     assert names(list_runs(sort="state")) == ["beta", "gamma", "alpha"]
 
 
+def test_by_loss_the_lowest_comes_first_and_what_failed_last(runs):
+    failed = create_run("stage: sft\n", "failed")
+    status.update(failed, state="failed")
+    for folder, loss in ((runs[0], 0.5), (runs[1], 0.25), (failed, 0.125)):
+        RunWriter(folder).metric(1, {"loss": loss})
+    assert names(list_runs(sort="loss")) == ["gamma", "alpha", "failed", "beta"]
+    assert names(list_runs(sort="loss", offset=1, limit=2)) == ["alpha", "failed"]
+
+
 def test_a_row_tells_what_the_config_says(runs):
     rows = {row.name: row for row in list_runs().rows}
     assert (rows["gamma"].model, rows["gamma"].dataset) == ("smol: lm", "a,b")
