@@ -1,16 +1,14 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
-import {
-  Clipboard,
-  Dialog,
-  InputDialog,
-  showDialog
-} from '@jupyterlab/apputils';
+import { Clipboard, Dialog, showDialog } from '@jupyterlab/apputils';
 import type { INotebookTracker } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IMeta, IRun, RunState } from './api';
-import { askFields, askText } from './ask';
-import { branchCode, called, viewCode } from './format';
+import type { IRun, RunState } from './api';
+import type { BinActions } from './bin_actions';
+import { askBranch } from './branch';
+import { Edits } from './edits';
+import { called, viewCode } from './format';
+import { llfIcon } from './icon';
 import { LIVE, type RunsModel } from './model';
 import { IMPORT, runInCell } from './notebook';
 
@@ -43,6 +41,19 @@ export const NO_ARGUMENTS = {
   args: { type: 'object', properties: {} }
 } as const;
 
+/** What *Branch* takes: the checkpoint to propose. */
+const BRANCH_ARGUMENTS = {
+  args: {
+    type: 'object',
+    properties: {
+      step: {
+        type: 'integer',
+        description: 'The checkpoint to propose; the last one unless given.'
+      }
+    }
+  }
+} as const;
+
 const RESUMABLE: readonly RunState[] = ['stopped', 'failed', 'lost'];
 const GOING: readonly RunState[] = ['starting', 'running', 'stopping'];
 /** A run that waits in the queue is taken out of it. */
@@ -52,7 +63,13 @@ interface IAction {
   label: (runs: readonly IRun[]) => string;
   /** Whether it can be done with these runs. */
   fits: (runs: readonly IRun[]) => boolean;
-  does: (runs: readonly IRun[]) => Promise<unknown>;
+  does: (
+    runs: readonly IRun[],
+    args: { readonly step?: unknown }
+  ) => Promise<unknown>;
+  /** Why it can not, where a key may ask for it all the same. */
+  why?: (runs: readonly IRun[]) => string;
+  describedBy?: typeof NO_ARGUMENTS | typeof BRANCH_ARGUMENTS;
 }
 
 /** What can be done with the chosen runs, as commands of the application. */
@@ -60,26 +77,21 @@ export function addCommands(
   app: JupyterFrontEnd,
   model: RunsModel,
   tracker: INotebookTracker | null,
+  bin: BinActions,
   trans: TranslationBundle
 ): void {
   const { api } = model;
+  const edits = new Edits(model, trans);
   const one = (runs: readonly IRun[]): boolean => runs.length === 1;
   const cell = (code: string, fresh = false): Promise<boolean> =>
     runInCell(app, tracker, code, fresh);
-  /** Does something to each run, and says so once. */
-  const each = (
-    runs: readonly IRun[],
-    doing: (run: IRun) => Promise<void>,
-    said: string
-  ): Promise<boolean> =>
-    model.act(async () => {
-      for (const run of runs) {
-        await doing(run);
-      }
-      return said;
-    });
+  /** Sends a request to each run. */
   const ask = (type: string, said: string) => (runs: readonly IRun[]) =>
-    each(runs, run => api.control(run.id, type), said);
+    model.each(
+      runs,
+      run => api.control(run.id, type),
+      () => said
+    );
 
   const actions: Record<string, IAction> = {
     'llf:open-monitor': {
@@ -101,7 +113,11 @@ export function addCommands(
     'llf:branch': {
       label: () => trans.__('Branch from a checkpoint…'),
       fits: runs => one(runs) && runs[0].step > 0,
-      does: ([run]) => branch(run)
+      describedBy: BRANCH_ARGUMENTS,
+      does: async ([run], { step }) => {
+        const code = await askBranch(model, run, trans, step as number);
+        return code !== null && cell(code);
+      }
     },
     'llf:evaluate': {
       label: () => trans.__('Evaluate loss'),
@@ -109,11 +125,11 @@ export function addCommands(
         one(runs) && ['running', 'finished'].includes(runs[0].state),
       does: runs =>
         runs[0].state === 'running'
-          ? ask('evaluate', trans.__('An evaluation is asked.'))(runs)
+          ? ask('evaluate', trans.__('Evaluation requested.'))(runs)
           : cell(`llf.losses("${runs[0].id}")`)
     },
     'llf:replay': {
-      label: () => trans.__('Run it again'),
+      label: () => trans.__('Run again'),
       fits: one,
       does: ([run]) =>
         cell(`run = llf.attach("${run.id}").replay()\nllf.Monitor(run)`)
@@ -124,26 +140,26 @@ export function addCommands(
       does: runs =>
         ask(
           'stop',
-          trans.__('Stop is asked; it waits for the step under way.')
+          trans.__('Stopping after the current step.')
         )(runs.filter(run => STOPPABLE.includes(run.state)))
     },
     'llf:checkpoint': {
-      label: () => trans.__('Checkpoint now'),
+      label: () => trans.__('Save checkpoint'),
       fits: runs => one(runs) && runs[0].state === 'running',
-      does: ask('checkpoint', trans.__('A checkpoint is asked.'))
+      does: ask('checkpoint', trans.__('Checkpoint requested.'))
     },
     'llf:kill': {
       label: () => trans.__('Kill…'),
       fits: runs => one(runs) && GOING.includes(runs[0].state),
       does: async ([run]) => {
         const { button } = await showDialog({
-          title: trans.__('Kill %1?', called(run)),
+          title: trans.__('Kill “%1”?', called(run)),
           body: trans.__(
-            'It ends at once; what came after its last checkpoint is lost.'
+            'The run ends at once. Steps after its last checkpoint are lost.'
           ),
           defaultButton: 0, // Enter, pressed in haste, kills nothing
           buttons: [
-            Dialog.cancelButton({ label: trans.__('Keep it going') }),
+            Dialog.cancelButton({ label: trans.__('Keep it running') }),
             Dialog.warnButton({ label: trans.__('Kill now') })
           ]
         });
@@ -183,36 +199,20 @@ export function addCommands(
     'llf:rename': {
       label: () => trans.__('Rename…'),
       fits: one,
-      does: ([run]) =>
-        change(run, async meta => {
-          const { value } = await InputDialog.getText({
-            title: trans.__('Name of the run'),
-            text: meta.name
-          });
-          return value?.trim() ? { name: value.trim() } : null;
-        })
+      does: ([run]) => edits.rename(run)
     },
     'llf:tags': {
-      label: () => trans.__('Tags…'),
-      fits: one,
-      does: ([run]) =>
-        change(run, async meta => {
-          const { value } = await InputDialog.getText({
-            title: trans.__('Tags, with commas between them'),
-            text: meta.tags.join(', ')
-          });
-          const tags = value?.split(',').map(tag => tag.trim());
-          return tags ? { tags: tags.filter(Boolean) } : null;
-        })
+      label: runs =>
+        runs.length > 1
+          ? trans.__('Edit tags of %1 runs…', runs.length)
+          : trans.__('Edit tags…'),
+      fits: runs => runs.length > 0,
+      does: runs => edits.tags(runs)
     },
     'llf:note': {
-      label: () => trans.__('Note…'),
+      label: () => trans.__('Edit note…'),
       fits: one,
-      does: ([run]) =>
-        change(run, async meta => {
-          const value = await askText(trans.__('Note'), meta.note);
-          return value === null ? null : { note: value };
-        })
+      does: ([run]) => edits.note(run)
     },
     'llf:delete': {
       label: runs =>
@@ -223,107 +223,40 @@ export function addCommands(
         ),
       fits: runs =>
         runs.length > 0 && runs.every(run => !LIVE.includes(run.state)),
-      does: runs =>
-        model.act(async () => {
-          await model.open(null);
-          model.select();
-          for (const run of runs) {
-            await api.remove(run.id);
-            model.removed = run;
-          }
-          return trans._n(
-            '%2 is in the bin.',
-            '%1 runs are in the bin; the last one is %2.',
-            runs.length,
-            called(runs[runs.length - 1])
-          );
-        })
+      does: runs => bin.remove(runs),
+      why: runs => {
+        const live = runs.find(run => LIVE.includes(run.state));
+        return live
+          ? trans.__(
+              '“%1” has not ended. Stop it before you move it to the bin.',
+              called(live)
+            )
+          : '';
+      }
     }
-  };
-
-  /** Has somebody change what views own; refused where another view did meanwhile. */
-  const change = async (
-    run: IRun,
-    asked: (
-      meta: IMeta
-    ) => Promise<Partial<Pick<IMeta, 'name' | 'tags' | 'note'>> | null>
-  ): Promise<boolean> => {
-    let meta: IMeta;
-    try {
-      meta = await api.meta(run.id);
-    } catch (error) {
-      return model.act(() => Promise.reject(error));
-    }
-    const values = await asked(meta);
-    return values === null
-      ? false
-      : model.act(async () => {
-          await api.change(run.id, { revision: meta.revision, ...values });
-          return trans.__('Changed.');
-        });
-  };
-
-  /** Has somebody choose a checkpoint and what is otherwise from there on, and starts that in a cell. */
-  const branch = async (run: IRun): Promise<boolean> => {
-    let steps: readonly number[];
-    try {
-      steps = (await api.details(run.id)).checkpoints ?? [];
-    } catch (error) {
-      return model.act(() => Promise.reject(error));
-    }
-    if (!steps.length) {
-      model.say(trans.__('%1 has no checkpoint to branch from.', called(run)));
-      return false;
-    }
-    const options = steps.map(step => `${step}`).reverse();
-    const values = await askFields(
-      trans.__('Branch from %1', called(run)),
-      trans.__(
-        'A new run goes on at the checkpoint. What is left empty stays as it is.'
-      ),
-      trans.__('Start the branch'),
-      [
-        {
-          name: 'step',
-          label: trans.__('Checkpoint of step'),
-          options,
-          value: options[0]
-        },
-        { name: 'learning_rate', label: trans.__('Peak learning rate') },
-        {
-          name: 'max_steps',
-          label: trans.__('End at step'),
-          placeholder: run.total ? `${run.total}` : ''
-        }
-      ]
-    );
-    if (values === null) {
-      return false;
-    }
-    const code = branchCode(run.id, values);
-    if (code === null) {
-      model.say(
-        trans.__('Expected numbers for the learning rate and the last step.')
-      );
-      return false;
-    }
-    return cell(code);
   };
 
   for (const [id, action] of Object.entries(actions)) {
     app.commands.addCommand(id, {
-      describedBy: NO_ARGUMENTS,
+      describedBy: action.describedBy ?? NO_ARGUMENTS,
       label: () => action.label(model.selected),
       isEnabled: () => action.fits(model.selected),
       // A registry executes what is not enabled too.
-      execute: () =>
-        action.fits(model.selected) ? action.does(model.selected) : undefined
+      execute: args => {
+        const runs = model.selected;
+        if (action.fits(runs)) {
+          return action.does(runs, args);
+        }
+        const why = action.why?.(runs);
+        return why ? model.say(why) : undefined;
+      }
     });
   }
   app.commands.addCommand('llf:new-run', {
     describedBy: NO_ARGUMENTS,
     label: trans.__('New LLF run'),
     caption: trans.__('Open a notebook with the form'),
+    icon: llfIcon,
     execute: async () => {
       if (!(await cell('llf.Studio()', true))) {
         model.say(trans.__('In the new notebook, run: %1', 'llf.Studio()'));
@@ -332,17 +265,8 @@ export function addCommands(
   });
   app.commands.addCommand('llf:undo-delete', {
     describedBy: NO_ARGUMENTS,
-    label: trans.__('Bring the last deleted run back'),
-    isEnabled: () => model.removed !== null,
-    execute: async () => {
-      const run = model.removed;
-      if (run) {
-        await model.act(async () => {
-          await api.restore(run.id);
-          model.removed = null;
-          return trans.__('%1 is back.', called(run));
-        });
-      }
-    }
+    label: trans.__('Restore the runs deleted last'),
+    isEnabled: () => bin.canUndo,
+    execute: () => bin.undo()
   });
 }

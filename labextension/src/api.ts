@@ -51,6 +51,19 @@ export interface IRunPage {
   runs: IRun[];
 }
 
+/** A run in the bin. */
+export interface IBinned extends IRun {
+  /** Unix seconds. */
+  deleted: number;
+  bytes: number;
+}
+
+/** One page of the bin, last deleted first. */
+export interface IBinPage {
+  total: number;
+  runs: IBinned[];
+}
+
 /** Which runs are wanted, and in which order. */
 export interface IWanted {
   limit: number;
@@ -134,8 +147,12 @@ export interface IApi {
     id: string,
     change: Partial<IMeta> & { revision: number }
   ): Promise<IMeta>;
+  /** Moves a run to the bin. */
   remove(id: string): Promise<void>;
+  bin(limit: number): Promise<IBinPage>;
   restore(id: string): Promise<void>;
+  /** Removes a run from the bin for good. */
+  removeForGood(id: string): Promise<void>;
 }
 
 /** The routes of `llf_widgets.server`, under the server's base URL. */
@@ -194,8 +211,16 @@ export class Api implements IApi {
     await this._send('POST', `runs/${encodeURIComponent(id)}/bin`, {});
   }
 
+  bin(limit: number): Promise<IBinPage> {
+    return this._get<IBinPage>('bin', { limit: `${limit}` });
+  }
+
   async restore(id: string): Promise<void> {
     await this._send('POST', `bin/${encodeURIComponent(id)}/restore`, {});
+  }
+
+  async removeForGood(id: string): Promise<void> {
+    await this._send('DELETE', `bin/${encodeURIComponent(id)}`, {});
   }
 
   private _get<T>(
@@ -226,11 +251,8 @@ export class Api implements IApi {
         options,
         this._settings
       );
-    } catch (error) {
-      throw new ApiError(
-        0,
-        error instanceof Error ? error.message : `${error}`
-      );
+    } catch {
+      throw new ApiError(0, 'The Jupyter server does not answer.');
     }
     if (!response.ok) {
       const said = await response.json().catch(() => ({}));

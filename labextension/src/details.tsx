@@ -2,7 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { ICounted, IDetails } from './api';
-import { duration, short, stateWord, written } from './format';
+import { duration, printable, short, stateWord, written } from './format';
 
 const WIDTH = 240;
 const HEIGHT = 84;
@@ -13,6 +13,8 @@ interface IProps {
   trans: TranslationBundle;
   onBack: () => void;
   onMonitor: () => void;
+  /** Branches at a checkpoint. */
+  onBranch: (step: number) => void;
   onMore: (event: React.MouseEvent) => void;
 }
 
@@ -25,11 +27,7 @@ export function Details(props: IProps): React.JSX.Element {
   const head = React.useRef<HTMLButtonElement>(null);
   React.useEffect(() => head.current?.focus(), [details.id]);
   return (
-    <article
-      className="llf-Details"
-      aria-label={meta.name}
-      onKeyDown={event => event.key === 'Escape' && props.onBack()}
-    >
+    <article className="llf-Details" aria-label={meta.name}>
       <header>
         <div className="llf-row">
           <button ref={head} className="llf-link" onClick={props.onBack}>
@@ -66,7 +64,9 @@ export function Details(props: IProps): React.JSX.Element {
           </p>
         </>
       ) : null}
-      {status.reason && <p className="llf-RunsPanel-why">{status.reason}</p>}
+      {status.reason && (
+        <p className="llf-RunsPanel-why">{printable(status.reason)}</p>
+      )}
       <div className="llf-row">
         <button className="llf-primary" onClick={props.onMonitor}>
           {trans.__('Open monitor')}
@@ -90,7 +90,20 @@ export function Details(props: IProps): React.JSX.Element {
         ))}
       {details.checkpoints && details.checkpoints.length > 0 && (
         <Part title={trans.__('Checkpoints')}>
-          <p>{details.checkpoints.join(', ')}</p>
+          <ul>
+            {[...details.checkpoints].reverse().map(step => (
+              <li key={step} className="llf-Details-checkpoint">
+                <span>{trans.__('step %1', step)}</span>
+                <button
+                  className="llf-link"
+                  aria-label={trans.__('Branch… at step %1', step)}
+                  onClick={() => props.onBranch(step)}
+                >
+                  {trans.__('Branch…')}
+                </button>
+              </li>
+            ))}
+          </ul>
         </Part>
       )}
       {meta.note && (
@@ -99,7 +112,10 @@ export function Details(props: IProps): React.JSX.Element {
         </Part>
       )}
       {keys.length > 0 && (
-        <Part title={trans.__('Config')} note={trans.__('not the defaults')}>
+        <Part
+          title={trans.__('Config')}
+          note={trans.__('changed from the defaults')}
+        >
           <Facts facts={all ? keys : keys.slice(0, SHOWN_KEYS)} />
           {keys.length > SHOWN_KEYS && (
             <button className="llf-link" onClick={() => setAll(!all)}>
@@ -121,7 +137,7 @@ export function Details(props: IProps): React.JSX.Element {
             <p key={answer.prompt} className="llf-RunsPanel-why">
               <span className="llf-2">{answer.prompt}</span>
               <br />
-              {answer.text || trans.__('(nothing)')}
+              {answer.text || trans.__('(empty)')}
             </p>
           ))}
         </Part>

@@ -1,102 +1,181 @@
-import { Dialog, showDialog } from '@jupyterlab/apputils';
+import { Dialog } from '@jupyterlab/apputils';
 import { Widget } from '@lumino/widgets';
 
-/** Lines of text in a dialog, which `InputDialog` has no form for. */
-class TextBody extends Widget implements Dialog.IBodyWidget<string> {
-  constructor(label: string, text: string) {
-    super();
-    this._area = document.createElement('textarea');
-    this._area.setAttribute('aria-label', label);
-    this._area.className = 'llf-Ask jp-mod-styled';
-    this._area.rows = 8;
-    this._area.value = text;
-    this.node.append(this._area);
-  }
-
-  getValue(): string {
-    return this._area.value;
-  }
-
-  private _area: HTMLTextAreaElement;
-}
-
-/** Asks for text of any number of lines; null where it is dismissed. */
-export async function askText(
-  title: string,
-  text: string
-): Promise<string | null> {
-  const body = new TextBody(title, text);
-  const { button, value } = await showDialog({
-    title,
-    body,
-    focusNodeSelector: 'textarea'
-  });
-  return button.accept ? value : null;
-}
-
-/** A line of a dialog: something to be typed, or to be chosen where there are options. */
+/** One value of a form: a line, several lines, a choice or a check box. */
 export interface IField {
   name: string;
   label: string;
   value?: string;
   placeholder?: string;
+  /** Makes it a choice. */
   options?: readonly string[];
+  /** Makes it a text of so many lines. */
+  rows?: number;
+  /** Makes it a check box; its value is `on` or empty. */
+  check?: boolean;
 }
 
-/** Lines with labels; its value is what they hold, by name. */
-class FieldsBody
-  extends Widget
-  implements Dialog.IBodyWidget<Record<string, string>>
-{
-  constructor(about: string, fields: readonly IField[]) {
-    super();
-    this.addClass('llf-Ask-fields');
-    const words = document.createElement('p');
-    words.textContent = about;
-    this.node.append(words);
-    for (const field of fields) {
-      const label = document.createElement('label');
-      const word = document.createElement('span');
-      word.textContent = field.label;
-      const control = document.createElement(
-        field.options ? 'select' : 'input'
-      );
-      control.className = 'jp-mod-styled';
-      control.name = field.name;
-      for (const option of field.options ?? []) {
-        control.append(new Option(option));
-      }
-      if (control instanceof HTMLInputElement) {
-        control.placeholder = field.placeholder ?? '';
-      }
-      control.value = field.value ?? '';
-      label.append(word, control);
-      this.node.append(label);
+/** What a form holds, by the fields' names, without blanks around it. */
+export type Values = Readonly<Record<string, string>>;
+
+/** A value that a form does not take. */
+export class FieldError extends Error {
+  constructor(
+    readonly field: string,
+    message: string
+  ) {
+    super(message);
+  }
+}
+
+export interface IForm {
+  title: string;
+  /** A sentence above the fields. */
+  about?: string;
+  /** The button's word. */
+  accept: string;
+  fields: readonly IField[];
+  /** Takes the values. What it throws is shown, and the form stays open. */
+  submit: (values: Values) => Promise<unknown>;
+}
+
+/**
+ * Asks for values until they are taken.
+ *
+ * @returns whether they were, rather than the form dismissed
+ */
+export async function askForm(form: IForm): Promise<boolean> {
+  const { button } = await new FormDialog(form).launch();
+  return button.accept;
+}
+
+const ACCEPT = 1;
+
+/** A dialog whose button closes it only once `submit` has taken the values. */
+class FormDialog extends Dialog<Values> {
+  constructor(form: IForm) {
+    const body = new FormBody(form);
+    super({
+      title: form.title,
+      body,
+      focusNodeSelector: 'select, input, textarea',
+      buttons: [Dialog.cancelButton(), Dialog.okButton({ label: form.accept })]
+    });
+    this._form = form;
+    this._fields = body;
+  }
+
+  resolve(index = ACCEPT): void {
+    if (index === ACCEPT) {
+      void this._submit();
+    } else {
+      super.resolve(index);
     }
   }
 
-  getValue(): Record<string, string> {
-    const controls = this.node.querySelectorAll<
-      HTMLInputElement | HTMLSelectElement
-    >('input, select');
-    return Object.fromEntries(
-      Array.from(controls, control => [control.name, control.value.trim()])
-    );
+  private async _submit(): Promise<void> {
+    if (this._busy) {
+      return; // pressed twice
+    }
+    this._busy = true;
+    try {
+      await this._form.submit(this._fields.getValue());
+    } catch (error) {
+      this._fields.refuse(error);
+      return;
+    } finally {
+      this._busy = false;
+    }
+    super.resolve(ACCEPT);
   }
+
+  private _busy = false;
+  private _fields: FormBody;
+  private _form: IForm;
 }
 
-/** Asks for several values at once; null where it is dismissed. */
-export async function askFields(
-  title: string,
-  about: string,
-  accept: string,
-  fields: readonly IField[]
-): Promise<Record<string, string> | null> {
-  const { button, value } = await showDialog({
-    title,
-    body: new FieldsBody(about, fields),
-    focusNodeSelector: 'select, input',
-    buttons: [Dialog.cancelButton(), Dialog.okButton({ label: accept })]
-  });
-  return button.accept ? value : null;
+type Control = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
+
+/** The fields of a form, and what is wrong with them. */
+class FormBody extends Widget implements Dialog.IBodyWidget<Values> {
+  constructor(form: IForm) {
+    super();
+    this.addClass('llf-Form');
+    if (form.about) {
+      const about = document.createElement('p');
+      about.textContent = form.about;
+      this.node.append(about);
+    }
+    for (const field of form.fields) {
+      const control = makeControl(field);
+      const label = document.createElement('label');
+      const words = document.createElement('span');
+      words.textContent = field.label;
+      label.className = field.check
+        ? 'llf-Form-check'
+        : field.rows
+          ? 'llf-Form-text'
+          : '';
+      label.append(...(field.check ? [control, words] : [words, control]));
+      this.node.append(label);
+      this._controls.set(field.name, control);
+    }
+    this._error.className = 'llf-Form-error';
+    this._error.id = 'llf-Form-error';
+    this._error.setAttribute('role', 'alert');
+    this.node.append(this._error);
+  }
+
+  getValue(): Values {
+    const values: Record<string, string> = {};
+    for (const [name, control] of this._controls) {
+      const unchecked =
+        control instanceof HTMLInputElement &&
+        control.type === 'checkbox' &&
+        !control.checked;
+      values[name] = unchecked ? '' : control.value.trim();
+    }
+    return values;
+  }
+
+  /** Says what is wrong, and leads to the field. */
+  refuse(error: unknown): void {
+    this._error.textContent =
+      error instanceof Error ? error.message : `${error}`;
+    const wrong = error instanceof FieldError ? error.field : null;
+    for (const [name, control] of this._controls) {
+      control.toggleAttribute('aria-invalid', name === wrong);
+      if (name === wrong) {
+        control.setAttribute('aria-invalid', 'true');
+        control.setAttribute('aria-describedby', this._error.id);
+        control.focus();
+      } else {
+        control.removeAttribute('aria-describedby');
+      }
+    }
+  }
+
+  private _controls = new Map<string, Control>();
+  private _error = document.createElement('p');
+}
+
+function makeControl(field: IField): Control {
+  const kind = field.options ? 'select' : field.rows ? 'textarea' : 'input';
+  const control = document.createElement(kind);
+  control.className = 'jp-mod-styled';
+  control.name = field.name;
+  for (const option of field.options ?? []) {
+    control.append(new Option(option));
+  }
+  if (control instanceof HTMLTextAreaElement) {
+    control.rows = field.rows ?? 1;
+  }
+  if (control instanceof HTMLInputElement) {
+    control.type = field.check ? 'checkbox' : 'text';
+    control.placeholder = field.placeholder ?? '';
+  }
+  if (!field.check) {
+    control.value = field.value ?? '';
+  }
+  return control;
 }

@@ -49,37 +49,45 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
     </select>
   );
   const groups: [Group, string][] = [
-    ['', trans.__('not divided')],
-    ['dataset', trans.__('by data')],
-    ['model', trans.__('by model')]
+    ['', trans.__('No grouping')],
+    ['dataset', trans.__('By data')],
+    ['model', trans.__('By model')]
   ];
   return (
     <div className="llf-Filters" role="search">
       <input
         type="text"
         aria-label={trans.__('Search runs')}
-        placeholder={trans.__('name, tag, note, model or data')}
+        placeholder={trans.__('Search runs')}
+        title={trans.__('Words in name, tags, note, model or data')}
         value={text}
         onChange={event => search(event.target.value)}
+        onKeyDown={event => {
+          if (event.key === 'Escape' && text) {
+            event.preventDefault();
+            search('');
+          }
+        }}
       />
       <button className="llf-primary" onClick={onNew}>
         {trans.__('New run')}
       </button>
       <div className="llf-Filters-row">
         {choose(trans.__('State'), 'state', [
-          ['', trans.__('all states')],
+          ['', trans.__('All states')],
           ...STATES.map((state): [string, string] => [
             state,
             stateWord(state, trans)
           ])
         ])}
         {choose(trans.__('Order'), 'sort', [
-          ['newest', trans.__('newest')],
-          ['oldest', trans.__('oldest')],
-          ['name', trans.__('name')],
-          ['state', trans.__('state')]
+          ['newest', trans.__('Newest')],
+          ['oldest', trans.__('Oldest')],
+          ['loss', trans.__('Lowest loss')],
+          ['name', trans.__('Name')],
+          ['state', trans.__('State')]
         ])}
-        {choose(trans.__('Groups'), 'group', groups)}
+        {choose(trans.__('Grouping'), 'group', groups)}
       </div>
     </div>
   );

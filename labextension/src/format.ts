@@ -18,13 +18,25 @@ export function stateWord(state: RunState, trans: TranslationBundle): string {
   return words[state] ?? state;
 }
 
-/** `running 93/141, 3:33 left`; the word alone where no step is known. */
+/** States whose reason a list tells. */
+const EXPLAINED: readonly RunState[] = ['created', 'failed', 'lost', 'broken'];
+
+/** Why a run is in its state, where a list tells it; else empty. */
+export function reasonText(run: IRun): string {
+  return EXPLAINED.includes(run.state) ? printable(run.reason ?? '') : '';
+}
+
+/**
+ * `running 93/141, 3:33 left`, `failed 12/141: Out of memory.`; the word alone where no step is known.
+ */
 export function stepText(run: IRun, trans: TranslationBundle): string {
   const word = stateWord(run.state, trans);
   const steps = run.total ? `${word} ${run.step}/${run.total}` : word;
-  return run.remaining === null
-    ? steps
-    : trans.__('%1, %2 left', steps, duration(run.remaining));
+  if (run.remaining !== null) {
+    return trans.__('%1, %2 left', steps, duration(run.remaining));
+  }
+  const reason = reasonText(run);
+  return reason ? trans.__('%1: %2', steps, reason) : steps;
 }
 
 /** How long ago, in the largest unit: `40 s`, `7 min`, `3 h`, `2 d`. */
@@ -105,24 +117,14 @@ export function viewCode(ids: readonly string[]): string {
     : `llf.Compare([${names.join(', ')}])`;
 }
 
-/** Code that branches a run; null where a rate or a step is no number. Values are what somebody typed. */
-export function branchCode(
-  id: string,
-  values: Readonly<Record<string, string>>
-): string | null {
-  const given = ['learning_rate', 'max_steps'].filter(name => values[name]);
-  const fits = given.every(name =>
-    name === 'max_steps'
-      ? /^\d+$/.test(values[name])
-      : /^\d*\.?\d+(e[-+]?\d+)?$/i.test(values[name])
-  );
-  if (!fits) {
-    return null;
-  }
-  const changes = given
-    .map(name => `, ${name}=${Number(values[name])}`)
-    .join('');
-  return `run = llf.attach("${id}").branch(${values.step}${changes})\nllf.Monitor(run)`;
+/** What a terminal colours text with, and characters that nobody sees. */
+const UNSEEN =
+  // eslint-disable-next-line no-control-regex
+  /\u001b\[[0-9;?]*[ -/]*[@-~]|[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/** Text of a run without what only a terminal understands. */
+export function printable(text: string): string {
+  return text.replace(UNSEEN, '');
 }
 
 const CALLED = 60;

@@ -13,6 +13,7 @@ import { Menu } from '@lumino/widgets';
 /* eslint-disable jupyter/prefer-lazy-imports */
 import { addCommands, MENU, NO_ARGUMENTS } from './actions';
 import { Api } from './api';
+import { BinActions } from './bin_actions';
 import { called } from './format';
 import { llfIcon } from './icon';
 import { RunsModel } from './model';
@@ -49,11 +50,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
       pageVersion: VERSION,
       isVisible: () => panel.isVisible
     });
-    addCommands(app, model, tracker, trans);
+    const bin = new BinActions(model, trans);
+    addCommands(app, model, tracker, bin, trans);
     const menu = new Menu({ commands: app.commands });
     const panel: RunsPanel = new RunsPanel(model, trans, {
-      execute: command => void app.commands.execute(command),
-      openMenu: (x, y) => menu.open(x, y)
+      execute: (command, args) => void app.commands.execute(command, args),
+      openMenu: (x, y) => menu.open(x, y),
+      bin
     });
     MENU.forEach((command, rank) => {
       const item = command ? { command } : ({ type: 'separator' } as const);

@@ -2,8 +2,9 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IRun } from './api';
-import { age, short, stepText, written } from './format';
+import { age, reasonText, short, stepText, written } from './format';
 import type { Group } from './model';
+import { Name, type Parts, takeApart } from './names';
 import { Spark } from './spark';
 
 interface IListProps {
@@ -37,6 +38,21 @@ export function RunList(props: IListProps): React.JSX.Element {
     }
   }, []);
   const stop = runs.some(run => run.id === current) ? current : runs[0]?.id;
+  const names = runs.map(run => run.name);
+  const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
+  const focused = React.useRef<{ id: string; place: number } | null>(null);
+  React.useEffect(() => {
+    const was = focused.current;
+    if (!was || runs.some(run => run.id === was.id)) {
+      return;
+    }
+    // The row that had the focus is gone: the one in its place gets it.
+    focused.current = null;
+    if (document.activeElement === document.body) {
+      const rows = list.current?.querySelectorAll<HTMLElement>('[data-run]');
+      rows?.[Math.min(was.place, rows.length - 1)]?.focus();
+    }
+  }, [runs]);
 
   const onKeyDown = (event: React.KeyboardEvent): void => {
     const rows = Array.from(
@@ -62,7 +78,20 @@ export function RunList(props: IListProps): React.JSX.Element {
   };
 
   return (
-    <div ref={list} onKeyDown={onKeyDown}>
+    <div
+      ref={list}
+      onKeyDown={onKeyDown}
+      onFocus={({ target }) => {
+        const rows = list.current?.querySelectorAll('[data-run]') ?? [];
+        const place = Array.from<Element>(rows).indexOf(target);
+        focused.current = place < 0 ? null : { id: target.dataset.run!, place };
+      }}
+      onBlur={({ relatedTarget }) => {
+        if (relatedTarget) {
+          focused.current = null;
+        }
+      }}
+    >
       {divided(runs, props.group).map(([name, members]) => (
         <section key={name} aria-label={name || trans.__('Runs')}>
           {name && (
@@ -79,6 +108,7 @@ export function RunList(props: IListProps): React.JSX.Element {
                 key={run.id}
                 {...props}
                 run={run}
+                parts={parts.get(run.name)!}
                 tabStop={stop === run.id}
                 onFocus={() => setCurrent(run.id)}
               />
@@ -110,6 +140,7 @@ export function lastPart(text: string): string {
 
 interface IRowProps extends IListProps {
   run: IRun;
+  parts: Parts;
   tabStop: boolean;
   onFocus: () => void;
 }
@@ -127,7 +158,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
         data-run={run.id}
         aria-pressed={chosen}
         tabIndex={props.tabStop ? 0 : -1}
-        title={run.id}
+        title={`${run.name}\n${run.id}`}
         onFocus={props.onFocus}
         onClick={event =>
           event.ctrlKey || event.metaKey
@@ -141,7 +172,7 @@ function RunRow(props: IRowProps): React.JSX.Element {
         }}
       >
         <span className="llf-dot" aria-hidden="true" />
-        <span className="llf-RunsPanel-name llf-ellipsis">{run.name}</span>
+        <Name parts={props.parts} />
         <Spark values={run.spark} />
         <span
           className="llf-RunsPanel-loss"
@@ -149,7 +180,10 @@ function RunRow(props: IRowProps): React.JSX.Element {
         >
           {counts ? written(counts) : run.loss === null ? '' : short(run.loss)}
         </span>
-        <span className="llf-RunsPanel-info llf-ellipsis">
+        <span
+          className="llf-RunsPanel-info llf-ellipsis"
+          title={reasonText(run) || undefined}
+        >
           {stepText(run, trans)}
         </span>
         <span className="llf-RunsPanel-age">

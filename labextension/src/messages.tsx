@@ -26,7 +26,7 @@ export function NoMatch({
 }): React.JSX.Element {
   return (
     <div className="llf-Empty">
-      <p>{trans.__('No run fits what is searched for.')}</p>
+      <p>{trans.__('No runs match the search and the filter.')}</p>
       <button onClick={onClear}>{trans.__('Show all runs')}</button>
     </div>
   );

@@ -6,12 +6,14 @@ import {
   ApiError,
   type IAdapter,
   type IApi,
+  type IBinPage,
   type IDetails,
   type IRun,
   type IRunPage,
   type IVersion,
   type RunState
 } from './api';
+import { called } from './format';
 
 /** How many runs a page adds. */
 export const PAGE = 50;
@@ -22,7 +24,7 @@ export const LIMIT = 200;
 /** How many adapters are shown. */
 export const ADAPTERS = 20;
 
-/** Questions between two looks at the adapters, which change seldom. */
+/** Questions between two looks at the adapters and the bin, which change seldom. */
 const SELDOM = 5;
 
 /**
@@ -113,8 +115,11 @@ export class RunsModel implements IDisposable {
   /** What was last said about an action. */
   said = '';
 
-  /** The run that was last moved to the bin, to be brought back. */
-  removed: IRun | null = null;
+  /** How many runs are in the bin. */
+  binTotal = 0;
+
+  /** What is in the bin, where that is shown instead of the list. */
+  bin: IBinPage | null = null;
 
   get changed(): ISignal<this, void> {
     return this._changed;
@@ -163,7 +168,6 @@ export class RunsModel implements IDisposable {
   /** Says something in the panel's last line; what was said before is over. */
   say(words: string): void {
     this.said = words;
-    this.removed = null;
     this._changed.emit();
   }
 
@@ -216,6 +220,49 @@ export class RunsModel implements IDisposable {
     await this._look(id);
   }
 
+  /** Shows the bin, or the list again. */
+  async openBin(open: boolean): Promise<void> {
+    this._opened = this.details = null;
+    this.bin = open ? { total: this.binTotal, runs: [] } : null;
+    this.say('');
+    if (open) {
+      await this._lookAtBin();
+      this._changed.emit();
+    }
+  }
+
+  /**
+   * Does something to each of several runs, and says what came of it once; a refusal keeps none of the others.
+   *
+   * @param said - the words for those it was done to
+   * @returns those it was done to
+   */
+  async each<T extends Pick<IRun, 'id' | 'name'>>(
+    runs: readonly T[],
+    doing: (run: T) => Promise<unknown>,
+    said: (done: readonly T[]) => string
+  ): Promise<T[]> {
+    const done: T[] = [];
+    await this.act(async () => {
+      const refusals: string[] = [];
+      for (const run of runs) {
+        try {
+          await doing(run);
+          done.push(run);
+        } catch (error) {
+          if (error instanceof ApiError && error.status === 0) {
+            refusals.push(error.message);
+            break; // nor will it answer for the others
+          }
+          const why = error instanceof Error ? error.message : `${error}`;
+          refusals.push(runs.length > 1 ? `${called(run)}: ${why}` : why);
+        }
+      }
+      return [...(done.length ? [said(done)] : []), ...refusals].join(' ');
+    });
+    return done;
+  }
+
   /** Does something, says what came of it, and looks again. */
   async act(doing: () => Promise<string>): Promise<boolean> {
     let well = true;
@@ -226,6 +273,7 @@ export class RunsModel implements IDisposable {
       well = false;
     }
     this._changed.emit();
+    this._asked = 0; // adapters and the bin may be others
     await this.refresh();
     return well;
   }
@@ -249,8 +297,12 @@ export class RunsModel implements IDisposable {
       this.runs = page.runs;
       this.total = page.total;
       this.health = 'ready';
-      if (this._asked++ % SELDOM === 0) {
+      const seldom = this._asked++ % SELDOM === 0;
+      if (seldom) {
         await this._lookAtAdapters();
+      }
+      if (seldom || this.bin) {
+        await this._lookAtBin();
       }
       if (this._opened !== null) {
         await this._look(this._opened);
@@ -292,6 +344,19 @@ export class RunsModel implements IDisposable {
         throw error;
       }
       this.adapters = []; // an older server; the runs are there all the same
+    }
+  }
+
+  private async _lookAtBin(): Promise<void> {
+    try {
+      const page = await this.api.bin(this.bin ? LIMIT : 1);
+      this.binTotal = page.total;
+      this.bin &&= page;
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status === 0) {
+        throw error;
+      }
+      this.binTotal = 0; // an older server
     }
   }
 

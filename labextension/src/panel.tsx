@@ -3,6 +3,8 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import { Adapters } from './adapters';
+import { Bin } from './bin';
+import type { BinActions } from './bin_actions';
 import { Details } from './details';
 import { Filters } from './filters';
 import { RunList } from './list';
@@ -14,9 +16,11 @@ export interface IDoors {
   /** Puts text on the clipboard. */
   toClipboard: (text: string) => void;
   /** Executes a command for the chosen runs. */
-  execute: (command: string) => void;
+  execute: (command: string, args?: { step: number }) => void;
   /** Opens the menu of what can be done with the chosen runs. */
   openMenu: (x: number, y: number) => void;
+  /** Moves runs from the bin. */
+  bin: Pick<BinActions, 'restore' | 'removeForGood'>;
 }
 
 interface IRunsProps extends IDoors {
@@ -44,17 +48,44 @@ export function Runs(props: IRunsProps): React.JSX.Element {
     cameFrom.current = model.details?.id ?? null;
     void model.open(null);
   };
+  const binLink = React.useRef<HTMLButtonElement>(null);
+  const leaveBin = async (): Promise<void> => {
+    await model.openBin(false);
+    binLink.current?.focus();
+  };
+  const onKeyDown = (event: React.KeyboardEvent): void => {
+    const { target, key } = event;
+    if (event.defaultPrevented || target instanceof HTMLSelectElement) {
+      return;
+    }
+    if (key === 'Escape') {
+      if (model.details) {
+        back();
+      } else if (model.bin) {
+        void leaveBin();
+      } else {
+        model.select();
+      }
+    } else if (key === 'Delete' && !(target instanceof HTMLInputElement)) {
+      // As the menu does: one row that the choice leaves out is meant alone.
+      const row = (target as HTMLElement).dataset.run;
+      if (row && !model.isSelected(row) && model.selected.length < 2) {
+        model.select(row);
+      }
+      props.execute('llf:delete');
+    }
+  };
   const now = Date.now() / 1000;
   const there = model.health !== 'missing' && model.health !== 'loading';
 
   return (
-    <>
+    <div className="llf-RunsPanel-body" onKeyDown={onKeyDown}>
       {model.mismatch && <Mismatch model={model} trans={trans} />}
       {model.health === 'unreachable' && (
         <Unreachable model={model} trans={trans} />
       )}
       {model.health === 'loading' && (
-        <p className="llf-Empty">{trans.__('Asking the server…')}</p>
+        <p className="llf-Empty">{trans.__('Loading runs…')}</p>
       )}
       {model.health === 'missing' && (
         <Missing model={model} trans={trans} copy={copy} />
@@ -65,10 +96,21 @@ export function Runs(props: IRunsProps): React.JSX.Element {
           trans={trans}
           onBack={back}
           onMonitor={() => props.execute('llf:open-monitor')}
+          onBranch={step => props.execute('llf:branch', { step })}
           onMore={more}
         />
       )}
-      {there && !model.details && (
+      {there && !model.details && model.bin && (
+        <Bin
+          page={model.bin}
+          trans={trans}
+          onBack={() => void leaveBin()}
+          onRestore={runs => void props.bin.restore(runs)}
+          onRemove={runs => void props.bin.removeForGood(runs)}
+          now={now}
+        />
+      )}
+      {there && !model.details && !model.bin && (
         <>
           {(model.total > 0 || model.isFiltered) && (
             <Filters
@@ -118,23 +160,23 @@ export function Runs(props: IRunsProps): React.JSX.Element {
             onOpen={open}
             now={now}
           />
+          {model.binTotal > 0 && (
+            <div className="llf-RunsPanel-foot">
+              <button
+                ref={binLink}
+                className="llf-link"
+                onClick={() => void model.openBin(true)}
+              >
+                {trans._n('Bin: %1 run', 'Bin: %1 runs', model.binTotal)}
+              </button>
+            </div>
+          )}
         </>
       )}
       <p className="llf-RunsPanel-said" role="status">
         {model.said}
-        {model.removed && (
-          <>
-            {' '}
-            <button
-              className="llf-link"
-              onClick={() => props.execute('llf:undo-delete')}
-            >
-              {trans.__('Undo')}
-            </button>
-          </>
-        )}
       </p>
-    </>
+    </div>
   );
 }
 

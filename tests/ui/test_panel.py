@@ -73,7 +73,7 @@ def test_runs_are_listed_and_followed(page: Any, lab: Any, some_runs: Any) -> No
     panel = open_panel(page, lab)
     rows = panel.locator("[data-run]")
     rows.nth(2).wait_for(timeout=20000)
-    assert [rows.nth(index).inner_text().splitlines()[0] for index in range(3)] == [
+    assert [rows.nth(index).locator(".llf-RunsPanel-name").text_content() for index in range(3)] == [
         "3 <b>live</b>",
         "2 failed",
         "1 finished",
@@ -111,10 +111,10 @@ def test_every_control_has_a_name_and_the_list_is_searched(page: Any, lab: Any, 
     panel.get_by_role("textbox", name="Search runs").fill("fail")
     page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 1", timeout=10000)
     panel.get_by_role("combobox", name="State").select_option("finished")
-    panel.get_by_text("No run fits what is searched for.").wait_for(timeout=10000)
+    panel.get_by_text("No runs match the search and the filter.").wait_for(timeout=10000)
     panel.get_by_role("button", name="Show all runs").click()
     rows.nth(2).wait_for(timeout=10000)
-    panel.get_by_role("combobox", name="Groups").select_option("model")
+    panel.get_by_role("combobox", name="Grouping").select_option("model")
     panel.get_by_role("heading", name="3 runs").wait_for(timeout=5000)
 
 
@@ -124,18 +124,18 @@ def test_runs_are_renamed_and_go_to_the_bin_and_back(page: Any, lab: Any, some_r
     rows.nth(2).wait_for(timeout=20000)
     menu(page, rows.nth(2), "Rename…")
     page.get_by_role("dialog").get_by_role("textbox").fill("<i>renamed</i>")
-    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
     panel.get_by_text("<i>renamed</i>").wait_for(timeout=10000)
-    menu(page, rows.nth(2), "Tags…")
+    menu(page, rows.nth(2), "Edit tags…")
     page.get_by_role("dialog").get_by_role("textbox").fill("best, faq")
-    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
     panel.get_by_text("best, faq").wait_for(timeout=10000)
     assert runs.read_meta(some_runs[0])["tags"] == ["best", "faq"]
 
     menu(page, rows.nth(2), "Move 1 run to the bin")
-    panel.get_by_text("<i>renamed</i> is in the bin.").wait_for(timeout=10000)
+    panel.get_by_text("“<i>renamed</i>” moved to the bin.").wait_for(timeout=10000)
     page.wait_for_function(f"() => document.querySelectorAll('{PANEL} [data-run]').length === 2", timeout=10000)
-    panel.get_by_role("button", name="Undo").click()
+    page.locator(".Toastify__toast").get_by_role("button", name="Undo").click()
     rows.nth(2).wait_for(timeout=10000)
 
 
@@ -182,8 +182,8 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
     assert page.locator(".jp-Notebook .jp-CodeCell").count() == 2  # below the cell that was there
 
     panel.get_by_role("button", name="Runs").click()
-    menu(page, row, "Checkpoint now")
-    panel.get_by_text("A checkpoint is asked.").wait_for(timeout=10000)
+    menu(page, row, "Save checkpoint")
+    panel.get_by_text("Checkpoint requested.").wait_for(timeout=10000)
     menu(page, row, "Stop with checkpoint")
     assert real_run.wait(60, progress=False).state == "stopped"
     page.locator(".jp-toast-message, .Toastify__toast", has_text="Stopped at step").first.wait_for(timeout=20000)
@@ -205,11 +205,11 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
     step = runs.Checkpoints(real_run.folder).list()[-1]
     menu(page, row, "Branch from a checkpoint…")
     dialog = page.get_by_role("dialog")
-    assert dialog.get_by_label("Checkpoint of step").input_value() == str(step)
+    assert dialog.get_by_label("Checkpoint at step").input_value() == str(step)
     dialog.get_by_label("Peak learning rate").fill("1e-4")
     dialog.get_by_label("End at step").fill(str(step + 20))
     picture(page, "branch")
-    dialog.get_by_role("button", name="Start the branch").click()
+    dialog.get_by_role("button", name="Start branch").click()
     new = panel.locator("[data-run]", has_text=f"real from step {step}")
     new.wait_for(timeout=30000)
     new.filter(has_text="finished").wait_for(timeout=60000)

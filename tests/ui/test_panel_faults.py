@@ -147,7 +147,7 @@ def test_a_folder_is_broken_and_mended_under_the_view(page: Any, lab: Lab, made:
     expect(row).to_contain_text("1.25", timeout=SEEN)
     menu(page, row, "Rename…")
     page.get_by_role("dialog").get_by_role("textbox").fill("named again")
-    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(first_line(row)).to_have_text("named again", timeout=SEEN)
 
 
@@ -218,9 +218,9 @@ def test_hostile_texts_are_only_text(page: Any, lab: Lab, made: Any) -> None:
     picture(page, "hostile-list")
     is_harmless(page)
 
-    panel.get_by_role("combobox", name="Groups").select_option("model")
+    panel.get_by_role("combobox", name="Grouping").select_option("model")
     is_harmless(page)
-    panel.get_by_role("combobox", name="Groups").select_option("")
+    panel.get_by_role("combobox", name="Grouping").select_option("")
     for folder in folders.values():
         row_of(panel, folder).click()
         expect(panel.locator("article")).to_be_visible(timeout=SEEN)
@@ -234,12 +234,12 @@ def test_hostile_texts_are_only_text(page: Any, lab: Lab, made: Any) -> None:
     # Dialogs, the last line and notifications say names too.
     menu(page, row_of(panel, live), "Kill…")
     expect(page.get_by_role("dialog")).to_contain_text(EVIL[:60])
-    expect(page.get_by_role("button", name="Keep it going")).to_be_focused()
+    expect(page.get_by_role("button", name="Keep it running")).to_be_focused()
     is_harmless(page, ".jp-Dialog-content")
     picture(page, "hostile-dialog")
-    page.get_by_role("button", name="Keep it going").click()
+    page.get_by_role("button", name="Keep it running").click()
     menu(page, row_of(panel, folders["long"]), "Move 1 run to the bin")
-    expect(panel.locator(SAID)).to_contain_text(f"{'w' * 60}… is in the bin.", timeout=SEEN)
+    expect(panel.locator(SAID)).to_contain_text(f"“{'w' * 60}…” moved to the bin.", timeout=SEEN)
     is_harmless(page)
     change(live, {"state": "failed", "reason": EVIL})
     toast = page.locator(".Toastify__toast", has_text=f"{EVIL[:60]}…: {EVIL[:20]}")
@@ -398,18 +398,18 @@ def test_what_the_menu_does_in_jupyterlab_and_a_kernel_that_dies(page: Any, lab:
     expect(panel.locator(SAID)).to_have_text("Copied.", timeout=SEEN)
     assert page.evaluate("() => navigator.clipboard.readText()") == real_run.id
 
-    menu(page, row, "Note…")
+    menu(page, row, "Edit note…")
     text = "First line.\n" + EVIL
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("textbox", name="Note").fill(text)
     dialog.get_by_role("textbox", name="Note").press("Enter")  # a line more, not the dialog's end
-    dialog.get_by_role("button", name="Ok").click()
-    expect(panel.locator(SAID)).to_have_text("Changed.", timeout=SEEN)
+    dialog.get_by_role("button", name="Save").click()
+    expect(panel.locator(SAID)).to_have_text("Saved.", timeout=SEEN)
     assert runs.read_meta(real_run.folder)["note"].strip() == text
 
     menu(page, row, "Open monitor")
     expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("running", timeout=60_000)
-    menu(page, row, "Run it again")
+    menu(page, row, "Run again")
     expect(panel.locator("[data-run]", has_text="real")).to_have_count(2, timeout=SEEN)
     (again,) = others(lab, real_run)
     state_of(panel, again, "running")
@@ -458,7 +458,7 @@ def test_two_tabs_stop_one_run(page: Any, lab: Lab, real_run: Any) -> None:
         one.get_by_role("menuitem", name="Stop with checkpoint").click()
     assert real_run.wait(60, progress=False).state == "stopped"
     asked, refused = (
-        "Stop is asked; it waits for the step under way.",
+        "Stopping after the current step.",
         "The run is stopped, so nothing takes the request.",
     )
     expect(panels[0].locator(SAID)).to_have_text(asked)
@@ -494,19 +494,19 @@ def test_what_the_menu_does_in_notebook_7(page: Any, lab: Lab, real_run: Any) ->
     state_of(panel, run, "running")
     assert (unnamed(panel), repeated_ids(page)) == ([], [])
 
-    menu(page, row, "Checkpoint now")
-    expect(panel.locator(SAID)).to_have_text("A checkpoint is asked.", timeout=SEEN)
+    menu(page, row, "Save checkpoint")
+    expect(panel.locator(SAID)).to_have_text("Checkpoint requested.", timeout=SEEN)
     menu(page, row, "Stop with checkpoint")
     state_of(panel, run, "stopped")
     kept = runs.Checkpoints(run).list()
     assert kept[-1] == runs.read_status(run).step
     menu(page, row, "Rename…")
     page.get_by_role("dialog").get_by_role("textbox").fill("seven")
-    page.get_by_role("dialog").get_by_role("button", name="Ok").click()
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(first_line(row)).to_have_text("seven", timeout=SEEN)
     menu(page, row, "Move 1 run to the bin")
     expect(row).to_have_count(0, timeout=SEEN)
-    panel.get_by_role("button", name="Undo").click()
+    page.locator(".Toastify__toast").get_by_role("button", name="Undo").click()
     expect(row).to_be_visible(timeout=SEEN)
 
     menu(page, row, "Resume")

@@ -1,16 +1,21 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
+import { Notification } from '@jupyterlab/apputils';
 import { nullTranslator } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 
 import { addCommands, MENU } from '../actions';
 import type { RunState } from '../api';
-import { askFields } from '../ask';
+import { BinActions } from '../bin_actions';
+import { askForm, FieldError, type IForm, type Values } from '../dialogs';
 import { RunsModel } from '../model';
 import { runInCell } from '../notebook';
 import { FakeApi, run } from './runs';
 
-vi.mock('../ask', () => ({ askFields: vi.fn(), askText: vi.fn() }));
+vi.mock('../dialogs', async original => ({
+  ...(await original<object>()),
+  askForm: vi.fn()
+}));
 vi.mock('../notebook', () => ({
   IMPORT: 'import llf_widgets as llf',
   runInCell: vi.fn()
@@ -25,11 +30,16 @@ beforeEach(async () => {
   model = new RunsModel({ api, pageVersion: '0.1.0', isVisible: () => true });
   commands = new CommandRegistry();
   const app = { commands, shell: {} } as unknown as JupyterFrontEnd;
-  addCommands(app, model, null, nullTranslator.load('llf'));
+  const trans = nullTranslator.load('llf');
+  addCommands(app, model, null, new BinActions(model, trans), trans);
   vi.mocked(runInCell).mockReset();
+  vi.mocked(askForm).mockReset();
 });
 
-afterEach(() => model.dispose());
+afterEach(() => {
+  Notification.dismiss();
+  model.dispose();
+});
 
 async function choose(...states: RunState[]): Promise<void> {
   api.all = states.map((state, place) =>
@@ -38,6 +48,30 @@ async function choose(...states: RunState[]): Promise<void> {
   model.runs = api.all;
   model.version = api.answer;
   model.select(...api.all.map(one => one.id));
+}
+
+/** Answers the next form with one set of values after the other, until one is taken; what was refused. */
+function answer(...all: Values[]): { form: IForm | null; refused: string[] } {
+  const seen: { form: IForm | null; refused: string[] } = {
+    form: null,
+    refused: []
+  };
+  vi.mocked(askForm).mockImplementationOnce(async form => {
+    seen.form = form;
+    for (const values of all) {
+      try {
+        await form.submit(values);
+        return true;
+      } catch (error) {
+        const { message } = error as Error;
+        seen.refused.push(
+          error instanceof FieldError ? `${error.field}: ${message}` : message
+        );
+      }
+    }
+    return false;
+  });
+  return seen;
 }
 
 function can(): string[] {
@@ -88,11 +122,11 @@ it.each<[RunState[], string[]]>([
   ],
   [
     ['running', 'finished'],
-    ['compare', 'stop', ...ALWAYS]
+    ['compare', 'stop', ...ALWAYS, 'tags']
   ],
   [
     ['finished', 'lost'],
-    ['compare', ...ALWAYS, 'delete']
+    ['compare', ...ALWAYS, 'tags', 'delete']
   ]
 ])('of %j one can do %j', async (states, expected) => {
   await choose(...states);
@@ -120,7 +154,7 @@ it('stops those that go and leaves the others', async () => {
     'stop a',
     'stop c'
   ]);
-  expect(model.said).toContain('waits for the step under way');
+  expect(model.said).toBe('Stopping after the current step.');
 });
 
 it('writes what needs a process into a cell', async () => {
@@ -140,44 +174,139 @@ it('writes what needs a process into a cell', async () => {
   ]);
 });
 
-it('moves runs to the bin, and the last one back', async () => {
+it('moves runs to the bin, and all of them back', async () => {
   await choose('finished', 'failed');
   expect(commands.label('llf:delete')).toBe('Move 2 runs to the bin');
   await commands.execute('llf:delete');
-  expect(api.asked.filter(route => route.startsWith('remove'))).toEqual([
-    'remove a',
-    'remove b'
-  ]);
-  expect(model.said).toBe('2 runs are in the bin; the last one is run 1.');
+  expect(api.binned.map(one => one.id)).toEqual(['a', 'b']);
+  expect(model.said).toBe('2 runs moved to the bin.');
+  await vi.waitFor(() => expect(model.binTotal).toBe(2));
+  const notice = Notification.manager.notifications[0];
+  expect(notice.message).toBe('2 runs moved to the bin.');
+  expect(notice.options.actions!.map(one => one.label)).toEqual(['Undo']);
+
+  notice.options.actions![0].callback(new MouseEvent('click'));
+  await vi.waitFor(() => expect(model.said).toBe('2 runs restored.'));
+  expect(api.all.map(one => one.id)).toEqual(['a', 'b']);
+  await vi.waitFor(() => expect(model.runs).toHaveLength(2));
+  expect(Notification.manager.count).toBe(0);
+  expect(commands.isEnabled('llf:undo-delete')).toBe(false);
+});
+
+it('restores the last deletion by a command, too', async () => {
+  await choose('finished', 'failed');
+  await commands.execute('llf:delete');
   expect(commands.isEnabled('llf:undo-delete')).toBe(true);
   await commands.execute('llf:undo-delete');
-  expect(api.asked).toContain('restore b');
-  expect(model.removed).toBeNull();
+  expect(api.all.map(one => one.id)).toEqual(['a', 'b']);
+});
+
+it('offers to undo what was deleted where something was refused', async () => {
+  await choose('finished', 'failed', 'stopped');
+  api.refused = ['b'];
+  await commands.execute('llf:delete');
+  expect(model.said).toBe('2 runs moved to the bin. run 1: b is running.');
+  await commands.execute('llf:undo-delete');
+  expect(api.asked.filter(one => one.startsWith('restore'))).toEqual([
+    'restore a',
+    'restore c'
+  ]);
+});
+
+it('says why a live run is not moved to the bin', async () => {
+  await choose('finished', 'running');
+  await commands.execute('llf:delete');
+  expect(api.binned).toEqual([]);
+  expect(model.said).toContain('“run 1” has not ended. Stop it before');
 });
 
 it('branches from a checkpoint that is chosen, in a cell', async () => {
   await choose('finished');
   await commands.execute('llf:branch');
-  expect(model.said).toBe('run 0 has no checkpoint to branch from.');
+  expect(model.said).toBe('“run 0” has no checkpoint to branch from.');
 
   api.more = { checkpoints: [50, 100] };
-  vi.mocked(askFields).mockResolvedValueOnce(null);
+  const dismissed = answer();
   await commands.execute('llf:branch');
   expect(runInCell).not.toHaveBeenCalled();
-  const [, , , fields] = vi.mocked(askFields).mock.calls[0];
-  expect(fields[0].options).toEqual(['100', '50']);
+  expect(dismissed.form!.fields[0]).toMatchObject({
+    options: ['100', '50'],
+    value: '100'
+  });
 
-  const typed = { step: '50', learning_rate: 'fast', max_steps: '' };
-  vi.mocked(askFields).mockResolvedValueOnce(typed);
-  await commands.execute('llf:branch');
-  expect(model.said).toContain('Expected numbers');
-
-  const well = { ...typed, learning_rate: '1e-5' };
-  vi.mocked(askFields).mockResolvedValueOnce(well);
-  await commands.execute('llf:branch');
-  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
-    'run = llf.attach("a").branch(50, learning_rate=0.00001)\nllf.Monitor(run)'
+  const typed = { step: '50', learning_rate: '', max_steps: '' };
+  const { form, refused } = answer(
+    { ...typed, learning_rate: 'fast' },
+    { ...typed, learning_rate: '0' },
+    { ...typed, learning_rate: 'e5' },
+    { ...typed, max_steps: '50' },
+    { ...typed, max_steps: '1e9' },
+    { ...typed, learning_rate: '1e-5', max_steps: '60' }
   );
+  await commands.execute('llf:branch', { step: 50 });
+  expect(form).toBeNull();
+  expect(refused.map(one => one.split(/[.:] /).slice(0, 2))).toEqual([
+    ['learning_rate', 'The peak learning rate is “fast”'],
+    ['learning_rate', 'The peak learning rate is “0”'],
+    ['learning_rate', 'The peak learning rate is “e5”'],
+    ['max_steps', 'The last step is “50”'],
+    ['max_steps', 'The last step is “1e9”']
+  ]);
+  expect(vi.mocked(askForm).mock.calls[1][0].fields[0].value).toBe('50');
+  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
+    'run = llf.attach("a").branch(50, learning_rate=1e-5, max_steps=60)\nllf.Monitor(run)'
+  );
+});
+
+it('keeps a form open until the server takes the name', async () => {
+  await choose('finished');
+  api.stale = [run('a', { name: 'theirs', state: 'finished' })];
+  const { refused } = answer(
+    { name: '' },
+    { name: 'x'.repeat(201) },
+    { name: 'mine' },
+    { name: 'mine' }
+  );
+  await commands.execute('llf:rename');
+  expect(refused).toEqual([
+    'name: The name has 0 characters. Expected 1 to 200.',
+    'name: The name has 201 characters. Expected 1 to 200.',
+    'Another view has changed it to “theirs”. Save again to replace that.'
+  ]);
+  expect(model.said).toBe('Saved.');
+});
+
+it('adds tags to several runs and removes others', async () => {
+  await choose('finished', 'failed');
+  api.all = [
+    run('a', { tags: ['old', 'kept'], state: 'finished' }),
+    run('b', { tags: ['old'], state: 'failed' })
+  ];
+  model.runs = api.all;
+  api.stale = [run('a', { tags: ['old', 'theirs'], state: 'finished' })];
+  const values = { 'remove 0': '', 'remove 1': 'on' };
+  const { refused } = answer(
+    { add: ' , ', 'remove 0': '', 'remove 1': '' },
+    { add: 'x'.repeat(61), ...values },
+    { add: 'best, faq, best', ...values }
+  );
+  await commands.execute('llf:tags');
+  const { fields } = vi.mocked(askForm).mock.calls[0][0];
+  expect(fields.map(field => field.label)).toEqual([
+    'Add tags, separated by commas',
+    'Remove “kept” from 1 run',
+    'Remove “old” from 2 runs'
+  ]);
+  expect(refused).toEqual([
+    'add: No tag is added or removed.',
+    expect.stringContaining('has 61 characters. Expected at most 60.')
+  ]);
+  // What another view added meanwhile stays.
+  expect(api.asked.filter(one => one.startsWith('change')).slice(1)).toEqual([
+    'change a {"revision":1,"tags":["theirs","best","faq"]}',
+    'change b {"revision":1,"tags":["best","faq"]}'
+  ]);
+  expect(model.said).toBe('Changed the tags of 2 runs.');
 });
 
 it('evaluates a live run where it goes, an ended one in a cell', async () => {

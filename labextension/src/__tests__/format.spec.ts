@@ -3,7 +3,6 @@ import { expect, it } from 'vitest';
 
 import {
   age,
-  branchCode,
   bytes,
   called,
   duration,
@@ -73,20 +72,6 @@ it.each([
   [null, '–']
 ])('writes %d as %s', (value, text) => {
   expect(short(value)).toBe(text);
-});
-
-it('makes code of a branch, of numbers alone', () => {
-  const values = { step: '120', learning_rate: '5e-5', max_steps: '' };
-  expect(branchCode('a', values)).toBe(
-    'run = llf.attach("a").branch(120, learning_rate=0.00005)\nllf.Monitor(run)'
-  );
-  expect(branchCode('a', { ...values, max_steps: '0300' })).toContain(
-    '(120, learning_rate=0.00005, max_steps=300)'
-  );
-  for (const bad of ['fast', '1e', '-1', '0x1', '1,5', '__import__("os")']) {
-    expect(branchCode('a', { ...values, learning_rate: bad })).toBeNull();
-  }
-  expect(branchCode('a', { ...values, max_steps: '3.5' })).toBeNull();
 });
 
 it.each([

@@ -48,6 +48,7 @@ function show(): void {
         toClipboard={toClipboard}
         execute={execute}
         openMenu={openMenu}
+        bin={{ restore, removeForGood }}
       />
     )
   );
@@ -166,7 +167,7 @@ it('searches by name, state and order', () => {
 it('says where nothing fits, and leads back', () => {
   void model.narrow({ query: 'mistral' });
   list();
-  expect(host.textContent).toContain('No run fits');
+  expect(host.textContent).toContain('No runs match');
   const narrow = vi.spyOn(model, 'narrow').mockResolvedValue();
   act(() => button('Show all runs').click());
   expect(narrow).toHaveBeenCalledWith(
@@ -224,7 +225,7 @@ it('shows a run: why it failed, numbers, curve, config, log, all as text', () =>
     'The disk is full.',
     '3.1e-5',
     '1.61 GB',
-    '75, 90',
+    'step 90Branch…step 75Branch…',
     'lora_rank8',
     'It rises. End it.',
     'step 93 of 141'
@@ -281,12 +282,107 @@ it('shows the reward of a run in its details, and its curve', () => {
   expect(host.querySelector('polyline.is-training')).not.toBeNull();
 });
 
-it('offers to bring a deleted run back', () => {
-  model.said = 'faq-v1 is in the bin.';
-  model.removed = run('a');
-  list(run('b'));
-  act(() => button('Undo').click());
-  expect(execute).toHaveBeenCalledWith('llf:undo-delete');
+const restore = vi.fn();
+const removeForGood = vi.fn();
+
+it('lists the bin, restores from it and removes for good', async () => {
+  vi.spyOn(Date, 'now').mockReturnValue(7_700_000);
+  api.binned = [
+    {
+      ...run('a', { name: 'faq-v1', state: 'finished' }),
+      deleted: 500,
+      bytes: 2e6
+    },
+    {
+      ...run('b', { name: 'faq-v2', state: 'failed' }),
+      deleted: 100,
+      bytes: 1e6
+    }
+  ];
+  model.binTotal = 2;
+  list(run('c'));
+  await act(async () => button('Bin: 2 runs').click());
+  show();
+  vi.restoreAllMocks();
+  const bin = host.querySelector('article')!;
+  expect(bin.textContent).toContain('2 runs 3.00 MB on the disk.');
+  expect(bin.textContent).toContain('faq-v1finished, deleted 2 h ago, 2.00 MB');
+  expect(rows()).toHaveLength(0);
+  expect(document.activeElement).toBe(button('Runs'));
+  act(() => button('Restore').click());
+  expect(restore).toHaveBeenCalledWith([model.bin!.runs[0]]);
+  act(() => button('Delete all for good…').click());
+  expect(removeForGood).toHaveBeenCalledWith(model.bin!.runs);
+  press('Escape');
+  show();
+  expect(rows()).toHaveLength(1);
+});
+
+it('has a way to the bin where no run is left', () => {
+  model.binTotal = 1;
+  list();
+  expect(button('Bin: 1 run')).toBeTruthy();
+});
+
+it('deletes by the Delete key what is chosen, or the row that has the focus', () => {
+  list(run('a'), run('b'), run('c'));
+  act(() => rows()[1].focus());
+  press('Delete');
+  expect(execute).toHaveBeenCalledWith('llf:delete');
+  expect(model.selected.map(one => one.id)).toEqual(['b']);
+  model.toggle('c');
+  show();
+  act(() => rows()[0].focus());
+  press('Delete');
+  expect(model.selected.map(one => one.id)).toEqual(['b', 'c']);
+  press('Escape');
+  expect(model.selected).toEqual([]);
+});
+
+it('clears the search by Escape, and deletes no run by a key pressed there', () => {
+  void model.narrow({ query: 'lora' });
+  list(run('a'));
+  model.select('a');
+  const search = host.querySelector('input')!;
+  act(() => search.focus());
+  press('Delete');
+  expect(execute).not.toHaveBeenCalled();
+  press('Escape');
+  expect(search.value).toBe('');
+  expect(model.isSelected('a')).toBe(true);
+});
+
+it('gives the focus to the next row where one is gone', () => {
+  list(run('a'), run('b'), run('c'));
+  act(() => rows()[1].focus());
+  list(run('a'), run('c'));
+  expect(document.activeElement).toBe(rows()[1]);
+});
+
+it('branches at each checkpoint', () => {
+  const one = run('a');
+  list(one);
+  model.details = {
+    id: 'a',
+    status: { state: 'running', reason: null },
+    meta: { revision: 1, name: 'x', tags: [], note: '' },
+    row: one,
+    checkpoints: [50, 100]
+  };
+  show();
+  const buttons = host.querySelectorAll<HTMLButtonElement>(
+    '[aria-label^=Branch]'
+  );
+  act(() => buttons[1].click());
+  expect(execute).toHaveBeenCalledWith('llf:branch', { step: 50 });
+});
+
+it('tells in the list why a run failed', () => {
+  const reason = '\u001b[31mOut of memory\u001b[0m on the GPU.';
+  list(run('a', { state: 'failed', step: 12, reason }));
+  const info = rows()[0].querySelector<HTMLElement>('.llf-RunsPanel-info')!;
+  expect(info.textContent).toBe('failed 12/141: Out of memory on the GPU.');
+  expect(info.title).toBe('Out of memory on the GPU.');
 });
 
 it('is one tab stop, moved by arrows, Home and End', () => {

@@ -2,6 +2,8 @@ import {
   ApiError,
   type IAdapter,
   type IApi,
+  type IBinned,
+  type IBinPage,
   type ICounted,
   type IDetails,
   type IMeta,
@@ -115,19 +117,56 @@ export class FakeApi implements IApi {
     change: Partial<IMeta> & { revision: number }
   ): Promise<IMeta> {
     this.asked.push(`change ${id} ${JSON.stringify(change)}`);
+    const stale = this.stale.shift();
+    if (stale) {
+      this.all = this.all.map(one => (one.id === id ? stale : one));
+      throw new ApiError(409, 'It was changed in another view meanwhile.');
+    }
     return { revision: 2, name: '', tags: [], note: '', ...change };
   }
 
   async remove(id: string): Promise<void> {
     this.asked.push(`remove ${id}`);
+    if (this.refused.includes(id)) {
+      throw new ApiError(409, `${id} is running.`);
+    }
+    const found = this.all.filter(item => item.id === id);
     this.all = this.all.filter(item => item.id !== id);
+    this.binned.push(
+      ...found.map(item => ({ ...item, deleted: 500, bytes: 2_000_000 }))
+    );
+  }
+
+  async bin(limit: number): Promise<IBinPage> {
+    this.asked.push(`bin ${limit}`);
+    return { total: this.binned.length, runs: this.binned.slice(0, limit) };
   }
 
   async restore(id: string): Promise<void> {
     this.asked.push(`restore ${id}`);
-    this.all.push(run(id, { state: 'finished' }));
+    this.all.push(this._take(id));
   }
 
+  async removeForGood(id: string): Promise<void> {
+    this.asked.push(`remove for good ${id}`);
+    this._take(id);
+  }
+
+  private _take(id: string): IBinned {
+    const found = this.binned.find(item => item.id === id);
+    if (!found) {
+      throw new ApiError(404, 'There is no such run in the bin.');
+    }
+    this.binned = this.binned.filter(item => item.id !== id);
+    return found;
+  }
+
+  binned: IBinned[] = [];
+  /** Runs that the server does not move to the bin. */
+  refused: string[] = [];
+
+  /** What another view makes of a run just before it is changed here. */
+  stale: IRun[] = [];
   made: IAdapter[] = [];
   more: Partial<IDetails> = {};
   refusal: ApiError | null = null;
