@@ -338,7 +338,8 @@ def runs_show(
     code: Annotated[bool, typer.Option("--code", help="Print the notebook cell that runs it again.")] = False,
 ) -> None:
     """Show a run: state, reason, last numbers, last log lines."""
-    from llf_core.runs.measures import within, write
+    from llf_core.runs.formatting import value as write
+    from llf_core.runs.measures import within
 
     found = _run(run)
     if code:
@@ -349,7 +350,7 @@ def runs_show(
     if as_json:
         _print_json(facts)
         return
-    facts |= {within(one["label"]): write(one["value"], one["form"]) for one in facts.pop("counted")}
+    facts |= {within(one["label"]): write(float(one["value"]), one["form"]) for one in facts.pop("counted")}
     for key, value in facts.items():
         out.print(f"{key:16} {escape(str(value))}")
     out.print(found.log(10), markup=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.listing import RunIndex
+from llf_core.runs.pace import pace, remaining
 from llf_core.runs.process import host
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from llf_core.launch.run import Run
     from llf_core.runs import RunFolder
 
-GOING = frozenset({"starting", "running", "stopping"})
 MOST_RUNS = 100
 REST, LONGEST_REST = 2.0, 30.0
 """Seconds between two looks at the runs ahead, for each of them, and at most."""
@@ -101,8 +101,7 @@ class Machine:
                 self._ended[name] = written
             elif now.host in {None, host()}:
                 waits = now.state == "created" and folder.queue.exists()
-                seconds = now.step_seconds if now.state in GOING and now.total else None
-                left = None if seconds is None else max(0, now.total - now.step) * seconds
+                left = remaining(now.state, now.step, now.total, pace(folder, now))
                 one = Ahead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
                 if waits:
                     waiting.append(((now.created, name), one))

@@ -351,22 +351,26 @@ class Run:
         return self._reader.log_tail(lines)
 
     def summary(self) -> dict[str, Any]:
-        """What `llf runs show` shows, as JSON values."""
+        """What `llf runs show` shows, as JSON values; a number that is not finite is spelled out."""
+        from llf_core.runs.jsonl import spelled
         from llf_core.runs.listing import read_row
         from llf_core.runs.measures import told
 
         row = read_row(self.folder).json()
         columns = self._reader.metrics()
         latest = {name: columns.last(name) for name in columns.names}
-        return {
-            **row,
-            "counted": told({name: value for name, value in latest.items() if value is not None}),
-            "folder": str(self.folder.path),
-            "checkpoints": Checkpoints(self.folder).list(),
-            "output": str(self.output) if self.output.is_dir() else None,
-            "metrics": latest,
-            "bytes": folder_bytes(self.folder.path),
-        }
+        found: dict[str, Any] = spelled(
+            {
+                **row,
+                "counted": told({name: value for name, value in latest.items() if value is not None}),
+                "folder": str(self.folder.path),
+                "checkpoints": Checkpoints(self.folder).list(),
+                "output": str(self.output) if self.output.is_dir() else None,
+                "metrics": latest,
+                "bytes": folder_bytes(self.folder.path),
+            }
+        )
+        return found
 
 
 def _wait_for_teardown(now: Status) -> None:

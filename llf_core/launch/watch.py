@@ -6,6 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from llf_core.runs.formatting import duration, number
+from llf_core.runs.pace import pace, remaining
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -13,7 +16,6 @@ if TYPE_CHECKING:
 
 SHARE = 0.05  # of the steps between two printed lines
 SECONDS = 10.0  # between two printed lines, at least
-MINUTE, HOUR = 60, 3600
 
 
 class Watch:
@@ -57,20 +59,11 @@ class Watch:
             parts.append(f"step {status.step} of {status.total}")
         loss = self._reader.metrics().last("loss")
         if loss is not None:
-            parts.append(f"loss {loss:.4f}")
-        if status.state == "running" and status.step_seconds:
-            parts.append(f"{duration(status.step_seconds * (status.total - status.step))} left")
+            parts.append(f"loss {number(loss)}")
+        left = remaining(status.state, status.step, status.total, pace(self._reader.folder, status))
+        if left is not None:
+            parts.append(f"{duration(left)} left")
         return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `8 s`, `3 min`, `2 h 05 min`."""
-    seconds = max(0, round(seconds))
-    if seconds < MINUTE:
-        return f"{seconds} s"
-    if seconds < HOUR:
-        return f"{round(seconds / MINUTE)} min"
-    return f"{seconds // HOUR} h {seconds % HOUR // MINUTE:02d} min"
 
 
 def _bar() -> tuple[Progress, TaskID]:

@@ -9,7 +9,7 @@ import numpy as np
 from llf_core.runs.metric_lines import parse_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -24,16 +24,20 @@ TIME = "time"
 class Columns:
     """The numbers of a run. For one step and name the highest attempt wins, then the later line.
 
+    What an attempt logged beyond the step at which a later one went on does not count: that one makes these steps
+    again. So the last value of a name is the last one that was logged.
+
     Arrays that are handed out stay as they are; later lines never change them.
     """
 
     def __init__(self) -> None:
         self._series: dict[str, _Series] = {}
+        self._first: dict[int, int] = {}  # the first step that each attempt logged
 
     @property
     def names(self) -> list[str]:
         """The names that have a value, in the order in which they came."""
-        return [name for name in self._series if name != TIME]
+        return [name for name, series in self._series.items() if name != TIME and len(series.steps)]
 
     def steps(self, name: str = "loss") -> Ints:
         """Steps that have a value of this name, rising. `[n]`, int64; empty where there is none."""
@@ -43,10 +47,17 @@ class Columns:
         """Values of this name, one for each of `steps(name)`. `[n]`, float64; NaN and infinities are kept."""
         return self._of(name).values
 
-    def times(self) -> tuple[Ints, Floats]:
-        """Every step that has a record, and when it was written, in Unix seconds. `[n]` each."""
+    def times(self, attempt: int | None = None) -> tuple[Ints, Floats]:
+        """Every step that has a record, and when it was written, in Unix seconds. `[n]` each.
+
+        Args:
+            attempt: only the records of this one.
+        """
         series = self._of(TIME)
-        return series.steps, series.values
+        if attempt is None:
+            return series.steps, series.values
+        own = series.attempts == attempt
+        return series.steps[own], series.values[own]
 
     def last(self, name: str) -> float | None:
         """The newest value of a name, or None."""
@@ -54,7 +65,7 @@ class Columns:
         return float(values[-1]) if len(values) else None
 
     def __contains__(self, name: str) -> bool:
-        return name in self._series
+        return len(self._of(name).steps) > 0
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -76,11 +87,34 @@ class Columns:
         return found
 
     def _add(self, block: Block) -> None:
+        if not len(block.steps):
+            return
+        if self._note_attempts(block):
+            for series in self._series.values():
+                series.keep(self._holds)
         everything = slice(None)
-        for name, (rows, values) in {TIME: (everything, block.times), **block.values}.items():
-            steps, attempts = block.steps[rows], block.attempts[rows]
+        for name, (rows, logged) in {TIME: (everything, block.times), **block.values}.items():
+            steps, values, attempts = block.steps[rows], logged, block.attempts[rows]
+            if len(self._first) > 1:
+                held = self._holds(steps, attempts)
+                steps, values, attempts = steps[held], values[held], attempts[held]
             if len(steps):
                 self._series.setdefault(name, _Series()).append(steps, values, attempts)
+
+    def _note_attempts(self, block: Block) -> bool:
+        """Takes note of where attempts began; whether an earlier line may not count any more."""
+        before = dict(self._first)
+        for attempt in np.unique(block.attempts).tolist():
+            first = int(block.steps[block.attempts == attempt].min())
+            self._first[attempt] = min(first, self._first.get(attempt, first))
+        return len(self._first) > 1 and self._first != before
+
+    def _holds(self, steps: Ints, attempts: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which records count: those that no later attempt went on before. `[n]`."""
+        held = np.ones(len(steps), np.bool_)
+        for attempt, first in self._first.items():
+            held &= (attempts >= attempt) | (steps <= first)
+        return held
 
     def _of(self, name: str) -> _Series:
         return self._series.get(name) or _Series()
@@ -103,10 +137,22 @@ class _Series:
     def values(self) -> Floats:
         return self._view(self._values)
 
+    @property
+    def attempts(self) -> NDArray[np.int32]:
+        return self._view(self._attempts)
+
     def _view(self, array: NDArray) -> NDArray:  # type: ignore[type-arg]
         view = array[: self._count]
         view.flags.writeable = False
         return view
+
+    def keep(self, holds: Callable[[Ints, NDArray[np.int32]], NDArray[np.bool_]]) -> None:
+        """Leaves out what does not count any more."""
+        held = holds(self._steps[: self._count], self._attempts[: self._count])
+        if not held.all():
+            for name in ("_steps", "_values", "_attempts"):
+                setattr(self, name, getattr(self, name)[: self._count][held])
+            self._count = int(held.sum())
 
     def append(self, steps: Ints, values: Floats, attempts: NDArray[np.int32]) -> None:
         """Adds values in the order of their lines."""

@@ -14,7 +14,10 @@ from typing import Any
 import yaml
 
 from llf_core.runs.folder import RUN_ID, RunFolder, home
+from llf_core.runs.jsonl import spelled
+from llf_core.runs.measures import HELD_OUT, told
 from llf_core.runs.meta import read_meta
+from llf_core.runs.pace import pace, remaining
 from llf_core.runs.reached import shown_status
 from llf_core.runs.search import Search
 from llf_core.runs.spark import Shape, shape
@@ -30,7 +33,16 @@ Signature = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """One run in a list. Times are Unix seconds; `state` is as shown, or `broken` with the reason."""
+    """One run in a list. Times are Unix seconds; `state` is as shown, or `broken` with the reason.
+
+    Attributes:
+        step_seconds: what the last step took.
+        per_step: seconds a step takes now, evaluations and checkpoints included.
+        spark: a few values of the number to look at first, from the first to the last.
+        loss: the last logged loss of the training; NaN where it is not a finite number.
+        eval_loss: the last one of held-out examples.
+        counted: what counts beside the loss, as `{"name", "label", "form", "value"}`, the most telling first.
+    """
 
     id: str
     name: str
@@ -41,6 +53,7 @@ class Row:
     ended: float | None = None
     heartbeat: float | None = None
     step_seconds: float | None = None
+    per_step: float | None = None
     attempt: int = 1
     reason: str | None = None
     device: str | None = None
@@ -53,19 +66,19 @@ class Row:
     note: str = ""
     spark: tuple[float, ...] = ()
     loss: float | None = None
+    eval_loss: float | None = None
     counted: tuple[dict[str, Any], ...] = ()
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to the last planned step of a run that is going, by its last steps."""
-        if self.state not in {"running", "stopping"} or not self.total or self.step_seconds is None:
-            return None
-        return max(0, self.total - self.step) * self.step_seconds
+        """Seconds to the last planned step of a run that makes steps, by its last ones."""
+        return remaining(self.state, self.step, self.total, self.per_step)
 
     def json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """As a JSON object; a number that is not finite is spelled out."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
-        return asdict(self) | lists | {"remaining": self.remaining}
+        found: dict[str, Any] = spelled(asdict(self) | lists | {"remaining": self.remaining})
+        return found
 
 
 @dataclass(frozen=True)
@@ -221,6 +234,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         ended=status.ended,
         heartbeat=status.heartbeat,
         step_seconds=status.step_seconds,
+        per_step=pace(folder, status) if curve else status.step_seconds,
         attempt=status.attempt,
         reason=status.reason,
         device=status.device,
@@ -232,8 +246,9 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         tags=tags,
         note=meta["note"],
         spark=went.points,
-        loss=went.loss,
-        counted=went.counted,
+        loss=went.last.get("loss"),
+        eval_loss=went.last.get(HELD_OUT + "loss"),
+        counted=tuple(told(went.last)),
     )
 
 

@@ -220,8 +220,8 @@ GROUPS: tuple[Group, ...] = (
 COUNTED = ("rewards/accuracies", "rewards/margins", "reward", "kl", "response_length", "completions/mean_length")
 """Names that tell how a run does where its loss alone does not, the most telling first."""
 _LABELS = {
-    "rewards/accuracies": "Accuracy",
-    "rewards/margins": "Margin",
+    "rewards/accuracies": "Training accuracy",
+    "rewards/margins": "Training margin",
     "kl": "KL divergence",
     "response_length": "Answer length",
     "completions/mean_length": "Answer length",
@@ -279,8 +279,8 @@ def told(values: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def held_out_label(label: str) -> str:
-    """A label of a number that was measured on held-out examples."""
-    return f"Held-out {within(label)}"
+    """A label of a number that was measured on held-out examples: `Held-out accuracy`."""
+    return f"Held-out {within(within(label).removeprefix('training '))}"
 
 
 def within(label: str) -> str:
@@ -319,11 +319,6 @@ def shown(names: Iterable[str]) -> list[Shown]:
               _in_order(group, lines))
         for _, (group, lines) in ranked
     ]  # fmt: skip
-
-
-def write(value: float, form: Form) -> str:
-    """A number of a log line: `83 %`, `41`, `-0.213`."""
-    return {"share": f"{100 * value:.0f} %", "count": f"{value:,.0f}", "number": f"{value:.3g}"}[form]
 
 
 def _home(name: str) -> tuple[Group, str]:

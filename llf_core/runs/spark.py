@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number, parse
-from llf_core.runs.measures import lead, told
+from llf_core.runs.latest import latest
+from llf_core.runs.measures import BETTER, COUNTED, lead
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llf_core.runs.folder import RunFolder
 
 POINTS = 20
@@ -24,13 +27,11 @@ class Shape:
 
     Attributes:
         points: at most `POINTS` values of the number to look at first, from the first to the last.
-        loss: the last logged loss.
-        counted: what counts beside the loss, as `{"name", "label", "form", "value"}`, the most telling first.
+        last: the last logged value of each number that counts, by name; one may be NaN.
     """
 
     points: tuple[float, ...] = ()
-    loss: float | None = None
-    counted: tuple[dict[str, Any], ...] = ()
+    last: Mapping[str, float] = field(default_factory=dict)
 
 
 def shape(folder: RunFolder) -> Shape:
@@ -53,20 +54,22 @@ def _shape(descriptor: int) -> Shape:
         else:
             places = [round(number * (size - BLOCK) / (POINTS - 1)) for number in range(POINTS)]
             blocks = [_records(os.pread(descriptor, BLOCK, place), cut=place > 0) for place in places]
+        # Some numbers stand in few records, as a reward that is known once a phase.
+        logged = {name for block in blocks for one in block for name in one}
+        last = latest(descriptor, logged.intersection({*COUNTED, *BETTER}))
     finally:
         os.close(descriptor)
-    # Some numbers stand in few records, as a reward that is known once a phase.
-    first = lead(name for block in blocks for one in block for name in one)
+    first = lead(logged)
     points = [value for block in blocks if (value := _last(block, first)) is not None]
+    if points and math.isfinite(last.get(first, math.nan)):  # it is what is shown as a number beside it
+        points[-1] = last[first]
     step = max(1, -(-len(points) // POINTS))
-    last = {name: value for block in blocks for one in block for name, value in _numbers(one).items()}
-    # The last one is what is shown as a number beside it.
-    return Shape(tuple(points[-1::-step][::-1]), last.get("loss"), tuple(told(last)))
+    return Shape(tuple(points[-1::-step][::-1]), last)
 
 
 def _last(block: list[dict[str, Any]], name: str) -> float | None:
-    found = (_numbers({name: one[name]}) for one in reversed(block) if name in one)
-    return next((one[name] for one in found if one), None)
+    found = (as_number(one[name]) for one in reversed(block) if name in one)
+    return next((one for one in found if one is not None and math.isfinite(one)), None)
 
 
 def _records(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:
@@ -78,12 +81,6 @@ def _records(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:
             continue
         record = parse(line)
         values = record.get("values") if record is not None else None
-        if isinstance(values, dict) and "loss" in _numbers({"loss": values.get("loss")}):
+        if isinstance(values, dict):
             found.append(values)
     return found
-
-
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The finite ones."""
-    found = {name: as_number(value) for name, value in values.items()}
-    return {name: number for name, number in found.items() if number is not None and math.isfinite(number)}

@@ -15,12 +15,16 @@ from transformers import TrainerCallback
 
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.counters import COUNTERS, read_counters
-from llf_core.runs.measures import told, within, write
+from llf_core.runs.formatting import count, number, rate, size
+from llf_core.runs.formatting import value as write
+from llf_core.runs.measures import told, within
 from llf_core.stages.receipt import Receipt
 from llf_core.stages.steering import Steering
 from llf_core.stages.too_large import smaller_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.runs import Request, RunFolder, RunWriter
@@ -340,18 +344,14 @@ def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
 def _line(state: TrainerState, values: dict[str, float]) -> str:
     """One line of log.txt: what a person wants to read of a step."""
     parts = [time.strftime("%H:%M:%S"), f"step {state.global_step:>5}/{state.max_steps}"]
-    formats = {
-        "loss": "loss {:.4f}",
-        "reward": "reward {:.4f}",
-        "eval_loss": "eval_loss {:.4f}",
-        "eval_reward": "eval_reward {:.4f}",
-        "learning_rate": "lr {:.2e}",
-        "grad_norm": "grad {:.3g}",
-        "tokens_per_second": "{:,.0f} tokens/s",
-        "memory": "{:.2f} GB",
+    writers: dict[str, Callable[[float], str]] = {
+        "loss": lambda value: f"loss {number(value)}",
+        "eval_loss": lambda value: f"eval_loss {number(value)}",
+        "learning_rate": lambda value: f"lr {rate(value)}",
+        "grad_norm": lambda value: f"grad {number(value)}",
+        "tokens_per_second": lambda value: f"{count(value)} tokens/s",
+        "memory": lambda value: " ".join(size(value)),
     }
-    for name, text in formats.items():
-        if name in values:
-            parts.append(text.format(values[name] / 1e9 if name == "memory" else values[name]))
+    parts += [say(values[name]) for name, say in writers.items() if name in values]
     parts[2:2] = [f"{within(one['label'])} {write(one['value'], one['form'])}" for one in told(values)]
     return "  ".join(parts)

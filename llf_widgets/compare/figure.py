@@ -9,10 +9,10 @@ import numpy as np
 
 from llf_core.runs import decimate
 from llf_core.runs.measures import GROUPS, HELD_OUT, lead, shown, within
+from llf_core.runs.smoothing import label
 from llf_widgets.monitor import words
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.layout import AXIS, FONT, FORMATS, INK, QUIET, TONES, TRAINING, plain
-from llf_widgets.monitor.smoothing import smooth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,12 +108,11 @@ def choices(watches: Sequence[Watch]) -> list[Choice]:
     return [Choice(name, label, one.group) for one in shown(names) for name, label in one.lines.items()]
 
 
-def figure_json(  # noqa: PLR0913 - each of them is named
+def figure_json(
     watches: Sequence[Watch],
     *,
     curve: str = "loss",
     over: str = "step",
-    smoothing: int = 10,
     log: bool = False,
     every: bool = False,
 ) -> dict[str, Any]:
@@ -123,7 +122,6 @@ def figure_json(  # noqa: PLR0913 - each of them is named
         watches: the runs, each looked at.
         curve: the name of what is drawn; without held-out values of it in any of the runs there is one panel.
         over: the axis, one of `OVER`.
-        smoothing: steps that the values of the training are smoothed over.
         log: a logarithmic scale, where the curve may have one.
         every: the value of every logged step beside the smoothed one.
     """
@@ -135,7 +133,7 @@ def figure_json(  # noqa: PLR0913 - each of them is named
         color, dash = series(number)
         name = called[number]
         steps, values = watch.series.get(curve, NOTHING)
-        smoothed = smooth(steps, values, smoothing) if smoothing and len(steps) else values
+        smoothed = watch.smoothed.get(curve, values)
         evaluated, evaluation = watch.series.get(HELD_OUT + curve, NOTHING)
         form = choice.group.form
         tip = f"{_plain(name)}<br>{OVER[over]} %{{x:,.6g}}: %{{y:{FORMATS[form][1]}}}<extra></extra>"
@@ -152,9 +150,9 @@ def figure_json(  # noqa: PLR0913 - each of them is named
             thin = {"opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
             data.append(lower | thin | _points(watch, steps, values, over))
         data.append(lower | {"line": line} | drawn)
-        data += [_label(name, color, "", points, form, 4)] if held_out else []
-        data.append(_label(name, color, "2", drawn, form, 3))
-    shape = _layout(choice, over, held_out=held_out, log=log and choice.group.log, smoothing=smoothing)
+        data += [_label(name, color, "", points, form)] if held_out else []
+        data.append(_label(name, color, "2", drawn, form))
+    shape = _layout(choice, over, held_out=held_out, log=log and choice.group.log, window=watches[0].window)
     return {"data": data, "layout": shape}
 
 
@@ -163,13 +161,11 @@ def _points(watch: Watch, steps: np.ndarray, values: np.ndarray, over: str) -> d
     return {"x": places(watch, np.asarray(x), over), "y": np.where(np.isfinite(y), y, np.nan)}
 
 
-def _label(  # noqa: PLR0913, PLR0917 - a line and how its end is written
-    name: str, color: str, axis: str, line: dict[str, Any], form: Form, digits: int
-) -> dict[str, Any]:
+def _label(name: str, color: str, axis: str, line: dict[str, Any], form: Form) -> dict[str, Any]:
     """A line's name and last value where it ends."""
     good = np.isfinite(line["y"]) & np.isfinite(line["x"])
     x, y = line["x"][good][-1:], line["y"][good][-1:]
-    text = [f" {_plain(_short(name))} {words.value(float(value), form, digits)}" for value in y]
+    text = [f" {_plain(_short(name))} {words.value(float(value), form)}" for value in y]
     return {
         "type": "scatter", "mode": "text", "x": x, "y": y, "text": text, "textposition": "middle right",
         "textfont": {"size": 12, "color": color}, "cliponaxis": False, "showlegend": False, "hoverinfo": "skip",
@@ -189,7 +185,7 @@ def _plain(name: str) -> str:
     return plain(short)
 
 
-def _layout(choice: Choice, over: str, *, held_out: bool, log: bool, smoothing: int) -> dict[str, Any]:
+def _layout(choice: Choice, over: str, *, held_out: bool, log: bool, window: int) -> dict[str, Any]:
     axis = {
         "showgrid": False, "zeroline": False, "showline": True, "linecolor": AXIS, "linewidth": 1, "ticks": "outside",
         "ticklen": 4, "tickcolor": AXIS, "tickfont": {"size": 11, "color": QUIET}, "nticks": 6,
@@ -212,7 +208,7 @@ def _layout(choice: Choice, over: str, *, held_out: bool, log: bool, smoothing: 
         below = {"title": {"text": OVER[over], "font": {"size": 11}}} if number else {}
         shape[f"xaxis{suffix}"] = axis | {"domain": [0, RIGHT], "anchor": f"y{suffix}", "rangemode": "tozero"} | below
         shape[f"yaxis{suffix}"] = axis | {"domain": domain, "anchor": f"x{suffix}"} | scale
-        note = f", smoothed over {smoothing} steps" if number and smoothing else ""
+        note = f", {label(window)}" if number and window else ""
         place = {"x": 0, "y": domain[1], "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
         look = {"xshift": -44, "yshift": 6, "showarrow": False, "font": {"size": 12, "color": INK}}
         shape["annotations"].append({"text": f"<b>{plain(title)}</b>{note}"} | place | look)

@@ -10,6 +10,8 @@ import numpy as np
 
 from llf_core.runs import folder_bytes
 from llf_core.runs.measures import BETTER, Counted, counted, lead
+from llf_core.runs.numbers import highest, last_finite, median
+from llf_core.runs.smoothing import label
 from llf_core.runs.steering import journal
 from llf_widgets.monitor import words
 from llf_widgets.monitor.result import result
@@ -89,24 +91,31 @@ def _result(watches: Sequence[Watch]) -> Part:
         lines.append(
             Line(
                 replace(one, held_out=False).label,
-                tuple(NONE if value is None else words.value(value, one.what.form) for value in last),
-                _smallest([None if value is None else sign * value for value in last]),
+                tuple(NONE if value is None else one.write(value) for value in last),
+                _smallest([None if value is None or not np.isfinite(value) else sign * value for value in last]),
             )
         )
+        smooth = [last_finite(watch.smoothed.get(one.what.name, np.empty(0))) for watch in watches]
+        if watches[0].window:
+            cells = tuple(NONE if value is None else one.write(value) for value in smooth)
+            lines.append(
+                Line(
+                    f"{one.training_label}, {label(watches[0].window)}",
+                    cells,
+                    _smallest([None if value is None else sign * value for value in smooth]),
+                )
+            )
     return Part("Result", "best in bold", tuple(lines))
 
 
 def _cost(watches: Sequence[Watch]) -> Part:
-    def of(name: str, how: Callable[[Any], float]) -> list[float | None]:
-        found = (watch.series.get(name, (None, np.empty(0)))[1] for watch in watches)
-        return [how(values[np.isfinite(values)]) if _any(values) else None for values in found]
-
+    speed = [median(watch.series, "tokens_per_second") for watch in watches]
     trained = [_event(watch, "model").get("trainable") for watch in watches]
     output = [folder_bytes(watch.folder.output) if watch.folder.output.is_dir() else None for watch in watches]
     lines = (
         _line("Time", [watch.facts.elapsed or None for watch in watches], words.duration),
-        _line("Tokens per second", of("tokens_per_second", np.median), words.count, most=True),
-        _line("Peak memory", of("memory", np.max), _size),
+        _line("Tokens per second, median", speed, words.count, most=True),
+        _line("Peak memory", [highest(watch.series, "memory") for watch in watches], _size),
         _line("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], words.count),
         _line("Output", [None if one is None else float(one) for one in output], _size),
     )
@@ -126,9 +135,12 @@ def _config(watches: Sequence[Watch]) -> Part:
 
 
 def _told(watch: Watch) -> str:
-    texts = {"learning_rate": "{:g} from {}", "max_steps": "ends at {:,}"}
+    texts = {
+        "learning_rate": lambda value, step: f"{words.rate(value)} from {step:,}",
+        "max_steps": lambda value, _: f"ends at {value:,}",
+    }
     said = [
-        texts[name].format(value, change.step + 1)
+        texts[name](value, change.step + 1)
         for change in journal(watch.folder)
         for name, value in change.changes.items()
         if name in texts
@@ -182,10 +194,6 @@ def _smallest(values: Sequence[float | None]) -> tuple[int, ...]:
     return tuple(place for place, value in enumerate(values) if value == min(known))
 
 
-def _any(values: np.ndarray) -> bool:
-    return bool(np.isfinite(values).any())
-
-
 def _event(watch: Watch, kind: str) -> dict[str, Any]:
     return next((event for event in reversed(watch.events) if event.get("type") == kind), {})
 
@@ -198,7 +206,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return NONE
     if isinstance(value, float):
-        return words.small(value) if 0 < abs(value) < 1e-3 else f"{value:g}"  # noqa: PLR2004 - a learning rate
+        return words.rate(value) if abs(value) < 1 else f"{value:g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

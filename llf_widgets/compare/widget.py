@@ -68,14 +68,15 @@ class Compare(widgets.VBox):
 
     def __init__(self, runs: Sequence[AnyRun], *, home: Path | str | None = None) -> None:
         self._home = home
-        self._watches = self._watched(runs)
         self._sides = Sides()
+        self._watches = self._watched(runs)
         self._figure = TrueFigure()
         self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
         super().__init__(children=[self._sides, self._figure])
         self.add_class("llf")
         self.add_class("llf-Compare")
-        self._sides.observe(lambda _: self._draw(), ["curve", "over", "smoothing", "log", "every"])
+        self._sides.observe(lambda _: self._draw(), ["curve", "over", "log", "every"])
+        self._sides.observe(lambda _: self._smooth(), "smoothing")
         self.refresh()
 
     def show(self, runs: Sequence[AnyRun]) -> None:
@@ -151,7 +152,7 @@ class Compare(widgets.VBox):
     def _watched(self, runs: Sequence[AnyRun]) -> list[Watch]:
         if isinstance(runs, str | Path) or not 1 <= len(runs) <= MOST:
             raise ValueError(f"Compare takes a list of 1 to {MOST} runs, their ids or folders.")
-        return [Watch(folder_of(run, self._home)) for run in runs]
+        return [Watch(folder_of(run, self._home), self._sides.smoothing) for run in runs]
 
     def _html(self) -> str:
         view = self._sides.view
@@ -187,10 +188,14 @@ class Compare(widgets.VBox):
         return {
             "curve": sides.curve,
             "over": sides.over,
-            "smoothing": sides.smoothing,
             "log": sides.log,
             "every": sides.every,
         }
+
+    def _smooth(self) -> None:
+        for watch in self._watches:
+            watch.smooth(self._sides.smoothing)
+        self.refresh()
 
     def _draw(self) -> None:
         drawn = figure_json(self._watches, **self._options())

@@ -27,6 +27,8 @@ class Curves:
     """Lines by name as (steps [n], values [n]), n at most `LIMIT`; NaN where a logged value is not finite.
 
     Args:
+        window: steps that the smooth ones are smoothed over; 0 where they are not.
+        last: the last logged value of each name, exact and perhaps not finite; memory in bytes.
         lines: as logged; memory in GB. The lead and the four small charts are always among them, perhaps empty.
         smooth: the same, smoothed, of what stands in a group.
         main: the group of the number to look at first, which the large chart shows.
@@ -39,6 +41,8 @@ class Curves:
         broken_count: how many there are in all.
     """
 
+    window: int
+    last: Mapping[str, float]
     lines: Mapping[str, Line]
     smooth: Mapping[str, Line]
     main: Shown
@@ -79,6 +83,7 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
     series: Mapping[str, Line],
     smoothed: Mapping[str, np.ndarray],
     *,
+    window: int = 0,
     kept: tuple[int, ...] = (),
     best: int | None = None,
     events: tuple[dict[str, Any], ...] = (),
@@ -89,6 +94,7 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
     Args:
         series: name -> (steps, values), ascending steps.
         smoothed: name -> [n] beside the series of that name.
+        window: steps that they are smoothed over.
         kept: steps of whole checkpoints.
         best: the best checkpoint's step.
         events: the run's events, for its marks.
@@ -105,6 +111,8 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
     broken = steps[~np.isfinite(values)]
     marks = np.asarray(kept, dtype=np.int64)
     return Curves(
+        window=window,
+        last={name: float(values[-1]) for name, (_, values) in series.items() if values.size},
         lines=lines,
         smooth={name: _thin(series[name][0], values) for name, values in smoothed.items() if name in series},
         main=main,

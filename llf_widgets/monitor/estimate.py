@@ -1,34 +1,11 @@
-"""How long a run has trained and how long it still needs."""
+"""How long a run has trained."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-RECENT = 50  # records: old speeds say little about the next hour
-
-
-def seconds_per_step(steps: np.ndarray, times: np.ndarray, fallback: float | None) -> float | None:
-    """Seconds a step takes now, evaluations and checkpoints included.
-
-    Args:
-        steps: [n] logged steps of the current attempt, ascending.
-        times: [n] their Unix times.
-        fallback: the trainer's own `step_seconds`, for an attempt that has not logged twice yet.
-
-    Returns:
-        Seconds a step, or None where nothing is known. Elapsed time over the step number would be wrong after a
-        resume, since the steps of earlier attempts took no time in this one.
-    """
-    made, took = np.diff(steps[-RECENT:]), np.diff(times[-RECENT:])
-    forward = took > 0  # else the clock was set back in between
-    if took[forward].size and made[forward].sum() > 0:
-        return float(took[forward].sum() / made[forward].sum())
-    return fallback
 
 
 def trained_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: float | None) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from llf_core.runs.pace import remaining
+
 LIVE = ("created", "starting", "running", "stopping")
 STEERABLE = ("starting", "running", "stopping")
 
@@ -77,6 +79,4 @@ class Facts:
     @property
     def remaining(self) -> float | None:
         """Seconds to the last planned step, where they can be estimated."""
-        if self.state not in ("running", "stopping") or self.total <= 0 or self.per_step is None:
-            return None
-        return max(0, self.total - self.step) * self.per_step
+        return remaining(self.state, self.step, self.total, self.per_step)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs.measures import HELD_OUT
+from llf_core.runs.smoothing import label
 from llf_widgets.monitor import words
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.layout import (
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 HELP_WIDTH = 56  # letters of 11 pixels that fit above a group's chart in the narrowest figure
 LINE, HELP_LINE = 13, 14  # pixels
 
+WRITERS = {
+    "learning_rate": words.rate, "grad_norm": words.number, "tokens_per_second": words.count,
+    "memory": lambda value: " ".join(words.size(value)),
+}  # fmt: skip
+"""How the small charts write their last value."""
 HEIGHTS = (0.9, 0.8, 0.7)
 """Of neighbouring marks, so that their words do not stand on each other."""
 
@@ -74,15 +80,15 @@ def annotations(curves: Curves) -> list[dict[str, Any]]:
     """Titles of the charts with what they tell, last values, and the labels at the ends of a group's lines."""
     places = Places(len(curves.groups))
     main = curves.main.group.title
-    note = "thick: smoothed, thin: every logged step, dashed: evaluation, ▲ checkpoint, ★ best"
+    smooth = f"thick: {label(curves.window)}, thin: every logged step" if curves.window else "solid: every logged step"
+    note = f"{smooth}, dashed: evaluation, ▲ checkpoint, ★ best"
     notes = [
         _heading(f"<b>{main}</b>", 0, 1, 6),
         _note(note, 0, 1, 6) | {"xshift": max(0, 8 * len(main) - 42)},
     ]
     for place, (name, (title, _, _)) in enumerate(PANELS.items()):
         left = place * (WIDTH + GAP)
-        _, y = curves.line(name)
-        value = "" if y.size == 0 else (words.small if name == "learning_rate" else words.number)(float(y[-1]))
+        value = WRITERS[name](curves.last[name]) if name in curves.last else ""
         notes.append(_heading(f"<b>{title}</b>", left, places.small_top, 8))
         notes.append(_heading(value, left + WIDTH, places.small_top, 8) | {"xanchor": "right", "xshift": 0})
     for number, one in enumerate(curves.groups):
@@ -117,27 +123,28 @@ def _group_notes(number: int, one: Shown, curves: Curves, places: Places) -> lis
 
 def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
     """A label at the end of each line; where the ends are near each other the labels are moved apart."""
-    ends: list[tuple[str, str, float, float]] = []  # label, colour, x, y
-    for place, (name, label) in enumerate(one.lines.items()):
+    ends: list[tuple[str, str, float, float]] = []  # text, colour, x, y
+    for place, (name, called) in enumerate(one.lines.items()):
         color, _ = tones(place)
         alone = len(one.lines) == 1
-        told = [(curves.smooth.get(name, NOTHING), label, color)]
+        told = [(name, called, color)]
         if alone and curves.held_out(name):
-            told.append((curves.line(HELD_OUT + name), "held out", held_out_tone(one, color)))
-        for line, text, tone in told:
-            x, y = _finite(line)
+            told.append((HELD_OUT + name, "held out", held_out_tone(one, color)))
+        for logged, text, tone in told:
+            x, y = _finite(curves.line(logged))
             if x.size:
-                ends.append((text, tone, float(x[-1]), float(y[-1])))
+                ends.append(
+                    (f"{text} {words.value(curves.last[logged], one.group.form)}", tone, float(x[-1]), float(y[-1]))
+                )
     low, high = _reach(one, curves)
     shifts = moved_apart([CHART * (y - low) / (high - low) for *_, y in ends], LINE)
-    form = one.group.form
     return [
         {
-            "text": f"{plain(label)} {words.value(y, form)}", "x": x, "y": y, "xref": f"x{axis}", "yref": f"y{axis}",
+            "text": plain(text), "x": x, "y": y, "xref": f"x{axis}", "yref": f"y{axis}",
             "xanchor": "left", "yanchor": "middle", "xshift": 5, "yshift": shift, "showarrow": False,
             "font": {"color": color, "size": 11},
         }
-        for (label, color, x, y), shift in zip(ends, shifts, strict=True)
+        for (text, color, x, y), shift in zip(ends, shifts, strict=True)
     ]  # fmt: skip
 
 
@@ -242,10 +249,9 @@ def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
 
 
 def _end_labels(curves: Curves) -> list[dict[str, Any]]:
-    """Of the large chart: each line's name and last value at its end; of two near ones the higher goes up."""
-    lines = (curves.smooth.get(curves.lead, NOTHING), curves.line(HELD_OUT + curves.lead))
-    told = ((curves.main.lines[curves.lead], 3), ("evaluation", 4))
-    drawn = [_finite(line) for line in lines]
+    """Of the large chart: each line's name and last logged value at its end; of two near ones the higher goes up."""
+    told = ((curves.lead, curves.main.lines[curves.lead]), (HELD_OUT + curves.lead, "evaluation"))
+    drawn = [_finite(curves.line(name)) for name, _ in told]
     every = np.concatenate([_finite(curves.line(curves.lead))[1], *(y for _, y in drawn)])
     positions = ["middle right", "middle right"]
     if all(y.size for _, y in drawn):
@@ -256,10 +262,10 @@ def _end_labels(curves: Curves) -> list[dict[str, Any]]:
         {
             "x": x[-1:],
             "y": y[-1:],
-            "text": [f" {word} {words.number(float(last), digits)}" for last in y[-1:]],
+            "text": [f" {word} {words.value(curves.last[name], curves.main.group.form)}" for _ in y[-1:]],
             "textposition": position,
         }
-        for (x, y), (word, digits), position in zip(drawn, told, positions, strict=True)
+        for (x, y), (name, word), position in zip(drawn, told, positions, strict=True)
     ]
 
 

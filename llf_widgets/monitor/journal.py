@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.measures import HELD_OUT, counted, within
+from llf_core.runs.measures import HELD_OUT, counted, held_out_label, within
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ def _evaluation(event: dict[str, Any]) -> str:
     values = event.get("values") or {}
     loss = values.get("eval_loss")
     told = [
-        f"{within(one.label)} {words.value(float(values[HELD_OUT + one.name]), one.form)}"
+        f"{within(held_out_label(one.label))} {words.value(float(values[HELD_OUT + one.name]), one.form)}"
         for one in counted(name for name in values if name.startswith(HELD_OUT))
     ]
-    return ", ".join(["evaluation" if loss is None else f"evaluation {words.number(float(loss), 4)}", *told])
+    return ", ".join(["evaluation" if loss is None else f"evaluation {words.number(float(loss))}", *told])
 
 
 def _warning(event: dict[str, Any]) -> str:

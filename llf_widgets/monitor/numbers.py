@@ -1,186 +1,164 @@
-"""The key numbers of a run, each with what it is compared with."""
+"""The key numbers of a run, each with what it is compared with: how `llf_core.runs.numbers` is worded in a view."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from llf_core.runs.measures import HELD_OUT, counted, held_out_label, lead
+from llf_core.runs.measures import HELD_OUT, Counted, counted, held_out_label, lead
+from llf_core.runs.numbers import best, first, highest, last, last_finite, line, median
+from llf_core.runs.smoothing import label
 from llf_widgets.monitor import words
 from llf_widgets.monitor.facts import Number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from llf_core.runs.measures import Counted
+    import numpy as np
 
-    Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name -> (steps, values), undecimated
+    from llf_core.runs.numbers import Series
+
     Smoothed = Mapping[str, np.ndarray]
 
 NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
+LOSS = Counted("loss", "Training loss", "number")
 
 
-def key_numbers(series: Series, smoothed: Smoothed) -> tuple[Number, ...]:
+def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number, ...]:
     """The six numbers in the view's head: what counts of a run first, speed and memory last.
 
     Args:
         series: what the run logged.
         smoothed: name -> [n], smoothed values beside the series of that name.
+        window: the steps that they are smoothed over; 0 where they are not.
     """
-    told = [_counted(series, smoothed, one) for one in counted(series)]
-    evaluated = _get(series, HELD_OUT + "loss")[1].size > 0
+    told = [
+        _training(series, smoothed, window, one)
+        if last(series, HELD_OUT + one.name) is None
+        else _held_out(series, one)
+        for one in counted(series)
+    ]
     if lead(series) == "loss":
-        told.append(_loss(series, smoothed))
-        told += [] if told[1:] and not evaluated else [_evaluation(series)]
+        told.append(_training(series, smoothed, window, LOSS))
+        told += [] if told[1:] and last(series, HELD_OUT + "loss") is None else [_evaluation(series)]
+    peak, norm = highest(series, "learning_rate"), median(series, "grad_norm")
     return (
         *[
             *told,
-            _last(series, "learning_rate", "Learning rate", words.small, lambda y: f"peak {words.small(_max(y))}"),
-            _last(series, "grad_norm", "Gradient norm", words.number, lambda y: f"median {words.number(_median(y))}"),
+            _last(series, "learning_rate", "Learning rate", words.rate, _note("peak", words.rate, peak)),
+            _last(series, "grad_norm", "Gradient norm", words.number, _note("median", words.number, norm)),
         ][:4],
-        _last(series, "tokens_per_second", "Tokens per second", words.count, lambda _: _trained_share(series)),
+        _last(series, "tokens_per_second", "Tokens per second", words.count, _trained_share(series)),
         _memory(series),
-    )
+    )  # fmt: skip
 
 
 def summary_rows(
-    series: Series, smoothed: Smoothed, events: tuple[dict[str, Any], ...], elapsed: float
+    series: Series, smoothed: Smoothed, window: int, events: tuple[dict[str, Any], ...], elapsed: float
 ) -> list[tuple[str, str, str]]:
-    """What a saved notebook tells of a run: (what, value, comparison), without rows that are not known."""
-    rows = [row for one in counted(series) for row in _counted_rows(series, smoothed, one)]
-    _, loss = _get(series, "loss")
-    if loss.size and lead(series) == "loss":
-        rows.append(("Training loss", words.number(_end(smoothed["loss"])), f"from {words.number(float(loss[0]))}"))
-    steps, evaluation = _get(series, "eval_loss")
-    if evaluation.size and lead(series) == "loss":
-        text = f"last {words.number(float(evaluation[-1]), 4)}, first {words.number(float(evaluation[0]), 4)}"
-        best = _argmin(evaluation)
-        if best is None:
-            rows.append(("Evaluation loss", words.number(float(evaluation[-1]), 4), ""))
-        else:
-            rows.append(
-                (
-                    "Evaluation loss",
-                    words.number(float(evaluation[best]), 4),
-                    f"best, at step {steps[best]}; {text}",
-                )
-            )
-    _, tokens = _get(series, "tokens")
-    _, trained = _get(series, "trained_tokens")
-    if tokens.size:
-        rows.append(("Tokens", words.count(tokens[-1]), f"{words.count(trained[-1])} trained" if trained.size else ""))
-    _, speed = _get(series, "tokens_per_second")
-    if speed.size:
-        rows.append(("Tokens per second", words.count(_median(speed)), "median"))
-    _, memory = _get(series, "memory")
-    if memory.size:
-        rows.append(("Memory", " ".join(words.size(_max(memory))), "highest"))
+    """What a saved notebook tells of a run: (what, value, comparison), without rows that are not known.
+
+    Args:
+        series: what the run logged.
+        smoothed: name -> [n], smoothed values beside the series of that name.
+        window: the steps that they are smoothed over; 0 where they are not.
+        events: the run's.
+        elapsed: seconds that it has trained.
+    """
+    rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
+    tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
+    if tokens is not None:
+        rows.append(("Tokens", words.count(tokens), "" if trained is None else f"{words.count(trained)} trained"))
+    speed, memory = median(series, "tokens_per_second"), highest(series, "memory")
+    if speed is not None:
+        rows.append(("Tokens per second, median", words.count(speed), ""))
+    if memory is not None:
+        rows.append(("Peak memory", " ".join(words.size(memory)), ""))
     rows.append(("Time", words.duration(elapsed), ""))
     for event in reversed(events):
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
             rows.append(("Trained", words.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters"))
             break
-    told = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
-    if told:
-        rows.append(("Changed by hand", str(len(told)), " ".join(told)))
+    by_hand = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
+    if by_hand:
+        rows.append(("Changed by hand", str(len(by_hand)), " ".join(by_hand)))
     return rows
+
+
+def _told(series: Series, smoothed: Smoothed, window: int) -> list[Number]:
+    """What counts, held out and in the training, then the losses where these say how the run does."""
+    told = []
+    for one in counted(series):
+        if last(series, HELD_OUT + one.name) is not None:
+            told.append(_held_out_row(series, one))
+        if last(series, one.name) is not None:
+            told.append(_training(series, smoothed, window, one))
+    if lead(series) == "loss":
+        told += [_training(series, smoothed, window, LOSS)] if last(series, "loss") is not None else []
+        told += [_evaluation(series)] if last(series, HELD_OUT + "loss") is not None else []
+    return told
 
 
 def _by_hand(event: dict[str, Any]) -> bool:
     return "says" in event and not event.get("again")
 
 
-def _get(series: Series, name: str) -> tuple[np.ndarray, np.ndarray]:
-    return series.get(name, (np.empty(0, dtype=np.int64), np.empty(0)))
+def _training(series: Series, smoothed: Smoothed, window: int, one: Counted) -> Number:
+    """A number of the training: the last logged value, with the smoothed one and the first."""
+    now, began = last(series, one.name), first(series, one.name)
+    if now is None or began is None:
+        return Number(one.label, NONE, note="none logged yet")
+    if not math.isfinite(now):
+        return Number(one.label, words.number(now), note="not a finite number")
+    mean = last_finite(smoothed.get(one.name, line(series, one.name)[1]))
+    notes = [f"{words.value(mean, one.form)} {label(window)}"] if window and mean is not None else []
+    notes.append(f"first {words.value(began, one.form)}")
+    return Number(one.label, words.value(now, one.form), note="; ".join(notes))
 
 
-def _counted(series: Series, smoothed: Smoothed, one: Counted) -> Number:
-    """A number that counts: held out where that was measured, else smoothed over the training."""
-    _, training = _get(series, one.name)
-    _, held_out = _get(series, HELD_OUT + one.name)
-    now = _end(smoothed.get(one.name, training))
-    if held_out.size:
-        note = f"held out; {words.value(now, one.form)} in training" if training.size else "held out"
-        return Number(one.label, words.value(float(held_out[-1]), one.form), note=note)
-    first = words.value(float(training[0]), one.form)
-    return Number(one.label, words.value(now, one.form), note=f"smoothed; from {first}")
+def _held_out(series: Series, one: Counted) -> Number:
+    """A number that was measured on held-out examples, with that of the training."""
+    value, training = last(series, HELD_OUT + one.name), last(series, one.name)
+    note = "" if training is None else f"training {words.value(training, one.form)}"
+    return Number(held_out_label(one.label), _write(value, one), note=note)
 
 
-def _counted_rows(series: Series, smoothed: Smoothed, one: Counted) -> list[tuple[str, str, str]]:
-    steps, held_out = _get(series, HELD_OUT + one.name)
-    _, training = _get(series, one.name)
-    rows = []
-    if held_out.size:
-        first = f"first {words.value(float(held_out[0]), one.form)}, " if held_out.size > 1 else ""
-        note = f"{first}at step {steps[-1]:,}"
-        rows.append((held_out_label(one.label), words.value(float(held_out[-1]), one.form), note))
-    if training.size:
-        first = words.value(float(training[0]), one.form)
-        rows.append((one.label, words.value(_end(smoothed.get(one.name, training)), one.form), f"from {first}"))
-    return rows
+def _held_out_row(series: Series, one: Counted) -> Number:
+    steps, values = line(series, HELD_OUT + one.name)
+    began = f"first {words.value(float(values[0]), one.form)}, " if values.size > 1 else ""
+    return Number(held_out_label(one.label), _write(float(values[-1]), one), note=f"{began}at step {int(steps[-1]):,}")
 
 
-def _loss(series: Series, smoothed: Smoothed) -> Number:
-    _, loss = _get(series, "loss")
-    if loss.size == 0:
-        return Number("Training loss", NONE, note="none logged yet")
-    if not np.isfinite(loss[-1]):
-        return Number("Training loss", words.number(float(loss[-1])), note="not a finite number")
-    return Number(
-        "Training loss",
-        words.number(_end(smoothed["loss"])),
-        note=f"smoothed; {words.number(float(loss[0]))} at the start",
-    )
+def _write(value: float | None, one: Counted) -> str:
+    return NONE if value is None else words.value(value, one.form)
 
 
 def _evaluation(series: Series) -> Number:
-    steps, loss = _get(series, "eval_loss")
-    if loss.size == 0:
+    now, found = last(series, HELD_OUT + "loss"), best(series, HELD_OUT + "loss")
+    if now is None:
         return Number("Evaluation loss", NONE, note="none so far")
-    best = _argmin(loss)
-    note = "" if best is None else f"best {words.number(float(loss[best]), 4)} at step {int(steps[best]):,}"
-    return Number("Evaluation loss", words.number(float(loss[-1]), 4), note=note)
+    note = "" if found is None else f"best {words.number(found[1])} at step {found[0]:,}"
+    return Number("Evaluation loss", words.number(now), note=note)
 
 
-def _last(series: Series, name: str, label: str, write: Any, compare: Any) -> Number:
-    _, values = _get(series, name)
-    if values.size == 0:
-        return Number(label, NONE)
-    return Number(label, write(float(values[-1])), note=compare(values))
+def _last(series: Series, name: str, label: str, write: Callable[[float], str], note: str) -> Number:
+    value = last(series, name)
+    return Number(label, NONE) if value is None else Number(label, write(value), note=note)
+
+
+def _note(word: str, write: Callable[[float], str], value: float | None) -> str:
+    return "" if value is None else f"{word} {write(value)}"
 
 
 def _memory(series: Series) -> Number:
-    _, values = _get(series, "memory")
-    if values.size == 0:
+    now, most = last(series, "memory"), highest(series, "memory")
+    if now is None:
         return Number("Memory", NONE)
-    amount, unit = words.size(float(values[-1]))
-    return Number("Memory", amount, unit, note="highest {} {}".format(*words.size(_max(values))))
+    return Number("Memory", *words.size(now), note="" if most is None else "highest {} {}".format(*words.size(most)))
 
 
 def _trained_share(series: Series) -> str:
-    _, tokens = _get(series, "tokens")
-    _, trained = _get(series, "trained_tokens")
-    if tokens.size == 0 or trained.size == 0 or not tokens[-1] > 0:
+    tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
+    if tokens is None or trained is None or not tokens > 0:
         return ""
-    return f"{100 * trained[-1] / tokens[-1]:.0f} % of them trained"
-
-
-def _end(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite[-1]) if finite.size else float("nan")
-
-
-def _median(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else float("nan")
-
-
-def _max(values: np.ndarray) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.max()) if finite.size else float("nan")
-
-
-def _argmin(values: np.ndarray) -> int | None:
-    finite = np.flatnonzero(np.isfinite(values))
-    return int(finite[np.argmin(values[finite])]) if finite.size else None
+    return f"{words.share(trained / tokens)} of them trained"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.runs.measures import Form, Shown
-    from llf_widgets.monitor.curves import Curves, Line
+    from llf_widgets.monitor.curves import Curves
 
     End = tuple[float, float, str, str]  # x, y, words, colour
 
@@ -103,8 +103,8 @@ def _draw_group(axes: Any, one: Shown, curves: Curves, total: int) -> None:
         axes.plot(*curves.smooth.get(name, NOTHING), color=hex_of(tone), linewidth=1.3)
         held_out = curves.line(HELD_OUT + name)
         axes.plot(*held_out, color=other, linewidth=1.3, linestyle=(0, (5, 2)), marker="o", markersize=2)
-        ends += _end(curves.smooth.get(name, NOTHING), label, hex_of(tone), one.group.form)
-        ends += _end(held_out, "held out", other, one.group.form) if len(one.lines) == 1 else []
+        ends += _end(curves, name, label, hex_of(tone), one.group.form)
+        ends += _end(curves, HELD_OUT + name, "held out", other, one.group.form) if len(one.lines) == 1 else []
     group = one.group
     if group.level is not None:
         axes.axhline(group.level, color=QUIET, linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
@@ -119,23 +119,19 @@ def _draw_group(axes: Any, one: Shown, curves: Curves, total: int) -> None:
 
 
 def _label_ends(axes: Any, curves: Curves) -> None:
-    """Each line's name and last value at its end."""
-    lines = (
-        (curves.smooth.get(curves.lead, NOTHING), curves.main.lines[curves.lead], TRAINING, 3),
-        (curves.line(HELD_OUT + curves.lead), "evaluation", EVALUATION, 4),
-    )
-    form = curves.main.group.form
-    _label(axes, [end for line, *how in lines for end in _end(line, *how[:2], form, how[2])], 9)
+    """Each line's name and last logged value at its end."""
+    form, first = curves.main.group.form, curves.lead
+    ends = _end(curves, first, curves.main.lines[first], TRAINING, form)
+    _label(axes, ends + _end(curves, HELD_OUT + first, "evaluation", EVALUATION, form), 9)
 
 
-def _end(line: Line, word: str, color: str, form: Form, digits: int = 3) -> list[End]:
-    """Where a line ends and what stands there; nothing for one without a value."""
-    x, y = line
+def _end(curves: Curves, name: str, word: str, color: str, form: Form) -> list[End]:
+    """Where a line ends and what stands there, its last logged value; nothing for one without a point."""
+    x, y = curves.line(name)
     good = np.isfinite(y)
     if not good.any():
         return []
-    last = float(y[good][-1])
-    return [(float(x[good][-1]), last, f"{word} {words.value(last, form, digits)}", color)]
+    return [(float(x[good][-1]), float(y[good][-1]), f"{word} {words.value(curves.last[name], form)}", color)]
 
 
 def _label(axes: Any, ends: Sequence[End], size: float) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from llf_core.runs.measures import BETTER, HELD_OUT, Counted, decides, within
+from llf_core.runs import numbers
+from llf_core.runs.measures import BETTER, HELD_OUT, Counted, decides, held_out_label
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_widgets.monitor.watch import Watch
-
-NONE = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,16 @@ class Result:
     @property
     def label(self) -> str:
         """How a column of it is headed."""
-        name = within(self.what.label)
+        if not self.held_out:
+            return f"{self.training_label}, last"
         if self.what.name == "loss":
-            return f"Evaluation {name}, best" if self.held_out else f"Training {name}, last"
-        which = "best" if self.what.name in BETTER else "last"
-        return f"Held-out {name}, {which}" if self.held_out else f"{self.what.label}, last"
+            return "Evaluation loss, best"
+        return f"{held_out_label(self.what.label)}, {'best' if self.what.name in BETTER else 'last'}"
+
+    @property
+    def training_label(self) -> str:
+        """What it is called in the training."""
+        return "Training loss" if self.what.name == "loss" else self.what.label
 
     @property
     def more(self) -> bool:
@@ -46,31 +49,23 @@ class Result:
 
     def best(self, watch: Watch) -> tuple[int, float] | None:
         """Step and value where it was best on held-out examples, or last where more is neither better nor worse."""
-        steps, values = watch.series.get(HELD_OUT + self.what.name, (NONE, NONE))
-        good = np.flatnonzero(np.isfinite(values))
-        if not good.size:
-            return None
-        place = good[-1]
-        if self.what.name in BETTER:
-            place = good[np.argmax(values[good]) if self.more else np.argmin(values[good])]
-        return int(steps[place]), float(values[place])
+        return numbers.best(watch.series, HELD_OUT + self.what.name)
 
     def last(self, watch: Watch) -> float | None:
-        """The last value of the training, smoothed."""
-        values = watch.smoothed.get(self.what.name, NONE)
-        finite = values[np.isfinite(values)]
-        return float(finite[-1]) if finite.size else None
+        """The last logged value of the training."""
+        return numbers.last(watch.series, self.what.name)
 
     def value(self, watch: Watch) -> float | None:
-        """What a run came to."""
+        """What a run came to; None where it is not known or not a finite number."""
         if not self.held_out:
-            return self.last(watch)
+            last = self.last(watch)
+            return last if last is not None and math.isfinite(last) else None
         found = self.best(watch)
         return None if found is None else found[1]
 
     def write(self, value: float) -> str:
         """The value as text."""
-        return words.value(value, self.what.form, 4)
+        return words.value(value, self.what.form)
 
 
 def result(watches: Sequence[Watch], what: Counted | None = None) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,16 +12,16 @@ import numpy as np
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.asked import read_config
-from llf_core.runs.measures import lead, shown
+from llf_core.runs.numbers import smoothed, window_of
+from llf_core.runs.pace import GOING, RECENT, seconds_per_step
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.completions import Completions
-from llf_widgets.monitor.curves import NOTHING, Curves, curves
-from llf_widgets.monitor.estimate import seconds_per_step, trained_seconds
+from llf_widgets.monitor.curves import Curves, curves
+from llf_widgets.monitor.estimate import trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
-from llf_widgets.monitor.smoothing import smooth, window
 from llf_widgets.monitor.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -39,9 +40,13 @@ class Watch:
 
     Args:
         folder: the run's folder.
+        window: steps that curves are smoothed over; 0 leaves them as they are, None takes what suits the run.
+
+    Attributes:
+        window: the steps that they are smoothed over.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, window: int | None = None) -> None:
         self.folder = folder
         self._lock = threading.RLock()  # the pump looks while a cell may display the view once more
         self.now = time.time()
@@ -57,7 +62,9 @@ class Watch:
         self._broken = ""
         self._columns: Columns | None = None
         self._checkpoints: tuple[int, ...] = ()
-        self._numbers = key_numbers({}, {})
+        self._chosen = window
+        self.window = window or 0
+        self._numbers = key_numbers({}, {}, self.window)
         self._name = ""
         self.config: dict[str, Any] = {}
         self.resolved: dict[str, Any] = {}
@@ -65,7 +72,7 @@ class Watch:
         self.times: tuple[np.ndarray, np.ndarray] = (np.empty(0, dtype=np.int64), np.empty(0))
         self._turn: Turn | None = None
         self._queued = (0.0, "")
-        self._smoothed_for = 0  # planned steps that the smoothing length was made for
+        self._smoothed_for = 0  # planned steps that the window was made for
 
     def look(self) -> set[str]:
         """Reads what is new.
@@ -108,6 +115,17 @@ class Watch:
             self.facts = self._gather()
         return changed - {"state"}
 
+    def smooth(self, window: int | None) -> None:
+        """Smooths the curves over another window.
+
+        Args:
+            window: steps; 0 leaves them as they are, None takes what suits the run.
+        """
+        with self._lock:
+            self._chosen = window
+            self._smooth()
+            self.facts = replace(self.facts, numbers=self._numbers)
+
     def curves(self, *, details: bool = True) -> Curves:
         """What the charts draw now.
 
@@ -119,6 +137,7 @@ class Watch:
             return curves(
                 self.series,
                 self.smoothed,
+                window=self.window,
                 kept=self._checkpoints,
                 best=best,
                 events=tuple(self.events),
@@ -129,7 +148,7 @@ class Watch:
         """The rows of the saved notebook's table."""
         with self._lock:
             kept = [f"checkpoint-{step}" for step in self._checkpoints]
-            rows = summary_rows(self.series, self.smoothed, self.facts.events, self.facts.elapsed)
+            rows = summary_rows(self.series, self.smoothed, self.window, self.facts.events, self.facts.elapsed)
         if self.facts.output:
             kept.insert(0, "output")
         return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows
@@ -168,13 +187,13 @@ class Watch:
         columns = self._columns = self._reader.metrics()
         self.times = columns.times()
         self.series = {name: (columns.steps(name), columns.values(name)) for name in columns.names}
-        steps, _ = self.series.get(lead(self.series), NOTHING)
-        gap = float(steps[1] - steps[0]) if steps.size > 1 else 1.0
+        self._smooth()
+
+    def _smooth(self) -> None:
         self._smoothed_for = self._total()
-        length = window(self._smoothed_for, gap)
-        measured = {name for one in shown(self.series) for name in one.lines} & self.series.keys()
-        self.smoothed = {name: smooth(*self.series[name], length) for name in measured}
-        self._numbers = key_numbers(self.series, self.smoothed)
+        self.window = window_of(self.series, self._smoothed_for) if self._chosen is None else self._chosen
+        self.smoothed = smoothed(self.series, self.window)
+        self._numbers = key_numbers(self.series, self.smoothed, self.window)
 
     def _total(self) -> int:
         return 0 if self._status is None else self._status.total
@@ -210,7 +229,7 @@ class Watch:
             ended=status.ended,
             heartbeat=status.heartbeat or None,
             elapsed=self._elapsed(status),
-            per_step=self._per_step(status, attempt_events),
+            per_step=self._per_step(status),
             step_seconds=status.step_seconds,
             epoch=None if self._columns is None else self._columns.last("epoch"),
             epochs=float(epochs) if isinstance(epochs, int | float) else None,
@@ -251,14 +270,12 @@ class Watch:
         until = self.now if status.state in LIVE else status.ended
         return trained_seconds(moments, status.attempt, until)
 
-    def _per_step(self, status: Status, attempt_events: list[dict[str, Any]]) -> float | None:
+    def _per_step(self, status: Status) -> float | None:
         """Seconds a step of the current attempt takes, also before it has logged twice."""
-        if self._columns is None:
+        if self._columns is None or status.state not in GOING:
             return status.step_seconds
-        steps, times = self._columns.times()
-        since = min((float(event["time"]) for event in attempt_events if "time" in event), default=0.0)
-        mine = times >= since
-        return seconds_per_step(steps[mine], times[mine], status.step_seconds)
+        steps, times = self._columns.times(status.attempt)
+        return seconds_per_step(steps[-RECENT:].tolist(), times[-RECENT:].tolist(), status.step_seconds)
 
 
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.asked import changed_config
+from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import SORTS, read_row
 from llf_core.runs.measures import HELD_OUT, lead, told
 from llf_core.runs.status import BrokenRunError
@@ -109,7 +110,8 @@ class Opened:
         """What the panel shows of it.
 
         Returns:
-            `row` (as in the list), `numbers` (the last value of each), `counted` (what counts of them, with labels),
+            `row` (as in the list), `numbers` (the last value of each; one that is not finite is spelled out),
+            `counted` (what counts of them, with labels),
             `curves` (the number to look at first and the same held out: name -> `[steps, values]`),
             `checkpoints`, `config` (what differs from the defaults), `environment`, `events` (the last warnings,
             findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
@@ -127,12 +129,12 @@ class Opened:
         for event in reader.events():
             if event["type"] in TOLD:
                 self._told.append({key: _short(event[key]) for key in SHOWN_KEYS if isinstance(event.get(key), str)})
-        numbers = {name: _number(columns.last(name)) for name in columns.names}
+        last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = lead(columns.names)
         return {
             "row": read_row(folder).json(),
-            "numbers": numbers,
-            "counted": told({name: value for name, value in numbers.items() if value is not None}),
+            "numbers": spelled(last),
+            "counted": spelled(told(last)),
             "curves": {
                 name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{HELD_OUT}{first}")
             },

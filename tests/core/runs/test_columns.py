@@ -31,13 +31,19 @@ ODD = st.sampled_from([
 
 
 def by_the_rule(records):
-    """Name -> step -> value: for one step and name the highest attempt wins, then the later line."""
+    """Name -> step -> value: for one step and name the highest attempt wins, then the later line.
+
+    A record counts unless a later attempt has logged a step before its own: that one makes the steps again.
+    """
     best = {}
     for record in records:
+        step, attempt = record["step"], record["attempt"]
+        if any(other["attempt"] > attempt and other["step"] < step for other in records):
+            continue
         for name, value in record["values"].items():
-            old = best.setdefault(name, {}).get(record["step"])
-            if old is None or record["attempt"] >= old[0]:
-                best[name][record["step"]] = (record["attempt"], float(value))
+            old = best.setdefault(name, {}).get(step)
+            if old is None or attempt >= old[0]:
+                best[name][step] = (attempt, float(value))
     return {name: {step: one[1] for step, one in sorted(steps.items())} for name, steps in best.items()}
 
 
@@ -140,7 +146,8 @@ def test_arrays_handed_out_stay_and_can_not_be_written():
     columns.add(encode({"step": 1, "values": {"loss": 1.0}}))
     old = columns.values("loss")
     columns.add(
-        encode({"step": 2, "values": {"loss": 2.0}}) + encode({"step": 1, "attempt": 2, "values": {"loss": 9.0}})
+        encode({"step": 2, "attempt": 2, "values": {"loss": 2.0}})
+        + encode({"step": 1, "attempt": 2, "values": {"loss": 9.0}})
     )
     assert old.tolist() == [1.0]
     assert columns.values("loss").tolist() == [9.0, 2.0]

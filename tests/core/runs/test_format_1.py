@@ -86,6 +86,7 @@ def test_listing(format_1):
     assert row == {
         "id": ID, "name": "smollm2-sft-lora", "state": "stopped", "step": 93, "total": 141, "attempt": 2,
         "created": 1764002730.5, "ended": 1764003162.25, "heartbeat": 1764003161.5, "step_seconds": 4.1,
+        "per_step": 4.1, "eval_loss": 2.125,
         "reason": "Stopped at step 93 of 141 with checkpoint-93.", "device": "cpu", "host": "ws-1", "tags": ["first"],
         "model": "smollm2-135m-instruct", "dataset": "lighthouse", "stage": "sft", "method": "lora",
         "note": "the lighthouse", "spark": [2.5, 2.25, 2.0, 1.75], "loss": 1.75, "counted": [], "remaining": None,

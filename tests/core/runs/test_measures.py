@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.runs.measures import ELSEWHERE, GROUPS, counted, decides, lead, shown, told, within, write
+from llf_core.runs.measures import ELSEWHERE, GROUPS, counted, decides, lead, shown, told, within
 
 DPO = ("loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/margins",
        "rewards/accuracies", "logps/chosen", "logps/rejected", "epoch", "tokens", "memory")  # fmt: skip
@@ -76,11 +76,11 @@ def test_the_reward_is_looked_at_first_where_there_is_one():
 
 def test_what_counts_is_told_held_out_before_the_training():
     assert counted(["loss", "eval_loss"]) == []
-    assert [one.label for one in counted(DPO)] == ["Accuracy", "Margin"]
+    assert [one.label for one in counted(DPO)] == ["Training accuracy", "Training margin"]
     assert [one.label for one in counted(PPO)] == ["Reward", "KL divergence", "Answer length"]
     last = {"loss": 0.6, "rewards/accuracies": 0.75, "eval_rewards/accuracies": 0.7, "rewards/margins": 0.3}
     assert [(one["label"], one["value"]) for one in told(last)] == [
-        ("Held-out accuracy", 0.7), ("Accuracy", 0.75), ("Margin", 0.3),
+        ("Held-out accuracy", 0.7), ("Training accuracy", 0.75), ("Training margin", 0.3),
     ]  # fmt: skip
 
 
@@ -88,13 +88,6 @@ def test_runs_are_told_apart_by_accuracy_reward_or_loss():
     assert [decides(names).name for names in (DPO, PPO, ["loss"], [])] == [
         "rewards/accuracies", "reward", "loss", "loss",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("value", "form", "text"), [(0.832, "share", "83 %"), (61.7, "count", "62"), (-0.2134, "number", "-0.213")]
-)
-def test_numbers_are_written_by_their_form(value, form, text):
-    assert write(value, form) == text
 
 
 def test_labels_begin_small_within_a_sentence():

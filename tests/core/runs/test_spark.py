@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llf_core.runs import RunWriter, create_run
+from llf_core.runs.measures import told
 from llf_core.runs.spark import POINTS, WHOLE, Shape, shape
 
 
@@ -19,7 +20,7 @@ def test_a_short_run_is_read_whole_and_ends_with_its_last_loss(folder):
     for step in range(1, 6):
         writer.metric(step, {"loss": 6.0 - step})
         writer.metric(step, {"eval_loss": 9.0})
-    assert shape(folder) == Shape((5.0, 4.0, 3.0, 2.0, 1.0), 1.0)
+    assert shape(folder) == Shape((5.0, 4.0, 3.0, 2.0, 1.0), {"loss": 1.0, "eval_loss": 9.0})
 
 
 def test_many_steps_are_thinned_out(folder):
@@ -50,6 +51,7 @@ def test_what_is_no_number_is_left_out(folder):
         '[1]\n{"values":null,"loss":1}\n{"step":4,"values":{"loss":'
     )
     assert shape(folder).points == (2.0,)
+    assert shape(folder).last == {"loss": float("inf")}
 
 
 def test_what_counts_beside_the_loss_is_told(folder):
@@ -59,9 +61,9 @@ def test_what_counts_beside_the_loss_is_told(folder):
         writer.metric(step, values | {"rewards/chosen": float("nan")})
     found = shape(folder)
     assert found.points == pytest.approx((0.6, 0.5, 0.4))
-    assert [(one["label"], one["form"], one["value"]) for one in found.counted] == [
-        ("Accuracy", "share", 0.875),
-        ("Margin", "number", 1.5),
+    assert [(one["label"], one["form"], one["value"]) for one in told(found.last)] == [
+        ("Training accuracy", "share", 0.875),
+        ("Training margin", "number", 1.5),
     ]
 
 
@@ -72,8 +74,8 @@ def test_where_there_is_a_reward_its_shape_is_drawn(folder):
             file.write(json.dumps({"step": step, "time": 0.0, "attempt": 1, "values": values}) + "\n")
     found = shape(folder)
     assert len(found.points) == POINTS
-    assert (found.points[-1], found.loss) == (2000.0, 0.0)
-    assert [one["name"] for one in found.counted] == ["reward", "kl"]
+    assert (found.points[-1], found.last["loss"]) == (2000.0, 0.0)
+    assert [one["name"] for one in told(found.last)] == ["reward", "kl"]
 
 
 def test_a_number_that_stands_in_few_records_is_found(folder):
@@ -83,4 +85,4 @@ def test_a_number_that_stands_in_few_records_is_found(folder):
         writer.metric(step, {"loss": 0.0} | ({"reward": step / 8, "kl": 0.5} if step % 8 == 1 else {}))
     found = shape(folder)
     assert found.points == tuple(step / 8 for step in range(1, 49, 8))
-    assert [(one["name"], one["value"]) for one in found.counted] == [("reward", 41 / 8), ("kl", 0.5)]
+    assert [(one["name"], one["value"]) for one in told(found.last)] == [("reward", 41 / 8), ("kl", 0.5)]

@@ -92,7 +92,7 @@ def test_the_view_shows_them_live_and_the_notebook_keeps_the_best_and_the_worst(
     bundle = summary_bundle(run.folder)
     assert EVIL not in bundle["text/html"]
     assert "Sampled at step 2" in bundle["text/html"]
-    assert f"    reward 0.750 at step 2: {EVIL} 0.75" in bundle["text/plain"]
+    assert f"    reward 0.7500 at step 2: {EVIL} 0.75" in bundle["text/plain"]
     assert f"{EVIL} 0.5" not in bundle["text/plain"].replace(f"{EVIL} 0.75", "").replace(f"{EVIL} 0.25", "")
 
 

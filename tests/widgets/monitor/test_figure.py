@@ -54,7 +54,7 @@ def test_a_loss_that_is_always_nan_is_told_and_bounded():
 def test_labels_stand_at_the_ends_and_give_way_to_each_other():
     near = some_curves(eval_loss=(np.array([50, 100]), np.array([1.5, 1.04])))
     training, evaluation = contents(near)[-2:]
-    assert (training["text"], evaluation["text"]) == ([" training 1.00"], [" evaluation 1.040"])
+    assert (training["text"], evaluation["text"]) == ([" training 1.000"], [" evaluation 1.040"])
     assert (training["textposition"], evaluation["textposition"]) == ("bottom right", "top right")
     assert (training["x"].tolist(), evaluation["x"].tolist()) == ([100], [100])
     far = some_curves(eval_loss=(np.array([50, 100]), np.array([1.5, 1.9])))

@@ -106,7 +106,7 @@ def test_the_reward_takes_the_large_chart():
     assert (shown.lead, [one.group.title for one in shown.groups]) == ("reward", ["Loss"])
     training, smoothed, evaluation = contents(shown)[:3]
     assert [trace["x"].size for trace in (training, smoothed, evaluation)] == [20, 20, 3]
-    assert contents(shown)[11]["text"] == [" reward 2.00"]
+    assert contents(shown)[11]["text"] == [" reward 2.000"]
 
 
 PPO = (
@@ -146,7 +146,7 @@ def test_the_button_draws_all_charts_and_hides_them_again(trainer):
 
 def test_a_line_that_does_not_move_stays_flat():
     steps = np.arange(1, 61)
-    from llf_widgets.monitor.smoothing import smooth
+    from llf_core.runs.smoothing import smooth
 
     flat = np.full(60, 3.3)
     shown = curves({"odd": (steps, flat)}, {"odd": smooth(steps, flat, 5.0)})
@@ -215,11 +215,11 @@ def test_the_head_tells_what_counts_first(preference):
     watch.look()
     numbers = [(one.label, one.value) for one in watch.facts.numbers]
     assert [label for label, _ in numbers] == [
-        "Accuracy", "Margin", "Training loss", "Evaluation loss", "Tokens per second", "Memory",
+        "Held-out accuracy", "Training margin", "Training loss", "Evaluation loss", "Tokens per second", "Memory",
     ]  # fmt: skip
     assert numbers[0][1] == "75 %"
-    assert watch.facts.numbers[0].note == "held out; 78 % in training"
-    assert watch.facts.numbers[1].note == "smoothed; from 0.100"
+    assert watch.facts.numbers[0].note == "training 90 %"
+    assert watch.facts.numbers[1].note == "0.5500 smoothed over 10 steps; first 0.1000"
     assert watch.facts.about == "org/tiny, DPO (ipo), full"
 
 
@@ -228,7 +228,9 @@ def test_a_saved_notebook_keeps_the_held_out_accuracy(preference):
     bundle = summary_bundle(preference.folder)
     lines = bundle["text/plain"].split("\n")
     assert "  Held-out accuracy  75 %  first 60 %, at step 10" in lines
-    assert "held-out accuracy 75 %, margin" in bundle["application/vnd.plotly.v1+json"]["layout"]["title"]["text"]
+    assert (
+        "held-out accuracy 75 %, training margin" in bundle["application/vnd.plotly.v1+json"]["layout"]["title"]["text"]
+    )
     from matplotlib.image import imread
 
     pixels = imread(BytesIO(base64.b64decode(bundle["image/png"])))
@@ -240,7 +242,7 @@ def test_what_happened_tells_the_accuracy_of_an_evaluation(preference):
 
     watch = Watch(preference.folder)
     watch.look()
-    assert "evaluation 0.6000, accuracy 75 %" in [row["text"] for row in rows(watch.events)]
+    assert "evaluation 0.6000, held-out accuracy 75 %" in [row["text"] for row in rows(watch.events)]
 
 
 def test_a_run_with_a_reward_leaves_its_loss_out_of_the_head(trainer):
@@ -250,7 +252,7 @@ def test_a_run_with_a_reward_leaves_its_loss_out_of_the_head(trainer):
     watch = Watch(run.folder)
     watch.look()
     assert [(one.label, one.value) for one in watch.facts.numbers[:4]] == [
-        ("Reward", "0.600"), ("KL divergence", "0.100"), ("Answer length", "40"), ("Learning rate", "1.0e-4"),
+        ("Reward", "0.6000"), ("KL divergence", "0.1000"), ("Answer length", "40"), ("Learning rate", "1e-4"),
     ]  # fmt: skip
     assert [what for what, _, _ in watch.summary()][:3] == ["Reward", "KL divergence", "Answer length"]
 

@@ -60,7 +60,8 @@ def test_facts_of_a_running_run(trainer):
     assert facts.about == "org/tiny, LoRA rank 4, demo (949 examples)"
     assert (facts.epoch, facts.epochs, facts.checkpoints) == (0.04, 2.0, (4,))
     assert facts.remaining is not None
-    assert facts.numbers[0].value == "1.73"  # (1.6 + 1.7 d + 1.8 d² + 1.9 d³) / (1 + d + d² + d³) with d = exp(-1/5)
+    assert facts.numbers[0].value == "1.600"  # the last logged one
+    assert facts.numbers[0].note == "1.750 smoothed over 10 steps; first 1.900"
 
 
 def test_nan_is_news(trainer):

@@ -1,0 +1,124 @@
+"""How long a step takes: by hand, and the same whether a whole run is read or its end."""
+
+import os
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llf_core.runs import RunReader, RunWriter, Status, create_run
+from llf_core.runs.jsonl import encode
+from llf_core.runs.latest import CHUNK, backwards, latest
+from llf_core.runs.pace import pace, remaining, seconds_per_step
+
+
+def test_speed_is_that_of_the_logged_steps():
+    # steps 91 to 95 in 8 s: 2 s a step, whatever came before
+    assert seconds_per_step([91, 93, 95], [100.0, 104.0, 108.0], 9.0) == 2.0
+
+
+def test_one_or_no_logged_step_takes_the_trainers_own_word():
+    assert seconds_per_step([91], [100.0], 4.1) == 4.1
+    assert seconds_per_step([], [], None) is None
+
+
+def test_old_speeds_are_forgotten():
+    times = [*(step * 10.0 for step in range(150)), *(1500.0 + step for step in range(50))]
+    assert seconds_per_step(list(range(1, 201)), times, None) == 1.0
+
+
+def test_a_clock_that_was_set_back_counts_nothing():
+    steps, times = list(range(1, 7)), [0, 2, 4, 4 - 3600, 6 - 3600, 8 - 3600.0]
+    assert seconds_per_step(steps, times, 9.0) == 2.0
+    assert seconds_per_step(steps[2:4], times[2:4], 9.0) == 9.0
+
+
+def test_what_remains():
+    assert remaining("running", 40, 100, 2.0) == 120.0
+    assert remaining("stopping", 101, 100, 2.0) == 0
+    assert remaining("finished", 1, 2, 1.0) is None
+    assert remaining("running", 1, 0, 1.0) is None
+    assert remaining("running", 1, 2, None) is None
+
+
+def line(told):
+    attempt, step, moment = told
+    return encode({"step": step, "time": moment, "attempt": attempt, "values": {"loss": 1.0}})
+
+
+def test_the_pace_is_read_from_the_last_steps_of_the_attempt():
+    folder = create_run("stage: sft\n", "pace")
+    going = Status(state="running", attempt=2, step_seconds=9.0)
+    assert pace(folder, going) == 9.0
+    lines = [(1, step, 10.0 * step) for step in range(1, 400)]
+    lines += [(2, step, 1e6 + 3.0 * step) for step in range(300, 340)]
+    folder.metrics.write_bytes(b"".join(map(line, lines)))
+    assert pace(folder, going) == 3.0
+    assert pace(folder, Status(state="finished", attempt=2, step_seconds=9.0)) == 9.0
+    lines = [(2, step, step if step > 950 else 100 * step) for step in range(1, 1001)]
+    folder.metrics.write_bytes(b"".join(map(line, lines)))
+    assert pace(folder, going) == 1.0
+
+
+NAMES = ("loss", "eval_loss", "reward")
+RECORDS = st.fixed_dictionaries(
+    {
+        "step": st.integers(0, 30),
+        "attempt": st.integers(1, 3),
+        "values": st.dictionaries(st.sampled_from(NAMES), st.floats(), max_size=3),
+    }
+)
+
+
+@given(st.lists(RECORDS, max_size=30))
+def test_the_last_values_are_those_of_the_whole_run(records):
+    records.sort(key=lambda one: (one["attempt"], one["step"]))  # as attempts write them
+    folder = create_run("stage: sft\n", "latest")
+    folder.metrics.write_bytes(b"".join(encode(record | {"time": 1.0}) for record in records))
+    columns = RunReader(folder).metrics()
+    assert repr(read(folder)) == repr({name: columns.last(name) for name in sorted(columns)})
+
+
+def read(folder, *names):
+    descriptor = os.open(folder.metrics, os.O_RDONLY)
+    try:
+        return dict(sorted(latest(descriptor, names).items()))
+    finally:
+        os.close(descriptor)
+
+
+def test_a_number_that_is_logged_now_and_then_is_found_far_from_the_end():
+    folder = create_run("stage: sft\n", "far")
+    writer = RunWriter(folder)
+    writer.metric(1, {"loss": 5.0, "reward": 0.25})
+    writer.metric(2, {"eval_loss": 1.5})
+    writer.metric(2, {"eval_loss": 1.25})
+    for step in range(3, 4000):
+        writer.metric(step, {"loss": 1.0 / step, "grad_norm": 1.0})
+    assert folder.metrics.stat().st_size > 3 * CHUNK
+    assert read(folder, "reward") == {"eval_loss": 1.25, "grad_norm": 1.0, "loss": 1.0 / 3999, "reward": 0.25}
+    before = time.thread_time()
+    read(folder, "nowhere")
+    assert time.thread_time() - before < 0.05
+
+
+def test_what_a_later_attempt_makes_again_does_not_count():
+    folder = create_run("stage: sft\n", "again")
+    first, second = RunWriter(folder, 1), RunWriter(folder, 2)
+    for step in range(1, 2001):
+        first.metric(step, {"loss": 9.0, "grad_norm": 1.0} | ({"eval_loss": float(step)} if step % 100 == 0 else {}))
+    for step in range(1501, 2000):
+        second.metric(step, {"loss": 1.0, "grad_norm": 1.0})
+    assert folder.metrics.stat().st_size > 3 * CHUNK
+    assert read(folder, "loss") == {"eval_loss": 1500.0, "grad_norm": 1.0, "loss": 1.0}
+    assert RunReader(folder).metrics().last("eval_loss") == 1500.0
+
+
+@pytest.mark.parametrize("length", [10, CHUNK // 2, 3 * CHUNK])
+def test_lines_longer_than_a_chunk_are_whole(length, tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b"".join(encode({"number": number, "text": "x" * length}) for number in range(5)) + b'{"cut": ')
+    descriptor = os.open(path, os.O_RDONLY)
+    assert [one["number"] for one in backwards(descriptor)] == [4, 3, 2, 1, 0]
+    os.close(descriptor)
