@@ -205,8 +205,8 @@ def _signature(path: Path) -> Signature:
 
 
 def _by_loss(row: Row) -> tuple[bool, float]:
-    without = row.loss is None or row.state in {"failed", "broken"}
-    return (without, math.inf if row.loss is None else row.loss)
+    loss = math.inf if row.loss is None or math.isnan(row.loss) else row.loss
+    return (loss == math.inf or row.state in {"failed", "broken"}, loss)
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:

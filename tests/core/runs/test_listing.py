@@ -69,6 +69,8 @@ def test_by_loss_the_lowest_comes_first_and_what_failed_last(runs):
         RunWriter(folder).metric(1, {"loss": loss})
     assert names(list_runs(sort="loss")) == ["gamma", "alpha", "failed", "beta"]
     assert names(list_runs(sort="loss", offset=1, limit=2)) == ["alpha", "failed"]
+    RunWriter(runs[0]).metric(2, {"loss": float("nan")})
+    assert names(list_runs(sort="loss")) == ["gamma", "failed", "beta", "alpha"]
 
 
 def test_a_row_tells_what_the_config_says(runs):

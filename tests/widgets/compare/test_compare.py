@@ -105,7 +105,7 @@ def test_the_figure_follows_what_is_chosen(two):
     dashes = {trace["line"]["dash"] for trace in plain["data"] if "dash" in trace.get("line", {})}
     assert len(dashes) == 2  # colour is never alone
     smoothed = next(trace for trace in plain["data"] if trace["mode"] == "lines")["y"]
-    raw = [trace for trace in chosen["data"] if trace["mode"] == "lines"][0]["y"]
+    raw = next(trace for trace in chosen["data"] if trace["mode"] == "lines")["y"]
     assert smoothed[-1] > raw[-1]  # a mean over what came before of a loss that falls
 
 
