@@ -20,7 +20,7 @@ from llf_core import NO_WINDOWS, __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from llf_core.config import Problem
+    from llf_core.config import Problem, Report
     from llf_core.launch import Run
     from llf_core.runs import Status
 
@@ -98,15 +98,24 @@ def _print_problem(problem: Problem) -> None:
 
 
 def _load(source: str, overrides: list[str] | None = None) -> Any:
+    """The config of a command that begins on this machine; says what stands against it."""
     from llf_core.config import validate as check
 
-    report = check(source, overrides or ())
+    report = _with_names(check(source, overrides or ()), starting=True)
     for problem in report.problems:
-        if problem.severity != "note":
+        if problem.severity != "note" or problem.kind == "unresolved":
             _print_problem(problem)
     if not report.ok:
         raise typer.Exit(BAD_CONFIG)
     return report.config
+
+
+def _with_names(report: Report, *, starting: bool = False) -> Report:
+    """The report with what the names in it bring."""
+    from llf_core.config.names import check as check_names
+    from llf_core.runs.folder import run_ids
+
+    return check_names(report, runs=run_ids(), starting=starting)
 
 
 def _rewards(path: Path | None) -> dict[str, Callable[..., Any]]:
@@ -214,17 +223,19 @@ def _settled(run: Run) -> Status:
 
 @app.command()
 def validate(config: ConfigFile, as_json: Json = False) -> None:
-    """Check a config: unknown keys, features not built yet, impossible combinations."""
+    """Check a config: unknown keys, names that do not exist, features not built yet, impossible combinations."""
     from llf_core.config import validate as check
 
-    report = check(config)
+    report = _with_names(check(config))
     if as_json:
         _print_json(report.json())
     else:
         for problem in report.problems:
             _print_problem(problem)
         if report.ok:
-            out.print("The config is good.")
+            warnings = sum(problem.severity == "warning" for problem in report.problems)
+            told = f" {warnings} warning{'s' if warnings > 1 else ''}: see above." if warnings else ""
+            out.print(f"The config is good.{told}")
     if not report.ok:
         raise typer.Exit(BAD_CONFIG)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind = Literal["unknown", "not_built", "invalid", "not_needed", "violation"]
+Kind = Literal["unknown", "not_built", "invalid", "not_needed", "violation", "unresolved"]
 Severity = Literal["error", "warning", "note"]
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 START = """# Every key of a config
 
-A config is one flat YAML or JSON file, a dict in a cell, or the form. `llf validate FILE` checks one.
+A config is one flat YAML or JSON file, a dict in a cell, or the form. `llf validate FILE` checks one:
+keys, values, their combinations, and whether the models, data sets and modules that it names exist.
 This page is made of the code by `python -m llf_core.config.reference`.
 
 Names, values and meaning are those of Hugging Face and LLaMA-Factory wherever they have the key.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.problem import ConfigError
 from llf_core.config.registry import plugins
 from llf_core.config.source import dump_yaml
 from llf_core.config.spec import field, fields, option_classes, plain
@@ -72,10 +71,7 @@ class RunConfig:
         """
         from llf_core.config.validation import validate
 
-        report = validate(source, overrides, base)
-        if not report.ok:
-            raise ConfigError(tuple(problem for problem in report.problems if problem.severity == "error"))
-        return report.config
+        return validate(source, overrides, base).accepted()
 
     def get(self, key: str) -> Any:
         """The value of a key of any section or plug-in.

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-ORDER = {"error": 0, "warning": 1, "note": 2}
-
 
 def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
-    """Checks a config and never raises on what it holds.
+    """Checks a config by itself and never raises on what it holds; `names.check` judges whether its names exist.
 
     Args:
         source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
@@ -49,8 +47,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     if asked.values or not problems:  # of a file that cannot be read nothing else is known
         problems += _violations(config, wrong, asked.lines)
     problems += _without_effect(config, values, asked.lines)
-    problems.sort(key=lambda problem: ORDER[problem.severity])
-    return Report(config, tuple(problems))
+    return Report(config, (), asked.lines, asked.base).with_problems(problems)
 
 
 def _violations(config: RunConfig, wrong: set[str], lines: dict[str, int]) -> list[Problem]:

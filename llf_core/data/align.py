@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.nearest import did_you_mean, listed
 from llf_core.data.errors import BadExample, DataError, OtherKindError
 from llf_core.data.formats import alpaca, openai, sharegpt, text
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.formats.conversation import KINDS as HELD
 from llf_core.data.media import KINDS
-from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

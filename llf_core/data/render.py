@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.chat_templates import template_names
+from llf_core.config.nearest import listed
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACE, in_parts
-from llf_core.data.nearest import listed
 from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
 
 if TYPE_CHECKING:

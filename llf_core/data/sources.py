@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.paths import expanded
+from llf_core.config.names.place import DEMO, DEMO_PAIRS, INFO_FILE, ONLINE, REMOTE, info_of, locate
+from llf_core.config.nearest import did_you_mean, listed
 from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch_info
-from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-DEMO = "llf_demo"
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
-DEMO_PAIRS = "llf_demo_pairs"
 SHIPPED = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
 """Data sets of our own writing: the same voice as answers, and as pairs in which a plain answer is the worse one."""
-INFO_FILE = "dataset_info.json"
-ONLINE, REMOTE = "ONLINE", "REMOTE:"
 FORMATS = ("alpaca", "sharegpt", "openai")
 TAGS = (
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
@@ -123,29 +118,23 @@ def read_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
         path = fetch_info(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)
     else:
         path = Path(dataset_dir) / INFO_FILE
-    if not path.is_file():
-        return {}
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(info, dict):
-        raise DataError(f"{path} holds a {type(info).__name__}. Expected an object: a data set's name to its entry.")
-    return info
+        return info_of(path)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Sequence[Path]) -> Source:
-    if name in info:
+    place = locate(name, base, info, folders)
+    if place.kind == "entry":
         return _from_entry(name, info[name], base)
-    if name in SHIPPED:
+    if place.kind == "shipped":
         return Source(name, path=SHIPPED[name])
-    if "://" in name:
+    if place.kind == "url":
         return Source(name, url=name)
-    for folder in (Path(), *folders, base):
-        path = folder / expanded(name)
-        if path.exists():
-            return Source(name, path=path)
-    if _is_hub_id(name):
+    if place.path is not None:
+        return Source(name, path=place.path)
+    if place.kind == "hub":
         return Source(name, hub_id=name)
     known = [*SHIPPED, *info]
     where = f"{base / INFO_FILE} names {listed(info)}" if info else f"there is no {base / INFO_FILE}"
@@ -153,11 +142,6 @@ def _find(name: str, base: Path, info: dict[str, dict[str, Any]], folders: Seque
         f"There is no data set {name!r}: no such file or folder, and {where}.{did_you_mean(name, known)} "
         f"Give a path, a hub id such as owner/name, or {DEMO}."
     )
-
-
-def _is_hub_id(name: str) -> bool:
-    owner, slash, repository = name.partition("/")
-    return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))
 
 
 def _check_keys(where: str, given: Iterable[str], known: Sequence[str]) -> None:

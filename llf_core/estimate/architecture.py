@@ -13,7 +13,7 @@ from llf_core.estimate.weights import LAYER, count
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.estimate.weights import Shapes
+    from llf_core.config.safetensors_header import Shapes
 
 _MATRIX, _EXPERTS = 2, 3  # dimensions of a linear layer's weight, and of one that holds all experts
 _HEAD = 64  # width of a head where nothing tells

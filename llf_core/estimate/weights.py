@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
+from llf_core.config.safetensors_header import Shapes, read_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from llf_core.config import RunConfig
 
-Shapes = dict[str, tuple[int, ...]]
-
-_LENGTH = struct.Struct("<Q")
-_LARGEST_HEADER = 100_000_000
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _LINEAR = 2
 _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # SmolLM2-135M
@@ -37,11 +31,7 @@ def shapes(name: str) -> Shapes | None:
     """
     if name == EMBEDDED:
         return _embedded()
-    files = sorted(expanded(name).glob("*.safetensors"))
-    found: Shapes = {}
-    for file in files:
-        found |= _header(file)
-    return found or None
+    return read_shapes(expanded(name)) or None
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
@@ -78,20 +68,6 @@ def _last_layers(weights: Shapes, number: int) -> int:
     depth = max(layers.values(), default=-1) + 1
     chosen = range(depth - number, depth) if number > 0 else range(-number)
     return count({name: weights[name] for name, layer in layers.items() if layer in chosen})
-
-
-def _header(file: Path) -> Shapes:
-    """Names and shapes of a safetensors file; empty where its header cannot be read."""
-    with file.open("rb") as stream:
-        start = stream.read(_LENGTH.size)
-        length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else _LARGEST_HEADER + 1
-        if length > _LARGEST_HEADER:
-            return {}
-        try:
-            header: dict[str, Any] = json.loads(stream.read(length))
-        except ValueError:
-            return {}
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
 def _embedded() -> Shapes:

@@ -190,14 +190,16 @@ def sweep(
         RuntimeError: a run could not be started; the message says how many wait already.
     """
     from llf_core.config import RunConfig
-    from llf_core.launch.start import default_name, launch
+    from llf_core.config.names.place import DEMO
+    from llf_core.launch.start import checked, default_name, launch
     from llf_core.rewards.hand_over import KEY, by_name
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)
     overrides = [] if rewards is None else [f"{KEY}={json.dumps(list(by_name(rewards)))}"]
-    loaded = RunConfig.load(config, [*overrides, *(["dataset=rows"] if rows is not None else [])])
-    configs = [RunConfig.load(loaded.flat() | one).flat() for one in chosen]  # all before the first is started
+    loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
+    place = options.get("home"), options.get("command")
+    configs = [checked(loaded.flat() | one, (), *place).flat() for one in chosen]  # all before the first is started
     started: list[Run] = []
     for made, one in zip(configs, chosen, strict=True):
         if rows is not None:

@@ -14,6 +14,7 @@ from llf_core.launch.run import Run
 from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
+from llf_core.runs.folder import run_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,14 +54,14 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         The run.
 
     Raises:
-        ConfigError: the config has errors; a reward function is not there, or cannot be handed over.
+        ConfigError: the config has errors, or names what this machine does not have; a reward function is not there,
+            or cannot be handed over.
         RowsError: the rows are no table.
         TypeError: a reward function is no function, or takes no answer.
         ValueError: two reward functions are called the same.
         OSError: the folder can't be written.
         RuntimeError: the supervisor does not start.
     """
-    from llf_core.config import RunConfig
     from llf_core.rewards.hand_over import KEY, by_name
 
     functions = None if rewards is None else by_name(rewards)
@@ -68,7 +69,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     root = default_home() if home is None else Path(home).expanduser().absolute()
     mark = None
     if rows is None:
-        loaded = RunConfig.load(config, overrides)
+        loaded = checked(config, overrides, root, command)
         folder = _create(loaded, functions, name, root)
     else:
         from llf_core.launch.rows import write_rows
@@ -77,7 +78,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         (root / "cache").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
             file, mark = write_rows(rows, Path(waiting))
-            loaded = RunConfig.load(config, [*overrides, f"dataset={json.dumps([str(file)])}"])
+            loaded = checked(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
             folder = _create(loaded, functions, name, root)
             folder.data.mkdir()
             file = file.rename(folder.data / file.name)
@@ -88,6 +89,27 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         enter(folder)
     start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
+
+
+def checked(config: Any, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None) -> RunConfig:
+    """The config; a name that is not there is told here, and not by a trainer that has begun. No hub is asked.
+
+    Args:
+        config: what `RunConfig.load` takes.
+        overrides: `key=value`.
+        home: where the runs are, see `launch`.
+        command: see `launch`; another trainer may know other names.
+
+    Raises:
+        ConfigError: it has errors, or names what this machine does not have.
+    """
+    from llf_core.config import validate
+    from llf_core.config.names import check
+
+    report = validate(config, overrides)
+    if command is None:
+        report = check(report, runs=run_ids(home), starting=True, seconds=0)
+    return report.accepted()
 
 
 def _create(config: RunConfig, rewards: Mapping[str, Any] | None, name: str | None, root: Path) -> RunFolder:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
+    from llf_core.config.safetensors_header import Shapes
     from llf_core.estimate import Forecast
-    from llf_core.estimate.weights import Shapes
     from llf_core.models.device import DevicePlan
 
 ADAPTER = ".lora_"

@@ -244,5 +244,13 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     return folder
 
 
+def run_ids(home: Path | str | None = None) -> tuple[str, ...]:
+    """Names of the run folders, oldest first; what is in the bin is none of them."""
+    try:
+        return tuple(sorted(folder.name for folder in (_home(home) / "runs").iterdir() if folder.is_dir()))
+    except OSError:
+        return ()
+
+
 def _home(given: Path | str | None) -> Path:
     return home() if given is None else Path(given).expanduser().absolute()

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from llf_core.config.rules.data import DATA
 from llf_core.config.rules.evaluation import EVALUATION
 from llf_core.config.rules.optimization import OPTIMIZATION
-from llf_core.config.rules.paths import PATHS
 from llf_core.config.rules.precision import PRECISION
 from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
 from llf_core.config.rules.sampling import SAMPLING
+from llf_core.config.rules.usual import USUAL
 from llf_core.config.spec import option_classes
 
 if TYPE_CHECKING:
     from llf_core.config.rule import Rule
 
-RULES: tuple[Rule, ...] = (*DATA, *EVALUATION, *OPTIMIZATION, *PRECISION, *PROCESS, *PATHS, *PREFERENCE, *SAMPLING)
+RULES: tuple[Rule, ...] = (*DATA, *EVALUATION, *OPTIMIZATION, *PRECISION, *PROCESS, *PREFERENCE, *SAMPLING, *USUAL)
 
 
 def all_rules() -> tuple[Rule, ...]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.chat_templates import entries, template_names
+from llf_core.config.nearest import did_you_mean, listed
 from llf_core.data.errors import DataError
-from llf_core.data.nearest import did_you_mean, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 import pytest
 
-from llf_core.config import RunConfig, validate
+from llf_core.config import RunConfig
 from llf_core.data.records import READERS
 
 
@@ -76,11 +76,3 @@ def test_the_default_data_folder_counts_where_it_is_one(folder):
     assert load(folder, "dataset: identity\n").data.dataset_dir == str(folder / "data")
     assert load(folder, "dataset: identity\ndataset_dir: ONLINE\n").data.dataset_dir == "ONLINE"
     assert load(folder, "dataset: identity\ndataset_dir: sets\n").data.dataset_dir == str(folder / "sets")
-
-
-def test_a_path_that_is_not_there_is_a_warning_and_no_error(folder):
-    report = validate({"dataset": "a.json"}, base=folder)
-    assert report.ok
-    (problem,) = report.violations
-    assert (problem.severity, problem.key) == ("warning", "dataset")
-    assert problem.message == f"This machine has no file or folder {folder / 'a.json'}."

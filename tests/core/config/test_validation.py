@@ -126,6 +126,7 @@ def test_the_report_is_json():
         "invalid": 1,
         "not_needed": 1,
         "violations": 1,
+        "unresolved": 0,
     }
     assert data["ok"] is False
 

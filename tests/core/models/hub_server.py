@@ -52,6 +52,8 @@ def serve(hub):  # noqa: C901 - one branch a route
                 return self.reply(found[0], b"{}", X_Error_Code=found[1])
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 return self.reply(401, b"{}", X_Error_Code="GatedRepo")
+            if api and len(path) == 4:
+                path += ["revision", "main"]
             revision = path[5] if api else path[3]
             if revision not in {"main", COMMIT}:
                 return self.reply(404, b"{}", X_Error_Code="RevisionNotFound")

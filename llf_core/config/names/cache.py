@@ -1,0 +1,42 @@
+"""What the cache of Hugging Face's client holds on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
+    """Ids of the repositories that have a snapshot in the cache.
+
+    Args:
+        kind: `model` or `dataset`.
+        cache_dir: `cache_dir` of a config; None means where the client keeps them.
+    """
+    try:
+        folders = [one for one in _cache(cache_dir).glob(f"{kind}s--*") if any((one / "snapshots").glob("*"))]
+    except OSError:  # a folder that cannot be listed holds nothing for us
+        return ()
+    return tuple(sorted(one.name.removeprefix(f"{kind}s--").replace("--", "/") for one in folders))
+
+
+def snapshot(model: str, cache_dir: str | None = None) -> Path | None:
+    """The folder of a model in the cache, the newest where there are several; None where it is not there."""
+    folder = _cache(cache_dir) / f"models--{model.replace('/', '--')}" / "snapshots"
+    try:
+        return max(folder.iterdir(), key=lambda one: one.stat().st_mtime, default=None)
+    except OSError:
+        return None
+
+
+def _cache(cache_dir: str | None) -> Path:
+    """The client's folder, by the variables that it reads itself."""
+    if cache_dir:
+        return Path(cache_dir)
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(name):
+            return Path(os.environ[name]).expanduser()
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    return Path(home).expanduser() / "hub"

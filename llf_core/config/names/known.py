@@ -1,0 +1,60 @@
+"""Names that need no hub to be known: `known.toml`."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models of the same modules.
+
+    Attributes:
+        types: their `model_type`s.
+        linear: linear layers that an adapter can be put on.
+        inside: modules inside a block.
+        outside: modules outside the blocks.
+        models: hub ids.
+    """
+
+    types: tuple[str, ...]
+    linear: tuple[str, ...]
+    inside: tuple[str, ...]
+    outside: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@functools.cache
+def families() -> tuple[Family, ...]:
+    """All families."""
+    return tuple(Family(**{key: tuple(value) for key, value in one.items()}) for one in _data()["family"])
+
+
+@functools.cache
+def models() -> tuple[str, ...]:
+    """Hub ids of well-known models."""
+    return (*(name for family in families() for name in family.models), *_data()["others"])
+
+
+def family_of(model: str = "", model_type: str = "") -> Family | None:
+    """The family of a hub id, or of a `model_type`; None where it is not told."""
+    return next((one for one in families() if model in one.models or model_type in one.types), None)
+
+
+def datasets() -> tuple[str, ...]:
+    """Hub ids of well-known data sets."""
+    return tuple(_data()["datasets"]["hub"])
+
+
+def llama_factory_entries() -> tuple[str, ...]:
+    """Names of LLaMA-Factory's own `dataset_info.json`."""
+    return tuple(_data()["datasets"]["entries"])
+
+
+@functools.cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("known.toml").read_text(encoding="utf-8"))

@@ -1,0 +1,78 @@
+"""Where a data set's name leads: an entry of `dataset_info.json`, a shipped set, an address, a path, a hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.config.paths import expanded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEMO, DEMO_PAIRS = "llf_demo", "llf_demo_pairs"
+SHIPPED = (DEMO, DEMO_PAIRS)
+"""Data sets of our own writing that come with LLF."""
+INFO_FILE = "dataset_info.json"
+ONLINE, REMOTE = "ONLINE", "REMOTE:"
+"""Values of `dataset_dir`: names are hub ids; `REMOTE:owner/name` has the file in a data set of the hub."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a data set is.
+
+    Attributes:
+        kind: what its name is; `nowhere` where it is none of all.
+        path: of `path`, the file or folder.
+    """
+
+    kind: Literal["entry", "shipped", "url", "path", "hub", "nowhere"]
+    path: Path | None = None
+
+
+def locate(name: str, base: Path, info: Mapping[str, Any], folders: Sequence[Path] = ()) -> Place:
+    """Finds out what a name is; the first that fits counts.
+
+    Args:
+        name: as `dataset` holds it.
+        base: `dataset_dir`.
+        info: the entries of its `dataset_info.json`.
+        folders: where relative paths are looked for besides the working directory and `base`.
+    """
+    if name in info:
+        return Place("entry")
+    if name in SHIPPED:
+        return Place("shipped")
+    if "://" in name:
+        return Place("url")
+    for folder in (Path(), *folders, base):
+        path = folder / expanded(name)
+        if path.exists():
+            return Place("path", path)
+    return Place("hub" if is_hub_id(name) else "nowhere")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `owner/name`."""
+    owner, slash, repository = name.partition("/")
+    return bool(slash and owner and repository) and "/" not in repository and not name.startswith((".", "~"))
+
+
+def info_of(path: Path) -> dict[str, Any]:
+    """The entries of a `dataset_info.json`; none where there is no such file.
+
+    Raises:
+        ValueError: it is no JSON object; a sentence.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(info, dict):
+        raise ValueError(f"{path} holds a {type(info).__name__}. Expected an object: a data set's name to its entry.")  # noqa: TRY004
+    return info

@@ -1,0 +1,61 @@
+"""A name that only a hub can tell of, and what becomes of its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from llf_core.config.problem import Problem
+
+if TYPE_CHECKING:
+    from llf_core.config.problem import Fix
+
+WHAT = {"model": "model", "dataset": "data set"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whether a hub has a repository.
+
+    Attributes:
+        kind: of the repository.
+        name: its id.
+        key: the key that names it.
+        value: that key's whole value, as it stands in a file.
+        hint: ` Did you mean …?`, or nothing.
+        fixes: with the name that may have been meant.
+    """
+
+    kind: Literal["model", "dataset"]
+    name: str
+    key: str
+    value: str
+    hint: str = ""
+    fixes: tuple[Fix, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a hub says of a repository.
+
+    Attributes:
+        there: whether it has it; None where it did not say.
+        why: why it did not say, or which hub has not got it.
+    """
+
+    there: bool | None
+    why: str = ""
+
+
+def settle(question: Question, answer: Answer) -> Problem | None:
+    """What an answer says against a config: an error where the name is not there, a note where nobody knows."""
+    if answer.there:
+        return None
+    what = WHAT[question.kind]
+    if answer.there is None:
+        message = f"The {what} {question.name!r} could not be checked: {answer.why}.{question.hint}"
+        severity: Literal["error", "note"] = "note"
+    else:
+        message = f"There is no {what} {question.name!r} on {answer.why}, or it is private.{question.hint}"
+        severity = "error"
+    return Problem("unresolved", question.key, question.value, message, question.fixes, severity, keys=(question.key,))
