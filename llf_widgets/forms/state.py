@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Problem, RunConfig, fields, preset, validate
 from llf_core.config.known import known
+from llf_core.config.names import for_a_start, look, settle
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.source import dump_yaml, read
 from llf_core.config.spec import option_classes
 from llf_core.config.translate import translate
 from llf_core.launch.rows import RowsError
+from llf_core.runs.folder import run_ids
 from llf_widgets.forms.cell_rows import CellRows
 from llf_widgets.forms.data_fit import READ_AS, against, shipped_for
 from llf_widgets.forms.values import parse, show
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config import FieldSpec, Report
+    from llf_core.config.names import Answer, Found, Question
 
 KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 """What a preset leaves alone where it says nothing of it: the model and the data that were chosen before."""
@@ -46,6 +49,7 @@ class FormState:
     Attributes:
         notes: what reading the last text said, e.g. that an older name of a key was understood.
         cell_rows: the rows that the source had for `dataset`; None where it named its data.
+        answers: what a hub has said of names that only it can tell of.
 
     Raises:
         ValueError: the source is no mapping of keys to values.
@@ -60,6 +64,7 @@ class FormState:
         self.notes: tuple[Problem, ...] = ()
         self.cell_rows: CellRows | None = None
         self._said: dict[str, tuple[Any, Problem]] = {}
+        self.answers: Mapping[Question, Answer] = {}
         if source is not None:
             source, rows = split_rows(source.flat() if isinstance(source, RunConfig) else source)
             self._take(source)
@@ -94,6 +99,18 @@ class FormState:
         """Whether the data set is the rows of the cell, and nothing else."""
         return self.cell_rows is not None and self.cell_rows.are(self.given.get("dataset"))
 
+    @functools.cached_property
+    def names(self) -> Found:
+        """What this machine says of the models, data sets and modules that are named, and what only a hub knows."""
+        return look(self.report.config, runs=run_ids())
+
+    def name_problems(self) -> tuple[Problem, ...]:
+        """What stands against these names, with what a hub has answered by now."""
+        wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
+        settled = (settle(one, self.answers[one]) for one in self.names.questions if one in self.answers)
+        found = (for_a_start(problem) for problem in (*self.names.problems, *settled) if problem is not None)
+        return tuple(problem for problem in found if problem.key not in wrong)
+
     def value(self, key: str) -> Any:
         """The value that a field stands at: as given, else what the config makes of the other values."""
         if key in self.given:
@@ -125,13 +142,16 @@ class FormState:
     def problems(self, key: str) -> tuple[Problem, ...]:
         """What is said beside a field, errors first; `""` has what stands beside none."""
         if key:
-            said = (*self.report.problems, *self.data_problems, *self._still_said(key))
+            said = (*self._everything(), *self._still_said(key))
             return tuple(one for one in said if one.key == key)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
         """What keeps Start off."""
-        return tuple(one for one in (*self.report.problems, *self.data_problems) if one.severity == "error")
+        return tuple(one for one in self._everything() if one.severity == "error")
+
+    def _everything(self) -> tuple[Problem, ...]:
+        return (*self.report.problems, *self.name_problems(), *self.data_problems)
 
     def yaml(self, *, defaults: bool = False) -> str:
         """The values as a YAML file in the order of the sections, keys that are no field last."""
@@ -264,6 +284,7 @@ class FormState:
     def _forget(self) -> None:
         self.__dict__.pop("report", None)
         self.__dict__.pop("data_problems", None)
+        self.__dict__.pop("names", None)
 
 
 def _owner(spec: FieldSpec) -> Mapping[str, Any] | None:

@@ -13,6 +13,7 @@ from llf_core.launch.queue import Machine
 from llf_widgets.forms import checks, fallback, model_info, offers
 from llf_widgets.forms.columns_pane import ColumnsPane
 from llf_widgets.forms.data_fit import fitting
+from llf_widgets.forms.hub_names import HubNames
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.presets import Presets
@@ -66,6 +67,7 @@ class Studio(widgets.VBox):
         self._machine: tuple[float, list[Message], list[Ahead]] = (0.0, [], [])
         self._pump = Pump(self._follow_others, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
+        self._hub = HubNames(self._answered)
         self._presets = Presets([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
         proposals = {
             "model_name_or_path": offers.models,
@@ -198,6 +200,7 @@ class Studio(widgets.VBox):
         self._columns.refresh()
         self._text.refresh()
         self._refresh_start()
+        self._hub.want(self.state.names.questions)
 
     # ---- what the parts call -------------------------------------------------------------------
 
@@ -206,6 +209,11 @@ class Studio(widgets.VBox):
         self._failure = []
         self._sweep.forget()
         self._text.accept_form()
+        self.refresh()
+
+    def _answered(self) -> None:
+        """A hub has said whether it has what is named."""
+        self.state.answers = self._hub.answers
         self.refresh()
 
     def _pressed(self, queue: bool) -> None:

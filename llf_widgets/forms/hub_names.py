@@ -1,0 +1,79 @@
+"""Asks a hub about the names of a form, in a thread of its own: typing never waits for a network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.config.names import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from llf_core.config.names import Answer, Question
+
+REST = 0.3
+"""Seconds without a new question before the hub is asked, so that a name that is being typed is asked about once."""
+STALE = 60.0
+"""Seconds after which a hub that did not answer is asked again."""
+
+
+class HubNames:
+    """What a hub has answered so far.
+
+    Args:
+        on_answer: called in the thread when there are new answers.
+    """
+
+    def __init__(self, on_answer: Callable[[], None]) -> None:
+        self._on_answer = on_answer
+        self._lock = threading.Lock()
+        self._wanted: tuple[Question, ...] = ()
+        self._answers: dict[Question, tuple[Answer, float]] = {}
+        self._thread: threading.Thread | None = None
+
+    @property
+    def answers(self) -> Mapping[Question, Answer]:
+        """By question."""
+        with self._lock:
+            return {question: answer for question, (answer, _) in self._answers.items()}
+
+    def want(self, questions: Iterable[Question]) -> None:
+        """Says which questions stand in the form now; returns at once. Those that are answered are not asked again."""
+        with self._lock:
+            self._wanted = tuple(questions)
+            if self._open() and self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="llf-form-hub", daemon=True)
+                self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until nothing is open."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+
+    def _open(self) -> tuple[Question, ...]:
+        """The questions that have no answer, or none that counts still. The caller holds the lock."""
+        now = time.monotonic()
+        known = {
+            question for question, (answer, at) in self._answers.items() if answer.there is not None or now - at < STALE
+        }
+        return tuple(question for question in self._wanted if question not in known)
+
+    def _run(self) -> None:
+        before: tuple[Question, ...] = ()
+        while True:
+            with self._lock:
+                questions = self._open()
+                if not questions:
+                    self._thread = None
+                    return
+            if questions != before:  # somebody may be typing
+                before = questions
+                time.sleep(REST)
+                continue
+            found = ask(questions)
+            with self._lock:
+                self._answers |= {question: (answer, time.monotonic()) for question, answer in found.items()}
+            self._on_answer()

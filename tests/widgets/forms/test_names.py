@@ -1,0 +1,122 @@
+"""Names in the form: a slip stands beside its field at once, and a hub is asked without anybody waiting for it."""
+
+import time
+
+import pytest
+
+from llf_widgets.forms.hub_names import HubNames
+from llf_widgets.forms.state import FormState
+from llf_widgets.forms.studio import Studio
+from tests.core.config.names.test_check import hanging
+from tests.core.models.hub_server import Hub, serve
+
+TYPOS = {
+    "model_name_or_path": ("smollm2-135m-instrct", "Use smollm2-135m-instruct", "error"),
+    "dataset": ("alpaca_en_dmo", "Use alpaca_en_demo", "error"),
+    "lora_target": ("q_prj", "Use q_proj", "error"),
+    "learning_rate": ("50", "Set to 1e-4", "warning"),
+    "cutoff_len": ("4", "Set to 2048", "warning"),
+}
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+def row(studio, key):
+    return next(row for section in studio._sections.values() for row in section._rows if row["key"] == key)
+
+
+def typed(studio, key, text):
+    """Seconds from the change of a field to what stands beside it."""
+    (section,) = [section for section in studio._sections.values() if section.holds(key)]
+    began = time.perf_counter()
+    section._receive(section, {"type": "edit", "key": key, "text": text}, [])
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize("key", TYPOS)
+def test_a_slip_stands_beside_its_field_within_300_ms(studio, key):
+    text, fix, level = TYPOS[key]
+    took = typed(studio, key, text)
+    (message,) = row(studio, key)["messages"]
+    assert (message["level"], message["fixes"][0]) == (level, fix)
+    assert took < 0.3
+    assert studio._start._ready is (level != "error")
+    (section,) = [section for section in studio._sections.values() if section.holds(key)]
+    section._receive(section, {"type": "fix", "key": key, "message": 0, "fix": 0}, [])
+    assert studio.state.errors() == () or key == "dataset"
+
+
+def test_what_this_machine_lacks_keeps_start_off(studio):
+    typed(studio, "dataset", "alpaca_en_demo")
+    (message,) = row(studio, "dataset")["messages"]
+    assert message["level"] == "error"
+    assert "Set `dataset_dir`" in message["text"]
+
+
+def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    hub = Hub()
+    (tmp_path / "repo").mkdir()
+    hub.repos = {"somebody/model": tmp_path / "repo"}
+    with serve(hub) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        assert typed(studio, "model_name_or_path", "somebody/modl") < 0.3
+        assert row(studio, "model_name_or_path")["messages"] == []
+        studio._hub.join(10)
+        (message,) = row(studio, "model_name_or_path")["messages"]
+        assert (message["level"], message["text"][:37]) == ("error", "There is no model 'somebody/modl' on ")
+        typed(studio, "model_name_or_path", "somebody/model")
+        studio._hub.join(10)
+        assert row(studio, "model_name_or_path")["messages"] == []
+        assert studio._start._ready
+
+
+def test_a_hub_that_never_answers_blocks_nothing_and_ends_in_a_note(studio, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with hanging() as (address, taken):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        began = time.monotonic()
+        assert typed(studio, "model_name_or_path", "somebody/model") < 0.3
+        time.sleep(1)
+        assert len(taken) == 1
+        assert typed(studio, "learning_rate", "2e-4") < 0.3  # while the hub is asked
+        assert studio._start._ready
+        studio._hub.join(10)
+        assert time.monotonic() - began < 4.5
+    (message,) = row(studio, "model_name_or_path")["messages"]
+    assert message["level"] == "note"
+    assert "could not be checked" in message["text"]
+    assert studio._start._ready
+
+
+def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
+    asked = []
+
+    def ask(questions):
+        asked.append([one.name for one in questions])
+        return {}
+
+    monkeypatch.setattr("llf_widgets.forms.hub_names.ask", ask)
+    names = HubNames(lambda: None)
+    for end in range(1, 9):
+        names.want(
+            FormState({"dataset": "llf_demo", "model_name_or_path": f"somebody/{'abcdefgh'[:end]}"}).names.questions
+        )
+        time.sleep(0.05)
+    names.want(())
+    names.join(5)
+    assert asked == []  # what was typed is gone before anybody asked
+
+
+def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatch):
+    with hanging() as (address, _):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        began = time.perf_counter()
+        Studio({"dataset": "llf_demo", "model_name_or_path": "somebody/model"})
+        assert time.perf_counter() - began < 1
