@@ -43,11 +43,11 @@ export function Bin(props: IProps): React.JSX.Element {
           <p className="llf-2">
             {page.runs.length < page.total
               ? trans.__(
-                  'The last %1 of %2 runs.',
+                  'The last %1 of %2 runs,',
                   page.runs.length,
                   page.total
                 )
-              : trans._n('%1 run', '%1 runs', page.total)}{' '}
+              : trans._n('%1 run,', '%1 runs,', page.total)}{' '}
             {trans.__('%1 on the disk.', bytes(size))}
           </p>
           {page.runs.length > 1 && (

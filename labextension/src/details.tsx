@@ -2,7 +2,14 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { ICounted, IDetails } from './api';
-import { duration, printable, short, stateWord, written } from './format';
+import {
+  bytes,
+  duration,
+  printable,
+  short,
+  stateWord,
+  written
+} from './format';
 
 const WIDTH = 240;
 const HEIGHT = 84;
@@ -193,17 +200,25 @@ function Numbers({
   numbers: Record<string, number | null>;
   counted: readonly ICounted[];
   trans: TranslationBundle;
-}): React.JSX.Element {
-  const memory = numbers.memory;
-  const shown: [string, string][] = [
-    ...counted.map((one): [string, string] => [one.label, written(one)]),
-    [trans.__('Training loss'), short(numbers.loss)],
-    [trans.__('Evaluation loss'), short(numbers.eval_loss)],
-    [trans.__('Learning rate'), short(numbers.learning_rate)],
-    [trans.__('Tokens/s'), short(numbers.tokens_per_second)],
-    [trans.__('Memory'), memory ? `${(memory / 1e9).toPrecision(3)} GB` : '–'],
-    [trans.__('Gradient norm'), short(numbers.grad_norm)]
+}): React.JSX.Element | null {
+  const named: [string, string, (value: number) => string][] = [
+    ['loss', trans.__('Training loss'), short],
+    ['eval_loss', trans.__('Evaluation loss'), short],
+    ['learning_rate', trans.__('Learning rate'), short],
+    ['tokens_per_second', trans.__('Tokens/s'), short],
+    ['memory', trans.__('Memory'), bytes],
+    ['grad_norm', trans.__('Gradient norm'), short]
   ];
+  const shown = counted.map(one => [one.label, written(one)]);
+  for (const [name, label, write] of named) {
+    const value = numbers[name];
+    if (value !== null && value !== undefined) {
+      shown.push([label, write(value)]);
+    }
+  }
+  if (!shown.length) {
+    return null; // nothing is logged yet
+  }
   return (
     <dl className="llf-Details-numbers">
       {shown.map(([name, value]) => (

@@ -11,6 +11,8 @@ interface IListProps {
   runs: readonly IRun[];
   trans: TranslationBundle;
   group: Group;
+  /** Whether the runs are in the order of their losses, which are shown then. */
+  byLoss: boolean;
   isSelected: (id: string) => boolean;
   onOpen: (id: string) => void;
   onToggle: (id: string) => void;
@@ -150,7 +152,9 @@ function RunRow(props: IRowProps): React.JSX.Element {
   const share = run.total ? Math.min(run.step / run.total, 1) : 0;
   const live = run.state === 'running' || run.state === 'stopping';
   const chosen = props.isSelected(run.id);
-  const counts = run.counted[0];
+  const counts = props.byLoss ? undefined : run.counted[0];
+  const loss = run.loss === null ? '' : short(run.loss);
+  const number = counts ? written(counts) : loss;
   return (
     <li className="llf-RunsPanel-item">
       <button
@@ -174,12 +178,14 @@ function RunRow(props: IRowProps): React.JSX.Element {
         <span className="llf-dot" aria-hidden="true" />
         <Name parts={props.parts} />
         <Spark values={run.spark} />
-        <span
-          className="llf-RunsPanel-loss"
-          title={counts ? counts.label : trans.__('Training loss')}
-        >
-          {counts ? written(counts) : run.loss === null ? '' : short(run.loss)}
-        </span>
+        {number && (
+          <span
+            className="llf-RunsPanel-loss"
+            title={counts ? counts.label : trans.__('Training loss')}
+          >
+            {number}
+          </span>
+        )}
         <span
           className="llf-RunsPanel-info llf-ellipsis"
           title={reasonText(run) || undefined}

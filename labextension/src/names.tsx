@@ -6,6 +6,8 @@ const SHARED = 5;
 const END = 8;
 /** The longest word that is read together with the number behind it, as in `lr 3e-3`. */
 const UNIT = 6;
+/** What would break the line or move the caret. */
+const UNSEEN = /[\s\p{Cc}]/gu;
 const SEPARATOR = /[\s\-_./,=:]/;
 
 /** A name in parts that are shortened one after the other: the first one first. */
@@ -21,9 +23,10 @@ export function takeApart(names: readonly string[]): Map<string, Parts> {
   const all = Array.from(letters.values());
   return new Map(
     Array.from(letters, ([name, own]) => {
-      const starts = all
-        .filter(other => other !== own)
-        .map(other => shared(own, other))
+      const lengths = new Set(
+        all.filter(other => other !== own).map(other => shared(own, other))
+      );
+      const starts = Array.from(lengths)
         .filter(length => length >= SHARED)
         .map(length => wordStart(own, length))
         .filter(start => start > 0);
@@ -76,9 +79,14 @@ function separates(letters: readonly string[], place: number): boolean {
 
 /** A name that is shortened where it is like others, and shown where it differs. */
 export function Name({ parts }: { parts: Parts }): React.JSX.Element {
+  const [head, middle, tail] = parts.map(part => part.replace(UNSEEN, ' '));
   return (
     <span className="llf-RunsPanel-name">
-      {parts.map((part, place) => part && <span key={place}>{part}</span>)}
+      {head && <span>{head}</span>}
+      <span className="llf-RunsPanel-differs">
+        {middle && <span>{middle}</span>}
+        <span>{tail}</span>
+      </span>
     </span>
   );
 }

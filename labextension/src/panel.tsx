@@ -143,6 +143,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
                 runs={model.runs}
                 trans={trans}
                 group={model.filter.group}
+                byLoss={model.filter.sort === 'loss'}
                 isSelected={id => model.isSelected(id)}
                 onOpen={open}
                 onToggle={id => model.toggle(id)}

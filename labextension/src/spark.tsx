@@ -8,7 +8,10 @@ export function Spark({
   values
 }: {
   values: readonly number[];
-}): React.JSX.Element {
+}): React.JSX.Element | null {
+  if (!values.length) {
+    return null;
+  }
   const low = Math.min(...values);
   const span = Math.max(...values) - low || 1;
   const points = values.map((value, place) => [
@@ -27,7 +30,7 @@ export function Spark({
       {points.length > 1 && (
         <polyline points={points.map(point => point.join(',')).join(' ')} />
       )}
-      {last && <circle cx={last[0]} cy={last[1]} r="1.5" />}
+      <circle cx={last[0]} cy={last[1]} r="1.5" />
     </svg>
   );
 }

@@ -254,6 +254,14 @@ it('names what counts beside the loss, and the loss where nothing does', () => {
   expect(shown.map(one => one.title)).toEqual(['Accuracy', 'Training loss']);
 });
 
+it('shows the losses where runs are in their order', () => {
+  void model.narrow({ sort: 'loss' });
+  list(run('a', { counted: [accuracy] }));
+  expect(rows()[0].querySelector('.llf-RunsPanel-loss')!.textContent).toBe(
+    '1.28'
+  );
+});
+
 it('shows the reward of a run in its details, and its curve', () => {
   const reward = counted('reward', 'Reward', 'number', 0.84);
   const heldOut = counted('eval_x', 'Held-out accuracy', 'share', 0.83);
@@ -305,7 +313,7 @@ it('lists the bin, restores from it and removes for good', async () => {
   show();
   vi.restoreAllMocks();
   const bin = host.querySelector('article')!;
-  expect(bin.textContent).toContain('2 runs 3.00 MB on the disk.');
+  expect(bin.textContent).toContain('2 runs, 3.00 MB on the disk.');
   expect(bin.textContent).toContain('faq-v1finished, deleted 2 h ago, 2.00 MB');
   expect(rows()).toHaveLength(0);
   expect(document.activeElement).toBe(button('Runs'));
