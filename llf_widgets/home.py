@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from llf_core.launch import Run
 
 
-def home_hash() -> str:
-    """SHA-256 (hex) of the resolved path of LLF_HOME: comparable, without telling the path."""
-    return hashlib.sha256(str(home().resolve()).encode()).hexdigest()
+def home_hash(folder: Path | None = None) -> str:
+    """SHA-256 (hex) of the resolved path of LLF_HOME, or of another one: comparable, without telling the path."""
+    return hashlib.sha256(str((folder or home()).resolve()).encode()).hexdigest()
 
 
 def runs_label() -> str:

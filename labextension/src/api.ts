@@ -223,6 +223,35 @@ export class Api implements IApi {
     await this._send('DELETE', `bin/${encodeURIComponent(id)}`, {});
   }
 
+  /** Whether the server's LLF_HOME is the one meant, and holds the run. */
+  async hasRun(id: string, home: string): Promise<boolean> {
+    try {
+      if ((await this.version()).home !== home) {
+        return false;
+      }
+      await this._get(`runs/${encodeURIComponent(id)}`);
+      return true;
+    } catch (error) {
+      if (error instanceof ApiError && [400, 403, 404].includes(error.status)) {
+        return false;
+      }
+      throw error;
+    }
+  }
+
+  /** The monitor's front end. */
+  frontEnd(): Promise<{ module: string; css: string }> {
+    return this._get('monitor');
+  }
+
+  /** What a saved notebook keeps of a run, by MIME type. */
+  async summary(id: string): Promise<Record<string, unknown>> {
+    const found = await this._get<{ data: Record<string, unknown> }>(
+      `runs/${encodeURIComponent(id)}/summary`
+    );
+    return found.data;
+  }
+
   private _get<T>(
     route: string,
     query: Record<string, string> = {}

@@ -19,6 +19,7 @@ import { llfIcon } from './icon';
 import { RunsModel } from './model';
 import { RunsPanel } from './panel';
 import { VERSION } from './version';
+import { views } from './views';
 /* eslint-enable jupyter/prefer-lazy-imports */
 
 const ID = 'llf-labextension:runs';
@@ -118,4 +119,4 @@ const plugin: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default plugin;
+export default [plugin, views];

@@ -45,15 +45,14 @@ HEIGHTS = (0.9, 0.8, 0.7)
 """Of neighbouring marks, so that their words do not stand on each other."""
 
 
-def figure_json(curves: Curves, total: int, title: str = "") -> dict[str, Any]:
-    """The whole figure, arrays as numpy, ready for `LiveFigure` or for `json_ready`.
+def figure_json(curves: Curves, total: int) -> dict[str, Any]:
+    """The whole figure, arrays as numpy, ready for `figures.packed`.
 
     Args:
         curves: what to draw.
         total: planned steps, the right end of every step axis; 0 where unknown.
-        title: a line above the charts; a live view has its own header and needs none.
     """
-    shape = layout(curves, total, title) | {"annotations": annotations(curves), "shapes": levels(curves)}
+    shape = layout(curves, total) | {"annotations": annotations(curves), "shapes": levels(curves)}
     return {
         "data": [trace | content for trace, content in zip(traces(curves), contents(curves), strict=True)],
         "layout": shape,

@@ -85,7 +85,7 @@ def _model(event: dict[str, Any]) -> str:
 def _request(event: dict[str, Any]) -> str:
     args = event.get("args") or {}
     told = ", ".join(f"{name} {value}" for name, value in args.items()) if event["request"] == "set" else ""
-    return f"{event['request']}{' ' * bool(told)}{told} asked by {event.get('by') or 'a view'}"
+    return f"{event['request']}{' ' * bool(told)}{told} requested by {event.get('by') or 'a view'}"
 
 
 def _answer(event: dict[str, Any]) -> str:

@@ -24,7 +24,6 @@ QUIET = "rgb(122, 122, 122)"
 BAD = "rgb(221, 60, 60)"
 INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # QUIET to the eye, other tokens to the stylesheet
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
-TITLE_HEIGHT = 44  # pixels
 LOSS_RIGHT = 0.88  # the rest is for the labels at the ends of the lines
 PANELS = {  # name -> (title, axis number, hover format)
     "learning_rate": ("Learning rate", 2, ".2e"),
@@ -36,7 +35,7 @@ GAP = 0.075
 LEFT = 50  # pixels left of an axis: its labels
 WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 TOOLS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # beside the charts while the pointer is over them
-CONFIG = {"displaylogo": False, "modeBarButtons": TOOLS, "responsive": True}
+CONFIG = {"modeBarButtons": TOOLS}
 TOP, BOTTOM = 30, 28  # pixels above and below the charts
 LARGE, SMALL, BETWEEN = 216, 87, 69  # heights of the large and the small charts, and what is between them
 CHART, HEADING = 120, 94  # of a group's chart, and of what stands above it
@@ -79,9 +78,9 @@ def tones(number: int) -> tuple[str, str]:
     return TONES[number % len(TONES)], "solid" if number < len(TONES) else "1.5px,3px"
 
 
-def x_range(total: int) -> list[float] | None:
-    """The step axis of a run of `total` steps; None lets Plotly choose."""
-    return [0, total] if total > 0 else None
+def step_range(total: int) -> dict[str, Any]:
+    """The step axis of a run of `total` steps; where they are not known Plotly chooses (and takes no `None` for it)."""
+    return {"range": [0, total], "autorange": False} if total > 0 else {"autorange": True}
 
 
 def traces(curves: Curves) -> list[dict[str, Any]]:
@@ -183,9 +182,9 @@ def plain(label: str) -> str:
     return label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
-def layout(curves: Curves, total: int, title: str) -> dict[str, Any]:
+def layout(curves: Curves, total: int) -> dict[str, Any]:
     """Axes, margins and colours of the whole figure; the axes are bare as long as nothing is drawn."""
-    places, above = Places(len(curves.groups)), TOP + (TITLE_HEIGHT if title else 0)
+    places = Places(len(curves.groups))
     axis = {
         "showgrid": False,
         "zeroline": False,
@@ -198,11 +197,11 @@ def layout(curves: Curves, total: int, title: str) -> dict[str, Any]:
         "showticklabels": curves.points > 0,
         "tickfont": {"size": 11, "color": QUIET},
     }
-    steps = axis | {"range": x_range(total), "autorange": total <= 0, "rangemode": "tozero", "nticks": 6}
+    steps = axis | step_range(total) | {"rangemode": "tozero", "nticks": 6}
     shape: dict[str, Any] = {
         "template": {"layout": {"font": {"family": FONT}}},  # Plotly's own takes 0.2 s to build and 8 kB to send
         "autosize": True,
-        "height": above + places.charts + BOTTOM,
+        "height": TOP + places.charts + BOTTOM,
         "showlegend": False,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -211,19 +210,11 @@ def layout(curves: Curves, total: int, title: str) -> dict[str, Any]:
         "uirevision": "llf",
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
         "font": {"family": FONT, "size": 11, "color": QUIET},
-        "margin": {"l": LEFT, "r": 12, "t": above, "b": BOTTOM},
+        "margin": {"l": LEFT, "r": 12, "t": TOP, "b": BOTTOM},
         "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8},
         "yaxis": axis | {"domain": places.main, "anchor": "x", "nticks": 5},
         "yaxis6": {"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False, "anchor": "x"},
     }
-    if title:
-        shape["title"] = {
-            "text": title,
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "font": {"size": 15, "color": INK},
-        }
     for place, (name, (_, number, _)) in enumerate(PANELS.items()):
         left = place * (WIDTH + GAP)
         shape[f"xaxis{number}"] = steps | {

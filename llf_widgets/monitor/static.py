@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-from llf_widgets.home import folder_of
-from llf_widgets.monitor.figure import figure_json, json_ready
+from llf_widgets.home import folder_of, home_hash
 from llf_widgets.monitor.picture import picture
 from llf_widgets.monitor.says import sentence
 from llf_widgets.monitor.table import Summary, summary_html, summary_text
 from llf_widgets.monitor.watch import Watch
+from llf_widgets.saved import VIEW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,17 +19,16 @@ if TYPE_CHECKING:
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
 
-PLOTLY = "application/vnd.plotly.v1+json"
-
 
 def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
-    """A run's charts, picture, table and text, by MIME type. Only reads.
+    """A run's picture, table and text, by MIME type. Only reads.
 
     Args:
         run: a run, its id or its folder.
 
     Returns:
-        `application/vnd.plotly.v1+json`, `image/png` (base64), `text/html` (everything escaped), `text/plain`.
+        `application/vnd.llf.view+json` (what LLF's own renderer needs to show the run from the Jupyter server),
+        `text/html` (everything escaped), `image/png` (base64), `text/plain`.
 
     Raises:
         FileNotFoundError: there is no such run.
@@ -43,7 +41,20 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
 def bundle(watch: Watch) -> dict[str, Any]:
     """The same for a run that is being watched already, as it was at the last look."""
     facts, curves = watch.facts, watch.curves()
-    run = Summary(
+    run = _summary(watch)
+    drawn = picture(curves, facts.total, title=f"{run.name}, {run.state}", line=run.key_line)
+    image = base64.b64encode(drawn).decode("ascii")
+    return _texts(watch, replace(run, png=drawn)) | {"image/png": image}
+
+
+def first_bundle(watch: Watch) -> dict[str, Any]:
+    """The same without the picture, which takes a second to draw for the first time."""
+    return _texts(watch, _summary(watch))
+
+
+def _summary(watch: Watch) -> Summary:
+    facts = watch.facts
+    return Summary(
         run_id=facts.id,
         name=facts.name or facts.id,
         state=facts.state,
@@ -54,11 +65,13 @@ def bundle(watch: Watch) -> dict[str, Any]:
         answers=watch.answers.last(),
         samples=watch.completions.last(),
     )
-    run = replace(run, png=picture(curves, facts.total, title=f"{run.name}, {run.state}", line=run.key_line))
-    title = f"<b>{escape(run.name)}</b>, {escape(run.state)}<br><sup>{escape(run.key_line)}</sup>"
+
+
+def _texts(watch: Watch, run: Summary) -> dict[str, Any]:
+    facts = watch.facts
+    home = home_hash(watch.folder.home)
     return {
-        PLOTLY: json_ready(figure_json(curves, facts.total, title=title)),
-        "image/png": base64.b64encode(run.png).decode("ascii"),
+        VIEW: {"view": "monitor", "run": facts.id, "home": home, "state": facts.state, "step": facts.step},
         "text/html": summary_html(run),
         "text/plain": summary_text(run),
     }

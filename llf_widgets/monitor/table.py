@@ -34,7 +34,7 @@ class Summary:
         about: model, method and data.
         says: the state's sentence.
         rows: (what, value, comparison).
-        png: the picture's bytes.
+        png: the picture's bytes; empty where none is drawn.
         answers: (prompt, the base's answer, the last one, its step).
         samples: a step, and answers of it with their rewards.
     """
@@ -68,14 +68,21 @@ def summary_html(run: Summary) -> str:
         f'<td style="{CELL}">{escape(note)}</td></tr>'
         for what, value, note in run.rows
     )
-    image = base64.b64encode(run.png).decode("ascii")
     heading = " · ".join(escape(text) for text in (run.state, run.about) if text)
     return (
         f'<div class="llf-Static"><p><b>{escape(run.name)}</b> · {heading}</p><p>{escape(run.says)}</p>'
         f'<table style="border-collapse:collapse"><tbody>{cells}</tbody></table>'
-        f'<img alt="Training and evaluation loss of {escape(run.name)}" style="max-width:100%;width:740px" '
-        f'src="data:image/png;base64,{image}">{_answers(run.answers)}{_samples(*run.samples)}'
+        f"{_image(run)}{_answers(run.answers)}{_samples(*run.samples)}"
         f"<p>Live view: <code>llf.Monitor({escape(repr(run.run_id))})</code></p></div>"
+    )
+
+
+def _image(run: Summary) -> str:
+    if not run.png:
+        return ""
+    return (
+        f'<img alt="Training and evaluation loss of {escape(run.name)}" style="max-width:100%;width:740px" '
+        f'src="data:image/png;base64,{base64.b64encode(run.png).decode("ascii")}">'
     )
 
 

@@ -12,15 +12,11 @@ from llf_core.runs import FINAL, home
 from llf_core.runs.control import TYPES
 from llf_core.runs.steering import check
 from llf_widgets.examples.widget import Examples
-from llf_widgets.home import compare, folder_of
-from llf_widgets.monitor.journal import log_lines, rows
-from llf_widgets.monitor.layout import CONFIG
-from llf_widgets.monitor.live_figure import LiveFigure
-from llf_widgets.monitor.parts import Answers, Head, Journal, More, Samples
+from llf_widgets.home import compare, folder_of, home_hash
+from llf_widgets.monitor.parts import MonitorView
 from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
-from llf_widgets.monitor.says import front_end
-from llf_widgets.monitor.static import bundle
-from llf_widgets.monitor.watch import Watch
+from llf_widgets.monitor.run_view import PARTS, RunView
+from llf_widgets.monitor.static import bundle, first_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 BEAT = 2.0  # seconds; the front end misses the kernel after 12
-ROWS, LOG_LINES = 200, 200
 SAMPLES_REST = 2.0  # seconds between two times that sampled answers are sent: they are long
 SETTLE = 0.3  # seconds between the first sight of a final state and the last look
 FEW_POINTS = 500  # so many points a line are redrawn at every look; more take their time in the browser
@@ -54,30 +49,23 @@ class Monitor(widgets.VBox):
     """
 
     def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
-        self._watch = Watch(folder_of(run, home))
-        self._watch.look()
-        self._head = Head(self._steer)
-        self._answers = Answers(self._watch.folder.id, self._steer)
-        self._samples = Samples()
-        self._journal = Journal(log_path=str(self._watch.folder.log))
-        self._more = More()
-        first = self._watch.curves(details=False)
-        self._more.left_out = list(first.left_out)
-        self._figure = LiveFigure(first, self._watch.facts.total, clicked=self.rows)
-        self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
+        self._run_view = RunView(folder_of(run, home))
+        folder = self._run_view.watch.folder
+        self._run_view.look()
+        self._front = MonitorView(self._steer, run_id=folder.id, home=home_hash(folder.home))
         self._rows: Examples | None = None
         self._slots: list[Any] = []
         self._ended = threading.Event()
-        self._drawn_at = 0.0
-        self._stale = False
-        super().__init__(children=self._parts())
+        self._stale: set[str] = set(PARTS)
+        self._sent_at: dict[str, float] = {}
+        super().__init__(children=[self._front])
         self.add_class("llf")
         self.add_class("llf-Monitor")
-        self._more.observe(lambda _: self._pump.start(), "shows_all")  # the thread that draws looks at once
-        self._view_count = 0  # from here on the front end counts the views
-        self._show({"status", "events", "answers", "log"})
+        self._front._view_count = 0  # noqa: SLF001 - from here on the front end counts the views
+        self._push(everything=True)
         self._pump = Pump(self._tick, self._say_trouble, f"llf-monitor-{self.run_id}")
-        if self._watch.facts.state in FINAL:
+        self._front.observe(self._options_changed, ["options", "served"])
+        if self.state in FINAL:
             self._ended.set()
         else:
             self._pump.start()
@@ -85,12 +73,12 @@ class Monitor(widgets.VBox):
     @property
     def run_id(self) -> str:
         """The id of the run that is shown."""
-        return self._watch.folder.id
+        return self._run_view.watch.folder.id
 
     @property
     def state(self) -> str:
         """The run's state as shown."""
-        return self._watch.facts.state
+        return self._run_view.watch.facts.state
 
     def wait(self, timeout: float | None = None) -> str:
         """Waits until the run has ended and the notebook holds its summary. An interrupt ends only the waiting.
@@ -114,8 +102,8 @@ class Monitor(widgets.VBox):
     def rows(self, step: int | None = None) -> Examples:
         """Shows the rows behind the curve below the charts: those of a step, else those that stand out."""
         if self._rows is None:
-            self._rows = Examples(self._watch.folder)
-            self.children = self._parts()
+            self._rows = Examples(self._run_view.watch.folder)
+            self.children = [self._front, self._rows]
         if step is not None:
             self._rows.show_step(step)
         return self._rows
@@ -123,73 +111,73 @@ class Monitor(widgets.VBox):
     def close(self) -> None:
         """Ends the view; the run is not touched."""
         self._pump.stop()
-        for part in self._parts():
+        for part in self.children:
             part.close()
         super().close()
 
-    def _parts(self) -> list[widgets.Widget]:
-        """What the view is made of, from top to bottom."""
-        rows = [] if self._rows is None else [self._rows]
-        return [self._head, self._figure, self._more, *rows, self._samples, self._answers, self._journal]
-
     # -- following ---------------------------------------------------------------------------------------
     def _tick(self) -> float | None:
-        before = self._watch.facts.state
-        changed = self._watch.look()
-        self._show(changed)
-        state = self._watch.facts.state
-        if state in FINAL:
+        before, had_loss = self.state, bool(self._run_view.watch.series)
+        changed = self._run_view.look()
+        self._stale |= changed
+        self._push()
+        watch = self._run_view.watch
+        if self.state in FINAL:
             if changed or not self._ended.is_set():
                 time.sleep(SETTLE)  # the last event may be written after the final state
-                self._show(self._watch.look() | {"draw"})
+                self._stale |= self._run_view.look()
+                self._push(everything=True)
                 self._keep()
+                self._ended.set()
             return None
-        if self._watch.facts.live:
+        if watch.facts.live:
             self._ended.clear()
-            self._viewed = self._viewed or bool(self._view_count)
-            return SLOWEST if self._viewed and self._view_count == 0 else FASTEST
-        if state != before or not self._ended.is_set():
+            if bool(watch.series) != had_loss:
+                self._keep()
+            count = self._front._view_count  # noqa: SLF001 - ipywidgets' own count of views
+            self._viewed = self._viewed or bool(count)
+            return SLOWEST if self._front.served or (self._viewed and count == 0) else FASTEST
+        if self.state != before or not self._ended.is_set():
             self._keep()
+            self._ended.set()
         return SLOWEST
 
-    def _show(self, changed: set[str]) -> None:
-        """Brings the front end up to date with what the last look found."""
-        watch = self._watch
-        if not 0 <= watch.now - self._head.beat < BEAT:  # below 0: the clock was set back
-            self._head.beat = watch.now
-        if changed & {"status", "metrics", "events"}:
-            self._head.view = front_end(watch.facts, watch.now)
-        if "events" in changed:
-            self._journal.rows = rows(watch.facts.events)[:ROWS]
-        if "answers" in changed:
-            self._answers.answers = watch.answers.view()
-            self._sampled = True
-        if self._sampled and ("draw" in changed or not 0 <= watch.now - self._sampled_at < SAMPLES_REST):
-            self._samples.samples = watch.completions.view()
-            self._sampled, self._sampled_at = False, watch.now
-        if "status" in changed:
-            self._answers.live = watch.facts.state == "running"
-        if "log" in changed:
-            self._journal.log = log_lines(watch.log(LOG_LINES))
-        self._stale = self._stale or bool(changed & {"metrics", "events", "status"})
-        rests = 0 <= watch.now - self._drawn_at < self._redraw_rest()
-        details = self._more.shows_all
-        if details != self._details or (self._stale and ("draw" in changed or not rests)):
-            curves = watch.curves(details=details)
-            self._more.left_out = list(curves.left_out)
-            self._figure.show_curves(curves, watch.facts.total)
-            self._drawn_at, self._stale, self._points, self._details = watch.now, False, curves.points, details
+    def _push(self, *, everything: bool = False) -> None:
+        """Sends the parts that are new; long ones now and then, and to a page that has them from the server few."""
+        view, now = self._front, self._run_view.watch.now
+        if not 0 <= now - view.beat < BEAT:  # below 0: the clock was set back
+            view.beat = now
+        for name in sorted(self._stale):
+            rested = not 0 <= now - self._sent_at.get(name, 0.0) < self._rest(name)
+            if everything or (rested and (name == "head" or not view.served)):
+                setattr(view, name, self._part(name))
+                self._sent_at[name] = now
+                self._stale.discard(name)
 
-    def _redraw_rest(self) -> float:
-        return FASTEST * max(1.0, self._points / FEW_POINTS)
+    def _part(self, name: str) -> Any:
+        options = self._front.options
+        window = options.get("window")
+        return self._run_view.part(
+            name, details=options.get("details") is True, window=window if isinstance(window, int) else 0
+        )
 
-    _points = 0
-    _details = False  # whether the charts that are drawn are all that there are
-    _sampled, _sampled_at = False, 0.0  # whether there are samples that the front end has not, and when it had some
+    def _rest(self, name: str) -> float:
+        """Seconds between two times that a part is sent."""
+        if name == "charts":
+            return FASTEST * max(1.0, self._front.charts.get("points", 0) / FEW_POINTS)
+        return SAMPLES_REST if name == "samples" else 0.0
+
     _viewed = False  # the front end's first count waits in the kernel while a cell runs
 
+    def _options_changed(self, change: Any) -> None:
+        """The reader wants other charts, or the page has lost the server: the thread sends what is wanted at once."""
+        if change["name"] == "options":
+            self._stale.add("charts")
+            self._sent_at.pop("charts", None)
+        self._pump.start()
+
     def _say_trouble(self, text: str) -> None:
-        self._head.trouble = text
+        self._front.trouble = text
 
     # -- steering ----------------------------------------------------------------------------------------
     def _steer(self, what: str, args: dict[str, Any]) -> str:
@@ -198,13 +186,13 @@ class Monitor(widgets.VBox):
             return self._serve(what, args)
         from llf_core.launch import Run
 
-        run = Run(self._watch.folder)
+        run = Run(self._run_view.watch.folder)
         if what in {"checkpoint", "evaluate", "sample", "set"}:
             run.ask(what, check(args) if what == "set" else {}, by="monitor")
-            return f"{what.capitalize()} is asked through the kernel"
+            return f"{REQUESTED[what]} requested through the kernel"
         if what == "stop":
-            asked = run.stop(by="monitor")
-            return "Stop is asked through the kernel" if asked else "The run has ended already"
+            requested = run.stop(by="monitor")
+            return "Stop requested through the kernel" if requested else "The run has ended already"
         if what == "kill":
             return f"The run is {run.kill(by='monitor').state}"
         if what == "resume":
@@ -218,32 +206,34 @@ class Monitor(widgets.VBox):
         if what == "look":
             self.refresh()
         elif what == "rows":
-            self.rows()
+            step = args.get("step")
+            self.rows(step if isinstance(step, int) else None)
             return "The rows are below the charts"
-        elif self._watch.folder.home == home():
-            self._head.elsewhere = " ".join(compare(args))
+        elif self._run_view.watch.folder.home == home():
+            self._front.elsewhere = " ".join(compare(args))
         return ""
 
     # -- the saved notebook ------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widget, with text for hosts that can't show it."""
+        """The widget, with what hosts without one show."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
-        return shown | {"text/plain": f"llf.Monitor({self.run_id!r})"}
+        return {**shown, **first_bundle(self._run_view.watch)}
 
     def _ipython_display_(self, **kwargs: Any) -> None:
-        """Shows the view, and behind it an output for the saved notebook that is filled when the run ends."""
+        """Shows the view in an output whose text, for the saved notebook, follows the run."""
         from IPython.display import display
 
-        display(self._repr_mimebundle_(**kwargs), raw=True)
-        whole = bundle(self._watch)
-        if self._watch.facts.live:
-            whole = {"text/plain": whole["text/plain"]}
-        self._slots.append(display(whole, raw=True, display_id=True))
+        shown = self._repr_mimebundle_(**kwargs)
+        if not self._run_view.watch.facts.live:
+            shown |= bundle(self._run_view.watch)
+        self._slots.append((display(shown, raw=True, display_id=True), shown))
 
     def _keep(self) -> None:
-        """Puts the run's summary into every output of this view, then lets `wait` return."""
+        """Puts the run's summary into every output of this view."""
         if self._slots:
-            whole = bundle(self._watch)
-            for slot in self._slots:
-                slot.update(whole, raw=True)
-        self._ended.set()
+            whole = bundle(self._run_view.watch)
+            for slot, shown in self._slots:
+                slot.update(shown | whole, raw=True)
+
+
+REQUESTED = {"checkpoint": "Checkpoint", "evaluate": "Evaluation", "sample": "Sample", "set": "Change"}

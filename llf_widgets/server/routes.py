@@ -10,6 +10,7 @@ from llf_widgets.server.adapters import AdaptersHandler
 from llf_widgets.server.bin import BinHandler, DeleteHandler, RemoveHandler, RestoreHandler
 from llf_widgets.server.control import ControlHandler
 from llf_widgets.server.meta import MetaHandler
+from llf_widgets.server.monitor import FrontEndHandler, MonitorHandler, SummaryHandler
 from llf_widgets.server.output import OutputHandler
 from llf_widgets.server.runs import RunHandler, RunsHandler
 from llf_widgets.server.version import VersionHandler
@@ -25,6 +26,9 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     ("runs", RunsHandler),
     (RUN, RunHandler),
     (RUN + r"/output\.zip", OutputHandler),
+    (RUN + "/monitor", MonitorHandler),
+    (RUN + "/summary", SummaryHandler),
+    ("monitor", FrontEndHandler),
     (RUN + "/control", ControlHandler),
     (RUN + "/meta", MetaHandler),
     (RUN + "/bin", DeleteHandler),

@@ -59,3 +59,21 @@ function keepKeys() {
   }, true);
 }
 keepKeys();
+
+/**
+ * A button that copies a text; where a page has no clipboard (plain http) it marks what stands before it.
+ * @param {string | (() => string)} text
+ */
+function copyButton(text) {
+  const button = h('button', { type: 'button', class: 'llf-link', onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(typeof text === 'string' ? text : text());
+      button.textContent = 'copied';
+    } catch {
+      if (button.previousElementSibling) getSelection()?.selectAllChildren(button.previousElementSibling);
+      button.textContent = 'selected';
+    }
+    setTimeout(() => { button.textContent = 'copy'; }, 2000);
+  } }, 'copy');
+  return button;
+}

@@ -78,13 +78,13 @@ def test_the_view_shows_them_live_and_the_notebook_keeps_the_best_and_the_worst(
     run = trainer()
     run.steps(1, 2, reward=0.5)
     view = Monitor(run.folder)
-    assert view._samples.samples == {"functions": [], "steps": []}
+    assert view._front.samples == {"functions": [], "steps": []}
     for reward in (0.25, 0.75, 0.5):
         run.writer.sample(
             step=2, kind="completion", prompt=EVIL, text=f"{EVIL} {reward}", reward=reward, rewards={EVIL: reward}
         )
-    until(lambda: view._samples.samples["steps"])
-    (step,) = view._samples.samples["steps"]
+    until(lambda: view._front.samples["steps"])
+    (step,) = view._front.samples["steps"]
     assert [row[0] for row in step["rows"]] == [0.75, 0.5, 0.25]
     run.writer.close("finished")
     assert view.wait(8) == "finished"

@@ -6,11 +6,10 @@ import re
 
 import numpy as np
 import plotly.graph_objects as go
-import pytest
 
+from llf_widgets.figures import packed
 from llf_widgets.monitor.curves import LIMIT, curves
 from llf_widgets.monitor.figure import contents, figure_json, json_ready
-from llf_widgets.monitor.live_figure import LiveFigure
 from llf_widgets.static import text
 
 
@@ -80,7 +79,7 @@ def test_changes_by_hand_are_marked_once_and_do_not_stand_on_each_other():
 
 def test_json_has_no_nan_and_no_array():
     shown = some_curves(3, loss=(np.array([1, 2, 3]), np.array([1.0, math.nan, 0.123456789])))
-    ready = json_ready(figure_json(shown, 3, title="a"))
+    ready = json_ready(figure_json(shown, 3))
     json.dumps(ready, allow_nan=False)
     assert ready["data"][0]["y"] == [1.0, None, 0.1234568]
     assert ready["data"][0]["x"] == [1, 2, 3]
@@ -89,54 +88,17 @@ def test_json_has_no_nan_and_no_array():
 def test_nothing_logged_yet_is_a_figure_too():
     empty = curves({}, {})
     assert empty.points == 0
-    live = LiveFigure(empty, 0)
-    assert live.layout.xaxis.autorange is True
-    assert live.layout.yaxis.showticklabels is False  # -1 to 4 would be Plotly's invention
-    live.show_curves(some_curves(), 141)
-    assert live.layout.yaxis.showticklabels is True
-    assert live.layout.xaxis3.showticklabels is True
-
-
-def sent_array(value):
-    """An array as plotly sends it to the front end."""
-    return np.frombuffer(value["buffer"], dtype=value["dtype"]) if isinstance(value, dict) else np.asarray(value)
-
-
-class TestLiveFigure:
-    def test_state_holds_what_was_streamed_since_construction(self):
-        # Plotly's own state stays as at construction: a reloaded page would show no point at all.
-        live = LiveFigure(curves({}, {}), 0)
-        live.show_curves(some_curves(), 141)
-        state = live.get_state()
-        assert sent_array(state["_widget_data"][0]["y"]) == pytest.approx(2 - np.arange(1, 101) / 100)
-        assert list(state["_widget_layout"]["xaxis"]["range"]) == [0, 141]
-        assert state["_widget_layout"]["xaxis"]["autorange"] is False
-
-    def test_plotly_still_needs_the_fix(self):
-        plain = go.FigureWidget(figure_json(curves({}, {}), 0))
-        plain.data[0].y = [1.0, 2.0]
-        assert sent_array(plain.get_state()["_widget_data"][0]["y"]).size == 0
-
-    def test_one_tick_is_one_message_and_repeats_nothing(self, monkeypatch):
-        live = LiveFigure(some_curves(), 141)
-        live.show_curves(some_curves(), 141)
-        sent = []
-        monkeypatch.setattr(live, "_send_update_msg", lambda *args, **kwargs: sent.append((args, kwargs)))
-        live.show_curves(some_curves(120), 141)
-        assert len(sent) == 1
-
-    def test_a_readers_zoom_stays(self):
-        live = LiveFigure(some_curves(), 141)
-        live.show_curves(some_curves(), 141)
-        live.layout.xaxis.range = [10, 20]
-        live.show_curves(some_curves(120), 141)
-        assert list(live.layout.xaxis.range) == [10, 20]
+    layout = figure_json(empty, 0)["layout"]
+    assert layout["xaxis"]["autorange"] is True
+    assert "range" not in layout["xaxis"]  # plotly.js keeps a reader's zoom, and fails on a range that is null
+    assert layout["yaxis"]["showticklabels"] is False  # -1 to 4 would be Plotly's invention
+    assert figure_json(some_curves(), 141)["layout"]["yaxis"]["showticklabels"] is True
 
 
 def test_the_stylesheet_knows_every_colour_of_the_figure():
     # What it does not know would stay a middle tone in both themes.
     four = {f"odd/{name}": (np.array([1]), np.array([1.0])) for name in "abcd"}
-    drawn = json.dumps(json_ready(figure_json(some_curves(**four), 141)))
+    drawn = json.dumps(packed(figure_json(some_curves(**four), 141)))
     colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", drawn))
     known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("monitor.css")))
     assert colours == known

@@ -1,18 +1,32 @@
 from __future__ import annotations
 
+import base64
 import json
 import math
 import threading
 import time
 
 import anywidget
+import numpy as np
 import pytest
 
 from llf_widgets.monitor import Monitor
-from llf_widgets.monitor.parts import Head
+from llf_widgets.monitor.front_end import FILES
+from llf_widgets.monitor.parts import MonitorView
 from llf_widgets.static import text
 
 EVIL = "<script>alert(1)</script>"
+WORDS = {"stop": "Stop", "checkpoint": "Checkpoint", "evaluate": "Evaluation", "sample": "Sample"}
+
+
+def loss_of(view):
+    """What the front end has of the first curve."""
+    [value, *_] = [trace["y"] for trace in view._front.charts["figure"]["data"]]
+    return np.frombuffer(base64.b64decode(value["bdata"]), "<f4")
+
+
+def points(view):
+    return len(loss_of(view))
 
 
 def until(condition, seconds=8.0):
@@ -46,8 +60,8 @@ def test_a_finished_run_needs_no_thread(trainer, monitor):
     run.writer.close("finished")
     view = monitor(run.folder.id)
     assert view.state == "finished"
-    assert view._head.view["says"].startswith("10 steps in 0:0")
-    assert len(view._figure.data[0].x) == 10
+    assert view._front.head["says"].startswith("10 steps in 0:0")
+    assert points(view) == 10
     assert threads(view.run_id) == []
     assert view.wait(0) == "finished"
 
@@ -55,26 +69,26 @@ def test_a_finished_run_needs_no_thread(trainer, monitor):
 def test_it_follows_a_live_run_and_ends_by_itself(trainer, monitor):
     run = trainer(total=6)
     view = monitor(run.folder)
-    assert view._head.view["state"] == "running"
+    assert view._front.head["state"] == "running"
     run.steps(1, 4)
-    until(lambda: len(view._figure.data[0].x) == 4)
-    until(lambda: view._head.view["step"] == 4)
+    until(lambda: points(view) == 4)
+    until(lambda: view._front.head["step"] == 4)
     run.folder.log.write_text("one\ntwo\n")
-    until(lambda: view._journal.log == ["one", "two"])
+    until(lambda: view._front.log["lines"] == ["one", "two"])
     run.steps(5, 6)
     run.writer.close("finished")
     assert view.wait(8) == "finished"
     until(lambda: not view._pump.alive)
     assert threads(view.run_id) == []
-    assert len(view._figure.data[0].x) == 6
-    assert view._journal.rows[0]["text"] == "finished"  # written after the status: the last event is not lost
+    assert points(view) == 6
+    assert view._front.events[0]["text"] == "finished"  # written after the status: the last event is not lost
 
 
 def test_the_beat_goes_on_while_nothing_happens(trainer, monitor):
     run = trainer()
     view = monitor(run.folder)
-    first = view._head.beat
-    until(lambda: view._head.beat > first)
+    first = view._front.beat
+    until(lambda: view._front.beat > first)
 
 
 def test_two_views_of_one_run(trainer, monitor):
@@ -100,12 +114,12 @@ def test_a_folder_that_breaks_and_heals_is_said_and_followed(trainer, monitor):
     kept = run.folder.metrics.read_bytes()
     run.folder.metrics.unlink()
     run.folder.metrics.mkdir()
-    until(lambda: "could not follow the run (IsADirectoryError" in view._head.trouble)
+    until(lambda: "could not follow the run (IsADirectoryError" in view._front.trouble)
     run.folder.metrics.rmdir()
     run.folder.metrics.write_bytes(kept)
     run.writer._metrics.close()
     run.steps(3, 5)
-    until(lambda: view._head.trouble == "" and view._head.view["step"] == 5)
+    until(lambda: view._front.trouble == "" and view._front.head["step"] == 5)
 
 
 def test_nan_reaches_the_front_end_as_text_and_as_a_gap(trainer, monitor):
@@ -113,9 +127,9 @@ def test_nan_reaches_the_front_end_as_text_and_as_a_gap(trainer, monitor):
     run.steps(1, 3)
     run.steps(4, 4, loss=math.nan)
     view = monitor(run.folder)
-    json.dumps(view._head.view, allow_nan=False)
-    assert view._head.view["numbers"][0]["value"] == "NaN"
-    assert math.isnan(view._figure.data[0].y[3])
+    json.dumps(view._front.head, allow_nan=False)
+    assert view._front.head["numbers"][0]["value"] == "NaN"
+    assert math.isnan(loss_of(view)[3])
 
 
 def test_texts_of_a_run_stay_data(trainer, monitor):
@@ -123,21 +137,10 @@ def test_texts_of_a_run_stay_data(trainer, monitor):
     run.writer.event("warning", message=EVIL)
     run.folder.log.write_text(EVIL)
     view = monitor(run.folder)
-    assert view._head.view["name"] == EVIL
-    assert view._head.view["messages"] == [{"level": "warn", "text": EVIL, "actions": []}]
-    assert view._journal.log == [EVIL]
-    for name in (
-        "dom.js",
-        "server.js",
-        "monitor.js",
-        "journal.js",
-        "answers.js",
-        "examples.js",
-        "steps.js",
-        "samples.js",
-        "plots.js",
-        "compare.js",
-    ):
+    assert view._front.head["name"] == EVIL
+    assert view._front.head["messages"] == [{"level": "warn", "text": EVIL, "actions": []}]
+    assert view._front.log["lines"] == [EVIL]
+    for name in (*FILES, "examples.js", "compare.js"):
         for door in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert door not in text(name), f"{name} parses text as HTML by {door}"
 
@@ -147,17 +150,15 @@ class TestSteering:
 
     def ask(self, view, what, key="k", **args):
         said = []
-        view._head.send = said.append
-        view._head._handle_custom_msg({"type": what, "args": args, "key": key}, [])
+        view._front.send = said.append
+        view._front._handle_custom_msg({"type": what, "args": args, "key": key}, [])
         return said
 
     @pytest.mark.parametrize("what", ["stop", "checkpoint", "evaluate", "sample"])
     def test_a_request_lands_in_the_folder(self, trainer, monitor, what):
         run = trainer()
         view = monitor(run.folder)
-        assert self.ask(view, what) == [
-            {"key": "k", "ok": True, "text": f"{what.capitalize()} is asked through the kernel"}
-        ]
+        assert self.ask(view, what) == [{"key": "k", "ok": True, "text": f"{WORDS[what]} requested through the kernel"}]
         (request,) = [json.loads(path.read_text()) for path in run.folder.control.iterdir()]
         assert (request["type"], request["by"]) == (what, "monitor")
 
@@ -180,8 +181,8 @@ class TestSteering:
     def test_a_prompt_is_watched_through_the_kernel_too(self, trainer, monitor):
         run, said = trainer(), []
         view = monitor(run.folder)
-        view._answers.send = said.append
-        view._answers._handle_custom_msg({"watch": "Say hi.", "key": "k"}, [])
+        view._front.send = said.append
+        view._front._handle_custom_msg({"type": "set", "args": {"watch": "Say hi."}, "key": "k"}, [])
         assert said[0]["ok"]
         (request,) = [json.loads(path.read_text()) for path in run.folder.control.iterdir()]
         assert (request["type"], request["args"]) == ("set", {"watch": "Say hi."})
@@ -189,9 +190,9 @@ class TestSteering:
     def test_garbage_is_no_request(self, trainer, monitor):
         view = monitor(trainer().folder)
         said = []
-        view._head.send = said.append
+        view._front.send = said.append
         for message in ("stop", None, {"type": 5, "key": "k"}, {}):
-            view._head._handle_custom_msg(message, [])
+            view._front._handle_custom_msg(message, [])
         assert said == []
 
     def test_a_stop_of_an_ended_run_is_told_so(self, trainer, monitor):
@@ -212,7 +213,7 @@ def test_an_ended_run_that_goes_on_is_seen_again(trainer, monitor):
     second = RunWriter(run.folder, 2)
     second.start_heartbeat(0.05)
     second.status(state="running", step=3, total=9)
-    view._head._handle_custom_msg({"type": "look"}, [])
+    view._front._handle_custom_msg({"type": "look"}, [])
     until(lambda: view.state == "running")
     second.close("finished")
     assert view.wait(8) == "finished"
@@ -222,11 +223,34 @@ def test_traits_alone_rebuild_the_view_after_a_reload(trainer, monitor):
     run = trainer()
     run.steps(1, 3)
     view = monitor(run.folder)
-    state = view._head.get_state()
-    assert state["view"]["step"] == 3
+    state = view._front.get_state()
+    assert state["head"]["step"] == 3
+    assert points(view) == 3
     assert ".llf-Numbers" in state["_css"]
-    assert isinstance(view._head, anywidget.AnyWidget)
-    assert all("password" not in name for name in Head.class_trait_names())
+    assert isinstance(view._front, anywidget.AnyWidget)
+    assert all("password" not in name for name in MonitorView.class_trait_names())
+
+
+def test_a_page_that_has_the_parts_from_the_server_is_sent_the_head_alone(trainer, monitor):
+    run = trainer(total=9)
+    run.steps(1, 2)
+    view = monitor(run.folder)
+    view._front.served = True
+    run.steps(3, 6)
+    until(lambda: view._front.head["step"] == 6)
+    assert points(view) == 2
+    view._front.served = False  # the server is gone: the kernel takes over at once
+    until(lambda: points(view) == 6, 2)
+
+
+def test_a_reader_chooses_the_charts_and_the_smoothing(trainer, monitor):
+    run = trainer()
+    run.steps(1, 3)
+    run.writer.close("finished")
+    view = monitor(run.folder)
+    before = view._front.charts
+    view._front.options = {"details": True, "window": 2}
+    until(lambda: view._front.charts is not before)
 
 
 def test_stylesheets_name_no_colour_of_their_own_outside_the_tokens():

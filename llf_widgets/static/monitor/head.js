@@ -1,8 +1,6 @@
 // Header of a run's view: state, progress, key numbers, messages and the row that steers the run.
 
-const QUIET_AFTER = 12000; // ms without a sign of the kernel (it beats every 2 s)
 const SPEAK_EVERY = 8000; // ms between two spoken progress texts
-const LOOK_EVERY = 5000; // ms between two looks at a run that has ended
 const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', evaluate: 'Evaluation', sample: 'Sample', set: 'Change', kill: 'Kill', resume: 'Resume', rows: 'Rows' };
 const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'rows']; // requests that may be made again and again
 
@@ -16,7 +14,7 @@ const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'rows']; // requests th
  * @property {number} elapsed @property {number | null} remaining @property {number[]} checkpoints
  * @property {number | null} checkpoint_time @property {number | null} heartbeat @property {KeyNumber[]} numbers
  * @property {Message[]} messages @property {string[]} offers @property {string} within @property {string} resume
- * @property {number} now @property {number | null} rate
+ * @property {number} now @property {string} rate
  */
 
 /**
@@ -32,31 +30,25 @@ function messageLine({ level, text, actions = [] }, act) {
       h('button', { type: 'button', onclick: () => act(change) }, label))) : null));
 }
 
-/** @param {{model: any, el: HTMLElement}} context */
-function render({ model, el }) {
-  const stop = new AbortController();
-  let heard = performance.now(); // when the kernel last gave a sign
-  let received = Date.now(); // when the view last changed, on this machine's clock
+/** @param {ReturnType<typeof runFeed>} feed */
+function headPart(feed) {
+  let closed = false;
   let spoken = 0;
-  let looked = 0;
-  let asked = ''; // the request that waits for the run to follow it
+  let requested = ''; // the request that waits for the run to follow it
   let hint = true; // whether the answer line holds no answer but how long a request may take
   let shown = { numbers: '', messages: '', offers: '' };
-  /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
-  const waiting = new Map();
 
   /** @returns {View} */
-  const view = () => model.get('view');
+  const view = () => feed.get('head') ?? {};
 
   // -- parts -----------------------------------------------------------------------------------------
   const name = h('h2');
   const state = h('span', { class: 'llf-State' });
   const about = h('span', { class: 'llf-2' });
   const id = h('span');
-  const copy = h('button', { type: 'button', class: 'llf-link', onclick: copyId }, 'copy');
+  const copy = copyButton(() => view().id);
   const says = h('div', { class: 'llf-Monitor-says' });
   const gone = h('div', { role: 'alert' });
-  const unkept = h('div');
   const trouble = h('div', { role: 'alert' });
   const elsewhere = h('div');
   const fill = h('i');
@@ -77,12 +69,11 @@ function render({ model, el }) {
   const end = setting('End at step', text => ({ max_steps: Number(text) }), { inputmode: 'numeric' });
   const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Steer the run' }, buttons, rate.box, end.box, answer, danger);
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
-  el.classList.add('llf-Part');
-  el.append(
+  const box = h('div', { class: 'llf-Head' },
     h('div', { class: 'llf-Monitor-head' }, name, state, about, h('span', { class: 'llf-2 llf-push llf-mono' }, id, ' ', copy)),
     bar,
     h('div', { class: 'llf-Monitor-progress' }, step, epoch, elapsed, remaining, ends, saved, updated),
-    says, gone, unkept, trouble, elsewhere, numbers, messages, controls, aloud
+    says, gone, trouble, elsewhere, numbers, messages, controls, aloud
   );
 
   /** A number of the live run, and the button that sets it. What is typed is left alone until it is set. */
@@ -99,24 +90,12 @@ function render({ model, el }) {
       }
       steer('set', change(input.value));
     }
-    function show(/** @type {number | null} */ value) {
-      const text = value === null ? '' : String(value);
+    function show(/** @type {string} */ text) {
       if (input.dataset.value === text) return;
       if (document.activeElement !== input) input.value = text;
       input.dataset.value = text;
     }
     return { box, show };
-  }
-
-  async function copyId() {
-    try {
-      await navigator.clipboard.writeText(view().id);
-      copy.textContent = 'copied';
-    } catch {
-      getSelection()?.selectAllChildren(id); // no clipboard on an http page: it is marked, one key copies it
-      copy.textContent = 'marked';
-    }
-    setTimeout(() => { copy.textContent = 'copy'; }, 2000);
   }
 
   // -- drawing ---------------------------------------------------------------------------------------
@@ -139,11 +118,11 @@ function render({ model, el }) {
     drawList('numbers', v.numbers, numbers, n =>
       h('div', {}, h('dt', {}, n.label), h('dd', {}, n.value, n.unit ? ' ' : '', n.unit ? h('small', {}, n.unit) : ''), h('p', {}, n.note)));
     drawList('messages', v.messages, messages, message => messageLine(message, change => steer('set', change)));
-    if (asked && !v.offers.includes(asked)) { asked = ''; hint = true; }
+    if (requested && !v.offers.includes(requested)) { requested = ''; hint = true; }
     if (hint) say(answer, v.within);
     drawOffers(v);
     rate.show(v.rate);
-    end.show(v.total || null);
+    end.show(v.total ? String(v.total) : '');
     tick();
   }
 
@@ -168,7 +147,7 @@ function render({ model, el }) {
   }
 
   function drawOffers(/** @type {View} */ v) {
-    const text = JSON.stringify([v.offers, v.resume, asked]);
+    const text = JSON.stringify([v.offers, v.resume, requested]);
     if (shown.offers === text) return;
     shown.offers = text;
     const labels = {
@@ -177,7 +156,7 @@ function render({ model, el }) {
     };
     for (const { box } of [rate, end]) box.hidden = !v.offers.includes('set');
     buttons.replaceChildren(...v.offers.filter(what => what in labels).map(what =>
-      h('button', { type: 'button', 'data-offer': what, disabled: asked === what, onclick: () => steer(what) }, labels[what])));
+      h('button', { type: 'button', 'data-offer': what, disabled: requested === what, onclick: () => steer(what) }, labels[what])));
     if (v.offers.includes('download')) buttons.append(...downloadLink(v.id));
     danger.replaceChildren(...(v.offers.includes('kill') ? [killButton()] : []));
     controls.hidden = !buttons.hasChildNodes() && !danger.hasChildNodes();
@@ -192,7 +171,7 @@ function render({ model, el }) {
   }
 
   function killButton() {
-    return h('button', { type: 'button', 'data-offer': 'kill', disabled: asked === 'kill', onclick: askKill }, 'Kill…');
+    return h('button', { type: 'button', 'data-offer': 'kill', disabled: requested === 'kill', onclick: askKill }, 'Kill…');
   }
 
   function askKill() {
@@ -204,20 +183,20 @@ function render({ model, el }) {
     no.focus();
   }
 
-  /** What only time changes: clocks, and whether the kernel still gives a sign. */
+  /** What only time changes: clocks, and whether anybody still gives a sign. */
   function tick() {
     const v = view();
     if (!v.id) return;
-    const passed = (Date.now() - received) / 1000;
-    const now = v.now + passed;
-    bold(elapsed, 'elapsed ', duration(v.elapsed + (v.live && !silent(v) ? passed : 0)));
+    const now = feed.now();
+    const passed = Math.max(0, now - v.now);
+    const lost = v.live && !feed.source();
+    bold(elapsed, 'elapsed ', duration(v.elapsed + (v.live && !lost ? passed : 0)));
     const left = v.remaining === null ? null : Math.max(0, v.remaining - passed);
     if (left === null) { say(remaining, ''); say(ends, ''); }
     else { bold(remaining, 'remaining ', duration(left)); say(ends, `ends about ${clock(now + left)}`); }
     say(saved, v.checkpoint_time === null || !v.live ? '' : `last checkpoint ${duration(now - v.checkpoint_time)} ago`);
     say(updated, v.heartbeat === null || !v.live ? '' : `updated ${ago(now - v.heartbeat)}`);
-    drawSilence(silent(v));
-    drawUnkept(v, passed);
+    drawLost(lost);
     if (performance.now() - spoken < SPEAK_EVERY) return;
     spoken = performance.now();
     const text = v.total > 0 ? `step ${v.step} of ${v.total}${left === null ? '' : `, ${duration(left)} remaining`}` : `step ${v.step}`;
@@ -229,132 +208,78 @@ function render({ model, el }) {
     return seconds < 1.5 ? '1 s ago' : seconds < 60 ? `${Math.round(seconds)} s ago` : `${duration(seconds)} ago`;
   }
 
-  function silent(/** @type {View} */ v) {
-    return v.live && performance.now() - heard > QUIET_AFTER;
-  }
-
-  function drawSilence(/** @type {boolean} */ isSilent) {
-    el.closest('.llf-Monitor')?.classList.toggle('is-gone', isSilent);
-    if (Boolean(gone.firstChild) === isSilent) return;
-    gone.replaceChildren(...(isSilent ? [h('div', { class: 'llf-Message is-warn' }, h('b', {}, 'Warning'), h('div', {},
-      h('b', {}, 'This view has lost its kernel; the run goes on.'), ' Run this cell again to see it, or open it from the sidebar.'))] : []));
-  }
-
-  /**
-   * The kernel writes a summary into the output behind this one when the run ends. A page that was reloaded meanwhile
-   * has lost that output's address, so the reader is told how to keep it.
-   */
-  function drawUnkept(/** @type {View} */ v, /** @type {number} */ passed) {
-    const output = el.closest('.jp-OutputArea-child');
-    const alone = output?.querySelector(':scope > .jp-OutputArea-output > .llf-Monitor');
-    const kept = output?.nextElementSibling?.querySelector('.jp-RenderedPlotly, .llf-Static, img');
-    const missing = Boolean(alone) && !kept && passed > 5 && ['finished', 'stopped', 'failed'].includes(v.state);
-    if (Boolean(unkept.firstChild) === missing) return;
-    unkept.replaceChildren(...(missing ? [messageLine({ level: 'note', text:
-      'The run ended after this page was reloaded, so the notebook does not hold its summary yet. Run this cell again to keep it.' })] : []));
+  /** A second cell that starts the training again would be the wrong way back, so the right one is there to copy. */
+  function drawLost(/** @type {boolean} */ lost) {
+    box.closest('.llf-Monitor')?.classList.toggle('is-gone', lost);
+    if (Boolean(gone.firstChild) === lost) return;
+    const code = `llf.Monitor(${JSON.stringify(view().id)})`;
+    gone.replaceChildren(...(lost ? [h('div', { class: 'llf-Message is-warn' }, h('b', {}, 'Warning'), h('div', {},
+      h('b', {}, 'This view has lost its source; the run goes on.'),
+      jupyterServer() ? ` The Jupyter server does not answer (${feed.failure() || 'no connection'}); the view tries again by itself.` : ' Its kernel is gone.',
+      ' To open the run elsewhere: ', h('code', {}, code), ' ', copyButton(code)))] : []));
   }
 
   function drawTrouble() {
-    const text = model.get('trouble');
+    const text = feed.source() === 'kernel' ? feed.get('trouble') : '';
     trouble.replaceChildren(...(text ? [messageLine({ level: 'warn', text })] : []));
   }
 
   function drawElsewhere() {
-    const text = model.get('elsewhere');
+    const text = feed.get('elsewhere');
     elsewhere.replaceChildren(...(text ? [messageLine({ level: 'warn', text })] : []));
-  }
-
-  /** Has the kernel compare itself with the server, whose panel may list the runs of another folder. */
-  async function compareWithServer() {
-    const { status, answer: server } = await askServer('version');
-    if (status === 200 && !stop.signal.aborted) model.send({ type: 'server', args: server });
   }
 
   // -- steering --------------------------------------------------------------------------------------
   /** Asks the server, which answers while the kernel is busy; where it can't, the kernel. Says which way it went. */
   async function steer(/** @type {string} */ what, /** @type {object} */ args = {}) {
-    asked = what;
+    if (what === 'rows') return showRows(feed, answer);
+    requested = what;
     hint = false;
     drawOffers(view());
-    if (what === 'resume' || what === 'rows') return finish(what, await askKernel(what, args, ''));
+    if (what === 'resume') return finish(what, await resume());
     say(answer, `${VERBS[what]}: asking the Jupyter server…`);
     const { status, answer: said } = await askServer(`runs/${encodeURIComponent(view().id)}/control`, { type: what, args, by: 'monitor' });
-    if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} is asked through the Jupyter server` });
+    if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} requested through the Jupyter server` });
     if (status === 409 || status === 400) return finish(what, { ok: false, text: said.message ?? 'the run has ended' });
     const why = status ? `answers ${status}` : `can't be asked (${said.message})`;
-    finish(what, await askKernel(what, args, `; the Jupyter server ${why}`));
+    finish(what, await throughKernel(what, args, `; the Jupyter server ${why}`));
+  }
+
+  /** A run is resumed by a process of a kernel: this view's, else one that runs a cell. */
+  async function resume() {
+    const code = `llf.attach(${JSON.stringify(view().id)}).resume()`;
+    if (feed.hasKernel) return throughKernel('resume', {}, '');
+    if (!feed.host?.runCell) return { ok: false, text: `In a cell: ${code}` };
+    await feed.host.runCell(code);
+    return { ok: true, text: 'Resumed in the cell below' };
   }
 
   function finish(/** @type {string} */ what, /** @type {{ok: boolean, text: string}} */ { ok, text }) {
-    if (stop.signal.aborted) return;
-    const within = ok && !['resume', 'rows'].includes(what) && view().within;
+    if (closed) return;
+    const within = ok && what !== 'resume' && view().within;
     say(answer, within ? `${text}, ${within}.` : text);
-    if (!ok || ONCE.includes(what)) asked = '';
+    if (!ok || ONCE.includes(what)) requested = '';
     shown.offers = '';
     drawOffers(view());
+    feed.look();
   }
 
   /** @returns {Promise<{ok: boolean, text: string}>} */
-  function askKernel(/** @type {string} */ what, /** @type {object} */ args, /** @type {string} */ why) {
-    const key = crypto.randomUUID?.() ?? String(Math.random());
+  async function throughKernel(/** @type {string} */ what, /** @type {object} */ args, /** @type {string} */ why) {
+    if (!feed.hasKernel) return { ok: false, text: `${VERBS[what]} was not requested${why}. Try again.` };
     say(answer, `${VERBS[what]}: asking the kernel…`);
-    return new Promise(resolve => {
-      const patience = setTimeout(() => {
-        say(answer, `${VERBS[what]} waits in the kernel until the running cell ends${why}. If no cell runs, the kernel is gone: run this cell again.`);
-      }, 3000);
-      waiting.set(key, said => {
-        clearTimeout(patience);
-        waiting.delete(key);
-        resolve({ ok: said.ok, text: said.ok ? `${said.text}${why}` : said.text });
-      });
-      model.send({ type: what, args, key });
-    });
+    const { ok, text } = await feed.askKernel(what, args, () => say(answer,
+      `${VERBS[what]} waits in the kernel until the running cell ends${why}. If no cell runs, the kernel is gone: open llf.Monitor in another one.`));
+    return { ok, text: ok ? `${text}${why}` : text };
   }
 
-  /** A run that has ended can be resumed by another view: look again when a reader comes back. */
-  async function look() {
-    if (view().live || performance.now() - looked < LOOK_EVERY) return;
-    looked = performance.now();
-    const { status, answer: said } = await askServer(`runs/${encodeURIComponent(view().id)}`);
-    if (status === 200 && said.status?.state !== view().state) model.send({ type: 'look' });
-    if (status !== 200) model.send({ type: 'look' });
-  }
-
-  // -- listening -------------------------------------------------------------------------------------
-  const onView = () => { heard = performance.now(); received = Date.now(); draw(); };
-  const onBeat = () => { heard = performance.now(); };
-  const onComm = () => { // the manager marks a view whose kernel was restarted or shut down
-    if (el.classList.contains('jupyter-widgets-disconnected')) heard = -Infinity;
-    tick();
-  };
-  const onMessage = (/** @type {any} */ said) => waiting.get(said?.key)?.(said);
-  model.on('change:view', onView);
-  model.on('change:beat', onBeat);
-  model.on('change:trouble', drawTrouble);
-  model.on('change:elsewhere', drawElsewhere);
-  model.on('msg:custom', onMessage);
-  model.on('comm_live_update', onComm);
-  el.addEventListener('pointerenter', look, { signal: stop.signal });
-  window.addEventListener('focus', look, { signal: stop.signal });
   const timer = setInterval(tick, 1000);
-  const unfit = fitPlots(el, '.llf-Monitor');
-  received -= Math.max(0, 1000 * (model.get('beat') - view().now)); // after a reload the state is older than this page
+  for (const name of ['head', 'source']) feed.on(name, name === 'head' ? draw : tick);
+  for (const name of ['trouble', 'source']) feed.on(name, drawTrouble);
+  feed.on('elsewhere', drawElsewhere);
   draw();
   drawTrouble();
   drawElsewhere();
-  void compareWithServer();
-
-  return () => {
-    stop.abort();
-    clearInterval(timer);
-    unfit();
-    model.off('change:view', onView);
-    model.off('change:beat', onBeat);
-    model.off('change:trouble', drawTrouble);
-    model.off('change:elsewhere', drawElsewhere);
-    model.off('msg:custom', onMessage);
-    model.off('comm_live_update', onComm);
-  };
+  void feed.compareWithServer();
+  return { box, close: () => { closed = true; clearInterval(timer); } };
 }
-
-export default { render };

@@ -4,25 +4,24 @@ const FEW = 8; // events shown before "All N events"
 
 /** @typedef {{time: number | null, step: number | null, text: string}} Row */
 
-/** @param {{model: any, el: HTMLElement}} context */
-function render({ model, el }) {
+/** @param {ReturnType<typeof runFeed>} feed */
+function eventsPart(feed) {
   let all = false;
   const title = h('h3', {}, 'What happened');
   const more = h('button', { type: 'button', class: 'llf-link llf-push', onclick: () => { all = !all; drawEvents(); } });
   const body = h('tbody');
   const count = h('span', { class: 'llf-2 llf-small' });
   const log = h('pre', { class: 'llf-Log', tabindex: '0', 'aria-label': 'Last lines of the log' });
-  el.classList.add('llf-Part');
-  el.append(h('div', { class: 'llf-Monitor-below' },
+  const box = h('div', { class: 'llf-Monitor-below' },
     h('section', { 'aria-label': 'What happened' },
       h('div', { class: 'llf-row', style: 'margin-bottom:2px' }, title, more),
       h('table', { class: 'llf-Table llf-Events' }, body)),
     h('section', { 'aria-label': 'Log' },
-      h('div', { class: 'llf-row', style: 'margin-bottom:4px' }, h('h3', {}, 'Log'), count), log)));
+      h('div', { class: 'llf-row', style: 'margin-bottom:4px' }, h('h3', {}, 'Log'), count), log));
 
   function drawEvents() {
     /** @type {Row[]} */
-    const rows = model.get('rows');
+    const rows = feed.get('events') ?? [];
     more.textContent = all ? `Last ${FEW} events` : `All ${rows.length} events`;
     more.hidden = rows.length <= FEW;
     more.setAttribute('aria-expanded', String(all));
@@ -32,11 +31,11 @@ function render({ model, el }) {
   }
 
   function drawLog() {
-    /** @type {string[]} */
-    const lines = model.get('log');
+    /** @type {{lines?: string[], path?: string}} */
+    const { lines = [], path = '' } = feed.get('log') ?? {};
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
     const last = lines.length === 1 ? 'last line' : `last ${lines.length} lines`;
-    count.textContent = lines.length ? `${last} of ${model.get('log_path')}` : 'empty so far';
+    count.textContent = lines.length ? `${last} of ${path}` : 'empty so far';
     log.replaceChildren(...lines.flatMap(line => {
       const time = line.match(/^\d\d:\d\d:\d\d/);
       return time ? [h('i', {}, time[0]), `${line.slice(8)}\n`] : [`${line}\n`];
@@ -44,15 +43,10 @@ function render({ model, el }) {
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
 
-  model.on('change:rows', drawEvents);
-  model.on('change:log', drawLog);
+  feed.on('events', drawEvents);
+  feed.on('log', drawLog);
   drawEvents();
   drawLog();
   requestAnimationFrame(() => { log.scrollTop = log.scrollHeight; });
-  return () => {
-    model.off('change:rows', drawEvents);
-    model.off('change:log', drawLog);
-  };
+  return { box };
 }
-
-export default { render };

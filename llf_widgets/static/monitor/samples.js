@@ -5,8 +5,8 @@
 
 let samplesShown = 0; // views, for the ids that tie headings to tables
 
-/** @param {{model: any, el: HTMLElement}} context */
-function render({ model, el }) {
+/** @param {ReturnType<typeof runFeed>} feed */
+function samplesPart(feed) {
   const own = `llf-samples-${++samplesShown}`;
   let sorted = -1; // by which function; -1 by the whole reward
   const slider = stepSlider('Step of the sampled answers', draw);
@@ -17,12 +17,10 @@ function render({ model, el }) {
   const section = h('section', { class: 'llf-Answers', 'aria-labelledby': own },
     h('div', { class: 'llf-row' }, h('h3', { id: own }, 'Sampled answers and their rewards'), note),
     slider.box, h('div', { class: 'llf-Samples-scroll' }, table));
-  el.classList.add('llf-Part');
-  el.append(section);
 
   function draw() {
     /** @type {{functions?: string[], steps?: Sampled[]}} */
-    const { functions = [], steps = [] } = model.get('samples');
+    const { functions = [], steps = [] } = (feed.get('samples') ?? {});
     section.hidden = !steps.length;
     const now = slider.show(steps.map(({ step }) => step), 'no answer yet');
     if (now < 0) return;
@@ -67,9 +65,7 @@ function render({ model, el }) {
     return value.toFixed(digits).replace('-', '−');
   }
 
-  model.on('change:samples', draw);
+  feed.on('samples', draw);
   draw();
-  return () => { model.off('change:samples', draw); };
+  return { box: section };
 }
-
-export default { render };

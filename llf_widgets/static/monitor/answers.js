@@ -4,13 +4,11 @@
 
 let counted = 0; // views, for the ids that tie labels to controls
 
-/** @param {{model: any, el: HTMLElement}} context */
-function render({ model, el }) {
+/** @param {ReturnType<typeof runFeed>} feed */
+function answersPart(feed) {
   const own = `llf-answers-${++counted}`;
   let chosen = ''; // the prompt that is shown
-  const stop = new AbortController();
-  /** @type {Map<string, (said: {ok: boolean, text: string}) => void>} */
-  const waiting = new Map();
+  let closed = false;
 
   const prompts = h('select', { id: `${own}-prompt`, onchange: () => { chosen = prompts.value; slider.follow(); draw(); } });
   const slider = stepSlider('Step of the answer', draw);
@@ -31,13 +29,11 @@ function render({ model, el }) {
     h('div', { class: 'llf-row' }, h('h3', {}, 'Watch it answer'),
       h('label', { class: 'llf-sr', for: `${own}-prompt` }, 'Prompt'), prompts, add, said),
     form, shown, aloud);
-  el.classList.add('llf-Part');
-  el.append(section);
 
   function draw() {
     /** @type {Watched[]} */
-    const all = model.get('answers');
-    const live = model.get('live');
+    const all = feed.get('answers') ?? [];
+    const live = feed.get('head')?.state === 'running';
     section.hidden = !all.length && !live;
     add.hidden = !live;
     prompts.hidden = !all.length;
@@ -74,15 +70,15 @@ function render({ model, el }) {
     const prompt = text.value.trim();
     if (!prompt) { say(said, 'Write a prompt first.'); text.focus(); return; }
     say(said, 'Asking the Jupyter server…');
-    const { status, answer } = await askServer(`runs/${encodeURIComponent(model.get('run_id'))}/control`,
-      { type: 'set', args: { watch: prompt }, by: 'monitor' });
-    if (stop.signal.aborted) return;
+    const args = { watch: prompt };
+    const { status, answer } = await askServer(`runs/${encodeURIComponent(feed.run)}/control`, { type: 'set', args, by: 'monitor' });
+    if (closed) return;
     if (status === 202) return done(true, '');
     if (status === 400 || status === 409) return done(false, answer.message ?? 'It was refused.');
-    const key = crypto.randomUUID?.() ?? String(Math.random());
+    if (!feed.hasKernel) return done(false, `The Jupyter server does not answer (${answer.message ?? status}). Try again.`);
     say(said, 'Asking the kernel…');
-    waiting.set(key, ({ ok, text: why }) => { waiting.delete(key); done(ok, why); });
-    model.send({ watch: prompt, key });
+    const { ok, text: why } = await feed.askKernel('set', args, () => say(said, 'It waits in the kernel until the running cell ends.'));
+    done(ok, why);
   }
 
   function done(/** @type {boolean} */ ok, /** @type {string} */ why) {
@@ -94,17 +90,8 @@ function render({ model, el }) {
     say(said, 'It is answered after the step under way.');
   }
 
-  const onMessage = (/** @type {any} */ message) => waiting.get(message?.key)?.(message);
-  model.on('change:answers', draw);
-  model.on('change:live', draw);
-  model.on('msg:custom', onMessage);
+  feed.on('answers', draw);
+  feed.on('head', draw);
   draw();
-  return () => {
-    stop.abort();
-    model.off('change:answers', draw);
-    model.off('change:live', draw);
-    model.off('msg:custom', onMessage);
-  };
+  return { box: section, close: () => { closed = true; } };
 }
-
-export default { render };

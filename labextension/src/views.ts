@@ -1,0 +1,326 @@
+import type {
+  JupyterFrontEnd,
+  JupyterFrontEndPlugin
+} from '@jupyterlab/application';
+import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import { Panel, Widget } from '@lumino/widgets';
+
+import { Api } from './api';
+import { runInCell } from './notebook';
+
+/** What a view of LLF is called among the MIME types of an output, see `llf_widgets/saved.py`. */
+export const VIEW = 'application/vnd.llf.view+json';
+const WIDGET = 'application/vnd.jupyter.widget-view+json';
+const BEFORE_WIDGETS = -20; // ipywidgets' own renderer has -10
+const STATIC_AFTER = 400; // ms without a live view until the saved text is shown in its place
+const RETRY = 3000; // ms between two tries to reach the server
+const KEEP_EVERY = 30_000; // ms between two times that a live run's text in the notebook is brought up to date
+
+type Registry = NotebookPanel['content']['rendermime'];
+type Renderer = ReturnType<Registry['createRenderer']>;
+type MimeModel = Parameters<Renderer['renderModel']>[0];
+
+/** What an output says of its view. */
+interface IView {
+  view: string;
+  run?: string;
+  home?: string;
+  state?: string;
+  step?: number;
+}
+
+/** What a monitor knows of its run: the part `head`. */
+interface IHead {
+  state?: string;
+  step?: number;
+  live?: boolean;
+}
+
+/** The front end of a monitor, `llf_widgets/static/monitor/monitor.js`. */
+interface IFrontEnd {
+  render(context: {
+    el: HTMLElement;
+    run: string;
+    home: string;
+    host: { runCell: (code: string) => Promise<unknown> };
+    onHead: (head: IHead) => void;
+  }): () => void;
+}
+
+/** Everything that the views of one page share. */
+interface IPage {
+  app: JupyterFrontEnd;
+  tracker: INotebookTracker;
+  api: Api;
+  frontEnd: () => Promise<IFrontEnd>;
+}
+
+/** Draws the views of LLF in notebooks: a run's monitor from the server, other views from their kernel, else the text. */
+export const views: JupyterFrontEndPlugin<void> = {
+  id: 'llf-labextension:views',
+  description:
+    'Draws the views of LLF in notebooks, with and without a kernel.',
+  autoStart: true,
+  requires: [INotebookTracker],
+  activate: (app: JupyterFrontEnd, tracker: INotebookTracker) => {
+    const api = new Api(app.serviceManager.serverSettings);
+    let module: Promise<IFrontEnd> | null = null;
+    const page: IPage = {
+      app,
+      tracker,
+      api,
+      frontEnd: () => {
+        module ??= load(api).catch((error: unknown) => {
+          module = null; // the next view tries again
+          throw error;
+        });
+        return module;
+      }
+    };
+    const addTo = (panel: NotebookPanel): void => {
+      const { rendermime } = panel.content;
+      rendermime.addFactory(
+        {
+          safe: true, // texts are set as texts; what is HTML goes through Jupyter's own sanitizer
+          mimeTypes: [VIEW],
+          createRenderer: () => new SavedView(page, panel)
+        },
+        BEFORE_WIDGETS
+      );
+    };
+    tracker.forEach(addTo);
+    tracker.widgetAdded.connect((_, panel) => addTo(panel));
+  }
+};
+
+/** The monitor's module and stylesheet, from the server: once a page. */
+async function load(api: Api): Promise<IFrontEnd> {
+  const { module, css } = await api.frontEnd();
+  const style = document.createElement('style');
+  style.textContent = css;
+  document.head.append(style);
+  const url = URL.createObjectURL(
+    new Blob([module], { type: 'text/javascript' })
+  );
+  try {
+    const loaded = (await import(/* webpackIgnore: true */ url)) as {
+      default: IFrontEnd;
+    };
+    return loaded.default;
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+/** One output that is a view. */
+class SavedView extends Panel {
+  constructor(page: IPage, notebook: NotebookPanel) {
+    super();
+    this._page = page;
+    this._notebook = notebook;
+    this.addClass('llf-SavedView');
+  }
+
+  /** Shows an output, or takes over a newer text of the one that is shown. */
+  async renderModel(model: MimeModel): Promise<void> {
+    const view = model.data[VIEW] as unknown as IView;
+    const name = `${view.view} ${view.run ?? ''}`;
+    this._model = model;
+    if (this._name === name) {
+      return;
+    }
+    this._name = name;
+    this._end();
+    this._patience = setTimeout(() => this._showText(), STATIC_AFTER);
+    if (view.run && view.home) {
+      await this._showRun(view.run, view.home);
+    } else {
+      this._showWidget();
+    }
+  }
+
+  dispose(): void {
+    this._end();
+    super.dispose();
+  }
+
+  /** A run is shown from the server; where that has no such run, from the kernel. */
+  private async _showRun(run: string, home: string): Promise<void> {
+    let there: boolean;
+    let frontEnd: IFrontEnd | null = null;
+    try {
+      there = await this._page.api.hasRun(run, home);
+      frontEnd = there ? await this._page.frontEnd() : null;
+    } catch {
+      this._showText();
+      this._retry = setTimeout(() => void this._showRun(run, home), RETRY);
+      return;
+    }
+    if (this.isDisposed) {
+      return;
+    }
+    if (!frontEnd) {
+      this._showWidget();
+      return;
+    }
+    const body = new Widget();
+    const el = document.createElement('div');
+    body.node.append(el);
+    body.addClass('llf');
+    body.addClass('llf-Monitor');
+    this._replace(body);
+    this._close = frontEnd.render({
+      el,
+      run,
+      home,
+      host: { runCell: code => this._runCell(code) },
+      onHead: head => void this._keep(run, head)
+    });
+  }
+
+  /** The widget of the view's kernel; the text as long as that has none, or for good. */
+  private _showWidget(): void {
+    const { rendermime } = this._notebook.content;
+    const model = this._model;
+    if (!model || !(WIDGET in model.data) || !hasFactory(rendermime, WIDGET)) {
+      this._showText();
+      return;
+    }
+    const widget = rendermime.createRenderer(WIDGET) as Renderer & Panel;
+    widget.hide();
+    this.addWidget(widget);
+    // The renderer of ipywidgets has a child once it has found the widget; before, and without one, it has a line.
+    const look = (): void => {
+      if (widget.widgets?.length) {
+        watch.disconnect();
+        clearTimeout(this._patience);
+        this._drop(this._text);
+        this._text = null;
+        widget.show();
+      }
+    };
+    const watch = new MutationObserver(look);
+    watch.observe(widget.node, { childList: true });
+    this._watch = watch;
+    void widget.renderModel(model).then(look);
+  }
+
+  /** What the notebook holds of the view. */
+  private _showText(): void {
+    clearTimeout(this._patience);
+    const model = this._model;
+    if (!model || this._text || this.isDisposed) {
+      return;
+    }
+    const { rendermime } = this._notebook.content;
+    const type = ['text/html', 'text/plain'].find(one => one in model.data);
+    if (type) {
+      this._text = rendermime.createRenderer(type);
+      this.insertWidget(0, this._text);
+      void this._text.renderModel(model);
+    }
+  }
+
+  private _replace(body: Widget): void {
+    clearTimeout(this._patience);
+    for (const one of [...this.widgets]) {
+      this._drop(one);
+    }
+    this._text = null;
+    this.addWidget(body);
+  }
+
+  private _drop(widget: Widget | null): void {
+    if (widget) {
+      widget.parent = null;
+      widget.dispose();
+    }
+  }
+
+  /**
+   * Brings the text in the notebook up to date, so that what is saved tells how the run stands. The kernel does so
+   * too; after a reload of the page, or without a kernel, it cannot.
+   */
+  private async _keep(run: string, head: IHead): Promise<void> {
+    const saved = this._model?.data[VIEW] as unknown as IView | undefined;
+    const news =
+      head.state !== saved?.state || (head.step ?? 0) !== (saved?.step ?? 0);
+    const now = Date.now();
+    const due = head.live ? now - this._keptAt > KEEP_EVERY : true;
+    if (!news || !due || this._keeping) {
+      return;
+    }
+    this._keeping = true;
+    this._keptAt = now;
+    try {
+      const data = await this._page.api.summary(run);
+      this._write(data);
+    } catch {
+      // the server does not answer: the next news tries again
+    } finally {
+      this._keeping = false;
+    }
+  }
+
+  /** Puts a newer bundle into the output that is shown. */
+  private _write(data: Record<string, unknown>): void {
+    const model = this._model;
+    for (const cell of this._notebook.content.widgets) {
+      const outputs = (cell.model as { outputs?: IOutputs }).outputs;
+      for (let place = 0; outputs && place < outputs.length; place++) {
+        const output = outputs.get(place);
+        if ((output as unknown) === model) {
+          const old = output.toJSON();
+          outputs.set(place, {
+            ...old,
+            data: { ...(old.data as object), ...data }
+          });
+          return;
+        }
+      }
+    }
+  }
+
+  /** Runs code in a cell below the one that shows this view. */
+  private async _runCell(code: string): Promise<boolean> {
+    const { content } = this._notebook;
+    const place = content.widgets.findIndex(cell =>
+      cell.node.contains(this.node)
+    );
+    if (place >= 0) {
+      content.activeCellIndex = place;
+    }
+    return runInCell(this._page.app, this._page.tracker, code);
+  }
+
+  private _end(): void {
+    clearTimeout(this._patience);
+    clearTimeout(this._retry);
+    this._watch?.disconnect();
+    this._close?.();
+    this._close = null;
+  }
+
+  private _page: IPage;
+  private _notebook: NotebookPanel;
+  private _model: MimeModel | null = null;
+  private _name = '';
+  private _text: Renderer | null = null;
+  private _patience?: ReturnType<typeof setTimeout>;
+  private _retry?: ReturnType<typeof setTimeout>;
+  private _watch: MutationObserver | null = null;
+  private _close: (() => void) | null = null;
+  private _keptAt = 0;
+  private _keeping = false;
+}
+
+/** The outputs of a code cell, as far as they are needed here. */
+interface IOutputs {
+  readonly length: number;
+  get(place: number): { toJSON(): Record<string, unknown> };
+  set(place: number, value: unknown): void;
+}
+
+function hasFactory(rendermime: Registry, type: string): boolean {
+  return rendermime.getFactory(type) !== undefined;
+}

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import HTTPError, authenticated
+
+from llf_widgets.home import home_hash
+from llf_widgets.monitor.front_end import module, stylesheet
+from llf_widgets.monitor.run_view import PARTS, RunView
+from llf_widgets.monitor.static import bundle
+from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
+
+KEPT = 12  # runs that are being looked at at once; of another one everything is read again
+WIDEST = 100_000  # steps of a smoothing window
+LONGEST_MARK = 64
+
+
+class ViewsHandler(RunsAPIHandler):
+    """What routes share that show a run: its view is kept, since a page asks for the same run twice a second."""
+
+    def view_of(self, folder: RunFolder) -> RunView:
+        """The view of a run; made anew where another run has taken its place.
+
+        Raises:
+            FileNotFoundError: the folder is being removed.
+        """
+        views: OrderedDict[tuple[str, int], RunView] = self.settings.setdefault("llf_views", OrderedDict())
+        key = (str(folder.path), folder.path.stat().st_ino)
+        view = views.pop(key, None) or RunView(folder)
+        views[key] = view
+        while len(views) > KEPT:
+            views.popitem(last=False)
+        return view
+
+
+class MonitorHandler(ViewsHandler):
+    """The parts of a run's monitor."""
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str) -> None:
+        """Answers `{"home", "now", "marks", "parts"}`: of the parts those whose mark is not in the query's `have`."""
+        folder = self.find_run(run_id)
+        details, window = self.integer("details", 0, 0, 1), self.integer("window", 0, 0, WIDEST)
+        have = read_marks(self.get_query_argument("have", "{}"))
+        try:
+            view = self.view_of(folder)
+            news = await asyncio.to_thread(view.news, have, details=bool(details), window=window)
+        except OSError as error:  # a file that nobody may read, or the folder is just being removed
+            if not folder.path.exists():
+                raise self.gone(run_id) from None
+            raise HTTPError(409, f"Not all files of the run can be read: {error.strerror}.") from None
+        self.finish({"home": home_hash(), **news})
+
+
+class SummaryHandler(ViewsHandler):
+    """What a saved notebook keeps of a run."""
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str) -> None:
+        """Answers `{"data"}`: a bundle by MIME type, as the run is now."""
+        folder = self.find_run(run_id)
+        try:
+            view = self.view_of(folder)
+            data = await asyncio.to_thread(summary, view)
+        except FileNotFoundError:
+            raise self.gone(run_id) from None
+        self.finish({"data": data})
+
+
+class FrontEndHandler(RunsAPIHandler):
+    """The monitor's JavaScript and CSS, for a page that has no kernel to bring them."""
+
+    @authenticated
+    @authorized
+    async def get(self) -> None:
+        """Answers `{"module", "css"}`; 304 where the page's ETag is the newest."""
+        text = await asyncio.to_thread(front_end)
+        self.set_header("Cache-Control", "private, no-cache")
+        self.set_header("ETag", f'"{hashlib.sha256(text.encode()).hexdigest()}"')
+        if self.check_etag_header():
+            self.set_status(304)
+            self.finish()
+            return
+        self.set_header("Content-Type", "application/json")
+        self.finish(text)
+
+
+def front_end() -> str:
+    """Module and stylesheet as JSON."""
+    return json.dumps({"module": module(), "css": stylesheet()})
+
+
+def summary(view: RunView) -> dict[str, Any]:
+    """The bundle of a run as it is now."""
+    view.look()
+    return bundle(view.watch)
+
+
+def read_marks(text: str) -> dict[str, str]:
+    """The marks of the parts that a page holds.
+
+    Raises:
+        HTTPError: 400, where the text is no object of short texts.
+    """
+    try:
+        have = json.loads(text)
+    except (ValueError, RecursionError):
+        raise HTTPError(400, "have is not JSON.") from None
+    good = isinstance(have, dict) and all(
+        name in PARTS and isinstance(mark, str) and len(mark) <= LONGEST_MARK for name, mark in have.items()
+    )
+    if not good:
+        raise HTTPError(400, f"have is no object with marks of {', '.join(PARTS)}.")
+    return have

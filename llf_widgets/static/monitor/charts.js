@@ -1,0 +1,72 @@
+// The charts of a run, what is shown of them, and a word in their place as long as nothing is logged.
+
+const WINDOWS = [0, 1, 5, 10, 25, 50, 100, 250]; // steps that the smoothed lines are a mean of; 0 chooses
+
+/** @param {ReturnType<typeof runFeed>} feed */
+function chartsPart(feed) {
+  const chart = plotlyChart('Curves of the run', ({ x }) => ask(x));
+  const none = h('p', { class: 'llf-2 llf-Charts-none' });
+  const smoothing = h('select', { 'aria-label': 'Smoothing', onchange: () => feed.setOptions({ window: Number(smoothing.value) }) },
+    ...WINDOWS.map(steps => h('option', { value: String(steps) }, steps === 0 ? 'automatic' : steps === 1 ? 'none' : `${steps} steps`)));
+  const log = h('input', { type: 'checkbox', onchange: draw });
+  const tools = h('div', { class: 'llf-row llf-Charts-tools' },
+    h('label', { class: 'llf-2' }, 'Smoothing ', smoothing), h('label', { class: 'llf-2' }, log, ' Log scale'));
+  const more = h('button', { type: 'button', onclick: () => feed.setOptions({ details: !feed.options().details }) });
+  const titles = h('span', { class: 'llf-2 llf-small' });
+  const row = h('div', { class: 'llf-row llf-Monitor-more' }, more, titles);
+  const rows = h('div', { class: 'llf-row llf-Charts-rows', role: 'status' });
+  const box = h('section', { class: 'llf-Charts', 'aria-label': 'Charts' }, tools, none, rows, chart.box, row);
+
+  function draw() {
+    const { figure, left_out: leftOut = [], points = 0 } = feed.get('charts') ?? {};
+    const head = feed.get('head') ?? {};
+    const empty = !points;
+    for (const part of [chart.box, tools]) part.hidden = empty;
+    none.hidden = !empty;
+    say(none, head.live ? 'The curves begin with the first logged step.' : head.state ? 'This run has logged no step.' : 'Reading the run…');
+    if (!empty) chart.show(log.checked ? onLogScale(figure) : figure);
+    const open = feed.options().details;
+    row.hidden = empty || (!open && !leftOut.length);
+    more.setAttribute('aria-expanded', String(open));
+    say(more, open ? 'Show fewer charts' : `Show ${leftOut.length} more charts`);
+    say(titles, open ? '' : leftOut.join(' · '));
+  }
+
+  /** The large chart with a logarithmic axis; what is not above 0 has no place on it. */
+  function onLogScale(/** @type {any} */ figure) {
+    const { range: _, ...axis } = figure.layout.yaxis;
+    return { ...figure, layout: { ...figure.layout, yaxis: { ...axis, type: 'log', nticks: 6, autorange: true }, uirevision: 'log' } };
+  }
+
+  /** A point was clicked: the rows of its step are one more click away. */
+  function ask(/** @type {number} */ step) {
+    rows.replaceChildren(
+      h('span', {}, `Step ${step.toLocaleString('en')}: `),
+      h('button', { type: 'button', class: 'llf-link', onclick: () => void showRows(feed, rows, step) }, 'show its rows'));
+  }
+
+  feed.on('charts', draw);
+  feed.on('head', () => { if (!none.hidden) draw(); });
+  draw();
+  return { box, close: chart.close };
+}
+
+/**
+ * Shows the rows behind the curve: below the charts where a kernel has this view, else in a cell.
+ * @param {ReturnType<typeof runFeed>} feed
+ * @param {HTMLElement} said where to say what becomes of it
+ * @param {number} [step] of one step; else those that stand out
+ */
+async function showRows(feed, said, step) {
+  const code = `llf.Examples(${JSON.stringify(feed.run)})${step === undefined ? '' : `.show_step(${step})`}`;
+  if (feed.hasKernel) {
+    const { text } = await feed.askKernel('rows', step === undefined ? {} : { step }, () =>
+      say(said, 'The rows wait in the kernel until the running cell ends.'));
+    say(said, text);
+  } else if (feed.host?.runCell) {
+    say(said, 'The rows are in a cell below.');
+    await feed.host.runCell(code);
+  } else {
+    say(said, `In a cell: ${code}`);
+  }
+}

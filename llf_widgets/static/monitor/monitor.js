@@ -1,0 +1,26 @@
+// The monitor of a run: head, charts, answers, events and log, all from one feed.
+
+/**
+ * Draws a monitor, for the kernel's widget or without one.
+ * @param {object} context
+ * @param {any} [context.model] the kernel's widget
+ * @param {HTMLElement} context.el
+ * @param {string} [context.run] the run, where there is no model
+ * @param {string} [context.home] `home_hash` of its LLF_HOME
+ * @param {Host} [context.host]
+ * @param {(head: any) => void} [context.onHead] called with the part `head` whenever it changes
+ * @returns {() => void} ends it
+ */
+function render({ model, el, run = model.get('run_id'), home = model.get('home'), host, onHead }) {
+  const feed = runFeed({ run, home, model, host });
+  const parts = [headPart(feed), chartsPart(feed), samplesPart(feed), answersPart(feed), eventsPart(feed)];
+  el.classList.add('llf-Part');
+  el.append(...parts.map(({ box }) => box));
+  if (onHead) feed.on('head', () => onHead(feed.get('head')));
+  return () => {
+    for (const part of parts) if ('close' in part) part.close();
+    feed.close();
+  };
+}
+
+export default { render };

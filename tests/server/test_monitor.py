@@ -1,0 +1,128 @@
+"""The parts of a run's monitor, as a page without a kernel gets them."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from llf_core.runs import RunWriter
+from llf_widgets.home import home_hash
+from llf_widgets.monitor.run_view import PARTS, RunView
+from llf_widgets.saved import VIEW
+
+
+@pytest.fixture
+def run(make_run):
+    folder = make_run("demo", state="finished")
+    writer = RunWriter(folder, 1)
+    for step in range(1, 6):
+        writer.metric(step, {"loss": 2 - step / 10})
+    writer.flush()
+    return folder
+
+
+def losses(part):
+    return np.frombuffer(base64.b64decode(part["figure"]["data"][0]["y"]["bdata"]), "<f4")
+
+
+async def test_a_page_gets_every_part_once(ask, run):
+    code, first = await ask("runs", run.id, "monitor")
+    assert code == 200
+    assert set(first["parts"]) == set(first["marks"]) == set(PARTS)
+    assert first["home"] == home_hash()
+    assert first["parts"]["head"]["state"] == "finished"
+    assert losses(first["parts"]["charts"]) == pytest.approx([1.9, 1.8, 1.7, 1.6, 1.5])
+    _, again = await ask("runs", run.id, "monitor", params={"have": json.dumps(first["marks"])})
+    assert again["parts"] == {}
+    assert again["marks"] == first["marks"]
+
+
+async def test_what_is_logged_comes_with_the_next_question(ask, run):
+    _, first = await ask("runs", run.id, "monitor")
+    RunWriter(run, 1).metric(6, {"loss": 0.5})
+    _, news = await ask("runs", run.id, "monitor", params={"have": json.dumps(first["marks"])})
+    assert set(news["parts"]) == {"head", "charts"}
+    assert losses(news["parts"]["charts"])[-1] == 0.5
+
+
+async def test_marks_of_another_server_are_not_taken_for_its_own(ask, run):
+    _, first = await ask("runs", run.id, "monitor")
+    other = RunView(run).news({})
+    assert set(other["marks"].values()).isdisjoint(first["marks"].values())
+    _, again = await ask("runs", run.id, "monitor", params={"have": json.dumps(other["marks"])})
+    assert set(again["parts"]) == set(PARTS)
+
+
+async def test_two_pages_may_want_different_charts(ask, run):
+    _, few = await ask("runs", run.id, "monitor", params={"details": "0"})
+    _, all_of_them = await ask("runs", run.id, "monitor", params={"details": "1", "have": json.dumps(few["marks"])})
+    assert set(all_of_them["parts"]) == {"charts"}
+
+
+async def test_nan_reaches_the_page(ask, make_run):
+    folder = make_run("odd", state="finished")
+    RunWriter(folder, 1).metric(1, {"loss": float("nan")})
+    code, answer = await ask("runs", folder.id, "monitor")
+    assert code == 200
+    assert np.isnan(losses(answer["parts"]["charts"])).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"have": "{"}, "have is not JSON."),
+        ({"have": "[" * 5000}, "have is not JSON."),
+        ({"have": "[]"}, "have is no object with marks of head, charts"),
+        ({"have": json.dumps({"head": "x" * 65})}, "have is no object with marks of head, charts"),
+        ({"have": json.dumps({"secret": "x"})}, "have is no object with marks of head, charts"),
+        ({"details": "2"}, "details is '2'. Expected a whole number from 0 to 1."),
+        ({"window": "-1"}, "window is '-1'. Expected a whole number from 0 to 100000."),
+    ],
+)
+async def test_bad_questions_are_answered_with_a_sentence(ask, run, params, said):
+    code, answer = await ask("runs", run.id, "monitor", params=params)
+    assert code == 400
+    assert answer["message"].startswith(said)
+
+
+@pytest.mark.parametrize("route", ["monitor", "summary"])
+async def test_runs_that_are_none_are_not_found(ask, run, route):
+    for run_id in ("20261124-142530-none", "..", "%2e%2e%2fetc"):
+        assert (await ask("runs", run_id, route))[0] == 404
+
+
+async def test_a_broken_run_says_so(ask, run):
+    run.status.write_text("{")
+    _, answer = await ask("runs", run.id, "monitor")
+    assert answer["parts"]["head"]["state"] == "broken"
+
+
+async def test_a_run_that_took_the_place_of_another_is_read_anew(ask, run, make_run):
+    await ask("runs", run.id, "monitor")
+    run.path.rename(run.path.with_name("moved-away"))
+    run.path.with_name("moved-away").joinpath("meta.json").read_text()
+    other = make_run("other", state="finished")
+    RunWriter(other, 1).metric(1, {"loss": 7.0})
+    other.path.rename(run.path)
+    _, answer = await ask("runs", run.id, "monitor")
+    assert losses(answer["parts"]["charts"]).tolist() == [7.0]
+
+
+async def test_the_summary_is_what_a_saved_notebook_keeps(ask, run):
+    code, answer = await ask("runs", run.id, "summary")
+    assert code == 200
+    assert set(answer["data"]) == {VIEW, "text/html", "text/plain", "image/png"}
+    assert answer["data"]["text/plain"].startswith("demo: finished.")
+
+
+async def test_the_front_end_comes_once(ask, jp_fetch):
+    response = await jp_fetch("llf", "api", "monitor")
+    found = json.loads(response.body)
+    assert set(found) == {"module", "css"}
+    assert found["module"].rstrip().endswith("export default { render };")
+    tag = response.headers["ETag"]
+    again = await jp_fetch("llf", "api", "monitor", headers={"If-None-Match": tag}, raise_error=False)
+    assert (again.code, again.body) == (304, b"")
