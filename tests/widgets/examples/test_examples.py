@@ -84,10 +84,8 @@ def test_a_run_without_losses_says_so(make_run):
 
 def test_a_point_of_the_curve_leads_to_its_rows(folder):
     monitor = Monitor(folder)
-    trace = next(monitor._figure.select_traces({"name": "training, every step"}))
-    points = type("Points", (), {"xs": [4]})()
-    monitor._figure._on_click(trace, points, None)
-    assert monitor._rows._page["asked"] == {"step": 4, "offset": 0}
+    for args in ({"step": 4}, {"step": "all"}, {}):
+        monitor._front._handle_custom_msg({"type": "rows", "args": args, "key": "k"}, [])
+        assert monitor._rows._page["asked"] == {"step": 4, "offset": 0}
     assert monitor._rows in monitor.children
-    monitor._figure._on_click(trace, type("Points", (), {"xs": []})(), None)
     monitor.close()
