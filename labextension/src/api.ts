@@ -24,8 +24,10 @@ export interface IRun {
   reason: string | null;
   /** Seconds to the last planned step. */
   remaining: number | null;
-  /** The last logged loss. */
-  loss: number | null;
+  /** The last logged loss of the training; spelled out where it is not finite, as in `"NaN"`. */
+  loss: number | string | null;
+  /** That of held-out examples. */
+  eval_loss?: number | string | null;
   /** A few losses, or rewards where there are any, from the first to the last. */
   spark: number[];
   /** What counts beside the loss, the most telling first. */
@@ -42,7 +44,7 @@ export interface ICounted {
   name: string;
   label: string;
   form: 'number' | 'share' | 'count';
-  value: number;
+  value: number | string;
 }
 
 /** One page of runs, newest first. */
@@ -102,7 +104,8 @@ export interface IDetails {
   status: { state: RunState; reason: string | null };
   meta: IMeta;
   row?: IRun;
-  numbers?: Record<string, number | null>;
+  /** The last logged value of each; one that is not finite is spelled out. */
+  numbers?: Record<string, number | string | null>;
   counted?: ICounted[];
   curves?: Record<string, [number[], (number | null)[]]>;
   checkpoints?: number[];

@@ -3,9 +3,12 @@ import * as React from 'react';
 
 import type { ICounted, IDetails } from './api';
 import {
+  type Logged,
   bytes,
+  count,
   duration,
   printable,
+  rate,
   short,
   stateWord,
   written
@@ -197,15 +200,15 @@ function Numbers({
   counted,
   trans
 }: {
-  numbers: Record<string, number | null>;
+  numbers: Record<string, Logged>;
   counted: readonly ICounted[];
   trans: TranslationBundle;
 }): React.JSX.Element | null {
-  const named: [string, string, (value: number) => string][] = [
+  const named: [string, string, (value: Logged) => string][] = [
     ['loss', trans.__('Training loss'), short],
     ['eval_loss', trans.__('Evaluation loss'), short],
-    ['learning_rate', trans.__('Learning rate'), short],
-    ['tokens_per_second', trans.__('Tokens/s'), short],
+    ['learning_rate', trans.__('Learning rate'), rate],
+    ['tokens_per_second', trans.__('Tokens per second'), count],
     ['memory', trans.__('Memory'), bytes],
     ['grad_norm', trans.__('Gradient norm'), short]
   ];

@@ -33,6 +33,37 @@ function duration(/** @type {number} */ seconds) {
   return `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
 }
 
+// Numbers are written as by llf_core/runs/formatting.py; tests/number_formats.json holds both to the same cases.
+
+/** A quantity, such as a loss: four digits, at most four decimals; below 0.001 two and an exponent. */
+function quantity(/** @type {number | string} */ logged) {
+  const value = Number(logged);
+  const size = Math.abs(value);
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? 'NaN' : value > 0 ? 'infinity' : '-infinity';
+  if (size === 0) return '0';
+  if (size < 1e-3 || size >= 1e9) {
+    const [mantissa, power] = value.toExponential(1).split('e');
+    return `${Number(mantissa)}e${Number(power)}`;
+  }
+  const power = Number(size.toExponential(3).split('e')[1]);
+  return thousands(value.toFixed(Math.min(4, Math.max(0, 3 - power))));
+}
+
+/** Bytes with three digits and a decimal unit: `9.80 MB`. */
+function byteSize(/** @type {number} */ amount) {
+  for (const [unit, factor] of /** @type {[string, number][]} */ ([['TB', 1e12], ['GB', 1e9], ['MB', 1e6], ['kB', 1e3]])) {
+    const scaled = Number((amount / factor).toPrecision(3));
+    if (scaled >= 1) return `${thousands(scaled.toFixed(Math.max(0, 2 - Math.floor(Math.log10(scaled)))))} ${unit}`;
+  }
+  return `${amount.toFixed(0)} bytes`;
+}
+
+/** A number's text with its thousands separated. */
+function thousands(/** @type {string} */ text) {
+  const [whole, rest] = text.split('.');
+  return [whole.replace(/\B(?=(\d{3})+$)/g, ','), ...(rest === undefined ? [] : [rest])].join('.');
+}
+
 /** A moment as hours and minutes of the reader's day, with the date where it is another day. */
 function clock(/** @type {number} */ seconds) {
   const when = new Date(seconds * 1000);

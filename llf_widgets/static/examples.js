@@ -51,9 +51,9 @@ function render({ model, el }) {
     if (asked.step !== undefined && document.activeElement !== step) step.value = String(asked.step);
     body.replaceChildren(...rows.map(row => h('tr', {},
       h('td', { class: 'llf-num', title: row.dataset }, row.record === undefined ? '…' : row.record.toLocaleString('en')),
-      h('td', { class: 'llf-num' }, fixed(row.last)),
-      h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? fixed(row.first) : ''),
-      h('td', { class: 'llf-num' }, row.excess === null ? '' : `${row.excess >= 0 ? '+' : '−'}${Math.abs(row.excess).toFixed(2)}`),
+      h('td', { class: 'llf-num' }, written(row.last)),
+      h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? written(row.first) : ''),
+      h('td', { class: 'llf-num' }, row.excess === null ? '' : `${row.excess >= 0 ? '+' : '−'}${quantity(Math.abs(row.excess))}`),
       h('td', { class: 'llf-num llf-2' }, String(row.seen)),
       h('td', {}, h('div', { class: 'llf-Examples-text', tabindex: '0' }, ...(row.segments ?? []).map(([text, trained]) => h('span', { class: trained ? 'tr' : 'llf-2' }, text)))))));
     table.hidden = !rows.length;
@@ -63,8 +63,8 @@ function render({ model, el }) {
     for (const button of [before, after]) button.hidden = total <= PAGE_ROWS;
   }
 
-  function fixed(/** @type {number | null} */ loss) {
-    return loss === null ? 'NaN' : loss.toFixed(2);
+  function written(/** @type {number | null} */ loss) {
+    return loss === null ? 'NaN' : quantity(loss);
   }
 
   function empty(/** @type {any} */ asked, /** @type {number} */ seen) {

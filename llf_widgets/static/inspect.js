@@ -29,7 +29,7 @@ function short(/** @type {string} */ name) {
 }
 
 function bytes(/** @type {number | null} */ size) {
-  return size === null ? '–' : `${(size / 1e9).toFixed(2)} GB`;
+  return size === null ? '–' : byteSize(size);
 }
 
 function share(/** @type {number} */ part, /** @type {number} */ whole) {

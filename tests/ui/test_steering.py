@@ -120,7 +120,7 @@ def test_runs_are_compared(page, lab, real):
     view = page.locator(".llf-Compare").first
     table = page.get_by_role("table", name="Runs side by side")
     expect(table).to_contain_text("lora_rank", timeout=60_000)
-    expect(table.get_by_role("row", name="learning_rate")).to_contain_text("0.005")
+    expect(table.get_by_role("row", name="learning_rate")).to_contain_text("5e-3")
     page.get_by_label("Over", exact=True).select_option("tokens")
     title = "() => document.querySelector('.llf-Compare .js-plotly-plot')?.layout.xaxis2.title.text"
     page.wait_for_function(f"() => ({title})() === 'tokens'", timeout=20_000)

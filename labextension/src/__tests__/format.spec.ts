@@ -1,3 +1,6 @@
+import { readFileSync } from 'fs';
+import { join } from 'path';
+
 import { nullTranslator } from '@jupyterlab/translation';
 import { expect, it } from 'vitest';
 
@@ -5,10 +8,13 @@ import {
   age,
   bytes,
   called,
+  count,
   duration,
+  rate,
   short,
   stepText,
-  viewCode
+  viewCode,
+  written
 } from '../format';
 import { run } from './runs';
 
@@ -42,36 +48,42 @@ it('writes the line that shows a run, or several side by side', () => {
   expect(viewCode(['a', 'b'])).toBe('llf.Compare(["a", "b"])');
 });
 
-it.each([
-  [12, '0:12'],
-  [430, '7:10'],
-  [7391, '2:03:11']
-])('says %d seconds as %s', (seconds, text) => {
-  expect(duration(seconds)).toBe(text);
+const CASES: Record<string, [number | string, string][]> = JSON.parse(
+  readFileSync(join(__dirname, '../../../tests/number_formats.json'), 'utf8')
+);
+const WRITERS: Record<string, (value: number) => string> = {
+  number: short,
+  rate,
+  count,
+  bytes,
+  duration,
+  share: value => written({ value, form: 'share' })
+};
+
+it.each(
+  Object.entries(CASES).flatMap(([kind, cases]) =>
+    cases.map(([value, text]) => [kind, value, text] as const)
+  )
+)('writes a %s, %s, as %s, as Python does', (kind, value, text) => {
+  expect(WRITERS[kind](value as number)).toBe(text);
 });
 
-it.each([
-  [9_800_000, '9.80 MB'],
-  [269_000_000, '269 MB'],
-  [1_610_000_000, '1.61 GB'],
-  [83_900, '83.9 kB'],
-  [999_700, '1,000 kB'],
-  [12, '12 B']
-])('says %d bytes as %s', (count, text) => {
-  expect(bytes(count)).toBe(text);
+it("writes in the notebook's front ends as in Python", () => {
+  const file = join(__dirname, '../../../llf_widgets/static/dom.js');
+  const names = ['quantity', 'byteSize', 'duration'] as const;
+  const made = new Function(
+    `${readFileSync(file, 'utf8')}; return [${names.join(', ')}];`
+  ) as () => ((value: number) => string)[];
+  const [number, bytes, duration] = made();
+  for (const [kind, write] of Object.entries({ number, bytes, duration })) {
+    for (const [value, text] of CASES[kind]) {
+      expect(write(value as number)).toBe(text);
+    }
+  }
 });
 
-it.each([
-  [1.2849, '1.28'],
-  [0, '0.00'],
-  [3.1e-5, '3.1e-5'],
-  [1071.4, '1,071'],
-  [999.7, '1,000'],
-  [0.0123, '0.0123'],
-  [31.4, '31.4'],
-  [null, '–']
-])('writes %d as %s', (value, text) => {
-  expect(short(value)).toBe(text);
+it('writes what is not known as a dash', () => {
+  expect([short(null), rate(undefined), count(null)]).toEqual(['–', '–', '–']);
 });
 
 it.each([

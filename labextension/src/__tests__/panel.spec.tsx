@@ -84,7 +84,9 @@ it('lists name, state, steps and age', () => {
   vi.spyOn(Date, 'now').mockReturnValue(1_420_000);
   list(run('a', { name: 'smollm2-sft-lora' }));
   vi.restoreAllMocks();
-  expect(rows()[0].textContent).toBe('smollm2-sft-lora1.28running 93/1417 min');
+  expect(rows()[0].textContent).toBe(
+    'smollm2-sft-lora1.280running 93/1417 min'
+  );
   expect(rows()[0].querySelector('polyline')).not.toBeNull();
   expect(rows()[0].classList).toContain('is-running');
 });
@@ -250,7 +252,7 @@ it('names what counts beside the loss, and the loss where nothing does', () => {
   const shown = rows().map(row =>
     row.querySelector<HTMLElement>('.llf-RunsPanel-loss')!
   );
-  expect(shown.map(one => one.textContent)).toEqual(['83 %', '1.28']);
+  expect(shown.map(one => one.textContent)).toEqual(['83 %', '1.280']);
   expect(shown.map(one => one.title)).toEqual(['Accuracy', 'Training loss']);
 });
 

@@ -60,9 +60,7 @@ function samplesPart(feed) {
   }
 
   function reward(/** @type {number | null} */ value) {
-    if (value === null) return '–';
-    const digits = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
-    return value.toFixed(digits).replace('-', '−');
+    return value === null ? '–' : quantity(value).replace('-', '−');
   }
 
   feed.on('samples', draw);
