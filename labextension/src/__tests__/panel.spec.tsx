@@ -260,7 +260,7 @@ it('shows the losses where runs are in their order', () => {
   void model.narrow({ sort: 'loss' });
   list(run('a', { counted: [accuracy] }));
   expect(rows()[0].querySelector('.llf-RunsPanel-loss')!.textContent).toBe(
-    '1.28'
+    '1.280'
   );
 });
 
