@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.option import Section
@@ -303,11 +303,17 @@ def broken() -> tuple[Broken, ...]:
 
 
 @functools.cache
+def _installed() -> Any:  # `EntryPoints`, in Python 3.11 its like
+    """The entry points of all packages, which are read from as many files once."""
+    return metadata.entry_points()
+
+
+@functools.cache
 def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
     found: dict[str, type[Any]] = {}
     failed = []
-    origin: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=GROUPS[kind]), key=lambda point: point.name):
+    origin: dict[str, metadata.EntryPoint] = {}
+    for point in sorted(_installed().select(group=GROUPS[kind]), key=lambda point: point.name):
         try:
             loaded = point.load()
         except Exception as error:  # noqa: BLE001 - a package of somebody else; `validate` reports it
@@ -329,6 +335,6 @@ def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
     return found, tuple(failed)
 
 
-def _package(point: EntryPoint) -> str:
+def _package(point: metadata.EntryPoint) -> str:
     package = point.dist.name if point.dist else "an unknown package"
     return f"{point.value} of {package}"

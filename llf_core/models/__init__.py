@@ -1,16 +1,38 @@
 """Model Loader: from a name to a model on this machine's device. Imports torch only inside its functions."""
 
-from llf_core.models.device import DevicePlan, plan_device
-from llf_core.models.errors import ModelError
-from llf_core.models.generate import end_at, generate
-from llf_core.models.load import load_model
-from llf_core.models.output import save_output
-from llf_core.models.parameters import count_parameters
-from llf_core.models.processor import load_processor
-from llf_core.models.resolve import resolve_model
-from llf_core.models.source import ModelSource
-from llf_core.models.tokenizer import load_tokenizer
-from llf_core.models.tuned import load_base_and_tuned
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.generate import end_at, generate  # at once, since the function is named as its module
+
+if TYPE_CHECKING:
+    from llf_core.models.device import DevicePlan, plan_device
+    from llf_core.models.errors import ModelError
+    from llf_core.models.load import load_model
+    from llf_core.models.output import save_output
+    from llf_core.models.parameters import count_parameters
+    from llf_core.models.processor import load_processor
+    from llf_core.models.resolve import resolve_model
+    from llf_core.models.source import ModelSource
+    from llf_core.models.tokenizer import load_tokenizer
+    from llf_core.models.tuned import load_base_and_tuned
+
+# Loaded when used: plug-ins, which a form and a launcher read, need a module or two of this package.
+_LAZY = {
+    "DevicePlan": "device",
+    "ModelError": "errors",
+    "ModelSource": "source",
+    "count_parameters": "parameters",
+    "load_base_and_tuned": "tuned",
+    "load_model": "load",
+    "load_processor": "processor",
+    "load_tokenizer": "tokenizer",
+    "plan_device": "device",
+    "resolve_model": "resolve",
+    "save_output": "output",
+}
 
 __all__ = [
     "DevicePlan",
@@ -27,3 +49,11 @@ __all__ = [
     "resolve_model",
     "save_output",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.columns import Columns
 from llf_core.runs.jsonl import Tail, as_number, parse
 from llf_core.runs.meta import read_meta
 from llf_core.runs.reached import shown_status
 
 if TYPE_CHECKING:
+    from llf_core.runs.columns import Columns
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.status import Status
 
@@ -27,7 +27,7 @@ class RunReader:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
-        self._columns = Columns()
+        self._columns: Columns | None = None
         self._metrics = Tail(folder.metrics)
         self._events = Tail(folder.events)
         self._samples = Tail(folder.samples)
@@ -48,13 +48,17 @@ class RunReader:
 
     def metrics(self) -> Columns:
         """All metrics so far; the same object each time, with the new lines taken in."""
+        from llf_core.runs.columns import Columns  # with numpy, which a supervisor starts without
+
+        columns = self._columns or Columns()
         while True:
             data, again = self._metrics.read(CHUNK)
             if again:
-                self._columns = Columns()
+                columns = Columns()
             if not data:
-                return self._columns
-            self._columns.add(data)
+                self._columns = columns
+                return columns
+            columns.add(data)
 
     def events(self) -> list[dict[str, Any]]:
         """The events that are new since the last call, in order; all of them at first.

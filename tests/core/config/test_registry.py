@@ -86,6 +86,23 @@ def ask(site, code):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
+def test_what_is_installed_is_read_once(tmp_path):
+    done = ask(
+        tmp_path,
+        "import llf_core.config\nfrom importlib import metadata\nasked = []\nread = metadata.entry_points\n"
+        "metadata.entry_points = lambda **how: asked.append(how) or read(**how)\n"
+        "from llf_core.config import validate\nvalidate({})\nprint(len(asked))",
+    )
+    assert done.stdout == "1\n"
+
+
+def test_the_plug_ins_are_read_without_the_model_loader(tmp_path):
+    done = ask(
+        tmp_path, "from llf_core.config import validate\nvalidate({})\nprint('llf_core.models.load' in sys.modules)"
+    )
+    assert done.stdout == "False\n"
+
+
 def test_an_installed_package_adds_a_method(tmp_path):
     child = ask(install(tmp_path, PLUGIN.format(key="lamp_shine")), ASK)
     assert child.returncode == 0, child.stderr

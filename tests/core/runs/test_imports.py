@@ -18,6 +18,14 @@ def test_importing_loads_nothing_heavy(python):
     assert json.loads(done.stdout) == [[], ["numpy"]]
 
 
+def test_who_starts_and_who_supervises_a_run_loads_no_numpy(python):
+    done = python(
+        "import sys\nimport llf_core.launch.supervisor, llf_core.launch.start, llf_core.launch.watch\n"
+        "from llf_core.runs import RunReader\nprint('numpy' in sys.modules)"
+    )
+    assert done.stdout == "False\n"
+
+
 def test_a_long_run_is_read_without_pandas(folder, python):
     lines = (f'{{"step": {i}, "time": 1.0, "attempt": 1, "values": {{"loss": {i}.5}}}}\n' for i in range(5000))
     folder.metrics.write_text("".join(lines))
