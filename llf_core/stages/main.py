@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from llf_core.config import ConfigError, RunConfig
+from llf_core.models.quick_imports import begin_imports, needs_bitsandbytes, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.phases import begin_phase
-from llf_core.stages.quick_imports import import_trainer, needs_bitsandbytes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,9 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     folder = RunFolder(Path(path))
     attempt = read_status(folder).attempt
     begin_phase(RunWriter(folder, attempt), "environment")
+    begin_imports()
     try:
-        import_trainer(bitsandbytes=_needs_bitsandbytes(folder))
-        from llf_core.stages.session import run_attempt
+        with quick_imports(bitsandbytes=_needs_bitsandbytes(folder)):
+            from llf_core.stages.session import run_attempt
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
             "failed",
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _needs_bitsandbytes(folder: RunFolder) -> bool:
+    from llf_core.config import ConfigError, RunConfig
+
     try:
         return needs_bitsandbytes(RunConfig.load(folder.config))
     except ConfigError:

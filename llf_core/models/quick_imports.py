@@ -1,16 +1,16 @@
-"""The imports of a trainer, without what a run of its kind never uses."""
+"""The imports of a process that has a model, without what it never uses and without doing twice what can be kept."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
-import importlib
 import json
 import sys
+import threading
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from llf_core.models.bitsandbytes_import import import_bitsandbytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,24 +19,53 @@ if TYPE_CHECKING:
 
 # Optimizers of torch and transformers themselves; of the others some are bitsandbytes' (rmsprop_bnb is).
 OWN_OPTIMIZERS = {"adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd"}
+# As torch loads them: what CUDA needs is found by the first.
+LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 
 
-def import_trainer(*, bitsandbytes: bool) -> None:
-    """Imports torch, transformers, PEFT and all that a run needs, for the whole process and once.
+def begin_imports() -> None:
+    """What can be done before torch and transformers are imported: first of all in a process that will do so."""
+    from llf_core.models.model_files import remember_model_files
+
+    if "torch" not in sys.modules and sys.platform == "linux":
+        threading.Thread(target=_load_torch, daemon=True).start()
+    remember_model_files()
+
+
+def _load_torch() -> None:
+    """Has the system load torch's libraries, which takes 0.15 s (seconds with CUDA) and no lock of Python's."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return
+    try:
+        for name in LIBRARIES:
+            ctypes.CDLL(str(Path(spec.origin).parent / "lib" / name), ctypes.RTLD_GLOBAL)
+    except OSError:
+        return  # torch finds them in its own way, or says what is missing
+
+
+@contextmanager
+def quick_imports(*, bitsandbytes: bool) -> Iterator[None]:
+    """For the imports of torch, transformers, PEFT and all that needs them.
 
     Args:
         bitsandbytes: whether this process may use it. Where it may not, it is hidden from PEFT and transformers,
             which import it (and a compiler) only since it is there.
-
-    Raises:
-        ModuleNotFoundError: a package of `llf[train]` is missing.
     """
-    with _no_collection():
+    was = gc.isenabled()
+    gc.disable()  # imports make objects that stay: looking for garbage among them takes half a second and finds none
+    try:
         if bitsandbytes:
+            from llf_core.models.bitsandbytes_import import import_bitsandbytes
+
             import_bitsandbytes()
         elif "bitsandbytes" not in sys.modules:
             sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's way to make an import fail
-        importlib.import_module("llf_core.stages.session")
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()
 
 
 def needs_bitsandbytes(config: RunConfig) -> bool:
@@ -71,16 +100,3 @@ def _stored_config(config: RunConfig) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None  # the Model Loader says what is wrong with it
     return stored if isinstance(stored, dict) else None
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Imports make objects that stay: looking for garbage among them takes half a second and finds none."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was:
-            gc.enable()

@@ -1,0 +1,124 @@
+"""Remembers which names the model files of transformers export, which transformers reads from all of them anew."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.files import replace_file
+from llf_core.runs.folder import home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+MODULE = "transformers.utils.import_utils"
+READER = "create_import_structure_from_path"
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+def remember_model_files() -> None:
+    """Has a later import of transformers take what its 1,700 model files export from `LLF_HOME/cache`.
+
+    transformers reads them twice whenever it is imported, which is a fifth of a trainer's imports. What they export
+    is asked of transformers itself, once for each version of it that is installed; one that is being edited is read
+    every time.
+    """
+    if "transformers" not in sys.modules and not any(isinstance(one, _Finder) for one in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Stands before the other finders until the module that reads the files is imported."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002 - the signature of a finder
+        if name != MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path)
+        loader: Any = None if spec is None else spec.loader
+        if loader is not None:
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _teach(module)
+
+            loader.exec_module = exec_module
+        return spec
+
+
+def _teach(module: ModuleType) -> None:
+    """Has a module read the files once for all processes."""
+    read: Callable[[Any], dict[Any, Any]] | None = getattr(module, READER, None)
+    package = Path(str(module.__file__)).parent.parent
+    if read is None or not INSTALLED & set(package.parts):
+        return
+    models, known = package / "models", None
+
+    def remembered(asked: Any) -> dict[Any, Any]:
+        nonlocal known
+        if str(asked) not in {str(models), str(models / "__init__.py")}:
+            return read(asked)
+        if known is None:
+            known = _stored(package) or _store(package, read(models))
+        return decode(known)
+
+    setattr(module, READER, remembered)
+
+
+def _mark(package: Path) -> list[Any]:
+    """What changes when another version is installed."""
+    init, models = (package / "__init__.py").stat(), (package / "models").stat()
+    return [str(package), init.st_size, init.st_mtime_ns, models.st_mtime_ns]
+
+
+def _file() -> Path:
+    return home() / "cache" / "transformers.json"
+
+
+def _stored(package: Path) -> dict[str, Any] | None:
+    try:
+        stored = json.loads(_file().read_bytes())
+        if stored["of"] != _mark(package):
+            return None
+        decode(stored["exports"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # a cache: what cannot be read is made again
+    exports: dict[str, Any] = stored["exports"]
+    return exports
+
+
+def _store(package: Path, structure: dict[Any, Any]) -> dict[str, Any]:
+    exports = encode(structure)
+    try:
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        replace_file(_file(), json.dumps({"of": _mark(package), "exports": exports}).encode())
+    except OSError:
+        pass  # a full or read-only disk: it is read again the next time
+    return exports
+
+
+def encode(structure: dict[Any, Any]) -> dict[str, Any]:
+    """The structure as JSON.
+
+    Args:
+        structure: of a folder: for each set of libraries that something needs, which modules export what, then the
+            folders in it: `{frozenset({"torch"}): {"modeling_llama": {"LlamaModel"}}, "llama": {…}}`.
+    """
+    needs = [
+        [sorted(key), {name: sorted(names) for name, names in modules.items()}]
+        for key, modules in structure.items()
+        if isinstance(key, frozenset)
+    ]
+    return {"needs": needs, "folders": {key: encode(one) for key, one in structure.items() if isinstance(key, str)}}
+
+
+def decode(exports: dict[str, Any]) -> dict[Any, Any]:
+    """The structure again; a new one at each call, since it is changed where it is used."""
+    needs = {frozenset(key): {name: set(names) for name, names in modules.items()} for key, modules in exports["needs"]}
+    return {**needs, **{name: decode(one) for name, one in exports["folders"].items()}}
