@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.evaluation.answers import Answer, answer_in_child
 from llf_core.evaluation.losses import Losses, losses_in_child
+from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +52,8 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64) ->
     """
     if isinstance(prompts, str):
         prompts = [prompts]
-    print(f"Answering {len(prompts)} prompts with the base and the tuned model …", flush=True)  # noqa: T201 - the cell's progress
-    return Answers(answer_in_child(_id(run), prompts, max_new_tokens, _home(run)))
+    with ProgressLine("Importing the libraries …") as line:
+        return Answers(answer_in_child(_id(run), prompts, max_new_tokens, _home(run), line))
 
 
 def losses(run: Run | str, data: str | None = None) -> Losses:

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 from dataclasses import fields
 from html import escape
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from llf_core.evaluation.preferences import Accuracy, reward_accuracy_in_child
 from llf_core.evaluation.win_rate import MOST, TOKENS, WinRate, win_rate_in_child
+from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from llf_core.launch import Run
 
 CELL = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-space: pre-wrap"
-
-
-class Line:
-    """One line below a cell that says how far it is, written over itself."""
-
-    def __enter__(self) -> Self:
-        self._longest = 0
-        return self
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Says so much is done."""
-        text = f"{what}: {done:,} of {total:,}"
-        self._longest = max(self._longest, len(text))
-        print(f"\r{text:<{self._longest}}", end="", flush=True)  # noqa: T201 - the cell's progress
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._longest:
-            print(flush=True)  # noqa: T201 - the cell's progress
 
 
 class ShownWinRate(WinRate):
@@ -94,7 +74,7 @@ def win_rate(
     """
     if isinstance(prompts, str):
         prompts = [prompts]
-    with Line() as line:
+    with ProgressLine() as line:
         found = win_rate_in_child(
             run if isinstance(run, str) else run.id,
             _reward_model(reward_model),
@@ -125,7 +105,7 @@ def reward_accuracy(
         >>> llf.reward_accuracy("20261124-142530-smollm2-rm-lora", "held_out.jsonl")  # doctest: +SKIP
         Accuracy(accuracy=0.72, low=0.65, high=0.78, pairs=200, margin=0.91, dropped={})
     """
-    with Line() as line:
+    with ProgressLine() as line:
         return reward_accuracy_in_child(
             _reward_model(reward_model),
             data,

@@ -7,6 +7,7 @@ as a child process, so that no view ever holds a model.
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from llf_core.evaluation.child import Progress
     from llf_core.runs import RunFolder
 
-
 MODULE = "llf_core.evaluation.answers"
+EVERY = 0.25  # seconds between two signs of progress
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,16 @@ class Answer:
     tuned: str
 
 
-def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) -> list[Answer]:
+def answer(
+    folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = child.silent
+) -> list[Answer]:
     """Answers prompts with a finished run's base model and with its result, and keeps them in `samples.jsonl`.
 
     Args:
         folder: a run with `output/`.
         prompts: user messages, each a conversation of its own.
         max_new_tokens: where an answer that does not end is cut.
+        progress: called with what is done, how many tokens are made, and of how many at most.
 
     Returns:
         One entry a prompt, in order.
@@ -53,8 +58,12 @@ def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) 
 
     config = RunConfig.load(folder.config)
     texts: dict[str, list[str]] = {}
+    progress("Loading the base model", 0, 0)
     for of, model, tokenizer in load_base_and_tuned(folder, config):
-        texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens)
+        told = Tokens(f"Answers of the {of} model, tokens", len(prompts) * max_new_tokens, progress)
+        texts[of] = generate(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_text=told)
+        if of == "base":
+            progress("Loading the tuned model", 0, 0)
     answers = [Answer(*row) for row in zip(prompts, texts["base"], texts["tuned"], strict=True)]
     reader = RunReader(folder)
     status = reader.status()
@@ -71,15 +80,37 @@ def answer(folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64) 
     return answers
 
 
+class Tokens:
+    """Tells now and then how many tokens of answers are made."""
+
+    def __init__(self, what: str, most: int, progress: Progress) -> None:
+        """Tells that none is made yet."""
+        self._what, self._most, self._progress = what, most, progress
+        self._made, self._next = 0, 0.0
+        self("", "")
+
+    def __call__(self, *_: object) -> None:
+        """Takes note of one more piece of an answer."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._progress(self._what, self._made, self._most)
+            self._next = now + EVERY
+        self._made += 1
+
+
 def answer_in_child(
-    run_id: str, prompts: Sequence[str], max_new_tokens: int = 64, home: Path | None = None
+    run_id: str,
+    prompts: Sequence[str],
+    max_new_tokens: int = 64,
+    home: Path | None = None,
+    progress: Progress = child.silent,
 ) -> list[Answer]:
     """`answer` in a process of its own: the caller loads no model and no torch.
 
     Raises:
         RuntimeError: why it fails.
     """
-    made = child.ask(MODULE, run_id, "--tokens", str(max_new_tokens), "--", *prompts, home=home)
+    made = child.ask(MODULE, run_id, "--tokens", str(max_new_tokens), "--", *prompts, home=home, progress=progress)
     return [Answer(**row) for row in made]
 
 
@@ -90,7 +121,10 @@ def main() -> None:
     parser.add_argument("prompts", nargs="+")
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
-    child.answer(lambda: [asdict(one) for one in answer(open_run(asked.run_id), asked.prompts, asked.tokens)])
+    folder = open_run(asked.run_id)
+    child.answer(
+        lambda progress: [asdict(one) for one in answer(folder, asked.prompts, asked.tokens, progress)], of=folder
+    )
 
 
 if __name__ == "__main__":

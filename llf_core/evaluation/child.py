@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import os
@@ -14,8 +15,14 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.local import trainer_environment
+from llf_core.models.quick_imports import begin_imports, needs_bitsandbytes, quick_imports
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from llf_core.runs import RunFolder
 
 Progress = Callable[[str, int, int], object]
 """Called with what is being done, how much of it is done, and of how much."""
@@ -38,7 +45,7 @@ def ask(module: str, *arguments: str, home: Path | None = None, progress: Progre
         RuntimeError: it failed; one sentence.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
-    env = os.environ | ({} if home is None else {"LLF_HOME": str(home)})
+    env = trainer_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), usable_cpus())
     said = ""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -67,13 +74,15 @@ def ask(module: str, *arguments: str, home: Path | None = None, progress: Progre
     raise RuntimeError((complaints or ["The child process said nothing."])[-1])
 
 
-def answer(make: Callable[[], Any] | Callable[[Progress], Any]) -> None:
+def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
     """Prints what is made as one line of JSON, or why it can't be; what is printed on the way goes to stderr.
 
     Args:
         make: makes it; where it takes an argument, it is given what tells how far it is.
+        of: the run whose models it needs, and no others: the libraries that these need are imported first.
     """
     stdout = sys.stdout
+    begin_imports()
 
     def tell(what: str, done: int, total: int) -> None:
         print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
@@ -81,6 +90,8 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any]) -> None:
     made: Any
     try:
         with redirect_stdout(sys.stderr):
+            if of is not None:
+                _import_for(of)
             made = make(*((tell,) if inspect.signature(make).parameters else ()))
     except Exception as error:  # noqa: BLE001 - told where it was asked
         from llf_core.stages.failures import explain
@@ -90,3 +101,16 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any]) -> None:
         print(json.dumps({"error": told}))  # noqa: T201 - the result
         sys.exit(1)
     print(json.dumps(made))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line
+
+
+def _import_for(run: RunFolder) -> None:
+    """Imports what the models of a run need."""
+    from llf_core.config import ConfigError, RunConfig
+
+    try:
+        bitsandbytes = needs_bitsandbytes(RunConfig.load(run.config))
+    except (ConfigError, FileNotFoundError):
+        return  # told by what is made
+    with quick_imports(bitsandbytes=bitsandbytes):
+        importlib.import_module("transformers.modeling_utils")
+        importlib.import_module("peft")

@@ -142,7 +142,8 @@ def main() -> None:
     parser.add_argument("run_id")
     parser.add_argument("--data")
     asked = parser.parse_args()
-    child.answer(lambda: asdict(losses(open_run(asked.run_id), asked.data)))
+    folder = open_run(asked.run_id)
+    child.answer(lambda: asdict(losses(folder, asked.data)), of=folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import pytest
 
 import llf_widgets as llf
 from llf_core.evaluation.win_rate import Contest
-from llf_widgets.rewards import Line, ShownWinRate
+from llf_widgets.progress_line import ProgressLine
+from llf_widgets.rewards import ShownWinRate
 
 
 def test_a_win_rate_shows_its_band_and_every_prompt():
@@ -24,10 +25,16 @@ def test_a_win_rate_shows_its_band_and_every_prompt():
 
 
 def test_a_line_is_written_over_itself(capsys):
-    with Line() as line:
+    with ProgressLine() as line:
         line("Answers of the base", 8, 1000)
         line("Scoring", 1, 2)
     assert capsys.readouterr().out == "\rAnswers of the base: 8 of 1,000\rScoring: 1 of 2                \n"
+
+
+def test_what_is_not_counted_is_told_at_once(capsys):
+    with ProgressLine("Importing the libraries …") as line:
+        line("Loading the base model", 0, 0)
+    assert capsys.readouterr().out == "\rImporting the libraries …\rLoading the base model … \n"
 
 
 def test_what_is_missing_is_said_in_a_sentence():

@@ -1,9 +1,15 @@
 """Answers of base and tuned model, made in a process of their own."""
 
+import os
+import sys
+
 import pytest
 
-from llf_core.evaluation.answers import answer_in_child
+from llf_core.evaluation.answers import Tokens, answer_in_child
+from llf_core.evaluation.child import ask
 from llf_core.evaluation.demo import side_by_side
+from llf_core.launch.cgroup import usable_cpus
+from llf_core.launch.local import RUNTIME
 from llf_core.runs import RunReader
 
 
@@ -12,12 +18,47 @@ def test_base_and_tuned_answer_in_a_process_that_reads_no_module_beside_the_note
     (tmp_path / "beside").mkdir()
     (tmp_path / "beside" / "peft.py").write_text("raise SystemExit('the wrong peft')")
     monkeypatch.chdir(tmp_path / "beside")
+    (tmp_path / "path" / "bitsandbytes").mkdir(parents=True)  # the tiny model is not quantized
+    (tmp_path / "path" / "bitsandbytes" / "__init__.py").write_text("raise SystemExit('bitsandbytes is not needed')")
+    path = os.pathsep.join([str(tmp_path / "path"), *sys.path])
+    monkeypatch.setenv("PYTHONPATH", path)
+    heard = []
     prompts = ["What is 1 plus 2?", "A line\u2028and -- another\x85"]
-    answers = answer_in_child(folder.id, prompts, max_new_tokens=4)
+    answers = answer_in_child(folder.id, prompts, max_new_tokens=4, progress=lambda *told: heard.append(told))
     assert [one.prompt for one in answers] == prompts
     kept = [(row["prompt"], row["of"], row["text"]) for row in RunReader(folder).samples()]
     assert kept == [(one.prompt, of, getattr(one, of)) for one in answers for of in ("base", "tuned")]
     assert all(one.base in side_by_side(answers) for one in answers if one.base.isalnum())
+    assert [told for told in heard if told[1] == 0] == [
+        ("Loading the base model", 0, 0),
+        ("Answers of the base model, tokens", 0, 8),
+        ("Loading the tuned model", 0, 0),
+        ("Answers of the tuned model, tokens", 0, 8),
+    ]
+
+
+def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch):
+    """Without it, its threads spin while they wait for each other: three answers took five times as long."""
+    (tmp_path / "told.py").write_text("import json, os; print(json.dumps(dict(os.environ)))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    told = ask("told", home=tmp_path)
+    assert told | RUNTIME == told
+    assert told["OMP_NUM_THREADS"] == str(usable_cpus())
+    assert told["LLF_HOME"] == str(tmp_path)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert ask("told")["GOMP_SPINCOUNT"] == "7"
+
+
+def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):
+    heard, clock = [], [0.0]
+    monkeypatch.setattr("llf_core.evaluation.answers.time.monotonic", lambda: clock[0])
+    told = Tokens("Answers", 192, lambda *one: heard.append(one))
+    for _ in range(10):
+        clock[0] += 0.1
+        told(0, "a")
+    assert heard == [("Answers", 0, 192), ("Answers", 3, 192), ("Answers", 6, 192), ("Answers", 9, 192)]
 
 
 def test_a_run_without_output_says_so(make_run):

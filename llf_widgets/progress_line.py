@@ -1,0 +1,38 @@
+"""How far something is, as one line below a cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class ProgressLine:
+    """One line below a cell that says how far it is, written over itself.
+
+    Args:
+        first: what it says at once.
+    """
+
+    def __init__(self, first: str = "") -> None:
+        self._longest = 0
+        if first:
+            self._write(first)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Says so much is done; of something that is not counted (`total` is 0) what it is."""
+        self._write(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
+
+    def _write(self, text: str) -> None:
+        self._longest = max(self._longest, len(text))
+        print(f"\r{text:<{self._longest}}", end="", flush=True)  # noqa: T201 - the cell's progress
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._longest:
+            print(flush=True)  # noqa: T201 - the cell's progress
