@@ -46,7 +46,9 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     wrong = {problem.key for problem in problems if problem.severity == "error"}
     if asked.values or not problems:  # of a file that cannot be read nothing else is known
         problems += _violations(config, wrong, asked.lines)
-    problems += _without_effect(config, values, asked.lines)
+    told = {key for problem in problems if problem.kind == "violation" for key in problem.keys[:1]}
+    without = _without_effect(config, values, asked.lines)
+    problems += [problem for problem in without if problem.key not in told]
     return Report(config, (), asked.lines, asked.base).with_problems(problems)
 
 
@@ -76,9 +78,24 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
         plugin = option_classes()[spec.owner] if spec.owner else None
         if plugin is not None and not plugin.selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
+        elif spec.stages and config.stage.stage not in spec.stages:
+            message = (
+                f"`{key}` has no effect in stage {config.stage.stage}. Stages that use it: {_listed(spec.stages)}."
+            )
         elif spec.section == "generation" and key not in heeded:
-            message = f"`{key}` has no effect on a training run, which generates no text; it is kept for chat."
+            message = f"`{key}` has no effect in stage {config.stage.stage}, {_answers(stage)}"
         else:
             continue
         found.append(Problem("not_needed", key, value, message, severity="note", line=lines.get(key), keys=(key,)))
     return found
+
+
+def _answers(stage: Any) -> str:
+    """How the answers of a stage come about, behind a comma."""
+    if stage is None or not stage.heeds:
+        return "which draws no answers."
+    return f"which draws its answers by {_listed(stage.heeds)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" if "_" in name else name for name in names)

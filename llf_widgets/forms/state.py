@@ -124,8 +124,13 @@ class FormState:
         return text if self.cell_rows is None or key not in NAMES_DATA else self.cell_rows.shown(text)
 
     def applies(self, key: str) -> bool:
-        """Whether a field means something: options of a method that is not chosen do not, nor those of other stages."""
+        """Whether a field is shown: options of a method that is not chosen are not, nor those of other stages.
+
+        One that is refused is shown all the same, so that what keeps Start off can be seen and mended.
+        """
         spec = self.specs[key]
+        if any(problem.severity == "error" for problem in self.problems(key)):
+            return True
         if spec.stages and self.value("stage") not in spec.stages:
             return False
         owner = _owner(spec)

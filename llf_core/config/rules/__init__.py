@@ -11,13 +11,24 @@ from llf_core.config.rules.precision import PRECISION
 from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
 from llf_core.config.rules.sampling import SAMPLING
+from llf_core.config.rules.stage_keys import STAGE_KEYS
 from llf_core.config.rules.usual import USUAL
 from llf_core.config.spec import option_classes
 
 if TYPE_CHECKING:
     from llf_core.config.rule import Rule
 
-RULES: tuple[Rule, ...] = (*DATA, *EVALUATION, *OPTIMIZATION, *PRECISION, *PROCESS, *PREFERENCE, *SAMPLING, *USUAL)
+RULES: tuple[Rule, ...] = (
+    *DATA,
+    *EVALUATION,
+    *OPTIMIZATION,
+    *PRECISION,
+    *PROCESS,
+    *PREFERENCE,
+    *SAMPLING,
+    *STAGE_KEYS,
+    *USUAL,
+)
 
 
 def all_rules() -> tuple[Rule, ...]:

@@ -91,6 +91,16 @@ DATA = (
         severity="note",
     ),
     Rule(
+        ("trunk_cache_gb", "stage"),
+        lambda c: (
+            c.training.trunk_cache_gb != type(c.training).model_fields["trunk_cache_gb"].default
+            and not learns(c, "answers", "texts")
+        ),
+        lambda c: f"Stage {c.stage.stage} computes all layers in each step, so `trunk_cache_gb` has no effect.",
+        (Fix("Leave it out", {"trunk_cache_gb": None}),),
+        severity="note",
+    ),
+    Rule(
         ("streaming", "stage"),
         lambda c: c.data.streaming and learns(c, "judged", "prompts"),
         lambda c: f"Stage {c.stage.stage} looks at several examples together, which a stream does not have.",

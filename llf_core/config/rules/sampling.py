@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.stage import JUDGED, SAMPLED
+from llf_core.config.stage import JUDGED, REFERENCE, SAMPLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +117,36 @@ SAMPLING: tuple[Rule, ...] = (
         _where(lambda c: bool(c.training.neftune_noise_alpha)),
         "Noise on the embeddings would change the answers that are drawn.",
         (Fix("No noise", {"neftune_noise_alpha": None}),),
+    ),
+    Rule(
+        ("train_sampling_strategy", "stage"),
+        _where(lambda c: c.training.train_sampling_strategy != "random"),
+        lambda c: f"Stage {c.stage.stage} draws its prompts in random order. Expected train_sampling_strategy random.",
+        (Fix("Set to random", {"train_sampling_strategy": "random"}),),
+    ),
+    Rule(
+        ("num_beams", "stage"),
+        _where(lambda c: c.generation.num_beams > 1),
+        lambda c: f"Stage {c.stage.stage} draws its answers, and a beam search draws none. Expected num_beams 1.",
+        (Fix("Set to 1", {"num_beams": 1}),),
+    ),
+    Rule(
+        ("do_sample", "stage"),
+        _where(lambda c: not c.generation.do_sample),
+        lambda c: (
+            f"Stage {c.stage.stage} compares several answers to a prompt, which without sampling are all the same. "
+            "Expected do_sample true."
+        ),
+        (Fix("Draw answers", {"do_sample": True}),),
+    ),
+    Rule(
+        ("ref_model", "stage"),
+        _where(lambda c: any(c.get(key) is not None for key in REFERENCE)),
+        lambda c: (
+            f"Stage {c.stage.stage} takes no other reference (ref_model) than the model before its first step, and "
+            "that only where `beta` is above 0."
+        ),
+        (Fix("Leave the reference out", dict.fromkeys(REFERENCE)),),
     ),
     Rule(
         ("top_p", "top_k", "stage"),

@@ -268,6 +268,24 @@ RULES = (
         severity="warning",
     ),
     Rule(
+        ("max_length", "max_new_tokens", "stage"),
+        _for_ppo(
+            lambda c: (
+                c.generation.max_length != type(c.generation).model_fields["max_length"].default
+                and c.generation.max_new_tokens > 0
+            )
+        ),
+        lambda c: (
+            f"`max_length` {c.generation.max_length:,} has no effect: an answer is cut after max_new_tokens, "
+            f"{c.generation.max_new_tokens:,}. Expected one of them; 0 leaves it to max_length."
+        ),
+        lambda c: (
+            Fix("Limit prompt and answer together", {"max_new_tokens": 0}),
+            Fix("Limit the answer alone", {"max_length": None, "max_new_tokens": c.generation.max_length}),
+        ),
+        severity="warning",
+    ),
+    Rule(
         ("reward_functions", "max_new_tokens", "stage"),
         _for_ppo(lambda c: not c.generation.max_new_tokens and "length" in (c.stage.reward_functions or ())),
         "The reward `length` falls towards where answers are cut, which with max_new_tokens 0 differs from prompt to "

@@ -5,6 +5,7 @@ import pytest
 from llf_core.config import RunConfig, validate
 from llf_core.config.rules import RULES, all_rules
 from llf_core.config.rules.evaluation import falls_together
+from llf_core.config.rules.stage_keys import STAGE_KEYS
 from llf_core.config.rules.usual import USUAL
 from llf_core.config.spec import field
 
@@ -116,6 +117,16 @@ CASES = [
         {"stage": "ppo", "trust_remote_code": True, "reward_model": "org/other", "reward_model_type": "full"},
         "holds for reward_model too",
     ),
+    (
+        "train_sampling_strategy",
+        "error",
+        DRAWN | {"train_sampling_strategy": "sequential"},
+        "Stage grpo draws its prompts in random order",
+    ),
+    ("num_beams", "error", DRAWN | {"num_beams": 2}, "Stage grpo draws its answers, and a beam search draws none"),
+    ("do_sample", "error", DRAWN | {"do_sample": False}, "which without sampling are all the same"),
+    ("ref_model", "error", DRAWN | {"ref_model": "gpt2"}, "Stage grpo takes no other reference (ref_model)"),
+    ("trunk_cache_gb", "note", {"stage": "rm", "trunk_cache_gb": 1}, "Stage rm computes all layers in each step"),
     ("reward_functions", "error", {"stage": "grpo"}, "Stage grpo has no reward function"),
     ("reward_functions", "error", DRAWN | {"reward_functions": "format,format"}, "stands twice in format,format"),
     ("reward_weights", "error", DRAWN | {"reward_weights": "1,2"}, "for each of the 1 reward functions"),
@@ -267,7 +278,8 @@ def test_every_fix_mends_what_it_stands_beside_and_breaks_nothing(key, severity,
 
 
 def test_every_rule_has_a_case():
-    seen = {number for number, rule in enumerate(RULES) if rule in USUAL}  # `test_usual.py` has those
+    elsewhere = (*USUAL, *STAGE_KEYS)  # `test_usual.py` and `stages/test_keys.py` have those
+    seen = {number for number, rule in enumerate(RULES) if rule in elsewhere}
     seen |= {
         number
         for _, _, asked, _ in CASES
