@@ -10,7 +10,7 @@ import { Edits } from './edits';
 import { called, viewCode } from './format';
 import { llfIcon } from './icon';
 import { LIVE, type RunsModel } from './model';
-import { IMPORT, runInCell } from './notebook';
+import { IMPORT, runInCell, runInNewNotebook } from './notebook';
 
 /** The commands of the context menu, in its order; null is a line between. */
 export const MENU: readonly (string | null)[] = [
@@ -54,6 +54,19 @@ const BRANCH_ARGUMENTS = {
   }
 } as const;
 
+/** What *New run* takes: where the launcher stands. */
+const NEW_RUN_ARGUMENTS = {
+  args: {
+    type: 'object',
+    properties: {
+      cwd: {
+        type: 'string',
+        description: 'The folder of the notebook; the one shown unless given.'
+      }
+    }
+  }
+} as const;
+
 const RESUMABLE: readonly RunState[] = ['stopped', 'failed', 'lost'];
 const GOING: readonly RunState[] = ['starting', 'running', 'stopping'];
 /** A run that waits in the queue is taken out of it. */
@@ -83,8 +96,22 @@ export function addCommands(
   const { api } = model;
   const edits = new Edits(model, trans);
   const one = (runs: readonly IRun[]): boolean => runs.length === 1;
-  const cell = (code: string, fresh = false): Promise<boolean> =>
-    runInCell(app, tracker, code, fresh);
+  /** Says what kept a cell from running. */
+  const saying = async <T>(running: Promise<T>): Promise<T | null> => {
+    try {
+      return await running;
+    } catch (error) {
+      model.say(
+        trans.__(
+          'The cell did not run: %1 Choose a kernel for the notebook, then run the cell.',
+          error instanceof Error ? error.message : `${error}`
+        )
+      );
+      return null;
+    }
+  };
+  const cell = (code: string): Promise<boolean | null> =>
+    saying(runInCell(app, tracker, code));
   /** Sends a request to each run. */
   const ask = (type: string, said: string) => (runs: readonly IRun[]) =>
     model.each(
@@ -253,14 +280,17 @@ export function addCommands(
     });
   }
   app.commands.addCommand('llf:new-run', {
-    describedBy: NO_ARGUMENTS,
+    describedBy: NEW_RUN_ARGUMENTS,
     label: trans.__('New LLF run'),
     caption: trans.__('Open a notebook with the form'),
     icon: llfIcon,
-    execute: async () => {
-      if (!(await cell('llf.Studio()', true))) {
+    execute: async ({ cwd }) => {
+      const folder = typeof cwd === 'string' ? cwd : undefined;
+      const panel = await saying(runInNewNotebook(app, 'llf.Studio()', folder));
+      if (panel === undefined) {
         model.say(trans.__('In the new notebook, run: %1', 'llf.Studio()'));
       }
+      return panel; // takes the place of the launcher
     }
   });
   app.commands.addCommand('llf:undo-delete', {

@@ -100,7 +100,7 @@ type Control = HTMLInputElement | HTMLSelectElement | HTMLTextAreaElement;
 class FormBody extends Widget implements Dialog.IBodyWidget<Values> {
   constructor(form: IForm) {
     super();
-    this.addClass('llf-Form');
+    this.addClass('llf-Dialog');
     if (form.about) {
       const about = document.createElement('p');
       about.textContent = form.about;
@@ -112,16 +112,16 @@ class FormBody extends Widget implements Dialog.IBodyWidget<Values> {
       const words = document.createElement('span');
       words.textContent = field.label;
       label.className = field.check
-        ? 'llf-Form-check'
+        ? 'llf-Dialog-check'
         : field.rows
-          ? 'llf-Form-text'
+          ? 'llf-Dialog-text'
           : '';
       label.append(...(field.check ? [control, words] : [words, control]));
       this.node.append(label);
       this._controls.set(field.name, control);
     }
-    this._error.className = 'llf-Form-error';
-    this._error.id = 'llf-Form-error';
+    this._error.className = 'llf-Dialog-error';
+    this._error.id = 'llf-Dialog-error';
     this._error.setAttribute('role', 'alert');
     this.node.append(this._error);
   }

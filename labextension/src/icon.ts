@@ -11,3 +11,8 @@ export const llfIcon = new LabIcon({
     'c-3.200-.1-5.700-.7-7.700-1.800-2.900-1.600-4.800-4.900-5.800-9.900z"/>' +
     '</svg>'
 });
+
+/** The same as a picture, in a colour that is seen on light and dark. */
+export const llfPicture = `data:image/svg+xml,${encodeURIComponent(
+  llfIcon.svgstr.replace(/#616161/g, '#1e88e5')
+)}`;

@@ -4,6 +4,7 @@ import {
   type JupyterFrontEndPlugin
 } from '@jupyterlab/application';
 import { ICommandPalette, Notification } from '@jupyterlab/apputils';
+import { ILauncher } from '@jupyterlab/launcher';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
@@ -15,7 +16,7 @@ import { addCommands, MENU, NO_ARGUMENTS } from './actions';
 import { Api } from './api';
 import { BinActions } from './bin_actions';
 import { called } from './format';
-import { llfIcon } from './icon';
+import { llfIcon, llfPicture } from './icon';
 import { RunsModel } from './model';
 import { RunsPanel } from './panel';
 import { VERSION } from './version';
@@ -35,7 +36,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     ITranslator,
     ICommandPalette,
     INotebookTracker,
-    ISettingRegistry
+    ISettingRegistry,
+    ILauncher
   ],
   activate: (
     app: JupyterFrontEnd,
@@ -43,7 +45,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
     translator: ITranslator | null,
     palette: ICommandPalette | null,
     tracker: INotebookTracker | null,
-    settings: ISettingRegistry | null
+    settings: ISettingRegistry | null,
+    launcher: ILauncher | null
   ) => {
     const trans = (translator ?? nullTranslator).load('llf');
     const model: RunsModel = new RunsModel({
@@ -80,6 +83,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
     for (const command of ['llf:new-run', 'llf:show-runs', 'llf:undo-delete']) {
       palette?.addItem({ command, category: trans.__('LLF') });
     }
+    launcher?.add({
+      command: 'llf:new-run',
+      category: trans.__('Notebook'),
+      rank: 100, // behind the kernels
+      kernelIconUrl: llfPicture // the section shows no icons of commands
+    });
     restorer?.add(panel, panel.id);
 
     let notify = true;

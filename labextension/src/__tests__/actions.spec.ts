@@ -1,5 +1,6 @@
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { Notification } from '@jupyterlab/apputils';
+import type { NotebookPanel } from '@jupyterlab/notebook';
 import { nullTranslator } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
@@ -9,7 +10,7 @@ import type { RunState } from '../api';
 import { BinActions } from '../bin_actions';
 import { askForm, FieldError, type IForm, type Values } from '../dialogs';
 import { RunsModel } from '../model';
-import { runInCell } from '../notebook';
+import { runInCell, runInNewNotebook } from '../notebook';
 import { FakeApi, run } from './runs';
 
 vi.mock('../dialogs', async original => ({
@@ -18,7 +19,8 @@ vi.mock('../dialogs', async original => ({
 }));
 vi.mock('../notebook', () => ({
   IMPORT: 'import llf_widgets as llf',
-  runInCell: vi.fn()
+  runInCell: vi.fn(),
+  runInNewNotebook: vi.fn()
 }));
 
 let api: FakeApi;
@@ -160,18 +162,28 @@ it('stops those that go and leaves the others', async () => {
 it('writes what needs a process into a cell', async () => {
   await choose('failed');
   await commands.execute('llf:resume');
-  expect(vi.mocked(runInCell).mock.calls[0].slice(2)).toEqual([
-    'run = llf.attach("a").resume()\nllf.Monitor(run)',
-    false
-  ]);
+  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
+    'run = llf.attach("a").resume()\nllf.Monitor(run)'
+  );
   await choose('finished', 'finished');
   await commands.execute('llf:compare');
   expect(vi.mocked(runInCell).mock.calls[1][2]).toBe('llf.Compare(["a", "b"])');
-  await commands.execute('llf:new-run');
-  expect(vi.mocked(runInCell).mock.calls[2].slice(2)).toEqual([
+});
+
+it('opens the form in a new notebook, where the launcher stands', async () => {
+  const notebook = {} as NotebookPanel;
+  vi.mocked(runInNewNotebook).mockResolvedValueOnce(notebook);
+  expect(await commands.execute('llf:new-run', { cwd: 'work' })).toBe(notebook);
+  expect(vi.mocked(runInNewNotebook).mock.calls[0].slice(1)).toEqual([
     'llf.Studio()',
-    true
+    'work'
   ]);
+  vi.mocked(runInNewNotebook).mockResolvedValueOnce(undefined);
+  await commands.execute('llf:new-run');
+  expect(model.said).toBe('In the new notebook, run: llf.Studio()');
+  vi.mocked(runInNewNotebook).mockRejectedValueOnce(new Error('No kernel.'));
+  await commands.execute('llf:new-run');
+  expect(model.said).toContain('The cell did not run: No kernel. Choose a');
 });
 
 it('moves runs to the bin, and all of them back', async () => {

@@ -1,0 +1,57 @@
+"""What the panel starts in notebooks: from the launcher, without a kernel, and after one was killed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.processes import end, processes_of
+from tests.ui.conftest import TOKEN, Lab
+from tests.ui.test_panel import PANEL, menu, open_panel, picture
+from tests.ui.test_panel_faults import SEEN, made, no_other_runs, row_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["made", "no_other_runs"]  # fixtures
+pytestmark = pytest.mark.browser
+STARTS = 60_000  # ms for a kernel to import the package on a machine that is also used by others
+
+
+def test_the_launcher_opens_a_notebook_with_a_form(page: Any, lab: Lab) -> None:
+    page.goto(f"{lab.url}lab?token={TOKEN}&reset")
+    card = page.locator(".jp-LauncherCard", has_text="New LLF run")
+    expect(card).to_be_visible(timeout=STARTS)
+    page.wait_for_function(
+        "card => card.querySelector('img')?.naturalWidth > 0", arg=card.element_handle(), timeout=SEEN
+    )
+    picture(page, "launcher")
+    card.click()
+    expect(page.locator(".jp-Notebook .llf-Studio-grid").first).to_be_visible(timeout=STARTS)
+    expect(page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(1)
+    expect(page.locator(".jp-Launcher")).to_have_count(0)  # the notebook took its place
+    picture(page, "launched")
+
+
+@pytest.mark.parametrize("kernel", ["shut down", "killed"])
+def test_a_notebook_without_a_kernel_gets_one(page: Any, lab: Lab, made: Callable[..., Any], kernel: str) -> None:
+    folder = made("quiet", state="finished", step=9, total=9)
+    other = made("other", state="finished", step=9, total=9)
+    panel = open_panel(page, lab)
+    lab.settle(page)
+    if kernel == "shut down":
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.sessionContext.session", timeout=SEEN)
+    else:
+        kernels = [one for one in processes_of(lab.home) if "ipykernel_launcher" in one.cmdline()]
+        assert kernels
+        end(kernels)
+        page.get_by_role("dialog", name="Kernel Restarting").get_by_role("button", name="Ok").click(timeout=STARTS)
+    for one in (folder, other):
+        if row_of(panel, one).get_attribute("aria-pressed") == "false":
+            row_of(panel, one).click(modifiers=["Control"])
+    menu(page, row_of(panel, folder), "Compare 2 runs")
+    expect(page.locator(".llf-Compare").first).to_be_visible(timeout=STARTS)
+    assert page.locator(f"{PANEL} .llf-RunsPanel-said").text_content() == ""
