@@ -3,14 +3,14 @@ import { Clipboard, Dialog, showDialog } from '@jupyterlab/apputils';
 import type { INotebookTracker } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IRun, RunState } from './api';
+import { ApiError, type IRun, type RunState } from './api';
 import type { BinActions } from './bin_actions';
 import { askBranch } from './branch';
 import { Edits } from './edits';
 import { called, viewCode } from './format';
 import { llfIcon } from './icon';
 import { LIVE, type RunsModel } from './model';
-import { IMPORT, runInCell, runInNewNotebook } from './notebook';
+import { type Bundle, IMPORT, runInCell, runInNewNotebook } from './notebook';
 
 /** The commands of the context menu, in its order; null is a line between. */
 export const MENU: readonly (string | null)[] = [
@@ -112,6 +112,19 @@ export function addCommands(
   };
   const cell = (code: string): Promise<boolean | null> =>
     saying(runInCell(app, tracker, code));
+  /** Shows a monitor, which needs no kernel where the server tells all that it shows. */
+  const openMonitor = async (run: IRun): Promise<unknown> => {
+    let shown: Bundle | undefined;
+    try {
+      shown = await api.summary(run.id);
+    } catch (error) {
+      if (!(error instanceof ApiError) || [0, 404].includes(error.status)) {
+        return model.act(() => Promise.reject(error));
+      }
+      // The server cannot tell of the run; what its kernel can is shown then.
+    }
+    return saying(runInCell(app, tracker, viewCode([run.id]), shown));
+  };
   /** Sends a request to each run. */
   const ask = (type: string, said: string) => (runs: readonly IRun[]) =>
     model.each(
@@ -124,7 +137,7 @@ export function addCommands(
     'llf:open-monitor': {
       label: () => trans.__('Open monitor'),
       fits: one,
-      does: ([run]) => cell(viewCode([run.id]))
+      does: ([run]) => openMonitor(run)
     },
     'llf:compare': {
       label: runs => trans.__('Compare %1 runs', runs.length),

@@ -156,6 +156,8 @@ export interface IApi {
   restore(id: string): Promise<void>;
   /** Removes a run from the bin for good. */
   removeForGood(id: string): Promise<void>;
+  /** What a saved notebook keeps of a run, by MIME type. */
+  summary(id: string): Promise<Record<string, unknown>>;
 }
 
 /** The routes of `llf_widgets.server`, under the server's base URL. */

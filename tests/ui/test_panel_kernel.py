@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from llf_core import runs
 from tests.processes import end, processes_of
 from tests.ui.conftest import TOKEN, Lab
 from tests.ui.test_panel import PANEL, menu, open_panel, picture
@@ -55,3 +56,35 @@ def test_a_notebook_without_a_kernel_gets_one(page: Any, lab: Lab, made: Callabl
     menu(page, row_of(panel, folder), "Compare 2 runs")
     expect(page.locator(".llf-Compare").first).to_be_visible(timeout=STARTS)
     assert page.locator(f"{PANEL} .llf-RunsPanel-said").text_content() == ""
+
+
+@pytest.mark.parametrize("kernel", ["none", "busy"])
+def test_the_monitor_opens_without_the_kernel(page: Any, lab: Lab, made: Callable[..., Any], kernel: str) -> None:
+    folder = made("quiet", state="finished", step=3, total=3)
+    writer = runs.RunWriter(folder)
+    for step in (1, 2, 3):
+        writer.metric(step, {"loss": 1.0 / step})
+    panel = open_panel(page, lab)
+    lab.settle(page)
+    if kernel == "none":
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.sessionContext.session", timeout=SEEN)
+    else:
+        lab.run_cell(page, 0, "import time; time.sleep(300)")
+        page.wait_for_function(
+            "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'", timeout=SEEN
+        )
+    page.evaluate("() => window.jupyterapp.shell.activateById('llf-runs')")
+    expect(row_of(panel, folder)).to_be_visible(timeout=SEEN)
+    menu(page, row_of(panel, folder), "Open monitor")
+    monitor = page.locator(".jp-Notebook .llf-Monitor")
+    expect(monitor.locator(".llf-State").first).to_have_text("finished", timeout=SEEN)
+    expect(monitor.locator(".js-plotly-plot").first).to_be_visible(timeout=SEEN)
+    picture(page, f"monitor-{kernel}")
+    expect(page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(2)
+    source = page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.source")
+    assert source == f'import llf_widgets as llf\nllf.Monitor("{folder.id}")'
+    if kernel == "none":
+        assert page.evaluate("() => !window.jupyterapp.shell.currentWidget.sessionContext.session")
+    else:
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:interrupt-kernel').then(() => null)")

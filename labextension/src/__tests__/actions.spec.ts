@@ -146,7 +146,10 @@ it('is for the run whose details are shown, listed or not', async () => {
   await model.open('far');
   expect(model.selected.map(one => one.id)).toEqual(['far']);
   await commands.execute('llf:open-monitor');
-  expect(vi.mocked(runInCell).mock.calls[0][2]).toBe('llf.Monitor("far")');
+  expect(vi.mocked(runInCell).mock.calls[0].slice(2)).toEqual([
+    'llf.Monitor("far")',
+    { 'text/plain': 'A summary of far.' } // shown without a kernel
+  ]);
 });
 
 it('stops those that go and leaves the others', async () => {

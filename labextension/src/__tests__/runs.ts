@@ -152,6 +152,11 @@ export class FakeApi implements IApi {
     this._take(id);
   }
 
+  async summary(id: string): Promise<Record<string, unknown>> {
+    this.asked.push(`summary ${id}`);
+    return { 'text/plain': `A summary of ${id}.` };
+  }
+
   private _take(id: string): IBinned {
     const found = this.binned.find(item => item.id === id);
     if (!found) {
