@@ -81,9 +81,20 @@ class StartPane(anywidget.AnyWidget):
             self._messages = wire(messages)
             self._suggested = suggested
 
+    def reveal(self, part: str) -> None:
+        """Scrolls a part of the form into view.
+
+        Args:
+            part: the class of its element.
+        """
+        self.send({"type": "reveal", "part": part})
+
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         if content["type"] in {"start", "queue"}:
-            self._on_start(content["type"] == "queue")
+            try:
+                self._on_start(content["type"] == "queue")
+            finally:
+                self.send({"type": "answered"})
         elif content["type"] == "goto":
             self._on_goto(content["key"])
         elif content["type"] == "fix" and content["message"] < len(self._said):

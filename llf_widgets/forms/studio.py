@@ -16,6 +16,7 @@ from llf_widgets.forms.data_fit import fitting
 from llf_widgets.forms.hub_names import HubNames
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
+from llf_widgets.forms.preload import preload
 from llf_widgets.forms.presets import Presets
 from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _AGAIN = " again"
 _CHECK_SECONDS = 5.0
+START, MONITOR = "llf-Start", "llf-Studio-monitor"
+"""Classes of the parts that are scrolled into view."""
 
 
 class Studio(widgets.VBox):
@@ -137,19 +140,7 @@ class Studio(widgets.VBox):
             ConfigError: an error stands in the form.
             RuntimeError: this environment or disk cannot run it; the message says what to do.
         """
-        from llf_core.launch import launch
-        from llf_widgets.start import notebook_place
-
-        with self._starting:
-            config = self.config
-            self._refuse()
-            self._run = launch(config, name=self._start.name, rows=self._rows(), notebook=notebook_place(), queue=queue)
-            self._started = True
-            self._failure = []
-        self._checks(fresh=True)
-        self._show_monitor(self._run)
-        self.refresh()
-        return self._run
+        return self._launch(queue=queue, reveal=False)
 
     def sweep(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
         """Starts a run for each combination of some values, one after the other, and compares them below the form.
@@ -216,12 +207,48 @@ class Studio(widgets.VBox):
         self.state.answers = self._hub.answers
         self.refresh()
 
+    def _launch(self, *, queue: bool, reveal: bool) -> Run:
+        """See `start`.
+
+        Args:
+            queue: as there.
+            reveal: whether the monitor is scrolled into view; its place is shown before the run's folder is made.
+        """
+        from llf_core.launch import launch
+        from llf_widgets.start import notebook_place
+
+        with self._starting:
+            config = self.config
+            self._refuse()
+            before = self._below.get(MONITOR)
+            place = self._place_for_monitor()
+            if reveal:
+                self._start.reveal(MONITOR)
+            try:
+                self._run = launch(
+                    config, name=self._start.name, rows=self._rows(), notebook=notebook_place(), queue=queue
+                )
+            except BaseException:
+                self._show_below(MONITOR, before)
+                place.close()
+                if reveal:
+                    self._start.reveal(START)
+                raise
+            self._started = True
+            self._failure = []
+        self._fill(place, self._run)
+        if before is not None:
+            _close(before)
+        self._checks(fresh=True)
+        self.refresh()
+        return self._run
+
     def _pressed(self, queue: bool) -> None:
         """A button. A second click of a double click finds Start off."""
         if not self._start.ready or self._starting.locked():
             return
         try:
-            self.start(queue=queue)
+            self._launch(queue=queue, reveal=True)
         except (OSError, RuntimeError, ValueError) as error:
             self._failure = [Message("error", str(error))]
             self.refresh()
@@ -269,7 +296,8 @@ class Studio(widgets.VBox):
             words = [{"text": begun}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
         elif not words:
             words = [{"text": "Trains in a process of its own: this page may be closed."}]
-        said = [*self._failure, *(one for one in machine if one.level != "note" or not self._started)]
+        said = [one for one in machine if one.level != "note" or not self._started]
+        said = [*(one for one in self._failure if one.text not in {other.text for other in said}), *said]
         busy = bool(self._machine[2]) and not self._started  # nothing is to be decided of a run that has begun
         self._start.show(ready=ready, busy=busy, sentence=words, messages=said, suggested=self._suggested())
 
@@ -339,21 +367,43 @@ class Studio(widgets.VBox):
         """The rows of the cell, where they are the data set."""
         return self.state.cell_rows.table if self.state.cell_rows and self.state.trains_cell_rows else None
 
-    def _show_monitor(self, run: Run) -> None:
+    def _place_for_monitor(self) -> widgets.Box:
+        """Where the monitor will stand, with a word until it does."""
+        words = widgets.Label("Starting: writing the run's folder and starting its process…")
+        place = widgets.VBox([words])
+        place.add_class(MONITOR)
+        place.add_class("is-waiting")
+        self._show_below(MONITOR, place)
+        return place
+
+    def _fill(self, place: widgets.Box, run: Run) -> None:
         from llf_widgets.monitor import Monitor
 
-        box = widgets.VBox([Monitor(run)])
-        box.add_class("llf-Studio-monitor")
-        self._show_below("monitor", box)
+        (words,) = place.children
+        place.children = (Monitor(run),)
+        place.remove_class("is-waiting")
+        words.close()
 
-    def _show_below(self, name: str, view: widgets.Widget) -> None:
-        self._below[name] = view
+    def _show_below(self, name: str, view: widgets.Widget | None) -> None:
+        """Shows a view below the form in the place of its name; None takes it away."""
+        if view is None:
+            self._below.pop(name, None)
+        else:
+            self._below[name] = view
         self.children = (*self.children[:2], *self._below.values())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
+        preload()
         yaml = self.state.yaml()
         run_ids = [run.id for run in (*self._runs, *([self._run] if self._run else []))]
         bundle["text/plain"] = fallback.plain(yaml, run_ids)
         bundle["text/html"] = fallback.static_html(yaml, run_ids)
         return bundle
+
+
+def _close(box: widgets.Box) -> None:
+    """Ends what a box shows, and the box."""
+    for child in box.children:
+        child.close()
+    box.close()

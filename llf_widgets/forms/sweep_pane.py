@@ -136,7 +136,10 @@ class SweepPane(anywidget.AnyWidget):
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         kind = content["type"]
         if kind == "start":
-            self._start(content["runs"])
+            try:
+                self._start(content["runs"])
+            finally:
+                self.send({"type": "answered"})
             return
         said = self._said
         self.forget()

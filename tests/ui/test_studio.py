@@ -207,3 +207,47 @@ def test_a_file_is_uploaded_and_a_bad_one_changes_nothing(page: Any, lab: Lab, t
     expect(form.get_by_text("in the notebook's folder: 1,000 rows.")).to_be_visible()
     expect(form.get_by_text("was not taken")).to_have_count(0)
     assert (lab.root / "mine.jsonl").read_bytes() == good.read_bytes()
+
+
+@pytest.mark.launches
+def test_start_says_so_before_the_kernel_answers_and_the_monitor_comes_into_view(
+    page: Any, lab: Lab, tiny_model: Path
+) -> None:
+    cell = f"""import llf_widgets as llf
+studio = llf.Studio({{"dataset": "llf_demo", "model_name_or_path": {str(tiny_model)!r}, "max_steps": 2}})
+studio"""
+    form = open_studio(page, lab, "sign.ipynb", cell, "import time; time.sleep(6)")
+    asleep = page.locator(".jp-CodeCell").nth(1).locator(".jp-InputPrompt")
+    expect(asleep).not_to_have_text("[*]:", timeout=20_000)
+    start = form.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_enabled()
+    form.get_by_label("Name", exact=True).fill("sign")
+    lab.run_cell(page, 1)
+    expect(asleep).to_have_text("[*]:")
+    # the kernel sleeps: what is on screen now is the front end's own word
+    assert (
+        start.evaluate("button => { button.click(); return button.textContent + button.disabled; }") == "Starting…true"
+    )
+    expect(form.get_by_text("The kernel is busy with a cell.")).to_be_visible()
+    expect(asleep).to_have_text("[*]:", timeout=1)
+    place = page.locator(".llf-Studio-monitor")
+    expect(place).to_have_count(0)
+    expect(place).to_be_in_viewport(timeout=20_000)
+    expect(page.locator(".llf-Monitor .llf-State").first).to_be_in_viewport(timeout=30_000)
+    top = place.bounding_box()["y"]
+    assert 0 <= top < 500, top
+    expect(form.get_by_text("Started", exact=False).first).to_be_attached()
+    expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    page.locator(".llf-Monitor").get_by_text("finished").first.wait_for(timeout=120_000)
+
+
+def test_start_that_fails_takes_its_place_away_and_says_why(page: Any, lab: Lab) -> None:
+    full = "import llf_core.launch as l\ndef launch(*_, **__): raise OSError('No space left')\nl.launch = launch"
+    form = open_studio(page, lab, "fails.ipynb", f"{CELL.removesuffix('studio')}{full}\nstudio")
+    start = form.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_enabled()
+    start.click()
+    expect(form.get_by_role("alert")).to_be_in_viewport(timeout=20_000)
+    expect(form.get_by_role("alert")).to_contain_text("No space left")
+    expect(page.locator(".llf-Studio-monitor")).to_have_count(0)
+    expect(form.get_by_text("Starting…")).to_have_count(0)

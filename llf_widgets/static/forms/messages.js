@@ -22,6 +22,45 @@ function prose(text) {
   return text.split('`').map((part, i) => (i % 2 ? h('code', {}, part) : document.createTextNode(part)));
 }
 
+const LATE_MS = 2000;
+
+/**
+ * The time between a click on a button that starts something and the kernel's `answered`.
+ * @param {any} model
+ * @param {() => void} draw called when it begins, when the kernel is late, and when it ends
+ */
+function starting(model, draw) {
+  const state = { waits: false, late: false };
+  let timer = 0;
+  const over = () => {
+    clearTimeout(timer);
+    state.waits = state.late = false;
+    draw();
+  };
+  const heard = (/** @type {any} */ content) => content.type === 'answered' && over();
+  model.on('msg:custom', heard);
+  model.on('comm_live_update', over);
+  return {
+    state,
+    /** What stands beside the button meanwhile. */
+    words: () => (state.late ? 'The kernel is busy with a cell. The run starts when the cell has ended.' : 'Starting…'),
+    send: (/** @type {object} */ content) => {
+      state.waits = true;
+      timer = setTimeout(() => {
+        state.late = true;
+        draw();
+      }, LATE_MS);
+      draw();
+      model.send(content);
+    },
+    end: () => {
+      clearTimeout(timer);
+      model.off('msg:custom', heard);
+      model.off('comm_live_update', over);
+    }
+  };
+}
+
 /** @param {string} text */
 async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {

@@ -23,7 +23,7 @@ function render({ model, el: host }) {
     focus = model.get('_rows').length;
     model.send({ type: 'add' });
   }, 'llf-link');
-  const start = button('Start', () => model.send({ type: 'start', runs: model.get('_runs') }), 'llf-primary');
+  const start = button('Start', () => pending.send({ type: 'start', runs: model.get('_runs') }), 'llf-primary');
   const why = h('p', { id: `${own}-why`, role: 'status' });
   start.setAttribute('aria-describedby', why.id);
   const again = button('Start another sweep', () => model.send({ type: 'again' }), 'llf-link');
@@ -53,9 +53,10 @@ function render({ model, el: host }) {
       focus = -1;
     }
     const count = model.get('_runs');
-    start.textContent = count ? `Start ${count} run${count > 1 ? 's' : ''}` : 'Start';
-    start.disabled = !alive || !model.get('_ready');
-    say(why, model.get('_sentence'));
+    const waits = pending.state.waits;
+    start.textContent = waits ? 'Starting…' : count ? `Start ${count} run${count > 1 ? 's' : ''}` : 'Start';
+    start.disabled = waits || !alive || !model.get('_ready');
+    say(why, waits ? pending.words() : model.get('_sentence'));
     again.hidden = !model.get('_again');
     drawMessages(messages, model.get('_messages'), (message, fix) => model.send({ type: 'fix', message, fix }));
   };
@@ -63,10 +64,12 @@ function render({ model, el: host }) {
     alive = false;
     draw();
   };
+  const pending = starting(model, draw);
   model.on('change', draw);
   model.on('comm_live_update', lost);
   draw();
   return () => {
+    pending.end();
     model.off('change', draw);
     model.off('comm_live_update', lost);
   };
