@@ -244,6 +244,6 @@ def front_end(facts: Facts, now: float) -> dict[str, Any]:
         "offers": offers(facts),
         "within": within(facts),
         "resume": resume_label(facts),
-        "rate": "" if facts.rate is None else words.small(facts.rate),
+        "rate": "" if facts.rate is None else words.rate(facts.rate),
         "now": now,
     }
