@@ -47,8 +47,9 @@ LOW_RATE = 2e-6
 """Peaks of the learning rate, by method, below which little is learned; of adapters the second."""
 SPIKE = 10.0
 """Times its median that a gradient's norm explodes from."""
-GAP = 1.03
-"""Times its best value that an evaluation loss has risen to."""
+GAP, GAP_LEAST, GAP_LEAST_PREFERENCE = 1.03, 0.01, 0.05
+"""An evaluation loss has risen where it is so many times, and by so much, above its best value; by how much of answers,
+whose loss may fall to 0."""
 LEAKED = 0.05
 """Share of the held-out examples that may be trained on too."""
 SLOW, SLOW_LEAST = 0.6, 10.0
@@ -190,12 +191,12 @@ def gradient_explodes(vitals: Vitals, *, fades: bool = False) -> Finding | None:
     )
 
 
-def evaluation_rises(vitals: Vitals, *, least: float = 0.0) -> Finding | None:
+def evaluation_rises(vitals: Vitals, *, least: float = GAP_LEAST) -> Finding | None:
     """The evaluation loss rises while the training loss falls.
 
     Args:
         vitals: of the run.
-        least: what it must have risen by at least, where a good loss is near 0.
+        least: what it must have risen by at least: near 0 a share is noise.
     """
     steps, loss = vitals.line("eval_loss")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
@@ -296,7 +297,7 @@ RULES: tuple[Rule, ...] = (
     Rule("gradient_explodes", gradient_explodes, LIKELIHOOD),
     Rule("gradient_explodes", partial(gradient_explodes, fades=True), PREFERENCE),
     Rule("evaluation_rises", evaluation_rises, LIKELIHOOD),
-    Rule("evaluation_rises", partial(evaluation_rises, least=0.05), PREFERENCE),
+    Rule("evaluation_rises", partial(evaluation_rises, least=GAP_LEAST_PREFERENCE), PREFERENCE),
     Rule("evaluation_leaks", evaluation_leaks),
     Rule("slower", slower, LIKELIHOOD + PREFERENCE),
     Rule("memory_creeps", memory_creeps),

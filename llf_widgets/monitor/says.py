@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.findings import advice, stands
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
             text = f"{str(event.get('request', 'The request')).capitalize()} was refused: {text}"
         elif kind not in ("warning", "finding") or not text:
             continue
-        if event.get("fix"):
-            text = f"{text} {event['fix']}"
+        if not stands(event, facts.state):
+            continue
+        if what_to_do := advice(event, facts.state):
+            text = f"{text} {what_to_do}"
         found.pop(text, None)  # a repeated warning stands once, where it came last
         found[text] = {"level": "warn", "text": text, "actions": _actions(event, facts)}
     return list(found.values())[-MESSAGES:]

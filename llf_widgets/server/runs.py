@@ -11,6 +11,7 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.asked import changed_config
+from llf_core.runs.findings import advice, stands
 from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import SORTS, read_row
 from llf_core.runs.measures import HELD_OUT, lead, told
@@ -128,11 +129,12 @@ class Opened:
                 self._answers[str(sample.get("prompt"))[:TEXT]] = answer
         for event in reader.events():
             if event["type"] in TOLD:
-                self._told.append({key: _short(event[key]) for key in SHOWN_KEYS if isinstance(event.get(key), str)})
+                self._told.append({key: event[key] for key in (*SHOWN_KEYS, "rule", "config") if key in event})
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = lead(columns.names)
+        row = read_row(folder)
         return {
-            "row": read_row(folder).json(),
+            "row": row.json(),
             "numbers": spelled(last),
             "counted": spelled(told(last)),
             "curves": {
@@ -141,10 +143,16 @@ class Opened:
             "checkpoints": Checkpoints(folder).list(),
             "config": changed_config(folder),
             "environment": _environment(folder),
-            "events": list(self._told),
+            "events": [_shown(event, row.state) for event in self._told if stands(event, row.state)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
         }
+
+
+def _shown(event: dict[str, Any], state: str) -> dict[str, Any]:
+    """What the panel shows of an event: short texts, and what to do in this state."""
+    texts = event | {"fix": advice(event, state)}
+    return {key: _short(texts[key]) for key in SHOWN_KEYS if isinstance(texts.get(key), str) and texts[key]}
 
 
 def _curve(steps: Any, values: Any) -> list[list[Any]]:

@@ -90,6 +90,7 @@ async def test_details_of_a_run(ask, make_run):
     assert answer["curves"]["loss"] == [[1, 2], [2.0, None]]
     assert answer["numbers"]["learning_rate"] == 1e-4
     assert [event["type"] for event in answer["events"]] == ["warning", "finding"]
+    assert "fix" not in answer["events"][1]  # there is nothing to do about a run that has ended
     assert len(answer["events"][0]["message"]) == 2000
     assert answer["answers"] == [{"prompt": "Hi?", "step": 2, "text": "Yo."}]
     assert answer["log"] == ["one", "two"]

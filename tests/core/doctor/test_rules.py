@@ -115,6 +115,23 @@ def test_a_pathology_is_named_alone(rule):
     assert list(found(vitals(PATHOLOGIES[rule]))) == [rule]
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("scale", [1e-6, 1e-4, 1e-3, 2e-3])
+def test_a_loss_near_0_that_rises_by_next_to_nothing_is_no_finding(scale, stage):
+    """As of a run that had learned its rows by heart: "risen from 0.000 to 0.000"."""
+    series = changed("eval_loss", lambda s, v: scale * np.array([3, 1.5, 1, 1.2, 1.5, 2]))
+    assert "evaluation_rises" not in found(vitals(series, config={"stage": stage, "finetuning_type": "lora"}))
+
+
+def test_a_finding_never_names_the_same_number_twice():
+    for scale in np.geomspace(1e-5, 10, 40):
+        series = changed("eval_loss", lambda s, v, scale=scale: scale * np.array([1.6, 1.5, 1.0, 1.04, 1.05, 1.06]))
+        finding = found(vitals(series)).get("evaluation_rises")
+        if finding is not None:
+            low, high = re.findall(r"from (\S+) to (\S+):", finding.message)[0]
+            assert float(high) > float(low)
+
+
 def test_a_dip_of_some_seconds_is_no_slow_run():
     series = changed("tokens_per_second", late(0.3))
     assert (

@@ -68,6 +68,22 @@ def test_a_finding_offers_its_change_while_the_run_is_running():
     assert messages(Facts(**SHARED | {"state": "stopped", "events": (rate,)}))[0]["actions"] == []
 
 
+@pytest.mark.parametrize("state", ["finished", "stopped", "failed", "lost"])
+def test_of_a_run_that_has_ended_a_finding_asks_for_nothing(state):
+    events = (
+        {"type": "finding", "attempt": 1, "rule": "evaluation_rises", "message": "It has risen.", "fix": "End the run.",
+         "change": {"max_steps": 9}, "config": {"early_stopping_steps": 3, "learning_rate": 2e-5}},
+        {"type": "finding", "attempt": 1, "rule": "slower", "message": "It is slower.", "fix": "Look for other work."},
+        {"type": "finding", "attempt": 1, "rule": "stalled", "message": "Step 7 has not ended.", "fix": "Stop it."},
+    )  # fmt: skip
+    said = messages(Facts(**SHARED | {"state": state, "events": events}))
+    assert [one["text"] for one in said] == [
+        "It has risen. For the next run: early_stopping_steps 3, learning_rate 2e-5.",
+        "It is slower.",
+    ]
+    assert [one["actions"] for one in said] == [[], []]
+
+
 def test_a_state_from_the_future_is_named_and_offers_nothing():
     facts = Facts(id="r", state="paused")
     assert sentence(facts) == "The state paused is not known to this version of LLF."
