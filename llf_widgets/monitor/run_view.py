@@ -60,7 +60,7 @@ class RunView:
         Args:
             name: one of `PARTS`.
             details: of `charts`, whether with those that are looked at only where something is odd.
-            window: of `charts`, how many steps the smoothed lines are a mean of; 0 chooses.
+            window: of `charts`, how many steps the smoothed lines are a mean of; 0 takes what suits the run.
         """
         with self._lock:
             if name == "charts":
@@ -94,10 +94,12 @@ class RunView:
         if known is not None and known[0] == revision:
             return known[1]
         self._charts = {key: kept for key, kept in self._charts.items() if kept[0] == revision}
-        curves = self.watch.curves(details=details)
+        # A mean of one step is no mean: the charts draw no second line then.
+        curves = self.watch.curves(details=details, window={0: None, 1: 0}.get(window, window))
         drawn = {
             "figure": packed(figure_json(curves, self.watch.facts.total) | {"config": CONFIG}),
             "points": curves.points,
+            "window": self.watch.window,
             "left_out": list(curves.left_out),
         }
         self._charts[details, window] = revision, drawn

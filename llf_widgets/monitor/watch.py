@@ -126,18 +126,19 @@ class Watch:
             self._smooth()
             self.facts = replace(self.facts, numbers=self._numbers)
 
-    def curves(self, *, details: bool = True) -> Curves:
+    def curves(self, *, details: bool = True, window: int | None = None) -> Curves:
         """What the charts draw now.
 
         Args:
             details: whether with those that are looked at only where something is odd.
+            window: steps that these curves are smoothed over; None takes `self.window`.
         """
         with self._lock:
             best = None if self._status is None or not self._status.best else self._status.best.get("step")
             return curves(
                 self.series,
-                self.smoothed,
-                window=self.window,
+                self.smoothed if window is None else smoothed(self.series, window),
+                window=self.window if window is None else window,
                 kept=self._checkpoints,
                 best=best,
                 events=tuple(self.events),

@@ -18,12 +18,13 @@ function chartsPart(feed) {
   const box = h('section', { class: 'llf-Charts', 'aria-label': 'Charts' }, tools, none, rows, chart.box, row);
 
   function draw() {
-    const { figure, left_out: leftOut = [], points = 0 } = feed.get('charts') ?? {};
+    const { figure, left_out: leftOut = [], points = 0, window = 0 } = feed.get('charts') ?? {};
     const head = feed.get('head') ?? {};
     const empty = !points;
     for (const part of [chart.box, tools]) part.hidden = empty;
     none.hidden = !empty;
     say(none, head.live ? 'The curves begin with the first logged step.' : head.state ? 'This run has logged no step.' : 'Reading the run…');
+    say(/** @type {HTMLElement} */ (smoothing.options[0]), window ? `automatic: ${window} steps` : 'automatic');
     if (!empty) chart.show(log.checked ? onLogScale(figure) : figure);
     const open = feed.options().details;
     row.hidden = empty || (!open && !leftOut.length);

@@ -1,29 +1,27 @@
 from __future__ import annotations
 
-import math
+import time
 
 import pytest
 
 from llf_widgets.monitor import words
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (12, "0:12"), (430, "7:10"), (7391, "2:03:11"), (273_600, "3 d 4 h")]
-)
-def test_duration(seconds, text):
-    assert words.duration(seconds) == text
+@pytest.fixture
+def noon(monkeypatch):
+    """Noon of 24 November 2026 in UTC, as Unix seconds; the reader lives in UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield 1795521600
+    monkeypatch.undo()
+    time.tzset()
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1.2836, "1.28"), (0.69, "0.690"), (42.1, "42.1"), (1071.4, "1,071"), (0.00042, "4.2e-4"), (0, "0"),
-     (math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "-infinity"), (-2.5, "-2.50")],
-)  # fmt: skip
-def test_number(value, text):
-    assert words.number(value) == text
+def test_a_moment_of_another_day_has_its_date(noon):
+    assert words.clock(noon) == "24 November, 12:00"
+    assert words.clock(time.time()) == time.strftime("%H:%M")
 
 
-def test_small_and_size():
-    assert [words.small(value) for value in (3.1e-5, 1e-4, 0)] == ["3.1e-5", "1.0e-4", "0"]
-    assert words.size(1.61e9) == ("1.61", "GB")
-    assert words.size(512) == ("512", "bytes")
+def test_a_span_tells_its_second_day_only_where_it_is_another_one(noon):
+    assert words.span(noon, noon + 660) == "24 November 2026, 12:00 to 12:11"
+    assert words.span(noon, noon + 86400) == "24 November 2026, 12:00 to 25 November 2026, 12:00"

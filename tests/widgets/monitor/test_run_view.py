@@ -1,0 +1,63 @@
+"""The parts of a monitor; `tests/server/test_monitor.py` has what the server makes of them."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+from llf_widgets.monitor.run_view import PARTS, RunView
+
+
+def trace(part, number):
+    return np.frombuffer(base64.b64decode(part["figure"]["data"][number]["y"]["bdata"]), "<f4")
+
+
+def test_a_part_is_new_when_what_it_is_made_of_changed(trainer):
+    run = trainer()
+    view = RunView(run.folder)
+    assert view.look() >= {"head", "charts", "events"}
+    run.steps(1, 2)
+    assert view.look() >= {"head", "charts"}
+    run.folder.log.write_text("one\n")
+    assert "log" in view.look()
+    assert view.part("log")["lines"] == ["one"]
+    run.writer.close("finished")
+    view.look()
+    assert view.look() == set()
+
+
+def test_a_reader_chooses_over_how_many_steps_a_curve_is_smoothed(trainer):
+    run = trainer(total=10)
+    run.steps(1, 10)
+    view = RunView(run.folder)
+    view.look()
+    raw, as_logged = 2 - np.arange(1, 11) / 10, view.part("charts", window=1)
+    assert trace(as_logged, 1) == pytest.approx(raw)
+    by_hand = [np.mean(raw[max(0, step - 4) : step]) for step in range(1, 11)]
+    assert trace(view.part("charts", window=4), 1) == pytest.approx(by_hand)
+    automatic = view.part("charts", window=0)
+    assert automatic["window"] == view.watch.window == 10
+    assert trace(automatic, 1)[-1] == pytest.approx(raw.mean())
+
+
+def test_charts_are_drawn_once_for_the_same_options(trainer):
+    run = trainer()
+    run.steps(1, 3)
+    view = RunView(run.folder)
+    view.look()
+    assert view.part("charts", window=4) is view.part("charts", window=4)
+    assert view.part("charts", window=4) is not view.part("charts", window=5)
+    first = view.part("charts")
+    run.steps(4, 4)
+    view.look()
+    assert view.part("charts") is not first
+
+
+def test_every_part_is_in_the_first_news(trainer):
+    view = RunView(trainer().folder)
+    news = view.news({})
+    assert set(news["parts"]) == set(PARTS)
+    assert view.news(news["marks"])["parts"].keys() <= {"head", "charts"}  # a heartbeat may have come
+    assert set(view.news({"head": 5, "else": None})["parts"]) == set(PARTS)
