@@ -18,6 +18,7 @@ from llf_widgets.monitor.figure import json_ready
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.live_figure import TrueFigure
 from llf_widgets.monitor.watch import Watch
+from llf_widgets.saved import VIEW
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ class Compare(widgets.VBox):
             | {
                 "text/html": f'<div class="llf-Static">{self._html()}</div>',
                 "text/plain": f"llf.Compare({ids!r})",
+                VIEW: {"view": "compare"},
             }
         )
 

@@ -9,8 +9,10 @@ import traitlets
 
 from llf_core.config import RunConfig
 from llf_core.runs.examples import KINDS, ExampleLosses
+from llf_widgets.examples.summary import summary_html
 from llf_widgets.home import folder_of
 from llf_widgets.inspect.child import Child, GoneError
+from llf_widgets.saved import VIEW
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -86,7 +88,9 @@ class Examples(anywidget.AnyWidget):
         """The view; where a host has none, and in a saved notebook, the line that opens it."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
         data, about = shown if isinstance(shown, tuple) else (shown, {})
-        return data | {"text/plain": f"llf.Examples({self._folder.id!r})"}, about
+        call = f"llf.Examples({self._folder.id!r})"
+        texts = {"text/plain": call, "text/html": summary_html(call, self._page.get("rows", []))}
+        return data | texts | {VIEW: {"view": "examples"}}, about
 
     def close(self) -> None:
         """Ends the view and its process."""

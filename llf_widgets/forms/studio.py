@@ -25,6 +25,7 @@ from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_pane import SweepPane
 from llf_widgets.forms.text_pane import TextPane
 from llf_widgets.monitor.pump import Pump
+from llf_widgets.saved import VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -399,6 +400,7 @@ class Studio(widgets.VBox):
         run_ids = [run.id for run in (*self._runs, *([self._run] if self._run else []))]
         bundle["text/plain"] = fallback.plain(yaml, run_ids)
         bundle["text/html"] = fallback.static_html(yaml, run_ids)
+        bundle[VIEW] = {"view": "studio"}
         return bundle
 
 

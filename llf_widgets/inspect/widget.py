@@ -14,6 +14,7 @@ from llf_core.config import RunConfig
 from llf_core.launch.rows import write_rows
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.inspect.summary import summary_html, summary_text
+from llf_widgets.saved import VIEW
 from llf_widgets.start import split_rows
 from llf_widgets.static import text
 
@@ -130,7 +131,8 @@ class Inspect(anywidget.AnyWidget):
         found = super()._repr_mimebundle_(**options) or {}
         data, about = found if isinstance(found, tuple) else (found, {})
         shown = (self._state, self._note, self._overview)
-        return data | {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}, about
+        texts = {"text/plain": summary_text(*shown), "text/html": summary_html(*shown)}
+        return data | texts | {VIEW: {"view": "inspect"}}, about
 
     def _ipython_display_(self, **options: Any) -> None:
         """Shows the view in an output that gets the counts, for the saved notebook, when they are known."""

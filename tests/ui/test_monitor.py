@@ -292,3 +292,23 @@ def test_another_curve_is_compared(page, lab):
     expect(view).to_contain_text("The margin between them should grow.")
     expect(view.get_by_label("log scale")).to_be_disabled()
     expect(view.locator(".js-plotly-plot")).to_contain_text("Rewards: margin", timeout=10_000)
+
+
+def test_nobody_is_shut_out(page, lab, live, axe):
+    show(page, lab, live)
+    assert axe(page, ".llf-Monitor") == []
+    lab_theme(page, "JupyterLab Dark")
+    page.wait_for_timeout(500)
+    assert axe(page, ".llf-Monitor") == []
+
+
+def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
+    show(page, lab, live, *["1"] * 30)
+    page.set_viewport_size({"width": 1280, "height": 600})
+    page.locator(".llf-Log").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    button = page.get_by_role("button", name="Stop with checkpoint")
+    place = button.bounding_box()
+    assert place["y"] > 0
+    assert place["y"] + place["height"] < 600
+    button.click(trial=True, timeout=3000)

@@ -21,7 +21,7 @@ function unpacked(/** @type {any} */ value) {
  */
 function plotlyChart(label, onPoint) {
   const Plotly = /** @type {any} */ (globalThis).llfPlotly;
-  const box = h('div', { class: 'llf-Chart', role: 'img', 'aria-label': label });
+  const box = h('div', { class: 'llf-Chart', role: 'group', 'aria-label': label });
   /** @type {any} */
   let wanted = null;
   let width = 0;

@@ -108,6 +108,7 @@ function headPart(feed) {
     say(state, v.state);
     state.className = `llf-State is-${v.state}`;
     drawSays(v);
+    box.classList.toggle('is-live', v.live);
     const share = v.total > 0 ? Math.min(1, v.step / v.total) : 0;
     fill.style.width = `${100 * share}%`;
     bar.setAttribute('aria-label', `Progress of ${v.name}`);
@@ -116,7 +117,7 @@ function headPart(feed) {
     bold(step, 'step ', v.step.toLocaleString('en'), v.total > 0 ? ` of ${v.total.toLocaleString('en')}` : '');
     say(epoch, v.epoch === null ? '' : `epoch ${v.epoch}${v.epochs ? ` of ${v.epochs}` : ''}`);
     drawList('numbers', v.numbers, numbers, n =>
-      h('div', {}, h('dt', {}, n.label), h('dd', {}, n.value, n.unit ? ' ' : '', n.unit ? h('small', {}, n.unit) : ''), h('p', {}, n.note)));
+      h('div', {}, h('dt', {}, n.label), h('dd', {}, n.value, n.unit ? ' ' : '', n.unit ? h('small', {}, n.unit) : ''), h('dd', { class: 'llf-Numbers-note' }, n.note)));
     drawList('messages', v.messages, messages, message => messageLine(message, change => steer('set', change)));
     if (requested && !v.offers.includes(requested)) { requested = ''; hint = true; }
     if (hint) say(answer, v.within);

@@ -1,0 +1,65 @@
+"""Notebooks that are opened without a kernel: every view shows what it was, and no line of an error."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+from llf_core.runs import RunWriter, create_run
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def saved(lab, tmp_path_factory):
+    """The outputs of a Studio, a Compare and an Inspect, as their kernel saved them."""
+    from nbclient import NotebookClient
+
+    folder = create_run("model_name_or_path: m\nlearning_rate: 0.001\n", "one", lab.home)
+    writer = RunWriter(folder)
+    for step in (1, 2, 3):
+        writer.metric(step, {"loss": 2.0 - step / 10})
+    writer.close("finished")
+    rows = [{"instruction": "Say hi.", "output": "Hi."}]
+    cells = [
+        f"import os; os.environ['LLF_HOME'] = {str(lab.home)!r}\nimport llf_widgets as llf\nllf.Studio()",
+        f"llf.Compare([{folder.id!r}])",
+        f"view = llf.Inspect({{'dataset': {json.dumps(rows)}, 'model_name_or_path': 'nowhere/at-all'}})\nview",
+        "view.wait()",
+        f"llf.Examples({folder.id!r})",
+    ]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(book, timeout=120, kernel_name="python3", allow_errors=True, store_widget_state=False).execute()
+    book.metadata["kernelspec"] = {"name": "nowhere", "display_name": "gone", "language": "python"}
+    nbformat.write(book, lab.root / "saved-views.ipynb")
+    return book
+
+
+@pytest.mark.parametrize("app", ["lab", "notebooks"])
+def test_every_view_shows_what_it_was(page, lab, saved, app):
+    page.goto(lab.address("saved-views.ipynb", app))
+    outputs = page.locator(".llf-SavedView")
+    expect(outputs).to_have_count(4, timeout=60_000)
+    expect(outputs.nth(0)).to_contain_text("model_name_or_path", timeout=10_000)
+    expect(outputs.nth(1).locator("img")).to_be_visible(timeout=10_000)
+    expect(outputs.nth(1)).to_contain_text("1.7")
+    expect(outputs.nth(2)).to_contain_text("Inspect")
+    expect(outputs.nth(3)).to_contain_text("to see the rows of the run")
+    for line in ("Error displaying widget", "Loading widget"):
+        expect(page.get_by_text(line).locator("visible=true")).to_have_count(0)
+
+
+def test_other_hosts_are_given_html_without_scripts(saved):
+    from nbconvert import HTMLExporter
+
+    for cell in saved.cells:
+        for output in cell.outputs:
+            if "data" in output and "text/html" in output["data"]:
+                assert "<script" not in output["data"]["text/html"]
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(saved)
+    assert "model_name_or_path" in page
+    assert "Error displaying widget" not in page
+    assert 'class="llf-Static"' in page
