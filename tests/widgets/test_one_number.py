@@ -109,9 +109,9 @@ def test_the_loss_is_the_last_logged_one_in_every_view(folder, stage, capsys):
     assert Run(folder).summary()["metrics"]["loss"] == expected  # `llf runs show`
     assert numbers["Training loss"].value == text
     assert {what: value for what, value, _ in watch.summary()}["Training loss"] == text
-    assert (
-        f"training loss {text}" in summary_bundle(folder)["application/vnd.plotly.v1+json"]["layout"]["title"]["text"]
-    )
+    saved = summary_bundle(folder)
+    assert re.search(rf"^  Training loss +{re.escape(text)}  ", saved["text/plain"], re.MULTILINE)
+    assert f"<b>{text}</b>" in saved["text/html"]
     assert contents(watch.curves())[11]["text"] == [f" training {text}"]
     view = Compare([folder])
     assert table(view)["Training loss, last"] == text
