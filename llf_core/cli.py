@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BAD_CONFIG = 2
 INTERRUPTED = 130
 SETTLE_SECONDS = 10
+LOG_LINES = 10
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +47,7 @@ RewardFile = Annotated[
     Path | None,
     typer.Option("--rewards", metavar="FILE", help="Python; its functions under @reward say how good an answer is."),
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.")]
 
 
 def main() -> None:
@@ -143,15 +144,10 @@ def _named(source: str, overrides: list[str] | None) -> tuple[str, ...]:
 
 def _run(run_id: str) -> Run:
     from llf_core.launch import attach
-    from llf_core.runs import home, list_runs
+    from llf_core.runs.find import find_run
 
-    if run_id == "last":
-        rows = list_runs(home(), 0, 1).rows
-        if not rows:
-            raise UserError(f"No run in {home() / 'runs'} yet.")
-        run_id = rows[0].id
     with _in_a_sentence():
-        return attach(run_id)
+        return attach(find_run(run_id))
 
 
 @app.command()
@@ -202,7 +198,8 @@ def _follow(run: Run, *, as_json: bool) -> None:
     if as_json:
         _print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
     else:
-        out.print(f"{status.state} at step {status.step} of {status.total}. {escape(status.reason or '')}".rstrip())
+        at = f" at step {status.step:,} of {status.total:,}" if status.total else ""
+        out.print(f"{status.state}{at}. {escape(status.reason or '')}".rstrip())
         if status.state == "stopped":
             out.print(f"Go on with: llf runs resume {run.id}")
     if interrupted:
@@ -336,9 +333,12 @@ def runs_list(
     if as_json:
         _print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
         return
-    for row in page.rows:
-        steps = f"{row.step}/{row.total}" if row.total else ""
-        out.print(f"{row.state:9} {steps:>11}  {row.id}  {escape(row.name)}")
+    from llf_core.runs.folder import run_ids
+    from llf_core.runs.table import table
+
+    if page.rows:
+        for line in table(page.rows, run_ids(), out.width):
+            out.print(line, markup=False)
     out.print(f"[dim]{len(page.rows)} of {page.total} runs in {escape(str(home() / 'runs'))}[/dim]")
 
 
@@ -348,9 +348,12 @@ def runs_show(
     as_json: Json = False,
     code: Annotated[bool, typer.Option("--code", help="Print the notebook cell that runs it again.")] = False,
 ) -> None:
-    """Show a run: state, reason, last numbers, last log lines."""
-    from llf_core.runs.formatting import value as write
-    from llf_core.runs.measures import within
+    """Show a run: what became of it, its settings and last numbers, and what can be done now."""
+    from llf_core.runs.asked import changed_config
+    from llf_core.runs.find import short_id
+    from llf_core.runs.findings import advice, stands
+    from llf_core.runs.folder import run_ids
+    from llf_core.runs.overview import overview
 
     found = _run(run)
     if code:
@@ -361,10 +364,20 @@ def runs_show(
     if as_json:
         _print_json(facts)
         return
-    facts |= {within(one["label"]): write(float(one["value"]), one["form"]) for one in facts.pop("counted")}
-    for key, value in facts.items():
-        out.print(f"{key:16} {escape(str(value))}")
-    out.print(found.log(10), markup=False)
+    state, events = facts["state"], [one for one in found.events() if one.get("attempt", 1) == facts["attempt"]]
+    findings = [
+        f"{one['message']} {advice(one, state)}".strip()
+        for one in events
+        if one["type"] == "finding" and stands(one, state)
+    ]
+    called, changed = short_id(found.id, run_ids()), changed_config(found.folder)
+    for line in overview(facts, changed=changed, findings=findings, called=called, width=out.width):
+        out.print(line, markup=False)
+    expected = any(one["type"] == "error" and "trace" not in one for one in events)  # the reason says it all
+    log = found.log(LOG_LINES).rstrip() if state in {"failed", "lost", "broken"} and not expected else ""
+    if log:
+        out.print(f"\nThe last lines of {found.folder.log}:", markup=False)
+        out.print(log, markup=False)
 
 
 @runs_app.command("stop")

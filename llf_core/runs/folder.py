@@ -247,9 +247,10 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 def run_ids(home: Path | str | None = None) -> tuple[str, ...]:
     """Names of the run folders, oldest first; what is in the bin is none of them."""
     try:
-        return tuple(sorted(folder.name for folder in (_home(home) / "runs").iterdir() if folder.is_dir()))
+        found = [folder.name for folder in (_home(home) / "runs").iterdir() if folder.is_dir()]
     except OSError:
         return ()
+    return tuple(sorted(name for name in found if RUN_ID.fullmatch(name)))
 
 
 def _home(given: Path | str | None) -> Path:

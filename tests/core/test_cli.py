@@ -210,15 +210,20 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
 def test_list_show_delete_restore_clean(llf, llf_home):
     folder = create_run("model_name_or_path: m\ndataset: d\nstage: sft\n", "mine")
     status.update(folder, state="failed", reason="It was [bold]too large[/bold].")
-    assert "mine" in llf("runs", "list").output
-    assert "[bold]too large[/bold]" in llf("runs", "show", folder.id).output
+    listed = llf("runs", "list").output.splitlines()
+    assert listed[0].split() == ["RUN", "NAME", "STATE", "STEP", "LOSS", "AGE"]
+    assert listed[1].split()[:3] == [folder.id[:15], "mine", "failed"]
+    assert listed[2] == "  It was [bold]too large[/bold]."
+    shown = llf("runs", "show", folder.id[:15]).output
+    assert "Reason       It was [bold]too large[/bold].\n" in shown
+    assert f"Next         llf runs resume {folder.id[:15]}  # begin again\n" in shown
     assert llf("runs", "delete", folder.id).exit_code == 0
     assert json.loads(llf("runs", "list", "--json").output)["total"] == 0
     assert llf("runs", "restore", folder.id).exit_code == 0
     assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
     llf("runs", "delete", folder.id)
     assert "Freed" in llf("runs", "clean", "--yes").output
-    assert not list((llf_home / "bin").iterdir())
+    assert not [one for one in (llf_home / "bin").iterdir() if not one.name.startswith(".")]
 
 
 @pytest.mark.parametrize("run_id", ["../../etc", "no-such-run", "UPPER"])

@@ -1,0 +1,62 @@
+"""Which run somebody means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.nearest import listed, nearest
+from llf_core.runs.folder import check_run_id, home, run_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+STAMP = len("20261124-142530")
+"""Characters of an id that say when its run was made."""
+BETWEEN, LEAST_END = "…", 3
+
+
+def find_run(text: str, folder: Path | None = None) -> str:
+    """The id that a text means: a run's id, the beginning of one, beginning and end with `…` between, or `last`.
+
+    Args:
+        text: what was typed.
+        folder: `LLF_HOME` where it is not the environment's.
+
+    Raises:
+        ValueError: there is no such run, or several begin so; a sentence with the nearest ones.
+    """
+    known = run_ids(folder)
+    if text == "last":
+        if not known:
+            raise ValueError(f"No run in {(folder or home()) / 'runs'} yet.")
+        return known[-1]
+    if text in known:
+        return text
+    begin, _, end = text.replace("...", BETWEEN).partition(BETWEEN)
+    begun = [one for one in known if text and one.startswith(begin) and one.endswith(end)]
+    if len(begun) > 1:
+        raise ValueError(f"{len(begun)} runs match {text}: {listed(begun)}. Expected more of one id.")
+    if begun:
+        return begun[0]
+    meant = nearest(text, known)
+    mean = f" Did you mean {meant}?" if meant else ""
+    check_run_id(text)
+    raise ValueError(f"There is no run {text!r} in {(folder or home()) / 'runs'}.{mean}")
+
+
+def short_id(run_id: str, known: Sequence[str]) -> str:
+    """What tells an id from the others: when the run was made, and its end where others were made in that second.
+
+    Args:
+        run_id: the id.
+        known: all ids.
+    """
+    stamp = run_id[:STAMP]
+    same = [one for one in known if one.startswith(stamp) and one != run_id]
+    if not same:
+        return stamp
+    for length in range(LEAST_END, len(run_id) - STAMP):
+        if not any(one.endswith(run_id[-length:]) for one in same):
+            return f"{stamp}{BETWEEN}{run_id[-length:]}"
+    return run_id

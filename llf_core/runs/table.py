@@ -1,0 +1,80 @@
+"""Runs as the lines of a table, for a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from llf_core.runs.find import short_id
+from llf_core.runs.formatting import DAY, HOUR, MINUTE, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.runs.listing import Row
+
+HEAD = ("RUN", "NAME", "STATE", "STEP", "LOSS", "AGE")
+RIGHT = {"STEP", "LOSS", "AGE"}
+GAP = "  "
+LEAST_NAME = 10
+
+
+def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
+    """A header and a line a run; below a run that did not end well its reason.
+
+    Args:
+        rows: the runs.
+        known: the ids of all runs, so that each is called by as much of its id as tells it from the others.
+        width: characters of a line. The name is shortened in its middle; where even that is not enough, lines are
+            longer.
+        now: Unix seconds.
+    """
+    moment = time.time() if now is None else now
+    cells = [HEAD, *(_cells(row, known, moment) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEAD))]
+    others = sum(widths) - widths[1] + len(GAP) * (len(HEAD) - 1)
+    widths[1] = min(widths[1], max(LEAST_NAME, width - others))
+    lines = [_line(cells[0], widths)]
+    for row, line in zip(rows, cells[1:], strict=True):
+        lines.append(_line(line, widths))
+        if row.reason and row.state not in {"finished", "stopped"}:
+            lines.append(GAP + end_cut(row.reason, width - len(GAP)))
+    return lines
+
+
+def _cells(row: Row, known: Sequence[str], now: float) -> tuple[str, ...]:
+    steps = f"{row.step:,}/{row.total:,}" if row.total else ""
+    loss = "" if row.loss is None else number(row.loss)
+    born = "" if row.created is None else age(now - row.created)
+    return (short_id(row.id, known), " ".join(row.name.split()), row.state, steps, loss, born)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    parts = []
+    for title, cell, width in zip(HEAD, cells, widths, strict=True):
+        text = middle_cut(cell, width)
+        parts.append(text.rjust(width) if title in RIGHT else text.ljust(width))
+    return GAP.join(parts).rstrip()
+
+
+def age(seconds: float) -> str:
+    """How long ago: `12 s`, `7 min`, `3 h`, `5 d`."""
+    whole = max(0, int(seconds))
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def middle_cut(text: str, width: int) -> str:
+    """A text with `…` in its middle where it is longer; names differ at their ends."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
+
+
+def end_cut(text: str, width: int) -> str:
+    """The first line of a text, with `…` at its end where it is longer."""
+    first = " ".join(text.split())
+    return first if len(first) <= width else f"{first[: max(0, width - 1)]}…"
