@@ -161,6 +161,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
             self.steering.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
             self.steering.again(state.global_step, control)
+            self.steering.tell_schedule()
             state.num_train_epochs = self.trainer.planned_epochs
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")

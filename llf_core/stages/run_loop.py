@@ -100,6 +100,24 @@ class RunLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.peak_rate = rate
         self._follow_schedule()
 
+    def planned_rates(self, points: int = 100) -> tuple[list[int], list[float]]:
+        """The learning rates that the schedule plans from the next step to the last one.
+
+        Args:
+            points: how many steps at most; they stand evenly apart, the first and the last among them.
+
+        Returns:
+            Steps, and the rate that the log will tell of each; both are empty where a schedule has no plan, as one
+            that follows the evaluation loss.
+        """
+        schedule: Any = self.lr_scheduler
+        first, last = self.state.global_step + 1, self.state.max_steps
+        if not hasattr(schedule, "lr_lambdas") or last < first:
+            return [], []
+        steps = sorted({round(float(step)) for step in torch.linspace(first, last, min(points, last - first + 1))})
+        base, planned = schedule.base_lrs[0], schedule.lr_lambdas[0]
+        return steps, [float(base * planned(step - 1)) for step in steps]  # the first step is made at `planned(0)`
+
     def end_at(self, total: int) -> None:
         """Has the run and its schedule end at another step; the schedule goes on as if it had been so planned.
 

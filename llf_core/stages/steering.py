@@ -85,7 +85,16 @@ class Steering:
         }
         said = [make(changes[name], step, control) for name, make in makers.items() if name in changes]
         self.held |= {name: changes[name] for name in SET & changes.keys()}
+        if SET & changes.keys():
+            self.tell_schedule()
         return " ".join(said)
+
+    def tell_schedule(self) -> None:
+        """Writes down which learning rates are planned from here on."""
+        assert self._trainer is not None  # noqa: S101 - for the type checker
+        steps, rates = self._trainer.planned_rates()
+        if steps:
+            self._writer.event("schedule", steps=steps, rates=rates)
 
     def _check_now(self, changes: Mapping[str, Any], step: int) -> None:
         """Refuses what this run cannot do now, before any of it is done."""

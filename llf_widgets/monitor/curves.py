@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
+from llf_core.runs.formatting import rate
 from llf_core.runs.measures import ELSEWHERE, HELD_OUT, Shown, lead, shown
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Curves:
         main: the group of the number to look at first, which the large chart shows.
         groups: the others, a chart each.
         left_out: titles of those that are looked at only where something is odd, and are not drawn.
+        planned: the learning rates that are still to come, from the last logged one on.
         kept: steps of checkpoints that are there.
         best: the best checkpoint's step, or nothing.
         marks: (step, words) of every resume and of every change by hand.
@@ -48,6 +50,7 @@ class Curves:
     main: Shown
     groups: tuple[Shown, ...]
     left_out: tuple[str, ...]
+    planned: Line
     kept: np.ndarray
     best: np.ndarray
     marks: list[tuple[int, str]]
@@ -63,12 +66,6 @@ class Curves:
     def points(self) -> int:
         """Points of the longest line: what a front end must redraw."""
         return max((x.size for x, _ in self.lines.values()), default=0)
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """What the number of traces and axes follows from."""
-        names = [name for one in self.groups for name in one.lines]
-        return (self.lead, *names, *(self.held_out(name) for name in names))
 
     def line(self, name: str) -> Line:
         """A line as logged; empty where there is none."""
@@ -87,6 +84,7 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
     kept: tuple[int, ...] = (),
     best: int | None = None,
     events: tuple[dict[str, Any], ...] = (),
+    planned: Line = NOTHING,
     details: bool = True,
 ) -> Curves:
     """Thins out what a run logged to what a chart can show.
@@ -98,6 +96,7 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
         kept: steps of whole checkpoints.
         best: the best checkpoint's step.
         events: the run's events, for its marks.
+        planned: the learning rates of the schedule; drawn from the last logged one on.
         details: whether groups are drawn too that are looked at only where something is odd; a few always are.
     """
     first = lead(series)
@@ -118,12 +117,22 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
         main=main,
         groups=tuple(one for one in others if one not in left_out),
         left_out=tuple(one.group.title for one in left_out),
+        planned=_from_here_on(planned, series.get("learning_rate", NOTHING)),
         kept=marks[marks != best],
         best=marks[marks == best],
         marks=[mark for event in events if (mark := _mark(event)) is not None],
         broken=broken[:: max(1, -(-broken.size // LIMIT))],
         broken_count=int(broken.size),
     )
+
+
+def _from_here_on(planned: Line, logged: Line) -> Line:
+    """What is planned beyond the last logged step, joined to it."""
+    (steps, rates), (at, values) = planned, logged
+    later = steps > (at[-1] if at.size else 0)
+    if not later.any():
+        return NOTHING
+    return np.concatenate([at[-1:], steps[later]]), np.concatenate([values[-1:], rates[later]])
 
 
 def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
@@ -133,8 +142,8 @@ def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
     changes = event.get("changes")
     if event.get("type") != "steered" or event.get("again") or not isinstance(changes, dict) or "step" not in event:
         return None
-    words = {"learning_rate": "learning rate {:g}", "max_steps": "ends at step {:,}"}
-    said = [text.format(changes[name]) for name, text in words.items() if isinstance(changes.get(name), int | float)]
+    words = {"learning_rate": lambda to: f"learning rate {rate(to)}", "max_steps": lambda to: f"ends at step {to:,}"}
+    said = [say(changes[name]) for name, say in words.items() if isinstance(changes.get(name), int | float)]
     return (int(event["step"]), f"{event['step']}: {', '.join(said)}") if said else None
 
 

@@ -72,6 +72,7 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
         {"x": curves.broken, "y": np.full(curves.broken.size, 0.97), "text": _broken_text(curves)},
         *_end_labels(curves),
         *(_points(line) for one in curves.groups for line in _lines_of(one, curves)),
+        _points(curves.planned),
     ]
 
 

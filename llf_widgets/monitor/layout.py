@@ -145,6 +145,12 @@ def traces(curves: Curves) -> list[dict[str, Any]]:
         label | {"name": "training label", "textfont": {"size": 12, "color": TRAINING}},
         label | {"name": "evaluation label", "textfont": {"size": 12, "color": EVALUATION}},
         *(trace for number, one in enumerate(curves.groups) for trace in _group_traces(number, one, curves)),
+        small[0]
+        | {
+            "name": "planned learning rate",
+            "line": {"color": QUIET, "width": 1.25, "dash": "1.5px,3px"},
+            "hovertemplate": f"step %{{x}}: %{{y:{PANELS['learning_rate'][2]}}} planned<extra></extra>",
+        },
     ]
 
 
@@ -211,7 +217,7 @@ def layout(curves: Curves, total: int) -> dict[str, Any]:
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
         "font": {"family": FONT, "size": 11, "color": QUIET},
         "margin": {"l": LEFT, "r": 12, "t": TOP, "b": BOTTOM},
-        "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8},
+        "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8, "labelalias": {"0": "step 0"}},
         "yaxis": axis | {"domain": places.main, "anchor": "x", "nticks": 5},
         "yaxis6": {"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False, "anchor": "x"},
     }

@@ -18,7 +18,7 @@ from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.completions import Completions
-from llf_widgets.monitor.curves import Curves, curves
+from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.estimate import trained_seconds
 from llf_widgets.monitor.facts import LIVE, Facts
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llf_core.runs import Columns, RunFolder, Status
+    from llf_widgets.monitor.curves import Line
 
 BEFORE = {"created", "queued"}  # what is written before a run begins
 STORED = {"checkpoint", "checkpoint_removed"}
-ASIDE = {"request", "answer", "steered", "warning", "finding"}  # what may come in between
+ASIDE = {"request", "answer", "steered", "schedule", "warning", "finding"}  # what may come in between
 QUEUE_SECONDS = 10.0
 
 
@@ -142,8 +143,17 @@ class Watch:
                 kept=self._checkpoints,
                 best=best,
                 events=tuple(self.events),
+                planned=self._planned(),
                 details=details,
             )
+
+    def _planned(self) -> Line:
+        """The learning rates that a live run plans to come to."""
+        event = _last(self.events, "schedule") if self.facts.live else None
+        steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
+        if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):
+            return NOTHING
+        return np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64)
 
     def summary(self) -> list[tuple[str, str, str]]:
         """The rows of the saved notebook's table."""

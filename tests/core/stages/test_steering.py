@@ -56,6 +56,29 @@ def test_a_learning_rate_holds_from_the_next_step_on(make_run, at_steps):
     assert "0.01 → 0.001 from step 4 on" in answer["message"]
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine", "warmup_stable_decay", "constant"])
+def test_the_plan_of_the_schedule_is_what_is_logged_later(make_run, at_steps, name):
+    folder = make_run(learning_rate=1e-2, max_steps=8, lr_scheduler_type=name, warmup_steps=2)
+    at_steps(folder, {3: [("set", {"learning_rate": 1e-3})], 5: [("set", {"max_steps": 10})]})
+    assert run_attempt(folder, 1) == 0
+    first, second, third = (dict(zip(one["steps"], one["rates"], strict=True)) for one in events(folder, "schedule"))
+    assert (list(first), list(second), list(third)) == ([*range(1, 9)], [*range(4, 9)], [*range(6, 11)])
+    found = rates(folder)
+    for plan, last in ((first, 3), (second, 5), (third, 10)):
+        assert {step: rate for step, rate in plan.items() if step <= last} == pytest.approx(
+            {step: rate for step, rate in found.items() if min(plan) <= step <= last}, rel=1e-12
+        )
+
+
+def test_a_schedule_that_follows_the_evaluation_has_no_plan(make_run):
+    folder = make_run(
+        learning_rate=1e-2, max_steps=2, lr_scheduler_type="reduce_lr_on_plateau", val_size=0.2, eval_strategy="steps",
+        eval_steps=1, metric_for_best_model="loss",
+    )  # fmt: skip
+    assert run_attempt(folder, 1) == 0
+    assert events(folder, "schedule") == []
+
+
 def test_groups_of_parameters_keep_their_proportions(make_run, at_steps, monkeypatch):
     """As LoRA+ has them: two rates, of which one is a multiple of the other."""
     from llf_core.stages.trainer import RunTrainer

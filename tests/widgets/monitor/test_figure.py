@@ -26,7 +26,7 @@ def some_curves(count=100, **changes):
 
 def test_plotly_accepts_every_name_and_value():
     figure = figure_json(some_curves(), 141)
-    assert len(go.Figure(figure).data) == len(figure["data"]) == 13
+    assert len(go.Figure(figure).data) == len(figure["data"]) == 14
 
 
 def test_at_most_2000_points_a_trace_and_no_extreme_is_lost():
@@ -52,12 +52,12 @@ def test_a_loss_that_is_always_nan_is_told_and_bounded():
 
 def test_labels_stand_at_the_ends_and_give_way_to_each_other():
     near = some_curves(eval_loss=(np.array([50, 100]), np.array([1.5, 1.04])))
-    training, evaluation = contents(near)[-2:]
+    training, evaluation = contents(near)[11:13]
     assert (training["text"], evaluation["text"]) == ([" training 1.000"], [" evaluation 1.040"])
     assert (training["textposition"], evaluation["textposition"]) == ("bottom right", "top right")
     assert (training["x"].tolist(), evaluation["x"].tolist()) == ([100], [100])
     far = some_curves(eval_loss=(np.array([50, 100]), np.array([1.5, 1.9])))
-    assert contents(far)[-1]["textposition"] == "middle right"
+    assert contents(far)[12]["textposition"] == "middle right"
 
 
 def test_resumes_are_marked():
@@ -72,7 +72,7 @@ def test_changes_by_hand_are_marked_once_and_do_not_stand_on_each_other():
     both = {"type": "steered", "step": 56, "changes": {"max_steps": 1410, "watch": "Say hi."}, "id": "b"}
     prompt = {"type": "steered", "step": 57, "changes": {"watch": "Say hi."}, "id": "c"}
     shown = curves({}, {}, events=(rate, both, prompt, rate | {"again": True}, {"type": "steered"}))
-    assert shown.marks == [(55, "55: learning rate 0.0001"), (56, "56: ends at step 1,410")]
+    assert shown.marks == [(55, "55: learning rate 1e-4"), (56, "56: ends at step 1,410")]
     first, second = contents(shown)[9]["y"][1], contents(shown)[9]["y"][4]
     assert first != second
 
@@ -102,3 +102,14 @@ def test_the_stylesheet_knows_every_colour_of_the_figure():
     colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", drawn))
     known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("monitor.css")))
     assert colours == known
+
+
+def test_the_planned_rate_goes_on_where_the_logged_one_ends():
+    rates = {"learning_rate": (np.array([1, 2, 3]), np.array([1.0, 0.9, 0.8]))}
+    planned = np.array([2, 3, 4, 10]), np.array([0.9, 0.8, 0.7, 0.1])
+    dotted = contents(curves(rates, {}, planned=planned))[-1]
+    assert dotted["x"].tolist() == [3, 4, 10]
+    assert dotted["y"].tolist() == [0.8, 0.7, 0.1]
+    before = contents(curves({}, {}, planned=planned))[-1]
+    assert before["x"].tolist() == [2, 3, 4, 10]
+    assert contents(curves(rates, {}))[-1]["x"].size == 0

@@ -42,12 +42,12 @@ def texts(shown):
 def test_each_group_has_a_chart_with_its_lines_in_order():
     shown = some()
     assert [one.group.title for one in (shown.main, *shown.groups)] == ["Loss", "Rewards", "Accuracy"]
-    names = [trace["name"] for trace in figure_json(shown, 20)["data"]][13:]
+    names = [trace["name"] for trace in figure_json(shown, 20)["data"]][13:-1]
     assert names == [
         "rewards/chosen", "rewards/chosen, smoothed", "rewards/rejected", "rewards/rejected, smoothed",
         "rewards/accuracies", "rewards/accuracies, smoothed",
     ]  # fmt: skip
-    assert len(go.Figure(figure_json(shown, 20)).data) == 19
+    assert len(go.Figure(figure_json(shown, 20)).data) == 20
 
 
 def test_what_is_held_out_is_dashed_and_named_where_it_stands_beside_one_line():
@@ -165,7 +165,7 @@ def test_names_of_a_run_are_text_in_plotlys_markup():
 
 def test_a_chart_comes_when_its_first_number_does():
     before, after = figure_json(curves({"loss": line()}, {"loss": line()[1]}), 20), figure_json(some(), 20)
-    assert (len(before["data"]), len(after["data"])) == (13, 19)
+    assert (len(before["data"]), len(after["data"])) == (14, 20)
     assert after["layout"]["height"] > before["layout"]["height"]
     assert after["layout"]["yaxis8"]["tickformat"] == ".0%"
 
@@ -333,7 +333,7 @@ def test_the_view_follows_a_run_that_begins_to_log_more(trainer):
     run = trainer()
     run.steps(1, 2)
     view = Monitor(run.folder)
-    assert len(view._front.charts["figure"]["data"]) == 13
+    assert len(view._front.charts["figure"]["data"]) == 14
     run.steps(3, 4, **{"rewards/accuracies": 0.7})
-    until(lambda: len(view._front.charts["figure"]["data"]) == 15)
+    until(lambda: len(view._front.charts["figure"]["data"]) == 16)
     view.close()
