@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.checkpoints import Checkpoints
-from llf_core.runs.files import locked
+from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run
 from llf_core.runs.listing import Row, read_row
 from llf_core.runs.status import BrokenRunError, read_status, shown
@@ -81,7 +81,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     with _held(home) as bin_folder:
         folder = open_run(run_id, home)
         try:
-            state = shown(read_status(folder)).state
+            state = "lost" if special_file(folder.path) else shown(read_status(folder)).state
         except BrokenRunError:
             state = "lost"
         if state not in {"finished", "stopped", "failed", "lost"}:

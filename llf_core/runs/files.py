@@ -79,6 +79,18 @@ def read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def special_file(folder: Path) -> str | None:
+    """The name of a pipe, a socket or a device in a folder, or of a link to one: reading it might never end."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):  # noqa: PTH110
+                    return entry.name
+    except OSError:  # no folder, or nobody may look into it: reading it says so
+        pass
+    return None
+
+
 @contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Holds the lock of a run while it reads, changes and replaces one of its small files.

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from llf_core.runs.files import special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, home
 from llf_core.runs.jsonl import spelled
 from llf_core.runs.measures import HELD_OUT, told
@@ -216,6 +217,9 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         folder: the run.
         curve: read how it went too.
     """
+    special = special_file(folder.path)
+    if special:
+        return Row(folder.id, folder.id, "broken", reason=f"{special} is not a regular file. Remove it or the run.")
     meta = read_meta(folder)
     name, tags = meta["name"] or folder.id, tuple(map(str, meta["tags"]))
     try:

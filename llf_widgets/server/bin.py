@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import binned, delete_run, remove_from_bin, restore_run
 from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class BinHandler(RunsAPIHandler):
@@ -29,10 +34,11 @@ class DeleteHandler(RunsAPIHandler):
     @authorized
     async def post(self, run_id: str) -> None:
         """Answers `{"id"}`; 409 where the run is going."""
-        folder = self.find_run(run_id)
+        folder = self.find_run(run_id, readable=False)
         try:
-            await asyncio.to_thread(delete_run, folder.id)
-        except (RuntimeError, TimeoutError) as error:
+            with as_sentences():
+                await asyncio.to_thread(delete_run, folder.id)
+        except RuntimeError as error:
             raise HTTPError(409, "%s", error) from None
         except FileNotFoundError:  # somebody else does at this moment
             raise self.gone(run_id) from None
@@ -47,7 +53,8 @@ class RestoreHandler(RunsAPIHandler):
     async def post(self, run_id: str) -> None:
         """Answers `{"id"}`; 404 where the bin has no such run, 409 where one of its id is there again."""
         try:
-            await asyncio.to_thread(restore_run, run_id)
+            with as_sentences():
+                await asyncio.to_thread(restore_run, run_id)
         except FileExistsError:
             raise HTTPError(409, "There is a run of this id again. Rename or delete that one first.") from None
         except (ValueError, FileNotFoundError):
@@ -63,10 +70,28 @@ class RemoveHandler(RunsAPIHandler):
     async def delete(self, run_id: str) -> None:
         """Answers `{"id"}`; 404 where the bin has no such run."""
         try:
-            await asyncio.to_thread(remove_from_bin, run_id)
+            with as_sentences("`llf runs clean` tries again."):
+                await asyncio.to_thread(remove_from_bin, run_id)
         except (ValueError, FileNotFoundError):
             raise not_in_bin() from None
         self.finish({"id": run_id})
+
+
+@contextmanager
+def as_sentences(advice: str = "") -> Iterator[None]:
+    """Says what the system refuses, without the paths that its errors have.
+
+    Raises:
+        HTTPError: 409: the bin is held for long, files are another user's, or the disk is full or read-only.
+    """
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except TimeoutError:
+        raise HTTPError(409, "Another process holds the bin. Try again.") from None
+    except OSError as error:
+        raise HTTPError(409, "%s", f"Not all files could be moved: {error.strerror}. {advice}".strip()) from None
 
 
 def not_in_bin() -> HTTPError:

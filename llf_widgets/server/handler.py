@@ -7,6 +7,7 @@ from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
 from llf_core.runs import home, open_run
+from llf_core.runs.files import special_file
 from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import RunIndex
 
@@ -30,11 +31,16 @@ class RunsAPIHandler(APIHandler):
             known = self.settings["llf_index"] = (root, RunIndex(root))
         return known[1]
 
-    def find_run(self, run_id: str) -> RunFolder:
+    def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
         """The run of an id.
 
+        Args:
+            run_id: from the route.
+            readable: refuse a run with a pipe or a device among its files, which no reader would come back from.
+
         Raises:
-            HTTPError: 404, where the id is not one, or its folder is none or lies outside LLF_HOME.
+            HTTPError: 404, where the id is not one, or its folder is none or lies outside LLF_HOME; 409, where it
+                cannot be read.
         """
         try:
             folder = open_run(run_id)
@@ -45,6 +51,9 @@ class RunsAPIHandler(APIHandler):
         # A link may lead anywhere, so a linked folder is no run here.
         if folder is None or folder.path.resolve() != folder.path.parent.resolve() / run_id:
             raise self.gone(run_id)
+        special = special_file(folder.path) if readable else None
+        if special:
+            raise HTTPError(409, "%s", f"{special} of the run is not a regular file. Remove it or the run.")
         return folder
 
     def gone(self, run_id: str) -> HTTPError:

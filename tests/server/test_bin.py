@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from llf_core.runs import clean
 from tests.server.test_ids import BAD
 
 
@@ -140,3 +141,70 @@ async def test_many_that_delete_restore_and_remove_at_once(ask, deleted, llf_hom
         removed = any(code == 200 for code, _ in answers[-2:])
         assert len(there) == (0 if removed else 1)
         assert all((place / "status.json").is_file() for place in there)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/home/ada/.llf"),
+            "Not all files could be moved: Permission denied.",
+        ),
+        (
+            OSError(30, "Read-only file system", "/home/ada/.llf"),
+            "Not all files could be moved: Read-only file system.",
+        ),
+        (TimeoutError("/ada/.lock is locked"), "Another process holds the bin. Try again."),
+    ],
+)
+async def test_what_the_system_refuses_is_a_sentence_without_paths(ask, deleted, make_run, monkeypatch, error, said):
+    binned, there = await deleted("binned"), make_run("there", state="finished")
+
+    def refuse(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("llf_core.runs.bin.locked", refuse)
+    for parts, options in (
+        (("bin", binned.id), {"method": "DELETE"}),
+        (("bin", binned.id, "restore"), {"body": {}}),
+        (("runs", there.id, "bin"), {"body": {}}),
+    ):
+        code, answer = await ask(*parts, **options)
+        assert (code, answer["message"].startswith(said)) == (409, True), answer
+        assert "ada" not in answer["message"]
+
+
+async def test_a_run_that_is_not_removed_whole_is_not_restored_as_a_half(ask, deleted, monkeypatch):
+    folder = await deleted("stuck")
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("shutil.rmtree", refuse)
+        code, answer = await ask("bin", folder.id, method="DELETE")
+    assert (code, answer["message"]) == (
+        409, "Not all files could be moved: Permission denied. `llf runs clean` tries again.",
+    )  # fmt: skip
+    assert (await ask("bin"))[1]["total"] == 0
+    assert (await ask("bin", folder.id, "restore", body={}))[0] == 404
+    assert clean().bytes > 0
+
+
+async def test_a_wrong_token_opens_nothing(http_server_client, jp_base_url, deleted, llf_home):
+    folder = await deleted("kept")
+    for verb, route in (("GET", "bin"), ("DELETE", f"bin/{folder.id}"), ("POST", f"bin/{folder.id}/restore")):
+        response = await http_server_client.fetch(
+            f"{jp_base_url}llf/api/{route}",
+            method=verb, headers={"Authorization": "token wrong"}, raise_error=False, allow_nonstandard_methods=True,
+        )  # fmt: skip
+        assert response.code == 403
+        assert folder.id.encode() not in response.body
+    assert (llf_home / "bin" / folder.id).is_dir()
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"\xff", b"null"])
+async def test_what_a_body_says_does_not_matter(jp_fetch, deleted, body):
+    folder = await deleted("any")
+    response = await jp_fetch("llf", "api", "bin", folder.id, "restore", method="POST", body=body)
+    assert response.code == 200

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
 import time
 from contextlib import suppress
@@ -84,6 +86,30 @@ async def test_no_file_of_a_run_spoils_the_list(strict, make_run, junk):
         assert await strict("runs", spoilt.id, details="1") == before, name
 
 
+@pytest.mark.parametrize("special", ["pipe", "device"])
+async def test_what_cannot_be_read_to_its_end_stops_no_list(ask, make_run, special):
+    whole, spoilt = make_run("whole", state="finished"), make_run("spoilt", state="finished")
+    for name in FILES[:-1]:
+        path = getattr(spoilt, name)
+        kept = path.with_name("kept")
+        with suppress(FileNotFoundError):
+            path.rename(kept)
+        os.mkfifo(path) if special == "pipe" else path.symlink_to("/dev/zero")
+        code, answer = await asyncio.wait_for(ask("runs"), 10)
+        rows = {row["id"]: row for row in answer["runs"]}
+        assert (code, rows[whole.id]["state"], rows[spoilt.id]["state"]) == (200, "finished", "broken")
+        said = f"{path.name} of the run is not a regular file. Remove it or the run."
+        assert rows[spoilt.id]["reason"] == said.replace(" of the run", "")
+        code, answer = await asyncio.wait_for(ask("runs", spoilt.id, params={"details": "1"}), 10)
+        assert (code, answer) == (409, {"message": said})
+        path.unlink()
+        with suppress(FileNotFoundError):
+            kept.rename(path)
+    os.mkfifo(spoilt.events.with_name("pipe"))
+    assert (await asyncio.wait_for(ask("runs", spoilt.id, "bin", body={}), 10))[0] == 200
+    assert (await asyncio.wait_for(ask("bin"), 10))[1]["runs"][0]["state"] == "broken"
+
+
 async def test_a_folder_that_nobody_may_read_spoils_no_list(strict, make_run, monkeypatch):
     whole, other = make_run("whole", state="finished"), make_run("other", state="finished")
     read = type(other.path).read_bytes
@@ -138,8 +164,8 @@ async def test_a_folder_that_goes_at_that_very_moment_is_a_sentence(
     folder = make_run("going", state="running", **live_process)
     find = RunsAPIHandler.find_run
 
-    def find_and_lose(self, run_id):
-        found = find(self, run_id)
+    def find_and_lose(self, run_id, **options):
+        found = find(self, run_id, **options)
         shutil.rmtree(found.path)
         return found
 
