@@ -96,6 +96,7 @@ export function addCommands(
   const { api } = model;
   const edits = new Edits(model, trans);
   const one = (runs: readonly IRun[]): boolean => runs.length === 1;
+  const ELSEWHERE = trans.__('Run the cell of the notebook in the new tab.');
   /** Says what kept a cell from running. */
   const saying = async <T>(running: Promise<T>): Promise<T | null> => {
     try {
@@ -110,8 +111,11 @@ export function addCommands(
       return null;
     }
   };
-  const cell = (code: string): Promise<boolean | null> =>
-    saying(runInCell(app, tracker, code));
+  const cell = async (code: string, shown?: Bundle): Promise<void> => {
+    if ((await saying(runInCell(app, tracker, code, shown))) === false) {
+      model.say(ELSEWHERE);
+    }
+  };
   /** Shows a monitor, which needs no kernel where the server tells all that it shows. */
   const openMonitor = async (run: IRun): Promise<unknown> => {
     let shown: Bundle | undefined;
@@ -123,7 +127,7 @@ export function addCommands(
       }
       // The server cannot tell of the run; what its kernel can is shown then.
     }
-    return saying(runInCell(app, tracker, viewCode([run.id]), shown));
+    return cell(viewCode([run.id]), shown);
   };
   /** Sends a request to each run. */
   const ask = (type: string, said: string) => (runs: readonly IRun[]) =>
@@ -301,7 +305,7 @@ export function addCommands(
       const folder = typeof cwd === 'string' ? cwd : undefined;
       const panel = await saying(runInNewNotebook(app, 'llf.Studio()', folder));
       if (panel === undefined) {
-        model.say(trans.__('In the new notebook, run: %1', 'llf.Studio()'));
+        model.say(ELSEWHERE);
       }
       return panel; // takes the place of the launcher
     }

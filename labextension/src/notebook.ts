@@ -2,6 +2,9 @@ import type { JupyterFrontEnd } from '@jupyterlab/application';
 import type { ISessionContext } from '@jupyterlab/apputils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 
+/** How the application of Notebook 7 calls itself. */
+const NOTEBOOK_7 = 'Jupyter Notebook';
+
 /** What every cell of ours begins with. */
 export const IMPORT = 'import llf_widgets as llf';
 
@@ -18,7 +21,7 @@ interface ICodeModel {
  * A process (resuming, comparing) is a kernel's; the server starts none.
  *
  * @param shown - what the cell shows instead of being run: what the server tells of a run needs no kernel
- * @returns false where the new notebook opened in another tab of the browser, as Notebook 7 does
+ * @returns false where a new notebook with the code opened in another tab of the browser, as Notebook 7 does
  * @throws where no kernel starts
  */
 export async function runInCell(
@@ -28,7 +31,7 @@ export async function runInCell(
   shown?: Bundle
 ): Promise<boolean> {
   const open = tracker?.currentWidget;
-  const panel = open?.isVisible ? open : await create(app);
+  const panel = open?.isVisible ? open : await create(app, code);
   if (!panel) {
     return false;
   }
@@ -40,7 +43,7 @@ export async function runInCell(
  * Runs code in the first cell of a new notebook.
  *
  * @param cwd - the folder that it is made in; unless given, the one that JupyterLab shows
- * @returns the notebook; undefined where it opened in another tab of the browser, as Notebook 7 does
+ * @returns the notebook; undefined where it opened, with the code, in another tab of the browser, as Notebook 7 does
  * @throws where no kernel starts
  */
 export async function runInNewNotebook(
@@ -48,7 +51,7 @@ export async function runInNewNotebook(
   code: string,
   cwd?: string
 ): Promise<NotebookPanel | undefined> {
-  const panel = await create(app, cwd);
+  const panel = await create(app, code, cwd);
   if (panel) {
     await run(app, panel, code);
   }
@@ -57,17 +60,60 @@ export async function runInNewNotebook(
 
 async function create(
   app: JupyterFrontEnd,
+  code: string,
   cwd?: string
 ): Promise<NotebookPanel | undefined> {
   const { kernelspecs } = app.serviceManager;
   await kernelspecs.ready;
-  const made = (await app.commands.execute('notebook:create-new', {
-    kernelName: kernelspecs.specs?.default,
+  const kernelName = kernelspecs.specs?.default;
+  if (app.name === NOTEBOOK_7) {
+    // What is made there opens in another tab, where nothing can be done: it is written before.
+    const path = await write(app, code, cwd);
+    await app.commands.execute('docmanager:open', { path });
+    return undefined;
+  }
+  return (await app.commands.execute('notebook:create-new', {
+    kernelName,
     activate: true,
     cwd
-  })) as NotebookPanel | undefined;
-  // Notebook 7 opens another tab of the browser, and hands out a panel that it throws away.
-  return made?.isAttached && !made.isDisposed ? made : undefined;
+  })) as NotebookPanel;
+}
+
+/** Writes a notebook of one cell; returns its path. */
+async function write(
+  app: JupyterFrontEnd,
+  code: string,
+  cwd?: string
+): Promise<string> {
+  const { contents, kernelspecs } = app.serviceManager;
+  const { path } = await contents.newUntitled({ type: 'notebook', path: cwd });
+  const name = kernelspecs.specs?.default ?? '';
+  const spec = kernelspecs.specs?.kernelspecs[name];
+  await contents.save(path, {
+    type: 'notebook',
+    format: 'json',
+    content: {
+      cells: [
+        {
+          cell_type: 'code',
+          execution_count: null,
+          metadata: {},
+          outputs: [],
+          source: `${IMPORT}\n${code}`
+        }
+      ],
+      metadata: {
+        kernelspec: {
+          name,
+          display_name: spec?.display_name ?? name,
+          language: spec?.language ?? 'python'
+        }
+      },
+      nbformat: 4,
+      nbformat_minor: 4 // cells have no ids; Jupyter adds them
+    }
+  });
+  return path;
 }
 
 async function run(

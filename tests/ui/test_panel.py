@@ -174,7 +174,7 @@ def test_a_real_run_is_opened_stopped_resumed_compared_and_killed(page: Any, lab
 
     row.click()
     panel.get_by_role("progressbar").wait_for(timeout=10000)
-    panel.get_by_text("Tokens/s", exact=True).wait_for(timeout=10000)
+    panel.get_by_text("Tokens per second", exact=True).wait_for(timeout=10000)
     assert "max_steps" in panel.inner_text()
     picture(page, "details")
     panel.get_by_role("button", name="Open monitor").click()

@@ -521,5 +521,5 @@ def test_what_the_menu_does_in_notebook_7(page: Any, lab: Lab, real_run: Any) ->
 
     with page.context.expect_page() as opened:
         panel.get_by_role("button", name="New run").click()
-    expect(panel.locator(SAID)).to_have_text("In the new notebook, run: llf.Studio()", timeout=SEEN)
-    expect(opened.value.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=60_000)
+    expect(panel.locator(SAID)).to_have_text("Run the cell of the notebook in the new tab.", timeout=SEEN)
+    expect(opened.value.locator(".jp-Notebook .jp-Cell").first).to_contain_text("llf.Studio()", timeout=60_000)

@@ -183,7 +183,7 @@ it('opens the form in a new notebook, where the launcher stands', async () => {
   ]);
   vi.mocked(runInNewNotebook).mockResolvedValueOnce(undefined);
   await commands.execute('llf:new-run');
-  expect(model.said).toBe('In the new notebook, run: llf.Studio()');
+  expect(model.said).toBe('Run the cell of the notebook in the new tab.');
   vi.mocked(runInNewNotebook).mockRejectedValueOnce(new Error('No kernel.'));
   await commands.execute('llf:new-run');
   expect(model.said).toContain('The cell did not run: No kernel. Choose a');
