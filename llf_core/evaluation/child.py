@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local import trainer_environment
 from llf_core.models.quick_imports import begin_imports, needs_bitsandbytes, quick_imports
+from llf_core.runs.plain import without_escapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def ask(module: str, *arguments: str, home: Path | None = None, progress: Progre
             child.kill()
             raise
         errors.seek(0)
-        complaints = errors.read().strip().splitlines()
+        complaints = without_escapes(errors.read()).strip().splitlines()
     if child.returncode == 0:
         return json.loads(said)
     if child.returncode < 0:

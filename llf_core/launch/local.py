@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from llf_core.runs.plain import plain_environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import IO
@@ -40,10 +42,10 @@ def trainer_command(folder: RunFolder) -> list[str]:
 def trainer_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
     """The environment of a trainer: `base`, with thread counts and `RUNTIME` set before any library is loaded.
 
-    What the user has set stays.
+    What the user has set stays, but for what has a process write a terminal's colours into its log.
     """
     counts = {name: str(threads) for name in THREAD_VARIABLES}
-    return {**counts, **RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base}
+    return plain_environment({**counts, **RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base})
 
 
 class Trainer:

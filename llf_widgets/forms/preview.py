@@ -6,6 +6,7 @@ It needs a tokenizer, so it runs in a process of its own and can be cancelled.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from llf_core.runs.plain import plain_environment, without_escapes
 from llf_widgets.forms.messages import Message, wire
 from llf_widgets.static import text
 
@@ -95,15 +97,20 @@ class Preview(anywidget.AnyWidget):
             command = [sys.executable, "-c", _COMMAND, "inspect", str(file), "--json"]
             with out.open("wb") as stdout, err.open("wb") as stderr:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
-                    command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,
+                    env=plain_environment(os.environ),
                 )
                 self._follow(self._process, (out, err))
-            self._answer(self._process.returncode, *(path.read_text("utf-8", "replace") for path in (out, err)))
+            self._answer(self._process.returncode, *(_read(path) for path in (out, err)))
 
     def _follow(self, process: subprocess.Popen[bytes], written: Sequence[Path]) -> None:
         began = time.monotonic()
         while process.poll() is None:
-            said = progress("".join(path.read_text("utf-8", "replace") for path in written))
+            said = progress("".join(_read(path) for path in written))
             self._note = f"{said or 'Reading the tokenizer and the data…'} {time.monotonic() - began:.0f} s"
             if self._cancelled:
                 process.terminate()
@@ -138,6 +145,10 @@ class Preview(anywidget.AnyWidget):
             "hide": lambda: self._show("idle"),
         }
         acts[content["type"]]()
+
+
+def _read(path: Path) -> str:
+    return without_escapes(path.read_text("utf-8", "replace"))
 
 
 def progress(written: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,8 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.plain import plain_environment, without_escapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +63,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
+                env=plain_environment(os.environ),
             )
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 
@@ -135,7 +139,7 @@ class Child:
             future.set_result(said["answer"])
 
     def _last_words(self, code: int) -> str:
-        lines = self._errors.read_text("utf-8", "replace").strip().splitlines()
+        lines = without_escapes(self._errors.read_text("utf-8", "replace")).strip().splitlines()
         last = lines[-1] if lines else "it said nothing"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"The process that reads the data ended ({how}): {last}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.measures import HELD_OUT, counted, held_out_label, within
+from llf_core.runs.plain import without_escapes
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 LINE = 500  # characters of a log line that are worth sending
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,7 +45,7 @@ def log_lines(lines: Iterable[str]) -> list[str]:
     """Log lines fit for a text node: no terminal colours, of a redrawn progress bar only its last state, cut at 500."""
     clean = []
     for line in lines:
-        text = ESCAPES.sub("", line.rstrip("\r\n").rsplit("\r", 1)[-1])
+        text = without_escapes(line.rstrip("\r\n").rsplit("\r", 1)[-1])
         clean.append(text if len(text) <= LINE else text[: LINE - 1] + "…")
     return clean
 

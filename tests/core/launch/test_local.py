@@ -15,3 +15,10 @@ def test_what_the_user_has_set_stays():
     made = trainer_environment(own, 3)
     assert made.items() >= own.items()
     assert made["MKL_NUM_THREADS"] == "3"
+
+
+def test_a_log_has_no_colours_whoever_starts_the_run():
+    made = trainer_environment({"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "TERM": "xterm-color"}, 3)
+    assert "FORCE_COLOR" not in made
+    assert "CLICOLOR_FORCE" not in made
+    assert (made["NO_COLOR"], made["TERM"]) == ("1", "xterm-color")

@@ -112,6 +112,20 @@ def test_file_that_is_not_there_is_told(tiny_model: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.launches
+def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"):  # ipykernel sets these for what it starts
+        monkeypatch.setenv(name, "1")
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: {tmp_path / 'none.jsonl'}\n")
+    preview.look()
+    preview.wait()
+    (message,) = preview._messages
+    assert "\x1b" not in message["text"]
+    assert message["text"].startswith("This machine has no file or folder ")
+
+
+@pytest.mark.launches
 def test_look_can_be_cancelled(tiny_model: Path) -> None:
     preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: llf_demo\n")
     preview.look()

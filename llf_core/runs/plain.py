@@ -1,0 +1,24 @@
+"""Text without a terminal's colours: what other processes write is shown in pages, which do not know them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORCED = ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""Variables by which a process takes a file or pipe for a terminal. A Jupyter kernel sets some for what it starts."""
+# CSI sequences (colours, the cursor), OSC ones up to their end (links, titles), and other escapes of one letter.
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """An environment whose processes write no colours."""
+    return {key: value for key, value in base.items() if key not in FORCED} | {"NO_COLOR": "1"}
+
+
+def without_escapes(text: str) -> str:
+    """A text without escape sequences."""
+    return ESCAPES.sub("", text)
