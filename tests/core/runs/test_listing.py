@@ -1,5 +1,6 @@
 """Lists of runs: order, pages, filters, and folders that are broken."""
 
+import json
 import shutil
 
 import pytest
@@ -160,11 +161,11 @@ def test_a_row_has_the_shape_of_its_loss_and_the_time_that_is_left():
         folder, state="running", pid=me.pid, started=me.started, boot_id=boot_id(), host=host(), step=40, total=100,
         step_seconds=2.0,
     )  # fmt: skip
-    writer = RunWriter(folder)
-    writer.metric(1, {"loss": 2.0})
-    writer.metric(2, {"loss": 1.0})
+    lines = [{"step": step, "time": 100 + 3 * step, "attempt": 1, "values": {"loss": 2.0 / step}} for step in (1, 2)]
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     row = RunIndex().page().rows[0].json()
-    assert (row["spark"], row["loss"], row["remaining"]) == ([2.0, 1.0], 1.0, 120.0)
+    # Three seconds lie between the two; the trainer's own two are of the step alone.
+    assert (row["spark"], row["loss"], row["remaining"]) == ([2.0, 1.0], 1.0, 180.0)
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_looked_at_does_not_count(monkeypatch):
