@@ -9,26 +9,31 @@ import numpy as np
 
 from llf_core.runs import decimate
 from llf_core.runs.measures import GROUPS, HELD_OUT, lead, shown, within
+from llf_core.runs.numbers import line
 from llf_core.runs.smoothing import label
+from llf_widgets.compare.labels import labels, middle
+from llf_widgets.compare.ticks import log_ticks
 from llf_widgets.monitor import words
-from llf_widgets.monitor.curves import NOTHING
-from llf_widgets.monitor.layout import AXIS, FONT, FORMATS, INK, QUIET, TONES, TRAINING, plain
+from llf_widgets.monitor.figure import moved_apart
+from llf_widgets.monitor.layout import AXIS, CONFIG, FONT, FORMATS, INK, QUIET, TONES, TRAINING, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.runs.measures import Form, Group
+    from llf_core.runs.measures import Group
     from llf_widgets.monitor.watch import Watch
 
 OVER = {"step": "step", "tokens": "tokens", "time": "minutes"}
-SMOOTHING = (0, 5, 10, 30, 100)
-"""Steps; 0 leaves the curve as it is."""
+PLACE = {"step": "step %{x:,d}", "tokens": "%{x:,d} tokens", "time": "%{x:.1f} minutes"}
+"""How the pointer names a place on the axis."""
 # A dash of its own for each tone: colour is never alone.
 SERIES = tuple(zip(TONES, ("solid", "6px,3px", "2px,2px", "8px,3px,2px,3px"), strict=True))
 UPPER, LOWER = [0.58, 1.0], [0.0, 0.42]
-RIGHT = 0.86
-HEIGHT = 520
-LIMIT = 2000
+HEIGHT, TOP, BOTTOM = 500, 30, 40  # pixels
+SHOWN = 18  # letters of what a run is called, where its line ends
+LETTER = 6.6  # pixels of a letter of a label
+LINE = 14  # pixels between two labels
+LIMIT = 1000  # points a line
 PAUSE = 20.0
 """Times the usual time between two records after which the run stood still, as between two attempts."""
 
@@ -37,18 +42,6 @@ def series(number: int) -> tuple[str, str]:
     """Colour and dash of a run's lines."""
     tones = len(SERIES)
     return SERIES[number % tones][0], SERIES[(number + number // tones) % tones][1]
-
-
-def names(watches: Sequence[Watch]) -> list[str]:
-    """What the runs are called, without the words that all of them begin with; those of one name are numbered."""
-    words = [(watch.facts.name or watch.facts.id).split(" ") for watch in watches]
-    pairs = enumerate(zip(*words, strict=False))
-    shared = next((place for place, several in pairs if len(set(several)) > 1), 0)
-    given = [" ".join(one[shared:]) for one in words]
-    return [
-        name if given.count(name) == 1 else f"{name} ({given[: place + 1].count(name)})"
-        for place, name in enumerate(given)
-    ]
 
 
 def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
@@ -65,7 +58,7 @@ def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
     if over == "step":
         return steps.astype(float)
     if over == "tokens":
-        known, values = watch.series.get("tokens", (np.empty(0), np.empty(0)))
+        known, values = line(watch.series, "tokens")
     else:
         known, moments = watch.times
         gaps = np.diff(moments, prepend=moments[:1])
@@ -108,108 +101,181 @@ def choices(watches: Sequence[Watch]) -> list[Choice]:
     return [Choice(name, label, one.group) for one in shown(names) for name, label in one.lines.items()]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A line in a panel.
+
+    Attributes:
+        run: the run's number.
+        called: what the run is called.
+        x: `[n]` places on the axis.
+        y: `[n]` heights; NaN where a value is not finite.
+        logged: `[n]` what was logged where `y` is smoothed.
+    """
+
+    run: int
+    called: str
+    x: np.ndarray
+    y: np.ndarray
+    logged: np.ndarray | None = None
+
+    @property
+    def end(self) -> tuple[float, float] | None:
+        """Its last point."""
+        good = np.flatnonzero(np.isfinite(self.y) & np.isfinite(self.x))
+        return (float(self.x[good[-1]]), float(self.y[good[-1]])) if good.size else None
+
+
 def figure_json(
-    watches: Sequence[Watch],
-    *,
-    curve: str = "loss",
-    over: str = "step",
-    log: bool = False,
-    every: bool = False,
+    watches: Sequence[Watch], *, curve: str = "loss", over: str = "step", log: bool = False, every: bool = False
 ) -> dict[str, Any]:
     """One panel for what was held out and one for the training as plain Plotly JSON, arrays as numpy.
 
     Args:
-        watches: the runs, each looked at.
+        watches: the runs, each looked at, all of them smoothed over the same window.
         curve: the name of what is drawn; without held-out values of it in any of the runs there is one panel.
         over: the axis, one of `OVER`.
         log: a logarithmic scale, where the curve may have one.
         every: the value of every logged step beside the smoothed one.
     """
     choice = next((one for one in choices(watches) if one.name == curve), Choice(curve, curve, GROUPS[0]))
-    held_out = curve == "loss" or any(HELD_OUT + curve in watch.series for watch in watches)
-    data: list[dict[str, Any]] = []
-    called = names(watches)
-    for number, watch in enumerate(watches):
-        color, dash = series(number)
-        name = called[number]
-        steps, values = watch.series.get(curve, NOTHING)
-        smoothed = watch.smoothed.get(curve, values)
-        evaluated, evaluation = watch.series.get(HELD_OUT + curve, NOTHING)
-        form = choice.group.form
-        tip = f"{_plain(name)}<br>{OVER[over]} %{{x:,.6g}}: %{{y:{FORMATS[form][1]}}}<extra></extra>"
-        shared = {"type": "scatter", "showlegend": False, "cliponaxis": False, "hovertemplate": tip}
-        shared |= {"name": watch.facts.id}
-        line = {"color": color, "width": 1.75, "dash": dash}
-        upper = shared | {"xaxis": "x", "yaxis": "y", "mode": "lines+markers", "line": line}
-        lower = shared | {"xaxis": "x2", "yaxis": "y2", "mode": "lines"}
-        points = _points(watch, evaluated, evaluation, over)
-        drawn = _points(watch, steps, smoothed, over)
-        if held_out:
-            data.append(upper | {"marker": {"size": 5, "color": color}} | points)
-        if every:
-            thin = {"opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
-            data.append(lower | thin | _points(watch, steps, values, over))
-        data.append(lower | {"line": line} | drawn)
-        data += [_label(name, color, "", points, form)] if held_out else []
-        data.append(_label(name, color, "2", drawn, form))
-    shape = _layout(choice, over, held_out=held_out, log=log and choice.group.log, window=watches[0].window)
-    return {"data": data, "layout": shape}
+    window = watches[0].window
+    upper, lower = [], []
+    for number, (watch, called) in enumerate(zip(watches, labels(watches), strict=True)):
+        steps, values = line(watch.series, curve)
+        lower.append(_drawn(number, called, watch, steps, watch.smoothed.get(curve, values), over, values))
+        upper.append(_drawn(number, called, watch, *line(watch.series, HELD_OUT + curve), over))
+    log = log and choice.group.log
+    panels = [_Panel("2", choice.titles()[1], LOWER, lower, window)]
+    if curve == "loss" or any(one.y.size for one in upper):
+        panels.insert(0, _Panel("", choice.titles()[0], UPPER, upper, 0))
+    else:
+        panels = [_Panel("2", choice.titles()[1], [0.0, 1.0], lower, window)]
+    data = [trace for panel in panels for trace in _traces(panel, choice, over, every=every)]
+    return {"data": data, "layout": _layout(panels, choice, over, log=log), "config": CONFIG}
 
 
-def _points(watch: Watch, steps: np.ndarray, values: np.ndarray, over: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Panel:
+    axis: str
+    title: str
+    domain: list[float]
+    lines: list[Drawn]
+    window: int  # of steps, where its lines are smoothed
+
+
+def _drawn(  # noqa: PLR0913, PLR0917 - a line and where it comes from
+    number: int, called: str, watch: Watch, steps: np.ndarray, values: np.ndarray, over: str,
+    logged: np.ndarray | None = None,
+) -> Drawn:  # fmt: skip
     x, y = decimate(steps, values, LIMIT)
-    return {"x": places(watch, np.asarray(x), over), "y": np.where(np.isfinite(y), y, np.nan)}
+    raw = None if logged is None else logged[np.searchsorted(steps, x)]
+    return Drawn(number, called, places(watch, np.asarray(x), over), np.where(np.isfinite(y), y, np.nan), raw)
 
 
-def _label(name: str, color: str, axis: str, line: dict[str, Any], form: Form) -> dict[str, Any]:
-    """A line's name and last value where it ends."""
-    good = np.isfinite(line["y"]) & np.isfinite(line["x"])
-    x, y = line["x"][good][-1:], line["y"][good][-1:]
-    text = [f" {_plain(_short(name))} {words.value(float(value), form)}" for value in y]
-    return {
-        "type": "scatter", "mode": "text", "x": x, "y": y, "text": text, "textposition": "middle right",
-        "textfont": {"size": 12, "color": color}, "cliponaxis": False, "showlegend": False, "hoverinfo": "skip",
-        "xaxis": f"x{axis}", "yaxis": f"y{axis}",
-    }  # fmt: skip
+def _traces(panel: _Panel, choice: Choice, over: str, *, every: bool) -> list[dict[str, Any]]:
+    """The lines of a panel; the thin ones of every logged step first."""
+    common = {"type": "scatter", "showlegend": False, "cliponaxis": False}
+    common |= {"xaxis": f"x{panel.axis}", "yaxis": f"y{panel.axis}"}
+    found, form = [], choice.group.form
+    for one in panel.lines:
+        color, dash = series(one.run)
+        look = {"mode": "lines", "line": {"color": color, "width": 1.75, "dash": dash}}
+        if not panel.window:
+            look |= {"mode": "lines+markers", "marker": {"size": 5, "color": color}} if not panel.axis else {}
+        told = [[words.value(float(value), form)] for value in one.y]
+        says = f"{plain(one.called)}<br>{PLACE[over]}: %{{customdata[0]}}"
+        if panel.window and one.logged is not None:
+            told = [[text, words.value(float(value), form)] for (text,), value in zip(told, one.logged, strict=True)]
+            says += f", {label(panel.window)}<br>logged: %{{customdata[1]}}"
+        if every and panel.window and one.logged is not None:
+            thin = {"mode": "lines", "opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
+            values = np.where(np.isfinite(one.logged), one.logged, np.nan)
+            found.append(common | thin | {"name": f"{one.called}, every step", "x": one.x, "y": values})
+        hover = {"customdata": told, "hovertemplate": f"{says}<extra></extra>"}
+        found.append(common | look | hover | {"name": one.called, "x": one.x, "y": one.y})
+    return found
 
 
-def _short(name: str) -> str:
-    """A run of a sweep by its values alone: `learning_rate=0.001 lora_rank=8` as `0.001, 8:`."""
-    values = [value for _, sign, value in (word.partition("=") for word in name.split(" ")) if sign]
-    return f"{', '.join(values)}:" if len(values) == name.count(" ") + 1 else name
-
-
-def _plain(name: str) -> str:
-    """A run's name as Plotly's own markup shows it as text, cut to what fits."""
-    short = name if len(name) <= 24 else name[:23] + "…"  # noqa: PLR2004 - what fits beside the axis
-    return plain(short)
-
-
-def _layout(choice: Choice, over: str, *, held_out: bool, log: bool, window: int) -> dict[str, Any]:
+def _layout(panels: list[_Panel], choice: Choice, over: str, *, log: bool) -> dict[str, Any]:
     axis = {
         "showgrid": False, "zeroline": False, "showline": True, "linecolor": AXIS, "linewidth": 1, "ticks": "outside",
         "ticklen": 4, "tickcolor": AXIS, "tickfont": {"size": 11, "color": QUIET}, "nticks": 6,
     }  # fmt: skip
+    notes = [note for panel in panels for note in (_title(panel), *_ends(panel, choice, log=log))]
+    longest = max((len(note["text"]) for note in notes if note["xref"] != "paper"), default=0)
     shape: dict[str, Any] = {
         "template": {"layout": {"font": {"family": FONT}}},
-        "autosize": True, "height": HEIGHT, "showlegend": False, "hovermode": "closest", "uirevision": over,
+        "autosize": True, "height": HEIGHT, "showlegend": False, "hovermode": "closest", "uirevision": f"{over}{log}",
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
         "font": {"family": FONT, "size": 11, "color": QUIET},
-        "margin": {"l": 44, "r": 12, "t": 30, "b": 40}, "annotations": [],
+        "margin": {"l": 50, "r": 12 + round(LETTER * longest), "t": TOP, "b": BOTTOM}, "annotations": notes,
     }  # fmt: skip
-    upper, lower = choice.titles()
-    panels = [(0, upper, UPPER), (1, lower, LOWER)] if held_out else [(1, lower, [0.0, 1.0])]
-    scale: dict[str, Any] = {"type": "log" if log else "linear", "tickformat": FORMATS[choice.group.form][0]}
-    if choice.group.top is not None:
-        scale |= {"range": [0, 1.03 * choice.group.top]}
-    for number, title, domain in panels:
-        suffix = str(number + 1) if number else ""
-        below = {"title": {"text": OVER[over], "font": {"size": 11}}} if number else {}
-        shape[f"xaxis{suffix}"] = axis | {"domain": [0, RIGHT], "anchor": f"y{suffix}", "rangemode": "tozero"} | below
-        shape[f"yaxis{suffix}"] = axis | {"domain": domain, "anchor": f"x{suffix}"} | scale
-        note = f", {label(window)}" if number and window else ""
-        place = {"x": 0, "y": domain[1], "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
-        look = {"xshift": -44, "yshift": 6, "showarrow": False, "font": {"size": 12, "color": INK}}
-        shape["annotations"].append({"text": f"<b>{plain(title)}</b>{note}"} | place | look)
+    for panel in panels:
+        below = {"title": {"text": OVER[over], "font": {"size": 11}}} if panel.axis else {}
+        form = {"tickformat": "~s" if over == "tokens" else ",d" if over == "step" else ""}
+        place = {"domain": [0, 1], "anchor": f"y{panel.axis}", "rangemode": "tozero"}
+        shape[f"xaxis{panel.axis}"] = axis | place | form | below
+        scale = _log_scale(panel, choice) if log else _scale(choice)
+        shape[f"yaxis{panel.axis}"] = axis | {"domain": panel.domain, "anchor": f"x{panel.axis}"} | scale
     return shape
+
+
+def _scale(choice: Choice) -> dict[str, Any]:
+    scale: dict[str, Any] = {"type": "linear", "tickformat": FORMATS[choice.group.form][0], "exponentformat": "e"}
+    return scale | ({} if choice.group.top is None else {"range": [0, 1.03 * choice.group.top]})
+
+
+def _log_scale(panel: _Panel, choice: Choice) -> dict[str, Any]:
+    """A logarithmic axis with marks that can be read."""
+    low, high = _reach(panel, log=True)
+    ticks = log_ticks(low, high)
+    texts = [
+        _tick(value) if choice.group.form == "number" else words.value(value, choice.group.form) for value in ticks
+    ]
+    return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": texts}
+
+
+def _tick(value: float) -> str:
+    """A mark without zeros that say nothing: `0.1`, `5e-4`."""
+    text = words.number(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def _reach(panel: _Panel, *, log: bool) -> tuple[float, float]:
+    """From where to where the heights of a panel go."""
+    every = np.concatenate([one.y for one in panel.lines] or [np.empty(0)])
+    good = every[np.isfinite(every) & ((every > 0) | (not log))]
+    if not good.size:
+        return (0.1, 1.0) if log else (0.0, 1.0)
+    low, high = float(good.min()), float(good.max())
+    return low, max(high, low * 1.001 if log else low + 1e-12)
+
+
+def _title(panel: _Panel) -> dict[str, Any]:
+    note = f", {label(panel.window)}" if panel.window else ""
+    return {
+        "text": f"<b>{plain(panel.title)}</b>{note}", "x": 0, "y": panel.domain[1], "xref": "paper", "yref": "paper",
+        "xanchor": "left", "yanchor": "bottom", "xshift": -50, "yshift": 6, "showarrow": False,
+        "font": {"size": 12, "color": INK},
+    }  # fmt: skip
+
+
+def _ends(panel: _Panel, choice: Choice, *, log: bool) -> list[dict[str, Any]]:
+    """Each line's name and value where it ends; where the ends are near each other the labels are moved apart."""
+    ends = [(one, one.end) for one in panel.lines]
+    found = [(one, x, y) for one, end in ends if end is not None for x, y in [end] if y > 0 or not log]
+    low, high = _reach(panel, log=log)
+    scale = np.log10 if log else float
+    pixels = (panel.domain[1] - panel.domain[0]) * (HEIGHT - TOP - BOTTOM)
+    heights = [pixels * float((scale(y) - scale(low)) / (scale(high) - scale(low))) for _, _, y in found]
+    return [
+        {
+            "text": f"{plain(middle(one.called, SHOWN))} {words.value(y, choice.group.form)}",
+            "x": x, "y": float(scale(y)),
+            "xref": f"x{panel.axis}", "yref": f"y{panel.axis}", "xanchor": "left", "yanchor": "middle", "xshift": 5,
+            "yshift": shift, "showarrow": False, "font": {"size": 12, "color": series(one.run)[0]},
+        }
+        for (one, x, y), shift in zip(found, moved_apart(heights, LINE), strict=True)
+    ]  # fmt: skip

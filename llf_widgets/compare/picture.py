@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SIZE, DPI = (7.4, 5.4), 120
 QUIET = "#7a7a7a"
 DASHES = {"solid": "-", "6px,3px": (0, (6, 3)), "2px,2px": (0, (2, 2)), "8px,3px,2px,3px": (0, (8, 3, 2, 3))}
+POINTS = 0.75  # of a pixel
 
 
 def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
@@ -30,42 +31,57 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
     figure = Figure(figsize=SIZE, dpi=DPI)
     FigureCanvasAgg(figure)
     shape = drawn["layout"]
-    titles = [one["text"].split("</b>")[0].removeprefix("<b>") for one in shape["annotations"]]
+    titles = [one for one in shape["annotations"] if one["xref"] == "paper"]
     panels = figure.subplots(len(titles), 1, squeeze=False)[:, 0]
     upper, lower = panels[0], panels[-1]
     for trace in drawn["data"]:
         axes = lower if trace["xaxis"] == "x2" else upper
-        x, y = np.asarray(trace["x"], dtype=float), np.asarray(trace["y"], dtype=float)
-        if trace["mode"] == "text":
-            for place, text in enumerate(trace["text"]):
-                axes.annotate(_text(text), (x[place], y[place]), color=hex_of(trace["textfont"]["color"]), fontsize=8,
-                              annotation_clip=False, va="center", parse_math=False)  # fmt: skip
-            continue
-        color, marker = trace["line"]["color"], "o" if "markers" in trace["mode"] else None
-        style = {"linestyle": DASHES[trace["line"].get("dash", "solid")], "marker": marker, "markersize": 3}
-        style |= {"linewidth": trace["line"]["width"], "alpha": trace.get("opacity", 1.0)}
-        axes.plot(x, y, color=hex_of(color), **style)
-    scale = shape["yaxis2"]
+        style = {"linestyle": DASHES[trace["line"].get("dash", "solid")], "markersize": 3}
+        style |= {"marker": "o" if "markers" in trace["mode"] else None, "linewidth": trace["line"]["width"]}
+        axes.plot(
+            trace["x"], trace["y"], color=hex_of(trace["line"]["color"]), alpha=trace.get("opacity", 1.0), **style
+        )
     for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(_text(title), loc="left", fontsize=9, fontweight="bold", color=QUIET, parse_math=False)
-        axes.set_yscale(scale["type"])
-        if scale["tickformat"].endswith("%"):
-            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        if "range" in scale:
-            axes.set_ylim(*scale["range"])
+        scale = shape["yaxis2" if axes is lower else "yaxis"]
+        axes.set_title(_text(title["text"]), loc="left", fontsize=9, fontweight="bold", color=QUIET, parse_math=False)
+        _scale(axes, scale)
         axes.patch.set_alpha(0)
         axes.tick_params(colors=QUIET, labelsize=8)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         for side in ("left", "bottom"):
             axes.spines[side].set_color(QUIET)
+    for note in shape["annotations"]:
+        if note["xref"] != "paper":
+            axes = lower if note["xref"] == "x2" else upper
+            height = 10 ** note["y"] if shape["yaxis2"]["type"] == "log" else note["y"]
+            axes.annotate(
+                _text(note["text"]), (note["x"], height), xytext=(4, POINTS * note["yshift"]),
+                textcoords="offset points", color=hex_of(note["font"]["color"]), fontsize=8, va="center",
+                annotation_clip=False, parse_math=False,
+            )  # fmt: skip
     lower.set_xlabel(OVER[options["over"]], fontsize=8, color=QUIET)
-    figure.subplots_adjust(left=0.07, right=0.8, top=0.94, bottom=0.09, hspace=0.35)
+    figure.subplots_adjust(left=0.08, right=0.76, top=0.94, bottom=0.09, hspace=0.35)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", transparent=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
+def _scale(axes: Any, scale: dict[str, Any]) -> None:
+    """The marks of an axis as the live chart has them."""
+    axes.set_yscale(scale["type"])
+    if "tickvals" in scale:
+        from matplotlib.ticker import NullLocator
+
+        axes.set_yticks(np.asarray(scale["tickvals"]), scale["ticktext"])
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif scale["tickformat"].endswith("%"):
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    if "range" in scale:
+        axes.set_ylim(*scale["range"])
+
+
 def _text(markup: str) -> str:
     """Plotly's markup as plain text."""
-    return markup.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    plain = markup.replace("<b>", "").replace("</b>", "")
+    return plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

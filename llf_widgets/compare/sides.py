@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from llf_core.runs.measures import BETTER, Counted, counted, lead
 from llf_core.runs.numbers import highest, last_finite, median
 from llf_core.runs.smoothing import label
 from llf_core.runs.steering import journal
+from llf_widgets.compare.labels import UNSHOWN, differing, value_of
 from llf_widgets.monitor import words
 from llf_widgets.monitor.result import result
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from llf_widgets.monitor.watch import Watch
 
 NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
-UNSHOWN = {"output_dir", "run_name", "logging_dir"}
-"""Keys that say where a run writes, not what it does."""
 PACKAGES = ("torch", "transformers", "peft", "llf")
 
 
@@ -124,13 +122,13 @@ def _cost(watches: Sequence[Watch]) -> Part:
 
 def _config(watches: Sequence[Watch]) -> Part:
     configs = [watch.config for watch in watches]
-    keys = list(dict.fromkeys(key for config in configs for key in config if key not in UNSHOWN))
-    differing = [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
-    lines = [Line(key, tuple(_shown(config.get(key)) for config in configs), code=True) for key in differing]
+    keys = {key for config in configs for key in config} - UNSHOWN
+    found = differing(configs)
+    lines = [Line(key, tuple(value_of(config.get(key)) for config in configs), code=True) for key in found]
     told = [_told(watch) for watch in watches]
     if any(text != NONE for text in told):
         lines.append(Line("changed by hand", tuple(told)))
-    note = f"{len(differing):,} of {len(keys):,} keys differ" if differing else f"the same: {len(keys):,} keys"
+    note = f"{len(found):,} of {len(keys):,} keys differ" if found else f"the same: {len(keys):,} keys"
     return Part("Config", note, tuple(lines))
 
 
@@ -175,10 +173,10 @@ def _environment(watches: Sequence[Watch]) -> Part:
 
 
 def _differing(title: str, facts: list[dict[str, str]], same: str) -> Part:
-    differing = [name for name in facts[0] if len({one[name] for one in facts}) > 1]
-    if not differing:
+    found = [name for name in facts[0] if len({one[name] for one in facts}) > 1]
+    if not found:
         return Part(title, f"the same: {same.format(**facts[0])}")
-    return Part(title, "", tuple(Line(name, tuple(one[name] for one in facts)) for name in differing))
+    return Part(title, "", tuple(Line(name, tuple(one[name] for one in facts)) for name in found))
 
 
 def _line(label: str, values: Sequence[float | None], write: Callable[[float], str], *, most: bool = False) -> Line:
@@ -200,14 +198,6 @@ def _event(watch: Watch, kind: str) -> dict[str, Any]:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else NONE
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, float):
-        return words.rate(value) if abs(value) < 1 else f"{value:g}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _size(amount: float) -> str:

@@ -10,13 +10,14 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from llf_core.runs import list_runs
 from llf_core.runs.measures import lead
-from llf_widgets.compare.figure import OVER, SMOOTHING, choices, figure_json, names, series
+from llf_core.runs.numbers import window_of
+from llf_widgets.compare.figure import OVER, choices, figure_json, series
+from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.sides import NONE, Part, parts
+from llf_widgets.figures import packed, plotly_module
 from llf_widgets.home import folder_of
-from llf_widgets.monitor.figure import json_ready
-from llf_widgets.monitor.layout import CONFIG
-from llf_widgets.monitor.live_figure import TrueFigure
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.saved import VIEW
 from llf_widgets.static import text
@@ -32,22 +33,31 @@ if TYPE_CHECKING:
     AnyRun = Run | RunFolder | Path | str
 
 MOST = 8
+OFFERED = 50  # runs that can be added, the newest ones
+NAMED = 40  # letters of a run's name in a list
+SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
+"""Steps; 0 leaves the curves as they are."""
 CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 
 
 class Sides(anywidget.AnyWidget):
-    """The table, the answers, and the row that says what the curves are drawn over."""
+    """The whole front end: what the curves are drawn over, the table, the curves, and the answers.
 
-    _esm = text("dom.js", "plots.js", "compare.js")
-    _css = text("llf.css", "compare.css")
-    view = traitlets.Dict(help="`runs`, `parts`, `answers`").tag(sync=True)
+    It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, which is answered with `{"html": page}`.
+    """
+
+    _esm = "\n".join((plotly_module(), text("dom.js", "charts/chart.js", "compare.js")))
+    _css = text("llf.css", "charts/chart.css", "compare.css")
+    view = traitlets.Dict(help="`runs`, `parts`, `answers`, and `offered`: runs that can be added").tag(sync=True)
+    figure = traitlets.Dict(help="What `figure_json` makes, packed").tag(sync=True)
     curve = traitlets.Unicode("loss", help="The name of the curve that is drawn").tag(sync=True)
     curves = traitlets.List(help="`title`, `help`, `log` and `lines` ([name, label]) of each group").tag(sync=True)
     over = traitlets.Enum(list(OVER), "step").tag(sync=True)
-    smoothing = traitlets.Int(10).tag(sync=True)
+    smoothing = traitlets.Int(None, allow_none=True, help="Steps; None takes what suits the runs").tag(sync=True)
     log = traitlets.Bool(default_value=False).tag(sync=True)
     every = traitlets.Bool(default_value=False).tag(sync=True)
     choices = traitlets.List(list(SMOOTHING)).tag(sync=True)
+    trouble = traitlets.Unicode("", help="Why a run could not be added").tag(sync=True)
 
 
 class Compare(widgets.VBox):
@@ -71,13 +81,12 @@ class Compare(widgets.VBox):
         self._home = home
         self._sides = Sides()
         self._watches = self._watched(runs)
-        self._figure = TrueFigure()
-        self._figure._config = self._figure._config | CONFIG  # noqa: SLF001 - plotly's own door
-        super().__init__(children=[self._sides, self._figure])
+        super().__init__(children=[self._sides])
         self.add_class("llf")
         self.add_class("llf-Compare")
         self._sides.observe(lambda _: self._draw(), ["curve", "over", "log", "every"])
-        self._sides.observe(lambda _: self._smooth(), "smoothing")
+        self._sides.observe(lambda _: self.refresh(), "smoothing")
+        self._sides.on_msg(self._on_message)
         self.refresh()
 
     def show(self, runs: Sequence[AnyRun]) -> None:
@@ -94,15 +103,25 @@ class Compare(widgets.VBox):
         """Looks at the runs again."""
         for watch in self._watches:
             watch.look()
+        chosen = self._sides.smoothing
+        window = max(window_of(one.series, one.facts.total) for one in self._watches) if chosen is None else chosen
+        for watch in self._watches:
+            if watch.window != window:
+                watch.smooth(window)
         self._offer_curves()
+        shown = {watch.facts.id for watch in self._watches}
         self._sides.view = {
             "runs": [
-                {"name": name, "id": watch.facts.id, "state": watch.facts.state,
-                 "color": series(number)[0], "dash": series(number)[1]}
-                for number, (watch, name) in enumerate(zip(self._watches, names(self._watches), strict=True))
+                {"name": watch.facts.name or watch.facts.id, "label": label, "id": watch.facts.id,
+                 "state": watch.facts.state, "tone": number % 4 + 1, "dash": series(number)[1]}
+                for number, (watch, label) in enumerate(zip(self._watches, labels(self._watches), strict=True))
             ],
             "parts": [part.json() for part in self.parts()],
             "answers": self.answers(),
+            "offered": [
+                {"id": row.id, "name": f"{middle(row.name, NAMED)}, {row.state}", "title": f"{row.name} ({row.id})"}
+                for row in list_runs(self._home, limit=OFFERED).rows if row.id not in shown and row.state != "broken"
+            ] if len(self._watches) < MOST else [],
         }  # fmt: skip
         self._draw()
 
@@ -155,9 +174,24 @@ class Compare(widgets.VBox):
             raise ValueError(f"Compare takes a list of 1 to {MOST} runs, their ids or folders.")
         return [Watch(folder_of(run, self._home), self._sides.smoothing) for run in runs]
 
+    def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
+        """Adds or takes away a run, or answers with the page; what fails is said in the view."""
+        kind, run = (message.get("type"), message.get("run")) if isinstance(message, dict) else (None, None)
+        ids = [watch.facts.id for watch in self._watches]
+        self._sides.trouble = ""
+        try:
+            if kind == "html":
+                self._sides.send({"html": self.html()})
+            elif kind == "add" and isinstance(run, str) and run not in ids:
+                self.show([*ids, run])
+            elif kind == "remove" and run in ids and len(ids) > 1:
+                self.show([one for one in ids if one != run])
+        except (OSError, ValueError) as error:
+            self._sides.trouble = str(error)
+
     def _html(self) -> str:
         view = self._sides.view
-        heads = [one["name"] for one in view["runs"]]
+        heads = [one["label"] for one in view["runs"]]
         rows = [_row("th", "", heads), _row("td", "State", [one["state"] for one in view["runs"]])]
         for part in view["parts"]:
             note = f" {escape(part['note'])}" if part["note"] else ""
@@ -193,21 +227,8 @@ class Compare(widgets.VBox):
             "every": sides.every,
         }
 
-    def _smooth(self) -> None:
-        for watch in self._watches:
-            watch.smooth(self._sides.smoothing)
-        self.refresh()
-
     def _draw(self) -> None:
-        drawn = figure_json(self._watches, **self._options())
-        with self._figure.batch_update():
-            if len(self._figure.data) == len(drawn["data"]):  # what is pointed at or zoomed stays
-                for trace, new in zip(self._figure.data, drawn["data"], strict=True):
-                    trace.update(new, overwrite=True)
-            else:
-                self._figure.data = []
-                self._figure.add_traces(drawn["data"])
-            self._figure.update_layout(drawn["layout"], overwrite=True)
+        self._sides.figure = packed(figure_json(self._watches, **self._options()))
 
     def close(self) -> None:
         """Ends the view."""
@@ -219,16 +240,12 @@ class Compare(widgets.VBox):
         """The widget; where a host has none, and in a saved notebook, table, picture and answers."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
         ids = [watch.facts.id for watch in self._watches]
-        plotly = json_ready(figure_json(self._watches, **self._options()))
-        return (
-            {"application/vnd.plotly.v1+json": plotly}
-            | shown
-            | {
-                "text/html": f'<div class="llf-Static">{self._html()}</div>',
-                "text/plain": f"llf.Compare({ids!r})",
-                VIEW: {"view": "compare"},
-            }
-        )
+        return {
+            VIEW: {"view": "compare"},
+            **shown,
+            "text/html": f'<div class="llf-Static">{self._html()}</div>',
+            "text/plain": f"llf.Compare({ids!r})",
+        }
 
 
 def _row(tag: str, label: str, cells: Sequence[str], best: Sequence[int] = ()) -> str:

@@ -30,4 +30,4 @@ def module() -> str:
 
 def stylesheet() -> str:
     """The stylesheet of the monitor."""
-    return text("llf.css", "monitor.css")
+    return text("llf.css", "charts/chart.css", "monitor.css")

@@ -139,9 +139,9 @@ def test_a_smoothed_loss_is_labelled_so_and_the_same_in_every_view(folder):
         view = Compare([folder])
         view._sides.smoothing = window
         assert table(view)[f"Training loss, smoothed over {window} steps"] == number(mean)
-        ends = [trace.text for trace in view._figure.data if trace.mode == "text" and trace.xaxis == "x2"]
-        assert ends[0][0].endswith(number(mean))
-        assert any(f"smoothed over {window} steps" in one.text for one in view._figure.layout.annotations)
+        notes = view._sides.figure["layout"]["annotations"]
+        assert next(one["text"] for one in notes if one["xref"] == "x2").endswith(number(mean))
+        assert any(f"<b>Training loss</b>, smoothed over {window} steps" == one["text"] for one in notes)
         view.close()
     assert "smoothed" in numbers["Training loss"].note
 

@@ -7,9 +7,11 @@ import pytest
 
 from llf_core.runs import update_env
 from llf_widgets.compare import Compare
-from llf_widgets.compare.figure import figure_json, names, places
+from llf_widgets.compare.figure import figure_json, places
 from llf_widgets.compare.sides import parts
+from llf_widgets.figures import packed
 from llf_widgets.monitor.watch import Watch
+from llf_widgets.saved import VIEW
 from tests.attempts import data_file, make_run, settings, trained
 from tests.widgets.monitor.conftest import trainer
 
@@ -105,49 +107,54 @@ def test_the_figure_follows_what_is_chosen(two):
     dashes = {trace["line"]["dash"] for trace in plain["data"] if "dash" in trace.get("line", {})}
     assert len(dashes) == 2  # colour is never alone
     smoothed = next(trace for trace in plain["data"] if trace["mode"] == "lines")["y"]
-    raw = next(trace for trace in chosen["data"] if trace["mode"] == "lines")["y"]
+    raw = next(trace for trace in chosen["data"] if "every step" in trace["name"])["y"]
     assert smoothed[-1] > raw[-1]  # a mean over what came before of a loss that falls
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        (["tune learning_rate=1e-4", "tune learning_rate=3e-4"], ["learning_rate=1e-4", "learning_rate=3e-4"]),
-        (["tune a=1 b=1", "tune a=1 b=2", "tune a=2 b=1"], ["a=1 b=1", "a=1 b=2", "a=2 b=1"]),
-        (["first", "second"], ["first", "second"]),
-        (["tune", "tune more"], ["tune", "tune more"]),
-        (["the same", "the same"], ["the same (1)", "the same (2)"]),
-        (["alone it is"], ["alone it is"]),
-    ],
-)
-def test_runs_are_called_by_what_tells_them_apart(trainer, given, shown):
-    assert names(looked(*(trainer(name=name).folder for name in given))) == shown
-
-
-def test_curves_of_a_sweep_are_labelled_by_their_values(trainer):
-    made = [trainer(name=f"tune learning_rate={rate} lora_rank=8") for rate in (0.001, 0.01)]
-    for one in made:
-        one.steps(1, 4)
-    drawn = figure_json(looked(*(one.folder for one in made), window=0))
-    texts = [trace["text"] for trace in drawn["data"] if trace["mode"] == "text" and len(trace["text"])]
-    assert texts == [[" 0.001, 8: 1.600"], [" 0.01, 8: 1.600"]]
-
-
-def test_other_runs_take_the_place_of_those_that_are_shown_and_a_reload_shows_them(two, trainer):
+def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
     view = Compare(two)
     third = trainer(name="third")
     third.steps(1, 5)
     view.show([two[1], third.folder])
-    assert [run["name"] for run in view._sides.view["runs"]] == ["second", "third"]
-    state = view._figure.get_state()
-    assert [trace["name"] for trace in state["_widget_data"] if "name" in trace][::2] == [two[1].id, third.folder.id]
+    assert [run["label"] for run in view._sides.view["runs"]] == ["second", "third"]
+    assert {trace["name"] for trace in view._sides.figure["data"]} == {"second", "third"}
     third.steps(6, 9)
-    before = view._figure.data
     view.refresh()
-    assert view._figure.data == before
-    assert max(view._figure.data[-3].x) == 9
+    assert figure_json(view._watches)["data"][-1]["x"].max() == 9
+    assert view._sides.figure == packed(figure_json(view._watches))
     view.show([third.folder])
-    assert len(view._figure.data) == 4
+    assert len(view._sides.figure["data"]) == 2
+    view.close()
+
+
+def test_runs_are_added_and_removed_in_the_view(two, trainer):
+    view = Compare(two)
+    third = trainer(name="a third run with a name that is far too long to stand in a list")
+    third.steps(1, 5)
+    view.refresh()
+    (offered,) = view._sides.view["offered"]
+    assert (offered["id"], len(offered["name"]) < 60) == (third.folder.id, True)
+    view._on_message(None, {"type": "add", "run": third.folder.id}, [])
+    assert [run["id"] for run in view._sides.view["runs"]] == [two[0].id, two[1].id, third.folder.id]
+    assert view._sides.view["offered"] == []
+    view._on_message(None, {"type": "remove", "run": two[0].id}, [])
+    assert [run["id"] for run in view._sides.view["runs"]] == [two[1].id, third.folder.id]
+    assert [one["id"] for one in view._sides.view["offered"]] == [two[0].id]
+    view._on_message(None, {"type": "add", "run": "20200101-000000-none"}, [])
+    assert "There is no run" in view._sides.trouble
+    for odd in ({"type": "add", "run": 7}, {"type": "remove", "run": "x"}, {}, None, {"type": "add"}):
+        view._on_message(None, odd, [])
+    assert len(view._sides.view["runs"]) == 2
+    view.close()
+
+
+def test_the_page_is_sent_to_be_saved(two, monkeypatch):
+    view = Compare(two)
+    sent = []
+    monkeypatch.setattr(view._sides, "send", sent.append)
+    view._on_message(None, {"type": "html"}, [])
+    assert sent == [{"html": view.html()}]
+    assert "data:image/png;base64," in sent[0]["html"]
     view.close()
 
 
@@ -178,13 +185,14 @@ def test_two_real_runs(trained, tmp_path):
     frame = view.frame()
     assert sorted(frame.loc[second.id].index) == [0, 1, 2, 3, 4] or sorted(frame.loc[second.id].index) == [1, 2, 3, 4]
     view._sides.over = "time"
-    assert view._figure.layout.xaxis2.title.text == "minutes"
+    assert view._sides.figure["layout"]["xaxis2"]["title"]["text"] == "minutes"
     page = view.html(tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == page
     assert "data:image/png;base64," in page
     bundle = view._repr_mimebundle_()
-    assert "application/vnd.plotly.v1+json" in bundle
-    json.dumps(bundle["application/vnd.plotly.v1+json"], allow_nan=False)
+    assert bundle[VIEW] == {"view": "compare"}
+    assert "data:image/png;base64," in bundle["text/html"]
+    json.dumps(view._sides.figure, allow_nan=False)
     view.close()
 
 
@@ -228,16 +236,16 @@ def test_any_curve_that_the_runs_have_can_be_chosen(preferences):
     ]  # fmt: skip
     assert view._sides.curve == "loss"
     view._sides.curve = "rewards/accuracies"
-    shape = view._figure.layout
-    assert [one.text for one in shape.annotations] == [
+    shape = view._sides.figure["layout"]
+    assert [one["text"] for one in shape["annotations"] if one["xref"] == "paper"] == [
         "<b>Held out: accuracy</b>", "<b>Accuracy</b>, smoothed over 10 steps",
     ]  # fmt: skip
-    assert shape.yaxis.tickformat == ".0%"
+    assert shape["yaxis"]["tickformat"] == ".0%"
     view._sides.log = True
-    assert view._figure.layout.yaxis2.type == "linear"
+    assert view._sides.figure["layout"]["yaxis2"]["type"] == "linear"
     view._sides.curve = "rewards/margins"  # nothing of it was held out: one panel has all the room
-    assert list(view._figure.layout.yaxis2.domain) == [0, 1]
-    assert {trace.xaxis for trace in view._figure.data} == {"x2"}
+    assert view._sides.figure["layout"]["yaxis2"]["domain"] == [0, 1]
+    assert {trace["xaxis"] for trace in view._sides.figure["data"]} == {"x2"}
     assert "data:image/png" in view.html()
     view.refresh()
     assert view._sides.curve == "rewards/margins"

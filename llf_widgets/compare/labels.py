@@ -1,0 +1,119 @@
+"""What runs are called beside each other: by what differs between them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_widgets.monitor import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_widgets.monitor.watch import Watch
+
+LONGEST = 24  # letters that fit beside a chart
+MOST_KEYS = 3  # in a label
+UNSHOWN = {"output_dir", "run_name", "logging_dir"}
+"""Keys that say where a run writes, not what it does."""
+SHORT = {
+    "learning_rate": "lr", "lora_rank": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout",
+    "per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulation", "max_steps": "steps",
+    "num_train_epochs": "epochs", "lr_scheduler_type": "schedule", "warmup_ratio": "warmup", "cutoff_len": "cutoff",
+    "finetuning_type": "", "stage": "", "model_name_or_path": "", "dataset": "", "pref_beta": "beta", "pref_loss": "",
+    "num_generations": "generations", "max_new_tokens": "tokens",
+}  # fmt: skip
+"""What a key is called in a label; nothing where its values speak for themselves."""
+
+
+def labels(watches: Sequence[Watch]) -> list[str]:
+    """What tells the runs apart, each in at most 24 letters and a number where two of them are the same.
+
+    That is a run's name without the words that all of them begin with; of runs of one name what differs in their
+    configs (`lr 3e-3`); where that is too long, the name shortened in the middle.
+
+    Args:
+        watches: the runs, each looked at.
+    """
+    given = [_spoken(name) for name in _apart([watch.facts.name or watch.facts.id for watch in watches])]
+    found = [middle(name, LONGEST) for name in given]
+    for name in dict.fromkeys(found):
+        alike = [place for place, one in enumerate(found) if one == name]
+        told = _differences([watches[place] for place in alike])
+        if len(alike) > 1 and len(set(told)) > 1 and all(0 < len(one) <= LONGEST for one in told):
+            for place, one in zip(alike, told, strict=True):
+                found[place] = one
+    return _numbered(found)
+
+
+def middle(text: str, most: int) -> str:
+    """A text of at most so many letters, shortened in the middle: names often differ at their ends."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
+def value_of(value: Any) -> str:
+    """A config's value as it is written in a view."""
+    if value is None:
+        return "–"  # noqa: RUF001 - a dash as wide as a digit
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return words.rate(value) if abs(value) < 1 else f"{value:g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys whose values are not the same in all configs."""
+    keys = list(dict.fromkeys(key for config in configs for key in config if key not in UNSHOWN))
+    return [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Names without the words that all of them begin with."""
+    parts = [name.split(" ") for name in names]
+    pairs = enumerate(zip(*parts, strict=False))
+    shared = next((place for place, several in pairs if len(set(several)) > 1), 0)
+    return [" ".join(one[shared:]) for one in parts]
+
+
+def _spoken(name: str) -> str:
+    """A run of a sweep, `learning_rate=0.001 lora_rank=8`, as `lr 1e-3, rank 8`; another name as it is."""
+    pairs = [word.partition("=") for word in name.split(" ")]
+    if not all(sign for _, sign, _ in pairs):
+        return name
+    return ", ".join(_named(key, _read(value)) for key, _, value in pairs)
+
+
+def _read(text: str) -> Any:
+    try:
+        return float(text) if not text.lstrip("-").isdigit() else int(text)
+    except ValueError:
+        return text
+
+
+def _differences(watches: Sequence[Watch]) -> list[str]:
+    """What differs between the configs; empty where there is nothing or too much."""
+    configs = [watch.config for watch in watches]
+    keys = differing(configs)
+    if not 0 < len(keys) <= MOST_KEYS:
+        return [""] * len(configs)
+    return [", ".join(_named(key, config.get(key)) for key in keys) for config in configs]
+
+
+def _named(key: str, value: Any) -> str:
+    text = value_of(value)
+    if key in {"model_name_or_path", "dataset"}:
+        text = Path(text).name or text
+    return f"{SHORT.get(key, key)} {text}".strip()
+
+
+def _numbered(found: list[str]) -> list[str]:
+    """Those of one label with their number."""
+    return [
+        name if found.count(name) == 1 else f"{name} ({found[: place + 1].count(name)})"
+        for place, name in enumerate(found)
+    ]

@@ -1,0 +1,30 @@
+"""Marks of a logarithmic axis that can be read: some four of them, written as the numbers beside them are."""
+
+from __future__ import annotations
+
+import math
+
+FEWEST, MOST = 3, 6
+STEPS: tuple[tuple[int, ...], ...] = ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10)))
+"""Multiples of each power of ten, from the fewest marks to the most."""
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Heights to mark on a logarithmic axis from `low` to `high`, both above 0: 3 to 6 of them, round numbers."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, -(-(last - first) // MOST))  # of many powers of ten only every n-th
+    for steps in STEPS:
+        powers = range(first, last + 1, every if steps == (1,) else 1)
+        found = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if FEWEST <= len(found) <= MOST:
+            return [float(f"{one:.6g}") for one in found]
+    return _even(low, high)
+
+
+def _even(low: float, high: float) -> list[float]:
+    """Evenly spaced round numbers: within a small part of a power of ten the axis is nearly linear."""
+    span = high - low or abs(high)
+    power = 10.0 ** math.floor(math.log10(span / FEWEST))
+    step = next(size * power for size in (5, 2, 1, 0.5, 0.2, 0.1) if math.floor(span / (size * power)) >= FEWEST)
+    first = math.ceil(low / step)
+    return [float(f"{place * step:.6g}") for place in range(first, math.floor(high / step) + 1)][: 2 * MOST]

@@ -1,0 +1,210 @@
+"""Compare as a reader meets it: in both themes, wide and narrow, with controls that add, smooth and save."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from llf_core.runs import create_run, status
+from llf_core.runs.jsonl import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.ui.conftest import Lab
+
+pytestmark = pytest.mark.browser
+
+NAME = "smollm2-135m-instruct-sft-lora"
+# The lowest contrast of the texts and lines of the charts against what is behind them, and of which element.
+CONTRASTS = """() => {
+  const channels = color => color.match(/[\\d.]+/g).map(Number);
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const onto = (color, ground) => {
+    canvas.fillStyle = ground; canvas.fillRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = rgb => rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, place) => sum + v * [.2126, .7152, .0722][place], 0);
+  const view = document.querySelector('.llf-Compare');
+  let behind = view;
+  const empty = element => /rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(element).backgroundColor);
+  while (behind && empty(behind)) behind = behind.parentElement;
+  const ground = getComputedStyle(behind).backgroundColor;
+  const ratio = color => {
+    const [a, b] = [light(onto(color, ground)), light(onto('rgba(0,0,0,0)', ground))].sort((x, y) => y - x);
+    return (a + .05) / (b + .05);
+  };
+  const found = [];
+  for (const text of view.querySelectorAll('.js-plotly-plot text')) {
+    if (text.textContent.trim()) found.push([ratio(getComputedStyle(text).fill), text.textContent]);
+  }
+  for (const line of view.querySelectorAll('.js-plotly-plot .js-line')) {
+    const thin = getComputedStyle(line.closest('.trace')).opacity === '0.4';
+    if (!thin) found.push([ratio(getComputedStyle(line).stroke), 'line']);
+  }
+  for (const line of view.querySelectorAll('thead path')) found.push([ratio(getComputedStyle(line).stroke), 'sample']);
+  return {lowest: found.sort((a, b) => a[0] - b[0])[0], count: found.length};
+}"""
+
+
+def written(home: Path, rate: float, *, name: str = NAME, floor: float = 1e-4) -> str:
+    """A finished run whose losses reach over some powers of ten; its id."""
+    config = f"stage: sft\nmodel_name_or_path: org/tiny\ndataset: demo\nlearning_rate: {rate}\n"
+    folder = create_run(config, name, home)
+    lines = []
+    for step in range(1, 61):
+        values = {"loss": 1000 * rate * math.exp(-step / 6) + floor * (1 + step % 3), "tokens": 900 * step}
+        values |= {"tokens_per_second": 800.0 + step % 7, "memory": 1.6e9, "learning_rate": rate}
+        lines.append({"step": step, "time": 1.7e9 + 2 * step, "attempt": 1, "values": values})
+        if step % 15 == 0:
+            held_out = {"eval_loss": floor * (2 + 10 / step)}
+            lines.append({"step": step, "time": 1.7e9 + 2 * step, "attempt": 1, "values": held_out})
+    folder.metrics.write_bytes(b"".join(map(encode, lines)))
+    with folder.samples.open("w") as file:
+        for of, text in (("base", "Yes."), ("tuned", f"Seven, at {rate}.")):
+            record = {"step": 60, "time": 1.7e9, "attempt": 1, "kind": "answer", "prompt": "2 + 5?", "of": of}
+            file.write(json.dumps(record | {"text": text}) + "\n")
+    status.update(folder, state="finished", step=60, total=60)
+    return folder.id
+
+
+def theme(page: Any, name: str) -> None:
+    page.evaluate(f"() => window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {name}'}})")
+    page.wait_for_selector(f"body[data-jp-theme-light='{str(name == 'Light').lower()}']", state="attached")
+
+
+@pytest.fixture
+def compared(page: Any, lab: Lab) -> tuple[Any, list[str]]:
+    """A notebook that compares two runs of one name, with a third one to add."""
+    ids = [written(lab.home, 1e-3), written(lab.home, 3e-3, floor=1e-3), written(lab.home, 1e-3, name="another one")]
+    lab.notebook("compare.ipynb", f"import llf_widgets as llf\nllf.Compare({ids[:2]!r})")
+    lab.open(page, "compare.ipynb")
+    lab.run_all(page)
+    expect(page.locator(".llf-Compare .js-plotly-plot .main-svg").first).to_be_visible(timeout=60_000)
+    return page.locator(".llf-Compare"), ids
+
+
+def test_it_can_be_read_in_both_themes(
+    compared: tuple[Any, list[str]], page: Any, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    view, _ = compared
+    for checkbox in ("log scale", "every step"):
+        view.get_by_label(checkbox).check()
+    for name in ("Light", "Dark"):
+        theme(page, name)
+        found = page.evaluate(CONTRASTS)
+        assert found["count"] > 20
+        assert found["lowest"][0] >= 4.5, found["lowest"]
+        assert axe(page, ".llf-Compare") == []
+
+
+def test_runs_are_told_apart_by_what_differs(compared: tuple[Any, list[str]], page: Any) -> None:
+    view, _ = compared
+    table = view.get_by_role("table", name="Runs side by side")
+    expect(table.get_by_role("columnheader").nth(0)).to_contain_text("lr 1e-3")
+    expect(table.get_by_role("columnheader").nth(1)).to_contain_text("lr 3e-3")
+    ends = view.locator(".js-plotly-plot .annotation-text")
+    texts = ends.all_text_contents()
+    assert sum(text.startswith("lr 1e-3 ") for text in texts) == 2
+    assert sum(text.startswith("lr 3e-3 ") for text in texts) == 2
+
+
+def test_a_logarithmic_axis_has_marks_that_can_be_read(compared: tuple[Any, list[str]], page: Any) -> None:
+    view, _ = compared
+    view.get_by_label("log scale").check()
+    page.wait_for_function(
+        "() => document.querySelector('.llf-Compare .js-plotly-plot')._fullLayout.yaxis2.type === 'log'"
+    )
+    marks = view.locator(".js-plotly-plot .y2tick text")
+    expect(marks.first).to_be_visible()
+    texts = marks.all_text_contents()
+    assert 3 <= len(texts) <= 6
+    assert set(texts) <= {"1e-4", "1e-3", "3e-3", "0.001", "0.01", "0.1", "1", "10"}, texts
+    boxes = [mark.bounding_box() for mark in marks.all()]
+    tops = sorted((box["y"], box["height"]) for box in boxes)
+    assert all(first + height <= second for (first, height), (second, _) in pairwise(tops))
+
+
+def test_the_pointer_reads_numbers_as_they_are_written_elsewhere(compared: tuple[Any, list[str]], page: Any) -> None:
+    view, _ = compared
+    chart = view.locator(".js-plotly-plot")
+    chart.scroll_into_view_if_needed()
+    place = page.evaluate(
+        "() => { const plot = document.querySelector('.llf-Compare .js-plotly-plot');"
+        " const {xaxis2: x, yaxis2: y} = plot._fullLayout;"
+        " const line = plot.data.find(one => one.xaxis === 'x2'), box = plot.getBoundingClientRect();"
+        " return [box.left + x._offset + x.d2p(line.x[19]), box.top + y._offset + y.d2p(line.y[19])]; }"
+    )
+    page.mouse.move(*place)
+    tip = chart.locator(".hoverlayer .hovertext")
+    expect(tip).to_contain_text("step 20: ")
+    expect(tip).to_contain_text("smoothed over 10 steps")
+    expect(tip).to_contain_text("logged: 0.0360")
+
+
+def test_a_run_is_added_and_removed_and_the_page_is_saved(compared: tuple[Any, list[str]], page: Any) -> None:
+    view, ids = compared
+    table = view.get_by_role("table", name="Runs side by side")
+    view.get_by_label("Add a run").select_option(ids[2])
+    expect(table.get_by_role("columnheader")).to_have_count(3)
+    expect(table).to_contain_text("another one")
+    expect(view.locator(".js-plotly-plot .annotation-text", has_text="another one")).to_have_count(2)
+    with page.expect_download() as download:
+        view.get_by_role("button", name="Save as HTML").click()
+    assert download.value.suggested_filename == "llf-compare.html"
+    saved = download.value.path().read_text()
+    assert saved.startswith("<!doctype html>")
+    assert "another one" in saved
+    assert "data:image/png;base64," in saved
+    view.get_by_role("button", name="Remove another one").click()
+    expect(table.get_by_role("columnheader")).to_have_count(2)
+
+
+def test_the_reader_chooses_what_is_smoothed(compared: tuple[Any, list[str]], page: Any) -> None:
+    view, _ = compared
+    title = view.locator(".js-plotly-plot .annotation-text", has_text="Training loss")
+    expect(title).to_have_text("Training loss, smoothed over 10 steps")
+    view.get_by_label("Smoothing").select_option("30 steps")
+    expect(title).to_have_text("Training loss, smoothed over 30 steps")
+    expect(view.get_by_role("rowheader", name="Training loss, smoothed over 30 steps")).to_be_visible()
+    view.get_by_label("Smoothing").select_option("none")
+    expect(title).to_have_text("Training loss")
+    expect(view.get_by_role("rowheader", name="Training loss, smoothed")).to_have_count(0)
+
+
+def test_the_charts_stand_beside_the_table_where_there_is_room(compared: tuple[Any, list[str]], page: Any) -> None:
+    boxes = (
+        "const [table, curves] = ['.llf-Compare-scroll', '.llf-Compare-curves']"
+        ".map(one => document.querySelector(one).getBoundingClientRect());"
+    )
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.wait_for_function(
+        f"() => {{ {boxes} return table.right <= curves.left && Math.abs(table.top - curves.top) < 2; }}"
+    )
+    page.set_viewport_size({"width": 820, "height": 900})
+    page.wait_for_function(f"() => {{ {boxes} return table.bottom <= curves.top; }}")
+    too_wide = page.evaluate(
+        "() => { const view = document.querySelector('.llf-Compare'), plot = view.querySelector('.main-svg');"
+        " const over = plot.getBoundingClientRect().right - view.getBoundingClientRect().right;"
+        " return Math.max(over, view.scrollWidth - view.clientWidth); }"
+    )
+    assert too_wide <= 1
+
+
+def test_a_reloaded_page_shows_what_held(compared: tuple[Any, list[str]], lab: Lab, page: Any) -> None:
+    view, ids = compared
+    view.get_by_label("Add a run").select_option(ids[2])
+    expect(view.get_by_role("columnheader", name="another one").first).to_be_visible()
+    lab.save(page)
+    page.reload()
+    lab.settle(page)
+    expect(page.locator(".llf-Compare .js-plotly-plot .annotation-text", has_text="another one")).to_have_count(
+        2, timeout=60_000
+    )
