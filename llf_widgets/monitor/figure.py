@@ -206,23 +206,6 @@ def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def json_ready(figure: dict[str, Any]) -> dict[str, Any]:
-    """The figure with lists in place of arrays, seven significant digits, and None where a number is not finite."""
-
-    def ready(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: ready(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [ready(inner) for inner in value]
-        if isinstance(value, np.ndarray):
-            if np.issubdtype(value.dtype, np.integer):
-                return value.tolist()
-            return [float(f"{number:.7g}") if np.isfinite(number) else None for number in value.tolist()]
-        return value
-
-    return ready(figure)
-
-
 def _points(line: Line) -> dict[str, Any]:
     x, y = line
     return {"x": x, "y": y}

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from llf_widgets.figures import packed
 from llf_widgets.monitor.curves import LIMIT, curves
-from llf_widgets.monitor.figure import contents, figure_json, json_ready
+from llf_widgets.monitor.figure import contents, figure_json
 from llf_widgets.static import text
 
 
@@ -77,14 +77,6 @@ def test_changes_by_hand_are_marked_once_and_do_not_stand_on_each_other():
     assert first != second
 
 
-def test_json_has_no_nan_and_no_array():
-    shown = some_curves(3, loss=(np.array([1, 2, 3]), np.array([1.0, math.nan, 0.123456789])))
-    ready = json_ready(figure_json(shown, 3))
-    json.dumps(ready, allow_nan=False)
-    assert ready["data"][0]["y"] == [1.0, None, 0.1234568]
-    assert ready["data"][0]["x"] == [1, 2, 3]
-
-
 def test_nothing_logged_yet_is_a_figure_too():
     empty = curves({}, {})
     assert empty.points == 0
@@ -100,7 +92,7 @@ def test_the_stylesheet_knows_every_colour_of_the_figure():
     four = {f"odd/{name}": (np.array([1]), np.array([1.0])) for name in "abcd"}
     drawn = json.dumps(packed(figure_json(some_curves(**four), 141)))
     colours = set(re.findall(r"rgb\(\d+, \d+, \d+\)", drawn))
-    known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("monitor.css")))
+    known = set(re.findall(r"rgb\(\d+, \d+, \d+\)", text("charts/chart.css")))
     assert colours == known
 
 
