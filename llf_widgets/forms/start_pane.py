@@ -23,7 +23,7 @@ class StartPane(anywidget.AnyWidget):
         on_fix: called with the changes of a fix.
     """
 
-    _esm = text("dom.js", "forms/messages.js", "forms/start.js")
+    _esm = text("dom.js", "server.js", "forms/messages.js", "forms/warm.js", "forms/start.js")
     _ready = traitlets.Bool(default_value=False).tag(sync=True)
     _busy = traitlets.Bool(default_value=False).tag(sync=True)
     _name = traitlets.Unicode("").tag(sync=True)

@@ -46,6 +46,7 @@ function render({ model, el: host }) {
   model.on('comm_live_update', lost);
   model.on('msg:custom', reveal);
   draw();
+  warm();
   return () => {
     pending.end();
     model.off('msg:custom', reveal);
