@@ -36,13 +36,18 @@ interface IHead {
   live?: boolean;
 }
 
+/** What a page offers to a view. */
+interface IHost {
+  runCell: (code: string) => Promise<unknown>;
+}
+
 /** The front end of a monitor, `llf_widgets/static/monitor/monitor.js`. */
 interface IFrontEnd {
   render(context: {
     el: HTMLElement;
     run: string;
     home: string;
-    host: { runCell: (code: string) => Promise<unknown> };
+    host: IHost;
     onHead: (head: IHead) => void;
   }): () => void;
 }
@@ -88,6 +93,8 @@ export const views: JupyterFrontEndPlugin<void> = {
         BEFORE_WIDGETS
       );
     };
+    const host: IHost = { runCell: code => runInCell(app, tracker, code) };
+    (globalThis as { llfHost?: IHost }).llfHost = host; // for views that a kernel's widget draws
     tracker.forEach(addTo);
     tracker.widgetAdded.connect((_, panel) => addTo(panel));
   }

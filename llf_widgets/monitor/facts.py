@@ -38,6 +38,7 @@ class Facts:
         rate: the peak of the learning rate's schedule as it is now.
         held_out: whether there are examples to evaluate on.
         watched: whether there are prompts to be answered.
+        generates: whether the result writes answers; a reward model scores them.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Facts:
     rate: float | None = None
     held_out: bool = False
     watched: bool = False
+    generates: bool = True
     numbers: tuple[Number, ...] = ()
     events: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 

@@ -13,12 +13,10 @@ from llf_widgets.monitor import words
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.layout import (
     CHART,
-    GAP,
     INK,
     LEFT,
     PANELS,
     QUIET,
-    WIDTH,
     Places,
     axis_number,
     held_out_tone,
@@ -45,14 +43,16 @@ HEIGHTS = (0.9, 0.8, 0.7)
 """Of neighbouring marks, so that their words do not stand on each other."""
 
 
-def figure_json(curves: Curves, total: int) -> dict[str, Any]:
+def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str, Any]:
     """The whole figure, arrays as numpy, ready for `figures.packed`.
 
     Args:
         curves: what to draw.
         total: planned steps, the right end of every step axis; 0 where unknown.
+        narrow: for less than 700 pixels, see `Places`.
     """
-    shape = layout(curves, total) | {"annotations": annotations(curves), "shapes": levels(curves)}
+    places = Places(len(curves.groups), narrow=narrow)
+    shape = layout(curves, total, places) | {"annotations": annotations(curves, places), "shapes": levels(curves)}
     return {
         "data": [trace | content for trace, content in zip(traces(curves), contents(curves), strict=True)],
         "layout": shape,
@@ -76,21 +76,21 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
     ]
 
 
-def annotations(curves: Curves) -> list[dict[str, Any]]:
+def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, Any]]:
     """Titles of the charts with what they tell, last values, and the labels at the ends of a group's lines."""
-    places = Places(len(curves.groups))
+    places = places or Places(len(curves.groups))
     main = curves.main.group.title
     smooth = f"thick: {label(curves.window)}, thin: every logged step" if curves.window else "solid: every logged step"
-    note = f"{smooth}, dashed: evaluation, ▲ checkpoint, ★ best"
+    note = smooth if places.narrow else f"{smooth}, dashed: evaluation, ▲ checkpoint, ★ best"
     notes = [
         _heading(f"<b>{main}</b>", 0, 1, 6),
         _note(note, 0, 1, 6) | {"xshift": max(0, 8 * len(main) - 42)},
     ]
     for place, (name, (title, _, _)) in enumerate(PANELS.items()):
-        left = place * (WIDTH + GAP)
+        (left, right), (_, top) = places.small(place)
         value = WRITERS[name](curves.last[name]) if name in curves.last else ""
-        notes.append(_heading(f"<b>{title}</b>", left, places.small_top, 8))
-        notes.append(_heading(value, left + WIDTH, places.small_top, 8) | {"xanchor": "right", "xshift": 0})
+        notes.append(_heading(f"<b>{title}</b>", left, top, 8))
+        notes.append(_heading(value, right, top, 8) | {"xanchor": "right", "xshift": 0})
     for number, one in enumerate(curves.groups):
         notes += _group_notes(number, one, curves, places)
     return notes

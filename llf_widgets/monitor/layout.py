@@ -24,23 +24,21 @@ QUIET = "rgb(122, 122, 122)"
 BAD = "rgb(221, 60, 60)"
 INK, AXIS = "rgb(121, 121, 121)", "rgb(123, 123, 123)"  # QUIET to the eye, other tokens to the stylesheet
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
-LOSS_RIGHT = 0.88  # the rest is for the labels at the ends of the lines
+LOSS_RIGHT, NARROW_RIGHT = 0.88, 0.76  # the rest is for the labels at the ends of the lines
 PANELS = {  # name -> (title, axis number, hover format)
     "learning_rate": ("Learning rate", 2, ".2e"),
     "grad_norm": ("Gradient norm", 3, ".3g"),
     "tokens_per_second": ("Tokens per second", 4, ",.0f"),
     "memory": ("Memory, GB", 5, ".3g"),
 }
-GAP = 0.075
+GAP, NARROW_GAP = 0.075, 0.15  # the labels of an axis stand in it
 LEFT = 50  # pixels left of an axis: its labels
-WIDTH = (1 - GAP * (len(PANELS) - 1)) / len(PANELS)
 TOOLS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]  # beside the charts while the pointer is over them
 CONFIG = {"modeBarButtons": TOOLS}
 TOP, BOTTOM = 30, 28  # pixels above and below the charts
 LARGE, SMALL, BETWEEN = 216, 87, 69  # heights of the large and the small charts, and what is between them
 CHART, HEADING = 120, 94  # of a group's chart, and of what stands above it
 HALF_GAP = 0.075
-HALF = (1 - HALF_GAP) / 2  # a group's share of the width
 ROOM = 0.26  # of it, for the labels at the ends of its lines
 FORMATS: dict[Form, tuple[str, str]] = {"number": ("", ".4g"), "share": (".0%", ".1%"), "count": (",d", ",.0f")}
 """Of an axis, and of what the pointer shows."""
@@ -52,20 +50,37 @@ class Places:
 
     Args:
         groups: charts between the large one and the small ones.
+        narrow: whether two small charts stand in a row and groups one below the other, else four and two.
     """
 
-    def __init__(self, groups: int) -> None:
-        self._rows = -(-groups // 2)
-        self.charts = LARGE + BETWEEN + SMALL + self._rows * (CHART + HEADING)
+    def __init__(self, groups: int, *, narrow: bool = False) -> None:
+        self.narrow = narrow
+        self._columns, self._small_columns = (1, 2) if narrow else (2, 4)
+        self._rows = -(-groups // self._columns)
+        small_rows = len(PANELS) // self._small_columns
+        self._below = small_rows * SMALL + (small_rows - 1) * BETWEEN
+        self.charts = LARGE + BETWEEN + self._below + self._rows * (CHART + HEADING)
         self.main = [1 - LARGE / self.charts, 1.0]
-        self.small_top = SMALL / self.charts
+        self.right = NARROW_RIGHT if narrow else LOSS_RIGHT
+
+    def small(self, number: int) -> tuple[list[float], list[float]]:
+        """Left and right, bottom and top of a small chart."""
+        row, column = divmod(number, self._small_columns)
+        left, right = self._across(column, self._small_columns, NARROW_GAP if self.narrow else GAP)
+        bottom = self._below - SMALL - row * (SMALL + BETWEEN)
+        return [left, right], [bottom / self.charts, (bottom + SMALL) / self.charts]
 
     def group(self, number: int) -> tuple[list[float], list[float]]:
         """Left and right, bottom and top of a group's chart."""
-        row, column = divmod(number, 2)
-        bottom = SMALL + BETWEEN + (self._rows - 1 - row) * (CHART + HEADING)
-        left = column * (HALF + HALF_GAP)
-        return [left, left + HALF * (1 - ROOM)], [bottom / self.charts, (bottom + CHART) / self.charts]
+        row, column = divmod(number, self._columns)
+        bottom = self._below + BETWEEN + (self._rows - 1 - row) * (CHART + HEADING)
+        left, right = self._across(column, self._columns, HALF_GAP)
+        return [left, right - (right - left) * ROOM], [bottom / self.charts, (bottom + CHART) / self.charts]
+
+    @staticmethod
+    def _across(column: int, columns: int, gap: float) -> tuple[float, float]:
+        width = (1 - gap * (columns - 1)) / columns
+        return column * (width + gap), column * (width + gap) + width
 
 
 def axis_number(group: int) -> int:
@@ -188,9 +203,8 @@ def plain(label: str) -> str:
     return label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
-def layout(curves: Curves, total: int) -> dict[str, Any]:
+def layout(curves: Curves, total: int, places: Places) -> dict[str, Any]:
     """Axes, margins and colours of the whole figure; the axes are bare as long as nothing is drawn."""
-    places = Places(len(curves.groups))
     axis = {
         "showgrid": False,
         "zeroline": False,
@@ -217,19 +231,19 @@ def layout(curves: Curves, total: int) -> dict[str, Any]:
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": TRAINING},
         "font": {"family": FONT, "size": 11, "color": QUIET},
         "margin": {"l": LEFT, "r": 12, "t": TOP, "b": BOTTOM},
-        "xaxis": steps | {"domain": [0, LOSS_RIGHT], "anchor": "y", "nticks": 8, "labelalias": {"0": "step 0"}},
+        "xaxis": steps | {"domain": [0, places.right], "anchor": "y", "nticks": 8, "labelalias": {"0": "step 0"}},
         "yaxis": axis | {"domain": places.main, "anchor": "x", "nticks": 5},
         "yaxis6": {"overlaying": "y", "range": [0, 1], "fixedrange": True, "visible": False, "anchor": "x"},
     }
     for place, (name, (_, number, _)) in enumerate(PANELS.items()):
-        left = place * (WIDTH + GAP)
+        across, up = places.small(place)
         shape[f"xaxis{number}"] = steps | {
-            "domain": [left, left + WIDTH],
+            "domain": across,
             "anchor": f"y{number}",
             "nticks": 4,
         }
         shape[f"yaxis{number}"] = axis | {
-            "domain": [0, places.small_top],
+            "domain": up,
             "anchor": f"x{number}",
             "nticks": 3,
             "rangemode": "tozero",

@@ -37,7 +37,7 @@ class MonitorView(anywidget.AnyWidget):
     samples = traitlets.Dict(help="What `Completions.view` makes").tag(sync=True)
     events = traitlets.List(help="What `journal.rows` makes, newest first").tag(sync=True)
     log = traitlets.Dict(help="`lines`, the last of log.txt, and `path`").tag(sync=True)
-    options = traitlets.Dict(help="`details` and `window` of the charts, see `RunView.part`").tag(sync=True)
+    options = traitlets.Dict(help="`run_view.Options` of the charts").tag(sync=True)
     served = traitlets.Bool(default_value=False, help="Whether the page has its parts from the server").tag(sync=True)
     beat = traitlets.Float(0.0, help="The kernel's clock, every 2 s: the front end's proof of life").tag(sync=True)
     elsewhere = traitlets.Unicode("", help="How kernel and server differ, if they do").tag(sync=True)

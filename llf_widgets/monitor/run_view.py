@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_widgets.figures import packed
@@ -31,6 +32,24 @@ FOLLOWS = {
 """What must have changed in the folder for a part to be another one."""
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a reader wants the charts.
+
+    Attributes:
+        details: with those that are looked at only where something is odd.
+        window: how many steps the smoothed lines are a mean of; 0 takes what suits the run, 1 leaves them as they are.
+        narrow: for less than 700 pixels.
+    """
+
+    details: bool = False
+    window: int = 0
+    narrow: bool = False
+
+
+DEFAULT = Options()
+
+
 class RunView:
     """The parts of one run's monitor, each with a mark that changes with it. May be used from any thread.
 
@@ -43,7 +62,7 @@ class RunView:
         self._lock = threading.RLock()
         self._origin = secrets.token_hex(4)  # a mark of another process is never taken for one of this
         self._revisions = dict.fromkeys(PARTS, 0)
-        self._charts: dict[tuple[bool, int], tuple[int, dict[str, Any]]] = {}
+        self._charts: dict[Options, tuple[int, dict[str, Any]]] = {}
 
     def look(self) -> set[str]:
         """Reads what is new in the folder; returns the names of the parts that changed."""
@@ -54,26 +73,22 @@ class RunView:
                 self._revisions[name] += 1
             return parts
 
-    def part(self, name: str, *, details: bool = False, window: int = 0) -> Any:
+    def part(self, name: str, options: Options = DEFAULT) -> Any:
         """One part as it was at the last look.
 
         Args:
             name: one of `PARTS`.
-            details: of `charts`, whether with those that are looked at only where something is odd.
-            window: of `charts`, how many steps the smoothed lines are a mean of; 0 takes what suits the run.
+            options: how `charts` are drawn.
         """
         with self._lock:
-            if name == "charts":
-                return self._draw(details, window)
-            return PART[name](self.watch)
+            return self._draw(options) if name == "charts" else PART[name](self.watch)
 
-    def news(self, have: Mapping[str, Any], *, details: bool = False, window: int = 0) -> dict[str, Any]:
+    def news(self, have: Mapping[str, Any], options: Options = DEFAULT) -> dict[str, Any]:
         """Looks, then gives what somebody lacks.
 
         Args:
             have: the marks that came with the parts which they hold; anything else counts as nothing.
-            details: see `part`.
-            window: see `part`.
+            options: how `charts` are drawn.
 
         Returns:
             `now`: the time of the look (Unix seconds); `marks`: name -> mark of every part; `parts`: name -> part of
@@ -82,27 +97,27 @@ class RunView:
         with self._lock:
             self.look()
             marks = {name: f"{self._origin}.{revision}" for name, revision in self._revisions.items()}
-            marks["charts"] += f".{details:d}.{window}"
+            marks["charts"] += f".{options.details:d}.{options.window}.{options.narrow:d}"
             new = [name for name, mark in marks.items() if have.get(name) != mark]
-            parts = {name: self.part(name, details=details, window=window) for name in new}
+            parts = {name: self.part(name, options) for name in new}
             return {"now": self.watch.now, "marks": marks, "parts": parts}
 
-    def _draw(self, details: bool, window: int) -> dict[str, Any]:
+    def _draw(self, options: Options) -> dict[str, Any]:
         """The charts for these options, kept until they change: several pages may look at one run."""
-        revision = self._revisions["charts"]
-        known = self._charts.get((details, window))
+        revision, window = self._revisions["charts"], options.window
+        known = self._charts.get(options)
         if known is not None and known[0] == revision:
             return known[1]
         self._charts = {key: kept for key, kept in self._charts.items() if kept[0] == revision}
         # A mean of one step is no mean: the charts draw no second line then.
-        curves = self.watch.curves(details=details, window={0: None, 1: 0}.get(window, window))
+        curves = self.watch.curves(details=options.details, window={0: None, 1: 0}.get(window, window))
         drawn = {
-            "figure": packed(figure_json(curves, self.watch.facts.total) | {"config": CONFIG}),
+            "figure": packed(figure_json(curves, self.watch.facts.total, narrow=options.narrow) | {"config": CONFIG}),
             "points": curves.points,
             "window": self.watch.window,
             "left_out": list(curves.left_out),
         }
-        self._charts[details, window] = revision, drawn
+        self._charts[options] = revision, drawn
         return drawn
 
 

@@ -52,7 +52,7 @@ def offers(facts: Facts) -> list[str]:
         "starting": ["stop", "kill"],
         "running": ["stop", "checkpoint", *more, "set", "kill"],
         "stopping": ["kill"],
-        "finished": ["download"] if facts.output else [],
+        "finished": ["download", *(["ask"] if facts.generates else [])] if facts.output else [],
         "stopped": ["resume"],
         "failed": ["resume"],
         "lost": ["resume"],

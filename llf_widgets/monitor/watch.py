@@ -255,6 +255,7 @@ class Watch:
             output=str(self.folder.output) if status.state == "finished" and self.folder.output.is_dir() else None,
             rate=_number(held(self.events, "learning_rate", status.step) or self.config.get("learning_rate")),
             held_out=bool((_last(self.events, "data") or {}).get("eval_examples")),
+            generates=self.config.get("stage") != "rm",
             watched=bool(self.config.get("watched_prompts") or held(self.events, "watch", status.step)),
             numbers=self._numbers,
             events=tuple(self.events),

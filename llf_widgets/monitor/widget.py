@@ -15,7 +15,7 @@ from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of, home_hash
 from llf_widgets.monitor.parts import MonitorView
 from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
-from llf_widgets.monitor.run_view import PARTS, RunView
+from llf_widgets.monitor.run_view import PARTS, Options, RunView
 from llf_widgets.monitor.static import bundle, first_bundle
 
 if TYPE_CHECKING:
@@ -155,11 +155,14 @@ class Monitor(widgets.VBox):
                 self._stale.discard(name)
 
     def _part(self, name: str) -> Any:
-        options = self._front.options
-        window = options.get("window")
-        return self._run_view.part(
-            name, details=options.get("details") is True, window=window if isinstance(window, int) else 0
+        given = self._front.options
+        window = given.get("window")
+        options = Options(
+            details=given.get("details") is True,
+            window=window if isinstance(window, int) else 0,
+            narrow=given.get("narrow") is True,
         )
+        return self._run_view.part(name, options)
 
     def _rest(self, name: str) -> float:
         """Seconds between two times that a part is sent."""

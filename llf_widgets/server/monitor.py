@@ -11,7 +11,7 @@ from tornado.web import HTTPError, authenticated
 
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.front_end import module, stylesheet
-from llf_widgets.monitor.run_view import PARTS, RunView
+from llf_widgets.monitor.run_view import PARTS, Options, RunView
 from llf_widgets.monitor.static import bundle
 from llf_widgets.server.handler import RunsAPIHandler
 
@@ -49,11 +49,15 @@ class MonitorHandler(ViewsHandler):
     async def get(self, run_id: str) -> None:
         """Answers `{"home", "now", "marks", "parts"}`: of the parts those whose mark is not in the query's `have`."""
         folder = self.find_run(run_id)
-        details, window = self.integer("details", 0, 0, 1), self.integer("window", 0, 0, WIDEST)
+        options = Options(
+            details=bool(self.integer("details", 0, 0, 1)),
+            window=self.integer("window", 0, 0, WIDEST),
+            narrow=bool(self.integer("narrow", 0, 0, 1)),
+        )
         have = read_marks(self.get_query_argument("have", "{}"))
         try:
             view = self.view_of(folder)
-            news = await asyncio.to_thread(view.news, have, details=bool(details), window=window)
+            news = await asyncio.to_thread(view.news, have, options)
         except OSError as error:  # a file that nobody may read, or the folder is just being removed
             if not folder.path.exists():
                 raise self.gone(run_id) from None

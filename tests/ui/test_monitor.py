@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -184,8 +185,7 @@ def test_a_real_run_on_pairs_in_both_themes(page, lab, tiny_model_dir, tmp_path)
     lab.notebook("pairs.ipynb", f"import llf_widgets as llf\nllf.Monitor({run.id!r})")
     lab.open(page, "pairs.ipynb")
     lab.run_all(page)
-    expect(head(page)).to_contain_text("Accuracy", timeout=30_000)
-    expect(head(page)).to_contain_text("held out;")
+    expect(head(page)).to_contain_text("Held-out accuracy", timeout=30_000)
     wait_for_points(page, FIRST_STEPS)
     for width in (1500, 1100):
         page.set_viewport_size({"width": width, "height": 1400})
@@ -312,3 +312,36 @@ def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
     assert place["y"] > 0
     assert place["y"] + place["height"] < 600
     button.click(trial=True, timeout=3000)
+
+
+def test_an_answer_of_the_result_is_one_cell_away(page, lab):
+    from llf_core.runs import RunWriter, create_run
+
+    folder = create_run("model_name_or_path: m\nstage: sft\n", "asked", lab.home)
+    writer = RunWriter(folder)
+    writer.metric(1, {"loss": 1.0})
+    folder.output.mkdir()
+    writer.close("finished")
+    lab.notebook("asked.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})", "1 + 1")
+    lab.open(page, "asked.ipynb")
+    lab.run_cell(page, 0)
+    page.get_by_label("Ask it").fill('Say "hi" \\ {x}.', timeout=30_000)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The answers are in a cell below.")).to_be_visible()
+    sources = (
+        "() => window.jupyterapp.shell.currentWidget.content.widgets.map(one => one.model.sharedModel.getSource())"
+    )
+    page.wait_for_function(f"() => ({sources})().length === 3", timeout=10_000)
+    code = page.evaluate(sources)[1]
+    assert ast.literal_eval(code.split("llf.answers")[1]) == (folder.id, ['Say "hi" \\ {x}.'])
+
+
+def test_a_narrow_page_has_all_charts_in_sight(page, lab, live):
+    show(page, lab, live)
+    page.set_viewport_size({"width": 820, "height": 1400})
+    narrow = "() => document.querySelector('.llf-Monitor .js-plotly-plot').layout.xaxis3.domain[1]"
+    page.wait_for_function(f"() => ({narrow})() > 0.9", timeout=10_000)
+    view = head(page).bounding_box()
+    plot = page.locator(".llf-Monitor .js-plotly-plot").bounding_box()
+    assert plot["width"] <= view["width"] + 1
+    assert overlapping(page.evaluate(LABELS)) == []

@@ -15,6 +15,7 @@ function answersPart(feed) {
   const rows = h('dl', { class: 'llf-Answers-rows' });
   const since = h('p', { class: 'llf-2 llf-small' });
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
+  const title = h('h3', {}, 'Watch it answer');
   const add = h('button', { type: 'button', class: 'llf-link', onclick: () => ask(true) }, 'Add a prompt…');
   const text = h('textarea', { id: `${own}-new`, rows: '2', maxlength: '4000' });
   const said = h('span', { class: 'llf-2 llf-small', role: 'status' });
@@ -24,17 +25,25 @@ function answersPart(feed) {
       h('button', { type: 'button', class: 'llf-primary', onclick: watch }, 'Watch it'),
       h('button', { type: 'button', onclick: () => ask(false) }, 'Leave it')));
   form.hidden = true;
+  const question = h('input', { type: 'text', id: `${own}-ask`, maxlength: '4000', onkeydown: (/** @type {any} */ event) => { if (event.key === 'Enter') void askResult(); } });
+  const answered = h('span', { class: 'llf-2 llf-small', role: 'status' });
+  const result = h('div', { class: 'llf-Answers-ask' },
+    h('label', { for: `${own}-ask` }, 'Ask it'), question,
+    h('button', { type: 'button', onclick: () => void askResult() }, 'Ask base and result'), answered);
   const shown = h('div', {}, slider.box, rows, since);
   const section = h('section', { class: 'llf-Answers', 'aria-label': 'Watch it answer' },
-    h('div', { class: 'llf-row' }, h('h3', {}, 'Watch it answer'),
+    h('div', { class: 'llf-row' }, title,
       h('label', { class: 'llf-sr', for: `${own}-prompt` }, 'Prompt'), prompts, add, said),
-    form, shown, aloud);
+    form, shown, result, aloud);
 
   function draw() {
     /** @type {Watched[]} */
     const all = feed.get('answers') ?? [];
     const live = feed.get('head')?.state === 'running';
-    section.hidden = !all.length && !live;
+    const ended = feed.get('head')?.offers?.includes('ask') === true;
+    section.hidden = !all.length && !live && !ended;
+    result.hidden = !ended;
+    say(title, ended && !all.length ? 'Try the result' : 'Watch it answer');
     add.hidden = !live;
     prompts.hidden = !all.length;
     shown.hidden = !all.length;
@@ -57,6 +66,19 @@ function answersPart(feed) {
     while (same > 0 && one.texts[same - 1] === one.texts[now]) same -= 1;
     say(since, count && same < now ? `the same answer since step ${one.steps[same].toLocaleString('en')}` : '');
     say(aloud, count ? `Step ${one.steps[now]}: ${one.texts[now]}` : '');
+  }
+
+  /** The answers need a process with the model, so they come in a cell. */
+  async function askResult() {
+    const prompt = question.value.trim();
+    if (!prompt) { say(answered, 'Write a prompt first.'); question.focus(); return; }
+    const code = `llf.answers(${JSON.stringify(feed.run)}, [${JSON.stringify(prompt)}])`;
+    if (feed.host?.runCell) {
+      say(answered, 'The answers are in a cell below.');
+      await feed.host.runCell(code);
+    } else {
+      answered.replaceChildren('In a cell: ', h('code', {}, code), ' ', copyButton(code));
+    }
   }
 
   function ask(/** @type {boolean} */ open) {

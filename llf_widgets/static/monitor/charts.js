@@ -1,5 +1,6 @@
 // The charts of a run, what is shown of them, and a word in their place as long as nothing is logged.
 
+const NARROW = 700; // pixels below which the charts stand in fewer columns
 const WINDOWS = [0, 1, 5, 10, 25, 50, 100, 250]; // steps that the smoothed lines are a mean of; 0 chooses
 
 /** @param {ReturnType<typeof runFeed>} feed */
@@ -46,10 +47,15 @@ function chartsPart(feed) {
       h('button', { type: 'button', class: 'llf-link', onclick: () => void showRows(feed, rows, step) }, 'show its rows'));
   }
 
+  const sizes = new ResizeObserver(() => {
+    const narrow = box.clientWidth < NARROW;
+    if (box.clientWidth && narrow !== feed.options().narrow) feed.setOptions({ narrow });
+  });
+  sizes.observe(box);
   feed.on('charts', draw);
   feed.on('head', () => { if (!none.hidden) draw(); });
   draw();
-  return { box, close: chart.close };
+  return { box, close: () => { sizes.disconnect(); chart.close(); } };
 }
 
 /**

@@ -7,11 +7,11 @@
  * @param {HTMLElement} context.el
  * @param {string} [context.run] the run, where there is no model
  * @param {string} [context.home] `home_hash` of its LLF_HOME
- * @param {Host} [context.host]
+ * @param {Host} [context.host] else what LLF's extension offers to all views of a page
  * @param {(head: any) => void} [context.onHead] called with the part `head` whenever it changes
  * @returns {() => void} ends it
  */
-function render({ model, el, run = model.get('run_id'), home = model.get('home'), host, onHead }) {
+function render({ model, el, run = model.get('run_id'), home = model.get('home'), host = /** @type {any} */ (globalThis).llfHost, onHead }) {
   const feed = runFeed({ run, home, model, host });
   const parts = [headPart(feed), chartsPart(feed), samplesPart(feed), answersPart(feed), eventsPart(feed)];
   el.classList.add('llf-Part');

@@ -71,18 +71,6 @@ def test_shares_are_written_in_per_cent_up_to_a_hundred_with_the_height_of_a_gue
     assert {"guessing", "training 100 %"} <= {note["text"] for note in drawn["annotations"]}
 
 
-def test_charts_do_not_stand_on_each_other():
-    for groups in range(8):
-        places = Places(groups)
-        boxes = [([0, 0.9], places.main)] + [places.group(number) for number in range(groups)]
-        boxes.append(([0, 1], [0, places.small_top]))
-        for number, (across, up) in enumerate(boxes):
-            assert 0 <= up[0] < up[1] <= 1
-            for other_across, other_up in boxes[:number]:
-                apart = across[0] >= other_across[1] or other_across[0] >= across[1]
-                assert apart or up[1] < other_up[0] or other_up[1] < up[0]
-
-
 @pytest.mark.parametrize(
     ("heights", "moved"),
     [
@@ -337,3 +325,19 @@ def test_the_view_follows_a_run_that_begins_to_log_more(trainer):
     run.steps(3, 4, **{"rewards/accuracies": 0.7})
     until(lambda: len(view._front.charts["figure"]["data"]) == 16)
     view.close()
+
+
+def test_charts_never_stand_on_each_other_and_in_a_narrow_view_in_fewer_columns():
+    for groups in range(8):
+        for narrow in (False, True):
+            places = Places(groups, narrow=narrow)
+            boxes = [places.group(number) for number in range(groups)] + [places.small(number) for number in range(4)]
+            boxes.append(([0, places.right], places.main))
+            for place, (across, up) in enumerate(boxes):
+                assert 0 <= across[0] < across[1] <= 1 + 1e-9
+                assert 0 <= up[0] < up[1] <= 1 + 1e-9
+                for other_across, other_up in boxes[:place]:
+                    apart = across[0] >= other_across[1] or across[1] <= other_across[0]
+                    assert apart or up[0] >= other_up[1] or up[1] <= other_up[0]
+    assert [Places(0, narrow=True).small(1)[0][1], Places(0).small(3)[0][1]] == pytest.approx([1, 1])
+    assert Places(0, narrow=True).small(2)[0][0] == 0

@@ -7,7 +7,7 @@ import base64
 import numpy as np
 import pytest
 
-from llf_widgets.monitor.run_view import PARTS, RunView
+from llf_widgets.monitor.run_view import PARTS, Options, RunView
 
 
 def trace(part, number):
@@ -33,11 +33,11 @@ def test_a_reader_chooses_over_how_many_steps_a_curve_is_smoothed(trainer):
     run.steps(1, 10)
     view = RunView(run.folder)
     view.look()
-    raw, as_logged = 2 - np.arange(1, 11) / 10, view.part("charts", window=1)
+    raw, as_logged = 2 - np.arange(1, 11) / 10, view.part("charts", Options(window=1))
     assert trace(as_logged, 1) == pytest.approx(raw)
     by_hand = [np.mean(raw[max(0, step - 4) : step]) for step in range(1, 11)]
-    assert trace(view.part("charts", window=4), 1) == pytest.approx(by_hand)
-    automatic = view.part("charts", window=0)
+    assert trace(view.part("charts", Options(window=4)), 1) == pytest.approx(by_hand)
+    automatic = view.part("charts", Options(window=0))
     assert automatic["window"] == view.watch.window == 10
     assert trace(automatic, 1)[-1] == pytest.approx(raw.mean())
 
@@ -47,8 +47,8 @@ def test_charts_are_drawn_once_for_the_same_options(trainer):
     run.steps(1, 3)
     view = RunView(run.folder)
     view.look()
-    assert view.part("charts", window=4) is view.part("charts", window=4)
-    assert view.part("charts", window=4) is not view.part("charts", window=5)
+    assert view.part("charts", Options(window=4)) is view.part("charts", Options(window=4))
+    assert view.part("charts", Options(window=4)) is not view.part("charts", Options(window=5))
     first = view.part("charts")
     run.steps(4, 4)
     view.look()
