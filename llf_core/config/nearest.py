@@ -27,12 +27,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     Args:
         name: as it was written.
-        known: names; of a hub id, the part behind the slash counts alone too.
+        known: names, those that are meant most often first; of a hub id, the part behind the slash counts alone too.
     """
     every = list(dict.fromkeys(known))
     slip = misspelt(name, every)
     if slip is not None:
         return slip
+    begun = [one for one in every if len(name) >= LETTERS_A_SLIP and _plain(one).startswith(_plain(name))]
+    if begun:
+        return begun[0]
     plain: dict[str, str] = {}
     for one in every:
         for form in (one, one.rpartition("/")[2]) if "/" not in name else (one,):

@@ -11,6 +11,7 @@ from llf_core.config.model import EMBEDDED
 from llf_core.config.names import known
 from llf_core.config.names.cache import cached
 from llf_core.config.names.found import Found, hint_of, using
+from llf_core.config.names.paths import absent
 from llf_core.config.nearest import misspelt, nearest
 from llf_core.config.problem import Problem
 from llf_core.config.spec import plain
@@ -42,7 +43,7 @@ def look_for_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path],
         runs: ids of runs, which a reward model may be.
     """
     value = config.get(spec.key)
-    names = value if isinstance(value, tuple) else (value,) if value else ()
+    names = value if isinstance(value, tuple) else () if value is None else (value,)
     found = Found()
     for name in names:
         found += _look(name, config, spec, tuple(folders), tuple(runs) if spec.key == "reward_model" else ())
@@ -50,23 +51,69 @@ def look_for_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path],
 
 
 def _look(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]) -> Found:
-    if name == EMBEDDED or name in runs or "://" in name or is_path(name) or Path(name).exists():
-        return Found()
+    wrong, meant = _wrong(name, spec)
+    if wrong:
+        return _refused(name, config, spec, wrong, meant)
+    known_here = name == EMBEDDED or name in runs or Path(name).is_absolute() or Path(name).exists()
+    return Found() if known_here else _by_name(name, config, spec, folders, runs)
+
+
+def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
+    """Why a name can be no model, whatever a hub has, and what may be meant; empty where it may be one."""
+    if not name.strip():
+        return "No model is named.", EMBEDDED
+    if "://" in name and not Path(name).exists():
+        return f"{name} is an address.", name.split("://", 1)[1].strip("/").partition("/")[2]
+    looks = spec.path == "model" and spec.key != "reward_model" and Path(name).exists()
+    return (_not_one(Path(name)) if looks else ""), None
+
+
+def _by_name(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]) -> Found:
+    """Judges a name that is nothing on this machine."""
     here = tuple(local_models(folders))
     stored = cached("model", config.model.cache_dir)
     if name in stored or name in known.models():
         return Found()
-    near_home = (EMBEDDED, *here, *runs)
-    plain_value = str(plain(config.get(spec.key)))
+    if is_path(name):
+        return absent(folders[0] / name, name, config, spec)
+    near_home = (EMBEDDED, *here, *runs, *_beside(name, folders))
     slip = None if "/" in name else misspelt(name, near_home)
     meant = slip or nearest(name, (*near_home, *stored, *known.models()))
-    fixes = using(config, spec, name, meant)
     if slip is None and HUB_ID.fullmatch(name):
-        return Found(questions=(hint_of("model", name, spec.key, plain_value, meant, fixes),))
-    wrong = "" if slip else " A hub id has the form owner/name."
+        fixes = using(config, spec, name, meant)
+        return Found(questions=(hint_of("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),))
+    wrong = f"There is no model {name!r}: no such folder, and no name that LLF knows."
+    return _refused(name, config, spec, wrong, meant, form=slip is None)
+
+
+def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
+    name: str, config: RunConfig, spec: FieldSpec, wrong: str, meant: str | None, form: bool = True
+) -> Found:
+    """An error, with the name that was meant, and with the form of a hub id where that is not clear."""
+    expected = " Expected a model's folder, a .gguf file, or a hub id of the form owner/name." if form else ""
     mean = f" Did you mean {meant!r}?" if meant else ""
-    message = f"There is no model {name!r}: no such folder, and no name that LLF knows.{wrong}{mean}"
-    return Found((Problem("unresolved", spec.key, plain_value, message, fixes, keys=(spec.key,)),))
+    fixes = using(config, spec, name, meant)
+    value = str(plain(config.get(spec.key)))
+    return Found((Problem("unresolved", spec.key, value, f"{wrong}{expected}{mean}", fixes, keys=(spec.key,)),))
+
+
+def _not_one(path: Path) -> str:
+    """Why a path that is there is no model; empty where it may be one."""
+    if path.is_file():
+        return "" if path.suffix.lower() == ".gguf" else f"{path} is a file of type {path.suffix or 'unknown'}."
+    try:
+        names = [entry.name for entry in islice(path.iterdir(), MOST)]
+    except OSError:
+        return ""  # reading it says why
+    good = len(names) == MOST or "config.json" in names or any(one.endswith(".gguf") for one in names)
+    return "" if good else f"The folder {path} holds no model: it has no config.json."
+
+
+def _beside(name: str, folders: Iterable[Path]) -> Iterator[str]:
+    """Models in the folder that a name begins with, where there is one: `saves/lora` may be a path or a hub id."""
+    first, slash, _ = name.partition("/")
+    if slash:
+        yield from (f"{first}/{one}" for one in local_models(folder / first for folder in folders))
 
 
 def local_models(folders: Iterable[Path]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -91,8 +92,8 @@ def _problem(  # noqa: PLR0913, PLR0917 - the parts of a message
     severity: Literal["error", "warning"],
 ) -> Problem:
     value = config.get(spec.key)
-    near = {name: nearest(name, sorted(known)) for name in missing}
-    mended = tuple(dict.fromkeys(near.get(name) or name for name in value))
+    near = {name: _one_or_several(name, known) for name in missing}
+    mended = tuple(dict.fromkeys(part for name in value for part in near.get(name) or (name,)))
     fixes = [Fix(f"Use {plain(mended)}", {spec.key: plain(mended)})] if all(near.values()) else []
     if spec.default == ALL:
         fixes.append(Fix("Use all", {spec.key: ALL}))
@@ -100,8 +101,17 @@ def _problem(  # noqa: PLR0913, PLR0917 - the parts of a message
     return Problem("unresolved", spec.key, str(plain(value)), message, tuple(fixes), severity, keys=keys)
 
 
+def _one_or_several(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The known name that another means, or the names that it holds with blanks or signs between them."""
+    parts = tuple(part for part in re.split(r"[\s;|+]+", name) if part)
+    if len(parts) > 1 and set(parts) <= set(known):
+        return parts
+    near = nearest(name, sorted(known))
+    return (near,) if near else ()
+
+
 def _meant(missing: Iterable[str], known: Iterable[str]) -> str:
-    near = [one for name in missing if (one := nearest(name, sorted(known)))]
+    near = [",".join(one) for name in missing if (one := _one_or_several(name, known))]
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 

@@ -25,27 +25,36 @@ def look_for_paths(config: RunConfig, spec: FieldSpec) -> Found:
     It is an error where its folder has a name that differs by a slip.
     """
     value = config.get(spec.key)
-    problems = []
+    found = Found()
     for name in value if isinstance(value, tuple) else (value,):
-        if not name or not Path(name).is_absolute() or Path(name).exists():
-            continue
-        siblings = _names(Path(name).parent)
-        slip = misspelt(Path(name).name, siblings)
-        meant = slip or nearest(Path(name).name, siblings)
-        whole = None if meant is None else str(Path(name).with_name(meant))
-        mean = f" Did you mean {meant!r}?" if meant else ""
-        problems.append(
-            Problem(
-                "unresolved",
-                spec.key,
-                str(plain(value)),
-                f"This machine has no file or folder {name}.{mean}",
-                using(config, spec, name, whole),
-                "error" if slip else "warning",
-                keys=(spec.key,),
-            )
-        )
-    return Found(tuple(problems))
+        if name and Path(name).is_absolute() and not Path(name).exists():
+            found += absent(Path(name), name, config, spec)
+    return found
+
+
+def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
+    """What is said of a path that is not there.
+
+    Args:
+        path: the path.
+        name: as the config names it.
+        config: the config.
+        spec: the field that names it.
+    """
+    siblings = _names(path.parent)
+    slip = misspelt(path.name, siblings)
+    meant = slip or nearest(path.name, siblings)
+    mean = f" Did you mean {meant!r}?" if meant else ""
+    problem = Problem(
+        "unresolved",
+        spec.key,
+        str(plain(config.get(spec.key))),
+        f"This machine has no file or folder {path}.{mean}",
+        using(config, spec, name, None if meant is None else str(path.with_name(meant))),
+        "error" if slip else "warning",
+        keys=(spec.key,),
+    )
+    return Found((problem,))
 
 
 def _names(folder: Path) -> list[str]:

@@ -64,7 +64,42 @@ def test_another_size_is_no_slip(found):
 def test_what_can_be_no_id_is_an_error(only, name):
     problem = only(model_name_or_path=name)
     assert problem.severity == "error"
-    assert "A hub id has the form owner/name." in problem.message
+    assert "a hub id of the form owner/name." in problem.message
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_an_empty_name_is_an_error(only, name):
+    problem = only(model_name_or_path=name)
+    assert problem.message.startswith("No model is named.")
+    assert dict(problem.fixes[0].changes) == {"model_name_or_path": "smollm2-135m-instruct"}
+
+
+def test_an_address_is_an_error_with_the_id_in_it(only):
+    problem = only(model_name_or_path="https://huggingface.co/Qwen/Qwen3-0.6B")
+    assert dict(problem.fixes[0].changes) == {"model_name_or_path": "Qwen/Qwen3-0.6B"}
+
+
+def test_what_is_here_and_no_model_is_an_error(machine, only, found):
+    (machine / "rows.json").write_text("[]")
+    (machine / "empty").mkdir()
+    (machine / "with-gguf").mkdir()
+    (machine / "with-gguf" / "a.gguf").write_bytes(b"")
+    assert f"{machine / 'rows.json'} is a file of type .json." in only(model_name_or_path="./rows.json").message
+    assert "holds no model: it has no config.json." in only(model_name_or_path="empty").message
+    assert found(model_name_or_path="with-gguf") == Found()
+
+
+def test_a_name_that_begins_with_a_folder_of_this_machine_may_be_a_path_or_an_id(machine, found, only):
+    (machine / "saves" / "llama-lora").mkdir(parents=True)
+    (machine / "saves" / "llama-lora" / "adapter_config.json").write_text("{}")
+    (question,) = found(adapter_name_or_path="saves/lama-lora").questions
+    assert dict(question.fixes[0].changes) == {"adapter_name_or_path": "saves/llama-lora"}
+    assert only(model_name_or_path="models/llama/7b").severity == "warning"
+
+
+def test_the_beginning_of_the_embedded_name_means_it(found):
+    (question,) = found(model_name_or_path="smollm2").questions
+    assert question.hint == " Did you mean 'smollm2-135m-instruct'?"
 
 
 def test_a_path_that_is_not_there_is_a_warning_and_with_a_slip_an_error(machine, only):

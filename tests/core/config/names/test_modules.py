@@ -30,6 +30,11 @@ def test_a_head_is_no_target_and_may_be_trained_whole(found, only):
     assert only(additional_target="embed_tokns").key == "additional_target"
 
 
+@pytest.mark.parametrize("text", ["q_proj v_proj", "q_proj; v_proj", "q_proj|v_proj"])
+def test_names_with_other_signs_between_them_are_taken_apart(only, text):
+    assert dict(only(lora_target=text).fixes[0].changes) == {"lora_target": "q_proj,v_proj"}
+
+
 def test_the_modules_of_a_folder_are_those_of_its_weights(found, only, tiny_model_dir):
     from transformers import AutoModelForCausalLM
 
