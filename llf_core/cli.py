@@ -28,6 +28,7 @@ BAD_CONFIG = 2
 INTERRUPTED = 130
 SETTLE_SECONDS = 10
 LOG_LINES = 10
+STATES_SHOWN = ("created", "starting", "running", "stopping", "finished", "stopped", "failed", "lost", "broken")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -327,7 +328,12 @@ def runs_list(
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
+    from llf_core.config.nearest import did_you_mean
     from llf_core.runs import home, list_runs
+
+    if state is not None and state not in STATES_SHOWN:
+        expected = f"Expected one of {', '.join(STATES_SHOWN)}."
+        raise UserError(f"{state!r} is no state.{did_you_mean(state, STATES_SHOWN)} {expected}", BAD_CONFIG)
 
     page = list_runs(home(), offset, limit, state, query)
     if as_json:
@@ -384,9 +390,10 @@ def runs_show(
 def runs_stop(run: RunId) -> None:
     """Stop a run after the step under way, with a checkpoint."""
     found = _run(run)
-    with _in_a_sentence():
-        found.stop(wait=True)
-    out.print(f"{found.id} is {found.state}.")
+    if not _has_ended(found):
+        with _in_a_sentence():
+            found.stop(wait=True)
+        out.print(f"{found.id} is {found.state}.")
 
 
 @runs_app.command("checkpoint")
@@ -559,9 +566,21 @@ def reward_accuracy(
 def runs_kill(run: RunId) -> None:
     """End a run at once; what it did since its last checkpoint is lost."""
     found = _run(run)
+    if not _has_ended(found):
+        with _in_a_sentence():
+            found.kill()
+        out.print(f"{found.id} is {found.state}.")
+
+
+def _has_ended(run: Run) -> bool:
+    """Whether there is nothing left to end; says so."""
+    from llf_core.runs import FINAL
+
     with _in_a_sentence():
-        found.kill()
-    out.print(f"{found.id} is {found.state}.")
+        state = run.state
+    if state in FINAL:
+        out.print(f"{run.id} has ended already: {state}.")
+    return state in FINAL
 
 
 @runs_app.command("resume")
@@ -603,10 +622,11 @@ def runs_delete(run: RunId) -> None:
 def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
     """Bring a run back from the bin."""
     from llf_core.runs import restore_run
+    from llf_core.runs.find import find_run
 
     with _in_a_sentence():
-        restore_run(run)
-    out.print(f"{run} is back.")
+        found = restore_run(find_run(run, binned=True))
+    out.print(f"{found.id} is back.")
 
 
 @runs_app.command("clean")

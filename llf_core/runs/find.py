@@ -16,20 +16,21 @@ STAMP = len("20261124-142530")
 BETWEEN, LEAST_END = "…", 3
 
 
-def find_run(text: str, folder: Path | None = None) -> str:
+def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> str:
     """The id that a text means: a run's id, the beginning of one, beginning and end with `…` between, or `last`.
 
     Args:
         text: what was typed.
         folder: `LLF_HOME` where it is not the environment's.
+        binned: whether it is one of those in the bin.
 
     Raises:
         ValueError: there is no such run, or several begin so; a sentence with the nearest ones.
     """
-    known = run_ids(folder)
+    known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
     if text == "last":
         if not known:
-            raise ValueError(f"No run in {(folder or home()) / 'runs'} yet.")
+            raise ValueError(f"No run in {place} yet.")
         return known[-1]
     if text in known:
         return text
@@ -42,7 +43,7 @@ def find_run(text: str, folder: Path | None = None) -> str:
     meant = nearest(text, known)
     mean = f" Did you mean {meant}?" if meant else ""
     check_run_id(text)
-    raise ValueError(f"There is no run {text!r} in {(folder or home()) / 'runs'}.{mean}")
+    raise ValueError(f"There is no run {text!r} in {place}.{mean}")
 
 
 def short_id(run_id: str, known: Sequence[str]) -> str:

@@ -244,10 +244,10 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     return folder
 
 
-def run_ids(home: Path | str | None = None) -> tuple[str, ...]:
-    """Names of the run folders, oldest first; what is in the bin is none of them."""
+def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
+    """Names of the run folders, oldest first: of those that are there, or of those that are in the bin."""
     try:
-        found = [folder.name for folder in (_home(home) / "runs").iterdir() if folder.is_dir()]
+        found = [folder.name for folder in (_home(home) / ("bin" if binned else "runs")).iterdir() if folder.is_dir()]
     except OSError:
         return ()
     return tuple(sorted(name for name in found if RUN_ID.fullmatch(name)))

@@ -219,7 +219,11 @@ def test_list_show_delete_restore_clean(llf, llf_home):
     assert f"Next         llf runs resume {folder.id[:15]}  # begin again\n" in shown
     assert llf("runs", "delete", folder.id).exit_code == 0
     assert json.loads(llf("runs", "list", "--json").output)["total"] == 0
-    assert llf("runs", "restore", folder.id).exit_code == 0
+    assert llf("runs", "restore", folder.id[:15]).output == f"{folder.id} is back.\n"
+    assert llf("runs", "stop", "last").output == llf("runs", "kill", "last").output
+    assert llf("runs", "kill", "last").output == f"{folder.id} has ended already: failed.\n"
+    wrong = llf("runs", "list", "--state", "finishd").exception
+    assert str(wrong).startswith("'finishd' is no state. Did you mean 'finished'? Expected one of created, ")
     assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
     llf("runs", "delete", folder.id)
     assert "Freed" in llf("runs", "clean", "--yes").output
