@@ -69,8 +69,6 @@ const NEW_RUN_ARGUMENTS = {
 
 const RESUMABLE: readonly RunState[] = ['stopped', 'failed', 'lost'];
 const GOING: readonly RunState[] = ['starting', 'running', 'stopping'];
-/** A run that waits in the queue is taken out of it. */
-const STOPPABLE: readonly RunState[] = ['created', ...GOING];
 
 interface IAction {
   label: (runs: readonly IRun[]) => string;
@@ -180,12 +178,12 @@ export function addCommands(
     },
     'llf:stop': {
       label: () => trans.__('Stop with checkpoint'),
-      fits: runs => runs.some(run => STOPPABLE.includes(run.state)),
+      fits: runs => runs.some(run => LIVE.includes(run.state)),
       does: runs =>
         ask(
           'stop',
           trans.__('Stopping after the current step.')
-        )(runs.filter(run => STOPPABLE.includes(run.state)))
+        )(runs.filter(run => LIVE.includes(run.state)))
     },
     'llf:checkpoint': {
       label: () => trans.__('Save checkpoint'),

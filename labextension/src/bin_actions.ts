@@ -25,13 +25,19 @@ export class BinActions {
   /** Moves runs to the bin; a notification offers to restore all of them. */
   async remove(runs: readonly IRun[]): Promise<void> {
     const { _model: model, _trans: trans } = this;
+    const asked = runs.filter(run => !this._moving.has(run.id));
+    if (!asked.length) {
+      return; // a key pressed twice
+    }
+    asked.forEach(run => this._moving.add(run.id));
     await model.open(null);
     model.select();
     const done = await model.each(
-      runs,
+      asked,
       run => model.api.remove(run.id),
       done => this._say(done, trans.__('moved to the bin'))
     );
+    asked.forEach(run => this._moving.delete(run.id));
     if (!done.length) {
       return;
     }
@@ -103,5 +109,7 @@ export class BinActions {
       : this._trans.__('%1 runs %2.', runs.length, what);
   }
 
+  /** The runs that are just being moved to the bin. */
+  private _moving = new Set<string>();
   private _last: { runs: readonly Named[]; notice: string } | null = null;
 }

@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { ICounted, IDetails } from './api';
+import { LIVE } from './model';
 import {
   type Logged,
   bytes,
@@ -23,6 +24,7 @@ interface IProps {
   trans: TranslationBundle;
   onBack: () => void;
   onMonitor: () => void;
+  onStop: () => void;
   /** Branches at a checkpoint. */
   onBranch: (step: number) => void;
   onMore: (event: React.MouseEvent) => void;
@@ -81,6 +83,9 @@ export function Details(props: IProps): React.JSX.Element {
         <button className="llf-primary" onClick={props.onMonitor}>
           {trans.__('Open monitor')}
         </button>
+        {LIVE.includes(status.state) && (
+          <button onClick={props.onStop}>{trans.__('Stop')}</button>
+        )}
         <button aria-haspopup="menu" onClick={props.onMore}>
           {trans.__('More…')}
         </button>
@@ -100,20 +105,12 @@ export function Details(props: IProps): React.JSX.Element {
         ))}
       {details.checkpoints && details.checkpoints.length > 0 && (
         <Part title={trans.__('Checkpoints')}>
-          <ul>
-            {[...details.checkpoints].reverse().map(step => (
-              <li key={step} className="llf-Details-checkpoint">
-                <span>{trans.__('step %1', step)}</span>
-                <button
-                  className="llf-link"
-                  aria-label={trans.__('Branch… at step %1', step)}
-                  onClick={() => props.onBranch(step)}
-                >
-                  {trans.__('Branch…')}
-                </button>
-              </li>
-            ))}
-          </ul>
+          <Checkpoints
+            steps={details.checkpoints}
+            evaluated={details.curves?.eval_loss}
+            onBranch={props.onBranch}
+            trans={trans}
+          />
         </Part>
       )}
       {meta.note && (
@@ -175,6 +172,48 @@ function Part(props: {
       </h4>
       {props.children}
     </section>
+  );
+}
+
+/** The checkpoints, the last one first, with their evaluation loss where one was measured at that step. */
+function Checkpoints(props: {
+  steps: readonly number[];
+  evaluated?: [number[], (number | null)[]];
+  onBranch: (step: number) => void;
+  trans: TranslationBundle;
+}): React.JSX.Element {
+  const { trans } = props;
+  const [at, values] = props.evaluated ?? [[], []];
+  const losses = new Map(
+    props.steps.map(step => [step, values[at.indexOf(step)] ?? null])
+  );
+  const known = Array.from(losses.values()).filter(loss => loss !== null);
+  const best = known.length > 1 ? Math.min(...known) : null;
+  return (
+    <ul>
+      {[...props.steps].reverse().map(step => {
+        const loss = losses.get(step) ?? null;
+        return (
+          <li key={step} className="llf-Details-checkpoint">
+            <span>{trans.__('step %1', step)}</span>
+            {loss !== null && (
+              <span className="llf-2" title={trans.__('Evaluation loss')}>
+                {loss === best
+                  ? trans.__('%1, best', short(loss))
+                  : short(loss)}
+              </span>
+            )}
+            <button
+              className="llf-link"
+              aria-label={trans.__('Branch… at step %1', step)}
+              onClick={() => props.onBranch(step)}
+            >
+              {trans.__('Branch…')}
+            </button>
+          </li>
+        );
+      })}
+    </ul>
   );
 }
 

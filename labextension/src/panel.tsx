@@ -66,20 +66,26 @@ export function Runs(props: IRunsProps): React.JSX.Element {
       } else {
         model.select();
       }
-    } else if (key === 'Delete' && !(target instanceof HTMLInputElement)) {
-      // As the menu does: one row that the choice leaves out is meant alone.
-      const row = (target as HTMLElement).dataset.run;
+    } else if (key === 'Delete' && !event.repeat) {
+      const place = target as HTMLElement;
+      const row = place.dataset.run;
       if (row && !model.isSelected(row) && model.selected.length < 2) {
-        model.select(row);
+        model.select(row); // as the menu does: a row that is not chosen is meant alone
       }
-      props.execute('llf:delete');
+      if (row || model.details || place.closest('.llf-RunsPanel-chosen')) {
+        props.execute('llf:delete');
+      }
     }
   };
   const now = Date.now() / 1000;
   const there = model.health !== 'missing' && model.health !== 'loading';
 
   return (
-    <div className="llf-RunsPanel-body" onKeyDown={onKeyDown}>
+    <section
+      className="llf-RunsPanel-body"
+      aria-label={trans.__('LLF runs')}
+      onKeyDown={onKeyDown}
+    >
       {model.mismatch && <Mismatch model={model} trans={trans} />}
       {model.health === 'unreachable' && (
         <Unreachable model={model} trans={trans} />
@@ -96,6 +102,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
           trans={trans}
           onBack={back}
           onMonitor={() => props.execute('llf:open-monitor')}
+          onStop={() => props.execute('llf:stop')}
           onBranch={step => props.execute('llf:branch', { step })}
           onMore={more}
         />
@@ -177,7 +184,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
       <p className="llf-RunsPanel-said" role="status">
         {model.said}
       </p>
-    </div>
+    </section>
   );
 }
 

@@ -228,6 +228,16 @@ it('offers to undo what was deleted where something was refused', async () => {
   ]);
 });
 
+it('moves a run once where a key is pressed twice', async () => {
+  await choose('finished');
+  const both = [commands.execute('llf:delete')];
+  model.select('a');
+  both.push(commands.execute('llf:delete'));
+  await Promise.all(both);
+  expect(api.asked.filter(one => one === 'remove a')).toHaveLength(1);
+  expect(model.said).toBe('“run 0” moved to the bin.');
+});
+
 it('says why a live run is not moved to the bin', async () => {
   await choose('finished', 'running');
   await commands.execute('llf:delete');

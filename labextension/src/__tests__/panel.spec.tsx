@@ -349,6 +349,39 @@ it('deletes by the Delete key what is chosen, or the row that has the focus', ()
   expect(model.selected).toEqual([]);
 });
 
+it('deletes nothing for a key that is held, or is pressed beside the list', async () => {
+  model.adapters = [
+    {
+      run: 'a',
+      name: 'faq-v3',
+      base: 'org/smollm2',
+      method: 'lora',
+      rank: 8,
+      bytes: 1,
+      ended: null
+    }
+  ];
+  model.binTotal = 1;
+  list(run('a'), run('b'));
+  model.select('b');
+  act(() => rows()[0].focus());
+  act(() => {
+    rows()[0].dispatchEvent(
+      new KeyboardEvent('keydown', {
+        key: 'Delete',
+        bubbles: true,
+        repeat: true
+      })
+    );
+  });
+  act(() => host.querySelector<HTMLElement>('.is-adapter')!.focus());
+  press('Delete');
+  await act(async () => button('Bin: 1 run').click());
+  show();
+  press('Delete');
+  expect(execute).not.toHaveBeenCalled();
+});
+
 it('clears the search by Escape, and deletes no run by a key pressed there', () => {
   void model.narrow({ query: 'lora' });
   list(run('a'));
@@ -377,13 +410,28 @@ it('branches at each checkpoint', () => {
     status: { state: 'running', reason: null },
     meta: { revision: 1, name: 'x', tags: [], note: '' },
     row: one,
-    checkpoints: [50, 100]
+    checkpoints: [50, 100, 150],
+    curves: {
+      loss: [[], []],
+      eval_loss: [
+        [50, 100],
+        [1.25, 1.5]
+      ]
+    }
   };
   show();
+  const steps = host.querySelectorAll('.llf-Details-checkpoint');
+  expect(Array.from(steps, item => item.textContent)).toEqual([
+    'step 150Branch…',
+    'step 1001.500Branch…',
+    'step 501.250, bestBranch…'
+  ]);
+  act(() => button('Stop').click());
+  expect(execute).toHaveBeenCalledWith('llf:stop');
   const buttons = host.querySelectorAll<HTMLButtonElement>(
     '[aria-label^=Branch]'
   );
-  act(() => buttons[1].click());
+  act(() => buttons[2].click());
   expect(execute).toHaveBeenCalledWith('llf:branch', { step: 50 });
 });
 
