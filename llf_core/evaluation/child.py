@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local import trainer_environment
-from llf_core.models.quick_imports import begin_imports, needs_bitsandbytes, quick_imports
+from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs.plain import without_escapes
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def _import_for(run: RunFolder) -> None:
     from llf_core.config import ConfigError, RunConfig
 
     try:
-        bitsandbytes = needs_bitsandbytes(RunConfig.load(run.config))
+        config = RunConfig.load(run.config)
     except (ConfigError, FileNotFoundError):
         return  # told by what is made
-    with quick_imports(bitsandbytes=bitsandbytes):
+    with quick_imports(config):
         importlib.import_module("transformers.modeling_utils")
         importlib.import_module("peft")

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.models.deferred import defer, may_defer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,22 +47,26 @@ def _load_torch() -> None:
 
 
 @contextmanager
-def quick_imports(*, bitsandbytes: bool) -> Iterator[None]:
-    """For the imports of torch, transformers, PEFT and all that needs them.
+def quick_imports(config: RunConfig | None) -> Iterator[None]:
+    """For the imports of torch, transformers, PEFT and all that needs them, in a process of a run's own.
+
+    What the run cannot use is hidden (bitsandbytes, which PEFT and transformers import, with a compiler, only since it
+    is there) or deferred.
 
     Args:
-        bitsandbytes: whether this process may use it. Where it may not, it is hidden from PEFT and transformers,
-            which import it (and a compiler) only since it is there.
+        config: of the run; None where it cannot be read, so that nothing will be trained.
     """
     was = gc.isenabled()
     gc.disable()  # imports make objects that stay: looking for garbage among them takes half a second and finds none
     try:
-        if bitsandbytes:
+        if config is not None and needs_bitsandbytes(config):
             from llf_core.models.bitsandbytes_import import import_bitsandbytes
 
             import_bitsandbytes()
         elif "bitsandbytes" not in sys.modules:
             sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's way to make an import fail
+        if config is not None and may_defer(config):
+            defer()
         yield
     finally:
         gc.freeze()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llf_core.models.quick_imports import begin_imports, needs_bitsandbytes, quick_imports
+from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.phases import begin_phase
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     begin_phase(RunWriter(folder, attempt), "environment")
     begin_imports()
     try:
-        with quick_imports(bitsandbytes=_needs_bitsandbytes(folder)):
+        with quick_imports(_config(folder)):
             from llf_core.stages.session import run_attempt
     except ModuleNotFoundError as error:
         RunWriter(folder, attempt).close(
@@ -33,13 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     return run_attempt(folder, attempt)
 
 
-def _needs_bitsandbytes(folder: RunFolder) -> bool:
+def _config(folder: RunFolder) -> RunConfig | None:
     from llf_core.config import ConfigError, RunConfig
 
     try:
-        return needs_bitsandbytes(RunConfig.load(folder.config))
+        return RunConfig.load(folder.config)
     except ConfigError:
-        return False  # the attempt says what is wrong with it
+        return None  # the attempt says what is wrong with it
 
 
 if __name__ == "__main__":

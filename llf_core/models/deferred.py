@@ -1,0 +1,176 @@
+"""Modules of torch that a process without a compiler imports and never uses, deferred until something uses them.
+
+transformers and torch's optimizers import torch's compiler, and with it the tensors that are spread over machines, for
+a decorator or a check: a quarter of a trainer's imports. Modules stand in for them that have the few names which are
+asked for, with what these do where nothing is compiled and nothing is spread. Where anything else is asked of one, the
+module itself is imported and takes its place.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config import RunConfig
+
+RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""Variables of a process that is one of several."""
+_standing_in: dict[str, ModuleType] = {}
+_lock = threading.Lock()
+
+
+def may_defer(config: RunConfig) -> bool:
+    """Whether a run compiles nothing, runs no code that comes with a model, and is one process."""
+    compiles = any(config.get(f"torch_compile{name}") for name in ("", "_backend", "_mode"))
+    return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANKS))
+
+
+def defer() -> None:
+    """Defers them in this process, as far as they are not imported; imports torch. Before transformers is imported."""
+    import torch
+
+    if _standing_in or "transformers" in sys.modules:
+        return
+    for name, names in STAND_INS.items():
+        _stand_in(name, names)
+    sys.meta_path.insert(0, _Finder())
+    # As in torch's builds without it: transformers and accelerate then import nothing of it.
+    torch.distributed.is_available = _never
+
+
+def _stand_in(name: str, names: dict[str, Any]) -> None:
+    spec = None if name in sys.modules else find_spec(name)
+    if spec is None:
+        return
+    module = _Deferred(name)
+    module.__spec__, module.__file__ = spec, spec.origin
+    if spec.submodule_search_locations is not None:
+        module.__path__ = spec.submodule_search_locations
+    vars(module).update(names)
+    _standing_in[name] = sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(importlib.import_module(parent), child, module)
+
+
+class _Deferred(ModuleType):
+    """Stands in for a module."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked of every module by those who look through all of them
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(real(self.__name__), name)
+
+
+def real(name: str) -> ModuleType:
+    """The module itself; nothing stands in for it any more, nor for those below and above it."""
+    with _lock:
+        top = name.split(".")
+        first = next(".".join(top[:n]) for n in range(1, len(top) + 1) if ".".join(top[:n]) in {*_standing_in, name})
+        for one in [one for one in _standing_in if f"{one}.".startswith(f"{first}.")]:
+            _step_aside(one)
+    return importlib.import_module(name)
+
+
+def _step_aside(name: str) -> None:
+    module = _standing_in[name]
+    if sys.modules.get(name) is module:
+        del sys.modules[name]
+    parent, _, child = name.rpartition(".")
+    attributes = vars(sys.modules[parent]) if parent in sys.modules else {}
+    if attributes.get(child) is module:
+        del attributes[child]
+
+
+class _Finder:
+    """Has the module itself take its place before one below it is imported."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002 - the signature of a finder
+        parent = name.rpartition(".")[0]
+        if parent not in _standing_in or sys.modules.get(parent) is not _standing_in[parent]:
+            return None
+        real(parent)
+        module = sys.modules.get(name)  # the parent may have imported it
+        return None if module is None else ModuleSpec(name, _There(module))  # type: ignore[arg-type]  # what a loader needs
+
+
+class _There:
+    """Loads a module that is loaded."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, _: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+class _Nobody(type):
+    """The type of a class that has no instances as long as its module is not there."""
+
+    def _real(cls) -> Any:
+        return getattr(real(cls.__module__), cls.__name__)
+
+    def __instancecheck__(cls, one: object) -> bool:
+        return _is_there(cls.__module__) and isinstance(one, cls._real())
+
+    def __subclasscheck__(cls, one: type) -> bool:
+        return _is_there(cls.__module__) and issubclass(one, cls._real())
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls._real()(*args, **kwargs)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(cls._real(), name)
+
+
+def _is_there(module: str) -> bool:
+    return sys.modules.get(module) not in (None, _standing_in.get(module))
+
+
+def _nobody(module: str, name: str) -> type:
+    return _Nobody(name, (), {"__module__": module})
+
+
+def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
+    """A decorator, with or without arguments, that only a compiler heeds."""
+    return _as_it_is if function is None else function
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """A word to a compiler."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _plain_index() -> Any:
+    return real("torch._dynamo._trace_wrapped_higher_order_op").TransformGetItemToIndex()
+
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "torch._dynamo": {
+        "allow_in_graph": _as_it_is,
+        "assume_constant_result": _as_it_is,
+        "disable": _as_it_is,
+        "graph_break": _nothing,
+    },
+    "torch._dynamo._trace_wrapped_higher_order_op": {"TransformGetItemToIndex": _plain_index},
+    "torch._dynamo.eval_frame": {"OptimizedModule": _nobody("torch._dynamo.eval_frame", "OptimizedModule")},
+    "torch.distributed.tensor": {"DTensor": _nobody("torch.distributed.tensor", "DTensor")},
+}
+"""What stands in for which module."""
