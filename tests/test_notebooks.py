@@ -114,7 +114,7 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
     NotebookClient(book, timeout=600, kernel_name="python3").execute()
     shown = "\n".join(data["text/plain"] for data in bundles(book))
     printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
-    for said in ("The evaluation loss is", "Learning rate 0.001 → 0.0005 from step", "A prompt is watched from step"):
+    for said in ("The evaluation loss is", "Learning rate 1e-3 → 5e-4 from step", "A prompt is watched from step"):
         assert said in shown
     assert re.search(r"tuned  30 │ 7 plus one is 8\.", printed)
     (_, top), (_, second), *_ = ast.literal_eval(re.search(r"^\[\(.*\)\]$", printed, re.MULTILINE)[0])

@@ -8,6 +8,7 @@ import numpy as np
 
 from llf_core.config.stage import REFERENCE_FREE
 from llf_core.doctor.finding import Finding
+from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
     from llf_core.doctor.vitals import Vitals
@@ -48,7 +49,7 @@ def likelihood_falls(vitals: Vitals) -> Finding | None:
         f"The chosen answers have become less likely too: by {lost:.0f} nats each of {length:.0f}, the rejected ones "
         f"by {other:.0f}. What they lose goes to answers that nobody has chosen.",
         f"Set pref_ftx to 0.2, which holds the chosen answers up; or a lower learning rate than "
-        f"{vitals.learning_rate:g}, or a higher pref_beta than {beta:g}.",
+        f"{written(vitals.learning_rate)}, or a higher pref_beta than {beta:g}.",
         config={"pref_ftx": 0.2},
     )
 
@@ -72,7 +73,7 @@ def no_preference(vitals: Vitals) -> Finding | None:
         f"At the end of the first epoch the better answer is found in {100 * mean:.0f} % of the pairs; guessing finds "
         "50 %.",
         f"Look at some pairs with llf.Inspect(config): is chosen really the better one? Else try a learning rate of "
-        f"{float(f'{3 * rate:.2g}'):g} in place of {rate:g}, or a higher lora_rank.",
+        f"{written(float(f'{3 * rate:.2g}'))} in place of {written(rate)}, or a higher lora_rank.",
         config={"learning_rate": float(f"{3 * rate:.2g}")} if rate else {},
     )
 
@@ -96,7 +97,7 @@ def kl_runs_away(vitals: Vitals, *, high: float, of: str) -> Finding | None:
         f"The model runs away from its reference: a KL of {np.median(last):.3g} nats {of} since step "
         f"{steps[-WINDOW]}, {early:.3g} before.",
         "Read the sampled answers: it may have found a trick that the reward falls for. Hold it back with a higher "
-        f"coefficient of the KL, or a lower learning rate than {vitals.learning_rate:g}.",
+        f"coefficient of the KL, or a lower learning rate than {written(vitals.learning_rate)}.",
         change={"learning_rate": float(f"{vitals.learning_rate / 3:.2g}")} if vitals.learning_rate else {},
     )
 
@@ -133,7 +134,7 @@ def entropy_collapses(vitals: Vitals) -> Finding | None:
         f"The entropy has fallen from {began:.3g} to {entropy[-1]:.3g} nats a token by step {steps[-1]}: the model "
         "writes the same answers again and again, and finds no better ones.",
         "Sample at a higher temperature, hold it to its reference with a higher coefficient of the KL, or take a "
-        f"lower learning rate than {vitals.learning_rate:g}.",
+        f"lower learning rate than {written(vitals.learning_rate)}.",
     )
 
 

@@ -22,6 +22,7 @@ from llf_core.doctor.preference import (
     same_rewards,
 )
 from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
+from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def not_finite(vitals: Vitals) -> Finding | None:
     return Finding(
         "not_finite",
         f"The loss is {values[broken[0]]} at step {steps[broken[0]]}, and what was trained since is lost.",
-        f"Go on from a checkpoint before that step with a lower learning rate than {rate:g}, or train in fp32.",
+        f"Go on from a checkpoint before that step with a lower learning rate than {written(rate)}, or train in fp32.",
         config={"learning_rate": _tenth(rate)},
     )
 
@@ -137,8 +138,9 @@ def diverged(vitals: Vitals) -> Finding | None:
     rate = vitals.learning_rate
     return Finding(
         "diverged",
-        f"The loss has risen from {min(first, began):.2f} to {high:.2f}: the learning rate {rate:g} is too high.",
-        f"Set it to {_tenth(rate):g}; better go on from a checkpoint before it rose, or start again.",
+        f"The loss has risen from {min(first, began):.2f} to {high:.2f}: "
+        f"the learning rate {written(rate)} is too high.",
+        f"Set it to {written(_tenth(rate))}; better go on from a checkpoint before it rose, or start again.",
         change={"learning_rate": _tenth(rate)},
         config={"learning_rate": _tenth(rate)},
     )
@@ -157,8 +159,9 @@ def too_slow_a_rate(vitals: Vitals) -> Finding | None:
     rate = vitals.learning_rate
     return Finding(
         "too_slow_a_rate",
-        f"The loss hardly falls ({began:.3f} to {now:.3f} in {steps[-1]} steps), and the learning rate is {rate:g}.",
-        f"Set it to {10 * rate:g}.",
+        f"The loss hardly falls ({began:.3f} to {now:.3f} in {steps[-1]} steps), "
+        f"and the learning rate is {written(rate)}.",
+        f"Set it to {written(10 * rate)}.",
         change={"learning_rate": 10 * rate},
         config={"learning_rate": 10 * rate},
     )
@@ -186,7 +189,7 @@ def gradient_explodes(vitals: Vitals, *, fades: bool = False) -> Finding | None:
     return Finding(
         "gradient_explodes",
         f"The gradient's norm is {last[-1]:.3g}{held}; its median was {usual:.3g} before step {steps[-IN_A_ROW]}.",
-        f"Set the learning rate to {_tenth(rate):g}, and look at the rows of step {steps[-IN_A_ROW]}.",
+        f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-IN_A_ROW]}.",
         change={"learning_rate": _tenth(rate)},
     )
 

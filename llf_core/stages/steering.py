@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.counters import read_counters, step_of
+from llf_core.runs.formatting import rate as written
 from llf_core.runs.steering import Change, check, journal
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ class Steering:
         assert trainer is not None  # noqa: S101 - for the type checker
         before = trainer.peak_rate
         trainer.set_learning_rate(rate)
-        following = trainer.optimizer.param_groups[0]["lr"]
-        return f"Learning rate {before:g} → {rate:g} from step {step + 1} on, where it is {following:.3g}."
+        following = written(trainer.optimizer.param_groups[0]["lr"])
+        return f"Learning rate {written(before)} → {written(rate)} from step {step + 1} on, where it is {following}."
 
     def _max_steps(self, total: int, step: int, control: TrainerControl) -> str:
         trainer = self._trainer

@@ -98,12 +98,15 @@ def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
     change = event.get("change")
     if facts.state != "running" or not isinstance(change, dict):
         return []
-    labels = {"learning_rate": "Set the learning rate to {:g}", "max_steps": "End at step {:,}"}
+    labels = {
+        "learning_rate": lambda to: f"Set the learning rate to {words.rate(to)}",
+        "max_steps": lambda to: f"End at step {to:,}",
+    }
     if not change or not change.keys() <= labels.keys():
         return []
     if change.get("max_steps", facts.step + 1) <= facts.step:
         change = change | {"max_steps": facts.step + 1}
-    return [{"label": labels[name].format(value), "change": {name: value}} for name, value in change.items()]
+    return [{"label": labels[name](value), "change": {name: value}} for name, value in change.items()]
 
 
 def level(facts: Facts) -> str:

@@ -183,7 +183,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     while list_runs(llf_home).rows[0].step < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert "→ 0.0003 from step" in llf("runs", "set", row.id, "learning_rate=3e-4").output
+    assert "→ 3e-4 from step" in llf("runs", "set", row.id, "learning_rate=3e-4").output
     assert "The evaluation loss is" in llf("runs", "evaluate", row.id).output
     assert "A prompt is watched from step" in llf("runs", "set", row.id, "watch=Say hi.", "max_steps=1e6").output
     assert llf("runs", "sample", row.id).output.startswith("Answered at step")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 PANEL = REPOSITORY / "llf_widgets" / "labextension"
 AXE = REPOSITORY / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
 TOKEN = "llf-test-token"
+EVIL = "<img src=x onerror='window.llfHacked=1'>"
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": (
         '{"fetchNews": "false", "checkForUpdates": false}'
@@ -191,8 +193,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def _wait_for_url(runtime: Path, server: subprocess.Popen[bytes], log: Path) -> str:
     """Reads the address from the server's own record, and waits until it answers."""
-    import json
-
     end = time.monotonic() + FREE_PORT_LINE
     while time.monotonic() < end and server.poll() is None:
         for record in runtime.glob(f"jpserver-{server.pid}.json"):
@@ -255,3 +255,28 @@ def axe() -> Callable[..., list[dict[str, Any]]]:
         return page.evaluate(AXE_RUN, selector)
 
     return violations
+
+
+@pytest.fixture
+def real(lab: Lab, tiny_model_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts runs of a tiny real model in the Lab's own LLF_HOME; ended with the test."""
+    from llf_core.launch import launch
+
+    rows = [{"instruction": f"Say {i}. {EVIL if i == 7 else ''}", "output": f"It is {i}."} for i in range(40)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    started: list[Any] = []
+
+    def start(**changes: Any) -> Any:
+        config = {
+            "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "val_size": 8,
+            "per_device_train_batch_size": 4, "max_steps": 20_000, "learning_rate": 1e-3, "logging_steps": 1,
+            "save_steps": 200, "watched_prompts": "Say hi.", "watched_tokens": 6, "lr_scheduler_type": "constant",
+        }  # fmt: skip
+        started.append(launch(config | changes, home=lab.home))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if not run.status().ended_somehow:
+            run.kill()
+            run.wait(30, progress=False)

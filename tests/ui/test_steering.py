@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
-from llf_core.launch import launch
+from tests.ui.conftest import EVIL
 from tests.ui.test_monitor import head, show, state
 
 pytestmark = [pytest.mark.browser, pytest.mark.launches]
-
-EVIL = "<img src=x onerror='window.llfHacked=1'>"
-
-
-@pytest.fixture
-def real(lab, tiny_model_dir, tmp_path):
-    """Starts runs of a tiny real model in the Lab's own LLF_HOME; ended with the test."""
-    rows = [{"instruction": f"Say {i}. {EVIL if i == 7 else ''}", "output": f"It is {i}."} for i in range(40)]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    started = []
-
-    def start(**changes):
-        config = {
-            "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "val_size": 8,
-            "per_device_train_batch_size": 4, "max_steps": 20_000, "learning_rate": 1e-3, "logging_steps": 1,
-            "save_steps": 200, "watched_prompts": "Say hi.", "watched_tokens": 6, "lr_scheduler_type": "constant",
-        }  # fmt: skip
-        started.append(launch(config | changes, home=lab.home))
-        return started[-1]
-
-    yield start
-    for run in started:
-        if not run.status().ended_somehow:
-            run.kill()
-            run.wait(30, progress=False)
 
 
 def picture(view, name):
@@ -59,7 +33,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     view = head(page)
 
     rate = page.get_by_role("textbox", name="Peak learning rate")
-    expect(rate).to_have_value("0.001")
+    expect(rate).to_have_value("1e-3")
     rate.fill("fast")
     page.get_by_role("button", name="Set: Peak learning rate").click()
     expect(view).to_contain_text('Peak learning rate is "fast". Expected a number.')
@@ -68,7 +42,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     expect(view).to_contain_text("learning_rate is 2. Expected a number above 0 and at most 1.")
     rate.fill("3e-4")
     rate.press("Enter")
-    expect(view).to_contain_text("Learning rate 0.001 → 0.0003 from step", timeout=20_000)
+    expect(view).to_contain_text("Learning rate 1e-3 → 3e-4 from step", timeout=20_000)
     marks = "document.querySelector('.llf-Monitor .js-plotly-plot').data[9].text"
     page.wait_for_function(f"() => {marks}?.some(text => text.includes('learning rate'))", timeout=20_000)
 

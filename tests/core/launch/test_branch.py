@@ -51,7 +51,7 @@ def test_a_lower_rate_holds_from_the_branch_on(parent):
     (told,) = events(new, "branched")
     assert told["step"] == 3
     (steered,) = events(new, "steered")
-    assert "0.01 → 0.001 from step 4 on" in steered["says"]
+    assert "0.01 → 1e-3 from step 4 on" in steered["says"]
 
 
 def test_a_finished_run_goes_on_in_a_branch(parent):

@@ -53,7 +53,7 @@ def test_a_learning_rate_holds_from_the_next_step_on(make_run, at_steps):
     (answer,) = events(folder, "answer")
     assert answer["ok"] is True
     assert answer["message"] == steered["says"]
-    assert "0.01 → 0.001 from step 4 on" in answer["message"]
+    assert "0.01 → 1e-3 from step 4 on" in answer["message"]
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "warmup_stable_decay", "constant"])

@@ -65,7 +65,7 @@ def test_a_finding_offers_its_change_while_the_run_is_running():
     facts = Facts(**SHARED | {"state": "running", "step": 93, "events": (rate, late, odd)})
     first, second, third = messages(facts)
     assert first["text"] == "The loss rises. Lower it."
-    assert first["actions"] == [{"label": "Set the learning rate to 2e-05", "change": {"learning_rate": 2e-5}}]
+    assert first["actions"] == [{"label": "Set the learning rate to 2e-5", "change": {"learning_rate": 2e-5}}]
     assert second["actions"] == [{"label": "End at step 94", "change": {"max_steps": 94}}]
     assert third["actions"] == []
     assert messages(Facts(**SHARED | {"state": "stopped", "events": (rate,)}))[0]["actions"] == []
