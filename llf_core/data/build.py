@@ -171,19 +171,20 @@ class Builder:
     ) -> None:
         name, settings, lines = opened.source.label, self.settings, len(report.broken)
         read = read_source(opened, settings.max_samples, settings.seed)
-        records = whole(read, name, report.broken)
-        peeked = list(islice(records, PEEKED))
+        found = whole(read, name, report.broken)
+        peeked = list(islice(found, PEEKED))
         encoder = self.encoder(self._decide(opened, peeked, report))
         rows, before = 0, writer.totals()
-        for chunk in encode_all(encoder, chain(peeked, records), settings.workers):
+        for chunk in encode_all(encoder, chain(peeked, found), settings.workers):
             writer.write(chunk.examples, number)
             report.note(name, chunk.examples, chunk.dropped)
             for row in chunk.digests:
                 digest.update(row)
             rows += chunk.rows
             self.told(name, rows)
-        made = (now - then for now, then in zip(writer.totals(), before, strict=True))
-        report.sets.append(SetCounts(name, rows + len(report.broken) - lines, *made))
+        kept, tokens, learned = (now - then for now, then in zip(writer.totals(), before, strict=True))
+        records = rows + len(report.broken) - lines
+        report.sets.append(SetCounts(name, records, kept, tokens, learned, opened.unit))
 
 
 def whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-VERSION = 4
+VERSION = 5
 """Changed whenever the same settings would give other examples."""
 DONE = "report.json"
 

@@ -12,7 +12,7 @@ from llf_core.config.nearest import listed
 from llf_core.data.cloud import CloudFile, fetch_file
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch
-from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_rows
+from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_rows, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,11 @@ class Opened:
     files: tuple[File, ...]
     table: Any = None
     streamed: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What people call the place of a record, see `records.unit_of`."""
+        return "row" if self.table is not None else unit_of(self.files)
 
     def identity(self) -> list[Any]:
         """What decides which examples it gives: how it is read, and its content wherever it lies."""

@@ -198,7 +198,8 @@ def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened],
 def dump_examples(prepared: Prepared, path: Path) -> None:
     """Writes every example as a JSON line, so that anyone can compare: those to train on, then those held out.
 
-    A line holds `index` (the 0-based number of the record in its file), `input_ids`, `labels`, and `split`.
+    A line holds `index` (the 0-based number of the record in its file, of its line where a line is one), `input_ids`,
+    `labels`, and `split`.
     """
     with path.open("w", encoding="utf-8") as file:
         write_lines(prepared.examples, file, split="train")

@@ -29,7 +29,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row of a data set and its place: the 0-based number of the record, broken ones counted."""
+    """A row of a data set and its place.
+
+    Attributes:
+        index: its 0-based number, broken ones counted; where each line of a file is a record, that of its line, empty
+            ones counted too. People are told it from 1 on, see `DataReport.where`.
+        row: what it holds.
+    """
 
     index: int
     row: Row
@@ -113,33 +119,49 @@ def _check_columns(path: File, names: Sequence[str | None]) -> None:
 
 
 def _read_jsonl(path: File) -> Iterator[Read]:
-    index = -1
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip()
+        for index, line in enumerate(file):
+            bare = (line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line).rstrip()
             if not bare:
                 continue
-            index += 1
             try:
                 row = json.loads(bare.decode("utf-8"), object_pairs_hook=_object)
             except json.JSONDecodeError as error:
-                yield Flaw(index, number, f"{error.msg} at column {error.colno}")
+                yield Flaw(index, index + 1, f"{error.msg} at column {error.colno}")
             except UnicodeDecodeError:
-                yield Flaw(index, number, "not UTF-8")
+                yield Flaw(index, index + 1, "not UTF-8")
             except (ValueError, RecursionError) as error:  # an endless number, brackets without an end
-                yield Flaw(index, number, str(error).partition(";")[0])
+                yield Flaw(index, index + 1, str(error).partition(";")[0])
             else:
                 if isinstance(row, dict):
                     yield Record(index, row)
                 else:
-                    yield Flaw(index, number, f"a {type(row).__name__}, expected an object")
+                    yield Flaw(index, index + 1, f"a {type(row).__name__}, expected an object")
+
+
+def _holds_lines(path: File) -> bool:
+    """Whether a json file holds an object a line and no list."""
+    with _open(path) as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+
+
+def unit_of(files: Sequence[File]) -> str:
+    """What people call the place of a record: the `line` of its file, the `row` of its table, else the `record`.
+
+    Args:
+        files: that hold a data set; records of several of them are numbered through all.
+    """
+    if len(files) != 1:
+        return "record"
+    kind = kind_of(files[0])
+    if kind in {"jsonl", "txt"} or (kind == "json" and _holds_lines(files[0])):
+        return "line"
+    return "row" if kind in {"csv", "tsv", "parquet", "arrow"} else "record"
 
 
 def _read_json(path: File) -> Iterator[Read]:
     """A list of objects; a file whose first sign is `{` is taken for JSON lines, as Hugging Face does."""
-    with _open(path) as file:
-        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start.startswith(b"{"):
+    if _holds_lines(path):
         yield from _read_jsonl(path)
         return
     try:
@@ -194,16 +216,14 @@ def _read_tsv(path: File) -> Iterator[Read]:
 def _read_txt(path: File) -> Iterator[Read]:
     """A record `{"text": …}` for each line that says something."""
     with _open(path) as file:
-        index = -1
-        for number, line in enumerate(file, start=1):
-            bare = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r\n")
+        for index, line in enumerate(file):
+            bare = (line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line).rstrip(b"\r\n")
             if not bare.strip():
                 continue
-            index += 1
             try:
                 yield Record(index, {"text": bare.decode("utf-8")})
             except UnicodeDecodeError:
-                yield Flaw(index, number, "not UTF-8")
+                yield Flaw(index, index + 1, "not UTF-8")
 
 
 def without_nulls(value: Any) -> Any:

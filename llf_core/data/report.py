@@ -65,6 +65,7 @@ class SetCounts(NamedTuple):
         examples: that are kept.
         tokens: of them.
         trained_tokens: those of them that are learned from.
+        unit: what people call the place of a record: `line`, `row` or `record`.
     """
 
     dataset: str
@@ -72,6 +73,7 @@ class SetCounts(NamedTuple):
     examples: int
     tokens: int
     trained_tokens: int
+    unit: str = "record"
 
 
 class Segment(NamedTuple):
@@ -177,6 +179,16 @@ class DataReport:
         ]
         return cls(**fields)
 
+    def where(self, index: int, dataset: str) -> str:
+        """The place of a record as people are told it, counted from 1: `line 8`, `row 8`.
+
+        Args:
+            index: its 0-based number.
+            dataset: its data set.
+        """
+        unit = next((counts.unit for counts in self.sets if counts.dataset == dataset), "record")
+        return f"{unit} {index + 1:,}"
+
     def counts(self) -> dict[str, int]:
         """The numbers of the event `data`; `rows` where the examples are packed, `leaked` where some are held out."""
         more = {"rows": self.rows} if self.rows else {}
@@ -208,7 +220,7 @@ class DataReport:
         unusable = self.unusable()
         if not unusable:
             return
-        first = "; ".join(f"{one.dataset}[{one.index}]: {one.reason}" for one in unusable[:NAMED])
+        first = "; ".join(self._named_place(one) for one in unusable[:NAMED])
         more = f"; and {len(unusable) - NAMED:,} more" if len(unusable) > NAMED else ""
         count = "1 record gives" if len(unusable) == 1 else f"{len(unusable):,} records give"
         raise DataError(
@@ -227,9 +239,7 @@ class DataReport:
 
     def unusable(self) -> list[Dropped]:
         """Every record that gives no example, lines that cannot be read among them, by data set and number."""
-        lines = [
-            Dropped(one.index, f"line {one.line} cannot be read: {one.reason}", one.dataset) for one in self.broken
-        ]
+        lines = [Dropped(one.index, self._unread(one), one.dataset) for one in self.broken]
         order = {counts.dataset: place for place, counts in enumerate(self.sets)}
         return sorted([*self.dropped, *lines], key=lambda one: (order.get(one.dataset, 0), one.index))
 
@@ -258,14 +268,28 @@ class DataReport:
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
             *([f"{self.copies:,} copies of earlier examples left out."] if self.copies else []),
-            *_named("cut at cutoff_len", [f"{one.dataset}[{one.index}] by {one.cut}" for one in self.truncated]),
-            *_named("dropped", [f"{one.dataset}[{one.index}]: {one.reason}" for one in self.dropped]),
-            *_named("divided", [f"{one.dataset}[{one.index}] into {one.parts}" for one in self.divided]),
+            *_named(
+                "cut at cutoff_len",
+                [f"{one.dataset} {self.where(one.index, one.dataset)} by {one.cut}" for one in self.truncated],
+            ),
+            *_named("dropped", [self._named_place(one) for one in self.dropped]),
+            *_named(
+                "divided",
+                [f"{one.dataset} {self.where(one.index, one.dataset)} into {one.parts}" for one in self.divided],
+            ),
             *_named("broken", [f"{one.dataset} line {one.line}: {one.reason}" for one in self.broken]),
         ]
         for shown in self.preview:
-            lines += ["", f"Example {shown.index} (trained between {OPEN} and {CLOSE}):", shown.text()]
+            lines += ["", f"Example {shown.index + 1} (trained between {OPEN} and {CLOSE}):", shown.text()]
         return "\n".join(lines)
+
+    def _unread(self, one: Broken) -> str:
+        """Why a line gives no record; with its number where the record's place does not tell it."""
+        by_line = self.where(one.index, one.dataset) == f"line {one.line:,}"
+        return f"{'it' if by_line else f'line {one.line:,}'} cannot be read: {one.reason}"
+
+    def _named_place(self, one: Dropped) -> str:
+        return f"{one.dataset} {self.where(one.index, one.dataset)}: {one.reason}"
 
     def _packed(self) -> list[str]:
         if not self.rows:

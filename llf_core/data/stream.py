@@ -71,7 +71,7 @@ class Stream:
         self.report = report
         self.capacity = config.data.cutoff_len
         self._others = report.sets
-        self._counted = [SetCounts(one.opened.source.label, 0, 0, 0, 0) for one in sets]
+        self._counted = [SetCounts(one.opened.source.label, 0, 0, 0, 0, unit=one.opened.unit) for one in sets]
 
     def __iter__(self) -> Iterator[Row]:
         """Rows of the examples: `input_ids`, `labels`, `index`; with packing, `examples` of them."""
@@ -134,12 +134,13 @@ class Stream:
         tokens, learned = sum(len(one.ids) for one in chunk.examples), sum(one.learned for one in chunk.examples)
         more = (chunk.rows + len(broken), len(chunk.examples), tokens, learned)
         broken.clear()
+        _, records, examples, learnable, trained, unit = before
         self._counted[number] = SetCounts(
-            before.dataset, *(now + new for now, new in zip(before[1:], more, strict=True))
+            before.dataset, records + more[0], examples + more[1], learnable + more[2], trained + more[3], unit
         )
         report.sets = [*self._counted, *self._others]
         report.examples, report.tokens, report.trained_tokens = (
-            sum(column) for column in list(zip(*self._counted, strict=True))[2:]
+            sum(column) for column in list(zip(*self._counted, strict=True))[2:5]
         )
         report.examples -= min(self._held, report.examples)
         if self._data.stop_on_dropped:

@@ -78,7 +78,7 @@ def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpoint
     """
     tokens = int(token_count(part))
     example = _example_of(part, dataset) or {}
-    name = f"Example {example['index']}" if "index" in example else "One example"
+    name = f"Example {example['index'] + 1}" if "index" in example else "One example"
     longest = max((len(example[key]) for key in example if key.endswith("_ids")), default=tokens)
     return DoesNotFitError(
         f"{name} of {tokens:,} tokens does not fit into the memory even alone.",

@@ -181,7 +181,7 @@ def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The decoded examples of a report: a title, and stretches of text that are trained or not."""
     return [
         {
-            "title": f"Example {shown['index']}",
+            "title": f"Example {shown['index'] + 1}",
             "parts": [[part["text"], part["trained"]] for part in shown["segments"]],
         }
         for shown in report["preview"]
@@ -189,19 +189,20 @@ def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def details(report: Mapping[str, Any]) -> list[Message]:
-    """A note for each kind of loss, naming the first examples or lines that it met."""
+    """A note for each kind of loss, naming the first records that it met."""
+    units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
     said = []
     if cut := report["truncated"]:
         lost = sum(one["cut"] for one in cut)
         text = f"{len(cut):,} of {report['examples']:,} examples are longer than the cutoff: {lost:,} tokens are cut."
-        said.append(Message("note", f"{text} {_first(cut, 'index', 'example')}"))
+        said.append(Message("note", f"{text} {_first(cut, units)}"))
     if divided := report["divided"]:
         parts = sum(one["parts"] for one in divided)
         text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
-        said.append(Message("note", f"{text} {_first(divided, 'index', 'record')}"))
+        said.append(Message("note", f"{text} {_first(divided, units)}"))
     if dropped := report["dropped"]:
         text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."
-        said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, 'index', 'example')}"))
+        said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))
     return said
 
 
@@ -209,10 +210,13 @@ def _number(entries: Sequence[Any], one: str, several: str) -> str:
     return f"{len(entries):,} {one if len(entries) == 1 else several}"
 
 
-def _first(entries: Sequence[Mapping[str, Any]], key: str, word: str) -> str:
-    numbers = ", ".join(f"{entry[key]}" for entry in entries[:_NAMED])
-    more = f" and {len(entries) - _NAMED:,} more" if len(entries) > _NAMED else ""
-    return f"{word.capitalize()} {numbers}{more}."
+def _first(entries: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> str:
+    """Where the first of them are, counted from 1: `Lines 8, 12 of rows.jsonl and 3 more.`."""
+    dataset = entries[0]["dataset"]
+    own = [one["index"] + 1 for one in entries if one["dataset"] == dataset][:_NAMED]
+    unit = units.get(dataset, "record").capitalize()
+    more = f" and {len(entries) - len(own):,} more" if len(entries) > len(own) else ""
+    return f"{unit}{'s' if len(own) > 1 else ''} {', '.join(map(str, own))} of {dataset}{more}."
 
 
 def reason(errors: str) -> str:

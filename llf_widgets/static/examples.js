@@ -4,7 +4,7 @@ const EXAMPLE_KINDS = { hardest: 'hardest', odd: 'too dear for chance', unlearne
 const PAGE_ROWS = 10;
 let examplesShown = 0;
 
-/** @typedef {{number: number, first: number | null, last: number | null, excess: number | null, seen: number, tokens: number, step: number, dataset?: string, record?: number, segments?: [string, boolean][]}} Row */
+/** @typedef {{number: number, first: number | null, last: number | null, excess: number | null, seen: number, tokens: number, step: number, dataset?: string, where?: string, segments?: [string, boolean][]}} Row */
 
 /** @param {{model: any, el: HTMLElement}} context */
 function render({ model, el }) {
@@ -50,7 +50,7 @@ function render({ model, el }) {
     kinds.querySelector('[value=step]')?.toggleAttribute('disabled', asked.step === undefined);
     if (asked.step !== undefined && document.activeElement !== step) step.value = String(asked.step);
     body.replaceChildren(...rows.map(row => h('tr', {},
-      h('td', { class: 'llf-num', title: row.dataset }, row.record === undefined ? '…' : row.record.toLocaleString('en')),
+      h('td', { class: 'llf-num', title: row.dataset }, row.where ?? '…'),
       h('td', { class: 'llf-num' }, written(row.last)),
       h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? written(row.first) : ''),
       h('td', { class: 'llf-num' }, row.excess === null ? '' : `${row.excess >= 0 ? '+' : '−'}${quantity(Math.abs(row.excess))}`),

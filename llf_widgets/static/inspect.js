@@ -41,7 +41,7 @@ function table(heads, rows, more = {}) {
   const cell = (/** @type {string} */ tag) => (/** @type {any} */ value, /** @type {number} */ place) =>
     h(tag, { class: more.text?.includes(place) ? null : 'llf-num' }, value);
   return h('table', { class: `llf-Table ${more.class ?? ''}`, 'aria-label': more.label },
-    h('thead', {}, h('tr', {}, ...heads.map(cell('th')))),
+    h('thead', {}, h('tr', {}, ...heads.map((head, place) => cell(head ? 'th' : 'td')(head, place)))),
     h('tbody', {}, ...rows.map((row, place) => h('tr', more.row?.(place) ?? {}, ...row.map(cell('td'))))));
 }
 
@@ -79,7 +79,7 @@ function reading(/** @type {any} */ found, /** @type {(changes: any) => void} */
       choose('format', Object.keys(found.roles), format, value => draw(value, value === first.format ? first.columns : {})),
       ...found.roles[format].map((/** @type {string} */ role) =>
         choose(role, ['', ...names], chosen[role] ?? '', value => { if (value) chosen[role] = value; else delete chosen[role]; })),
-      h('button', { type: 'button', onclick: () => change({ dataset_format: format, dataset_columns: chosen }) }, 'Read them so'),
+      h('button', { type: 'button', onclick: () => change({ dataset_format: format, dataset_columns: chosen }) }, 'Apply'),
       link('Let the columns decide', () => change({ dataset_format: null, dataset_columns: null })));
   };
   const known = first.format in found.roles ? first.format : Object.keys(found.roles)[0];
@@ -158,10 +158,11 @@ function records(/** @type {any} */ page, /** @type {number | null} */ shown, /*
   const next = page.kind === 'search' ? page.next : page.offset + rows.length < page.total ? page.offset + rows.length : null;
   const go = (/** @type {number} */ to) => (page.kind === 'search' ? act.search(page.words, to) : act.page(page.kind, to));
   const copies = kinds?.doubled ?? 0;
-  const label = (/** @type {any} */ row) => `${short(row.dataset)} ${row.record}`;
+  const label = (/** @type {any} */ row) => `${short(row.dataset)} ${row.where}`;
   return h('section', { 'aria-label': 'Records to look at', class: 'at-rows' }, h('h3', {}, 'Records to look at'),
     h('div', { class: 'llf-row' }, choose, words, h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, where),
       page.offset > 0 ? link('First', () => go(0)) : null, next === null || next === undefined ? null : link('Next', () => go(next))),
+    rows.length ? h('p', { class: 'llf-2 llf-small llf-Inspect-note' }, 'Lines and rows are counted from 1.') : null,
     rows.length ? table(['What', 'Record', 'Reason'], rows.map((/** @type {any} */ row) => [
       row.kind ?? 'found',
       row.number === null ? label(row) : link(label(row), () => act.example(row.number)),
@@ -249,7 +250,7 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
   const kind = example.held_out ? 'held out' : example.row === undefined ? 'whole' : `row ${example.row}`;
   const cut = example.cut ? h('span', { class: 'llf-warned' }, `, ${NUMBER.format(example.cut)} cut`) : null;
   section.append(h('div', { class: 'llf-Example' },
-    h('header', {}, h('b', {}, `${short(example.dataset)} ${example.record}`),
+    h('header', {}, h('b', {}, `${short(example.dataset)} ${example.where}`),
       h('span', {}, counts, cut),
       h('span', { class: 'llf-2 llf-push' }, kind),
       example.number > 0 ? link('Previous', () => act.example(example.number - 1)) : null,
@@ -270,15 +271,15 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
     return section;
   }
   const [left, right, step] = [66, 1100, 22];
-  const picture = s('svg', { class: 'llf-Figure', viewBox: `0 0 1186 ${rows.rows.length * step + 6}`, role: 'img', 'aria-label': `${rows.rows.length} packed rows with the borders of their examples` });
+  const picture = s('svg', { class: 'llf-Figure', viewBox: `0 0 1186 ${rows.rows.length * step + 6}`, role: 'group', 'aria-label': `${rows.rows.length} packed rows with the borders of their examples` });
   rows.rows.forEach((/** @type {any} */ row, /** @type {number} */ line) => {
     const y = 4 + line * step;
     const scale = (right - left) / rows.capacity;
     let place = left;
     picture.append(s('text', { class: 't', x: 0, y: y + 12 }, `row ${row.row}`));
     for (const [number, name, prompt, learned] of row.examples) {
-      const [, set, record] = /^(?:(.*) )?(\d+)$/.exec(name) ?? ['', '', name];
-      const label = set ? `${short(set)} ${record}` : record;
+      const [, set, where] = /^(?:(.*) )?(\w+ [\d,]+)$/.exec(name) ?? ['', '', name];
+      const label = set ? `${short(set)} ${where}` : where;
       const width = (prompt + learned) * scale;
       const group = s('g', { class: 'llf-Packed', role: 'button', tabindex: 0, 'aria-label': `Example ${label}` },
         s('title', {}, `${label}: ${prompt} read, ${learned} learned`),

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.ui.test_compare import theme
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.ui.conftest import Lab
@@ -19,7 +22,9 @@ pytestmark = pytest.mark.browser
 
 
 @pytest.mark.launches
-def test_the_data_is_looked_at_token_by_token(page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_the_data_is_looked_at_token_by_token(
+    page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
     rows = [{"instruction": f"Say {number}. {EVIL}", "output": f"It is {number}."} for number in range(30)]
     rows += [
         {"instruction": "Name it.", "output": "the sea and the ship " * 40},
@@ -56,15 +61,19 @@ def test_the_data_is_looked_at_token_by_token(page: Any, lab: Lab, tiny_model_di
     records = view.get_by_role("region", name="Records to look at")
     records.get_by_label("Show").select_option("cut")
     expect(records.get_by_role("row")).to_have_count(2)
-    records.get_by_role("button", name="rows 30").click()
+    records.get_by_role("button", name="rows line 31").click()
     expect(tokens.locator("header")).to_contain_text("cut")
     assert tokens.locator(".llf-Turn .cu").count() > 0
     records.get_by_label("Search the texts").fill("say 7.")
     records.get_by_label("Search the texts").press("Enter")
-    records.get_by_role("button", name="rows 7").click()
+    records.get_by_role("button", name="rows line 8").click()
     expect(tokens).to_contain_text("It is 7.")
     expect(view.get_by_role("region", name="Packed rows")).to_contain_text("% full")
 
+    for name in ("Light", "Dark"):
+        theme(page, name)
+        assert axe(page, ".llf-Inspect") == []
+    theme(page, "Light")
     lengths = view.get_by_role("region", name="Lengths")
     lengths.get_by_role("button", name="Use 384").click()
     expect(lengths.get_by_role("row", name="384")).to_contain_text("now", timeout=60_000)

@@ -140,19 +140,23 @@ class Inspection:
         return found | {"longer": len(self._prepared.report.truncated), "cutoffs": [], "speed": self._speed}
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, Any]:
-        """A page of the records to look at: `total`, `kinds` and `rows`, each with the example's `number` or None."""
+        """A page of the records to look at: `total`, `kinds` and `rows`.
+
+        Each has the example's `number` or None, and `where` its record is (`line 8`).
+        """
         found = page(self._notable, kind, offset, limit)
         for row in found["rows"]:
             row["number"] = self._first.get((row["dataset"], row["record"]))
+            row["where"] = self._where(row["record"], row["dataset"])
         return found
 
     def example(self, number: int) -> dict[str, Any]:
         """One example, token by token.
 
         Returns:
-            `number`, `dataset`, `record`, `held_out`, `turns` (see `explained`), the counts `tokens`, `prompt`,
-            `trained`, `cut`, and where it is packed: `row`, `offset`. Of a pair these are of the chosen answer, and
-            `rejected` has `turns` and counts of the other one.
+            `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `explained`), the counts
+            `tokens`, `prompt`, `trained`, `cut`, and where it is packed: `row`, `offset`. Of a pair these are of the
+            chosen answer, and `rejected` has `turns` and counts of the other one.
 
         Raises:
             IndexError: there is no such example.
@@ -165,6 +169,7 @@ class Inspection:
             sides.append((row["rejected_ids"], row["rejected_labels"]))
         first, *other = self._sides(number, sides)
         found = {"number": number, "dataset": dataset, "record": record, "held_out": base > 0} | first
+        found["where"] = self._where(record, dataset)
         return found | ({"rejected": other[0]} if other else {}) | self._packed_at(number)
 
     def _sides(self, number: int, sides: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, Any]]:
@@ -187,7 +192,8 @@ class Inspection:
             numbers: `number` of each, see `llf_core.data.store.ExampleWriter`.
 
         Returns:
-            `number`, `place` (by which `example` finds it), `dataset`, `record`, `segments` (`[text, trained]` each);
+            `number`, `place` (by which `example` finds it), `dataset`, `record`, `where` (`line 8`), `segments`
+            (`[text, trained]` each);
             of a number that this data has not, nothing.
         """
         found = []
@@ -198,16 +204,17 @@ class Inspection:
                 row = self._prepared.examples[place]
                 shown = show_row(self._tokenizer, row | {"index": record})
                 segments = [[segment.text, segment.trained] for segment in shown.segments]
-                found.append(
-                    {"number": number, "place": place, "dataset": dataset, "record": record, "segments": segments}
-                )
+                found.append({
+                    "number": number, "place": place, "dataset": dataset, "record": record, "segments": segments,
+                    "where": self._where(record, dataset),
+                })  # fmt: skip
         return found
 
     def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, Any]:
         """Examples whose text holds some words, looked for in a second's time.
 
         Returns:
-            `rows` (`number`, `dataset`, `record`, `reason`), and `next`: where to go on, None at the end.
+            `rows` (`number`, `dataset`, `record`, `where`, `reason`), and `next`: where to go on, None at the end.
         """
         wanted, began = text.casefold(), time.monotonic()
         rows: list[dict[str, Any]] = []
@@ -220,7 +227,8 @@ class Inspection:
                 if at >= 0:
                     dataset, record = self._names[place]
                     context = " ".join(said[max(0, at - 30) : at + len(text) + 30].split())
-                    rows.append({"number": place, "dataset": dataset, "record": record, "reason": f"… {context} …"})
+                    found = {"number": place, "dataset": dataset, "record": record, "reason": f"… {context} …"}
+                    rows.append(found | {"where": self._where(record, dataset)})
                 place += 1
                 if len(rows) == limit:
                     break
@@ -241,10 +249,14 @@ class Inspection:
             for number in members:
                 tokens, learned = self._prepared.counts[number, :2].tolist()
                 dataset, record = self._names[number]
-                label = str(record) if len(self._sets) == 1 else f"{dataset} {record}"
+                where = self._where(record, dataset)
+                label = where if len(self._sets) == 1 else f"{dataset} {where}"
                 examples.append([number, label, tokens - learned, learned])
             rows.append({"row": place, "filled": int(filled[place]), "examples": examples})
         return {"total": len(packed), "capacity": packed.capacity, "rows": rows}
+
+    def _where(self, record: int, dataset: str) -> str:
+        return self._prepared.report.where(record, dataset)
 
     def _table(self, number: int) -> tuple[Any, int]:
         """The table that holds an example, and the number of its first one."""
@@ -284,9 +296,9 @@ class Inspection:
         found = list(from_report(prepared.report))
         hashes = prepared.counts[:, TWIN]
         trained = names[: len(hashes)]
-        found += twins(trained, hashes)
+        found += twins(trained, hashes, prepared.report.where)
         found += longest(trained, prepared.counts[:, 2])
-        found += leaks(trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN])
+        found += leaks(trained, hashes, names[len(hashes) :], prepared.eval_counts[:, TWIN], prepared.report.where)
         return found
 
     def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[dict[str, Any]]] | None:

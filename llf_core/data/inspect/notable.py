@@ -9,7 +9,7 @@ import numpy as np
 from llf_core.data.formats.conversation import UNANSWERED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -48,8 +48,16 @@ def from_report(report: DataReport) -> Iterator[Notable]:
         yield Notable("divided", divided.dataset, divided.index, f"gives {divided.parts:,} examples")
 
 
-def twins(names: list[tuple[str, int]], hashes: NDArray[np.int64]) -> Iterator[Notable]:
-    """Examples of the same tokens; each is named but the first, once for all parts of a record."""
+def twins(
+    names: list[tuple[str, int]], hashes: NDArray[np.int64], where: Callable[[int, str], str]
+) -> Iterator[Notable]:
+    """Examples of the same tokens; each is named but the first, once for all parts of a record.
+
+    Args:
+        names: data set and record of each example.
+        hashes: `[examples]`, the same for the same tokens.
+        where: writes the place of a record, see `DataReport.where`.
+    """
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
     ends = np.r_[starts[1:], len(order)]
@@ -58,7 +66,9 @@ def twins(names: list[tuple[str, int]], hashes: NDArray[np.int64]) -> Iterator[N
         records = list(dict.fromkeys(names[place] for place in group))
         for record in records[1:]:
             first = ", ".join(
-                f"{dataset} {number}" for dataset, number in records[:TWINS_NAMED] if (dataset, number) != record
+                f"{dataset} {where(number, dataset)}"
+                for dataset, number in records[:TWINS_NAMED]
+                if (dataset, number) != record
             )
             dataset, number = record
             yield Notable("doubled", dataset, number, f"the same prompt and answer as {first}")
@@ -69,6 +79,7 @@ def leaks(
     hashes: NDArray[np.int64],
     held_names: list[tuple[str, int]],
     held_hashes: NDArray[np.int64],
+    where: Callable[[int, str], str],
 ) -> Iterator[Notable]:
     """Examples that are held out, and trained on too."""
     trained: dict[int, tuple[str, int]] = {}
@@ -77,7 +88,9 @@ def leaks(
     for digest, name in zip(held_hashes.tolist(), held_names, strict=True):
         if digest in trained:
             dataset, number = trained[digest]
-            yield Notable("leaked", name[0], name[1], f"held out, but its twin {dataset} {number} is trained on")
+            yield Notable(
+                "leaked", name[0], name[1], f"held out, but its twin {dataset} {where(number, dataset)} is trained on"
+            )
 
 
 def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[Notable]:

@@ -17,12 +17,12 @@ def talk(*turns):
 
 
 BAD = {
-    "no JSON": ('{"instruction": "Hi" "output": "Yo"}', "line 3 cannot be read: Expecting ',' delimiter at column 22"),
-    "cut": ('{"instruction": "Hi", "out', "line 3 cannot be read: Unterminated string"),
-    "a list": ("[1, 2]", "line 3 cannot be read: a list, expected an object"),
+    "no JSON": ('{"instruction": "Hi" "output": "Yo"}', "it cannot be read: Expecting ',' delimiter at column 22"),
+    "cut": ('{"instruction": "Hi", "out', "it cannot be read: Unterminated string"),
+    "a list": ("[1, 2]", "it cannot be read: a list, expected an object"),
     "the same key twice": (
         '{"instruction": "Hi", "output": "Yo", "output": "Yes"}',
-        "line 3 cannot be read: the key 'output' twice",
+        "it cannot be read: the key 'output' twice",
     ),
     "an answer of another type": ('{"instruction": "Hi", "output": {"a": 1}}', "the answer is a dict, expected text"),
     "an answer that is null": ('{"instruction": "Hi", "output": null}', "the answer is missing"),
@@ -56,7 +56,7 @@ def test_a_bad_row_is_counted_and_named(make_config, write, tokenizer, name):
     assert reason in dropped.reason
     assert report.examples == 3
     assert report.sets[0].records == 4
-    with pytest.raises(DataError, match=r"1 record gives no example.*data.jsonl\[2\]"):
+    with pytest.raises(DataError, match=r"1 record gives no example.*data.jsonl line 3: "):
         prepare(make_config(stop_on_dropped=True), tokenizer)
 
 

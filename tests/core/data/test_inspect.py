@@ -121,9 +121,10 @@ def test_records_to_look_at_are_named_and_paged(inspect, write):
         ("leaked", "test.jsonl", 0),
         ("leaked", "test.jsonl", 1),
     ]
+    assert [row["where"] for row in found["rows"]] == ["line 9", "line 7", "line 8", "line 1", "line 2"]
     assert found["rows"][0]["reason"] == "an answer is empty"
     assert found["rows"][0]["number"] is None
-    assert found["rows"][2]["reason"] == "the same prompt and answer as data.jsonl 3"
+    assert found["rows"][2]["reason"] == "the same prompt and answer as data.jsonl line 4"
     assert view.example(found["rows"][1]["number"])["record"] == 6
     assert view.notable("leaked", offset=1, limit=5)["rows"] == found["rows"][4:]
     assert view.notable("leaked")["total"] == 2
@@ -171,7 +172,7 @@ def test_packed_rows_show_their_examples(inspect, make_config, tokenizer):
         place = 0
         for number, label, prompt, learned in row["examples"]:
             one = view.example(number)
-            assert (one["row"], one["offset"], str(one["record"])) == (row["row"], place, label)
+            assert (one["row"], one["offset"], one["where"]) == (row["row"], place, label)
             place += prompt + learned
     least = view.rows(0, 1, least_full_first=True)["rows"][0]
     assert least["filled"] == min(row["filled"] for row in found["rows"])

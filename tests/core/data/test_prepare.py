@@ -50,17 +50,17 @@ def test_the_first_view_of_a_small_set(make_config, write, tokenizer):
     assert report.dropped == [Dropped(2, "an answer is empty", "data.jsonl")]
     assert report.broken == [Broken(2, "Expecting value at column 1", "data.jsonl", 1)]
     assert report.unusable() == [
-        Dropped(1, "line 2 cannot be read: Expecting value at column 1", "data.jsonl"),
+        Dropped(1, "it cannot be read: Expecting value at column 1", "data.jsonl"),
         Dropped(2, "an answer is empty", "data.jsonl"),
     ]
-    assert report.sets == [SetCounts("data.jsonl", 4, 2, report.tokens, trained)]
+    assert report.sets == [SetCounts("data.jsonl", 4, 2, report.tokens, trained, "line")]
     assert report.summary()["records"] == 4
     assert [entry["index"] for entry in report.summary()["dropped"]] == [1, 2]
     assert report.preview[0].text() == ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Yo<|im_end|>\n⟧")
     assert [part.trained for part in report.preview[0].segments] == [False, True]
     assert report.readings == {"data.jsonl": "alpaca (columns instruction and output; 67% of the first rows fit)"}
     said = report.text()
-    for part in ("2 examples to train on", "data.jsonl[3] by", "data.jsonl[2]: an answer is empty", "line 2"):
+    for part in ("2 examples to train on", "data.jsonl line 4 by", "data.jsonl line 3: an answer is empty", "line 2"):
         assert part in said
     assert DataReport.from_json(json.loads(json.dumps(report.json()))) == report
 
@@ -80,7 +80,7 @@ def test_longer_examples_are_dropped_or_split_when_asked(make_config, write, tok
 def test_a_run_can_be_stopped_by_dropped_records(make_config, write, tokenizer):
     write('{"instruction": "Hi", "output": "Yo"}\nbroken\n{"instruction": "Hi", "output": ""}\n')
     with pytest.raises(
-        DataError, match=r"2 records give no example.*data.jsonl\[1\]: line 2.*data.jsonl\[2\]: an answer"
+        DataError, match=r"2 records give no example.*data.jsonl line 2: it cannot.*data.jsonl line 3: an answer"
     ):
         prepare(make_config(stop_on_dropped=True), tokenizer)
     assert prepare(make_config(), tokenizer).report.examples == 1

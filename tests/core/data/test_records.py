@@ -65,10 +65,10 @@ def test_a_broken_line_is_named_and_the_rest_is_used(write):
     path = write(b'\xef\xbb\xbf{"a": 1}\n\n{"a": 2\n[3]\n{"a": "\xff"}\n  {"a": 5}  \n')
     assert list(read_file(path)) == [
         Record(0, {"a": 1}),
-        Flaw(1, 3, "Expecting ',' delimiter at column 8"),
-        Flaw(2, 4, "a list, expected an object"),
-        Flaw(3, 5, "not UTF-8"),
-        Record(4, {"a": 5}),
+        Flaw(2, 3, "Expecting ',' delimiter at column 8"),
+        Flaw(3, 4, "a list, expected an object"),
+        Flaw(4, 5, "not UTF-8"),
+        Record(5, {"a": 5}),
     ]
 
 
@@ -145,7 +145,7 @@ def test_any_lines_are_records_or_flaws_with_their_numbers(tmp_path, lines):
             row = json.loads(line)
         except ValueError:
             row = None
-        expected.append((len(expected), row if isinstance(row, dict) else number))
+        expected.append((number - 1, row if isinstance(row, dict) else number))
     found = [(one.index, one.row if isinstance(one, Record) else one.line) for one in read_file(path)]
     assert found == expected
 

@@ -166,7 +166,9 @@ def test_a_file_that_a_cloud_does_not_give_is_one_sentence(streamed, url, messag
 def test_records_that_give_nothing_end_the_stream_where_that_is_asked_for(write, streamed):
     write([*ROWS, {"instruction": "a", "output": " "}])
     ready = streamed(stop_on_dropped=True)
-    with pytest.raises(DataError, match=r"1 record gives no example, and `stop_on_dropped` is true: data.jsonl\[40\]"):
+    with pytest.raises(
+        DataError, match=r"1 record gives no example, and `stop_on_dropped` is true: data.jsonl line 41"
+    ):
         list(islice(ready.train, 200))
 
 

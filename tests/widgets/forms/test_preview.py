@@ -42,14 +42,14 @@ def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
     cut, dropped = details(REPORT)
     assert cut.level == "note"
     assert cut.text == (
-        "23 of 999 examples are longer than the cutoff: 230 tokens are cut. Example 0, 1, 2, 3, 4 and 18 more."
+        "23 of 999 examples are longer than the cutoff: 230 tokens are cut. Records 1, 2, 3, 4, 5 of a and 18 more."
     )
     assert dropped.level == "warning"
-    assert dropped.text == "1 example is left out: no answer. Example 7."
+    assert dropped.text == "1 example is left out: no answer. Record 8 of a."
 
 
 def test_examples_are_stretches_of_plain_text() -> None:
-    assert examples(REPORT) == [{"title": "Example 0", "parts": [["<b>Hi</b>", False], ["Yes", True]]}]
+    assert examples(REPORT) == [{"title": "Example 1", "parts": [["<b>Hi</b>", False], ["Yes", True]]}]
 
 
 @pytest.mark.parametrize(
