@@ -374,7 +374,7 @@ def runs_show(
     findings = [
         f"{one['message']} {advice(one, state)}".strip()
         for one in events
-        if one["type"] == "finding" and stands(one, state)
+        if one["type"] == "finding" and stands(one, state, facts["step"])
     ]
     called, changed = short_id(found.id, run_ids()), changed_config(found.folder)
     for line in overview(facts, changed=changed, findings=findings, called=called, width=out.width):

@@ -16,6 +16,7 @@ class Finding:
         fix: what to do, one sentence.
         change: what may be changed in the live run at once, see `llf_core.runs.steering.check`.
         config: what to change in the next run's config.
+        until: the step with whose end it is over; None where it stays.
     """
 
     rule: str
@@ -23,8 +24,10 @@ class Finding:
     fix: str
     change: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    until: int | None = None
 
     def event(self) -> dict[str, Any]:
         """The fields of its event; what is empty is left out."""
-        more = {name: value for name, value in (("change", self.change), ("config", self.config)) if value}
+        optional = {"change": self.change, "config": self.config, "until": self.until}
+        more = {name: value for name, value in optional.items() if value}
         return {"rule": self.rule, "message": self.message, "fix": self.fix, **more}

@@ -287,6 +287,7 @@ def stalled(vitals: Vitals) -> Finding | None:
         f"Step {vitals.step + 1} has not ended for {vitals.idle / 60:.0f} min; a step took {usual:.2g} s.",
         "A long evaluation may be under way; else look at the log, and at the load of this machine. Stop asks for a "
         "checkpoint and ends the process after two minutes.",
+        until=vitals.step + 1,
     )
 
 

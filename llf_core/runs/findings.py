@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 OVER = frozenset({*FINAL, "lost"})
 """States in which nothing can be changed any more."""
-PASSING = frozenset({"stalled"})
-"""Findings about a step under way: of a run that has ended they say nothing."""
 
 
-def stands(event: Mapping[str, Any], state: str) -> bool:
-    """Whether a warning or finding still says something about a run in this state."""
-    return not (state in OVER and event.get("rule") in PASSING)
+def stands(event: Mapping[str, Any], state: str, step: int) -> bool:
+    """Whether a warning or finding still says something about a run in this state, at this step.
+
+    What is said of a step under way is over when that has ended, or the run has.
+    """
+    until = event.get("until")
+    return not isinstance(until, int) or (state not in OVER and step < until)
 
 
 def advice(event: Mapping[str, Any], state: str) -> str:

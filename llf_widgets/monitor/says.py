@@ -84,7 +84,7 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
             text = f"{str(event.get('request', 'The request')).capitalize()} was refused: {text}"
         elif kind not in ("warning", "finding") or not text:
             continue
-        if not stands(event, facts.state):
+        if not stands(event, facts.state, facts.step):
             continue
         if what_to_do := advice(event, facts.state):
             text = f"{text} {what_to_do}"

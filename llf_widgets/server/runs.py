@@ -129,7 +129,7 @@ class Opened:
                 self._answers[str(sample.get("prompt"))[:TEXT]] = answer
         for event in reader.events():
             if event["type"] in TOLD:
-                self._told.append({key: event[key] for key in (*SHOWN_KEYS, "rule", "config") if key in event})
+                self._told.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
         first = lead(columns.names)
         row = read_row(folder)
@@ -143,7 +143,7 @@ class Opened:
             "checkpoints": Checkpoints(folder).list(),
             "config": changed_config(folder),
             "environment": _environment(folder),
-            "events": [_shown(event, row.state) for event in self._told if stands(event, row.state)],
+            "events": [_shown(event, row.state) for event in self._told if stands(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
         }

@@ -77,7 +77,8 @@ def test_of_a_run_that_has_ended_a_finding_asks_for_nothing(state):
         {"type": "finding", "attempt": 1, "rule": "evaluation_rises", "message": "It has risen.", "fix": "End the run.",
          "change": {"max_steps": 9}, "config": {"early_stopping_steps": 3, "learning_rate": 2e-5}},
         {"type": "finding", "attempt": 1, "rule": "slower", "message": "It is slower.", "fix": "Look for other work."},
-        {"type": "finding", "attempt": 1, "rule": "stalled", "message": "Step 7 has not ended.", "fix": "Stop it."},
+        {"type": "finding", "attempt": 1, "rule": "stalled", "message": "Step 94 has not ended.", "fix": "Stop it.",
+         "until": 94},
     )  # fmt: skip
     said = messages(Facts(**SHARED | {"state": state, "events": events}))
     assert [one["text"] for one in said] == [
@@ -85,6 +86,13 @@ def test_of_a_run_that_has_ended_a_finding_asks_for_nothing(state):
         "It is slower.",
     ]
     assert [one["actions"] for one in said] == [[], []]
+
+
+def test_what_is_said_of_a_step_is_over_when_the_step_is():
+    event = {"type": "finding", "attempt": 1, "message": "Step 94 has not ended.", "fix": "Look.", "until": 94}
+    facts = SHARED | {"state": "running", "events": (event,)}
+    assert [one["text"] for one in messages(Facts(**facts | {"step": 93}))] == ["Step 94 has not ended. Look."]
+    assert messages(Facts(**facts | {"step": 94})) == []
 
 
 def test_a_state_from_the_future_is_named_and_offers_nothing():
