@@ -203,6 +203,8 @@ def _follow(run: Run, *, as_json: bool) -> None:
         out.print(f"{status.state}{at}. {escape(status.reason or '')}".rstrip())
         if status.state == "stopped":
             out.print(f"Go on with: llf runs resume {run.id}")
+        if run.output.is_dir():
+            out.print(f"The result is in {run.output}", markup=False)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if status.state not in {"finished", "stopped"}:

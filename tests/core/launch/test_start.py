@@ -1,6 +1,7 @@
 """`launch`: from a config, with or without rows, to a run that goes."""
 
 import json
+import re
 import sys
 import time
 
@@ -8,11 +9,12 @@ import pytest
 import yaml
 
 from llf_core.config import ConfigError, RunConfig
-from llf_core.launch import attach, launch
+from llf_core.launch import attach, launch, sweep
 from llf_core.launch.rows import RowsError
 from llf_core.runs import home, list_runs
 
 CONFIG = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "data.json", "max_steps": 3, "seed": 9}
+RIGHT = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", "lora_target": "all"}
 
 
 @pytest.fixture
@@ -101,3 +103,20 @@ def test_it_returns_long_before_the_trainer_has_loaded(here):
     assert time.monotonic() - began < 20
     assert run.state == "starting"
     run.kill()
+
+
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ({"model_name_or_path": "smollm2-135m-instrct"}, "smollm2-135m-instruct"),
+        ({"dataset": "llf_dmo"}, "llf_demo"),
+        ({"lora_target": "q_prj"}, "q_proj"),
+        ({"model_name_or_path": "/nowhere/llama"}, "This machine has no file or folder /nowhere/llama."),
+    ],
+)
+def test_a_name_that_does_not_exist_starts_nothing(llf_home, changes, right):
+    with pytest.raises(ConfigError, match=re.escape(right)):
+        launch({"dataset": "llf_demo"} | changes)
+    with pytest.raises(ConfigError, match=re.escape(right)):
+        sweep({"dataset": "llf_demo"}, {key: [RIGHT[key], value] for key, value in changes.items()})
+    assert not (llf_home / "runs").exists()
