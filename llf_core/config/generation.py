@@ -81,7 +81,7 @@ class Generation(Section):
     watched_prompts: Lines | None = option(
         None,
         label="Watched prompts",
-        help="Questions, one a line: answered before the first step and at every checkpoint and evaluation.",
+        help="Questions, one a line: answered by the base, and by the model at every checkpoint and evaluation.",
         lines=True,
     )
     watched_tokens: int = option(

@@ -78,6 +78,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._evaluations: list[Request] = []
         self._folder = folder
         self._receipt: Receipt | None = None
+        self._base_waits = False
         self._seen_before = [0, 0]
         self._logged_tokens = 0
         self._busy = 0.0
@@ -166,7 +167,10 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
         if not state.global_step:
-            self._watch(0)
+            # Answers take seconds, and the first loss is what everybody waits for.
+            self._base_waits = self.watched is not None and self.watched.base_can_wait
+            if not self._base_waits:
+                self._watch(0)
         self._logged_tokens = self._seen()[0]
         self._mark = time.perf_counter()
 
@@ -238,6 +242,10 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             if self._receipt is not None and "loss" in values:
                 self._receipt.note(state.global_step, values["loss"])
             print(_line(state, values), flush=True)  # noqa: T201 - stdout is the run's log.txt
+        if self._base_waits and "loss" in values:
+            self._base_waits = False
+            self._watch(0)
+            self._mark = time.perf_counter()
 
     def on_evaluate(
         self,

@@ -53,6 +53,11 @@ class Watched:
         """All that are watched."""
         return list(dict.fromkeys([*self._asked, *self.added]))
 
+    @property
+    def base_can_wait(self) -> bool:
+        """Whether the base answers after a step as it does before the first: a new adapter is turned off."""
+        return self._base(1) is not None
+
     def add(self, prompt: str) -> bool:
         """Watches one more; False where it is watched already."""
         if prompt in self.prompts:
@@ -87,16 +92,21 @@ class Watched:
         new = [prompt for prompt in prompts if prompt not in self._known]
         base = self._base(step)
         if new and base is not None:
+            # What is watched from the beginning stands there, also where the base was asked later.
+            first, later = ([one for one in new if (one in self._asked) is early] for early in (True, False))
             with base():
-                self._write(new, step, BASE)
+                self._write(first, 0, BASE)
+                self._write(later, step, BASE)
             self._known.update(new)
         if step:
             self._write(prompts, step, TUNED)
         if only is None:
-            self.last = step
+            self.last = max(self.last, step)
         return len(prompts)
 
     def _write(self, prompts: list[str], step: int, of: str) -> None:
+        if not prompts:
+            return
         with own_forward(self._model):
             answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._longest)
         for prompt, text in zip(prompts, answers, strict=True):

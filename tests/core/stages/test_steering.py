@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
+from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_request, status
 from llf_core.runs.steering import Change, check, journal, write_replay
 from llf_core.stages.progress import RunProgress
 from llf_core.stages.session import run_attempt
@@ -293,6 +293,30 @@ def test_watched_prompts_are_answered_by_the_base_once_and_at_every_checkpoint(t
         *((step, "tuned", prompt) for step in (2, 4, 6) for prompt in (lamp, hi)),
     ]
     assert losses(folder) == losses(plain)  # no random number was drawn
+
+
+@pytest.mark.parametrize(("method", "first"), [("lora", ["loss", "base"]), ("full", ["base", "loss"])])
+def test_the_base_waits_for_the_first_loss_where_it_can(make_run, monkeypatch, method, first):
+    """A new adapter is turned off as well after a step as before it; weights that are trained are not the base's."""
+    order = []
+    metric, sample = RunWriter.metric, RunWriter.sample
+
+    def noted_metric(self, step, values):
+        order.append(next((name for name in ("loss",) if name in values), "other"))
+        metric(self, step, values)
+
+    def noted_sample(self, **fields):
+        order.append(fields["of"])
+        sample(self, **fields)
+
+    monkeypatch.setattr(RunWriter, "metric", noted_metric)
+    monkeypatch.setattr(RunWriter, "sample", noted_sample)
+    folder = make_run(max_steps=2, finetuning_type=method, watched_prompts="Say hi.", watched_tokens=4)
+    assert run_attempt(folder, 1) == 0
+    assert order[:2] == first
+    assert samples(folder) == [(0, "base", "Say hi."), (2, "tuned", "Say hi.")]
+    seconds = RunReader(folder).metrics().values("step_seconds")
+    assert seconds[1] < 1  # answering is not training
 
 
 def test_a_prompt_that_is_added_is_answered_at_once_beside_the_base_and_after_a_stop_too(
