@@ -217,7 +217,7 @@ def _layout(panels: list[_Panel], choice: Choice, over: str, *, log: bool) -> di
         form = {"tickformat": "~s" if over == "tokens" else ",d" if over == "step" else ""}
         place = {"domain": [0, 1], "anchor": f"y{panel.axis}", "rangemode": "tozero"}
         shape[f"xaxis{panel.axis}"] = axis | place | form | below
-        scale = _log_scale(panel, choice) if log else _scale(choice)
+        scale = _log_scale(panel, choice) if log and _positive(panel) else _scale(choice)
         shape[f"yaxis{panel.axis}"] = axis | {"domain": panel.domain, "anchor": f"x{panel.axis}"} | scale
     return shape
 
@@ -243,6 +243,11 @@ def _tick(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
+def _positive(panel: _Panel) -> bool:
+    """Whether a logarithmic axis has something to show."""
+    return any((one.y > 0).any() for one in panel.lines)
+
+
 def _reach(panel: _Panel, *, log: bool) -> tuple[float, float]:
     """From where to where the heights of a panel go."""
     every = np.concatenate([one.y for one in panel.lines] or [np.empty(0)])
@@ -264,6 +269,7 @@ def _title(panel: _Panel) -> dict[str, Any]:
 
 def _ends(panel: _Panel, choice: Choice, *, log: bool) -> list[dict[str, Any]]:
     """Each line's name and value where it ends; where the ends are near each other the labels are moved apart."""
+    log = log and _positive(panel)
     ends = [(one, one.end) for one in panel.lines]
     found = [(one, x, y) for one, end in ends if end is not None for x, y in [end] if y > 0 or not log]
     low, high = _reach(panel, log=log)

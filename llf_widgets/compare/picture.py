@@ -54,7 +54,8 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
     for note in shape["annotations"]:
         if note["xref"] != "paper":
             axes = lower if note["xref"] == "x2" else upper
-            height = 10 ** note["y"] if shape["yaxis2"]["type"] == "log" else note["y"]
+            scale = shape["yaxis2" if axes is lower else "yaxis"]
+            height = 10 ** note["y"] if scale["type"] == "log" else note["y"]
             axes.annotate(
                 _text(note["text"]), (note["x"], height), xytext=(4, POINTS * note["yshift"]),
                 textcoords="offset points", color=hex_of(note["font"]["color"]), fontsize=8, va="center",

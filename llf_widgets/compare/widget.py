@@ -10,7 +10,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from llf_core.runs import list_runs
+from llf_core.runs.listing import RunIndex
 from llf_core.runs.measures import lead
 from llf_core.runs.numbers import window_of
 from llf_widgets.compare.figure import OVER, choices, figure_json, series
@@ -79,6 +79,7 @@ class Compare(widgets.VBox):
 
     def __init__(self, runs: Sequence[AnyRun], *, home: Path | str | None = None) -> None:
         self._home = home
+        self._index = RunIndex(home)
         self._sides = Sides()
         self._watches = self._watched(runs)
         super().__init__(children=[self._sides])
@@ -120,7 +121,7 @@ class Compare(widgets.VBox):
             "answers": self.answers(),
             "offered": [
                 {"id": row.id, "name": f"{middle(row.name, NAMED)}, {row.state}", "title": f"{row.name} ({row.id})"}
-                for row in list_runs(self._home, limit=OFFERED).rows if row.id not in shown and row.state != "broken"
+                for row in self._index.page(limit=OFFERED).rows if row.id not in shown and row.state != "broken"
             ] if len(self._watches) < MOST else [],
         }  # fmt: skip
         self._draw()

@@ -252,6 +252,19 @@ def test_any_curve_that_the_runs_have_can_be_chosen(preferences):
     view.close()
 
 
+@pytest.mark.parametrize("loss", [0.0, -1.0, float("nan"), 1e-12])
+def test_a_logarithmic_axis_has_something_to_show_or_is_none(trainer, loss, recwarn):
+    run = trainer()
+    run.steps(1, 5, loss=loss)
+    view = Compare([run.folder])
+    view._sides.log = view._sides.every = True
+    kinds = [view._sides.figure["layout"][name]["type"] for name in ("yaxis", "yaxis2")]
+    assert kinds == ["linear", "log" if loss > 0 else "linear"]
+    view.html()
+    assert not [str(one.message) for one in recwarn if issubclass(one.category, UserWarning)]
+    view.close()
+
+
 def test_runs_with_a_reward_are_compared_by_it(trainer):
     view = Compare([trainer().folder, trainer().folder])
     assert view._sides.curve == "loss"
