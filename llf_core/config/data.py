@@ -13,6 +13,7 @@ class Data(Section):
 
     dataset: Names | None = option(
         None,
+        unset="a name, a file or a folder",
         label="Data set",
         help="Names of `dataset_info.json`, files, folders or hub ids, with commas between several; "
         "`llf_demo` and `llf_demo_pairs` ship with LLF.",
@@ -22,6 +23,7 @@ class Data(Section):
     )
     eval_dataset: Names | None = option(
         None,
+        unset="none",
         label="Evaluation data set",
         help="What the model is evaluated on, named as the data set is.",
         source="LLaMA-Factory",
@@ -36,6 +38,7 @@ class Data(Section):
     )
     media_dir: str | None = option(
         None,
+        unset="the data folder",
         label="Media folder",
         help="Where the paths of pictures, videos and sounds begin; unset, in the data folder.",
         source="LLaMA-Factory",
@@ -43,6 +46,7 @@ class Data(Section):
     )
     dataset_format: Literal["alpaca", "sharegpt", "openai", "text"] | None = option(
         None,
+        unset="by the columns",
         label="Format",
         help="How the rows of sets without an entry in `dataset_info.json` are read; unset, by their columns.",
         choices=("alpaca", "sharegpt", "openai", "text"),
@@ -50,6 +54,7 @@ class Data(Section):
     )
     dataset_columns: Object | None = option(
         None,
+        unset="by their names",
         label="Columns",
         help="Which column holds what, in the words of `dataset_info.json`: "
         '`{"prompt": "question", "response": "reply"}`.',
@@ -57,6 +62,7 @@ class Data(Section):
     )
     template: str | None = option(
         None,
+        unset="the model's own",
         label="Template",
         help="How a conversation is rendered; unset, by the tokenizer's own chat template.",
         choices=template_names(),
@@ -64,6 +70,7 @@ class Data(Section):
     )
     tool_format: str | None = option(
         None,
+        unset="as the template's models do",
         label="Tool format",
         help="How a named template offers and calls functions; unset, as its models do.",
         choices=TOOL_FORMATS,
@@ -71,6 +78,7 @@ class Data(Section):
     )
     enable_thinking: bool | None = option(
         True,
+        unset="the template decides",
         label="Thinking",
         help="Passed to chat templates that ask for it; unset, the template decides.",
         source="LLaMA-Factory",
@@ -101,6 +109,7 @@ class Data(Section):
     )
     packing: bool | None = option(
         None,
+        unset="no",
         label="Packing",
         help="Fills each row, up to the cutoff length, with several examples that never see each other; an epoch "
         "then has fewer steps.",
@@ -121,6 +130,7 @@ class Data(Section):
     )
     max_samples: int | None = option(
         None,
+        unset="all",
         label="At most",
         help="Takes only the first examples of each data set.",
         unit="examples",
@@ -150,6 +160,7 @@ class Data(Section):
     )
     default_system: str | None = option(
         None,
+        unset="none",
         label="System prompt",
         help="The system prompt of conversations that bring none.",
         source="LLaMA-Factory",
@@ -164,12 +175,14 @@ class Data(Section):
     )
     interleave_probs: Names | None = option(
         None,
+        unset="all equally",
         label="Shares",
         help="How often each data set takes its turn, as shares of 1 with commas between; unset, all equally.",
         source="LLaMA-Factory",
     )
     preprocessing_num_workers: int | None = option(
         None,
+        unset="auto",
         label="Preparing processes",
         help="How many processes render and tokenize the examples.",
         minimum=1,

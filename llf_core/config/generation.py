@@ -80,9 +80,11 @@ class Generation(Section):
     )
     watched_prompts: Lines | None = option(
         None,
+        unset="none: write one question a line",
         label="Watched prompts",
         help="Questions, one a line: answered by the base, and by the model at every checkpoint and evaluation.",
         lines=True,
+        level="basic",
     )
     watched_tokens: int = option(
         64,

@@ -10,6 +10,7 @@ class Launch(Section):
 
     threads: int | None = option(
         None,
+        unset="one a core",
         label="CPU threads",
         help="How many threads compute on the CPU; unset, one a core.",
         minimum=1,

@@ -22,6 +22,7 @@ class Model(Section):
     )
     adapter_name_or_path: Names | None = option(
         None,
+        unset="none: start a new one",
         label="Adapter",
         help="An adapter (folder or hub id) to go on training from; of several, all but the last are merged.",
         source="LLaMA-Factory",
@@ -35,6 +36,7 @@ class Model(Section):
     )
     cache_dir: str | None = option(
         None,
+        unset="Hugging Face's own folder",
         label="Download folder",
         help="Where models and data sets of a hub are kept; unset, where Hugging Face keeps them.",
         source="Hugging Face",
@@ -78,6 +80,7 @@ class Model(Section):
     )
     quantization_bit: Literal[4, 8] | None = option(
         None,
+        unset="none",
         label="Quantization",
         help="Keeps the frozen weights in 4 or 8 bits (QLoRA), by bitsandbytes.",
         unit="bits",

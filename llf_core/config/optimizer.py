@@ -67,6 +67,7 @@ class OptimizerSection(Section):
     )
     lr_scheduler_kwargs: Object | None = option(
         None,
+        unset="none",
         label="Schedule options",
         help="More arguments of the schedule, e.g. `{min_lr: 1e-6}`.",
         source="Hugging Face",
@@ -88,6 +89,7 @@ class OptimizerSection(Section):
     )
     optim_args: str | None = option(
         None,
+        unset="none",
         label="Optimizer options",
         help="More arguments of the optimizer, as `name=value,name=value`.",
         source="Hugging Face",

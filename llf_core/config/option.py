@@ -38,6 +38,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     path: PathKind | None = None,
     lines: bool = False,
     stages: tuple[str, ...] = (),
+    unset: str = "",
 ) -> Any:
     """A field of a section.
 
@@ -57,6 +58,8 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
         stages: those that heed it; none for all.
+        unset: what the default means where it is no value of its own (null, -1), for a form: `the epochs end the
+            run`; `{key}` and `{key*2}` stand for the number of another key.
 
     Returns:
         What pydantic takes for a field.
@@ -71,6 +74,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         "path": path,
         "lines": lines,
         "stages": stages,
+        "unset": unset,
     }
     bounds: dict[str, Any] = {"ge": minimum, "le": maximum, "gt": above, "lt": below}
     return Field(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.exact import exact
 from llf_core.config.registry import plugins
 from llf_core.config.source import dump_yaml
 from llf_core.config.spec import field, fields, option_classes, plain
@@ -146,5 +148,14 @@ class RunConfig:
 
 
 def _literal(value: Any) -> str:
-    """A value as Python writes it, text in double quotes."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    """A value as Python writes it, text in double quotes, numbers as a form shows them."""
+    match value:
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case float() if math.isfinite(value):
+            return exact(value)
+        case list():
+            return f"[{', '.join(map(_literal, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{_literal(key)}: {_literal(inner)}' for key, inner in value.items())}}}"
+    return repr(value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from llf_core.config.exact import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
 
@@ -77,8 +78,14 @@ def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     # PyYAML writes these line breaks of Unicode as they are, and reads each as a space.
-    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
+    text = for_yaml(value)
+    kind = "int" if INTEGER.match(text) else "float"
+    return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
 
 
 for _tag, _pattern, _first in (
@@ -93,6 +100,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+01234567
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_float)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from llf_core.config.data import Data
+from llf_core.config.exact import exact
 from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
 from llf_core.config.method import MethodSection
@@ -21,7 +23,11 @@ from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic.fields import FieldInfo
+
+_OTHER = re.compile(r"\{(?P<key>\w+)(?:\*(?P<times>\d+))?\}")
 
 SECTIONS: dict[str, type[Section]] = {
     "model": Model,
@@ -62,6 +68,7 @@ class FieldSpec:
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
         stages: those that heed it; none for all.
+        unset: what the default means where it is no value of its own, see `meaning`.
     """
 
     key: str
@@ -86,6 +93,23 @@ class FieldSpec:
     path: PathKind | None
     lines: bool
     stages: tuple[str, ...] = ()
+    unset: str = ""
+
+    def meaning(self, value_of: Callable[[str], Any]) -> str:
+        """What the default means where it is no value of its own: `auto: 16`; `none` where nothing else is said.
+
+        Args:
+            value_of: gives the value of another key. Where that is no number, the phrase ends before it: `auto`.
+        """
+        if not self.unset:
+            return "none" if self.default is None else ""
+        found = _OTHER.search(self.unset)
+        if found is None:
+            return self.unset
+        value = value_of(found["key"])
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self.unset[: found.start()].rstrip(" :")
+        return _OTHER.sub(exact(value * int(found["times"] or 1)), self.unset)
 
     @property
     def expected(self) -> str:
@@ -203,6 +227,7 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, 
         path=meta["path"],
         lines=meta["lines"],
         stages=meta["stages"],
+        unset=meta["unset"],
     )
 
 

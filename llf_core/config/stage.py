@@ -58,6 +58,7 @@ class StageSection(Section):
     )
     ref_model: str | None = option(
         None,
+        unset="the model before its first step",
         label="Reference model",
         help="What the model is compared with; unset, itself as it is before the first step.",
         source="LLaMA-Factory",
@@ -66,6 +67,7 @@ class StageSection(Section):
     )
     ref_model_adapters: Names | None = option(
         None,
+        unset="none",
         label="Adapters of the reference",
         help="Adapters that are merged into the reference model.",
         source="LLaMA-Factory",
@@ -74,6 +76,7 @@ class StageSection(Section):
     )
     ref_model_quantization_bit: Literal[4, 8] | None = option(
         None,
+        unset="none",
         label="Bits of the reference",
         help="Loads the reference model quantized, to 4 or 8 bits a weight.",
         choices=(4, 8),
@@ -82,6 +85,7 @@ class StageSection(Section):
     )
     precompute_ref_log_probs: bool | None = option(
         None,
+        unset="where it is no more work",
         label="Ask the reference once",
         help="Computes what the reference makes of each example before the training; unset, where it is no more work.",
         source="Hugging Face",
@@ -89,6 +93,7 @@ class StageSection(Section):
     )
     reward_functions: Names | None = option(
         None,
+        unset="none",
         label="Reward functions",
         help="What says how good an answer is: `format`, `correct`, `length`, or functions of a cell (@llf.reward).",
         level="basic",
@@ -96,6 +101,7 @@ class StageSection(Section):
     )
     reward_weights: Names | None = option(
         None,
+        unset="all count alike",
         label="Weights of the rewards",
         help="A number for each reward function, which its reward is multiplied by; unset, all count alike.",
         source="Hugging Face",
@@ -103,6 +109,7 @@ class StageSection(Section):
     )
     reward_pattern: str | None = option(
         None,
+        unset="<think>…</think><answer>…</answer>",
         label="Form of an answer",
         help="A regular expression for the reward `format`; unset, <think>…</think><answer>…</answer>.",
         stages=JUDGED,
@@ -128,6 +135,7 @@ class StageSection(Section):
     )
     beta: float | None = option(
         None,
+        unset="by the stage",
         label="Weight of the KL divergence",
         help="How firmly the model it began as is held on to; unset, 0 for GRPO (no reference) and 0.05 for RLOO.",
         minimum=0,
@@ -144,6 +152,7 @@ class StageSection(Section):
     )
     epsilon_high: float | None = option(
         None,
+        unset="auto: {epsilon}",
         label="Clipping above",
         help="The same upwards; unset, as downwards (DAPO takes 0.28).",
         above=0,

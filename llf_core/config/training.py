@@ -32,6 +32,7 @@ class Training(Section):
 
     output_dir: str | None = option(
         None,
+        unset="nowhere",
         label="Copy the result to",
         help="Receives a copy of the tuned model at the end; the run itself lives in its own folder.",
         level="basic",
@@ -48,6 +49,7 @@ class Training(Section):
     )
     max_steps: int = option(
         -1,
+        unset="until the epochs end",
         label="Steps",
         help="Ends the run after this many steps, whatever the epochs say; -1 leaves it to the epochs.",
         minimum=-1,
@@ -90,6 +92,7 @@ class Training(Section):
     )
     neftune_noise_alpha: float | None = option(
         None,
+        unset="none",
         label="NEFTune noise",
         help="Adds noise to the embeddings while training (arXiv 2310.05914); 5 is usual.",
         above=0,
@@ -106,6 +109,7 @@ class Training(Section):
     )
     data_seed: int | None = option(
         None,
+        unset="auto: {seed}",
         label="Data seed",
         help="Seed of the examples' order; unset, the seed.",
         minimum=0,
@@ -139,6 +143,7 @@ class Training(Section):
     )
     tf32: bool | None = option(
         None,
+        unset="PyTorch's default",
         label="tf32",
         help="Lets NVIDIA GPUs multiply float32 matrices in TF32.",
         source="Hugging Face",
@@ -151,12 +156,14 @@ class Training(Section):
     )
     gradient_checkpointing: bool | None = option(
         None,
+        unset="where memory is short",
         label="Gradient checkpointing",
         help="Computes activations again instead of keeping them, a third slower; unset, only where memory is short.",
         source="Hugging Face",
     )
     gradient_checkpointing_kwargs: Object | None = option(
         None,
+        unset="none",
         label="Checkpointing options",
         help="More arguments of gradient checkpointing.",
         source="Hugging Face",
@@ -181,18 +188,21 @@ class Training(Section):
     )
     torch_compile_backend: str | None = option(
         None,
+        unset="PyTorch's default",
         label="Compiler",
         help="Back end of torch.compile, e.g. `inductor`.",
         source="Hugging Face",
     )
     torch_compile_mode: str | None = option(
         None,
+        unset="PyTorch's default",
         label="Compiler mode",
         help="Mode of torch.compile, e.g. `reduce-overhead`.",
         source="Hugging Face",
     )
     torch_empty_cache_steps: int | None = option(
         None,
+        unset="never",
         label="Empty the cache every",
         help="Gives unused GPU memory back every so many steps, which is slower.",
         unit="steps",
@@ -210,6 +220,7 @@ class Training(Section):
     )
     eval_steps: Steps | None = option(
         None,
+        unset="never",
         label="Evaluate every",
         help="Steps between evaluations; below 1, a share of all steps; unset, `logging_steps` or 500.",
         unit="steps",
@@ -238,18 +249,21 @@ class Training(Section):
     )
     metric_for_best_model: str | None = option(
         None,
+        unset="the evaluation loss",
         label="Best by",
         help="What makes a checkpoint the best; unset, the evaluation loss.",
         source="Hugging Face",
     )
     greater_is_better: bool | None = option(
         None,
+        unset="by the metric's name",
         label="Greater is better",
         help="Whether a greater metric is better; unset, only where its name does not end in `loss`.",
         source="Hugging Face",
     )
     early_stopping_steps: int | None = option(
         None,
+        unset="off",
         label="Early stopping",
         help="Ends the run after so many evaluations without a better one.",
         unit="evaluations",
@@ -308,6 +322,7 @@ class Training(Section):
     )
     run_name: str | None = option(
         None,
+        unset="model, stage and method",
         label="Name",
         help="The run's name, here and in trackers.",
         source="Hugging Face",
@@ -320,18 +335,21 @@ class Training(Section):
     )
     trackio_space_id: str | None = option(
         None,
+        unset="none",
         label="Trackio space",
         help="The Hugging Face Space that Trackio sends the metrics to.",
         source="Hugging Face",
     )
     trackio_bucket_id: str | None = option(
         None,
+        unset="none",
         label="Trackio bucket",
         help="The Hugging Face bucket that Trackio keeps the metrics in.",
         source="Hugging Face",
     )
     trackio_static_space_id: str | Literal[False] | None = option(
         None,
+        unset="none",
         label="Trackio static space",
         help="The static Hugging Face Space that Trackio shows the finished run in.",
         source="Hugging Face",
@@ -355,6 +373,7 @@ class Training(Section):
     )
     save_total_limit: int | None = option(
         None,
+        unset="the last two",
         label="Checkpoints kept",
         help="How many are kept beside the best one; unset, the last two.",
         minimum=1,
@@ -407,6 +426,7 @@ class Training(Section):
     )
     dataloader_prefetch_factor: int | None = option(
         None,
+        unset="auto: 2",
         label="Prefetch",
         help="How many batches each loading process prepares ahead.",
         unit="batches",
@@ -415,6 +435,7 @@ class Training(Section):
     )
     dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = option(
         None,
+        unset="the system's own",
         label="Start of loading processes",
         help="How the loading processes are started.",
         choices=("fork", "spawn", "forkserver"),
@@ -428,6 +449,7 @@ class Training(Section):
     )
     accelerator_config: Object | None = option(
         None,
+        unset="none",
         label="Accelerate options",
         help="More arguments of accelerate, e.g. `{even_batches: false}`.",
         source="Hugging Face",

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.exact import exact
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.listing import RunIndex
@@ -216,7 +217,7 @@ def sweep(
 
 
 def label(one: Mapping[str, Any]) -> str:
-    """A combination as runs are called after it: `learning_rate=0.0001 quantization_bit=null`."""
+    """A combination as runs are called after it: `learning_rate=1e-4 quantization_bit=null`."""
     return " ".join(f"{key}={_word(value)}" for key, value in one.items())
 
 
@@ -241,4 +242,6 @@ def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]
 def _word(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, float):
+        return exact(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -35,6 +35,7 @@ class FreezeOptions(Section):
     )
     freeze_extra_modules: Names | None = option(
         None,
+        unset="none",
         label="Modules outside the layers",
         help="Names of modules outside the layers that are trained too, e.g. `embed_tokens`.",
         source="LLaMA-Factory",

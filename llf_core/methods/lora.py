@@ -33,6 +33,7 @@ class LoRAOptions(Section):
     )
     lora_alpha: float | None = option(
         None,
+        unset="auto: {lora_rank*2}",
         label="Alpha",
         help="The adapter is scaled by alpha / rank; unset, alpha is twice the rank.",
         above=0,
@@ -56,6 +57,7 @@ class LoRAOptions(Section):
     )
     additional_target: Names | None = option(
         None,
+        unset="none",
         label="Modules trained whole",
         help="Names of further modules that are trained whole and saved with the adapter, e.g. `embed_tokens`.",
         source="LLaMA-Factory",

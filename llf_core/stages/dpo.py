@@ -73,6 +73,7 @@ class DPOOptions(Section):
     )
     ld_alpha: float | None = option(
         None,
+        unset="1",
         label="Weight of extra length",
         help="LD-DPO: tokens beyond the length of the shorter answer count this much; unset, they count in full.",
         minimum=0,

@@ -22,6 +22,7 @@ class KDOptions(Section):
 
     teacher_model: str | None = option(
         None,
+        unset="a hub id or a folder",
         label="Teacher",
         help="The model to learn from: a hub id or a folder, with the tokenizer of the model in training.",
         level="basic",
@@ -29,12 +30,14 @@ class KDOptions(Section):
     )
     teacher_model_adapters: Names | None = option(
         None,
+        unset="none",
         label="Adapters of the teacher",
         help="Adapters that are merged into the teacher.",
         path="adapters",
     )
     teacher_model_quantization_bit: Literal[4, 8] | None = option(
         None,
+        unset="none",
         label="Bits of the teacher",
         help="Loads the teacher quantized, to 4 or 8 bits a weight.",
         choices=(4, 8),

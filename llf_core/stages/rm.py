@@ -22,6 +22,7 @@ class RMOptions(Section):
 
     center_rewards_coefficient: float | None = option(
         None,
+        unset="none",
         label="Keep rewards around zero",
         help="Weight of a term that pulls the two rewards of a pair to opposite numbers; 0.01 is usual, unset is none.",
         above=0,

@@ -24,7 +24,7 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
         offers: names that a text field proposes.
     """
     control: str = kind(spec)
-    text = state.text(spec.key)
+    text, unset = state.text(spec.key), spec.meaning(state.value)
     if control == "text" and (spec.lines or "\n" in text):
         control = "lines"
     wide = control != "number"
@@ -36,8 +36,8 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
         "tip": _tip(spec),
         "kind": control,
         "text": text,
-        "placeholder": "" if spec.default is not None else "not set",
-        "choices": choices(spec) if control == "choice" else [],
+        "placeholder": unset,
+        "choices": choices(spec, unset) if control == "choice" else [],
         "offers": list(offers or map(str, spec.choices or ())) if control == "text" else [],
         "group": group,
         "wide": wide,

@@ -33,6 +33,9 @@ KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 NAMES_DATA = ("dataset", "eval_dataset")
 """Fields that can name the rows of the cell."""
 
+UNSET = -1
+"""A default that stands for no value where a field may not be null."""
+
 NO_PYTHON = "# The cell stands here once no error stands in the form.\n"
 
 
@@ -120,7 +123,10 @@ class FormState:
 
     def text(self, key: str) -> str:
         """The value of a field as the form shows it."""
-        text = show(self.value(key))
+        spec, value = self.specs[key], self.value(key)
+        if value == UNSET and value == spec.default and spec.unset:
+            return ""
+        text = show(value)
         return text if self.cell_rows is None or key not in NAMES_DATA else self.cell_rows.shown(text)
 
     def applies(self, key: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from llf_core.config.exact import exact
 from llf_core.config.source import yaml_value
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 Kind = Literal["number", "text", "choice", "check"]
 
 _BOOLS = {"true": True, "false": False}
-_SHORT, _LONG = 1e-3, 1e15
 
 
 def kind(spec: FieldSpec) -> Kind:
@@ -28,8 +28,13 @@ def kind(spec: FieldSpec) -> Kind:
     return "number" if spec.type in ("int", "float") else "text"
 
 
-def choices(spec: FieldSpec) -> list[tuple[str, str]]:
-    """What a list offers: the text of each value and the words for it."""
+def choices(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
+    """What a list offers: the text of each value and the words for it.
+
+    Args:
+        spec: the field.
+        unset: the words for no value.
+    """
     if spec.choices:
         labels = spec.choice_labels or tuple(str(choice) for choice in spec.choices)
         unit = f" {spec.unit}" if spec.unit else ""
@@ -37,7 +42,7 @@ def choices(spec: FieldSpec) -> list[tuple[str, str]]:
         offered = [(show(value), f"{label}{unit}") for value, label in pairs if value is not None]
     else:
         offered = [("true", "yes"), ("false", "no")]
-    return [("", "not set"), *offered] if spec.optional else offered
+    return [("", unset), *offered] if spec.optional else offered
 
 
 def show(value: Any) -> str:
@@ -48,7 +53,7 @@ def show(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case float():
-            return _show_float(value)
+            return exact(value)
         case list() | tuple() if all(isinstance(one, str) for one in value):
             return ",".join(value)
         case list() | tuple() | dict():
@@ -76,19 +81,6 @@ def parse(spec: FieldSpec, text: str) -> Any:
     if spec.type == "object" and text[0] in "[{":
         return _structure(text)
     return text
-
-
-def _show_float(value: float) -> str:
-    if value.is_integer() and abs(value) < _LONG:
-        return str(int(value))
-    if not math.isfinite(value) or abs(value) >= _SHORT:
-        return repr(value)
-    mantissa, exponent = f"{value:.16e}".split("e")
-    for digits in range(17):
-        short = f"{float(mantissa):.{digits}f}".rstrip("0").rstrip(".") if digits else f"{float(mantissa):.0f}"
-        if float(f"{short}e{int(exponent)}") == value:
-            return f"{short}e{int(exponent)}"
-    return repr(value)
 
 
 def _number(text: str) -> int | float | None:

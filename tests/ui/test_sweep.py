@@ -63,7 +63,7 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
     expect(toggle).to_have_attribute("aria-expanded", "true")
     sweep = form.get_by_role("region", name="Sweep", exact=True)
     values = sweep.get_by_label("Values of Learning rate")
-    expect(values).to_have_value("3.3e-4, 0.001, 0.003")
+    expect(values).to_have_value("3.3e-4, 1e-3, 3e-3")
     expect(sweep).to_contain_text("3 runs, one after the other.")
     page.keyboard.press("Tab")
     expect(sweep.get_by_label("Field", exact=True)).to_be_focused()
@@ -94,7 +94,7 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
     sides = form.get_by_role("table", name="Runs side by side")
     expect(sides.get_by_role("row", name="learning_rate 0.001 0.01")).to_be_visible()
     assert sorted(row.name for row in list_runs(lab.home, query="tune").rows) == [
-        "tune learning_rate=0.001", "tune learning_rate=0.01",
+        "tune learning_rate=1e-3", "tune learning_rate=0.01",
     ]  # fmt: skip
     picture(form, "sweep-light")
     theme(page, "JupyterLab Dark")

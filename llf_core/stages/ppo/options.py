@@ -32,6 +32,7 @@ class PPOOptions(Section):
     )
     reward_model: str | None = option(
         None,
+        unset="a run, a model or an address",
         label="Reward model",
         help="What scores the answers: a run of stage rm, a model or adapter, or for `api` an address (http or https).",
         level="basic",
@@ -48,6 +49,7 @@ class PPOOptions(Section):
     )
     reward_model_adapters: Names | None = option(
         None,
+        unset="none",
         label="Adapters of the reward model",
         help="For `full`: adapters that are put on the reward model; the last one has the head that scores.",
         source="LLaMA-Factory",
@@ -55,6 +57,7 @@ class PPOOptions(Section):
     )
     reward_model_quantization_bit: Literal[4, 8] | None = option(
         None,
+        unset="none",
         label="Bits of the reward model",
         help="For `full`: loads the reward model quantized, to 4 or 8 bits a weight.",
         choices=(4, 8),
@@ -89,6 +92,7 @@ class PPOOptions(Section):
     )
     ppo_target: float | None = option(
         6.0,
+        unset="fixed",
         label="Target KL",
         help="The coefficient of the KL penalty is led to where an answer is so far from the reference; null fixes it.",
         unit="nats",

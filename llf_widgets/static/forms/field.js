@@ -20,6 +20,7 @@
  */
 
 let serial = 0;
+const SHORT = 11; // letters that fit into the box of a number
 
 /** One field: label, control, unit, help, and the messages below. Updated in place, so focus stays where it is. */
 class Field {
@@ -141,6 +142,7 @@ class Field {
       return;
     } else {
       /** @type {HTMLInputElement} */ (control).placeholder = row.placeholder;
+      this.node.classList.toggle('has-long-unset', this.kind === 'number' && row.placeholder.length > SHORT);
     }
     const typing = document.activeElement === control && control.value !== this.sent;
     if (!typing || this.kind === 'choice') {

@@ -154,10 +154,10 @@ def test_a_sweep_is_a_run_for_each_combination(config, no_start):
     assert [run.folder.config.exists() and run.folder.queue.exists() for run in runs] == [True] * 4
     names = [row.name for row in list_runs(sort="oldest").rows]
     assert sorted(names) == sorted(
-        f"tune learning_rate={rate} lora_rank={rank}" for rate in (1e-4, 3e-4) for rank in (8, 32)
+        f"tune learning_rate={rate} lora_rank={rank}" for rate in ("1e-4", "3e-4") for rank in (8, 32)
     )
     asked = [run.folder.config.read_text() for run in runs]
-    assert ["learning_rate: 0.0003" in text for text in asked] == [False, False, True, True]
+    assert ["learning_rate: 3.0e-4" in text for text in asked] == [False, False, True, True]
     assert ["lora_rank: 32" in text for text in asked] == [False, True, False, True]
 
 

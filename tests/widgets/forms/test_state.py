@@ -237,3 +237,25 @@ def test_python_is_a_cell_that_makes_the_same_config() -> None:
 def test_key_without_a_field_is_refused() -> None:
     with pytest.raises(KeyError, match="nonsense"):
         FormState().set("nonsense", 1)
+
+
+def test_an_empty_field_says_what_it_means() -> None:
+    state = FormState()
+    said = {key: SPECS[key].meaning(state.value) for key in SPECS}
+    assert said["lora_alpha"] == "auto: 16"
+    assert (said["max_samples"], said["quantization_bit"], said["data_seed"]) == ("all", "none", "auto: 42")
+    assert (state.text("max_steps"), said["max_steps"]) == ("30", "until the epochs end")
+    state.edit("max_steps", "")
+    assert (state.value("max_steps"), state.text("max_steps")) == (-1, "")
+    state.edit("lora_rank", "32")
+    assert SPECS["lora_alpha"].meaning(state.value) == "auto: 64"
+    state.edit("lora_rank", "many")
+    assert SPECS["lora_alpha"].meaning(state.value) == "auto"
+    for spec in SPECS.values():
+        assert bool(spec.meaning(state.value)) == (spec.default is None or bool(spec.unset)), spec.key
+
+
+def test_the_first_minute_shows_the_new_behaviour_while_it_trains() -> None:
+    config = FormState().config
+    assert config.generation.watched_prompts.splitlines() == ["Who are you?", "What is the capital of France?"]
+    assert config.training.save_steps * 3 == config.training.max_steps

@@ -35,7 +35,7 @@ def test_nothing_is_worked_out_while_it_is_closed(studio: Studio) -> None:
     assert studio._sweep._rows == []
     studio._sweep._open = True
     (row,) = studio._sweep._rows
-    assert (row["key"], row["text"]) == ("learning_rate", "3.3e-4, 0.001, 0.003")
+    assert (row["key"], row["text"]) == ("learning_rate", "3.3e-4, 1e-3, 3e-3")
     assert studio._sweep._sentence == "3 runs, one after the other."
     assert studio._sweep._ready
     titles = [title for title, _ in studio._sweep._choices]
@@ -77,7 +77,7 @@ def test_no_value_is_mended_by_its_button(open_: Any) -> None:
     values(open_, "learning_rate", "")
     assert open_._rows[0]["text"] == ""
     tell(open_, type="fix", message=0, fix=0)
-    assert open_._rows[0]["text"] == "3.3e-4, 0.001, 0.003"
+    assert open_._rows[0]["text"] == "3.3e-4, 1e-3, 3e-3"
     assert open_._ready
 
 
@@ -117,7 +117,7 @@ def test_button_starts_the_runs_and_shows_them_compared(studio: Studio, open_: A
     tell(open_, type="start", runs=2)  # a double click
     assert [config.get("learning_rate") for config in launches] == [1e-4, 3e-4]
     assert launches.queue
-    assert launches.name == "smollm2-135m-instruct-sft-lora learning_rate=0.0003"
+    assert launches.name == "smollm2-135m-instruct-sft-lora learning_rate=3e-4"
     assert len(studio.runs) == 2
     assert open_._sentence == "Started 2 runs, one after the other. They are shown below."
     view = studio.children[2]
@@ -125,7 +125,7 @@ def test_button_starts_the_runs_and_shows_them_compared(studio: Studio, open_: A
     rows = view._lines.view["rows"]
     assert [(row["values"], row["state"]) for row in rows] == [(["1e-4"], "created"), (["3e-4"], "created")]
     heads = [run["name"] for run in view._curves._sides.view["runs"]]
-    assert heads == ["learning_rate=0.0001", "learning_rate=0.0003"]
+    assert heads == ["learning_rate=1e-4", "learning_rate=3e-4"]
     assert studio.runs[0].id in studio._repr_mimebundle_()["text/plain"]
     tell(open_, type="again")
     assert open_._ready

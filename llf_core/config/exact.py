@@ -1,0 +1,42 @@
+"""How a config's numbers are written: `5e-5`, `0.05`, `3`, in the form, in files, in code and in messages."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+SMALL, LARGE = 0.01, 1e15
+"""Below and from here on a number has an exponent; a learning rate that a view shows has one from the same size on."""
+
+
+def exact(value: float) -> str:
+    """A number without a digit too many or too few: reading it gives the very same number.
+
+    Whole numbers have no decimals. Not a finite number is written as Python does.
+    """
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if value.is_integer() and size < LARGE:
+        return str(int(value))
+    if SMALL <= size < LARGE:
+        return repr(value)
+    digits = Decimal(repr(value))  # the shortest that mean this number
+    power = digits.adjusted()
+    mantissa = "".join(map(str, digits.as_tuple().digits)).rstrip("0")
+    point = f"{mantissa[0]}.{mantissa[1:]}" if len(mantissa) > 1 else mantissa
+    return f"{'-' if value < 0 else ''}{point}e{power}"
+
+
+def for_yaml(value: float) -> str:
+    """The same as YAML 1.1 needs it: without a point `5e-5` would be a text for most readers of YAML, so `5.0e-5`."""
+    if math.isnan(value):
+        return ".nan"
+    if math.isinf(value):
+        return "-.inf" if value < 0 else ".inf"
+    text = exact(value)
+    mantissa, mark, power = text.partition("e")
+    if not mark:
+        return text
+    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+    return f"{mantissa}e{power}" if power.startswith("-") else f"{mantissa}e+{power}"
