@@ -81,7 +81,7 @@ class Generation(Section):
     watched_prompts: Lines | None = option(
         None,
         unset="none: write one question a line",
-        label="Watched prompts",
+        label="Watch it answer",
         help="Questions, one a line: answered by the base, and by the model at every checkpoint and evaluation.",
         lines=True,
         level="basic",

@@ -124,8 +124,8 @@ def test_button_starts_the_runs_and_shows_them_compared(studio: Studio, open_: A
     assert type(view).__name__ == "SweepView"
     rows = view._lines.view["rows"]
     assert [(row["values"], row["state"]) for row in rows] == [(["1e-4"], "created"), (["3e-4"], "created")]
-    heads = [run["name"] for run in view._curves._sides.view["runs"]]
-    assert heads == ["learning_rate=1e-4", "learning_rate=3e-4"]
+    heads = [run["label"] for run in view._curves._sides.view["runs"]]
+    assert heads == ["lr 1e-4", "lr 3e-4"]
     assert studio.runs[0].id in studio._repr_mimebundle_()["text/plain"]
     tell(open_, type="again")
     assert open_._ready
