@@ -1,5 +1,6 @@
 import shutil
 
+import gguf
 import pytest
 import torch
 
@@ -83,6 +84,16 @@ def test_conversion_keeps_weights_template_and_ids(converted, tiny_tokenizer):
     ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     assert ids == (model.config.bos_token_id, model.config.eos_token_id, model.config.pad_token_id) == (1, 2, 0)
     assert ids[1] == model.generation_config.eos_token_id
+
+
+def test_a_conversion_reads_the_file_once(gguf_file, tmp_path, monkeypatch):
+    read, tables = [], []
+    reader, table, init = gguf.GGUFReader, gguf.get_tensor_name_map, gguf.GGUFReader.__init__
+    monkeypatch.setattr(reader, "__init__", lambda self, path, *more: read.append(path) or init(self, path, *more))
+    monkeypatch.setattr(gguf, "get_tensor_name_map", lambda *of: tables.append(of) or table(*of))
+    convert_gguf(gguf_file, tmp_path / "out")
+    assert len(read) == len(tables) == 1
+    assert gguf.GGUFReader is reader
 
 
 def test_header_without_the_weights(gguf_file):
