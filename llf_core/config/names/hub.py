@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,10 @@ def endpoint() -> str:
 
 
 def offline() -> bool:
-    """Whether the hub may not be asked."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE
+    """Whether the hub may not be asked: by the variable now, or as the client found it when it was imported."""
+    client = sys.modules.get("huggingface_hub.constants")
+    asked = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return asked.upper() in TRUE or bool(getattr(client, "HF_HUB_OFFLINE", False))
 
 
 def _cannot() -> str:

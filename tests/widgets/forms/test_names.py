@@ -26,6 +26,13 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def online(monkeypatch):
+    """A hub may be asked, whatever the variable was when the client was imported."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+
+
 def row(studio, key):
     return next(row for section in studio._sections.values() for row in section._rows if row["key"] == key)
 
@@ -62,8 +69,7 @@ def test_what_this_machine_lacks_keeps_start_off(studio):
     assert "Set `dataset_dir`" in message["text"]
 
 
-def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path, online):
     hub = Hub()
     (tmp_path / "repo").mkdir()
     hub.repos = {"somebody/model": tmp_path / "repo"}
@@ -80,8 +86,7 @@ def test_a_hub_answers_beside_the_field(studio, monkeypatch, tmp_path):
         assert studio._start._ready
 
 
-def test_a_hub_that_never_answers_blocks_nothing_and_ends_in_a_note(studio, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+def test_a_hub_that_never_answers_blocks_nothing_and_ends_in_a_note(studio, monkeypatch, online):
     with hanging() as (address, taken):
         monkeypatch.setenv("HF_ENDPOINT", address)
         began = time.monotonic()
@@ -117,9 +122,8 @@ def test_a_name_that_is_typed_is_asked_about_once(monkeypatch):
     assert asked == []  # what was typed is gone before anybody asked
 
 
-def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatch):
+def test_the_studio_opens_with_a_name_that_only_a_hub_knows(launches, monkeypatch, online):
     with hanging() as (address, _):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
         monkeypatch.setenv("HF_ENDPOINT", address)
         began = time.perf_counter()
         Studio({"dataset": "llf_demo", "model_name_or_path": "somebody/model"})

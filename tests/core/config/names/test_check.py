@@ -42,9 +42,17 @@ def hanging():
 
 
 @pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A hub that answers, and knows `somebody/model` and `somebody/rows`."""
+def online(monkeypatch):
+    """A hub may be asked, whatever the variable was when the client was imported."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path, online):
+    """A hub that answers, and knows `somebody/model` and `somebody/rows`."""
     hub = Hub()
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo" / "config.json").write_text("{}")
@@ -89,15 +97,20 @@ def test_offline_nobody_is_asked(hub, monkeypatch):
     assert hub.asked == []
 
 
+def test_a_client_that_was_imported_offline_is_respected(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in check(validate(ASKED)).problems[0].message
+    assert hub.asked == []
+
+
 def test_a_known_name_asks_nobody(hub):
     check(validate({"dataset": "tatsu-lab/alpaca", "model_name_or_path": "Qwen/Qwen3-0.6B", "lora_target": "q_proj"}))
     assert hub.asked == []
 
 
-def test_a_hub_that_never_answers_is_waited_for_3_s_at_most(monkeypatch):
+def test_a_hub_that_never_answers_is_waited_for_3_s_at_most(monkeypatch, online):
     import huggingface_hub.hf_api  # noqa: F401 - what is timed is the wait, on a machine that others use too
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with hanging() as (address, taken):
         monkeypatch.setenv("HF_ENDPOINT", address)
         report = validate(ASKED | {"adapter_name_or_path": "somebody/a,somebody/b"})
