@@ -267,6 +267,8 @@ def memory_creeps(vitals: Vitals) -> Finding | None:
     full = ""
     if vitals.memory_limit > memory[-1]:
         end = steps[-1] + (vitals.memory_limit - memory[-1]) / a_step
+        if 0 < vitals.total < end:
+            return None  # it suffices to the last step
         full = f" At this rate {vitals.memory_limit / 1e9:.1f} GB are full at step {end:,.0f}."
     return Finding(
         "memory_creeps",

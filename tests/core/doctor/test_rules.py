@@ -103,7 +103,7 @@ PATHOLOGIES = {
     "diverged": changed("loss", lambda s, v: np.where(s > 20, 2.5 + 0.05 * s, v)),
     "gradient_explodes": changed("grad_norm", lambda s, v: np.where(s > 116, v * 40, v)),
     "slower": changed("tokens_per_second", late(0.3)),
-    "memory_creeps": changed("memory", lambda s, v: v + 1e7 * s),
+    "memory_creeps": changed("memory", lambda s, v: v + 1e8 * s),
     "nothing_trained": changed("grad_norm", lambda s, v: 0 * v),
     "evaluation_rises": changed("eval_loss", lambda s, v: np.array([1.6, 1.5, 1.45, 1.52, 1.6, 1.7])),
     "nothing_learned": changed("trained_tokens", lambda s, v: 0 * v),
@@ -231,6 +231,7 @@ def test_numbers_in_the_sentences_are_those_of_the_curves():
     finding = rules.memory_creeps(vitals(series, memory_limit=2e9))
     assert "10.0 MB a step" in finding.message
     assert finding.message.endswith("At this rate 2.0 GB are full at step 100.")
+    assert rules.memory_creeps(vitals(series, memory_limit=2e9, total=99)) is None  # it ends before
 
 
 def test_the_guide_tells_of_every_rule():
