@@ -290,3 +290,41 @@ def test_start_that_fails_takes_its_place_away_and_says_why(page: Any, lab: Lab)
     expect(form.get_by_role("alert")).to_contain_text("No space left")
     expect(page.locator(".llf-Studio-monitor")).to_have_count(0)
     expect(form.get_by_text("Starting…")).to_have_count(0)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(page: Any, lab: Lab, axe: Any, theme: str) -> None:
+    cell = CELL.replace("Studio()", f'Studio({{"dataset": {ODD}}})')
+    lab.notebook("axe.ipynb", cell)
+    lab.open(page, "axe.ipynb")
+    page.evaluate(
+        "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme }).then(() => null)", theme
+    )
+    lab.run_all(page)
+    form = page.locator(".llf-Studio")
+    form.get_by_role("region", name="First rows of the data set").wait_for(timeout=60_000)
+    assert axe(page, ".llf-Studio") == []  # an error, a table, lists
+    form.get_by_role("button", name="Apply", exact=True).click()
+    expect(form.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+    form.get_by_label("Explain each field").check()
+    for name in ("Model", "Data", "Method", "Training"):
+        form.get_by_role("button", name=f"more fields in {name}").click()
+        expect(form.get_by_role("button", name=f"Fewer fields in {name}")).to_be_visible()
+    form.get_by_role("button", name="Sweep over several values…").click()
+    form.get_by_role("button", name="Python", exact=True).click()
+    form.get_by_label("Values of Learning rate").wait_for()
+    assert axe(page, ".llf-Studio") == []
+    page.set_viewport_size({"width": 820, "height": 1000})
+    page.wait_for_timeout(500)
+    assert axe(page, ".llf-Studio") == []
+    assert form.evaluate(BEYOND) == []
+
+
+BEYOND = """form => {
+  const right = form.getBoundingClientRect().right + 1;
+  return [...form.querySelectorAll('button, input, select, textarea, label, p, h3, h4, .llf-unit')]
+    .filter(node => node.checkVisibility() && !node.closest('.llf-Columns-scroll, .llf-sr'))
+    .filter(node => node.getBoundingClientRect().right > right)
+    .map(node => node.id || node.textContent.slice(0, 40));
+}"""
+"""What stands beyond the form's right edge."""
