@@ -99,7 +99,7 @@ class FieldSpec:
         """What the default means where it is no value of its own: `auto: 16`; `none` where nothing else is said.
 
         Args:
-            value_of: gives the value of another key. Where that is no number, the phrase ends before it: `auto`.
+            value_of: gives the value of another key. Where that is no number from 0, the phrase ends before it: `auto`.
         """
         if not self.unset:
             return "none" if self.default is None else ""
@@ -107,7 +107,7 @@ class FieldSpec:
         if found is None:
             return self.unset
         value = value_of(found["key"])
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             return self.unset[: found.start()].rstrip(" :")
         return _OTHER.sub(exact(value * int(found["times"] or 1)), self.unset)
 

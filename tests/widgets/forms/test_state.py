@@ -251,6 +251,8 @@ def test_an_empty_field_says_what_it_means() -> None:
     assert SPECS["lora_alpha"].meaning(state.value) == "auto: 64"
     state.edit("lora_rank", "many")
     assert SPECS["lora_alpha"].meaning(state.value) == "auto"
+    state.edit("lora_rank", "-1")
+    assert SPECS["lora_alpha"].meaning(state.value) == "auto"
     for spec in SPECS.values():
         assert bool(spec.meaning(state.value)) == (spec.default is None or bool(spec.unset)), spec.key
 
