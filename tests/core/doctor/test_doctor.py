@@ -8,7 +8,7 @@ import pytest
 from llf_core.doctor import Doctor
 from llf_core.doctor.rules import RULES
 from llf_core.doctor.vitals import Vitals
-from llf_core.runs import RunReader, RunWriter, status
+from llf_core.runs import RunReader, RunWriter
 from llf_core.runs.asked import read_config
 from llf_core.stages.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
@@ -164,9 +164,10 @@ def test_a_leak_of_memory(make_run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(RunProgress, "on_step_end", on_step_end)
         assert run_attempt(folder, 1) == 0
-    status.update(folder, total=100_000)  # it would go on
-    (finding,) = [one for one in Doctor(folder, 8e9).look() if one.rule == "memory_creeps"]
+    last = RunReader(folder).metrics().last("memory")
+    (finding,) = [one for one in Doctor(folder, last - 1).look() if one.rule == "memory_creeps"]
     assert "a step, from" in finding.message
+    assert not [one for one in Doctor(folder, last + 1e9).look() if one.rule == "memory_creeps"]  # it ends before
 
 
 def test_a_folder_of_another_making_is_no_trouble(make_run):
