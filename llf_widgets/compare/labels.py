@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_widgets.monitor import words
+from llf_core.config.exact import exact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def value_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return words.rate(value) if abs(value) < 1 else f"{value:g}"
+        return exact(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
