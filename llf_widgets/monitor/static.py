@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llf_widgets.home import folder_of, home_hash
+from llf_widgets.monitor import words
 from llf_widgets.monitor.picture import picture
 from llf_widgets.monitor.says import sentence
 from llf_widgets.monitor.table import Summary, summary_html, summary_text
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
+    from llf_widgets.monitor.facts import Facts
 
 
 def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
@@ -59,12 +61,20 @@ def _summary(watch: Watch) -> Summary:
         name=facts.name or facts.id,
         state=facts.state,
         about=facts.about,
-        says=sentence(facts),
+        says=" ".join(filter(None, (sentence(facts), _so_far(facts)))),
         rows=watch.summary(),
         png=b"",
         answers=watch.answers.last(),
         samples=watch.completions.last(),
     )
+
+
+def _so_far(facts: Facts) -> str:
+    """How far a run was that may have ended since."""
+    if not facts.live or not facts.step:
+        return ""
+    far = f"Step {facts.step:,} of {facts.total:,}" if facts.total else f"Step {facts.step:,}"
+    return f"{far} when this was saved, {words.clock(facts.heartbeat or facts.created or 0)}."
 
 
 def _texts(watch: Watch, run: Summary) -> dict[str, Any]:

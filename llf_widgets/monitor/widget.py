@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BEAT = 2.0  # seconds; the front end misses the kernel after 12
 SAMPLES_REST = 2.0  # seconds between two times that sampled answers are sent: they are long
+KEEP_FIRST = 30.0  # seconds between the first two times that a live run's picture goes into the notebook
 SETTLE = 0.3  # seconds between the first sight of a final state and the last look
 FEW_POINTS = 500  # so many points a line are redrawn at every look; more take their time in the browser
 
@@ -117,7 +118,7 @@ class Monitor(widgets.VBox):
 
     # -- following ---------------------------------------------------------------------------------------
     def _tick(self) -> float | None:
-        before, had_loss = self.state, bool(self._run_view.watch.series)
+        before = self.state
         changed = self._run_view.look()
         self._stale |= changed
         self._push()
@@ -132,8 +133,7 @@ class Monitor(widgets.VBox):
             return None
         if watch.facts.live:
             self._ended.clear()
-            if bool(watch.series) != had_loss:
-                self._keep()
+            self._keep_live()
             count = self._front._view_count  # noqa: SLF001 - ipywidgets' own count of views
             self._viewed = self._viewed or bool(count)
             return SLOWEST if self._front.served or (self._viewed and count == 0) else FASTEST
@@ -230,6 +230,15 @@ class Monitor(widgets.VBox):
         if not self._run_view.watch.facts.live:
             shown |= bundle(self._run_view.watch)
         self._slots.append((display(shown, raw=True, display_id=True), shown))
+
+    def _keep_live(self) -> None:
+        """Keeps what a live run came to so far, at growing intervals; a page that has its server does so itself."""
+        now = time.monotonic()
+        if self._slots and not self._front.served and self._run_view.watch.series and now >= self._keep_at:
+            self._keep()
+            self._keep_at, self._keep_rest = now + self._keep_rest, 2 * self._keep_rest
+
+    _keep_at, _keep_rest = 0.0, KEEP_FIRST
 
     def _keep(self) -> None:
         """Puts the run's summary into every output of this view."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,10 +59,15 @@ def test_a_run_that_grows_while_its_cell_has_long_ended(live_run):
 
 
 def test_a_run_that_still_goes_leaves_what_is_known_of_it(live_run):
-    book = execute(f"import llf_widgets as llf\nllf.Monitor({live_run!r})")
-    [static] = bundles(book.cells[0])
-    assert static["text/plain"].startswith("smollm2-sft-lora: running.")
+    book = execute(
+        "import time; time.sleep(1)", f"import llf_widgets as llf\nllf.Monitor({live_run!r})", "time.sleep(3)"
+    )
+    [static] = bundles(book.cells[1])
+    assert re.match(
+        r"smollm2-sft-lora: running\. Step \d+ of 2,000 when this was saved, \d\d:\d\d\.", static["text/plain"]
+    )
     assert "<table" in static["text/html"]
+    assert "data:image/png;base64," in static["text/html"]
     assert "llf.Monitor" in static["text/html"]
 
 
