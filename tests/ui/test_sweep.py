@@ -94,7 +94,7 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
     sides = form.get_by_role("table", name="Runs side by side")
     expect(sides.get_by_role("row", name="learning_rate 1e-3 0.01")).to_be_visible()
     assert sorted(row.name for row in list_runs(lab.home, query="tune").rows) == [
-        "tune learning_rate=1e-3", "tune learning_rate=0.01",
+        "tune learning_rate=0.01", "tune learning_rate=1e-3",
     ]  # fmt: skip
     picture(form, "sweep-light")
     theme(page, "JupyterLab Dark")
