@@ -20,9 +20,13 @@ def home_hash(folder: Path | None = None) -> str:
 
 def runs_label() -> str:
     """The runs folder for a person, the user's own folder as `~`: `~/.llf/runs`."""
-    runs = home().resolve() / "runs"
+    return shown_path(home().resolve() / "runs")
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person reads it: below the user's own folder with `~`."""
     user = Path.home().resolve()
-    return f"~/{runs.relative_to(user)}" if runs.is_relative_to(user) else str(runs)
+    return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)
 
 
 def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:

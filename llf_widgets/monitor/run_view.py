@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_widgets.figures import packed
+from llf_widgets.home import shown_path
 from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines, rows
 from llf_widgets.monitor.layout import CONFIG
@@ -126,6 +127,6 @@ PART = {
     "answers": lambda watch: watch.answers.view(),
     "samples": lambda watch: watch.completions.view(),
     "events": lambda watch: rows(watch.facts.events)[:ROWS],
-    "log": lambda watch: {"lines": log_lines(watch.log(LOG_LINES)), "path": str(watch.folder.log)},
+    "log": lambda watch: {"lines": log_lines(watch.log(LOG_LINES)), "path": shown_path(watch.folder.log)},
 }
 """What makes each part but the charts."""

@@ -16,6 +16,7 @@ from llf_core.runs.numbers import smoothed, window_of
 from llf_core.runs.pace import GOING, RECENT, seconds_per_step
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.steering import held
+from llf_widgets.home import shown_path
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.completions import Completions
 from llf_widgets.monitor.curves import NOTHING, Curves, curves
@@ -252,7 +253,7 @@ class Watch:
             queue=self._queue(status),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
-            output=str(self.folder.output) if status.state == "finished" and self.folder.output.is_dir() else None,
+            output=self._output() if status.state == "finished" else None,
             rate=_number(held(self.events, "learning_rate", status.step) or self.config.get("learning_rate")),
             held_out=bool((_last(self.events, "data") or {}).get("eval_examples")),
             generates=self.config.get("stage") != "rm",
@@ -260,6 +261,9 @@ class Watch:
             numbers=self._numbers,
             events=tuple(self.events),
         )
+
+    def _output(self) -> str | None:
+        return shown_path(self.folder.output) if self.folder.output.is_dir() else None
 
     def _queue(self, status: Status) -> str:
         """What a run in the queue waits for; looked up now and then, since it means a look at all runs."""

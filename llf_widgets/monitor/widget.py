@@ -235,7 +235,8 @@ class Monitor(widgets.VBox):
         """Keeps what a live run came to so far, at growing intervals; a page that has its server does so itself."""
         now = time.monotonic()
         if self._slots and not self._front.served and self._run_view.watch.series and now >= self._keep_at:
-            self._keep()
+            # A picture takes a second of work, for which the curves must not wait.
+            threading.Thread(target=self._keep, name=f"llf-picture-{self.run_id}", daemon=True).start()
             self._keep_at, self._keep_rest = now + self._keep_rest, 2 * self._keep_rest
 
     _keep_at, _keep_rest = 0.0, KEEP_FIRST
