@@ -13,6 +13,7 @@ export const VIEW = 'application/vnd.llf.view+json';
 const WIDGET = 'application/vnd.jupyter.widget-view+json';
 const BEFORE_WIDGETS = -20; // ipywidgets' own renderer has -10
 const STATIC_AFTER = 400; // ms without a live view until the saved text is shown in its place
+const FACTORY_EVERY = 300; // ms between two looks whether ipywidgets has come
 const RETRY = 3000; // ms between two tries to reach the server
 const KEEP_EVERY = 30_000; // ms between two times that a live run's text in the notebook is brought up to date
 
@@ -185,31 +186,53 @@ class SavedView extends Panel {
     });
   }
 
-  /** The widget of the view's kernel; the text as long as that has none, or for good. */
+  /**
+   * The widget of the view's kernel; the text as long as that has none, or for good.
+   *
+   * ipywidgets puts a factory of its own into each notebook, some time after the page was loaded, and what an earlier
+   * factory made never finds its widget: so another factory means another try.
+   */
   private _showWidget(): void {
-    const { rendermime } = this._notebook.content;
     const model = this._model;
-    if (!model || !(WIDGET in model.data) || !hasFactory(rendermime, WIDGET)) {
+    if (!model || !(WIDGET in model.data)) {
       this._showText();
       return;
     }
-    const widget = rendermime.createRenderer(WIDGET) as Renderer & Panel;
-    widget.hide();
-    this.addWidget(widget);
+    const { rendermime } = this._notebook.content;
+    let used: ReturnType<Registry['getFactory']>;
+    let widget: (Renderer & Panel) | null = null;
     // The renderer of ipywidgets has a child once it has found the widget; before, and without one, it has a line.
     const look = (): void => {
-      if (widget.widgets?.length) {
-        watch.disconnect();
+      if (widget?.widgets?.length) {
+        this._stopLooking();
         clearTimeout(this._patience);
         this._drop(this._text);
         this._text = null;
         widget.show();
       }
     };
-    const watch = new MutationObserver(look);
-    watch.observe(widget.node, { childList: true });
-    this._watch = watch;
-    void widget.renderModel(model).then(look);
+    const tryAnew = (): void => {
+      const factory = rendermime.getFactory(WIDGET);
+      if (!factory || factory === used) {
+        return;
+      }
+      used = factory;
+      this._drop(widget);
+      this._watch?.disconnect();
+      widget = rendermime.createRenderer(WIDGET) as Renderer & Panel;
+      widget.hide();
+      this.addWidget(widget);
+      this._watch = new MutationObserver(look);
+      this._watch.observe(widget.node, { childList: true });
+      void widget.renderModel(model).then(look);
+    };
+    this._looking = setInterval(tryAnew, FACTORY_EVERY);
+    tryAnew();
+  }
+
+  private _stopLooking(): void {
+    clearInterval(this._looking);
+    this._watch?.disconnect();
   }
 
   /** What the notebook holds of the view. */
@@ -303,7 +326,7 @@ class SavedView extends Panel {
   private _end(): void {
     clearTimeout(this._patience);
     clearTimeout(this._retry);
-    this._watch?.disconnect();
+    this._stopLooking();
     this._close?.();
     this._close = null;
   }
@@ -315,6 +338,7 @@ class SavedView extends Panel {
   private _text: Renderer | null = null;
   private _patience?: ReturnType<typeof setTimeout>;
   private _retry?: ReturnType<typeof setTimeout>;
+  private _looking?: ReturnType<typeof setInterval>;
   private _watch: MutationObserver | null = null;
   private _close: (() => void) | null = null;
   private _keptAt = 0;
@@ -326,8 +350,4 @@ interface IOutputs {
   readonly length: number;
   get(place: number): { toJSON(): Record<string, unknown> };
   set(place: number, value: unknown): void;
-}
-
-function hasFactory(rendermime: Registry, type: string): boolean {
-  return rendermime.getFactory(type) !== undefined;
 }
