@@ -103,7 +103,7 @@ def _load(source: str, overrides: list[str] | None = None) -> Any:
     """The config of a command that begins on this machine; says what stands against it."""
     from llf_core.config import validate as check
 
-    report = _with_names(check(source, overrides or ()), starting=True)
+    report = _with_data(_with_names(check(source, overrides or ()), starting=True))
     for problem in report.problems:
         if problem.severity != "note" or problem.kind == "unresolved":
             _print_problem(problem)
@@ -118,6 +118,16 @@ def _with_names(report: Report, *, starting: bool = False) -> Report:
     from llf_core.runs.folder import run_ids
 
     return check_names(report, runs=run_ids(), starting=starting)
+
+
+def _with_data(report: Report) -> Report:
+    """The report with what a glance at the data sets brings, where nothing else stands against the config."""
+    if not report.ok:
+        return report
+    from llf_core.data.fit import against
+
+    found = (replace(problem, line=report.lines.get(problem.key)) for problem in against(report.config))
+    return report.with_problems((*report.problems, *found))
 
 
 def _rewards(path: Path | None) -> dict[str, Callable[..., Any]]:
@@ -222,11 +232,15 @@ def _settled(run: Run) -> Status:
 
 
 @app.command()
-def validate(config: ConfigFile, as_json: Json = False) -> None:
-    """Check a config: unknown keys, names that do not exist, features not built yet, impossible combinations."""
+def validate(
+    config: ConfigFile,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a config: unknown keys, names that do not exist, columns that fit no format, impossible combinations."""
     from llf_core.config import validate as check
 
-    report = _with_names(check(config))
+    report = _with_data(_with_names(check(config, overrides or ())))
     if as_json:
         _print_json(report.json())
     else:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from llf_core.data.fit import READ_AS
 from llf_widgets.forms.columns import FORMATS, ROLES, Columns, columns_of
-from llf_widgets.forms.data_fit import READ_AS
 from llf_widgets.static import text
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.config.source import dump_yaml, read
 from llf_core.config.spec import option_classes
 from llf_core.config.translate import translate
+from llf_core.data.fit import READ_AS, against, shipped_for
 from llf_core.launch.rows import RowsError
 from llf_core.runs.folder import run_ids
 from llf_widgets.forms.cell_rows import CellRows
-from llf_widgets.forms.data_fit import READ_AS, against, shipped_for
 from llf_widgets.forms.values import parse, show
 from llf_widgets.start import split_rows
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
+from llf_core.data.fit import fitting
 from llf_core.launch.queue import Machine
 from llf_widgets.forms import checks, fallback, model_info, offers
 from llf_widgets.forms.columns_pane import ColumnsPane
-from llf_widgets.forms.data_fit import fitting
 from llf_widgets.forms.hub_names import HubNames
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message

@@ -66,6 +66,27 @@ def test_validate_accepts_a_good_config(llf, config):
     assert (result.exit_code, result.output.strip()) == (0, "The config is good.")
 
 
+def test_validate_takes_the_overrides_that_train_takes(llf, config):
+    assert llf("validate", config, "lora_rank=16").exit_code == 0
+    wrong = llf("validate", config, "lora_rank=-1")
+    assert wrong.exit_code == 2
+    assert "-1" in wrong.output
+
+
+@pytest.mark.parametrize("command", ["validate", "train"])
+def test_columns_that_fit_no_format_are_told_before_a_run_begins(llf, config, command):
+    rows = [{"frage": f"Was ist {i}?", "antwort": f"Es ist {i}."} for i in range(20)]
+    config.with_name("rows.json").write_text(json.dumps(rows))
+    result = llf(command, config)
+    assert result.exit_code == 2
+    assert "columns frage, antwort, which fit no known format" in result.output.replace("\n", " ")
+    assert list_runs().total == 0
+    fits = {"dataset_format": "alpaca", "dataset_columns": {"prompt": "frage", "response": "antwort"}}
+    config.write_text(config.read_text() + yaml.safe_dump(fits))
+    good = llf("validate", config)
+    assert (good.exit_code, good.output.strip()) == (0, "The config is good.")
+
+
 def test_a_missing_config_is_one_sentence_and_exit_2(tmp_path):
     done = subprocess.run([LLF, "train", "nowhere.yaml"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
