@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.event_fields import checked
 from llf_core.runs.jsonl import Tail, as_number, parse
 from llf_core.runs.meta import read_meta
 from llf_core.runs.reached import shown_status
@@ -63,11 +64,12 @@ class RunReader:
     def events(self) -> list[dict[str, Any]]:
         """The events that are new since the last call, in order; all of them at first.
 
-        Numbers in `values` that were not finite are floats again.
+        Numbers in `values` that were not finite are floats again; a field that holds no such value as it should is
+        left out, see `event_fields`.
         """
-        events = self._new("events", self._events)
+        events = [checked(event) for event in self._new("events", self._events)]
         for event in events:
-            if isinstance(event.get("values"), dict):
+            if "values" in event:
                 event["values"] = {
                     name: value if (number := as_number(value)) is None else number
                     for name, value in event["values"].items()

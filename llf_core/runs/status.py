@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.process import ProcessId, boot_id, host
@@ -112,9 +112,11 @@ def _checked(key: str, value: Any) -> Any:
         return None
     if kind == "float":
         number = as_number(value)
-        return _FIELDS[key].default if number is None or not math.isfinite(number) else number
+        return _FIELDS[key].default if number is None or not abs(number) < LATEST else number
     kinds = {"int": int, "str": str, "dict[str, Any]": dict}
     fits = isinstance(value, kinds[kind]) and not isinstance(value, bool)
+    if kind == "int":
+        fits = fits and abs(value) < LARGEST
     return value if fits else _FIELDS[key].default
 
 

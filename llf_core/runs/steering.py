@@ -7,10 +7,10 @@ resumed from before it, or replayed, makes it again at the same step.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.event_fields import checked
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import Tail, parse
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST_PROMPT = 4000
 HIGHEST_RATE = 1.0
+MOST_STEPS = 10**12  # a schedule still reckons with it exactly
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def _rate(value: Any) -> float:
 
 
 def _step(value: Any) -> int:
-    whole = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    if not whole or value != int(value) or value < 1:
-        raise ValueError(f"max_steps is {str(value)[:40]}. Expected a whole number of steps from 1 on.")
+    known = not isinstance(value, bool) and isinstance(value, int | float)
+    if not known or not 1 <= value <= MOST_STEPS or value != int(value):
+        raise ValueError(f"max_steps is {str(value)[:40]}. Expected a whole number of steps from 1 to {MOST_STEPS:,}.")
     return int(value)
 
 
@@ -103,7 +104,7 @@ def journal(folder: RunFolder) -> list[Change]:
     What a run that replays another one has not come to yet is among them.
     """
     data, _ = Tail(folder.events).read()
-    events = (event for event in map(parse, data.splitlines()) if event is not None)
+    events = (checked(event) for event in map(parse, data.splitlines()) if event is not None)
     return remaining(events, _to_replay(folder))
 
 
@@ -119,7 +120,7 @@ def remaining(events: Iterable[Mapping[str, Any]], planned: Iterable[Change] = (
     for event in events:
         if event.get("type") != "steered":
             continue
-        change = _change(event)
+        change = change_of(event)
         if change is not None:
             found[change.id] = change
             cancelled.discard(change.id)
@@ -143,10 +144,10 @@ def _to_replay(folder: RunFolder) -> list[Change]:
         stored = json.loads(folder.replay.read_bytes())["changes"]
     except FileNotFoundError:
         return []
-    return [change for change in map(_change, stored) if change is not None]
+    return [change for change in map(change_of, stored) if change is not None]
 
 
-def _change(event: Mapping[str, Any]) -> Change | None:
+def change_of(event: Mapping[str, Any]) -> Change | None:
     """The change that an event tells of; None where a later version wrote one that is not known here."""
     step, changes = event.get("step"), event.get("changes")
     if not isinstance(step, int) or not isinstance(changes, dict):

@@ -114,7 +114,9 @@ class RunLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
         first, last = self.state.global_step + 1, self.state.max_steps
         if not hasattr(schedule, "lr_lambdas") or last < first:
             return [], []
-        steps = sorted({round(float(step)) for step in torch.linspace(first, last, min(points, last - first + 1))})
+        # as float32 steps beyond 16 million would be rounded, also to ones beyond the last
+        places = torch.linspace(first, last, min(points, last - first + 1), dtype=torch.float64)
+        steps = sorted({round(float(step)) for step in places})
         base, planned = schedule.base_lrs[0], schedule.lr_lambdas[0]
         return steps, [float(base * planned(step - 1)) for step in steps]  # the first step is made at `planned(0)`
 

@@ -10,6 +10,7 @@ import numpy as np
 from llf_core.runs import decimate
 from llf_core.runs.formatting import rate
 from llf_core.runs.measures import ELSEWHERE, HELD_OUT, Shown, lead, shown
+from llf_core.runs.steering import change_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,13 +139,15 @@ def _from_here_on(planned: Line, logged: Line) -> Line:
 def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
     """What a chart marks of an event: a resume, or a change by hand."""
     if event.get("type") == "resumed" and "attempt" in event and "from_step" in event:
-        return int(event["from_step"]), f"attempt {event['attempt']}, from step {event['from_step']}"
-    changes = event.get("changes")
-    if event.get("type") != "steered" or event.get("again") or not isinstance(changes, dict) or "step" not in event:
+        return event["from_step"], f"attempt {event['attempt']}, from step {event['from_step']}"
+    if event.get("type") != "steered" or event.get("again"):
+        return None
+    change = change_of(event)
+    if change is None:
         return None
     words = {"learning_rate": lambda to: f"learning rate {rate(to)}", "max_steps": lambda to: f"ends at step {to:,}"}
-    said = [say(changes[name]) for name, say in words.items() if isinstance(changes.get(name), int | float)]
-    return (int(event["step"]), f"{event['step']}: {', '.join(said)}") if said else None
+    said = [say(change.changes[name]) for name, say in words.items() if name in change.changes]
+    return (change.step, f"{change.step}: {', '.join(said)}") if said else None
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> Line:

@@ -26,7 +26,7 @@ def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         try:
             text = say(event)
-        except (KeyError, TypeError, ValueError):
+        except (ArithmeticError, KeyError, TypeError, ValueError):
             continue
         if not text:
             continue

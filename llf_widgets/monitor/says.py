@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.findings import advice, stands
+from llf_core.runs.steering import check
 from llf_widgets.monitor import words
 
 if TYPE_CHECKING:
@@ -96,13 +97,17 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
 def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
     """What a finding offers to change at once, while the run is running."""
     change = event.get("change")
-    if facts.state != "running" or not isinstance(change, dict):
+    if facts.state != "running" or not isinstance(change, dict) or not change:
+        return []
+    try:
+        change = check(change)
+    except ValueError:  # of a newer version
         return []
     labels = {
         "learning_rate": lambda to: f"Set the learning rate to {words.rate(to)}",
         "max_steps": lambda to: f"End at step {to:,}",
     }
-    if not change or not change.keys() <= labels.keys():
+    if not change.keys() <= labels.keys():
         return []
     if change.get("max_steps", facts.step + 1) <= facts.step:
         change = change | {"max_steps": facts.step + 1}

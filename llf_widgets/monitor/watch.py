@@ -12,6 +12,8 @@ import numpy as np
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.asked import read_config
+from llf_core.runs.event_fields import is_amount, is_whole
+from llf_core.runs.jsonl import as_number
 from llf_core.runs.numbers import smoothed, window_of
 from llf_core.runs.pace import GOING, RECENT, seconds_per_step
 from llf_core.runs.status import BrokenRunError
@@ -153,6 +155,8 @@ class Watch:
         event = _last(self.events, "schedule") if self.facts.live else None
         steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
         if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):
+            return NOTHING
+        if not all(map(is_whole, steps)) or not all(map(is_amount, rates)):
             return NOTHING
         return np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64)
 
@@ -328,7 +332,7 @@ def waits_for(turn: Turn) -> str:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return None if isinstance(value, str) else as_number(value)
 
 
 def _touches_disk(events: list[dict[str, Any]]) -> bool:
