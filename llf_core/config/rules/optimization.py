@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llf_core.config.exact import exact
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
@@ -50,7 +51,7 @@ OPTIMIZATION = (
         ("learning_rate", "finetuning_type"),
         lambda c: not weights_frozen(c) and c.optimizer.learning_rate > HIGHEST_FULL_RATE,
         lambda c: (
-            f"The learning rate is {c.optimizer.learning_rate:g}, and the model's own weights are trained: "
+            f"The learning rate is {exact(c.optimizer.learning_rate)}, and the model's own weights are trained: "
             "it may forget what it knew. About 1e-5 is usual."
         ),
         (Fix("Set to 1e-5", {"learning_rate": 1e-5}),),
@@ -60,7 +61,7 @@ OPTIMIZATION = (
         ("warmup_steps", "max_steps"),
         lambda c: 1 <= c.training.max_steps <= c.optimizer.warmup_steps and c.optimizer.warmup_steps >= 1,
         lambda c: (
-            f"The warmup takes {c.optimizer.warmup_steps:g} of {c.training.max_steps} steps, so the "
+            f"The warmup takes {exact(c.optimizer.warmup_steps)} of {c.training.max_steps} steps, so the "
             "learning rate never reaches its full value."
         ),
         (Fix("Warm up over a tenth", {"warmup_steps": 0.1}),),

@@ -180,7 +180,7 @@ CASES = [
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "`eval_strategy` is no"),
     ("lr_scheduler_type", "error", {"lr_scheduler_type": "cosine_with_min_lr"}, "`min_lr`"),
     ("learning_rate", "warning", {"learning_rate": 0}, "nothing is learned"),
-    ("learning_rate", "warning", {"finetuning_type": "full", "learning_rate": 1e-3}, "0.001"),
+    ("learning_rate", "warning", {"finetuning_type": "full", "learning_rate": 1e-3}, "1e-3"),
     ("warmup_steps", "warning", {"warmup_steps": 20, "max_steps": 10}, "20 of 10 steps"),
     ("max_steps", "note", {"max_steps": 10, "num_train_epochs": 2}, "after 10 steps"),
     ("fp16", "error", {"fp16": True, "bf16": True}, "Both fp16 and bf16"),
