@@ -19,6 +19,14 @@ DATA_DIR_WORDS = ("ONLINE", "REMOTE:")
 MARKS = ("./", "../", "/", "~")
 
 
+def is_there(path: Path) -> bool:
+    """Whether this machine has a path; a name that is too long, or a loop of links, is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def absolute(value: str, kind: PathKind, base: Path, *, file: bool) -> str:
     """Makes one path absolute; names and hub ids stay what they are.
 
@@ -44,8 +52,8 @@ def _is_path(value: str, kind: PathKind, base: Path) -> bool:
     if value in {".", ".."} or value.startswith(MARKS):
         return True
     if kind == "data":
-        return value.endswith(DATA_SUFFIXES) or ("/" in value and _join(base, value).exists())
-    return value.endswith(".gguf") or (value != EMBEDDED and _join(base, value).exists())
+        return value.endswith(DATA_SUFFIXES) or ("/" in value and is_there(_join(base, value)))
+    return value.endswith(".gguf") or (value != EMBEDDED and is_there(_join(base, value)))
 
 
 def expanded(value: str | Path) -> Path:

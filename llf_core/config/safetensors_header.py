@@ -17,9 +17,14 @@ _LARGEST_HEADER = 100_000_000
 def read_shapes(folder: Path) -> Shapes:
     """The shape of every weight in the safetensors files of a folder, by its name; empty where there are none."""
     found: Shapes = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         found |= _header(file)
     return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, by name; pipes, folders and links that lead nowhere are none."""
+    return [file for file in sorted(folder.glob("*.safetensors")) if file.is_file()]
 
 
 def _header(file: Path) -> Shapes:
@@ -30,7 +35,17 @@ def _header(file: Path) -> Shapes:
         if length > _LARGEST_HEADER:
             return {}
         try:
-            header: dict[str, Any] = json.loads(stream.read(length))
-        except ValueError:
+            header: Any = json.loads(stream.read(length))
+        except (ValueError, RecursionError):
             return {}
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    if not isinstance(header, dict):
+        return {}
+    shapes = {name: _shape(entry) for name, entry in header.items() if name != "__metadata__"}
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _shape(entry: Any) -> tuple[int, ...] | None:
+    """The shape that an entry tells; None where it is none."""
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    whole = isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
+    return tuple(shape) if whole else None

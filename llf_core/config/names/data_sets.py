@@ -12,7 +12,7 @@ from llf_core.config.names.cache import cached
 from llf_core.config.names.found import Found, hint_of, using
 from llf_core.config.names.place import INFO_FILE, ONLINE, REMOTE, SHIPPED, info_of, locate
 from llf_core.config.nearest import listed, misspelt, nearest
-from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER
+from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, is_there
 from llf_core.config.problem import Problem
 from llf_core.config.spec import plain
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST = 500
 """Entries of a folder that are looked at for what may have been meant."""
+ENTRIES = 2000
+"""Entries of `dataset_info.json` that are looked at for the same."""
 
 
 def look_for_data(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> Found:
@@ -74,7 +76,7 @@ class _Look:
         if entry.get("hf_hub_url"):
             return self.at_hub(name, str(entry["hf_hub_url"]))
         file = entry.get("file_name")
-        if not file or entry.get("cloud_file_name") or (self.base / str(file)).exists():
+        if not file or entry.get("cloud_file_name") or is_there(self.base / str(file)):
             return Found()
         meant = nearest(str(file), files((self.base,)))
         mean = f" Did you mean {meant!r}?" if meant else ""
@@ -94,7 +96,7 @@ class _Look:
         theirs = known.llama_factory_entries()
         elsewhere = not self.info_file.is_file()
         lacks = f"there is no {self.info_file}" if elsewhere else f"{self.info_file} names {listed(self.info)}"
-        away = self.base.is_absolute() and not self.base.exists()
+        away = self.base.is_absolute() and not is_there(self.base)
         if elsewhere and (name in theirs or away) and misspelt(name, self.here()) is None:
             whose = f"{name!r} is an entry of LLaMA-Factory's {INFO_FILE}" if name in theirs else f"No {name!r} here"
             message = f"{whose}, and {lacks}. Set `dataset_dir` to the folder that holds it."
@@ -106,7 +108,7 @@ class _Look:
 
     def here(self) -> tuple[str, ...]:
         """What could be named instead on this machine."""
-        return (*self.info, *SHIPPED, *files((*self.folders, self.base)))
+        return (*islice(self.info, ENTRIES), *SHIPPED, *files((*self.folders, self.base)))
 
     def value(self) -> str:
         return str(plain(self.config.get(self.spec.key)))

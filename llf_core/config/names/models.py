@@ -7,12 +7,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.address import without_secrets
 from llf_core.config.model import EMBEDDED
 from llf_core.config.names import known
 from llf_core.config.names.cache import cached
 from llf_core.config.names.found import Found, hint_of, using
 from llf_core.config.names.paths import absent
 from llf_core.config.nearest import misspelt, nearest
+from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
 from llf_core.config.spec import plain
 
@@ -54,7 +56,7 @@ def _look(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ..
     wrong, meant = _wrong(name, spec)
     if wrong:
         return _refused(name, config, spec, wrong, meant)
-    known_here = name == EMBEDDED or name in runs or Path(name).is_absolute() or Path(name).exists()
+    known_here = name == EMBEDDED or name in runs or Path(name).is_absolute() or is_there(Path(name))
     return Found() if known_here else _by_name(name, config, spec, folders, runs)
 
 
@@ -62,9 +64,10 @@ def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
     """Why a name can be no model, whatever a hub has, and what may be meant; empty where it may be one."""
     if not name.strip():
         return "No model is named.", EMBEDDED
-    if "://" in name and not Path(name).exists():
-        return f"{name} is an address.", name.split("://", 1)[1].strip("/").partition("/")[2]
-    looks = spec.path == "model" and spec.key != "reward_model" and Path(name).exists()
+    if "://" in name and not is_there(Path(name)):
+        shown = without_secrets(name)
+        return f"{shown} is an address.", shown.split("://", 1)[-1].strip("/").partition("/")[2]
+    looks = spec.path == "model" and spec.key != "reward_model" and is_there(Path(name))
     return (_not_one(Path(name)) if looks else ""), None
 
 

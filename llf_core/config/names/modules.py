@@ -14,9 +14,9 @@ from llf_core.config.names.cache import snapshot
 from llf_core.config.names.found import Found
 from llf_core.config.names.known import families, family_of
 from llf_core.config.nearest import listed, misspelt, nearest
-from llf_core.config.paths import expanded
+from llf_core.config.paths import expanded, is_there
 from llf_core.config.problem import Fix, Problem
-from llf_core.config.safetensors_header import read_shapes
+from llf_core.config.safetensors_header import read_shapes, weight_files
 from llf_core.config.spec import plain
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
     if model == EMBEDDED:
         family = family_of(model_type="llama")
     else:
-        folder = expanded(model) if expanded(model).is_dir() else snapshot(model, cache_dir)
+        here = expanded(model)
+        folder = here if is_there(here) and here.is_dir() else snapshot(model, cache_dir)
         if folder is not None and (read := _of_folder(folder)):
             return read
         family = family_of(model)
@@ -138,7 +139,7 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
 
 
 def _of_folder(folder: Path) -> Modules | None:
-    files = tuple((file.name, file.stat().st_mtime_ns) for file in sorted(folder.glob("*.safetensors")))
+    files = tuple((file.name, file.stat().st_mtime_ns) for file in weight_files(folder))
     return _read(folder, files)
 
 
@@ -160,10 +161,12 @@ def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
 
 
 def _model_type(folder: Path) -> str:
+    if not (folder / "config.json").is_file():  # a pipe would be waited for
+        return ""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return str((settings.get("text_config") or settings).get("model_type", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.names.found import Found, using
 from llf_core.config.nearest import misspelt, nearest
+from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
 from llf_core.config.spec import plain
 
@@ -27,7 +28,7 @@ def look_for_paths(config: RunConfig, spec: FieldSpec) -> Found:
     value = config.get(spec.key)
     found = Found()
     for name in value if isinstance(value, tuple) else (value,):
-        if name and Path(name).is_absolute() and not Path(name).exists():
+        if name and Path(name).is_absolute() and not is_there(Path(name)):
             found += absent(Path(name), name, config, spec)
     return found
 

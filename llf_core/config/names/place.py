@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.config.paths import expanded
+from llf_core.config.paths import expanded, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def locate(name: str, base: Path, info: Mapping[str, Any], folders: Sequence[Pat
         return Place("url")
     for folder in (Path(), *folders, base):
         path = folder / expanded(name)
-        if path.exists():
+        if is_there(path):
             return Place("path", path)
     return Place("hub" if is_hub_id(name) else "nowhere")
 
@@ -71,7 +71,7 @@ def info_of(path: Path) -> dict[str, Any]:
         return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(info, dict):
         raise ValueError(f"{path} holds a {type(info).__name__}. Expected an object: a data set's name to its entry.")  # noqa: TRY004
