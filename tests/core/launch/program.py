@@ -49,7 +49,7 @@ def train(folder, mode):
     checkpoints, inbox = Checkpoints(folder), Inbox(folder)
     latest = checkpoints.latest() if attempt > 1 else None
     first = 1 + (int(latest.name.rpartition("-")[2]) if latest else 0)
-    steps = {"short": 20, "ill": 20, "brief": 60}.get(mode, STEPS)
+    steps = {"short": 20, "ill": 20, "brief": 60, "long": 6000}.get(mode, STEPS)
     writer.status(state="running", step=first - 1, total=steps)
     writer.event("state", state="running")
     for step in range(first, steps + 1):

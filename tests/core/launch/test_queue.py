@@ -32,7 +32,7 @@ def events(run, kind):
 
 
 def test_runs_go_one_after_the_other_in_the_order_in_which_they_came(started, queued, until):
-    first = started("brief")
+    first = started("train")
     until(lambda: first.state == "running")
     second, third = queued("short", "second"), queued("short", "third")
     assert (second.state, third.state) == ("created", "created")
@@ -58,7 +58,7 @@ def test_an_empty_machine_is_no_wait(queued):
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_a_run_is_taken_out_of_the_queue_and_can_be_started_later(started, queued, until, how, command):
-    busy = started("train")
+    busy = started("long")
     until(lambda: busy.state == "running")
     run = queued("short")
     request = send_request(run.folder, how, by="test")
@@ -75,7 +75,7 @@ def test_a_run_is_taken_out_of_the_queue_and_can_be_started_later(started, queue
 
 
 def test_a_run_whose_supervisor_is_gone_holds_nobody_up(started, queued, until):
-    busy = started("train")
+    busy = started("long")
     until(lambda: busy.state == "running")
     lost, run = queued("short", "lost"), queued("short", "behind")
     import psutil

@@ -94,7 +94,7 @@ def test_how_it_failed_is_told(started, mode, code, words):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT])
 def test_a_signal_from_outside_is_named_with_what_is_safe(started, until, number):
-    run = started("train")
+    run = started("long")
     until(lambda: events(run, "checkpoint"))
     os.kill(run.status().pid, number)
     final = ended(run)

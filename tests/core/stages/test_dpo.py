@@ -179,7 +179,7 @@ def test_a_pair_that_does_not_fit_alone_is_named_with_a_cutoff_that_cuts_it(make
     folder = make_run(stage="dpo", dataset=pairs, max_steps=8)
     assert run_attempt(folder, 1) != 0
     (error,) = [event for event in RunReader(folder).events() if event["type"] == "error"]
-    assert error["message"].startswith("Example 5 of ")
+    assert error["message"].startswith("Example 6 of ")
     tokens = int(error["message"].split()[3])
     cutoff = int(re.search(r"cutoff_len below (\d+)", error["what_to_do"])[1])
     assert cutoff < tokens < 2 * cutoff  # the question counts once

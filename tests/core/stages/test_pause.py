@@ -151,7 +151,7 @@ def test_an_example_that_does_not_fit_alone_is_named(make, flat):
     listen(trainer)
     with pytest.raises(DoesNotFitError) as raised:
         trainer.train()
-    assert str(raised.value).startswith("Example 7 of 60 tokens does not fit into the memory even alone.")
+    assert str(raised.value).startswith("Example 8 of 60 tokens does not fit into the memory even alone.")
     assert "cutoff_len below 60" in str(raised.value)
     assert "gradient_checkpointing" in str(raised.value)
 
@@ -327,7 +327,7 @@ def test_the_number_of_an_example_in_a_packed_row():
         {"examples": [{"input_ids": [1, 2], "index": 4}, {"input_ids": [3], "index": 9}]},
         {"examples": [{"input_ids": [5, 6, 7], "index": 2}]},
     ]
-    for ids, name in (([5, 6, 7], "Example 2"), ([3], "Example 9"), ([8], "One example")):
+    for ids, name in (([5, 6, 7], "Example 3"), ([3], "Example 10"), ([8], "One example")):
         error = one_example(
             {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}, rows, checkpointed=True
         )
