@@ -47,5 +47,6 @@ def _header(file: Path) -> Shapes:
 def _shape(entry: Any) -> tuple[int, ...] | None:
     """The shape that an entry tells; None where it is none."""
     shape = entry.get("shape") if isinstance(entry, dict) else None
-    whole = isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
-    return tuple(shape) if whole else None
+    if not isinstance(shape, list) or not all(isinstance(size, int) and size >= 0 for size in shape):
+        return None
+    return tuple(shape)

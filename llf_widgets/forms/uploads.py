@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from itertools import count, islice
@@ -24,6 +25,8 @@ COUNTED = 50_000_000
 """Bytes of a file that is read from end to end to count its rows; of a larger one the first rows are read."""
 FIRST = 100
 NAMED = 3
+LONGEST = 180
+"""Bytes of a name without its suffix: of 255 that a disk takes, and a number may come behind it."""
 _SUFFIXES = ", ".join(f".{kind}" for kind in READERS)
 
 
@@ -56,7 +59,7 @@ class Upload:
     """
 
     def __init__(self, name: str, here: Path | None = None) -> None:
-        self.name = Path(name.replace("\\", "/")).name.replace(",", "_")  # a comma stands between two data sets
+        self.name = _plain(name)
         if kind_of(Path(self.name)) not in READERS:
             raise UploadError(f"`{self.name}` was not taken: it is no data file. Expected one of {_SUFFIXES}.")
         self._here = (here or Path.cwd()).absolute()
@@ -133,7 +136,7 @@ class Upload:
             if path.is_file() and filecmp.cmp(path, self._partial, shallow=False):
                 self.drop()
                 return path
-            if not path.exists():
+            if not os.path.lexists(path):  # a link that leads nowhere is the reader's too
                 self._partial.chmod(0o644)
                 return self._partial.rename(path)
         raise AssertionError  # a count has no end
@@ -194,6 +197,15 @@ class Uploads:
         if upload is not None:
             upload.drop()
         self._send({"type": "upload", "id": mark, "received": received, "done": True})
+
+
+def _plain(name: str) -> str:
+    """The last part of a name as every disk takes it, and `dataset`, where a comma stands between two."""
+    last = Path(name.replace("\\", "/")).name.encode("utf-8", "replace").decode()
+    told = re.sub(r"[\x00-\x1f\x7f,]|^~", "_", last)
+    suffix = _suffix(told)
+    stem = told.removesuffix(suffix).encode()[:LONGEST].decode("utf-8", "ignore")
+    return f"{stem}{suffix}"
 
 
 def _suffix(name: str) -> str:

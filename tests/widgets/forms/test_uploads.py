@@ -79,3 +79,19 @@ def test_home_takes_it_where_the_notebooks_folder_is_not_there(tmp_path, monkeyp
     done = upload(tmp_path / "gone", "mine.jsonl", ROWS)
     assert done.name == str(tmp_path / "home" / "uploads" / "mine.jsonl")
     assert f"in `{tmp_path / 'home' / 'uploads'}`" in done.told
+
+
+@pytest.mark.parametrize("stem", ["a\0b", "a\nb", "x" * 300, "é" * 200, "\ud800", "~x"])
+def test_a_name_that_no_disk_takes_is_made_one(tmp_path, stem):
+    for copies in (1, 2):
+        done = upload(tmp_path, f"{stem}.jsonl", ROWS * copies)
+        assert (tmp_path / done.name).read_text() == ROWS * copies
+        assert done.name.isprintable()
+        assert not done.name.startswith("~")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_that_leads_nowhere_stays(tmp_path):
+    (tmp_path / "mine.jsonl").symlink_to("nowhere")
+    assert upload(tmp_path, "mine.jsonl", ROWS).name == "mine-2.jsonl"
+    assert (tmp_path / "mine.jsonl").is_symlink()

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,14 @@ from llf_core.config import validate
 from llf_core.config.names import look
 from llf_core.config.safetensors_header import read_shapes
 
-HEADERS = {"a list": b"[1]", "no entry": b'{"a":3}', "no shape": b'{"a":{}}', "odd": b'{"a":{"shape":3}}', "deep": b"[" * 99999}  # fmt: skip
+HEADERS = {
+    "a list": b"[1]",
+    "no entry": b'{"a":3}',
+    "no shape": b'{"a":{}}',
+    "odd": b'{"a":{"shape":3}}',
+    "deep": b"[" * 99999,
+}
+LISTS = ["[" * 99999, '{"x":' + "9" * 6000 + "}", '{"x": {"file_name": "' + "a" * 5000 + '"}}']
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def test_a_torn_header_names_no_weights(header, model, found):
     found(model_name_or_path=str(model), lora_target="q_proj")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path.name, path)])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @pytest.mark.timeout(20)
 def test_what_is_no_file_is_not_read(make, name, model, found):
@@ -45,9 +53,7 @@ def test_a_name_that_is_too_long_is_no_path(key, machine):
     assert look(report.config, report.base).problems or look(report.config, report.base).questions
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 99999, '{"x":' + "9" * 6000 + "}", '{"x": {"file_name": "' + "a" * 5000 + '"}}']
-)
+@pytest.mark.parametrize("text", LISTS, ids=["deep", "digits", "long"])
 def test_an_odd_list_of_data_sets_is_told_of(text, machine, only):
     (machine / "dataset_info.json").write_text(text)
     assert only(dataset="x", dataset_dir=str(machine)).key == "dataset"
