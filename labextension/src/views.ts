@@ -7,6 +7,7 @@ import { Panel, Widget } from '@lumino/widgets';
 
 import { Api } from './api';
 import { runInCell } from './notebook';
+import { readView } from './view_data';
 
 /** What a view of LLF is called among the MIME types of an output, see `llf_widgets/saved.py`. */
 export const VIEW = 'application/vnd.llf.view+json';
@@ -20,15 +21,6 @@ const KEEP_EVERY = 30_000; // ms between two times that a live run's text in the
 type Registry = NotebookPanel['content']['rendermime'];
 type Renderer = ReturnType<Registry['createRenderer']>;
 type MimeModel = Parameters<Renderer['renderModel']>[0];
-
-/** What an output says of its view. */
-interface IView {
-  view: string;
-  run?: string;
-  home?: string;
-  state?: string;
-  step?: number;
-}
 
 /** What a monitor knows of its run: the part `head`. */
 interface IHead {
@@ -131,7 +123,7 @@ class SavedView extends Panel {
 
   /** Shows an output, or takes over a newer text of the one that is shown. */
   async renderModel(model: MimeModel): Promise<void> {
-    const view = model.data[VIEW] as unknown as IView;
+    const view = readView(model.data[VIEW]);
     const name = `${view.view} ${view.run ?? ''}`;
     this._model = model;
     if (this._name === name) {
@@ -154,17 +146,21 @@ class SavedView extends Panel {
 
   /** A run is shown from the server; where that has no such run, from the kernel. */
   private async _showRun(run: string, home: string): Promise<void> {
+    const turn = this._turn; // another view may be wanted, or none, by the time that the server answers
     let there: boolean;
     let frontEnd: IFrontEnd | null = null;
     try {
       there = await this._page.api.hasRun(run, home);
       frontEnd = there ? await this._page.frontEnd() : null;
     } catch {
+      if (this._turn !== turn) {
+        return;
+      }
       this._showText();
       this._retry = setTimeout(() => void this._showRun(run, home), RETRY);
       return;
     }
-    if (this.isDisposed) {
+    if (this._turn !== turn) {
       return;
     }
     if (!frontEnd) {
@@ -272,9 +268,9 @@ class SavedView extends Panel {
    * too; after a reload of the page, or without a kernel, it cannot.
    */
   private async _keep(run: string, head: IHead): Promise<void> {
-    const saved = this._model?.data[VIEW] as unknown as IView | undefined;
+    const saved = readView(this._model?.data[VIEW]);
     const news =
-      head.state !== saved?.state || (head.step ?? 0) !== (saved?.step ?? 0);
+      head.state !== saved.state || (head.step ?? 0) !== (saved.step ?? 0);
     const now = Date.now();
     const due = head.live ? now - this._keptAt > KEEP_EVERY : true;
     if (!news || !due || this._keeping) {
@@ -324,6 +320,7 @@ class SavedView extends Panel {
   }
 
   private _end(): void {
+    this._turn += 1;
     clearTimeout(this._patience);
     clearTimeout(this._retry);
     this._stopLooking();
@@ -335,6 +332,7 @@ class SavedView extends Panel {
   private _notebook: NotebookPanel;
   private _model: MimeModel | null = null;
   private _name = '';
+  private _turn = 0;
   private _text: Renderer | null = null;
   private _patience?: ReturnType<typeof setTimeout>;
   private _retry?: ReturnType<typeof setTimeout>;

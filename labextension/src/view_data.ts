@@ -1,0 +1,31 @@
+/** What an output says of its view: data of a notebook, which may come from anybody. */
+export interface IView {
+  view: string;
+  run?: string;
+  home?: string;
+  state?: string;
+  step?: number;
+}
+
+/** A run's id, see `llf_core/runs/folder.py`. */
+const RUN = /^[a-z0-9][a-z0-9._-]{0,127}$/;
+
+/** What is good of an output's data; of a run only an id that can be one, and with it the home that it lies in. */
+export function readView(data: unknown): IView {
+  const told = (
+    typeof data === 'object' && data !== null ? data : {}
+  ) as Record<string, unknown>;
+  const { view, run, home, state, step } = told;
+  const found: IView = { view: typeof view === 'string' ? view : '' };
+  if (typeof run === 'string' && RUN.test(run) && typeof home === 'string') {
+    found.run = run;
+    found.home = home;
+  }
+  if (typeof state === 'string') {
+    found.state = state;
+  }
+  if (typeof step === 'number') {
+    found.step = step;
+  }
+  return found;
+}
