@@ -104,7 +104,7 @@ class Watch:
             changed.add("metrics")
         new = self._reader.events() if self._differs(self.folder.events) else []
         if new:
-            self.events += new
+            self.events = _without_old_progress(self.events + new)
             changed.add("events")
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
@@ -300,6 +300,12 @@ class Watch:
 
 def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
     return next((event for event in reversed(events) if event.get("type") == kind), None)
+
+
+def _without_old_progress(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what is superseded: a run of many hours tells of its progress every two seconds."""
+    newest = _last(events, "progress")
+    return [event for event in events if event is newest or event.get("type") != "progress"]
 
 
 def _under_way(events: list[dict[str, Any]], step: int) -> dict[str, Any] | None:

@@ -143,3 +143,17 @@ def test_waiting_in_the_queue_is_no_time_of_the_run():
     watch = Watch(folder)
     watch.look()
     assert watch.facts.elapsed == pytest.approx(10, abs=2)
+
+
+def test_a_run_that_tells_of_its_progress_for_hours_keeps_the_newest(trainer):
+    run = trainer()
+    lines = [{"type": "progress", "attempt": 1, "time": 1e9 + n, "what": "score", "rows": n} for n in range(20_000)]
+    with run.folder.events.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    watch = Watch(run.folder)
+    watch.look()
+    assert [event["rows"] for event in watch.events if event["type"] == "progress"] == [19_999]
+    assert watch.facts.progress["rows"] == 19_999
+    begin = time.perf_counter()
+    watch.look()
+    assert time.perf_counter() - begin < 0.05  # 0.15 s with all of them
