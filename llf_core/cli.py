@@ -310,14 +310,14 @@ def env(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    report: Annotated[bool, typer.Option("--report", help="Only report on the newest run.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only report on the newest run on the demo data.")] = False,
 ) -> None:
     """Tune a small real model in about a minute, then show how its answers changed."""
     from llf_core.config import RunConfig, preset
-    from llf_core.evaluation.demo import report_on
+    from llf_core.evaluation.demo import newest_demo, report_on
     from llf_core.launch import launch
 
-    run = _run("last") if report else launch(RunConfig.load(preset("first-minute")), name="demo")
+    run = _run(newest_demo()) if report else launch(RunConfig.load(preset("first-minute")), name="demo")
     if not report:
         _follow(run, as_json=False)
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from llf_core.data.sources import DEMO
 from llf_core.evaluation.answers import Answer, answer_in_child
-from llf_core.runs import RunReader
+from llf_core.runs import RunReader, list_runs
 
 if TYPE_CHECKING:
     from llf_core.launch import Run
@@ -18,6 +20,11 @@ PROMPTS = (
 LEAST_LOSSES = 5
 FALLEN = 0.8
 COLUMN = 44
+
+
+def newest_demo() -> str:
+    """The newest run on the demo data, whatever else was started since; `last` where there is none."""
+    return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
 def kept_answers(run: Run) -> list[Answer]:

@@ -87,6 +87,13 @@ def test_columns_that_fit_no_format_are_told_before_a_run_begins(llf, config, co
     assert (good.exit_code, good.output.strip()) == (0, "The config is good.")
 
 
+def test_the_report_of_the_demo_is_on_its_own_run(llf):
+    for dataset in ("llf_demo", "rows.json"):
+        folder = create_run(f"model_name_or_path: m\ndataset: {dataset}\n", "of " + dataset)
+        status.update(folder, state="failed", reason=f"It was {dataset}.")
+    assert "It was llf_demo." in llf("demo", "--report").output
+
+
 def test_a_missing_config_is_one_sentence_and_exit_2(tmp_path):
     done = subprocess.run([LLF, "train", "nowhere.yaml"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
