@@ -5,6 +5,8 @@ export interface IView {
   home?: string;
   state?: string;
   step?: number;
+  /** The texts of a form, without those of the run that it has started. */
+  form?: { html: string; plain: string };
 }
 
 /** A run's id, see `llf_core/runs/folder.py`. */
@@ -16,6 +18,7 @@ export function readView(data: unknown): IView {
     typeof data === 'object' && data !== null ? data : {}
   ) as Record<string, unknown>;
   const { view, run, home, state, step } = told;
+  const { html, plain } = (told.form ?? {}) as Record<string, unknown>;
   const found: IView = { view: typeof view === 'string' ? view : '' };
   if (typeof run === 'string' && RUN.test(run) && typeof home === 'string') {
     found.run = run;
@@ -26,6 +29,9 @@ export function readView(data: unknown): IView {
   }
   if (typeof step === 'number') {
     found.step = step;
+  }
+  if (typeof html === 'string' && typeof plain === 'string') {
+    found.form = { html, plain };
   }
   return found;
 }

@@ -7,7 +7,7 @@ import { Panel, Widget } from '@lumino/widgets';
 
 import { Api } from './api';
 import { runInCell } from './notebook';
-import { readView } from './view_data';
+import { readView, type IView } from './view_data';
 
 /** What a view of LLF is called among the MIME types of an output, see `llf_widgets/saved.py`. */
 export const VIEW = 'application/vnd.llf.view+json';
@@ -29,6 +29,12 @@ interface IHead {
   live?: boolean;
 }
 
+/** What a monitor tells whoever holds it, also one that a form has started. */
+interface IHeadNews {
+  run: string;
+  head: IHead;
+}
+
 /** What a page offers to a view. */
 interface IHost {
   runCell: (code: string) => Promise<unknown>;
@@ -41,7 +47,6 @@ interface IFrontEnd {
     run: string;
     home: string;
     host: IHost;
-    onHead: (head: IHead) => void;
   }): () => void;
 }
 
@@ -119,6 +124,10 @@ class SavedView extends Panel {
     this._page = page;
     this._notebook = notebook;
     this.addClass('llf-SavedView');
+    this.node.addEventListener('llf-head', event => {
+      const { run, head } = (event as CustomEvent<IHeadNews>).detail;
+      void this._keep(run, head);
+    });
   }
 
   /** Shows an output, or takes over a newer text of the one that is shown. */
@@ -177,8 +186,7 @@ class SavedView extends Panel {
       el,
       run,
       home,
-      host: { runCell: code => this._runCell(code) },
-      onHead: head => void this._keep(run, head)
+      host: { runCell: code => this._runCell(code) }
     });
   }
 
@@ -280,12 +288,29 @@ class SavedView extends Panel {
     this._keptAt = now;
     try {
       const data = await this._page.api.summary(run);
-      this._write(data);
+      this._write(saved.view === 'studio' ? this._withForm(data) : data);
     } catch {
       // the server does not answer: the next news tries again
     } finally {
       this._keeping = false;
     }
+  }
+
+  /** The texts of a run above those of the form that has started it. */
+  private _withForm(run: Record<string, unknown>): Record<string, unknown> {
+    const held = this._model?.data ?? {};
+    const view = readView(held[VIEW]);
+    const form = view.form ?? {
+      html: joined(held['text/html']),
+      plain: joined(held['text/plain'])
+    };
+    const { state, step }: IView = readView(run[VIEW]);
+    return {
+      ...run,
+      [VIEW]: { ...view, state, step, form },
+      'text/html': `${joined(run['text/html'])}\n${form.html}`,
+      'text/plain': `${joined(run['text/plain'])}\n\n${form.plain}`
+    };
   }
 
   /** Puts a newer bundle into the output that is shown. */
@@ -348,4 +373,9 @@ interface IOutputs {
   readonly length: number;
   get(place: number): { toJSON(): Record<string, unknown> };
   set(place: number, value: unknown): void;
+}
+
+/** A text of a notebook: one string, or its lines. */
+function joined(text: unknown): string {
+  return Array.isArray(text) ? text.join('') : String(text ?? '');
 }

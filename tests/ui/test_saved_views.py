@@ -63,3 +63,46 @@ def test_other_hosts_are_given_html_without_scripts(saved):
     assert "model_name_or_path" in page
     assert "Error displaying widget" not in page
     assert 'class="llf-Static"' in page
+
+
+def test_a_form_is_there_after_a_reload_and_its_run_is_in_the_saved_notebook(page, lab, tiny_model_dir, tmp_path):
+    rows = [{"instruction": f"Say {number}.", "output": f"It is {number}."} for number in range(8)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    config = {
+        "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "max_steps": 3,
+        "per_device_train_batch_size": 2, "logging_steps": 1,
+    }  # fmt: skip
+    path = lab.notebook("studio-run.ipynb", f"import llf_widgets as llf\nllf.Studio({config!r})")
+    page.on("dialog", lambda dialog: dialog.accept())
+    lab.open(page, path.name)
+    lab.run_cell(page, 0)
+    expect(page.locator(".llf-Studio-grid")).to_be_visible(timeout=60_000)
+    lab.save(page)
+    page.reload()
+    lab.settle(page)
+    expect(page.locator(".llf-Studio-grid")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator(".llf-Monitor .llf-State").first).to_have_text("finished", timeout=90_000)
+
+    def kept():
+        lab.save(page)
+        return nbformat.read(path, 4).cells[0].outputs[0].data
+
+    page.wait_for_timeout(2000)
+    data = kept()
+    assert data["application/vnd.llf.view+json"]["view"] == "studio"
+    assert data["application/vnd.llf.view+json"]["state"] == "finished"
+    for text in (data["text/html"], data["text/plain"]):
+        assert "finished" in text
+        assert text.count("max_steps: 3") == 1
+    assert 'class="llf-Static"' in data["text/html"]
+
+    book = nbformat.read(path, 4)
+    book.metadata["kernelspec"] = {"name": "nowhere", "display_name": "gone", "language": "python"}
+    nbformat.write(book, lab.root / "studio-run-saved.ipynb")
+    page.goto(lab.address("studio-run-saved.ipynb"))
+    output = page.locator(".llf-SavedView")
+    expect(output.locator("img")).to_be_visible(timeout=60_000)
+    expect(output).to_contain_text("finished")
+    expect(output).to_contain_text("max_steps: 3")
+    expect(page.get_by_text("Error displaying widget").locator("visible=true")).to_have_count(0)

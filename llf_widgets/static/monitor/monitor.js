@@ -8,15 +8,17 @@
  * @param {string} [context.run] the run, where there is no model
  * @param {string} [context.home] `home_hash` of its LLF_HOME
  * @param {Host} [context.host] else what LLF's extension offers to all views of a page
- * @param {(head: any) => void} [context.onHead] called with the part `head` whenever it changes
+ * @fires llf-head whenever the part `head` changes, with `{run, head}`: whoever holds the view can keep what it says
  * @returns {() => void} ends it
  */
-function render({ model, el, run = model.get('run_id'), home = model.get('home'), host = /** @type {any} */ (globalThis).llfHost, onHead }) {
+function render({ model, el, run = model.get('run_id'), home = model.get('home'), host = /** @type {any} */ (globalThis).llfHost }) {
   const feed = runFeed({ run, home, model, host });
   const parts = [headPart(feed), chartsPart(feed), samplesPart(feed), answersPart(feed), eventsPart(feed)];
   el.classList.add('llf-Part');
   el.append(...parts.map(({ box }) => box));
-  if (onHead) feed.on('head', () => onHead(feed.get('head')));
+  feed.on('head', () => {
+    el.dispatchEvent(new CustomEvent('llf-head', { bubbles: true, detail: { run, head: feed.get('head') } }));
+  });
   return () => {
     for (const part of parts) if ('close' in part) part.close();
     feed.close();
