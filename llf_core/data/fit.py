@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Fix, Problem
+from llf_core.config.names.place import DEMO, DEMO_PAIRS
 from llf_core.config.registry import plugins
 from llf_core.data.align import STAGES, wanted_kind
 from llf_core.data.errors import OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS
 from llf_core.data.glance import glance
-from llf_core.data.sources import DEMO, DEMO_PAIRS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
