@@ -62,10 +62,10 @@ def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str
 def contents(curves: Curves) -> list[dict[str, Any]]:
     """What changes from tick to tick: x, y and texts of every trace, in the order of the figure's traces."""
     return [
-        _points(curves.line(curves.lead)),
+        _seen(curves.line(curves.lead)),
         _points(curves.smooth.get(curves.lead, NOTHING)),
         _points(curves.line(HELD_OUT + curves.lead)),
-        *(_points(curves.line(name)) for name in PANELS),
+        *(_seen(curves.line(name)) for name in PANELS),
         {"x": curves.kept, "y": np.full(curves.kept.size, 0.03)},
         {"x": curves.best, "y": np.full(curves.best.size, 0.03)},
         _marks(curves.marks),
@@ -204,6 +204,11 @@ def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
         "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
         "yshift": up, "showarrow": False, "font": {"color": QUIET, "size": 11},
     }  # fmt: skip
+
+
+def _seen(line: Line) -> dict[str, Any]:
+    """The points of a line; one alone is a dot, since a line of one point is not seen."""
+    return _points(line) | {"mode": "markers" if line[0].size == 1 else "lines"}
 
 
 def _points(line: Line) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def traces(curves: Curves) -> list[dict[str, Any]]:
             "xaxis": f"x{axis}",
             "yaxis": f"y{axis}",
             "line": {"color": QUIET, "width": 1.25},
+            "marker": {"color": QUIET, "size": 4},
             "hovertemplate": f"step %{{x}}: %{{y:{form}}}<extra></extra>",
         }
         for title, axis, form in PANELS.values()
@@ -127,6 +128,7 @@ def traces(curves: Curves) -> list[dict[str, Any]]:
         | {
             "name": "training, every step",
             "line": {"color": TRAINING, "width": 1},
+            "marker": {"color": TRAINING, "size": 5},
             "opacity": 0.5,
             "hovertemplate": f"step %{{x}}: training %{{y:{form}}}<extra></extra>",
         },

@@ -66,7 +66,7 @@ def within(facts: Facts) -> str:
     if facts.state not in ("starting", "running", "stopping"):
         return ""
     if facts.step_seconds is None:
-        return "after the step under way"
+        return "after the current step"
     return f"within {_about(facts.step_seconds)}"
 
 

@@ -105,3 +105,8 @@ def test_the_planned_rate_goes_on_where_the_logged_one_ends():
     before = contents(curves({}, {}, planned=planned))[-1]
     assert before["x"].tolist() == [2, 3, 4, 10]
     assert contents(curves(rates, {}))[-1]["x"].size == 0
+
+
+def test_the_first_point_is_a_dot():
+    assert contents(some_curves(1))[0]["mode"] == contents(some_curves(1))[3]["mode"] == "markers"
+    assert contents(some_curves(2))[0]["mode"] == contents(curves({}, {}))[0]["mode"] == "lines"
