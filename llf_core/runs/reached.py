@@ -30,7 +30,7 @@ def reached_step(folder: RunFolder, status: Status) -> int:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOOKED_AT))
             records = [parse(line) for line in file.read().splitlines()]
-    except FileNotFoundError:
+    except OSError:  # no metrics yet, or something else of their name: the status and the checkpoints tell
         records = []
     own = [record.get("step") for record in records if record and record.get("attempt") == status.attempt]
     return max(step for step in [*steps, *own] if isinstance(step, int))

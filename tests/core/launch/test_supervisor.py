@@ -52,12 +52,22 @@ def test_what_is_wrong_with_a_run_is_said_once(started):
     assert finding["message"].startswith("The loss has risen from")
 
 
-def test_curves_that_cannot_be_read_end_no_run(command):
+def test_an_event_of_another_hand_ends_no_run(command):
     folder = create_run("{", "garbage")
     append(folder.events, {"v": 1, "type": "finding", "attempt": "soon"})
     start_supervisor(folder, None, command(folder, "short"))
     run = Run(folder)
     assert ended(run).state == "finished"
+    assert run.log() == ""
+
+
+def test_curves_that_cannot_be_read_end_no_run(command):
+    folder = create_run("model_name_or_path: tiny\nstage: sft\n", "no curves")
+    folder.metrics.unlink(missing_ok=True)
+    folder.metrics.mkdir()
+    start_supervisor(folder, None, command(folder, "error"))
+    run = Run(folder)
+    assert ended(run).reason == "Row 3 has no answer. Add one."
     assert "The curves could not be looked at: " in run.log()
 
 
