@@ -1,9 +1,11 @@
 """Start to first logged loss: `llf train` against `llamafactory-cli train`, same model, rows and settings.
 
     python benchmarks/startup.py [--pairs 5] [--peer-env FOLDER]
+    python benchmarks/startup.py --before CHECKOUT [--pairs 12]
 
-LLaMA-Factory is installed in an environment of its own (`--peer-env`, made on first use; see `peers.py`). Runs are
-interleaved; the first pair warms the file cache and is left out.
+LLaMA-Factory is installed in an environment of its own (`--peer-env`, made on first use; see `peers.py`). With
+`--before` the other side is `llf` of an older checkout of this project, in this environment; that figure is printed
+and kept nowhere. Runs are interleaved; the first pair warms the file cache and is left out.
 """
 
 import argparse
@@ -85,13 +87,12 @@ def has_loss(pattern: str, folder: Path) -> bool:
     return any('"loss"' in file.read_text() for file in folder.glob(pattern))
 
 
-def ours(config: Path, home: Path) -> float:
+def ours(config: Path, home: Path, checkout: Path = HERE.parent) -> float:
     shutil.rmtree(home / "runs", ignore_errors=True)
     shutil.rmtree(home / "cache" / "data", ignore_errors=True)
     command = [str(Path(sys.executable).with_name("llf")), "train", str(config)]
-    return seconds_to(
-        command, {**plain_environment(), "LLF_HOME": str(home)}, lambda: has_loss("runs/*/metrics.jsonl", home)
-    )
+    env = {**plain_environment(), "LLF_HOME": str(home), "PYTHONPATH": str(checkout)}
+    return seconds_to(command, env, lambda: has_loss("runs/*/metrics.jsonl", home))
 
 
 def theirs(cli: Path, config: Path, out: Path) -> float:
@@ -99,8 +100,15 @@ def theirs(cli: Path, config: Path, out: Path) -> float:
     return seconds_to([str(cli), "train", str(config)], plain_environment(), lambda: has_loss("trainer_log.jsonl", out))
 
 
-def measure(cli: Path, pairs: int) -> list[tuple[float, float]]:
-    """So many pairs of seconds to the first logged loss, LLF's first, after one pair that is left out."""
+def measure(pairs: int, cli: Path | None = None, before: Path | None = None) -> list[tuple[float, float]]:
+    """Pairs of seconds to the first logged loss, LLF's first, after one pair that is left out.
+
+    Args:
+        pairs: how many.
+        cli: LLaMA-Factory's command, the other side.
+        before: an older checkout of LLF, the other side in its place.
+    """
+    other = "before" if before else "llamafactory"
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         home, out = work / "home", work / "out"
@@ -124,12 +132,14 @@ def measure(cli: Path, pairs: int) -> list[tuple[float, float]]:
         for number in range(pairs + 1):
             sides = {
                 "llf": lambda: ours(work / "ours.yaml", home),
-                "llamafactory": lambda: theirs(cli, work / "theirs.yaml", out),
+                other: lambda: (
+                    ours(work / "ours.yaml", home, before) if before else theirs(cli, work / "theirs.yaml", out)
+                ),
             }
             took = {who: sides[who]() for who in sorted(sides, reverse=number % 2 == 0)}
-            pair = (took["llf"], took["llamafactory"])
+            pair = (took["llf"], took[other])
             print(
-                f"{'warm-up' if number == 0 else f'pair {number}'}: llf {pair[0]:.2f} s, llamafactory {pair[1]:.2f} s",
+                f"{'warm-up' if number == 0 else f'pair {number}'}: llf {pair[0]:.2f} s, {other} {pair[1]:.2f} s",
                 flush=True,
             )
             found += [pair] if number else []
@@ -140,8 +150,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer-env", type=Path, default=FOLDER)
+    parser.add_argument("--before", type=Path, help="an older checkout of LLF to compare with")
     asked = parser.parse_args()
-    pairs = measure(peer_environment(asked.peer_env), asked.pairs)
+    if asked.before:
+        pairs = measure(asked.pairs, before=asked.before.resolve())
+        ratios = [a / b for a, b in pairs]
+        print(f"llf / before: median {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        return
+    pairs = measure(asked.pairs, cli=peer_environment(asked.peer_env))
     ratios = [a / b for a, b in pairs]
     result = {
         "what": "seconds from the command to the first logged loss",
