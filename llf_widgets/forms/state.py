@@ -153,8 +153,8 @@ class FormState:
     def problems(self, key: str) -> tuple[Problem, ...]:
         """What is said beside a field, errors first; `""` has what stands beside none."""
         if key:
-            said = (*self._everything(), *self._still_said(key))
-            return tuple(one for one in said if one.key == key)
+            told = [one for one in self._still_said(key) if one.severity != "error"]
+            return (*(one for one in self._everything() if one.key == key), *told)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
@@ -162,7 +162,11 @@ class FormState:
         return tuple(one for one in self._everything() if one.severity == "error")
 
     def _everything(self) -> tuple[Problem, ...]:
-        return (*self.report.problems, *self.name_problems(), *self.data_problems)
+        """Errors that were said stand in place of what would be said of a field that was not given its value."""
+        said = [one for key in self._said for one in self._still_said(key) if one.severity == "error"]
+        keys = {one.key for one in said}
+        found = (*self.report.problems, *self.name_problems(), *self.data_problems)
+        return (*said, *(one for one in found if one.key not in keys))
 
     def yaml(self, *, defaults: bool = False) -> str:
         """The values as a YAML file in the order of the sections, keys that are no field last."""
@@ -264,7 +268,7 @@ class FormState:
             self.cell_rows = CellRows.keep(rows)
         except (OSError, RowsError) as error:
             reason = str(error) if isinstance(error, RowsError) else f"The rows of the cell cannot be kept: {error}."
-            self.say("dataset", Problem("invalid", "dataset", None, reason, severity="warning"))
+            self.say("dataset", Problem("invalid", "dataset", None, reason))
             return
         self.given["dataset"] = self.cell_rows.path
         self._forget()

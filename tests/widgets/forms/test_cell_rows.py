@@ -99,6 +99,7 @@ def test_start_and_sweep_hand_the_rows_to_the_run(monkeypatch: pytest.MonkeyPatc
     [
         ([], "The data set has no rows. Expected at least one."),
         ([{"a": 1}, "b"], "Row 2 of the data set is a str. Expected a dict."),
+        ([{"a": 1}, ["b"]], "Row 2 of the data set is a list. Expected a dict."),
         ([{"a": 1}, {"a": "b"}], "Column 'a' of the data set can't be written as one column: "),
         ({"a": [1]}, "The data set is a dict. Expected a list of dicts, a DataFrame or a Dataset."),
         (7, "The data set is a int. Expected a list of dicts, a DataFrame or a Dataset."),
@@ -106,7 +107,9 @@ def test_start_and_sweep_hand_the_rows_to_the_run(monkeypatch: pytest.MonkeyPatc
 )
 def test_rows_that_are_none_are_told_beside_the_field(rows: Any, said: str) -> None:
     studio = Studio({"dataset": rows})
-    assert any(message["text"].startswith(said) for message in row(studio, "dataset")["messages"])
+    (message,) = row(studio, "dataset")["messages"]
+    assert message["text"].startswith(said)
+    assert message["level"] == "error"
     assert not studio._start.ready
     tell(studio._sections["Data"], type="edit", key="dataset", text="llf_demo")
     assert row(studio, "dataset")["messages"] == []  # it was said of what the field held

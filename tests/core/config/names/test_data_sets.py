@@ -37,7 +37,10 @@ def test_the_typo_of_the_campaign(data, only):
 def test_it_is_told_without_a_data_folder_too(only):
     problem = only(dataset="alpaca_en_dmo")
     assert problem.severity == "error"
-    assert problem.message.endswith("Did you mean 'alpaca_en_demo'?")
+    assert problem.message.endswith(
+        "Did you mean 'alpaca_en_demo'? It is an entry of LLaMA-Factory's dataset_info.json: set `dataset_dir` to the "
+        "folder that holds it too."
+    )
     assert "llf_demo'" in only(dataset="llf_dmo").message
 
 
