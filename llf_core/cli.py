@@ -204,7 +204,7 @@ def _follow(run: Run, *, as_json: bool) -> None:
             else:
                 interrupted = True
                 run.stop()
-                err.print("Stopping after the step under way, with a checkpoint. Ctrl-C again kills the run.")
+                err.print("Stopping after the current step, with a checkpoint. Ctrl-C again kills the run.")
     status = _settled(run)
     if as_json:
         _print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
@@ -349,7 +349,7 @@ def runs_list(
 
     if state is not None and state not in STATES_SHOWN:
         expected = f"Expected one of {', '.join(STATES_SHOWN)}."
-        raise UserError(f"{state!r} is no state.{did_you_mean(state, STATES_SHOWN)} {expected}", BAD_CONFIG)
+        raise UserError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}", BAD_CONFIG)
 
     page = list_runs(home(), offset, limit, state, query)
     if as_json:
@@ -404,7 +404,7 @@ def runs_show(
 
 @runs_app.command("stop")
 def runs_stop(run: RunId) -> None:
-    """Stop a run after the step under way, with a checkpoint."""
+    """Stop a run after the current step, with a checkpoint."""
     found = _run(run)
     if not _has_ended(found):
         with _in_a_sentence():
@@ -414,19 +414,19 @@ def runs_stop(run: RunId) -> None:
 
 @runs_app.command("checkpoint")
 def runs_checkpoint(run: RunId) -> None:
-    """Write a checkpoint after the step under way; the run goes on."""
+    """Write a checkpoint after the current step; the run goes on."""
     _ask(run, "checkpoint")
 
 
 @runs_app.command("evaluate")
 def runs_evaluate(run: RunId) -> None:
-    """Compute the evaluation loss after the step under way."""
+    """Compute the evaluation loss after the current step."""
     _ask(run, "evaluate")
 
 
 @runs_app.command("sample")
 def runs_sample(run: RunId) -> None:
-    """Have the watched prompts answered after the step under way."""
+    """Have the watched prompts answered after the current step."""
     _ask(run, "sample")
 
 
@@ -440,7 +440,7 @@ def runs_set(
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign:
-            raise UserError(f"{change!r} is no change. Expected KEY=VALUE, as learning_rate=1e-4.")
+            raise UserError(f"{change!r} is not KEY=VALUE, such as learning_rate=1e-4.")
         try:
             given[key] = value if key == "watch" else float(value)
         except ValueError:
@@ -489,7 +489,7 @@ def runs_branch(
     for change in changes or ():
         key, sign, value = change.partition("=")
         if not sign:
-            raise UserError(f"{change!r} is no change. Expected KEY=VALUE, as learning_rate=5e-5.")
+            raise UserError(f"{change!r} is not KEY=VALUE, such as learning_rate=5e-5.")
         try:
             given[key] = yaml_value(value)
         except YAMLError:

@@ -42,7 +42,7 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
     if inner is not None:
         return inner if isinstance(inner, RunFolder) else RunFolder(Path(inner))
     if not isinstance(run, str | Path):
-        raise TypeError(f"{run!r} is no run. Expected what llf.train returned, a run id, or a run's folder.")
+        raise TypeError(f"{run!r} is not a run. Expected what llf.train returned, a run id, or a run's folder.")
     path = Path(run).expanduser()
     if isinstance(run, Path) or len(path.parts) > 1:
         if not path.is_dir():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 USAGE = """\
 %llf runs                 the newest runs
 %llf monitor [RUN]        charts of a run, live or past
-%llf stop [RUN]           stops after the step under way, with a checkpoint
+%llf stop [RUN]           stops after the current step, with a checkpoint
 %llf checkpoint [RUN]     writes a checkpoint now
 %llf kill [RUN]           ends it at once
 %llf resume [RUN]         goes on from the newest checkpoint
@@ -39,7 +39,7 @@ class LLFMagics(Magics):
         name = words[0] if words else "help"
         command = COMMANDS.get(name)
         if command is None or len(words) > 2:  # noqa: PLR2004 - a command and a run
-            raise UsageError(f"%llf {line} is no command. Expected one of:\n{USAGE}")
+            raise UsageError(f"%llf {line} is not a command. Expected one of:\n{USAGE}")
         try:
             return command(words[1] if len(words) > 1 else "last")
         except (ValueError, OSError, RuntimeError) as error:
@@ -104,7 +104,7 @@ def _monitor(run: Any) -> Any:
 
 def _stop(name: str) -> None:
     run = _attached(name)
-    _tell(run, "has ended already" if run.stop(by="magic") is None else "stops after the step under way")
+    _tell(run, "has ended already" if run.stop(by="magic") is None else "stops after the current step")
 
 
 def _checkpoint(name: str) -> None:
@@ -114,7 +114,7 @@ def _checkpoint(name: str) -> None:
     if run.status().ended_somehow:
         raise ValueError(f"{run.id} is {run.state}. Expected a run that is going.")
     send_request(run.folder, "checkpoint", by="magic")
-    _tell(run, "writes a checkpoint after the step under way")
+    _tell(run, "writes a checkpoint after the current step")
 
 
 def _kill(name: str) -> None:

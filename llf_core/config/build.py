@@ -96,10 +96,8 @@ def _refusal(key: str, value: Any, reason: str, asked: Asked) -> Problem:
     assert spec is not None, key  # noqa: S101 - every field of a section has one
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
     near = difflib.get_close_matches(str(value), [str(one) for one in spec.choices or ()], n=1)
-    fixes = [Fix(f"Set to {one}", {key: one}) for one in near if spec.type == "text"]
-    fixes.append(
-        Fix(f"Set to {spec.default if isinstance(spec.default, str) else show(spec.default)}", {key: spec.default})
-    )
+    values = dict.fromkeys([*(near if spec.type == "text" else ()), spec.default])
+    fixes = [Fix(f"Set to {one if isinstance(one, str) else show(one)}", {key: one}) for one in values]
     return Problem("invalid", key, value, message, tuple(fixes), line=asked.lines.get(key))
 
 

@@ -77,8 +77,8 @@ def _unknown(key: str, value: Any, line: int | None) -> Problem:
     names = [*(spec.key for spec in fields()), *known().keys]
     nearest = difflib.get_close_matches(key, sorted(names), n=1)
     if not nearest:
-        return Problem("unknown", key, value, f"`{key}` is no key of a config.", (_out(key),), line=line)
-    message = f"`{key}` is no key of a config. The nearest is `{nearest[0]}`."
+        return Problem("unknown", key, value, f"Unknown key `{key}`.", (_out(key),), line=line)
+    message = f"Unknown key `{key}`. Did you mean `{nearest[0]}`?"
     rename = Fix(f"Call it {nearest[0]}", {key: None, nearest[0]: value})
     return Problem("unknown", key, value, message, (rename, _out(key)), line=line)
 

@@ -323,7 +323,7 @@ def _loaded(kind: str) -> tuple[Mapping[str, type[Any]], tuple[Broken, ...]]:
             continue
         base = BASES.get(kind, object)
         if not (isinstance(loaded, type) and issubclass(loaded, base)):
-            failed.append(Broken(kind, point.name, f"{_package(point)} is no subclass of {base.__name__}."))
+            failed.append(Broken(kind, point.name, f"{_package(point)} is not a subclass of {base.__name__}."))
             continue
         name = getattr(loaded, "name", point.name)
         if name in origin and origin[name].value != point.value:

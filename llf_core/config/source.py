@@ -180,7 +180,7 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
         if isinstance(node, yaml.MappingNode):
             _take_yaml(node, asked)
         elif node is not None:
-            asked.problems.append(_broken("The config is no list of keys. Expected lines of the form `key: value`."))
+            asked.problems.append(_broken("The config is not a list of keys. Expected lines of the form `key: value`."))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         where = f" at line {line}" if line else ""

@@ -148,7 +148,7 @@ def choose_template(
         if tokenizer.convert_tokens_to_ids(end) in {None, tokenizer.unk_token_id} and end != tokenizer.unk_token:
             fitting = sorted((one for one in template_names() if _fits(one, tokenizer)), key=_made_of_text)
             raise DataError(
-                f"The template {name} ends answers with {end}, which is no token of this tokenizer: "
+                f"The template {name} ends answers with {end}, which is not a token of this tokenizer: "
                 f"the model would never learn to stop. Templates that fit: {listed(fitting)}."
             )
         jinja = named.jinja(space=_puts_a_blank(tokenizer), tools=tool_format)

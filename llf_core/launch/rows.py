@@ -58,7 +58,7 @@ def _of_dicts(rows: list[Any]) -> pa.Table:
             raise RowsError(f"Row {number} of the data set is a {type(row).__name__}. Expected a dict.")
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not all(isinstance(name, str) for name in names):
-        raise RowsError("A row has a key that is no text. Expected names of columns as keys.")
+        raise RowsError("A row has a key that is not text. Expected names of columns as keys.")
     return pa.table(
         {name: _checked(lambda name=name: pa.array([row.get(name) for row in rows]), name) for name in names}
     )

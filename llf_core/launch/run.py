@@ -122,7 +122,7 @@ class Run:
                 watch.close()
 
     def stop(self, *, wait: bool = False, grace: float | None = None, by: str = "code") -> str | None:
-        """Asks the run to stop after the step under way, with a checkpoint.
+        """Asks the run to stop after the current step, with a checkpoint.
 
         Args:
             wait: whether to return only when it has ended.
@@ -146,15 +146,15 @@ class Run:
         return request
 
     def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
-        """Asks for a checkpoint after the step under way; see `ask`."""
+        """Asks for a checkpoint after the current step; see `ask`."""
         return self.ask("checkpoint", wait=wait, by=by)
 
     def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
-        """Asks for the evaluation loss after the step under way; see `ask`."""
+        """Asks for the evaluation loss after the current step; see `ask`."""
         return self.ask("evaluate", wait=wait, by=by)
 
     def sample(self, *, wait: bool = False, by: str = "code") -> str:
-        """Asks for answers to the watched prompts after the step under way; see `ask`."""
+        """Asks for answers to the watched prompts after the current step; see `ask`."""
         return self.ask("sample", wait=wait, by=by)
 
     def set(self, *, wait: bool = False, by: str = "code", **changes: Any) -> str:
@@ -172,7 +172,7 @@ class Run:
         return self.ask("set", check(changes), wait=wait, by=by)
 
     def ask(self, type: str, args: Mapping[str, Any] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
-        """Drops a request into a live run, which takes it after the step under way.
+        """Drops a request into a live run, which takes it after the current step.
 
         Args:
             type: one of `llf_core.runs.control.TYPES`.

@@ -38,8 +38,8 @@ def find_adapter(name: str, config: RunConfig) -> Path:
         folder = hub_adapter(name, config)
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"{name} has no adapter_config.json, so it is no adapter. Expected a folder that PEFT saved, such as the "
-            "output of a LoRA run."
+            f"{name} has no adapter_config.json, so it is not an adapter. Expected a folder that PEFT saved, such as "
+            "the output of a LoRA run."
         )
     if not (folder / SAFE).is_file():
         if not (folder / PICKLE).is_file():

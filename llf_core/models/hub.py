@@ -131,7 +131,7 @@ def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
 def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str:
     why = "HF_HUB_OFFLINE is set" if failure is None else f"{endpoint} did not answer ({_short(failure)})"
     return (
-        f"{name} is no folder here, it is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the "
+        f"{name} is not a folder here, it is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the "
         "proxy variables, or give a local folder; smollm2-135m-instruct needs no hub."
     )
 

@@ -271,7 +271,7 @@ def find_scorer(name: str, config: RunConfig) -> Path:
     else:
         good = adapter
     if not good:
-        raise ModelError(f"{name} is no reward model: it has no head that makes scores. {EXPECTED}")
+        raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
     return folder
 
 
@@ -362,7 +362,7 @@ def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
     weights = load_peft_weights(str(folder), device="cpu")
     found = [value for key, value in weights.items() if key.endswith(f".{SCORE}.weight")]
     if not found:  # of an adapter in a pickle, this is known only now
-        raise ModelError(f"{name} is no reward model: it has no head that makes scores. {EXPECTED}")
+        raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
     return _linear(name, found[0], None), True
 
 

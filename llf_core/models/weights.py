@@ -74,7 +74,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         found = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is no whole safetensors file. Copy or download the model again.") from error
+        raise ModelError(f"{path} is not a complete safetensors file. Copy or download the model again.") from error
     if end > size:
         raise ModelError(
             f"{path} is cut: it has {size:,} bytes and should have {end:,}. Copy or download the model again."

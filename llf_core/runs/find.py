@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.nearest import listed, nearest
+from llf_core.config.nearest import listed
 from llf_core.runs.folder import check_run_id, home, run_ids
+from llf_core.runs.near import STAMP, near_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-STAMP = len("20261124-142530")
-"""Characters of an id that say when its run was made."""
 BETWEEN, LEAST_END = "…", 3
 
 
@@ -40,9 +39,9 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
         raise ValueError(f"{len(begun)} runs match {text}: {listed(begun)}. Expected more of one id.")
     if begun:
         return begun[0]
-    meant = nearest(text, known)
-    mean = f" Did you mean {meant}?" if meant else ""
-    check_run_id(text)
+    mean = near_run(text, known)
+    if not mean:
+        check_run_id(text)
     raise ValueError(f"There is no run {text!r} in {place}.{mean}")
 
 

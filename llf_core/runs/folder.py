@@ -36,7 +36,7 @@ def check_run_id(run_id: str) -> str:
     """
     if not RUN_ID.fullmatch(run_id) or ".." in run_id:
         raise ValueError(
-            f"{run_id!r} is no run id. Expected lower-case letters, digits, '.', '_' and '-', "
+            f"{run_id!r} is not a run id. Expected lower-case letters, digits, '.', '_' and '-', "
             "for example 20261124-142530-smollm2-sft-lora."
         )
     return run_id
@@ -237,9 +237,11 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """
     folder = RunFolder(_home(home) / "runs" / check_run_id(run_id))
     if not folder.path.is_dir():
+        from llf_core.runs.near import near_run  # with the config, which a supervisor starts without
+
         raise FileNotFoundError(
-            f"There is no run {run_id} in {folder.path.parent}. Look at `llf runs list`; where it was started with "
-            "another LLF_HOME, set that."
+            f"There is no run {run_id} in {folder.path.parent}.{near_run(run_id, run_ids(home))} Look at "
+            "`llf runs list`; where it was started with another LLF_HOME, set that."
         )
     return folder
 

@@ -6,6 +6,7 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.exact import exact
 from llf_core.runs import formatting
 from llf_core.runs.measures import within
 from llf_core.runs.table import age
@@ -68,7 +69,7 @@ def overview(  # noqa: PLR0913 - what it shows
     tell("Method", ", ".join(str(one) for one in (facts["stage"], facts["method"]) if one))
     tell(
         "Changed",
-        ", ".join(f"{key} {_value(key, value)}" for key, value in changed.items() if key not in CHANGED_ASIDE),
+        ", ".join(f"{key} {_value(value)}" for key, value in changed.items() if key not in CHANGED_ASIDE),
     )
     tell("Numbers", _numbers(facts))
     tell("Checkpoints", _checkpoints(facts))
@@ -116,11 +117,11 @@ def _number(value: Any) -> str:
     return formatting.number(value) if isinstance(value, int | float) else str(value)
 
 
-def _value(key: str, value: Any) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower().replace("none", "null")
     if isinstance(value, float):
-        return formatting.rate(value) if "rate" in key else formatting.number(value)
+        return exact(value)
     return repr(value) if isinstance(value, str) and " " in value else str(value)
 
 

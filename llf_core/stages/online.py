@@ -169,7 +169,7 @@ def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
         missing = [name for name in reward.signature.columns if name not in prompts.columns]
         if missing:
             raise DataError(
-                f"The reward function {reward.name} takes {', '.join(missing)}, which is no column of the data set "
+                f"The reward function {reward.name} takes {', '.join(missing)}, which is not a column of the data set "
                 f"(columns: {columns}). Rename the parameter, or give it a default."
             )
         if reward.expects and not any(row["expected"] is not None for row in prompts.train):

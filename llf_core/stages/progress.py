@@ -87,7 +87,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
 
     # -- requests ---------------------------------------------------------------------------------------
     def request_stop(self) -> None:
-        """Stops after the step under way, with a checkpoint. Safe in a signal handler."""
+        """Stops after the current step, with a checkpoint. Safe in a signal handler."""
         self.stop_wanted = True
 
     def _obey(self, control: TrainerControl, step: int) -> None:

@@ -139,8 +139,9 @@ class Reference:
         bad = np.flatnonzero(~np.isfinite(table).all(1))
         if len(bad):
             raise ModelError(
-                f"The reference gives example {examples[int(bad[0])]['index'] + 1} a log-probability that is no finite "
-                f"number ({table[bad[0]].tolist()}), and {len(bad) - 1:,} more. Load it in float32, or name another."
+                f"The reference gives example {examples[int(bad[0])]['index'] + 1} a log-probability that is not a "
+                f"finite number ({table[bad[0]].tolist()}), and {len(bad) - 1:,} more. Load it in float32, or "
+                "name another."
             )
         _say(f"Asked the reference about {len(examples):,} examples in {time.monotonic() - started:.1f} s.")
         return table

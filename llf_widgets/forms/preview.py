@@ -75,7 +75,7 @@ class Preview(anywidget.AnyWidget):
         if config is None:
             self._show(
                 "idle",
-                messages=[Message("error", "The data can be looked at once no error stands in the form.")],
+                messages=[Message("error", "Fix the errors in the form first.")],
             )
         return config
 

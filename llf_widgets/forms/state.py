@@ -36,7 +36,7 @@ NAMES_DATA = ("dataset", "eval_dataset")
 UNSET = -1
 """A default that stands for no value where a field may not be null."""
 
-NO_PYTHON = "# The cell stands here once no error stands in the form.\n"
+NO_PYTHON = "# Fix the errors in the form first.\n"
 
 
 class FormState:

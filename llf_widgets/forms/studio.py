@@ -127,7 +127,7 @@ class Studio(widgets.VBox):
         """
         for key in values:
             if key not in self.state.specs:
-                raise KeyError(f"{key} is no field of the form. Its fields are named as in a YAML file.")
+                raise KeyError(f"{key} is not a field of the form. Fields have the same names as keys of a YAML file.")
         self.state.apply(values)
         self._edited()
 
@@ -296,7 +296,7 @@ class Studio(widgets.VBox):
             begun = f"`{self._run.id}` waits in the queue. " if waits else f"Started `{self._run.id}`. "
             words = [{"text": begun}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
         elif not words:
-            words = [{"text": "Trains in a process of its own: this page may be closed."}]
+            words = [{"text": "Runs in its own process. You can close this page."}]
         said = [one for one in machine if one.level != "note" or not self._started]
         said = [*(one for one in self._failure if one.text not in {other.text for other in said}), *said]
         busy = bool(self._machine[2]) and not self._started  # nothing is to be decided of a run that has begun

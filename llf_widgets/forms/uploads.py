@@ -61,7 +61,7 @@ class Upload:
     def __init__(self, name: str, here: Path | None = None) -> None:
         self.name = _plain(name)
         if kind_of(Path(self.name)) not in READERS:
-            raise UploadError(f"`{self.name}` was not taken: it is no data file. Expected one of {_SUFFIXES}.")
+            raise UploadError(f"`{self.name}` was not taken: it is not a data file. Expected one of {_SUFFIXES}.")
         self._here = (here or Path.cwd()).absolute()
         try:
             self._folder = _writable(self._here, home() / FOLDER)

@@ -8,6 +8,7 @@ import anywidget
 import traitlets
 
 from llf_widgets.monitor.front_end import module, stylesheet
+from llf_widgets.monitor.run_view import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,15 @@ class MonitorView(anywidget.AnyWidget):
         super().__init__(**identity)
         self._steer = steer
         self.on_msg(self._on_request)
+
+    @traitlets.validate("options")
+    def _checked(self, proposal: Any) -> dict[str, Any]:
+        """Refuses options that the server would refuse; those before stay."""
+        try:
+            Options.of(proposal["value"])
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from None
+        return dict(proposal["value"])
 
     def _on_request(self, _widget: Any, request: Any, _buffers: Any) -> None:
         if not isinstance(request, dict) or not isinstance(request.get("type"), str):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PARTS = ("head", "charts", "answers", "samples", "events", "log")
 ROWS, LOG_LINES = 200, 200
+WIDEST = 100_000  # steps of a smoothing window
 FOLLOWS = {
     "head": {"status", "metrics", "events"},
     "charts": {"status", "metrics", "events"},
@@ -46,6 +47,24 @@ class Options:
     details: bool = False
     window: int = 0
     narrow: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what is no choice of a reader's.
+
+        Raises:
+            ValueError: the window is negative, too wide or no whole number.
+        """
+        if type(self.window) is not int or not 0 <= self.window <= WIDEST:
+            raise ValueError(f"window is {str(self.window)[:40]}. Expected a whole number from 0 to {WIDEST}.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """The options that a front end has asked for; what it left out is as usual.
+
+        Raises:
+            ValueError: the window is negative, too wide or no whole number.
+        """
+        return cls(given.get("details") is True, given.get("window", 0), given.get("narrow") is True)
 
 
 DEFAULT = Options()

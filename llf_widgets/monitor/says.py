@@ -62,7 +62,7 @@ def offers(facts: Facts) -> list[str]:
 
 
 def within(facts: Facts) -> str:
-    """How long a request may wait for the step under way."""
+    """How long a request may wait for the current step."""
     if facts.state not in ("starting", "running", "stopping"):
         return ""
     if facts.step_seconds is None:
@@ -182,7 +182,7 @@ def _receipt(facts: Facts) -> str:
 
 def _stopping(facts: Facts) -> str:
     step = "" if facts.step_seconds is None else f" takes up to {_about(facts.step_seconds)}"
-    return f"The step under way{step or ' ends first'}; then a checkpoint is written."
+    return f"The current step{step or ' ends first'}; then a checkpoint is written."
 
 
 def _stopped(facts: Facts) -> str:

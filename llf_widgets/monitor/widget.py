@@ -155,14 +155,7 @@ class Monitor(widgets.VBox):
                 self._stale.discard(name)
 
     def _part(self, name: str) -> Any:
-        given = self._front.options
-        window = given.get("window")
-        options = Options(
-            details=given.get("details") is True,
-            window=window if isinstance(window, int) else 0,
-            narrow=given.get("narrow") is True,
-        )
-        return self._run_view.part(name, options)
+        return self._run_view.part(name, Options.of(self._front.options))
 
     def _rest(self, name: str) -> float:
         """Seconds between two times that a part is sent."""
@@ -202,7 +195,7 @@ class Monitor(widgets.VBox):
             run.resume()
             self.refresh()
             return "The run goes on"
-        raise ValueError(f"{what!r} is no request. Expected one of {', '.join(TYPES)}, or resume.")
+        raise ValueError(f"{what!r} is not a request. Expected one of {', '.join(TYPES)}, or resume.")
 
     def _serve(self, what: str, args: dict[str, Any]) -> str:
         """Does what concerns this view alone."""

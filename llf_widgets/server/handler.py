@@ -45,7 +45,7 @@ class RunsAPIHandler(APIHandler):
         try:
             folder = open_run(run_id)
         except ValueError:
-            raise HTTPError(404, "This is no run id: expected lower-case letters, digits, '.', '_', '-'.") from None
+            raise HTTPError(404, "This is not a run id. Expected lower-case letters, digits, '.', '_', '-'.") from None
         except FileNotFoundError:
             folder = None
         # A link may lead anywhere, so a linked folder is no run here.

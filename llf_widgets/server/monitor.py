@@ -11,7 +11,7 @@ from tornado.web import HTTPError, authenticated
 
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.front_end import module, stylesheet
-from llf_widgets.monitor.run_view import PARTS, Options, RunView
+from llf_widgets.monitor.run_view import PARTS, WIDEST, Options, RunView
 from llf_widgets.monitor.static import bundle
 from llf_widgets.server.handler import RunsAPIHandler
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 KEPT = 12  # runs that are being looked at at once; of another one everything is read again
-WIDEST = 100_000  # steps of a smoothing window
 LONGEST_MARK = 64
 
 
@@ -124,5 +123,5 @@ def read_marks(text: str) -> dict[str, str]:
         name in PARTS and isinstance(mark, str) and len(mark) <= LONGEST_MARK for name, mark in have.items()
     )
     if not good:
-        raise HTTPError(400, f"have is no object with marks of {', '.join(PARTS)}.")
+        raise HTTPError(400, f"have is not an object with marks of {', '.join(PARTS)}.")
     return have

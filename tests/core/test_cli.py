@@ -219,7 +219,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert str(llf("runs", "set", row.id, "max_steps=1").exception).startswith("The run is at step")
     assert str(llf("runs", "set", row.id, "lora_rank=1").exception).startswith("'lora_rank' cannot be changed")
     assert "Expected a number" in str(llf("runs", "set", row.id, "learning_rate=fast").exception)
-    assert "no change" in str(llf("runs", "set", row.id, "faster").exception)
+    assert "is not KEY=VALUE" in str(llf("runs", "set", row.id, "faster").exception)
     assert llf("runs", "stop", row.id).exit_code == 0
     assert str(llf("runs", "evaluate", row.id).exception).endswith("is stopped. Expected a run that is going.")
     code = llf("runs", "show", row.id, "--code").output
@@ -228,7 +228,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     compile(code, "cell", "exec")
 
     branched = llf("runs", "branch", row.id, "learning_rate=1e-4", "max_steps=1e6", "--detach").output.strip()
-    assert "no change" in str(llf("runs", "branch", row.id, "faster").exception)
+    assert "is not KEY=VALUE" in str(llf("runs", "branch", row.id, "faster").exception)
     assert "step cannot differ in a branch" in str(llf("runs", "branch", row.id, "step=3").exception)
     assert "Expected learning_rate, max_steps" in str(llf("runs", "branch", row.id, "lora_rank=2").exception)
     assert llf("runs", "kill", branched).exit_code == 0
@@ -251,7 +251,7 @@ def test_list_show_delete_restore_clean(llf, llf_home):
     assert llf("runs", "stop", "last").output == llf("runs", "kill", "last").output
     assert llf("runs", "kill", "last").output == f"{folder.id} has ended already: failed.\n"
     wrong = llf("runs", "list", "--state", "finishd").exception
-    assert str(wrong).startswith("'finishd' is no state. Did you mean 'finished'? Expected one of created, ")
+    assert str(wrong).startswith("'finishd' is not a state. Did you mean 'finished'? Expected one of created, ")
     assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
     llf("runs", "delete", folder.id)
     assert "Freed" in llf("runs", "clean", "--yes").output

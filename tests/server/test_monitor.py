@@ -75,9 +75,9 @@ async def test_nan_reaches_the_page(ask, make_run):
     [
         ({"have": "{"}, "have is not JSON."),
         ({"have": "[" * 5000}, "have is not JSON."),
-        ({"have": "[]"}, "have is no object with marks of head, charts"),
-        ({"have": json.dumps({"head": "x" * 65})}, "have is no object with marks of head, charts"),
-        ({"have": json.dumps({"secret": "x"})}, "have is no object with marks of head, charts"),
+        ({"have": "[]"}, "have is not an object with marks of head, charts"),
+        ({"have": json.dumps({"head": "x" * 65})}, "have is not an object with marks of head, charts"),
+        ({"have": json.dumps({"secret": "x"})}, "have is not an object with marks of head, charts"),
         ({"details": "2"}, "details is '2'. Expected a whole number from 0 to 1."),
         ({"window": "-1"}, "window is '-1'. Expected a whole number from 0 to 100000."),
     ],

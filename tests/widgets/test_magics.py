@@ -54,10 +54,10 @@ def test_monitor_returns_the_view(shell, run):
     ("line", "says"),
     [
         ("monitor 20200101-000000-none", "There is no run 20200101-000000-none"),
-        ("stop ../../etc", "is no run id"),
+        ("stop ../../etc", "is not a run id"),
         ("stop", "There is no run yet"),
-        ("fly", "is no command"),
-        ("stop a b", "is no command"),
+        ("fly", "is not a command"),
+        ("stop a b", "is not a command"),
     ],
 )
 def test_what_can_be_mended_is_one_sentence(shell, line, says):

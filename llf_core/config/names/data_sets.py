@@ -104,7 +104,9 @@ class _Look:
         meant = nearest(name, (*self.here(), *theirs) if elsewhere else self.here())
         mean = f" Did you mean {meant!r}?" if meant else ""
         if meant in theirs and meant not in self.here():
-            mean += f" It is an entry of LLaMA-Factory's {INFO_FILE}: set `dataset_dir` to the folder that holds it too."
+            mean += (
+                f" It is an entry of LLaMA-Factory's {INFO_FILE}: set `dataset_dir` to the folder that holds it too."
+            )
         message = f"There is no data set {name!r}: no such file or folder, and {lacks}.{mean}"
         return Found((self.problem(message, name, meant),))
 

@@ -91,7 +91,7 @@ SAMPLING: tuple[Rule, ...] = (
     Rule(
         ("reward_pattern",),
         _judged(lambda c: _no_pattern(c) is not None),
-        lambda c: f"The form of an answer is no regular expression: {_no_pattern(c)}.",
+        lambda c: f"The form of an answer is not a regular expression: {_no_pattern(c)}.",
         (Fix("The usual form", {"reward_pattern": None}),),
     ),
     Rule(

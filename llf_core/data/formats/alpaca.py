@@ -50,7 +50,7 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], _tags: Mapping[str
         messages.append({"role": "system", "content": text_of(cell["system"], "the system prompt")})
     for pair in json_of(cell.get("history") or [], "history"):
         if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - question and answer
-            raise BadExample("history is no list of [question, answer] pairs")
+            raise BadExample("history is not a list of [question, answer] pairs")
         messages.append({"role": "user", "content": text_of(pair[0], "a question of the history")})
         messages.append({"role": "assistant", "content": text_of(pair[1], "an answer of the history")})
     parts = [text_of(cell[key], "the question") for key in ("prompt", "query") if cell.get(key)]

@@ -246,5 +246,5 @@ def tools_of(value: Any) -> tuple[dict[str, Any], ...] | None:
     if isinstance(tools, dict):
         tools = [tools]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        raise BadExample("tools is no list of objects")
+        raise BadExample("tools is not a list of objects")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools) or None

@@ -40,7 +40,7 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str,
     tags = {**TAGS, **tags}
     turns = json_of(row.get(columns["messages"]), columns["messages"])
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise BadExample(f"{columns['messages']} is no list of messages")
+        raise BadExample(f"{columns['messages']} is not a list of messages")
     messages = [_message(turn, tags, number) for number, turn in enumerate(turns, start=1)]
     if any(message["role"] == "system" for message in messages[1:]):
         raise BadExample("a system message is not the first")

@@ -38,7 +38,7 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str,
     tags = {**TAGS, **tags}
     turns = json_of(row.get(columns["messages"]), columns["messages"])
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise BadExample(f"{columns['messages']} is no list of turns")
+        raise BadExample(f"{columns['messages']} is not a list of turns")
     messages: list[Message] = []
     if row.get(columns.get("system", "")):
         messages.append({"role": "system", "content": text_of(row[columns["system"]], "the system prompt")})

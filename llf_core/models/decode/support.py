@@ -40,7 +40,7 @@ def unsupported(model: Any) -> str | None:
     causal = causal_model(model)
     name = type(causal).__name__
     if not isinstance(causal, GenerationMixin) or causal.config.is_encoder_decoder:
-        return f"{name} is no decoder-only model of transformers."
+        return f"{name} is not a decoder-only model of transformers."
     if type(causal).prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation:
         return f"{name} prepares its inputs in a way of its own."
     kinds = {type(layer) for layer in DynamicCache(config=causal.config).layers} or {DynamicLayer}

@@ -56,7 +56,9 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         Halted: the endpoint is down, or does not answer with one finite number a text.
     """
     if not is_address(url):
-        raise Halted(f"{url} is no address of a reward endpoint.", "Expected one such as http://localhost:8000/score.")
+        raise Halted(
+            f"{url} is not the address of a reward endpoint.", "Expected one such as http://localhost:8000/score."
+        )
     body = json.dumps({"model": "model", "messages": list(texts)}).encode()
     headers = {"Content-Type": "application/json"}
     if os.environ.get(AUTHORIZATION):

@@ -193,7 +193,7 @@ RULES = (
     Rule(
         ("reward_model", "reward_model_type", "stage"),
         _for_ppo(lambda c: bool(_address(c)) and not is_address(_address(c))),
-        lambda c: f"{c.get('reward_model')} is no address. Expected one such as http://localhost:8000/score.",
+        lambda c: f"{c.get('reward_model')} is not an address. Expected one such as http://localhost:8000/score.",
     ),
     Rule(
         ("reward_model", "reward_model_type", "stage"),

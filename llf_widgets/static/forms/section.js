@@ -42,9 +42,10 @@ function render({ model, el: host }) {
     place(grid, wanted);
     const count = model.get('_more');
     more.hidden = count === 0;
-    more.textContent = model.get('_open') ? 'Fewer' : `${count} more`;
+    const hidden = `${count} more ${count === 1 ? 'field' : 'fields'}`;
+    more.textContent = model.get('_open') ? 'Fewer fields' : hidden;
     more.setAttribute('aria-expanded', String(model.get('_open')));
-    more.setAttribute('aria-label', model.get('_open') ? `Fewer fields in ${model.get('_title')}` : `${count} more fields in ${model.get('_title')}`);
+    more.setAttribute('aria-label', model.get('_open') ? `Fewer fields in ${model.get('_title')}` : `${hidden} in ${model.get('_title')}`);
     facts.replaceChildren(...model.get('_facts').map(fact => h('p', {}, fact)));
   };
   const focus = () => {

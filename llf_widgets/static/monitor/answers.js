@@ -109,7 +109,7 @@ function answersPart(feed) {
     slider.follow();
     text.value = '';
     ask(false);
-    say(said, 'It is answered after the step under way.');
+    say(said, 'It is answered after the current step.');
   }
 
   feed.on('answers', draw);

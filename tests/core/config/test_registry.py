@@ -145,7 +145,7 @@ print(good.ok, [p.message for p in good.problems], bad.ok, [p.message for p in b
 def test_a_class_of_another_kind_is_refused(tmp_path):
     site = install(tmp_path, "class Lamp: name = 'lamp'\n")
     child = ask(site, "from llf_core.config.registry import broken; print(broken()[0].reason)")
-    assert child.stdout == "lamp_plugin:Lamp of lamp-plugin is no subclass of Method.\n"
+    assert child.stdout == "lamp_plugin:Lamp of lamp-plugin is not a subclass of Method.\n"
 
 
 def test_the_same_name_twice_is_an_error_that_names_both_packages(tmp_path):

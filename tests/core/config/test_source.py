@@ -78,7 +78,7 @@ def test_a_key_twice_is_an_error_with_both_lines(tmp_path):
     ("text", "words"),
     [
         ("dataset: [a\nb: c\n", "The YAML cannot be read at line 2"),
-        ("- a\n- b\n", "no list of keys"),
+        ("- a\n- b\n", "not a list of keys"),
         ("a: !!python/object:os.system 1\n", "cannot be read"),
         ("dataset: 'x\n", "cannot be read"),
         ("a: \t@x\n", "cannot be read"),

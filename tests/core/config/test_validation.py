@@ -15,13 +15,18 @@ def only(report, kind):
 
 def test_an_unknown_key_is_an_error_with_the_nearest_name():
     problem = only(validate(BASE | {"learning_rat": 1e-4}), "unknown")
-    assert problem.message == "`learning_rat` is no key of a config. The nearest is `learning_rate`."
+    assert problem.message == "Unknown key `learning_rat`. Did you mean `learning_rate`?"
     assert problem.severity == "error"
     assert dict(problem.fixes[0].changes) == {"learning_rat": None, "learning_rate": 1e-4}
 
 
 def test_the_nearest_name_is_sought_among_keys_that_are_not_built_too():
     assert "`use_galore`" in only(validate(BASE | {"use_gallore": True}), "unknown").message
+
+
+def test_a_fix_is_offered_once_where_the_default_is_the_nearest_name_too():
+    problem = only(validate(BASE | {"stage": "stf"}), "invalid")
+    assert [dict(fix.changes) for fix in problem.fixes] == [{"stage": "sft"}]
 
 
 def test_a_feature_that_is_not_built_is_named():

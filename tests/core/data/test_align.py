@@ -275,7 +275,7 @@ def test_columns_that_do_not_fit_are_one_sentence(row, entry, message):
         ({"instruction": "2+2?", "output": ""}, "an answer is empty"),
         ({"instruction": "2+2?", "output": None}, "the answer is missing"),
         ({"instruction": " ", "output": "4"}, "the question is empty"),
-        ({"instruction": "a", "output": "b", "history": [["x"]]}, "history is no list of"),
+        ({"instruction": "a", "output": "b", "history": [["x"]]}, "history is not a list of"),
         ({"instruction": "a", "output": {"b": 1}}, "the answer is a dict, expected text"),
         ({"conversations": turns(("human", "a"), ("human", "b"))}, "turn 2 is the user's, expected the assistant's"),
         ({"conversations": turns(("gpt", "a"), ("human", "b"))}, "turn 1 is the assistant's, expected the user's"),

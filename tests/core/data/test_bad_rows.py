@@ -29,7 +29,7 @@ BAD = {
     "an empty answer": ('{"instruction": "Hi", "output": " \\n"}', "an answer is empty"),
     "an empty question": ('{"instruction": "", "output": "Yo"}', "the question is empty"),
     "half of a surrogate pair": ('{"instruction": "Hi", "output": "\\ud83d"}', "its text is not valid Unicode"),
-    "a history that is none": ('{"instruction": "Hi", "output": "Yo", "history": [["a"]]}', "history is no list of"),
+    "a history that is none": ('{"instruction": "Hi", "output": "Yo", "history": [["a"]]}', "history is not a list of"),
 }
 BAD_TALKS = {
     "a wrong role": (talk(TURNS[0], {"role": "bot", "content": "Yo"}), "message 2 has role 'bot'"),

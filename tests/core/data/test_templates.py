@@ -162,7 +162,7 @@ def test_an_unknown_template_is_told_the_nearest(tokenizer):
 
 
 def test_a_template_whose_end_the_tokenizer_lacks_is_refused(tokenizer):
-    with pytest.raises(DataError, match=r"<\|eot_id\|>, which is no token.*fit: chatml, chatml_de, .* and \d+ more"):
+    with pytest.raises(DataError, match=r"<\|eot_id\|>, which is not a token.*fit: chatml, chatml_de, .* and \d+ more"):
         choose_template("llama3", tokenizer)
 
 

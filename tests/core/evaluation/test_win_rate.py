@@ -116,7 +116,7 @@ def test_what_is_missing_is_said(trained, make_run, reward_model):
         win_rate(folder, reward_model.id, [])
     with pytest.raises(ValueError, match="There is no reward model at nowhere"):
         win_rate(folder, "nowhere", ["x"])
-    with pytest.raises(ValueError, match="is no reward model"):
+    with pytest.raises(ValueError, match="is not a reward model"):
         win_rate(folder, folder.id, ["x"], max_new_tokens=1)
     with pytest.raises(ValueError, match="made a reward model, which scores answers and writes none"):
         win_rate(reward_model, reward_model.id, ["x"])

@@ -26,7 +26,7 @@ def test_attach_wants_a_run_that_is_there(folder):
     assert attach(folder.id).folder == folder
     with pytest.raises(FileNotFoundError, match="no run"):
         attach("20000101-000000-none")
-    with pytest.raises(ValueError, match="no run id"):
+    with pytest.raises(ValueError, match="is not a run id"):
         attach("../x")
 
 

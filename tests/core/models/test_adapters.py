@@ -117,7 +117,7 @@ def test_an_embedding_trained_whole_is_gone_on_with_to_the_last_bit(config, load
 
 def test_no_adapter_there(config, loaded, tmp_path, tiny_model_dir):
     assert "There is no adapter at /no/such" in refused(loaded, config(adapter_name_or_path="/no/such"))
-    assert "has no adapter_config.json, so it is no adapter" in refused(
+    assert "has no adapter_config.json, so it is not an adapter" in refused(
         loaded, config(adapter_name_or_path=str(tiny_model_dir))
     )
 

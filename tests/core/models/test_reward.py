@@ -163,7 +163,7 @@ def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_token
         load_scorer(str(tiny_model_dir))
     policy = get_peft_model(LlamaForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(task_type="CAUSAL_LM", r=2))
     policy.save_pretrained(tmp_path / "speaks")
-    with pytest.raises(ModelError, match="speaks is no reward model"):
+    with pytest.raises(ModelError, match="speaks is not a reward model"):
         load_scorer(str(tmp_path / "speaks"))
     classifier.save_pretrained(tmp_path / "whole")
     with pytest.raises(ModelError, match="a whole model, so it cannot be put on another"):

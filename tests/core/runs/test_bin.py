@@ -67,7 +67,7 @@ def test_lost_and_broken_runs_can_be_deleted(folder):
 
 def test_paths_are_no_ids():
     for act in (delete_run, restore_run):
-        with pytest.raises(ValueError, match="no run id"):
+        with pytest.raises(ValueError, match="is not a run id"):
             act("../../etc")
 
 
@@ -173,7 +173,7 @@ def test_what_is_removed_from_the_bin_is_gone(ended):
     for act in (restore_run, remove_from_bin):
         with pytest.raises(FileNotFoundError):
             act(ended.id)
-    with pytest.raises(ValueError, match="is no run id"):
+    with pytest.raises(ValueError, match="is not a run id"):
         remove_from_bin("../runs")
 
 

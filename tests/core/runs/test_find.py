@@ -37,8 +37,10 @@ def test_an_id_its_beginning_and_last(text, found):
         ("20261124", "2 runs match 20261124: 20261124-142530-tiny-dpo, 20261124-142530-tiny-sft. Expected more"),
         ("20261125-090000-large-stf", "There is no run '20261125-090000-large-stf'"),
         ("20261125-090000-large-stf", "Did you mean 20261125-090000-large-sft?"),
-        ("../x", "is no run id"),
-        ("", "is no run id"),
+        ("large-stf", "Did you mean 20261125-090000-large-sft?"),
+        ("20261125-090000-Large-sft", "Did you mean 20261125-090000-large-sft?"),
+        ("../x", "is not a run id"),
+        ("", "is not a run id"),
     ],
 )
 def test_what_is_none_is_a_sentence_with_what_is_near(text, words):

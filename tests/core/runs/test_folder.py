@@ -29,7 +29,7 @@ def test_slug(name, expected):
 
 @pytest.mark.parametrize("run_id", ["", "..", "a/b", "/etc", "a..b", "A", "-a", ".a", "a\n", "a" * 129, "a b", "a\x00"])
 def test_what_is_no_id_is_refused(run_id):
-    with pytest.raises(ValueError, match="no run id"):
+    with pytest.raises(ValueError, match="is not a run id"):
         check_run_id(run_id)
 
 
@@ -85,7 +85,7 @@ def test_open_run_wants_a_run_that_is_there(folder):
     assert open_run(folder.id) == folder
     with pytest.raises(FileNotFoundError, match="no run 20000101-000000-none"):
         open_run("20000101-000000-none")
-    with pytest.raises(ValueError, match="no run id"):
+    with pytest.raises(ValueError, match="is not a run id"):
         open_run("../" + folder.id)
 
 

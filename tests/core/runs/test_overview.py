@@ -15,7 +15,12 @@ FACTS = {
 
 
 def shown(**changes):
-    lines = overview(FACTS | changes, changed={"learning_rate": 1e-3, "stage": "sft"}, called="2026", now=1_800_000_460)
+    lines = overview(
+        FACTS | changes,
+        changed={"learning_rate": 1e-3, "warmup_steps": 0.1, "stage": "sft"},
+        called="2026",
+        now=1_800_000_460,
+    )
     found = {}
     for line in lines:
         label = line[:13].strip() or label  # noqa: F821 - of the line before
@@ -31,7 +36,7 @@ def test_a_finished_run():
     ]  # fmt: skip
     assert told["State"] == "finished at step 30 of 30, attempt 2"
     assert told["Time"].endswith("(7 min ago), took 7:10")
-    assert told["Changed"] == "learning_rate 1e-3"
+    assert told["Changed"] == "learning_rate 1e-3, warmup_steps 0.1"
     assert told["Numbers"] == "loss 0.2933, eval_loss NaN, accuracy 83 %, learning rate 5e-5"
     assert told["Checkpoints"] == "at step 20, 30"
     assert (

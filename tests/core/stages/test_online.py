@@ -237,7 +237,11 @@ def test_a_function_that_fails_at_once_leaves_nothing_to_keep(make_online):
     ("code", "changes", "said"),
     [
         ("def other(answer): return 1", {}, "defines no function share"),
-        ("def share(answer, level): return 1", {}, "The reward function share takes level, which is no column of the"),
+        (
+            "def share(answer, level): return 1",
+            {},
+            "The reward function share takes level, which is not a column of the",
+        ),
         (SHARE, {"per_device_train_batch_size": 100}, "There are 24 prompts, and a step draws answers to 25"),
         (SHARE, {"dataset": "prompts", "reward_functions": "share,correct"}, "and the data set gives none (columns: q"),
     ],

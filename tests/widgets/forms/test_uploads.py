@@ -44,7 +44,7 @@ def test_broken_lines_are_counted_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("photo.png", b"\x89PNG", "`photo.png` was not taken: it is no data file. Expected one of .json, .jsonl,"),
+        ("photo.png", b"\x89PNG", "`photo.png` was not taken: it is not a data file. Expected one of .json, .jsonl,"),
         ("bad.json", '[{"a": 1},]', "`bad.json` was not taken: it is not valid JSON"),
         ("bad.jsonl", "not a row\n", "`bad.jsonl` was not taken: it holds no row (line 1: Expecting value"),
         ("empty.csv", "", "`empty.csv` was not taken: it holds no row."),

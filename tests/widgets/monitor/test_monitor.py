@@ -9,6 +9,7 @@ import time
 import anywidget
 import numpy as np
 import pytest
+from traitlets import TraitError
 
 from llf_widgets.monitor import Monitor
 from llf_widgets.monitor.front_end import FILES
@@ -168,7 +169,7 @@ class TestSteering:
         (answer,) = self.ask(view, "resume")
         assert (answer["ok"], "stop it first" in answer["text"]) == (False, True)
         (answer,) = self.ask(view, "dance")
-        assert answer["text"].startswith("'dance' is no request. Expected one of stop, ")
+        assert answer["text"].startswith("'dance' is not a request. Expected one of stop, ")
         (answer,) = self.ask(view, "set", learning_rate=-1)
         assert answer["text"] == "learning_rate is -1. Expected a number above 0 and at most 1."
 
@@ -251,6 +252,11 @@ def test_a_reader_chooses_the_charts_and_the_smoothing(trainer, monitor):
     before = view._front.charts
     view._front.options = {"details": True, "window": 2}
     until(lambda: view._front.charts is not before)
+    chosen = view._front.options
+    for window in (-1, 100_001, "2", True):
+        with pytest.raises(TraitError, match=r"window is .* Expected a whole number from 0 to 100000"):
+            view._front.options = {"window": window}
+    assert view._front.options == chosen
 
 
 def test_stylesheets_name_no_colour_of_their_own_outside_the_tokens():

@@ -90,6 +90,6 @@ def test_magics_of_a_live_run(live_run):
     book = execute("%load_ext llf_widgets", "%llf runs", "%llf monitor last", "%llf stop", "%llf checkpoint nope")
     assert live_run in printed(book.cells[1])
     assert "application/vnd.jupyter.widget-view+json" in bundles(book.cells[2])[0]
-    assert printed(book.cells[3]) == f"{live_run} stops after the step under way.\n"
+    assert printed(book.cells[3]) == f"{live_run} stops after the current step.\n"
     assert "There is no run nope" in str(book.cells[4].outputs)
     assert "Traceback" not in str(book.cells[4].outputs)

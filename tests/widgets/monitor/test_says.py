@@ -17,7 +17,7 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
         ("running", {}, "", ["stop", "checkpoint", "set", "kill", "rows"]),
         ("running", {"attempt": 2, "resumed_from": 90},
          "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "set", "kill", "rows"]),
-        ("stopping", {}, "The step under way takes up to 4 s; then a checkpoint is written.", ["kill", "rows"]),
+        ("stopping", {}, "The current step takes up to 4 s; then a checkpoint is written.", ["kill", "rows"]),
         ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume", "rows"]),
         ("finished", {"elapsed": 643, "output": "/o"},
          "93 steps in 10:43. The result is in /o.", ["download", "ask", "rows"]),

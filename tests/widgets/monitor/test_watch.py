@@ -26,8 +26,14 @@ def test_a_run_that_is_not_there_is_said(given, llf_home):
         folder_of(given)
 
 
+def test_an_id_that_is_nearly_one_is_told_of(trainer):
+    folder = trainer().folder
+    with pytest.raises(FileNotFoundError, match=f"There is no run .* Did you mean {folder.id}\\?"):
+        folder_of(folder.id[:-1])
+
+
 def test_something_else_is_refused():
-    with pytest.raises(TypeError, match="is no run"):
+    with pytest.raises(TypeError, match="is not a run"):
         folder_of(7)
 
 

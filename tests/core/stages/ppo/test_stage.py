@@ -449,8 +449,8 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
 @pytest.mark.parametrize("address", ["http://", "http://[::1", "https://host:port/score", "ftp://host/score"])
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
-    assert any("is no address" in one.message for one in validate(asked).problems)
-    with pytest.raises(api.Halted, match="is no address"):
+    assert any("is not an address" in one.message for one in validate(asked).problems)
+    with pytest.raises(api.Halted, match="is not an address"):
         api.ask_scores(address, ["a"])
 
 
@@ -708,7 +708,7 @@ def test_a_held_out_prompt_that_functions_cannot_judge_is_left_out(make_run, fun
 def test_a_function_that_takes_another_column_is_told_before_anything(make_run, functions, prompts_file):
     folder = with_code(make_run(**(functions | {"dataset": str(prompts_file)}), reward_functions="letters"))
     assert run_attempt(folder, 1) == 2
-    assert "letters takes number, which is no column" in read_status(folder).reason
+    assert "letters takes number, which is not a column" in read_status(folder).reason
 
 
 def test_what_only_trls_trainers_tell_is_refused_before_anything(make_run, functions):
