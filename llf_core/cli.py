@@ -346,16 +346,18 @@ def runs_list(
     """List runs, newest first."""
     from llf_core.config.nearest import did_you_mean
     from llf_core.runs import home, list_runs
+    from llf_core.runs.folder import in_the_way, run_ids
 
     if state is not None and state not in STATES_SHOWN:
         expected = f"Expected one of {', '.join(STATES_SHOWN)}."
         raise UserError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}", BAD_CONFIG)
 
+    if (said := in_the_way()) is not None:
+        raise UserError(said)
     page = list_runs(home(), offset, limit, state, query)
     if as_json:
         _print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
         return
-    from llf_core.runs.folder import run_ids
     from llf_core.runs.table import table
 
     if page.rows:
@@ -651,14 +653,19 @@ def runs_clean(
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Empty the bin for good."""
+    """Empty the bin for good, and remove uploaded data that nothing has used for a week."""
     from llf_core.runs import clean, cleanable
+    from llf_core.runs.formatting import size
+    from llf_core.runs.uploads import UPLOADS
 
     freed = cleanable(days=days, checkpoints=checkpoints)
     if not freed.items:
         out.print("Nothing to clean.")
         return
-    question = f"Remove {len(freed.items)} folders ({freed.bytes / 1e6:,.0f} MB) for good?"
+    uploads = sum(item.parent.name == UPLOADS for item in freed.items)
+    kinds = {"folder": len(freed.items) - uploads, "unused uploaded file": uploads}
+    told = " and ".join(f"{count:,} {kind}{'' if count == 1 else 's'}" for kind, count in kinds.items() if count)
+    question = f"Remove {told} ({' '.join(size(freed.bytes))}) for good?"
     if yes or typer.confirm(question):
         clean(days=days, checkpoints=checkpoints)
-        out.print(f"Freed {freed.bytes / 1e6:,.0f} MB.")
+        out.print(f"Freed {' '.join(size(freed.bytes))}.")

@@ -42,16 +42,16 @@ class Training(Section):
     num_train_epochs: float = option(
         3.0,
         label="Epochs",
-        help="How often every example is seen.",
+        help="How often every example is seen; overridden by Steps.",
         above=0,
         level="basic",
         source="Hugging Face",
     )
     max_steps: int = option(
         -1,
-        unset="until the epochs end",
+        unset="all epochs",
         label="Steps",
-        help="Ends the run after this many steps, whatever the epochs say; -1 leaves it to the epochs.",
+        help="Ends the run after this many steps and overrides Epochs; -1 trains all epochs.",
         minimum=-1,
         level="basic",
         source="Hugging Face",

@@ -15,6 +15,7 @@ from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run
 from llf_core.runs.listing import Row, read_row
 from llf_core.runs.status import BrokenRunError, read_status, shown
+from llf_core.runs.uploads import unused_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ class Freed:
     """What cleaning removes.
 
     Attributes:
-        items: folders, the oldest first.
+        items: folders, and files of `uploads`; of each kind the oldest first.
         bytes: what they take on the disk.
     """
 
@@ -183,10 +184,10 @@ def cleanable(
         checkpoints: also the checkpoints of finished runs, whose result is in `output/`.
         keep_latest: of those, all but the newest.
     """
-    items = _old_in_bin(_root(home) / "bin", days) + _half_made(_root(home) / "runs")
+    items = _old_in_bin(_root(home) / "bin", days) + _half_made(_root(home) / "runs") + unused_uploads(_root(home))
     if checkpoints:
         items += _of_finished_runs(_root(home) / "runs", keep_latest=keep_latest)
-    return Freed(tuple(items), sum(folder_bytes(item) for item in items))
+    return Freed(tuple(items), sum(map(_bytes, items)))
 
 
 def clean(
@@ -201,10 +202,17 @@ def clean(
         freed = cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
         items = [_aside(item) if item.parent == bin_folder else item for item in freed.items]
     for item in items:
+        if item.is_file():
+            item.unlink()
+            continue
         # `complete.json` goes first: no half of a checkpoint ever counts.
         (item / "complete.json").unlink(missing_ok=True)
         shutil.rmtree(item)
     return freed
+
+
+def _bytes(item: Path) -> int:
+    return item.stat().st_size if item.is_file() else folder_bytes(item)
 
 
 def _aside(item: Path) -> Path:

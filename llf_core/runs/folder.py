@@ -161,6 +161,17 @@ class RunFolder:
         return self.path / ".reserve"
 
 
+def in_the_way(home: Path | str | None = None) -> str | None:
+    """The sentence to say where a file stands in the place of the folder of runs, or of one above it."""
+    runs = _home(home) / "runs"
+    place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
+    if place.is_dir() or not os.path.lexists(place):
+        return None
+    return (
+        f"{place} is not a folder, so runs cannot be written to {runs}. Remove it, or set LLF_HOME to another folder."
+    )
+
+
 def slug(name: str) -> str:
     """The part of a run id that people read: `SmolLM2 / SFT!` becomes `smollm2-sft`."""
     words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
@@ -186,9 +197,12 @@ def create_run(
 
     Raises:
         OSError: the folder can't be written.
+        NotADirectoryError: a file stands where the folder of runs should; a sentence.
     """
     from llf_core.runs.status import first_status
 
+    if (said := in_the_way(home)) is not None:
+        raise NotADirectoryError(said)
     runs = _home(home) / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     now = time.time()

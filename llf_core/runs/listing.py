@@ -177,7 +177,7 @@ class RunIndex:
             try:
                 with os.scandir(path) as entries:
                     names = sorted(one.name for one in entries if RUN_ID.fullmatch(one.name) and one.is_dir())
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 names = []
             self._names = (signature, names)
             self._rows = {name: self._rows[name] for name in names if name in self._rows}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.rows import table_of, write_rows
 from llf_core.runs import home
+from llf_core.runs.uploads import UPLOADS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOLDER = "uploads"
-"""Below `LLF_HOME`: data that a form was given and that lies nowhere else."""
 VARIABLE = "rows"
 
 
@@ -43,8 +43,13 @@ class CellRows:
             OSError: the file can't be written.
         """
         table = table_of(rows)
-        path, _ = write_rows(table, home() / FOLDER)
+        path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))
+
+    def hold(self) -> None:
+        """Has the file there, where it was removed while a form was open for long."""
+        if not Path(self.path).exists():
+            write_rows(self.table, Path(self.path).parent)
 
     @property
     def label(self) -> str:

@@ -46,8 +46,9 @@ class Presets(anywidget.AnyWidget):
     def refresh(self) -> None:
         """Draws the row as the state has it."""
         with self.hold_sync():
-            self._current = self._state.preset_name
-            self._label = next((label for name, label, _ in self._presets if name == self._current), self._current)
+            compared = self._state.preset_name
+            self._current = compared if self._state.from_preset else ""
+            self._label = next((label for name, label, _ in self._presets if name == compared), compared)
             self._changes = len(self._state.changes())
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
@@ -61,6 +62,7 @@ class Presets(anywidget.AnyWidget):
             self._state.undo()
         elif kind == "run":
             self._state.paste(_config_of(content["id"]))
+            self._state.from_preset = False
         self._on_change()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from llf_core.config.spec import option_classes
 from llf_core.config.translate import translate
 from llf_core.data.fit import READ_AS, against, shipped_for
 from llf_core.launch.rows import RowsError
-from llf_core.runs.folder import run_ids
+from llf_core.runs.folder import home, run_ids
+from llf_core.runs.uploads import hold
 from llf_widgets.forms.cell_rows import CellRows
 from llf_widgets.forms.values import parse, show
 from llf_widgets.start import split_rows
@@ -50,6 +52,7 @@ class FormState:
         preset_name: what the form compares with.
 
     Attributes:
+        from_preset: whether the values began as a preset's; those of a cell's config or of an earlier run did not.
         notes: what reading the last text said, e.g. that an older name of a key was understood.
         cell_rows: the rows that the source had for `dataset`; None where it named its data.
         answers: what a hub has said of names that only it can tell of.
@@ -62,6 +65,7 @@ class FormState:
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
         self.specs: dict[str, FieldSpec] = {spec.key: spec for spec in fields()}
         self.preset_name = preset_name
+        self.from_preset = source is None
         self.base: dict[str, Any] = preset(preset_name)
         self.given: dict[str, Any] = dict(self.base)
         self.notes: tuple[Problem, ...] = ()
@@ -227,6 +231,7 @@ class FormState:
 
     def undo(self) -> None:
         """Goes back to the preset."""
+        self.from_preset = True
         self.given = dict(self.base)
         self.notes = ()
         self._forget()
@@ -252,6 +257,15 @@ class FormState:
         self.set(key, name)
         if any(column in self.given for column in READ_AS) and any(one.key == key for one in self.data_problems):
             self.apply(dict.fromkeys(READ_AS))
+
+    def hold_data(self) -> None:
+        """Counts uploaded data that the form names as used, so that `llf runs clean` keeps it."""
+        if self.cell_rows is not None:
+            with suppress(OSError):  # the run gets the rows themselves
+                self.cell_rows.hold()
+        for key in NAMES_DATA:
+            names = self.given.get(key) or ()
+            hold(home(), names.split(",") if isinstance(names, str) else [str(one) for one in names])
 
     def say(self, key: str, problem: Problem) -> None:
         """Says something beside a field, as long as it keeps its value."""

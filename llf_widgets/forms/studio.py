@@ -186,6 +186,7 @@ class Studio(widgets.VBox):
 
     def refresh(self) -> None:
         """Draws everything as the state has it."""
+        self.state.hold_data()
         self._presets.refresh()
         for title, section in self._sections.items():
             section.refresh(self._facts(title))
@@ -354,10 +355,13 @@ class Studio(widgets.VBox):
         if title == "Method" and self.state.report.config is not None:
             return model_info.learns(self.state.report.config)
         if title == "Training":
-            batch, times = (
-                self.state.value(key) for key in ("per_device_train_batch_size", "gradient_accumulation_steps")
+            batch, times, steps = (
+                self.state.value(key)
+                for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
             )
-            return (f"{batch * times:,} examples a step",) if isinstance(batch, int) and isinstance(times, int) else ()
+            told = (f"{batch * times:,} examples a step",) if isinstance(batch, int) and isinstance(times, int) else ()
+            ends = isinstance(steps, int) and steps > 0
+            return (*told, f"Steps override Epochs: ends after {steps:,} steps") if ends else told
         return ()
 
     def _datasets(self) -> list[str]:

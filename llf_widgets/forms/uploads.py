@@ -15,7 +15,7 @@ from llf_core.config.paths import COMPRESSED
 from llf_core.data.errors import DataError
 from llf_core.data.records import READERS, Flaw, kind_of, read_file
 from llf_core.runs import home
-from llf_widgets.forms.cell_rows import FOLDER
+from llf_core.runs.uploads import UPLOADS
 from llf_widgets.forms.messages import Message
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Upload:
             raise UploadError(f"`{self.name}` was not taken: it is not a data file. Expected one of {_SUFFIXES}.")
         self._here = (here or Path.cwd()).absolute()
         try:
-            self._folder = _writable(self._here, home() / FOLDER)
+            self._folder = _writable(self._here, home() / UPLOADS)
             handle, partial = tempfile.mkstemp(prefix=".llf-upload-", suffix=_suffix(self.name), dir=self._folder)
         except OSError as error:
             raise self._refused(f"it cannot be written ({error.strerror})") from None

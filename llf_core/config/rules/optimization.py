@@ -73,7 +73,7 @@ OPTIMIZATION = (
             c.training.max_steps > 0
             and c.training.num_train_epochs != type(c.training).model_fields["num_train_epochs"].default
         ),
-        lambda c: f"The run ends after {c.training.max_steps} steps, whatever the epochs say.",
+        lambda c: f"Steps override Epochs: the run ends after {c.training.max_steps} steps.",
         (Fix("Count epochs", {"max_steps": -1}),),
         severity="note",
     ),

@@ -33,10 +33,14 @@ function render({ model, el: host }) {
     const count = model.get('_changes');
     const name = model.get('_label');
     const undo = button('Undo them', () => model.send({ type: 'undo' }), 'llf-link');
+    const several = count > 1 ? 's' : '';
     if (count === 1) undo.textContent = 'Undo it';
-    changes.replaceChildren(
-      ...(count ? [`${name} with `, h('b', {}, `${count} change${count > 1 ? 's' : ''}`), ' (bold labels) ', undo] : [])
-    );
+    if (model.get('_current')) {
+      changes.replaceChildren(...(count ? [`${name} with `, h('b', {}, `${count} change${several}`), ' (bold labels) ', undo] : []));
+    } else {
+      // of a cell's config or an earlier run: nothing was changed that could be undone
+      changes.replaceChildren(...(count ? [h('b', {}, `${count} difference${several}`), ` from ${name} (bold labels)`] : []));
+    }
     explain.checked = model.get('_explain');
   };
   row.append(h('span', { class: 'llf-2' }, 'Start from'), ...buttons.values(), earlier, runs, changes, explainLabel);

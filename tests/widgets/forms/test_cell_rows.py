@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -225,3 +226,14 @@ def test_a_piece_that_was_lost_ends_the_upload(tmp_path: Path, monkeypatch: pyte
     tell(data, offset=20, buffers=(b'{"a": 1}\n',), **about)
     assert "a part of it is missing" in row(studio, "dataset")["messages"][0]["text"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_form_that_is_used_keeps_its_rows(llf_home: Path) -> None:
+    studio = Studio({"dataset": ROWS})
+    (file,) = (llf_home / "uploads").iterdir()
+    os.utime(file, (0, 0))
+    studio.set(seed=1)
+    assert file.stat().st_mtime > 0
+    file.unlink()
+    studio.set(seed=2)
+    assert file.exists()

@@ -8,10 +8,13 @@ import types
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
+from llf_core.cli import app
 from llf_core.config import RunConfig
 from llf_core.launch.queue import Ahead
-from llf_widgets.forms import checks
+from llf_core.runs import create_run
+from llf_widgets.forms import Studio, checks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +39,23 @@ def test_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     message = checks.unwritable(tmp_path / "llf")
     assert message is not None
     assert str(tmp_path) in message.text
+
+
+@pytest.mark.parametrize("place", ["llf", "llf/runs"])
+def test_a_file_in_the_place_of_the_runs_is_a_sentence(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    monkeypatch.setenv("LLF_HOME", str(tmp_path / "llf"))
+    studio = Studio()
+    said = f"{tmp_path / place} is not a folder, so runs cannot be written to {tmp_path / 'llf' / 'runs'}. "
+    assert [one["text"] for one in studio._start._messages if one["text"].startswith(said)]
+    assert not studio._start.ready
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        create_run("", "first")
+    done = CliRunner().invoke(app, ["runs", "list"])
+    assert str(done.exception).startswith(said)
 
 
 def test_folder_that_does_not_exist_yet_is_judged_by_the_one_above(tmp_path: Path) -> None:

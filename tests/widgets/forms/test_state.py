@@ -244,7 +244,7 @@ def test_an_empty_field_says_what_it_means() -> None:
     said = {key: SPECS[key].meaning(state.value) for key in SPECS}
     assert said["lora_alpha"] == "auto: 16"
     assert (said["max_samples"], said["quantization_bit"], said["data_seed"]) == ("all", "none", "auto: 42")
-    assert (state.text("max_steps"), said["max_steps"]) == ("30", "until the epochs end")
+    assert (state.text("max_steps"), said["max_steps"]) == ("30", "all epochs")
     state.edit("max_steps", "")
     assert (state.value("max_steps"), state.text("max_steps")) == (-1, "")
     state.edit("lora_rank", "32")

@@ -106,6 +106,23 @@ def test_what_differs_from_the_preset_is_marked_and_undone(studio: Studio) -> No
     assert studio._presets._changes == 0
 
 
+def test_a_config_of_the_cell_is_no_preset() -> None:
+    studio = Studio({"dataset": "llf_demo", "max_steps": 5})
+    assert studio._presets._current == ""
+    assert studio._presets._label == "First minute"
+    assert studio._presets._changes > 0
+    tell(studio._presets, type="choose", name="first-minute")
+    assert studio._presets._current == "first-minute"
+    assert studio._presets._changes == 0
+
+
+def test_steps_are_said_to_override_the_epochs(studio: Studio) -> None:
+    assert "Steps override Epochs: ends after 30 steps" in studio._sections["Training"]._facts
+    type_into(studio, "max_steps", "")
+    assert studio._sections["Training"]._facts == ["4 examples a step"]
+    assert row(studio, "max_steps")["placeholder"] == "all epochs"
+
+
 def test_preset_fills_the_form(studio: Studio) -> None:
     tell(studio._presets, type="choose", name="full")
     assert row(studio, "finetuning_type")["text"] == "full"

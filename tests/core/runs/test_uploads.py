@@ -1,0 +1,38 @@
+"""Data of forms is removed when nothing needs it any more."""
+
+import os
+import time
+
+from llf_core.runs import clean, cleanable, create_run
+from llf_core.runs.uploads import DAY, UPLOADS, hold, unused_uploads
+
+NEW, OLD = 1, 8
+
+
+def upload(home, name, days):
+    path = home / UPLOADS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"12345")
+    os.utime(path, times := (time.time() - days * DAY,) * 2)
+    return path, times
+
+
+def test_what_no_run_names_and_no_form_uses_goes_after_a_week(llf_home):
+    free, _ = upload(llf_home, "rows-0.parquet", OLD)
+    named, _ = upload(llf_home, "rows-1.parquet", OLD)
+    binned, _ = upload(llf_home, "größe, 2.jsonl", OLD)
+    new, _ = upload(llf_home, "rows-3.parquet", NEW)
+    used, _ = upload(llf_home, "rows-4.parquet", OLD)
+    elsewhere = llf_home / "rows-5.parquet"
+    elsewhere.touch()
+    create_run(f"dataset: {named}\n", "first")
+    run = create_run(f'eval_dataset: ["{binned}"]\n'.replace("ö", "\\xf6"), "second")
+    (llf_home / "bin").mkdir()
+    run.path.rename(llf_home / "bin" / run.id)
+    hold(llf_home, ["llf_demo", "", str(used), str(elsewhere), f"{UPLOADS}/gone.jsonl"])
+    assert unused_uploads(llf_home) == [free]
+    assert cleanable(days=30).bytes == 5
+    assert clean(days=30).items == (free,)
+    assert not free.exists()
+    assert all(path.exists() for path in (named, binned, new, used))
+    assert cleanable(days=30).items == ()
