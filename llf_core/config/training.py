@@ -34,7 +34,8 @@ class Training(Section):
         None,
         unset="nowhere",
         label="Copy the result to",
-        help="Receives a copy of the tuned model at the end; the run itself lives in its own folder.",
+        help="Receives a copy of the tuned model at the end, in place of an earlier one; a folder that holds anything "
+        "else is refused.",
         level="basic",
         source="Hugging Face",
         path="folder",

@@ -8,13 +8,12 @@ import time
 import traceback
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
-from llf_core.config import ConfigError, Problem, RunConfig
+from llf_core.config import ConfigError, RunConfig
 from llf_core.data import Collator, check_packing, prepare
 from llf_core.data.prepare import say
 from llf_core.data.stream import Stream
@@ -41,6 +40,7 @@ from llf_core.stages.halt import Halted
 from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
+from llf_core.stages.result_copy import NotCopiedError, check_output_dir, copy_result
 from llf_core.stages.steering import held_from
 from llf_core.stages.trainer import RunTrainer, StreamedRows
 from llf_core.stages.trunk import forget_trunk, keep_trunk
@@ -49,6 +49,7 @@ from llf_core.stages.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from transformers import PreTrainedModel
 
@@ -92,7 +93,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
     """Loads, trains and saves; returns the final state and its reason."""
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
-    _prepare_output_dir(config)
+    _check_output_dir(folder, writer, config)
     checkpoint = Checkpoints(folder).latest()
     plan = plan_device(config)
     work = load(folder, config, writer, plan if checkpoint is None else as_before(folder, plan))
@@ -125,12 +126,12 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
         with _kept(progress):
             trainer.evaluate()
     progress.watched.answer(step)
-    _save(work, trainer)
+    not_copied = _save(work, trainer)
     forget_trunk(folder)
     progress.answer_waiting(step)
     if step < total:
-        return "finished", f"Early stopping ended the run at step {step} of {total}."
-    return "finished", None
+        return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()
+    return "finished", not_copied or None
 
 
 @contextmanager
@@ -264,8 +265,27 @@ def _evaluated_at(trainer: RunLoop, step: int) -> bool:
     return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
 
 
-def _save(work: Work, trainer: RunLoop) -> None:
-    """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for."""
+def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -> None:
+    """Refuses an `output_dir` that can't receive the result before a run begins; one that goes on is only warned."""
+    try:
+        check_output_dir(config, folder)
+    except ConfigError as error:
+        if writer.attempt == 1:
+            raise
+        _warn_of_output_dir(writer, error.problems[0].message)
+
+
+def _warn_of_output_dir(writer: RunWriter, message: str) -> None:
+    writer.event("warning", key="output_dir", message=message)
+    _say(message)
+
+
+def _save(work: Work, trainer: RunLoop) -> str:
+    """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for.
+
+    Returns:
+        Why the copy was not made: the result is safe by then, so that is a warning and no failed run; else nothing.
+    """
     folder, writer, config = work.folder, work.writer, work.config
     partial = folder.path / ".output"
     shutil.rmtree(partial, ignore_errors=True)
@@ -277,41 +297,12 @@ def _save(work: Work, trainer: RunLoop) -> None:
     partial.replace(folder.output)
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
-        _copy_output(folder, writer, config.training.output_dir)
-
-
-def _prepare_output_dir(config: RunConfig) -> None:
-    """Makes the folder that receives a copy of the result, so that one that can't be made is told before training.
-
-    Raises:
-        ConfigError: it can't be made, or it is a file.
-    """
-    asked = config.training.output_dir
-    if not asked:
-        return
-    try:
-        Path(asked).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = (
-            f"output_dir is {asked}, which cannot be made ({error.strerror}). Expected a folder that can be written, "
-            "or none: the result is in the run's own folder anyway."
-        )
-        raise ConfigError((Problem("invalid", "output_dir", asked, message),)) from error
-
-
-def _copy_output(folder: RunFolder, writer: RunWriter, target: str) -> None:
-    """Copies `output/`. The result is safe by then, so a copy that fails is a warning and no failed run."""
-    try:
-        shutil.copytree(folder.output, target, dirs_exist_ok=True)
-    except OSError as error:  # shutil.Error is one
-        why = error.strerror or str(error).splitlines()[0]
-        message = (
-            f"The result could not be copied to {target} ({why}). It is whole in {folder.output}: copy it by hand."
-        )
-        writer.event("warning", key="output_dir", message=message)
-        _say(message)
-        return
-    _say(f"Copied the result to {target}.")
+        try:
+            _say(copy_result(config, folder))
+        except NotCopiedError as error:
+            _warn_of_output_dir(writer, str(error))
+            return str(error)
+    return ""
 
 
 def _say(text: str) -> None:

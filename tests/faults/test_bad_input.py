@@ -10,6 +10,7 @@ import yaml
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.runs import RunReader, list_runs, read_status
+from llf_core.stages import result_copy
 from llf_core.stages.session import run_attempt
 
 ROWS = [{"instruction": f"What is {number}?", "input": "", "output": f"It is {number}."} for number in range(8)]
@@ -259,19 +260,20 @@ def test_a_target_that_the_model_lacks(refused):
 
 
 def test_a_place_for_the_result_that_cannot_be_made_is_told_before_training(refused, write):
-    reason = refused(output_dir=write("taken", ""))
-    assert "output_dir is " in reason
-    assert "(File exists)" in reason
+    file = write("taken", "")
+    assert "It is no folder." in refused(output_dir=file)
+    assert "(Not a directory)" in refused(output_dir=f"{file}/result")
 
 
 def test_a_result_that_cannot_be_copied_is_whole_in_the_run(trained, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copytree", full)
+    monkeypatch.setattr(result_copy, "_copy", full)
     folder, code = trained(max_steps=1, output_dir=str(tmp_path / "copy"))
     assert (code, read_status(folder).state) == (0, "finished")
     assert (folder.output / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "copy").exists()
     (warning,) = [event for event in RunReader(folder).events() if event["type"] == "warning"]
     assert "(No space left on device)" in warning["message"]
     assert str(folder.output) in warning["message"]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.names.data_sets import look_for_data
-from llf_core.config.names.found import Found
 from llf_core.config.names.hub import SECONDS, ask
 from llf_core.config.names.models import look_for_models
 from llf_core.config.names.modules import KEYS, look_for_modules
 from llf_core.config.names.paths import look_for_paths
 from llf_core.config.names.question import settle
+from llf_core.config.names.result_folder import look_for_output
 from llf_core.config.spec import fields, option_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from llf_core.config.names.found import Found
     from llf_core.config.problem import Problem
     from llf_core.config.report import Report
     from llf_core.config.run_config import RunConfig
@@ -35,7 +36,7 @@ def look(config: RunConfig, base: Path | None = None, runs: Iterable[str] = ()) 
         base: the folder that relative paths start from; unset, the working directory.
         runs: ids of runs, which a reward model may be.
     """
-    folders, found = (Path.cwd() if base is None else base, Path.cwd()), Found()
+    folders, found = (Path.cwd() if base is None else base, Path.cwd()), look_for_output(config)
     for spec in _counting(config):
         if spec.path in {"model", "adapters", "data"}:
             found += look_for_paths(config, spec)
