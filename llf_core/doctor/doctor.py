@@ -9,7 +9,7 @@ from llf_core.doctor.rules import RULES
 from llf_core.doctor.vitals import Vitals
 from llf_core.runs import RunReader
 from llf_core.runs.asked import read_config
-from llf_core.runs.steering import held
+from llf_core.runs.steering import Changes
 
 if TYPE_CHECKING:
     from llf_core.doctor.finding import Finding
@@ -30,7 +30,7 @@ class Doctor:
         self._limit = memory_limit
         self._config: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
-        self._steered: list[dict[str, Any]] = []
+        self._changes = Changes()
         self._told: set[tuple[int, str]] = set()
         self._moved = (-1, 0.0)  # the last step that was seen, and when it was new
 
@@ -81,11 +81,10 @@ class Doctor:
             self._data = event
         elif event["type"] == "finding":
             self._told.add((int(event.get("attempt", 1)), str(event.get("rule"))))
-        elif event["type"] == "steered":
-            self._steered.append(event)
+        self._changes.add(event)
 
     def _rate(self, step: int) -> float:
         """The schedule's peak at a step."""
         asked = self._config.get("learning_rate")
         asked = float(asked) if isinstance(asked, int | float) else 0.0
-        return float(held(self._steered, "learning_rate", step) or asked)
+        return float(self._changes.held("learning_rate", step) or asked)

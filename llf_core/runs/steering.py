@@ -7,6 +7,7 @@ resumed from before it, or replayed, makes it again at the same step.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,34 +105,56 @@ def journal(folder: RunFolder) -> list[Change]:
     What a run that replays another one has not come to yet is among them.
     """
     data, _ = Tail(folder.events).read()
-    events = (checked(event) for event in map(parse, data.splitlines()) if event is not None)
-    return remaining(events, _to_replay(folder))
+    changes = Changes(_to_replay(folder))
+    for event in map(parse, data.splitlines()):
+        if event is not None:
+            changes.add(checked(event))
+    return list(changes.standing())
 
 
-def remaining(events: Iterable[Mapping[str, Any]], planned: Iterable[Change] = ()) -> list[Change]:
-    """The changes that some events leave standing, by step.
+class Changes:
+    """The changes that some events leave standing; asked again and again, it sorts only what is new.
 
     Args:
-        events: of a run, in order.
         planned: what was to be done anyway.
     """
-    found: dict[str, Change] = {change.id: change for change in planned}
-    cancelled: set[str] = set()
-    for event in events:
+
+    def __init__(self, planned: Iterable[Change] = ()) -> None:
+        self._found: dict[str, Change] = {change.id: change for change in planned}
+        self._cancelled: set[str] = set()
+        self._standing: tuple[Change, ...] | None = None
+        self._told: dict[str, tuple[list[int], list[Any]]] = {}
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Takes in the next event of a run."""
         if event.get("type") != "steered":
-            continue
+            return
+        self._standing = None
         change = change_of(event)
         if change is not None:
-            found[change.id] = change
-            cancelled.discard(change.id)
-        cancelled.update(map(str, event.get("cancels") or ()))
-    return sorted((one for one in found.values() if one.id not in cancelled), key=lambda one: one.step)
+            self._found[change.id] = change
+            self._cancelled.discard(change.id)
+        self._cancelled.update(map(str, event.get("cancels") or ()))
 
+    def standing(self) -> tuple[Change, ...]:
+        """What remains, by step."""
+        if self._standing is None:
+            left = (one for one in self._found.values() if one.id not in self._cancelled)
+            self._standing = tuple(sorted(left, key=lambda one: one.step))
+            self._told = {}
+            for one in self._standing:
+                for name, value in one.changes.items():
+                    steps, values = self._told.setdefault(name, ([], []))
+                    steps.append(one.step)
+                    values.append(value)
+        return self._standing
 
-def held(events: Iterable[Mapping[str, Any]], name: str, step: int) -> Any:
-    """What a run was last told of something, as far as it holds at a step; None where nothing."""
-    told = [one.changes[name] for one in remaining(events) if name in one.changes and one.step <= step]
-    return told[-1] if told else None
+    def held(self, name: str, step: int) -> Any:
+        """What a run was last told of something, as far as it holds at a step; None where nothing."""
+        self.standing()
+        steps, values = self._told.get(name, ([], []))
+        place = bisect_right(steps, step)
+        return values[place - 1] if place else None
 
 
 def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:

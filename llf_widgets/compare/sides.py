@@ -193,7 +193,7 @@ def _smallest(values: Sequence[float | None]) -> tuple[int, ...]:
 
 
 def _event(watch: Watch, kind: str) -> dict[str, Any]:
-    return next((event for event in reversed(watch.events) if event.get("type") == kind), {})
+    return watch.index.last(kind) or {}
 
 
 def _count(value: Any) -> str:

@@ -38,6 +38,7 @@ class Facts:
         rate: the peak of the learning rate's schedule as it is now.
         held_out: whether there are examples to evaluate on.
         watched: whether there are prompts to be answered.
+        events: warnings, findings, answers to requests and errors, in order.
         generates: whether the result writes answers; a reward model scores them.
     """
 

@@ -14,31 +14,51 @@ if TYPE_CHECKING:
 LINE = 500  # characters of a log line that are worth sending
 
 
-def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Events as `{"time", "step", "text"}`, newest first; a step's checkpoint and evaluation share a row.
+class Journal:
+    """Events as `{"time", "step", "text"}`; a step's checkpoint and evaluation share a row.
 
     Types that this version does not know are left out, and so is an event whose fields are not as the contract says.
     """
-    found: list[dict[str, Any]] = []
-    for event in events:
-        say = SENTENCES.get(event.get("type", ""))
-        if say is None:
-            continue
-        try:
-            text = say(event)
-        except (ArithmeticError, KeyError, TypeError, ValueError):
-            continue
-        if not text:
-            continue
-        if event["type"] == "state" and found and str(event.get("reason", "")).startswith(_error_in(found[-1]["text"])):
-            text = str(event["state"])  # its reason stands in the line before
-        step = event.get("step")
-        removed = event["type"] == "checkpoint_removed"  # belongs to the checkpoint that took its place
-        if found and step is not None and found[-1]["step"] is not None and (removed or found[-1]["step"] == step):
-            found[-1]["text"] += f", {text}"
-        else:
-            found.append({"time": event.get("time"), "step": step, "text": text})
-    return found[::-1]
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, events: Iterable[dict[str, Any]]) -> None:
+        """Takes in new events, in order."""
+        for event in events:
+            _add(event, self._rows)
+
+    def newest(self, most: int) -> list[dict[str, Any]]:
+        """So many rows at most, newest first."""
+        return [dict(row) for row in self._rows[: -most - 1 : -1]]
+
+
+def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of some events, newest first."""
+    journal, events = Journal(), list(events)
+    journal.add(events)
+    return journal.newest(len(events))
+
+
+def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    """Puts an event into a row of its own, or into the last one."""
+    say = SENTENCES.get(event.get("type", ""))
+    if say is None:
+        return
+    try:
+        text = say(event)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        return
+    if not text:
+        return
+    if event["type"] == "state" and found and str(event.get("reason", "")).startswith(_error_in(found[-1]["text"])):
+        text = str(event["state"])  # its reason stands in the line before
+    step = event.get("step")
+    removed = event["type"] == "checkpoint_removed"  # belongs to the checkpoint that took its place
+    if found and step is not None and found[-1]["step"] is not None and (removed or found[-1]["step"] == step):
+        found[-1]["text"] += f", {text}"
+    else:
+        found.append({"time": event.get("time"), "step": step, "text": text})
 
 
 def log_lines(lines: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from llf_widgets.monitor import words
 from llf_widgets.monitor.facts import Number
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -54,7 +54,7 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
 
 
 def summary_rows(
-    series: Series, smoothed: Smoothed, window: int, events: tuple[dict[str, Any], ...], elapsed: float
+    series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
 ) -> list[tuple[str, str, str]]:
     """What a saved notebook tells of a run: (what, value, comparison), without rows that are not known.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llf_widgets.figures import packed
 from llf_widgets.home import shown_path
 from llf_widgets.monitor.figure import figure_json
-from llf_widgets.monitor.journal import log_lines, rows
+from llf_widgets.monitor.journal import log_lines
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.says import front_end
 from llf_widgets.monitor.watch import Watch
@@ -145,7 +145,7 @@ PART = {
     "head": lambda watch: front_end(watch.facts, watch.now),
     "answers": lambda watch: watch.answers.view(),
     "samples": lambda watch: watch.completions.view(),
-    "events": lambda watch: rows(watch.facts.events)[:ROWS],
+    "events": lambda watch: watch.rows(ROWS),
     "log": lambda watch: {"lines": log_lines(watch.log(LOG_LINES)), "path": shown_path(watch.folder.log)},
 }
 """What makes each part but the charts."""

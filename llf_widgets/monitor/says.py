@@ -77,7 +77,9 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
         `{"level", "text", "actions"}` each; an action is `{"label", "change"}`, a change of the live run.
     """
     found: dict[str, dict[str, Any]] = {}
-    for event in facts.events:
+    for event in reversed(facts.events):
+        if len(found) == MESSAGES:
+            break
         if event.get("attempt", facts.attempt) != facts.attempt:
             continue
         kind, text = event.get("type"), event.get("message")
@@ -89,9 +91,9 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
             continue
         if what_to_do := advice(event, facts.state):
             text = f"{text} {what_to_do}"
-        found.pop(text, None)  # a repeated warning stands once, where it came last
-        found[text] = {"level": "warn", "text": text, "actions": _actions(event, facts)}
-    return list(found.values())[-MESSAGES:]
+        # a repeated warning stands once, where it came last
+        found.setdefault(text, {"level": "warn", "text": text, "actions": _actions(event, facts)})
+    return list(found.values())[::-1]
 
 
 def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:

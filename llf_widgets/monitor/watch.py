@@ -17,13 +17,14 @@ from llf_core.runs.jsonl import as_number
 from llf_core.runs.numbers import smoothed, window_of
 from llf_core.runs.pace import GOING, RECENT, seconds_per_step
 from llf_core.runs.status import BrokenRunError
-from llf_core.runs.steering import held
 from llf_widgets.home import shown_path
 from llf_widgets.monitor.about import about
 from llf_widgets.monitor.completions import Completions
 from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.estimate import trained_seconds
+from llf_widgets.monitor.event_index import EventIndex
 from llf_widgets.monitor.facts import LIVE, Facts
+from llf_widgets.monitor.journal import Journal
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
 from llf_widgets.monitor.timeline import Timeline
 
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
     from llf_core.runs import Columns, RunFolder, Status
     from llf_widgets.monitor.curves import Line
 
-BEFORE = {"created", "queued"}  # what is written before a run begins
 STORED = {"checkpoint", "checkpoint_removed"}
-ASIDE = {"request", "answer", "steered", "schedule", "warning", "finding"}  # what may come in between
 QUEUE_SECONDS = 10.0
 
 
@@ -47,6 +46,7 @@ class Watch:
         window: steps that curves are smoothed over; 0 leaves them as they are, None takes what suits the run.
 
     Attributes:
+        index: its events.
         window: the steps that they are smoothed over.
     """
 
@@ -55,7 +55,8 @@ class Watch:
         self._lock = threading.RLock()  # the pump looks while a cell may display the view once more
         self.now = time.time()
         self.facts = Facts(id=folder.id, state="broken")
-        self.events: list[dict[str, Any]] = []
+        self.index = EventIndex()
+        self._journal, self._told = Journal(), 0
         self.answers = Timeline()
         self.completions = Completions()
         self.smoothed: dict[str, np.ndarray] = {}
@@ -104,7 +105,7 @@ class Watch:
             changed.add("metrics")
         new = self._reader.events() if self._differs(self.folder.events) else []
         if new:
-            self.events = _without_old_progress(self.events + new)
+            self.index.add(new)
             changed.add("events")
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
@@ -145,14 +146,14 @@ class Watch:
                 window=self.window if window is None else window,
                 kept=self._checkpoints,
                 best=best,
-                events=tuple(self.events),
+                events=self.index.marked(),
                 planned=self._planned(),
                 details=details,
             )
 
     def _planned(self) -> Line:
         """The learning rates that a live run plans to come to."""
-        event = _last(self.events, "schedule") if self.facts.live else None
+        event = self.index.last("schedule") if self.facts.live else None
         steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
         if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):
             return NOTHING
@@ -164,10 +165,17 @@ class Watch:
         """The rows of the saved notebook's table."""
         with self._lock:
             kept = [f"checkpoint-{step}" for step in self._checkpoints]
-            rows = summary_rows(self.series, self.smoothed, self.window, self.facts.events, self.facts.elapsed)
+            rows = summary_rows(self.series, self.smoothed, self.window, self.index.events, self.facts.elapsed)
         if self.facts.output:
             kept.insert(0, "output")
         return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows
+
+    def rows(self, most: int) -> list[dict[str, Any]]:
+        """The newest lines of what happened, newest first; see `journal.Journal`."""
+        with self._lock:
+            self._journal.add(self.index.events[self._told :])
+            self._told = len(self.index.events)
+            return self._journal.newest(most)
 
     def log(self, lines: int) -> list[str]:
         """The last lines of the run's log."""
@@ -224,19 +232,19 @@ class Watch:
                 reason=self._broken,
                 about=about(self.config, None),
                 numbers=self._numbers,
-                events=tuple(self.events),
+                events=self.index.told(1),
             )
-        attempt_events = [event for event in self.events if event.get("attempt", 1) == status.attempt]
-        resumed = _last(attempt_events, "resumed")
-        saved = _last(self.events, "checkpoint")
-        phase = _phase(attempt_events, status.step, float(self.times[1].max(initial=0.0)))
-        steps = self.config.get("max_steps") or held(self.events, "max_steps", status.step)
+        last, held, attempt = self.index.last, self.index.changes.held, status.attempt
+        resumed, saved, data = last("resumed", attempt), last("checkpoint"), last("data")
+        begun = (resumed or {}).get("from_step") or 0
+        phase = _phase(last("phase", attempt), status.step, float(self.times[1].max(initial=0.0)), begun)
+        steps = self.config.get("max_steps") or held("max_steps", status.step)
         epochs = None if steps else self.config.get("num_train_epochs")
         return Facts(
             id=self.folder.id,
             name=self._name,
             state=status.state,
-            about=about(self.config, _last(self.events, "data")),
+            about=about(self.config, data),
             reason=status.reason,
             step=status.step,
             total=status.total,
@@ -250,20 +258,20 @@ class Watch:
             epoch=None if self._columns is None else self._columns.last("epoch"),
             epochs=float(epochs) if isinstance(epochs, int | float) else None,
             resumed_from=None if resumed is None else resumed.get("from_step"),
-            receipt=_last(attempt_events, "receipt"),
-            progress=_under_way(attempt_events, status.step),
+            receipt=last("receipt", attempt),
+            progress=_under_way(self.index.at(attempt), status.step, begun),
             phase=phase,
             phase_seconds=0.0 if phase is None else max(0.0, self.now - phase["time"]),
             queue=self._queue(status),
             checkpoints=self._checkpoints,
             checkpoint_time=None if saved is None else saved.get("time"),
             output=self._output() if status.state == "finished" else None,
-            rate=_number(held(self.events, "learning_rate", status.step) or self.config.get("learning_rate")),
-            held_out=bool((_last(self.events, "data") or {}).get("eval_examples")),
+            rate=_number(held("learning_rate", status.step) or self.config.get("learning_rate")),
+            held_out=bool((data or {}).get("eval_examples")),
             generates=self.config.get("stage") != "rm",
-            watched=bool(self.config.get("watched_prompts") or held(self.events, "watch", status.step)),
+            watched=bool(self.config.get("watched_prompts") or held("watch", status.step)),
             numbers=self._numbers,
-            events=tuple(self.events),
+            events=self.index.told(attempt),
         )
 
     def _output(self) -> str | None:
@@ -280,11 +288,7 @@ class Watch:
 
     def _elapsed(self, status: Status) -> float:
         """Time of all attempts, the pauses between them and the waiting in the queue left out."""
-        moments = [
-            (int(event.get("attempt", 1)), float(event["time"]))
-            for event in self.events
-            if "time" in event and event.get("type") not in BEFORE and event.get("attempt") != 0  # 0: of another run
-        ]
+        moments = self.index.spans()
         if self._columns is not None and len(self._columns):
             moments.append((status.attempt, float(self._columns.times()[1].max())))
         until = self.now if status.state in LIVE else status.ended
@@ -298,34 +302,23 @@ class Watch:
         return seconds_per_step(steps[-RECENT:].tolist(), times[-RECENT:].tolist(), status.step_seconds)
 
 
-def _last(events: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
-    return next((event for event in reversed(events) if event.get("type") == kind), None)
+def _under_way(at: dict[str, Any] | None, step: int, begun: int) -> dict[str, Any] | None:
+    """What an attempt is at before its next step: its newest event, if that tells of progress and not of the end.
 
-
-def _without_old_progress(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what is superseded: a run of many hours tells of its progress every two seconds."""
-    newest = _last(events, "progress")
-    return [event for event in events if event is newest or event.get("type") != "progress"]
-
-
-def _under_way(events: list[dict[str, Any]], step: int) -> dict[str, Any] | None:
-    """What an attempt is at before its next step: its last event, if that tells of progress and not of the end."""
-    last = next((event for event in reversed(events) if event.get("type") not in ASIDE), {})
-    if last.get("type") != "progress" or last.get("rows") == last.get("of", -1):
+    Args:
+        at: that event.
+        step: the last one.
+        begun: the step that the attempt goes on from.
+    """
+    if at is None or at.get("type") != "progress" or at.get("rows") == at.get("of", -1):
         return None
-    return last if step <= (_number(last.get("step")) or _begun(events)) else None
+    return at if step <= (_number(at.get("step")) or begun) else None
 
 
-def _phase(events: list[dict[str, Any]], step: int, logged: float) -> dict[str, Any] | None:
+def _phase(phase: dict[str, Any] | None, step: int, logged: float, begun: int) -> dict[str, Any] | None:
     """What an attempt is at before its first step: its last event `phase`, until a step is made or logged (a time)."""
-    phase = _last(events, "phase") or {}
-    since = _number(phase.get("time"))
-    return phase if since is not None and since > logged and step <= _begun(events) else None
-
-
-def _begun(events: list[dict[str, Any]]) -> int:
-    """The step that an attempt goes on from."""
-    return (_last(events, "resumed") or {}).get("from_step") or 0
+    since = _number((phase or {}).get("time"))
+    return phase if since is not None and since > logged and step <= begun else None
 
 
 def waits_for(turn: Turn) -> str:

@@ -204,11 +204,9 @@ def test_a_saved_notebook_keeps_the_held_out_accuracy(preference):
 
 
 def test_what_happened_tells_the_accuracy_of_an_evaluation(preference):
-    from llf_widgets.monitor.journal import rows
-
     watch = Watch(preference.folder)
     watch.look()
-    assert "evaluation 0.6000, held-out accuracy 75 %" in [row["text"] for row in rows(watch.events)]
+    assert "evaluation 0.6000, held-out accuracy 75 %" in [row["text"] for row in watch.rows(10)]
 
 
 def test_a_run_with_a_reward_leaves_its_loss_out_of_the_head(trainer):
