@@ -51,6 +51,14 @@ export interface ICounted {
 export interface IRunPage {
   total: number;
   runs: IRun[];
+  /** How many runs the server has looked at, while these are not all. */
+  reading?: IReading;
+}
+
+/** How far the server is in reading its runs. */
+export interface IReading {
+  done: number;
+  of: number;
 }
 
 /** A run in the bin. */

@@ -14,6 +14,7 @@ const STATES: RunState[] = [
   'lost'
 ];
 const WAIT = 250;
+const LONGEST = 200; // characters of a search that the server takes
 
 interface IProps {
   model: RunsModel;
@@ -60,6 +61,7 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
         aria-label={trans.__('Search runs')}
         placeholder={trans.__('Search runs')}
         title={trans.__('Words in name, tags, note, model or data')}
+        maxLength={LONGEST}
         value={text}
         onChange={event => search(event.target.value)}
         onKeyDown={event => {

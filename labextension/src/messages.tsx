@@ -32,6 +32,24 @@ export function NoMatch({
   );
 }
 
+/** The server has not looked at all runs yet: some that match may be missing. */
+export function Reading({
+  model,
+  trans
+}: Omit<IProps, 'copy'>): React.JSX.Element | null {
+  return (
+    model.reading && (
+      <p className="llf-Reading llf-2" role="status">
+        {trans.__(
+          'Reading runs: %1 of %2. More may match.',
+          model.reading.done.toLocaleString('en'),
+          model.reading.of.toLocaleString('en')
+        )}
+      </p>
+    )
+  );
+}
+
 /** No runs yet: how to start one, and which folder is read. */
 export function Empty({
   model,

@@ -8,6 +8,7 @@ import {
   type IApi,
   type IBinPage,
   type IDetails,
+  type IReading,
   type IRun,
   type IRunPage,
   type IVersion,
@@ -106,6 +107,9 @@ export class RunsModel implements IDisposable {
   version: IVersion | null = null;
   runs: readonly IRun[] = [];
   total = 0;
+
+  /** How far the server is, while it has not looked at all runs: the list may lack some. */
+  reading: IReading | null = null;
   adapters: readonly IAdapter[] = [];
   adaptersTotal = 0;
 
@@ -296,6 +300,7 @@ export class RunsModel implements IDisposable {
       await this._tellEnded(page.runs);
       this.runs = page.runs;
       this.total = page.total;
+      this.reading = page.reading ?? null;
       this.health = 'ready';
       const seldom = this._asked++ % SELDOM === 0;
       if (seldom) {

@@ -8,7 +8,14 @@ import type { BinActions } from './bin_actions';
 import { Details } from './details';
 import { Filters } from './filters';
 import { RunList } from './list';
-import { Empty, Mismatch, Missing, NoMatch, Unreachable } from './messages';
+import {
+  Empty,
+  Mismatch,
+  Missing,
+  NoMatch,
+  Reading,
+  Unreachable
+} from './messages';
 import { EVERYTHING, type RunsModel } from './model';
 
 /** What the panel has others do. */
@@ -129,8 +136,10 @@ export function Runs(props: IRunsProps): React.JSX.Element {
           {model.selected.length > 1 && (
             <Chosen {...props} count={model.selected.length} onMore={more} />
           )}
+          <Reading model={model} trans={trans} />
           {model.health === 'ready' &&
             model.total === 0 &&
+            !model.reading &&
             (model.isFiltered ? (
               <NoMatch
                 trans={trans}

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from llf_core.launch.queue import sweep
     from llf_core.launch.run import Run, attach
     from llf_core.launch.start import launch
-    from llf_core.runs.listing import active_runs, free_bytes
+    from llf_core.runs.index import active_runs, free_bytes
 
 # Loaded when used: the supervisor is a module of this package and forks before it imports anything.
 _LAZY = {
     "Run": "llf_core.launch.run",
-    "active_runs": "llf_core.runs.listing",
+    "active_runs": "llf_core.runs.index",
     "attach": "llf_core.launch.run",
     "free_bytes": "llf_core.runs.listing",
     "launch": "llf_core.launch.start",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.exact import exact
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.listing import RunIndex
+from llf_core.runs.index import RunIndex
 from llf_core.runs.pace import pace, remaining
 from llf_core.runs.process import host
 

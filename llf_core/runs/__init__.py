@@ -32,8 +32,9 @@ if TYPE_CHECKING:
         restore_run,
     )
     from llf_core.runs.columns import Columns
+    from llf_core.runs.index import active_runs, list_runs
     from llf_core.runs.kill import kill_run
-    from llf_core.runs.listing import Page, Row, active_runs, free_bytes, list_runs
+    from llf_core.runs.listing import Page, Row, free_bytes
     from llf_core.runs.reader import RunReader
     from llf_core.runs.thinning import decimate
 
@@ -45,7 +46,7 @@ _LAZY = {
     "Page": "listing",
     "Row": "listing",
     "RunReader": "reader",
-    "active_runs": "listing",
+    "active_runs": "index",
     "binned": "bin",
     "clean": "bin",
     "cleanable": "bin",
@@ -54,7 +55,7 @@ _LAZY = {
     "folder_bytes": "bin",
     "free_bytes": "listing",
     "kill_run": "kill",
-    "list_runs": "listing",
+    "list_runs": "index",
     "remove_from_bin": "bin",
     "restore_run": "bin",
 }

@@ -11,6 +11,8 @@ from llf_core.runs.measures import HELD_OUT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from llf_core.runs.folder import RunFolder
+
 CHUNK = 64 * 1024  # bytes that are read at a time; a record has about 300
 FARTHEST = 8 * 1024 * 1024  # bytes from the end that are searched for a number that is logged now and then
 
@@ -46,6 +48,25 @@ def latest(descriptor: int, names: Iterable[str] = ()) -> dict[str, float]:
                 if number is not None:
                     found.setdefault(name, number)
     return found
+
+
+def last_loss(folder: RunFolder) -> float | None:
+    """The last logged loss of a run, as `latest` finds it; None where there is none, or the file cannot be read."""
+    try:
+        descriptor = os.open(folder.metrics, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        starts = Starts()
+        for record in backwards(descriptor, lambda: [b'"loss":']):
+            values, step, attempt = record.get("values"), record.get("step"), record.get("attempt", 1)
+            if isinstance(values, dict) and isinstance(step, int) and isinstance(attempt, int):
+                number = as_number(values.get("loss")) if starts.holds(step, attempt) else None
+                if number is not None:
+                    return number
+    finally:
+        os.close(descriptor)
+    return None
 
 
 class Starts:

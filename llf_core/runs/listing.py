@@ -1,35 +1,30 @@
-"""All runs of a home, read from three small files each, and again only what has changed."""
+"""Runs as they are listed, read from three small files each."""
 
 from __future__ import annotations
 
-import math
-import os
+import json
 import re
 import shutil
-import threading
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from llf_core.runs.files import special_file
-from llf_core.runs.folder import RUN_ID, RunFolder, home
+from llf_core.runs.folder import RunFolder, home
 from llf_core.runs.jsonl import spelled
 from llf_core.runs.measures import HELD_OUT, told
 from llf_core.runs.meta import read_meta
 from llf_core.runs.pace import pace, remaining
 from llf_core.runs.reached import shown_status
-from llf_core.runs.search import Search
 from llf_core.runs.spark import Shape, shape
 from llf_core.runs.status import BrokenRunError
 
 CONFIG_HEAD = 32 * 1024  # bytes
 SHOWN_KEYS = ("model_name_or_path", "dataset", "stage", "finetuning_type")
 _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
-SORTS = ("newest", "oldest", "name", "state", "loss")
-SETTLED = frozenset({"finished", "stopped", "failed"})
-Signature = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +70,11 @@ class Row:
         """Seconds to the last planned step of a run that makes steps, by its last ones."""
         return remaining(self.state, self.step, self.total, self.per_step)
 
+    @cached_property
+    def text(self) -> str:
+        """As JSON: a row is asked for much more often than it changes."""
+        return json.dumps(self.json())
+
     def json(self) -> dict[str, Any]:
         """As a JSON object; a number that is not finite is spelled out."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
@@ -84,130 +84,29 @@ class Row:
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the runs that match, and how many match in all."""
+    """Some of the runs that match, and how many match in all.
+
+    Attributes:
+        total: runs that match.
+        rows: some of them.
+        reading: how many runs have been looked at, and how many there are, while not all of them have been.
+    """
 
     total: int
     rows: tuple[Row, ...]
+    reading: tuple[int, int] | None = None
 
     def json(self) -> dict[str, Any]:
         """As the server and `llf runs list --json` answer it."""
-        return {"total": self.total, "runs": [row.json() for row in self.rows]}
+        return {"total": self.total, "runs": [row.json() for row in self.rows], **self._reading()}
 
+    def text(self) -> str:
+        """The same, as JSON."""
+        more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in self._reading().items())
+        return f'{{"total": {self.total}, "runs": [{", ".join(row.text for row in self.rows)}]{more}}}'
 
-def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
-    home: Path | str | None = None,
-    offset: int = 0,
-    limit: int = 50,
-    state: str | None = None,
-    query: str | None = None,
-    sort: str = "newest",
-) -> Page:
-    """Lists runs.
-
-    Args:
-        home: `LLF_HOME` where it is not the environment's.
-        offset: leaves out so many.
-        limit: at most so many.
-        state: only runs shown in this state.
-        query: only runs that these words are found in, see `Search`.
-        sort: `newest`, `oldest`, `name`, `state`, or `loss`: the lowest last loss first, then runs without one and
-            those that failed.
-
-    Raises:
-        ValueError: `sort` is none of these.
-    """
-    return RunIndex(home).page(offset, limit, state, query, sort)
-
-
-default_home = home
-
-
-class RunIndex:
-    """The runs of a home for somebody who asks again and again: only what has changed is read anew.
-
-    Every method may be called from any thread.
-
-    Args:
-        home: `LLF_HOME` where it is not the environment's.
-    """
-
-    def __init__(self, home: Path | str | None = None) -> None:
-        self._root = Path(home) if home is not None else default_home()
-        self._names: tuple[Signature, list[str]] = ((), [])
-        self._rows: dict[str, tuple[Signature, Row]] = {}
-        self._lock = threading.Lock()
-
-    def page(
-        self,
-        offset: int = 0,
-        limit: int = 50,
-        state: str | None = None,
-        query: str | None = None,
-        sort: str = "newest",
-    ) -> Page:
-        """Some of the runs; see `list_runs`.
-
-        Raises:
-            ValueError: `sort` is none that is known.
-        """
-        if sort not in SORTS:
-            raise ValueError(f"sort is {sort!r}. Expected one of {', '.join(SORTS)}.")
-        with self._lock:
-            names = self.names()
-            names = names if sort == "oldest" else names[::-1]
-            if not state and not query and sort in {"newest", "oldest"}:
-                return Page(len(names), tuple(map(self._row, names[offset : offset + limit])))
-            search = Search(query or "")
-            rows = [row for row in map(self._row, names) if (not state or row.state == state) and search.finds(row)]
-        if sort in {"name", "state"}:
-            rows.sort(key=lambda row: getattr(row, sort).lower())
-        elif sort == "loss":
-            rows.sort(key=_by_loss)
-        return Page(len(rows), tuple(rows[offset : offset + limit]))
-
-    def folder(self, name: str) -> RunFolder:
-        """The folder of an id."""
-        return RunFolder(self._root / "runs" / name)
-
-    def names(self) -> list[str]:
-        """The ids of all runs, oldest first; the folder is listed again only where something came or went."""
-        path = self._root / "runs"
-        signature = _signature(path)
-        if signature != self._names[0]:
-            try:
-                with os.scandir(path) as entries:
-                    names = sorted(one.name for one in entries if RUN_ID.fullmatch(one.name) and one.is_dir())
-            except (FileNotFoundError, NotADirectoryError):
-                names = []
-            self._names = (signature, names)
-            self._rows = {name: self._rows[name] for name in names if name in self._rows}
-        return self._names[1]
-
-    def _row(self, name: str) -> Row:
-        folder = self.folder(name)
-        files = (folder.status, folder.meta, folder.config, folder.metrics)
-        signature = tuple(part for file in files for part in _signature(file))
-        known = self._rows.get(name)
-        # Whether a process still lives is in no file.
-        if known is not None and known[0] == signature and known[1].state in SETTLED:
-            return known[1]
-        row = read_row(folder)
-        self._rows[name] = (signature, row)
-        return row
-
-
-def _signature(path: Path) -> Signature:
-    """What changes when a file or a folder does."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return ()
-    return (facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_nlink)
-
-
-def _by_loss(row: Row) -> tuple[bool, float]:
-    loss = math.inf if row.loss is None or math.isnan(row.loss) else row.loss
-    return (loss == math.inf or row.state in {"failed", "broken"}, loss)
+    def _reading(self) -> dict[str, Any]:
+        return {} if self.reading is None else {"reading": {"done": self.reading[0], "of": self.reading[1]}}
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
@@ -276,17 +175,9 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
     return found
 
 
-def active_runs(home: Path | str | None = None) -> list[Row]:
-    """The runs that are going now, newest first: a form names them before Start, for they use the device."""
-    active = {"created", "starting", "running", "stopping"}
-    index = RunIndex(home)
-    rows = (read_row(index.folder(name), curve=False) for name in index.names()[::-1])
-    return [row for row in rows if row.state in active]
-
-
-def free_bytes(home: Path | str | None = None) -> int:
-    """Bytes that a run may still write under `home`."""
-    path = Path(home) if home is not None else default_home()
+def free_bytes(given: Path | str | None = None) -> int:
+    """Bytes that a run may still write under `LLF_HOME`, or another folder in its place."""
+    path = Path(given) if given is not None else home()
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

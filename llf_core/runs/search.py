@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 ID_PREFIX = 8
 """Characters of an id from which on its beginning finds it: a date."""
+MOST_WORDS, LONGEST = 20, 200
+"""Words and characters of a search, at most: each word is looked for in each run."""
 
 
 class Search:
@@ -20,20 +22,42 @@ class Search:
 
     Args:
         text: words with blanks between them, in any case.
+
+    Raises:
+        ValueError: the text is longer than `LONGEST` characters, or has more than `MOST_WORDS` words.
     """
 
     def __init__(self, text: str) -> None:
-        self._words = text.lower().split()
-        self._patterns = [_pattern(word) for word in self._words]
+        if len(text) > LONGEST:
+            raise ValueError(f"The search has {len(text):,} characters. Expected at most {LONGEST}: use fewer words.")
+        words = text.lower().split()
+        if len(words) > MOST_WORDS:
+            raise ValueError(f"The search has {len(words)} words. Expected at most {MOST_WORDS}.")
+        self.words = tuple(sorted(set(words), key=lambda word: (-len(word), word)))
+        """The words, each once, the longest first: it is found most seldom."""
+        self._patterns = [(word, _pattern(word).search) for word in self.words]
 
     def finds(self, row: Row) -> bool:
         """Whether a run matches every word."""
-        paths = (_shown(path) for path in (row.model, *row.dataset.split(",")))
-        text = "\n".join((row.name, *row.tags, row.note, *paths, row.stage, row.method)).lower()
+        return self.finds_in(searched_text(row), row.id)
+
+    def finds_in(self, text: str, run_id: str) -> bool:
+        """Whether a run matches every word.
+
+        Args:
+            text: `searched_text` of its row.
+            run_id: its id.
+        """
         return all(
-            pattern.search(text) or (len(word) >= ID_PREFIX and row.id.startswith(word)) or word == row.id
-            for word, pattern in zip(self._words, self._patterns, strict=True)
+            (word in text and search(text)) or (len(word) >= ID_PREFIX and run_id.startswith(word)) or word == run_id
+            for word, search in self._patterns
         )
+
+
+def searched_text(row: Row) -> str:
+    """What is searched of a run, in lower case: all that people name, a line each."""
+    paths = (_shown(path) for path in (row.model, *row.dataset.split(",")))
+    return "\n".join((row.name, *row.tags, row.note, *paths, row.stage, row.method)).lower()
 
 
 def _pattern(word: str) -> re.Pattern[str]:

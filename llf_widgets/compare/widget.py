@@ -10,7 +10,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from llf_core.runs.listing import RunIndex
+from llf_core.runs.index import RunIndex
 from llf_core.runs.measures import lead
 from llf_core.runs.numbers import window_of
 from llf_widgets.compare.figure import OVER, choices, figure_json, series

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +7,10 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
 
 from llf_core.runs import folder_bytes
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
 
 if TYPE_CHECKING:
-    from llf_core.runs.listing import RunIndex
-
-EVERYTHING = 1_000_000
+    from llf_core.runs.index import RunIndex
 
 
 class AdaptersHandler(RunsAPIHandler):
@@ -25,15 +22,16 @@ class AdaptersHandler(RunsAPIHandler):
         """Answers `{"total", "adapters"}`, newest first."""
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 20, 1, 200)
-        self.finish(await asyncio.to_thread(adapters, self.index, offset, limit))
+        await self.look(LOOK_SECONDS)
+        self.finish(await self.in_list_thread(lambda: adapters(self.index, offset, limit)))
 
 
 def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
     """Results of finished runs: `run`, `name`, `base`, `method`, `rank`, `bytes`, `ended`."""
-    rows = [row for row in index.page(0, EVERYTHING, "finished").rows if index.folder(row.id).output.is_dir()]
+    names = index.finished()
     found = []
-    for row in rows[offset : offset + limit]:
-        output = index.folder(row.id).output
+    for name in names[offset : offset + limit]:
+        row, output = index.row(name), index.folder(name).output
         found.append(
             {
                 "run": row.id,
@@ -45,7 +43,7 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
                 "ended": row.ended,
             }
         )
-    return {"total": len(rows), "adapters": found}
+    return {"total": len(names), "adapters": found}
 
 
 def _rank(path: Any) -> int | None:

@@ -1,18 +1,29 @@
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
+from llf_core.runs.index import RunIndex
 from llf_core.runs.jsonl import spelled
-from llf_core.runs.listing import RunIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llf_core.runs import RunFolder
+
+
+LOOK_SECONDS = 0.3
+"""What a list waits for a look at all runs; then it answers by what is known."""
+T = TypeVar("T")
+_LIST_THREADS = ThreadPoolExecutor(4, "llf-list")  # of their own: a long download must not keep a list waiting
 
 
 class RunsAPIHandler(APIHandler):
@@ -21,6 +32,27 @@ class RunsAPIHandler(APIHandler):
     auth_resource = "llf_runs"
     # A panel left open must not keep a hub from culling an idle server.
     _track_activity = False
+
+    def initialize(self) -> None:
+        """Notes that somebody waits for the answer."""
+        super().initialize()
+        self.gone_away = threading.Event()
+
+    def on_connection_close(self) -> None:
+        """Notes that nobody waits for the answer any more."""
+        self.gone_away.set()
+        super().on_connection_close()
+
+    async def look(self, seconds: float) -> None:
+        """Has the index look at all runs, and waits for it, though not for long."""
+        looking = asyncio.wrap_future(self.index.refresh())
+        await asyncio.wait({looking}, timeout=seconds)
+        if looking.done():
+            looking.result()
+
+    async def in_list_thread(self, work: Callable[[], T]) -> T:
+        """What some work on the list returns, done in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(_LIST_THREADS, work)
 
     @property
     def index(self) -> RunIndex:

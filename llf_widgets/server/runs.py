@@ -4,6 +4,8 @@ import asyncio
 import json
 import threading
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
@@ -12,11 +14,12 @@ from tornado.web import HTTPError, authenticated
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.asked import changed_config
 from llf_core.runs.findings import advice, stands
+from llf_core.runs.index import Asked, GoneError
 from llf_core.runs.jsonl import spelled
-from llf_core.runs.listing import SORTS, read_row
+from llf_core.runs.listing import read_row
 from llf_core.runs.measures import HELD_OUT, lead, told
 from llf_core.runs.status import BrokenRunError
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -37,18 +40,25 @@ class RunsHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers `{"total", "runs"}`, newest first unless `sort` says otherwise."""
+        """Answers `{"total", "runs"}`, newest first unless `sort` says otherwise.
+
+        A search of runs that have not all been looked at yet answers by those that have, and says so: `{"reading"}`.
+        """
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 50, 1, 200)
         state = self.get_query_argument("state", "") or None
         if state is not None and state not in STATES:
             raise HTTPError(400, f"state is {state!r}. Expected one of {', '.join(sorted(STATES))}.")
         query = self.get_query_argument("query", "") or None
-        sort = self.get_query_argument("sort", "newest")
-        if sort not in SORTS:
-            raise HTTPError(400, f"sort is {sort!r}. Expected one of {', '.join(SORTS)}.")
-        page = await asyncio.to_thread(self.index.page, offset, limit, state, query, sort)
-        self.finish(page.json())
+        try:
+            asked = Asked(state, query, self.get_query_argument("sort", "newest"))
+        except ValueError as error:
+            raise HTTPError(400, "%s", error) from None
+        if not asked.plain or not self.index.begun:
+            await self.look(LOOK_SECONDS if not asked.plain else 0)
+        page = partial(self.index.page_as_known, offset, limit, asked, gone=self.gone_away.is_set)
+        with suppress(GoneError):
+            self.finish(await self.in_list_thread(lambda: page().text().replace("</", "<\\/")))
 
 
 class RunHandler(RunsAPIHandler):

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from llf_core import __version__
+from llf_core.runs import listing
+from llf_core.runs.index import GoneError, RunIndex
+from llf_core.runs.listing import read_row
 
 
 async def test_version_tells_what_the_server_is(ask, llf_home):
@@ -107,3 +113,59 @@ async def test_markup_in_a_name_is_only_text(ask, make_run, jp_fetch):
     assert response.headers["Content-Type"].startswith("application/json")
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_search_that_is_too_long_is_a_sentence(ask, make_run):
+    make_run("demo")
+    code, answer = await ask("runs", params={"query": "a " * 99})
+    assert (code, answer["message"]) == (400, "The search has 99 words. Expected at most 20.")
+    code, answer = await ask("runs", params={"query": "words" * 3000})
+    said = "The search has 15,000 characters. Expected at most 200: use fewer words."
+    assert (code, answer["message"]) == (400, said)
+
+
+async def test_a_list_answers_while_the_runs_are_still_read(ask, make_run, monkeypatch):
+    for number in range(3):
+        make_run(f"run-{number}", state="finished")
+    go_on = threading.Event()
+
+    def slow(folder, **how):
+        if not how.get("curve", True):
+            assert go_on.wait(30)
+        return read_row(folder, **how)
+
+    monkeypatch.setattr(listing, "read_row", slow)
+    try:
+        code, answer = await ask("runs")
+        assert (code, answer["total"], len(answer["runs"]), "reading" in answer) == (200, 3, 3, False)
+        # What was shown is known already; the rest is being read.
+        assert await ask("runs", params={"query": "run", "limit": 1}) == (200, answer | {"runs": answer["runs"][:1]})
+    finally:
+        go_on.set()
+    assert (await ask("runs", params={"query": "run-1"}))[1]["total"] == 1
+
+
+async def test_work_ends_when_the_client_has_gone(
+    http_server_client, http_server_port, jp_base_url, jp_auth_header, make_run, monkeypatch
+):
+    make_run("demo", state="finished")
+    ended = threading.Event()
+    asked = threading.Event()
+
+    def wait(self, *args, gone, **rest):
+        asked.set()
+        while not gone():
+            time.sleep(0.01)
+        ended.set()
+        raise GoneError
+
+    monkeypatch.setattr(RunIndex, "page_as_known", wait)
+    assert http_server_client is not None
+    _reader, writer = await asyncio.open_connection("localhost", http_server_port[-1])
+    lines = [f"GET {jp_base_url}llf/api/runs HTTP/1.1", "Host: localhost"]
+    lines += [f"{name}: {value}" for name, value in jp_auth_header.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    assert await asyncio.to_thread(asked.wait, 30)
+    assert not ended.is_set()
+    writer.close()
+    assert await asyncio.to_thread(ended.wait, 30)

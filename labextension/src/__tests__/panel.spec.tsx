@@ -177,6 +177,16 @@ it('says where nothing fits, and leads back', () => {
   );
 });
 
+it('says that runs are still being read, and not that none fits', () => {
+  void model.narrow({ query: 'mistral' });
+  model.reading = { done: 1234, of: 10_000 };
+  list();
+  expect(host.textContent).toContain(
+    'Reading runs: 1,234 of 10,000. More may match.'
+  );
+  expect(host.textContent).not.toContain('No runs match');
+});
+
 it('lists what runs have made', () => {
   model.adapters = [
     {

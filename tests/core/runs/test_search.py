@@ -1,5 +1,7 @@
 """A search finds what people name, and nothing by a number that happens to be in an id."""
 
+import re
+
 import pytest
 
 from llf_core.runs.listing import Row
@@ -41,3 +43,19 @@ def test_parts_of_ids_folders_words_and_numbers_are_not(query):
 def test_a_number_is_a_whole_one():
     rows = [Row(id=f"20261112-12{number:04}-x", name=f"experiment {number}", state="finished") for number in range(300)]
     assert [row.name for row in rows if Search("experiment 12").finds(row)] == ["experiment 12"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("x" * 201, "The search has 201 characters. Expected at most 200: use fewer words."),
+        ("a " * 21, "The search has 21 words. Expected at most 20."),
+    ],
+)
+def test_a_search_that_is_too_long_is_refused(query, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        Search(query)
+
+
+def test_a_word_twice_counts_once():
+    assert Search("b aa B aa").words == ("aa", "b")
