@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,7 @@ from llf_core.data.build import PEEKED
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source
 from llf_core.data.prepare import sources_of
-from llf_core.data.records import Record, kind_of, read_file
+from llf_core.data.records import LongFileError, Record, beginning, kind_of, read_file
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -26,6 +27,9 @@ WHOLE = frozenset({"json"})
 """Kinds of files that are read from end to end for their first record."""
 NEAR = 4_000_000
 """Bytes of such a file, or of any that is compressed, that may be read at a glance."""
+
+SEEN = 50_000_000
+"""Bytes that are read of one, unpacked."""
 
 
 @dataclass(frozen=True)
@@ -97,4 +101,9 @@ def _first_rows(source: Source) -> list[Row]:
 @functools.lru_cache(maxsize=64)
 def _rows(file: Path, _changed: int, _size: int) -> list[Row]:
     """Kept as long as the file stays as it is: a form asks after every stroke."""
-    return [entry.row for entry in islice(read_file(file), PEEKED) if isinstance(entry, Record)]
+    found: list[Row] = []
+    with suppress(LongFileError):
+        found.extend(
+            entry.row for entry in islice(read_file(beginning(file, SEEN)), PEEKED) if isinstance(entry, Record)
+        )
+    return found

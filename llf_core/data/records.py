@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from llf_core.data.cloud import CloudFile
 
-    File = Path | CloudFile
-
 Row = dict[str, Any]
+TABLES = ("parquet", "arrow")
+"""Kinds of files that tell how many rows they hold, and of which any part can be read."""
+SLICE = 1000
+"""Rows of a table that are made at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,94 @@ class Flaw:
 Read = Record | Flaw
 
 
+class LongFileError(DataError):
+    """A file that holds more than was to be read of it."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The beginning of a file of text, unpacked; it can what readers ask of a path.
+
+    Attributes:
+        path: the file.
+        most: bytes that are read; where the file holds more, reading them raises a `LongFileError`.
+    """
+
+    path: Path
+    most: int
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name without the packing: `.jsonl` of `rows.jsonl.gz`."""
+        return f".{kind_of(self.path)}"
+
+    @property
+    def stem(self) -> str:
+        """Its name without the end."""
+        return self.path.name.partition(".")[0]
+
+    def open(self, _mode: str = "rb") -> BinaryIO:
+        """Opens it."""
+        return cast("BinaryIO", io.BufferedReader(_Counted(_open(self.path), self)))
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return str(self.path)
+
+
+if TYPE_CHECKING:
+    File = Path | CloudFile | Beginning
+
+
+class _Counted(io.RawIOBase):
+    def __init__(self, file: BinaryIO, beginning: Beginning) -> None:
+        self._file, self._beginning, self._left = file, beginning, beginning.most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise LongFileError(f"{self._beginning} holds more than {self._beginning.most / 1e6:,.0f} MB.")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def beginning(path: Path, most: int) -> File:
+    """A file of text of which no more than some bytes are read, however well it is packed; a table is itself.
+
+    Args:
+        path: the file.
+        most: bytes, unpacked.
+    """
+    return path if kind_of(path) in TABLES else Beginning(path, most)
+
+
+def counted_rows(path: Path) -> int | None:
+    """How many rows a Parquet or Arrow file has, without reading them; None for others.
+
+    Raises:
+        DataError: it is no valid file of its kind.
+    """
+    if kind_of(path) not in TABLES or path.suffix.lower() in COMPRESSED:
+        return None
+    if kind_of(path) == "arrow":
+        return sum(int(batch.num_rows) for batch in _batches(path))
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
+
+
 def kind_of(path: File) -> str:
     """What a file holds by its name, lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
@@ -75,7 +165,7 @@ def read_file(path: File) -> Iterator[Read]:
         DataError: a file that cannot be read at all, or of another kind.
     """
     reader = READERS.get(kind_of(path))
-    if reader is None or (path.suffix.lower() in COMPRESSED and kind_of(path) in {"parquet", "arrow"}):
+    if reader is None or (path.suffix.lower() in COMPRESSED and kind_of(path) in TABLES):
         kinds = f"{', '.join(READERS)}; texts may be compressed ({', '.join(COMPRESSED)})"
         raise DataError(f"{path} is of an unknown kind ({path.suffix or 'no suffix'}). Expected one of {kinds}.")
     try:
@@ -167,6 +257,8 @@ def _read_json(path: File) -> Iterator[Read]:
     try:
         with _open(path) as file:
             rows = json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=_object)
+    except LongFileError:
+        raise
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path} is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. "
@@ -247,7 +339,7 @@ def _read_parquet(path: File) -> Iterator[Read]:
     try:
         with parquet.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             _check_columns(path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=1000):
+            for batch in file.iter_batches(batch_size=SLICE):
                 yield from records_of_rows(batch.to_pylist(), start)
                 start += batch.num_rows
     except pa.ArrowException as error:
@@ -255,9 +347,22 @@ def _read_parquet(path: File) -> Iterator[Read]:
 
 
 def _read_arrow(path: File) -> Iterator[Read]:
+    start = 0
+    for batch in _batches(path):
+        _check_columns(path, batch.schema.names)
+        for begin in range(0, batch.num_rows, SLICE):
+            yield from records_of_rows(batch.slice(begin, SLICE).to_pylist(), start + begin)
+        start += batch.num_rows
+
+
+def _batches(path: File) -> Iterator[Any]:
+    """The record batches of an Arrow file, mapped into memory.
+
+    Raises:
+        DataError: it is none.
+    """
     import pyarrow as pa
 
-    start = 0
     try:
         with pa.memory_map(str(path)) if isinstance(path, Path) else pa.PythonFile(path.open(), "r") as file:
             try:
@@ -266,10 +371,7 @@ def _read_arrow(path: File) -> Iterator[Read]:
             except pa.ArrowInvalid:
                 whole = pa.ipc.open_file(file)
                 batches = (whole.get_batch(number) for number in range(whole.num_record_batches))
-            for batch in batches:
-                _check_columns(path, batch.schema.names)
-                yield from records_of_rows(batch.to_pylist(), start)
-                start += batch.num_rows
+            yield from batches
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a valid Arrow file: {str(error).rstrip('.')}.") from None
 

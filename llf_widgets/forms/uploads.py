@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.paths import COMPRESSED
 from llf_core.data.errors import DataError
-from llf_core.data.records import READERS, Flaw, kind_of, read_file
+from llf_core.data.records import READERS, Flaw, LongFileError, beginning, counted_rows, kind_of, read_file
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
 from llf_widgets.forms.messages import Message
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 COUNTED = 50_000_000
-"""Bytes of a file that is read from end to end to count its rows; of a larger one the first rows are read."""
+"""Bytes, unpacked, that are read of a file to count its rows."""
+WHOLE = 200_000_000
+"""The same of JSON, which is read as a whole."""
 FIRST = 100
+"""Rows that are read of a file that tells how many it has."""
 NAMED = 3
 LONGEST = 180
 """Bytes of a name without its suffix: of 255 that a disk takes, and a number may come behind it."""
@@ -110,16 +113,28 @@ class Upload:
         Raises:
             DataError: the file cannot be read, or has no row.
         """
-        whole = self._partial.stat().st_size <= COUNTED
-        rows, flaws = 0, []
-        for entry in islice(read_file(self._partial), None if whole else FIRST):
-            if isinstance(entry, Flaw):
-                flaws.append(entry)
-            else:
-                rows += 1
+        known, kind = counted_rows(self._partial), kind_of(self._partial)
+        most = WHOLE if kind == "json" else COUNTED
+        rows, flaws, whole = 0, [], True
+        try:
+            for entry in islice(read_file(beginning(self._partial, most)), None if known is None else FIRST):
+                if isinstance(entry, Flaw):
+                    flaws.append(entry)
+                else:
+                    rows += 1
+        except LongFileError:
+            whole = False
+            if not rows:
+                size = f"larger than {most / 1e6:,.0f} MB unpacked"
+                if kind == "json":
+                    raise DataError(
+                        f"it is {size}, and JSON is read as a whole. Expected one object a line (.jsonl)."
+                    ) from None
+                raise DataError(f"its first row is {size}. Expected shorter rows.") from None
+        rows = rows if known is None else known
         if not rows:
             raise DataError(f"it holds no row{f' (line {flaws[0].line}: {flaws[0].reason})' if flaws else ''}.")
-        told = f"{rows:,} {'row' if rows == 1 else 'rows'}." if whole else f"more than {FIRST:,} rows."
+        told = f"{rows:,} {'row' if rows == 1 else 'rows'}." if whole else f"more than {rows:,} rows."
         if not flaws:
             return told
         lines = "; ".join(f"line {flaw.line}: {flaw.reason}" for flaw in flaws[:NAMED])
@@ -136,9 +151,13 @@ class Upload:
             if path.is_file() and filecmp.cmp(path, self._partial, shallow=False):
                 self.drop()
                 return path
-            if not os.path.lexists(path):  # a link that leads nowhere is the reader's too
-                self._partial.chmod(0o644)
-                return self._partial.rename(path)
+            try:
+                # whoever makes the name has it: another upload may end at the same time
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            except FileExistsError:  # a link that leads nowhere is the reader's too
+                continue
+            self._partial.chmod(0o644)
+            return self._partial.replace(path)
         raise AssertionError  # a count has no end
 
     def _refused(self, reason: str) -> UploadError:

@@ -2,9 +2,16 @@
 
 import gzip
 import json
+import re
+import threading
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from llf_core.data import glance, records
+from llf_widgets.forms import uploads
 from llf_widgets.forms.uploads import Upload, UploadError
 
 ROWS = "".join(json.dumps({"question": f"{n}?", "answer": f"{n}!"}) + "\n" for n in range(40))
@@ -95,3 +102,103 @@ def test_a_link_that_leads_nowhere_stays(tmp_path):
     (tmp_path / "mine.jsonl").symlink_to("nowhere")
     assert upload(tmp_path, "mine.jsonl", ROWS).name == "mine-2.jsonl"
     assert (tmp_path / "mine.jsonl").is_symlink()
+
+
+def packed(line, times):
+    """`times` lines in a few bytes."""
+    return gzip.compress(line * times, mtime=0)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Limits that a test can go beyond."""
+    monkeypatch.setattr(uploads, "COUNTED", 100_000)
+    monkeypatch.setattr(uploads, "WHOLE", 200_000)
+    monkeypatch.setattr(glance, "SEEN", 100_000)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (
+            "line.jsonl.gz",
+            packed(b'{"a": "' + b"x" * 10**6 + b'"}\n', 1),
+            "its first row is larger than 0 MB unpacked.",
+        ),
+        (
+            "whole.json.gz",
+            packed(b'[{"a": 1}' + b" " * 10**6 + b"]", 1),
+            "it is larger than 0 MB unpacked, and JSON is read as a whole.",
+        ),
+        ("line.csv.gz", packed(b"q,a\n1," + b"x" * 10**6, 1), "its first row is larger than 0 MB unpacked."),
+    ],
+)
+def test_a_file_that_unpacks_to_much_is_refused_in_a_sentence(tmp_path, name, data, said):
+    with pytest.raises(UploadError, match=said):
+        upload(tmp_path, name, data, piece=len(data))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("short")
+def test_of_a_long_file_only_the_beginning_is_read(tmp_path, monkeypatch):
+    read = []
+    opened = records._open
+    monkeypatch.setattr(
+        records, "_open", lambda path: Heard(opened(path), read) if isinstance(path, Path) else opened(path)
+    )
+    line = b'{"question": "?", "answer": "!"}\n'
+    told = upload(tmp_path, "rows.jsonl.gz", packed(line, 100_000), piece=10**6).told
+    found = re.search(r": more than ([\d,]+) rows\.$", told)
+    assert found is not None
+    assert 1_000 < int(found[1].replace(",", "")) <= 100_000 // len(line)
+    assert sum(read) < 200_000
+    file = tmp_path / "line.jsonl.gz"
+    file.write_bytes(packed(b'{"a": "' + b"x" * 10**6 + b'"}\n', 1))
+    assert glance._rows(file, 0, 0) == []
+    assert sum(read) < 400_000
+
+
+class Heard:
+    """A file that tells how much was read of it."""
+
+    def __init__(self, file, read):
+        self.file, self.told = file, read
+
+    def read(self, size):
+        data = self.file.read(size)
+        self.told.append(len(data))
+        return data
+
+    def close(self):
+        self.file.close()
+
+
+@pytest.mark.parametrize("name", ["many.parquet", "many.arrow"])
+def test_a_table_tells_its_rows_without_reading_them(tmp_path, monkeypatch, name):
+    table, file = pa.table({"q": ["?"] * 50_000, "a": ["!"] * 50_000}), tmp_path / "made"
+    if name.endswith("parquet"):
+        pq.write_table(table, file)
+    else:
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    made = []
+    monkeypatch.setattr(records, "without_nulls", lambda value: made.append(1) or value)
+    (tmp_path / "here").mkdir()
+    done = upload(tmp_path / "here", name, file.read_bytes(), piece=10**6)
+    assert done.told.endswith(": 50,000 rows.")
+    assert len(made) <= 2 * uploads.FIRST
+
+
+def test_uploads_of_one_name_that_end_together_keep_all_bytes(tmp_path, monkeypatch):
+    gate = threading.Barrier(8)
+    monkeypatch.setattr(Upload, "_rows", lambda _: f"{gate.wait(20)}")
+    for round_ in range(5):
+        texts = [f"q,a\n{round_},{n}\n" for n in range(8)]
+        threads = [threading.Thread(target=upload, args=(tmp_path, "mine.csv", text)) for text in texts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {path.read_text() for path in tmp_path.iterdir()} >= set(texts)
+    assert len(list(tmp_path.iterdir())) == 40
