@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_widgets.figures import packed
@@ -13,6 +13,7 @@ from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.journal import log_lines
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.says import front_end
+from llf_widgets.monitor.timeline import PROMPTS
 from llf_widgets.monitor.watch import Watch
 
 if TYPE_CHECKING:
@@ -36,35 +37,39 @@ FOLLOWS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How a reader wants the charts.
+    """How a reader wants the charts, and which answers.
 
     Attributes:
         details: with those that are looked at only where something is odd.
         window: how many steps the smoothed lines are a mean of; 0 takes what suits the run, 1 leaves them as they are.
         narrow: for less than 700 pixels.
+        older: the number of the watched prompt, from 1 on, of which older answers are wanted too; 0 for none.
     """
 
     details: bool = False
     window: int = 0
     narrow: bool = False
+    older: int = 0
 
     def __post_init__(self) -> None:
         """Refuses what is no choice of a reader's.
 
         Raises:
-            ValueError: the window is negative, too wide or no whole number.
+            ValueError: a number is negative, too large or not whole.
         """
-        if type(self.window) is not int or not 0 <= self.window <= WIDEST:
-            raise ValueError(f"window is {str(self.window)[:40]}. Expected a whole number from 0 to {WIDEST}.")
+        for name, value, highest in (("window", self.window, WIDEST), ("older", self.older, PROMPTS)):
+            if type(value) is not int or not 0 <= value <= highest:
+                raise ValueError(f"{name} is {str(value)[:40]}. Expected a whole number from 0 to {highest}.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """The options that a front end has asked for; what it left out is as usual.
 
         Raises:
-            ValueError: the window is negative, too wide or no whole number.
+            ValueError: a number is negative, too large or not whole.
         """
-        return cls(given.get("details") is True, given.get("window", 0), given.get("narrow") is True)
+        whole = {name: given.get(name, 0) for name in ("window", "older")}
+        return cls(details=given.get("details") is True, narrow=given.get("narrow") is True, **whole)
 
 
 DEFAULT = Options()
@@ -98,10 +103,10 @@ class RunView:
 
         Args:
             name: one of `PARTS`.
-            options: how `charts` are drawn.
+            options: how `charts` are drawn, and which `answers` are wanted.
         """
         with self._lock:
-            return self._draw(options) if name == "charts" else PART[name](self.watch)
+            return self._draw(options) if name == "charts" else PART[name](self.watch, options)
 
     def news(self, have: Mapping[str, Any], options: Options = DEFAULT) -> dict[str, Any]:
         """Looks, then gives what somebody lacks.
@@ -118,12 +123,14 @@ class RunView:
             self.look()
             marks = {name: f"{self._origin}.{revision}" for name, revision in self._revisions.items()}
             marks["charts"] += f".{options.details:d}.{options.window}.{options.narrow:d}"
+            marks["answers"] += f".{options.older}"
             new = [name for name, mark in marks.items() if have.get(name) != mark]
             parts = {name: self.part(name, options) for name in new}
             return {"now": self.watch.now, "marks": marks, "parts": parts}
 
     def _draw(self, options: Options) -> dict[str, Any]:
         """The charts for these options, kept until they change: several pages may look at one run."""
+        options = replace(options, older=0)
         revision, window = self._revisions["charts"], options.window
         known = self._charts.get(options)
         if known is not None and known[0] == revision:
@@ -142,10 +149,10 @@ class RunView:
 
 
 PART = {
-    "head": lambda watch: front_end(watch.facts, watch.now),
-    "answers": lambda watch: watch.answers.view(),
-    "samples": lambda watch: watch.completions.view(),
-    "events": lambda watch: watch.rows(ROWS),
-    "log": lambda watch: {"lines": log_lines(watch.log(LOG_LINES)), "path": shown_path(watch.folder.log)},
+    "head": lambda watch, _: front_end(watch.facts, watch.now),
+    "answers": lambda watch, options: watch.answers.view(options.older),
+    "samples": lambda watch, _: watch.completions.view(),
+    "events": lambda watch, _: watch.rows(ROWS),
+    "log": lambda watch, _: {"lines": log_lines(watch.log(LOG_LINES)), "path": shown_path(watch.folder.log)},
 }
 """What makes each part but the charts."""

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 PROMPTS, STEPS, CHARACTERS = 50, 200, 2000
 """What a view is given at most: more prompts are left out, steps thinned out, texts cut."""
+NEWEST = 20
+"""Steps of a prompt whose older answers nobody has asked for."""
 
 
 class Timeline:
@@ -31,10 +33,18 @@ class Timeline:
             elif isinstance(step, int):
                 answers[step] = text
 
-    def view(self) -> list[dict[str, Any]]:
-        """For the front end: `{"prompt", "base", "steps", "texts"}`, the prompts in the order in which they came."""
+    def view(self, older: int = 0) -> list[dict[str, Any]]:
+        """For the front end: the newest answers to each prompt, the prompts in the order in which they came.
+
+        Args:
+            older: the number of the prompt, from 1 on, of which older answers are wanted too; 0 for none.
+
+        Returns:
+            `{"prompt", "base", "steps", "texts", "older"}` each; `older` is how many earlier steps were left out.
+        """
         return [
-            _row(prompt, self._base.get(prompt), answers) for prompt, answers in list(self._tuned.items())[:PROMPTS]
+            _row(prompt, self._base.get(prompt), answers, whole=number == older)
+            for number, (prompt, answers) in enumerate(self._first(), start=1)
         ]
 
     def last(self) -> list[tuple[str, str, str, int]]:
@@ -50,13 +60,15 @@ class Timeline:
         return list(self._tuned.items())[:PROMPTS]
 
 
-def _row(prompt: str, base: str | None, answers: dict[int, str]) -> dict[str, Any]:
-    steps = spread(sorted(answers), STEPS)
+def _row(prompt: str, base: str | None, answers: dict[int, str], *, whole: bool) -> dict[str, Any]:
+    every = sorted(answers)
+    steps = spread(every, STEPS) if whole else every[-NEWEST:]
     return {
         "prompt": cut(prompt),
         "base": None if base is None else cut(base),
         "steps": steps,
         "texts": [cut(answers[step]) for step in steps],
+        "older": 0 if whole else len(every) - len(steps),
     }
 
 

@@ -168,7 +168,7 @@ class Monitor(widgets.VBox):
     def _options_changed(self, change: Any) -> None:
         """The reader wants other charts, or the page has lost the server: the thread sends what is wanted at once."""
         if change["name"] == "options":
-            self._stale.add("charts")
+            self._stale |= {"charts", "answers"}
             self._sent_at.pop("charts", None)
         self._pump.start()
 

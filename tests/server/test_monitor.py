@@ -79,6 +79,7 @@ async def test_nan_reaches_the_page(ask, make_run):
         ({"have": json.dumps({"head": "x" * 65})}, "have is not an object with marks of head, charts"),
         ({"have": json.dumps({"secret": "x"})}, "have is not an object with marks of head, charts"),
         ({"details": "2"}, "details is '2'. Expected a whole number from 0 to 1."),
+        ({"older": "51"}, "older is '51'. Expected a whole number from 0 to 50."),
         ({"window": "-1"}, "window is '-1'. Expected a whole number from 0 to 100000."),
     ],
 )
@@ -126,3 +127,16 @@ async def test_the_front_end_comes_once(ask, jp_fetch):
     tag = response.headers["ETag"]
     again = await jp_fetch("llf", "api", "monitor", headers={"If-None-Match": tag}, raise_error=False)
     assert (again.code, again.body) == (304, b"")
+
+
+async def test_older_answers_are_sent_when_they_are_asked_for(ask, run):
+    writer = RunWriter(run, 1)
+    for step in range(1, 31):
+        writer.sample(step=step, kind="answer", prompt="Hi?", text=f"{step}!", of="tuned")
+    _, newest = await ask("runs", run.id, "monitor")
+    (row,) = newest["parts"]["answers"]
+    assert (row["steps"][0], row["steps"][-1], row["older"]) == (11, 30, 10)
+    have = json.dumps(newest["marks"])
+    _, more = await ask("runs", run.id, "monitor", params={"have": have, "older": "1"})
+    (row,) = more["parts"]["answers"]
+    assert (row["steps"][0], row["texts"][0], row["older"]) == (1, "1!", 0)

@@ -1,6 +1,6 @@
 // Watched prompts on a timeline: what the base answers, and what the model in training answers at each step.
 
-/** @typedef {{prompt: string, base: string | null, steps: number[], texts: string[]}} Watched */
+/** @typedef {{prompt: string, base: string | null, steps: number[], texts: string[], older: number}} Watched */
 
 let counted = 0; // views, for the ids that tie labels to controls
 
@@ -12,6 +12,10 @@ function answersPart(feed) {
 
   const prompts = h('select', { id: `${own}-prompt`, onchange: () => { chosen = prompts.value; slider.follow(); draw(); } });
   const slider = stepSlider('Step of the answer', draw);
+  const older = h('button', { type: 'button', class: 'llf-link', onclick: () => {
+    feed.setOptions({ older: prompts.selectedIndex + 1 });
+    (slider.box.querySelector('input') ?? prompts).focus(); // the button goes
+  } });
   const rows = h('dl', { class: 'llf-Answers-rows' });
   const since = h('p', { class: 'llf-2 llf-small' });
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
@@ -30,7 +34,7 @@ function answersPart(feed) {
   const result = h('div', { class: 'llf-Answers-ask' },
     h('label', { for: `${own}-ask` }, 'Ask it'), question,
     h('button', { type: 'button', onclick: () => void askResult() }, 'Ask base and result'), answered);
-  const shown = h('div', {}, slider.box, rows, since);
+  const shown = h('div', {}, slider.box, older, rows, since);
   const section = h('section', { class: 'llf-Answers', 'aria-label': 'Watch it answer' },
     h('div', { class: 'llf-row' }, title,
       h('label', { class: 'llf-sr', for: `${own}-prompt` }, 'Prompt'), prompts, add, said),
@@ -58,6 +62,8 @@ function answersPart(feed) {
     prompts.value = one.prompt;
     const count = one.steps.length;
     const now = slider.show(one.steps, 'no answer yet');
+    older.hidden = !one.older;
+    say(older, `Show ${one.older.toLocaleString('en')} older answer${one.older === 1 ? '' : 's'}`);
     const lines = [];
     if (one.base !== null) lines.push(h('dt', { class: 'llf-2' }, 'base'), h('dd', {}, one.base || '(nothing)'));
     if (count) lines.push(h('dt', {}, h('b', {}, `step ${one.steps[now].toLocaleString('en')}`)), h('dd', {}, one.texts[now] || '(nothing)'));

@@ -27,7 +27,7 @@ function runFeed({ run, home, model, host }) {
   const listeners = new Map();
   /** @type {Map<string, (answer: {ok: boolean, text: string}) => void>} */
   const waiting = new Map();
-  let options = { details: false, window: 0, narrow: false };
+  let options = { details: false, window: 0, narrow: false, older: 0 };
   let clock = { told: 0, at: 0 }; // the run's clock at a moment of this page's
   let served = -Infinity; // when the server last answered for this run
   let heard = -Infinity; // when the kernel last gave a sign
@@ -49,7 +49,7 @@ function runFeed({ run, home, model, host }) {
   async function poll() {
     clearTimeout(timer);
     const asked = JSON.stringify(options);
-    const query = new URLSearchParams({ details: options.details ? '1' : '0', window: String(options.window), narrow: options.narrow ? '1' : '0', have: JSON.stringify(marks) });
+    const query = new URLSearchParams({ details: options.details ? '1' : '0', window: String(options.window), narrow: options.narrow ? '1' : '0', older: String(options.older), have: JSON.stringify(marks) });
     const { status, answer } = await askServer(`runs/${encodeURIComponent(run)}/monitor?${query}`);
     if (closed) return;
     const ours = status === 200 && (!home || answer.home === home);

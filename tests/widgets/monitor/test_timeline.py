@@ -1,6 +1,8 @@
 """Answers on a timeline."""
 
-from llf_widgets.monitor.timeline import CHARACTERS, STEPS, Timeline
+import json
+
+from llf_widgets.monitor.timeline import CHARACTERS, NEWEST, STEPS, Timeline
 
 
 def answer(step, text, of="tuned", prompt="Hi?"):
@@ -11,8 +13,8 @@ def test_answers_stand_by_prompt_and_step_beside_the_base():
     timeline = Timeline()
     timeline.add([answer(0, "b", "base"), answer(2, "x"), answer(4, "y"), answer(4, "z"), answer(2, "o", prompt="Ho?")])
     assert timeline.view() == [
-        {"prompt": "Hi?", "base": "b", "steps": [2, 4], "texts": ["x", "z"]},
-        {"prompt": "Ho?", "base": None, "steps": [2], "texts": ["o"]},
+        {"prompt": "Hi?", "base": "b", "steps": [2, 4], "texts": ["x", "z"], "older": 0},
+        {"prompt": "Ho?", "base": None, "steps": [2], "texts": ["o"], "older": 0},
     ]
     assert timeline.last() == [("Hi?", "b", "z", 4), ("Ho?", "", "o", 2)]
 
@@ -29,7 +31,19 @@ def test_what_is_no_answer_is_passed_over():
 def test_many_steps_are_thinned_out_and_long_texts_cut():
     timeline = Timeline()
     timeline.add(answer(step, "x" * 3000) for step in range(1, 1001))
-    (row,) = timeline.view()
+    (row,) = timeline.view(older=1)
+    assert row["older"] == 0
     assert len(row["steps"]) == len(row["texts"]) == STEPS
     assert (row["steps"][0], row["steps"][-1]) == (1, 1000)
     assert {len(text) for text in row["texts"]} == {CHARACTERS}
+
+
+def test_older_answers_come_for_the_prompt_that_they_are_asked_for():
+    timeline = Timeline()
+    for prompt in range(50):
+        timeline.add(answer(step, "é" * 3000, prompt=f"{prompt}?") for step in range(1, 101))
+    whole = timeline.view()
+    assert {(len(row["steps"]), row["steps"][-1], row["older"]) for row in whole} == {(NEWEST, 100, 100 - NEWEST)}
+    assert len(json.dumps(whole, ensure_ascii=False)) < 2_500_000
+    second = timeline.view(older=2)
+    assert [len(row["steps"]) for row in second[:3]] == [NEWEST, 100, NEWEST]
