@@ -75,7 +75,9 @@ def _in_a_sentence() -> Iterator[None]:
     """What a run or the system refuses, without a trace."""
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:
+    except OSError as error:
+        raise UserError(str(error) if error.filename or not error.strerror else error.strerror) from None
+    except (RuntimeError, ValueError) as error:
         raise UserError(str(error)) from None
 
 

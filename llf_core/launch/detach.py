@@ -48,8 +48,8 @@ def start_supervisor(
         return
     said = RunReader(folder).log_tail(1)
     reason = f"The run's supervisor did not start: {said or 'it said nothing'}"
-    status.update(folder, of_attempt=attempt, state="failed", reason=reason)
-    raise RuntimeError(reason)
+    now = status.update(folder, of_attempt=attempt, state="failed", reason=reason)
+    raise RuntimeError(now.reason or reason)  # its own word, where it had one
 
 
 def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:

@@ -20,6 +20,8 @@ from llf_core.runs import (
     send_request,
     status,
 )
+from llf_core.runs.full_disk import is_full_disk
+from llf_core.runs.full_disk import told as full_disk
 from llf_core.runs.steering import check, journal
 
 if TYPE_CHECKING:
@@ -297,7 +299,7 @@ class Run:
             This run.
 
         Raises:
-            RuntimeError: it is still going, or it has finished.
+            RuntimeError: it is still going, or it has finished; the disk is full.
             ConfigError: the run has no reward function of a name, or one cannot be handed over.
         """
         now = self.status()
@@ -311,10 +313,17 @@ class Run:
         step = 0 if latest is None else checkpoints.list()[-1]
         attempt = now.attempt + 1
         mended = [] if rewards is None else self._mend(rewards, now.attempt)
-        status.begin_attempt(self.folder, attempt, step=step)
         where = None if latest is None else f"checkpoints/{latest.name}"
         more = {"rewards": mended} if mended else {}
-        RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where, **more)
+        try:
+            status.begin_attempt(self.folder, attempt, step=step)
+            RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where, **more)
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            reason = " ".join(full_disk(self.folder, error))
+            status.update(self.folder, of_attempt=attempt, state="failed", reason=reason)
+            raise RuntimeError(reason) from error
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,12 +18,13 @@ from llf_core.launch.verdict import Ending, verdict
 from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending, remove_request
 from llf_core.runs.faults import reach
+from llf_core.runs.full_disk import is_full_disk, told
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.reached import reached_step
 from llf_core.runs.status import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from llf_core.doctor import Doctor
     from llf_core.runs import Request, RunFolder
@@ -65,16 +68,15 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
         self._refuse_leftovers("The run had ended before this was read.")
-        waits = self._folder.queue.exists()
-        goes = self._take_over("created" if waits else "starting")
-        taken_over()
-        if not goes:
-            return
         try:
-            if not waits or self._wait_for_turn():
+            waits = self._folder.queue.exists()
+            goes = self._take_over("created" if waits else "starting")
+            taken_over()
+            if goes and (not waits or self._wait_for_turn()):
                 self._say_last_word(self._supervise())
         except Exception as error:
-            self._writer.close("failed", f"The supervisor could not go on: {type(error).__name__}: {error}.")
+            reason = f"The supervisor could not go on: {type(error).__name__}: {error}."
+            self._writer.close("failed", " ".join(told(self._folder, error)) if is_full_disk(error) else reason)
             raise
 
     def _take_over(self, state: str) -> bool:
@@ -196,7 +198,8 @@ class Supervisor:
     def _take(self, request: Request) -> None:
         if request.type == "kill" and self._kill is None:
             self._kill = request
-            self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
+            with self._unless_full():
+                self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
         elif request.type == "stop" and self._stop is None:
             self._stop, self._stop_heard = request, time.monotonic()
 
@@ -218,10 +221,14 @@ class Supervisor:
             print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
 
     def _say_last_word(self, ending: Ending) -> None:
-        step = reached_step(self._folder, read_status(self._folder))
-        now = status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code, step=step)
+        now = read_status(self._folder)
+        reached: dict[str, Any] = {"exit_code": ending.exit_code, "step": reached_step(self._folder, now)}
+        with self._unless_full():
+            now = status.update(self._folder, of_attempt=self._attempt, **reached)
         if not now.final:
-            self._writer.close(*verdict(self._folder, now, ending))
+            self._writer.close(*verdict(self._folder, replace(now, **reached), ending))  # a reserve is kept for it
+            with self._unless_full():
+                status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code)
         if self._kill is not None:
             self._answer(self._kill, ok=True, message="Killed.")
         self._refuse_leftovers("The run has ended.")
@@ -231,5 +238,16 @@ class Supervisor:
             self._answer(request, ok=False, message=message)
 
     def _answer(self, request: Request, *, ok: bool, message: str) -> None:
-        self._writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
+        with self._unless_full():
+            self._writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
         remove_request(request)
+
+    @contextmanager
+    def _unless_full(self) -> Iterator[None]:
+        """Goes on where a line finds no room on the disk: a trainer must not be left alone for that."""
+        try:
+            yield
+        except OSError as error:
+            if not is_full_disk(error):
+                raise
+            print(f"The disk is full: {error}", flush=True)  # noqa: T201 - log.txt

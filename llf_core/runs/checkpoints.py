@@ -101,6 +101,12 @@ class Checkpoints:
                 self.remove(step)
         return [step for step in whole if step not in stay]
 
+    def remove_unfinished(self) -> None:
+        """Removes parts of checkpoints, which a process left before it wrote their `complete.json`."""
+        for step in self._steps():
+            if not (self.path(step) / COMPLETE).exists():
+                shutil.rmtree(self.path(step))
+
     def remove(self, step: int) -> None:
         """Removes one checkpoint. `complete.json` goes first, so that no half of it ever counts."""
         path = self.path(step)

@@ -217,8 +217,12 @@ def create_run(
         if fill is not None:
             fill(new)
         return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(new.path, ignore_errors=True)
+        from llf_core.runs.full_disk import is_full_disk, no_room
+
+        if isinstance(error, OSError) and is_full_disk(error):
+            raise OSError(error.errno, no_room(runs, error)) from error
         raise
 
 

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
+from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.process import ProcessId, boot_id, host
 
@@ -217,6 +219,7 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
             best=old.best,
         )
         _replace(folder, new)
+        keep_reserve(folder)
     return new
 
 
@@ -229,6 +232,13 @@ def _replace(folder: RunFolder, status: Status) -> None:
         if error.errno not in DISK_FULL or status.state not in FINAL or not give_back_reserve(folder):
             raise
         replace_file(folder.status, data, temporary=temporary)
+
+
+def keep_reserve(folder: RunFolder) -> None:
+    """Makes the run's reserve where it has none and there is room for it."""
+    if not folder.reserve.exists():
+        with suppress(OSError):
+            replace_file(folder.reserve, bytes(RESERVE_BYTES))
 
 
 def give_back_reserve(folder: RunFolder) -> bool:

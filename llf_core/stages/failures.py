@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,13 @@ from llf_core.config.stage import SAMPLED
 from llf_core.data import DataError
 from llf_core.models import ModelError
 from llf_core.rewards import RewardError
+from llf_core.runs.full_disk import is_full_disk, make_room, told
 from llf_core.stages.halt import Halted
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
 
 BAD_CONFIG = 2
 FAILED = 1
@@ -43,13 +44,6 @@ class Failure:
         return f"{self.message} {self.what_to_do}".strip()
 
 
-def _is_full_disk(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-    words = ("No space left on device", "File too large", "Disk quota exceeded", "file write failed")
-    return any(word in str(error) for word in words)
-
-
 def _less_memory(config: RunConfig | None) -> str:
     """What makes a model, its gradients and its optimizer's states smaller."""
     if config is not None and config.get("finetuning_type") == "lora":
@@ -71,16 +65,20 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
     return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
 
 
-def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
+def explain(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
     """Names the cause of a failure and its remedy.
 
     Args:
         error: what ended the trainer.
         config: the run's config, where it could be read.
+        folder: the run that it ended. Of a full disk, what was written in part is removed from it.
 
     Returns:
         The sentence for the status, and the exit code.
     """
+    if folder is not None and is_full_disk(error):
+        make_room(folder)
+        return Failure(*told(folder, error))
     if isinstance(error, ConfigError):
         return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
     if isinstance(error, DataError | ModelError):
@@ -89,11 +87,6 @@ def explain(error: BaseException, config: RunConfig | None = None) -> Failure:
         return Failure(error.message, error.what_to_do)
     if is_out_of_memory(error):
         return _out_of_memory(config)
-    if _is_full_disk(error):
-        return Failure(
-            f"The disk is full or a limit on file sizes was met ({error}). Checkpoints already complete are whole.",
-            "Free some space (`llf runs clean`), then resume.",
-        )
     return Failure(
         f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
         "log.txt holds the trace.",

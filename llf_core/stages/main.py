@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
+from llf_core.runs.full_disk import is_full_disk, told
+from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
 
 if TYPE_CHECKING:
@@ -23,9 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))
     attempt = read_status(folder).attempt
-    begin_phase(RunWriter(folder, attempt), "environment")
-    begin_imports()
+    tolerate_a_full_log()
     try:
+        begin_phase(RunWriter(folder, attempt), "environment")
+        begin_imports()
         with quick_imports(_config(folder)):
             from llf_core.stages.session import run_attempt
     except ModuleNotFoundError as error:
@@ -33,6 +36,11 @@ def main(argv: list[str] | None = None) -> int:
             "failed",
             f'Training needs {error.name}, which this environment lacks. Run pip install "llf[train]", then resume.',
         )
+        return 1
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        RunWriter(folder, attempt).close("failed", " ".join(told(folder, error)))
         return 1
     return run_attempt(folder, attempt)
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -72,15 +72,16 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
         The exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
     """
     writer = RunWriter(folder, attempt)
-    writer.start_heartbeat()
     config: RunConfig | None = None
     try:
+        writer.start_heartbeat()
         config = RunConfig.load(folder.config)
         state, reason = _train(folder, writer, config)
     except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
-        failure = explain(error, config)
         trace = traceback.format_exc()
-        print(trace, flush=True)  # noqa: T201 - stdout is log.txt
+        failure = explain(error, config, folder)
+        with suppress(OSError):  # a full disk has no room for it
+            print(trace, flush=True)  # noqa: T201 - stdout is log.txt
         details = {} if failure.expected else {"trace": trace}
         writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
         writer.close("failed", failure.reason)

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.local import THREAD_VARIABLES
 from llf_core.runs import RunFolder, create_run, read_status, send_request, status, update_env
 from llf_core.runs.jsonl import append
+from tests.processes import end, processes_of
 
 
 def ended(run, seconds=30):
@@ -342,3 +344,47 @@ def test_status_file_is_the_contracts(started):
     }  # fmt: skip
     assert set(value["supervisor"]) == {"pid", "started", "ticks"}
     assert RunFolder(run.folder.path) == run.folder
+
+
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """`LLF_HOME` on a tmpfs of 1 MB; what takes all of it but so many bytes."""
+    home = tmp_path / "small"
+    home.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "llf-test", home], check=True)
+    monkeypatch.setenv("LLF_HOME", str(home))
+
+    def fill():
+        free = shutil.disk_usage(home).free
+        (home / "filler").write_bytes(bytes(free))
+
+    yield fill
+    end(processes_of(home))
+    subprocess.run(["umount", "-l", home], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_named_whoever_meets_it(small_disk, command, until, tmp_path):
+    words = f"The disk is full: {tmp_path / 'small'} has "
+    # The supervisor's own first word.
+    folder = create_run("a: 1\n", "full")
+    small_disk()
+    with pytest.raises(RuntimeError, match=words):
+        start_supervisor(folder, None, command(folder, "short"))
+    assert read_status(folder).reason.startswith(words)
+    (tmp_path / "small" / "filler").unlink()
+    # A trainer that dies without a word, and a supervisor that has no room for its answers.
+    folder = create_run("a: 1\n", "full")
+    start_supervisor(folder, None, ["/bin/sh", "-c", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit 1"])
+    until(lambda: read_status(folder).pid)
+    small_disk()
+    (tmp_path / "go").touch()
+    assert ended(Run(folder)).reason.startswith(words)
+    assert (read_status(folder).state, read_status(folder).exit_code) == ("failed", 1)
+    # Resuming finds no room either, and says so.
+    with pytest.raises(RuntimeError, match=words):
+        Run(folder).resume()
+    assert read_status(folder).state == "failed"
+    (tmp_path / "small" / "filler").unlink()
+    Run(folder).resume(command=command(folder, "short"))
+    assert ended(Run(folder)).state == "finished"
