@@ -28,6 +28,8 @@ BAD_CONFIG = 2
 INTERRUPTED = 130
 SETTLE_SECONDS = 10
 LOG_LINES = 10
+RUNS_CODE = ("trust_remote_code", "allow_pickle")
+"""Keys that have code of others run: what is noted of them is always said."""
 STATES_SHOWN = ("created", "starting", "running", "stopping", "finished", "stopped", "failed", "lost", "broken")
 
 app = typer.Typer(
@@ -47,6 +49,9 @@ RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A run 
 RewardFile = Annotated[
     Path | None,
     typer.Option("--rewards", metavar="FILE", help="Python; its functions under @reward say how good an answer is."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Let the code of a run that was made elsewhere run with your rights.")
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.")]
 
@@ -73,8 +78,12 @@ class UserError(Exception):
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
     """What a run or the system refuses, without a trace."""
+    from llf_core.runs.foreign_code import UntrustedCodeError
+
     try:
         yield
+    except UntrustedCodeError as error:
+        raise UserError(str(error), BAD_CONFIG) from None
     except OSError as error:
         raise UserError(str(error) if error.filename or not error.strerror else error.strerror) from None
     except (RuntimeError, ValueError) as error:
@@ -107,7 +116,7 @@ def _load(source: str, overrides: list[str] | None = None) -> Any:
 
     report = _with_data(_with_names(check(source, overrides or ()), starting=True))
     for problem in report.problems:
-        if problem.severity != "note" or problem.kind == "unresolved":
+        if problem.severity != "note" or problem.kind == "unresolved" or problem.key in RUNS_CODE:
             _print_problem(problem)
     if not report.ok:
         raise typer.Exit(BAD_CONFIG)
@@ -267,15 +276,17 @@ def inspect(
     """Show what the loss will see: examples, tokens, trained tokens, three examples with the trained part marked."""
     from llf_core.data import DataError, dump_examples, prepare
     from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
+    from llf_core.runs.foreign_code import UntrustedCodeError, started_by_user
 
     loaded = _load(config, overrides)
     try:
-        source = resolve_model(loaded.model.model_name_or_path, loaded)
-        tokenizer = load_tokenizer(source, loaded)
-        processor = load_processor(source, loaded, tokenizer)
-        with _progress() as progress:
-            prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
-    except (DataError, ModelError) as error:
+        with started_by_user():
+            source = resolve_model(loaded.model.model_name_or_path, loaded)
+            tokenizer = load_tokenizer(source, loaded)
+            processor = load_processor(source, loaded, tokenizer)
+            with _progress() as progress:
+                prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
+    except (DataError, ModelError, UntrustedCodeError) as error:
         raise UserError(str(error), BAD_CONFIG) from None
     report = replace(prepared.report, packing_fill=prepared.fill(loaded.data.cutoff_len))
     _print_json(report.summary()) if as_json else out.print(report.text(), markup=False)
@@ -463,11 +474,11 @@ def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
 
 
 @runs_app.command("replay")
-def runs_replay(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False) -> None:
+def runs_replay(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False, trust: Trust = False) -> None:
     """Start a new run of the same config, to which the same is done at the same steps."""
     found = _run(run)
     with _in_a_sentence():
-        new = found.replay()
+        new = found.replay(trust=trust)
     if detach:
         out.print(new.id)
     else:
@@ -482,6 +493,7 @@ def runs_branch(
     ] = None,
     step: Annotated[int | None, typer.Option(help="Of the checkpoint; else the newest.")] = None,
     detach: Annotated[bool, typer.Option("--detach")] = False,
+    trust: Trust = False,
 ) -> None:
     """Start a new run that goes on at a checkpoint of another one, with something otherwise from there on."""
     from yaml import YAMLError
@@ -499,7 +511,7 @@ def runs_branch(
         except YAMLError:
             given[key] = value  # a text that is no YAML
     with _in_a_sentence():
-        new = found.branch(step, changes=given)
+        new = found.branch(step, changes=given, trust=trust)
     if detach:
         out.print(new.id)
     else:
@@ -511,6 +523,7 @@ def runs_loss(
     run: RunId,
     data: Annotated[str | None, typer.Option(help="A data set, in place of what the run held out.")] = None,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Compute the evaluation loss of an ended run's base and of its result."""
     from dataclasses import asdict
@@ -519,7 +532,7 @@ def runs_loss(
 
     found = _run(run)
     with _in_a_sentence(), out.status("Computing the losses of base and result …"):
-        computed = losses_in_child(found.id, data, found.folder.home)
+        computed = losses_in_child(found.id, data, found.folder.home, trust=trust)
     if as_json:
         _print_json(asdict(computed))
     else:
@@ -536,6 +549,7 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     tokens: Annotated[int, typer.Option(help="Where an answer that does not end is cut.", min=1)] = 128,
     most: Annotated[int, typer.Option(help="Of what the run held out, at most so many prompts.", min=1)] = 100,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Count how often a reward model prefers the answers of a run's result to its base's."""
     from dataclasses import asdict
@@ -545,7 +559,14 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     found = _run(run)
     with _in_a_sentence(), _how_far() as progress:
         rate = win_rate_in_child(
-            found.id, reward_model, prompt, max_new_tokens=tokens, most=most, home=found.folder.home, progress=progress
+            found.id,
+            reward_model,
+            prompt,
+            max_new_tokens=tokens,
+            most=most,
+            home=found.folder.home,
+            progress=progress,
+            trust=trust,
         )
     if as_json:
         _print_json(asdict(rate))
@@ -557,12 +578,13 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 @app.command("reward-accuracy")
-def reward_accuracy(
+def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     reward_model: RewardModel,
     data: Annotated[str, typer.Argument(metavar="DATA", help="A preference data set: a name, a file, a folder.")],
     dataset_dir: Annotated[str | None, typer.Option(help="Where named data sets are.")] = None,
     most: Annotated[int | None, typer.Option(help="At most so many pairs.", min=1)] = None,
     as_json: Json = False,
+    trust: Trust = False,
 ) -> None:
     """Count how often a reward model gives the better answer of a pair the higher reward."""
     from dataclasses import asdict
@@ -570,7 +592,9 @@ def reward_accuracy(
     from llf_core.evaluation.preferences import reward_accuracy_in_child
 
     with _in_a_sentence(), _how_far() as progress:
-        found = reward_accuracy_in_child(reward_model, data, dataset_dir=dataset_dir, most=most, progress=progress)
+        found = reward_accuracy_in_child(
+            reward_model, data, dataset_dir=dataset_dir, most=most, progress=progress, trust=trust
+        )
     if as_json:
         _print_json(asdict(found))
         return
@@ -605,7 +629,10 @@ def _has_ended(run: Run) -> bool:
 
 @runs_app.command("resume")
 def runs_resume(
-    run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False, rewards: RewardFile = None
+    run: RunId,
+    detach: Annotated[bool, typer.Option("--detach")] = False,
+    rewards: RewardFile = None,
+    trust: Trust = False,
 ) -> None:
     """Go on from the newest complete checkpoint, in the same folder; with reward functions that were mended."""
     found = _run(run)
@@ -620,7 +647,7 @@ def runs_resume(
                 f"{rewards} has no reward function of {found.id}: it defines {', '.join(given)}, and {has}."
             )
         _left_aside(found.id, given, known)
-        found.resume(rewards=mended)
+        found.resume(rewards=mended, trust=trust)
     if detach:
         out.print(found.id)
     else:

@@ -36,42 +36,46 @@ class Answers(list[Answer]):
         return side_by_side(self)
 
 
-def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64) -> Answers:
+def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *, trust: bool = False) -> Answers:
     """Answers prompts with a finished run's base and tuned model, greedily, in a child process.
 
     Args:
         run: a run or its id.
         prompts: user messages, each a conversation of its own.
         max_new_tokens: where an answer that does not end is cut.
+        trust: let Python code that comes with the model run, and remember it as allowed.
 
     Returns:
         The answers, shown as a table; the run's `samples.jsonl` keeps them too.
 
     Raises:
         RuntimeError: with the reason, where the run has no result.
+        UntrustedCodeError: code would run that you have not allowed.
     """
     if isinstance(prompts, str):
         prompts = [prompts]
     with ProgressLine("Importing the libraries …") as line:
-        return Answers(answer_in_child(_id(run), prompts, max_new_tokens, _home(run), line))
+        return Answers(answer_in_child(_id(run), prompts, max_new_tokens, _home(run), line, trust=trust))
 
 
-def losses(run: Run | str, data: str | None = None) -> Losses:
+def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> Losses:
     """Computes the evaluation loss of a finished run's base and of its result, in a child process.
 
     Args:
         run: a run or its id.
         data: a data set as `eval_dataset` has it; else what the run held out.
+        trust: let Python code that comes with the model or the run run, and remember it as allowed.
 
     Raises:
         RuntimeError: with the reason, where the run has no result, or held nothing out and no data is given.
+        UntrustedCodeError: code would run that you have not allowed.
 
     Example:
         >>> llf.losses(run)  # doctest: +SKIP
         Losses(base=2.4127, tuned=1.6113, examples=50)
     """
     print("Computing the losses of the base and of the result …", flush=True)  # noqa: T201 - the cell's progress
-    return losses_in_child(_id(run), data, _home(run))
+    return losses_in_child(_id(run), data, _home(run), trust=trust)
 
 
 def _id(run: Run | str) -> str:

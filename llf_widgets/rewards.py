@@ -42,13 +42,14 @@ class ShownWinRate(WinRate):
         return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-def win_rate(
+def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     run: Run | str,
     reward_model: Run | str,
     prompts: Sequence[str] | None = None,
     *,
     max_new_tokens: int = TOKENS,
     most: int = MOST,
+    trust: bool = False,
 ) -> ShownWinRate:
     """Counts how often a reward model prefers the answers of a run's result to its base's, in a child process.
 
@@ -60,6 +61,7 @@ def win_rate(
         prompts: user messages, each a conversation of its own; else what the run held out, without its last answer.
         max_new_tokens: where an answer that does not end is cut.
         most: of what the run held out, at most the first so many.
+        trust: let Python code that comes with the models run, and remember it as allowed.
 
     Returns:
         The rate with its 95 % band, and each prompt with both answers and rewards.
@@ -67,6 +69,7 @@ def win_rate(
     Raises:
         RuntimeError: with the reason, where the run has no result or held nothing out, or there is no such reward
             model.
+        UntrustedCodeError: code would run that you have not allowed.
 
     Example:
         >>> llf.win_rate(run, "20261124-142530-smollm2-rm-lora")  # doctest: +SKIP
@@ -83,12 +86,18 @@ def win_rate(
             most=most,
             home=None if isinstance(run, str) else run.folder.home,
             progress=line,
+            trust=trust,
         )
     return ShownWinRate(**{one.name: getattr(found, one.name) for one in fields(found)})
 
 
 def reward_accuracy(
-    reward_model: Run | str, data: str, *, dataset_dir: str | None = None, most: int | None = None
+    reward_model: Run | str,
+    data: str,
+    *,
+    dataset_dir: str | None = None,
+    most: int | None = None,
+    trust: bool = False,
 ) -> Accuracy:
     """Counts how often a reward model gives the better answer of a pair the higher reward, in a child process.
 
@@ -97,9 +106,11 @@ def reward_accuracy(
         data: a preference data set as `dataset` has it, best one that the reward model was not trained on.
         dataset_dir: where named data sets are.
         most: at most the first so many pairs.
+        trust: let Python code that comes with the reward model run, and remember it as allowed.
 
     Raises:
         RuntimeError: with the reason, where there is no such reward model or data set, or it holds no pairs.
+        UntrustedCodeError: code would run that you have not allowed.
 
     Example:
         >>> llf.reward_accuracy("20261124-142530-smollm2-rm-lora", "held_out.jsonl")  # doctest: +SKIP
@@ -113,6 +124,7 @@ def reward_accuracy(
             most=most,
             home=None if isinstance(reward_model, str) else reward_model.folder.home,
             progress=line,
+            trust=trust,
         )
 
 

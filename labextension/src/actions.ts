@@ -11,6 +11,7 @@ import { called, viewCode } from './format';
 import { llfIcon } from './icon';
 import { LIVE, type RunsModel } from './model';
 import { type Bundle, IMPORT, runInCell, runInNewNotebook } from './notebook';
+import { askTrust } from './trust';
 
 /** The commands of the context menu, in its order; null is a line between. */
 export const MENU: readonly (string | null)[] = [
@@ -114,6 +115,15 @@ export function addCommands(
       model.say(ELSEWHERE);
     }
   };
+  /** Trains a run again, or on. */
+  const again = async (run: IRun, how: string): Promise<void> => {
+    const trust = await askTrust(model, run, trans);
+    if (trust !== null) {
+      await cell(
+        `run = llf.attach("${run.id}").${how}(${trust})\nllf.Monitor(run)`
+      );
+    }
+  };
   /** Shows a monitor, which needs no kernel where the server tells all that it shows. */
   const openMonitor = async (run: IRun): Promise<unknown> => {
     let shown: Bundle | undefined;
@@ -149,15 +159,18 @@ export function addCommands(
     'llf:resume': {
       label: () => trans.__('Resume'),
       fits: runs => one(runs) && RESUMABLE.includes(runs[0].state),
-      does: ([run]) =>
-        cell(`run = llf.attach("${run.id}").resume()\nllf.Monitor(run)`)
+      does: ([run]) => again(run, 'resume')
     },
     'llf:branch': {
       label: () => trans.__('Branch from a checkpoint…'),
       fits: runs => one(runs) && runs[0].step > 0,
       describedBy: BRANCH_ARGUMENTS,
       does: async ([run], { step }) => {
-        const code = await askBranch(model, run, trans, step as number);
+        const trust = await askTrust(model, run, trans);
+        if (trust === null) {
+          return;
+        }
+        const code = await askBranch(model, run, trans, step as number, trust);
         return code !== null && cell(code);
       }
     },
@@ -173,8 +186,7 @@ export function addCommands(
     'llf:replay': {
       label: () => trans.__('Run again'),
       fits: one,
-      does: ([run]) =>
-        cell(`run = llf.attach("${run.id}").replay()\nllf.Monitor(run)`)
+      does: ([run]) => again(run, 'replay')
     },
     'llf:stop': {
       label: () => trans.__('Stop with checkpoint'),

@@ -124,6 +124,24 @@ export interface IDetails {
   log?: string[];
 }
 
+/** Python code that a run would run, read without running it. */
+export interface IForeignCode {
+  /** What it belongs to: a model, or the reward functions. */
+  owner: string;
+  folder: string;
+  sha256: string;
+  /** Each with its first lines. */
+  files: { name: string; path: string; lines: string[] }[];
+  /** Files that are not shown. */
+  more: number;
+}
+
+/** What must be allowed before a run is trained again, and the hash of all of it. */
+export interface ICode {
+  sha256: string;
+  code: IForeignCode[];
+}
+
 /** What the server side is. */
 export interface IVersion {
   llf: string;
@@ -149,6 +167,8 @@ export interface IApi {
   runs(wanted: IWanted): Promise<IRunPage>;
   adapters(limit: number): Promise<IAdapterPage>;
   details(id: string): Promise<IDetails>;
+  /** The code that must be allowed before a run is trained again. */
+  code(id: string): Promise<ICode>;
   /** Name, tags and note of a run as they are now. */
   meta(id: string): Promise<IMeta>;
   /** Drops a request into a live run. */
@@ -195,6 +215,10 @@ export class Api implements IApi {
     return this._get<IDetails>(`runs/${encodeURIComponent(id)}`, {
       details: '1'
     });
+  }
+
+  code(id: string): Promise<ICode> {
+    return this._get<ICode>(`runs/${encodeURIComponent(id)}/code`);
   }
 
   async meta(id: string): Promise<IMeta> {

@@ -11,13 +11,15 @@ const NUMBER = /^(0|[1-9]\d*)?(\.\d+)?(e[-+]?\d+)?$/i;
  * Asks for a checkpoint and changed settings.
  *
  * @param step - the checkpoint that is proposed; the last one unless given
+ * @param trust - the argument that allows the run's code
  * @returns code that branches the run there; null where it has no checkpoint or the dialog was dismissed
  */
 export async function askBranch(
   model: RunsModel,
   run: IRun,
   trans: TranslationBundle,
-  step?: number
+  step?: number,
+  trust = ''
 ): Promise<string | null> {
   let steps: readonly number[];
   try {
@@ -58,7 +60,7 @@ export async function askBranch(
       }
     ],
     submit: async values => {
-      code = branchCode(run.id, values, trans);
+      code = branchCode(run.id, values, trans, trust);
     }
   });
   return code;
@@ -73,7 +75,8 @@ export async function askBranch(
 export function branchCode(
   id: string,
   values: Values,
-  trans: TranslationBundle
+  trans: TranslationBundle,
+  trust = ''
 ): string {
   const { step, learning_rate: rate, max_steps: end } = values;
   if (rate && !(NUMBER.test(rate) && Number(rate) > 0)) {
@@ -96,6 +99,8 @@ export function branchCode(
     );
   }
   const changes =
-    (rate ? `, learning_rate=${rate}` : '') + (end ? `, max_steps=${end}` : '');
+    (rate ? `, learning_rate=${rate}` : '') +
+    (end ? `, max_steps=${end}` : '') +
+    (trust && `, ${trust}`);
   return `run = llf.attach("${id}").branch(${step}${changes})\nllf.Monitor(run)`;
 }

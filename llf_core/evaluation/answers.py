@@ -98,19 +98,22 @@ class Tokens:
         self._made += 1
 
 
-def answer_in_child(
+def answer_in_child(  # noqa: PLR0913 - as `answer`
     run_id: str,
     prompts: Sequence[str],
     max_new_tokens: int = 64,
     home: Path | None = None,
     progress: Progress = child.silent,
+    *,
+    trust: bool = False,
 ) -> list[Answer]:
-    """`answer` in a process of its own: the caller loads no model and no torch.
+    """`answer` in a process of its own: the caller loads no model and no torch. `trust` allows foreign code.
 
     Raises:
         RuntimeError: why it fails.
     """
-    made = child.ask(MODULE, run_id, "--tokens", str(max_new_tokens), "--", *prompts, home=home, progress=progress)
+    options = ["--tokens", str(max_new_tokens), "--", *prompts]
+    made = child.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust)
     return [Answer(**row) for row in made]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local import trainer_environment
 from llf_core.models.quick_imports import begin_imports, quick_imports
+from llf_core.runs.foreign_code import RUN, VARIABLE, UntrustedCodeError
 from llf_core.runs.plain import without_escapes
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def silent(what: str, done: int, total: int) -> None:
     """Tells nobody."""
 
 
-def ask(module: str, *arguments: str, home: Path | None = None, progress: Progress = silent) -> Any:
+def ask(
+    module: str, *arguments: str, home: Path | None = None, progress: Progress = silent, trust: bool = False
+) -> Any:
     """What a module prints with `answer`.
 
     Args:
@@ -41,12 +44,15 @@ def ask(module: str, *arguments: str, home: Path | None = None, progress: Progre
         arguments: of its command line.
         home: `LLF_HOME` where it is not the environment's.
         progress: hears how far it is. What it raises, such as an interrupt, ends the process.
+        trust: let the code of models and runs run that has not been allowed yet, and remember it as allowed.
 
     Raises:
         RuntimeError: it failed; one sentence.
+        UntrustedCodeError: code would run that has not been allowed.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
     env = trainer_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), usable_cpus())
+    env[VARIABLE] = RUN if trust else ""
     said = ""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
@@ -71,7 +77,8 @@ def ask(module: str, *arguments: str, home: Path | None = None, progress: Progre
         name = signal.Signals(-child.returncode).name
         raise RuntimeError(f"The process that has the model was ended by {name}. Expected enough free memory for it.")
     if said.startswith('{"error"'):
-        raise RuntimeError(json.loads(said)["error"])
+        told = json.loads(said)
+        raise UntrustedCodeError(told["error"]) if told.get("untrusted") else RuntimeError(told["error"])
     raise RuntimeError((complaints or ["The child process said nothing."])[-1])
 
 
@@ -98,8 +105,10 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
         from llf_core.stages.failures import explain
 
         traceback.print_exc()
-        told = str(error) if type(error) in {ValueError, FileNotFoundError} else explain(error).reason
-        print(json.dumps({"error": told}))  # noqa: T201 - the result
+        untrusted = isinstance(error, UntrustedCodeError)
+        expected = untrusted or type(error) in {ValueError, FileNotFoundError}
+        told = str(error) if expected else explain(error).reason
+        print(json.dumps({"error": told, "untrusted": untrusted}))  # noqa: T201 - the result
         sys.exit(1)
     print(json.dumps(made))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line
 

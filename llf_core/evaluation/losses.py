@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.stage import COMPARED, REFERENCE_FREE, names_reference
 from llf_core.evaluation import child
+from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run
+from llf_core.runs.foreign_code import code_of_rewards, may_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,12 +57,16 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         FileNotFoundError: the run has no result yet.
         ValueError: it held nothing out, and no data is given.
         ConfigError: its config has errors by now.
+        UntrustedCodeError: its reward functions or its model's code would run, and the user has not allowed them.
     """
     from llf_core.config import RunConfig
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
     config = RunConfig.load(folder.config)
+    own = [name for name in config.get("reward_functions") or () if name not in BUILT_IN]
+    if own and (code := code_of_rewards(folder, own)) is not None:
+        may_run(code, folder.home, folder)
     if data is not None:
         config = config.replace(eval_dataset=data, val_size=0)
     if not (config.data.eval_dataset or config.data.val_size):
@@ -127,13 +133,13 @@ def _with_code(run: RunFolder, new: RunFolder) -> None:
         shutil.copytree(run.code, new.code)
 
 
-def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None) -> Losses:
-    """`losses` in a process of its own: the caller loads no model and no torch.
+def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None, *, trust: bool = False) -> Losses:
+    """`losses` in a process of its own: the caller loads no model and no torch. `trust` allows foreign code.
 
     Raises:
         RuntimeError: why it fails.
     """
-    return Losses(**child.ask(MODULE, run_id, *([] if data is None else [f"--data={data}"]), home=home))
+    return Losses(**child.ask(MODULE, run_id, *([] if data is None else [f"--data={data}"]), home=home, trust=trust))
 
 
 def main() -> None:

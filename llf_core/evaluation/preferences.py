@@ -198,15 +198,19 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     most: int | None = None,
     home: Path | None = None,
     progress: Progress = child.silent,
+    trust: bool = False,
 ) -> Accuracy:
     """`reward_accuracy` in a process of its own: the caller loads no model and no torch. An interrupt ends it.
+
+    `trust` allows foreign code.
 
     Raises:
         RuntimeError: why it fails.
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    found: dict[str, Any] = child.ask(MODULE, *options, "--", reward_model, data, home=home, progress=progress)
+    named = ["--", reward_model, data]
+    found: dict[str, Any] = child.ask(MODULE, *options, *named, home=home, progress=progress, trust=trust)
     return Accuracy(**found)
 
 

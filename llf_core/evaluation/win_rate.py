@@ -183,15 +183,18 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     most: int = MOST,
     home: Path | None = None,
     progress: Progress = child.silent,
+    trust: bool = False,
 ) -> WinRate:
     """`win_rate` in a process of its own: the caller loads no model and no torch. An interrupt ends the process.
+
+    `trust` allows foreign code.
 
     Raises:
         RuntimeError: why it fails.
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
-    made = child.ask(MODULE, *options, "--", *named, home=home, progress=progress)
+    made = child.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust)
     contests = tuple(Contest(**one) for one in made.pop("contests"))
     return WinRate(**made, contests=contests)
 

@@ -14,8 +14,10 @@ from llf_core.launch.environment import start_facts
 from llf_core.runs import Checkpoints, RunWriter, create_run, open_run, read_meta, status, update_env
 from llf_core.runs.asked import read_config
 from llf_core.runs.files import read_object
+from llf_core.runs.foreign_code import check_run
 from llf_core.runs.jsonl import as_number, encode, parse
 from llf_core.runs.steering import Change, check, journal, write_replay
+from llf_core.runs.trust import prove
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,11 +41,12 @@ def _threads(folder: RunFolder) -> dict[str, Any]:
     return {"threads": threads} if isinstance(threads, int) else {}
 
 
-def replay(folder: RunFolder) -> RunFolder:
+def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     """Makes the folder of a run of the same config and rows, to which the same is done at the same steps.
 
     Args:
         folder: the run to be repeated.
+        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
 
     Returns:
         The new run's folder, not started yet.
@@ -52,14 +55,17 @@ def replay(folder: RunFolder) -> RunFolder:
         ConfigError: its config has errors by now.
         FileNotFoundError: it is a branch, and the run that it comes from is gone.
         ValueError: it is a branch, and the checkpoint that it began with is gone.
+        UntrustedCodeError: it was made elsewhere, and code of it would run.
     """
     from llf_core.config import RunConfig
 
+    _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
     told = journal(folder)
     parent = read_object(folder.env).get("parent") or {}
     if isinstance(parent.get("changes"), dict):
         other, step = open_run(parent["run"], folder.home), int(parent["step"])
+        _check(other, trust, "branch")
         return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
     loaded = RunConfig.load(folder.config)
 
@@ -68,11 +74,24 @@ def replay(folder: RunFolder) -> RunFolder:
         write_replay(new, told)
         update_env(new, **start_facts(loaded) | _threads(folder), parent={"run": folder.id, "step": 0})
 
-    return create_run(folder.config.read_text(encoding="utf-8"), name, folder.home, fill)
+    return _proven(create_run(folder.config.read_text(encoding="utf-8"), name, folder.home, fill))
+
+
+def _check(folder: RunFolder, trust: bool | str, what: str) -> None:
+    check_run(folder, trust, f"run.{what}(trust=True), or in a terminal: llf runs {what} {folder.id} --trust")
+
+
+def _proven(new: RunFolder) -> RunFolder:
+    prove(new)
+    return new
 
 
 def branch(
-    folder: RunFolder, step: int | None = None, changes: Mapping[str, Any] | None = None, name: str | None = None
+    folder: RunFolder,
+    step: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    trust: bool | str = False,
 ) -> RunFolder:
     """Makes the folder of a run that goes on at a checkpoint of another one and has something otherwise from there on.
 
@@ -83,6 +102,7 @@ def branch(
         step: of its checkpoint; else the newest.
         changes: `learning_rate` (the schedule's peak), `max_steps`, or one of `KEYS`.
         name: what views call the new run.
+        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
 
     Returns:
         The new run's folder, not started yet.
@@ -91,7 +111,9 @@ def branch(
         ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
         ConfigError: the changed config has errors.
         OSError: the folder can't be written.
+        UntrustedCodeError: it was made elsewhere, and code of it would run.
     """
+    _check(folder, trust, "branch")
     step = _checkpoint(folder, step)
     changes = dict(changes or {})
     live = {key: changes[key] for key in LIVE if key in changes}
@@ -131,7 +153,7 @@ def _branch(
         RunWriter(new).event("branched", run=folder.id, step=step, changes=dict(changes))
         status.update(new, step=step, total=total)
 
-    return create_run(dump_yaml(values), name, folder.home, fill)
+    return _proven(create_run(dump_yaml(values), name, folder.home, fill))
 
 
 def _asked(changes: Mapping[str, Any]) -> dict[str, Any]:

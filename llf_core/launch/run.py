@@ -20,9 +20,11 @@ from llf_core.runs import (
     send_request,
     status,
 )
+from llf_core.runs.foreign_code import check_run
 from llf_core.runs.full_disk import is_full_disk
 from llf_core.runs.full_disk import told as full_disk
 from llf_core.runs.steering import check, journal
+from llf_core.runs.trust import prove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -219,17 +221,27 @@ class Run:
             return cell
         return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
 
-    def replay(self, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None) -> Run:
+    def replay(
+        self,
+        env: Mapping[str, str] | None = None,
+        command: Sequence[str] | None = None,
+        *,
+        trust: bool | str = False,
+    ) -> Run:
         """Starts a new run of the same config and rows, to which the same is done at the same steps.
 
         Args:
             env: environment variables besides this process's own.
             command: what to start in place of the trainer.
+            trust: see `resume`.
 
         Returns:
             The new run.
+
+        Raises:
+            UntrustedCodeError: the run was made elsewhere, and code of it would run.
         """
-        new = replay(self.folder)
+        new = replay(self.folder, trust)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
         return Run(new)
 
@@ -240,6 +252,7 @@ class Run:
         name: str | None = None,
         changes: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
+        trust: bool | str = False,
         **more: Any,
     ) -> Run:
         """Starts a new run that goes on at a checkpoint of this one, with something otherwise from there on.
@@ -250,6 +263,7 @@ class Run:
             changes: `learning_rate` (the schedule's peak), `max_steps`, or keys of how the run is saved, evaluated,
                 watched and stopped early; see `llf_core.launch.again.KEYS`.
             env: environment variables besides this process's own.
+            trust: see `resume`.
             more: changes by name.
 
         Returns:
@@ -260,11 +274,12 @@ class Run:
             ConfigError: the changed config has errors.
             OSError: the folder can't be written.
             RuntimeError: the supervisor does not start.
+            UntrustedCodeError: the run was made elsewhere, and code of it would run.
 
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
         """
-        new = branch(self.folder, step, {**(changes or {}), **more}, name)
+        new = branch(self.folder, step, {**(changes or {}), **more}, name, trust)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)})
         return Run(new)
 
@@ -285,6 +300,7 @@ class Run:
         command: Sequence[str] | None = None,
         *,
         rewards: Iterable[Any] | None = None,
+        trust: bool | str = False,
     ) -> Run:
         """Goes on from the newest whole checkpoint, in the same folder, as the next attempt.
 
@@ -294,6 +310,9 @@ class Run:
             env: environment variables besides this process's own.
             command: what to start in place of the trainer.
             rewards: reward functions that were mended; they take the place of those of the same names.
+            trust: allows the code of a run that was made elsewhere or changed since: its reward functions, and the
+                Python code of its models where it has `trust_remote_code`. A text allows only what begins with that
+                hash, as a view has shown it.
 
         Returns:
             This run.
@@ -301,18 +320,22 @@ class Run:
         Raises:
             RuntimeError: it is still going, or it has finished; the disk is full.
             ConfigError: the run has no reward function of a name, or one cannot be handed over.
+            UntrustedCodeError: the run was made elsewhere, and code of it would run.
         """
         now = self.status()
         if now.state == "finished":
             raise RuntimeError(f"{self.id} has finished. Start a new run to train further.")
         if not now.ended_somehow:
             raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended: stop it first.")
+        how = f"run.resume(trust=True), or in a terminal: llf runs resume {self.id} --trust"
+        check_run(self.folder, trust, how)
         _wait_for_teardown(now)
         checkpoints = Checkpoints(self.folder)
         latest = checkpoints.latest()
         step = 0 if latest is None else checkpoints.list()[-1]
         attempt = now.attempt + 1
         mended = [] if rewards is None else self._mend(rewards, now.attempt)
+        prove(self.folder)
         where = None if latest is None else f"checkpoints/{latest.name}"
         more = {"rewards": mended} if mended else {}
         try:

@@ -15,6 +15,7 @@ from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
 from llf_core.runs.folder import run_ids
+from llf_core.runs.trust import prove
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,6 +85,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
             file = file.rename(folder.data / file.name)
         loaded = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
         replace_file(folder.config, loaded.yaml(defaults=True).encode())
+    prove(folder)
     update_env(folder, **start_facts(loaded, notebook, mark))
     if queue:
         enter(folder)

@@ -15,6 +15,8 @@ from llf_core.models.gguf import gguf_arguments
 from llf_core.models.quantize import make_trainable, quantization
 from llf_core.models.scorer import idle_head, speaks
 from llf_core.models.weights import stored_dtypes
+from llf_core.runs import home
+from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +37,12 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
 
     Raises:
         ModelError: unknown architecture, missing or broken weights, a kernel that is not installed.
+        UntrustedCodeError: code of its own would run that the user has not allowed.
     """
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    trusted = config.model.trust_remote_code
+    trusted = runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
     seeing = source.kind != "gguf" and sees(load_architecture(source, trust_remote_code=trusted))
     kind: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
     bits = quantization(config, plan)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line
+from llf_core.runs import home
+from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -25,10 +27,11 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
 
     Raises:
         ModelError: the model's folder has none, or it needs a package that is not installed.
+        UntrustedCodeError: code of its own would run that the user has not allowed.
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None
-    trusted = config.model.trust_remote_code
+    trusted = runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
     if not sees(load_architecture(source, trust_remote_code=trusted)):
         return None
     from transformers import AutoProcessor, PreTrainedTokenizerBase

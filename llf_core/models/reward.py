@@ -24,6 +24,7 @@ from llf_core.models.tokenizer import load_tokenizer
 from llf_core.models.weights import read_header
 from llf_core.runs import RunFolder, home
 from llf_core.runs.folder import RUN_ID
+from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -328,7 +329,8 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
         model: Any = load_model(source, config, plan)
         return Scorer(model, load_tokenizer(source, config), _value_head(name, folder).to(model.device))
     bits = quantization(config, plan)
-    arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": config.model.trust_remote_code}
+    trusted = runs_code(folder, home(), trust_remote_code=config.model.trust_remote_code)
+    arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": trusted}
     if bits is not None:
         arguments |= {"quantization_config": bits, "device_map": {"": plan.device}}
     try:

@@ -8,6 +8,8 @@ from llf_core.models.architecture import load_architecture
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.gguf import mend_pre_tokenizer
+from llf_core.runs import home
+from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +31,9 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
 
     Raises:
         ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
+        UntrustedCodeError: code of its own would run that the user has not allowed.
     """
-    trusted = config.model.trust_remote_code
+    trusted = runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
     try:
         tokenizer = read_tokenizer(
             source.folder,

@@ -121,6 +121,11 @@ class RunFolder:
         return self.path / "replay.json"
 
     @cached_property
+    def proof(self) -> Path:
+        """Shows that the run was made by this user on this machine, see `llf_core.runs.trust`."""
+        return self.path / "proof.json"
+
+    @cached_property
     def log(self) -> Path:
         """The trainer's stdout and stderr."""
         return self.path / "log.txt"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
+from llf_core.runs.foreign_code import started_by_user
 from llf_core.runs.full_disk import is_full_disk, told
 from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         RunWriter(folder, attempt).close("failed", " ".join(told(folder, error)))
         return 1
-    return run_attempt(folder, attempt)
+    with started_by_user():
+        return run_attempt(folder, attempt)
 
 
 def _config(folder: RunFolder) -> RunConfig | None:

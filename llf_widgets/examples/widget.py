@@ -10,6 +10,7 @@ import traitlets
 from llf_core.config import RunConfig
 from llf_core.runs.examples import KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
+from llf_widgets.foreign_code import allow_shown
 from llf_widgets.home import folder_of
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.saved import VIEW
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from llf_core.runs.examples import Costs
 
 PAGE = 10
+UNREAD = "The texts are not read, since the tokenizer would run the code below: examples are shown by number."
 
 
 class Examples(anywidget.AnyWidget):
     """The examples of a run with what they cost: those of a step, or those that stand out.
 
-    Losses come from the run's folder; the texts from a process that has the tokenizer and the prepared data.
+    Losses come from the run's folder; the texts from a process that has the tokenizer and the prepared data. Where the
+    tokenizer would run Python code that the reader has not allowed, the code is shown, and the examples by number.
 
     Args:
         run: a run, its id or its folder.
@@ -44,11 +47,12 @@ class Examples(anywidget.AnyWidget):
         >>> rows.standing_out("odd")    # so dear that it is no chance
     """
 
-    _esm = text("dom.js", "examples.js")
+    _esm = text("dom.js", "foreign_code.js", "examples.js")
     _css = text("llf.css", "examples.css")
     _asked = traitlets.Dict(help="`kind` or `step`, and `offset`").tag(sync=True)
     _page = traitlets.Dict(help="`total`, `rows` and `asked`").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
+    _code = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
     def __init__(self, run: Run | RunFolder | Path | str, *, home: Path | str | None = None) -> None:
         self._folder = folder_of(run, home)
@@ -101,7 +105,7 @@ class Examples(anywidget.AnyWidget):
     def _show(self, found: list[Costs], asked: dict[str, Any]) -> None:
         rows = [one.json() for one in found[asked["offset"] : asked["offset"] + PAGE]]
         self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "asked": asked}
-        if not rows:
+        if not rows or self._code:
             return
         if self._child is None:
             self._note = "Reading the data…"
@@ -114,7 +118,9 @@ class Examples(anywidget.AnyWidget):
     def _tell(self, answer: Future[Any], rows: list[dict[str, Any]], asked: dict[str, Any]) -> None:
         try:
             texts = {one["number"]: one for one in answer.result()}
-        except (GoneError, ValueError) as error:
+        except GoneError:
+            return  # `_gone` says why
+        except ValueError as error:
             self._note = str(error)
             return
         if self._page.get("asked") != asked:
@@ -126,14 +132,28 @@ class Examples(anywidget.AnyWidget):
         self._note = f"{dataset}: {rows:,} records prepared…"
 
     def _gone(self, reason: str) -> None:
-        self._child, self._note = None, reason
+        child, self._child = self._child, None
+        self._code = [] if child is None else child.code
+        self._note = UNREAD if self._code else reason
+
+    def _allow(self) -> None:
+        """Allows the code that is shown, and reads the texts."""
+        try:
+            allow_shown(self._code)
+        except OSError as error:
+            self._note = str(error)
+            return
+        self._code, self._note = [], ""
+        self._receive(self, self._page["asked"], [])
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if not isinstance(content, dict):
             return
         offset = content.get("offset", 0)
         offset = max(0, offset) if isinstance(offset, int) else 0
-        if isinstance(content.get("step"), int):
+        if content.get("type") == "allow":
+            self._allow()
+        elif isinstance(content.get("step"), int):
             self.show_step(content["step"], offset)
         elif content.get("kind") in KINDS:
             self.show(content["kind"], offset)

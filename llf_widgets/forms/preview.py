@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain import plain_environment, without_escapes
 from llf_widgets.forms.messages import Message, wire
 from llf_widgets.static import text
@@ -102,7 +103,7 @@ class Preview(anywidget.AnyWidget):
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
-                    env=plain_environment(os.environ),
+                    env=plain_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
                 )
                 self._follow(self._process, (out, err))
             self._answer(self._process.returncode, *(_read(path) for path in (out, err)))
@@ -123,7 +124,8 @@ class Preview(anywidget.AnyWidget):
         elif report is not None:
             self._finish(report)
         else:
-            self._show("idle", messages=[Message("error", reason(err))])
+            asks = " “See every token” shows it and asks." if NOT_ALLOWED in err else ""
+            self._show("idle", messages=[Message("error", reason(err) + asks)])
 
     def _finish(self, report: Mapping[str, Any]) -> None:
         self._show("done", note=counts(report), messages=details(report), examples=examples(report))

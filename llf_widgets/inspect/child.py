@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.foreign_code import VARIABLE
 from llf_core.runs.plain import plain_environment, without_escapes
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class Child:
         on_progress: called with a data set's name and the rows prepared so far.
         on_ready: called once with the overview.
         on_end: called with the reason, where it ends before it was closed.
+
+    Attributes:
+        code: Python code that would have had to run and was not allowed, where that is the reason why it ended; see
+            `llf_core.runs.foreign_code.ForeignCode.json`.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Child:
         self._lock = threading.Lock()
         self._closed = False
         self._reason = ""
+        self.code: list[dict[str, Any]] = []
         config = Path(self._folder.name) / "config.yaml"
         config.write_text(config_yaml, encoding="utf-8")
         self._errors = Path(self._folder.name) / "err.txt"
@@ -63,7 +69,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
-                env=plain_environment(os.environ),
+                env=plain_environment(os.environ) | {VARIABLE: ""},
             )
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 
@@ -117,7 +123,7 @@ class Child:
             elif "id" in said:
                 self._resolve(said)
             else:
-                self._reason = said["error"]
+                self._reason, self.code = said["error"], said.get("code", [])
         code = self._process.wait()
         self._reason = self._reason or self._last_words(code)
         self._folder.cleanup()

@@ -12,6 +12,7 @@ import traitlets
 
 from llf_core.config import RunConfig
 from llf_core.launch.rows import write_rows
+from llf_widgets.foreign_code import allow_shown
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.inspect.summary import summary_html, summary_text
 from llf_widgets.saved import VIEW
@@ -31,7 +32,8 @@ class Inspect(anywidget.AnyWidget):
     """Counts, lengths, records to look at, examples token by token, and packed rows of a config's data.
 
     A process of its own prepares the data (or takes what an earlier run prepared) and answers page by page, so a
-    million examples are no more for the page than ten.
+    million examples are no more for the page than ten. Python code that comes with the model is shown, and runs only
+    where it was allowed.
 
     Args:
         config: a `RunConfig`, a dict, YAML text or a path, as for `llf.train`.
@@ -50,7 +52,7 @@ class Inspect(anywidget.AnyWidget):
         >>> run = llf.train(view.config)
     """
 
-    _esm = text("dom.js", "inspect.js")
+    _esm = text("dom.js", "foreign_code.js", "inspect.js")
     _css = text("llf.css", "inspect.css")
     _state = traitlets.Enum(["preparing", "ready", "failed", "closed"], "preparing").tag(sync=True)
     _note = traitlets.Unicode("").tag(sync=True)
@@ -60,6 +62,7 @@ class Inspect(anywidget.AnyWidget):
     _page = traitlets.Dict().tag(sync=True)
     _examples = traitlets.List().tag(sync=True)
     _rows = traitlets.Dict().tag(sync=True)
+    _code = traitlets.List(help="what would run, and was not allowed").tag(sync=True)
 
     def __init__(
         self,
@@ -150,7 +153,7 @@ class Inspect(anywidget.AnyWidget):
         self._settled.clear()
         with self.hold_sync():
             self._state, self._note = "preparing", "Reading the tokenizer and the data…"
-            self._page, self._rows, self._examples = NOTHING, NOTHING, []
+            self._page, self._rows, self._examples, self._code = NOTHING, NOTHING, [], []
         self._child = Child(self.config.yaml(), self._read, self._progress, self._ready, self._ended)
         self._child.listen()
 
@@ -173,6 +176,7 @@ class Inspect(anywidget.AnyWidget):
     def _ended(self, reason: str) -> None:
         with self.hold_sync():
             self._state, self._note = "failed", reason
+            self._code = [] if self._child is None else self._child.code
         self._keep()
 
     def _keep(self) -> None:
@@ -229,6 +233,15 @@ class Inspect(anywidget.AnyWidget):
         self._on_change(known)
         self._open()
 
+    def _allow(self) -> None:
+        """Allows the code that is shown, and looks again."""
+        try:
+            allow_shown(self._code)
+        except OSError as error:
+            self._note = str(error)
+            return
+        self._open()
+
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         acts: dict[str, Callable[[], None]] = {
             "page": lambda: self._show_page(str(content["kind"]), int(content["offset"])),
@@ -237,6 +250,7 @@ class Inspect(anywidget.AnyWidget):
             "example": lambda: self._show(int(content["number"])),
             "change": lambda: self._change(dict(content["changes"])),
             "again": self._open,
+            "allow": self._allow,
         }
         if content.get("type") in acts:
             acts[content["type"]]()

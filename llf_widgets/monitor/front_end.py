@@ -9,6 +9,7 @@ from llf_widgets.static import text
 
 FILES = (
     "dom.js",
+    "foreign_code.js",
     "server.js",
     "steps.js",
     "charts/chart.js",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import ipywidgets as widgets
 
 from llf_core.runs import FINAL, home
 from llf_core.runs.control import TYPES
+from llf_core.runs.foreign_code import code_to_allow, shown
 from llf_core.runs.steering import check
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of, home_hash
@@ -191,8 +193,11 @@ class Monitor(widgets.VBox):
             return "Stop requested through the kernel" if requested else "The run has ended already"
         if what == "kill":
             return f"The run is {run.kill(by='monitor').state}"
+        if what == "code":
+            return json.dumps(shown(code_to_allow(run.folder)))
         if what == "resume":
-            run.resume()
+            trust = args.get("trust")
+            run.resume(trust=trust if isinstance(trust, str) else False)
             self.refresh()
             return "The run goes on"
         raise ValueError(f"{what!r} is not a request. Expected one of {', '.join(TYPES)}, or resume.")

@@ -8,6 +8,7 @@ from jupyter_server.utils import url_path_join
 
 from llf_widgets.server.adapters import AdaptersHandler
 from llf_widgets.server.bin import BinHandler, DeleteHandler, RemoveHandler, RestoreHandler
+from llf_widgets.server.code import CodeHandler
 from llf_widgets.server.control import ControlHandler
 from llf_widgets.server.meta import MetaHandler
 from llf_widgets.server.monitor import FrontEndHandler, MonitorHandler, SummaryHandler
@@ -29,6 +30,7 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
     (RUN + "/monitor", MonitorHandler),
     (RUN + "/summary", SummaryHandler),
     ("monitor", FrontEndHandler),
+    (RUN + "/code", CodeHandler),
     (RUN + "/control", ControlHandler),
     (RUN + "/meta", MetaHandler),
     (RUN + "/bin", DeleteHandler),

@@ -20,10 +20,11 @@ function render({ model, el }) {
   const after = h('button', { type: 'button', onclick: () => turn(1) }, 'Next');
   const where = h('span', { class: 'llf-2 llf-small' });
   el.classList.add('llf', 'llf-Examples');
+  const code = h('div');
   el.append(
     h('div', { class: 'llf-row' }, h('h3', {}, 'Rows'), h('label', { class: 'llf-2', for: `${own}-kind` }, 'which'), kinds,
       h('label', { class: 'llf-2', for: `${own}-step` }, 'step'), step, h('button', { type: 'button', onclick: toStep }, 'Show its rows'), note),
-    table, h('div', { class: 'llf-row' }, before, after, where));
+    code, table, h('div', { class: 'llf-row' }, before, after, where));
 
   function toStep() {
     const wanted = Number(step.value);
@@ -50,7 +51,7 @@ function render({ model, el }) {
     kinds.querySelector('[value=step]')?.toggleAttribute('disabled', asked.step === undefined);
     if (asked.step !== undefined && document.activeElement !== step) step.value = String(asked.step);
     body.replaceChildren(...rows.map(row => h('tr', {},
-      h('td', { class: 'llf-num', title: row.dataset }, row.where ?? '…'),
+      h('td', { class: 'llf-num', title: row.dataset }, row.where ?? (model.get('_code').length ? `#${row.number + 1}` : '…')),
       h('td', { class: 'llf-num' }, written(row.last)),
       h('td', { class: 'llf-num llf-2' }, row.seen > 1 ? written(row.first) : ''),
       h('td', { class: 'llf-num' }, row.excess === null ? '' : `${row.excess >= 0 ? '+' : '−'}${quantity(Math.abs(row.excess))}`),
@@ -73,11 +74,17 @@ function render({ model, el }) {
   }
 
   const drawNote = () => say(note, model.get('_note'));
-  model.on('change:_page', draw);
-  model.on('change:_note', drawNote);
-  draw();
+  function drawCode() {
+    const found = model.get('_code');
+    code.replaceChildren(...(found.length ? [codeNotice(found, 'To show the texts, the tokenizer needs it.',
+      [h('button', { type: 'button', onclick: () => model.send({ type: 'allow' }) }, 'Allow this code and show the texts')])] : []));
+    draw();
+  }
+  const drawn = { 'change:_page': draw, 'change:_note': drawNote, 'change:_code': drawCode };
+  for (const [event, act] of Object.entries(drawn)) model.on(event, act);
   drawNote();
-  return () => { model.off('change:_page', draw); model.off('change:_note', drawNote); };
+  drawCode();
+  return () => { for (const [event, act] of Object.entries(drawn)) model.off(event, act); };
 }
 
 export default { render };

@@ -308,10 +308,11 @@ function render({ model, el }) {
   el.classList.add('llf', 'llf-Inspect');
   const status = h('div', { class: 'llf-row', role: 'status' });
   const read = h('div', {});
+  const code = h('div', {});
   const parts = { totals: h('div', {}), lengths: h('div', {}), records: h('div', {}), tokens: h('div', {}), packed: h('div', {}) };
   const grid = h('div', { class: 'llf-Inspect-grid' },
     h('div', {}, parts.totals, parts.records), h('div', {}, parts.lengths, parts.tokens), parts.packed);
-  el.replaceChildren(status, grid);
+  el.replaceChildren(status, code, grid);
   /** @type {any} */
   const act = {
     kinds: null, last: 0,
@@ -354,9 +355,12 @@ function render({ model, el }) {
     status.replaceChildren(...(shown ? [h('span', { class: now === 'failed' ? 'llf-failed' : 'llf-2' }, shown)] : []));
     if (now === 'failed') status.append(h('button', { type: 'button', onclick: () => model.send({ type: 'again' }) }, 'Look again'));
     grid.hidden = now === 'preparing' || now === 'failed';
+    const found = model.get('_code');
+    code.replaceChildren(...(found.length ? [codeNotice(found, 'To show the tokens, the model\'s tokenizer needs it.',
+      [h('button', { type: 'button', onclick: () => model.send({ type: 'allow' }) }, 'Allow this code and look again')])] : []));
   };
   const listeners = Object.entries(drawn).map(([name, draw]) => [`change:${name}`, draw]);
-  listeners.push(['change:_state', state], ['change:_state', drawn._readings], ['change:_note', state]);
+  listeners.push(['change:_state', state], ['change:_state', drawn._readings], ['change:_note', state], ['change:_code', state]);
   for (const [event, draw] of listeners) model.on(event, draw);
   for (const draw of Object.values(drawn)) draw();
   state();

@@ -173,6 +173,63 @@ it('writes what needs a process into a cell', async () => {
   expect(vi.mocked(runInCell).mock.calls[1][2]).toBe('llf.Compare(["a", "b"])');
 });
 
+const CODE = {
+  sha256: 'f00d',
+  code: [
+    {
+      owner: 'the reward functions',
+      folder: '/runs/a',
+      sha256: 'f00d'.repeat(16),
+      files: [
+        {
+          name: 'code/vowels.py',
+          path: '/runs/a/code/vowels.py',
+          lines: ['import os', '<img src=x>']
+        }
+      ],
+      more: 2
+    }
+  ]
+};
+
+it('shows the code of a run that was made elsewhere, and trains it only where that is allowed', async () => {
+  await choose('failed');
+  api.foreign = CODE;
+  for (const [command, call] of [
+    ['llf:resume', 'resume(trust="f00d")'],
+    ['llf:replay', 'replay(trust="f00d")']
+  ]) {
+    vi.mocked(runInCell).mockClear();
+    const asked = commands.execute(command);
+    const dialog = await shownDialog();
+    expect(dialog.textContent).toContain('code/vowels.py');
+    expect(dialog.querySelector('pre')?.textContent).toContain('<img src=x>');
+    expect(dialog.querySelector('img')).toBeNull();
+    expect(dialog.textContent).toContain('and 2 more files');
+    press(dialog, '.jp-mod-reject');
+    await asked;
+    expect(runInCell).not.toHaveBeenCalled();
+    const again = commands.execute(command);
+    press(await shownDialog(), '.jp-mod-warn');
+    await again;
+    expect(vi.mocked(runInCell).mock.calls[0][2]).toBe(
+      `run = llf.attach("a").${call}\nllf.Monitor(run)`
+    );
+  }
+});
+
+async function shownDialog(): Promise<HTMLElement> {
+  return vi.waitFor(() => {
+    const dialog = document.querySelector<HTMLElement>('.jp-Dialog');
+    expect(dialog).not.toBeNull();
+    return dialog as HTMLElement;
+  });
+}
+
+function press(dialog: HTMLElement, button: string): void {
+  dialog.querySelector<HTMLElement>(`.jp-Dialog-footer ${button}`)?.click();
+}
+
 it('opens the form in a new notebook, where the launcher stands', async () => {
   const notebook = {} as NotebookPanel;
   vi.mocked(runInNewNotebook).mockResolvedValueOnce(notebook);

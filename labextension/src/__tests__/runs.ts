@@ -4,6 +4,7 @@ import {
   type IApi,
   type IBinned,
   type IBinPage,
+  type ICode,
   type ICounted,
   type IDetails,
   type IMeta,
@@ -56,6 +57,7 @@ export class FakeApi implements IApi {
   };
   all: IRun[] = [];
   down: ApiError | null = null;
+  foreign: ICode = { sha256: '', code: [] };
   asked: string[] = [];
 
   async version(): Promise<IVersion> {
@@ -99,6 +101,11 @@ export class FakeApi implements IApi {
       row: found,
       ...this.more
     };
+  }
+
+  async code(id: string): Promise<ICode> {
+    this.asked.push(`code ${id}`);
+    return this.foreign;
   }
 
   async meta(id: string): Promise<IMeta> {

@@ -6,3 +6,7 @@ Object.assign(globalThis, {
   matchMedia: globalThis.matchMedia ?? (() => ({ matches: false })),
   IS_REACT_ACT_ENVIRONMENT: true
 });
+
+// Dialogs of JupyterLab draw their titles when the page is idle, of which jsdom knows nothing.
+globalThis.requestIdleCallback ??= (callback: () => void): number =>
+  setTimeout(callback) as unknown as number;

@@ -22,11 +22,17 @@ def cached(kind: str, cache_dir: str | None = None) -> tuple[str, ...]:
 
 def snapshot(model: str, cache_dir: str | None = None) -> Path | None:
     """The folder of a model in the cache, the newest where there are several; None where it is not there."""
+    found = snapshots(model, cache_dir)
+    return found[-1] if found else None
+
+
+def snapshots(model: str, cache_dir: str | None = None) -> tuple[Path, ...]:
+    """The folders of a model in the cache, one for each commit that was fetched, the newest last."""
     folder = _cache(cache_dir) / f"models--{model.replace('/', '--')}" / "snapshots"
     try:
-        return max(folder.iterdir(), key=lambda one: one.stat().st_mtime, default=None)
-    except OSError:
-        return None
+        return tuple(sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime))
+    except (OSError, ValueError):
+        return ()
 
 
 def _cache(cache_dir: str | None) -> Path:

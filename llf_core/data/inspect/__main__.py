@@ -3,7 +3,8 @@
 First it tells how each set's rows are read, `{"readings": […]}`, then how far the preparation is,
 `{"progress": "rows.jsonl", "rows": 1200}`, then `{"ready": …}` with the overview. From then on it reads a request a
 line from its standard input, `{"id": 1, "ask": "example", "number": 3}`, and answers each with a line,
-`{"id": 1, "answer": …}` or `{"id": 1, "error": "a sentence"}`. It ends with its input.
+`{"id": 1, "answer": …}` or `{"id": 1, "error": "a sentence"}`. It ends with its input. Python code of a model that the
+user has not allowed is not run: the error that is told in its place comes with `code`, see `ForeignCode.json`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> int:
     from llf_core.config import ConfigError, RunConfig
     from llf_core.data import DataError
     from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
+    from llf_core.runs.foreign_code import UntrustedCodeError
 
     try:
         config = RunConfig.load(sys.argv[1])
@@ -43,6 +45,9 @@ def main() -> int:
             lambda dataset, rows: say(out, {"progress": dataset, "rows": rows}),
             load_processor(source, config, tokenizer),
         )
+    except UntrustedCodeError as error:
+        say(out, {"error": str(error), "code": [one.json() for one in error.code]})
+        return 2
     except (ConfigError, DataError, ModelError) as error:
         say(out, {"error": str(error)})
         return 2

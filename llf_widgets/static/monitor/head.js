@@ -1,7 +1,7 @@
 // Header of a run's view: state, progress, key numbers, messages and the row that steers the run.
 
 const SPEAK_EVERY = 8000; // ms between two spoken progress texts
-const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', evaluate: 'Evaluation', sample: 'Sample', set: 'Change', kill: 'Kill', resume: 'Resume', rows: 'Rows' };
+const VERBS = { stop: 'Stop', checkpoint: 'Checkpoint', evaluate: 'Evaluation', sample: 'Sample', set: 'Change', kill: 'Kill', resume: 'Resume', rows: 'Rows', code: 'Code' };
 const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'rows']; // requests that may be made again and again
 
 /** @typedef {{label: string, value: string, unit: string, note: string}} KeyNumber */
@@ -68,12 +68,13 @@ function headPart(feed) {
   const rate = setting('Peak learning rate', text => ({ learning_rate: Number(text) }), { inputmode: 'decimal' });
   const end = setting('End at step', text => ({ max_steps: Number(text) }), { inputmode: 'numeric' });
   const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Steer the run' }, buttons, rate.box, end.box, answer, danger);
+  const code = h('div');
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
   const box = h('div', { class: 'llf-Head' },
     h('div', { class: 'llf-Monitor-head' }, name, state, about, h('span', { class: 'llf-2 llf-push llf-mono' }, id, ' ', copy)),
     bar,
     h('div', { class: 'llf-Monitor-progress' }, step, epoch, elapsed, remaining, ends, saved, updated),
-    says, gone, trouble, elsewhere, numbers, messages, controls, aloud
+    says, gone, trouble, elsewhere, numbers, messages, controls, code, aloud
   );
 
   /** A number of the live run, and the button that sets it. What is typed is left alone until it is set. */
@@ -237,7 +238,7 @@ function headPart(feed) {
     requested = what;
     hint = false;
     drawOffers(view());
-    if (what === 'resume') return finish(what, await resume());
+    if (what === 'resume') return finish(what, await resume(/** @type {any} */ (args).trust ?? ''));
     say(answer, `${VERBS[what]}: asking the Jupyter server…`);
     const { status, answer: said } = await askServer(`runs/${encodeURIComponent(view().id)}/control`, { type: what, args, by: 'monitor' });
     if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} requested through the Jupyter server` });
@@ -246,13 +247,35 @@ function headPart(feed) {
     finish(what, await throughKernel(what, args, `; the Jupyter server ${why}`));
   }
 
-  /** A run is resumed by a process of a kernel: this view's, else one that runs a cell. */
-  async function resume() {
-    const code = `llf.attach(${JSON.stringify(view().id)}).resume()`;
-    if (feed.hasKernel) return throughKernel('resume', {}, '');
-    if (!feed.host?.runCell) return { ok: false, text: `In a cell: ${code}` };
-    await feed.host.runCell(code);
+  /**
+   * A run is resumed by a process of a kernel: this view's, else one that runs a cell. One that was made elsewhere shows
+   * the code that it would run first.
+   * @param {string} trust the hash of the code that the reader allows
+   */
+  async function resume(trust) {
+    if (!trust && await askTrust()) return { ok: false, text: 'Not resumed yet: this run would run code from elsewhere' };
+    const call = `llf.attach(${JSON.stringify(view().id)}).resume(${trust && `trust=${JSON.stringify(trust)}`})`;
+    if (feed.hasKernel) return throughKernel('resume', { trust }, '');
+    if (!feed.host?.runCell) return { ok: false, text: `In a cell: ${call}` };
+    await feed.host.runCell(call);
     return { ok: true, text: 'Resumed in the cell below' };
+  }
+
+  /** Shows the code that the run would bring along; false where there is none. Resuming it refuses it all the same. */
+  async function askTrust() {
+    const found = await foreignCode();
+    if (!found.code?.length) return false;
+    const no = h('button', { type: 'button', onclick: () => { code.replaceChildren(); say(answer, ''); } }, 'Do not resume');
+    const yes = h('button', { type: 'button', class: 'llf-danger', onclick: () => { code.replaceChildren(); steer('resume', { trust: found.sha256 }); } }, 'Allow this code and resume');
+    code.replaceChildren(codeNotice(found.code, 'This run was made elsewhere or changed since. Resuming it would run it.', [yes, no]));
+    no.focus();
+    return true;
+  }
+
+  async function foreignCode() {
+    if (feed.source() === 'server') return (await askServer(`runs/${encodeURIComponent(view().id)}/code`)).answer;
+    const { ok, text } = feed.hasKernel ? await throughKernel('code', {}, '') : { ok: false, text: '' };
+    return ok ? JSON.parse(text) : {};
   }
 
   function finish(/** @type {string} */ what, /** @type {{ok: boolean, text: string}} */ { ok, text }) {

@@ -8,6 +8,7 @@ import pytest
 from llf_widgets.examples import Examples
 from llf_widgets.monitor import Monitor
 from tests.attempts import data_file, make_run, settings, trained
+from tests.hostile import evil_run
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
 
@@ -89,3 +90,22 @@ def test_a_point_of_the_curve_leads_to_its_rows(folder):
         assert monitor._rows._page["asked"] == {"step": 4, "offset": 0}
     assert monitor._rows in monitor.children
     monitor.close()
+
+
+@pytest.mark.launches
+def test_a_tokenizer_that_brings_code_is_shown_and_runs_only_when_it_is_allowed(tiny_model_dir, tmp_path):
+    mark = tmp_path / "it-ran"
+    view = Examples(evil_run(tiny_model_dir, mark))
+    until(lambda: view._code)
+    assert "examples are shown by number" in view._note
+    assert [row["number"] for row in view._page["rows"]]
+    (code,) = view._code
+    assert "evil.py" in [file["name"] for file in code["files"]]
+    view.show_step(2)
+    assert view._child is None
+    assert not mark.exists()
+    view._handle_custom_msg({"type": "allow"}, [])
+    until(lambda: any("segments" in row for row in view._page["rows"]))
+    assert view._code == []
+    assert mark.exists()
+    view.close()

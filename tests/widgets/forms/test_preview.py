@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llf_widgets.forms.preview import Preview, counts, details, examples, found, progress, reason
+from tests.hostile import evil_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,3 +137,16 @@ def test_look_can_be_cancelled(tiny_model: Path) -> None:
     assert time.monotonic() - began < 5
     assert preview._state == "idle"
     assert preview._note == "Cancelled."
+
+
+@pytest.mark.launches
+def test_it_runs_no_code_of_a_model_unasked(tiny_model_dir: Path, tmp_path: Path) -> None:
+    model, mark = tmp_path / "model", tmp_path / "it-ran"
+    evil_model(model, tiny_model_dir, mark)
+    view = Preview(lambda: f"model_name_or_path: {model}\ndataset: llf_demo\ntrust_remote_code: true\n")
+    view.look()
+    view.wait()
+    (message,) = view._messages
+    assert "evil.py" in message["text"]
+    assert message["text"].endswith("“See every token” shows it and asks.")
+    assert not mark.exists()

@@ -11,6 +11,7 @@ import pytest
 from llf_widgets.forms import Studio
 from llf_widgets.inspect import Inspect
 from llf_widgets.inspect.summary import summary_html, summary_text
+from tests.hostile import evil_model
 
 ROWS = [{"instruction": f"Say {number}.", "output": f"It is {number}."} for number in range(5)]
 LONG = {"instruction": "Name <b>it</b>.", "output": "the sea and the ship " * 20}
@@ -180,3 +181,19 @@ def test_the_form_shows_every_token_below_and_takes_what_is_changed_there(tmp_pa
     studio.set(cutoff_len=1)
     studio._preview._receive(studio._preview, {"type": "inspect"}, [])
     assert studio._preview._messages[0]["level"] == "error"
+
+
+@pytest.mark.launches
+def test_code_that_comes_with_a_model_is_shown_and_runs_only_when_it_is_allowed(inspect, tiny_model_dir, tmp_path):
+    model, mark = tmp_path / "model", tmp_path / "it-ran"
+    evil_model(model, tiny_model_dir, mark)
+    view = inspect(ROWS, model_name_or_path=str(model), trust_remote_code=True)
+    with pytest.raises(RuntimeError, match="you have not allowed it"):
+        view.wait(60)
+    (code,) = view._code
+    assert code["folder"] == str(model)
+    assert not mark.exists()
+    view._handle_custom_msg({"type": "allow"}, [])
+    assert view.wait(60).overview()["examples"] == 5
+    assert view._code == []
+    assert mark.exists()

@@ -1,0 +1,182 @@
+"""Whose code a run may execute: proofs that a run was made here, and the code that the user has allowed.
+
+Both are signed with a key of this `LLF_HOME`, which only its owner can read. The key names the file that it lies in, so
+a copy of it in another folder (an `LLF_HOME` that somebody else has packed) signs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.files import locked, read_object
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.runs.folder import RunFolder
+
+KEY, TRUSTED = "trust.key", "trusted.json"
+KEY_BYTES = 32
+MOST_BYTES = 1 << 20
+PRIVATE = 0o600
+MADE = (".output", "cache")
+"""Folders that a trainer makes beside `output/` and `checkpoints/`."""
+
+
+def prove(folder: RunFolder) -> None:
+    """Signs what a run executes, as it is now: its config and its Python files.
+
+    A home without a key of its own (it cannot be written, or belongs to another user) signs nothing; its runs are then
+    taken for runs made elsewhere.
+
+    Args:
+        folder: a run that this user has just made, or has allowed.
+    """
+    key = _key(folder.home, make=True)
+    if key is None:
+        return
+    with suppress(OSError, ValueError):
+        _write(folder.proof, {"v": 1, "hmac": _sign(key, "run", _executed(folder))})
+
+
+def is_ours(folder: RunFolder) -> bool:
+    """Whether this user has made a run on this machine, or has allowed it, and its config and code are as then."""
+    key = _key(folder.home)
+    if key is None:
+        return False
+    try:
+        if folder.path.stat().st_uid != os.geteuid():
+            return False
+        proof, executed = _read(folder.proof).get("hmac"), _executed(folder)
+    except (OSError, ValueError):
+        return False
+    return isinstance(proof, str) and hmac.compare_digest(proof, _sign(key, "run", executed))
+
+
+def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
+    """Whether the user has allowed a folder's code.
+
+    Args:
+        folder: where the code lies.
+        sha256: of the code, see `llf_core.runs.foreign_code`.
+        home: `LLF_HOME`.
+    """
+    return sha256 in _allowed(home).get(str(folder.resolve()), ())
+
+
+def allow(folder: Path, sha256: str, home: Path) -> None:
+    """Remembers that the user allows a folder's code, as it is now.
+
+    Args:
+        folder: where the code lies.
+        sha256: of the code that the user was shown.
+        home: `LLF_HOME`.
+
+    Raises:
+        OSError: it cannot be remembered.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    key = _key(home, make=True)
+    if key is None:
+        raise PermissionError(f"{home / KEY} cannot be written, so nothing can be allowed there.")
+    with locked(home / f".{TRUSTED}.lock"):
+        allowed = _allowed(home)
+        name = str(folder.resolve())
+        if sha256 in allowed.get(name, ()):
+            return
+        allowed[name] = [*allowed.get(name, ()), sha256]
+        _write(home / TRUSTED, {"v": 1, "allowed": allowed, "hmac": _sign(key, "allowed", allowed)})
+
+
+def _allowed(home: Path) -> dict[str, list[str]]:
+    """Hashes of the code that is allowed, by folder; none where the list is not signed by this home's key."""
+    key, kept = _key(home), _read(home / TRUSTED)
+    allowed, mark = kept.get("allowed"), kept.get("hmac")
+    if key is None or not isinstance(mark, str) or not isinstance(allowed, dict):
+        return {}
+    return allowed if hmac.compare_digest(mark, _sign(key, "allowed", allowed)) else {}
+
+
+def _executed(folder: RunFolder) -> dict[str, str]:
+    """SHA-256 of a run's config and of each Python file in its folder, by name."""
+    from llf_core.runs.foreign_code import python_files, read_bytes
+
+    made = (folder.output, folder.checkpoints, *(folder.path / name for name in MADE))
+    files = [folder.config, *python_files(folder.path, but=made)]
+    return {os.path.relpath(path, folder.path): hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
+
+
+def _sign(key: bytes, what: str, value: Any) -> str:
+    text = json.dumps([what, value], sort_keys=True, ensure_ascii=True)
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(home: Path, *, make: bool = False) -> bytes | None:
+    """The key of a home; None where there is none, or it is not this user's own."""
+    key = _read_key(home / KEY)
+    if key is None and make:
+        with suppress(OSError):
+            home.mkdir(parents=True, exist_ok=True)
+            _make_key(home / KEY)
+            key = _read_key(home / KEY)
+    return key
+
+
+def _read_key(path: Path) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        private = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o077
+        if not private:
+            return None
+        try:
+            kept = json.loads(file.read(MOST_BYTES))
+            return bytes.fromhex(kept["key"]) if kept["inode"] == about.st_ino else None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+
+def _make_key(path: Path) -> None:
+    """Writes a new key; where another process was faster, its key stays."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"v": 1, "inode": os.fstat(descriptor).st_ino, "key": secrets.token_hex(KEY_BYTES)}, file)
+        with locked(path.with_name(f".{path.name}.lock")):
+            if _read_key(path) is None:
+                new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """An object of a small regular file; empty else."""
+    try:
+        about = path.lstat()
+        return read_object(path) if stat.S_ISREG(about.st_mode) and about.st_size <= MOST_BYTES else {}
+    except OSError:
+        return {}
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    """Replaces a file that only its owner can read."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(value, file, indent=1)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from jupyter_server.auth.decorator import authorized
+from tornado.web import HTTPError, authenticated
+
+from llf_core.runs.foreign_code import TooMuchCodeError, code_to_allow, shown
+from llf_widgets.server.handler import RunsAPIHandler
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder
+
+
+class CodeHandler(RunsAPIHandler):
+    """The code that a reader must allow before a run is trained again."""
+
+    @authenticated
+    @authorized
+    async def get(self, run_id: str) -> None:
+        """Answers `{"sha256", "code"}`; without code of a run that this user has made or allowed."""
+        folder = self.find_run(run_id)
+        try:
+            found = await asyncio.to_thread(read, folder)
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.gone(run_id) from None
+        except TooMuchCodeError as error:
+            raise HTTPError(409, "%s", str(error)) from None
+        self.finish(found)
+
+
+def read(folder: RunFolder) -> dict[str, Any]:
+    """The code of a run as a view shows it."""
+    return shown(code_to_allow(folder))
