@@ -140,11 +140,13 @@ def read_request(path: Path) -> Request | None:
         return nothing
     if not isinstance(value, dict) or value.get("v") != 1 or value.get("type") not in TYPES:
         return nothing
-    args, by, asked = (value.get(key) for key in ("args", "by", "time"))
+    own, args, by, asked = (value.get(key) for key in ("id", "args", "by", "time"))
+    args = args if isinstance(args, dict) else {}
     return Request(
-        id=str(value.get("id", ""))[:64],
+        id=str(own)[:64] if isinstance(own, str | int) else "",
         type=value["type"],
-        args=args if isinstance(args, dict) else {},
+        # No request takes more than numbers and texts; what is nested may be too deep to be written down.
+        args={name: None if isinstance(one, dict | list) else one for name, one in args.items()},
         by=by[:200] if isinstance(by, str) else "",
         time=as_number(asked) or 0.0,
         path=path,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 LONGEST_PROMPT = 4000
-HIGHEST_RATE = 1.0
+LOWEST_RATE, HIGHEST_RATE = 1e-20, 1.0  # that far apart one is still scaled to the other
+BEYOND = 10**40
 MOST_STEPS = 10**12  # a schedule still reckons with it exactly
 
 
@@ -61,20 +62,20 @@ def check(changes: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"Nothing is to be changed. Expected one of {', '.join(CHECKS)}.")
     unknown = next((name for name in changes if name not in CHECKS), None)
     if unknown is not None:
-        raise ValueError(f"{unknown[:40]!r} cannot be changed in a live run. Expected one of {', '.join(CHECKS)}.")
+        raise ValueError(f"{str(unknown)[:40]!r} cannot be changed in a live run. Expected one of {', '.join(CHECKS)}.")
     return {name: CHECKS[name](value) for name, value in changes.items()}
 
 
 def _rate(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= HIGHEST_RATE:
-        raise ValueError(f"learning_rate is {str(value)[:40]}. Expected a number above 0 and at most {HIGHEST_RATE:g}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST_RATE <= value <= HIGHEST_RATE:
+        raise ValueError(f"learning_rate is {_shown(value)}. Expected a number above 0 and at most {HIGHEST_RATE:g}.")
     return float(value)
 
 
 def _step(value: Any) -> int:
     known = not isinstance(value, bool) and isinstance(value, int | float)
     if not known or not 1 <= value <= MOST_STEPS or value != int(value):
-        raise ValueError(f"max_steps is {str(value)[:40]}. Expected a whole number of steps from 1 to {MOST_STEPS:,}.")
+        raise ValueError(f"max_steps is {_shown(value)}. Expected a whole number of steps from 1 to {MOST_STEPS:,}.")
     return int(value)
 
 
@@ -82,13 +83,22 @@ def _prompt(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
         found = f"has {len(value):,} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
         raise ValueError(f"The prompt {found}. Expected a text of 1 to {LONGEST_PROMPT:,} characters.")
+    if any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise ValueError("The prompt holds half of a character (a lone surrogate), which no tokenizer reads.")
     return value.strip()
 
 
 def _yes(value: Any) -> bool:
     if value is not True:
-        raise ValueError(f"evaluate is {str(value)[:40]}. Expected true.")
+        raise ValueError(f"evaluate is {_shown(value)}. Expected true.")
     return True
+
+
+def _shown(value: Any) -> str:
+    """A value as a message repeats it: its beginning, and of what has no bound its kind."""
+    if isinstance(value, int) and abs(value) >= BEYOND:
+        return "a number of more than 40 digits"
+    return str(value)[:40] if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {

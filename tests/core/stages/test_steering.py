@@ -411,3 +411,37 @@ def test_a_reward_model_has_nothing_to_watch(make_run, at_steps, tmp_path):
     (answer,) = events(folder, "answer")
     assert answer["ok"] is False
     assert answer["message"] == "A reward model scores answers and writes none, so there is nothing to watch."
+
+
+def test_bad_requests_are_answered_and_end_no_run(make_run, monkeypatch):
+    """One hundred of them lie in `control/` before the third step; the losses are those of a run without any."""
+    plain = make_run()
+    assert run_attempt(plain, 1) == 0
+    folder = make_run()
+    numbers = ["9" * 400, "-" + "9" * 400, "1" + "0" * 5000, "NaN", "Infinity", "-Infinity", "1e999", "true", "null"]
+    others = ['"3"', '"\\ud800"', "[]", "[1]", "{}", '{"a": ' * 300 + "1" + "}" * 300, "0", "-1", "0.5", "5e-324"]
+    names = ["max_steps", "learning_rate", "watch", "evaluate", "\\ud800"]
+    texts = [
+        f'{{"v": 1, "id": "i", "type": "set", "args": {{"{n}": {v}}}}}' for n in names for v in [*numbers, *others]
+    ]
+    texts += ["", "{", "[]", "null", "[" * 60_000, '{"v": 1, "type": "set"}', '{"v": 1, "type": "set", "args": []}']
+    texts += [f'{{"v": 1, "type": "checkpoint", "id": {v}, "by": {v}, "time": {v}}}' for v in others]
+    harmless = ('{"evaluate": true}', '{"learning_rate": 0.5}', '{"watch": "3"}')
+    texts = [text for text in texts if not any(one in text for one in harmless)]
+    original = RunProgress.on_step_end
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.writer.folder.path == folder.path and state.global_step == 2:
+            for number, text in enumerate(texts):
+                (folder.control / f"{number}-a.json").write_text(text)
+        original(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    assert run_attempt(folder, 1) == 0
+    assert read_status(folder).state == "finished"
+    assert losses(folder) == losses(plain)
+    answers = events(folder, "answer")
+    assert len(answers) == len(texts)
+    assert all(one["message"].endswith(".") and len(one["message"]) < 250 for one in answers)
+    assert {one["ok"] for one in answers if one["request"] != "checkpoint"} == {False}
+    assert not list(folder.control.iterdir())
