@@ -240,6 +240,34 @@ def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
     assert page.evaluate("window.llfHacked") is None
 
 
+def test_older_answers_are_one_click_away(page, lab):
+    from llf_core.runs import RunWriter, create_run
+
+    folder = create_run("model_name_or_path: m\nstage: sft\n", "asked", lab.home)
+    writer = RunWriter(folder)
+    for step in range(1, 31):
+        writer.metric(step, {"loss": 1 / step})
+        for prompt in ("Hi?", "Ho?"):
+            writer.sample(step=step, kind="answer", prompt=prompt, text=f"{prompt} {step}!", of="tuned")
+    writer.close("finished")
+    lab.notebook("asked.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
+    lab.open(page, "asked.ipynb")
+    lab.run_all(page)
+    part = page.get_by_role("region", name="Watch it answer")
+    expect(part).to_contain_text("Hi? 30!", timeout=30_000)
+    part.get_by_role("combobox").select_option(label="2 of 2: Ho?")
+    slider, older = part.get_by_role("slider"), part.get_by_role("button", name="Show 10 older answers")
+    slider.press("Home")
+    expect(part).to_contain_text("Ho? 11!")
+    older.focus()
+    page.keyboard.press("Enter")
+    expect(older).to_have_count(0)
+    assert slider.evaluate("one => one === document.activeElement")
+    expect(part).to_contain_text("Ho? 11!")
+    slider.press("Home")
+    expect(part).to_contain_text("Ho? 1!")
+
+
 def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
     from llf_core.runs import RunWriter, create_run
 
