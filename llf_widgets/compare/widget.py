@@ -13,6 +13,7 @@ import traitlets
 from llf_core.runs.index import RunIndex
 from llf_core.runs.measures import lead
 from llf_core.runs.numbers import window_of
+from llf_widgets.closing import close_parts
 from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.sides import NONE, Part, parts
@@ -233,8 +234,7 @@ class Compare(widgets.VBox):
 
     def close(self) -> None:
         """Ends the view."""
-        for part in self.children:
-            part.close()
+        close_parts(self)
         super().close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

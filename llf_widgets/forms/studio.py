@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from llf_core.config import presets
 from llf_core.data.fit import fitting
 from llf_core.launch.queue import Machine
+from llf_widgets.closing import close_parts
 from llf_widgets.forms import checks, fallback, model_info, offers
 from llf_widgets.forms.columns_pane import ColumnsPane
 from llf_widgets.forms.hub_names import HubNames
@@ -183,6 +184,12 @@ class Studio(widgets.VBox):
         self._inspection = Inspect(self.config, on_change=lambda changes: self.set(**changes))
         self._show_below("inspection", self._inspection)
         return self._inspection
+
+    def close(self) -> None:
+        """Ends the form and what stands below it; runs are not touched."""
+        self._pump.stop()
+        close_parts(self)
+        super().close()
 
     def refresh(self) -> None:
         """Draws everything as the state has it."""

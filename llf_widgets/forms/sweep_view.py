@@ -11,6 +11,7 @@ import traitlets
 
 from llf_core.runs import FINAL
 from llf_core.runs.measures import within
+from llf_widgets.closing import close_parts
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
@@ -65,8 +66,7 @@ class SweepView(widgets.VBox):
     def close(self) -> None:
         """Ends the view; the runs are not touched."""
         self._pump.stop()
-        for part in self.children:
-            part.close()
+        close_parts(self)
         super().close()
 
     def show_monitor(self, run_id: str) -> None:

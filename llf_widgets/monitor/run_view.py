@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PARTS = ("head", "charts", "answers", "samples", "events", "log")
 ROWS, LOG_LINES = 200, 200
-WIDEST = 100_000  # steps of a smoothing window
+WIDEST, WATCHED = 100_000, PROMPTS  # steps of a smoothing window; prompts
 FOLLOWS = {
     "head": {"status", "metrics", "events"},
     "charts": {"status", "metrics", "events"},
@@ -57,7 +57,7 @@ class Options:
         Raises:
             ValueError: a number is negative, too large or not whole.
         """
-        for name, value, highest in (("window", self.window, WIDEST), ("older", self.older, PROMPTS)):
+        for name, value, highest in (("window", self.window, WIDEST), ("older", self.older, WATCHED)):
             if type(value) is not int or not 0 <= value <= highest:
                 raise ValueError(f"{name} is {str(value)[:40]}. Expected a whole number from 0 to {highest}.")
 
@@ -88,15 +88,27 @@ class RunView:
         self._origin = secrets.token_hex(4)  # a mark of another process is never taken for one of this
         self._revisions = dict.fromkeys(PARTS, 0)
         self._charts: dict[Options, tuple[int, dict[str, Any]]] = {}
+        self._created: float | None = None
 
     def look(self) -> set[str]:
         """Reads what is new in the folder; returns the names of the parts that changed."""
         with self._lock:
             changed = self.watch.look()
+            if self._replaced():
+                self.watch = Watch(self.watch.folder)
+                self._origin, self._charts = secrets.token_hex(4), {}
+                self.watch.look()
+                return set(PARTS)
             parts = {name for name, sources in FOLLOWS.items() if changed & sources}
             for name in parts:
                 self._revisions[name] += 1
             return parts
+
+    def _replaced(self) -> bool:
+        """Whether another run has taken the folder's place since the last look."""
+        before, now = self._created, self.watch.facts.created
+        self._created = now or before
+        return None not in {before, now} and before != now
 
     def part(self, name: str, options: Options = DEFAULT) -> Any:
         """One part as it was at the last look.

@@ -13,6 +13,7 @@ from llf_core.runs import FINAL, home
 from llf_core.runs.control import TYPES
 from llf_core.runs.foreign_code import code_to_allow, shown
 from llf_core.runs.steering import check
+from llf_widgets.closing import close_parts
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of, home_hash
 from llf_widgets.monitor.parts import MonitorView
@@ -114,8 +115,7 @@ class Monitor(widgets.VBox):
     def close(self) -> None:
         """Ends the view; the run is not touched."""
         self._pump.stop()
-        for part in self.children:
-            part.close()
+        close_parts(self)
         super().close()
 
     # -- following ---------------------------------------------------------------------------------------

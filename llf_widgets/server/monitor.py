@@ -11,9 +11,8 @@ from tornado.web import HTTPError, authenticated
 
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.front_end import module, stylesheet
-from llf_widgets.monitor.run_view import PARTS, WIDEST, Options, RunView
+from llf_widgets.monitor.run_view import PARTS, WATCHED, WIDEST, Options, RunView
 from llf_widgets.monitor.static import bundle
-from llf_widgets.monitor.timeline import PROMPTS
 from llf_widgets.server.handler import RunsAPIHandler
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class MonitorHandler(ViewsHandler):
             details=bool(self.integer("details", 0, 0, 1)),
             window=self.integer("window", 0, 0, WIDEST),
             narrow=bool(self.integer("narrow", 0, 0, 1)),
-            older=self.integer("older", 0, 0, PROMPTS),
+            older=self.integer("older", 0, 0, WATCHED),
         )
         have = read_marks(self.get_query_argument("have", "{}"))
         try:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import random
+import shutil
+import threading
 
 import numpy as np
+import psutil
 import pytest
 
 from llf_core.runs import RunWriter
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.run_view import PARTS, RunView
 from llf_widgets.saved import VIEW
+from llf_widgets.server.monitor import KEPT
 
 
 @pytest.fixture
@@ -140,3 +146,46 @@ async def test_older_answers_are_sent_when_they_are_asked_for(ask, run):
     _, more = await ask("runs", run.id, "monitor", params={"have": have, "older": "1"})
     (row,) = more["parts"]["answers"]
     assert (row["steps"][0], row["texts"][0], row["older"]) == (1, "1!", 0)
+
+
+POOL = 40
+"""Threads that an event loop makes at most, and a few of others."""
+
+
+async def test_many_pages_that_look_at_more_runs_than_are_kept_leave_nothing_open(ask, make_run):
+    folders = [make_run(f"run-{n}", state="finished") for n in range(KEPT + 4)]
+    for folder in folders:
+        write(folder, 3)
+    process, turn = psutil.Process(), random.Random(7)
+
+    async def page(number, questions):
+        """Looks at one run after the other, as a reader with many tabs does."""
+        for _ in range(questions):
+            place = turn.randrange(len(folders))
+            folder = folders[place]
+            if number == 0:  # while others look at it
+                shutil.rmtree(folder.path)
+                new = make_run(f"new-{place}", state="finished")
+                write(new, 5)
+                new.path.rename(folder.path)
+            code, answer = await ask("runs", folder.id, "monitor")
+            assert code in {200, 404}, answer
+            if code == 200 and number:
+                assert answer["parts"]["head"]["id"] == folder.id
+
+    await asyncio.gather(*(page(number, 2) for number in range(10)))
+    descriptors, threads = process.num_fds(), threading.active_count()
+    await asyncio.gather(*(page(number, 5) for number in range(50)))
+    assert process.num_fds() <= descriptors + 5
+    assert threading.active_count() <= max(threads, POOL)
+    for folder in folders:
+        _, answer = await ask("runs", folder.id, "monitor")
+        assert answer["parts"]["head"]["state"] == "finished"
+        assert len(losses(answer["parts"]["charts"])) in {3, 5}
+
+
+def write(folder, steps):
+    writer = RunWriter(folder, 1)
+    for step in range(1, steps + 1):
+        writer.metric(step, {"loss": 2 - step / 10})
+    writer.close("finished")

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 from llf_core.config import ConfigError, RunConfig, fields
 from llf_core.runs import create_run, status
@@ -121,6 +122,13 @@ def test_steps_are_said_to_override_the_epochs(studio: Studio) -> None:
     type_into(studio, "max_steps", "")
     assert studio._sections["Training"]._facts == ["4 examples a step"]
     assert row(studio, "max_steps")["placeholder"] == "all epochs"
+
+
+def test_a_form_that_is_closed_leaves_nothing_behind() -> None:
+    Studio().close()  # what is made once a process
+    before = set(_instances)
+    Studio().close()
+    assert set(_instances) == before
 
 
 def test_preset_fills_the_form(studio: Studio) -> None:

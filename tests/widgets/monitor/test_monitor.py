@@ -8,9 +8,12 @@ import time
 
 import anywidget
 import numpy as np
+import psutil
 import pytest
+from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
 
+from llf_core.runs import create_run
 from llf_widgets.monitor import Monitor
 from llf_widgets.monitor.front_end import FILES
 from llf_widgets.monitor.parts import MonitorView
@@ -262,3 +265,25 @@ def test_a_reader_chooses_the_charts_and_the_smoothing(trainer, monitor):
 def test_stylesheets_name_no_colour_of_their_own_outside_the_tokens():
     for line in text("monitor.css").splitlines():
         assert "#" not in line.split("/*")[0], f"a colour that no theme can change: {line}"
+
+
+def test_views_that_are_closed_leave_nothing_behind(trainer):
+    ended = trainer()
+    ended.steps(1, 3)
+    ended.writer.close("finished")
+    waits = create_run("stage: sft\n", "waits")  # live, and nobody here writes it
+
+    def open_and_close():
+        for folder in (ended.folder, waits):
+            view = Monitor(folder)
+            view.rows()
+            until(lambda view=view: view._pump.alive or view.state == "finished")
+            view.close()
+            assert view._pump.join(20)
+
+    open_and_close()  # what is made once a process
+    process = psutil.Process()
+    before = (threading.active_count(), process.num_fds(), len(_instances))
+    for _ in range(10):
+        open_and_close()
+    assert (threading.active_count(), process.num_fds(), len(_instances)) == before

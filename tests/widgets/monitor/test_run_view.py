@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import shutil
 
 import numpy as np
 import pytest
 
+from llf_core.runs import RunWriter, create_run
 from llf_widgets.monitor.run_view import PARTS, Options, RunView
 
 
@@ -61,3 +63,30 @@ def test_every_part_is_in_the_first_news(trainer):
     assert set(news["parts"]) == set(PARTS)
     assert view.news(news["marks"])["parts"].keys() <= {"head", "charts"}  # a heartbeat may have come
     assert set(view.news({"head": 5, "else": None})["parts"]) == set(PARTS)
+
+
+def test_another_run_in_the_place_of_one_is_shown_from_its_beginning(llf_home):
+    def made(losses):
+        folder = create_run("stage: sft\n", "one", llf_home)
+        writer = RunWriter(folder)
+        for step, loss in enumerate(losses, start=1):
+            writer.metric(step, {"loss": loss})
+            writer.event("warning", message=f"Loss {loss}.")
+            writer.sample(step=step, kind="answer", prompt="Hi?", text=f"{loss}", of="tuned")
+        writer.close("finished")
+        return folder
+
+    first, second = made([3.0, 2.0, 1.0]), made([9.0, 8.0])
+    view = RunView(first)
+    marks = view.news({})["marks"]
+    shutil.rmtree(first.path)
+    second.path.rename(first.path)
+    news = view.news(marks)
+    assert set(news["parts"]) == set(PARTS)
+    assert trace(news["parts"]["charts"], 0).tolist() == [9.0, 8.0]
+    assert [row["text"] for row in news["parts"]["events"] if "Loss" in row["text"]] == [
+        "warning: Loss 8.0.",
+        "warning: Loss 9.0.",
+    ]
+    assert news["parts"]["answers"][0]["texts"] == ["9.0", "8.0"]
+    assert view.news(news["marks"])["parts"] == {}
