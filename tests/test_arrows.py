@@ -23,9 +23,9 @@ RANKS = (
     {"runs"},
     {"rewards"},
     {"launch", "doctor", "estimate"},
-    {"methods", "modifiers", "optim", "data", "models", "fast"},
+    {"methods", "modifiers", "data", "models", "fast"},
     {"stages"},
-    {"evaluation", "chat", "export"},
+    {"evaluation"},
     {"cli"},
 )
 SHARED_WITH_SERVER = tuple(f"llf_widgets.monitor.{name}" for name in ("run_view", "front_end", "static"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llf_core import __version__
 from llf_core.config.option import Section
 from llf_core.config.rule import Rule
 
@@ -20,25 +21,20 @@ __all__ = [
     "GROUPS",
     "Broken",
     "Method",
-    "Modifier",
-    "Optimizer",
     "Plugin",
     "PluginError",
     "Rule",
     "Stage",
     "plugins",
+    "uncalled",
 ]
 
 GROUPS: Mapping[str, str] = {
     "method": "llf.methods",
-    "modifier": "llf.modifiers",
-    "optimizer": "llf.optimizers",
     "stage": "llf.stages",
-    "format": "llf.formats",
-    "template": "llf.templates",
-    "chat": "llf.chat",
-    "launcher": "llf.launchers",
 }
+"""The group of entry points of each kind that LLF calls."""
+PREFIX = "llf."
 
 
 class PluginError(RuntimeError):
@@ -100,20 +96,6 @@ class Method(Plugin):
         Returns:
             The model, or the PEFT model around it, with `requires_grad` set on every parameter.
         """
-
-
-class Modifier(Plugin):
-    """What changes a model or its inputs beside a method; its `Options` hold the key that selects it."""
-
-    kind = "modifier"
-    section = "model"
-
-
-class Optimizer(Plugin):
-    """An optimizer or a way to group parameters; its `Options` hold the key that selects it."""
-
-    kind = "optimizer"
-    section = "optimizer"
 
 
 class Stage(Plugin):
@@ -264,7 +246,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plug-in that cannot be loaded.
+    """A plug-in that cannot be loaded, or that nothing calls.
 
     Attributes:
         kind: its kind.
@@ -279,8 +261,6 @@ class Broken:
 
 BASES: Mapping[str, type[Plugin]] = {
     "method": Method,
-    "modifier": Modifier,
-    "optimizer": Optimizer,
     "stage": Stage,
 }
 
@@ -300,6 +280,22 @@ def plugins(kind: str) -> dict[str, type[Any]]:
 def broken() -> tuple[Broken, ...]:
     """The installed plug-ins that cannot be loaded, with the reasons."""
     return tuple(one for kind in GROUPS for one in _loaded(kind)[1])
+
+
+def uncalled() -> tuple[Broken, ...]:
+    """The installed plug-ins of kinds that nothing calls: they would do nothing. They are not loaded."""
+    found = []
+    for group in sorted(_installed().groups):
+        if not group.startswith(PREFIX) or group in GROUPS.values():
+            continue
+        kind = group.removeprefix(PREFIX).removesuffix("s")
+        for point in _installed().select(group=group):
+            reason = (
+                f"{_package(point)} would do nothing, since LLF {__version__} calls no plug-in of this kind. "
+                f"Expected plug-ins of the kinds {' and '.join(GROUPS)}: uninstall the package."
+            )
+            found.append(Broken(kind, point.name, reason))
+    return tuple(found)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.build import build
 from llf_core.config.classify import classify
 from llf_core.config.problem import Problem
-from llf_core.config.registry import broken
+from llf_core.config.registry import broken, uncalled
 from llf_core.config.report import Report
 from llf_core.config.rules import all_rules
 from llf_core.config.run_config import RunConfig
@@ -57,6 +57,10 @@ def _violations(config: RunConfig, wrong: set[str], lines: dict[str, int]) -> li
     found = [
         Problem("violation", "", None, f"The {one.kind} {one.name}: {one.reason}", severity="warning")
         for one in broken()
+    ]
+    found += [
+        Problem("violation", "", None, f"The {one.kind} {one.name}: {one.reason}", severity="error")
+        for one in uncalled()
     ]
     for rule in all_rules():
         problem = None if wrong.intersection(rule.fields) else rule.check(config)

@@ -61,7 +61,7 @@ print(json.dumps({
 """
 
 
-def install(folder, source, entry="lamp = lamp_plugin:Lamp"):
+def install(folder, source, groups="[llf.methods]\nlamp = lamp_plugin:Lamp"):
     """Writes a wheel by hand and installs it: no build backend and no network are needed."""
     wheel = folder / "lamp_plugin-1.0-py3-none-any.whl"
     info = "lamp_plugin-1.0.dist-info"
@@ -69,7 +69,7 @@ def install(folder, source, entry="lamp = lamp_plugin:Lamp"):
         "lamp_plugin.py": source,
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: lamp-plugin\nVersion: 1.0\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[llf.methods]\n{entry}\n",
+        f"{info}/entry_points.txt": f"{groups}\n",
     }
     files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -148,6 +148,43 @@ def test_a_class_of_another_kind_is_refused(tmp_path):
     assert child.stdout == "lamp_plugin:Lamp of lamp-plugin is not a subclass of Method.\n"
 
 
+GALORE = """
+from llf_core.config.option import Section, option
+from llf_core.config.registry import Plugin
+
+
+class Options(Section):
+    use_galore: bool = option(False, label="GaLore", help="Projects gradients.")
+    galore_rank: int = option(8, label="Rank", help="Of the projection.")
+
+
+class GaLore(Plugin):
+    kind, section, name, selects, Options = "optimizer", "optimizer", "galore", {"use_galore": True}, Options
+"""
+
+
+def test_a_plug_in_of_a_kind_that_nothing_calls_is_an_error_and_builds_nothing(tmp_path):
+    kinds = ["chat", "format", "launcher", "modifier", "optimizer", "template"]
+    groups = "\n\n".join(f"[llf.{kind}s]\ngalore = lamp_plugin:GaLore" for kind in kinds)
+    site = install(tmp_path, GALORE, groups=groups)
+    code = """
+import json
+from llf_core.config import validate
+plain, asked = validate({"dataset": "x"}), validate({"dataset": "x", "use_galore": True, "galore_rank": 4})
+print(json.dumps([plain.ok, [p.message for p in plain.problems if p.severity == "error"],
+                  asked.ok, [p.message for p in asked.not_built]]))
+"""
+    child = ask(site, code)
+    assert child.returncode == 0, child.stderr
+    ok, errors, asked, not_built = json.loads(child.stdout)
+    assert (ok, asked) == (False, False)
+    assert [error.split()[1] for error in errors] == kinds
+    for error in errors:
+        assert "galore: lamp_plugin:GaLore of lamp-plugin would do nothing, since LLF " in error
+        assert "calls no plug-in of this kind. Expected plug-ins of the kinds method and stage: uninstall" in error
+    assert any("`use_galore` is true, which is not built yet (GaLore)" in one for one in not_built)
+
+
 def test_the_same_name_twice_is_an_error_that_names_both_packages(tmp_path):
     site = install(tmp_path, PLUGIN.format(key="lamp_shine").replace('"lamp"', '"lora"'))
     child = ask(site, "from llf_core.config import fields; fields()")
@@ -185,5 +222,4 @@ def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
 def test_methods_and_stages_are_selected_by_their_names():
     assert dict(registry.plugins("method")["lora"].selects) == {"finetuning_type": "lora"}
     assert dict(registry.plugins("stage")["sft"].selects) == {"stage": "sft"}
-    assert registry.plugins("optimizer") == {}
     assert registry.broken() == ()

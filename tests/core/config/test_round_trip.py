@@ -157,7 +157,6 @@ def test_get_and_options():
     config = RunConfig.load({"dataset": "llf_demo", "lora_rank": 4})
     assert config.get("lora_rank") == config.options("lora").lora_rank == config.options("method.lora").lora_rank == 4
     assert config.plugin("stage").name == "sft"
-    assert config.plugin("optimizer") is None
     for wrong in (config.get, config.options):
         with pytest.raises(KeyError):
             wrong("nothing")

@@ -1,0 +1,71 @@
+"""The design page names what there is: commands, kinds of plug-ins, names of the notebook, folders, routes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import typer
+
+import llf_widgets
+from llf_core.cli import app
+from llf_core.config.registry import GROUPS, Method
+from llf_widgets.server.routes import ROUTES
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "design.md").read_text()
+
+
+def part(title: str) -> str:
+    """The text of a section."""
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_commands_are_those_of_the_command_line() -> None:
+    top = typer.main.get_command(app)
+    named = re.findall(r"`llf ([\w-]+)", part("Commands"))
+    (of_runs,) = re.findall(r"`llf runs \[([\w|-]+)\]`", part("Commands"))
+    assert set(named) == set(top.commands)  # type: ignore[attr-defined]
+    assert set(of_runs.split("|")) == set(top.commands["runs"].commands)  # type: ignore[attr-defined]
+
+
+def test_kinds_of_plug_ins_are_those_that_are_called() -> None:
+    sentence = part("Plug-ins").partition(".")[0]
+    assert re.findall(r"`(\w+)`", sentence) == list(GROUPS)
+    assert re.findall(r"`(llf\.\w+)`", part("Plug-ins")) == list(GROUPS.values())
+
+
+def test_a_method_is_applied_by_its_class_as_the_page_says() -> None:
+    assert "apply(cls, model, config) -> model, a classmethod" in PAGE
+    assert "def apply(self" not in PAGE
+    assert isinstance(vars(Method)["apply"], classmethod)
+
+
+def test_names_of_the_notebook_are_there() -> None:
+    code = part("Notebook names").split("```")[1]
+    named = set(re.findall(r"\bllf\.(\w+)", code))
+    assert named <= set(llf_widgets.__all__)
+    assert set(llf_widgets.__all__) - named == {"__version__", "load_ipython_extension"}
+
+
+def test_folders_are_there() -> None:
+    house = part("The house").split("```")[1]
+    for base in ("llf_core", "llf_widgets"):
+        block = re.search(rf"^{base}/.*\n((?:  .*\n)+)", house, re.MULTILINE)
+        assert block is not None
+        for line in block[1].splitlines():
+            names = re.split(r"\s{3,}", line.strip())[0]
+            folders = re.findall(r"([\w-]+)/", names)
+            assert all((ROOT / base / one).is_dir() for one in folders if one != "labextension"), line
+        named = set(re.findall(r"([\w-]+)/", block[1]))
+        there = {path.parent.name for path in (ROOT / base).glob("*/__init__.py")}
+        assert there <= named, base
+
+
+def test_routes_are_those_of_the_server() -> None:
+    named = {
+        re.sub(r"<id>", "X", route.partition("?")[0])
+        for route in re.findall(r"`(?:GET|POST|PATCH|DELETE) llf/api/([^`]*)`", PAGE)
+    }
+    served = {re.sub(r"\(\?P<run_id>[^)]*\)", "X", route).replace("\\", "") for route, _ in ROUTES}
+    assert named == served
