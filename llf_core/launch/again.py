@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.environment import start_facts
+from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, RunWriter, create_run, open_run, read_meta, status, update_env
 from llf_core.runs.asked import read_config
 from llf_core.runs.files import read_object
@@ -67,6 +68,7 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         other, step = open_run(parent["run"], folder.home), int(parent["step"])
         _check(other, trust, "branch")
         return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
+    check_stored(folder, "replay")
     loaded = RunConfig.load(folder.config)
 
     def fill(new: RunFolder) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.again import branch, replay
 from llf_core.launch.detach import start_supervisor
+from llf_core.launch.stored_config import check_stored
 from llf_core.launch.watch import Watch
 from llf_core.runs import (
     Checkpoints,
@@ -319,7 +320,8 @@ class Run:
 
         Raises:
             RuntimeError: it is still going, or it has finished; the disk is full.
-            ConfigError: the run has no reward function of a name, or one cannot be handed over.
+            ConfigError: the run has no reward function of a name, or one cannot be handed over; its config is refused
+                by this version.
             UntrustedCodeError: the run was made elsewhere, and code of it would run.
         """
         now = self.status()
@@ -327,6 +329,8 @@ class Run:
             raise RuntimeError(f"{self.id} has finished. Start a new run to train further.")
         if not now.ended_somehow:
             raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended: stop it first.")
+        if command is None:
+            check_stored(self.folder, "resume")
         how = f"run.resume(trust=True), or in a terminal: llf runs resume {self.id} --trust"
         check_run(self.folder, trust, how)
         _wait_for_teardown(now)

@@ -10,9 +10,11 @@ import time
 import pandas as pd
 import pytest
 
+from llf_core.config import ConfigError
 from llf_core.launch import Run, active_runs, attach
 from llf_core.runs import Checkpoints, RunWriter, create_run, read_status, send_request, status
 from llf_core.runs.process import ProcessId
+from llf_core.runs.trust import prove
 
 GONE = {"pid": 2**22 - 1, "started": 1.0, "ticks": 1}
 
@@ -209,6 +211,36 @@ def test_resume_of_a_run_that_goes_or_has_finished_is_refused(started, until):
     with pytest.raises(RuntimeError, match="has finished"):
         run.resume()
     assert read_status(run.folder).attempt == 1
+
+
+REFUSED_NOW = {
+    "stage: grpo\nmax_new_tokens: 12\n": (
+        "`max_new_tokens` has no effect in stage grpo, which calls this `max_completion_length`.",
+        "(line 2): set max_completion_length to 12 or take out max_new_tokens. Then {what} again.",
+    ),
+    "max_step: 3\n": ("Unknown key `max_step`. Did you mean `max_steps`?", "(line 1): call it max_steps or take out"),
+    "lora_rank: many\n": ("(`lora_rank`) is 'many'.", "(line 1): set to 8. Then {what} again."),
+}
+"""Keys of a run of an earlier version, and what stands against them by now."""
+
+
+@pytest.mark.parametrize("keys", REFUSED_NOW)
+@pytest.mark.parametrize("what", ["resume", "replay"])
+def test_a_config_that_is_refused_by_now_is_told_before_anything_is_changed(llf_home, keys, what):
+    text = f"{keys}dataset: llf_demo\nmodel_name_or_path: smollm2-135m-instruct\nreward_functions: [correct]\n"
+    folder = create_run(text, "old")
+    RunWriter(folder).close("stopped")
+    prove(folder)
+    with pytest.raises(ConfigError) as error:
+        getattr(Run(folder), what)()
+    wrong, fix = REFUSED_NOW[keys]
+    assert wrong in str(error.value)
+    assert f"This version of LLF refuses the config of this run. In {folder.config} {fix.format(what=what)}" in str(
+        error.value
+    )
+    now = read_status(folder)
+    assert (now.state, now.attempt) == ("stopped", 1)
+    assert [path.name for path in (llf_home / "runs").iterdir()] == [folder.id]
 
 
 def test_resume_of_a_lost_run(started, until, command):

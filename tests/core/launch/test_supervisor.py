@@ -383,7 +383,7 @@ def test_a_full_disk_is_named_whoever_meets_it(small_disk, command, until, tmp_p
     assert (read_status(folder).state, read_status(folder).exit_code) == ("failed", 1)
     # Resuming finds no room either, and says so.
     with pytest.raises(RuntimeError, match=words):
-        Run(folder).resume()
+        Run(folder).resume(command=command(folder, "short"))
     assert read_status(folder).state == "failed"
     (tmp_path / "small" / "filler").unlink()
     Run(folder).resume(command=command(folder, "short"))
