@@ -249,7 +249,7 @@ def _turn_keys(rows: Sequence[Row], column: str) -> set[str]:
         if isinstance(value, str) and value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
         if isinstance(value, list) and value:
             return set(value[0]) if isinstance(value[0], dict) else set()

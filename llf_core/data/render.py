@@ -31,6 +31,23 @@ SIGNS = re.compile(f"([{JOINT}{BEGINS}{ENDS}])")
 GENERATION = re.compile(r"\{%-?\s*generation\b")
 
 
+LONGEST_REFUSAL = 200
+
+
+def refused(error: Exception) -> BadExample:
+    """Why a template does not render a conversation, in its own words.
+
+    Raises:
+        MemoryError: it was that, which no record is to blame for.
+    """
+    from jinja2.exceptions import TemplateError
+
+    if isinstance(error, MemoryError):
+        raise error
+    said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+    return BadExample(f"the chat template cannot render it: {said[:LONGEST_REFUSAL]}")
+
+
 class Rewritten(BadExample):
     """A template that writes an answer differently once later turns follow, as those do that strip thoughts."""
 
@@ -95,8 +112,6 @@ class ChatTemplate:
         Raises:
             BadExample: the template refuses them, in its own words.
         """
-        from jinja2.exceptions import TemplateError
-
         if not messages:
             return ""
         try:
@@ -112,8 +127,8 @@ class ChatTemplate:
                 tokenize=False,
                 **dict(self.options),
             )
-        except (TemplateError, TypeError, AttributeError) as error:
-            raise BadExample(f"the chat template cannot render it: {error}") from None
+        except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
+            raise refused(error) from None
         return text
 
 
@@ -353,7 +368,6 @@ def _by_marks(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
     """What stands between a template's own `{% generation %}` marks."""
-    from jinja2.exceptions import TemplateError
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
@@ -365,8 +379,8 @@ def _by_marks(
             **tokenizer.special_tokens_map,
             **dict(template.options),
         )
-    except (TemplateError, TypeError, AttributeError) as error:
-        raise BadExample(f"the chat template cannot render it: {error}") from None
+    except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
+        raise refused(error) from None
     answers = tuple((start, end) for start, end in spans if end > start)
     if not answers:
         raise BadExample("the chat template marks nothing of it as generated")

@@ -48,7 +48,8 @@ def align(row: Mapping[str, Any], columns: Mapping[str, str], _tags: Mapping[str
     messages: list[Message] = []
     if cell.get("system"):
         messages.append({"role": "system", "content": text_of(cell["system"], "the system prompt")})
-    for pair in json_of(cell.get("history") or [], "history"):
+    history = json_of(cell.get("history") or [], "history")
+    for pair in history if isinstance(history, list | tuple) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - question and answer
             raise BadExample("history is not a list of [question, answer] pairs")
         messages.append({"role": "user", "content": text_of(pair[0], "a question of the history")})

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 PLAIN = 2  # keys of a message that says who and what, and no more
 ANSWER = "assistant"
+LONGEST_SHOWN = 60
+"""Characters of a value that a reason repeats."""
 
 
 # What a data set can hold.
@@ -64,7 +66,8 @@ class Conversation:
         """Bytes that are the same for the same conversation, whatever file it came from.
 
         Raises:
-            BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it.
+            BadExample: its text is no Unicode (half of a surrogate pair), so no tokenizer can read it; it is nested too
+                deeply.
         """
         if self.tools is None and self.kind == ANSWERS and all(len(message) == PLAIN for message in self.messages):
             text = "".join(f"{one['role']} {len(one['content'])}:{one['content']}" for one in self.messages)
@@ -72,7 +75,10 @@ class Conversation:
             more = {"tools": self.tools, "rejected": self.rejected, "good": self.good}
             more |= {"media": self.media} if self.media else {}
             value = {"messages": self.messages} | more
-            text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+            try:
+                text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
+            except RecursionError:
+                raise BadExample("it is nested too deeply") from None
         try:
             return text.encode()
         except UnicodeEncodeError as error:
@@ -132,7 +138,7 @@ def verdict_of(value: Any) -> bool:
         return value
     found = words.get(str(value).strip().lower())
     if found is None:
-        raise BadExample(f"the mark is {value!r}, expected true or false")
+        raise BadExample(f"the mark is {shown(value)}, expected true or false")
     return found
 
 
@@ -196,6 +202,31 @@ def _allowed_after(before: Message | None) -> tuple[str, ...]:
     return ("tool", "user") if before.get("tool_calls") else ("user",)
 
 
+def shown(value: Any) -> str:
+    """A value as a reason repeats it: its beginning, and of what may be of any size its kind."""
+    if value is None or isinstance(value, dict | list | tuple):
+        return "missing" if value is None else f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} …"
+
+
+def role_of(value: Any, names: Mapping[str, str], where: str) -> str:
+    """Whose turn it is.
+
+    Args:
+        value: what the turn says.
+        names: the set's own name of each role to ours.
+        where: which turn, and by which key, for the reason.
+
+    Raises:
+        BadExample: it is none of them.
+    """
+    role = names.get(value) if isinstance(value, str) else None
+    if role is None:
+        raise BadExample(f"{where} {shown(value)}, expected one of {', '.join(names)}")
+    return role
+
+
 def text_of(value: Any, what: str) -> str:
     """A cell or a message's content as text.
 
@@ -217,14 +248,15 @@ def _part(part: Any, what: str) -> str:
     if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    raise BadExample(f"{what} has a part of type {kind}, which is not built yet; expected text")
+    kind = kind if isinstance(kind, str) else type(kind).__name__
+    raise BadExample(f"{what} has a part of type {kind[:LONGEST_SHOWN]}, which is not built yet; expected text")
 
 
 def json_of(value: Any, what: str) -> Any:
     """A value that may be written as JSON text (a CSV cell, a call's arguments).
 
     Raises:
-        BadExample: text that is no JSON.
+        BadExample: text that is no JSON, is nested too deeply, or holds a number of thousands of digits.
     """
     if not isinstance(value, str):
         return value
@@ -232,6 +264,10 @@ def json_of(value: Any, what: str) -> Any:
         return json.loads(value)
     except json.JSONDecodeError as error:
         raise BadExample(f"{what} is not JSON ({error.msg} at column {error.colno})") from None
+    except RecursionError:
+        raise BadExample(f"{what} is nested too deeply") from None
+    except ValueError:
+        raise BadExample(f"{what} holds a number with too many digits") from None
 
 
 def tools_of(value: Any) -> tuple[dict[str, Any], ...] | None:
@@ -247,4 +283,7 @@ def tools_of(value: Any) -> tuple[dict[str, Any], ...] | None:
         tools = [tools]
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise BadExample("tools is not a list of objects")
+    odd = next((tool for tool in tools if not isinstance(tool.get("function", {}), dict)), None)
+    if odd is not None:
+        raise BadExample(f"the function of a tool is {shown(odd['function'])}, expected an object")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools) or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, text_of
+from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, role_of, shown, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,19 +58,20 @@ def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> M
         tags["system_tag"]: "system",
         "developer": "system",
     }
-    role = turn.get(tags["role_tag"])
-    if role not in roles:
-        raise BadExample(f"message {number} has {tags['role_tag']} {role!r}, expected one of {', '.join(roles)}")
+    role = role_of(turn.get(tags["role_tag"]), roles, f"message {number} has {tags['role_tag']}")
     message = {key: value for key, value in turn.items() if value is not None}
     for tag in ("role_tag", "content_tag"):
         message.pop(tags[tag], None)
     calls = message.pop("tool_calls", None)
     content = turn.get(tags["content_tag"])
     says_nothing = content is None and (calls or message.get("reasoning_content"))
-    message["role"] = roles[role]
+    message["role"] = role
     message["content"] = "" if says_nothing else text_of(content, f"the content of message {number}")
     if calls:
-        message["tool_calls"] = [_call(call, number) for call in json_of(calls, "tool_calls")]
+        calls = json_of(calls, "tool_calls")
+        if not isinstance(calls, list):
+            raise BadExample(f"the tool_calls of message {number} are {shown(calls)}, expected a list")
+        message["tool_calls"] = [_call(call, number) for call in calls]
     return message
 
 

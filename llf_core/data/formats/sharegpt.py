@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, text_of
+from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, role_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,10 +64,8 @@ def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> M
         tags["observation_tag"]: "tool",
         tags["system_tag"]: "system",
     }
-    if role not in names:
-        expected = ", ".join([*names, tags["function_tag"]])
-        raise BadExample(f"turn {number} has {tags['role_tag']} {role!r}, expected one of {expected}")
-    return {"role": names[role], "content": text_of(content, f"the {tags['content_tag']} of turn {number}")}
+    role = role_of(role, names | {tags["function_tag"]: ""}, f"turn {number} has {tags['role_tag']}")
+    return {"role": role, "content": text_of(content, f"the {tags['content_tag']} of turn {number}")}
 
 
 def _calls(content: Any, number: int) -> list[dict[str, Any]]:
