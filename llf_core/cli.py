@@ -496,9 +496,8 @@ def runs_branch(
     trust: Trust = False,
 ) -> None:
     """Start a new run that goes on at a checkpoint of another one, with something otherwise from there on."""
-    from yaml import YAMLError
-
-    from llf_core.config.source import yaml_value
+    from llf_core.door import NotPlainError
+    from llf_core.door.plain_yaml import yaml_value
 
     found = _run(run)
     given: dict[str, Any] = {}
@@ -508,7 +507,7 @@ def runs_branch(
             raise UserError(f"{change!r} is not KEY=VALUE, such as learning_rate=5e-5.")
         try:
             given[key] = yaml_value(value)
-        except YAMLError:
+        except NotPlainError:
             given[key] = value  # a text that is no YAML
     with _in_a_sentence():
         new = found.branch(step, changes=given, trust=trust)

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from llf_core.config.exact import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
-
-if TYPE_CHECKING:
-    from yaml.nodes import MappingNode, Node
-
-FLOAT = re.compile(
-    r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-)
-INTEGER = re.compile(r"^[-+]?[0-9]+$")
-BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
+from llf_core.door import NotPlainError, UnreadableError, json_value, read_text
+from llf_core.door.plain_yaml import FLOAT, INTEGER, LARGEST, SHOWN, Document, yaml_value
 
 
 @dataclass
@@ -45,14 +37,8 @@ class Asked:
     problems: list[Problem] = field(default_factory=list)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans: `2e-4` is a number, `no` is a word."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to configure a loader
-
-
 class _Dumper(yaml.SafeDumper):
-    """Writes one key a line, and what `_Loader` and every other YAML reader take for the same values."""
+    """Writes one key a line, and what `plain_yaml` and every other YAML reader take for the same values."""
 
     inside = False
 
@@ -68,14 +54,6 @@ class _Dumper(yaml.SafeDumper):
         return super().represent_sequence(tag, sequence, flow_style is not False)
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(loader.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     # PyYAML writes these line breaks of Unicode as they are, and reads each as a space.
     style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else "|" if "\n" in text else None
@@ -88,25 +66,11 @@ def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
 
 
-for _tag, _pattern, _first in (
-    ("tag:yaml.org,2002:null", NULL, ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:bool", BOOLEAN, list("tTfF")),
-    ("tag:yaml.org,2002:int", INTEGER, list("-+0123456789")),
-    ("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(float, _represent_float)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
-
-
-def yaml_value(text: str) -> Any:
-    """One YAML value, e.g. of an override."""
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
 def dump_yaml(values: Mapping[str, Any]) -> str:
@@ -137,7 +101,28 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
             _broken(f"A config is no {type(source).__name__}. Expected a mapping, YAML text or a path.")
         )
     _override(asked, overrides)
+    for key, value in [*asked.values.items()]:
+        why = _unusual(value) or _unusual(key)
+        if why:
+            asked.problems.append(Problem("invalid", key, None, f"`{key}` {why}", line=asked.lines.get(key)))
+            del asked.values[key]
     return asked
+
+
+def _unusual(value: Any) -> str:
+    """What no setting holds, wherever it comes from; the empty string for all else."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "holds the character U+0000. Expected text."
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "holds half of a surrogate pair. Expected text that can be written in UTF-8."
+    elif isinstance(value, int) and abs(value) >= LARGEST:
+        return f"is a whole number of {value.bit_length()} bits. Expected at most 63."
+    elif isinstance(value, Mapping):
+        return next(filter(None, map(_unusual, (*value.keys(), *value.values()))), "")
+    elif isinstance(value, list | tuple):
+        return next(filter(None, map(_unusual, value)), "")
+    return ""
 
 
 def _is_text(source: str) -> bool:
@@ -148,16 +133,13 @@ def _read_file(path: Path, base: str | Path | None) -> Asked:
     path = path.absolute()
     folder = Path(base).absolute() if base else path.parent
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
+        text = read_text(path.resolve())  # what a person names may be a link
+    except (OSError, RuntimeError, ValueError) as error:
         asked = Asked({}, folder)
-        asked.problems.append(
-            _broken(f"The config {path} cannot be read: {error.strerror}. Expected a YAML or JSON file.")
-        )
-        return asked
-    except UnicodeDecodeError:
-        asked = Asked({}, folder)
-        asked.problems.append(_broken(f"The config {path} is not text in UTF-8. Expected a YAML or JSON file."))
+        plain = isinstance(error, OSError) and not isinstance(error, UnreadableError)
+        said = error.strerror if isinstance(error, OSError) and plain else str(error)  # a loop, a NUL in the path
+        why = f"{str(said).rstrip('.')}."
+        asked.problems.append(_broken(f"The config {path} cannot be read: {why} Expected a YAML or JSON file."))
         return asked
     asked = _read_text(text, folder, as_json=path.suffix == ".json")
     asked.file = True
@@ -166,54 +148,55 @@ def _read_file(path: Path, base: str | Path | None) -> Asked:
 
 def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
     asked = Asked({}, base)
+    kind = "JSON" if as_json else "YAML"
     try:
-        if as_json or text.lstrip().startswith("{"):
-            return _take_json(text, asked)
-    except json.JSONDecodeError as error:
         if as_json:
-            asked.problems.append(
-                _broken(f"The JSON cannot be read at line {error.lineno}: {error.msg}.", error.lineno)
-            )
-            return asked
-    try:
-        node = yaml.compose(text, _Loader)
-        if isinstance(node, yaml.MappingNode):
-            _take_yaml(node, asked)
-        elif node is not None:
-            asked.problems.append(_broken("The config is not a list of keys. Expected lines of the form `key: value`."))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        where = f" at line {line}" if line else ""
-        asked.problems.append(_broken(f"The YAML cannot be read{where}: {error.problem}.", line))
-    except yaml.YAMLError as error:
-        asked.problems.append(_broken(f"The YAML cannot be read: {error}."))
+            _take_json(text, asked)
+        elif not (text.lstrip().startswith("{") and _is_json(text, asked)):
+            _take_yaml(text, asked)
+    except NotPlainError as error:
+        where = f" at line {error.line}" if error.line else ""
+        asked.problems.append(_broken(f"The {kind} cannot be read{where}: {error}.", error.line))
     return asked
 
 
-def _take_json(text: str, asked: Asked) -> Asked:
-    pairs: list[tuple[str, Any]] = []
+def _is_json(text: str, asked: Asked) -> bool:
+    """Takes what begins as JSON does, where it is JSON and no YAML in braces."""
+    try:
+        _take_json(text, asked)
+    except NotPlainError:
+        return False
+    return True
+
+
+def _take_json(text: str, asked: Asked) -> None:
+    objects: list[list[tuple[str, Any]]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        pairs[:] = found  # the outermost object is closed last
+        objects[:] = [*objects[-1:], found]  # the outermost object is closed last
+        if len(objects) > 1:
+            twice = next((key for key, count in Counter(key for key, _ in objects[0]).items() if count > 1), None)
+            if twice is not None:
+                raise NotPlainError(f"the key {twice[:SHOWN]!r} stands twice in one object")
         return dict(found)
 
-    if not isinstance(json.loads(text, object_pairs_hook=keep), dict):
-        asked.problems.append(_broken('The config is no JSON object. Expected `{"key": value, …}`.'))
-        return asked
+    if not isinstance(json_value(text, keep), dict):
+        asked.problems.append(_broken('The config is not a JSON object. Expected `{"key": value, …}`.'))
+        return
     lines = text.splitlines()
-    for key, value in pairs:
+    for key, value in objects[-1]:
         start = json.dumps(key, ensure_ascii=False)
         line = next((number for number, content in enumerate(lines, 1) if content.strip().startswith(start)), 1)
         _take(key, value, line, asked)
-    return asked
 
 
-def _take_yaml(node: MappingNode, asked: Asked) -> None:
-    loader = _Loader("")
-    pairs: list[tuple[Node, Node]] = node.value
-    for key_node, value_node in pairs:
-        key = str(loader.construct_object(key_node, deep=True))
-        _take(key, loader.construct_object(value_node, deep=True), key_node.start_mark.line + 1, asked)
+def _take_yaml(text: str, asked: Asked) -> None:
+    document = Document(text)
+    pairs = document.pairs()
+    if pairs is None and not document.empty:
+        asked.problems.append(_broken("The config is not a list of keys. Expected lines of the form `key: value`."))
+    for key, value, line in pairs or ():
+        _take(str(key), value, line, asked)
 
 
 def _take(key: str, value: Any, line: int, asked: Asked) -> None:
@@ -233,7 +216,7 @@ def _override(asked: Asked, overrides: Sequence[str]) -> None:
             continue
         try:
             asked.values[key] = yaml_value(value)
-        except yaml.YAMLError:
+        except NotPlainError:
             asked.problems.append(
                 Problem("invalid", key, value, f"The value of the override {text!r} cannot be read as YAML.")
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.evaluation import child
 from llf_core.runs import RunReader, RunWriter, open_run
+from llf_core.runs.asked import run_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,10 +54,9 @@ def answer(
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
-    from llf_core.config import RunConfig
     from llf_core.models import generate, load_base_and_tuned
 
-    config = RunConfig.load(folder.config)
+    config = run_config(folder)
     texts: dict[str, list[str]] = {}
     progress("Loading the base model", 0, 0)
     for of, model, tokenizer in load_base_and_tuned(folder, config):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local import trainer_environment
 from llf_core.models.quick_imports import begin_imports, quick_imports
+from llf_core.runs.asked import run_config
 from llf_core.runs.foreign_code import RUN, VARIABLE, UntrustedCodeError
 from llf_core.runs.plain import without_escapes
 
@@ -115,10 +116,10 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
 
 def _import_for(run: RunFolder) -> None:
     """Imports what the models of a run need."""
-    from llf_core.config import ConfigError, RunConfig
+    from llf_core.config import ConfigError
 
     try:
-        config = RunConfig.load(run.config)
+        config = run_config(run)
     except (ConfigError, FileNotFoundError):
         return  # told by what is made
     with quick_imports(config):

@@ -7,17 +7,19 @@ so that no view ever holds a model.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from llf_core.config.stage import COMPARED, REFERENCE_FREE, names_reference
+from llf_core.door import is_folder
 from llf_core.evaluation import child
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.runs import create_run, open_run
+from llf_core.runs.asked import run_config
 from llf_core.runs.foreign_code import code_of_rewards, may_run
+from llf_core.runs.moving import copy_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,11 +61,9 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
         ConfigError: its config has errors by now.
         UntrustedCodeError: its reward functions or its model's code would run, and the user has not allowed them.
     """
-    from llf_core.config import RunConfig
-
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
-    config = RunConfig.load(folder.config)
+    config = run_config(folder)
     own = [name for name in config.get("reward_functions") or () if name not in BUILT_IN]
     if own and (code := code_of_rewards(folder, own)) is not None:
         may_run(code, folder.home, folder)
@@ -129,8 +129,8 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
 
 def _with_code(run: RunFolder, new: RunFolder) -> None:
     """Takes over a run's reward functions."""
-    if run.code.is_dir():
-        shutil.copytree(run.code, new.code)
+    if is_folder(run.code, run.path):
+        copy_folder(run.code, new.code)
 
 
 def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None, *, trust: bool = False) -> Losses:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.evaluation import child
 from llf_core.evaluation.bands import wilson
 from llf_core.runs import open_run
+from llf_core.runs.asked import run_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,14 +113,13 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
         DataError: it held nothing out, and no prompts are given.
         ValueError: no prompt is given.
     """
-    from llf_core.config import RunConfig
     from llf_core.models.reward import find_scorer, load_scorer
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
     if prompts is not None and not prompts:
         raise ValueError("No prompt is given. Expected at least one, or none at all for what the run held out.")
-    config = RunConfig.load(folder.config)
+    config = run_config(folder)
     find_scorer(reward_model, config)  # before anything is computed
     asked, texts = _answers(folder, config, prompts, max_new_tokens, most, progress)
     scorer = load_scorer(reward_model, config)

@@ -10,13 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import HISTORY_BYTES, read_object, read_text
 from llf_core.launch.environment import start_facts
 from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, RunWriter, create_run, open_run, read_meta, status, update_env
-from llf_core.runs.asked import read_config
-from llf_core.runs.files import read_object
+from llf_core.runs.asked import read_config, run_config
+from llf_core.runs.files import open_to_append
 from llf_core.runs.foreign_code import check_run
-from llf_core.runs.jsonl import as_number, encode, parse
+from llf_core.runs.jsonl import as_number, encode, records
+from llf_core.runs.moving import copy_folder
 from llf_core.runs.steering import Change, check, journal, write_replay
 from llf_core.runs.trust import prove
 
@@ -58,8 +60,6 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         ValueError: it is a branch, and the checkpoint that it began with is gone.
         UntrustedCodeError: it was made elsewhere, and code of it would run.
     """
-    from llf_core.config import RunConfig
-
     _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
     told = journal(folder)
@@ -69,14 +69,14 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
         _check(other, trust, "branch")
         return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
     check_stored(folder, "replay")
-    loaded = RunConfig.load(folder.config)
+    loaded = run_config(folder)
 
     def fill(new: RunFolder) -> None:
         _copy_folders(folder, new)
         write_replay(new, told)
         update_env(new, **start_facts(loaded) | _threads(folder), parent={"run": folder.id, "step": 0})
 
-    return _proven(create_run(folder.config.read_text(encoding="utf-8"), name, folder.home, fill))
+    return _proven(create_run(read_text(folder.config), name, folder.home, fill))
 
 
 def _check(folder: RunFolder, trust: bool | str, what: str) -> None:
@@ -147,8 +147,8 @@ def _branch(
             )
         _copy_folders(folder, new)
         _copy_past(folder, new, step)
-        if folder.resolved.is_file():
-            shutil.copy2(folder.resolved, new.resolved)
+        with suppress(FileNotFoundError):
+            new.resolved.write_text(read_text(folder.resolved), encoding="utf-8")
         write_replay(new, [*before, *further])
         parent = {"run": folder.id, "step": step, "changes": dict(changes)}
         update_env(new, **start_facts(config) | _threads(folder), parent=parent)
@@ -197,9 +197,10 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
         ValueError: it was removed meanwhile.
     """
     own = Checkpoints(new)
+    Checkpoints(folder).check()
     for each in {step, _state(Checkpoints(folder).path(step)).get("best_global_step") or step}:
-        with suppress(OSError, shutil.Error):
-            shutil.copytree(Checkpoints(folder).path(each), own.path(each), copy_function=_link)
+        with suppress(OSError):
+            copy_folder(Checkpoints(folder).path(each), own.path(each), _link)
     if not own.complete(step):
         raise ValueError(f"The checkpoint of step {step} was removed just now. Branch from a later one.")
     return int(_state(own.path(step)).get("max_steps") or 0)
@@ -207,38 +208,35 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
 
 def _state(checkpoint: Path) -> dict[str, Any]:
     """The Trainer's own state; empty where there is none."""
-    return read_object(checkpoint / "trainer_state.json")
+    return read_object(checkpoint / "trainer_state.json", HISTORY_BYTES)
 
 
 def _copy_folders(folder: RunFolder, new: RunFolder) -> None:
     for own, copy in ((folder.data, new.data), (folder.code, new.code)):
+        if own.is_symlink():
+            raise ValueError(f"{own.name} of {folder.id} is a link. Expected a folder.")
         if own.is_dir():
-            shutil.copytree(own, copy)
+            copy_folder(own, copy)
 
 
 def _copy_past(folder: RunFolder, new: RunFolder, step: int) -> None:
     """Copies what was written down up to a step, as of attempt 0, as if the last of it had been just before `new`."""
     past = {name: _past(getattr(folder, name), step) for name in ("metrics", "examples", "samples", "events")}
     past["events"] = [record for record in past["events"] if record.get("type") == "steered"]
-    times = [_time(record) for records in past.values() for record in records if "time" in record]
+    times = [_time(record) for told in past.values() for record in told if "time" in record]
     late = (status.read_status(new).created or time.time()) - JUST - max(times, default=0.0)
-    for name, records in past.items():
-        for record in records:
+    for name, told in past.items():
+        for record in told:
             record["attempt"] = 0
             if "time" in record:
                 record["time"] = _time(record) + late
-        with getattr(new, name).open("ab") as file:
-            file.writelines(map(encode, records))
+        with open_to_append(getattr(new, name)) as file:
+            file.writelines(map(encode, told))
 
 
 def _past(path: Path, step: int) -> list[dict[str, Any]]:
     """The records up to a step, in the order of the attempts that made them."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    found = [record for record in map(parse, lines) if record and isinstance(record.get("step"), int)]
-    found = [record for record in found if record["step"] <= step]
+    found = [record for record in records(path) if isinstance(record.get("step"), int) and record["step"] <= step]
     return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import llf_core
 from llf_core.runs import RunReader, read_status, status
+from llf_core.runs.files import open_to_append
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ def start_supervisor(
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *(("--", *command) if command else ())]
-    with folder.log.open("ab") as log:
+    with open_to_append(folder.log) as log:
         first = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", "llf_core.launch.supervise", *arguments],
             stdin=subprocess.DEVNULL,

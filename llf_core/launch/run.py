@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import is_folder
 from llf_core.launch.again import branch, replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.stored_config import check_stored
@@ -21,6 +22,7 @@ from llf_core.runs import (
     send_request,
     status,
 )
+from llf_core.runs.asked import run_config
 from llf_core.runs.foreign_code import check_run
 from llf_core.runs.full_disk import is_full_disk
 from llf_core.runs.full_disk import told as full_disk
@@ -214,10 +216,9 @@ class Run:
         Raises:
             ConfigError: the config has errors by now.
         """
-        from llf_core.config import RunConfig
         from llf_core.rewards import cell_of
 
-        cell = f"{cell_of(self.folder)}{RunConfig.load(self.folder.config).python()}"
+        cell = f"{cell_of(self.folder)}{run_config(self.folder).python()}"
         if not journal(self.folder):
             return cell
         return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
@@ -401,7 +402,7 @@ class Run:
                 "counted": told({name: value for name, value in latest.items() if value is not None}),
                 "folder": str(self.folder.path),
                 "checkpoints": Checkpoints(self.folder).list(),
-                "output": str(self.output) if self.output.is_dir() else None,
+                "output": str(self.output) if is_folder(self.output) else None,
                 "metrics": latest,
                 "bytes": folder_bytes(self.folder.path),
             }

@@ -15,10 +15,11 @@ from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
 from llf_core.runs.folder import run_ids
+from llf_core.runs.moving import move
 from llf_core.runs.trust import prove
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
@@ -68,10 +69,9 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     functions = None if rewards is None else by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
     root = default_home() if home is None else Path(home).expanduser().absolute()
-    mark = None
     if rows is None:
         loaded = checked(config, overrides, root, command)
-        folder = _create(loaded, functions, name, root)
+        folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
     else:
         from llf_core.launch.rows import write_rows
 
@@ -80,15 +80,15 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
             file, mark = write_rows(rows, Path(waiting))
             loaded = checked(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
-            folder = _create(loaded, functions, name, root)
-            folder.data.mkdir()
-            file = file.rename(folder.data / file.name)
-        loaded = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
-        replace_file(folder.config, loaded.yaml(defaults=True).encode())
-    prove(folder)
-    update_env(folder, **start_facts(loaded, notebook, mark))
-    if queue:
-        enter(folder)
+
+            def fill(new: RunFolder) -> None:
+                new.data.mkdir()
+                move(file, new.data / file.name)
+                inside = loaded.replace(dataset=f"data/{file.name}")  # relative to config.yaml: the folder may be moved
+                replace_file(new.config, inside.yaml(defaults=True).encode())
+                _fill(new, inside, notebook, mark, queue)
+
+            folder = _create(loaded, functions, name, root, fill)
     start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
 
@@ -114,14 +114,31 @@ def checked(config: Any, overrides: Sequence[str], home: Path | str | None, comm
     return report.accepted()
 
 
-def _create(config: RunConfig, rewards: Mapping[str, Any] | None, name: str | None, root: Path) -> RunFolder:
-    """The folder of a config, with the source of the reward functions that it names."""
+def _fill(new: RunFolder, config: RunConfig, notebook: dict[str, str] | None, mark: str | None, queue: bool) -> None:
+    """Writes what is known before the start, before anyone can see the folder."""
+    update_env(new, **start_facts(config, notebook, mark))
+    if queue:
+        enter(new)
+    prove(new)
+
+
+def _create(
+    config: RunConfig,
+    rewards: Mapping[str, Any] | None,
+    name: str | None,
+    root: Path,
+    fill: Callable[[RunFolder], None],
+) -> RunFolder:
+    """The folder of a config, with the source of the reward functions that it names, and what `fill` writes."""
     from llf_core.rewards import code_of, write_code
 
     code = code_of(config, rewards)
-    return create_run(
-        config.yaml(defaults=True), name or default_name(config), root, lambda new: write_code(new.code, code)
-    )
+
+    def everything(new: RunFolder) -> None:
+        write_code(new.code, code)
+        fill(new)
+
+    return create_run(config.yaml(defaults=True), name or default_name(config), root, everything)
 
 
 def default_name(config: RunConfig) -> str:

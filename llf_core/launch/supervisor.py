@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from llf_core.door import peek_object
 from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.launch.local import Trainer, trainer_command, trainer_environment
 from llf_core.launch.verdict import Ending, verdict
 from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending, remove_request
 from llf_core.runs.faults import reach
+from llf_core.runs.files import open_to_append
 from llf_core.runs.full_disk import is_full_disk, told
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.reached import reached_step
@@ -128,7 +129,7 @@ class Supervisor:
     def _supervise(self) -> Ending:
         """Starts the trainer and looks after it until it ends."""
         kills_before = self._cgroup.oom_kills()
-        with self._folder.log.open("ab") as log:
+        with open_to_append(self._folder.log) as log:
             trainer = Trainer(self._command, trainer_environment(os.environ, self._threads()), log)
         reach("trainer.forked")
         process = ProcessId.of(trainer.pid)
@@ -157,10 +158,7 @@ class Supervisor:
 
     def _threads(self) -> int:
         """What the launcher wrote down, so that a resumed attempt computes with as many threads."""
-        try:
-            threads = json.loads(self._folder.env.read_bytes()).get("threads")
-        except (FileNotFoundError, ValueError):
-            threads = None
+        threads = peek_object(self._folder.env).get("threads")
         return threads if isinstance(threads, int) and threads > 0 else usable_cpus(self._cgroup)
 
     def _wait(self, trainer: Trainer) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from llf_core.door import NotPlainError
+from llf_core.door.plain_yaml import yaml_value
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def card_license(folder: Path) -> str | None:
     if not text.startswith("---\n") or "\n---" not in text[4:]:
         return None
     try:
-        front = yaml.safe_load(text[4 : text.index("\n---", 4)])
-    except yaml.YAMLError:
+        front = yaml_value(text[4 : text.index("\n---", 4)])
+    except NotPlainError:
         return None  # a card is for people; a broken one costs only its licence line
     name = front.get("license") if isinstance(front, dict) else None
     return name if isinstance(name, str) else None

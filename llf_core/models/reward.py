@@ -23,6 +23,7 @@ from llf_core.models.source import ModelSource
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.models.weights import read_header
 from llf_core.runs import RunFolder, home
+from llf_core.runs.asked import run_config
 from llf_core.runs.folder import RUN_ID
 from llf_core.runs.foreign_code import runs_code
 
@@ -287,7 +288,7 @@ def run_of(name: str) -> RunConfig | None:
     """The config of the run that a reward model comes from; None where it comes from none, or there is none."""
     folder = _local(name)
     run = RunFolder(folder)
-    return RunConfig.load(run.config) if run.config.is_file() else made_by(folder)
+    return run_config(run) if run.config.is_file() else made_by(folder)
 
 
 def _folder_of(name: str, config: RunConfig) -> Path:
@@ -423,7 +424,7 @@ def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
 def made_by(folder: Path) -> RunConfig | None:
     """The config of the run whose result lies in a folder; None where none has left it."""
     run = RunFolder(folder.parent)
-    return RunConfig.load(run.config) if folder == run.output and run.config.is_file() else None
+    return run_config(run) if folder == run.output and run.config.is_file() else None
 
 
 def base_of(folder: Path) -> str:

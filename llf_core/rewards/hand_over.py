@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.option import split_names
 from llf_core.config.problem import ConfigError, Fix, Problem
 from llf_core.config.spec import field
+from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.record import functions, name_of, recorded
 from llf_core.rewards.signature import Signature
@@ -133,7 +134,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> lis
     changed = []
     for name, text in sources_of(functions).items():
         path, kept = folder.code / f"{name}.py", folder.code / f"attempt-{attempt}"
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
+        if path.is_file() and read_text(path, root=folder.path) == text:
             continue
         if path.is_file():
             kept.mkdir(exist_ok=True)
@@ -156,7 +157,7 @@ def cell_of(folder: RunFolder) -> str:
     paths = sorted(folder.code.glob("*.py"))
     if not paths:
         return ""
-    texts = {path.stem: path.read_text(encoding="utf-8").removeprefix(HEAD).strip("\n") for path in paths}
+    texts = {path.stem: read_text(path, root=folder.path).removeprefix(HEAD).strip("\n") for path in paths}
     bound = {name: _bound(text) for name, text in texts.items()}
     given = {name: _read(text) - bound[name].keys() for name, text in texts.items()}  # which a module takes as they are
     parts = [HEAD, OURS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call import Reward, RewardError
 
@@ -53,7 +54,7 @@ def _module(path: Path, name: str) -> ModuleType:
     module = ModuleType(f"llf_reward_{name}")
     try:
         # Not imported: a file of bytes beside it may be older than a mended source and not look so.
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
+        exec(compile(read_text(path, root=path.parent.parent), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
     except Exception as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RewardError(name, f"{path} cannot be run: {said.rstrip('.')}. Mend it there, then resume.") from error

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from llf_core.door import NotPlainError, UnreadableError, open_file, read_text
+from llf_core.door.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llf_core.config import RunConfig
     from llf_core.runs.folder import RunFolder
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The flat keys of a `config.yaml`; empty where the file is missing or is no mapping."""
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        config = yaml_value(read_text(path))
+    except (OSError, NotPlainError):
         return {}
     return config if isinstance(config, dict) else {}
 
 
-def changed_config(folder: RunFolder) -> dict[str, Any]:
-    """What the run asks for that is no default; all there is where its config is broken or of another version."""
-    from llf_core.config import ConfigError, RunConfig
+def run_config(folder: RunFolder) -> RunConfig:
+    """The config of a run.
+
+    Raises:
+        ConfigError: it has errors by now, or cannot be read.
+    """
+    from llf_core.config import ConfigError, Problem, RunConfig
 
     try:
-        return RunConfig.load(folder.config).flat()
-    except (ConfigError, OSError, RecursionError):
+        os.close(open_file(folder.config))  # a person's own config may be a link; a run's is none
+    except UnreadableError as error:
+        raise ConfigError((Problem("invalid", "", None, f"The run's config cannot be read: {error}"),)) from None
+    except FileNotFoundError:
+        pass  # told below, with its path
+    return RunConfig.load(folder.config)
+
+
+def changed_config(folder: RunFolder) -> dict[str, Any]:
+    """What the run asks for that is no default; all there is where its config is broken or of another version."""
+    from llf_core.config import ConfigError
+
+    try:
+        return run_config(folder).flat()
+    except ConfigError:
         return read_config(folder.config)

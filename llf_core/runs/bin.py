@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import is_folder
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.files import locked, special_file
-from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run
+from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run, run_ids
 from llf_core.runs.listing import Row, read_row
+from llf_core.runs.moving import move
 from llf_core.runs.status import BrokenRunError, read_status, shown
 from llf_core.runs.uploads import unused_uploads
 
@@ -78,6 +80,7 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         ValueError: `run_id` is no id.
         FileNotFoundError: there is no such run.
         RuntimeError: it is still going.
+        OSError: it cannot be moved; it is where it was.
     """
     with _held(home) as bin_folder:
         folder = open_run(run_id, home)
@@ -88,10 +91,10 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
         if state not in {"finished", "stopped", "failed", "lost"}:
             raise RuntimeError(f"{run_id} is {state}. Stop or kill it before it is deleted.")
         target = bin_folder / run_id
-        if target.exists():  # a run restored by copying: the older one in the bin makes way
+        if os.path.lexists(target):  # a run restored by copying: the older one in the bin makes way
             _aside(target)
         os.utime(folder.path)  # the bin counts days from now
-        folder.path.rename(target)
+        move(folder.path, target)
     return target
 
 
@@ -102,14 +105,15 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         ValueError: `run_id` is no id.
         FileNotFoundError: the bin does not hold it.
         FileExistsError: a run of this id is there already.
+        OSError: it cannot be moved; it is where it was.
     """
     with _held(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)
         target = _root(home) / "runs" / run_id
-        if target.exists():
+        if os.path.lexists(target):
             raise FileExistsError(f"There is a run {run_id} already. Rename or delete that one first.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
+        move(source, target)
     return RunFolder(target)
 
 
@@ -139,7 +143,7 @@ def binned(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> 
     found = []
     with suppress(FileNotFoundError), os.scandir(_root(home) / "bin") as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):  # just restored
+            with suppress(OSError):  # just restored, or unreadable
                 if RUN_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                     found.append((entry.stat().st_mtime, entry.path))
     found.sort(reverse=True)
@@ -151,15 +155,15 @@ def binned(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> 
 
 def _in_bin(bin_folder: Path, run_id: str) -> Path:
     path = bin_folder / check_run_id(run_id)
-    if path.is_symlink() or not path.is_dir():
+    if not is_folder(path):
         raise FileNotFoundError(f"The bin holds no run {run_id}.")
     return path
 
 
 def folder_bytes(path: Path) -> int:
-    """Bytes of all files below a folder; links are not followed, what vanishes meanwhile counts nothing."""
+    """Bytes of all files below a folder; links are not followed, and what cannot be read counts nothing."""
     total = 0
-    waiting = [str(path)]
+    waiting = [str(path)] if is_folder(path) else []
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
@@ -168,7 +172,7 @@ def folder_bytes(path: Path) -> int:
                         waiting.append(entry.path)
                     else:
                         total += entry.stat(follow_symlinks=False).st_size
-        except FileNotFoundError:
+        except OSError:
             continue
     return total
 
@@ -202,8 +206,8 @@ def clean(
         freed = cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
         items = [_aside(item) if item.parent == bin_folder else item for item in freed.items]
     for item in items:
-        if item.is_file():
-            item.unlink()
+        if not is_folder(item):  # a link: what it leads to is not ours
+            item.unlink(missing_ok=True)
             continue
         # `complete.json` goes first: no half of a checkpoint ever counts.
         (item / "complete.json").unlink(missing_ok=True)
@@ -224,7 +228,8 @@ def _old_in_bin(bin_folder: Path, days: float) -> list[Path]:
     if not bin_folder.is_dir():
         return []
     before = time.time() - days * DAY
-    found = [(entry.stat().st_mtime, entry) for entry in bin_folder.iterdir() if entry.is_dir()]
+    entries = (entry for entry in bin_folder.iterdir() if is_folder(entry) or entry.is_symlink())
+    found = [(entry.lstat().st_mtime, entry) for entry in entries]
     return [entry for deleted, entry in sorted(found) if deleted <= before]
 
 
@@ -233,18 +238,18 @@ def _half_made(runs: Path) -> list[Path]:
     if not runs.is_dir():
         return []
     before = time.time() - DAY
-    return [entry for entry in sorted(runs.glob(".new-*")) if entry.stat().st_mtime < before]
+    return [entry for entry in sorted(runs.glob(".new-*")) if entry.lstat().st_mtime < before]
 
 
 def _of_finished_runs(runs: Path, *, keep_latest: bool) -> list[Path]:
     found: list[Path] = []
-    for path in sorted(runs.iterdir()) if runs.is_dir() else []:
-        folder = RunFolder(path)
+    for name in run_ids(runs.parent):
+        folder = RunFolder(runs / name)
         try:
             finished = read_status(folder).state == "finished"
         except BrokenRunError:
             continue
-        if finished and folder.output.is_dir():
+        if finished and is_folder(folder.output):
             checkpoints = Checkpoints(folder)
             steps = checkpoints.list()
             found += [checkpoints.path(step) for step in (steps[:-1] if keep_latest else steps)]

@@ -1,14 +1,18 @@
-"""`checkpoints/checkpoint-N/`: counts only with a `complete.json`, written last, that names all its files."""
+"""`checkpoints/checkpoint-N/`: counts only with a `complete.json`, written last, that names all its files.
+
+A link counts nothing, and nothing behind one is touched.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llf_core.door import is_folder, list_folder, open_file, peek_object
 from llf_core.runs.faults import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_folder
 
@@ -30,7 +34,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._root = folder.checkpoints
+        self._root, self._run = folder.checkpoints, folder.path
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is or would be."""
@@ -59,15 +63,22 @@ class Checkpoints:
     def complete(self, step: int) -> bool:
         """Whether the checkpoint of a step counts: every named file is there with its size."""
         path = self.path(step)
-        try:
-            facts = json.loads((path / COMPLETE).read_bytes())
-        except (OSError, ValueError):
-            return False
-        files = facts.get("files") if isinstance(facts, dict) else None
+        facts = peek_object(path / COMPLETE, root=self._run)
+        files = facts.get("files")
         if not isinstance(files, dict) or facts.get("format") != 1 or facts.get("step") != step or not files:
             return False
         there = _files(path)
         return all(there.get(name) == size for name, size in files.items())
+
+    def check(self) -> None:
+        """Refuses links in the place of folders: a run that went on without what is behind them would lose it.
+
+        Raises:
+            UnreadableError: one sentence that names the first.
+        """
+        with suppress(FileNotFoundError):
+            for name in sorted(filter(NAME.fullmatch, list_folder(self._root, self._run))):
+                list_folder(self._root / name, self._run)
 
     def list(self) -> Steps:
         """The steps of the checkpoints that count, in order."""
@@ -117,10 +128,11 @@ class Checkpoints:
 
     def _steps(self) -> Steps:
         try:
-            names = [entry.name for entry in self._root.iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
+            names = list_folder(self._root, self._run)
+        except OSError:
             return []
-        return sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
+        steps = sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
+        return [step for step in steps if is_folder(self.path(step), self._run)]
 
 
 def _files(path: Path) -> dict[str, int]:
@@ -130,7 +142,7 @@ def _files(path: Path) -> dict[str, int]:
         for name in names:
             file = path.joinpath(place, name)
             try:
-                facts = file.stat()
+                facts = file.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
             if stat.S_ISREG(facts.st_mode) and not name.startswith(f".{COMPLETE}"):
@@ -139,7 +151,7 @@ def _files(path: Path) -> dict[str, int]:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_file(path)
     try:
         os.fsync(descriptor)
     finally:

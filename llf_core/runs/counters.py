@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from llf_core.door import HISTORY_BYTES, json_value, read_bytes
 
 COUNTERS = "llf_state.json"
 
@@ -17,7 +18,7 @@ def read_counters(checkpoint: Path) -> dict[str, Any]:
         `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; and `held`, what the run was told
         to change.
     """
-    counters: dict[str, Any] = json.loads((checkpoint / COUNTERS).read_text(encoding="utf-8"))
+    counters: dict[str, Any] = json_value(read_bytes(checkpoint / COUNTERS, HISTORY_BYTES))
     return counters
 
 

@@ -6,7 +6,6 @@ of the examples of some twenty steps.
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.door import json_value
 from llf_core.runs.jsonl import Tail, as_number
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-CHUNK = 8 * 1024 * 1024  # bytes that are parsed at a time
 NEAR = 10
 """Steps before and after the middle of those whose examples are compared."""
 OUTLIER = 3.5
@@ -83,19 +82,17 @@ class ExampleLosses:
     def look(self) -> bool:
         """Reads what is new; whether there was something."""
         found = False
-        while True:
-            data, again = self._tail.read(CHUNK)
+        for data, again in self._tail.pieces():
             if again:
                 self._clear()
-            if not data:
-                return found
-            found = True
+            found = found or bool(data)
             for line in data.splitlines():
                 self._take(line)
+        return found
 
     def _take(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
+            record = json_value(line)
             step, attempt = int(record["step"]), int(record["attempt"])
             numbers, losses, tokens = (record[name] for name in ("number", "loss", "tokens"))
             read = array("q", numbers), array("d", map(_loss, losses)), array("q", tokens)

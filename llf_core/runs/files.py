@@ -8,8 +8,9 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from llf_core.door import open_file
 from llf_core.runs.faults import reach
 from llf_core.runs.jsonl import spelled
 
@@ -40,7 +41,8 @@ def replace_file(
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     try:
-        with new.open("wb") as file:
+        new.unlink(missing_ok=True)  # of a kill before, or a link that somebody put there
+        with os.fdopen(open_file(new, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(data)
             if sync:
                 file.flush()
@@ -55,9 +57,14 @@ def replace_file(
         sync_folder(path.parent)
 
 
+def open_to_append(path: Path) -> BinaryIO:
+    """A regular file that is appended to; made where there is none."""
+    return os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
+
+
 def sync_folder(path: Path) -> None:
     """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -68,15 +75,6 @@ def json_bytes(value: dict[str, Any]) -> bytes:
     """A JSON object as an indented file; a number that is not finite is spelled out."""
     text = json.dumps(spelled(value), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """What a file of JSON holds; empty where there is none, or what it holds is no object."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def special_file(folder: Path) -> str | None:
@@ -100,8 +98,9 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
     Raises:
         TimeoutError: another process held the lock for `seconds`.
+        OSError: it cannot be opened, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_file(path, flags=os.O_RDWR | os.O_CREAT)
     try:
         _take(descriptor, path, time.monotonic() + seconds)
         try:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.door import is_folder
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import append
 
@@ -259,7 +260,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         FileNotFoundError: there is no such run.
     """
     folder = RunFolder(_home(home) / "runs" / check_run_id(run_id))
-    if not folder.path.is_dir():
+    if not is_folder(folder.path):
         from llf_core.runs.near import near_run  # with the config, which a supervisor starts without
 
         raise FileNotFoundError(
@@ -272,10 +273,41 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
     """Names of the run folders, oldest first: of those that are there, or of those that are in the bin."""
     try:
-        found = [folder.name for folder in (_home(home) / ("bin" if binned else "runs")).iterdir() if folder.is_dir()]
+        return look(_home(home) / ("bin" if binned else "runs"))[0]
     except OSError:
         return ()
-    return tuple(sorted(name for name in found if RUN_ID.fullmatch(name)))
+
+
+def look(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What is in `runs/` or in the bin; hidden names are left out.
+
+    Args:
+        place: the folder.
+
+    Returns:
+        The names of the run folders, oldest first; and what else is there, by name, with why it is no run.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    found, odd = [], {}
+    with os.scandir(place) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            if name.startswith("."):
+                continue
+            try:
+                is_run = entry.is_dir(follow_symlinks=False)
+                kind = "a link" if entry.is_symlink() else "a file"
+            except OSError as error:  # it went, or the system says no more of it
+                is_run, kind = False, f"unreadable ({error.strerror})"
+            if not is_run:
+                odd[name] = f"This is {kind}. Expected a run's folder. Move it elsewhere or remove it."
+            elif not RUN_ID.fullmatch(name) or name != entry.name:
+                odd[name] = "This is no run: its name is no run id. Move it elsewhere or remove it."
+            else:
+                found.append(name)
+    return tuple(sorted(found)), dict(sorted(odd.items()))
 
 
 def _home(given: Path | str | None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.model import EMBEDDED
 from llf_core.config.names.cache import snapshots
 from llf_core.config.paths import expanded, is_there
-from llf_core.runs.files import read_object
+from llf_core.door import NotPlainError, json_value, peek_object
+from llf_core.runs.asked import run_config
 from llf_core.runs.trust import allow, is_allowed, is_ours
 
 if TYPE_CHECKING:
@@ -136,13 +136,13 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
     Args:
         folder: the run, of whoever made it.
     """
-    from llf_core.config import ConfigError, RunConfig
+    from llf_core.config import ConfigError
 
     rewards = code_of_rewards(folder)
     found = [] if rewards is None else [rewards]
     try:
-        config = RunConfig.load(folder.config)
-    except (ConfigError, OSError, RecursionError):
+        config = run_config(folder)
+    except ConfigError:
         return tuple(found)  # no trainer begins with it
     rewards = code_of_rewards(folder, config.get("reward_functions") or ())
     found = [] if rewards is None else [rewards]
@@ -165,9 +165,14 @@ def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
         found[name] = None if places else ForeignCode(f"the model {name}", path, ())
         for place in places:
             found[str(place)] = code_of_model(place, name)
-            base = read_object(place / "adapter_config.json").get("base_model_name_or_path") if place.is_dir() else None
+            base = _base(place) if place.is_dir() else None
             names += [base] if isinstance(base, str) and base else []
     return tuple(one for one in found.values() if one is not None)
+
+
+def _base(place: Path) -> Any:
+    """The model that an adapter is of, as its config says; a file of a hub's cache is a link."""
+    return peek_object(Path(os.path.realpath(place / "adapter_config.json"))).get("base_model_name_or_path")
 
 
 def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
@@ -256,8 +261,8 @@ def _auto_map(path: Path) -> Iterator[tuple[str, str]]:
     if not path.is_file() or path.stat().st_size > MOST_BYTES:  # tokenizer.json, an index of weights
         return
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        content = json_value(path.read_bytes())
+    except NotPlainError:
         return
     yield from _named(content, "auto_map")
 

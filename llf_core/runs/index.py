@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import threading
 import time
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs import listing
-from llf_core.runs.folder import RUN_ID, RunFolder, home
+from llf_core.runs.folder import RunFolder, home, look
 from llf_core.runs.latest import last_loss
 from llf_core.runs.listing import Page, Row
 from llf_core.runs.search import Search, searched_text
@@ -93,6 +94,7 @@ class RunIndex:
         self._names: tuple[Signature, tuple[str, ...]] = ((), ())
         self._rows: dict[str, tuple[Signature, Row]] = {}
         self._entries: dict[str, tuple[Signature, Entry]] = {}
+        self._odd: tuple[Row, ...] = ()
         self._generation = 0
         self._newest: tuple[int, Found] = (-1, [])
         self._results: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
@@ -154,9 +156,11 @@ class RunIndex:
             if gone():
                 raise GoneError
             rows.append(self._row(name))
+        odd = [row for row in self._odd if asked.takes(row)]  # after all runs, in every order
+        rows += odd[max(0, offset - len(found)) : max(0, offset + limit - len(found))]
         known = len(self._entries)
         reading = None if asked.plain or known >= len(names) else (known, len(names))
-        return Page(len(found), tuple(rows), reading)
+        return Page(len(found) + len(odd), tuple(rows), reading)
 
     def finished(self) -> list[str]:
         """Ids of finished runs that have a result, by what is known of them now, the newest first."""
@@ -179,10 +183,10 @@ class RunIndex:
         if signature == known[0]:
             return known[1]
         try:
-            with os.scandir(self._runs) as entries:
-                names = tuple(sorted(one.name for one in entries if RUN_ID.fullmatch(one.name) and _is_folder(one)))
+            names, odd = look(Path(self._runs))
         except (FileNotFoundError, NotADirectoryError):
-            names = ()
+            names, odd = (), {}
+        self._odd = tuple(Row(name, name, "broken", reason=reason) for name, reason in odd.items())
         if signature != NOT_THERE and time.time() - signature[1] / 1e9 < FRESH:
             signature = ()  # what comes next may leave no other time stamp
         with self._lock:
@@ -257,7 +261,7 @@ class RunIndex:
         self._keep(name, signature, replace(row, loss=last_loss(folder)))
 
     def _keep(self, name: str, signature: Signature, row: Row) -> None:
-        output = os.path.isdir(f"{self._runs}/{name}/output")  # noqa: PTH112 - for each of many runs
+        output = _is_folder(f"{self._runs}/{name}/output")
         entry = Entry(searched_text(row), row.state, row.name.lower(), _by_loss(row), output)
         with self._lock:
             known = self._entries.get(name)
@@ -336,6 +340,10 @@ class Asked:
         self.state, self.sort = state or None, sort
         self.search = Search(query or "")
 
+    def takes(self, row: Row) -> bool:
+        """Whether a row is among them."""
+        return self.state in {None, row.state} and self.search.finds_in(searched_text(row), row.id)
+
     @property
     def plain(self) -> bool:
         """Whether the ids alone tell: nothing is searched or filtered, and their own order is asked for."""
@@ -375,12 +383,12 @@ def active_runs(home: Path | str | None = None) -> list[Row]:
     return [row for row in rows if row.state in active]
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is listed: a folder, or what cannot be looked at, which its row tells."""
+def _is_folder(path: str) -> bool:
+    """Whether a folder is there that is no link."""
     try:
-        return entry.is_dir()
+        return stat.S_ISDIR(os.lstat(path).st_mode)  # for each of many runs
     except OSError:
-        return True
+        return False
 
 
 def _signature(path: str) -> Signature:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import open_file
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.measures import HELD_OUT
 
@@ -53,7 +54,7 @@ def latest(descriptor: int, names: Iterable[str] = ()) -> dict[str, float]:
 def last_loss(folder: RunFolder) -> float | None:
     """The last logged loss of a run, as `latest` finds it; None where there is none, or the file cannot be read."""
     try:
-        descriptor = os.open(folder.metrics, os.O_RDONLY)
+        descriptor = open_file(folder.metrics)
     except OSError:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
@@ -10,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from llf_core.door import NotPlainError, open_file
+from llf_core.door.plain_yaml import yaml_value
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
 from llf_core.runs.jsonl import spelled
@@ -158,15 +159,20 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
 def _config_head(folder: RunFolder) -> dict[str, str]:
     """The keys of `config.yaml` that a list shows, found without a YAML parser, which takes milliseconds."""
     try:
-        with folder.config.open("rb") as file:
-            head = file.read(CONFIG_HEAD).decode("utf-8", "replace")
+        descriptor = open_file(folder.config)
     except OSError:
         return {}
+    try:
+        head = os.read(descriptor, CONFIG_HEAD).decode("utf-8", "replace")
+    except OSError:
+        return {}
+    finally:
+        os.close(descriptor)
     found = {}
     for key, text in _KEY.findall(head):
         try:
-            value = yaml.safe_load(text) if any(mark in text for mark in "'\"[{#&*!|>") else text.strip()
-        except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, brackets without end
+            value = yaml_value(text) if any(mark in text for mark in "'\"[{#&*!|>") else text.strip()
+        except NotPlainError:  # brackets without end, an alias
             continue
         if isinstance(value, list):
             value = ",".join(map(str, value))

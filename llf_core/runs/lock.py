@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from llf_core.door import open_file
 from llf_core.runs.folder import home
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
     """
     path = home() / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_CREAT), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

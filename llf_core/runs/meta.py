@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.files import json_bytes, locked, read_object, replace_file
+from llf_core.door import read_object
+from llf_core.runs.files import json_bytes, locked, replace_file
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from llf_core.door import open_file
 from llf_core.runs.latest import backwards
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def pace(folder: RunFolder, status: Status) -> float | None:
     if status.state not in GOING:
         return status.step_seconds
     try:
-        descriptor = os.open(folder.metrics, os.O_RDONLY)
+        descriptor = open_file(folder.metrics)
     except OSError:
         return status.step_seconds
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import TYPE_CHECKING
 
+from llf_core.door import read_end
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.jsonl import parse
 from llf_core.runs.status import read_status, shown
@@ -26,11 +26,8 @@ def reached_step(folder: RunFolder, status: Status) -> int:
     """
     steps = [status.step, *Checkpoints(folder).list()[-1:]]
     try:
-        with folder.metrics.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LOOKED_AT))
-            records = [parse(line) for line in file.read().splitlines()]
-    except OSError:  # no metrics yet, or something else of their name: the status and the checkpoints tell
+        records = [parse(line) for line in read_end(folder.metrics, LOOKED_AT).splitlines()]
+    except OSError:  # none yet, or none that is read: checkpoints and status prove enough
         records = []
     own = [record.get("step") for record in records if record and record.get("attempt") == status.attempt]
     return max(step for step in [*steps, *own] if isinstance(step, int))

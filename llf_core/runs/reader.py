@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import read_end
 from llf_core.runs.event_fields import checked
 from llf_core.runs.jsonl import Tail, as_number, parse
 from llf_core.runs.meta import read_meta
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.status import Status
 
-CHUNK = 8 * 1024 * 1024  # bytes of metrics that are parsed at a time
+NEWS = 32 << 20
+"""Bytes of events or samples that one look reads: of more, the last."""
+LONGEST_LOG = 4 << 20  # bytes
 LONGEST_LINE = 4096  # bytes of a log line, at a guess
 
 
@@ -30,8 +32,8 @@ class RunReader:
         self.folder = folder
         self._columns: Columns | None = None
         self._metrics = Tail(folder.metrics)
-        self._events = Tail(folder.events)
-        self._samples = Tail(folder.samples)
+        self._events = Tail(folder.events, NEWS)
+        self._samples = Tail(folder.samples, NEWS)
         self._given = {"events": 0, "samples": 0}
         self._passed_over = {"events": 0, "samples": 0}
 
@@ -52,14 +54,13 @@ class RunReader:
         from llf_core.runs.columns import Columns  # with numpy, which a supervisor starts without
 
         columns = self._columns or Columns()
-        while True:
-            data, again = self._metrics.read(CHUNK)
+        for data, again in self._metrics.pieces():
             if again:
                 columns = Columns()
-            if not data:
-                self._columns = columns
-                return columns
-            columns.add(data)
+            if data:
+                columns.add(data)
+        self._columns = columns
+        return columns
 
     def events(self) -> list[dict[str, Any]]:
         """The events that are new since the last call, in order; all of them at first.
@@ -86,25 +87,30 @@ class RunReader:
 
     def _new(self, name: str, tail: Tail) -> list[dict[str, Any]]:
         """The objects that were not handed out yet. A file that was replaced (copied again, say) begins as before."""
-        data, again = tail.read()
-        found = [record for record in map(parse, data.splitlines()) if record is not None]
-        if again:
-            self._passed_over[name] = self._given[name]
-        known = min(self._passed_over[name], len(found))
-        self._passed_over[name] -= known
-        self._given[name] += len(found) - known
-        return found[known:]
+        new: list[dict[str, Any]] = []
+        for data, again in tail.pieces():
+            found = [record for record in map(parse, data.splitlines()) if record is not None]
+            if again:
+                self._given[name] -= len(new)
+                self._passed_over[name] = self._given[name]
+                new.clear()
+            known = min(self._passed_over[name], len(found))
+            self._passed_over[name] -= known
+            self._given[name] += len(found) - known
+            new += found[known:]
+        return new
 
 
 def log_tail(folder: RunFolder, lines: int = 20) -> str:
-    """The last lines of a run's `log.txt`, decoded; the empty string where there is none."""
+    """The last lines of a run's `log.txt`, decoded; the empty string where there is none.
+
+    Raises:
+        UnreadableError: it is no regular file, or the system refuses it.
+    """
     if lines <= 0:
         return ""
     try:
-        with folder.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - lines * LONGEST_LINE))
-            data = file.read()
+        data = read_end(folder.log, min(lines * LONGEST_LINE, LONGEST_LOG))
     except FileNotFoundError:
         return ""
     text = data.decode("utf-8", "replace")

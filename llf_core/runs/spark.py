@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import open_file
 from llf_core.runs.jsonl import as_number, parse
 from llf_core.runs.latest import latest
 from llf_core.runs.measures import BETTER, COUNTED, lead
@@ -41,7 +42,7 @@ def shape(folder: RunFolder) -> Shape:
     among them.
     """
     try:
-        return _shape(os.open(folder.metrics, os.O_RDONLY))
+        return _shape(open_file(folder.metrics))
     except OSError:  # no metrics yet, or none that may be read: the run is listed without
         return Shape()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.folder import RESERVE_BYTES
@@ -95,10 +95,12 @@ def read_status(folder: RunFolder) -> Status:
         BrokenRunError: the file is gone, garbage or of a format from the future.
     """
     try:
-        value = json.loads(folder.status.read_bytes())
+        value = json_value(read_bytes(folder.status))
     except FileNotFoundError:
         raise BrokenRunError(f"{folder.id} has no status.json.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except UnreadableError as error:
+        raise BrokenRunError(f"{folder.id} can't be read: {error}") from None
+    except NotPlainError as error:
         raise BrokenRunError(f"The status.json of {folder.id} can't be read: {error}.") from None
     if not isinstance(value, dict) or str(value.get("state")) not in STATES:
         raise BrokenRunError(f"The status.json of {folder.id} holds no state that is known.")

@@ -6,14 +6,14 @@ resumed from before it, or replayed, makes it again at the same step.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import HISTORY_BYTES, read_object
 from llf_core.runs.event_fields import checked
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.jsonl import Tail, parse
+from llf_core.runs.jsonl import records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -114,11 +114,9 @@ def journal(folder: RunFolder) -> list[Change]:
 
     What a run that replays another one has not come to yet is among them.
     """
-    data, _ = Tail(folder.events).read()
     changes = Changes(_to_replay(folder))
-    for event in map(parse, data.splitlines()):
-        if event is not None:
-            changes.add(checked(event))
+    for event in records(folder.events):
+        changes.add(checked(event))
     return list(changes.standing())
 
 
@@ -173,10 +171,8 @@ def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:
 
 
 def _to_replay(folder: RunFolder) -> list[Change]:
-    try:
-        stored = json.loads(folder.replay.read_bytes())["changes"]
-    except FileNotFoundError:
-        return []
+    stored = read_object(folder.replay, HISTORY_BYTES).get("changes")
+    stored = [one for one in stored if isinstance(one, dict)] if isinstance(stored, list) else []
     return [change for change in map(change_of, stored) if change is not None]
 
 

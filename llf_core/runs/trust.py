@@ -16,7 +16,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.files import locked, read_object
+from llf_core.door import read_object
+from llf_core.runs.files import locked
 
 if TYPE_CHECKING:
     from pathlib import Path

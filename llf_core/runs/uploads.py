@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from llf_core.door import read_bytes
 from llf_core.runs.asked import read_config
 
 if TYPE_CHECKING:
@@ -58,6 +59,6 @@ def _named(root: Path) -> str:
     for place in ("runs", "bin"):
         for config in (root / place).glob("*/config.yaml"):
             with suppress(OSError):
-                if UPLOADS.encode() in config.read_bytes():
+                if UPLOADS.encode() in read_bytes(config):
                     texts.append(json.dumps(read_config(config), ensure_ascii=False, default=str))
     return "\n".join(texts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
+from llf_core.runs.asked import run_config
 from llf_core.runs.foreign_code import started_by_user
 from llf_core.runs.full_disk import is_full_disk, told
 from llf_core.runs.log_stream import tolerate_a_full_log
@@ -48,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _config(folder: RunFolder) -> RunConfig | None:
-    from llf_core.config import ConfigError, RunConfig
+    from llf_core.config import ConfigError
 
     try:
-        return RunConfig.load(folder.config)
+        return run_config(folder)
     except ConfigError:
         return None  # the attempt says what is wrong with it
 

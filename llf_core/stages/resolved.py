@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from llf_core.door import read_text
+from llf_core.door.plain_yaml import yaml_value
 from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
 
@@ -54,9 +56,10 @@ def write_resolved(work: Work, checkpointing: Checkpointing) -> None:
 
 def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
     """What the attempt before wrote; None where it did not come so far."""
-    if not folder.resolved.is_file():
+    try:
+        kept: dict[str, Any] = yaml_value(read_text(folder.resolved))
+    except FileNotFoundError:
         return None
-    kept: dict[str, Any] = yaml.safe_load(folder.resolved.read_text(encoding="utf-8"))
     return kept
 
 

@@ -32,6 +32,7 @@ from llf_core.models import (
 from llf_core.models.scorer import add_score
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
+from llf_core.runs.asked import run_config
 from llf_core.runs.counters import read_counters
 from llf_core.runs.phases import begin_phase
 from llf_core.stages.arguments import training_arguments
@@ -75,7 +76,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     config: RunConfig | None = None
     try:
         writer.start_heartbeat()
-        config = RunConfig.load(folder.config)
+        config = run_config(folder)
         state, reason = _train(folder, writer, config)
     except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
         trace = traceback.format_exc()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from llf_core.config import RunConfig
+from llf_core.runs.asked import run_config
 from llf_core.runs.examples import KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
 from llf_widgets.foreign_code import allow_shown
@@ -109,7 +109,7 @@ class Examples(anywidget.AnyWidget):
             return
         if self._child is None:
             self._note = "Reading the data…"
-            config = RunConfig.load(self._folder.config).yaml()  # its paths are absolute
+            config = run_config(self._folder).yaml()  # its paths are absolute
             self._child = Child(config, lambda _: None, self._progress, lambda _: None, self._gone)
             self._child.listen()
         answer = self._child.ask("numbered", numbers=[row["number"] for row in rows])

@@ -69,10 +69,12 @@ class Presets(anywidget.AnyWidget):
 def _recent_runs() -> list[list[str]]:
     from llf_core.runs import home, list_runs
 
-    return [[row.id, f"{row.name} ({row.id})"] for row in list_runs(home(), 0, _RECENT_RUNS).rows]
+    rows = list_runs(home(), 0, _RECENT_RUNS).rows
+    return [[row.id, f"{row.name} ({row.id})"] for row in rows if row.state != "broken"]
 
 
 def _config_of(run_id: str) -> str:
+    from llf_core.door import read_text
     from llf_core.runs import open_run
 
-    return open_run(run_id).config.read_text(encoding="utf-8")
+    return read_text(open_run(run_id).config)

@@ -6,10 +6,9 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from llf_core.config.exact import exact
-from llf_core.config.source import yaml_value
+from llf_core.door import NotPlainError, json_value
+from llf_core.door.plain_yaml import yaml_value
 
 if TYPE_CHECKING:
     from llf_core.config import FieldSpec
@@ -100,10 +99,10 @@ def _number(text: str) -> int | float | None:
 def _structure(text: str) -> Any:
     """JSON, else YAML, else the text itself."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return json_value(text)
+    except NotPlainError:
         pass
     try:
         return yaml_value(text)
-    except yaml.YAMLError:
+    except NotPlainError:
         return text

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.door import UnreadableError, is_folder, peek_object
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.asked import read_config
@@ -29,6 +31,7 @@ from llf_widgets.monitor.numbers import key_numbers, summary_rows
 from llf_widgets.monitor.timeline import Timeline
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from llf_core.runs import Columns, RunFolder, Status
@@ -62,6 +65,7 @@ class Watch:
         self.smoothed: dict[str, np.ndarray] = {}
         self.series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._reader = RunReader(folder)
+        self._unread: dict[str, dict[str, Any]] = {}
         self._seen: dict[str, tuple[int, int, int] | None] = {}
         self._status: Status | None = None
         self._broken = ""
@@ -91,34 +95,56 @@ class Watch:
     def _look(self) -> set[str]:
         self.now = time.time()
         changed = self._look_at_status()  # first: what was written before a final state is then found below
-        for name, path in (
-            ("config", self.folder.config),
-            ("resolved", self.folder.resolved),
-            ("env", self.folder.env),
-        ):
-            if self._differs(path):
-                setattr(self, name, read_config(path))
-        if self._differs(self.folder.meta):
-            self._name = str(self._reader.meta().get("name") or "")
+        self._read_small()
         if self._differs(self.folder.metrics) or self._total() != self._smoothed_for:
-            self._read_metrics()
+            with self._reading(self.folder.metrics, changed):
+                self._read_metrics()
             changed.add("metrics")
-        new = self._reader.events() if self._differs(self.folder.events) else []
+        new: list[dict[str, Any]] = []
+        if self._differs(self.folder.events):
+            with self._reading(self.folder.events, changed):
+                new = self._reader.events()
         if new:
             self.index.add(new)
             changed.add("events")
         if changed & {"status", "events"} and (not self._checkpoints or _touches_disk(new) or "state" in changed):
             self._checkpoints = tuple(Checkpoints(self.folder).list())
         if self._differs(self.folder.samples):
-            samples = self._reader.samples()
-            self.answers.add(samples)
-            self.completions.add(samples)
+            with self._reading(self.folder.samples, changed):
+                samples = self._reader.samples()
+                self.answers.add(samples)
+                self.completions.add(samples)
             changed.add("answers")
         if self._differs(self.folder.log):
             changed.add("log")
         if changed - {"log", "answers"} or self.facts.state in LIVE:
             self.facts = self._gather()
         return changed - {"state"}
+
+    def _read_small(self) -> None:
+        """What was asked for, what came of it, where, and the name."""
+        for name, path in (
+            ("config", self.folder.config),
+            ("resolved", self.folder.resolved),
+            ("env", self.folder.env),
+        ):
+            if self._differs(path):
+                setattr(self, name, peek_object(path) if name == "env" else read_config(path))
+        if self._differs(self.folder.meta):
+            self._name = str(self._reader.meta().get("name") or "")
+
+    @contextmanager
+    def _reading(self, path: Path, changed: set[str]) -> Iterator[None]:
+        """Goes on where one of the files is not read, and says so among the events until it is."""
+        before = self._unread.pop(path.name, None)
+        try:
+            yield
+        except UnreadableError as error:
+            attempt = 1 if self._status is None else self._status.attempt
+            said = {"type": "warning", "time": self.now, "attempt": attempt, "message": str(error)}
+            self._unread[path.name] = before if before and before["message"] == str(error) else said
+        if self._unread.get(path.name) != before:
+            changed.add("events")
 
     def smooth(self, window: int | None) -> None:
         """Smooths the curves over another window.
@@ -175,17 +201,22 @@ class Watch:
         with self._lock:
             self._journal.add(self.index.events[self._told :])
             self._told = len(self.index.events)
-            return self._journal.newest(most)
+            unread = Journal()
+            unread.add(list(self._unread.values()))
+            return [*unread.newest(most), *self._journal.newest(most)][:most]
 
     def log(self, lines: int) -> list[str]:
         """The last lines of the run's log."""
-        text = self._reader.log_tail(lines)
+        try:
+            text = self._reader.log_tail(lines)
+        except UnreadableError as error:
+            text = str(error)
         return text.split("\n") if text else []
 
     def _differs(self, path: Path) -> bool:
         """Whether a file was changed, replaced or made since the last look."""
         try:
-            stat = path.stat()
+            stat = path.stat(follow_symlinks=False)
             mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         except OSError:
             mark = None
@@ -275,7 +306,7 @@ class Watch:
         )
 
     def _output(self) -> str | None:
-        return shown_path(self.folder.output) if self.folder.output.is_dir() else None
+        return shown_path(self.folder.output) if is_folder(self.folder.output) else None
 
     def _queue(self, status: Status) -> str:
         """What a run in the queue waits for; looked up now and then, since it means a look at all runs."""

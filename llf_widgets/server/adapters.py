@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
 
+from llf_core.door import peek_object
 from llf_core.runs import folder_bytes
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llf_core.runs.index import RunIndex
 
 
@@ -38,7 +40,7 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
                 "name": row.name,
                 "base": row.model,
                 "method": row.method,
-                "rank": _rank(output / "adapter_config.json"),
+                "rank": _rank(output / "adapter_config.json", index.folder(name).path),
                 "bytes": folder_bytes(output),
                 "ended": row.ended,
             }
@@ -46,10 +48,7 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
     return {"total": len(names), "adapters": found}
 
 
-def _rank(path: Any) -> int | None:
+def _rank(path: Path, root: Path) -> int | None:
     """The rank of a LoRA; None of everything else."""
-    try:
-        rank = json.loads(path.read_bytes()).get("r")
-    except (OSError, ValueError, AttributeError):
-        return None
+    rank = peek_object(path, root=root).get("r")
     return rank if isinstance(rank, int) else None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs import binned, delete_run, remove_from_bin, restore_run
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ class BinHandler(RunsAPIHandler):
         """Answers `{"total", "runs"}`, last deleted first."""
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 50, 1, 200)
-        total, found = await asyncio.to_thread(binned, None, offset, limit)
+        total, found = await self.off_loop(binned, None, offset, limit, patience=LONG_PATIENCE)
         self.finish({"total": total, "runs": [one.json() for one in found]})
 
 
@@ -34,10 +33,10 @@ class DeleteHandler(RunsAPIHandler):
     @authorized
     async def post(self, run_id: str) -> None:
         """Answers `{"id"}`; 409 where the run is going."""
-        folder = self.find_run(run_id, readable=False)
+        folder = await self.find_run(run_id, readable=False)
         try:
             with as_sentences():
-                await asyncio.to_thread(delete_run, folder.id)
+                await self.off_loop(delete_run, folder.id, patience=LONG_PATIENCE)
         except RuntimeError as error:
             raise HTTPError(409, "%s", error) from None
         except FileNotFoundError:  # somebody else does at this moment
@@ -54,7 +53,7 @@ class RestoreHandler(RunsAPIHandler):
         """Answers `{"id"}`; 404 where the bin has no such run, 409 where one of its id is there again."""
         try:
             with as_sentences():
-                await asyncio.to_thread(restore_run, run_id)
+                await self.off_loop(restore_run, run_id, patience=LONG_PATIENCE)
         except FileExistsError:
             raise HTTPError(409, "There is a run of this id again. Rename or delete that one first.") from None
         except (ValueError, FileNotFoundError):
@@ -71,7 +70,7 @@ class RemoveHandler(RunsAPIHandler):
         """Answers `{"id"}`; 404 where the bin has no such run."""
         try:
             with as_sentences("`llf runs clean` tries again."):
-                await asyncio.to_thread(remove_from_bin, run_id)
+                await self.off_loop(remove_from_bin, run_id, patience=LONG_PATIENCE)
         except (ValueError, FileNotFoundError):
             raise not_in_bin() from None
         self.finish({"id": run_id})
@@ -91,7 +90,7 @@ def as_sentences(advice: str = "") -> Iterator[None]:
     except TimeoutError:
         raise HTTPError(409, "Another process holds the bin. Try again.") from None
     except OSError as error:
-        raise HTTPError(409, "%s", f"Not all files could be moved: {error.strerror}. {advice}".strip()) from None
+        raise HTTPError(409, "%s", f"Not all files could be moved: {why(error)} {advice}".strip()) from None
 
 
 def not_in_bin() -> HTTPError:

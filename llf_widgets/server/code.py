@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs.foreign_code import TooMuchCodeError, code_to_allow, shown
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -20,13 +19,15 @@ class CodeHandler(RunsAPIHandler):
     @authorized
     async def get(self, run_id: str) -> None:
         """Answers `{"sha256", "code"}`; without code of a run that this user has made or allowed."""
-        folder = self.find_run(run_id)
+        folder = await self.find_run(run_id)
         try:
-            found = await asyncio.to_thread(read, folder)
+            found = await self.off_loop(read, folder)
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
         except TooMuchCodeError as error:
             raise HTTPError(409, "%s", str(error)) from None
+        except OSError as error:
+            raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
         self.finish(found)
 
 

@@ -1,22 +1,22 @@
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.door import NotPlainError, json_value
 from llf_core.runs import RunReader, kill_run, send_request
 from llf_core.runs.control import TYPES
 from llf_core.runs.steering import check
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 LIVE = frozenset({"created", "starting", "running", "stopping"})
 MOST_BYTES = 30_000  # a prompt of 4,000 characters
+KILL_SECONDS = 60.0  # a supervisor on another machine is waited for, then a process that does not end
 LONGEST_GRACE = 86_400.0
 
 
@@ -31,12 +31,12 @@ class ControlHandler(RunsAPIHandler):
         if size > MOST_BYTES:
             raise HTTPError(413, f"The request has {size} bytes. Expected at most {MOST_BYTES}.")
         kind, args, by = read_request(self.request.body)
-        folder = self.find_run(run_id)
+        folder = await self.find_run(run_id)
         try:
-            state = RunReader(folder).status().state
+            state = (await self.off_loop(RunReader(folder).status)).state
             if state not in LIVE:
                 raise HTTPError(409, f"The run is {state}, so nothing takes the request.")
-            request_id = await asyncio.to_thread(request, folder, kind, args, by)
+            request_id = await self.off_loop(request, folder, kind, args, by, patience=KILL_SECONDS)
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
         except (
@@ -44,7 +44,9 @@ class ControlHandler(RunsAPIHandler):
             RuntimeError,
             TimeoutError,
         ) as error:  # broken, elsewhere, stuck in a driver
-            raise HTTPError(409, str(error)) from None
+            raise HTTPError(409, "%s", error) from None
+        except OSError as error:  # another user's, behind a link, on a full disk
+            raise HTTPError(409, "%s", f"The request could not be written: {why(error)}") from None
         self.set_status(202)
         self.finish({"id": request_id})
 
@@ -64,8 +66,8 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
         HTTPError: 400, where the body is no such object; it names the field.
     """
     try:
-        sent = json.loads(body)
-    except (ValueError, RecursionError):
+        sent = json_value(body)
+    except NotPlainError:
         raise HTTPError(400, "The body is not JSON.") from None
     if not isinstance(sent, dict):
         raise HTTPError(400, 'Expected a JSON object, as {"type": "stop"}.')

@@ -4,11 +4,13 @@ import asyncio
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
+from llf_core.door import UnreadableError
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
 from llf_core.runs.index import RunIndex
@@ -19,11 +21,33 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder
 
-
 LOOK_SECONDS = 0.3
 """What a list waits for a look at all runs; then it answers by what is known."""
 T = TypeVar("T")
 _LIST_THREADS = ThreadPoolExecutor(4, "llf-list")  # of their own: a long download must not keep a list waiting
+THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server")
+"""Where files are read and written: a disk that hangs holds up neither the server's loop nor what else it does."""
+PATIENCE, LONG_PATIENCE = 10.0, 600.0
+"""Seconds that a request waits for the files of a run, and for those of many or for moving them."""
+
+
+async def _waited(threads: ThreadPoolExecutor, work: Callable[[], T], patience: float) -> T:
+    """What some work in a thread returns.
+
+    Raises:
+        HTTPError: 503, where it takes longer than `patience` (seconds). The thread goes on by itself.
+    """
+    future = asyncio.get_running_loop().run_in_executor(threads, work)
+    done, _ = await asyncio.wait({future}, timeout=patience)
+    if not done:
+        future.add_done_callback(lambda late: late.cancelled() or late.exception())  # it is nobody's any more
+        raise HTTPError(503, f"The files could not be read within {patience:.0f} s. Is the disk there? Try again.")
+    return future.result()
+
+
+def why(error: OSError) -> str:
+    """Why a file of a run was not read or written, as a sentence without paths of this machine."""
+    return str(error) if isinstance(error, UnreadableError) else f"{error.strerror}."
 
 
 class RunsAPIHandler(APIHandler):
@@ -52,7 +76,7 @@ class RunsAPIHandler(APIHandler):
 
     async def in_list_thread(self, work: Callable[[], T]) -> T:
         """What some work on the list returns, done in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(_LIST_THREADS, work)
+        return await _waited(_LIST_THREADS, work, LONG_PATIENCE)
 
     @property
     def index(self) -> RunIndex:
@@ -63,7 +87,28 @@ class RunsAPIHandler(APIHandler):
             known = self.settings["llf_index"] = (root, RunIndex(root))
         return known[1]
 
-    def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
+    async def off_loop(
+        self, work: Callable[..., Any], *arguments: Any, patience: float = PATIENCE, **options: Any
+    ) -> Any:
+        """Has a thread do what reads or writes files, and returns what comes of it.
+
+        Args:
+            work: is called with `arguments` and `options`.
+            arguments: of the call.
+            patience: seconds to wait.
+            options: of the call.
+
+        Raises:
+            HTTPError: 503, where it takes longer. The thread goes on by itself.
+        """
+        return await _waited(THREADS, partial(work, *arguments, **options), patience)
+
+    async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
+        """The run of an id, see `_find_run`."""
+        found: RunFolder = await self.off_loop(self._find_run, run_id, readable=readable)
+        return found
+
+    def _find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
         """The run of an id.
 
         Args:

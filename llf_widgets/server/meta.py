@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.door import NotPlainError, json_value
 from llf_core.runs import update_meta
 from llf_core.runs.meta import StaleError
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import RunsAPIHandler, why
 
 MOST_BYTES = 80_000
 LONGEST = {"name": 200, "note": 20_000}
@@ -26,13 +25,17 @@ class MetaHandler(RunsAPIHandler):
         if len(self.request.body) > MOST_BYTES:
             raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MOST_BYTES}.")
         revision, changes = read_change(self.request.body)
-        folder = self.find_run(run_id)
+        folder = await self.find_run(run_id)
         try:
-            self.finish(await asyncio.to_thread(update_meta, folder, seen=revision, **changes))
+            self.finish(await self.off_loop(update_meta, folder, seen=revision, **changes))
         except StaleError as error:
             raise HTTPError(409, str(error)) from None
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
+        except TimeoutError:
+            raise HTTPError(409, "Another process holds the run's files. Try again.") from None
+        except OSError as error:  # another user's, behind a link, on a full disk
+            raise HTTPError(409, "%s", f"The change could not be written: {why(error)}") from None
 
 
 def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
@@ -42,8 +45,8 @@ def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
         HTTPError: 400; it names the field.
     """
     try:
-        sent = json.loads(body)
-    except (ValueError, RecursionError):
+        sent = json_value(body)
+    except NotPlainError:
         raise HTTPError(400, "The body is not JSON.") from None
     if not isinstance(sent, dict):
         raise HTTPError(400, 'Expected a JSON object, as {"revision": 1, "name": "a name"}.')

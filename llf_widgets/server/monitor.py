@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections import OrderedDict
@@ -9,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.door import NotPlainError, json_value
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.front_end import module, stylesheet
 from llf_widgets.monitor.run_view import PARTS, WATCHED, WIDEST, Options, RunView
 from llf_widgets.monitor.static import bundle
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -25,14 +25,14 @@ LONGEST_MARK = 64
 class ViewsHandler(RunsAPIHandler):
     """What routes share that show a run: its view is kept, since a page asks for the same run twice a second."""
 
-    def view_of(self, folder: RunFolder) -> RunView:
+    async def view_of(self, folder: RunFolder) -> RunView:
         """The view of a run; made anew where another run has taken its place.
 
         Raises:
             FileNotFoundError: the folder is being removed.
         """
         views: OrderedDict[tuple[str, int], RunView] = self.settings.setdefault("llf_views", OrderedDict())
-        key = (str(folder.path), folder.path.stat().st_ino)
+        key = (str(folder.path), (await self.off_loop(folder.path.stat)).st_ino)
         view = views.pop(key, None) or RunView(folder)
         views[key] = view
         while len(views) > KEPT:
@@ -47,7 +47,7 @@ class MonitorHandler(ViewsHandler):
     @authorized
     async def get(self, run_id: str) -> None:
         """Answers `{"home", "now", "marks", "parts"}`: of the parts those whose mark is not in the query's `have`."""
-        folder = self.find_run(run_id)
+        folder = await self.find_run(run_id)
         options = Options(
             details=bool(self.integer("details", 0, 0, 1)),
             window=self.integer("window", 0, 0, WIDEST),
@@ -56,12 +56,12 @@ class MonitorHandler(ViewsHandler):
         )
         have = read_marks(self.get_query_argument("have", "{}"))
         try:
-            view = self.view_of(folder)
-            news = await asyncio.to_thread(view.news, have, options)
+            view = await self.view_of(folder)
+            news = await self.off_loop(view.news, have, options)
         except OSError as error:  # a file that nobody may read, or the folder is just being removed
-            if not folder.path.exists():
+            if not await self.off_loop(folder.path.exists):
                 raise self.gone(run_id) from None
-            raise HTTPError(409, f"Not all files of the run can be read: {error.strerror}.") from None
+            raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
         self.finish({"home": home_hash(), **news})
 
 
@@ -72,12 +72,14 @@ class SummaryHandler(ViewsHandler):
     @authorized
     async def get(self, run_id: str) -> None:
         """Answers `{"data"}`: a bundle by MIME type, as the run is now."""
-        folder = self.find_run(run_id)
+        folder = await self.find_run(run_id)
         try:
-            view = self.view_of(folder)
-            data = await asyncio.to_thread(summary, view)
+            view = await self.view_of(folder)
+            data = await self.off_loop(summary, view)
         except FileNotFoundError:
             raise self.gone(run_id) from None
+        except OSError as error:
+            raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
         self.finish({"data": data})
 
 
@@ -88,7 +90,7 @@ class FrontEndHandler(RunsAPIHandler):
     @authorized
     async def get(self) -> None:
         """Answers `{"module", "css"}`; 304 where the page's ETag is the newest."""
-        text = await asyncio.to_thread(front_end)
+        text = await self.off_loop(front_end)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("ETag", f'"{hashlib.sha256(text.encode()).hexdigest()}"')
         if self.check_etag_header():
@@ -117,8 +119,8 @@ def read_marks(text: str) -> dict[str, str]:
         HTTPError: 400, where the text is no object of short texts.
     """
     try:
-        have = json.loads(text)
-    except (ValueError, RecursionError):
+        have = json_value(text)
+    except NotPlainError:
         raise HTTPError(400, "have is not JSON.") from None
     good = isinstance(have, dict) and all(
         name in PARTS and isinstance(mark, str) and len(mark) <= LONGEST_MARK for name, mark in have.items()

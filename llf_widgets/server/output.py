@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import zipfile
 from typing import TYPE_CHECKING
@@ -9,7 +8,8 @@ from jupyter_server.auth.decorator import authorized
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
-from llf_widgets.server.handler import RunsAPIHandler
+from llf_core.door import open_file
+from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,15 +25,15 @@ class OutputHandler(RunsAPIHandler):
     @authorized
     async def get(self, run_id: str) -> None:
         """Streams `output/` as a zip; needs no memory for it, and no room on the disk."""
-        folder = self.find_run(run_id)
-        files = await asyncio.to_thread(output_files, folder.output)
+        folder = await self.find_run(run_id)
+        files = await self.off_loop(output_files, folder.output)
         if not files:
             raise HTTPError(409, "The run has no output yet. It is written when the run finishes.")
         self.set_header("Content-Disposition", f'attachment; filename="{folder.id}.zip"')
         self.set_header("Content-Type", "application/zip")
         chunks = zip_chunks(folder.output, files, folder.id)
         try:
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            while (chunk := await self.off_loop(next, chunks, None, patience=LONG_PATIENCE)) is not None:
                 self.write(chunk)
                 await self.flush()
         except StreamClosedError:  # the page went away: nobody to tell
@@ -59,7 +59,7 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for path in files:
             info = zipfile.ZipInfo.from_file(path, f"{top}/{path.relative_to(root)}", strict_timestamps=False)
-            with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
+            with os.fdopen(open_file(path, root), "rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while data := source.read(CHUNK):
                     target.write(data)
                     yield sink.take()

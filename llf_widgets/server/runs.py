@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import json
 import threading
 from collections import deque
 from contextlib import suppress
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.door import peek_object
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.asked import changed_config
 from llf_core.runs.findings import advice, stands
@@ -19,7 +18,7 @@ from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import read_row
 from llf_core.runs.measures import HELD_OUT, lead, told
 from llf_core.runs.status import BrokenRunError
-from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
+from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler, why
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder
@@ -68,11 +67,11 @@ class RunHandler(RunsAPIHandler):
     @authorized
     async def get(self, run_id: str) -> None:
         """Answers `{"id", "status", "meta"}`; with `details=1` what the panel shows of it too."""
-        folder = self.find_run(run_id)
-        status, meta = await asyncio.to_thread(read, folder)
+        folder = await self.find_run(run_id)
+        status, meta = await self.off_loop(read, folder)
         more = {}
         if self.integer("details", 0, 0, 1):
-            more = await asyncio.to_thread(self._details, folder, status["state"])
+            more = await self.off_loop(self._details, folder, status["state"])
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
 
     def _details(self, folder: RunFolder, state: str) -> dict[str, Any]:
@@ -81,7 +80,7 @@ class RunHandler(RunsAPIHandler):
             try:
                 return self._opened(folder).details()
             except OSError as error:  # a file that nobody may read, or the folder is just being removed
-                said = f"Not all files of the run can be read: {error.strerror}."
+                said = f"Not all files of the run can be read: {why(error)}"
                 return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": said}]}
         return {"row": read_row(folder).json()}
 
@@ -181,12 +180,9 @@ def _short(value: Any) -> Any:
 
 def _environment(folder: RunFolder) -> dict[str, str]:
     """Where and with what a run was started, a short text each."""
-    try:
-        env = json.loads(folder.env.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
+    env = peek_object(folder.env)
     keys = ("packages", "device", "git", "notebook", "data", "parent")
-    there = [env.get(key) if isinstance(env, dict) else None for key in keys]
+    there = [env.get(key) for key in keys]
     packages, device, git, notebook, data, parent = (one if isinstance(one, dict) else {} for one in there)
     found = {
         "device": device.get("name"),

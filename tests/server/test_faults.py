@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tornado.httpclient import HTTPClientError
@@ -112,14 +113,14 @@ async def test_what_cannot_be_read_to_its_end_stops_no_list(ask, make_run, speci
 
 async def test_a_folder_that_nobody_may_read_spoils_no_list(strict, make_run, monkeypatch):
     whole, other = make_run("whole", state="finished"), make_run("other", state="finished")
-    read = type(other.path).read_bytes
+    opened = os.open
 
-    def refused(path):
-        if path.parent == other.path:
+    def refused(path, *args, **options):
+        if Path(path).parent == other.path:
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+        return opened(path, *args, **options)
 
-    monkeypatch.setattr(type(other.path), "read_bytes", refused)
+    monkeypatch.setattr(os, "open", refused)
     rows = {row["id"]: row for row in (await strict("runs"))["runs"]}
     assert (rows[whole.id]["state"], rows[other.id]["state"]) == ("finished", "broken")
     assert "Permission denied" in rows[other.id]["reason"]
@@ -164,8 +165,8 @@ async def test_a_folder_that_goes_at_that_very_moment_is_a_sentence(
     folder = make_run("going", state="running", **live_process)
     find = RunsAPIHandler.find_run
 
-    def find_and_lose(self, run_id, **options):
-        found = find(self, run_id, **options)
+    async def find_and_lose(self, run_id, **options):
+        found = await find(self, run_id, **options)
         shutil.rmtree(found.path)
         return found
 

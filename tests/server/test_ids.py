@@ -59,12 +59,12 @@ async def test_runs_below_a_linked_home_are_found(ask, make_run, llf_home, tmp_p
 
 
 async def test_an_unexpected_error_tells_no_paths(ask, make_run, monkeypatch, llf_home):
-    from llf_core.runs.listing import RunIndex
+    from llf_core.runs.index import RunIndex
 
-    def fall(*_):
+    def fall(*_, **_options):
         raise OSError(f"cannot read {llf_home}")
 
-    monkeypatch.setattr(RunIndex, "page", fall)
+    monkeypatch.setattr(RunIndex, "page_as_known", fall)
     code, answer = await ask("runs")
     assert code == 500
     assert answer == {"message": "LLF met an unexpected error. The Jupyter server's log names it."}

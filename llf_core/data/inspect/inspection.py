@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.config import RunConfig
 from llf_core.data.align import decide
 from llf_core.data.build import PEEKED, Builder, Settings, Told
 from llf_core.data.errors import BadExample, DataError
@@ -23,6 +22,7 @@ from llf_core.data.records import Record
 from llf_core.data.report import show_row
 from llf_core.data.store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
+from llf_core.runs.asked import run_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+    from llf_core.config import RunConfig
     from llf_core.data.encoder import Encoder, Explained
     from llf_core.data.prepare import Prepared
     from llf_core.data.sources import Source
@@ -363,8 +364,7 @@ def earlier_speed(config: RunConfig) -> float | None:
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:
             folder = open_run(row.id)
-            written = folder.config.read_text(encoding="utf-8")
-            earlier = RunConfig.load(written, base=folder.path)
+            earlier = run_config(folder)
             same = all(
                 earlier.get(key) == config.get(key) for key in ("model_name_or_path", "finetuning_type", "fast_path")
             )

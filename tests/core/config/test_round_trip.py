@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from llf_core.config import RunConfig, fields, validate
 from llf_core.config.source import dump_yaml, read, yaml_value
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12).map(str.strip)
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
+).map(str.strip)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),

@@ -19,6 +19,7 @@ from llf_core.runs import (
     status,
     update_meta,
 )
+from llf_core.runs import checkpoints as checkpoints_module
 from llf_core.runs.index import RunIndex
 from llf_core.runs.listing import read_row
 from llf_core.runs.process import ProcessId, boot_id, host
@@ -93,11 +94,16 @@ def test_broken_folders_are_listed_with_the_reason_and_others_are_not_runs(runs)
     (home() / "runs" / ".new-1-2").mkdir()
     (home() / "runs" / "afile").write_text("")
     rows = list_runs().rows
-    assert [row.state for row in rows] == ["created", "broken", "broken"]
+    assert [row.state for row in rows] == ["created"] + 4 * ["broken"]
+    assert {row.id: row.reason.partition(".")[0] for row in rows[3:]} == {
+        "Not A Run": "This is no run: its name is no run id",
+        "afile": "This is a file",
+    }
     assert "status.json" in rows[1].reason
     assert rows[1].name == runs[1].id
     assert rows[0].name == runs[2].id
-    assert names(list_runs(state="broken")) == [runs[1].id, "alpha"]
+    assert names(list_runs(state="broken")) == [runs[1].id, "alpha", "Not A Run", "afile"]
+    assert [row.id for row in list_runs(offset=2, limit=2).rows] == [runs[0].id, "Not A Run"]
 
 
 def test_no_home_no_runs(tmp_path):
@@ -177,8 +183,10 @@ def test_a_checkpoint_that_is_removed_while_it_is_looked_at_does_not_count(monke
     (path / "weights").write_bytes(bytes(9))
     checkpoints.finish(4)
     assert checkpoints.list() == [4]
-    read = type(path).read_bytes
-    monkeypatch.setattr(type(path), "read_bytes", lambda self: (read(self), shutil.rmtree(path))[0])
+    read = checkpoints_module.peek_object
+    monkeypatch.setattr(
+        checkpoints_module, "peek_object", lambda *args, **more: (read(*args, **more), shutil.rmtree(path))[0]
+    )
     assert checkpoints.list() == []
 
 

@@ -118,12 +118,13 @@ def test_a_folder_that_breaks_and_heals_is_said_and_followed(trainer, monitor):
     kept = run.folder.metrics.read_bytes()
     run.folder.metrics.unlink()
     run.folder.metrics.mkdir()
-    until(lambda: "could not follow the run (IsADirectoryError" in view._front.trouble)
+    until(lambda: "metrics.jsonl is a folder. Expected a regular file" in json.dumps(view._front.events))
     run.folder.metrics.rmdir()
     run.folder.metrics.write_bytes(kept)
     run.writer._metrics.close()
     run.steps(3, 5)
     until(lambda: view._front.trouble == "" and view._front.head["step"] == 5)
+    assert "is a folder" not in json.dumps(view._front.events)
 
 
 def test_nan_reaches_the_front_end_as_text_and_as_a_gap(trainer, monitor):

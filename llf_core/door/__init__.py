@@ -1,0 +1,32 @@
+"""The one door for files that somebody else may have made: regular files of a bounded size, and plain data."""
+
+from llf_core.door.data import NotPlainError, json_value, peek_object, read_object
+from llf_core.door.files import (
+    HISTORY_BYTES,
+    REQUEST_BYTES,
+    STATE_BYTES,
+    UnreadableError,
+    is_folder,
+    list_folder,
+    open_file,
+    read_bytes,
+    read_end,
+    read_text,
+)
+
+__all__ = [
+    "HISTORY_BYTES",
+    "REQUEST_BYTES",
+    "STATE_BYTES",
+    "NotPlainError",
+    "UnreadableError",
+    "is_folder",
+    "json_value",
+    "list_folder",
+    "open_file",
+    "peek_object",
+    "read_bytes",
+    "read_end",
+    "read_object",
+    "read_text",
+]

@@ -1,0 +1,205 @@
+"""YAML of strangers as plain data: YAML 1.2's numbers and words, and no text that takes much of nothing to make."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import yaml
+
+from llf_core.door.data import DEEPEST, NotPlainError
+from llf_core.door.files import STATE_BYTES
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+MOST_NODES = 20_000
+"""Values, lists and mappings of one text, each alias counted as all that it stands for."""
+LARGEST = 2**63
+"""Whole numbers are smaller than this."""
+SHOWN = 40  # characters of a value in a message
+TAG = "tag:yaml.org,2002:"
+FLOAT = re.compile(
+    r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+)
+INTEGER = re.compile(r"^[-+]?[0-9]+$")
+BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers and booleans (`2e-4` is a number, `no` is a word), and limits on what a text may ask for."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to configure a loader
+    yaml_constructors: ClassVar[dict[Any, Any]] = {}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = 0
+        self._heights = [0]
+        self._whole: dict[int, tuple[int, int]] = {}  # nodes and levels of what was read to its end
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        """One node with all that is in it, as long as the limits hold."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            node: Node | None = super().compose_node(parent, index)
+            nodes, height = self._whole.get(id(node), (0, DEEPEST + 1))  # what is still open contains itself
+            self._nodes += nodes
+            self._check(height, mark)
+        else:
+            before = self._nodes
+            self._nodes += 1
+            self._check(1, mark)
+            self._heights.append(0)
+            node = super().compose_node(parent, index)
+            height = self._heights.pop() + 1
+            self._whole[id(node)] = (self._nodes - before, height)
+        self._heights[-1] = max(self._heights[-1], height)
+        return node
+
+    def _check(self, height: int, mark: Any) -> None:
+        if self._nodes > MOST_NODES:
+            raise yaml.composer.ComposerError(None, None, f"it has more than {MOST_NODES:,} values", mark)
+        if len(self._heights) - 1 + height > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"it is nested more than {DEEPEST} levels deep", mark)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; a key that stands in it twice is an error."""
+        made = super().construct_mapping(node, deep=deep)
+        if len(made) < len(node.value):
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    raise _error(f"the key {_short(key)} stands twice in one mapping", key_node)
+                seen.add(key)
+        return made
+
+
+def _error(problem: str, node: Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
+def _construct_int(loader: Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    if not INTEGER.match(text):
+        raise _error(f"{_short(text)} is not a whole number", node)
+    if len(text) > len(str(LARGEST)) + 1 or abs(int(text)) >= LARGEST:
+        raise _error(f"the number {_short(text)} has {len(text):,} digits. Expected at most 18", node)
+    return int(text)
+
+
+def _construct_float(loader: Loader, node: yaml.ScalarNode) -> float:
+    text = loader.construct_scalar(node)
+    try:
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        raise _error(f"{_short(text)} is not a number", node) from None
+
+
+def _construct_bool(loader: Loader, node: yaml.ScalarNode) -> bool:
+    text = loader.construct_scalar(node).lower()
+    if text not in {"true", "false"}:
+        raise _error(f"{_short(text)} is neither true nor false", node)
+    return bool(text == "true")
+
+
+def _refuse(_loader: Loader, node: Node) -> Any:
+    tag = node.tag.replace(TAG, "!!")
+    raise _error(f"the tag {_short(tag)} is not known. Expected a plain value", node)
+
+
+for _kind, _pattern, _first in (
+    ("null", NULL, ["~", "n", "N", ""]),
+    ("bool", BOOLEAN, list("tTfF")),
+    ("int", INTEGER, list("-+0123456789")),
+    ("float", FLOAT, list("-+.0123456789")),
+):
+    Loader.add_implicit_resolver(f"{TAG}{_kind}", _pattern, _first)
+for _kind, _construct in (
+    ("null", yaml.constructor.SafeConstructor.construct_yaml_null),
+    ("bool", _construct_bool),
+    ("int", _construct_int),
+    ("float", _construct_float),
+    ("str", yaml.constructor.SafeConstructor.construct_yaml_str),
+    ("seq", yaml.constructor.SafeConstructor.construct_yaml_seq),
+    ("map", yaml.constructor.SafeConstructor.construct_yaml_map),
+):
+    Loader.add_constructor(f"{TAG}{_kind}", _construct)
+Loader.add_constructor(None, _refuse)
+
+
+class Document:
+    """A text of YAML within the limits.
+
+    Args:
+        text: one document.
+        most: bytes that it may have.
+
+    Raises:
+        NotPlainError: it is no YAML, or asks for more than the limits allow.
+    """
+
+    def __init__(self, text: str, most: int = STATE_BYTES) -> None:
+        if len(text) > most or len(text.encode("utf-8", "surrogatepass")) > most:
+            raise NotPlainError(f"it has {len(text):,} characters. Expected at most {most:,} bytes")
+        self._text = text
+        self._node = self._guarded(self._compose)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds nothing, or only comments."""
+        return self._node is None
+
+    def value(self) -> Any:
+        """What it holds."""
+        return (
+            None if self._node is None else self._guarded(lambda: self._loader.construct_object(self._node, deep=True))
+        )
+
+    def pairs(self) -> list[tuple[Any, Any, int]] | None:
+        """Keys, values and lines of the outermost mapping, a key that stands twice twice; None where it is none."""
+        if not isinstance(self._node, yaml.MappingNode):
+            return None
+        pairs = self._node.value
+
+        def construct() -> list[tuple[Any, Any, int]]:
+            one = partial(self._loader.construct_object, deep=True)
+            return [(one(key), one(value), key.start_mark.line + 1) for key, value in pairs]
+
+        found: list[tuple[Any, Any, int]] = self._guarded(construct)
+        return found
+
+    def _compose(self) -> Node | None:
+        self._loader = Loader(self._text)
+        node: Node | None = self._loader.get_single_node()
+        return node
+
+    def _guarded(self, make: Any) -> Any:
+        try:
+            return make()
+        except yaml.reader.ReaderError as error:
+            line = self._text.count("\n", 0, error.position) + 1
+            character = error.character if isinstance(error.character, int) else ord(error.character)
+            raise NotPlainError(f"it has the character U+{character:04X}", line) from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            raise NotPlainError(str(error.problem), mark.line + 1 if mark else None) from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise NotPlainError(str(error)) from None
+
+
+def yaml_value(text: str, most: int = STATE_BYTES) -> Any:
+    """The value of a text of YAML.
+
+    Raises:
+        NotPlainError: it is no YAML, or asks for more than the limits allow.
+    """
+    return Document(text, most).value()
