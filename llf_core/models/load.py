@@ -13,10 +13,9 @@ from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.quantize import make_trainable, quantization
+from llf_core.models.remote_code import runs_own_code
 from llf_core.models.scorer import idle_head, speaks
 from llf_core.models.weights import stored_dtypes
-from llf_core.runs import home
-from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +41,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    trusted = runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
+    trusted = runs_own_code(source, config)
     seeing = source.kind != "gguf" and sees(load_architecture(source, trust_remote_code=trusted))
     kind: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
     bits = quantization(config, plan)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line
-from llf_core.runs import home
-from llf_core.runs.foreign_code import runs_code
+from llf_core.models.remote_code import runs_own_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -31,7 +30,7 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None
-    trusted = runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
+    trusted = runs_own_code(source, config)
     if not sees(load_architecture(source, trust_remote_code=trusted)):
         return None
     from transformers import AutoProcessor, PreTrainedTokenizerBase

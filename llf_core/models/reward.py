@@ -17,6 +17,7 @@ from llf_core.models.folder import read_config
 from llf_core.models.generate import one_dtype
 from llf_core.models.load import load_model
 from llf_core.models.quantize import quantization
+from llf_core.models.remote_code import runs_own_code
 from llf_core.models.resolve import resolve_model
 from llf_core.models.scorer import SCORE, WEIGHT, apply_score, padding_of
 from llf_core.models.source import ModelSource
@@ -25,7 +26,6 @@ from llf_core.models.weights import read_header
 from llf_core.runs import RunFolder, home
 from llf_core.runs.asked import run_config
 from llf_core.runs.folder import RUN_ID
-from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -330,7 +330,7 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
         model: Any = load_model(source, config, plan)
         return Scorer(model, load_tokenizer(source, config), _value_head(name, folder).to(model.device))
     bits = quantization(config, plan)
-    trusted = runs_code(folder, home(), trust_remote_code=config.model.trust_remote_code)
+    trusted = runs_own_code(source, config)
     arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": trusted}
     if bits is not None:
         arguments |= {"quantization_config": bits, "device_map": {"": plan.device}}

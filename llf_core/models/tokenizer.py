@@ -8,8 +8,7 @@ from llf_core.models.architecture import load_architecture
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.gguf import mend_pre_tokenizer
-from llf_core.runs import home
-from llf_core.runs.foreign_code import runs_code
+from llf_core.models.remote_code import runs_own_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +32,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
         UntrustedCodeError: code of its own would run that the user has not allowed.
     """
-    trusted = runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
+    trusted = runs_own_code(source, config)
     try:
         tokenizer = read_tokenizer(
             source.folder,

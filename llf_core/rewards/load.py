@@ -34,7 +34,11 @@ def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, Any])
         path = folder / f"{name}.py"
         module = _module(path, name)
         if not callable(getattr(module, name, None)):
-            raise RewardError(name, f"{path} defines no function {name}. Write it there, or give it when you resume.")
+            raise RewardError(
+                name,
+                f"{path} defines no function {name}. Write it there, then resume with trust=True; or give it to "
+                "run.resume(rewards=[…]).",
+            )
         reward = Reward(name, getattr(module, name), f"code/{path.name}", str(path))
         try:
             reward.signature  # noqa: B018 - told before anything is trained
@@ -57,5 +61,9 @@ def _module(path: Path, name: str) -> ModuleType:
         exec(compile(read_text(path, root=path.parent.parent), str(path), "exec"), vars(module))  # noqa: S102 - the user's own
     except Exception as error:
         said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RewardError(name, f"{path} cannot be run: {said.rstrip('.')}. Mend it there, then resume.") from error
+        raise RewardError(
+            name,
+            f"{path} cannot be run: {said.rstrip('.')}. Mend it there, then resume with trust=True, in a terminal "
+            "--trust.",
+        ) from error
     return module

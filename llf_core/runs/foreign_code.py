@@ -143,7 +143,8 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
     try:
         config = run_config(folder)
     except ConfigError:
-        return tuple(found)  # no trainer begins with it
+        # No trainer begins with it. What it would run cannot be told, so it is shown itself.
+        return (*found, ForeignCode("its config, which cannot be used", folder.path, (("config.yaml", folder.config),)))
     rewards = code_of_rewards(folder, config.get("reward_functions") or ())
     found = [] if rewards is None else [rewards]
     return (*found, *(code_of_config(config) if config.model.trust_remote_code else ()))

@@ -29,7 +29,9 @@ from llf_core.models import (
     resolve_model,
     save_output,
 )
+from llf_core.models.remote_code import runs_own_code
 from llf_core.models.scorer import add_score
+from llf_core.models.source import ModelSource
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.asked import run_config
@@ -297,6 +299,7 @@ def _save(work: Work, trainer: RunLoop) -> str:
     save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     partial.replace(folder.output)
+    runs_own_code(ModelSource(str(folder.output), folder.output, "folder"), config)  # allowed, as what it was made from
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         try:

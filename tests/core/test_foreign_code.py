@@ -17,7 +17,7 @@ from llf_core.evaluation.answers import answer
 from llf_core.evaluation.losses import losses, losses_in_child
 from llf_core.evaluation.preferences import reward_accuracy
 from llf_core.evaluation.win_rate import win_rate
-from llf_core.launch import Run
+from llf_core.launch import Run, launch
 from llf_core.models import ModelError
 from llf_core.runs import read_status, status
 from llf_core.runs.foreign_code import UntrustedCodeError, code_of_model, code_of_run, hash_of
@@ -174,6 +174,33 @@ def test_with_leave_it_is_trained_and_is_ones_own_from_then_on(tiny_model_dir, m
     assert is_ours(run)
     code = code_of_model(run.data / "model")
     assert is_allowed(code.folder, code.sha256, run.home)  # who trains on it has allowed it: no view asks again
+    result = code_of_model(run.output)
+    assert result is None or is_allowed(result.folder, result.sha256, run.home)
+    mark.unlink()
+    losses(run)
+    assert mark.exists()
+
+
+def test_a_run_that_was_started_here_needs_no_leave_until_its_code_is_changed(tmp_path, tiny_model_dir):
+    model, mark = tmp_path / "model", tmp_path / "it-ran"
+    evil_model(model, tiny_model_dir, mark)
+    config = {"model_name_or_path": str(model), "dataset": "llf_demo", "trust_remote_code": True, "max_steps": 1}
+    run = launch(config, command=["false"])
+    assert is_ours(run.folder)
+    assert run.wait(30, progress=False).state == "failed"
+    run.resume(command=["false"])
+    run.wait(30, progress=False)
+    assert is_ours(run.replay(command=["false"]).folder)
+    before = run.folder.config.read_text()
+    for changed in (before.replace("seed: 42", "seed: 7"), before + "seed: 7\n", before + "{"):
+        assert changed != before
+        run.folder.config.write_text(changed)
+        with pytest.raises(UntrustedCodeError, match="made elsewhere or changed since"):
+            run.resume(command=["false"])
+    run.folder.config.write_text(before.replace("seed: 42", "seed: 7"))
+    run.resume(command=["false"], trust=True)
+    assert is_ours(run.folder)
+    assert not mark.exists()
 
 
 def test_a_run_that_brings_no_code_needs_no_leave(tiny_model_dir, mark):
@@ -326,9 +353,8 @@ def test_pickles_in_a_checkpoint_run_nothing(trained, mark):
 
 def test_every_loader_asks_at_the_one_door():
     """No other line hands the config's `trust_remote_code` on."""
-    aside = {"deferred.py", "hub.py", "process.py", "preference.py"}  # which files are fetched; what is said of it
+    asks = {"remote_code.py", "foreign_code.py"}
+    aside = asks | {"deferred.py", "hub.py", "process.py", "preference.py"}  # what is fetched, and what is said of it
     root = Path(llf_core.__file__).parent
     for path in root.rglob("*.py"):
-        for line in path.read_text().splitlines():
-            if ".trust_remote_code" in line and path.name not in aside:
-                assert "runs_code(" in line or "code_of_config(" in line, f"{path}: {line}"
+        assert ".trust_remote_code" not in path.read_text() or path.name in aside, path

@@ -1,0 +1,27 @@
+"""Whether a model's own Python code runs: the one place that heeds `trust_remote_code`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.runs import home
+from llf_core.runs.foreign_code import runs_code
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.models.source import ModelSource
+
+
+def runs_own_code(source: ModelSource, config: RunConfig) -> bool:
+    """What a loader of transformers is given as `trust_remote_code`.
+
+    Args:
+        source: a model, an adapter or a result. A GGUF file brings no code.
+        config: for `trust_remote_code`.
+
+    Raises:
+        UntrustedCodeError: code would run in a process that only looks, and the user has not allowed it.
+    """
+    if source.kind == "gguf":
+        return False
+    return runs_code(source.folder, home(), trust_remote_code=config.model.trust_remote_code)
