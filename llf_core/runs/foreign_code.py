@@ -258,12 +258,18 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _auto_map(path: Path) -> Iterator[tuple[str, str]]:
-    """What a JSON file of a model names as classes of its own, wherever in it."""
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:  # tokenizer.json, an index of weights
+    """What a JSON file of a model names as classes of its own, wherever in it; of a config that is not read, its hash.
+
+    transformers may read what is refused here, so an unread config counts as code.
+    """
+    if not path.is_file():
         return
     try:
-        content = json_value(path.read_bytes())
-    except NotPlainError:
+        content = json_value(read_bytes(path))
+    except (NotPlainError, TooMuchCodeError) as error:
+        if "config" in path.name:  # others are tokenizer.json, indexes of weights
+            with path.open("rb") as file:
+                yield f"is not read ({error}):", hashlib.file_digest(file, "sha256").hexdigest()
         return
     yield from _named(content, "auto_map")
 

@@ -282,6 +282,16 @@ class TestCodeOfAModel:
             assert code_of_model(folder).sha256 != now.sha256
             (other / "far.py").write_text("x = 1\n")
 
+    @pytest.mark.parametrize("padding", ["[" * 100 + "]" * 100, json.dumps("x" * (5 << 20)), "1" * 5000])
+    def test_a_config_that_is_not_read_counts_as_code(self, tmp_path, tiny_model_dir, padding):
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_model_dir, folder)
+        (folder / "processor_config.json").write_text(f'{{"auto_map": {{"A": "/far--x.Y"}}, "more": {padding}}}')
+        first = code_of_model(folder)
+        assert "is not read" in first.references[0]
+        (folder / "processor_config.json").write_text(f'{{"auto_map": {{"A": "/other--x.Y"}}, "more": {padding}}}')
+        assert code_of_model(folder).sha256 != first.sha256
+
     def test_a_model_without_code_has_none(self, tiny_model_dir):
         assert code_of_model(tiny_model_dir) is None
 
