@@ -23,6 +23,7 @@ EXPECTED = {
     ("get", "runs/ID/summary"),
     ("get", "monitor"),
     ("post", "runs/ID/control"),
+    ("get", "runs/ID/code"),
     ("patch", "runs/ID/meta"),
     ("post", "runs/ID/bin"),
     ("get", "bin"),
