@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.paths import expanded
+from llf_core.config.names.models import is_path, may_be_hub_id, meant_instead, shown_name
+from llf_core.config.paths import expanded, is_there
 from llf_core.models.errors import ModelError
 from llf_core.models.scorer import SCORE, WEIGHT
 from llf_core.models.weights import read_header
@@ -30,9 +31,12 @@ def find_adapter(name: str, config: RunConfig) -> Path:
         ModelError: there is none, or it has its weights only as pickle.
     """
     folder = expanded(name)
-    if not folder.exists():
-        if name.startswith(("/", ".", "~")) or name.count("/") != 1:
-            raise ModelError(f"There is no adapter at {name}. Expected a folder with adapter_config.json, or a hub id.")
+    if not name.strip() or not is_there(folder):
+        if is_path(name) or "/" not in name or not may_be_hub_id(name):
+            raise ModelError(
+                f"There is no adapter at {shown_name(name)}. Expected a folder with adapter_config.json, or a hub id."
+                f"{meant_instead(name, config.model.cache_dir)}"
+            )
         from llf_core.models.hub import hub_adapter
 
         folder = hub_adapter(name, config)

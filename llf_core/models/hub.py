@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.names.models import meant_instead, shown_name
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
 from llf_core.models.say import say
@@ -83,10 +84,11 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
             return folder, folder.name, _license(info)
         except HFValidationError as error:
-            raise ModelError(f"{name} is neither a path nor a hub id such as owner/name.") from error
+            raise _no_id(name, config) from error
         except HfHubHTTPError as error:
             if error.response.status_code < 500:  # noqa: PLR2004 - the hub understood and refused
-                raise ModelError(_refusal(name, revision, error, endpoint or constants.ENDPOINT)) from error
+                refusal = _refusal(name, revision, error, endpoint or constants.ENDPOINT)
+                raise ModelError(refusal + _meant(name, config)) from error
             failure = error
         except (_network_error(), LocalEntryNotFoundError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
@@ -94,10 +96,24 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
             failure = error
     try:
         folder = snapshot_download(name, revision=revision, local_files_only=True, **place)
+    except HFValidationError as error:
+        raise _no_id(name, config) from error
     except LocalEntryNotFoundError as error:
-        raise ModelError(_unreachable(name, failure, endpoint or constants.ENDPOINT)) from error
+        unreachable = _unreachable(name, failure, endpoint or constants.ENDPOINT)
+        raise ModelError(unreachable + _meant(name, config)) from error
     say(f"The hub was not asked for {name}; the copy in its cache is used.")
     return Path(folder), Path(folder).name, None
+
+
+def _no_id(name: str, config: RunConfig | None) -> ModelError:
+    return ModelError(
+        f"{shown_name(name)} is neither a path nor a hub id such as owner/name, or its revision is none."
+        f"{_meant(name, config)}"
+    )
+
+
+def _meant(name: str, config: RunConfig | None) -> str:
+    return meant_instead(name, config.model.cache_dir if config else None)
 
 
 def _network_error() -> type[Exception]:

@@ -89,20 +89,30 @@ def _stored_config(config: RunConfig) -> dict[str, Any] | None:
 
     if name == EMBEDDED:
         return {}
-    path: Path | str | None
-    if Path(name).is_dir():
-        path = Path(name) / "config.json"
-    elif Path(name).is_file():
-        return {}  # a GGUF file
-    else:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(
-            name, "config.json", cache_dir=config.model.cache_dir, revision=config.model.model_revision
-        )
-        path = found if isinstance(found, str) else None
     try:
-        stored = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # the Model Loader says what is wrong with it
+        path = _config_file(config)
+        stored = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except Exception:  # noqa: BLE001 - a name that is none, a file that is none: the Model Loader says what is wrong
+        return None
     return stored if isinstance(stored, dict) else None
+
+
+def _config_file(config: RunConfig) -> Path | None:
+    """The `config.json` of a model on this disk; None of a GGUF file, which has none.
+
+    Raises:
+        FileNotFoundError: the model is not here.
+    """
+    name = config.model.model_name_or_path
+    if Path(name).is_dir():
+        return Path(name) / "config.json"
+    if Path(name).is_file():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        name, "config.json", cache_dir=config.model.cache_dir, revision=config.model.model_revision
+    )
+    if not isinstance(found, str):
+        raise FileNotFoundError(name)
+    return Path(found)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from llf_core.config.paths import expanded
+from llf_core.config.names.models import is_path, may_be_hub_id, meant_instead, shown_name
+from llf_core.config.paths import expanded, is_there
 from llf_core.models.embedded import EMBEDDED, embedded_model
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import card_license, check_files, check_shards, weight_files
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llf_core.config import RunConfig
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+|[A-Za-z0-9][\w.-]*")
 
 
 def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
@@ -37,12 +35,13 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
     if name == EMBEDDED:
         return embedded_model()
     path = expanded(name)
-    if path.exists():
+    if name.strip() and is_there(path):
         return _local(name, path.absolute(), allow_pickle=bool(config and config.model.allow_pickle))
-    if _is_path(name) or HUB_ID.fullmatch(name) is None:
+    if is_path(name) or not may_be_hub_id(name):
         raise ModelError(
-            f"There is no model at {name}. Expected a folder with config.json and *.safetensors, a .gguf file, "
-            f"a hub id such as owner/name, or {EMBEDDED}."
+            f"There is no model at {shown_name(name)}. Expected a folder with config.json and *.safetensors, a .gguf "
+            f"file, a hub id such as owner/name, or {EMBEDDED}."
+            f"{meant_instead(name, config.model.cache_dir if config else None)}"
         )
     from llf_core.models.hub import hub_model
 
@@ -53,10 +52,6 @@ def portable_path(path: Path) -> str | None:
     """The path as a name for others; None for one under `LLF_HOME`, which may be cleaned at any time."""
     real, base = path.resolve(), home().resolve()
     return None if real == base or base in real.parents else str(path)
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf")
 
 
 def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import RunConfig
-from llf_core.config.paths import expanded
+from llf_core.config.names.models import is_path, may_be_hub_id, meant_instead, shown_name
+from llf_core.config.paths import expanded, is_there
 from llf_core.models.adapters import SAFE, adapter_settings
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.device import plan_device
@@ -279,7 +280,7 @@ def find_scorer(name: str, config: RunConfig) -> Path:
 
 def _local(name: str) -> Path:
     folder = expanded(name)
-    if not folder.is_dir() and RUN_ID.fullmatch(name) and (home() / "runs" / name).is_dir():
+    if not is_there(folder) and RUN_ID.fullmatch(name) and (home() / "runs" / name).is_dir():
         return home() / "runs" / name
     return folder
 
@@ -293,15 +294,16 @@ def run_of(name: str) -> RunConfig | None:
 
 def _folder_of(name: str, config: RunConfig) -> Path:
     folder = _local(name)
-    if folder.is_dir():
+    if name.strip() and is_there(folder) and folder.is_dir():
         run = RunFolder(folder)
         if not run.config.is_file():
             return folder
         if not run.output.is_dir():
             raise ModelError(f"{run.id} has no output yet. Expected a finished run: wait for it, or resume it.")
         return run.output
-    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
-        raise ModelError(f"There is no reward model at {name}. {EXPECTED}")
+    if is_path(name) or "/" not in name or not may_be_hub_id(name):
+        meant = meant_instead(name, config.model.cache_dir)
+        raise ModelError(f"There is no reward model at {shown_name(name)}.{meant} {EXPECTED}")
     from llf_core.models.hub import hub_adapter
 
     return hub_adapter(name, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,11 @@ def main(argv: list[str] | None = None) -> int:
             f'Training needs {error.name}, which this environment lacks. Run pip install "llf[train]", then resume.',
         )
         return 1
-    except OSError as error:
-        if not is_full_disk(error):
-            raise
-        RunWriter(folder, attempt).close("failed", " ".join(told(folder, error)))
+    except Exception as error:  # noqa: BLE001 - nothing else says what ended a trainer before it could import torch
+        traceback.print_exc()
+        reason = f"The trainer could not begin: {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
+        reason = " ".join(told(folder, error)) if is_full_disk(error) else f"{reason}. log.txt holds the trace."
+        RunWriter(folder, attempt).close("failed", reason)
         return 1
     with started_by_user():
         return run_attempt(folder, attempt)

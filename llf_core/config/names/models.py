@@ -24,15 +24,45 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
     from llf_core.config.spec import FieldSpec
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
+HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+LONGEST_HUB_NAME = 96
+"""Characters of each part of a hub id."""
 MOST = 500
 """Entries of a folder that are looked at for what may have been meant."""
+LONGEST_LOOKED_AT = 200
+"""Characters of a name by which what was meant is looked for."""
+LONGEST_SHOWN = 120
 MARKS = ("config.json", "adapter_config.json")
 
 
 def is_path(name: str) -> bool:
     """Whether a name can only be a path: it is then judged by whether this machine has it."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf")
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether a hub may have a repository of a name: `name` or `owner/name`, as its client takes them."""
+    parts = name.split("/")
+    good = all(HUB_NAME.fullmatch(part) and len(part) <= LONGEST_HUB_NAME for part in parts)
+    return good and len(parts) <= 2 and not any(odd in name for odd in ("--", "..")) and not name.endswith(".git")  # noqa: PLR2004 - owner and name
+
+
+def shown_name(name: str) -> str:
+    """A name as a message repeats it: its beginning, in quotes where it holds what no name holds."""
+    short = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
+    return short if short.strip() == short and short.isprintable() and short else repr(short)
+
+
+def meant_instead(name: str, cache_dir: str | None = None) -> str:
+    """The name of a model that may have been meant, as a sentence with a leading space; empty where none is near.
+
+    Args:
+        name: of a model or an adapter that is not there.
+        cache_dir: `cache_dir` of a config.
+    """
+    here = tuple(local_models((Path.cwd(),)))
+    near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known.models()))
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def look_for_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> Found:
@@ -65,7 +95,7 @@ def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
     if not name.strip():
         return "No model is named.", EMBEDDED
     if "://" in name and not is_there(Path(name)):
-        shown = without_secrets(name)
+        shown = shown_name(without_secrets(name))
         return f"{shown} is an address.", shown.split("://", 1)[-1].strip("/").partition("/")[2]
     looks = spec.path == "model" and spec.key != "reward_model" and is_there(Path(name))
     return (_not_one(Path(name)) if looks else ""), None
@@ -82,10 +112,10 @@ def _by_name(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path,
     near_home = (EMBEDDED, *here, *runs, *_beside(name, folders))
     slip = None if "/" in name else misspelt(name, near_home)
     meant = slip or nearest(name, (*near_home, *stored, *known.models()))
-    if slip is None and HUB_ID.fullmatch(name):
+    if slip is None and may_be_hub_id(name):
         fixes = using(config, spec, name, meant)
         return Found(questions=(hint_of("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),))
-    wrong = f"There is no model {name!r}: no such folder, and no name that LLF knows."
+    wrong = f"There is no model {shown_name(name)!r}: no such folder, and no name that LLF knows."
     return _refused(name, config, spec, wrong, meant, form=slip is None)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
     from llf_core.config.spec import FieldSpec
 
+LONGEST_SHOWN = 200
+"""Characters of a path that a message repeats."""
 MOST = 500
 """Entries of a folder that are looked at for what may have been meant."""
 
@@ -50,7 +52,7 @@ def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
         "unresolved",
         spec.key,
         str(plain(config.get(spec.key))),
-        f"This machine has no file or folder {path}.{mean}",
+        f"This machine has no file or folder {_shown(path)}.{mean}",
         using(config, spec, name, None if meant is None else str(path.with_name(meant))),
         "error" if slip else "warning",
         keys=(spec.key,),
@@ -58,8 +60,14 @@ def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
     return Found((problem,))
 
 
+def _shown(path: Path) -> str:
+    text = str(path)
+    text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return text if text.isprintable() else repr(text)
+
+
 def _names(folder: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in islice(folder.iterdir(), MOST))
-    except OSError:
+    except (OSError, ValueError):  # a name that no folder has
         return []
