@@ -146,11 +146,11 @@ def figure_json(
         lower.append(_drawn(number, called, watch, steps, watch.smoothed.get(curve, values), over, values))
         upper.append(_drawn(number, called, watch, *line(watch.series, HELD_OUT + curve), over))
     log = log and choice.group.log
-    panels = [_Panel("2", choice.titles()[1], LOWER, lower, window)]
-    if curve == "loss" or any(one.y.size for one in upper):
-        panels.insert(0, _Panel("", choice.titles()[0], UPPER, upper, 0))
+    held_out, training = choice.titles()
+    if any(one.y.size for one in upper):
+        panels = [_Panel("", held_out, UPPER, upper, 0), _Panel("2", training, LOWER, lower, window)]
     else:
-        panels = [_Panel("2", choice.titles()[1], [0.0, 1.0], lower, window)]
+        panels = [_Panel("2", training, [0.0, 1.0], lower, window)]
     data = [trace for panel in panels for trace in _traces(panel, choice, over, every=every)]
     return {"data": data, "layout": _layout(panels, choice, over, log=log), "config": CONFIG}
 

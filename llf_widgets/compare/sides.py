@@ -79,28 +79,28 @@ def _result(watches: Sequence[Watch]) -> Part:
         if one.held_out or one.what.name == "loss":
             best = [one.best(watch) for watch in watches]
             lines.append(
-                Line(
+                _marked(
                     replace(one, held_out=True).label,
                     tuple(NONE if found is None else f"{one.write(found[1])} at {found[0]:,}" for found in best),
-                    _smallest([None if found is None else sign * found[1] for found in best]),
+                    [None if found is None else sign * found[1] for found in best],
                 )
             )
         last = [one.last(watch) for watch in watches]
         lines.append(
-            Line(
+            _marked(
                 replace(one, held_out=False).label,
                 tuple(NONE if value is None else one.write(value) for value in last),
-                _smallest([None if value is None or not np.isfinite(value) else sign * value for value in last]),
+                [None if value is None or not np.isfinite(value) else sign * value for value in last],
             )
         )
         smooth = [last_finite(watch.smoothed.get(one.what.name, np.empty(0))) for watch in watches]
         if watches[0].window:
             cells = tuple(NONE if value is None else one.write(value) for value in smooth)
             lines.append(
-                Line(
+                _marked(
                     f"{one.training_label}, {label(watches[0].window)}",
                     cells,
-                    _smallest([None if value is None else sign * value for value in smooth]),
+                    [None if value is None else sign * value for value in smooth],
                 )
             )
     return Part("Result", "best in bold", tuple(lines))
@@ -181,15 +181,19 @@ def _differing(title: str, facts: list[dict[str, str]], same: str) -> Part:
 
 def _line(label: str, values: Sequence[float | None], write: Callable[[float], str], *, most: bool = False) -> Line:
     shown = tuple(NONE if value is None else write(value) for value in values)
-    return Line(label, shown, _smallest([None if value is None else -value if most else value for value in values]))
+    return _marked(label, shown, [None if value is None else -value if most else value for value in values])
 
 
-def _smallest(values: Sequence[float | None]) -> tuple[int, ...]:
-    """Which are smallest; of fewer than two that are known, or where all are the same, none."""
+def _marked(label: str, cells: tuple[str, ...], values: Sequence[float | None]) -> Line:
+    """A line in which the smallest values are the best ones.
+
+    None is, of fewer than two that are known, or where all are the same, or read the same.
+    """
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2:  # noqa: PLR2004 - nothing to choose between
-        return ()
-    return tuple(place for place, value in enumerate(values) if value == min(known))
+    read = {cell for cell, value in zip(cells, values, strict=True) if value is not None}
+    if len(set(known)) < 2 or len(read) < 2:  # noqa: PLR2004 - nothing to choose between
+        return Line(label, cells)
+    return Line(label, cells, tuple(place for place, value in enumerate(values) if value == min(known)))
 
 
 def _event(watch: Watch, kind: str) -> dict[str, Any]:

@@ -61,6 +61,26 @@ def test_results_and_costs_stand_side_by_side_with_the_best_marked(two):
     assert cost["Output"].cells == ("–", "–")  # noqa: RUF001
 
 
+def test_what_reads_the_same_is_not_marked_as_better(trainer):
+    first, second = trainer(name="first"), trainer(name="second")
+    first.steps(1, 10, memory=2.001e9)
+    second.steps(1, 10, memory=2.002e9)
+    found = lines(table(looked(first.folder, second.folder))["Cost"])["Peak memory"]
+    assert (found.cells, found.best) == (("2.00 GB", "2.00 GB"), ())
+
+
+def test_without_an_evaluation_there_is_no_chart_of_one(trainer):
+    first, second = trainer(name="first"), trainer(name="second")
+    for one in (first, second):
+        one.steps(1, 10)
+    figure = figure_json(looked(first.folder, second.folder))
+    titles = [note["text"] for note in figure["layout"]["annotations"] if note["xref"] == "paper"]
+    assert [title.split("</b>")[0] for title in titles] == ["<b>Training loss"]
+    assert figure["layout"]["yaxis2"]["domain"] == [0.0, 1.0]
+    second.steps(11, 11, eval_loss=1.5)
+    assert "yaxis" in figure_json(looked(first.folder, second.folder))["layout"]
+
+
 def test_only_what_differs_of_the_configs_is_shown(two):
     config = table(looked(*two))["Config"]
     assert lines(config)["lora_rank"].cells == ("4", "8")
@@ -123,7 +143,7 @@ def test_other_runs_take_the_place_of_those_that_are_shown(two, trainer):
     assert figure_json(view._watches)["data"][-1]["x"].max() == 9
     assert view._sides.figure == packed(figure_json(view._watches))
     view.show([third.folder])
-    assert len(view._sides.figure["data"]) == 2
+    assert len(view._sides.figure["data"]) == 1
     view.close()
 
 
@@ -258,8 +278,7 @@ def test_a_logarithmic_axis_has_something_to_show_or_is_none(trainer, loss, recw
     run.steps(1, 5, loss=loss)
     view = Compare([run.folder])
     view._sides.log = view._sides.every = True
-    kinds = [view._sides.figure["layout"][name]["type"] for name in ("yaxis", "yaxis2")]
-    assert kinds == ["linear", "log" if loss > 0 else "linear"]
+    assert view._sides.figure["layout"]["yaxis2"]["type"] == ("log" if loss > 0 else "linear")
     view.html()
     assert not [str(one.message) for one in recwarn if issubclass(one.category, UserWarning)]
     view.close()
