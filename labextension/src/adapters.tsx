@@ -4,6 +4,7 @@ import * as React from 'react';
 import type { IAdapter } from './api';
 import { age, bytes } from './format';
 import { lastPart } from './list';
+import { Name, takeApart } from './names';
 
 interface IProps {
   adapters: readonly IAdapter[];
@@ -17,6 +18,8 @@ interface IProps {
 /** What finished runs have made: base, method, rank, size, from which run. */
 export function Adapters(props: IProps): React.JSX.Element | null {
   const { adapters, trans, now } = props;
+  const names = adapters.map(one => one.name);
+  const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
   if (!adapters.length) {
     return null;
   }
@@ -31,12 +34,10 @@ export function Adapters(props: IProps): React.JSX.Element | null {
           <li key={one.run}>
             <button
               className="llf-RunsPanel-row is-adapter"
-              title={one.run}
+              title={`${one.name}\n${one.run}`}
               onClick={() => props.onOpen(one.run)}
             >
-              <span className="llf-RunsPanel-name llf-ellipsis">
-                {one.name}
-              </span>
+              <Name parts={parts.get(one.name)!} />
               <span>{bytes(one.bytes)}</span>
               <span className="llf-RunsPanel-info llf-ellipsis">
                 {[

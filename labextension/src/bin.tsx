@@ -3,6 +3,7 @@ import * as React from 'react';
 
 import type { IBinned, IBinPage } from './api';
 import { age, bytes, called, stateWord } from './format';
+import { Name, type Parts, takeApart } from './names';
 
 interface IProps {
   page: IBinPage;
@@ -25,6 +26,8 @@ export function Bin(props: IProps): React.JSX.Element {
     }
   }, [page]);
   const size = page.runs.reduce((sum, run) => sum + run.bytes, 0);
+  const names = page.runs.map(run => run.name);
+  const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
   return (
     <article className="llf-Bin" aria-label={trans.__('Bin')}>
       <header>
@@ -64,21 +67,26 @@ export function Bin(props: IProps): React.JSX.Element {
       )}
       <ul>
         {page.runs.map(run => (
-          <Item key={run.id} {...props} run={run} />
+          <Item
+            key={run.id}
+            {...props}
+            run={run}
+            parts={parts.get(run.name)!}
+          />
         ))}
       </ul>
     </article>
   );
 }
 
-function Item(props: IProps & { run: IBinned }): React.JSX.Element {
+function Item(
+  props: IProps & { run: IBinned; parts: Parts }
+): React.JSX.Element {
   const { run, trans } = props;
   const name = called(run);
   return (
     <li className="llf-Bin-item" data-binned={run.id}>
-      <span className="llf-ellipsis" title={run.id}>
-        {run.name}
-      </span>
+      <Name parts={props.parts} title={`${run.name}\n${run.id}`} />
       <span className="llf-2">
         {trans.__(
           '%1, deleted %2 ago, %3',

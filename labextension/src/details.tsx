@@ -46,7 +46,7 @@ export function Details(props: IProps): React.JSX.Element {
             {trans.__('Runs')}
           </button>
           <span aria-hidden="true">/</span>
-          <h3 className="llf-ellipsis" title={details.id}>
+          <h3 className="llf-ellipsis" title={`${meta.name}\n${details.id}`}>
             {meta.name}
           </h3>
         </div>
@@ -226,7 +226,14 @@ function Facts({
     <dl className="llf-Facts">
       {facts.map(([name, value]) => (
         <React.Fragment key={name}>
-          <dt>{name}</dt>
+          <dt>
+            {name.split(/(?<=_)/).map((word, place) => (
+              <React.Fragment key={place}>
+                {word}
+                <wbr />
+              </React.Fragment>
+            ))}
+          </dt>
           <dd>{typeof value === 'string' ? value : JSON.stringify(value)}</dd>
         </React.Fragment>
       ))}

@@ -180,7 +180,9 @@ const CALLED = 60;
 export function called(run: Pick<IRun, 'id' | 'name'>): string {
   const plain = run.name.replace(/[\p{Cc}\p{Bidi_Control}\s]+/gu, ' ').trim();
   const letters = Array.from(plain || run.id);
-  return letters.length > CALLED
-    ? `${letters.slice(0, CALLED).join('')}…`
-    : letters.join('');
+  if (letters.length <= CALLED) {
+    return letters.join('');
+  }
+  const half = CALLED / 2; // runs of a sweep differ at the end
+  return `${letters.slice(0, half).join('')}…${letters.slice(-half).join('')}`;
 }

@@ -26,6 +26,26 @@ import { views } from './views';
 const ID = 'llf-labextension:runs';
 const NOTICE_SECONDS = 8;
 
+/** Gives the focus back to where it was before a menu opened, which a menu does not do. */
+class FocusKeeper {
+  constructor(menu: Menu) {
+    menu.aboutToClose.connect(() => {
+      const from = this._from;
+      this._from = null;
+      if (from?.isConnected) {
+        from.focus();
+      }
+    });
+  }
+
+  remember(): void {
+    const { activeElement: active } = document;
+    this._from = active instanceof HTMLElement ? active : null;
+  }
+
+  private _from: HTMLElement | null = null;
+}
+
 /** Adds the LLF panel to the left sidebar of JupyterLab and Notebook. */
 const plugin: JupyterFrontEndPlugin<void> = {
   id: ID,
@@ -57,9 +77,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const bin = new BinActions(model, trans);
     addCommands(app, model, tracker, bin, trans);
     const menu = new Menu({ commands: app.commands });
+    const keeping = new FocusKeeper(menu);
     const panel: RunsPanel = new RunsPanel(model, trans, {
       execute: (command, args) => void app.commands.execute(command, args),
-      openMenu: (x, y) => menu.open(x, y),
+      openMenu: (x, y) => {
+        keeping.remember();
+        menu.open(x, y);
+      },
       bin
     });
     MENU.forEach((command, rank) => {
@@ -71,6 +95,14 @@ const plugin: JupyterFrontEndPlugin<void> = {
         rank
       });
     });
+    if (app.contextMenu) {
+      const context = new FocusKeeper(app.contextMenu.menu);
+      panel.node.addEventListener(
+        'contextmenu',
+        () => context.remember(),
+        true
+      );
+    }
     panel.id = 'llf-runs';
     panel.title.icon = llfIcon;
     panel.title.caption = trans.__('LLF: runs');

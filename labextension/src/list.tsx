@@ -16,7 +16,7 @@ interface IListProps {
   isSelected: (id: string) => boolean;
   onOpen: (id: string) => void;
   onToggle: (id: string) => void;
-  onSelect: (id: string) => void;
+  onSelect: (...ids: string[]) => void;
   /** The run whose details were left just now: its row takes the focus. */
   cameFrom?: React.MutableRefObject<string | null>;
   /** Unix seconds. */
@@ -25,7 +25,8 @@ interface IListProps {
 
 /**
  * The runs, divided where that is asked for. One tab stop: arrows, Home and End
- * move between the rows, Enter opens one, Space chooses it beside others.
+ * move between the rows, Enter opens one, Space chooses it beside others. Shift
+ * with a click or an arrow chooses all rows from the one that was reached before.
  */
 export function RunList(props: IListProps): React.JSX.Element {
   const { runs, trans } = props;
@@ -42,6 +43,18 @@ export function RunList(props: IListProps): React.JSX.Element {
   const stop = runs.some(run => run.id === current) ? current : runs[0]?.id;
   const names = runs.map(run => run.name);
   const parts = React.useMemo(() => takeApart(names), [names.join('\n')]);
+  const anchor = React.useRef<string | null>(null);
+  /** Chooses the rows between the anchor and one of them. */
+  const reach = (id: string): void => {
+    const ids = Array.from(
+      list.current?.querySelectorAll<HTMLElement>('[data-run]') ?? []
+    ).map(row => row.dataset.run!);
+    if (anchor.current === null || !ids.includes(anchor.current)) {
+      anchor.current = id;
+    }
+    const ends = [ids.indexOf(anchor.current), ids.indexOf(id)];
+    props.onSelect(...ids.slice(Math.min(...ends), Math.max(...ends) + 1));
+  };
   const focused = React.useRef<{ id: string; place: number } | null>(null);
   React.useEffect(() => {
     const was = focused.current;
@@ -63,6 +76,7 @@ export function RunList(props: IListProps): React.JSX.Element {
     const at = rows.indexOf(event.target as HTMLElement);
     if (at >= 0 && event.key === ' ') {
       event.preventDefault();
+      anchor.current = rows[at].dataset.run!;
       props.onToggle(rows[at].dataset.run!);
       return;
     }
@@ -76,7 +90,14 @@ export function RunList(props: IListProps): React.JSX.Element {
       return;
     }
     event.preventDefault();
-    rows[to[event.key]].focus();
+    const row = rows[to[event.key]];
+    row.focus();
+    if (event.shiftKey) {
+      anchor.current ??= rows[at].dataset.run!;
+      reach(row.dataset.run!);
+    } else {
+      anchor.current = row.dataset.run!;
+    }
   };
 
   return (
@@ -113,6 +134,10 @@ export function RunList(props: IListProps): React.JSX.Element {
                 parts={parts.get(run.name)!}
                 tabStop={stop === run.id}
                 onFocus={() => setCurrent(run.id)}
+                onReach={() => reach(run.id)}
+                onAnchor={() => {
+                  anchor.current = run.id;
+                }}
               />
             ))}
           </ul>
@@ -145,6 +170,10 @@ interface IRowProps extends IListProps {
   parts: Parts;
   tabStop: boolean;
   onFocus: () => void;
+  /** The rows up to this one are chosen. */
+  onReach: () => void;
+  /** What is chosen with Shift begins here. */
+  onAnchor: () => void;
 }
 
 function RunRow(props: IRowProps): React.JSX.Element {
@@ -164,11 +193,18 @@ function RunRow(props: IRowProps): React.JSX.Element {
         tabIndex={props.tabStop ? 0 : -1}
         title={`${run.name}\n${run.id}`}
         onFocus={props.onFocus}
-        onClick={event =>
-          event.ctrlKey || event.metaKey
-            ? props.onToggle(run.id)
-            : props.onOpen(run.id)
-        }
+        onClick={event => {
+          if (event.shiftKey) {
+            props.onReach();
+            return;
+          }
+          props.onAnchor();
+          if (event.ctrlKey || event.metaKey) {
+            props.onToggle(run.id);
+          } else {
+            props.onOpen(run.id);
+          }
+        }}
         onContextMenu={() => {
           if (!chosen) {
             props.onSelect(run.id);

@@ -78,10 +78,16 @@ function separates(letters: readonly string[], place: number): boolean {
 }
 
 /** A name that is shortened where it is like others, and shown where it differs. */
-export function Name({ parts }: { parts: Parts }): React.JSX.Element {
+export function Name({
+  parts,
+  title
+}: {
+  parts: Parts;
+  title?: string;
+}): React.JSX.Element {
   const [head, middle, tail] = parts.map(part => part.replace(UNSEEN, ' '));
   return (
-    <span className="llf-RunsPanel-name">
+    <span className="llf-RunsPanel-name" title={title}>
       {head && <span>{head}</span>}
       <span className="llf-RunsPanel-differs">
         {middle && <span>{middle}</span>}

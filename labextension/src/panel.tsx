@@ -163,7 +163,7 @@ export function Runs(props: IRunsProps): React.JSX.Element {
                 isSelected={id => model.isSelected(id)}
                 onOpen={open}
                 onToggle={id => model.toggle(id)}
-                onSelect={id => model.select(id)}
+                onSelect={(...ids) => model.select(...ids)}
                 cameFrom={cameFrom}
                 now={now}
               />
@@ -226,11 +226,17 @@ function Foot({
 }: Pick<IRunsProps, 'model' | 'trans'>): React.JSX.Element {
   return (
     <div className="llf-RunsPanel-foot">
-      <span>{trans.__('%1 of %2 runs', model.runs.length, model.total)}</span>
+      <span>
+        {model.runs.length < model.total
+          ? trans.__('%1 of %2 runs', model.runs.length, model.total)
+          : trans._n('%1 run', '%1 runs', model.total)}
+      </span>
       {model.hasMore ? (
         <button className="llf-link" onClick={() => void model.showMore()}>
           {trans.__('Show 50 more')}
         </button>
+      ) : model.runs.length < model.total ? (
+        <span>{trans.__('Search or filter to see the others.')}</span>
       ) : (
         <span>
           {trans.__('LLF %1', model.version?.llf ?? model.pageVersion)}

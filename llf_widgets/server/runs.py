@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
+from llf_core.config.exact import exact
 from llf_core.door import peek_object
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.asked import changed_config
@@ -123,8 +124,9 @@ class Opened:
             `row` (as in the list), `numbers` (the last value of each; one that is not finite is spelled out),
             `counted` (what counts of them, with labels),
             `curves` (the number to look at first and the same held out: name -> `[steps, values]`),
-            `checkpoints`, `config` (what differs from the defaults), `environment`, `events` (the last warnings,
-            findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
+            `checkpoints`, `config` (what differs from the defaults, numbers as texts that the form writes them in),
+            `environment`, `events` (the last warnings, findings, errors and changes), `answers` (the last of each
+            prompt) and `log` (the last lines).
         """
         with self._lock:
             return self._details()
@@ -150,7 +152,10 @@ class Opened:
                 name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{HELD_OUT}{first}")
             },
             "checkpoints": Checkpoints(folder).list(),
-            "config": changed_config(folder),
+            "config": {
+                key: exact(value) if isinstance(value, float) else value
+                for key, value in changed_config(folder).items()
+            },
             "environment": _environment(folder),
             "events": [_shown(event, row.state) for event in self._told if stands(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],

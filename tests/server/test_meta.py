@@ -78,6 +78,7 @@ async def test_adapters_are_those_of_finished_runs(ask, make_run):
 
 async def test_details_of_a_run(ask, make_run):
     folder = make_run("demo", state="finished", step=2, total=2)
+    folder.config.write_text("learning_rate: 0.001\n")
     writer = runs.RunWriter(folder)
     writer.metric(1, {"loss": 2.0, "learning_rate": 1e-4})
     writer.metric(2, {"loss": float("nan")})
@@ -94,5 +95,5 @@ async def test_details_of_a_run(ask, make_run):
     assert len(answer["events"][0]["message"]) == 2000
     assert answer["answers"] == [{"prompt": "Hi?", "step": 2, "text": "Yo."}]
     assert answer["log"] == ["one", "two"]
-    assert isinstance(answer["config"], dict)
+    assert answer["config"]["learning_rate"] == "1e-3"  # as the form writes it
     assert "details" not in (await ask("runs", folder.id))[1]

@@ -104,6 +104,23 @@ def test_keys_delete_and_leave(page: Any, lab: Lab, made: Callable[..., runs.Run
     assert live.path.is_dir()
 
 
+def test_a_menu_gives_the_focus_back(page: Any, lab: Lab, made: Callable[..., runs.RunFolder]) -> None:
+    folders = [made(f"run {number}", state="finished", step=9, total=9) for number in range(2)]
+    panel = open_panel(page, lab)
+    row_of(panel, folders[0]).focus(timeout=SEEN)
+    page.keyboard.press("ContextMenu")
+    expect(page.get_by_role("menuitem", name="Rename…")).to_be_visible(timeout=SEEN)
+    page.keyboard.press("Escape")
+    expect(row_of(panel, folders[0])).to_be_focused(timeout=SEEN)
+    page.keyboard.press("Escape")  # the menu has chosen its row
+    choose_two(panel, folders)
+    more = panel.get_by_role("button", name="More…")
+    more.press("Enter")
+    expect(page.get_by_role("menuitem", name="Edit tags of 2 runs…")).to_be_visible(timeout=SEEN)
+    page.keyboard.press("Escape")
+    expect(more).to_be_focused(timeout=SEEN)
+
+
 def test_the_bin_is_seen_restored_from_and_emptied(page: Any, lab: Lab, made: Callable[..., runs.RunFolder]) -> None:
     folders = [made(f"<b>run</b> {number}", state="finished", step=9, total=9) for number in range(4)]
     for folder in folders:

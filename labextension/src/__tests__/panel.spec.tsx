@@ -72,10 +72,10 @@ function button(text: string): HTMLButtonElement {
   return found!;
 }
 
-function press(key: string): void {
+function press(key: string, keys: KeyboardEventInit = {}): void {
   act(() => {
     document.activeElement!.dispatchEvent(
-      new KeyboardEvent('keydown', { key, bubbles: true })
+      new KeyboardEvent('keydown', { key, bubbles: true, ...keys })
     );
   });
 }
@@ -125,6 +125,46 @@ it('opens a run by a click, chooses several with a key held down or Space', asyn
     await Promise.resolve();
   });
   expect(model.details?.id).toBe('c');
+});
+
+it('chooses all rows between two with Shift and a click or an arrow', () => {
+  list(run('a'), run('b'), run('c'), run('d'), run('e'));
+  const click = (row: number, keys: MouseEventInit): void => {
+    act(() => {
+      rows()[row].dispatchEvent(
+        new MouseEvent('click', { bubbles: true, ...keys })
+      );
+    });
+    show();
+  };
+  const chosen = (): string[] => model.selected.map(item => item.id);
+  click(1, { ctrlKey: true });
+  click(3, { shiftKey: true });
+  expect(chosen()).toEqual(['b', 'c', 'd']);
+  click(0, { shiftKey: true }); // from the same row, the other way
+  expect(chosen()).toEqual(['a', 'b']);
+  expect(model.details).toBeNull();
+
+  act(() => rows()[3].focus());
+  press('ArrowDown');
+  press('ArrowUp', { shiftKey: true });
+  press('ArrowUp', { shiftKey: true });
+  expect(chosen()).toEqual(['c', 'd', 'e']);
+  press('ArrowDown', { shiftKey: true });
+  expect(chosen()).toEqual(['d', 'e']);
+  expect(document.activeElement).toBe(rows()[3]);
+});
+
+it('says how to reach runs that it does not list', () => {
+  model.runs = Array.from({ length: 200 }, (_, place) => run(`r${place}`));
+  model.total = 301;
+  vi.spyOn(model, 'hasMore', 'get').mockReturnValue(false);
+  show();
+  expect(host.textContent).toContain(
+    '200 of 301 runsSearch or filter to see the others.'
+  );
+  list(run('a'));
+  expect(host.textContent).toContain('1 runLLF 0.1.0');
 });
 
 it('chooses the run that a menu is opened on, or leaves several chosen', () => {
@@ -325,6 +365,8 @@ it('lists the bin, restores from it and removes for good', async () => {
   show();
   vi.restoreAllMocks();
   const bin = host.querySelector('article')!;
+  const differs = bin.querySelectorAll('.llf-RunsPanel-differs');
+  expect(Array.from(differs, part => part.textContent)).toEqual(['v1', 'v2']);
   expect(bin.textContent).toContain('2 runs, 3.00 MB on the disk.');
   expect(bin.textContent).toContain('faq-v1finished, deleted 2 h ago, 2.00 MB');
   expect(rows()).toHaveLength(0);
