@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_widgets.figures import packed, plotly_module
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Charts(anywidget.AnyWidget):
+class Charts(Front):
     """One figure, drawn by plotly.js in the page.
 
     `plotly.graph_objects.FigureWidget` sends changes as messages between two copies of the figure; a page that is

@@ -46,7 +46,7 @@ interface IFrontEnd {
     el: HTMLElement;
     run: string;
     home: string;
-    host: IHost;
+    page: IHost;
   }): () => void;
 }
 
@@ -186,7 +186,7 @@ class SavedView extends Panel {
       el,
       run,
       home,
-      host: { runCell: code => this._runCell(code) }
+      page: { runCell: code => this._runCell(code) }
     });
   }
 

@@ -6,7 +6,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import ipywidgets as widgets
 import traitlets
 
@@ -18,6 +17,7 @@ from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.sides import NONE, Part, parts
 from llf_widgets.figures import packed, plotly_module
+from llf_widgets.front import Front
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.saved import VIEW
@@ -41,7 +41,7 @@ SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
 CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 
 
-class Sides(anywidget.AnyWidget):
+class Sides(Front):
     """The whole front end: what the curves are drawn over, the table, the curves, and the answers.
 
     It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, which is answered with `{"html": page}`.

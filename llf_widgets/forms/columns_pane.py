@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_core.data.fit import READ_AS
 from llf_widgets.forms.columns import FORMATS, ROLES, Columns, columns_of
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class ColumnsPane(anywidget.AnyWidget):
+class ColumnsPane(Front):
     """How the columns are read: a line that says so, and behind it three rows and a list for each role.
 
     What is chosen here is a draft until Apply makes it `dataset_format` and `dataset_columns`. Where no format fits,

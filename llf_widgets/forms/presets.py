@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RECENT_RUNS = 30
 
 
-class Presets(anywidget.AnyWidget):
+class Presets(Front):
     """Presets, earlier runs, and the switch "Explain each field". It also brings the form's stylesheet.
 
     Args:

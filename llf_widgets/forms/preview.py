@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain import plain_environment, without_escapes
 from llf_widgets.forms.messages import Message, wire
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _NAMED = 5
 _COMMAND = "from llf_core.cli import main; main()"
 
 
-class Preview(anywidget.AnyWidget):
+class Preview(Front):
     """The button "Look at the data" and what it shows, and one that shows every token.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_core.config import Problem
 from llf_widgets.forms.field import messages, row
 from llf_widgets.forms.uploads import Uploads
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class Section(anywidget.AnyWidget):
+class Section(Front):
     """One section.
 
     Args:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_widgets.forms.messages import Message, wire
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-class StartPane(anywidget.AnyWidget):
+class StartPane(Front):
     """The Start button and what stands beside it.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_core.runs import home
 from llf_widgets.forms import checks, sweeping
 from llf_widgets.forms.messages import Message, wire
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIRST = "learning_rate"
 
 
-class SweepPane(anywidget.AnyWidget):
+class SweepPane(Front):
     """Values of one or several fields, each combination a run.
 
     Args:

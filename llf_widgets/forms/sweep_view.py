@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import ipywidgets as widgets
 import numpy as np
 import traitlets
@@ -15,6 +14,7 @@ from llf_widgets.closing import close_parts
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
+from llf_widgets.front import Front
 from llf_widgets.monitor.pump import Pump
 from llf_widgets.monitor.result import result
 from llf_widgets.monitor.watch import Watch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REST = 1.0  # seconds between two looks
 
 
-class SweepRuns(anywidget.AnyWidget):
+class SweepRuns(Front):
     """The lines: what differs, state, step and loss of each run."""
 
     _esm = text("dom.js", "forms/messages.js", "forms/runs.js")

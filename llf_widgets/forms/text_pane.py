@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from llf_widgets.forms.messages import Message, wire
+from llf_widgets.front import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class TextPane(anywidget.AnyWidget):
+class TextPane(Front):
     """YAML and Python of the form's values.
 
     Args:

@@ -133,4 +133,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

@@ -108,3 +108,25 @@ function copyButton(text) {
   } }, 'copy');
   return button;
 }
+
+/**
+ * Has a widget hear its kernel. anywidget gives a module 2 s to load; where that took longer, it refuses every message
+ * of the kernel for good. The kernel is heard without it then, and is asked for what was missed.
+ * @param {any} model
+ */
+async function hear(model) {
+  const own = await model.widget_manager.get_model(model.get('_own'));
+  try {
+    await own._handle_comm_msg({ content: { data: { method: '' } } }); // does nothing, where it is not refused
+  } catch {
+    let prototype = own;
+    while (!Object.hasOwn(prototype, '_handle_comm_msg')) prototype = Object.getPrototypeOf(prototype);
+    own.comm.on_msg(Object.getPrototypeOf(prototype)._handle_comm_msg.bind(own));
+    own.comm.send({ method: 'request_state' }, own.callbacks());
+  }
+}
+
+/** What anywidget calls once the module is loaded; it waits for what is returned. */
+function initialize(/** @type {{model: any}} */ { model }) {
+  hear(model).catch(() => undefined); // a host whose widgets are made otherwise
+}

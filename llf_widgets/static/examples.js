@@ -87,4 +87,4 @@ function render({ model, el }) {
   return () => { for (const [event, act] of Object.entries(drawn)) model.off(event, act); };
 }
 
-export default { render };
+export default { initialize, render };

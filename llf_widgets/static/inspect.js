@@ -367,4 +367,4 @@ function render({ model, el }) {
   return () => { for (const [event, draw] of listeners) model.off(event, draw); };
 }
 
-export default { render };
+export default { initialize, render };

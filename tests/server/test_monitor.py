@@ -129,7 +129,7 @@ async def test_the_front_end_comes_once(ask, jp_fetch):
     response = await jp_fetch("llf", "api", "monitor")
     found = json.loads(response.body)
     assert set(found) == {"module", "css"}
-    assert found["module"].rstrip().endswith("export default { render };")
+    assert found["module"].rstrip().endswith("export default { initialize, render };")
     tag = response.headers["ETag"]
     again = await jp_fetch("llf", "api", "monitor", headers={"If-None-Match": tag}, raise_error=False)
     assert (again.code, again.body) == (304, b"")

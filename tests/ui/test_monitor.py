@@ -342,7 +342,9 @@ def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
     button.click(trial=True, timeout=3000)
 
 
-def test_an_answer_of_the_result_is_one_cell_away(page, lab):
+@pytest.mark.parametrize("shown", ["llf.Monitor({!r})", "ipywidgets.VBox([llf.Monitor({!r})])"])
+def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
+    """Of the server's view, and of the kernel's, as a form has it."""
     from llf_core.runs import RunWriter, create_run
 
     folder = create_run("model_name_or_path: m\nstage: sft\n", "asked", lab.home)
@@ -350,7 +352,7 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab):
     writer.metric(1, {"loss": 1.0})
     folder.output.mkdir()
     writer.close("finished")
-    lab.notebook("asked.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})", "1 + 1")
+    lab.notebook("asked.ipynb", f"import ipywidgets\nimport llf_widgets as llf\n{shown.format(folder.id)}", "1 + 1")
     lab.open(page, "asked.ipynb")
     lab.run_cell(page, 0)
     page.get_by_label("Ask it").fill('Say "hi" \\ {x}.', timeout=30_000)

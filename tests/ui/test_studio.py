@@ -170,9 +170,15 @@ def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) 
     form = page.locator(".llf-Studio")
     form.get_by_label("Rank", exact=True).wait_for(timeout=60_000)
     expect(form.get_by_label("Rank", exact=True)).to_have_value("48")
+    page.set_viewport_size({"width": 1600, "height": 1000})  # a column for the form, one for the start
+    page.wait_for_timeout(500)
+    width = form.get_by_role("region", name="Model", exact=True).bounding_box()["width"]
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
     expect(form.get_by_text("This form has lost its kernel.")).to_be_visible(timeout=30_000)
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    # ipywidgets marks what has lost its kernel; the form stands as before
+    assert form.get_by_role("region", name="Model", exact=True).bounding_box()["width"] == width
+    assert form.evaluate(BEYOND) == []
 
 
 ODD = "[{'q': f'{n}?', 'gold_reply': f'{n}!', 'lang': '<b>en</b>'} for n in range(40)]"

@@ -14,4 +14,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

@@ -49,4 +49,4 @@ function render({ model, el: host }) {
   return () => model.off('change', draw);
 }
 
-export default { render };
+export default { initialize, render };

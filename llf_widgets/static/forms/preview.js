@@ -35,4 +35,4 @@ function example({ title, parts }) {
   return h('article', { class: 'llf-Preview-example', 'aria-label': title }, h('h4', {}, title), text);
 }
 
-export default { render };
+export default { initialize, render };

@@ -72,4 +72,4 @@ function place(grid, wanted) {
   });
 }
 
-export default { render };
+export default { initialize, render };

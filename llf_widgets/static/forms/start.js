@@ -81,4 +81,4 @@ function show(host, part, left) {
   follow.observe(node); // which calls it once at once
 }
 
-export default { render };
+export default { initialize, render };

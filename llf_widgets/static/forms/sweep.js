@@ -134,4 +134,4 @@ class VariedRow {
   }
 }
 
-export default { render };
+export default { initialize, render };

@@ -7,12 +7,12 @@
  * @param {HTMLElement} context.el
  * @param {string} [context.run] the run, where there is no model
  * @param {string} [context.home] `home_hash` of its LLF_HOME
- * @param {Host} [context.host] else what LLF's extension offers to all views of a page
+ * @param {Host} [context.page] else what LLF's extension offers to all views of a page; what anywidget calls `host` is another thing
  * @fires llf-head whenever the part `head` changes, with `{run, head}`: whoever holds the view can keep what it says
  * @returns {() => void} ends it
  */
-function render({ model, el, run = model.get('run_id'), home = model.get('home'), host = /** @type {any} */ (globalThis).llfHost }) {
-  const feed = runFeed({ run, home, model, host });
+function render({ model, el, run = model.get('run_id'), home = model.get('home'), page = /** @type {any} */ (globalThis).llfHost }) {
+  const feed = runFeed({ run, home, model, host: page });
   const parts = [headPart(feed), chartsPart(feed), samplesPart(feed), answersPart(feed), eventsPart(feed)];
   el.classList.add('llf-Part');
   el.append(...parts.map(({ box }) => box));
@@ -25,4 +25,4 @@ function render({ model, el, run = model.get('run_id'), home = model.get('home')
   };
 }
 
-export default { render };
+export default { initialize, render };

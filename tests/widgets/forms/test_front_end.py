@@ -23,7 +23,7 @@ VIEWS = [*FORMS, Inspect]
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_module_loads_and_renders_by_its_default_export(view: type, tmp_path: Path) -> None:
-    assert re.findall(r"^export .*$", view._esm, re.MULTILINE) == ["export default { render };"]
+    assert re.findall(r"^export .*$", view._esm, re.MULTILINE) == ["export default { initialize, render };"]
     assert not re.search(r"^import ", view._esm, re.MULTILINE)
     node = shutil.which("node")
     assert node, "Node 20 is needed for the tests"
