@@ -49,3 +49,10 @@ def changed_config(folder: RunFolder) -> dict[str, Any]:
         return run_config(folder).flat()
     except ConfigError:
         return read_config(folder.config)
+
+
+def written_config(folder: RunFolder) -> dict[str, Any]:
+    """The same, with each float as the text that the form writes it in: `5e-5`."""
+    from llf_core.config.exact import exact
+
+    return {key: exact(value) if isinstance(value, float) else value for key, value in changed_config(folder).items()}

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.config.exact import exact
 from llf_core.door import peek_object
 from llf_core.runs import Checkpoints, RunReader, decimate
-from llf_core.runs.asked import changed_config
+from llf_core.runs.asked import written_config
 from llf_core.runs.findings import advice, stands
 from llf_core.runs.index import Asked, GoneError
 from llf_core.runs.jsonl import spelled
@@ -152,10 +151,7 @@ class Opened:
                 name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{HELD_OUT}{first}")
             },
             "checkpoints": Checkpoints(folder).list(),
-            "config": {
-                key: exact(value) if isinstance(value, float) else value
-                for key, value in changed_config(folder).items()
-            },
+            "config": written_config(folder),
             "environment": _environment(folder),
             "events": [_shown(event, row.state) for event in self._told if stands(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
