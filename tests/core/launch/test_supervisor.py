@@ -374,7 +374,7 @@ def test_a_full_disk_is_named_whoever_meets_it(small_disk, command, until, tmp_p
     assert read_status(folder).reason.startswith(words)
     (tmp_path / "small" / "filler").unlink()
     # A trainer that dies without a word, and a supervisor that has no room for its answers.
-    folder = create_run("a: 1\n", "full")
+    folder = create_run("dataset: llf_demo\nmodel_name_or_path: smollm2-135m-instruct\n", "full")
     start_supervisor(folder, None, ["/bin/sh", "-c", f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit 1"])
     until(lambda: read_status(folder).pid)
     small_disk()
@@ -383,7 +383,7 @@ def test_a_full_disk_is_named_whoever_meets_it(small_disk, command, until, tmp_p
     assert (read_status(folder).state, read_status(folder).exit_code) == ("failed", 1)
     # Resuming finds no room either, and says so.
     with pytest.raises(RuntimeError, match=words):
-        Run(folder).resume(command=command(folder, "short"))
+        Run(folder).resume()
     assert read_status(folder).state == "failed"
     (tmp_path / "small" / "filler").unlink()
     Run(folder).resume(command=command(folder, "short"))
