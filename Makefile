@@ -79,7 +79,7 @@ $(INSTALLED): pyproject.toml | $(PANEL)
 # ---- what people do ---------------------------------------------------------------------------
 demo: install
 	jupyter nbconvert --to notebook --execute --ExecutePreprocessor.store_widget_state=False \
-	  --output-dir $(BUILD) notebooks/quickstart.ipynb
+	  --KernelManager.transport_encryption=auto --output-dir $(BUILD) notebooks/quickstart.ipynb
 	llf demo --report
 	@echo
 	@echo "Open the notebook and try it yourself: make lab"

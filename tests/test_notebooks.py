@@ -55,6 +55,7 @@ def test_the_demo_tunes_a_real_model_and_its_notebook_speaks_without_a_kernel(em
         check=False,
     )
     assert made.returncode == 0, made.stdout + made.stderr
+    assert "WARNING" not in made.stderr
 
     (folder,) = (embedded_model / "runs").iterdir()
     run = Run(RunFolder(folder))
