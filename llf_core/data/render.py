@@ -13,6 +13,7 @@ from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACE, in_parts
 from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
+from llf_core.data.templates.bounded import bound_templates, endless_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,12 +39,19 @@ def refused(error: Exception) -> BadExample:
     """Why a template does not render a conversation, in its own words.
 
     Raises:
+        DataError: it does not end, or fills the memory, so no record may be tried.
         MemoryError: it was that, which no record is to blame for.
     """
     from jinja2.exceptions import TemplateError
 
     if isinstance(error, MemoryError):
         raise error
+    if isinstance(error, endless_error()):
+        raise DataError(
+            f"The chat template that comes with the tokenizer does not end as one should: {error}. Expected a template "
+            "that writes a conversation in some thousand steps: take the model from where it was published, or set "
+            "template."
+        )
     said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
     return BadExample(f"the chat template cannot render it: {said[:LONGEST_REFUSAL]}")
 
@@ -171,6 +179,7 @@ def choose_template(
         tokens = tuple((key, str(value)) for key, value in tokenizer.special_tokens_map.items())
         marked, plain = named.marked(tools=tool_format), Plain.of(name, dict(tokens))
         return ChatTemplate(name, jinja, end, options, marked, named.stop, tokens, plain)
+    bound_templates()
     if not tokenizer.chat_template:
         raise DataError(
             "The tokenizer brings no chat template (a base model?). "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.data.templates.bounded import bound_templates
 from llf_core.models.architecture import load_architecture
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line
@@ -53,6 +54,7 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any)
 
     if gguf_file is not None:
         arguments["gguf_file"] = gguf_file
+    bound_templates()
     with no_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="right", **arguments)
     for key in ("local_files_only", "is_local", "gguf_file"):

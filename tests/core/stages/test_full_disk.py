@@ -108,7 +108,7 @@ def test_a_disk_that_is_full_at_each_write(make_run, monkeypatch, small_disk, li
     assert run_attempt(whole, 1) == 0
     expected = losses(whole)
     page, used = 4096, before - shutil.disk_usage(small_disk).free
-    rooms = range(0, used, page if limit == "every" else used // 3 // page * page)
+    rooms = range(0, used, 4 * page if limit == "every" else used // 3 // page * page)
     shutil.rmtree(whole.path)
     met = set()
     for room in rooms:

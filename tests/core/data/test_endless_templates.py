@@ -1,0 +1,68 @@
+"""A chat template that never ends, or fills the memory, is refused after some steps; others are the same."""
+
+import pytest
+from jinja2.exceptions import TemplateError
+
+from llf_core.data import DataError, prepare
+from llf_core.data.render import choose_template
+from llf_core.data.templates import bounded
+from llf_core.data.templates.bounded import bound_templates
+
+ROWS = [{"instruction": "Hi", "output": "Yo"}]
+SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+END = "{{ messages[0]['content'] }}"
+DOUBLED = "{%% set n = namespace(s=%s) %%}{%% for i in range(99) %%}{%% set n.s = %s %%}{%% endfor %%}"
+TWICE = "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}"
+ENDLESS = {
+    "two loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "a macro that calls itself": "{% macro f() %}{% for i in range(9) %}{{ f() }}{% endfor %}{% endmacro %}{{ f() }}",
+    "a macro that calls itself twice": TWICE,
+    "a loop that calls itself": "{% for i in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}",
+    "a text that doubles": DOUBLED % ("'x'", "n.s + n.s"),
+    "a text that doubles by ~": DOUBLED % ("'x'", "n.s ~ n.s"),
+    "a text that is multiplied": "{{ 'x' * 99999999999 }}",
+    "a list that is multiplied": "{{ ([0] * 99999999999) | length }}",
+    "a power": "{{ 10 ** (10 ** 9) }}",
+    "a number that squares": DOUBLED % ("7", "n.s * n.s"),
+}
+REFUSED = r"does not end as one should: it .*set template\.|maximum recursion depth exceeded"
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_it_is_refused_with_a_sentence(name, make_config, write, tokenizer, monkeypatch):
+    monkeypatch.setattr(bounded, "STEPS", 50_000)
+    tokenizer.chat_template = ENDLESS[name] + END
+    write(ROWS)
+    with pytest.raises(DataError, match=REFUSED):
+        prepare(make_config(), tokenizer)
+    with pytest.raises((TemplateError, RecursionError)):
+        tokenizer.apply_chat_template(SAID, tokenize=False)
+
+
+def test_what_takes_its_time_in_one_step_is_refused_too(make_config, write, tokenizer, monkeypatch):
+    monkeypatch.setattr(bounded, "SECONDS", 0.05)
+    tokenizer.chat_template = "{% set r = range(99999) | list %}{% for i in r %}{% set s = r | sum %}{% endfor %}" + END
+    write(ROWS)
+    with pytest.raises(DataError, match=r"takes more than 0\.05 s"):
+        prepare(make_config(), tokenizer)
+
+
+def test_a_long_conversation_is_none_of_it(tokenizer):
+    said = SAID * 2000
+    plain = tokenizer.apply_chat_template(said, tokenize=False)
+    bound_templates()
+    assert tokenizer.apply_chat_template(said, tokenize=False) == plain
+    words = "{{ m.role ~ ': ' ~ m.content ~ 1 ~ none }}"
+    tokenizer.chat_template = "{% for m in messages %}{% for n in range(40) %}{% endfor %}" + words + "{% endfor %}"
+    assert tokenizer.apply_chat_template(said, tokenize=False) == "user: Hi1Noneassistant: Yo1None" * 2000
+
+
+def test_marks_of_generation_are_found_as_before(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content ~ '!' }}"
+        "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
+    )
+    choose_template(None, tokenizer)
+    found = tokenizer.apply_chat_template(SAID, return_dict=True, return_assistant_tokens_mask=True)
+    learned = [one for one, mask in zip(found["input_ids"], found["assistant_masks"], strict=True) if mask]
+    assert tokenizer.decode(learned) == "Yo!"
