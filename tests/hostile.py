@@ -47,13 +47,14 @@ def evil_model(folder: Path, base: Path, mark: Path) -> None:
     _change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "evil.EvilTokenizer"]})
 
 
-def evil_run(base: Path, mark: Path, state: str = "finished", **changes: Any) -> RunFolder:
+def evil_run(base: Path, mark: Path, state: str = "finished", home: Path | None = None, **changes: Any) -> RunFolder:
     """A run on a model in its own folder, with results, checkpoint, numbers and reward functions.
 
     Args:
         base: a good model.
         mark: the file that its code writes to.
         state: of the run.
+        home: `LLF_HOME` where it is not the environment's.
         changes: of its config.
     """
 
@@ -84,7 +85,7 @@ def evil_run(base: Path, mark: Path, state: str = "finished", **changes: Any) ->
         "max_steps": 4,
         "per_device_train_batch_size": 2,
     } | changes
-    folder = create_run(yaml.safe_dump(config), "evil", None, fill)
+    folder = create_run(yaml.safe_dump(config), "evil", home, fill)
     status.update(folder, state=state, step=2, total=4)
     return folder
 

@@ -1,0 +1,77 @@
+"""Code that a stranger sends along, as a reader meets it: its source first, and a button."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from llf_core.runs import read_status
+from tests.hostile import evil_run
+from tests.ui.test_compare import theme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.ui.conftest import Lab
+
+pytestmark = pytest.mark.browser
+HTML = "# <img src=x onerror='window.llfHacked=1'>"
+
+
+@pytest.mark.launches
+def test_the_texts_of_examples_wait_for_the_readers_leave(
+    page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    mark = tmp_path / "it-ran"
+    run = evil_run(tiny_model_dir, mark, home=lab.home)
+    source = run.data / "model" / "evil.py"
+    source.write_text(f"{HTML}\n{source.read_text()}")
+    lab.notebook("rows.ipynb", f"import llf_widgets as llf\nllf.Examples({run.id!r})")
+    lab.open(page, "rows.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Examples")
+    notice = view.get_by_role("group", name="Code that would run")
+    expect(notice).to_contain_text("evil.py", timeout=60_000)
+    expect(notice).to_contain_text(HTML)
+    expect(view.get_by_role("row", name="#1 ")).to_contain_text("3.000")
+    assert notice.locator("img").count() == 0
+    assert page.evaluate("window.llfHacked") is None
+    for name in ("Light", "Dark"):
+        theme(page, name)
+        assert axe(page, ".llf-Examples") == []
+    assert not mark.exists()
+    notice.get_by_role("button", name="Allow this code and show the texts").click()
+    expect(view).to_contain_text("Say ", timeout=60_000)
+    expect(notice).to_have_count(0)
+    assert mark.exists()
+
+
+@pytest.mark.launches
+def test_a_run_made_elsewhere_is_resumed_only_when_its_code_is_allowed(
+    page: Any, lab: Lab, tiny_model_dir: Path, tmp_path: Path, axe: Callable[..., list[dict[str, Any]]]
+) -> None:
+    mark = tmp_path / "it-ran"
+    run = evil_run(tiny_model_dir, mark, "stopped", home=lab.home)
+    shutil.rmtree(run.checkpoints)
+    lab.notebook("monitor.ipynb", f"import llf_widgets as llf\nllf.Monitor({run.id!r})")
+    lab.open(page, "monitor.ipynb")
+    lab.run_all(page)
+    view = page.locator(".llf-Monitor").first
+    resume = view.get_by_role("button", name="Start again")
+    resume.click(timeout=60_000)
+    notice = view.get_by_role("group", name="Code that would run")
+    expect(notice).to_contain_text("code/vowels.py", timeout=30_000)
+    expect(notice).to_contain_text("evil.py")
+    assert axe(page, ".llf-ForeignCode") == []
+    notice.get_by_role("button", name="Do not resume").click()
+    expect(notice).to_have_count(0)
+    assert read_status(run).state == "stopped"
+    assert not mark.exists()
+    resume.click()
+    notice.get_by_role("button", name="Allow this code and resume").click(timeout=30_000)
+    expect(view.locator(".llf-State").first).to_contain_text("finished", timeout=120_000)
+    assert mark.exists()
