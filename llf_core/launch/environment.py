@@ -106,17 +106,27 @@ def cpu_name() -> str:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit, and whether tracked files differ from it; None outside a repository and where git is missing.
 
-    `dirty` is None where git takes longer than a second to tell.
+    `dirty` is None where git takes longer than a second to tell, and where the repository's own config names programs
+    that git would run to tell it: it may have come with the notebook.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
+        if _names_programs(_git(folder, "config", "--list", "--show-scope", "--includes", "-z")):
+            return {"commit": commit, "dirty": None}
     except (FileNotFoundError, subprocess.SubprocessError):
         return None
     try:
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all")
     except subprocess.TimeoutExpired:
         return {"commit": commit, "dirty": None}
     return {"commit": commit, "dirty": bool(changed)}
+
+
+def _names_programs(config: str) -> bool:
+    """Whether a repository's own config, as git lists it, names programs that `git status` runs."""
+    parts = config.split("\0")
+    own = [key.lower() for scope, key in zip(parts[::2], parts[1::2], strict=False) if scope in {"local", "worktree"}]
+    return any(key.startswith(("filter.", "core.fsmonitor", "core.hookspath")) for key in own)
 
 
 def _git(folder: Path, *arguments: str) -> str:

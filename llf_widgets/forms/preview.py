@@ -95,7 +95,7 @@ class Preview(Front):
         with tempfile.TemporaryDirectory(prefix="llf-preview-") as folder:
             file, out, err = (Path(folder) / name for name in ("config.yaml", "out.json", "err.txt"))
             file.write_text(config, encoding="utf-8")
-            command = [sys.executable, "-c", _COMMAND, "inspect", str(file), "--json"]
+            command = [sys.executable, "-P", "-c", _COMMAND, "inspect", str(file), "--json"]
             with out.open("wb") as stdout, err.open("wb") as stderr:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
                     command,

@@ -76,3 +76,22 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("how", ["core.fsmonitor", "filter.evil.clean", "filter.evil.process"])
+def test_a_repository_that_came_with_a_notebook_runs_no_program(repository, tmp_path, how):
+    mark = tmp_path / "it-ran"
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\ncat\n")
+    program.chmod(0o755)
+    (repository / "a.py").write_text("y = 1\n")
+    subprocess.run(["git", "add", "a.py"], cwd=repository, check=True)
+    subprocess.run(["git", "config", how, str(program)], cwd=repository, check=True)
+    (repository / ".gitattributes").write_text("* filter=evil\n")
+    (repository / "a.py").write_text("y = 3\n")
+    state = git_state(repository)
+    assert len(state["commit"]) == 40
+    assert state["dirty"] is None
+    assert not mark.exists()
+    subprocess.run(["git", "status"], cwd=repository, check=False, capture_output=True)
+    assert mark.exists()  # the trap works

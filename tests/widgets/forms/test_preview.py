@@ -150,3 +150,17 @@ def test_it_runs_no_code_of_a_model_unasked(tiny_model_dir: Path, tmp_path: Path
     assert "evil.py" in message["text"]
     assert message["text"].endswith("“See every token” shows it and asks.")
     assert not mark.exists()
+
+
+@pytest.mark.launches
+def test_a_module_beside_the_notebook_is_no_library(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "it-ran"
+    (tmp_path / "typer.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    view = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
+    view.look()
+    view.wait()
+    assert "examples" in view._note
+    assert not mark.exists()
