@@ -195,7 +195,7 @@ class FormState:
         """Takes what was typed into a field."""
         if self.cell_rows is not None and key in NAMES_DATA:
             text = self.cell_rows.meant(text)
-        self.set(key, parse(self.specs[key], text))
+        self.set(key, parse(self.specs[key], text.replace("\0", "")))  # which no keyboard writes and no config holds
 
     def set(self, key: str, value: Any) -> None:
         """Gives a field a value; None means "not set".

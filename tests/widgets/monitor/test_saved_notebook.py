@@ -58,10 +58,22 @@ def test_a_run_that_grows_while_its_cell_has_long_ended(live_run):
     assert bundles(book.cells[2]) == []  # the summary stands where the view was shown, not in the cell that ran
 
 
+DRAWN = """
+import threading
+
+def drawing():
+    return any(thread.name.startswith("llf-picture") for thread in threading.enumerate())
+
+for drawn in (drawing, lambda: not drawing()):
+    end = time.monotonic() + 60
+    while not drawn() and time.monotonic() < end:
+        time.sleep(0.01)
+"""
+"""Waits until a thread has begun to draw the picture of a run, and has ended."""
+
+
 def test_a_run_that_still_goes_leaves_what_is_known_of_it(live_run):
-    book = execute(
-        "import time; time.sleep(1)", f"import llf_widgets as llf\nllf.Monitor({live_run!r})", "time.sleep(3)"
-    )
+    book = execute("import time; time.sleep(1)", f"import llf_widgets as llf\nllf.Monitor({live_run!r})", DRAWN)
     [static] = bundles(book.cells[1])
     assert re.match(
         r"smollm2-sft-lora: running\. Step \d+ of 2,000 when this was saved, \d\d:\d\d\.", static["text/plain"]
