@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.names.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
+from llf_core.models.checksums import check_record, enumerated, same_values
 from llf_core.models.errors import ModelError
 from llf_core.models.scorer import SCORE, WEIGHT
-from llf_core.models.weights import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,11 +128,52 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
             f"{_made_for(folder)}"
         ) from error
-    if (folder / SAFE).is_file():
-        _check_names(wrapped, folder, name, config)
     if trainable:
         _keep_exact(wrapped, folder)
+    _check_loaded(wrapped, folder, name, config)
+    check_record(wrapped, folder)
     return wrapped
+
+
+def check_reloads(model: Any) -> None:
+    """Refuses a new adapter that PEFT could save and would not load again whole, before anything is trained.
+
+    Args:
+        model: wrapped by PEFT; any other one is left as it is.
+
+    Raises:
+        ModelError: with the modules that can be trained.
+    """
+    if not hasattr(model, "peft_config"):
+        return
+    import torch
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    begun = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+    saved = {name: tensor.detach().clone() for name, tensor in saved.items()}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.fill_(torch.nan)
+        set_peft_model_state_dict(model, saved)
+        lost = [name for name, parameter in trained.items() if not same_values(begun[name], parameter)]
+        for name in lost:
+            trained[name].copy_(begun[name])
+    if lost:
+        fit = sorted({_module(name) for name in trained} - {_module(name) for name in lost})
+        todo = f"Set lora_target: {','.join(fit)}" if fit else "Set finetuning_type: full"
+        raise ModelError(
+            f"PEFT {version('peft')} would save the adapter and not load it again whole: it leaves out "
+            f"{enumerated(lost)} of {len(trained):,} weights. {todo}, or take another model."
+        )
+
+
+def _module(name: str) -> str:
+    """The last part of the name of the module that an adapter's weight belongs to."""
+    parts = name.split(".")
+    place = next((at for at, part in enumerate(parts) if part.startswith("lora_") or part == "modules_to_save"), -2)
+    return parts[place - 1] if place > 0 else parts[place]
 
 
 def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
@@ -173,19 +215,26 @@ def _keep_exact(wrapped: Any, folder: Path) -> None:
     set_peft_model_state_dict(wrapped, weights, wrapped.active_adapter)
 
 
-def _check_names(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
+def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
     """Refuses an adapter of which PEFT left a part out, which it does with no more than a warning."""
-    from peft import get_peft_model_state_dict
+    from peft import get_peft_model_state_dict, load_peft_weights
 
-    stored = set(read_header(folder / SAFE))
-    wanted = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
+    stored = load_peft_weights(str(folder), device="cpu")
+    wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     if SCORE_KEY not in stored:  # a reward model may begin with an adapter that speaks
-        wanted.discard(SCORE_KEY)
-    left = sorted(stored ^ wanted)
-    if wanted - stored or (stored - wanted and not all("embed" in key or "lm_head" in key for key in stored - wanted)):
+        wanted.pop(SCORE_KEY, None)
+    left = sorted(stored.keys() ^ wanted.keys())
+    spare = stored.keys() - wanted.keys()
+    if wanted.keys() - stored.keys() or not all("embed" in key or "lm_head" in key for key in spare):
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {len(left)} weights are "
             f"only on one side, the first is {left[0]}. {_made_for(folder)}"
+        )
+    if apart := [key for key, tensor in wanted.items() if not same_values(stored[key], tensor)]:
+        raise ModelError(
+            f"PEFT {version('peft')} does not load the adapter {name} whole: {enumerated(apart)} of "
+            f"{len(wanted):,} weights are not what the file holds. Expected an adapter that PEFT can load again: train "
+            "one with other modules in lora_target."
         )
 
 

@@ -9,6 +9,7 @@ from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.attention import attention_name
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
+from llf_core.models.checksums import check_record
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.folder import weight_files
 from llf_core.models.gguf import gguf_arguments
@@ -78,7 +79,9 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             f"{source.name} lacks {len(missing)} weights of a {type(model).__name__}, the first is {missing[0]}; they "
             "would start at random. Expected the weights of a causal language model."
         )
-    if bits is not None:
+    if bits is None:
+        check_record(model, source.folder)
+    else:
         make_trainable(model)
     mend_generation_config(model)
     return model if bits is not None else model.to(plan.device)

@@ -6,9 +6,13 @@ import json
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.card import model_card
+from llf_core.models.checksums import checksums, enumerated, kept_tensors, named_tensors, same_values
 from llf_core.models.device import plan_device
+from llf_core.models.errors import ModelError
 from llf_core.models.folder import read_config
 from llf_core.models.load import load_model, mend_generation_config
 from llf_core.models.scorer import add_score, classifier_of, padding_of, speaks
@@ -21,8 +25,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.models.checksums import Checksum
     from llf_core.models.source import ModelSource
 
+POLICY = "default"
+"""The name that PEFT gives a model's first adapter."""
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -33,7 +40,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     source: ModelSource,
     config: RunConfig,
     metrics: Mapping[str, Any],
-) -> None:
+) -> dict[str, Checksum]:
     """Writes adapter or model, tokenizer and model card; weights as safetensors only.
 
     An adapter stays one where others can load its base: a hub id, or a path outside `LLF_HOME`. Where they
@@ -49,6 +56,12 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         source: the base, from `resolve_model`.
         config: the run's config.
         metrics: last values for the card.
+
+    Returns:
+        The checksums of what was written, by the names that the tensors have in a loaded model.
+
+    Raises:
+        ModelError: the files do not hold what was trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not speaks(config)
@@ -61,7 +74,9 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             _save_adapter(model, folder, source, scores=scores)
         else:
             _cast(model, source)
-            _save_whole(_classifier(model, tokenizer) if scores else model, folder)
+            model = _classifier(model, tokenizer) if scores else model
+            _save_whole(model, folder)
+    written = _check_written(model, folder, adapter=adapter)
     tokenizer.save_pretrained(folder)
     text = model_card(
         source,
@@ -73,6 +88,39 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         scores=_labels(tokenizer) if scores else None,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+    return written
+
+
+def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
+    """Reads the weights back and compares them with those in memory; returns the checksums of the latter.
+
+    transformers writes some weights in other names and shapes than it computes with. Those are counted.
+    """
+    kept = kept_tensors(model)
+    if adapter:
+        from peft import get_peft_model_state_dict
+
+        # One that was loaded as the best is no longer set to be trained.
+        kept = kept or {name: one for name, one in named_tensors(model).items() if f".{POLICY}." in f"{name}."}
+        live = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=POLICY)
+    else:
+        live = kept
+    stored, apart = 0, []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                tensor = file.get_tensor(name)
+                stored += tensor.numel()
+                if name in live and not same_values(tensor, live[name]):
+                    apart.append(name)
+    trained = sum(tensor.numel() for tensor in kept.values())
+    if apart or stored < trained:
+        what = enumerated(apart) if apart else f"{trained - stored:,} of {trained:,} numbers (missing)"
+        raise ModelError(
+            f"The files of the result do not hold what was trained: {what}. The checkpoints are whole: look for a "
+            "failing disk or memory, then resume."
+        )
+    return checksums(kept)
 
 
 def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool) -> None:
@@ -83,7 +131,7 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
         settings.inference_mode = True
     # PEFT's own default would ask the hub for the base's config to see whether the vocabulary has grown.
     # Only the trained one: a stage may keep others to compare it with.
-    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])
 
 
 def _classifier(model: Any, tokenizer: Any) -> Any:
@@ -125,5 +173,5 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
     if hasattr(model.get_base_model(), "score"):
         add_score(base)
     with tempfile.TemporaryDirectory() as adapter:
-        model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=["default"])
+        model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=[POLICY])
         return PeftModel.from_pretrained(base, adapter).merge_and_unload()

@@ -57,9 +57,7 @@ def load_base_and_tuned(
     del begun
     tuned = ModelSource(str(folder.output), folder.output, "folder")
     if (folder.output / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(folder.output))
+        model = put_on(model, str(folder.output), config)
     else:
         del model
         model = load_model(tuned, config, plan)

@@ -162,6 +162,11 @@ class RunFolder:
         return self.path / "output"
 
     @cached_property
+    def output_record(self) -> Path:
+        """The checksums of the result's tensors."""
+        return self.path / "output.json"
+
+    @cached_property
     def reserve(self) -> Path:
         """64 KiB that are given back when the disk is full, so that the run's last words find room."""
         return self.path / ".reserve"

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from llf_core.models.output import POLICY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
-
-POLICY = "default"
-"""The name that PEFT gives a model's first adapter."""
 
 
 def add_frozen(model: Any, name: str, settings: Any, weights: Mapping[str, Tensor]) -> None:

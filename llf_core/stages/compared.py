@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.stage import names_reference
 from llf_core.models.adapters import goes_on
-from llf_core.stages.adapters import POLICY, add_frozen, wearing
+from llf_core.models.output import POLICY
+from llf_core.stages.adapters import add_frozen, wearing
 from llf_core.stages.other_model import as_it_is, evaluating, load_other
 
 if TYPE_CHECKING:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from llf_core.models.checksums import checksums, kept_tensors
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.counters import COUNTERS, read_counters
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.measures import told, within
 from llf_core.stages.receipt import Receipt
+from llf_core.stages.reloaded import check_reloaded
 from llf_core.stages.steering import Steering
 from llf_core.stages.too_large import smaller_size
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 NOTED = 64
 """Steps whose examples may wait to be written down."""
+ROUNDING = 1e-3
+"""Relative difference of losses that an accelerator's kernels may make of the same step."""
 NOT_LOGGED = {
     "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss",
     "num_tokens", "step_time", "eval_num_tokens",  # TRL's: they are `tokens` and `step_seconds`
@@ -74,6 +78,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.watched: Watched | None = None
         self.steering = Steering(folder, writer)
         self.stop_wanted = False
+        self.doubts: list[str] = []
         self.waiting: list[Request] = []
         self._evaluations: list[Request] = []
         self._folder = folder
@@ -152,7 +157,9 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         """Says that steps are being made from here on."""
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
-        self._receipt = Receipt(self._folder, self.writer, state.global_step) if counters else None
+        if counters and self.trainer is not None:
+            self.doubt(check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step))
+        self._receipt = self._compare(args, state.global_step) if counters else None
         _own_steps(args, state)
         self._own_best(state)
         if self.trainer is not None:
@@ -240,7 +247,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)
             if self._receipt is not None and "loss" in values:
-                self._receipt.note(state.global_step, values["loss"])
+                self.doubt(self._receipt.note(state.global_step, values["loss"]))
             print(_line(state, values), flush=True)  # noqa: T201 - stdout is the run's log.txt
         if self._base_waits and "loss" in values:
             self._base_waits = False
@@ -282,6 +289,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         if self.trainer is not None:
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
+            counters["tensors"] = checksums(kept_tensors(self.trainer.model, self.trainer.stage.beside()))
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
         size = self.checkpoints.finish(step)
         self.writer.event("checkpoint", step=step, path=f"checkpoints/{path.name}", bytes=size)
@@ -325,6 +333,17 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
     def _watch(self, step: int) -> None:
         if self.watched is not None:
             self.watched.answer(step)
+
+    def _compare(self, args: TrainingArguments, step: int) -> Receipt:
+        """What compares the steps that are made again with the log."""
+        return Receipt(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
+
+    def doubt(self, message: str) -> None:
+        """Says that a resumed run may not be what it would have been: at once, and in its state from here on."""
+        if message:
+            self.doubts.append(message)
+            self._warn("resume", message)
+            self.writer.status(reason=message)
 
     def _warn(self, key: str, message: str) -> None:
         self.writer.event("warning", key=key, message=message)

@@ -20,9 +20,10 @@ class Receipt:
         folder: the run, before this attempt has logged.
         writer: of this attempt.
         step: the checkpoint's.
+        tolerance: the largest relative difference that the device's rounding explains.
     """
 
-    def __init__(self, folder: RunFolder, writer: RunWriter, step: int) -> None:
+    def __init__(self, folder: RunFolder, writer: RunWriter, step: int, tolerance: float = 0.0) -> None:
         columns = RunReader(folder).metrics()
         logged = dict(zip(columns.steps("loss").tolist(), columns.values("loss").tolist(), strict=True))
         later = [(made, loss) for made, loss in logged.items() if made > step]
@@ -30,10 +31,15 @@ class Receipt:
         self._expected = dict(later[0 if step in logged or step == 0 else 1 :][:CHECKED])
         self._writer = writer
         self._from = step
+        self._tolerance = tolerance
         self._distances: list[float] = []
 
-    def note(self, step: int, loss: float) -> None:
-        """Takes note of a loss; after the last one that can be compared, says how they compare."""
+    def note(self, step: int, loss: float) -> str:
+        """Takes note of a loss; after the last one that can be compared, writes down how they compare.
+
+        Returns:
+            A sentence where they differ by more than the tolerance; else nothing.
+        """
         expected = self._expected.pop(step, None)
         if expected is not None:
             # Compared as bits: two losses that are not finite are the same too.
@@ -43,3 +49,10 @@ class Receipt:
             largest, self._expected = max(self._distances), {}
             count, self._distances = len(self._distances), []
             self._writer.event("receipt", from_step=self._from, steps=count, exact=largest == 0, largest=largest)
+            if largest > self._tolerance:
+                made = "The step made again differs" if count == 1 else f"The first {count} steps made again differ"
+                return (
+                    f"{made} from the log by up to {100 * largest:.2g} %: the resumed run is not the one that was "
+                    "stopped. Other versions, threads or data are causes, or a changed checkpoint."
+                )
+        return ""

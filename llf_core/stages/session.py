@@ -29,6 +29,8 @@ from llf_core.models import (
     resolve_model,
     save_output,
 )
+from llf_core.models.adapters import check_reloads, goes_on
+from llf_core.models.checksums import write_record
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.scorer import add_score
 from llf_core.models.source import ModelSource
@@ -42,6 +44,7 @@ from llf_core.stages.failures import explain
 from llf_core.stages.halt import Halted
 from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress
+from llf_core.stages.reloaded import check_best
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
 from llf_core.stages.result_copy import NotCopiedError, check_output_dir, copy_result
 from llf_core.stages.steering import held_from
@@ -96,6 +99,11 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
     """Loads, trains and saves; returns the final state and its reason."""
     progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
+    state, reason = _made(folder, writer, config, progress)
+    return state, " ".join(filter(None, [reason, *progress.doubts])) or None
+
+
+def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: RunProgress) -> tuple[str, str | None]:
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     _check_output_dir(folder, writer, config)
     checkpoint = Checkpoints(folder).latest()
@@ -126,6 +134,7 @@ def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str
         progress.answer_waiting(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
 
+    progress.doubt(check_best(trainer, progress.checkpoints))
     if work.data.eval is not None and not _evaluated_at(trainer, step):
         with _kept(progress):
             trainer.evaluate()
@@ -166,6 +175,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     if config.plugin("stage").scores:
         add_score(model, None if source.kind == "gguf" else source.folder)
     model = config.plugin("method").apply(model, config)
+    if not goes_on(config):
+        check_reloads(model)
     end_at(model, data.template.end_ids(tokenizer))
     if config.training.neftune_noise_alpha:
         add_noise(model, config.training.neftune_noise_alpha)
@@ -296,9 +307,11 @@ def _save(work: Work, trainer: RunLoop) -> str:
     told = ("loss", "eval_loss", "reward", "eval_reward", "rewards/accuracies", "eval_rewards/accuracies")
     metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
     model = trainer.accelerator.unwrap_model(trainer.model)
-    save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
+    written = save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
+    folder.output_record.unlink(missing_ok=True)  # so that none is ever that of another result
     partial.replace(folder.output)
+    write_record(folder, written)
     runs_own_code(ModelSource(str(folder.output), folder.output, "folder"), config)  # allowed, as what it was made from
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:

@@ -1,0 +1,270 @@
+"""Checksums of tensors: whether what is loaded is, bit by bit, what was saved."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llf_core.models.errors import ModelError
+from llf_core.runs import RunFolder
+from llf_core.runs.files import json_bytes, read_object, replace_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+BLOCK = 1 << 17
+"""Words of 64 bits that are hashed at once: 1 MiB stays in a cache."""
+PRIME = 0x9E3779B97F4A7C15
+"""Odd, so that no block is lost where the hashes of blocks are combined."""
+MOVED = 64 << 20
+"""Bytes that are copied from an accelerator at once."""
+WORD = (1 << 64) - 1
+NAMED = 3
+"""Tensors that a message names."""
+
+
+class Checksum(NamedTuple):
+    """What tells a tensor from another one.
+
+    Attributes:
+        dtype: as torch names it, without `torch.`.
+        sum: of its numbers, in float32; for people, since it depends on the number of threads.
+        hash: of its bytes, 16 hexadecimal digits. Any change of one number changes it.
+    """
+
+    dtype: str
+    sum: float
+    hash: str
+
+
+class Difference(NamedTuple):
+    """A tensor that is not what it should be; None where it is not there at all."""
+
+    name: str
+    expected: Checksum
+    found: Checksum | None
+
+    def __str__(self) -> str:
+        """Name and values as a part of a sentence."""
+        if self.found is None:
+            return f"{self.name} (missing)"
+        one, other = (f"{found.sum:.9g}" for found in (self.expected, self.found))
+        if one == other:
+            one, other = (f"hash {found.hash}" for found in (self.expected, self.found))
+        else:
+            one, other = f"sum {one}", f"sum {other}"
+        return f"{self.name} (expected {one}, found {other})"
+
+
+def kept_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
+    """What a checkpoint must bring back: of a PEFT model the tensors that are trained, of another one all.
+
+    Args:
+        model: the model under training.
+        beside: models that are trained too; of these, what is trained.
+    """
+    adapter = hasattr(model, "peft_config")
+    whole = set() if adapter else {name for name, _ in _named(model)}
+    return {
+        name: tensor for name, tensor in named_tensors(model, beside).items() if tensor.requires_grad or name in whole
+    }
+
+
+def named_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
+    """Parameters, and buffers that are saved, by the names that `kept_tensors` gives them."""
+    found = dict(_named(model))
+    for number, other in enumerate(beside):
+        found |= {f"beside.{number}.{name}": tensor for name, tensor in _named(other)}
+    return found
+
+
+def _named(model: Any) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    for place, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:  # noqa: SLF001 - torch has no other way to ask
+                yield f"{place}.{name}".removeprefix("."), buffer
+
+
+def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
+    """A checksum of each tensor, by its name. A model's weights take about 0.4 s a gigabyte."""
+    return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
+
+
+def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Tensor]) -> list[Difference]:
+    """The tensors that are not what they should be, in the order of `expected`.
+
+    A tensor in another dtype is compared in the dtype that is expected.
+
+    Args:
+        expected: `checksums`, or what JSON made of them.
+        tensors: those that are there; further ones do not count.
+
+    Raises:
+        ModelError: what is expected is no list of checksums.
+    """
+    import torch
+
+    wanted = {name: _read(name, entry) for name, entry in expected.items()}
+    there = {name: tensors[name].detach().to(getattr(torch, wanted[name].dtype)) for name in wanted if name in tensors}
+    found = checksums(there)
+    pairs = ((name, one, found.get(name)) for name, one in wanted.items())
+    return [Difference(name, one, other) for name, one, other in pairs if other is None or other.hash != one.hash]
+
+
+def enumerated(parts: Sequence[str]) -> str:
+    """The first parts of a list, and how many more there are."""
+    more = f" and {len(parts) - NAMED:,} more" if len(parts) > NAMED else ""
+    return ", ".join(parts[:NAMED]) + more
+
+
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, bit by bit; in the dtype of the second."""
+    import torch
+
+    left, right = (each.detach().cpu().reshape(-1).contiguous() for each in (one.to(other.dtype), other))
+    return one.shape == other.shape and torch.equal(left.view(torch.uint8), right.view(torch.uint8))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The checksums that a run kept of the result in a folder; empty where it is no run's result, or an older one's."""
+    run = RunFolder(folder.parent)
+    tensors = read_object(run.output_record).get("tensors") if folder == run.output else None
+    return tensors if isinstance(tensors, dict) else {}
+
+
+def check_record(model: Any, folder: Path) -> None:
+    """Refuses a run's result that is not what the run wrote.
+
+    What was loaded in a narrower dtype than it was written in is not compared, and of a whole model neither is what
+    was not loaded, such as the head of a reward model.
+
+    Args:
+        model: loaded from `folder`, perhaps with more around it.
+        folder: a run's `output`, or any other one, of which nothing is known.
+
+    Raises:
+        ModelError: a tensor is another one.
+    """
+    record = read_record(folder)
+    tensors = named_tensors(model) if record else {}
+    wanted = {
+        name: entry
+        for name, entry in record.items()
+        if (tensors[name].element_size() >= _size(name, entry) if name in tensors else hasattr(model, "peft_config"))
+    }
+    if apart := differences(wanted, tensors):
+        raise ModelError(
+            f"{folder} is not loaded as the run wrote it: {enumerated([str(one) for one in apart])}. Its files were "
+            "changed, or the installed libraries leave a part of them out. Copy it again, or resume the run from a "
+            "checkpoint."
+        )
+
+
+def write_record(run: RunFolder, written: Mapping[str, Checksum]) -> None:
+    """Keeps the checksums of a run's result beside it."""
+    replace_file(run.output_record, json_bytes({"format": 1, "tensors": written}), sync=True)
+
+
+def _size(name: str, entry: Sequence[Any]) -> int:
+    import torch
+
+    dtype: torch.dtype = getattr(torch, _read(name, entry).dtype)
+    return dtype.itemsize
+
+
+def _read(name: str, entry: Sequence[Any]) -> Checksum:
+    import torch
+
+    try:
+        dtype, total, digits = entry
+        read = Checksum(str(dtype), float(total), str(digits))
+    except (TypeError, ValueError):
+        read = Checksum("", math.nan, "")
+    if not isinstance(getattr(torch, read.dtype, None), torch.dtype):
+        raise ModelError(f"The checksum of {name} is {entry!r}. Expected a dtype, a sum and a hash.")
+    return read
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors flat and on the CPU; those of an accelerator are copied many at a time."""
+    waiting: list[tuple[str, Tensor]] = []
+    size = 0
+    for name, tensor in tensors.items():
+        flat = tensor.detach().reshape(-1)
+        if flat.device.type == "cpu":
+            yield name, flat
+            continue
+        if waiting and (flat.dtype != waiting[0][1].dtype or size > MOVED):
+            yield from _moved(waiting)
+            waiting, size = [], 0
+        waiting.append((name, flat))
+        size += flat.numel() * flat.element_size()
+    if waiting:
+        yield from _moved(waiting)
+
+
+def _moved(waiting: Sequence[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]]:
+    import torch
+
+    names, flats = zip(*waiting, strict=True)
+    together = flats[0] if len(flats) == 1 else torch.cat(flats)
+    return zip(names, together.cpu().split([len(flat) for flat in flats]), strict=True)
+
+
+def _checksum(flat: Tensor) -> Checksum:
+    """Of a flat tensor on the CPU. An adapter has hundreds of small ones, so nothing in here is asked twice."""
+    import torch
+
+    dtype = flat.dtype
+    if dtype == torch.float32:
+        numbers = flat.numpy()
+        total = float(numbers.dot(_ones()[: len(numbers)])) if len(numbers) <= BLOCK else flat.sum().item()
+    else:
+        total = flat.sum(dtype=torch.float32).item()
+        numbers = flat.view(torch.uint8).numpy()
+    words = numbers.view("u8") if not numbers.nbytes % 8 else _filled(numbers)
+    made = len(words)
+    for start in range(0, len(words), BLOCK):
+        block = words[start : start + BLOCK]
+        made = (made * PRIME + int(block.dot(_weights()[: len(block)]))) & WORD
+    return Checksum(_name(dtype), total, f"{made:016x}")
+
+
+def _filled(numbers: NDArray[Any]) -> NDArray[np.uint64]:
+    """Bytes as words of 64 bits, zeros after the last one."""
+    import numpy as np
+
+    raw = numbers.view(np.uint8)
+    words: NDArray[np.uint64] = np.concatenate([raw, np.zeros(-len(raw) % 8, np.uint8)]).view(np.uint64)
+    return words
+
+
+@cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _ones() -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.ones(BLOCK, np.float32)
+
+
+@cache
+def _weights() -> NDArray[np.uint64]:
+    """Odd numbers that look random (the finalizer of SplitMix64)."""
+    import numpy as np
+
+    made = np.arange(1, BLOCK + 1, dtype=np.uint64) * np.uint64(PRIME)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        made = (made ^ (made >> np.uint64(shift))) * np.uint64(factor)
+    return made | np.uint64(1)

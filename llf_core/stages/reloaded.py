@@ -1,0 +1,66 @@
+"""Whether a trainer has loaded what a checkpoint was written of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models import ModelError
+from llf_core.models.checksums import differences, enumerated, kept_tensors, named_tensors
+from llf_core.runs.counters import read_counters, step_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.runs import Checkpoints
+    from llf_core.stages.run_loop import RunLoop
+
+TENSORS = "tensors"
+"""The key of a checkpoint's checksums among what it remembers."""
+
+
+def check_reloaded(trainer: RunLoop, counters: Mapping[str, Any], checkpoints: Checkpoints, step: int) -> str:
+    """Compares what a trainer has loaded with what was in memory when the checkpoint was written.
+
+    Args:
+        trainer: after it has loaded the checkpoint, before its first step.
+        counters: of the checkpoint.
+        checkpoints: of the run.
+        step: the checkpoint's.
+
+    Returns:
+        What is not known, as a sentence, where the checkpoint has no checksums; else nothing.
+
+    Raises:
+        ModelError: a tensor is not what it was, or was not saved.
+    """
+    expected = counters.get(TENSORS)
+    name = checkpoints.path(step).name
+    if expected is None:
+        return (
+            f"{name} has no checksums, since an older version wrote it: whether its weights were loaded as they were "
+            "saved is not known."
+        )
+    model, beside = trainer.model, trainer.stage.beside()
+    apart = [str(one) for one in differences(expected, named_tensors(model, beside))]
+    apart += [f"{one} (not in the checkpoint)" for one in kept_tensors(model, beside) if one not in expected]
+    if not apart:
+        return ""
+    others = [other for other in checkpoints.list() if other != step]
+    steps = f"of step {', '.join(map(str, others))}" if others else "of which this run has none"
+    raise ModelError(
+        f"{name} was not loaded as it was saved: {enumerated(apart)}. Its files were changed, or the installed "
+        f"libraries leave a part of them out. Branch from another checkpoint ({steps}), or start a new run."
+    )
+
+
+def check_best(trainer: RunLoop, checkpoints: Checkpoints) -> str:
+    """`check_reloaded` of the best checkpoint, where a run ends with that one's weights.
+
+    Raises:
+        ModelError: a tensor is not what it was.
+    """
+    best = trainer.state.best_model_checkpoint
+    if not trainer.args.load_best_model_at_end or not best:
+        return ""
+    return check_reloaded(trainer, read_counters(Path(best)), checkpoints, step_of(best))
