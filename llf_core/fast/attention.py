@@ -15,6 +15,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from torch.autograd import Function
 
 if TYPE_CHECKING:
@@ -121,9 +122,12 @@ def _hide(scores: Tensor, queries: int, window: int | None, *, causal: bool) -> 
 
 
 def _probabilities(
-    q: Tensor, k: Tensor, layout: Layout, repeats: int, hidden: Hidden | None
+    q: Tensor, k: Tensor, layout: Layout, repeats: int, hidden: Hidden | None, sinks: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Softmax of the scores `[groups, queries · repeats, keys]`, and the tanh of the soft cap where there is one."""
+    """Softmax of the scores `[groups, queries · repeats, keys]`, and the tanh of the soft cap where there is one.
+
+    With sinks, `[groups, repeats]`, there is one more key, the last, which stands for them.
+    """
     rows, keys = q.shape[1], k.shape[1]
     queries, capped = rows // repeats, None
     masked = queries == keys and layout.softcap is None
@@ -138,6 +142,9 @@ def _probabilities(
     _hide(scores, queries, layout.window, causal=not masked)
     if hidden is not None:
         scores.view(-1, queries, repeats, keys)[:, hidden.query :, :, hidden.keys] = float("-inf")
+    if sinks is not None:
+        last = sinks.to(scores.dtype)[:, None].expand(-1, queries, -1).reshape(len(sinks), rows, 1)
+        scores = torch.cat((scores, last), -1)
     return torch.softmax(scores, -1), capped
 
 
@@ -163,30 +170,42 @@ def _rotated_back(grad: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class _DocumentAttention(Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None, layout: Layout
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cos: Tensor | None,
+        sin: Tensor | None,
+        sinks: Tensor | None,
+        layout: Layout,
     ) -> Tensor:
         tokens, groups, dim = q.shape[0], k.shape[1], q.shape[-1]
         repeats = q.shape[1] // groups
         if cos is not None and sin is not None:
             q, k = _rotated(q, cos, sin), _rotated(k, cos, sin)
         q, k, v = layout.spread(q, groups), layout.spread(k, groups)[:, :, 0], layout.spread(v, groups)[:, :, 0]
+        sinks = None if sinks is None else sinks.view(groups, repeats)
         output = q.new_empty(*q.shape[:3], v.shape[-1])
         kept: list[Tensor] = []
         for first, last, start, hidden in layout.blocks():
             queries = (last - first) * repeats
             probabilities, capped = _probabilities(
-                q[:, first:last].view(groups, queries, dim), k[:, start:last], layout, repeats, hidden
+                q[:, first:last].view(groups, queries, dim), k[:, start:last], layout, repeats, hidden, sinks
             )
-            torch.bmm(probabilities, v[:, start:last], out=output[:, first:last].view(groups, queries, -1))
+            torch.bmm(
+                probabilities[..., : last - start],
+                v[:, start:last],
+                out=output[:, first:last].view(groups, queries, -1),
+            )
             if layout.keeps(last - start):
                 kept += [probabilities] if capped is None else [probabilities, capped]
-        ctx.save_for_backward(q, k, v, cos, sin, *kept)
+        ctx.save_for_backward(q, k, v, cos, sin, sinks, *kept)
         ctx.layout, ctx.tokens = layout, tokens
         return layout.gather(output, tokens)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, cos, sin, *kept = ctx.saved_tensors
+        q, k, v, cos, sin, sinks, *kept = ctx.saved_tensors
         layout: Layout = ctx.layout
         groups, _, repeats, dim = q.shape
         grad = layout.spread(grads[0].to(q.dtype), groups)
@@ -195,6 +214,7 @@ class _DocumentAttention(Function):
         wide = torch.float32 if several and q.dtype != torch.float64 else q.dtype
         grad_q = torch.empty_like(q)
         grad_k, grad_v = (torch.zeros_like(x, dtype=wide) if several else torch.empty_like(x) for x in (k, v))
+        grad_sinks = None if sinks is None else torch.zeros_like(sinks, dtype=wide)
         at = 0
         for first, last, start, hidden in layout.blocks():
             queries = (last - first) * repeats
@@ -204,10 +224,14 @@ class _DocumentAttention(Function):
                 probabilities, capped = kept[at], None if layout.softcap is None else kept[at + 1]
                 at += 1 if layout.softcap is None else 2
             else:
-                probabilities, capped = _probabilities(q_, k_, layout, repeats, hidden)
-            scores = torch.ops.aten._softmax_backward_data(
-                torch.bmm(grad_, v_.transpose(1, 2)), probabilities, -1, q.dtype
-            )
+                probabilities, capped = _probabilities(q_, k_, layout, repeats, hidden, sinks)
+            inner = torch.bmm(grad_, v_.transpose(1, 2))
+            if grad_sinks is not None:  # nothing is seen of a sink
+                inner = F.pad(inner, (0, 1))
+            scores = torch.ops.aten._softmax_backward_data(inner, probabilities, -1, q.dtype)
+            if grad_sinks is not None:
+                grad_sinks += scores[..., -1].view(groups, -1, repeats).sum(1, dtype=wide)
+                scores, probabilities = (x[..., :-1] for x in (scores, probabilities))
             if capped is not None:
                 scores.mul_(1 - capped.square())
             torch.baddbmm(
@@ -229,11 +253,19 @@ class _DocumentAttention(Function):
         grad_v = layout.gather(grad_v.to(v.dtype)[:, :, None], ctx.tokens)
         if cos is not None:
             grad_q, grad_k = _rotated_back(grad_q, cos, sin), _rotated_back(grad_k, cos, sin)
-        return grad_q, grad_k, grad_v, None, None, None
+        if grad_sinks is not None:
+            grad_sinks = grad_sinks.to(sinks.dtype).flatten()
+        return grad_q, grad_k, grad_v, None, None, grad_sinks, None
 
 
 def document_attention(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, cos: Tensor | None = None, sin: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    cos: Tensor | None = None,
+    sin: Tensor | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Causal attention within each document.
 
@@ -245,6 +277,7 @@ def document_attention(
         cos: `[tokens, 1, rotary_dim]`, where the rotary embedding of q and k is to be done here too; it turns the
             first `rotary_dim` of `dim`.
         sin: the same shape, its first half negated: `signed_sin`.
+        sinks: `[heads]`, a score of each head that takes a part of every query's probabilities and gives nothing.
 
     Returns:
         `[tokens, heads, value_dim]`. In bfloat16 the scores are rounded before the softmax, as by transformers' own
@@ -252,10 +285,10 @@ def document_attention(
     """
     if layout.forks and layout.window is not None:
         return unfolded(
-            lambda layout, q, k, v, cos=None, sin=None: document_attention(q, k, v, layout, cos, sin),
+            lambda layout, q, k, v, cos=None, sin=None: document_attention(q, k, v, layout, cos, sin, sinks),
             layout, q, k, v, *(() if cos is None or sin is None else (cos, sin)),
         )  # fmt: skip
-    result: Tensor = _DocumentAttention.apply(q, k, v, cos, sin, layout)  # type: ignore[no-untyped-call]
+    result: Tensor = _DocumentAttention.apply(q, k, v, cos, sin, sinks, layout)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 KNOWN_LAYERS = ("full_attention", "sliding_attention")
+STATES = ("linear_attention", "conv", "hybrid")
+"""Layers that carry a state from token to token, which `per_document` has begin anew."""
+OTHER_LAYERS = ("moe",)
+"""Layers that know one token at a time."""
 
 
-def refused(causal: Any) -> str | None:  # noqa: PLR0911 - one reason after the other
+def refused(causal: Any) -> str | None:
     """Why batches of a model must not be flattened, as a sentence; None where a trial is to tell.
 
     Args:
@@ -21,18 +25,22 @@ def refused(causal: Any) -> str | None:  # noqa: PLR0911 - one reason after the 
     layers = getattr(config, "layer_types", None) or ()
     if getattr(config, "is_encoder_decoder", False):
         return f"{name} reads its input by an encoder."
-    if getattr(causal, "_is_stateful", False) or any("linear" in one or "attention" not in one for one in layers):
-        return f"{name} has recurrent layers, whose state would run on into the next document."
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
         return f"{name} tells distances by ALiBi, which counts through the documents."
-    if not getattr(causal, "_supports_attention_backend", False):
+    if not (getattr(causal, "_supports_attention_backend", False) or carries_state(causal)):
         return f"the attention of {name} cannot be exchanged, so it would see the other documents."
-    other = sorted(set(layers) - set(KNOWN_LAYERS))
+    other = sorted(set(layers) - {*KNOWN_LAYERS, *STATES, *OTHER_LAYERS})
     if other:
         return f"{name} has layers of the kind {other[0]}, which no attention of flattened batches knows."
     if any(parameter.is_meta for parameter in causal.parameters()):
         return f"parts of {name} are not in memory."
     return None
+
+
+def carries_state(causal: Any) -> bool:
+    """Whether layers of a model carry a state from token to token."""
+    layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
+    return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
 def flattened(ids: list[Tensor]) -> dict[str, Any]:

@@ -91,6 +91,10 @@ def _quicken(causal: Any, *, attention: bool) -> Accelerated:
         notes = [f"Fast path: {', '.join(parts) or 'no part of this model is known to it'}."]
     if why is not None:
         notes.append(f"Batches are padded: {why}")
+    if trial.looped:
+        count = len(trial.looped)
+        what = "1 module with a state begins" if count == 1 else f"{count} modules with a state begin"
+        notes.append(f"{what} anew with each document.")
     return Accelerated(why is None, tuple(notes), why or "", forks=why is None and trial.forks())
 
 

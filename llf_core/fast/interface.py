@@ -95,6 +95,7 @@ def attention(
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
     forks: Tensor | None = None,
+    s_aux: Tensor | None = None,
     record: list[Asked] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -113,6 +114,7 @@ def attention(
         cu_seq_lens_q: the documents of a flattened batch (batch 1); tokens after the last one get zeros.
         max_length_q: the longest of them.
         forks: `[documents, 2]`, where the branches of each begin, see `Layout`.
+        s_aux: sinks, `[heads]`, see `document_attention`.
         record: is told what each layer asks for, which it knows alone.
         **kwargs: what other attentions want.
 
@@ -128,14 +130,16 @@ def attention(
         flattened = cu_seq_lens_q is not None
         record.append(Asked(module, scale, sliding_window, softcap, flattened, masked, unusual))
     if cu_seq_lens_q is None:
-        return _masked(module, query, key, value, attention_mask, dropout, scale, softcap, **kwargs), None
+        return _masked(module, query, key, value, attention_mask, dropout, scale, softcap, s_aux, **kwargs), None
     layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap, forks_of(forks))
     q, k, v = (x[0].transpose(0, 1).to(computing_dtype(x)) for x in (query, key, value))
     if query.device.type == "cpu" and not dropout:
-        return document_attention(q.contiguous(), k.contiguous(), v.contiguous(), layout)[None], None
+        return document_attention(q.contiguous(), k.contiguous(), v.contiguous(), layout, sinks=s_aux)[None], None
     if layout.forks:
-        return unfolded(lambda plain, q, k, v: _documents(q, k, v, plain, dropout), layout, q, k, v)[None], None
-    return _documents(q, k, v, layout, dropout, cu_seq_lens_q, max_length_q)[None], None
+        output = unfolded(lambda plain, q, k, v: _documents(q, k, v, plain, dropout, s_aux), layout, q, k, v)
+    else:
+        output = _documents(q, k, v, layout, dropout, s_aux, cu_seq_lens_q, max_length_q)
+    return output[None], None
 
 
 def _documents(
@@ -144,18 +148,19 @@ def _documents(
     v: Tensor,
     layout: Layout,
     dropout: float,
+    sinks: Tensor | None = None,
     bounds: Tensor | None = None,
     longest: int | None = None,
 ) -> Tensor:
     """Attention of documents without forks; zeros after the last one."""
     filler = len(q) - layout.bounds[-1]
     q, k, v = (x[: layout.bounds[-1]] for x in (q, k, v))
-    if not dropout and _flash_knows(q, v, layout):
+    if not dropout and sinks is None and _flash_knows(q, v, layout):
         if bounds is None:
             bounds = torch.tensor(layout.bounds, dtype=torch.int32, device=q.device)
         output = _varlen(q, k, v, bounds, longest or int(bounds.diff().max()), layout)
     else:
-        output = one_by_one(q, k, v, layout, dropout)
+        output = one_by_one(q, k, v, layout, dropout, sinks)
     return F.pad(output, (0, 0, 0, 0, 0, filler))
 
 
@@ -175,10 +180,11 @@ def _masked(
     dropout: float,
     scale: float,
     softcap: float | None,
+    sinks: Tensor | None,
     **kwargs: Any,
 ) -> Tensor:
-    """Attention by a mask: torch's own, which knows no soft cap, or the plain formula."""
-    if softcap is None:
+    """Attention by a mask: torch's own, which knows no soft cap and no sinks, or the plain formula."""
+    if softcap is None and sinks is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         output: Tensor = sdpa_attention_forward(
@@ -189,11 +195,18 @@ def _masked(
     if mask is None:
         mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
         mask = mask.tril() if queries > 1 else mask
-    return _capped(query, key, value, mask, scale, softcap, dropout).transpose(1, 2).contiguous()
+    return _plain(query, key, value, mask, scale, softcap, dropout, sinks).transpose(1, 2).contiguous()
 
 
-def _capped(
-    query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float, softcap: float | None, dropout: float
+def _plain(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Tensor,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+    sinks: Tensor | None,
 ) -> Tensor:
     """The plain formula on `[batch, heads, seq, dim]`; `seen` is true where a token sees another."""
     repeats = query.shape[1] // key.shape[1]
@@ -202,7 +215,10 @@ def _capped(
         scores = torch.tanh(scores / softcap) * softcap
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-    probabilities = torch.softmax(scores, -1, dtype=wide).to(query.dtype)
+    if sinks is not None:
+        column = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat((scores, column), -1)
+    probabilities = torch.softmax(scores, -1, dtype=wide)[..., : key.shape[2]].to(query.dtype)
     return F.dropout(probabilities, dropout) @ value.repeat_interleave(repeats, 1)
 
 
@@ -240,7 +256,9 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layou
     return output
 
 
-def one_by_one(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 0.0) -> Tensor:
+def one_by_one(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float = 0.0, sinks: Tensor | None = None
+) -> Tensor:
     """The plain form: one document after the other, by torch's own attention; what the fast ones are tested against.
 
     Args:
@@ -249,6 +267,7 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float =
         v: `[tokens, key_heads, value_dim]`.
         layout: documents, scale, window, soft cap.
         dropout: share of the probabilities that is dropped.
+        sinks: `[heads]`, see `document_attention`.
 
     Returns:
         `[tokens, heads, value_dim]`.
@@ -259,7 +278,7 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float =
         q_, k_, v_ = (x[None, start:end].transpose(1, 2) for x in (q, k, v))
         length = end - start
         windowed = layout.window is not None and length > layout.window
-        if layout.softcap is None and not windowed:
+        if layout.softcap is None and sinks is None and not windowed:
             piece = F.scaled_dot_product_attention(
                 q_, k_, v_, dropout_p=dropout, is_causal=True, scale=layout.scale, enable_gqa=repeats > 1
             )
@@ -267,6 +286,6 @@ def one_by_one(q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float =
             seen = torch.ones(length, length, dtype=torch.bool, device=q.device).tril_()
             if layout.window is not None:
                 seen = seen.triu_(1 - layout.window)
-            piece = _capped(q_, k_, v_, seen, layout.scale, layout.softcap, dropout)
+            piece = _plain(q_, k_, v_, seen, layout.scale, layout.softcap, dropout, sinks)
         pieces.append(piece[0].transpose(0, 1))
     return torch.cat(pieces)

@@ -25,7 +25,7 @@ WIDTH = 8  # of the narrow input
 SMALL = 100_000  # parameters that a part may have which is copied as it is
 CLOSE = 1e-5  # relative distance (of norms) of two float32 results of one formula
 INDEX = re.compile(r"layer_idx|layer_id\b|layer_index")
-CACHE = re.compile(r"(update|\.layers|is_updated\.get)[(\[][^)\]]*")
+CACHE = re.compile(r"(update\w*|get_\w+_state|is_recording_past|\.layers|is_updated\.get)[(\[][^)\]]*")
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

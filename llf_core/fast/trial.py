@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from llf_core.fast import interface
 from llf_core.fast.fit import QKV, UNFIT
-from llf_core.fast.flatten import flattened, placeholder, refused
+from llf_core.fast.flatten import carries_state, flattened, placeholder, refused
+from llf_core.fast.per_document import call_each, call_whole, stateful
 from llf_core.fast.specimen import kind
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Trial:
     Attributes:
         decoder: it.
         calls: for each kind of attention, the keyword arguments that its model calls it with; filled by `flattens`.
+        looped: modules that are called for each document by itself; filled by `flattens`.
     """
 
     def __init__(self, causal: Any) -> None:
@@ -42,6 +44,7 @@ class Trial:
         """
         self.decoder = causal.get_decoder()
         self.calls: dict[Hashable, dict[str, Any]] = {}
+        self.looped: list[nn.Module] = []
         self._causal, self._name = causal, type(causal).__name__
         embeddings = causal.get_input_embeddings()
         self._device, size = embeddings.weight.device, embeddings.num_embeddings
@@ -74,6 +77,10 @@ class Trial:
             reason = f"{self._name} cannot be given several documents ({str(error).partition(chr(10))[0]})."
         if reason is not None:
             self._causal.set_attn_implementation(before)
+            call_whole(self.looped)
+            self.looped = []
+            if carries_state(self._causal):
+                return f"{self._name} has recurrent layers, whose state would run on into the next document."
         return reason
 
     def moved(self, *, flatten: bool) -> str | None:
@@ -116,6 +123,7 @@ class Trial:
             self._causal.set_attn_implementation(interface.PROBE)
             with self._listening():
                 self._alone(asked)
+            self._loop([one.layer for one in asked])
             if reason := _strange(self._name, asked):
                 return reason
             self._causal.set_attn_implementation(interface.NAME)
@@ -127,6 +135,14 @@ class Trial:
         if _distance(self._beside(self._third), second) > STILL.get(second.dtype, 0.0):
             return f"a document moves the numbers of its neighbour in {self._name}."
         return None
+
+    def _loop(self, attentions: list[nn.Module]) -> None:
+        """Has modules with a state begin anew with each document."""
+        if not carries_state(self._causal):
+            return
+        kinds = {kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
+        self.looped = [one for one in self.decoder.modules() if kinds and kind(one) in kinds]
+        call_each(self.looped)
 
     def _alone(self, record: list[Asked] | None = None) -> Tensor:
         """Last hidden states `[seq, hidden]` of the second document by itself."""

@@ -80,8 +80,9 @@ def kept_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
 def named_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
     """Parameters, and buffers that are saved, by the names that `kept_tensors` gives them."""
     found = dict(_named(model))
+    known = {id(tensor) for tensor in found.values()}
     for number, other in enumerate(beside):
-        found |= {f"beside.{number}.{name}": tensor for name, tensor in _named(other)}
+        found |= {f"beside.{number}.{name}": tensor for name, tensor in _named(other) if id(tensor) not in known}
     return found
 
 

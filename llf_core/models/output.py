@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.card import model_card
-from llf_core.models.checksums import checksums, enumerated, kept_tensors, named_tensors, same_values
+from llf_core.models.checksums import checksums, enumerated, named_tensors, same_values
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import read_config
@@ -96,12 +96,12 @@ def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Chec
 
     transformers writes some weights in other names and shapes than it computes with. Those are counted.
     """
-    kept = kept_tensors(model)
+    own = model.state_dict().keys()  # what a stage hangs on the model is none of it
+    kept = {name: tensor for name, tensor in named_tensors(model).items() if name in own}
     if adapter:
         from peft import get_peft_model_state_dict
 
-        # One that was loaded as the best is no longer set to be trained.
-        kept = kept or {name: one for name, one in named_tensors(model).items() if f".{POLICY}." in f"{name}."}
+        kept = {name: tensor for name, tensor in kept.items() if f".{POLICY}." in f"{name}."}
         live = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=POLICY)
     else:
         live = kept

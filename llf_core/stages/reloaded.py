@@ -19,7 +19,9 @@ TENSORS = "tensors"
 """The key of a checkpoint's checksums among what it remembers."""
 
 
-def check_reloaded(trainer: RunLoop, counters: Mapping[str, Any], checkpoints: Checkpoints, step: int) -> str:
+def check_reloaded(
+    trainer: RunLoop, counters: Mapping[str, Any], checkpoints: Checkpoints, step: int, *, model_alone: bool = False
+) -> str:
     """Compares what a trainer has loaded with what was in memory when the checkpoint was written.
 
     Args:
@@ -27,6 +29,7 @@ def check_reloaded(trainer: RunLoop, counters: Mapping[str, Any], checkpoints: C
         counters: of the checkpoint.
         checkpoints: of the run.
         step: the checkpoint's.
+        model_alone: whether only the model was loaded, without what its stage trains beside it.
 
     Returns:
         What is not known, as a sentence, where the checkpoint has no checksums; else nothing.
@@ -42,8 +45,13 @@ def check_reloaded(trainer: RunLoop, counters: Mapping[str, Any], checkpoints: C
             "saved is not known."
         )
     model, beside = trainer.model, trainer.stage.beside()
+    if model_alone:
+        own = model.state_dict().keys()
+        expected = {name: entry for name, entry in expected.items() if name in own}
+        beside = ()
     apart = [str(one) for one in differences(expected, named_tensors(model, beside))]
-    apart += [f"{one} (not in the checkpoint)" for one in kept_tensors(model, beside) if one not in expected]
+    if not model_alone:
+        apart += [f"{one} (not in the checkpoint)" for one in kept_tensors(model, beside) if one not in expected]
     if not apart:
         return ""
     others = [other for other in checkpoints.list() if other != step]
@@ -63,4 +71,4 @@ def check_best(trainer: RunLoop, checkpoints: Checkpoints) -> str:
     best = trainer.state.best_model_checkpoint
     if not trainer.args.load_best_model_at_end or not best:
         return ""
-    return check_reloaded(trainer, read_counters(Path(best)), checkpoints, step_of(best))
+    return check_reloaded(trainer, read_counters(Path(best)), checkpoints, step_of(best), model_alone=True)

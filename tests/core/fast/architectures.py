@@ -21,6 +21,21 @@ COMMON = {
     "pad_token_id": 0,
 }
 MOE = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+DELTA_NET = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "layer_types": ["linear_attention", "full_attention"],
+}
+MAMBA = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 8,
+    "mamba_n_groups": 1,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 8,
+}
 # Windows are shorter than the documents of the tests.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {"tie_word_embeddings": True}),
@@ -68,13 +83,75 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             **MOE,
             "head_dim": 16,
             "shared_expert_intermediate_size": 32,
-            "linear_num_value_heads": 4,
-            "linear_num_key_heads": 2,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
+            **DELTA_NET,
+        },
+    ),
+    "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "lfm2-moe": ("lfm2_moe", {**MOE, "layer_types": ["conv", "full_attention"], "num_dense_layers": 1}),
+    "qwen3.5": ("qwen3_5_text", {"head_dim": 16, **DELTA_NET}),
+    "qwen3.5-moe": ("qwen3_5_moe_text", {**MOE, "head_dim": 16, "shared_expert_intermediate_size": 32, **DELTA_NET}),
+    "olmo-hybrid": ("olmo_hybrid", {**DELTA_NET, "linear_num_key_heads": 4}),
+    "minimax": (
+        "minimax",
+        {**MOE, "head_dim": 16, "block_size": 8, "layer_types": ["linear_attention", "full_attention"]},
+    ),
+    "bamba": ("bamba", {**MAMBA, "attn_layer_indices": [1]}),
+    "falcon-h1": ("falcon_h1", {**MAMBA, "mamba_d_ssm": 128}),
+    "granite-hybrid": (
+        "granitemoehybrid",
+        {
+            **MAMBA,
+            **MOE,
+            "shared_intermediate_size": 32,
             "layer_types": ["linear_attention", "full_attention"],
         },
     ),
+    "nemotron-h": (
+        "nemotron_h",
+        {
+            **MOE,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 16,
+            "ssm_state_size": 8,
+            "n_groups": 1,
+            "head_dim": 16,
+            "chunk_size": 8,
+            "layer_types": ["linear_attention", "full_attention", "moe"],
+            "num_hidden_layers": 3,
+            "n_routed_experts": 4,
+            "moe_shared_expert_intermediate_size": 32,
+        },
+    ),
+    "zamba2": (
+        "zamba2",
+        {
+            "num_hidden_layers": 3,
+            "layers_block_type": ["mamba", "hybrid", "mamba"],
+            "mamba_d_state": 8,
+            "n_mamba_heads": 8,
+            "mamba_headdim": 16,
+            "mamba_ngroups": 1,
+            "chunk_size": 8,
+            "num_mem_blocks": 1,
+            "attention_head_dim": 32,
+            "attention_hidden_size": 128,
+            "num_key_value_heads": 4,
+        },
+    ),
+    "jamba": (
+        "jamba",
+        {
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 4,
+            "expert_layer_offset": 3,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "mamba_d_state": 8,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
     "gpt-oss": ("gpt_oss", {**MOE, "head_dim": 16, "sliding_window": 5}),
 }
 
@@ -86,9 +163,7 @@ REFUSED = {
     "bloom": "cannot be exchanged",
     "mpt": "cannot be exchanged",
     "mamba": "recurrent layers",
-    "recurrent-gemma": "recurrent layers",
-    "qwen3-next": "recurrent layers",
-    "gpt-oss": "uses s_aux",
+    "mamba2": "recurrent layers",
 }
 
 

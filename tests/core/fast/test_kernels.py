@@ -127,6 +127,33 @@ def test_attention_by_documents_is_that_of_each_document(lengths, window, softca
     assert_same(lambda *x: document_attention(*x, layout), lambda *x: one_by_one(*x, layout), q, k, v)
 
 
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("lengths", [(5, 1, 7), (2, KEPT + BLOCK + 5)])
+def test_attention_with_sinks_is_that_of_each_document(lengths, window, softcap):
+    """The textbook: one more column of scores, which is dropped after the softmax."""
+    bounds = (0, *torch.tensor(lengths).cumsum(0).tolist())
+    layout = Layout(bounds, 0.4, window, softcap)
+
+    def textbook(q, k, v, sinks):
+        found = []
+        for start, end in pairwise(bounds):
+            one, keys, values = q[start:end], *(x[start:end].repeat_interleave(2, 1) for x in (k, v))
+            scores = torch.einsum("qhd,khd->hqk", one, keys) * 0.4
+            scores = scores if softcap is None else (scores / softcap).tanh() * softcap
+            seen = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            seen = seen if window is None else seen.triu(1 - window)
+            scores = scores.masked_fill(~seen, -torch.inf)
+            scores = torch.cat((scores, sinks[:, None, None].expand(-1, end - start, 1)), -1)
+            found.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1)[..., :-1], values))
+        return torch.cat(found)
+
+    given = seeded(bounds[-1], 4, 6), seeded(bounds[-1], 2, 6, seed=1), seeded(bounds[-1], 2, 8, seed=2)
+    given = *given, seeded(4, seed=3) * 2
+    assert_same(lambda q, k, v, s: document_attention(q, k, v, layout, sinks=s), textbook, *given)
+    assert_same(lambda q, k, v, s: one_by_one(q, k, v, layout, sinks=s), textbook, *given)
+
+
 def test_attention_gives_zeros_to_tokens_of_no_document():
     layout, several = Layout((0, 5, 11), 0.4), seeded(15, 4, 6, seed=3)
     q, k, v = several, several[:, :2].clone(), several[:, 2:].clone()
