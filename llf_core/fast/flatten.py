@@ -10,6 +10,8 @@ from torch import Tensor
 KNOWN_LAYERS = ("full_attention", "sliding_attention")
 STATES = ("linear_attention", "conv", "hybrid")
 """Layers that carry a state from token to token, which `per_document` has begin anew."""
+CHUNKED = "chunked_attention"
+"""Layers whose tokens see those of their own chunk, which `per_document` counts from each document's beginning."""
 OTHER_LAYERS = ("moe",)
 """Layers that know one token at a time."""
 
@@ -29,7 +31,7 @@ def refused(causal: Any) -> str | None:
         return f"{name} tells distances by ALiBi, which counts through the documents."
     if not (getattr(causal, "_supports_attention_backend", False) or carries_state(causal)):
         return f"the attention of {name} cannot be exchanged, so it would see the other documents."
-    other = sorted(set(layers) - {*KNOWN_LAYERS, *STATES, *OTHER_LAYERS})
+    other = sorted(set(layers) - {*KNOWN_LAYERS, *STATES, *OTHER_LAYERS, CHUNKED})
     if other:
         return f"{name} has layers of the kind {other[0]}, which no attention of flattened batches knows."
     if any(parameter.is_meta for parameter in causal.parameters()):
@@ -41,6 +43,17 @@ def carries_state(causal: Any) -> bool:
     """Whether layers of a model carry a state from token to token."""
     layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
+
+
+def counts_chunks(causal: Any) -> bool:
+    """Whether layers of a model see by chunks."""
+    return CHUNKED in (getattr(causal.config.get_text_config(), "layer_types", None) or ())
+
+
+def decoder_of(causal: Any) -> Any:
+    """What makes the hidden states; Llama 4 gives itself for it."""
+    decoder = causal.get_decoder()
+    return causal.model if decoder is causal and hasattr(causal, "model") else decoder
 
 
 def flattened(ids: list[Tensor]) -> dict[str, Any]:

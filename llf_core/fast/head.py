@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from torch import nn
 
+from llf_core.fast.flatten import decoder_of
 from llf_core.fast.interface import NAME
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _linear(causal: Any) -> nn.Linear | str:
 
 
 def _decoders(causal: Any) -> list[Any]:
-    candidates = [causal.get_decoder(), causal.base_model]
+    candidates = [decoder_of(causal), causal.base_model]
     return [one for number, one in enumerate(candidates) if one is not causal and one not in candidates[:number]]
 
 

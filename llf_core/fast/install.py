@@ -93,7 +93,7 @@ def _quicken(causal: Any, *, attention: bool) -> Accelerated:
         notes.append(f"Batches are padded: {why}")
     if trial.looped:
         count = len(trial.looped)
-        what = "1 module with a state begins" if count == 1 else f"{count} modules with a state begin"
+        what = "1 module begins" if count == 1 else f"{count} modules begin"
         notes.append(f"{what} anew with each document.")
     return Accelerated(why is None, tuple(notes), why or "", forks=why is None and trial.forks())
 

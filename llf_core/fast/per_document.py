@@ -16,12 +16,15 @@ from torch import Tensor
 from llf_core.fast.attention import bounds_of, forks_of
 from llf_core.fast.blocks import install
 from llf_core.fast.fit import UNFIT
+from llf_core.fast.flatten import CHUNKED
 from llf_core.fast.specimen import is_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import nn
+
+    from llf_core.fast.blocks import Forward
 
     Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -34,24 +37,52 @@ BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "for
 
 def forward_each(self: Any, *args: Any, **kwargs: Any) -> Any:
     """A forward that calls the module's own for one document after the other; tokens after the last one get zeros."""
-    own = type(self).forward
-    told = kwargs.get("cu_seq_lens_q")
-    if told is None:
-        return own(self, *args, **kwargs)
-    bounds, forks = bounds_of(told), forks_of(kwargs.get("forks"))
+    if kwargs.get("cu_seq_lens_q") is None:
+        return type(self).forward(self, *args, **kwargs)
+    return _called_each(self, args, kwargs, mask=False)
+
+
+def _called_each(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, mask: bool) -> Any:
+    bounds, forks = bounds_of(kwargs["cu_seq_lens_q"]), forks_of(kwargs.get("forks"))
     plain = {name: value for name, value in kwargs.items() if name not in BOUNDS}
     tokens = _tokens(args, plain)
     pieces = []
     for taken, kept in _documents(bounds, forks):
-        found = own(self, *_part(args, taken, tokens), **_part(plain, taken, tokens))
-        pieces.append(_part(found, slice(kept, None), sum(each.stop - each.start for each in taken)))
+        length = sum(each.stop - each.start for each in taken)
+        own = _part(plain, taken, tokens)
+        if mask:
+            own["attention_mask"] = _chunk_mask(length, chunk_of(module), _first_of(args, plain).device)
+        found = type(module).forward(module, *_part(args, taken, tokens), **own)
+        pieces.append(_part(found, slice(kept, None), length))
     return _joined(pieces, tokens - bounds[-1])
 
 
-def call_each(modules: Sequence[nn.Module]) -> None:
+def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor | None:
+    """`[1, 1, length, length]`, true where a token sees another; None where it sees all before it."""
+    if chunk is None or length <= chunk:
+        return None
+    numbers = torch.arange(length, device=device) // chunk
+    return (numbers[:, None] == numbers).tril()[None, None]
+
+
+def attention_each(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """`forward_each` of an attention that counts tokens by itself: each document gets a mask of its own."""
+    if kwargs.get("cu_seq_lens_q") is None:
+        return type(self).forward(self, *args, **kwargs)
+    return _called_each(self, args, kwargs, mask=True)
+
+
+def chunk_of(module: Any) -> int | None:
+    """How many tokens a chunk of an attention has; None where it sees all before a token."""
+    config = module.config
+    chunked = config.layer_types[module.layer_idx] == CHUNKED
+    return int(config.attention_chunk_size) if chunked else None
+
+
+def call_each(modules: Sequence[nn.Module], forward: Forward = forward_each) -> None:
     """Has modules be called for each document by itself."""
     for module in modules:
-        install(module, forward_each)
+        install(module, forward)
 
 
 def call_whole(modules: Sequence[nn.Module]) -> None:
@@ -163,11 +194,15 @@ def _first(value: Any) -> Tensor | None:
 
 
 def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """The tokens of a call: of its first tensor `[1, tokens, hidden]`; 0 where it has none."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.ndim == 3 and value.shape[0] == 1:  # noqa: PLR2004
-            return value.shape[1]
-    return 0
+    """The tokens of a call; 0 where it has no tensor `[1, tokens, hidden]`."""
+    found = _first_of(args, kwargs)
+    return 0 if found is None else found.shape[1]
+
+
+def _first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The first tensor `[1, tokens, hidden]` of a call; None where it has none."""
+    given = (*args, *kwargs.values())
+    return next((one for one in given if isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] == 1), None)  # noqa: PLR2004
 
 
 def _documents(bounds: Sequence[int], forks: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[slice, ...], int]]:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from llf_core.fast import interface
 from llf_core.fast.fit import QKV, UNFIT
-from llf_core.fast.flatten import carries_state, flattened, placeholder, refused
-from llf_core.fast.per_document import call_each, call_whole, stateful
+from llf_core.fast.flatten import carries_state, counts_chunks, decoder_of, flattened, placeholder, refused
+from llf_core.fast.per_document import attention_each, call_each, call_whole, chunk_of, stateful
 from llf_core.fast.specimen import kind
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Iterator, Mapping
 
     from llf_core.fast.interface import Asked
 
@@ -42,7 +42,7 @@ class Trial:
         Raises:
             Exception: whatever the model raises where it cannot be run on input ids alone.
         """
-        self.decoder = causal.get_decoder()
+        self.decoder = decoder_of(causal)
         self.calls: dict[Hashable, dict[str, Any]] = {}
         self.looped: list[nn.Module] = []
         self._causal, self._name = causal, type(causal).__name__
@@ -124,11 +124,11 @@ class Trial:
             with self._listening():
                 self._alone(asked)
             self._loop([one.layer for one in asked])
-            if reason := _strange(self._name, asked):
+            if reason := _strange(self._name, asked, self._chunks([one.layer for one in asked])):
                 return reason
             self._causal.set_attn_implementation(interface.NAME)
         second = self._beside(self._first, told if ours else None)
-        if len(told) != len(asked) or not all(one.flattened for one in told):
+        if not counts_chunks(self._causal) and (len(told) != len(asked) or not all(one.flattened for one in told)):
             return f"the layers of {self._name} do not hand the lengths of documents to their attention."
         if reason := self.moved(flatten=True):
             return f"documents side by side are not computed by {self._name} as each alone: {reason}"
@@ -143,6 +143,16 @@ class Trial:
         kinds = {kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
         self.looped = [one for one in self.decoder.modules() if kinds and kind(one) in kinds]
         call_each(self.looped)
+
+    def _chunks(self, attentions: list[nn.Module]) -> dict[nn.Module, int | None]:
+        """Has attentions that count chunks be called for each document; returns the chunk of each."""
+        if not counts_chunks(self._causal):
+            return {}
+        kinds = {kind(one) for one in attentions}
+        found = [one for one in self.decoder.modules() if kind(one) in kinds]
+        call_each(found, attention_each)
+        self.looped += found
+        return {one: chunk_of(one) for one in attentions}
 
     def _alone(self, record: list[Asked] | None = None) -> Tensor:
         """Last hidden states `[seq, hidden]` of the second document by itself."""
@@ -204,14 +214,14 @@ def _layers(decoder: nn.Module, config: Any) -> tuple[str, int] | None:
     return None
 
 
-def _strange(name: str, asked: list[Asked]) -> str | None:
+def _strange(name: str, asked: list[Asked], chunks: Mapping[nn.Module, int | None]) -> str | None:
     """What the layers want of attention that flattened batches would not get; None where there is nothing."""
     if not asked:
         return f"{name} computes its attention by itself, so it would see the other documents."
     for one in asked:
         if one.unusual:
             return f"the attention of {name} uses {one.unusual[0]}, which that of flattened batches does not know."
-        if one.masked != one.window:
+        if one.masked != chunks.get(one.layer, one.window):
             return f"layers of {name} hide tokens by a rule ({one.masked}) that their attention is not told."
     return None
 

@@ -151,6 +151,19 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "use_mamba_kernels": False,
         },
     ),
+    "llama4": (
+        "llama4_text",
+        {
+            **MOE,
+            "head_dim": 16,
+            "intermediate_size_mlp": 96,
+            "interleave_moe_layer_step": 2,
+            "attention_chunk_size": 5,
+            "no_rope_layers": [1, 0],
+            "floor_scale": 4,
+            "layer_types": ["chunked_attention", "full_attention"],
+        },
+    ),
     "mamba2": ("mamba2", {"num_heads": 8, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
     "gpt-oss": ("gpt_oss", {**MOE, "head_dim": 16, "sliding_window": 5}),
 }

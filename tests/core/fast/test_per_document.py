@@ -36,8 +36,10 @@ LOOPED = {
     "zamba2": 3,
     "jamba": 1,
     "recurrent-gemma": 2,
+    "llama4": 2,
 }
-OFTEN = ("lfm2", "qwen3-next", "bamba")
+STATES = ("lfm2", "qwen3-next", "bamba")
+OFTEN = (*STATES, "llama4")
 MATRIX = [pytest.param(name, marks=() if name in OFTEN else pytest.mark.long) for name in LOOPED]
 
 
@@ -87,7 +89,7 @@ def test_a_document_of_a_packed_row_is_as_if_alone(name):
 @pytest.mark.parametrize("name", MATRIX)
 def test_with_lora_and_checkpoints_in_between(name):
     torch.manual_seed(0)
-    fast = with_lora(mild(name), target_modules="all-linear", exclude_modules=["out_proj"]).train()
+    fast = with_lora(mild(name), target_modules="all-linear", exclude_modules=["out_proj", "router"]).train()
     plain = copy.deepcopy(fast)
     assert accelerate(fast).flattens
     fast.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
@@ -108,7 +110,7 @@ def test_branches_of_a_document_do_not_see_each_other(name):
     assert accelerate(model).forks
 
 
-@pytest.mark.parametrize("name", OFTEN)
+@pytest.mark.parametrize("name", STATES)
 def test_small_states_are_found_in_half_precision(name):
     """What runs on is far below the rounding of bfloat16."""
     model = tiny(name).train()
