@@ -6,9 +6,10 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llf_core.door import HISTORY_BYTES, read_object
 from llf_core.models.errors import ModelError
 from llf_core.runs import RunFolder
-from llf_core.runs.files import json_bytes, read_object, replace_file
+from llf_core.runs.files import json_bytes, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -137,7 +138,7 @@ def same_values(one: Tensor, other: Tensor) -> bool:
 def read_record(folder: Path) -> dict[str, Any]:
     """The checksums that a run kept of the result in a folder; empty where it is no run's result, or an older one's."""
     run = RunFolder(folder.parent)
-    tensors = read_object(run.output_record).get("tensors") if folder == run.output else None
+    tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
     return tensors if isinstance(tensors, dict) else {}
 
 
