@@ -89,7 +89,8 @@ def test_a_document_of_a_packed_row_is_as_if_alone(name):
 @pytest.mark.parametrize("name", MATRIX)
 def test_with_lora_and_checkpoints_in_between(name):
     torch.manual_seed(0)
-    fast = with_lora(mild(name), target_modules="all-linear", exclude_modules=["out_proj", "router"]).train()
+    targets = ["q_proj", "v_proj"] if name == "llama4" else "all-linear"  # its router is no plain linear layer
+    fast = with_lora(mild(name), target_modules=targets, exclude_modules=["out_proj"]).train()
     plain = copy.deepcopy(fast)
     assert accelerate(fast).flattens
     fast.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
