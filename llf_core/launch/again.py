@@ -128,14 +128,18 @@ def _branch(
     folder: RunFolder, step: int, changes: Mapping[str, Any], name: str, further: Sequence[Change]
 ) -> RunFolder:
     """A branch whose run is told `further` from its step on."""
-    from llf_core.config import RunConfig
+    from llf_core.config import ConfigError, RunConfig
     from llf_core.config.source import dump_yaml
 
     asked = _asked(changes)
     # The other run's copy of its result is its own.
     values = read_config(folder.config) | {"output_dir": None} | asked
     values = {key: value for key, value in values.items() if value is not None}
-    config = RunConfig.load(values, base=folder.path)
+    try:
+        config = RunConfig.load(values, base=folder.path)
+    except ConfigError:
+        check_stored(folder, "branch")  # what is wrong without the changes too
+        raise
     before = [change for change in journal(folder) if change.step <= step]
 
     def fill(new: RunFolder) -> None:

@@ -225,11 +225,15 @@ REFUSED_NOW = {
 
 
 @pytest.mark.parametrize("keys", REFUSED_NOW)
-@pytest.mark.parametrize("what", ["resume", "replay"])
+@pytest.mark.parametrize("what", ["resume", "replay", "branch"])
 def test_a_config_that_is_refused_by_now_is_told_before_anything_is_changed(llf_home, keys, what):
     text = f"{keys}dataset: llf_demo\nmodel_name_or_path: smollm2-135m-instruct\nreward_functions: [correct]\n"
     folder = create_run(text, "old")
     RunWriter(folder).close("stopped")
+    checkpoints = Checkpoints(folder)
+    checkpoints.path(2).mkdir(parents=True)
+    (checkpoints.path(2) / "model").write_text("whole")
+    checkpoints.finish(2)
     prove(folder)
     with pytest.raises(ConfigError) as error:
         getattr(Run(folder), what)()

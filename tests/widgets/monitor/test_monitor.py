@@ -285,6 +285,6 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
     open_and_close()  # what is made once a process
     process = psutil.Process()
     before = (threading.active_count(), process.num_fds(), len(_instances))
-    for _ in range(10):
+    for _ in range(15):
         open_and_close()
     assert (threading.active_count(), process.num_fds(), len(_instances)) == before
