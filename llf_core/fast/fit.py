@@ -25,14 +25,14 @@ QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))
 BACK = ("o_proj", "dense", "out_proj")
 NORMS = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
 ACTIVATIONS = ("act_fn", "activation_fn")
-# What a module raises that wants other inputs or shapes than it was tried with.
-UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError)
+# Whatever a module raises when it is tried: it is then left as it was.
+UNFIT = Exception
 
 
 def fit_norm(module: Any) -> Forward | None:
     """For RMS norms: `weight · x` or, as Gemma has it, `(1 + weight) · x`."""
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    weight = getattr(module, "weight", None)
+    weight = module._parameters.get("weight")
     if not isinstance(eps, float) or weight is None or weight.ndim != 1 or list(module.children()):
         return None
     small = plain_copy(module)

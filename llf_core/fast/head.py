@@ -104,12 +104,17 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
     if hasattr(causal, "_llf_decoder"):
         return forward(model, batch, lambda hidden, _: objective(hidden))
     kept: list[Tensor] = []
-    handle = causal.base_model.register_forward_hook(lambda _, __, output: kept.append(output[0]))
+    # Some models call their decoder inside of the base model, past it; the outermost that is called ends last.
+    handles = [
+        one.register_forward_hook(lambda _, __, output: kept.append(output[0]))
+        for one in dict.fromkeys((causal.get_decoder(), causal.base_model))
+    ]
     few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(causal.forward).parameters else {}
     try:
         forward(model, {**batch, **few}, lambda *_: None)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return objective(kept[-1])
 
 
@@ -136,11 +141,14 @@ def install_head(model: nn.Module) -> str | None:
     if hasattr(causal, "_llf_decoder"):
         return None
     name = type(causal).__name__
-    linear = _linear(causal)
-    if isinstance(linear, str):
-        return f"{linear} in {name}."
-    with torch.no_grad():
-        found = [_probe(causal, decoder, linear) for decoder in _decoders(causal)]
+    try:
+        linear = _linear(causal)
+        if isinstance(linear, str):
+            return f"{linear} in {name}."
+        with torch.no_grad():
+            found = [_probe(causal, decoder, linear) for decoder in _decoders(causal)]
+    except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
+        return f"the head of {name} cannot be tried ({type(error).__name__}: {error})."
     fits = [one for one in found if not isinstance(one, str)]
     if not fits:
         return f"{found[0] if found else 'no decoder is known'} in {name}."
@@ -232,7 +240,7 @@ def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, fl
     decoder.forward = stand_in
     try:
         logits = causal(**given, use_cache=False).logits
-    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
         return f"the head cannot be told from the decoder ({type(error).__name__}: {error})"
     finally:
         if own is None:

@@ -80,8 +80,12 @@ def _quicken(causal: Any, *, attention: bool) -> Accelerated:
         untried = f"{type(causal).__name__} cannot be tried ({str(error).partition(chr(10))[0]})."
         return Accelerated(flattens=False, notes=(f"Fast path: none, since {untried}",), why=untried)
     why: str | None = trial.flattens() if attention else "the model's own attention is asked for."
-    done = _replace(causal, trial, attention=why is None)
-    moved = trial.moved(flatten=why is None)
+    done: Counter[str] = Counter()
+    try:
+        done = _replace(causal, trial, attention=why is None)
+        moved = trial.moved(flatten=why is None)
+    except UNFIT as error:
+        moved = f"{type(causal).__name__} cannot be run ({str(error).partition(chr(10))[0]})."
     if moved:
         restore(causal)
         notes = [f"Fast path: none, since with it {moved}"]
@@ -114,7 +118,10 @@ def _replace(causal: nn.Module, trial: Trial, *, attention: bool) -> Counter[str
             continue
         what = kind(module)
         if what not in fitted:
-            fitted[what] = _fit(module, trial.calls.get(what) if attention else None)
+            try:
+                fitted[what] = _fit(module, trial.calls.get(what) if attention else None)
+            except UNFIT:
+                fitted[what] = None
         if (found := fitted[what]) is None:
             continue
         name, forward = found

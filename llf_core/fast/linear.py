@@ -69,7 +69,8 @@ class _Linears(Function):
             if operand.adapter is not None:
                 output.addmm_(inners[at], factors[at].t(), alpha=operand.scale)
                 at += 1
-            outputs.append(output.view(*x.shape[:-1], -1))
+            # No view of another tensor: a model may change its layers' outputs in place.
+            outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1])))
         ctx.save_for_backward(flat, stacked, *inners, *factors)
         ctx.operands, ctx.shape, ctx.ranks = operands, x.shape, ranks
         ctx.dtype = adapters[0].dtype if adapters else x.dtype

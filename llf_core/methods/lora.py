@@ -13,6 +13,7 @@ from llf_core.config.registry import Method
 from llf_core.config.rule import Rule
 from llf_core.methods.precision import keep_trained_weights_exact
 from llf_core.methods.targets import adapter_targets, saved_modules, senses
+from llf_core.models.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ class LoRAOptions(Section):
     lora_target: Names = option(
         ("all",),
         label="Target modules",
-        help="Names of the linear layers that get an adapter, or `all` for each but the output head.",
+        help="Names of the linear layers and experts that get an adapter, or `all` for each but the output head.",
         level="basic",
         source="LLaMA-Factory",
     )
@@ -152,12 +153,17 @@ class LoRA(Method):
 
         options: Any = config.options(cls.name)
         model.requires_grad_(requires_grad=False)
+        _keep_scale(model)
         adapters = list(config.model.adapter_name_or_path or ())
         resumed = adapters.pop() if adapters and not options.create_new_adapter else None
         model = merge_adapters(model, adapters, config)
         if resumed is not None:
             wrapped = resume_adapter(model, resumed, config)
         else:
+            plain = not options.lora_dropout and not options.use_dora
+            targets = adapter_targets(model, options.lora_target, plain=plain)
+            for note in targets.notes:
+                say(note)
             wrapped = get_peft_model(
                 model,
                 LoraConfig(
@@ -165,7 +171,8 @@ class LoRA(Method):
                     r=options.lora_rank,
                     lora_alpha=options.lora_alpha or 2 * options.lora_rank,
                     lora_dropout=options.lora_dropout,
-                    target_modules=adapter_targets(model, options.lora_target),
+                    target_modules=targets.modules,
+                    target_parameters=targets.parameters or None,
                     exclude_modules=senses(model) or None,
                     modules_to_save=_whole_modules(model, options.additional_target or ()) or None,
                     use_rslora=options.use_rslora,
@@ -175,6 +182,16 @@ class LoRA(Method):
             )
         keep_trained_weights_exact(wrapped, config)
         return wrapped
+
+
+def _keep_scale(model: Any) -> None:
+    """Has RWKV evaluate with the weights that it trains with.
+
+    It divides weights of its deeper layers while it evaluates, against overflows in float16. What an adapter adds to
+    them, and weights in 4 bits, it does not divide.
+    """
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
 
 
 def _whole_modules(model: Any, asked: Sequence[str]) -> list[str]:

@@ -1,23 +1,55 @@
-"""Which linear layers an adapter is put on."""
+"""Which layers an adapter is put on: linear layers, and experts that a model keeps as one parameter of three axes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from llf_core.methods.blocks import require_known
+from llf_core.models.errors import ModelError
+from llf_core.models.parameters import expert_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from torch import nn
     from transformers import PreTrainedModel
 
+HEADS = {"lm_head", "output_layer", "embed_out", "score"}
+CLOSE = 1e-2
+"""Largest relative distance (of norms) at which two products in bfloat16 count as the same."""
 
-def linear_names(model: PreTrainedModel) -> list[str]:
-    """Last names of all linear leaves but the output head, sorted.
+
+@dataclass(frozen=True)
+class Targets:
+    """What an adapter is put on, as PEFT takes it.
+
+    Attributes:
+        modules: `target_modules`, names that end the paths of these modules and of no others.
+        parameters: `target_parameters`, the same of parameters: experts, and weights that PEFT would mistake for them.
+        notes: sentences for a log on what `all` leaves out, and why.
+    """
+
+    modules: list[str]
+    parameters: list[str]
+    notes: tuple[str, ...] = ()
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Linear layers that an adapter can be put on, by their paths; without the output head and what a model sees with.
 
     Quantized layers of bitsandbytes are subclasses of `nn.Linear`, and transformers' `Conv1D` (GPT-2) is a linear
-    layer with its weight transposed; both count.
+    layer with its weight transposed; both count. A subclass with a forward of its own counts where that is the same
+    product: routers that choose experts, or layers that work in groups, are called like a linear layer and are none.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+    """
+    return {path: module for path, module in _all_linear_layers(model) if _multiplies(module)}
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Shortest names that tell the linear layers of a model from all its other modules, sorted.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
@@ -25,19 +57,7 @@ def linear_names(model: PreTrainedModel) -> list[str]:
     Returns:
         E.g. `["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]`.
     """
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    head, outside = model.get_output_embeddings(), set(senses(model))
-    heads = {"lm_head", "output_layer", "embed_out", "score"}
-    return sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and module is not head and name not in outside
-        }
-        - heads
-    )
+    return _endings(linear_layers(model), _paths(model))
 
 
 def senses(model: PreTrainedModel) -> list[str]:
@@ -49,34 +69,81 @@ def senses(model: PreTrainedModel) -> list[str]:
     if not hasattr(model.config, "vision_config") and not hasattr(model.config, "audio_config"):
         return []
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    inside = {id(module) for part in (decoder, head) for module in part.modules()}
+    inside = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
     holders = {name for name, module in model.named_modules() if any(id(one) in inside for one in module.modules())}
     return [name for name, module in model.named_modules() if id(module) not in inside and name not in holders]
 
 
-def adapter_targets(model: PreTrainedModel, asked: Sequence[str]) -> list[str]:
-    """Names of the modules an adapter is put on.
+def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool = True) -> Targets:
+    """What an adapter is put on.
 
     Args:
         model: a `PreTrainedModel`, not yet wrapped.
-        asked: module names (last part or whole path), or `all`.
-
-    Returns:
-        What PEFT takes as `target_modules`.
+        asked: names of modules or of experts' parameters (last part or whole path), or `all`.
+        plain: whether the adapter has neither dropout nor DoRA, which PEFT cannot apply to a parameter.
 
     Raises:
-        ModelError: a name that no linear or embedding layer has; the message lists the choices.
+        ModelError: a name that no linear layer, embedding or expert has, with the choices; or one that PEFT puts no
+            adapter on.
     """
-    if "all" in asked:
-        return linear_names(model)
     from torch import nn
 
-    paths = {name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
-    leaves = set(linear_names(model))
-    whole = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in leaves} | paths
-    unknown = [name for name in asked if not any(path == name or path.endswith(f".{name}") for path in whole)]
-    require_known("lora_target", unknown, leaves | {path.rsplit(".", 1)[-1] for path in paths} | {"all"})
-    return list(asked)
+    layers, experts = linear_layers(model), expert_parameters(model)
+    whole = "all" in asked
+    embeddings = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    if not whole:
+        _require(model, asked, {*layers, *embeddings, *experts})
+        layers = {path: module for path, module in layers.items() if _is_asked(path, asked)}
+        experts = {path: one for path, one in experts.items() if _is_asked(path, asked)}
+    forbidden = _forbidden(model, layers)
+    if forbidden and not whole:
+        raise ModelError(
+            f"lora_target: PEFT puts no adapter on {_listed(forbidden)} of {type(model).__name__}, since kernels use "
+            "its weight directly. Expected other names, or `all`."
+        )
+    lost = _lost(model, layers.keys() - forbidden)
+    if lost and not whole:
+        raise ModelError(
+            f"lora_target: an adapter on {_listed(lost)} of {type(model).__name__} cannot be loaded again, since PEFT "
+            f"{_peft_version()} looks for it under another name. Expected other names, or `all`."
+        )
+    reached = layers.keys() - forbidden - lost
+    notes = [f"lora_target: all leaves out {_listed(forbidden)}, which PEFT puts no adapter on."] if forbidden else []
+    if lost:
+        notes.append(
+            f"lora_target: all leaves out {_listed(lost)}, since PEFT {_peft_version()} would not find an adapter on "
+            "them again when it loads one."
+        )
+    renamed = _renamed(model, reached)
+    quantized = {path for path in renamed if not layers[path].weight.is_floating_point()}  # type: ignore[operator]
+    parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
+    if parameters and not plain:
+        if not whole and experts:
+            raise ModelError(
+                f"lora_target: {_listed(experts)} are parameters and no modules, to which PEFT applies neither "
+                "lora_dropout nor use_dora. Expected lora_dropout: 0 and use_dora: false, or other names."
+            )
+        notes.append(
+            f"{_listed(parameters)} get no adapter: PEFT applies neither lora_dropout nor use_dora to parameters. "
+            "With lora_dropout: 0 and use_dora: false they get one."
+        )
+        parameters = set()
+    if quantized:
+        notes.append(f"{_listed(quantized)} get no adapter: PEFT cannot reach them in {_kind(model)} while quantized.")
+    modules = reached - renamed
+    if not modules | parameters | (embeddings if not whole else set()):
+        raise ModelError(
+            f"{type(model).__name__} has no linear layer that PEFT puts an adapter on. Train it with "
+            "finetuning_type: full or freeze."
+        )
+    modules |= set() if whole else {path for path in embeddings if _is_asked(path, asked)}
+    paths = _paths(model)
+    same = modules and not whole and {path for path in paths if _is_asked(path, asked)} == modules
+    return Targets(
+        list(asked) if same else _endings(modules, paths),
+        _endings(parameters, [path for path, _ in model.named_parameters()], parts=2),
+        tuple(notes),
+    )
 
 
 def saved_modules(model: nn.Module, asked: Sequence[str]) -> list[str]:
@@ -90,3 +157,151 @@ def saved_modules(model: nn.Module, asked: Sequence[str]) -> list[str]:
     holders = {path.split(".")[-2] for path, _ in model.named_parameters() if "." in path}
     require_known("additional_target", unknown, holders)
     return list(asked)
+
+
+def _all_linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head, outside = model.get_output_embeddings(), set(senses(model))
+    for path, module in model.named_modules():
+        linear = isinstance(module, nn.Linear | Conv1D) and module is not head and path not in outside
+        if linear and path.rpartition(".")[2] not in HEADS:
+            yield path, module
+
+
+def _multiplies(module: Any) -> bool:
+    """Whether a linear layer computes the product with its weight, tried where its class has a forward of its own."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    own = type(module).forward not in {nn.Linear.forward, Conv1D.forward}
+    if not own or not module.weight.is_floating_point() or module.weight.dtype.itemsize < 2:  # noqa: PLR2004 - bytes
+        return True
+    x = torch.randn(2, 3, module.in_features, generator=torch.Generator().manual_seed(0)).to(module.weight)
+    try:
+        with torch.no_grad():
+            found, wanted = module(x), F.linear(x, module.weight, module.bias)
+    except Exception:  # noqa: BLE001 - a forward that wants something else is not that of a linear layer
+        return False
+    if not isinstance(found, torch.Tensor) or found.shape != wanted.shape:
+        return False
+    return found.is_meta or bool((found - wanted).norm() <= CLOSE * wanted.norm())
+
+
+def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
+    """Paths of layers that PEFT refuses by their names, as those of Mamba that kernels read themselves."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    check: Any = getattr(LoraModel, "_check_target_module_compatiblity", None)
+    forbidden = set()
+    for path in paths if check is not None else ():
+        try:
+            check(None, LoraConfig(), model, path.rpartition(".")[2])
+        except ValueError:
+            forbidden.add(path)
+    return forbidden
+
+
+def _lost(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """Paths of layers whose adapter PEFT renames when it loads one, to a name that the model does not have."""
+    import torch
+    from peft import LoraConfig
+
+    try:
+        from peft.utils.transformers_weight_conversion import (
+            convert_peft_adapter_state_dict_for_transformers as convert,
+        )
+    except ImportError:
+        return set()
+    keys = {f"base_model.model.{path}.lora_A.weight": path for path in paths}
+    try:
+        found = convert(model, LoraConfig(), {key: torch.zeros(1, 1) for key in keys}, "default")
+    except Exception:  # noqa: BLE001 - then nothing is known
+        return set()
+    return {path for key, path in keys.items() if key not in found}
+
+
+def _peft_version() -> str:
+    """PEFT's version, for a message."""
+    import peft
+
+    return str(peft.__version__)
+
+
+def _renamed(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """Paths of layers whose names PEFT takes for those of experts in models of transformers 4, and so does not find.
+
+    Of these models (Qwen-MoE, DeepSeek and others of their kind) `down_proj` means the experts, also where layers
+    without experts and shared experts have linear layers of that name.
+    """
+    from peft import LoraConfig
+
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers as convert
+    except ImportError:
+        return set()
+    renamed = set()
+    for name in {path.rpartition(".")[2] for path in paths}:
+        settings = LoraConfig(target_modules=[name])
+        try:
+            convert(settings, model, None)
+        except ValueError:  # the other half of what it takes for two of one parameter is not asked for
+            renamed.add(name)
+        else:
+            renamed |= set() if name in (settings.target_modules or ()) else {name}
+    return {path for path in paths if path.rpartition(".")[2] in renamed}
+
+
+def _require(model: PreTrainedModel, asked: Sequence[str], paths: Collection[str]) -> None:
+    unknown = [name for name in asked if not any(_is_asked(path, (name,)) for path in paths)]
+    odd = [name for name in unknown if any(_is_asked(path, (name,)) for path, _ in _all_linear_layers(model))]
+    if odd:
+        raise ModelError(
+            f"lora_target: {', '.join(odd)} of {type(model).__name__} computes more than a product with its weight, so "
+            "an adapter beside it would not be one. Expected other names, or `all`."
+        )
+    choices = {_last(path) for path in paths}
+    require_known("lora_target", unknown, choices | {"all"})
+
+
+def _is_asked(path: str, asked: Iterable[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in asked)
+
+
+def _paths(model: nn.Module) -> list[str]:
+    """Paths of all modules of which names must tell the targets: not of what a model sees with, which is excluded."""
+    outside = set(senses(model))
+    return [path for path, _ in model.named_modules() if path and path not in outside]
+
+
+def _endings(paths: Collection[str], among: Iterable[str], parts: int = 1) -> list[str]:
+    """The shortest ends of paths, of at least so many parts, that no other path among those of the model has."""
+    wanted = set(paths)
+    others: set[str] = set()
+    for path in among:
+        if path not in wanted:
+            split = path.split(".")
+            others.update(".".join(split[at:]) for at in range(len(split)))
+    found = set()
+    for path in wanted:
+        split = path.split(".")
+        ends = (".".join(split[-count:]) for count in range(min(parts, len(split)), len(split) + 1))
+        found.add(next((end for end in ends if end not in others and not end.partition(".")[0].isdigit()), path))
+    return sorted(found)
+
+
+def _last(path: str) -> str:
+    """The last part of a path that is no number."""
+    return next((part for part in reversed(path.split(".")) if not part.isdigit()), path)
+
+
+def _listed(paths: Iterable[str]) -> str:
+    return ", ".join(sorted({".".join(path.removesuffix(".weight").split(".")[-2:]) for path in paths}))
+
+
+def _kind(model: PreTrainedModel) -> str:
+    return str(model.config.model_type)

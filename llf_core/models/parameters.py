@@ -1,4 +1,4 @@
-"""How many parameters a model has, and how many are trained."""
+"""How many parameters a model has, how many are trained, and which are weights of experts kept together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+EXPERT_AXES = 3
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -26,3 +29,23 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
         total += count
         trainable += count if parameter.requires_grad else 0
     return total, trainable
+
+
+def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of experts that a model keeps together, `[experts, in, out]` or `[experts, out, in]`, by their paths.
+
+    They are known by their first axis, which is a number of experts that their module speaks of.
+
+    Args:
+        model: wrapped or not.
+    """
+    return {
+        f"{path}.{name}": parameter
+        for path, module in model.named_modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == EXPERT_AXES and parameter.shape[0] in _expert_counts(module)
+    }
+
+
+def _expert_counts(module: nn.Module) -> set[int]:
+    return {value for name, value in vars(module).items() if "expert" in name and type(value) is int}

@@ -31,6 +31,7 @@ from llf_core.models import (
 )
 from llf_core.models.adapters import check_reloads, goes_on
 from llf_core.models.checksums import write_record
+from llf_core.models.quantize import left_unquantized
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.scorer import add_score
 from llf_core.models.source import ModelSource
@@ -172,6 +173,9 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
     model = load_model(source, config, plan)
+    if unquantized := left_unquantized(model):
+        writer.event("warning", key="quantization_bit", message=unquantized)
+        _say(unquantized)
     if config.plugin("stage").scores:
         add_score(model, None if source.kind == "gguf" else source.folder)
     model = config.plugin("method").apply(model, config)

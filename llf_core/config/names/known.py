@@ -19,6 +19,7 @@ class Family:
         inside: modules inside a block.
         outside: modules outside the blocks.
         models: hub ids.
+        experts: parameters of experts that an adapter can be put on.
     """
 
     types: tuple[str, ...]
@@ -26,6 +27,7 @@ class Family:
     inside: tuple[str, ...]
     outside: tuple[str, ...]
     models: tuple[str, ...]
+    experts: tuple[str, ...] = ()
 
 
 @functools.cache

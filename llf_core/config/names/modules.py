@@ -33,6 +33,8 @@ KEYS: dict[str, Literal["linear", "any"]] = {
 }
 """Keys that name modules, and of which kind."""
 ALL = "all"
+EXPERTS = ("gate_up_proj", "down_proj")
+"""What transformers calls the parameters that it makes of the weights of all experts of a layer."""
 HEADS = ("lm_head", "score")
 """Heads that a model has though no weight of that name may be stored: tied to the embedding, or new."""
 
@@ -42,7 +44,7 @@ class Modules:
     """What a model is made of.
 
     Attributes:
-        linear: linear layers and embeddings that an adapter can be put on.
+        linear: linear layers, embeddings and parameters of experts that an adapter can be put on.
         every: all modules.
         exact: whether they were read from the model itself, and not from the table of families.
     """
@@ -132,7 +134,7 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
         family = family_of(model)
     if family is None:
         return None
-    linear = {*family.linear, *_embeddings(family.outside)}
+    linear = {*family.linear, *family.experts, *_embeddings(family.outside)}
     return Modules(
         frozenset(linear), frozenset({*linear, *family.inside, *family.outside, *HEADS}), exact=model == EMBEDDED
     )
@@ -150,11 +152,13 @@ def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
     weights = read_shapes(folder)
     if not weights and family is None:
         return None
-    linear = set() if family is None else {*family.linear, *_embeddings(family.outside)}
+    linear = set() if family is None else {*family.linear, *family.experts, *_embeddings(family.outside)}
     every = set() if family is None else {*family.inside, *family.outside}
     for name, shape in weights.items():
         *path, kind = name.split(".")
         every.update(part for part in path if not part.isdigit())
+        if "experts" in path:  # which transformers keeps together when it loads them
+            linear.update(EXPERTS)
         if path and (len(shape) > 1 or kind not in {"weight", "bias"}):  # quantized weights have other names
             linear.add(path[-1])
     return Modules(frozenset(linear - set(HEADS)), frozenset(every | set(HEADS)), exact=True)

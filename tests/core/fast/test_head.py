@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from llf_core.fast.head import LOGITS, Head, causal_of, forward, install_head
+from llf_core.fast.head import LOGITS, Head, causal_of, forward, forward_hidden, install_head
 from llf_core.fast.loss import log_probs, nll_sum
 from llf_core.stages.sft import SFT
 from tests.tiny import tiny_llama
@@ -370,3 +370,12 @@ def test_head_by_hand():
     head = Head(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 0.0]), 0.5, 3.0)
     # h = 2: 0.5 · (3, 4) = (1.5, 2); 3 · tanh(x / 3)
     assert head.logits(torch.tensor([2.0])).tolist() == pytest.approx([1.3863514, 1.7483473], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_hidden_states_are_those_before_the_head_also_where_it_stays_as_it_is(name):
+    model = tiny(name)
+    hidden = forward_hidden(model, {"input_ids": torch.arange(3, 9)[None]}, lambda hidden: hidden)
+    with torch.no_grad():
+        logits = model(input_ids=torch.arange(3, 9)[None]).logits
+    torch.testing.assert_close(model.get_output_embeddings()(hidden), logits)

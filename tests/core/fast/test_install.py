@@ -7,10 +7,13 @@ import inspect
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from llf_core.fast import interface
+from llf_core.fast.blocks import install as install_forward
+from llf_core.fast.blocks import linear_forward
+from llf_core.fast.fit import fit_norm
 from llf_core.fast.install import accelerate, restore
 from llf_core.stages.sft import SFT
 from tests.core.fast.architectures import tiny
@@ -316,3 +319,68 @@ def batch_of_step(step):
     from tests.core.fast.test_models import features
 
     return features(lengths=(5 + step % 3, 4, 6), seed=step % 8)
+
+
+def test_whatever_the_trial_of_a_module_raises_leaves_it_as_it_was(monkeypatch):
+    from llf_core.fast import install
+
+    def fails(*_):
+        raise ZeroDivisionError("a formula nobody knew")
+
+    monkeypatch.setattr(install, "fit_norm", fails)
+    model = tiny("llama").train()
+    plain = copy.deepcopy(model)
+    done = accelerate(model)
+    assert done.notes[0] == "Fast path: batches without padding, 2 MLPs, 2 attentions."
+    assert_trains_alike(model, plain)
+
+
+def test_a_model_that_its_fast_parts_break_stays_as_it_was(monkeypatch):
+    from llf_core.fast import install
+
+    def breaks(*_):
+        def forward(self, x):
+            raise AssertionError("a shape nobody knew")
+
+        forward.__module__ = "llf_core.fast.blocks"
+        return forward
+
+    monkeypatch.setattr(install, "fit_norm", breaks)
+    model = tiny("llama").train()
+    plain = copy.deepcopy(model)
+    done = accelerate(model)
+    assert done.notes[0] == "Fast path: none, since with it LlamaForCausalLM cannot be run (a shape nobody knew)."
+    assert_trains_alike(model, plain)
+
+
+def test_a_norm_whose_weight_is_no_parameter_is_none_of_ours():
+    class Weightless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.eps = 1e-6
+            self.register_buffer("weight", torch.ones(8), persistent=False)
+
+        def forward(self, x):
+            return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+    assert fit_norm(Weightless()) is None
+
+
+def test_a_model_may_change_what_a_lora_layer_gave_in_place():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Linear(8, 8)
+
+        def forward(self, x):
+            found = self.dense(x)
+            found += 1
+            return found
+
+    module = get_peft_model(InPlace(), LoraConfig(r=2, target_modules=["dense"]))
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    wanted = module(x)
+    install_forward(module.base_model.model.dense, linear_forward)
+    found = module(x)
+    found.sum().backward()
+    torch.testing.assert_close(found, wanted)

@@ -51,6 +51,17 @@ def test_the_modules_of_a_folder_are_those_of_its_weights(found, only, tiny_mode
     assert only(model_name_or_path=str(tiny_model_dir), lora_target="c_attn").severity == "error"
 
 
+def test_experts_of_a_folder_have_the_names_of_the_loaded_model(found, machine):
+    import torch
+    from safetensors.torch import save_file
+
+    (machine / "moe").mkdir()
+    (machine / "moe" / "config.json").write_text(json.dumps({"model_type": "somebodys_own"}))
+    weights = {"model.layers.0.mlp.experts.0.w1.weight": torch.zeros(2, 2)}
+    save_file(weights, machine / "moe" / "model.safetensors")
+    assert found(model_name_or_path="moe", lora_target="gate_up_proj,down_proj") == Found()
+
+
 def test_a_folder_without_safetensors_is_known_by_its_type(machine, only):
     (machine / "gpt").mkdir()
     (machine / "gpt" / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
@@ -85,6 +96,7 @@ def test_the_table_says_what_transformers_builds(kind):
 
     from llf_core.methods.blocks import block_modules, outer_modules
     from llf_core.methods.targets import linear_names
+    from llf_core.models.parameters import expert_parameters
 
     settings = AutoConfig.for_model(kind)
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
@@ -95,5 +107,6 @@ def test_the_table_says_what_transformers_builds(kind):
     (family,) = [one for one in families() if kind in one.types]
     names = [name for name, _ in model.named_parameters()]
     assert linear_names(model) == sorted(family.linear)
+    assert {path.rpartition(".")[2] for path in expert_parameters(model)} == set(family.experts)
     assert block_modules(names) == set(family.inside)
     assert outer_modules(names) == set(family.outside)

@@ -1,0 +1,360 @@
+"""Trains a tiny model of every causal architecture of transformers, and compares with plain PEFT and transformers.
+
+`python -m tests.core.models.every_architecture [TYPE …] [KEY=VALUE …] [--method lora|full] [--json FILE] …`
+
+Each one is trained in a process of its own, forked from one that has all libraries loaded: by the run's own trainer
+(`run_attempt`), 2 steps in float32. Its first loss is compared with one computed from the logits of plain
+transformers, one example at a time; its result is loaded by plain PEFT and transformers, and must give the logits of
+the model that was trained. `--write docs/models.md` writes the table; `--read FILE` takes the outcomes of `--json`
+instead of trying again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SECONDS = 180
+"""A trial that takes longer is ended, and counts as failed."""
+LIMIT = 1e-4
+"""Largest relative distance of a first loss from the plain one, and of logits (of norms) after a reload."""
+LARGEST = 5_000_000
+METHODS = ("lora", "full")
+UNLEARNED = -100
+HEAD = """# Architectures
+
+Every architecture that transformers {transformers} maps to a causal language model, as a tiny model with random weights, trained by LoRA (`lora_target: all`) and whole (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` makes the same trials.
+
+- **trained**: two steps in float32. The first loss equals one that is computed from the logits of plain transformers, one example at a time, and plain PEFT and transformers load the result and give the logits of the trained model, an adapter also when it is merged; all to a relative 1e-4.
+- **refused**: the run ends before its first step, with the sentence below the table.
+- **failed**: what went wrong is below the table.
+- **not tried**: there is no tiny config for it yet; the reason is below the table.
+
+*Batches* says whether examples stand one after the other without padding (and can be packed), or are padded. *Experts* are weights of experts that LoRA reaches as parameters.
+
+{counts}
+
+| type | LoRA | full | batches | experts |
+|---|---|---|---|---|
+"""  # noqa: E501 - paragraphs of Markdown
+
+
+@dataclass
+class Outcome:
+    """What came of one architecture and method.
+
+    Attributes:
+        kind: the model type.
+        method: `lora` or `full`.
+        state: `trained`, `refused` (before the first step, in a sentence), `failed` (all else) or `not tried`: there
+            is no tiny config for it.
+        why: the sentence, or the error.
+        trained: how many parameters are trained.
+        parameters: how many there are.
+        loss: relative distance of the first loss.
+        logits: relative distance of the reloaded logits.
+        merged: the same of the adapter merged by plain PEFT.
+        targets: modules and parameters that have an adapter.
+        notes: what the log says of the fast path.
+        where: of a failure, where it was raised.
+    """
+
+    kind: str
+    method: str
+    state: str = "failed"
+    why: str = ""
+    trained: int = 0
+    parameters: int = 0
+    loss: float | None = None
+    logits: float | None = None
+    merged: float | None = None
+    targets: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    where: str = ""
+
+
+def attempt(kind: str, method: str, changes: dict[str, Any] | None = None) -> Outcome:
+    """One architecture and method, in a forked process with a time limit."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        signal.alarm(SECONDS)
+        outcome = Outcome(kind, method)
+        try:
+            with tempfile.TemporaryDirectory(prefix="llf-architecture-") as folder:
+                _silence(Path(folder) / "log.txt")
+                _try(outcome, Path(folder), changes or {})
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.state = outcome.state if outcome.state == "not tried" else "failed"
+            outcome.why = f"{type(error).__name__}: {error}"
+            outcome.where = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno}"
+        os.write(writer, json.dumps(asdict(outcome)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if not told:
+        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+        return Outcome(kind, method, why=f"ended by {how}")
+    return Outcome(**json.loads(told))
+
+
+def load_libraries() -> None:
+    """Imports what all trials need, so that each has it at once."""
+    warnings.filterwarnings("ignore")
+    import peft  # noqa: F401
+    import torch
+    import transformers
+
+    from llf_core.stages import session  # noqa: F401
+
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+
+
+def save_tiny(kind: str, folder: Path) -> None:
+    """Writes a tiny model of a type, with weights that all count, and a tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tests.core.models.tiny_configs import tiny_config
+    from tests.tiny import tiny_tokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(kind))
+    count = sum(one.numel() for one in model.parameters())
+    if count > LARGEST:
+        raise ValueError(f"{count:,} parameters are not tiny")
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if one.ndim > 1 and one.is_floating_point() and "conv" not in name:
+                one.copy_(torch.randn_like(one) * (0.5 if "embed" in name else 0.7 * one.shape[-1] ** -0.5))
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+def page(outcomes: Iterable[Outcome]) -> str:
+    """The text of `docs/models.md`."""
+    import peft
+    import transformers
+
+    kept = {(one.kind, one.method): one for one in outcomes}
+    counts = []
+    for method, name in (("lora", "LoRA"), ("full", "full fine-tuning")):
+        states = [one.state for one in kept.values() if one.method == method]
+        told = ", ".join(f"{states.count(one)} {one}" for one in dict.fromkeys(sorted(states, reverse=True)))
+        counts.append(f"- {name}: {told}.")
+    head = HEAD.format(transformers=transformers.__version__, peft=peft.__version__, counts="\n".join(counts))
+    rows, below = [], []
+    for kind in sorted({kind for kind, _ in kept}):
+        lora, full = (kept.get((kind, method), Outcome(kind, method, "not tried")) for method in METHODS)
+        experts = "yes" if any("expert" in one and one.count(".") == 1 for one in lora.targets) else ""
+        rows.append(f"| `{kind}` | {lora.state} | {full.state} | {_batches(full)} | {experts} |")
+        whys = {one.why for one in (lora, full) if one.why}
+        below += [f"- `{kind}`: {' '.join(why.split())}" for why in sorted(whys)]
+    return head + "\n".join(rows) + "\n\n" + "\n".join(below) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Tries what is asked for and prints a line of JSON each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("asked", nargs="*", help="model types, and keys of the config as KEY=VALUE")
+    parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--json", type=Path, help="file for all outcomes")
+    parser.add_argument("--read", type=Path, help="file of --json to take the outcomes from")
+    parser.add_argument("--write", type=Path, help="file for the table")
+    options = parser.parse_args(argv)
+    pairs = (one.split("=", 1) for one in options.asked if "=" in one)
+    changes = {key: yaml.safe_load(value) for key, value in pairs}
+    kinds = [one for one in options.asked if "=" not in one]
+    outcomes = [] if options.read is None else [Outcome(**one) for one in json.loads(options.read.read_text())]
+    if options.read is None or kinds:
+        load_libraries()
+        from tests.core.models.tiny_configs import causal_types
+
+        for kind in kinds or causal_types():
+            for method in (options.method,) if options.method else METHODS:
+                outcome = attempt(kind, method, changes)
+                outcomes.append(outcome)
+                sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+                sys.stdout.flush()
+    if options.json:
+        options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+    if options.write:
+        options.write.write_text(page(outcomes), encoding="utf-8")
+    return 0
+
+
+def _silence(log: Path) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def _try(outcome: Outcome, folder: Path, changes: dict[str, Any]) -> None:
+    outcome.state = "not tried"
+    base = folder / "base"
+    save_tiny(outcome.kind, base)
+    outcome.state = "failed"
+    os.environ["LLF_HOME"] = str(folder / "home")
+    seen = _train(outcome, base, folder, changes)
+    if outcome.state == "trained":
+        _compare(outcome, base, seen)
+    outcome.why = outcome.why.replace(str(base), "The model").strip()
+
+
+def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """A whole attempt of a run; keeps its data and the logits of the trained model."""
+    import torch
+
+    from llf_core.config import RunConfig
+    from llf_core.models import device
+    from llf_core.runs import RunReader, create_run, read_status
+    from llf_core.stages import session
+
+    asked = _settings(outcome.method, base, folder, pairs=changes.get("stage") in {"rm", "dpo"}) | changes
+    device.bf16_speedup = lambda _: 1.0
+    seen: dict[str, Any] = {}
+    prepare, save = session.prepare, session.save_output
+
+    def keep_data(*args: Any, **kwargs: Any) -> Any:
+        seen["data"] = prepare(*args, **kwargs)
+        return seen["data"]
+
+    def keep_logits(model: Any, *args: Any) -> None:
+        model.eval()
+        with torch.no_grad():
+            seen["logits"] = model(input_ids=_ids()).logits.float()
+        names = (name for name, _ in model.named_parameters() if "lora_A" in name)
+        outcome.targets = sorted({_last_names(name) for name in names})
+        save(model, *args)
+
+    session.prepare, session.save_output = keep_data, keep_logits
+    run = create_run(RunConfig.load(asked).yaml(defaults=True), "tiny")
+    code = session.run_attempt(run, 1)
+    reader = RunReader(run)
+    events = reader.events()
+    lines = (folder / "log.txt").read_text().splitlines()
+    outcome.notes = [line[10:] for line in lines if line[10:].startswith(("Fast path", "Batches"))]
+    traces = [event["trace"] for event in events if event["type"] == "error" and event.get("trace")]
+    for event in events:
+        if event["type"] == "model":
+            outcome.parameters, outcome.trained = event["parameters"], event["trainable"]
+    steps = reader.metrics().values("loss")
+    if code == 0:
+        outcome.state = "trained"
+        return seen | {"loss": float(steps[0]), "output": run.output}
+    outcome.why = read_status(run).reason or ""
+    outcome.state = "failed" if traces or len(steps) else "refused"
+    outcome.where = _where(traces[-1]) if traces else ""
+    return seen
+
+
+def _settings(method: str, base: Path, folder: Path, *, pairs: bool) -> dict[str, Any]:
+    rows: list[dict[str, str]] = []
+    for number in range(4):
+        asked = {"instruction": f"What is {number}?", "input": ""}
+        answer = "It is a number." + " Yes." * number
+        rows.append(asked | ({"chosen": answer, "rejected": "No."} if pairs else {"output": answer}))
+    (folder / "rows.json").write_text(json.dumps(rows))
+    return {
+        "model_name_or_path": str(base),
+        "stage": "sft",
+        "finetuning_type": method,
+        "dataset": str(folder / "rows.json"),
+        "cutoff_len": 64,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 2,
+        "learning_rate": 1e-2 if method == "lora" else 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "seed": 7,
+    }
+
+
+def _compare(outcome: Outcome, base: Path, seen: dict[str, Any]) -> None:
+    """Distances of the first loss and of what plain PEFT and transformers load."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = _plain_loss(plain, seen["data"].train)
+        outcome.loss = abs(seen["loss"] - expected) / expected
+        if outcome.method == "lora":
+            loaded: Any = PeftModel.from_pretrained(plain, str(seen["output"])).eval()
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(seen["output"], dtype=torch.float32).eval()
+        outcome.logits = _distance(loaded(input_ids=_ids()).logits, seen["logits"])
+        if outcome.method == "lora":
+            outcome.merged = _distance(loaded.merge_and_unload()(input_ids=_ids()).logits, seen["logits"])
+    measured = (("first loss", outcome.loss), ("reloaded model", outcome.logits), ("merged model", outcome.merged))
+    far = [f"the {what} differs by {value:.1e}" for what, value in measured if value is not None and not value <= LIMIT]
+    if far:
+        outcome.state, outcome.why = "failed", f"{', '.join(far)}."
+
+
+def _plain_loss(model: Any, examples: Iterable[dict[str, Any]]) -> float:
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
+
+    total, learned = 0.0, 0
+    for example in examples:
+        ids, labels = (torch.tensor(example[name]) for name in ("input_ids", "labels"))
+        logits = model(input_ids=ids[None], use_cache=False).logits[0].double()
+        total += float(F.cross_entropy(logits[:-1], labels[1:], reduction="sum"))
+        learned += int((labels[1:] != UNLEARNED).sum())
+    return total / learned
+
+
+def _ids() -> Any:
+    import torch
+
+    return torch.randint(3, 300, (1, 16), generator=torch.Generator().manual_seed(5))
+
+
+def _distance(one: Any, other: Any) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def _last_names(name: str) -> str:
+    parts = [one for one in name.partition(".lora_A")[0].split(".") if one != "base_layer"]
+    return ".".join(parts[-2:])
+
+
+def _where(trace: str) -> str:
+    """The last three frames of a traceback."""
+    frames = [line.split('"') for line in trace.splitlines() if line.strip().startswith("File")]
+    places = ["/".join(path.split("/")[-2:]) + rest.partition(" in ")[0] for _, path, rest in frames[-3:]]
+    return " > ".join(places)
+
+
+def _batches(outcome: Outcome) -> str:
+    if outcome.state not in {"trained", "failed"} or not outcome.notes:
+        return ""
+    padded = any(note.startswith("Batches are padded") or "cannot be tried" in note for note in outcome.notes)
+    return "padded" if padded else "without padding"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
