@@ -14,6 +14,7 @@ from llf_core.config.model import EMBEDDED
 from llf_core.config.names.cache import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.door import NotPlainError, json_value, peek_object
+from llf_core.door import read_bytes as read_file
 from llf_core.runs.asked import run_config
 from llf_core.runs.trust import allow, is_allowed, is_ours
 
@@ -252,9 +253,11 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         TooMuchCodeError: it is no regular file, or larger than code is.
     """
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
-        raise TooMuchCodeError(f"{path} is no regular file of at most {MOST_BYTES:,} bytes, so it is not read as code.")
-    return path.read_bytes()
+    try:
+        return read_file(Path(os.path.realpath(path)), MOST_BYTES)  # a file of a hub's cache is a link
+    except OSError:
+        message = f"{path} is not a regular file of at most {MOST_BYTES:,} bytes, so it is not read as code."
+        raise TooMuchCodeError(message) from None
 
 
 def _auto_map(path: Path) -> Iterator[tuple[str, str]]:

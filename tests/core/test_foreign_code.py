@@ -303,7 +303,7 @@ class TestCodeOfAModel:
         os.mkfifo(folder / "pipe.json")
         code = code_of_model(folder)
         assert [name for name, _ in code.files] == ["pipe.py"]
-        with pytest.raises(ValueError, match="no regular file"):
+        with pytest.raises(ValueError, match="not a regular file"):
             code.sha256  # noqa: B018
 
 

@@ -38,7 +38,8 @@ def ask(jp_fetch: Any) -> Callable[..., Awaitable[tuple[int, Any]]]:
 
     async def inner(*parts: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         if body is not None:
-            options |= {"method": "POST", "body": body if isinstance(body, bytes) else json.dumps(body)}
+            body = body if isinstance(body, bytes) else json.dumps(body)
+            options = {"method": "POST", **options, "body": body}
         try:
             response = await jp_fetch("llf", "api", *parts, **options)
         except HTTPClientError as error:
