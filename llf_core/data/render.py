@@ -13,7 +13,7 @@ from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACE, in_parts
 from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
-from llf_core.data.templates.bounded import bound_templates, endless_error
+from llf_core.models.bounded_templates import bound_templates, endless_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

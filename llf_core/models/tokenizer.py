@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.templates.bounded import bound_templates
 from llf_core.models.architecture import load_architecture
 from llf_core.models.bars import no_progress_bars
+from llf_core.models.bounded_templates import bound_templates
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.gguf import mend_pre_tokenizer
 from llf_core.models.remote_code import runs_own_code

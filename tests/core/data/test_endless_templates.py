@@ -5,8 +5,8 @@ from jinja2.exceptions import TemplateError
 
 from llf_core.data import DataError, prepare
 from llf_core.data.render import choose_template
-from llf_core.data.templates import bounded
-from llf_core.data.templates.bounded import bound_templates
+from llf_core.models import bounded_templates as bounded
+from llf_core.models.bounded_templates import bound_templates
 
 ROWS = [{"instruction": "Hi", "output": "Yo"}]
 SAID = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
