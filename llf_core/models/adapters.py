@@ -161,7 +161,7 @@ def check_reloads(model: Any) -> None:
         for name in lost:
             trained[name].copy_(begun[name])
     if lost:
-        fit = sorted({_module(name) for name in trained} - {_module(name) for name in lost})
+        fit = sorted({_target(model, name) for name in trained} - {_target(model, name) for name in lost})
         todo = f"Set lora_target: {','.join(fit)}" if fit else "Set finetuning_type: full"
         raise ModelError(
             f"PEFT {version('peft')} would save the adapter and not load it again whole: it leaves out "
@@ -169,11 +169,12 @@ def check_reloads(model: Any) -> None:
         )
 
 
-def _module(name: str) -> str:
-    """The last part of the name of the module that an adapter's weight belongs to."""
+def _target(model: Any, name: str) -> str:
+    """What `lora_target` calls the module or parameter that an adapter's weight belongs to."""
     parts = name.split(".")
-    place = next((at for at, part in enumerate(parts) if part.startswith("lora_") or part == "modules_to_save"), -2)
-    return parts[place - 1] if place > 0 else parts[place]
+    place = next((at for at, part in enumerate(parts) if part.startswith("lora_") or part == "modules_to_save"), -1)
+    of = getattr(model.get_submodule(".".join(parts[:place])), "parameter_name", None)  # PEFT's, around a parameter
+    return str(of or parts[place - 1])
 
 
 def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
