@@ -171,10 +171,10 @@ class Encoder:
         for (index, conversation, rendered), found in texts:
             try:
                 if self.kind == PAIRS:
-                    chunk.examples.append(self._pair(index, conversation, found, next(texts)[1]))
+                    made = [self._pair(index, conversation, found, next(texts)[1])]
                 else:
                     made = self._finish(index, conversation, found)
-                    chunk.examples += made if self.processor is None else self._with_text(made, rendered)
+                chunk.examples += made if self.processor is None else self._with_text(made, rendered)
             except BadExample as error:
                 chunk.dropped.append((index, str(error)))
         chunk.dropped.sort()
@@ -216,7 +216,10 @@ class Encoder:
         found = [conversation]
         if conversation.rejected is not None:
             found.append(replace(conversation, messages=(*conversation.messages[:-1], conversation.rejected)))
-        return [(one, render_answers(self.template, self.tokenizer, one, last_only=True)) for one in found]
+        made = [(one, render_answers(self.template, self.tokenizer, one, last_only=True)) for one in found]
+        for _, rendered in made if self.processor is not None else ():
+            check_unseen(self.processor, rendered.text)
+        return made
 
     def _pair(
         self, index: int, conversation: Conversation, better: Encoded | BadExample, worse: Encoded | BadExample

@@ -95,7 +95,10 @@ def with_media(
     for kind, found in left.items():
         if any(True for _ in found):
             raise BadExample(f"it has more of {kind} than its text names with <{kind}>")
-    return replace(conversation, messages=tuple(messages), media=tuple(used))
+    rejected = conversation.rejected
+    if rejected is not None and signs is None:  # the other answer of a pair, in which no picture is looked for
+        rejected = {**rejected, "parts": [{"type": "text", "text": rejected["content"]}]}
+    return replace(conversation, messages=tuple(messages), rejected=rejected, media=tuple(used))
 
 
 def _in_text(message: Message, parts: list[dict[str, str]], signs: Mapping[str, str]) -> Message:

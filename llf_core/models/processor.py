@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.models.source import ModelSource
 
+PACKAGES = ("torchvision", "torchcodec", "librosa", "timm", "sentencepiece")
+"""What processors need that is not installed with LLF, the likelier first."""
+TORCHVISION_AHEAD = 15
+"""torchvision 0.(n + 15) is built for torch 2.n."""
+
 
 def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:
     """Loads the processor of a model that takes pictures, videos or sounds; None of all others.
@@ -25,7 +30,7 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         tokenizer: from `load_tokenizer`; the processor uses it.
 
     Raises:
-        ModelError: the model's folder has none, or it needs a package that is not installed.
+        ModelError: the model's folder has none, or it needs a package that is not installed, which the message names.
         UntrustedCodeError: code of its own would run that the user has not allowed.
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
@@ -40,7 +45,9 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
             processor: Any = AutoProcessor.from_pretrained(
                 source.folder, local_files_only=True, trust_remote_code=trusted
             )
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+    except ImportError as error:
+        raise ModelError(f"The processor of {source.name} cannot be loaded: {_lacks(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
             "preprocessor_config.json in the model's folder."
@@ -52,3 +59,21 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         )
     processor.tokenizer = tokenizer
     return processor
+
+
+def _lacks(error: ImportError) -> str:
+    """Which package is missing and what installs it, as far as another library's message tells."""
+    named = [name for name in PACKAGES if name in str(error).lower()]
+    if not named:
+        return first_line(error)
+    package = named[0]
+    wanted = f'"torchvision=={_torchvision()}.*"' if package == "torchvision" and _torchvision() else package
+    return f"it needs {package}, which this environment lacks. Run pip install {wanted}, then start again."
+
+
+def _torchvision() -> str | None:
+    """The version of torchvision that is built for the installed torch 2, as `0.28`; without it, pip replaces torch."""
+    import torch
+
+    major, minor = torch.__version__.split(".")[:2]
+    return f"0.{int(minor) + TORCHVISION_AHEAD}" if major == "2" and minor.isdigit() else None

@@ -16,7 +16,7 @@ from llf_core.config.labels import IGNORED
 from llf_core.data import Collator, DataError, prepare
 from llf_core.data.inspect import Inspection
 from llf_core.fast.head import install_head
-from llf_core.models import load_processor, load_tokenizer, resolve_model
+from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.session import run_attempt
 from llf_core.stages.sft import SFT
@@ -250,3 +250,46 @@ def test_texts_of_a_model_that_sees_are_looked_at_turn_by_turn(asked, tmp_path):
     tokenizer = load_tokenizer(source, config)
     looked = Inspection.open(config, tokenizer, processor=load_processor(source, config, tokenizer))
     assert [turn["role"] for turn in looked.example(0)["turns"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("stage", ["dpo", *(pytest.param(one, marks=pytest.mark.long) for one in ("kto", "orpo"))])
+def test_preferences_without_pictures_train_a_model_that_sees(asked, tmp_path, make_run, stage):
+    loss = {"pref_loss": "orpo"} if stage == "orpo" else {}
+    rows = [
+        {"instruction": f"What is {n}?", "input": "", "chosen": "A number.", "rejected": "No." * (n + 1)}
+        for n in range(4)
+    ]
+    if stage == "kto":
+        rows = [
+            {"instruction": f"What is {n}?", "input": "", "output": "A number.", "kto_tag": n % 2 == 0}
+            for n in range(4)
+        ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    keys = asked | {"stage": "kto" if stage == "kto" else "dpo", "dataset": str(tmp_path / "pairs.json")} | loss
+    folder = make_run(**keys, max_steps=1, per_device_train_batch_size=2, learning_rate=1e-3)
+    assert run_attempt(folder, 1) == 0, read_status(folder).reason
+
+
+def test_a_pair_whose_text_has_a_sign_for_pictures_is_dropped(asked, tmp_path):
+    rows = [
+        {"instruction": "What is <image>?", "input": "", "chosen": "A word.", "rejected": "No."},
+        {"instruction": "What is 1?", "input": "", "chosen": "A number.", "rejected": "No."},
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    config = RunConfig.load(asked | {"stage": "dpo", "dataset": str(tmp_path / "pairs.json")})
+    source = resolve_model(config.model.model_name_or_path, config)
+    tokenizer = load_tokenizer(source, config)
+    data = prepare(config, tokenizer, processor=load_processor(source, config, tokenizer))
+    assert [index for index, *_ in data.report.dropped] == [0]
+
+
+def test_a_processor_that_needs_torchvision_names_the_version_for_this_torch(asked, llava, monkeypatch):
+    def lacks(*_, **__):
+        raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library but it was not found.")
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lacks)
+    config = RunConfig.load(asked)
+    source = resolve_model(config.model.model_name_or_path, config)
+    version = f"0.{int(torch.__version__.split('.')[1]) + 15}"
+    with pytest.raises(ModelError, match=re.escape(f'Run pip install "torchvision=={version}.*", then')):
+        load_processor(source, config, load_tokenizer(source, config))
