@@ -450,7 +450,7 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
     assert any("is not an address" in one.message for one in validate(asked).problems)
-    with pytest.raises(api.Halted, match="is not an address"):
+    with pytest.raises(api.Halted, match="is not the address"):
         api.ask_scores(address, ["a"])
 
 
