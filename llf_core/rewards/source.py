@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from llf_core.redaction.source import ALLOW, looks_secret, secrets_in
 from llf_core.rewards.record import reward
 
 if TYPE_CHECKING:
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 LONGEST = 1_000_000
 """Characters of a constant."""
 HEAD = "from __future__ import annotations"
-SECRET = re.compile(r"(?:^|_)(?:api_?keys?|secrets?|pass(?:word|wd|phrase)s?|credentials?)$", re.IGNORECASE)
-"""Names of texts that nobody else may read."""
-PERHAPS = re.compile(r"(?:^|_)(?:key|token|auth|authorization|bearer|pass)s?$", re.IGNORECASE)
-"""Names that may be so too: where the text looks like `RANDOM`."""
-RANDOM = re.compile(r"(?:\w+ )?[\w.+/=~:-]{16,}")
-ISSUED = re.compile(r"\b(?:sk-|hf_|gh[opsu]_|xox[abp]-)[\w-]{12,}")
-"""What the keys of well-known services look like, whatever they are called."""
 MISSING = object()
 FINDS = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
@@ -96,11 +90,6 @@ class _Module:
             if value is MISSING and hasattr(builtins, used):
                 continue
             self._add(used, value, chains, users)
-        if ISSUED.search(found.text):
-            raise SourceError(
-                f"{_who(users)} holds what looks like a secret, and its source is kept with the run. Set it in the "
-                "environment before the training starts, and read it inside the function: os.environ['NAME']."
-            )
         self.functions.append(found.text if found.name == name else f"{found.text}\n\n\n{name} = {found.name}")
 
     def _add(self, name: str, value: Any, chains: set[str], users: tuple[str, ...]) -> None:
@@ -149,7 +138,7 @@ class _Module:
             self.imports.update(f"import {one}" for one in inner[-1:])
 
     def _constant(self, name: str, value: Any, users: tuple[str, ...]) -> None:
-        if isinstance(value, re.Pattern):
+        if isinstance(value, re.Pattern) and looks_secret("", value.pattern) is None:
             self.imports.add("import re")
             self.constants[name] = f"re.compile({value.pattern!r}, {value.flags})"
             return
@@ -161,7 +150,7 @@ class _Module:
                 "Make it inside the function; or let the function use an import, another function, or numbers and "
                 "texts and lists, tuples, sets and dicts of them."
             )
-        if _is_secret(name, value):
+        if looks_secret(name, value):
             raise SourceError(
                 f"{_who(users)} uses {name}, which looks like a secret, and its source is kept with the run. Set it in "
                 f"the environment before the training starts, and read it inside the function: os.environ[{name!r}]."
@@ -204,6 +193,7 @@ class _Definition:
             tree: Any = ast.parse(f"if True:\n{text}" if inside else text)
         except SyntaxError:  # a lambda in the middle of a call
             tree = ast.Module([], [])
+        _refuse_secrets(f"if True:\n{text}" if inside else text, 1 if inside else 0, tree, users)
         (statement,) = (tree.body[0].body if inside and tree.body else tree.body) or (None,)
         if isinstance(statement, ast.FunctionDef):
             ours = [one for one in statement.decorator_list if _is_reward(one, function)]
@@ -336,19 +326,26 @@ def _text(value: Any) -> str:
     raise _NoLiteral
 
 
-def _is_secret(name: str, value: Any) -> bool:
-    """Whether a plain value has a text that should not be written down, as far as its name and its looks tell."""
-    if isinstance(value, dict):
-        return any(_is_secret(key if isinstance(key, str) else name, one) for key, one in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(_is_secret(name, one) for one in value)
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    if not isinstance(value, str) or not value:
-        return False
-    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|-", "_", name)  # `X-API-Key` is X_API_Key
-    named = SECRET.search(plain) or (PERHAPS.search(plain) and RANDOM.fullmatch(value))
-    return bool(named or ISSUED.search(value))
+def _refuse_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, ...]) -> None:
+    """Refuses a function that holds a secret.
+
+    Args:
+        source: what `tree` was made of.
+        shift: lines before the function.
+        tree: without statements where the source cannot be parsed.
+        users: the function last.
+
+    Raises:
+        SourceError: it names the line, and how to allow it.
+    """
+    found = secrets_in(source) if tree.body else []
+    if found:
+        line = found[0].line - shift
+        raise SourceError(
+            f"{_who(users)} holds what looks like a secret on line {line} ({found[0].what}), and its source is kept with "
+            "the run. Set it in the environment before the training starts, and read it inside the function: "
+            f"os.environ['NAME']. If it is no secret, write the comment # {ALLOW} on that line."
+        )
 
 
 def _called(name: str, wanted: str) -> str:

@@ -1,0 +1,282 @@
+"""Finds secrets in source code, before it is kept: by the names that texts have, by shape, by looking random."""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import re
+import tokenize
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.redaction.shapes import EMBEDDED, ISSUED, PUBLIC, STRONG, WEAK, plain_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ALLOW = "llf: allow-secret"
+"""A comment by which its line is allowed."""
+LONG = 20
+"""Characters of a text without a name that may be a secret because it looks random."""
+SHORT = 8
+"""Characters of a text whose name may be that of a secret."""
+DIGITS = 6
+"""Digits of a number that may be a password."""
+SETTERS = {"setdefault", "putenv", "setenv", "set", "add_header", "putheader", "get", "getenv", "pop"}
+"""Functions that take a name and its value, or what stands in for it."""
+RANDOM = {"bits": 2.8, "changes": 0.22}
+"""Of a random text: entropy of its characters, and how often it changes between small and capital letters and digits."""
+_PLACEHOLDER = re.compile(
+    r"|<.*>|\{.*\}|\[.*\]|\$\w+|\$\{.*\}|([*.#_xX-])\1{2,}|(?:your|example|dummy|fake|change|replace|insert|enter)"
+    r"[-_ ][a-z_ -]*|none|null|true|false|env|todo|changeme|secret|password|token|key",
+    re.IGNORECASE | re.DOTALL,
+)
+_WORD = re.compile("[A-Z]?(?=[a-z]*[aeiou])[a-z]{3,}")
+WORDS = 0.45
+"""Share of a text with capitals in it that may be words where it is random."""
+_PIECE = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_HEX = re.compile(r"[0-9a-f]{32,}", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"(?<![A-Za-z0-9])(?P<name>[A-Za-z_-]*(?:password|passwd|pwd|secret|token|api[_-]?key|account_?key|access_?key))"
+    r"[\"']?\s*[=:]\s*[\"']?(?P<value>[^\s\"',;&{}<>()\[\]]{6,})",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A secret in a source.
+
+    Attributes:
+        line: counted from 1.
+        what: it is, for a sentence; never the secret itself.
+    """
+
+    line: int
+    what: str
+
+
+def secrets_in(source: str) -> list[Found]:
+    """The secrets in a source, by line; those on lines with the comment `# llf: allow-secret` are left out.
+
+    Args:
+        source: Python that can be parsed.
+    """
+    tree = ast.parse(source)
+    lines = source.splitlines()
+    names = _names(tree)
+    inside = {id(part) for node in ast.walk(tree) for part in _parts(node)}
+    found: dict[int, str] = {}
+    for node in ast.walk(tree):
+        if id(node) in inside:
+            continue
+        value = _value(node)
+        what = None if value is None else looks_secret(names.get(id(node), ""), value)
+        first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) or 0
+        if what and not any(ALLOW in line for line in lines[first - 1 : last]):
+            found.setdefault(first, what)
+    for number, text in _comments(source):
+        what = looks_secret("", text)
+        if what and ALLOW not in text:
+            found.setdefault(number, what)
+    return [Found(line, what) for line, what in sorted(found.items())]
+
+
+def looks_secret(name: str, value: Any) -> str | None:
+    """What makes a value a secret; None where it is none, as far as can be told.
+
+    Args:
+        name: that it has where it stands; empty where it has none.
+        value: a text, bytes, or a number; of containers each item is looked at.
+    """
+    if isinstance(value, dict):
+        return next(
+            (what for key, one in value.items() if (what := looks_secret(key if isinstance(key, str) else name, one))),
+            None,
+        )
+    if isinstance(value, list | tuple | set | frozenset):
+        return next((what for one in value if (what := looks_secret(name, one))), None)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    plain = plain_name(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{name} is a number" if STRONG.search(plain) and len(str(abs(value))) >= DIGITS else None
+    return _of_text(name, plain, value) if isinstance(value, str) else None
+
+
+def _of_text(name: str, plain: str, value: str) -> str | None:
+    for _, pattern in ISSUED:
+        if pattern.search(value):
+            return "a text has the shape of a key that a service has issued"
+    for _, pattern in EMBEDDED:
+        if pattern.search(value):
+            return "a text holds a password or a key"
+    if _PLACEHOLDER.fullmatch(value.strip()):
+        return None
+    if STRONG.search(plain):
+        return f"a text is called {name}"
+    if WEAK.search(plain) and _is_key(value):
+        return f"a text that looks random is called {name}"
+    if PUBLIC.search(plain):
+        return None
+    assigned = _ASSIGNED.search(value)
+    if assigned and not _PLACEHOLDER.fullmatch(assigned["value"]) and re.search(r"[\d!@#$%^*+/=]", assigned["value"]):
+        return f"a text gives {assigned['name']} a value"
+    if any(_is_random(piece) for piece in _PIECE.findall(value)):
+        return "a text looks random"
+    return None
+
+
+def _is_key(value: str) -> bool:
+    """Whether a text of one word is no word: with digits among its letters, or random."""
+    if len(value) < SHORT or re.search(r"\s|[<>{}|]", value):
+        return False
+    return bool(_UUID.fullmatch(value)) or _is_random(value) or (_bits(value) >= RANDOM["bits"] and _mixed(value))
+
+
+def _mixed(value: str) -> bool:
+    """Whether digits stand among the letters, not only behind them as in `reward_v2`."""
+    return bool(re.search(r"\d[A-Za-z]", value) and re.search(r"[A-Za-z]\d", value))
+
+
+def _is_random(value: str) -> bool:
+    """Whether a long text looks like the output of a generator, and not like words or a path."""
+    value = value.strip("=")
+    if _UUID.fullmatch(value):
+        return False
+    if _HEX.fullmatch(value):
+        return bool(re.search(r"\d", value) and re.search(r"[a-f]", value, re.IGNORECASE)) and _bits(value) > RANDOM["bits"]
+    words = sum(map(len, _WORD.findall(value)))
+    if re.search("[A-Z]", value):
+        if words > WORDS * len(value):
+            return False
+    elif re.search("[-_/]", value):
+        return any(_is_random(part) for part in re.split("[-_/]", value) if len(part) >= LONG)
+    kinds = ["d" if one.isdigit() else "u" if one.isupper() else "l" if one.islower() else "o" for one in value]
+    letters = [kind for kind in kinds if kind != "o"]
+    changes = sum(a != b for a, b in zip(letters, letters[1:], strict=False))
+    return (
+        len(value) >= LONG
+        and "d" in kinds
+        and ("u" in kinds or "l" in kinds)
+        and _bits(value) >= RANDOM["bits"] + 0.6
+        and changes >= RANDOM["changes"] * len(letters)
+    )
+
+
+def _bits(value: str) -> float:
+    """Entropy of the characters of a text, in bits a character."""
+    return -sum(count / len(value) * math.log2(count / len(value)) for count in Counter(value).values())
+
+
+def _value(node: ast.AST) -> Any:
+    """The text, bytes or number that an expression stands for; of an f-string what is fixed."""
+    match node:
+        case ast.Constant(value=str() | bytes() | int() as value):
+            return value
+        case ast.JoinedStr(values=values):
+            return "".join(str(_value(one)) if isinstance(one, ast.Constant) else "{}" for one in values)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            both = (_value(left), _value(right))
+            if all(isinstance(one, str) for one in both):
+                return both[0] + both[1]
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str() as joint), attr="join"), args=[one]):
+            parts = [_value(part) for part in getattr(one, "elts", ())]
+            if parts and all(isinstance(part, str) for part in parts):
+                return joint.join(parts)
+    return None
+
+
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """The expressions within one that has a value of its own."""
+    if not isinstance(node, ast.Constant) and _value(node) is not None:
+        yield from (one for one in ast.walk(node) if one is not node)
+
+
+def _names(tree: ast.AST) -> dict[int, str]:
+    """By expression the name that its value is given: a variable, an attribute, a key, a parameter, what it is compared to."""
+    found: dict[int, str] = {}
+
+    def give(name: str, node: ast.AST | None) -> None:
+        if node is None or not name:
+            return
+        found.setdefault(id(node), name)
+        for one in getattr(node, "elts", ()):
+            give(name, one)
+        if isinstance(node, ast.BoolOp):
+            for one in node.values:
+                give(name, one)
+        if isinstance(node, ast.IfExp):
+            give(name, node.body)
+            give(name, node.orelse)
+        if isinstance(node, ast.Call):
+            called = _called(node.func)
+            if called in {"encode", "strip", "decode"}:
+                give(name, getattr(node.func, "value", None))
+            if called in {"SecretStr", "str", "bytes", "b64decode", "fromhex"}:
+                for one in node.args:
+                    give(name, one)
+            if called in SETTERS and node.args:
+                own = _text_of(node.args[0])
+                for one in node.args[1:]:
+                    give(own if _has_name(own) else name, one)
+
+    for node in ast.walk(tree):
+        match node:
+            case ast.Dict(keys=keys, values=values):
+                for key, value in zip(keys, values, strict=True):
+                    give(_text_of(key), value)
+            case ast.keyword(arg=str() as name, value=value):
+                give(f"{name}_password" if name == "auth" and isinstance(value, ast.Tuple) else name, value)
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:
+                    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                        for one, given in zip(target.elts, value.elts, strict=False):
+                            give(_called(one), given)
+                    else:
+                        give(_called(target), value)
+            case ast.AnnAssign(target=target, value=value) | ast.NamedExpr(target=target, value=value):
+                give(_called(target), value)
+            case ast.Compare(left=left, comparators=others):
+                for one in others:
+                    give(_called(left), one)
+                    give(_called(one), left)
+            case ast.Call(func=function, args=[ast.Constant(value=str() as name), value]) if _called(function) in SETTERS:
+                give(name, value)
+            case ast.arguments():
+                plain = [*node.posonlyargs, *node.args]
+                for one, value in zip(plain[len(plain) - len(node.defaults) :], node.defaults, strict=True):
+                    give(one.arg, value)
+                for one, given in zip(node.kwonlyargs, node.kw_defaults, strict=True):
+                    give(one.arg, given)
+    return found
+
+
+def _has_name(name: str) -> bool:
+    """Whether a name is one that a secret may have."""
+    return bool(STRONG.search(plain_name(name)) or WEAK.search(plain_name(name)))
+
+
+def _called(node: ast.AST) -> str:
+    """The last name of an expression: of `self.api_key`, `headers["X-API-Key"]` or `f(x)`."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Subscript(slice=key):
+            return _text_of(key)
+        case ast.Call(func=function):
+            return _called(function)
+    return ""
+
+
+def _text_of(node: ast.AST | None) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _comments(source: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
