@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from llf_core import NO_WINDOWS, __version__
+from llf_core.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -63,7 +64,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        err.print(f"[red]Error[/red] {escape(str(error))}")
+        err.print(f"[red]Error[/red] {escape(redact(str(error)))}")
         sys.exit(error.exit_code)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.redaction import redact, redacted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -54,12 +56,18 @@ class Problem:
     line: int | None = None
     keys: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        """Says nothing secret: a message is shown, logged and kept."""
+        object.__setattr__(self, "message", redact(self.message))
+
     def json(self) -> dict[str, Any]:
         """As plain JSON data."""
         return {
             "kind": self.kind,
             "key": self.key,
-            "value": self.value if isinstance(self.value, int | float | str | bool | None) else str(self.value),
+            "value": redacted(
+                self.value if isinstance(self.value, int | float | str | bool | None) else str(self.value)
+            ),
             "message": self.message,
             "fixes": [{"label": fix.label, "changes": dict(fix.changes)} for fix in self.fixes],
             "severity": self.severity,

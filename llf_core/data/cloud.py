@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from llf_core.data.errors import DataError
+from llf_core.redaction import redact
+from llf_core.redaction.addresses import whole_address
 from llf_core.runs import home
 
 if TYPE_CHECKING:
@@ -45,9 +47,10 @@ class CloudFile:
         """
         import fsspec
 
+        address = whole_address_of(self.url)
         return cast(
             "BinaryIO",
-            _with_and_without_name(self.url, lambda _, options: fsspec.open(self.url, mode, **options).open()),
+            _with_and_without_name(self.url, lambda _, options: fsspec.open(address, mode, **options).open()),
         )
 
     def __str__(self) -> str:
@@ -68,20 +71,33 @@ def fetch_file(url: str) -> Path:
     """
     import fsspec
 
+    address = whole_address_of(url)
     folder = home() / "cache" / "cloud"
     folder.mkdir(parents=True, exist_ok=True)
     keep = {"cache_storage": str(folder), "check_files": True}
 
     def fetched(protocol: str, options: dict[str, Any]) -> Any:
-        return fsspec.open_local(f"filecache::{url}", filecache=keep, **{protocol: options})
+        return fsspec.open_local(f"filecache::{address}", filecache=keep, **{protocol: options})
 
     found = _with_and_without_name(url, fetched)
     # A name with its suffix: readers go by it.
     path = Path(found if isinstance(found, str) else found[0])
-    named = path.with_name(f"{path.name}-{url.rpartition('/')[2]}")
+    named = path.with_name(f"{path.name}-{redact(url).rpartition('/')[2]}")
     named.unlink(missing_ok=True)
     named.hardlink_to(path)
     return named
+
+
+def whole_address_of(url: str) -> str:
+    """An address as it was given, of one that a run keeps without its password.
+
+    Raises:
+        DataError: the environment does not tell it.
+    """
+    try:
+        return whole_address(url)
+    except LookupError as error:
+        raise DataError(str(error.args[0])) from None
 
 
 def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) -> T:
@@ -94,7 +110,7 @@ def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) ->
     Raises:
         DataError: see `fetch_file`.
     """
-    protocol = url.partition("://")[0]
+    protocol, url = url.partition("://")[0], redact(url)
     attempts = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
     for number, options in enumerate(attempts, start=1):
         try:
@@ -114,4 +130,4 @@ def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) ->
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return redact((str(error).splitlines() or [type(error).__name__])[0].rstrip("."))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.redaction.modes import file_mode
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,7 +56,7 @@ class UnreadableError(OSError):
         return str(self.strerror)
 
 
-def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int = 0o644) -> int:
+def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int | None = None) -> int:
     """Opens a regular file and returns its descriptor; never waits, and follows no link below `root`.
 
     Args:
@@ -62,13 +64,14 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
         root: the folder that it must lie in: no part of the path below is followed where it is a link. Unset, the
             file's own folder.
         flags: how to open it, as for `os.open`.
-        mode: permissions of a file that is made.
+        mode: permissions of a file that is made; those of a run's files unless given.
 
     Raises:
         FileNotFoundError: there is no such file.
         UnreadableError: it is no regular file, or the system refuses it.
         OSError: the disk is full, or no more files can be opened.
     """
+    mode = file_mode() if mode is None else mode
     with _folder_of(path, root) as (folder, name):
         try:
             descriptor = os.open(path.name if folder is not None else path, flags | OPEN, mode, dir_fd=folder)

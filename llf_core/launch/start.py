@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
+from llf_core.redaction.addresses import WHOLE, taken_out
 from llf_core.runs import create_run, update_env
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
@@ -69,8 +71,9 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     functions = None if rewards is None else by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
     root = default_home() if home is None else Path(home).expanduser().absolute()
+    whole: list[str] = []
     if rows is None:
-        loaded = checked(config, overrides, root, command)
+        loaded, whole = kept_apart(checked(config, overrides, root, command))
         folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
     else:
         from llf_core.launch.rows import write_rows
@@ -79,7 +82,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         (root / "cache").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
             file, mark = write_rows(rows, Path(waiting))
-            loaded = checked(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
+            given = checked(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
+            loaded, whole = kept_apart(given)
 
             def fill(new: RunFolder) -> None:
                 new.data.mkdir()
@@ -89,8 +93,15 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
                 _fill(new, inside, notebook, mark, queue)
 
             folder = _create(loaded, functions, name, root, fill)
-    start_supervisor(folder, {**(env or {}), "LLF_HOME": str(root)}, command)
+    addresses = {WHOLE: " ".join([os.environ.get(WHOLE, ""), *whole])} if whole else {}
+    start_supervisor(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
+
+
+def kept_apart(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """A config as its run keeps it, and its addresses that have a password or a key: these go by the environment."""
+    changes, whole = taken_out(config.flat())
+    return (config.replace(**changes) if changes else config), whole
 
 
 def checked(config: Any, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None) -> RunConfig:

@@ -15,6 +15,7 @@ from llf_core.door import peek_object
 from llf_core.launch.cgroup import Cgroup, usable_cpus
 from llf_core.launch.local import Trainer, trainer_command, trainer_environment
 from llf_core.launch.verdict import Ending, verdict
+from llf_core.redaction.modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending, remove_request
 from llf_core.runs.faults import reach
@@ -227,6 +228,7 @@ class Supervisor:
             self._writer.close(*verdict(self._folder, replace(now, **reached), ending))  # a reserve is kept for it
             with self._unless_full():
                 status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code)
+        make_private(self._folder.path)
         if self._kill is not None:
             self._answer(self._kill, ok=True, message="Killed.")
         self._refuse_leftovers("The run has ended.")

@@ -17,6 +17,7 @@ from llf_core.models.folder import read_config
 from llf_core.models.load import load_model, mend_generation_config
 from llf_core.models.scorer import add_score, classifier_of, padding_of, speaks
 from llf_core.models.weights import stored_dtype
+from llf_core.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         sees=hasattr(tokenizer, "tokenizer"),
         scores=_labels(tokenizer) if scores else None,
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written
 
 

@@ -34,51 +34,67 @@ PARAMETER = (
 )
 """Names of parameters of an address."""
 
-ISSUED: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
-    (marks, re.compile(pattern, re.DOTALL))
-    for marks, pattern in (
-        (
-            ("PRIVATE KEY",),
-            r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY[A-Z ]*)-----(?:.*?-----END (?P=kind)-----|.*\Z)",
-        ),
-        (("hf_",), r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}"),
-        (("sk-", "pk-"), r"(?<![A-Za-z0-9_-])[sp]k-(?=[\w-]*\d)[\w-]{12,}"),
-        (("_live_", "_test_"), r"(?<![A-Za-z0-9])(?:[rsp]k|whsec)_(?:live|test)_\w{12,}"),
-        (("gh", "github_pat_"), r"(?<![A-Za-z0-9])(?:gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{20,})"),
-        (("gl",), r"(?<![A-Za-z0-9])gl(?:pat|dt|rt|cbt|soat)-[\w-]{16,}"),
-        (("xox", "xapp-"), r"(?<![A-Za-z0-9])(?:xox[a-z]|xapp)-[\w-]{10,}"),
-        (("AKIA", "ASIA", "AROA"), r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AROA)[A-Z0-9]{16}(?![A-Za-z0-9])"),
-        (("AIza",), r"(?<![A-Za-z0-9])AIza[\w-]{30,}"),
-        (("ya29.",), r"(?<![A-Za-z0-9])ya29\.[\w.-]{16,}"),
-        (("eyJ",), r"(?<![A-Za-z0-9])eyJ[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?"),
-        (("npm_", "nvapi-", "gsk_", "r8_", "dop_v1_", "pypi-", "lsv2_", "xai-", "pplx-", "tvly-", "jina_"),
-         r"(?<![A-Za-z0-9])(?:npm_|nvapi-|gsk_|r8_|dop_v1_|pypi-|lsv2_|xai-|pplx-|tvly-|jina_)(?=[\w-]*\d)[\w-]{16,}"),
-        (("SG.",), r"(?<![A-Za-z0-9])SG\.[\w-]{16,}\.[\w-]{16,}"),
-        (("AGE-SECRET-KEY-",), r"AGE-SECRET-KEY-1[A-Z0-9]{20,}"),
-        (("hooks.slack.com/",), r"(?<=hooks\.slack\.com/)(?:services|workflows)/[\w/-]{16,}"),
-    )
+_PREFIXES: tuple[tuple[str, str], ...] = (
+    *((prefix, "[A-Za-z0-9]{16,}") for prefix in ("hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
+    *((prefix, r"(?=[\w-]*\d)[\w-]{12,}") for prefix in ("sk-", "pk-")),
+    *((f"{kind}_{where}_", r"\w{12,}") for kind in ("sk", "rk", "pk", "whsec") for where in ("live", "test")),
+    *((prefix, r"(?=[\w-]*\d)[\w-]{16,}") for prefix in (
+        "github_pat_", "glpat-", "gldt-", "glrt-", "glcbt-", "npm_", "nvapi-", "gsk_", "r8_", "dop_v1_", "pypi-",
+        "lsv2_", "xai-", "pplx-", "tvly-", "jina_",
+    )),
+    *((prefix, r"[\w-]{10,}") for prefix in ("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-")),
+    *((prefix, "[A-Z0-9]{16}(?![A-Za-z0-9])") for prefix in ("AKIA", "ASIA", "AROA")),
+    ("AIza", r"[\w-]{30,}"),
+    ("ya29.", r"[\w.-]{16,}"),
+    ("eyJ", r"[\w-]{6,}\.[\w-]{6,}(?:\.[\w-]*)?"),
+    ("SG.", r"[\w-]{16,}\.[\w-]{16,}"),
+    ("AGE-SECRET-KEY-1", "[A-Z0-9]{20,}"),
 )  # fmt: skip
-"""What the keys of well-known services look like: texts of which one stands in each, and the pattern."""
-EMBEDDED: tuple[tuple[tuple[str, ...], re.Pattern[str]], ...] = tuple(
+"""How keys begin that well-known services issue, and what follows."""
+ISSUED: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "PRIVATE KEY",
+        re.compile(
+            r"-----BEGIN (?P<kind>[A-Z0-9 ]*PRIVATE KEY[A-Z ]*)-----(?:.*?-----END (?P=kind)-----|.*\Z)", re.DOTALL
+        ),
+    ),
+    ("hooks.slack.com/", re.compile(r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{16,}")),
+    # A fixed text in front lets the search skip what lacks it, in texts of megabytes too.
+    *(
+        (prefix, re.compile(f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)}){rest}"))
+        for prefix, rest in _PREFIXES
+    ),
+)
+"""What the keys of well-known services look like: a text that stands in each, and the pattern."""
+_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
+EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))
     for marks, pattern in (
         # Name and password of an address; the first form also with a slash or an @ in the password.
-        (("@",), r"(?<=://)[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))(?!\*\*\*@)[^\s'\"<>@\\]+@(?:[^\s'\"<>@/\\]+@)*(?=[^\s/])"),
-        (("@",), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]{16,}@"),
-        (("=", "%3d"), rf"(?<=[?&;#])(?:amp;)?{PARAMETER}(?:=|%3D)(?!\*\*\*)[^&\s'\"#<>\\]+"),
-        (("%3d",), rf"(?:%3F|%26){PARAMETER}%3D(?!\*\*\*)(?:(?!%26)[^&\s'\"#<>\\])+"),
         (
-            ("earer ", "asic ", "EARER ", "ASIC ", "oken "),
+            (("://",), ("@",)),
+            r"(?<=://)[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))[^\s'\"<>@\\]+@(?:[^\s'\"<>@/\\]+@)*(?=[^\s/])",
+        ),
+        ((("://",), ("@",)), r"(?<=://)(?!\*\*\*@)[^\s'\"<>@/:\\]{16,}@"),
+        (
+            (("=", "%3d", "%3D"), ("?", "&", ";", "#")),
+            rf"(?<=[?&;#])(?:amp;)?{PARAMETER}(?:=|%3D)(?!\*\*\*)[^&\s'\"#<>\\]+",
+        ),
+        ((("%3d", "%3D"),), rf"(?:%3F|%26){PARAMETER}%3D(?!\*\*\*)(?:(?!%26)[^&\s'\"#<>\\])+"),
+        (
+            (("earer ", "asic ", "EARER ", "ASIC ", "oken "),),
             r"(?<![A-Za-z])(?:bearer|basic|authorization: *token)\s+(?=[^\s'\"]*[\d=])[A-Za-z0-9+/._~=-]{10,}",
         ),
         (
-            ("=", ":"),
-            r"(?<![A-Za-z0-9_])(?:[A-Za-z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|SECRET_KEY|ACCESS_KEY"
-            r"|ACCOUNTKEY|SHAREDACCESSKEY|PWD)=(?!\*\*\*)(?=[^\s'\";,&\\]*[\d+/$!%^*=])[^\s'\";,&\\]{6,}",
+            (tuple(f"{form}=" for name in _NAMES for form in (name, name.lower(), name.capitalize())),),
+            (
+                r"(?<![A-Za-z0-9_])(?:[A-Za-z0-9_]*_)?(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|SECRET_KEY|ACCESS_KEY"
+                r"|ACCOUNTKEY|SHAREDACCESSKEY|PWD)=(?!\*\*\*)(?=[^\s'\";,&\\]*[\d+/$!%^*=])[^\s'\";,&\\]{6,}"
+            ),
         ),
     )
 )
-"""Secrets within something else: an address, a header, an assignment. What is kept of a match is in `text`."""
+"""Secrets within something else: an address, a header, an assignment: of each group of texts one stands there."""
 
 
 def plain_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import itertools
 import math
 import re
 import tokenize
@@ -26,14 +27,18 @@ DIGITS = 6
 """Digits of a number that may be a password."""
 SETTERS = {"setdefault", "putenv", "setenv", "set", "add_header", "putheader", "get", "getenv", "pop"}
 """Functions that take a name and its value, or what stands in for it."""
+WRAPPERS = {"SecretStr", "str", "bytes", "b64decode", "fromhex"}
+"""Functions that give back what they take, in another form."""
 RANDOM = {"bits": 2.8, "changes": 0.22}
-"""Of a random text: entropy of its characters, and how often it changes between small and capital letters and digits."""
+"""Of a random text: entropy of its characters, and how often small letters, capital ones and digits change."""
 _PLACEHOLDER = re.compile(
     r"|<.*>|\{.*\}|\[.*\]|\$\w+|\$\{.*\}|([*.#_xX-])\1{2,}|(?:your|example|dummy|fake|change|replace|insert|enter)"
     r"[-_ ][a-z_ -]*|none|null|true|false|env|todo|changeme|secret|password|token|key",
     re.IGNORECASE | re.DOTALL,
 )
-_WORD = re.compile("[A-Z]?(?=[a-z]*[aeiou])[a-z]{3,}")
+_WORD = re.compile(
+    "[A-Z]?(?=[a-z]*[aeiou])[a-z]{3,}|(?<![a-z])[A-Z]{4,}(?![a-z])|(?<![A-Za-z0-9])[A-Z]{1,3}[0-9]{1,3}(?![A-Za-z0-9])"
+)
 WORDS = 0.45
 """Share of a text with capitals in it that may be words where it is random."""
 _PIECE = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
@@ -67,14 +72,15 @@ def secrets_in(source: str) -> list[Found]:
     """
     tree = ast.parse(source)
     lines = source.splitlines()
-    names = _names(tree)
+    names = _Names()
+    names.visit(tree)
     inside = {id(part) for node in ast.walk(tree) for part in _parts(node)}
     found: dict[int, str] = {}
     for node in ast.walk(tree):
         if id(node) in inside:
             continue
         value = _value(node)
-        what = None if value is None else looks_secret(names.get(id(node), ""), value)
+        what = None if value is None else looks_secret(names.found.get(id(node), ""), value)
         first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) or 0
         if what and not any(ALLOW in line for line in lines[first - 1 : last]):
             found.setdefault(first, what)
@@ -108,26 +114,26 @@ def looks_secret(name: str, value: Any) -> str | None:
 
 
 def _of_text(name: str, plain: str, value: str) -> str | None:
-    for _, pattern in ISSUED:
-        if pattern.search(value):
-            return "a text has the shape of a key that a service has issued"
-    for _, pattern in EMBEDDED:
-        if pattern.search(value):
-            return "a text holds a password or a key"
+    """What makes a text a secret, the surest first."""
+    if any(pattern.search(value) for _, pattern in ISSUED):
+        return "a text has the shape of a key that a service has issued"
+    if any(pattern.search(value) for _, pattern in EMBEDDED):
+        return "a text holds a password or a key"
     if _PLACEHOLDER.fullmatch(value.strip()):
         return None
     if STRONG.search(plain):
         return f"a text is called {name}"
     if WEAK.search(plain) and _is_key(value):
         return f"a text that looks random is called {name}"
-    if PUBLIC.search(plain):
-        return None
+    return None if PUBLIC.search(plain) else _within(value)
+
+
+def _within(value: str) -> str | None:
+    """What makes a part of a text a secret."""
     assigned = _ASSIGNED.search(value)
     if assigned and not _PLACEHOLDER.fullmatch(assigned["value"]) and re.search(r"[\d!@#$%^*+/=]", assigned["value"]):
         return f"a text gives {assigned['name']} a value"
-    if any(_is_random(piece) for piece in _PIECE.findall(value)):
-        return "a text looks random"
-    return None
+    return "a text looks random" if any(_is_random(piece) for piece in _PIECE.findall(value)) else None
 
 
 def _is_key(value: str) -> bool:
@@ -148,7 +154,10 @@ def _is_random(value: str) -> bool:
     if _UUID.fullmatch(value):
         return False
     if _HEX.fullmatch(value):
-        return bool(re.search(r"\d", value) and re.search(r"[a-f]", value, re.IGNORECASE)) and _bits(value) > RANDOM["bits"]
+        return (
+            bool(re.search(r"\d", value) and re.search(r"[a-f]", value, re.IGNORECASE))
+            and _bits(value) > RANDOM["bits"]
+        )
     words = sum(map(len, _WORD.findall(value)))
     if re.search("[A-Z]", value):
         if words > WORDS * len(value):
@@ -157,7 +166,7 @@ def _is_random(value: str) -> bool:
         return any(_is_random(part) for part in re.split("[-_/]", value) if len(part) >= LONG)
     kinds = ["d" if one.isdigit() else "u" if one.isupper() else "l" if one.islower() else "o" for one in value]
     letters = [kind for kind in kinds if kind != "o"]
-    changes = sum(a != b for a, b in zip(letters, letters[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(letters))
     return (
         len(value) >= LONG
         and "d" in kinds
@@ -196,63 +205,92 @@ def _parts(node: ast.AST) -> Iterator[ast.AST]:
         yield from (one for one in ast.walk(node) if one is not node)
 
 
-def _names(tree: ast.AST) -> dict[int, str]:
-    """By expression the name that its value is given: a variable, an attribute, a key, a parameter, what it is compared to."""
-    found: dict[int, str] = {}
+class _Names(ast.NodeVisitor):
+    """By expression the name that its value is given: of a variable, an attribute, a key, a parameter, its equal.
 
-    def give(name: str, node: ast.AST | None) -> None:
+    Attributes:
+        found: by `id` of the expression.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[int, str] = {}
+
+    def give(self, name: str, node: ast.AST | None) -> None:
+        """Gives an expression a name, and what its value may come from."""
         if node is None or not name:
             return
-        found.setdefault(id(node), name)
-        for one in getattr(node, "elts", ()):
-            give(name, one)
-        if isinstance(node, ast.BoolOp):
-            for one in node.values:
-                give(name, one)
-        if isinstance(node, ast.IfExp):
-            give(name, node.body)
-            give(name, node.orelse)
-        if isinstance(node, ast.Call):
-            called = _called(node.func)
-            if called in {"encode", "strip", "decode"}:
-                give(name, getattr(node.func, "value", None))
-            if called in {"SecretStr", "str", "bytes", "b64decode", "fromhex"}:
-                for one in node.args:
-                    give(name, one)
-            if called in SETTERS and node.args:
-                own = _text_of(node.args[0])
-                for one in node.args[1:]:
-                    give(own if _has_name(own) else name, one)
-
-    for node in ast.walk(tree):
+        self.found.setdefault(id(node), name)
+        inner = [*getattr(node, "elts", ())]
         match node:
-            case ast.Dict(keys=keys, values=values):
-                for key, value in zip(keys, values, strict=True):
-                    give(_text_of(key), value)
-            case ast.keyword(arg=str() as name, value=value):
-                give(f"{name}_password" if name == "auth" and isinstance(value, ast.Tuple) else name, value)
-            case ast.Assign(targets=targets, value=value):
-                for target in targets:
-                    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-                        for one, given in zip(target.elts, value.elts, strict=False):
-                            give(_called(one), given)
-                    else:
-                        give(_called(target), value)
-            case ast.AnnAssign(target=target, value=value) | ast.NamedExpr(target=target, value=value):
-                give(_called(target), value)
-            case ast.Compare(left=left, comparators=others):
-                for one in others:
-                    give(_called(left), one)
-                    give(_called(one), left)
-            case ast.Call(func=function, args=[ast.Constant(value=str() as name), value]) if _called(function) in SETTERS:
-                give(name, value)
-            case ast.arguments():
-                plain = [*node.posonlyargs, *node.args]
-                for one, value in zip(plain[len(plain) - len(node.defaults) :], node.defaults, strict=True):
-                    give(one.arg, value)
-                for one, given in zip(node.kwonlyargs, node.kw_defaults, strict=True):
-                    give(one.arg, given)
-    return found
+            case ast.BoolOp(values=values):
+                inner += values
+            case ast.IfExp(body=body, orelse=orelse):
+                inner += [body, orelse]
+            case ast.Call(func=ast.Attribute(value=value, attr="encode" | "strip" | "decode")):
+                inner.append(value)
+            case ast.Call(func=function, args=values) if _called(function) in WRAPPERS:
+                inner += values
+            case ast.Call(func=function, args=[first, *values]) if _called(function) in SETTERS:
+                if not _has_name(_text_of(first)):
+                    inner += values
+        for one in inner:
+            self.give(name, one)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        """Keys are names."""
+        for key, value in zip(node.keys, node.values, strict=True):
+            self.give(_text_of(key), value)
+        self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        """So are the names of arguments; `auth=(name, password)` is how requests takes a password."""
+        password = node.arg == "auth" and isinstance(node.value, ast.Tuple)
+        self.give("password" if password else node.arg or "", node.value)
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """What is assigned has the name of its target."""
+        for target in node.targets:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                for one, given in zip(target.elts, node.value.elts, strict=False):
+                    self.give(_called(one), given)
+            else:
+                self.give(_called(target), node.value)
+        self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        """The same with a type."""
+        self.give(_called(node.target), node.value)
+        self.generic_visit(node)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        """The same within an expression."""
+        self.give(_called(node.target), node.value)
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        """What something is compared to may have its name."""
+        for one in node.comparators:
+            self.give(_called(node.left), one)
+            self.give(_called(one), node.left)
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """`os.environ.setdefault("API_KEY", …)`."""
+        if len(node.args) == 2 and _called(node.func) in SETTERS:  # noqa: PLR2004 - a name and its value
+            name = _text_of(node.args[0])
+            if _has_name(name):
+                self.give(name, node.args[1])
+        self.generic_visit(node)
+
+    def visit_arguments(self, node: ast.arguments) -> None:
+        """Defaults have the names of their parameters."""
+        plain = [*node.posonlyargs, *node.args]
+        for one, value in zip(plain[len(plain) - len(node.defaults) :], node.defaults, strict=True):
+            self.give(one.arg, value)
+        for one, given in zip(node.kwonlyargs, node.kw_defaults, strict=True):
+            self.give(one.arg, given)
+        self.generic_visit(node)
 
 
 def _has_name(name: str) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
+import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,13 @@ MARK = "***"
 """What stands in the place of a secret."""
 LEAST = 6
 """Characters of a value that is looked for: a shorter one stands in many words."""
-_KEPT = re.compile(r"\A(?:(?:amp;)?(?:%3F|%26)?[\w-]+(?:=|%3D)|(?:bearer|basic|authorization: *token)\s+)", re.IGNORECASE)
+LOOK_AGAIN = 0.2
+"""Seconds for which a look at the environment holds, where no variable has come or gone."""
+ARRAY = 4096
+"""Characters from which on a text without a blank, a dash or a dot is the numbers of a chart."""
+_KEPT = re.compile(
+    r"\A(?:(?:amp;)?(?:%3F|%26)?[\w-]+(?:=|%3D)|(?:bearer|basic|authorization: *token)\s+)", re.IGNORECASE
+)
 
 
 def redact(text: str) -> str:
@@ -36,10 +45,29 @@ def redacted(value: Any) -> Any:
 
 def known_values() -> tuple[str, ...]:
     """The secrets of this process's environment, in the forms in which they are written, the longest first."""
-    return _forms(
-        tuple(value for name, value in os.environ.items() if _is_variable(name)),
-        tuple(value for value in os.environ.values() if "@" in value and "://" in value),
-    )
+    now, count = time.monotonic(), len(os.environ)
+    if count != _known.count or now - _known.at > LOOK_AGAIN:
+        _known.at, _known.count, _known.values = (
+            now,
+            count,
+            _forms(
+                tuple(value for name, value in os.environ.items() if _is_variable(name)),
+                tuple(value for value in os.environ.values() if "@" in value and "://" in value),
+            ),
+        )
+    return _known.values
+
+
+@dataclass
+class _Known:
+    """What the environment was last seen to hold."""
+
+    at: float = -math.inf
+    count: int = -1
+    values: tuple[str, ...] = ()
+
+
+_known = _Known()
 
 
 def _walk(value: Any, known: tuple[str, ...]) -> Any:
@@ -47,7 +75,9 @@ def _walk(value: Any, known: tuple[str, ...]) -> Any:
         return _without(value, known)
     if isinstance(value, dict):
         return {
-            key: MARK if isinstance(one, str) and one and isinstance(key, str) and _is_strong(key) else _walk(one, known)
+            key: MARK
+            if isinstance(one, str) and one and isinstance(key, str) and _is_strong(key)
+            else _walk(one, known)
             for key, one in value.items()
         }
     if isinstance(value, list | tuple):
@@ -56,16 +86,18 @@ def _walk(value: Any, known: tuple[str, ...]) -> Any:
 
 
 def _without(text: str, known: tuple[str, ...]) -> str:
+    if len(text) > ARRAY and not any(sign in text for sign in " _-."):
+        return text
+    # Addresses first, so that they look the same whatever the environment knows of them.
+    for marks, pattern in EMBEDDED:
+        if all(any(mark in text for mark in group) for group in marks):
+            text = pattern.sub(_kept, text)
+    for mark, pattern in ISSUED:
+        if mark in text:
+            text = pattern.sub(MARK, text)
     for value in known:
         if value in text:
             text = text.replace(value, MARK)
-    for marks, pattern in ISSUED:
-        if any(mark in text for mark in marks):
-            text = pattern.sub(MARK, text)
-    if "=" in text or "@" in text or "asic " in text or "earer " in text or "%3" in text:
-        for marks, pattern in EMBEDDED:
-            if any(mark in text or mark.upper() in text for mark in marks):
-                text = pattern.sub(_kept, text)
     return text
 
 
@@ -110,7 +142,7 @@ def _password(value: str) -> tuple[str, ...]:
 
 def _tells(value: str) -> bool:
     """Whether a value of a variable is looked for in texts: an address, a path, a word or a number is none."""
-    if len(value) < LEAST or value.isdecimal() and len(value) < 2 * LEAST or "://" in value:
+    if len(value) < LEAST or (value.isdecimal() and len(value) < 2 * LEAST) or "://" in value:
         return False
     if value[0] in "/~.":
         return not Path(value).expanduser().exists()

@@ -138,7 +138,9 @@ class _Module:
             self.imports.update(f"import {one}" for one in inner[-1:])
 
     def _constant(self, name: str, value: Any, users: tuple[str, ...]) -> None:
-        if isinstance(value, re.Pattern) and looks_secret("", value.pattern) is None:
+        if isinstance(value, re.Pattern):
+            if looks_secret(name, value.pattern):
+                raise _secret(name, users)
             self.imports.add("import re")
             self.constants[name] = f"re.compile({value.pattern!r}, {value.flags})"
             return
@@ -151,10 +153,7 @@ class _Module:
                 "texts and lists, tuples, sets and dicts of them."
             )
         if looks_secret(name, value):
-            raise SourceError(
-                f"{_who(users)} uses {name}, which looks like a secret, and its source is kept with the run. Set it in "
-                f"the environment before the training starts, and read it inside the function: os.environ[{name!r}]."
-            )
+            raise _secret(name, users)
         if len(text) > LONGEST:
             raise SourceError(
                 f"{_who(users)} uses {name}, which is {len(text):,} characters long. Expected at most {LONGEST:,}: "
@@ -326,6 +325,14 @@ def _text(value: Any) -> str:
     raise _NoLiteral
 
 
+def _secret(name: str, users: tuple[str, ...]) -> SourceError:
+    return SourceError(
+        f"{_who(users)} uses {name}, which looks like a secret, and its source is kept with the run. Set it in the "
+        f"environment before the training starts, and read it inside the function: os.environ[{name!r}]. If it is no "
+        f"secret, give it inside the function, with the comment # {ALLOW} on that line."
+    )
+
+
 def _refuse_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, ...]) -> None:
     """Refuses a function that holds a secret.
 
@@ -342,8 +349,8 @@ def _refuse_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str,
     if found:
         line = found[0].line - shift
         raise SourceError(
-            f"{_who(users)} holds what looks like a secret on line {line} ({found[0].what}), and its source is kept with "
-            "the run. Set it in the environment before the training starts, and read it inside the function: "
+            f"{_who(users)} holds what looks like a secret on line {line} ({found[0].what}), and its source is kept "
+            "with the run. Set it in the environment before the training starts, and read it inside the function: "
             f"os.environ['NAME']. If it is no secret, write the comment # {ALLOW} on that line."
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import NotPlainError, UnreadableError, open_file, read_text
 from llf_core.door.plain_yaml import yaml_value
+from llf_core.redaction import redact, redacted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml`; empty where the file is missing or is no mapping."""
+    """The flat keys of a `config.yaml` without secrets; empty where the file is missing or is no mapping."""
     try:
-        config = yaml_value(read_text(path))
+        config = yaml_value(redact(read_text(path)))
     except (OSError, NotPlainError):
         return {}
     return config if isinstance(config, dict) else {}
@@ -46,9 +47,11 @@ def changed_config(folder: RunFolder) -> dict[str, Any]:
     from llf_core.config import ConfigError
 
     try:
-        return run_config(folder).flat()
+        config = run_config(folder)
     except ConfigError:
         return read_config(folder.config)
+    changed: dict[str, Any] = redacted(config.flat())
+    return changed
 
 
 def written_config(folder: RunFolder) -> dict[str, Any]:

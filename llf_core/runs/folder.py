@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.door import is_folder
+from llf_core.redaction import redact
+from llf_core.redaction.modes import make_private
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import append
 
@@ -214,19 +216,21 @@ def create_run(
 
     if (said := in_the_way(home)) is not None:
         raise NotADirectoryError(said)
+    name = redact(name)
     runs = _home(home) / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     now = time.time()
     new = RunFolder(runs / f".new-{os.getpid()}-{secrets.token_hex(4)}")
     new.control.mkdir(parents=True)
     try:
-        new.config.write_text(config_yaml, encoding="utf-8")
+        new.config.write_text(redact(config_yaml), encoding="utf-8")
         new.reserve.write_bytes(bytes(RESERVE_BYTES))
         replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
         append(new.events, {"v": 1, "time": now, "attempt": 1, "type": "created", "name": name})
         replace_file(new.status, json_bytes(first_status(now)))
         if fill is not None:
             fill(new)
+        make_private(new.path)
         return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
     except BaseException as error:
         shutil.rmtree(new.path, ignore_errors=True)

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import NotPlainError, json_value, open_file
+from llf_core.redaction import redacted
 from llf_core.runs.faults import reach
 
 if TYPE_CHECKING:
@@ -121,10 +122,10 @@ class Appender:
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Appends one record to a file that is not kept open."""
+    """Appends one record, without secrets, to a file that is not kept open."""
     appender = Appender(path)
     try:
-        appender.append(record)
+        appender.append(redacted(dict(record)))
     finally:
         appender.close()
 

@@ -1,4 +1,4 @@
-"""The stream of a process whose output is a file that may meet a full disk: what finds no room is left out."""
+"""The streams of a process whose output is the log of a run: without secrets, and what finds no room is left out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from llf_core.redaction.streams import RedactedStream
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -35,10 +37,10 @@ class _Tolerant(io.RawIOBase):
 
 
 def tolerate_a_full_log() -> None:
-    """Has `sys.stdout` and `sys.stderr` leave out what finds no room, for the rest of the process."""
+    """Has `sys.stdout` and `sys.stderr` leave out secrets, and what finds no room, for the rest of the process."""
     sys.stdout, sys.stderr = _text(1), _text(2)
 
 
-def _text(descriptor: int) -> io.TextIOWrapper:
+def _text(descriptor: int) -> RedactedStream:
     raw: Any = _Tolerant(descriptor)
-    return io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)
+    return RedactedStream(raw, "utf-8", "backslashreplace", write_through=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_end
+from llf_core.redaction import redact
 from llf_core.runs.event_fields import checked
 from llf_core.runs.jsonl import Tail, as_number, parse
 from llf_core.runs.meta import read_meta
@@ -102,7 +103,7 @@ class RunReader:
 
 
 def log_tail(folder: RunFolder, lines: int = 20) -> str:
-    """The last lines of a run's `log.txt`, decoded; the empty string where there is none.
+    """The last lines of a run's `log.txt`, decoded and without secrets; the empty string where there is none.
 
     Raises:
         UnreadableError: it is no regular file, or the system refuses it.
@@ -113,7 +114,7 @@ def log_tail(folder: RunFolder, lines: int = 20) -> str:
         data = read_end(folder.log, min(lines * LONGEST_LINE, LONGEST_LOG))
     except FileNotFoundError:
         return ""
-    text = data.decode("utf-8", "replace")
+    text = redact(data.decode("utf-8", "replace"))
     # A progress bar rewrites its line: only what it shows in the end is a line.
     shown_lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")]
     return "\n".join(shown_lines[-lines:])

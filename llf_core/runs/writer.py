@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from llf_core.redaction import redacted
 from llf_core.runs import status as statuses
 from llf_core.runs.files import DISK_FULL
 from llf_core.runs.jsonl import Appender
@@ -55,13 +56,13 @@ class RunWriter:
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
     def event(self, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
-        """Appends one event.
+        """Appends one event, without secrets.
 
         Raises:
             OSError: the disk is full; for a last word (`state`, `error`, `answer`), even after the run's
                 reserve was given back.
         """
-        record = {"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields}
+        record = redacted({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
             self._events.append(record)
         except OSError as error:
@@ -70,8 +71,8 @@ class RunWriter:
             self._events.append(record)
 
     def sample(self, **fields: Any) -> None:
-        """Appends one generated text or example: `step`, `kind`, `prompt`, `text`, `of`."""
-        self._samples.append({"time": _now(), "attempt": self.attempt, **fields})
+        """Appends one generated text or example, without secrets: `step`, `kind`, `prompt`, `text`, `of`."""
+        self._samples.append(redacted({"time": _now(), "attempt": self.attempt, **fields}))
 
     def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
         """Appends what the examples of a step cost.

@@ -9,6 +9,7 @@ from llf_core.config import ConfigError
 from llf_core.config.stage import SAMPLED
 from llf_core.data import DataError
 from llf_core.models import ModelError
+from llf_core.redaction import redact
 from llf_core.rewards import RewardError
 from llf_core.runs.full_disk import is_full_disk, make_room, told
 from llf_core.stages.halt import Halted
@@ -37,6 +38,10 @@ class Failure:
     what_to_do: str
     exit_code: int = FAILED
     expected: bool = True
+
+    def __post_init__(self) -> None:
+        """Says nothing secret: it is kept, and shown."""
+        object.__setattr__(self, "message", redact(self.message))
 
     @property
     def reason(self) -> str:

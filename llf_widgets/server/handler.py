@@ -11,6 +11,7 @@ from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
 
 from llf_core.door import UnreadableError
+from llf_core.redaction import redact, redacted
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
 from llf_core.runs.index import RunIndex
@@ -149,8 +150,8 @@ class RunsAPIHandler(APIHandler):
         return int(text)
 
     def write(self, chunk: Any) -> None:
-        """An answer that every browser reads: JSON has no NaN, and a run's files may."""
-        super().write(spelled(chunk) if isinstance(chunk, dict) else chunk)
+        """An answer that every browser reads, without secrets: JSON has no NaN, and a run's files may."""
+        super().write(spelled(redacted(chunk)) if isinstance(chunk, dict) else chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One sentence; of an unexpected error nothing but that it is in the server's log."""
@@ -161,4 +162,4 @@ class RunsAPIHandler(APIHandler):
             message = "Log in to the Jupyter server first."
         else:
             message = "LLF met an unexpected error. The Jupyter server's log names it."
-        self.finish({"message": message})
+        self.finish({"message": redact(message)})

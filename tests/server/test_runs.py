@@ -169,3 +169,29 @@ async def test_work_ends_when_the_client_has_gone(
     assert not ended.is_set()
     writer.close()
     assert await asyncio.to_thread(ended.wait, 30)
+
+
+async def test_no_answer_has_a_secret(ask, make_run):
+    token, address = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx", "https://me:s3cr3t@data.example.org/faq.jsonl"
+    folder = make_run("demo", state="failed", reason=f"No answer of {address}")  # as another LLF may have written it
+    folder.config.write_text(f"stage: sft\nmodel_name_or_path: tiny\ndataset: {address}\n")
+    folder.meta.write_text(json.dumps({"revision": 1, "name": token, "tags": [token], "note": address}))
+    folder.log.write_text(f"{token} {address}\n")
+    event = {"v": 1, "time": 1.0, "attempt": 1, "type": "warning", "message": f"{token} {address}"}
+    folder.events.write_text(json.dumps(event) + "\n")
+    folder.samples.write_text(json.dumps({"step": 1, "kind": "answer", "prompt": "p", "text": token}) + "\n")
+    folder.env.write_text(json.dumps({"command": [address], "notebook": {"path": address}}))
+    for parts, params in (
+        (("runs",), {}),
+        (("runs", folder.id), {"details": "1"}),
+        (("runs", folder.id, "monitor"), {"details": "1"}),
+        (("runs", folder.id, "summary"), {}),
+    ):
+        code, answer = await ask(*parts, params=params)
+        text = json.dumps(answer)
+        assert code == 200
+        assert "***" in text
+        assert token not in text, parts
+        assert "s3cr3t" not in text, parts
+    code, answer = await ask("runs", params={"sort": token})
+    assert (code, token in answer["message"]) == (400, False)

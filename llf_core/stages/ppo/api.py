@@ -12,6 +12,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.address import without_secrets
+from llf_core.redaction.addresses import whole_address
 from llf_core.rewards import as_float
 from llf_core.stages.halt import Halted
 from llf_core.stages.ppo.options import AUTHORIZATION, is_address
@@ -59,6 +60,10 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         raise Halted(
             f"{url} is not the address of a reward endpoint.", "Expected one such as http://localhost:8000/score."
         )
+    try:
+        address = whole_address(url)
+    except LookupError as error:
+        raise Halted(str(error.args[0]), "") from None
     body = json.dumps({"model": "model", "messages": list(texts)}).encode()
     headers = {"Content-Type": "application/json"}
     if os.environ.get(AUTHORIZATION):
@@ -67,7 +72,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
     for pause in (*PAUSES, None):
         until = time.monotonic() + timeout
         try:
-            request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - http(s) alone
+            request = urllib.request.Request(address, body, headers, method="POST")  # noqa: S310 - http(s) alone
             with opener.open(request, timeout=timeout) as answer:
                 return _scores(_read(answer, until), len(texts), url)
         except urllib.error.HTTPError as error:

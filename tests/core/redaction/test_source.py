@@ -32,7 +32,7 @@ SECRETS = {
     "decoded": 'password = base64.b64decode("aHVudGVyMg==")',
     "forty hex digits": 'x = "5c0fd7a1e94b38266fa8d91c03be7742e1a05d9f"',
     "a text in two parts": 'x = "sk-a1B2c3D4" + "e5F6g7H8i9J0"',
-    "a comment": 'x = 1  # until Friday: ghp_' + 'aB3dE5fG7hI9jK1lM3nO5pQ7rS9t',
+    "a comment": "x = 1  # until Friday: ghp_" + "aB3dE5fG7hI9jK1lM3nO5pQ7rS9t",
     "an attribute": 'client.api_key = "plainword"',
     "a value to fall back to": 'x = os.environ.get("DB_PASSWORD", "letmein")',
     "a number": "password = 83467123",

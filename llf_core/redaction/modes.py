@@ -1,0 +1,61 @@
+"""Who may read what a run writes: its owner alone, unless `LLF_HOME_MODE` says otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VARIABLE = "LLF_HOME_MODE"
+PRIVATE = 0o700
+AS_UMASK = "umask"
+_MODE = re.compile("0?[02]?7[0-7]{2}")
+
+
+def folder_mode() -> int | None:
+    """The mode of a run's folders: 0700, or what `LLF_HOME_MODE` says in octal digits; None where it says `umask`.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    said = os.environ.get(VARIABLE, "").strip()
+    if not said:
+        return PRIVATE
+    if said == AS_UMASK:
+        return None
+    if _MODE.fullmatch(said) is None:
+        raise ValueError(
+            f"{VARIABLE} is {said!r}. Expected the octal mode of a run's folders with 7 for their owner, such as 0750, "
+            f"or {AS_UMASK}."
+        )
+    return int(said, 8)
+
+
+def file_mode() -> int:
+    """The mode that a new file of a run is made with: that of its folders without the right to execute."""
+    mode = folder_mode()
+    return 0o666 if mode is None else mode & 0o666
+
+
+def make_private(folder: Path) -> None:
+    """Gives a folder and all that is in it the modes that runs have, but for links and what is another user's."""
+    mode = folder_mode()
+    if mode is None:
+        return
+    for place, folders, files in os.walk(folder):
+        _set_mode(place, mode)
+        for name in files:
+            _set_mode(os.path.join(place, name), mode & 0o666)  # noqa: PTH118
+        folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
+
+
+def _set_mode(path: str, mode: int) -> None:
+    with suppress(OSError):  # removed meanwhile, or a disk without modes
+        facts = os.lstat(path)
+        if not stat.S_ISLNK(facts.st_mode) and facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) != mode:
+            os.chmod(path, mode)  # noqa: PTH101 - it was just looked at
