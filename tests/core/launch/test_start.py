@@ -1,7 +1,9 @@
 """`launch`: from a config, with or without rows, to a run that goes."""
 
+import hashlib
 import json
 import re
+import stat
 import sys
 import time
 
@@ -48,6 +50,27 @@ def test_the_folder_holds_what_the_contract_says(here, nothing):
     assert not any(b"hf_secret" in path.read_bytes() for path in run.folder.path.rglob("*") if path.is_file())
     assert attach(run.id).id == run.id
     assert list_runs().total == 1
+
+
+def test_a_password_of_an_address_goes_by_the_environment_and_is_kept_nowhere(here):
+    address = "https://me:s3cr3t@data.example.org/faq.jsonl"
+    told = "import hashlib, os; print(hashlib.sha256(os.environ['LLF_URLS'].strip().encode()).hexdigest())"
+    shown = "import os; print(os.environ['LLF_URLS'])"
+    for text in (told, shown):
+        run = launch(CONFIG | {"dataset": address}, command=[sys.executable, "-c", text])
+        run.wait(30, progress=False)
+        assert yaml.safe_load(run.folder.config.read_text())["dataset"] in (
+            "https://***@data.example.org/faq.jsonl",
+            ["https://***@data.example.org/faq.jsonl"],
+        )
+        files = [path for path in run.folder.path.rglob("*") if path.is_file()]
+        assert not any(b"s3cr3t" in path.read_bytes() for path in files if path != run.folder.log)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+        assert "s3cr3t" not in run.log()
+        if text == told:
+            assert hashlib.sha256(address.encode()).hexdigest() in run.log()
+        else:
+            assert "https://***@data.example.org/faq.jsonl" in run.log()
 
 
 def test_the_config_in_the_folder_repeats_the_run(here, nothing):
