@@ -18,7 +18,7 @@ from llf_core import __version__
 from llf_core.config import RunConfig
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.environment import cpu_name, packages
-from llf_core.launch.local import trainer_command, trainer_environment
+from llf_core.launch.local import computing_environment, trainer_command
 from llf_core.runs import RunReader, create_run
 
 HERE = Path(__file__).parent
@@ -59,7 +59,7 @@ def measure(name: str, home: Path) -> dict[str, object]:
     data = rows(home / "rows.json", LENGTH.get(name, WORDS))
     keys = {**COMMON, "dataset": str(data), **CASES[name]}
     folder = create_run(RunConfig.load(keys).yaml(defaults=True), "memory", home=home)
-    environment = trainer_environment({**os.environ, "LLF_HOME": str(home)}, usable_cpus())
+    environment = computing_environment({**os.environ, "LLF_HOME": str(home)}, usable_cpus())
     with folder.log.open("wb") as log:
         pid = os.posix_spawn(
             sys.executable,

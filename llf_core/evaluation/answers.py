@@ -113,7 +113,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
         RuntimeError: why it fails.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
-    made = child.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust)
+    made = child.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
     return [Answer(**row) for row in made]
 
 

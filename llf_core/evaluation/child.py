@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.cgroup import usable_cpus
-from llf_core.launch.local import trainer_environment
+from llf_core.launch.local import computing_environment, threads_of
 from llf_core.models.quick_imports import begin_imports, quick_imports
+from llf_core.runs import open_run
 from llf_core.runs.asked import run_config
 from llf_core.runs.foreign_code import RUN, VARIABLE, UntrustedCodeError
 from llf_core.runs.plain import without_escapes
@@ -36,7 +36,12 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 def ask(
-    module: str, *arguments: str, home: Path | None = None, progress: Progress = silent, trust: bool = False
+    module: str,
+    *arguments: str,
+    home: Path | None = None,
+    progress: Progress = silent,
+    trust: bool = False,
+    of: str | None = None,
 ) -> Any:
     """What a module prints with `answer`.
 
@@ -45,6 +50,7 @@ def ask(
         arguments: of its command line.
         home: `LLF_HOME` where it is not the environment's.
         progress: hears how far it is. What it raises, such as an interrupt, ends the process.
+        of: the id of the run whose models it needs: it computes with that run's number of threads.
         trust: let the code of models and runs run that has not been allowed yet, and remember it as allowed.
 
     Raises:
@@ -52,7 +58,7 @@ def ask(
         UntrustedCodeError: code would run that has not been allowed.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
-    env = trainer_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), usable_cpus())
+    env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), _threads(of, home))
     env[VARIABLE] = RUN if trust else ""
     said = ""
     with (
@@ -81,6 +87,16 @@ def ask(
         told = json.loads(said)
         raise UntrustedCodeError(told["error"]) if told.get("untrusted") else RuntimeError(told["error"])
     raise RuntimeError((complaints or ["The child process said nothing."])[-1])
+
+
+def _threads(run_id: str | None, home: Path | None) -> int | None:
+    """How many threads the run of an id computes with; None where that is not known."""
+    if run_id is None:
+        return None
+    try:
+        return threads_of(open_run(run_id, home))
+    except (FileNotFoundError, ValueError):
+        return None  # the process says what is wrong with it
 
 
 def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:

@@ -139,7 +139,8 @@ def losses_in_child(run_id: str, data: str | None = None, home: Path | None = No
     Raises:
         RuntimeError: why it fails.
     """
-    return Losses(**child.ask(MODULE, run_id, *([] if data is None else [f"--data={data}"]), home=home, trust=trust))
+    options = [] if data is None else [f"--data={data}"]
+    return Losses(**child.ask(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
-    made = child.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust)
+    made = child.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust, of=run_id)
     contests = tuple(Contest(**one) for one in made.pop("contests"))
     return WinRate(**made, contests=contests)
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from llf_core.door import peek_object
+from llf_core.launch.cgroup import usable_cpus
 from llf_core.runs.plain import plain_environment
 
 if TYPE_CHECKING:
@@ -39,13 +41,23 @@ def trainer_command(folder: RunFolder) -> list[str]:
     return [sys.executable, "-P", "-m", "llf_core.stages.main", str(folder.path)]
 
 
-def trainer_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The environment of a trainer: `base`, with thread counts and `RUNTIME` set before any library is loaded.
+def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
+    """The environment of every process that computes: a trainer, an evaluation, a view's look at data.
 
     What the user has set stays, but for what has a process write a terminal's colours into its log.
+
+    Args:
+        base: to which thread counts and `RUNTIME` are added, which libraries read when they are loaded.
+        threads: that compute; unset, one a usable core.
     """
-    counts = {name: str(threads) for name in THREAD_VARIABLES}
+    counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}
     return plain_environment({**counts, **RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base})
+
+
+def threads_of(folder: RunFolder) -> int | None:
+    """How many threads a run computes with, as its launcher wrote it down; None where that is not known."""
+    threads = peek_object(folder.env).get("threads")
+    return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
 
 
 class Trainer:

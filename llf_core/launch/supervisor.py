@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from llf_core.door import peek_object
 from llf_core.launch.cgroup import Cgroup, usable_cpus
-from llf_core.launch.local import Trainer, trainer_command, trainer_environment
+from llf_core.launch.local import Trainer, computing_environment, threads_of, trainer_command
 from llf_core.launch.verdict import Ending, verdict
 from llf_core.redaction.modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
@@ -131,7 +130,7 @@ class Supervisor:
         """Starts the trainer and looks after it until it ends."""
         kills_before = self._cgroup.oom_kills()
         with open_to_append(self._folder.log) as log:
-            trainer = Trainer(self._command, trainer_environment(os.environ, self._threads()), log)
+            trainer = Trainer(self._command, computing_environment(os.environ, self._threads()), log)
         reach("trainer.forked")
         process = ProcessId.of(trainer.pid)
         status.update(
@@ -159,8 +158,7 @@ class Supervisor:
 
     def _threads(self) -> int:
         """What the launcher wrote down, so that a resumed attempt computes with as many threads."""
-        threads = peek_object(self._folder.env).get("threads")
-        return threads if isinstance(threads, int) and threads > 0 else usable_cpus(self._cgroup)
+        return threads_of(self._folder) or usable_cpus(self._cgroup)
 
     def _wait(self, trainer: Trainer) -> int:
         """Looks after the trainer until it ends; returns its exit code."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from llf_core.launch.local import computing_environment
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
-from llf_core.runs.plain import plain_environment, without_escapes
+from llf_core.runs.plain import without_escapes
 from llf_widgets.forms.messages import Message, wire
 from llf_widgets.front import Front
 from llf_widgets.static import text
@@ -103,7 +104,7 @@ class Preview(Front):
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
-                    env=plain_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
+                    env=computing_environment(os.environ) | {VARIABLE: ""},  # a look, which runs no code unasked
                 )
                 self._follow(self._process, (out, err))
             self._answer(self._process.returncode, *(_read(path) for path in (out, err)))

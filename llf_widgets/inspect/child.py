@@ -13,8 +13,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.launch.local import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
-from llf_core.runs.plain import plain_environment, without_escapes
+from llf_core.runs.plain import without_escapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
-                env=plain_environment(os.environ) | {VARIABLE: ""},
+                env=computing_environment(os.environ) | {VARIABLE: ""},
             )
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 

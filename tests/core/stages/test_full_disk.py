@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llf_core.launch.local import trainer_command, trainer_environment
+from llf_core.launch.local import computing_environment, trainer_command
 from llf_core.runs import Checkpoints, RunReader, read_status, status
 from llf_core.runs.full_disk import is_full_disk
 from llf_core.stages.progress import RunProgress
@@ -168,7 +168,7 @@ def start(folder):
     """The trainer as the supervisor starts it, with its output in the run's log."""
     with folder.log.open("ab") as log:
         return subprocess.Popen(
-            [*trainer_command(folder)], stdout=log, stderr=log, env=trainer_environment(os.environ, 1)
+            [*trainer_command(folder)], stdout=log, stderr=log, env=computing_environment(os.environ, 1)
         )
 
 
