@@ -128,7 +128,7 @@ def test_a_form_that_is_closed_leaves_nothing_behind() -> None:
     Studio().close()  # what is made once a process
     before = set(_instances)
     Studio().close()
-    assert set(_instances) == before
+    assert set(_instances) <= before
 
 
 def test_preset_fills_the_form(studio: Studio) -> None:

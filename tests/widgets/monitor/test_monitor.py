@@ -284,7 +284,9 @@ def test_views_that_are_closed_leave_nothing_behind(trainer):
 
     open_and_close()  # what is made once a process
     process = psutil.Process()
-    before = (threading.active_count(), process.num_fds(), len(_instances))
+    before = (threading.active_count(), process.num_fds(), set(_instances))
     for _ in range(15):
         open_and_close()
-    assert (threading.active_count(), process.num_fds(), len(_instances)) == before
+    # fewer where something of an earlier test has ended meanwhile
+    until(lambda: threading.active_count() <= before[0] and process.num_fds() <= before[1])
+    assert set(_instances) <= before[2]
