@@ -340,7 +340,6 @@ class Run:
         step = 0 if latest is None else checkpoints.list()[-1]
         attempt = now.attempt + 1
         mended = [] if rewards is None else self._mend(rewards, now.attempt)
-        prove(self.folder)
         where = None if latest is None else f"checkpoints/{latest.name}"
         more = {"rewards": mended} if mended else {}
         try:
@@ -352,6 +351,7 @@ class Run:
             reason = " ".join(full_disk(self.folder, error))
             status.update(self.folder, of_attempt=attempt, state="failed", reason=reason)
             raise RuntimeError(reason) from error
+        prove(self.folder)
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 

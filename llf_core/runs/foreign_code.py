@@ -144,8 +144,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
     try:
         config = run_config(folder)
     except ConfigError:
-        # No trainer begins with it. What it would run cannot be told, so it is shown itself.
-        return (*found, ForeignCode("its config, which cannot be used", folder.path, (("config.yaml", folder.config),)))
+        return tuple(found)  # resume, replay and branch refuse it with what is wrong, and no trainer begins with it
     rewards = code_of_rewards(folder, config.get("reward_functions") or ())
     found = [] if rewards is None else [rewards]
     return (*found, *(code_of_config(config) if config.model.trust_remote_code else ()))

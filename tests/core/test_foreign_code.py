@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import llf_core
 from llf_core.cli import app
+from llf_core.config import ConfigError
 from llf_core.evaluation.answers import answer
 from llf_core.evaluation.losses import losses, losses_in_child
 from llf_core.evaluation.preferences import reward_accuracy
@@ -192,12 +193,15 @@ def test_a_run_that_was_started_here_needs_no_leave_until_its_code_is_changed(tm
     run.wait(30, progress=False)
     assert is_ours(run.replay(command=["false"]).folder)
     before = run.folder.config.read_text()
-    for changed in (before.replace("seed: 42", "seed: 7"), before + "seed: 7\n", before + "{"):
-        assert changed != before
-        run.folder.config.write_text(changed)
-        with pytest.raises(UntrustedCodeError, match="made elsewhere or changed since"):
-            run.resume(command=["false"])
+    for broken in (before + "seed: 7\n", before + "{"):
+        run.folder.config.write_text(broken)
+        for again in (run.resume, run.replay):
+            with pytest.raises(ConfigError):
+                again()
     run.folder.config.write_text(before.replace("seed: 42", "seed: 7"))
+    assert not is_ours(run.folder)
+    with pytest.raises(UntrustedCodeError, match="made elsewhere or changed since"):
+        run.resume()
     run.resume(command=["false"], trust=True)
     assert is_ours(run.folder)
     assert not mark.exists()
