@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.door import HISTORY_BYTES, read_object, read_text
 from llf_core.launch.environment import start_facts
 from llf_core.launch.stored_config import check_stored
-from llf_core.runs import Checkpoints, RunWriter, create_run, open_run, read_meta, status, update_env
+from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
 from llf_core.runs.asked import read_config, run_config
 from llf_core.runs.files import open_to_append
 from llf_core.runs.foreign_code import check_run
@@ -21,6 +21,7 @@ from llf_core.runs.jsonl import as_number, encode, records
 from llf_core.runs.moving import copy_folder
 from llf_core.runs.steering import Change, check, journal, write_replay
 from llf_core.runs.trust import prove
+from llf_core.runs.writer import write_event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -156,7 +157,7 @@ def _branch(
         write_replay(new, [*before, *further])
         parent = {"run": folder.id, "step": step, "changes": dict(changes)}
         update_env(new, **start_facts(config) | _threads(folder), parent=parent)
-        RunWriter(new).event("branched", run=folder.id, step=step, changes=dict(changes))
+        write_event(new, 1, "branched", run=folder.id, step=step, changes=dict(changes))
         status.update(new, step=step, total=total)
 
     return _proven(create_run(dump_yaml(values), name, folder.home, fill))

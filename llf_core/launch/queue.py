@@ -16,6 +16,7 @@ from llf_core.config.exact import exact
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.index import RunIndex
+from llf_core.runs.lock import lock_path
 from llf_core.runs.pace import pace, remaining
 from llf_core.runs.process import host
 
@@ -145,10 +146,8 @@ class Turn:
         """
         if self.ahead():
             return False
-        locks = self._folder.home / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
         try:
-            with locked(locks / "queue"):
+            with locked(lock_path(self._folder.home, "queue")):
                 if self.ahead():
                     return False
                 now = status.update(self._folder, of_attempt=attempt, state="starting")

@@ -14,7 +14,6 @@ from llf_core.runs import (
     Checkpoints,
     RunFolder,
     RunReader,
-    RunWriter,
     Status,
     folder_bytes,
     kill_run,
@@ -28,6 +27,7 @@ from llf_core.runs.full_disk import is_full_disk
 from llf_core.runs.full_disk import told as full_disk
 from llf_core.runs.steering import check, journal
 from llf_core.runs.trust import prove
+from llf_core.runs.writer import write_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -344,7 +344,7 @@ class Run:
         more = {"rewards": mended} if mended else {}
         try:
             status.begin_attempt(self.folder, attempt, step=step)
-            RunWriter(self.folder, attempt).event("resumed", from_step=step, checkpoint=where, **more)
+            write_event(self.folder, attempt, "resumed", from_step=step, checkpoint=where, **more)
         except OSError as error:
             if not is_full_disk(error):
                 raise

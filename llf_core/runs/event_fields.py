@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number
+from llf_core.runs.plain import one_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,5 +57,9 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 def checked(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The event without the fields that do not hold what they should: they count as not written."""
-    return {name: value for name, value in event.items() if name not in CHECKS or CHECKS[name](value)}
+    """The event without the fields that do not hold what they should: they count as not written.
+
+    Its texts are as they are shown, see `one_way`.
+    """
+    good = ((name, value) for name, value in event.items() if name not in CHECKS or CHECKS[name](value))
+    return {name: one_way(value) if isinstance(value, str) else value for name, value in good}

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from llf_core.door import open_file
+from llf_core.door import UnreadableError, open_file
 from llf_core.redaction import redacted
 from llf_core.runs.faults import reach
 from llf_core.runs.jsonl import spelled
@@ -90,6 +90,23 @@ def special_file(folder: Path) -> str | None:
     return None
 
 
+def open_lock(path: Path) -> int:
+    """Opens a lock; one that another user has made may be held by who only reads it.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    try:
+        return open_file(path, flags=os.O_RDWR | os.O_CREAT)
+    except UnreadableError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        try:
+            return open_file(path)
+        except FileNotFoundError:
+            raise error from None
+
+
 @contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Holds the lock of a run while it reads, changes and replaces one of its small files.
@@ -101,7 +118,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         TimeoutError: another process held the lock for `seconds`.
         OSError: it cannot be opened, or is no regular file.
     """
-    descriptor = open_file(path, flags=os.O_RDWR | os.O_CREAT)
+    descriptor = open_lock(path)
     try:
         _take(descriptor, path, time.monotonic() + seconds)
         try:

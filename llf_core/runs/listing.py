@@ -20,6 +20,7 @@ from llf_core.runs.jsonl import spelled
 from llf_core.runs.measures import HELD_OUT, told
 from llf_core.runs.meta import read_meta
 from llf_core.runs.pace import pace, remaining
+from llf_core.runs.plain import one_way
 from llf_core.runs.reached import shown_status
 from llf_core.runs.spark import Shape, shape
 from llf_core.runs.status import BrokenRunError
@@ -178,7 +179,7 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
         if isinstance(value, list):
             value = ",".join(map(str, value))
         if value not in (None, "null", "~"):
-            found[key] = str(value)
+            found[key] = one_way(str(value))
     return found
 
 

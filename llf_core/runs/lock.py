@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llf_core.door import open_file
+from llf_core.runs.files import open_lock
 from llf_core.runs.folder import home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager
@@ -23,12 +25,35 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
         name: of the resource.
         waiting: printed once where another process holds it.
     """
-    path = home() / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_CREAT), "wb") as file:
+    descriptor = open_lock(lock_path(home(), name))
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(waiting, file=sys.stderr, flush=True)  # noqa: T201 - a command's stdout stays its result
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_path(root: Path, name: str) -> Path:
+    """The file of a shared lock, in a folder for all who may write in `LLF_HOME`.
+
+    Args:
+        root: `LLF_HOME`.
+        name: of the resource.
+    """
+    folder = root / "locks"
+    if not folder.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            folder.chmod(root.stat().st_mode & 0o777)
+    path = folder / name
+    if not path.exists():
+        with suppress(OSError):  # another process was faster; whoever opens it hears of all else
+            descriptor = open_file(path, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.fchmod(descriptor, root.stat().st_mode & 0o666)
+            os.close(descriptor)
+    return path

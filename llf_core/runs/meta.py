@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_object
 from llf_core.runs.files import json_bytes, locked, replace_file
+from llf_core.runs.plain import one_way
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
-    """`revision`, `name`, `tags` and `note`; what is gone or of another type is as if never set."""
+    """`revision`, `name`, `tags` and `note`, as they are shown; what is gone or of another type is as if never set."""
     try:
-        return _whole(folder, read_object(folder.meta))
+        meta = _whole(folder, read_object(folder.meta))
     except OSError:  # nobody else may read it, for one: a list goes on without the name
-        return _whole(folder, {})
+        meta = _whole(folder, {})
+    texts = {"name": one_way(meta["name"]), "note": one_way(meta["note"])}
+    return meta | texts | {"tags": [one_way(tag) if isinstance(tag, str) else tag for tag in meta["tags"]]}
 
 
 def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 FORCED = ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """Variables by which a process takes a file or pipe for a terminal. A Jupyter kernel sets some for what it starts."""
 # CSI sequences (colours, the cursor), OSC ones up to their end (links, titles), and other escapes of one letter.
+TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
 
@@ -22,3 +23,11 @@ def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
 def without_escapes(text: str) -> str:
     """A text without escape sequences."""
     return ESCAPES.sub("", text)
+
+
+def one_way(text: str) -> str:
+    """A text without the signs that turn what follows: a name would mirror the words around it.
+
+    Letters that are written from right to left need none of them.
+    """
+    return text if text.isascii() else TURNS.sub("", text)

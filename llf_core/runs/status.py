@@ -14,6 +14,7 @@ from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
+from llf_core.runs.plain import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def _checked(key: str, value: Any) -> Any:
     fits = isinstance(value, kinds[kind]) and not isinstance(value, bool)
     if kind == "int":
         fits = fits and abs(value) < LARGEST
+    if fits and isinstance(value, str):
+        return one_way(value)
     return value if fits else _FIELDS[key].default
 
 

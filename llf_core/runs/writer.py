@@ -161,8 +161,21 @@ class RunWriter:
         now = self.flush()
         if (now.state, now.reason, now.attempt) == (state, reason, self.attempt):
             self.event("state", state=state, **({} if reason is None else {"reason": reason}))
+        self.release()
+
+    def release(self) -> None:
+        """Closes the files; whatever is written next opens them again."""
         for file in (self._metrics, self._events, self._samples, self._examples):
             file.close()
+
+
+def write_event(folder: RunFolder, attempt: int, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
+    """Appends one event to a run that this process does not train; see `RunWriter.event`."""
+    writer = RunWriter(folder, attempt)
+    try:
+        writer.event(type, **fields)
+    finally:
+        writer.release()
 
 
 def _now() -> float:

@@ -25,7 +25,7 @@ class CodeHandler(RunsAPIHandler):
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
         except TooMuchCodeError as error:
-            raise HTTPError(409, "%s", str(error)) from None
+            raise HTTPError(409, "%s", str(error).replace(str(folder.path), folder.id)) from None
         except OSError as error:
             raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
         self.finish(found)
