@@ -73,11 +73,14 @@ class Method(Plugin):
 
     Attributes:
         frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
+        adapter: whether its result is an adapter of PEFT, which a run can go on with (`adapter_name_or_path`) and
+            `llf runs loss` can put on; its `apply` then begins with `llf_core.methods.adapter.begin_adapter`.
     """
 
     kind = "method"
     section = "method"
     frozen_base: ClassVar[bool] = False
+    adapter: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

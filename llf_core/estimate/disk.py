@@ -29,7 +29,7 @@ def disk(config: RunConfig) -> int | None:
     learned = None if weights is None else trained(config, weights)
     if weights is None or learned is None:
         return None
-    saved = learned if config.get("finetuning_type") == "lora" else count(weights)
+    saved = learned if config.plugin("method").adapter else count(weights)
     checkpoint = WIDTH * saved + MOMENTS * WIDTH * learned + BESIDE
     return _checkpoints(config) * checkpoint + WIDTH * saved + BESIDE
 

@@ -11,7 +11,7 @@ from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import Method
 from llf_core.config.rule import Rule
-from llf_core.methods.precision import keep_trained_weights_exact
+from llf_core.methods.adapter import begin_adapter
 from llf_core.methods.targets import adapter_targets, saved_modules, senses
 from llf_core.models.say import say
 
@@ -96,11 +96,12 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     label: ClassVar[str] = "lora (an adapter)"
     frozen_base: ClassVar[bool] = True
+    adapter: ClassVar[bool] = True
     Options: ClassVar[type[Section]] = LoRAOptions
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             ("adapter_name_or_path", "finetuning_type"),
-            lambda config: bool(config.get("adapter_name_or_path")) and config.get("finetuning_type") != "lora",
+            lambda config: bool(config.get("adapter_name_or_path")) and not config.plugin("method").adapter,
             lambda config: (
                 f"finetuning_type {config.get('finetuning_type')} cannot go on with an adapter: it trains "
                 "the model's own weights."
@@ -147,41 +148,35 @@ class LoRA(Method):
         Raises:
             ModelError: a module that the model does not have, or an adapter that does not fit.
         """
-        from peft import LoraConfig, TaskType, get_peft_model
-
-        from llf_core.models.adapters import merge_adapters, resume_adapter
-
-        options: Any = config.options(cls.name)
-        model.requires_grad_(requires_grad=False)
         _keep_scale(model)
-        adapters = list(config.model.adapter_name_or_path or ())
-        resumed = adapters.pop() if adapters and not options.create_new_adapter else None
-        model = merge_adapters(model, adapters, config)
-        if resumed is not None:
-            wrapped = resume_adapter(model, resumed, config)
-        else:
-            plain = not options.lora_dropout and not options.use_dora
-            targets = adapter_targets(model, options.lora_target, plain=plain)
-            for note in targets.notes:
-                say(note)
-            wrapped = get_peft_model(
-                model,
-                LoraConfig(
-                    task_type=TaskType.CAUSAL_LM,
-                    r=options.lora_rank,
-                    lora_alpha=options.lora_alpha or 2 * options.lora_rank,
-                    lora_dropout=options.lora_dropout,
-                    target_modules=targets.modules,
-                    target_parameters=targets.parameters or None,
-                    exclude_modules=senses(model) or None,
-                    modules_to_save=_whole_modules(model, options.additional_target or ()) or None,
-                    use_rslora=options.use_rslora,
-                    use_dora=options.use_dora,
-                    ensure_weight_tying=_trains_tied_weights(model, options.additional_target or ()),
-                ),
-            )
-        keep_trained_weights_exact(wrapped, config)
-        return wrapped
+        return begin_adapter(model, config, lambda merged: _wrap(merged, config))
+
+
+def _wrap(model: Any, config: RunConfig) -> Any:
+    """A new adapter around a model."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    options: Any = config.options(LoRA.name)
+    plain = not options.lora_dropout and not options.use_dora
+    targets = adapter_targets(model, options.lora_target, plain=plain)
+    for note in targets.notes:
+        say(note)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=options.lora_rank,
+            lora_alpha=options.lora_alpha or 2 * options.lora_rank,
+            lora_dropout=options.lora_dropout,
+            target_modules=targets.modules,
+            target_parameters=targets.parameters or None,
+            exclude_modules=senses(model) or None,
+            modules_to_save=_whole_modules(model, options.additional_target or ()) or None,
+            use_rslora=options.use_rslora,
+            use_dora=options.use_dora,
+            ensure_weight_tying=_trains_tied_weights(model, options.additional_target or ()),
+        ),
+    )
 
 
 def _keep_scale(model: Any) -> None:

@@ -51,7 +51,7 @@ class Failure:
 
 def _less_memory(config: RunConfig | None) -> str:
     """What makes a model, its gradients and its optimizer's states smaller."""
-    if config is not None and config.get("finetuning_type") == "lora":
+    if config is not None and config.plugin("method").frozen_base:
         if config.get("quantization_bit"):
             return "Lower lora_rank, or take a smaller model."
         return "Set quantization_bit: 4, or take a smaller model."
@@ -70,7 +70,9 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
     return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
 
 
-def explain(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
+def explain(  # noqa: PLR0911 - one cause after the other
+    error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None
+) -> Failure:
     """Names the cause of a failure and its remedy.
 
     Args:
@@ -92,6 +94,12 @@ def explain(error: BaseException, config: RunConfig | None = None, folder: RunFo
         return Failure(error.message, error.what_to_do)
     if is_out_of_memory(error):
         return _out_of_memory(config)
+    if "does not require grad" in str(error):
+        method = "its method" if config is None else f"finetuning_type {config.get('finetuning_type')}"
+        return Failure(
+            f"The loss depends on nothing that {method} trains, so there is nothing to learn from it.",
+            "Set finetuning_type: full, or take another model.",
+        )
     return Failure(
         f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
         "log.txt holds the trace.",

@@ -20,6 +20,7 @@ from llf_core.data.stream import Stream
 from llf_core.fast.head import install_head
 from llf_core.fast.install import Accelerated, accelerate
 from llf_core.models import (
+    ModelError,
     count_parameters,
     end_at,
     load_model,
@@ -179,6 +180,11 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     if config.plugin("stage").scores:
         add_score(model, None if source.kind == "gguf" else source.folder)
     model = config.plugin("method").apply(model, config)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            f"finetuning_type {config.get('finetuning_type')} trains no parameter of {source.name}. Expected a method "
+            "that trains some, such as lora, freeze or full."
+        )
     if not goes_on(config):
         check_reloads(model)
     end_at(model, data.template.end_ids(tokenizer))

@@ -98,7 +98,7 @@ def memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | 
         longest=longest,
         width=HALF,
         autocast=True,
-        trains_base=config.get("finetuning_type") != "lora",
+        trains_base=not config.plugin("method").frozen_base,
         rank=config.get("lora_rank") if config.get("finetuning_type") == "lora" else 0,
         checkpointing=bool(config.training.gradient_checkpointing),
     )
