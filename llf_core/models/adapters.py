@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.names.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
 from llf_core.models.checksums import check_record, enumerated, same_values
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import LONGEST, ModelError, first_line
 from llf_core.models.scorer import SCORE, WEIGHT
+from llf_core.models.sound import damaged_json
+from llf_core.models.weights import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,13 +119,17 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
 
     folder = find_adapter(name, config)
     settings = adapter_settings(folder)
+    if (folder / SAFE).is_file():
+        _check_rank(settings, folder)
     try:
         wrapped: Any
         if trainable and hasattr(model, SCORE) and SCORE not in (settings.modules_to_save or ()):
             wrapped = _with_new_score(model, settings, folder)
         else:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
         raise ModelError(
             f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
             f"{_made_for(folder)}"
@@ -177,6 +183,17 @@ def _target(model: Any, name: str) -> str:
     return str(of or parts[place - 1])
 
 
+def _check_rank(settings: Any, folder: Path) -> None:
+    """Refuses weights that are damaged, and a rank that they cannot have, before memory is taken for it."""
+    numbers = sum(tensor.count for tensor in read_header(folder / SAFE).values())
+    rank = getattr(settings, "r", 0)
+    if isinstance(rank, int) and rank > numbers:
+        raise ModelError(
+            f"{folder / 'adapter_config.json'} cannot belong to these weights: r is {rank:,}, and they hold "
+            f"{numbers:,} numbers in all. Copy or download the adapter again."
+        )
+
+
 def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
     """Wraps a model with an adapter that speaks, and has it train and save the model's new head too."""
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
@@ -194,7 +211,15 @@ def adapter_settings(folder: Path) -> Any:
     """An adapter's `PeftConfig`; one of a classifier as that of a causal model, which has its `score` only if given."""
     from peft import PeftConfig, TaskType
 
-    settings = PeftConfig.from_pretrained(str(folder))
+    path = folder / "adapter_config.json"
+    again = "Copy or download the adapter again."
+    damaged = damaged_json(folder)
+    if damaged:
+        raise ModelError(damaged.replace("the model", "the adapter"))
+    try:
+        settings = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:
+        raise ModelError(f"{path} is no config of an adapter: {first_line(error)} {again}") from error
     if settings.task_type == TaskType.SEQ_CLS:
         settings.task_type = TaskType.CAUSAL_LM
         settings.modules_to_save = sorted({*(settings.modules_to_save or ()), SCORE} - {"classifier"})
@@ -249,4 +274,5 @@ def _made_for(folder: Path) -> str:
 def _cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if "size mismatch" in line), lines[0] if lines else type(error).__name__)
+    line = line[:LONGEST]
     return line if line.endswith(".") else line + "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.errors import ModelError
+from llf_core.models.errors import LONGEST, ModelError
 from llf_core.models.folder import read_config
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     from transformers import AutoConfig, AutoModelForCausalLM
 
     raw = read_config(source.folder)
-    own_code = raw.get("auto_map", {}).get("AutoModelForCausalLM")
-    kind = raw.get("model_type", "unknown")
+    mapped = raw.get("auto_map")
+    own_code = mapped.get("AutoModelForCausalLM") if isinstance(mapped, dict) else None
+    kind = str(raw.get("model_type", "unknown"))
     known = kind in transformers.CONFIG_MAPPING
     if own_code and not known and not trust_remote_code:
         raise ModelError(
@@ -35,7 +36,13 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
         config: Any = AutoConfig.from_pretrained(
             source.folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (ValueError, KeyError) as error:
+    except Exception as error:
+        if known or not isinstance(error, ValueError | KeyError):
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            why = (lines[-1:] or [type(error).__name__])[0].removeprefix("TypeError: ")[:LONGEST].rstrip(".")
+            raise ModelError(
+                f"{source.folder / 'config.json'} is no config of a {kind}: {why}. Copy or download the model again."
+            ) from error
         raise ModelError(
             f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
             "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."

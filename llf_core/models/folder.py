@@ -75,8 +75,8 @@ def check_shards(folder: Path) -> None:
         return
     try:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{index} cannot be read ({error}). Copy or download the model again.") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ModelError(f"{index} cannot be read ({str(error)[:100]}). Copy or download the model again.") from error
     missing = sorted(name for name in named if not (folder / name).is_file())
     if missing:
         raise ModelError(
@@ -94,8 +94,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ModelError(f"{path} is nested too deeply. Copy or download the model again.") from error
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON ({error}). Copy or download the model again.") from error
+        why = str(error)[:100]
+        raise ModelError(f"{path} is not valid JSON ({why}). Copy or download the model again.") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} is not a JSON object. Copy or download the model again.")
     return value

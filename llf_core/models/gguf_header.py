@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +18,22 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
+BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40), 10: (256, 84),
+    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74),
+    18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
+    26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
+}  # fmt: skip
+"""Numbers and bytes of a block of each type of tensor; of newer types nothing is checked."""
+SMALLEST_ENTRY, SMALLEST_TENSOR = 13, 24
+"""Bytes that an entry of the metadata, and one of the list of tensors, take at least."""
+MOST_DIMENSIONS = 4
+MOST_ALIGNED = 2**20
+LONGEST = 2**31
+"""Positions beyond which no model was made."""
+DEEPEST = 8
+SIZES = ("embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv", "vocab_size")
+AGAIN = "Copy or download it again."
 
 
 @dataclass(frozen=True)
@@ -41,55 +59,104 @@ def read_gguf_header(path: Path) -> GgufHeader:
         if file.read(4) != MAGIC:
             raise ModelError(f"{path} does not start as a GGUF file. Copy or download it again.")
         try:
-            return _read(file, path)
-        except (struct.error, UnicodeDecodeError, KeyError, EOFError) as error:
-            raise ModelError(f"{path} is a GGUF file that is cut or damaged. Copy or download it again.") from error
+            header, tensors = _read(file, path)
+        except (struct.error, UnicodeDecodeError, KeyError, EOFError, OverflowError, OSError) as error:
+            raise ModelError(f"{path} is a GGUF file that is cut or damaged. {AGAIN}") from error
+        wrong = _beyond(header, tensors, file.tell(), path.stat().st_size) or _too_large(header)
+    if wrong:
+        raise ModelError(f"{path} is a GGUF file that is cut or damaged: {wrong}. {AGAIN}")
+    return header
 
 
-def _read(file: BinaryIO, path: Path) -> GgufHeader:
+def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, int]]]:
+    """The header, and of each tensor its type and its offset."""
+    size = path.stat().st_size
     version, tensors, entries = _unpack(file, "<IQQ")
     if version not in VERSIONS:
         raise ModelError(f"{path} has GGUF version {version}. Expected 2 or 3; convert the model again.")
+    if tensors * SMALLEST_TENSOR > size or entries * SMALLEST_ENTRY > size:
+        raise EOFError
     values = {}
     for _ in range(entries):
-        key = _string(file)
+        key = _string(file, size)
         (kind,) = _unpack(file, "<I")
         if kind == ARRAY:
-            _skip_array(file)
+            _skip_array(file, size)
         else:
-            values[key] = _value(file, kind)
-    shapes = {}
+            values[key] = _value(file, kind, size)
+    shapes, places = {}, {}
     for _ in range(tensors):
-        name = _string(file)
+        name = _string(file, size)
         (rank,) = _unpack(file, "<I")
+        if not 0 < rank <= MOST_DIMENSIONS:
+            raise EOFError
         shapes[name] = tuple(reversed(_unpack(file, f"<{rank}Q")))
-        _unpack(file, "<IQ")  # type and offset
-    return GgufHeader(values, shapes)
+        places[name] = _unpack(file, "<IQ")
+    return GgufHeader(values, shapes), places
+
+
+def _beyond(header: GgufHeader, places: Mapping[str, tuple[int, int]], start: int, size: int) -> str:
+    """Which tensor the file has no room for; empty where it has room for all."""
+    aligned = header.values.get("general.alignment", 32)
+    if not isinstance(aligned, int) or not 0 < aligned <= MOST_ALIGNED:
+        return "general.alignment is no number of bytes"
+    start += -start % aligned
+    for name, (kind, offset) in places.items():
+        count = math.prod(header.shapes[name])
+        block, width = BLOCKS.get(kind, (1, 0))
+        end = start + offset + -(-count // block) * width
+        if count == 0 or count % block or offset % aligned or end > size:
+            return f"its {size:,} bytes have no room for the tensor {name[:100]} of shape {list(header.shapes[name])}"
+    return ""
+
+
+def _too_large(header: GgufHeader) -> str:
+    """Which size of the metadata the tensors cannot have; empty where all agree."""
+    kind = header.values.get("general.architecture")
+    numbers = sum(math.prod(shape) for shape in header.shapes.values())
+
+    def of(key: str) -> int | None:
+        value = header.values.get(f"{kind}.{key}")
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    found = [int(name.split(".")[1]) + 1 for name in header.shapes if re.match(r"blk\.\d{1,9}\.", name)]
+    blocks, width, positions = of("block_count"), of("embedding_length"), of("context_length")
+    if found and blocks is not None and (blocks < max(found) or blocks > max(found) + len(header.shapes)):
+        return f"block_count is {blocks:,}, and it has tensors of {max(found):,} blocks"
+    embedded = header.shapes.get("token_embd.weight")
+    if embedded is not None and width is not None and width not in embedded:
+        return f"embedding_length is {width:,}, and token_embd.weight has the shape {list(embedded)}"
+    if positions is not None and not 0 < positions < LONGEST:
+        return f"context_length is {positions:,}"
+    key = next((key for key in SIZES if not 0 < (1 if of(key) is None else of(key) or 0) <= numbers), None)
+    return "" if key is None else f"{key} is {of(key):,}, and its tensors hold {numbers:,} numbers"
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
 
-def _string(file: BinaryIO) -> str:
+def _string(file: BinaryIO, size: int) -> str:
     (length,) = _unpack(file, "<Q")
-    data = file.read(length)
+    data = file.read(length) if length <= size else b""
     if len(data) != length:
         raise EOFError
     return data.decode("utf-8")
 
 
-def _value(file: BinaryIO, kind: int) -> Any:
-    return _string(file) if kind == STRING else _unpack(file, NUMBERS[kind])[0]
+def _value(file: BinaryIO, kind: int, size: int) -> Any:
+    return _string(file, size) if kind == STRING else _unpack(file, NUMBERS[kind])[0]
 
 
-def _skip_array(file: BinaryIO) -> None:
+def _skip_array(file: BinaryIO, size: int, depth: int = 1) -> None:
     kind, count = _unpack(file, "<IQ")
+    if count > size or depth > DEEPEST:
+        raise EOFError
     if kind == STRING:
         for _ in range(count):
             file.seek(_unpack(file, "<Q")[0], 1)
     elif kind == ARRAY:
         for _ in range(count):
-            _skip_array(file)
+            _skip_array(file, size, depth + 1)
     else:
         file.seek(count * struct.calcsize(NUMBERS[kind]), 1)

@@ -10,6 +10,7 @@ from llf_core.config.names.models import meant_instead, shown_name
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
 from llf_core.models.say import say
+from llf_core.models.sound import check_sound
 from llf_core.models.source import ModelSource
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
     folder, commit, license_ = _snapshot(name, revision, config, choose)
     check_files(name, [file.name for file in folder.iterdir()], allow_pickle=pickle_allowed)
     check_shards(folder)
+    check_sound(folder)
     return ModelSource(name, folder, "hub", commit, None, license_ or card_license(folder), name)
 
 

@@ -16,6 +16,7 @@ from llf_core.models.gguf import gguf_arguments
 from llf_core.models.quantize import make_trainable, quantization
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.scorer import idle_head, speaks
+from llf_core.models.sound import damaged_json
 from llf_core.models.weights import stored_dtypes
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             f"The pickled weights of {source.name} hold more than tensors, and none of it was run. "
             "Expected a file of weights alone: take a model with *.safetensors."
         ) from error
-    except (OSError, ValueError, RuntimeError, ImportError, EOFError) as error:
-        if "memory" in str(error):
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
             raise
+        why = damaged_json(source.folder) if source.kind != "gguf" else ""
         raise ModelError(
-            f"{source.name} cannot be loaded: {first_line(error)} Copy or download it again if files are damaged."
+            f"{source.name} cannot be loaded: "
+            + (why or f"{first_line(error)} Copy or download it again if files are damaged.")
         ) from error
     missing = sorted(set(info.get("missing_keys", ())) - _not_needed(model, config))
     if missing:

@@ -10,6 +10,7 @@ from llf_core.models.bounded_templates import bound_templates
 from llf_core.models.errors import ModelError, first_line
 from llf_core.models.gguf import mend_pre_tokenizer
 from llf_core.models.remote_code import runs_own_code
+from llf_core.models.sound import damaged_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +42,13 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
             trust_remote_code=trusted,
             **source.load_arguments,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except ModelError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError):
+            raise
+        if source.kind != "gguf" and (source.folder / "config.json").is_file():
+            load_architecture(source, trust_remote_code=trusted)  # which transformers reads for a tokenizer too
         raise ModelError(_why_not(source, error, trusted=trusted)) from error
     if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter has its base's
         _check_vocabulary(tokenizer, source, trusted=trusted)
@@ -72,6 +79,9 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
             f"The tokenizer of {source.name} runs only with Python code that comes with it. "
             "Set trust_remote_code: true if you have read that code and trust it."
         )
+    damaged = damaged_json(source.folder) if source.kind != "gguf" else ""
+    if damaged:
+        return f"The tokenizer of {source.name} cannot be loaded: {damaged}"
     expected = "Expected tokenizer.json or the tokenizer's own files in the model's folder."
     if str(error).startswith("Couldn't instantiate the backend tokenizer"):
         return f"{source.name} has no tokenizer that transformers can read. {expected}"

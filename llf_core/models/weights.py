@@ -7,7 +7,7 @@ import math
 import struct
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER_LIMIT = 100_000_000
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "F16": 16,
+    "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
+}  # fmt: skip
+"""Of a number of each dtype; of one that a newer format may have nothing is checked."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,26 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         found = {name: StoredTensor(entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        odd = next((name for name, entry in tensors.items() if not _consistent(entry)), None)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         raise ModelError(f"{path} is not a complete safetensors file. Copy or download the model again.") from error
+    if odd is not None:
+        raise ModelError(
+            f"{path} is damaged: the size of {odd[:100]} is not that of its shape. Copy or download the model again."
+        )
     if end > size:
         raise ModelError(
             f"{path} is cut: it has {size:,} bytes and should have {end:,}. Copy or download the model again."
         )
+    if not found:
+        raise ModelError(f"{path} holds no weight. Copy or download the model again.")
     return found
+
+
+def _consistent(entry: Any) -> bool:
+    """Whether a tensor has as many bytes as its shape and dtype say."""
+    begin, end = entry["data_offsets"]
+    shape, bits = entry["shape"], BITS.get(entry["dtype"])
+    if not all(isinstance(size, int) and size >= 0 for size in (*shape, begin, end)) or begin > end:
+        return False
+    return bits is None or 8 * (end - begin) == math.prod(shape) * bits

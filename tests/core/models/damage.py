@@ -1,0 +1,183 @@
+"""Ways to damage the files of a model, an adapter or a GGUF file: a name, and what is done to a folder."""
+
+import json
+import random
+import struct
+
+HUGE = 10**9
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "head_dim",
+)  # fmt: skip
+ODD_VALUES = (HUGE, 10**18, 10**30, 0, -1, 1.5, "64", None, [], {}, True)
+
+
+def of_bytes(name):
+    """Damages of any file: cut, empty, filled with other bytes, flipped, replaced."""
+
+    def cut(share):
+        def act(folder):
+            data = (folder / name).read_bytes()
+            (folder / name).write_bytes(data[: int(len(data) * share)])
+
+        return act
+
+    def flip(seed):
+        def act(folder):
+            dice, data = random.Random(seed), bytearray((folder / name).read_bytes())
+            for _ in range(8):
+                data[dice.randrange(min(len(data), 2000))] ^= 1 << dice.randrange(8)
+            (folder / name).write_bytes(bytes(data))
+
+        return act
+
+    def fill(data):
+        return lambda folder: (folder / name).write_bytes(data)
+
+    found = {f"{name} cut to {share:.0%}": cut(share) for share in (0, 0.001, 0.1, 0.5, 0.9, 0.999)}
+    found |= {f"{name} with flipped bits {seed}": flip(seed) for seed in range(12)}
+    found |= {
+        f"{name} of zeros": fill(bytes(4096)),
+        f"{name} of ones": fill(b"\xff" * 4096),
+        f"{name} of noise": fill(random.Random(0).randbytes(4096)),
+        f"{name} of text": fill(b"<!DOCTYPE html><html><body>404</body></html>"),
+        f"{name} of LFS": fill(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+    }
+    return found
+
+
+def of_json(name, values=("[]", "null", "3", '"text"', "{}", "{", "[" * 100_000, '{"a": ' * 900 + "1" + "}" * 900)):
+    """Damages of a JSON file: other JSON in its place."""
+    return {f"{name} holds {text[:12]}": lambda folder, text=text: (folder / name).write_text(text) for text in values}
+
+
+def of_keys(name, keys, values=ODD_VALUES):
+    """Another value of a key of a JSON file."""
+
+    def change(key, value):
+        def act(folder):
+            stored = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(stored | {key: value}))
+
+        return act
+
+    return {f"{name} {key}={str(value)[:22]}": change(key, value) for key in keys for value in values}
+
+
+def header_of(path):
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def of_safetensors(name):
+    """Headers that say something else than the file holds."""
+
+    def changed(change):
+        def act(folder):
+            header, rest = header_of(folder / name)
+            first = next(key for key in header if key != "__metadata__")
+            change(header, first)
+            text = json.dumps(header).encode()
+            (folder / name).write_bytes(struct.pack("<Q", len(text)) + text + rest)
+
+        return act
+
+    def length(value):
+        def act(folder):
+            data = (folder / name).read_bytes()
+            (folder / name).write_bytes(struct.pack("<Q", value) + data[8:])
+
+        return act
+
+    changes = {
+        "an unknown dtype": lambda header, first: header[first].update(dtype="F7"),
+        "another dtype": lambda header, first: header[first].update(dtype="I8"),
+        "another shape": lambda header, first: header[first].update(shape=[3, 5]),
+        "an absurd shape": lambda header, first: header[first].update(shape=[10**12, 10**12]),
+        "a negative shape": lambda header, first: header[first].update(shape=[-1, 64]),
+        "a shape of texts": lambda header, first: header[first].update(shape=["a"]),
+        "no shape": lambda header, first: header[first].pop("shape"),
+        "offsets beyond": lambda header, first: header[first].update(data_offsets=[10**15, 10**15 + 8]),
+        "offsets that turn back": lambda header, first: header[first].update(data_offsets=[64, 0]),
+        "offsets of texts": lambda header, first: header[first].update(data_offsets=["0", "1"]),
+        "an entry that is a list": lambda header, first: header.update({first: []}),
+        "no entry of one": lambda header, first: header.pop(first),
+        "another name of one": lambda header, first: header.update(other=header.pop(first)),
+        "no entry": lambda header, first: header.clear(),
+    }
+    found = {f"{name} with {what}": changed(change) for what, change in changes.items()}
+    return found | {
+        f"{name} with a header of {value}": length(value) for value in (0, 1, 7, 10**6, 10**9, 2**63, 2**64 - 1)
+    }
+
+
+def of_model():
+    """Everything that is done to a model's folder."""
+    found = of_bytes("model.safetensors") | of_safetensors("model.safetensors")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        found |= of_bytes(name) | of_json(name)
+    found |= of_keys("config.json", SIZES) | of_keys("config.json", ("architectures", "model_type", "rope_parameters"))
+    found |= of_keys("tokenizer.json", ("model", "added_tokens", "pre_tokenizer", "decoder"), ([], {}, 3, None, "x"))
+    found |= of_keys("tokenizer_config.json", ("tokenizer_class", "eos_token", "pad_token", "added_tokens_decoder"),
+                     ([], {}, 3, None, "x", HUGE))  # fmt: skip
+    return found
+
+
+def of_adapter():
+    """Everything that is done to an adapter's folder."""
+    found = of_bytes("adapter_model.safetensors") | of_safetensors("adapter_model.safetensors")
+    found |= of_bytes("adapter_config.json") | of_json("adapter_config.json")
+    return found | of_keys("adapter_config.json", ("r", "peft_type", "target_modules", "lora_alpha", "task_type"))
+
+
+def of_gguf(name="tiny.gguf"):
+    """Everything that is done to a GGUF file: any field of its header may lie."""
+
+    def at(place, layout, value):
+        def act(folder):
+            data = bytearray((folder / name).read_bytes())
+            struct.pack_into(layout, data, place, value)
+            (folder / name).write_bytes(bytes(data))
+
+        return act
+
+    def after(key, layout, value):
+        def act(folder):
+            data = bytearray((folder / name).read_bytes())
+            struct.pack_into(layout, data, data.index(key) + len(key) + 4, value)
+            (folder / name).write_bytes(bytes(data))
+
+        return act
+
+    found = of_bytes(name)
+    for value in (0, 1, 10**6, 10**12, 2**63, 2**64 - 1):
+        found |= {f"{value} tensors": at(8, "<Q", value), f"{value} entries": at(16, "<Q", value)}
+    sizes = ("block_count", "embedding_length", "feed_forward_length", "attention.head_count", "vocab_size",
+             "context_length")  # fmt: skip
+    for key in sizes:
+        for value in (0, 1, 3, 10**6, 2**31, 2**32 - 1):
+            found[f"{key} of {value}"] = after(f"llama.{key}".encode(), "<I", value)
+    found |= {f"a tensor's {what}": at_tensor(name, place, layout, value) for what, place, layout, value in TENSOR}
+    return found
+
+
+TENSOR = [
+    ("rank of 0", 0, "<I", 0), ("rank of 99", 0, "<I", 99), ("rank of 2**31", 0, "<I", 2**31),
+    ("first size of 0", 4, "<Q", 0), ("first size of 3", 4, "<Q", 3), ("first size of 2**40", 4, "<Q", 2**40),
+    ("first size of 2**64-1", 4, "<Q", 2**64 - 1), ("second size of 10**9", 12, "<Q", 10**9),
+    ("type of 99", 20, "<I", 99), ("type of Q4_0", 20, "<I", 2), ("offset of 2**40", 24, "<Q", 2**40),
+    ("offset of 7", 24, "<Q", 7),
+]  # fmt: skip
+
+
+def at_tensor(name, place, layout, value):
+    """Another number after the name of the embeddings in the list of tensors."""
+
+    def act(folder):
+        data = bytearray((folder / name).read_bytes())
+        key = b"token_embd.weight"
+        struct.pack_into(layout, data, data.index(key) + len(key) + place, value)
+        (folder / name).write_bytes(bytes(data))
+
+    return act

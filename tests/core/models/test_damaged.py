@@ -1,0 +1,128 @@
+"""Damaged files of a model: a sentence that names the file or the model, no trace, no word of memory."""
+
+import itertools
+import shutil
+
+import pytest
+
+from llf_core.config import RunConfig
+from llf_core.data.render import choose_template
+from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.stages.failures import explain
+from tests.core.models import damage
+from tests.core.models.gguf_file import write_gguf
+from tests.tiny import tiny_llama
+
+DAMAGES = {"model": damage.of_model(), "adapter": damage.of_adapter(), "gguf": damage.of_gguf()}
+EVERY = [(kind, name) for kind, found in DAMAGES.items() for name in found]
+QUICK = [*itertools.islice(EVERY, 0, None, 9)]
+NEVER = ("quantization_bit", "memory did not suffice", "Traceback", "trainer ended with")
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model_dir, tiny_tokenizer, tmp_path_factory):
+    """A folder of each kind."""
+    from peft import LoraConfig, get_peft_model
+
+    base = tmp_path_factory.mktemp("whole")
+    shutil.copytree(tiny_model_dir, base / "model")
+    model = tiny_llama(tiny_tokenizer)
+    (base / "gguf").mkdir()
+    write_gguf(base / "gguf" / "tiny.gguf", model, tiny_tokenizer)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(base / "adapter")
+    return base
+
+
+@pytest.fixture
+def load(whole, tmp_path):
+    """`load(kind, name) -> sentence or None`: what is said of a folder that was damaged so."""
+
+    def attempt(kind, name=None):
+        folder = tmp_path / "damaged"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole / kind, folder)
+        if name is not None:
+            DAMAGES[kind][name](folder)
+        named = {"model_name_or_path": str(folder)}
+        if kind == "adapter":
+            named = {"model_name_or_path": str(whole / "model"), "adapter_name_or_path": str(folder)}
+        config = RunConfig.load({"dataset": "llf_demo", "finetuning_type": "lora", "use_cpu": True} | named)
+        try:
+            source = resolve_model(config.model.model_name_or_path, config)
+            choose_template(None, load_tokenizer(source, config))
+            config.plugin("method").apply(load_model(source, config, plan_device(config)), config)
+        except Exception as error:  # noqa: BLE001 - which one it is is what is tested
+            return explain(error, config), str(folder)
+        return None, str(folder)
+
+    return attempt
+
+
+def check(failure, folder):
+    assert failure.expected, failure.reason
+    assert failure.exit_code == 2, failure.reason
+    assert folder in failure.reason
+    text = failure.reason.replace(folder, "FOLDER")
+    assert text.endswith((".", "?"))
+    assert len(text) < 420
+    assert "\n" not in text
+    assert not any(word in text for word in NEVER)
+
+
+def test_there_are_many():
+    assert len(EVERY) >= 300
+    assert len(QUICK) >= 55
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_what_is_whole_loads(load, kind):
+    assert load(kind)[0] is None
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_damaged_folders_are_refused_with_a_sentence(load, part):
+    """Some do no harm: a bit of a weight, a size that nothing needs."""
+    refused = [found for found in (load(kind, name) for kind, name in QUICK[part::6]) if found[0] is not None]
+    for failure, folder in refused:
+        check(failure, folder)
+    assert len(refused) >= len(QUICK[part::6]) // 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(8))
+def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
+    found = [load(kind, name) for kind, name in EVERY[part::8]]
+    for failure, folder in found:
+        if failure is not None:
+            check(failure, folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("model", "config.json vocab_size=1000000000", "config.json cannot belong to these weights: vocab_size is"),
+        ("model", "config.json num_hidden_layers=1000000000", "num_hidden_layers is 1,000,000,000, and they are"),
+        ("model", "config.json intermediate_size=1000000000000000000", "intermediate_size is 1e+18, and they hold"),
+        ("model", "config.json max_position_embeddings=1000000000000000000", "max_position_embeddings is 1e+18"),
+        ("model", "model.safetensors with another shape", "model.safetensors is damaged: the size of model.embed_tok"),
+        ("model", "model.safetensors cut to 50%", "model.safetensors is cut: it has"),
+        ("model", "tokenizer.json cut to 50%", "tokenizer.json is not valid JSON"),
+        ("model", "tokenizer_config.json holds []", "tokenizer_config.json holds no JSON object"),
+        ("model", "generation_config.json holds null", "generation_config.json holds no JSON object"),
+        ("adapter", "adapter_config.json r=1000000000", "adapter_config.json cannot belong to these weights: r is"),
+        ("adapter", "adapter_config.json cut to 50%", "adapter_config.json is not valid JSON"),
+        ("gguf", "block_count of 4294967295", "block_count is 4,294,967,295, and it has tensors of 2 blocks"),
+        ("gguf", "embedding_length of 1000000", "embedding_length is 1,000,000, and token_embd.weight has the shape"),
+        ("gguf", "a tensor's first size of 2**40", "have no room for the tensor token_embd.weight"),
+    ],
+)
+def test_the_file_and_what_is_wrong_are_named(load, kind, name, words):
+    failure, folder = load(kind, name)
+    check(failure, folder)
+    assert words in failure.reason
+
+
+def test_a_size_that_is_no_integer_is_left_to_transformers(load):
+    failure, folder = load("model", "config.json hidden_size=64")
+    check(failure, folder)
+    assert "config.json is no config of a llama" in failure.reason
