@@ -27,6 +27,7 @@ from llf_core.stages.too_large import smaller_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.runs import Request, RunFolder, RunWriter
@@ -79,6 +80,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.steering = Steering(folder, writer)
         self.stop_wanted = False
         self.doubts: list[str] = []
+        self._kept: dict[str, Tensor] | None = None  # to find them takes as long as their checksums
         self.waiting: list[Request] = []
         self._evaluations: list[Request] = []
         self._folder = folder
@@ -289,7 +291,9 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         if self.trainer is not None:
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
-            counters["tensors"] = checksums(kept_tensors(self.trainer.model, self.trainer.stage.beside()))
+            if self._kept is None:
+                self._kept = kept_tensors(self.trainer.model, self.trainer.stage.beside())
+            counters["tensors"] = checksums(self._kept)
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
         size = self.checkpoints.finish(step)
         self.writer.event("checkpoint", step=step, path=f"checkpoints/{path.name}", bytes=size)

@@ -10,6 +10,7 @@ from llf_core.config import RunConfig
 from llf_core.evaluation.losses import losses as evaluated
 from llf_core.launch.again import branch
 from llf_core.models import ModelError, load_base_and_tuned
+from llf_core.models import checksums as module
 from llf_core.models.checksums import checksums, differences
 from llf_core.runs import Checkpoints, RunReader, read_status
 from llf_core.runs.counters import COUNTERS
@@ -59,6 +60,17 @@ def test_any_bit_of_any_tensor_counts():
     assert differences(checksums({"rows": rows}), {"rows": rows.flip(0)})
     assert differences(checksums({"half": rows.bfloat16()}), {"half": rows}) == []
     assert str(differences(checksums({"rows": rows}), {})[0]) == "rows (missing)"
+
+
+def test_tensors_that_are_copied_together_have_the_checksums_of_each(monkeypatch):
+    """As of an accelerator: many at a time, in one dtype each time."""
+    tensors = {f"{n}": torch.randn(n, 3).to(torch.bfloat16 if n > 3 else torch.float32) for n in range(1, 6)}
+    flats = [(name, one.reshape(-1)) for name, one in tensors.items()]
+    groups = [flats[:3], flats[3:]]
+    monkeypatch.setattr(module, "_on_cpu", lambda _: [pair for group in groups for pair in module._moved(group)])
+    together = checksums(tensors)
+    monkeypatch.undo()
+    assert together == checksums(tensors)
 
 
 @pytest.mark.parametrize("changes", [{}, {"finetuning_type": "full"}], ids=["lora", "full"])
