@@ -40,6 +40,16 @@ class Checkpoints:
         """Where the checkpoint of a step is or would be."""
         return self._root / f"checkpoint-{step}"
 
+    def flush(self, step: int) -> None:
+        """Waits until the disk has the files of a checkpoint that are there.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        path = self.path(step)
+        for name in _files(path):
+            _flush(path / name)
+
     def finish(self, step: int) -> int:
         """Makes a written checkpoint count: flushes every file, then writes `complete.json`, flushed too.
 

@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -293,7 +294,10 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
             self.trainer.stage.save(path)
             if self._kept is None:
                 self._kept = kept_tensors(self.trainer.model, self.trainer.stage.beside())
-            counters["tensors"] = checksums(self._kept)
+            with ThreadPoolExecutor(1) as beside:
+                found = beside.submit(checksums, self._kept)
+                self.checkpoints.flush(step)  # while the disk is waited for
+                counters["tensors"] = found.result()
         (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
         size = self.checkpoints.finish(step)
         self.writer.event("checkpoint", step=step, path=f"checkpoints/{path.name}", bytes=size)
