@@ -342,6 +342,16 @@ def test_stop_is_at_hand_while_a_reader_scrolls(page, lab, live):
     button.click(trial=True, timeout=3000)
 
 
+def test_a_view_in_an_output_that_scrolls_stays_whole(page, lab, live):
+    """Notebook 7 has an output scroll that is longer than a hundred lines, each time that it changes."""
+    show(page, lab, live, "1")
+    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:enable-output-scrolling').then(() => null)")
+    area = page.locator(".jp-mod-outputsScrolled .jp-Cell-outputArea").first
+    expect(area).to_be_attached()
+    assert area.bounding_box()["height"] >= head(page).bounding_box()["height"] > 500
+
+
 @pytest.mark.parametrize("shown", ["llf.Monitor({!r})", "ipywidgets.VBox([llf.Monitor({!r})])"])
 def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
     """Of the server's view, and of the kernel's, as a form has it."""
