@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _AGAIN = " again"
 _CHECK_SECONDS = 5.0
-START, MONITOR = "llf-Start", "llf-Studio-monitor"
+START, MONITOR, SWEEP = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs"
 """Classes of the parts that are scrolled into view."""
 
 
@@ -90,7 +90,7 @@ class Studio(widgets.VBox):
         self._inspection: Inspect | None = None
         self._below: dict[str, widgets.Widget] = {}
         self._runs: tuple[Run, ...] = ()
-        self._sweep = SweepPane(self.state, arrange(tuple(self.state.specs.values())), self.sweep)
+        self._sweep = SweepPane(self.state, arrange(tuple(self.state.specs.values())), self._sweep_pressed)
         self._start = StartPane(on_start=self._pressed, on_goto=self._goto, on_fix=self._mend)
         self._text = TextPane(self.state, self.refresh)
         super().__init__([self._presets, self._grid()])
@@ -251,6 +251,12 @@ class Studio(widgets.VBox):
         self._checks(fresh=True)
         self.refresh()
         return self._run
+
+    def _sweep_pressed(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
+        """The button of the sweep: its runs come into view."""
+        runs = self.sweep(values)
+        self._start.reveal(SWEEP)
+        return runs
 
     def _pressed(self, queue: bool) -> None:
         """A button. A second click of a double click finds Start off."""

@@ -80,6 +80,11 @@ class Facts:
         return self.state in LIVE
 
     @property
+    def reach(self) -> int:
+        """Right end of the step axis: the planned steps; of a run that has ended, the last one that it made."""
+        return self.total if self.live or not self.step else self.step
+
+    @property
     def remaining(self) -> float | None:
         """Seconds to the last planned step, where they can be estimated."""
         return remaining(self.state, self.step, self.total, self.per_step)

@@ -151,7 +151,7 @@ class RunView:
         # A mean of one step is no mean: the charts draw no second line then.
         curves = self.watch.curves(details=options.details, window={0: None, 1: 0}.get(window, window))
         drawn = {
-            "figure": packed(figure_json(curves, self.watch.facts.total, narrow=options.narrow) | {"config": CONFIG}),
+            "figure": packed(figure_json(curves, self.watch.facts.reach, narrow=options.narrow) | {"config": CONFIG}),
             "points": curves.points,
             "window": self.watch.window,
             "left_out": list(curves.left_out),

@@ -44,7 +44,7 @@ def bundle(watch: Watch) -> dict[str, Any]:
     """The same for a run that is being watched already, as it was at the last look."""
     facts, curves = watch.facts, watch.curves()
     run = _summary(watch)
-    drawn = picture(curves, facts.total, title=f"{run.name}, {run.state}", line=run.key_line)
+    drawn = picture(curves, facts.reach, title=f"{run.name}, {run.state}", line=run.key_line)
     image = base64.b64encode(drawn).decode("ascii")
     return _texts(watch, replace(run, png=drawn)) | {"image/png": image}
 

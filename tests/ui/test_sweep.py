@@ -54,7 +54,7 @@ def cell(settings: dict[str, Any]) -> str:
     return f"import llf_widgets as llf\nstudio = llf.Studio({settings!r})\nstudio"
 
 
-def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settings: dict[str, Any]) -> None:
+def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settings: dict[str, Any], axe: Any) -> None:
     form = open_studio(page, lab, "sweep.ipynb", cell(settings))
     expect(form.get_by_role("button", name="Add to queue")).to_be_hidden()
     toggle = form.get_by_role("button", name="Sweep over several values…")
@@ -88,6 +88,7 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
 
     lines = form.get_by_role("table", name="Runs of the sweep")
     expect(lines.get_by_role("row")).to_have_count(3)
+    expect(lines).to_be_in_viewport(timeout=20_000)
     expect(lines.get_by_text("finished")).to_have_count(2, timeout=120_000)
     expect(form.get_by_text("2 of 2 runs have ended")).to_be_visible()
     page.wait_for_function(f"() => JSON.stringify(({CURVES})()) === '[12,12]'", timeout=30_000)
@@ -97,8 +98,10 @@ def test_two_values_become_two_runs_and_a_comparison(page: Any, lab: Lab, settin
         "tune learning_rate=0.01", "tune learning_rate=1e-3",
     ]  # fmt: skip
     picture(form, "sweep-light")
+    assert axe(page, ".llf-Studio") == []
     theme(page, "JupyterLab Dark")
     picture(form, "sweep-dark")
+    assert axe(page, ".llf-Studio") == []
     theme(page, "JupyterLab Light")
 
     form.get_by_role("button", name="Monitor of learning_rate 0.01").click()

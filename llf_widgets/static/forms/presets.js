@@ -2,7 +2,8 @@
 /** What the form starts from, what differs from it, and the switch that explains each field. */
 function render({ model, el: host }) {
   const row = h('div', { class: 'llf-Studio-presets', role: 'group', 'aria-label': 'Start from' });
-  host.replaceChildren(row);
+  // the form's own heading, which those of its sections stand below
+  host.replaceChildren(h('h2', { class: 'llf-sr' }, 'New run'), row);
   const explain = /** @type {HTMLInputElement} */ (h('input', { type: 'checkbox' }));
   explain.addEventListener('change', () => {
     model.set('_explain', explain.checked);

@@ -30,6 +30,18 @@ def test_a_part_is_new_when_what_it_is_made_of_changed(trainer):
     assert view.look() == set()
 
 
+def test_the_step_axis_of_a_run_that_was_stopped_ends_where_it_did(trainer):
+    run = trainer(total=100)
+    run.steps(1, 4)
+    view = RunView(run.folder)
+    view.look()
+    assert view.part("charts")["figure"]["layout"]["xaxis"]["range"] == [0, 100]
+    run.writer.status(step=4)
+    run.writer.close("stopped")
+    assert "charts" in view.look()
+    assert view.part("charts")["figure"]["layout"]["xaxis"]["range"] == [0, 4]
+
+
 def test_a_reader_chooses_over_how_many_steps_a_curve_is_smoothed(trainer):
     run = trainer(total=10)
     run.steps(1, 10)
