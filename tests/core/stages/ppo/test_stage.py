@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.config import validate
 from llf_core.rewards import Reward, Weighed
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, under_way
+from llf_core.runs.trust import prove
 from llf_core.stages.ppo import api, author
 from llf_core.stages.ppo.stage import PPO
 from llf_core.stages.progress import RunProgress
@@ -598,6 +599,7 @@ def with_code(folder):
     folder.code.mkdir(exist_ok=True)
     for name, text in FUNCTIONS.items():
         (folder.code / f"{name}.py").write_text(text)
+    prove(folder)
     return folder
 
 
