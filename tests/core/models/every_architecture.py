@@ -40,7 +40,7 @@ HEAD = """# Architectures
 Every architecture that transformers {transformers} maps to a causal language model, as a tiny model with random weights, trained by LoRA (`lora_target: all`) and whole (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` makes the same trials.
 
 - **trained**: two steps in float32. The first loss equals one that is computed from the logits of plain transformers, one example at a time, and plain PEFT and transformers load the result and give the logits of the trained model, an adapter also when it is merged; all to a relative 1e-4.
-- **refused**: the run ends before its first step, with the sentence below the table.
+- **refused**: the run ends before its first step, with the sentence below the table. Types that take pictures are refused here since the tiny model has no processor, which real ones bring.
 - **failed**: what went wrong is below the table.
 - **not tried**: there is no tiny config for it yet; the reason is below the table.
 
