@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from llf_core import NO_WINDOWS, __version__
+from llf_core.door import UnreadableError
 from llf_core.redaction import redact
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def main() -> None:
     except UserError as error:
         err.print(f"[red]Error[/red] {escape(redact(str(error)))}")
         sys.exit(error.exit_code)
+    except UnreadableError as error:
+        err.print(f"[red]Error[/red] {escape(redact(str(error)))}")
+        sys.exit(1)
 
 
 class UserError(Exception):

@@ -158,6 +158,11 @@ def cell_of(folder: RunFolder) -> str:
     if not paths:
         return ""
     texts = {path.stem: read_text(path, root=folder.path).removeprefix(HEAD).strip("\n") for path in paths}
+    for name, text in texts.items():
+        try:
+            ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise ValueError(f"code/{name}.py of {folder.id} is not Python: {error}.") from None
     bound = {name: _bound(text) for name, text in texts.items()}
     given = {name: _read(text) - bound[name].keys() for name, text in texts.items()}  # which a module takes as they are
     parts = [HEAD, OURS]

@@ -1,0 +1,33 @@
+"""Commands on a run with something odd in the place of a file: a sentence, never a trace."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from llf_core import cli, runs
+from tests.odd_files import put
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link out", "folder", "huge"])
+@pytest.mark.parametrize("name", ["status.json", "metrics.jsonl", "events.jsonl", "log.txt", "config.yaml", "code"])
+def test_show_and_list_end_in_a_sentence(monkeypatch, capsys, name, kind):
+    folder = runs.create_run("model_name_or_path: tiny\nstage: sft\ndataset: sums\n", "spoilt")
+    put(folder, name, kind)
+    for arguments in (["list"], ["show", folder.id], ["show", folder.id, "--code"]):
+        monkeypatch.setattr(sys, "argv", ["llf", "runs", *arguments])
+        with pytest.raises(SystemExit):
+            cli.main()
+        said = capsys.readouterr()
+        assert "root:x:0" not in said.out + said.err
+        assert said.out.strip() or said.err.strip()
+
+
+def test_code_that_is_no_python_is_a_sentence(monkeypatch, capsys):
+    folder = runs.create_run("model_name_or_path: llf/smollm2-135m-instruct\nstage: sft\ndataset: llf_demo\n", "spoilt")
+    put(folder, "code/mine.py", "deep")
+    monkeypatch.setattr(sys, "argv", ["llf", "runs", "show", folder.id, "--code"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "is not Python" in capsys.readouterr().err
