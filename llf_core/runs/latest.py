@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 CHUNK = 64 * 1024  # bytes that are read at a time; a record has about 300
+LONGEST = 1024 * 1024  # bytes of a record; what is longer is none
 FARTHEST = 8 * 1024 * 1024  # bytes from the end that are searched for a number that is logged now and then
 
 
@@ -100,6 +101,8 @@ def backwards(descriptor: int, wanted: Callable[[], list[bytes]] | None = None) 
         end = start
         cut = 0 if start == 0 else data.find(b"\n") + 1
         if start and not cut:  # one line that is longer than all of this
+            if len(data) > LONGEST:
+                return
             rest = data
             continue
         rest, lines = data[:cut], data[cut:]
