@@ -45,6 +45,9 @@ def check_sound(folder: Path) -> None:
         _, pickles, _ = weight_files(file.name for file in folder.iterdir())
         numbers = PACKED * sum((folder / name).stat().st_size for name in pickles)
         count = numbers
+    layers = config.get("num_hidden_layers")
+    if type(layers) is int and layers < 1:
+        raise ModelError(f"{folder / 'config.json'} says that num_hidden_layers is {_shown(layers)}. {AGAIN}")
     for part in _parts(config):
         wrong = _too_large(part, numbers, count)
         if wrong:
