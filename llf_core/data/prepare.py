@@ -269,6 +269,7 @@ def _ready(
         examples=len(examples),
         eval_examples=0 if evaluation is None else len(evaluation),
         leaked=int(np.isin(held_counts[:, TWIN], counts[:, TWIN]).sum()),
+        repeated=len(counts) - len(without_copies(counts[:, TWIN])),
         tokens=int(counts[:, 0].sum()),
         trained_tokens=int(counts[:, 1].sum()),
         preview=[show_row(tokenizer, row) for row in first],

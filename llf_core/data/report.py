@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.labels import IGNORED
 from llf_core.data.errors import DataError
+from llf_core.runs.repeats import told_copies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,6 +132,7 @@ class DataReport:
         cached: whether the result of an earlier preparation was taken.
         streamed: whether examples are made while the training goes on; counts are of what was read so far.
         copies: examples that were left out since they repeat an earlier one.
+        repeated: examples to train on that repeat an earlier one.
         rows: that the examples to train on were packed into; 0 where each is a row of its own.
         row_capacity: tokens that a packed row has room for.
         packing_fill: share of the packed rows' room that holds tokens; 0 where nothing is packed.
@@ -153,6 +155,7 @@ class DataReport:
     cached: bool = False
     streamed: bool = False
     copies: int = 0
+    repeated: int = 0
     rows: int = 0
     row_capacity: int = 0
     packing_fill: float = 0.0
@@ -190,10 +193,15 @@ class DataReport:
         return f"{unit} {index + 1:,}"
 
     def counts(self) -> dict[str, int]:
-        """The numbers of the event `data`; `rows` where the examples are packed, `leaked` where some are held out."""
+        """The numbers of the event `data`.
+
+        `rows` where the examples are packed, `leaked` where some are held out, `copies` where some repeat earlier ones.
+        """
         more = {"rows": self.rows} if self.rows else {}
         if self.eval_examples:
             more |= {"eval_examples": self.eval_examples, "leaked": self.leaked}
+        if self.repeated:
+            more["copies"] = self.repeated
         return {
             "examples": self.examples,
             "tokens": self.tokens,
@@ -257,8 +265,14 @@ class DataReport:
         more = f", and {count - 1:,} more lines cannot either" if count > 1 else ""
         return f"{which}{more}. The rest is used: {self.examples + self.eval_examples:,} examples."
 
+    def told_copies(self) -> str | None:
+        """What is to be said of copies among the examples to train on, and what leaves them out; None of few."""
+        told = told_copies(self.repeated, self.examples)
+        return None if told is None else f"{told} `drop_duplicates: true` leaves them out."
+
     def text(self) -> str:
         """The report for a terminal or a log."""
+        told = self.told_copies()
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
             f"{self.examples:,} examples to train on, {self.eval_examples:,} to evaluate on.",
@@ -268,6 +282,7 @@ class DataReport:
             *(f"{name}: read as {reading}." for name, reading in self.readings.items()),
             f"Template: {self.template}.",
             *([f"{self.copies:,} copies of earlier examples left out."] if self.copies else []),
+            *([] if told is None else [told]),
             *_named(
                 "cut at cutoff_len",
                 [f"{one.dataset} {self.where(one.index, one.dataset)} by {one.cut}" for one in self.truncated],

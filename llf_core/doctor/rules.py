@@ -23,6 +23,7 @@ from llf_core.doctor.preference import (
 )
 from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
 from llf_core.runs.formatting import rate as written
+from llf_core.runs.repeats import told_copies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -233,6 +234,19 @@ def evaluation_leaks(vitals: Vitals) -> Finding | None:
     )
 
 
+def copies(vitals: Vitals) -> Finding | None:
+    """Many examples are trained on several times an epoch."""
+    told = told_copies(vitals.data.get("copies") or 0, vitals.data.get("examples") or 0)
+    if told is None:
+        return None
+    return Finding(
+        "copies",
+        f"{told} The training loss may fall while new text is predicted no better.",
+        "Next time set drop_duplicates, or look at them with llf inspect.",
+        config={"drop_duplicates": True},
+    )
+
+
 def slower(vitals: Vitals) -> Finding | None:
     """Fewer tokens a second than before."""
     steps, speed = vitals.line("tokens_per_second")
@@ -305,6 +319,7 @@ RULES: tuple[Rule, ...] = (
     Rule("evaluation_rises", evaluation_rises, LIKELIHOOD),
     Rule("evaluation_rises", partial(evaluation_rises, least=GAP_LEAST_PREFERENCE), PREFERENCE),
     Rule("evaluation_leaks", evaluation_leaks),
+    Rule("copies", copies),
     Rule("slower", slower, LIKELIHOOD + PREFERENCE),
     Rule("memory_creeps", memory_creeps),
     Rule("stalled", stalled),

@@ -20,6 +20,7 @@ import traitlets
 from llf_core.launch.local import computing_environment
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain import without_escapes
+from llf_core.runs.repeats import told_copies
 from llf_widgets.forms.messages import Message, wire
 from llf_widgets.front import Front
 from llf_widgets.static import text
@@ -203,6 +204,8 @@ def details(report: Mapping[str, Any]) -> list[Message]:
         parts = sum(one["parts"] for one in divided)
         text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
         said.append(Message("note", f"{text} {_first(divided, units)}"))
+    if told := told_copies(report.get("repeated", 0), report["examples"]):
+        said.append(Message("warning", told, (("Leave out copies", {"drop_duplicates": True}),)))
     if dropped := report["dropped"]:
         text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."
         said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))

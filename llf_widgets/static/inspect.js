@@ -53,10 +53,12 @@ function totals(/** @type {any} */ overview) {
   const held = overview.held_out ? `, ${NUMBER.format(overview.held_out)} of them held out` : '';
   const streamed = overview.streamed ? ` Streamed: the first ${NUMBER.format(overview.streamed)} records of each set are shown.` : '';
   const how = overview.cached ? 'taken from an earlier preparation' : `prepared in ${overview.seconds.toFixed(1)} s`;
+  const copies = overview.copies ? [h('p', { class: 'llf-small llf-Inspect-copies', role: 'status' }, overview.copies.replaceAll('`', ''))] : [];
   return h('section', { 'aria-label': 'Totals' }, h('h3', {}, 'Totals'),
     table(['Data set', 'Records', 'Kept', 'Cut', 'Dropped', 'Tokens', 'Trained', 'Share'], rows, {
       class: 'llf-Totals', text: [0], row: place => (sets.length > 1 && place === sets.length - 1 ? { class: 'is-total' } : {}),
     }),
+    ...copies,
     h('p', { class: 'llf-2 llf-small llf-Inspect-note' },
       `${overview.sets.map((/** @type {any} */ one) => `${one.dataset}: ${one.reading}`).join('. ')}. ` +
       `Template: ${overview.template}. ${NUMBER.format(overview.examples + overview.held_out)} examples${held}, ${how}.${streamed}`));

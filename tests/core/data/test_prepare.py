@@ -179,11 +179,18 @@ def test_a_config_can_say_how_rows_are_read(make_config, write, tokenizer):
 
 def test_copies_can_be_left_out(make_config, write, tokenizer):
     write([*GOOD[:3], GOOD[0], GOOD[2], GOOD[3]])
-    assert prepare(make_config(), tokenizer).report.examples == 6
+    report = prepare(make_config(), tokenizer).report
+    assert (report.examples, report.repeated, report.counts()["copies"]) == (6, 2, 2)
+    said = (
+        "2 of the 6 examples to train on are copies of earlier ones, and are trained on as often as they stand there."
+    )
+    assert f"{said} `drop_duplicates: true` leaves them out." in report.text()
     ready = prepare(make_config(drop_duplicates=True), tokenizer)
     assert ready.train["index"] == [0, 1, 2, 5]
     assert (ready.report.examples, ready.report.copies) == (4, 2)
     assert "2 copies of earlier examples left out." in ready.report.text()
+    assert (ready.report.repeated, ready.report.told_copies()) == (0, None)
+    assert "are copies" not in ready.report.text()
 
 
 def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokenizer):

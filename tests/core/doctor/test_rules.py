@@ -164,6 +164,13 @@ def test_leaked_examples_are_counted():
     assert finding.message.startswith("200 of the 200 examples to evaluate on are trained on too")
 
 
+def test_copies_are_told_where_they_are_many():
+    finding = found(vitals(healthy(), data={"examples": 2026, "copies": 1127}))["copies"]
+    assert finding.message.startswith("1,127 of the 2,026 examples to train on are copies of earlier ones")
+    assert finding.config == {"drop_duplicates": True}
+    assert found(vitals(healthy(), data={"examples": 2026, "copies": 60})) == {}
+
+
 def drawn(seed=0, count=60):
     """Curves of a run whose answers earn more and more: its loss is noise around 0, and so are its gradients."""
     chance = np.random.default_rng(seed)
