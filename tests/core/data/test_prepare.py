@@ -215,7 +215,7 @@ def test_eval_dataset_is_read_as_the_training_set_is(make_config, write, tokeniz
         ),
         (GOOD[:2], {"val_size": 2}, "holds out 2 of 2"),
         (GOOD, {"cutoff_len": 3}, "leaves no room"),
-        (GOOD, {"template": "llama3"}, "no token of this tokenizer"),
+        (GOOD, {"template": "llama3"}, "not a token of this tokenizer"),
     ],
 )
 def test_data_that_cannot_be_used_is_one_sentence(make_config, write, tokenizer, content, values, message):
