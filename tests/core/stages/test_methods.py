@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 
-from llf_core.config import validate
+from llf_core.config import spec, validate
 from llf_core.config.registry import Method, _loaded
 from llf_core.evaluation.losses import losses
 from llf_core.methods.adapter import begin_adapter
@@ -42,8 +42,15 @@ class Still(Method):
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
+    """Both methods beside ours; what was read of the installed ones before is forgotten, and afterwards once more."""
+    kept = [one for one in vars(spec).values() if hasattr(one, "cache_clear")]
     for method in (IA3, Still):
         monkeypatch.setitem(_loaded("method")[0], method.name, method)
+    for one in kept:
+        one.cache_clear()
+    yield
+    for one in kept:
+        one.cache_clear()
 
 
 def test_a_trait_of_the_method_decides_whether_a_run_goes_on_with_an_adapter():
