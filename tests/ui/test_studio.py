@@ -271,8 +271,10 @@ studio"""
     page.wait_for_function("'llfPlotly' in globalThis", timeout=20_000)  # the form has warmed the monitor's front end
     # the kernel sleeps: what is on screen now is the front end's own word
     assert (
-        start.evaluate("button => { button.click(); return button.textContent + button.disabled; }") == "Starting…true"
+        start.evaluate("button => { button.focus(); button.click(); return button.textContent + button.ariaDisabled; }")
+        == "Starting…true"
     )
+    expect(start.or_(form.get_by_role("button", name="Starting…"))).to_be_focused()
     expect(form.get_by_text("The kernel is busy with a cell.")).to_be_visible()
     expect(asleep).to_have_text("[*]:", timeout=1)
     place = page.locator(".llf-Studio-monitor")

@@ -82,7 +82,7 @@ function render({ model, el: host }) {
     ];
     for (const child of [...lists.children]) if (!wanted.includes(/** @type {HTMLElement} */ (child))) child.remove();
     wanted.forEach((field, place) => lists.children[place] !== field && lists.insertBefore(field, lists.children[place] ?? null));
-    apply.disabled = view.missing.length > 0 || view.applied;
+    turnOff(apply, view.missing.length > 0 || view.applied);
     reset.hidden = !view.named;
     say(why, view.missing.length ? `Choose a column for: ${view.missing.join(', ')}.` : view.applied ? '' : 'Not applied yet.');
   };

@@ -73,9 +73,9 @@ class Field {
     file.addEventListener('change', async () => {
       const chosen = file.files?.[0];
       if (!chosen) return;
-      choose.disabled = true;
+      turnOff(choose, true);
       await upload(model, row.key, chosen, text => (choose.textContent = text));
-      choose.disabled = false;
+      turnOff(choose, false);
       choose.textContent = 'Upload…';
       file.value = '';
     });

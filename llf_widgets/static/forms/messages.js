@@ -9,8 +9,17 @@
  */
 function button(label, act, className) {
   const node = /** @type {HTMLButtonElement} */ (h('button', { type: 'button', class: className }, label));
-  node.addEventListener('click', act);
+  node.addEventListener('click', () => node.getAttribute('aria-disabled') !== 'true' && act());
   return node;
+}
+
+/**
+ * Turns a button off or on. One that is off keeps the focus, which `disabled` would throw back to the page's beginning.
+ * @param {HTMLButtonElement} node made by `button`
+ * @param {boolean} off
+ */
+function turnOff(node, off) {
+  if ((node.getAttribute('aria-disabled') === 'true') !== off) node.setAttribute('aria-disabled', String(off));
 }
 
 /**

@@ -15,7 +15,7 @@ function render({ model, el: host }) {
 
   const draw = () => {
     const state = model.get('_state');
-    look.disabled = state === 'running';
+    turnOff(look, state === 'running');
     cancel.hidden = state !== 'running';
     close.hidden = state !== 'done';
     note.textContent = model.get('_note');

@@ -22,7 +22,7 @@ function render({ model, el: host }) {
 
   const draw = () => {
     const waits = pending.state.waits;
-    start.disabled = queue.disabled = waits || !alive || !model.get('_ready');
+    for (const node of [start, queue]) turnOff(node, waits || !alive || !model.get('_ready'));
     say(start, waits ? 'Starting…' : 'Start');
     queue.hidden = !model.get('_busy');
     if (document.activeElement !== name) name.value = model.get('_name');

@@ -55,7 +55,7 @@ function render({ model, el: host }) {
     const count = model.get('_runs');
     const waits = pending.state.waits;
     start.textContent = waits ? 'Starting…' : count ? `Start ${count} run${count > 1 ? 's' : ''}` : 'Start';
-    start.disabled = waits || !alive || !model.get('_ready');
+    turnOff(start, waits || !alive || !model.get('_ready'));
     say(why, waits ? pending.words() : model.get('_sentence'));
     again.hidden = !model.get('_again');
     drawMessages(messages, model.get('_messages'), (message, fix) => model.send({ type: 'fix', message, fix }));
