@@ -133,6 +133,10 @@ async function run(
   }
   content.activeCell?.model.sharedModel.setSource(`${IMPORT}\n${code}`);
   app.shell.activateById(panel.id);
+  // What the cell shows grows below it, which would be beyond the window's end.
+  void content
+    .scrollToItem(content.activeCellIndex, 'start')
+    .catch(() => undefined); // refused where it has left
   if (shown) {
     const model = content.activeCell?.model as unknown as ICodeModel;
     model.outputs.fromJSON([

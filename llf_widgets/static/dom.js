@@ -23,6 +23,31 @@ function say(/** @type {HTMLElement} */ element, /** @type {string} */ text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const REVEAL_MS = 5000;
+const FOLLOW_MS = 10000;
+
+/**
+ * Scrolls a part of a view to the top once it stands there, and again while it grows, until the reader moves.
+ * @param {() => Element | null | undefined} find the part, or nothing while it is not there
+ * @param {number} [left] milliseconds to wait for it
+ */
+function reveal(find, left = REVEAL_MS) {
+  const node = find();
+  if (!node) {
+    if (left > 0) setTimeout(() => reveal(find, left - 50), 50);
+    return;
+  }
+  const moves = ['wheel', 'touchstart', 'pointerdown', 'keydown'];
+  const follow = new ResizeObserver(() => node.scrollIntoView({ block: 'start' }));
+  const end = () => {
+    follow.disconnect();
+    moves.forEach(move => window.removeEventListener(move, end, true));
+  };
+  moves.forEach(move => window.addEventListener(move, end, true));
+  setTimeout(end, FOLLOW_MS);
+  follow.observe(node); // which calls it once at once
+}
+
 /** Seconds as `0:12`, `7:10`, `2:03:11` or `3 d 4 h`. */
 function duration(/** @type {number} */ seconds) {
   const whole = Math.max(0, Math.round(seconds));

@@ -66,6 +66,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
 
     page.get_by_role("button", name="Rows…").click()
     rows = page.get_by_role("table", name="Rows and their losses")
+    expect(rows).to_be_in_viewport(timeout=20_000)
     expect(rows).to_contain_text("It is", timeout=60_000)
     step = page.get_by_role("textbox", name="step", exact=True)
     step.fill("5")

@@ -41,44 +41,18 @@ function render({ model, el: host }) {
     draw();
   };
   const pending = starting(model, draw);
-  const reveal = (/** @type {any} */ content) => content.type === 'reveal' && show(host, `.${content.part}`, REVEAL_MS);
+  const heard = (/** @type {any} */ content) => content.type === 'reveal' && reveal(() => host.closest('.llf-Studio')?.querySelector(`.${content.part}`));
   model.on('change', draw);
   model.on('comm_live_update', lost);
-  model.on('msg:custom', reveal);
+  model.on('msg:custom', heard);
   draw();
   warm();
   return () => {
     pending.end();
-    model.off('msg:custom', reveal);
+    model.off('msg:custom', heard);
     model.off('change', draw);
     model.off('comm_live_update', lost);
   };
-}
-
-const REVEAL_MS = 5000;
-const FOLLOW_MS = 10000;
-
-/**
- * Scrolls a part of the form to the top once it stands there, and again while it grows, until the reader moves.
- * @param {HTMLElement} host
- * @param {string} part
- * @param {number} left milliseconds to wait for it
- */
-function show(host, part, left) {
-  const node = host.closest('.llf-Studio')?.querySelector(part);
-  if (!node) {
-    if (left > 0) setTimeout(() => show(host, part, left - 50), 50);
-    return;
-  }
-  const moves = ['wheel', 'touchstart', 'pointerdown', 'keydown'];
-  const follow = new ResizeObserver(() => node.scrollIntoView({ block: 'start' }));
-  const end = () => {
-    follow.disconnect();
-    moves.forEach(move => window.removeEventListener(move, end, true));
-  };
-  moves.forEach(move => window.addEventListener(move, end, true));
-  setTimeout(end, FOLLOW_MS);
-  follow.observe(node); // which calls it once at once
 }
 
 export default { initialize, render };

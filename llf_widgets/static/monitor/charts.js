@@ -70,6 +70,7 @@ async function showRows(feed, said, step) {
     const { text } = await feed.askKernel('rows', step === undefined ? {} : { step }, () =>
       say(said, 'The rows wait in the kernel until the running cell ends.'));
     say(said, text);
+    reveal(() => said.closest('.llf-Monitor')?.querySelector('.llf-Examples'));
   } else if (feed.host?.runCell) {
     say(said, 'The rows are in a cell below.');
     await feed.host.runCell(code);
