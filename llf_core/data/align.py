@@ -173,7 +173,7 @@ def _named(source: Source, columns: list[str], kind: str) -> Reading:
     if held == PROMPTS and spec is not alpaca:
         used["prompt"] = used["messages"]
     name = next(name for name, one in FORMATS.items() if one is spec)
-    return Reading(name, used, dict(source.tags), "as dataset_info.json says", held)
+    return Reading(name, used, dict(source.tags), f"as {source.described} says", held)
 
 
 def _held(source: Source, given: dict[str, str], kind: str) -> str:

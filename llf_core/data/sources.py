@@ -49,6 +49,7 @@ class Source:
         columns: LLaMA-Factory's name of a column to the set's own; None means the format's defaults.
         tags: LLaMA-Factory's name of a tag to the set's own.
         ranking: whether it holds preference pairs.
+        described: where format and columns are from.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Source:
     columns: tuple[tuple[str, str], ...] | None = None
     tags: tuple[tuple[str, str], ...] = ()
     ranking: bool = False
+    described: str = "dataset_info.json"
 
 
 def find_sources(
@@ -103,7 +105,7 @@ def find_sources(
     return [
         source
         if source.formatting is not None
-        else replace(source, formatting=formatting, columns=pairs, ranking=ranking)
+        else replace(source, formatting=formatting, columns=pairs, ranking=ranking, described="dataset_format")
         for source in named
     ]
 

@@ -207,7 +207,7 @@ def _failed(facts: Facts) -> str:
     todo = "" if last is None or last.get("attempt", facts.attempt) != facts.attempt else last.get("what_to_do") or ""
     if todo and todo not in text:
         text = f"{text} {todo}"
-    return text + (_whole(facts) if "checkpoint-" not in text else "")
+    return text + (_whole(facts) if "checkpoint" not in text else "")
 
 
 def _lost(facts: Facts) -> str:

@@ -171,6 +171,7 @@ def test_a_config_can_say_how_rows_are_read(make_config, write, tokenizer):
     write([{"a": "Hi", "b": "Yo", "instruction": "never", "output": "never"}])
     columns = {"prompt": "a", "response": "b"}
     ready = prepare(make_config(dataset_format="alpaca", dataset_columns=columns), tokenizer)
+    assert "as dataset_format says" in ready.report.text()
     assert "Hi" in texts(tokenizer, ready.train)[0]
     assert "never" not in texts(tokenizer, ready.train)[0]
     with pytest.raises(DataError, match="no column 'c'"):

@@ -107,6 +107,8 @@ def test_failed_adds_what_to_do_once():
     assert sentence(facts) == "Out of memory. Lower the batch. No checkpoint was written yet."
     again = Facts(id="r", state="failed", reason="Out of memory. Lower the batch.", events=events)
     assert sentence(again).count("Lower the batch.") == 1
+    safe = Facts(id="r", state="failed", reason="Killed by the user. There is no checkpoint yet: resume starts anew.")
+    assert sentence(safe) == safe.reason
 
 
 def test_messages_are_those_of_this_attempt_each_once_the_newest_last():
