@@ -14,6 +14,7 @@ from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
 from llf_core.redaction.addresses import WHOLE, taken_out
 from llf_core.runs import create_run, update_env
+from llf_core.runs.faults import reach
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
 from llf_core.runs.folder import run_ids
@@ -94,6 +95,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
             folder = _create(loaded, functions, name, root, fill)
     addresses = {WHOLE: " ".join([os.environ.get(WHOLE, ""), *whole])} if whole else {}
+    reach("run.created")
     start_supervisor(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
 

@@ -42,18 +42,18 @@ def config(settings, tmp_path):
     return write_config(tmp_path, settings)
 
 
-def test_a_cell_that_dies_while_it_makes_the_folder_leaves_no_run(config, llf_home):
-    """At the last write before the folder is there; `tests/core/runs/test_faults.py` dies at each of them."""
-    assert launcher(config, "status.renamed").returncode == -signal.SIGKILL
+@pytest.mark.parametrize("point", ["status.renamed", "env.written", "env.renamed"])
+def test_a_cell_that_dies_while_it_makes_the_folder_leaves_no_run(config, llf_home, point):
+    """At writes before the folder is there; `tests/core/runs/test_faults.py` dies at more of them."""
+    assert launcher(config, point).returncode == -signal.SIGKILL
     assert list_runs(llf_home).total == 0
     done = launcher(config)
     assert Run(open_run(done.stdout.strip())).wait(60, progress=False).state == "finished"
     assert list_runs(llf_home).total == 1
 
 
-@pytest.mark.parametrize("point", ["env.written", "env.renamed"])
-def test_a_cell_that_dies_before_the_supervisor_leaves_a_run_that_is_soon_lost(config, llf_home, point):
-    assert launcher(config, point).returncode == -signal.SIGKILL
+def test_a_cell_that_dies_before_the_supervisor_leaves_a_run_that_is_soon_lost(config, llf_home):
+    assert launcher(config, "run.created").returncode == -signal.SIGKILL
     (row,) = list_runs(llf_home).rows
     run = Run(open_run(row.id))
     assert run.state == "created"

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
+from llf_core.redaction.addresses import WHOLE
 from llf_core.rewards import Reward, Weighed
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, under_way
 from llf_core.runs.trust import prove
@@ -415,7 +416,8 @@ def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
     assert "pw" not in problem.message.replace("password", "")
 
 
-def test_the_card_shows_no_more_than_the_address(trained, endpoint):
+def test_the_card_shows_no_more_than_the_address(trained, endpoint, monkeypatch):
+    monkeypatch.setenv(WHOLE, endpoint.url + "?key=secret")
     folder, code = trained(max_steps=2, reward_model=endpoint.url + "?key=secret")
     assert code == 0
     card = (folder.output / "README.md").read_text()
