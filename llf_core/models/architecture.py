@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.names.properties import refusal
 from llf_core.models.errors import LONGEST, ModelError
 from llf_core.models.folder import read_config
 
@@ -26,6 +27,8 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     mapped = raw.get("auto_map")
     own_code = mapped.get("AutoModelForCausalLM") if isinstance(mapped, dict) else None
     kind = str(raw.get("model_type", "unknown"))
+    if why := refusal(raw):
+        raise ModelError(f"{source.name} cannot be trained. {why}")
     known = kind in transformers.CONFIG_MAPPING
     if own_code and not known and not trust_remote_code:
         raise ModelError(

@@ -14,6 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
 from llf_core.config import ConfigError, RunConfig
+from llf_core.config.names.properties import properties_of
 from llf_core.data import Collator, check_packing, prepare
 from llf_core.data.prepare import say
 from llf_core.data.stream import Stream
@@ -174,6 +175,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
     model = load_model(source, config, plan)
+    for told in properties_of(model.config.get_text_config().to_dict(), config):
+        _say(told.message)
     if unquantized := left_unquantized(model):
         writer.event("warning", key="quantization_bit", message=unquantized)
         _say(unquantized)

@@ -11,6 +11,7 @@ from llf_core.config.names.hub import SECONDS, ask
 from llf_core.config.names.models import look_for_models
 from llf_core.config.names.modules import KEYS, look_for_modules
 from llf_core.config.names.paths import look_for_paths
+from llf_core.config.names.properties import look_for_properties
 from llf_core.config.names.question import settle
 from llf_core.config.names.result_folder import look_for_output
 from llf_core.config.spec import fields, option_classes
@@ -36,7 +37,8 @@ def look(config: RunConfig, base: Path | None = None, runs: Iterable[str] = ()) 
         base: the folder that relative paths start from; unset, the working directory.
         runs: ids of runs, which a reward model may be.
     """
-    folders, found = (Path.cwd() if base is None else base, Path.cwd()), look_for_output(config)
+    folders = (Path.cwd() if base is None else base, Path.cwd())
+    found = look_for_output(config) + look_for_properties(config)
     for spec in _counting(config):
         if spec.path in {"model", "adapters", "data"}:
             found += look_for_paths(config, spec)

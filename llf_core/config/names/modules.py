@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from llf_core.config.model import EMBEDDED
-from llf_core.config.names.cache import snapshot
 from llf_core.config.names.found import Found
 from llf_core.config.names.known import families, family_of
+from llf_core.config.names.model_folder import folder_of, settings_of
 from llf_core.config.nearest import listed, misspelt, nearest
-from llf_core.config.paths import expanded, is_there
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.safetensors_header import read_shapes, weight_files
 from llf_core.config.spec import plain
@@ -127,8 +125,7 @@ def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
     if model == EMBEDDED:
         family = family_of(model_type="llama")
     else:
-        here = expanded(model)
-        folder = here if is_there(here) and here.is_dir() else snapshot(model, cache_dir)
+        folder = folder_of(model, cache_dir)
         if folder is not None and (read := _of_folder(folder)):
             return read
         family = family_of(model)
@@ -148,7 +145,7 @@ def _of_folder(folder: Path) -> Modules | None:
 @functools.lru_cache(maxsize=16)
 def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
     """Kept as long as the files stay as they are: a form asks after every change."""
-    family = family_of(model_type=_model_type(folder))
+    family = family_of(model_type=str(settings_of(folder).get("model_type", "")))
     weights = read_shapes(folder)
     if not weights and family is None:
         return None
@@ -162,16 +159,6 @@ def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
         if path and (len(shape) > 1 or kind not in {"weight", "bias"}):  # quantized weights have other names
             linear.add(path[-1])
     return Modules(frozenset(linear - set(HEADS)), frozenset(every | set(HEADS)), exact=True)
-
-
-def _model_type(folder: Path) -> str:
-    if not (folder / "config.json").is_file():  # a pipe would be waited for
-        return ""
-    try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return str((settings.get("text_config") or settings).get("model_type", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
 
 
 def _embeddings(outside: Iterable[str]) -> set[str]:

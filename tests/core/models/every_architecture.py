@@ -35,7 +35,7 @@ LIMIT = 1e-4
 LARGEST = 5_000_000
 METHODS = ("lora", "full")
 UNLEARNED = -100
-HEAD = """# Architectures
+PAGE = """# Architectures
 
 Every architecture that transformers {transformers} maps to a causal language model, as a tiny model with random weights, trained by LoRA (`lora_target: all`) and whole (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` makes the same trials.
 
@@ -48,8 +48,13 @@ Every architecture that transformers {transformers} maps to a causal language mo
 
 {counts}
 
-| type | LoRA | full | batches | experts |
-|---|---|---|---|---|
+{table}
+
+## What is particular about some
+
+`llf validate` and the log of a run say these where they matter for the run.
+
+{particular}
 """  # noqa: E501 - paragraphs of Markdown
 
 
@@ -161,15 +166,35 @@ def page(outcomes: Iterable[Outcome]) -> str:
         states = [one.state for one in kept.values() if one.method == method]
         told = ", ".join(f"{states.count(one)} {one}" for one in dict.fromkeys(sorted(states, reverse=True)))
         counts.append(f"- {name}: {told}.")
-    head = HEAD.format(transformers=transformers.__version__, peft=peft.__version__, counts="\n".join(counts))
-    rows, below = [], []
+    rows, below = ["| type | LoRA | full | batches | experts |", "|---|---|---|---|---|"], []
     for kind in sorted({kind for kind, _ in kept}):
         lora, full = (kept.get((kind, method), Outcome(kind, method, "not tried")) for method in METHODS)
         experts = "yes" if any("expert" in one and one.count(".") == 1 for one in lora.targets) else ""
         rows.append(f"| `{kind}` | {lora.state} | {full.state} | {_batches(full)} | {experts} |")
         whys = {one.why for one in (lora, full) if one.why}
         below += [f"- `{kind}`: {' '.join(why.split())}" for why in sorted(whys)]
-    return head + "\n".join(rows) + "\n\n" + "\n".join(below) + "\n"
+    return PAGE.format(
+        transformers=transformers.__version__,
+        peft=peft.__version__,
+        counts="\n".join(counts),
+        table="\n".join([*rows, "", *below]),
+        particular=particular(),
+    )
+
+
+def particular() -> str:
+    """A paragraph of `docs/models.md` for each property of `properties.toml`."""
+    from llf_core.config.names.properties import properties
+
+    told = []
+    for one in properties():
+        which = [f"`{kind}`" for kind in one.types] + [f"`rope_type: {kind}`" for kind in one.rope]
+        when = f" It matters where `cutoff_len` is larger than `{one.above}`" if one.above else ""
+        when += " and examples share a micro-batch." if when and one.shared else "." if when else ""
+        when += " A reward model, stage `rm`, may see the whole answer." if one.predicts else ""
+        text = one.text.format(limit=f"`{one.above}`")
+        told.append(f"- **{one.name}** ({', '.join(which)}): {text}{when}")
+    return "\n".join(told)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.models.every_architecture import METHODS, Outcome, page
+from tests.core.models.every_architecture import METHODS, Outcome, page, particular
 from tests.core.models.tiny_configs import causal_types
 
 ROOT = Path(__file__).parents[3]
 HOURS = 3
 NOT_YET = {
-    "cpmant": "it wants padding on the left",
     "dots3_note_text": "its indexed attention depends on padding",
     "gemma4_unified_assistant": "it reads the states of another model",
     "prophetnet": "its first loss differs, and it is not known why",
@@ -58,4 +57,9 @@ def test_the_page_counts_and_tells_why():
     made = page([Outcome("llama", "lora", "trained"), Outcome("llama", "full", "refused", why="No  such\nthing.")])
     assert "- LoRA: 1 trained." in made
     assert "| `llama` | trained | refused |  |  |" in made
-    assert made.endswith("- `llama`: No such thing.\n")
+    assert "- `llama`: No such thing.\n" in made
+
+
+def test_the_page_tells_what_is_particular_about_some():
+    written = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert written.endswith(f"\n{particular()}\n")

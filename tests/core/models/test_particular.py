@@ -1,0 +1,154 @@
+"""What `properties.toml` says of architectures is so: seen in tiny models of plain transformers."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from llf_core.config.names.properties import properties
+from llf_core.models import ModelError
+from llf_core.models.architecture import load_architecture
+from llf_core.models.source import ModelSource
+from tests.attempts import data_file, make_run, settings, trained
+from tests.core.models.every_architecture import LARGEST
+from tests.core.models.tiny_configs import causal_types, tiny_config
+
+__all__ = ["data_file", "make_run", "settings", "trained"]
+
+BIDIRECTIONAL = {kind: one.unless for one in properties() if one.name == "No causal mask" for kind in one.types}
+INDEXED = [kind for one in properties() if one.name == "Indexed attention" for kind in one.types]
+LENGTHS = (21, 37, 45, 61)
+FAR, NEAR = 1e-5, 1e-6
+"""Relative differences of losses that are one, and that are rounding."""
+
+
+def tiny(kind, **changes):
+    """A tiny model whose weights all count."""
+    config = tiny_config(kind)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval().float()
+    assert sum(one.numel() for one in model.parameters()) < LARGEST
+    with torch.no_grad():
+        for name, one in model.named_parameters():
+            if one.ndim > 1 and "conv" not in name:
+                one.copy_(torch.randn_like(one) * (0.5 if "embed" in name else 0.7 * one.shape[-1] ** -0.5))
+    return model
+
+
+def tokens(length, seed=0):
+    return torch.randint(3, 300, (length,), generator=torch.Generator().manual_seed(seed))
+
+
+def loss(model, example, *others, left=False):
+    """What an example costs in a batch that is padded to a multiple of 8."""
+    rows = (example, *others)
+    width = -(-max(map(len, rows)) // 8) * 8
+    places = [slice(width - len(row), width) if left else slice(len(row)) for row in rows]
+    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, (place, some) in enumerate(zip(places, rows, strict=True)):
+        ids[row, place], mask[row, place] = some, 1
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0, places[0]]
+    return float(cross_entropy(logits[:-1].double(), example[1:]))
+
+
+def furthest(model, lengths=LENGTHS):
+    """The largest relative difference that a longer neighbour makes to an example."""
+    pairs = [(loss(model, tokens(one)), loss(model, tokens(one), tokens(one + 30, seed=1))) for one in lengths]
+    return max(abs(beside - alone) / alone for alone, beside in pairs)
+
+
+def sees_later_tokens(model):
+    """Whether the first logits depend on the last token."""
+    first, other = tokens(16)[None], tokens(16)[None].clone()
+    other[0, -1] = 301
+    with torch.no_grad():
+        one, two = (model(input_ids=ids, use_cache=False).logits[0, :-1] for ids in (first, other))
+    return float((one - two).norm() / one.norm()) > FAR
+
+
+@pytest.mark.parametrize("kind", sorted(set(INDEXED) - {"dots3_note"}))  # of which there is no tiny config
+def test_indexed_attention_depends_on_neighbours_beyond_its_limit_alone(kind):
+    assert furthest(tiny(kind, index_n_heads=1)) > FAR  # whose scores are equal, 0, for many tokens
+    assert furthest(tiny(kind, index_n_heads=1, index_topk=64)) < NEAR
+    assert furthest(tiny(kind, index_n_heads=16)) < NEAR
+
+
+def test_a_llama_depends_on_no_neighbour():
+    assert furthest(tiny("llama")) < NEAR
+
+
+def test_a_longer_neighbour_changes_the_factors_of_a_long_rope():
+    factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    model = tiny(
+        "phi3",
+        original_max_position_embeddings=40,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 1.0,
+            "original_max_position_embeddings": 40,
+            **factors,
+        },
+    )
+    short = tokens(21)
+    alone = loss(model, short)
+    assert abs(loss(model, short, tokens(40, seed=1)) - alone) / alone < NEAR
+    assert abs(loss(model, short, tokens(48, seed=1)) - alone) / alone > FAR
+
+
+def test_cpmant_sees_later_tokens_and_wants_padding_on_the_left():
+    model = tiny("cpmant")
+    example, other = tokens(21), tokens(51, seed=1)
+    alone = loss(model, tokens(24)[:21], left=True)
+    assert abs(loss(model, example, other, left=True) - alone) / alone < NEAR
+    assert abs(loss(model, example, other) - alone) / alone > 1e-3
+    assert sees_later_tokens(model)
+
+
+def test_cpmant_is_refused_and_its_neighbours_are_not(tmp_path):
+    for kind in ("cpmant", "llama", "bert"):
+        tiny_config(kind).save_pretrained(tmp_path / kind)
+    with pytest.raises(ModelError, match=r"^cpmant cannot be trained\. No causal mask"):
+        load_architecture(ModelSource("cpmant", tmp_path / "cpmant", "folder"), trust_remote_code=False)
+    for kind in ("llama", "bert"):
+        load_architecture(ModelSource(kind, tmp_path / kind, "folder"), trust_remote_code=False)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm", "xlnet"])
+def test_a_model_without_a_causal_mask_gets_one_by_what_the_warning_says(kind):
+    assert sees_later_tokens(tiny(kind))
+    assert not sees_later_tokens(tiny(kind, **BIDIRECTIONAL[kind]))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_no_other_architecture_lacks_a_causal_mask():
+    found, remedied = set(), set()
+    for kind in causal_types():
+        try:
+            model = tiny(kind)
+            if sees_later_tokens(model):
+                found.add(kind)
+        except Exception:  # noqa: BLE001 - has no tiny config, or needs more than tokens
+            continue
+        if kind in found and BIDIRECTIONAL.get(kind) and not sees_later_tokens(tiny(kind, **BIDIRECTIONAL[kind])):
+            remedied.add(kind)
+    assert found == set(BIDIRECTIONAL)
+    assert remedied == {kind for kind, unless in BIDIRECTIONAL.items() if unless}
+
+
+def test_the_types_are_known_to_transformers():
+    assert {kind for one in properties() for kind in one.types} <= set(CONFIG_MAPPING.keys())
+
+
+@pytest.mark.parametrize(("kind", "told"), [("deepseek_v32", True), ("llama", False)])
+def test_the_log_of_a_run_says_it(trained, tiny_tokenizer, tmp_path, capsys, kind, told):
+    tiny(kind).save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    _, code = trained(model_name_or_path=str(tmp_path / "base"), max_steps=1, per_device_train_batch_size=2)
+    assert code == 0
+    assert ("Indexed attention (deepseek_v32)" in capsys.readouterr().out) is told
