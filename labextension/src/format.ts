@@ -174,7 +174,7 @@ export function printable(text: string): string {
   return text.replace(UNSEEN, '');
 }
 
-const CALLED = 60;
+const CALLED = 48; // letters; as one word they still fit in a dialog
 
 /** What a run is called within a sentence: not long, and nothing in it turns the words around it. */
 export function called(run: Pick<IRun, 'id' | 'name'>): string {

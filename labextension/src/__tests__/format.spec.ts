@@ -91,8 +91,8 @@ it.each([
   ['a\n\tb  c', 'a b c'],
   ['\u202eexe.png\u2066', 'exe.png'],
   ['👩‍🚀', '👩‍🚀'],
-  ['🦙'.repeat(61), `${'🦙'.repeat(30)}…${'🦙'.repeat(30)}`],
-  [`${'a'.repeat(60)} lr 3e-3`, `${'a'.repeat(30)}…${'a'.repeat(22)} lr 3e-3`],
+  ['🦙'.repeat(61), `${'🦙'.repeat(24)}…${'🦙'.repeat(24)}`],
+  [`${'a'.repeat(60)} lr 3e-3`, `${'a'.repeat(24)}…${'a'.repeat(16)} lr 3e-3`],
   ['\u202e \u0007', 'an-id']
 ])('calls %j in a sentence %j', (name, text) => {
   expect(called({ id: 'an-id', name })).toBe(text);
