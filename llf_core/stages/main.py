@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.asked import run_config
-from llf_core.runs.foreign_code import started_by_user
 from llf_core.runs.full_disk import is_full_disk, told
 from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
@@ -46,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         reason = " ".join(told(folder, error)) if is_full_disk(error) else f"{reason}. log.txt holds the trace."
         RunWriter(folder, attempt).close("failed", reason)
         return 1
+    from llf_core.runs.foreign_code import started_by_user  # with the config, which is read beside the imports above
+
     with started_by_user():
         return run_attempt(folder, attempt)
 
