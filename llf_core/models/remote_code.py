@@ -1,4 +1,4 @@
-"""Whether a model's own Python code runs: the one place that heeds `trust_remote_code`."""
+"""Whether a model's own Python code runs: the one place that uses `trust_remote_code`."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llf_core.door import is_folder, list_folder, open_file, peek_object
+from llf_core.door import is_folder, list_folder, peek_object
 from llf_core.runs.faults import reach
-from llf_core.runs.files import json_bytes, replace_file, sync_folder
+from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +48,7 @@ class Checkpoints:
         """
         path = self.path(step)
         for name in _files(path):
-            _flush(path / name)
+            sync_file(path / name)
 
     def finish(self, step: int) -> int:
         """Makes a written checkpoint count: flushes every file, then writes `complete.json`, flushed too.
@@ -62,7 +62,7 @@ class Checkpoints:
         path = self.path(step)
         files = {name: size for name, size in _files(path).items() if name != COMPLETE}
         for name in files:
-            _flush(path / name)
+            sync_file(path / name)
         for inner in {(path / name).parent for name in files}:
             sync_folder(inner)
         reach("checkpoint.flushed")
@@ -158,11 +158,3 @@ def _files(path: Path) -> dict[str, int]:
             if stat.S_ISREG(facts.st_mode) and not name.startswith(f".{COMPLETE}"):
                 sizes[str(file.relative_to(path))] = facts.st_size
     return dict(sorted(sizes.items()))
-
-
-def _flush(path: Path) -> None:
-    descriptor = open_file(path)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -63,6 +63,19 @@ def open_to_append(path: Path) -> BinaryIO:
     return os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
+def sync_file(path: Path) -> None:
+    """Flushes a file's content to the disk.
+
+    Raises:
+        OSError: it is not a file that can be opened, or the disk fails.
+    """
+    descriptor = open_file(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

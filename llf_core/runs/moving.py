@@ -10,8 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.door import open_file
-from llf_core.runs.files import sync_folder
+from llf_core.runs.files import sync_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +43,7 @@ def move(source: Path, target: Path) -> None:
             _flush_all(new)
         else:
             shutil.copy2(source, new)
-            _flush(new)
+            sync_file(new)
         new.rename(target)
     except BaseException:
         _remove(new)
@@ -89,16 +88,8 @@ def _flush_all(folder: Path) -> None:
         for name in names:
             path = Path(place, name)
             if not path.is_symlink():
-                _flush(path)
+                sync_file(path)
         sync_folder(Path(place))
-
-
-def _flush(path: Path) -> None:
-    descriptor = open_file(path)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
