@@ -13,7 +13,7 @@ from llf_core.config.paths import COMPRESSED
 from llf_core.data.align import decide, kind_by_entry, other_kind
 from llf_core.data.build import PEEKED
 from llf_core.data.errors import DataError
-from llf_core.data.load import open_source
+from llf_core.data.load import no_record, open_source
 from llf_core.data.prepare import sources_of
 from llf_core.data.records import LongFileError, Record, beginning, kind_of, read_file
 
@@ -67,6 +67,8 @@ def see(config: RunConfig, name: str, kind: str) -> Seen:
         (source,) = sources_of(config, (name,))
     except (DataError, ValueError):
         return Seen()
+    if source.path is not None and source.path.is_file() and not source.path.stat().st_size:
+        return Seen(error=no_record(source.label, str(source.path)))
     rows = tuple(_first_rows(source))
     entry = source.formatting is not None and config.data.dataset_format is None
     try:

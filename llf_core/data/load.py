@@ -140,10 +140,19 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
                 f"{flaws[0].reason}. "
                 "Expected one object a line, or a JSON list of objects."
             )
-        raise DataError(
-            f"The data set {opened.source.label} is empty: there is no record in {names}. "
-            "Put at least one in, or name another set."
-        )
+        raise no_record(opened.source.label, names)
+
+
+def no_record(label: str, names: str) -> DataError:
+    """The error of a data set without a record.
+
+    Args:
+        label: the set, for a person.
+        names: its files.
+    """
+    return DataError(
+        f"The data set {label} is empty: there is no record in {names}. Put at least one in, or name another set."
+    )
 
 
 def _read_files(files: tuple[File, ...]) -> Iterator[Read]:

@@ -113,6 +113,15 @@ def test_odd_columns_can_be_named_for_each_kind(tmp_path, kind, layout, columns)
     assert (seen.reading.columns, seen.reading.fits) == (columns, 1.0)
 
 
+def test_an_empty_file_is_told_before_a_start(tmp_path):
+    path = tmp_path / "empty.jsonl"
+    path.touch()
+    error = glance(RunConfig.load({"dataset": str(path)}), str(path), ANSWERS)
+    assert str(error) == (
+        f"The data set empty.jsonl is empty: there is no record in {path}. Put at least one in, or name another set."
+    )
+
+
 def test_formats_that_hold_a_kind():
     assert [formats(kind) for kind in (ANSWERS, PAIRS, TEXTS)] == [
         ("alpaca", "openai", "sharegpt"), ("alpaca", "openai", "sharegpt"), ("text",)
