@@ -3,6 +3,7 @@
 # make bench  measures this project beside LLaMA-Factory, TRL and PEFT and writes docs/benchmarks.md; takes long
 # make bench-dpo   the same of DPO alone
 # make test   runs all tests that take minutes at most; `make test-all` runs the long ones too
+# make test-gpu    tests on a CUDA card; LLF_TEST_DEVICE=cpu rehearses them without one. Takes .venv or, without it, PYTHON
 #
 # Needs Python 3.11+, Node 20+ and make; everything else goes into .venv.
 #   PYTHON=python3.12          another Python for .venv
@@ -40,7 +41,7 @@ PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labexte
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo lab test test-panel test-all lint format bench bench-dpo clean
+.PHONY: help install demo lab test test-gpu test-panel test-all lint format bench bench-dpo clean
 help:
 	@awk '/^$$/{exit} {sub(/^# ?/, ""); print}' Makefile
 
@@ -90,16 +91,20 @@ lab: install
 # ---- what developers do -----------------------------------------------------------------------
 test: install test-panel
 ifneq ($(BROWSER),)
-	python -m pytest $(IN_PARALLEL) -m "not long" $(PYTEST_ARGS)
+	python -m pytest $(IN_PARALLEL) -m "not long and not gpu" $(PYTEST_ARGS)
 else ifneq ($(CI),)
 	@echo "The browser tests need chromium, and there is none here. Install it: apt-get install chromium"; exit 1
 else
-	python -m pytest $(IN_PARALLEL) -m "not long and not browser" $(PYTEST_ARGS)
+	python -m pytest $(IN_PARALLEL) -m "not long and not gpu and not browser" $(PYTEST_ARGS)
 	@echo "The browser tests did not run: there is no chromium here. Install it (apt-get install chromium), then: make test"
 endif
 
 test-all: install test-panel
 	python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
+
+# Installs nothing: a card is often had without a network, on an image that has torch.
+test-gpu:
+	$(if $(wildcard $(VENV)/bin/python),python,$(PYTHON)) -m pytest tests/gpu $(PYTEST_ARGS)
 
 test-panel: $(NODE_MODULES)
 	cd labextension && jlpm test

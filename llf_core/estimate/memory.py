@@ -21,7 +21,8 @@ CUDA's context takes is missing from its free memory already.
 ADAM = 8.0
 STATES = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "adagrad": 4.0, "rmsprop": 4.0, "ademamix": 12.0}
 """Bytes of optimizer state for each trained number, by the first word of its name; Adam's two moments are `ADAM`."""
-HEAD = 64_000_000  # a chunk of logits, their gradient and their float32 copy
+HEAD = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
+HEAD_ELSEWHERE = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 LOGITS = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
 SLACK = 1.1  # what an allocator holds over what is in use
 SCALES = 0.52  # bytes of a 4-bit weight with its scales
@@ -106,7 +107,7 @@ def state_bytes(optim: str) -> float:
 def head_bytes(model: Architecture, step: Pass) -> int:
     """Bytes of the logits: of a chunk on the fast path, else of the whole micro-batch."""
     whole = step.tokens * model.vocabulary * LOGITS
-    return min(HEAD, whole) if step.fast else whole
+    return min(HEAD if step.on_cpu else HEAD_ELSEWHERE, whole) if step.fast else whole
 
 
 def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int | None = None) -> int:

@@ -27,6 +27,7 @@ BLOCK = 256  # queries at a time
 LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
 KEPT = 512  # of longer documents the probabilities are computed again in the backward pass
 MULTIPLE = 16  # what a document is filled up to
+NUMBERS = "_llf_numbers"  # where a small tensor keeps its numbers as Python's own
 
 
 @dataclass(frozen=True)
@@ -303,28 +304,43 @@ def unfolded(attention: Callable[..., Tensor], layout: Layout, *tensors: Tensor)
     Returns:
         `[tokens, …]`; zeros after the last document.
     """
-    taken: list[int] = []
-    kept: list[int] = []
-    bounds = [0]
-    for (start, end), (fork, split) in zip(pairwise(layout.bounds), layout.forks, strict=True):
-        kept += range(len(taken), len(taken) + split - start)
-        taken += range(start, split)
-        bounds.append(len(taken))
-        taken += range(start, fork)
-        kept += range(len(taken), len(taken) + end - split)
-        taken += range(split, end)
-        bounds.append(len(taken))
-    index = torch.tensor(taken, device=tensors[0].device)
-    plain = replace(layout, bounds=tuple(bounds), forks=())
-    result = attention(plain, *(tensor.index_select(0, index) for tensor in tensors))
-    result = result.index_select(0, torch.tensor(kept, device=index.device))
+    device = tensors[0].device
+    bounds, taken, kept = _unfolding(layout.bounds, layout.forks, device, torch.is_inference_mode_enabled())
+    plain = replace(layout, bounds=bounds, forks=())
+    result = attention(plain, *(tensor.index_select(0, taken) for tensor in tensors))
+    result = result.index_select(0, kept)
     filler = len(tensors[0]) - layout.bounds[-1]
     return torch.cat((result, result.new_zeros(filler, *result.shape[1:]))) if filler else result
 
 
+@functools.lru_cache(maxsize=4)
+def _unfolding(
+    bounds: tuple[int, ...],
+    forks: tuple[tuple[int, int], ...],
+    device: torch.device,
+    inference: bool,  # tensors that are made in inference mode cannot be kept for a backward pass
+) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """Bounds of the branches, which tokens they are made of, and which of theirs are the documents' own.
+
+    The same for all layers, of which only the first has the device wait for it.
+    """
+    taken: list[int] = []
+    kept: list[int] = []
+    ends = [0]
+    for (start, end), (fork, split) in zip(pairwise(bounds), forks, strict=True):
+        kept += range(len(taken), len(taken) + split - start)
+        taken += range(start, split)
+        ends.append(len(taken))
+        taken += range(start, fork)
+        kept += range(len(taken), len(taken) + end - split)
+        taken += range(split, end)
+        ends.append(len(taken))
+    return tuple(ends), torch.tensor(taken, device=device), torch.tensor(kept, device=device)
+
+
 def forks_of(forks: Tensor | None) -> tuple[tuple[int, int], ...]:
     """The documents' forks as plain numbers."""
-    return () if forks is None else tuple((fork, split) for fork, split in forks.tolist())
+    return () if forks is None else tuple((fork, split) for fork, split in numbers_of(forks))
 
 
 def signed_sin(sin: Tensor) -> Tensor:
@@ -335,4 +351,16 @@ def signed_sin(sin: Tensor) -> Tensor:
 
 def bounds_of(cu_seq_lens: Tensor | Sequence[int]) -> tuple[int, ...]:
     """The documents' bounds as plain numbers."""
-    return tuple(cu_seq_lens.tolist() if hasattr(cu_seq_lens, "tolist") else cu_seq_lens)
+    return tuple(numbers_of(cu_seq_lens) if isinstance(cu_seq_lens, torch.Tensor) else cu_seq_lens)
+
+
+def numbers_of(tensor: Tensor) -> list[Any]:
+    """`tensor.tolist()`, kept with the tensor: every layer asks for it, and only the first waits for the device."""
+    # A compiler traces no attributes, and of a tensor that was made in inference mode nobody counts the changes.
+    if torch.compiler.is_compiling() or tensor.is_inference():
+        return tensor.tolist()
+    known: tuple[int, list[Any]] | None = getattr(tensor, NUMBERS, None)
+    if known is None or known[0] != tensor._version:
+        known = (tensor._version, tensor.tolist())
+        setattr(tensor, NUMBERS, known)
+    return known[1]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,8 +160,9 @@ def _documents(
     q, k, v = (x[: layout.bounds[-1]] for x in (q, k, v))
     if not dropout and sinks is None and _flash_knows(q, v, layout):
         if bounds is None:
-            bounds = torch.tensor(layout.bounds, dtype=torch.int32, device=q.device)
-        output = _varlen(q, k, v, bounds, longest or int(bounds.diff().max()), layout)
+            bounds = _bounds_on(q.device, layout.bounds, torch.is_inference_mode_enabled())
+        longest = longest or max(end - start for start, end in pairwise(layout.bounds))
+        output = _varlen(q, k, v, bounds, longest, layout)
     else:
         output = one_by_one(q, k, v, layout, dropout, sinks)
     return F.pad(output, (0, 0, 0, 0, 0, filler))
@@ -222,6 +226,25 @@ def _plain(
     return F.dropout(probabilities, dropout) @ value.repeat_interleave(repeats, 1)
 
 
+@lru_cache(maxsize=4)
+def _bounds_on(device: torch.device, bounds: tuple[int, ...], inference: bool) -> Tensor:
+    """Bounds as `_varlen` takes them; the same for all layers, of which only the first has the device wait for it."""
+    return torch.tensor(bounds, dtype=torch.int32, device=device)
+
+
+@cache
+def varlen_arguments() -> frozenset[str]:
+    """The arguments of torch's `varlen_attn`; none where this torch is older than 2.10, which brought it.
+
+    2.10 knows `is_causal` and no scale, 2.11 a scale and a window, and from 2.12 on keys may have fewer heads.
+    """
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
 def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
     """Whether FlashAttention, as torch ships it, can compute this."""
     dim = q.shape[-1]
@@ -232,26 +255,39 @@ def _flash_knows(q: Tensor, v: Tensor, layout: Layout) -> bool:
         and dim == v.shape[-1]
         and dim <= FLASH_DIM
         and dim % 8 == 0
+        and ("window_size" if layout.window is not None else "cu_seq_q") in varlen_arguments()
         and torch.cuda.get_device_capability(q.device) >= FLASH_CARD
     )
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, layout: Layout) -> Tensor:
-    """FlashAttention's form for sequences of several lengths, as torch ships it."""
+    """FlashAttention's form for sequences of several lengths, as torch ships it.
+
+    Args:
+        q: `[tokens, heads, dim]`.
+        k: `[tokens, key_heads, dim]`.
+        v: `[tokens, key_heads, dim]`.
+        bounds: `[documents + 1]`, int32, on the device of `q`.
+        longest: tokens of the longest document.
+        layout: scale and window.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    result: Any = varlen_attn(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
-        bounds,
-        bounds,
-        longest,
-        longest,
-        scale=layout.scale,
-        window_size=(-1 if layout.window is None else layout.window - 1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    known = varlen_arguments()
+    grouped = q.shape[1] != k.shape[1]
+    if grouped and "enable_gqa" not in known:
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    if "scale" not in known:
+        q = q * (layout.scale * q.shape[-1] ** 0.5)
+    told: dict[str, Any] = {
+        "scale": layout.scale,
+        "window_size": (-1 if layout.window is None else layout.window - 1, 0),
+        "is_causal": True,
+        "enable_gqa": grouped,
+    }
+    options = {name: value for name, value in told.items() if name in known}
+    q, k, v = (x.contiguous() for x in (q, k, v))
+    result: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, **options)
     output: Tensor = result
     return output
 

@@ -38,6 +38,13 @@ class DevicePlan:
     reason: str
 
     @property
+    def place(self) -> str | int:
+        """The device as `device_map` takes it: accelerate compares the number of a card with that of its own."""
+        import torch
+
+        return torch.cuda.current_device() if self.device == "cuda" else self.device
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         """`dtype` as torch names it."""
         import torch
@@ -90,6 +97,10 @@ def _device(*, use_cpu: bool) -> tuple[Device, str]:
     if use_cpu:
         return "cpu", "CPU, as use_cpu asks;"
     if torch.cuda.is_available():
+        # Before the first weight is put on it: each of several processes has a card of its own.
+        rank = os.environ.get("LOCAL_RANK", "")
+        if rank.isdigit() and int(rank) < torch.cuda.device_count():
+            torch.cuda.set_device(int(rank))
         return "cuda", f"{torch.cuda.get_device_name()};"
     if torch.backends.mps.is_available():
         return "mps", "Apple GPU (MPS);"

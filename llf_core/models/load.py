@@ -56,7 +56,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
     if source.kind == "gguf":
         arguments |= gguf_arguments(source.path.name)
     if bits is not None:
-        arguments |= {"quantization_config": bits, "device_map": {"": plan.device}}
+        arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
     if source.kind != "gguf":
         safe, _, _ = weight_files(file.name for file in source.folder.iterdir())
         arguments["use_safetensors"] = bool(safe)
@@ -100,13 +100,14 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     """The dtype that weights are loaded in.
 
     A method that trains the weights themselves starts from what is stored: float32 stays float32, also where the
-    plan computes in bfloat16. A frozen base is loaded in the plan's dtype.
+    plan computes in bfloat16, and nothing becomes float16. A frozen base is loaded in the plan's dtype.
     """
     import torch
 
     frozen = getattr(config.plugin("method"), "frozen_base", False)
     stored = stored_dtypes(source.folder)  # also refuses files that are cut
-    if not frozen and not config.get("pure_bf16") and "F32" in stored:
+    # float16 would round what bfloat16 holds below 6e-5, and trained weights become float32 anyway.
+    if not frozen and not config.get("pure_bf16") and ("F32" in stored or plan.dtype == "float16"):
         return torch.float32
     return plan.torch_dtype
 

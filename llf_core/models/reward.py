@@ -335,7 +335,7 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
     trusted = runs_own_code(source, config)
     arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": trusted}
     if bits is not None:
-        arguments |= {"quantization_config": bits, "device_map": {"": plan.device}}
+        arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
     try:
         with no_progress_bars():
             model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -215,6 +215,20 @@ GROUPS: tuple[Group, ...] = (
         form="share",
         detail=True,
     ),
+    Group(
+        "GPU",
+        "How busy the GPU is, and how full its memory. Where it is often idle, larger batches use it better.",
+        {"gpu/utilization": "utilization", "gpu/memory": "memory"},
+        form="share",
+        top=1.0,
+        detail=True,
+    ),
+    Group(
+        "GPU temperature, °C",
+        "How hot the GPU is. Beyond about 85 °C most slow down.",
+        {"gpu/temperature": "temperature"},
+        detail=True,
+    ),
 )
 """All groups that are known, the one to look at first at the top."""
 COUNTED = ("rewards/accuracies", "rewards/margins", "reward", "kl", "response_length", "completions/mean_length")

@@ -20,6 +20,7 @@ from llf_core.runs.counters import COUNTERS, read_counters
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.measures import told, within
+from llf_core.stages.gpu_load import GpuLoad
 from llf_core.stages.receipt import Receipt
 from llf_core.stages.reloaded import check_reloaded
 from llf_core.stages.steering import Steering
@@ -46,10 +47,17 @@ NOT_LOGGED = {
 EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
-def memory_in_use() -> int:
-    """Bytes: peak allocated on CUDA, else the resident set of this process (its peak where no /proc tells)."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that a run holds.
+
+    Args:
+        device: where it computes; a machine may have a GPU that a run does not use.
+
+    Returns:
+        Peak allocated on CUDA, else the resident set of this process (its peak where no /proc tells).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     try:
         with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read once a logged step
             return int(statm.read().split()[1]) * resource.getpagesize()
@@ -87,6 +95,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self._folder = folder
         self._receipt: Receipt | None = None
         self._base_waits = False
+        self._load: GpuLoad | None = None
         self._seen_before = [0, 0]
         self._logged_tokens = 0
         self._busy = 0.0
@@ -236,8 +245,11 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
                 "trained_tokens": learned,
                 "tokens_per_second": (read - self._logged_tokens) / max(self._busy, 1e-9),
                 "step_seconds": seconds,
-                "memory": memory_in_use(),
+                "memory": memory_in_use(args.device),
             }
+            if self._load is None:
+                self._load = GpuLoad(args.device)
+            values |= self._load.read()
             self.writer.status(step_seconds=round(seconds, 4))
             self._logged_tokens, self._busy, self._busy_steps = read, 0.0, 0
             if not math.isfinite(values["loss"]):
@@ -245,7 +257,7 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
                     "warning",
                     key="learning_rate",
                     message=f"The loss is {values['loss']} at step {state.global_step}. Expected a finite number: "
-                    "lower learning_rate, or train in fp32.",
+                    f"lower learning_rate{', or set bf16: true in place of fp16' if args.fp16 else ''}.",
                 )
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)

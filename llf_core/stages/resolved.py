@@ -52,7 +52,18 @@ def write_resolved(work: Work, checkpointing: Checkpointing) -> None:
         "trainable": work.trainable,
     }
     replace_file(folder.resolved, yaml.safe_dump(redacted(resolved), sort_keys=False).encode())
-    update_env(folder, data={"fingerprint": data.report.fingerprint}, seed=config.training.seed, threads=plan.threads)
+    facts = {"data": {"fingerprint": data.report.fingerprint}, "seed": config.training.seed, "threads": plan.threads}
+    if plan.device == "cuda":
+        facts["device"] = cuda_facts()
+    update_env(folder, **facts)
+
+
+def cuda_facts() -> dict[str, Any]:
+    """The GPU that this process computes on, as `env.json` has it: type, name, count, memory in bytes."""
+    import torch
+
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {"type": "cuda", "name": found.name, "count": 1, "memory": found.total_memory}
 
 
 def read_resolved(folder: RunFolder) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from llf_core.estimate import Architecture, Pass, architecture, available_memory, shapes, training_memory, weight_bytes
 from llf_core.estimate.activations import activations, layer
-from llf_core.estimate.memory import state_bytes
+from llf_core.estimate.memory import head_bytes, state_bytes
 from llf_core.launch.cgroup import Cgroup
 
 ONE = Architecture(hidden=10, layers=3, inner=60, linears=7, largest=200, heads=2, vocabulary=50, outer=510)
@@ -108,6 +108,16 @@ def test_quantized_layers_are_smaller_and_the_embedding_is_not() -> None:
     assert weight_bytes(ONE, 2510, width=2) == 5020
     assert weight_bytes(ONE, 2510, width=2, bits=4) == 510 * 2 + 2000 * 0.52
     assert weight_bytes(ONE, 2510, width=2, bits=8) == 510 * 2 + 2000
+
+
+def test_a_card_makes_larger_chunks_of_logits() -> None:
+    from llf_core.fast.cross_entropy import CHUNK, CHUNK_ELSEWHERE
+
+    many = dataclasses.replace(STEP, tokens=10**8)
+    assert CHUNK["cpu"] < head_bytes(ONE, many) < 2 * CHUNK["cpu"]
+    # A chunk of logits and the float32 copy of a block of it.
+    assert head_bytes(ONE, dataclasses.replace(many, on_cpu=False)) == 2 * CHUNK_ELSEWHERE
+    assert head_bytes(ONE, dataclasses.replace(STEP, on_cpu=False)) == 8 * 50 * 10
 
 
 def test_available_memory_is_bounded_by_the_container(tmp_path: Path) -> None:

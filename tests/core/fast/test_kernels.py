@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,17 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.fast.attention import BLOCK, KEPT, Layout, document_attention, signed_sin, unfolded
+from llf_core.fast import interface
+from llf_core.fast.attention import (
+    BLOCK,
+    KEPT,
+    Layout,
+    bounds_of,
+    document_attention,
+    forks_of,
+    signed_sin,
+    unfolded,
+)
 from llf_core.fast.interface import one_by_one
 from llf_core.fast.linear import Operand, linears
 from llf_core.fast.matmul import product
@@ -238,3 +249,89 @@ def test_the_branches_of_a_document_do_not_see_each_other(bounds, forks, window,
         return one_by_one(q, k, v, layout)
 
     assert_same(lambda *x: unfolded(turned, layout, *x), plain, q, k, v)
+
+
+def by_the_formula(q, k, v, bounds, scale, window):
+    """What torch's `varlen_attn` computes, one query after the other; keys may have fewer heads."""
+    output = torch.zeros_like(q)
+    repeats = q.shape[1] // k.shape[1]
+    for start, end in pairwise(bounds.tolist()):
+        for at in range(start, end):
+            first = start if window is None else max(start, at - window)
+            for head in range(q.shape[1]):
+                shares = (k[first : at + 1, head // repeats] @ q[at, head] * scale).softmax(0)
+                output[at, head] = shares @ v[first : at + 1, head // repeats]
+    return output
+
+
+def of_2_10(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+    assert is_causal
+    assert q.shape == k.shape
+    return by_the_formula(q, k, v, cu_seq_q, q.shape[-1] ** -0.5, None)
+
+
+def of_2_11(
+    q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1), seqused_k=None
+):
+    assert q.shape == k.shape
+    return of_2_12(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
+def of_2_12(
+    q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1), enable_gqa=False
+):
+    assert cu_seq_q.dtype == torch.int32
+    assert max_q == max_k == int(cu_seq_q.diff().max())
+    assert all(x.is_contiguous() for x in (q, k, v))
+    assert window_size[1] == 0
+    return by_the_formula(q, k, v, cu_seq_q, scale, None if window_size[0] < 0 else window_size[0])
+
+
+@pytest.mark.parametrize("heads", [4, 2], ids=["equal", "grouped"])
+@pytest.mark.parametrize("version", [of_2_10, of_2_11, of_2_12])
+def test_each_torchs_form_of_flash_attention_is_asked_for_the_same(monkeypatch, version, heads):
+    from torch.nn.attention import varlen
+
+    monkeypatch.setattr(varlen, "varlen_attn", version)
+    interface.varlen_arguments.cache_clear()
+    generator = torch.Generator().manual_seed(0)
+    bounds = torch.tensor([0, 3, 10], dtype=torch.int32)
+    # as attention hands them on: views of [batch, heads, tokens, dim]
+    q, k, v = (
+        torch.randn(1, count, 10, 8, generator=generator, dtype=torch.float64)[0].transpose(0, 1)
+        for count in (4, heads, heads)
+    )
+    try:
+        for window in (None, 3):
+            if window is not None and version is of_2_10:
+                assert "window_size" not in interface.varlen_arguments()
+                continue
+            layout = Layout((0, 3, 10), 0.2, window)
+            found = interface._varlen(q, k, v, bounds, 7, layout)
+            torch.testing.assert_close(found, interface.one_by_one(q, k, v, layout))
+    finally:
+        interface.varlen_arguments.cache_clear()
+
+
+def test_a_torch_without_flash_attention_is_known(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    interface.varlen_arguments.cache_clear()
+    try:
+        assert interface.varlen_arguments() == frozenset()
+    finally:
+        interface.varlen_arguments.cache_clear()
+
+
+def test_the_device_is_waited_for_once_a_batch_and_not_in_every_layer(monkeypatch):
+    asked = []
+    plain = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: asked.append(1) or plain(self))
+    bounds, forks = torch.tensor([0, 3, 10], dtype=torch.int32), torch.tensor([[1, 2], [5, 8]], dtype=torch.int32)
+    for _ in range(3):
+        assert bounds_of(bounds) == (0, 3, 10)
+        assert forks_of(forks) == ((1, 2), (5, 8))
+    assert len(asked) == 2
+    bounds[1] = 4
+    assert bounds_of(bounds) == (0, 4, 10)
+    with torch.inference_mode():
+        assert bounds_of(torch.tensor([0, 2])) == (0, 2)

@@ -86,6 +86,22 @@ def test_cuda_is_taken_where_there_is_one(config, monkeypatch, bf16, dtype):
     assert plan_device(config(use_cpu=True, bf16=True)).device == "cpu"
 
 
+@pytest.mark.parametrize(("rank", "chosen"), [("1", [1]), ("4", []), ("", []), ("x", [])])
+def test_each_of_several_processes_has_a_card_of_its_own(config, monkeypatch, rank, chosen):
+    set_ = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU X")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", set_.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: set_[-1] if set_ else 0)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    plan = plan_device(config(use_cpu=False))
+    assert set_ == chosen
+    assert plan.place == (1 if chosen else 0)  # what accelerate compares the quantized weights' place with
+    assert plan_device(config(use_cpu=True, bf16=True)).place == "cpu"
+
+
 def test_bf16_on_a_gpu_without_it_is_an_error(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GPU X")

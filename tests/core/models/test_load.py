@@ -6,6 +6,8 @@ import torch
 
 from llf_core.models import ModelError, count_parameters, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.checkpointing import enable_checkpointing
+from llf_core.models.device import DevicePlan
+from llf_core.models.load import loading_dtype
 
 
 @pytest.fixture
@@ -110,6 +112,23 @@ def test_sampling_values_without_sampling_can_be_saved(config, copy, tmp_path):
     model = load(config(model_name_or_path=str(copy)))
     assert model.generation_config.do_sample
     model.save_pretrained(tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "loaded"),
+    [
+        ("full", "float16", torch.float32),  # it would round what bfloat16 holds below 6e-5
+        ("full", "bfloat16", torch.bfloat16),
+        ("lora", "float16", torch.float16),
+    ],
+)
+def test_trained_weights_are_not_loaded_in_float16(config, tiny_tokenizer, tmp_path, method, dtype, loaded):
+    from tests.tiny import tiny_llama
+
+    tiny_llama(tiny_tokenizer).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    asked = config(model_name_or_path=str(tmp_path / "half"), finetuning_type=method)
+    plan = DevicePlan("cuda", dtype, dtype, 1, "")
+    assert loading_dtype(resolve_model(str(tmp_path / "half"), asked), asked, plan) == loaded
 
 
 def losses(model, ids):

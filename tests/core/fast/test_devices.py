@@ -1,0 +1,91 @@
+"""A step on another device than the CPU: nothing in it is made on the CPU, and nothing waits for the device.
+
+There need be no such device: tensors of `FakeTensorMode` are checked for where they are, and hold no numbers that
+anyone could ask for.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from llf_core.fast import attention, blocks, interface, loss
+from llf_core.fast.attention import numbers_of
+from llf_core.fast.head import forward
+from llf_core.fast.install import accelerate
+from llf_core.fast.loss import log_probs
+from tests.tiny import tiny_llama
+
+BOUNDS, FORKS = [0, 8, 20], [[3, 5], [12, 15]]
+ELSEWHERE = "meta"  # of the devices that this torch may be built without, none is asked for numbers
+
+
+def moved(model, mode):
+    """The model with all parameters and buffers elsewhere."""
+    with mode:
+        for module in model.modules():
+            for name, one in module._parameters.items():
+                if one is not None:
+                    made = torch.empty(one.shape, dtype=one.dtype, device=ELSEWHERE)
+                    module._parameters[name] = torch.nn.Parameter(made, requires_grad=one.requires_grad)
+            for name, one in module._buffers.items():
+                if one is not None:
+                    module._buffers[name] = torch.empty(one.shape, dtype=one.dtype, device=ELSEWHERE)
+    return model
+
+
+@pytest.fixture(params=["lora", "full"])
+def model(request, tiny_tokenizer):
+    from peft import LoraConfig, get_peft_model
+
+    made = tiny_llama(tiny_tokenizer)
+    if request.param == "lora":
+        made = get_peft_model(made.bfloat16(), LoraConfig(r=4, target_modules="all-linear"))
+        for parameter in made.parameters():
+            parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    assert accelerate(made).forks
+    return made.train()
+
+
+@pytest.mark.parametrize("flash", [True, False], ids=["flash", "one-by-one"])
+@pytest.mark.parametrize("forks", [False, True], ids=["documents", "branches"])
+def test_a_step_mixes_no_devices_and_asks_for_no_number(model, forks, flash, monkeypatch):
+    def autocast(x):  # which knows no made-up device
+        return torch.bfloat16
+
+    for module in (interface, loss, blocks):
+        monkeypatch.setattr(module, "computing_dtype", autocast)
+    if flash:
+        assert "cu_seq_q" in interface.varlen_arguments()
+        monkeypatch.setattr(interface, "_flash_knows", lambda q, *_: q.dtype == torch.bfloat16)
+    attention._unfolding.cache_clear()
+    interface._bounds_on.cache_clear()
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    moved(model, mode)
+    try:
+        with mode:
+            bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
+            setattr(bounds, attention.NUMBERS, (bounds._version, BOUNDS))  # as the first layer has asked
+            told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 12, "max_length_k": 12}
+            if forks:
+                told["forks"] = torch.empty(2, 2, dtype=torch.int32, device=ELSEWHERE)
+                setattr(told["forks"], attention.NUMBERS, (told["forks"]._version, FORKS))
+            ids, positions = (torch.empty(1, 20, dtype=torch.int64, device=ELSEWHERE) for _ in range(2))
+            targets = torch.empty(20, dtype=torch.int64, device=ELSEWHERE)
+            total = forward(
+                model,
+                {"input_ids": ids, "position_ids": positions, **told},
+                lambda hidden, head: log_probs(hidden.reshape(-1, hidden.shape[-1]), head, targets).sum(),
+            )
+            total.backward()
+            with pytest.raises(Exception, match="_local_scalar_dense"):
+                numbers_of(ids)  # so that this test would see it
+            with pytest.raises(RuntimeError, match="device"):
+                ids + torch.ones(20)
+    finally:
+        attention._unfolding.cache_clear()
+        interface._bounds_on.cache_clear()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert {parameter.grad.device.type for parameter in trained} == {ELSEWHERE}
+    assert {parameter.grad.dtype for parameter in trained} == {torch.float32}
