@@ -37,7 +37,7 @@ BROWSER := $(firstword $(foreach name,$(BROWSERS),$(shell command -v $(name) 2>/
 
 PANEL := llf_widgets/labextension/package.json
 PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labextension/style/* labextension/schema/*) \
-  labextension/package.json labextension/tsconfig.json
+  labextension/package.json labextension/tsconfig.json labextension/version.mjs llf_core/__init__.py
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 

@@ -27,10 +27,13 @@ def names(wheel):
         return archive.namelist()
 
 
-def test_versions_are_one():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    panel = json.loads((ROOT / "labextension" / "package.json").read_text())["version"]
-    assert project == panel == __version__
+def test_the_version_of_llf_core_is_that_of_wheel_and_panel(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"llf-{__version__}.dist-info/METADATA").decode()
+        panel = f"{DATA.format(version=__version__)}share/jupyter/labextensions/llf-labextension/package.json"
+        assert json.loads(archive.read(panel))["version"] == __version__
+    assert f"\nVersion: {__version__}\n" in metadata
+    assert "version" not in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(names):

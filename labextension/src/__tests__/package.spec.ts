@@ -5,9 +5,10 @@ import { VERSION } from '../version';
 
 const read = (path: string): string => readFileSync(path, 'utf8');
 
-it('has the version of package.json and pyproject.toml', () => {
-  expect(JSON.parse(read('package.json')).version).toBe(VERSION);
-  const project = /^version = "(.+)"$/m.exec(read('../pyproject.toml'));
+it('has the version of the Python packages', () => {
+  const project = /^__version__ = "(.+)"$/m.exec(
+    read('../llf_core/__init__.py')
+  );
   expect(project?.[1]).toBe(VERSION);
 });
 
