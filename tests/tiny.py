@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHATML = (
@@ -112,6 +112,43 @@ def save_tiny_llava(folder: Path) -> None:
         torch.manual_seed(0)
         LlavaForConditionalGeneration(config).save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def save_tiny_gemma3(folder: Path) -> None:
+    """Writes a Gemma 3 that sees, of 2 + 1 layers, with its processor: a picture of 28 by 28 dots is 4 tokens."""
+    from transformers import (
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3ImageProcessorPil,
+        Gemma3Processor,
+        Gemma3TextConfig,
+        SiglipVisionConfig,
+    )
+
+    signs = {"image_token": "<image>", "boi_token": "<boi>", "eoi_token": "<eoi>"}
+    tokenizer = tiny_tokenizer(PARTS)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(signs.values())})
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | signs | {"extra_special_tokens": signs}))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    image, begin, end = tokenizer.convert_tokens_to_ids(list(signs.values()))
+    text = Gemma3TextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    vision = SiglipVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    config = Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4,
+        image_token_index=image, boi_token_index=begin, eoi_token_index=end,
+    )  # fmt: skip
+    pictures = Gemma3ImageProcessorPil(size={"height": 28, "width": 28})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    Gemma3Processor(pictures, tokenizer, image_seq_length=4, chat_template=PARTS).save_pretrained(folder)
 
 
 def swap_two_tokens(folder: Path) -> None:

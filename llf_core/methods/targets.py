@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llf_core.methods.blocks import require_known
 from llf_core.models.errors import ModelError
-from llf_core.models.parameters import expert_parameters
+from llf_core.models.parameters import expert_matrices, expert_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 HEADS = {"lm_head", "output_layer", "embed_out", "score"}
 CLOSE = 1e-2
 """Largest relative distance (of norms) at which two products in bfloat16 count as the same."""
+
+PRODUCTS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
+SHAPES = {"reshape", "view", "clamp", "clip", "t", "transpose", "unsqueeze", "chunk", "split", "clone", "repeat"}
 
 
 @dataclass(frozen=True)
@@ -95,25 +102,8 @@ def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool
         _require(model, asked, {*layers, *embeddings, *experts})
         layers = {path: module for path, module in layers.items() if _is_asked(path, asked)}
         experts = {path: one for path, one in experts.items() if _is_asked(path, asked)}
-    forbidden = _forbidden(model, layers)
-    if forbidden and not whole:
-        raise ModelError(
-            f"lora_target: PEFT puts no adapter on {_listed(forbidden)} of {type(model).__name__}, since kernels use "
-            "its weight directly. Expected other names, or `all`."
-        )
-    lost = _lost(model, layers.keys() - forbidden)
-    if lost and not whole:
-        raise ModelError(
-            f"lora_target: an adapter on {_listed(lost)} of {type(model).__name__} cannot be loaded again, since PEFT "
-            f"{_peft_version()} looks for it under another name. Expected other names, or `all`."
-        )
-    reached = layers.keys() - forbidden - lost
-    notes = [f"lora_target: all leaves out {_listed(forbidden)}, which PEFT puts no adapter on."] if forbidden else []
-    if lost:
-        notes.append(
-            f"lora_target: all leaves out {_listed(lost)}, since PEFT {_peft_version()} would not find an adapter on "
-            "them again when it loads one."
-        )
+    left_out, notes = _left_out(model, set(layers), whole=whole)
+    reached = layers.keys() - left_out
     renamed = _renamed(model, reached)
     quantized = {path for path in renamed if not layers[path].weight.is_floating_point()}  # type: ignore[operator]
     parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
@@ -206,6 +196,95 @@ def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
     return forbidden
 
 
+def _left_out(model: PreTrainedModel, layers: set[str], *, whole: bool) -> tuple[set[str], list[str]]:
+    """Paths of layers that an adapter would be of no use on, and sentences that say why.
+
+    Raises:
+        ModelError: there are such layers, and they were asked for by name.
+    """
+    kind = type(model).__name__
+    forbidden = _forbidden(model, layers)
+    lost = _lost(model, layers - forbidden)
+    passed = {path for path in layers - forbidden - lost if _passes_by(model, path)}
+    if forbidden and not whole:
+        raise ModelError(
+            f"lora_target: PEFT puts no adapter on {_listed(forbidden)} of {kind}, since kernels use "
+            "its weight directly. Expected other names, or `all`."
+        )
+    if lost and not whole:
+        raise ModelError(
+            f"lora_target: an adapter on {_listed(lost)} of {kind} cannot be loaded again, since PEFT "
+            f"{_peft_version()} looks for it under another name. Expected other names, or `all`."
+        )
+    if passed and not whole:
+        raise ModelError(
+            f"lora_target: {kind} computes with the weight of {_listed(passed)} directly, so an adapter on it would "
+            "not be used. Expected other names, or `all`."
+        )
+    notes = [f"lora_target: all leaves out {_listed(forbidden)}, which PEFT puts no adapter on."] if forbidden else []
+    if whole and (matrices := expert_matrices(model)):
+        notes.append(
+            f"lora_target: all leaves out {_listed(matrices)}, the weights of experts, since PEFT puts no adapter on "
+            "parameters that another module slices. finetuning_type: full or freeze trains them."
+        )
+    if lost:
+        notes.append(
+            f"lora_target: all leaves out {_listed(lost)}, since PEFT {_peft_version()} would not find an adapter on "
+            "them again when it loads one."
+        )
+    if passed:
+        notes.append(
+            f"lora_target: all leaves out {_listed(passed)}, since the model computes with the weight directly and "
+            "would not use an adapter on it."
+        )
+    return forbidden | lost | passed, notes
+
+
+def _passes_by(model: PreTrainedModel, path: str) -> bool:
+    """Whether the module that holds a layer computes with the layer's weight, as Mamba's with that of `dt_proj`.
+
+    Then an adapter beside the layer is passed by: not trained, or used by a quantized model and by no other.
+    """
+    holder, _, name = path.rpartition(".")
+    kind: Any = type(model.get_submodule(holder))
+    return name in _weights_computed_with(kind)
+
+
+@cache
+def _weights_computed_with(kind: Any) -> frozenset[str]:
+    """Names of the layers whose weights the methods of a class multiply or reshape: `self.dt_proj.weight @ x`.
+
+    Slices are not counted: BLOOM takes them to repeat the sums of a training over several devices, if asked.
+    """
+    found = set()
+    for one in kind.__mro__:
+        if one.__module__.partition(".")[0] in {"torch", "builtins"}:
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(one)))
+        except (OSError, TypeError, SyntaxError):  # code that has no source is not known to do it
+            continue
+        for node in ast.walk(tree):
+            operands: list[ast.expr] = []
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+                operands = [node.left, node.right]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr in PRODUCTS:
+                    operands = [*node.args, *(keyword.value for keyword in node.keywords)]
+                elif node.func.attr in SHAPES:
+                    operands = [node.func.value]
+            found |= {name for one in operands if (name := _own_weight(one)) is not None}
+    return frozenset(found)
+
+
+def _own_weight(node: ast.expr) -> str | None:
+    """`name` of an expression `self.name.weight`."""
+    match node:
+        case ast.Attribute(ast.Attribute(ast.Name("self"), name), "weight"):
+            return name
+    return None
+
+
 def _lost(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
     """Paths of layers whose adapter PEFT renames when it loads one, to a name that the model does not have."""
     import torch
@@ -264,8 +343,19 @@ def _require(model: PreTrainedModel, asked: Sequence[str], paths: Collection[str
             f"lora_target: {', '.join(odd)} of {type(model).__name__} computes more than a product with its weight, so "
             "an adapter beside it would not be one. Expected other names, or `all`."
         )
+    head = [name for name in unknown if name in HEADS or _is_head(model, name)]
+    if head:
+        raise ModelError(
+            f"lora_target: {', '.join(head)} is the output head, which gets no adapter. Expected other names; "
+            f"additional_target: {','.join(head)} trains it whole."
+        )
     choices = {_last(path) for path in paths}
     require_known("lora_target", unknown, choices | {"all"})
+
+
+def _is_head(model: PreTrainedModel, name: str) -> bool:
+    head = model.get_output_embeddings()
+    return any(module is head and _is_asked(path, (name,)) for path, module in model.named_modules())
 
 
 def _is_asked(path: str, asked: Iterable[str]) -> bool:

@@ -66,6 +66,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = not speaks(config)
+    words: PreTrainedTokenizerBase = getattr(tokenizer, "tokenizer", tokenizer)
     adapter = hasattr(model, "peft_config")
     if adapter and (source.portable_name is None or getattr(model.get_base_model(), "llf_merged", None)):
         model = _merged(model, source, config)
@@ -75,7 +76,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             _save_adapter(model, folder, source, scores=scores)
         else:
             _cast(model, source)
-            model = _classifier(model, tokenizer) if scores else model
+            model = _classifier(model, words) if scores else model
             _save_whole(model, folder)
     written = _check_written(model, folder, adapter=adapter)
     tokenizer.save_pretrained(folder)
@@ -86,7 +87,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         adapter=adapter,
         chat=bool(tokenizer.chat_template),
         sees=hasattr(tokenizer, "tokenizer"),
-        scores=_labels(tokenizer) if scores else None,
+        scores=_labels(words) if scores else None,
     )
     (folder / "README.md").write_text(redact(text), encoding="utf-8")
     return written
@@ -135,13 +136,13 @@ def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool
     model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])
 
 
-def _classifier(model: Any, tokenizer: Any) -> Any:
+def _classifier(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
     made = classifier_of(model)
     made.config.pad_token_id = padding_of(tokenizer)
     return made
 
 
-def _labels(tokenizer: Any) -> str:
+def _labels(tokenizer: PreTrainedTokenizerBase) -> str:
     padding = "None" if padding_of(tokenizer) is None else "tokenizer.pad_token_id"
     return f"num_labels=1, pad_token_id={padding}"
 

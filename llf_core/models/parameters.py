@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 
 EXPERT_AXES = 3
+MATRIX_AXES = 2
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -44,6 +45,24 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         for path, module in model.named_modules()
         for name, parameter in module.named_parameters(recurse=False)
         if parameter.ndim == EXPERT_AXES and parameter.shape[0] in _expert_counts(module)
+    }
+
+
+def expert_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of all experts that a model keeps as one matrix, `[experts * out, in]`, by their paths, as DBRX does.
+
+    Another module slices them, so PEFT can put no adapter on them.
+
+    Args:
+        model: wrapped or not.
+    """
+    return {
+        f"{path}.{name}": parameter
+        for path, module in model.named_modules()
+        if "Expert" in type(module).__name__
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim == MATRIX_AXES
+        and any(1 < count < parameter.shape[0] and parameter.shape[0] % count == 0 for count in _expert_counts(module))
     }
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.models.parameters import count_parameters, expert_parameters
+from llf_core.models.parameters import count_parameters, expert_matrices, expert_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,12 +64,12 @@ def make_trainable(model: nn.Module) -> None:
 def left_unquantized(model: nn.Module) -> str | None:
     """What of a quantized model is as large as before, as a sentence; None where that is little.
 
-    bitsandbytes quantizes linear layers. Experts that a model keeps together, as one parameter of three axes, are none.
+    bitsandbytes quantizes linear layers. Experts that a model keeps together, as one parameter, are none.
 
     Args:
         model: as `from_pretrained` quantized it.
     """
-    experts = expert_parameters(model).values()
+    experts = (expert_parameters(model) | expert_matrices(model)).values()
     if not experts or not getattr(model, "is_quantized", False):
         return None
     count, size = sum(one.numel() for one in experts), sum(one.nbytes for one in experts)
@@ -77,7 +77,7 @@ def left_unquantized(model: nn.Module) -> str | None:
     return (
         f"quantization_bit leaves the experts of {type(model).__name__} in {dtype}: {count:,} of "
         f"{count_parameters(model)[0]:,} parameters, {size / 1e9:,.2f} GB. bitsandbytes quantizes linear layers, and "
-        "these are parameters of three axes. Leave quantization_bit out, or take a smaller model, if memory is short."
+        "these are parameters. Leave quantization_bit out, or take a smaller model, if memory is short."
     )
 
 

@@ -12,6 +12,8 @@ from llf_core.models import ModelError, load_model, plan_device, resolve_model
 from llf_core.models.quantize import left_unquantized
 from tests.core.models.tiny_configs import tiny_config
 
+MORE = ["falcon_mamba", "mamba2", "bamba", "falcon_h1", "qwen3_next", "gpt_oss", "deepseek_v3"]
+
 
 def tiny(kind):
     with torch.random.fork_rng():
@@ -56,11 +58,48 @@ def test_a_linear_layer_that_computes_something_else_is_left_out():
 def test_what_peft_forbids_is_left_out_and_told():
     model = tiny("mamba")
     targets = adapter_targets(model, ["all"])
-    assert targets.modules == ["dt_proj", "in_proj", "x_proj"]
-    assert targets.notes == ("lora_target: all leaves out mixer.out_proj, which PEFT puts no adapter on.",)
+    assert targets.modules == ["in_proj", "x_proj"]
+    assert targets.notes[0] == "lora_target: all leaves out mixer.out_proj, which PEFT puts no adapter on."
     with_adapter(model, targets)
     with pytest.raises(ModelError, match=r"PEFT puts no adapter on mixer.out_proj of MambaForCausalLM"):
         adapter_targets(model, ["out_proj"])
+
+
+@pytest.mark.parametrize("kind", ["jamba", "mamba", *(pytest.param(one, marks=pytest.mark.long) for one in MORE)])
+def test_every_adapter_of_all_is_trained(kind):
+    model = tiny(kind)
+    wrapped = with_adapter(model, adapter_targets(model, ["all"])).train()
+    wrapped(input_ids=torch.arange(3, 15)[None], use_cache=False).logits.square().sum().backward()
+    learned = {name: one.grad for name, one in wrapped.named_parameters() if "lora_" in name}
+    assert [name for name, grad in learned.items() if grad is None or not grad.any()] == []
+
+
+def test_a_layer_whose_weight_the_model_computes_with_is_left_out_and_told():
+    model = tiny("mamba")
+    assert (
+        "mixer.dt_proj, since the model computes with the weight directly" in adapter_targets(model, ["all"]).notes[1]
+    )
+    with pytest.raises(ModelError, match=r"MambaForCausalLM computes with the weight of mixer.dt_proj directly"):
+        adapter_targets(model, ["dt_proj", "in_proj"])
+    assert "altup.correction_coefs" in adapter_targets(tiny("gemma3n_text"), ["all"]).notes[0]
+
+
+def test_the_output_head_is_named_as_what_it_is():
+    with pytest.raises(
+        ModelError, match=r"lm_head is the output head, which gets no adapter.* additional_target: lm_h"
+    ):
+        adapter_targets(tiny("mixtral"), ["q_proj", "lm_head"])
+
+
+def test_experts_that_no_adapter_reaches_are_told():
+    model = tiny("dbrx")
+    assert "leaves out mlp.v1, mlp.w1, mlp.w2, the weights of experts" in adapter_targets(model, ["all"]).notes[0]
+    model.is_quantized = True
+    assert "leaves the experts of DbrxForCausalLM in float32" in left_unquantized(model)
+
+
+def test_slices_of_a_weight_are_not_taken_for_another_use_of_it():
+    assert {"dense", "dense_4h_to_h"} <= set(adapter_targets(tiny("bloom"), ["all"]).modules)
 
 
 @pytest.mark.parametrize("kind", ["mixtral", pytest.param("qwen2_moe", marks=pytest.mark.long)])

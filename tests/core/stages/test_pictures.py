@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoModelForSequenceClassification, AutoProcessor
 
 from llf_core.config import RunConfig
 from llf_core.config.labels import IGNORED
@@ -20,7 +20,7 @@ from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_
 from llf_core.runs import RunReader, read_status
 from llf_core.stages.session import run_attempt
 from llf_core.stages.sft import SFT
-from tests.tiny import save_tiny_llava
+from tests.tiny import save_tiny_gemma3, save_tiny_llava
 
 COLORS = ["red", "green", "blue", "white"]
 SHOWN = 4  # tokens of a picture
@@ -268,6 +268,25 @@ def test_preferences_without_pictures_train_a_model_that_sees(asked, tmp_path, m
     keys = asked | {"stage": "kto" if stage == "kto" else "dpo", "dataset": str(tmp_path / "pairs.json")} | loss
     folder = make_run(**keys, max_steps=1, per_device_train_batch_size=2, learning_rate=1e-3)
     assert run_attempt(folder, 1) == 0, read_status(folder).reason
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_pairs_without_pictures_make_a_reward_model_of_a_model_that_sees(tmp_path, make_run, method):
+    save_tiny_gemma3(tmp_path / "gemma3")
+    rows = [
+        {"instruction": f"What is {n}?", "input": "", "chosen": "A number.", "rejected": "No." * (n + 1)}
+        for n in range(4)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    folder = make_run(
+        model_name_or_path=str(tmp_path / "gemma3"), stage="rm", finetuning_type=method, max_steps=1,
+        dataset=str(tmp_path / "pairs.json"), per_device_train_batch_size=2, learning_rate=1e-3,
+    )  # fmt: skip
+    assert run_attempt(folder, 1) == 0, read_status(folder).reason
+    if method == "lora":
+        assert "num_labels=1, pad_token_id=" in (folder.output / "README.md").read_text()
+    else:
+        assert AutoModelForSequenceClassification.from_pretrained(folder.output).config.num_labels == 1
 
 
 def test_a_pair_whose_text_has_a_sign_for_pictures_is_dropped(asked, tmp_path):
