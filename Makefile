@@ -2,6 +2,7 @@
 # make lab    opens JupyterLab with the tutorial
 # make bench  measures this project beside LLaMA-Factory, TRL and PEFT and writes docs/benchmarks.md; takes long
 # make bench-dpo   the same of DPO alone
+# make gpu-kit     gathers what a machine with a CUDA card and no network needs to test and measure this project
 # make test   runs all tests that take minutes at most; `make test-all` runs the long ones too
 # make test-gpu    tests on a CUDA card; LLF_TEST_DEVICE=cpu rehearses them without one. Takes .venv or, without it, PYTHON
 #
@@ -11,6 +12,7 @@
 #   PYTEST_ARGS="-k supervisor"     passed to pytest
 #   WORKERS=0                       tests one by one, as a debugger needs them; 2 run beside each other otherwise
 #   LAB_ARGS="--no-browser"         passed to JupyterLab
+#   KIT_ARGS="--python 3.13"        passed to the making of the GPU kit: the Python of the machine with the card
 #   BENCH_ARGS="--only sft"         passed to the benchmark; --quick is a smoke test that changes no document
 
 SHELL := /bin/bash
@@ -23,6 +25,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?=
 LAB_ARGS ?=
 BENCH_ARGS ?=
+KIT_ARGS ?=
 # Much of the time tests wait, for a browser or another process; files stay together, and in order.
 WORKERS ?= 2
 IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -41,7 +44,7 @@ PANEL_SOURCES := $(wildcard labextension/src/*.ts labextension/src/*.tsx labexte
 NODE_MODULES := labextension/node_modules/.installed
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo lab test test-gpu test-panel test-all lint format bench bench-dpo clean
+.PHONY: help install demo lab test test-gpu test-panel test-all lint format bench bench-dpo gpu-kit clean
 help:
 	@awk '/^$$/{exit} {sub(/^# ?/, ""); print}' Makefile
 
@@ -131,6 +134,9 @@ bench-dpo: install
 ifeq ($(findstring --quick,$(BENCH_ARGS)),)
 	python -m benchmarks.report
 endif
+
+gpu-kit: install
+	python -m benchmarks.kit.gather $(BUILD)/gpu-kit $(KIT_ARGS)
 
 clean:
 	rm -rf build dist $(VENV) labextension/node_modules labextension/lib labextension/tsconfig.tsbuildinfo \

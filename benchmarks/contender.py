@@ -67,28 +67,41 @@ def settings_hash(name: str) -> str:
     return hashlib.sha256(settings_file(name).read_bytes()).hexdigest()
 
 
-def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: str = "train") -> dict[str, Any]:
+def train(
+    name: str,
+    bench: Bench,
+    changes: dict[str, Any] | None = None,
+    data: str = "train",
+    timeout: float | None = None,
+) -> dict[str, Any]:
     """Trains a contender once.
 
     Args:
         name: its settings file.
         bench: rows, model and folders.
-        changes: settings that are other ones this time; with `bf16` false a model is in float32.
+        changes: settings that are other ones this time; with `bf16` false a model is in float32. What is a dict belongs
+            to a section of that name, beside the arguments.
         data: which of the rows' files.
+        timeout: seconds after which it is ended; None for never.
 
     Returns:
         `steps` (`[seconds, tokens, trained_tokens, loss]` each), `first_step_s` from the start of the process,
         `wall_s`, `peak_bytes`, `output` (the folder of the result); on a CUDA card `peak_cuda_bytes`; of pairs
         `measures` (the `MEASURES` of each step) and, where a reference was asked before the first step,
-        `reference_s`.
+        `reference_s`. Of LLF on a card also `forecast_bytes`, and `checkpointing` and `halved` where it computed
+        activations again, and where memory ran out in a step.
     """
     settings = yaml.safe_load(settings_file(name).read_text())
     of_arguments = settings.get("arguments", settings)
-    of_arguments |= changes or {}
+    for key, value in (changes or {}).items():
+        if isinstance(value, dict):
+            settings[key] = settings.get(key, {}) | value
+        else:
+            of_arguments[key] = value
     if "model" in settings and not of_arguments["bf16"]:
         settings["model"]["dtype"] = "float32"
     began = _train_llf if name.startswith("llf") else _train_other
-    done, started, steps, output, more = began(name, settings, bench, data)
+    done, started, steps, output, more = began(name, settings, bench, data, timeout)
     ends = [started, *(step[0] for step in steps)]
     return {
         "first_step_s": round(ends[1] - done.began, 3),
@@ -103,7 +116,7 @@ def train(name: str, bench: Bench, changes: dict[str, Any] | None = None, data: 
     }
 
 
-def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> Trained:
+def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str, timeout: float | None) -> Trained:
     """By the trainer that `llf train` starts, without the supervisor: its own module in its own environment."""
     from llf_core.config import RunConfig
     from llf_core.launch.local import trainer_command
@@ -115,9 +128,9 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> 
     # What a reference has said once, an earlier run's too, is not asked again.
     shutil.rmtree(bench.home / "cache" / "reference", ignore_errors=True)
     folder = create_run(RunConfig.load(asked).yaml(defaults=True), name, bench.home)
-    done = run(trainer_command(folder), our_environment(bench.home), folder.log)
-    reader = RunReader(folder)
-    (started,) = [event["time"] for event in reader.events() if event.get("state") == "running"]
+    done = run(trainer_command(folder), our_environment(bench.home), folder.log, timeout)
+    events = list(RunReader(folder).events())
+    (started,) = [event["time"] for event in events if event.get("state") == "running"]
     records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     steps, measures, before = [], [], (0, 0)
     for record in records:
@@ -135,12 +148,20 @@ def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str) -> 
     more = {
         "measures": measures,
         "reference_s": float(asking[1]) if asking else 0,
-        "peak_cuda_bytes": memory if device == "cuda" else 0,
     }
+    if device == "cuda":
+        warned = {event.get("key") for event in events if event["type"] == "warning"}
+        forecast = [event for event in events if event["type"] == "memory"]
+        more |= {
+            "peak_cuda_bytes": memory,
+            "forecast_bytes": forecast[-1]["forecast"] if forecast else 0,
+            "checkpointing": bool(forecast and forecast[-1]["gradient_checkpointing"]),
+            "halved": "per_device_train_batch_size" in warned,
+        }
     return done, started, steps, folder.output, more
 
 
-def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -> Trained:
+def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str, timeout: float | None) -> Trained:
     """By the contender's own trainer, in its own environment, with a recorder among its callbacks."""
     kind = name.partition("-")[0]
     output = bench.work / "out" / name
@@ -158,7 +179,7 @@ def _train_other(name: str, settings: dict[str, Any], bench: Bench, data: str) -
     record.unlink(missing_ok=True)
     python = bench.peer_python if kind == "llamafactory" else Path(os.sys.executable)
     runner = next(runner for start, runner in RUNNERS.items() if name.startswith(start))
-    done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), plain_environment(), log)
+    done = run(module(f"benchmarks.runners.{runner}", file, record, python=python), plain_environment(), log, timeout)
     found = json.loads(record.read_text())
     more = {key: found.get(key) for key in ("measures", "reference_s", "peak_cuda_bytes")}
     return done, found["began"], found["steps"], output, more

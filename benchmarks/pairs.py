@@ -20,6 +20,7 @@ PROMPT, ANSWER = 192, 64
 HELD_OUT = 32
 PREFERENCES = ALPACA.with_name("dpo_en_demo.json")
 COLUMNS = {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"}
+ANSWERS = {"chosen": "input_ids", "rejected": "rejected_ids"}
 # What ChatML adds to a question and to an answer, with SmolLM2's tokenizer.
 ROUND_QUESTION, ROUND_ANSWER = 9, 2
 LONGEST_TOKEN = 12  # characters, on average
@@ -74,14 +75,19 @@ def tokenized(name: str, folder: Path) -> list[dict[str, list[int]]]:
     Raises:
         ValueError: one of them is not as long as it should be.
     """
-    made = []
-    for row in examples(name, folder, stage="dpo"):
-        start = list(row["labels"]).count(-100)
-        prompt, better, worse = row["input_ids"][:start], row["input_ids"][start:], row["rejected_ids"][start:]
-        if (len(prompt), len(better), len(worse)) != (PROMPT, ANSWER, ANSWER):
-            raise ValueError(f"A pair of {len(prompt)}, {len(better)} and {len(worse)} tokens.")
-        made.append({"prompt_ids": list(prompt), "chosen_ids": list(better), "rejected_ids": list(worse)})
+    made = [split(row) for row in examples(name, folder, stage="dpo")]
+    for row in made:
+        sizes = tuple(len(part) for part in row.values())
+        if sizes != (PROMPT, ANSWER, ANSWER):
+            raise ValueError(f"A pair of {sizes} tokens. Expected {(PROMPT, ANSWER, ANSWER)}.")
     return made
+
+
+def split(row: Any) -> dict[str, list[int]]:
+    """One pair as TRL has it."""
+    start = list(row["labels"]).count(-100)
+    answers = {f"{which}_ids": list(row[ids])[start:] for which, ids in ANSWERS.items()}
+    return {"prompt_ids": list(row["input_ids"])[:start], **answers}
 
 
 def save_adapter(model: str, folder: Path) -> None:

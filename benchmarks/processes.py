@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +61,18 @@ def module(name: str, *arguments: object, python: str | Path = sys.executable) -
     return [str(python), "-P", "-m", name, *map(str, arguments)]
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Done:
+def run(command: Sequence[str], environment: Mapping[str, str], log: Path, timeout: float | None = None) -> Done:
     """Runs a command to its end.
+
+    Args:
+        command: what is started.
+        environment: of it.
+        log: takes what it writes.
+        timeout: seconds after which it is ended with all that it started; None for never.
 
     Raises:
         RuntimeError: it failed; the end of its log is the message.
+        TimeoutError: it took longer.
     """
     began, start = time.time(), time.perf_counter()
     with log.open("wb") as file:
@@ -74,11 +82,24 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Do
         peaks: dict[int, int] = {}
         while process.poll() is None:
             peaks |= memory_peaks(process.pid)
+            if timeout is not None and time.perf_counter() - start > timeout:
+                kill_family(process)
+                raise TimeoutError(f"It took longer than {timeout:.0f} s, and was ended.")
             time.sleep(LOOK_SECONDS)
     seconds = time.perf_counter() - start
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{log.read_text()[-3000:]}")
     return Done(began, seconds, sum(peaks.values()))
+
+
+def kill_family(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and all below it, and waits for it."""
+    with suppress(psutil.NoSuchProcess):
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.kill()
+    process.wait()
 
 
 def memory_peaks(pid: int) -> dict[int, int]:

@@ -32,7 +32,7 @@ def source(file: Path | None = None) -> tuple[str, list[dict[str, Any]]]:
     ]
 
 
-def examples(name: str, folder: Path, **more: str) -> Any:
+def examples(name: str, folder: Path, **more: str | int) -> Any:
     """One of the files of `folder`, as LLF reads it."""
     from llf_core.config import RunConfig
     from llf_core.data import prepare

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import results
+from benchmarks import models, results
 from benchmarks.contender import train
-from benchmarks.processes import module, plain_environment, run
 from benchmarks.ratios import LEFT_OUT, tokens_per_second
 
 if TYPE_CHECKING:
@@ -63,18 +61,9 @@ def write_long_rows(bench: Bench) -> None:
 
 def random_model(name: str, bench: Bench) -> Path:
     """A folder with a Llama of that size, random weights and SmolLM2's tokenizer."""
-    folder = bench.work / "models" / name
-    folder.mkdir(parents=True)
-    base = Path(bench.facts["model"])
-    for file in base.iterdir():
-        if file.suffix in (".json", ".jinja", ".txt") and file.name != "model.safetensors.index.json":
-            shutil.copy(file, folder)
     layers, hidden, inner, heads, groups = SIZES[name]
     shape = {
         "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": inner,
         "num_attention_heads": heads, "num_key_value_heads": groups,
     }  # fmt: skip
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | shape))
-    run(module("benchmarks.runners.random_model", folder), plain_environment(), bench.work / "random.log")
-    return folder
+    return models.random_model(bench.work / "models" / name, Path(bench.facts["model"]), shape)

@@ -1,4 +1,4 @@
-"""Fills a folder that has a `config.json` with random weights in bfloat16: `FOLDER`."""
+"""Fills a folder that has a `config.json` with random weights in bfloat16: `FOLDER [DEVICE]`."""
 
 import sys
 
@@ -6,6 +6,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 if __name__ == "__main__":
+    folder, device = (*sys.argv[1:], "cpu")[:2]
     torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(sys.argv[1])
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(sys.argv[1])
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device(device):  # billions of numbers take a CPU minutes
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="4GB")

@@ -55,7 +55,9 @@ class Recorder(TrainerCallback):
         self.began = time.time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The optimizer has stepped."""
+        """The optimizer has stepped, on a card too."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ends.append(time.time())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:

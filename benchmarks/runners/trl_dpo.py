@@ -44,8 +44,9 @@ def main() -> None:
         callbacks=[recorder],
     )
     recorder.more["reference_s"] = round(trainer.reference_s, 3)
-    # The reference is the model without an adapter: given one that has been loaded, TRL would copy that for it.
-    set_peft_model_state_dict(trainer.model, load_peft_weights(settings["adapter"], device="cpu"))
+    if settings["adapter"]:
+        # The reference is the model without an adapter: given one that has been loaded, TRL would copy that for it.
+        set_peft_model_state_dict(trainer.model, load_peft_weights(settings["adapter"], device="cpu"))
     trainer.train()
     trainer.save_model(settings["output"])
 

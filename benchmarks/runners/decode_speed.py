@@ -1,0 +1,62 @@
+"""How fast answers are drawn: `llf|transformers FOLDER PROMPT_TOKENS NEW_TOKENS DEVICE OUT.json`.
+
+Greedy, batch 1, the weights in the precision that they are stored in; what comes out is not looked at, since models of
+random numbers say nothing.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+TIMES = 3
+
+
+def continuing(who: str, folder: str, new_tokens: int, device: str) -> Callable[[list[int]], int]:
+    """A function from a prompt to how many tokens came after it."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+    if who == "llf":
+        from llf_core.models.decode import settle
+        from llf_core.models.decode.sampling import Sampling
+        from llf_core.models.generate import continuations
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        settle(model)
+
+        def ours(ids: list[int]) -> int:
+            (answer,) = continuations(model, tokenizer, [ids], sampling=Sampling(), max_new_tokens=new_tokens)
+            return len(answer)
+
+        return ours
+
+    @torch.no_grad()
+    def theirs(ids: list[int]) -> int:
+        given = torch.tensor([ids], device=device)
+        mask = torch.ones_like(given)
+        output = model.generate(given, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False)
+        return int(output.shape[1] - len(ids))
+
+    return theirs
+
+
+def main() -> None:
+    who, folder, prompt, new_tokens, device, out = sys.argv[1:]
+    go_on = continuing(who, folder, int(new_tokens), device)
+    draw = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(100, 40_000, (int(prompt),), generator=draw).tolist() for _ in range(TIMES + 1)]
+    go_on(prompts[0])
+    steps = []
+    for ids in prompts[1:]:
+        start = time.perf_counter()
+        count = go_on(ids)
+        steps.append([round(time.perf_counter() - start, 4), count])
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    Path(out).write_text(json.dumps({"steps": steps, "peak_cuda_bytes": peak}))
+
+
+if __name__ == "__main__":
+    main()
