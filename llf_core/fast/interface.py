@@ -165,7 +165,8 @@ def _documents(
         output = _varlen(q, k, v, bounds, longest, layout)
     else:
         output = one_by_one(q, k, v, layout, dropout, sinks)
-    return F.pad(output, (0, 0, 0, 0, 0, filler))
+    # Padding copies also where there is nothing to pad, and both would be kept for the backward pass.
+    return F.pad(output, (0, 0, 0, 0, 0, filler)) if filler else output
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:

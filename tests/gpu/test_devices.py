@@ -32,7 +32,7 @@ def test_the_cpu_is_taken_where_it_is_asked_for(trained, device):
     assert code == 0, read_status(folder).reason
     assert resolved(folder)["device"] == "cpu"
     assert min(losses(folder, "memory")) > 50e6  # of this process, not of the card
-    assert (torch.cuda.memory_allocated() if device.type == "cuda" else 0) == before
+    assert (torch.cuda.memory_allocated() if device.type == "cuda" else 0) <= before
 
 
 def test_all_of_a_trained_model_is_on_the_device(make_run, device, monkeypatch):

@@ -9,9 +9,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from llf_core.estimate import Pass, architecture
+from llf_core.estimate.activations import layer
 from llf_core.fast import attention, blocks, interface, loss
 from llf_core.fast.attention import numbers_of
+from llf_core.fast.flatten import placeholder
 from llf_core.fast.head import forward
 from llf_core.fast.install import accelerate
 from llf_core.fast.loss import log_probs
@@ -19,20 +23,6 @@ from tests.tiny import tiny_llama
 
 BOUNDS, FORKS = [0, 8, 20], [[3, 5], [12, 15]]
 ELSEWHERE = "meta"  # of the devices that this torch may be built without, none is asked for numbers
-
-
-def moved(model, mode):
-    """The model with all parameters and buffers elsewhere."""
-    with mode:
-        for module in model.modules():
-            for name, one in module._parameters.items():
-                if one is not None:
-                    made = torch.empty(one.shape, dtype=one.dtype, device=ELSEWHERE)
-                    module._parameters[name] = torch.nn.Parameter(made, requires_grad=one.requires_grad)
-            for name, one in module._buffers.items():
-                if one is not None:
-                    module._buffers[name] = torch.empty(one.shape, dtype=one.dtype, device=ELSEWHERE)
-    return model
 
 
 @pytest.fixture(params=["lora", "full"])
@@ -61,10 +51,10 @@ def test_a_step_mixes_no_devices_and_asks_for_no_number(model, forks, flash, mon
         monkeypatch.setattr(interface, "_flash_knows", lambda q, *_: q.dtype == torch.bfloat16)
     attention._unfolding.cache_clear()
     interface._bounds_on.cache_clear()
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    moved(model, mode)
+    # Parameters stay what they are, so that the fast products know them; each becomes fake where it is computed with.
+    model.to(ELSEWHERE)
     try:
-        with mode:
+        with FakeTensorMode(allow_non_fake_inputs=True):
             bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
             setattr(bounds, attention.NUMBERS, (bounds._version, BOUNDS))  # as the first layer has asked
             told = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 12, "max_length_k": 12}
@@ -89,3 +79,59 @@ def test_a_step_mixes_no_devices_and_asks_for_no_number(model, forks, flash, mon
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {parameter.grad.device.type for parameter in trained} == {ELSEWHERE}
     assert {parameter.grad.dtype for parameter in trained} == {torch.float32}
+
+
+def kept_by_layers(layers, tokens, monkeypatch):
+    """Bytes that autograd keeps of a decoder's forward pass on a card, parameters left out; and the model's sizes."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=192, intermediate_size=512, num_hidden_layers=layers, num_attention_heads=6,
+        num_key_value_heads=3, tie_word_embeddings=True,
+    )  # fmt: skip
+    made = LlamaForCausalLM(config)
+    sizes = architecture({name: tuple(one.shape) for name, one in made.named_parameters()}, config.to_dict())
+    made = get_peft_model(made.bfloat16(), LoraConfig(r=8, target_modules="all-linear"))
+    for parameter in made.parameters():
+        parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    assert accelerate(made).flattens
+    made.train().to(ELSEWHERE)
+    own = {parameter.untyped_storage()._cdata for parameter in made.parameters()}
+    found, alive = {}, []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = storage.nbytes()
+        alive.append(storage)
+        return tensor
+
+    with monkeypatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
+        for module in (interface, loss, blocks):
+            patch.setattr(module, "computing_dtype", lambda _: torch.bfloat16)
+        patch.setattr(interface, "_flash_knows", lambda *_: True)
+        bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
+        setattr(bounds, attention.NUMBERS, (bounds._version, [0, tokens // 2, tokens]))
+        ids, positions = (torch.empty(1, tokens, dtype=torch.int64, device=ELSEWHERE) for _ in range(2))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            made.get_base_model().model(
+                input_ids=ids,
+                position_ids=positions,
+                use_cache=False,
+                attention_mask=placeholder(ELSEWHERE),
+                cu_seq_lens_q=bounds,
+                cu_seq_lens_k=bounds,
+                max_length_q=tokens // 2,
+                max_length_k=tokens // 2,
+            )
+    return sum(found.values()), sizes
+
+
+def test_a_layer_keeps_on_a_card_what_the_forecast_says(monkeypatch):
+    kept = []
+    for layers in (1, 3):
+        short, _ = kept_by_layers(layers, 128, monkeypatch)
+        long, sizes = kept_by_layers(layers, 256, monkeypatch)
+        kept.append(long - short)
+    step = Pass(tokens=128, longest=128, width=2, autocast=True, rank=8, fast=True, on_cpu=False)
+    assert 128 * layer(sizes, step) == pytest.approx((kept[1] - kept[0]) / 2, rel=0.03)
