@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from llf_core import NO_WINDOWS, __version__
-from llf_core.door import UnreadableError
+from llf_core.door import UnreadableError, brief, visible, visible_json
 from llf_core.redaction import redact
 
 if TYPE_CHECKING:
@@ -42,8 +43,18 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, look into them, stop, resume, delete.")
 app.add_typer(runs_app, name="runs")
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Terminal(Console):
+    """A console on which texts of strangers (data, names, logs) are read and never obeyed."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """The same; characters that a terminal obeys stand as escapes, see `visible`."""
+        super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **how)
+
+
+out = Terminal(highlight=False, soft_wrap=True)
+err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSON file.")]
@@ -65,11 +76,15 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        err.print(f"[red]Error[/red] {escape(redact(str(error)))}")
+        _print_error(error)
         sys.exit(error.exit_code)
     except UnreadableError as error:
-        err.print(f"[red]Error[/red] {escape(redact(str(error)))}")
+        _print_error(error)
         sys.exit(1)
+
+
+def _print_error(error: Exception) -> None:
+    err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 
 class UserError(Exception):
@@ -103,7 +118,7 @@ def _how_far() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))  # noqa: T201 - the result
+    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))  # noqa: T201 - the result
 
 
 def _print_problem(problem: Problem) -> None:
@@ -112,7 +127,7 @@ def _print_problem(problem: Problem) -> None:
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
     for fix in problem.fixes:
         changes = " ".join(f"{key}={json.dumps(value)}" for key, value in fix.changes.items())
-        err.print(f"        {escape(fix.label)}: {escape(changes)}")
+        err.print(f"        {escape(fix.label)}: {escape(brief(changes))}")
 
 
 def _load(source: str, overrides: list[str] | None = None) -> Any:
@@ -299,7 +314,8 @@ def inspect(
         try:
             dump_examples(prepared, dump)
         except OSError as error:
-            raise UserError(f"{dump} cannot be written: {error.strerror}.") from None
+            nobody = "It is a named pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
+            raise UserError(f"{dump} cannot be written: {nobody}. Expected a file.") from None
     if strict and report.unusable():
         raise UserError(f"Records that give no example: {len(report.unusable()):,} (--strict).", 1)
 
@@ -372,7 +388,10 @@ def runs_list(
 
     if (said := in_the_way()) is not None:
         raise UserError(said)
-    page = list_runs(home(), offset, limit, state, query)
+    try:
+        page = list_runs(home(), offset, limit, state, query)
+    except ValueError as error:  # a search of too many words
+        raise UserError(str(error), BAD_CONFIG) from None
     if as_json:
         _print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
         return

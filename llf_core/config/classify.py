@@ -45,6 +45,11 @@ def classify(key: str, value: Any, line: int | None) -> Problem | None:
     return _unknown(key, value, line)
 
 
+def is_known(key: str) -> bool:
+    """Whether a key has a meaning here: an option, or one that is known and not built, not needed, or a secret."""
+    return field(key) is not None or key in known().keys
+
+
 def show(value: Any) -> str:
     """A value as it stands in a file, cut where it is long."""
     if value is None:

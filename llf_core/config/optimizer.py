@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator
 
 from llf_core.config.option import Object, Section, Steps, option
 
@@ -42,6 +44,22 @@ Optim = Literal[
     "paged_ademamix_8bit",
     "paged_ademamix_32bit",
 ]
+
+
+def assignments(value: str) -> str:
+    """A text of `name=value` with commas between.
+
+    Raises:
+        ValueError: it is none.
+    """
+    for part in value.replace(" ", "").split(",") if value else ():
+        name, sign, given = part.partition("=")
+        if not name.isidentifier() or not sign or not given or "=" in given:
+            raise ValueError("Expected `name=value` with commas between several, e.g. `momentum=0.9`.")
+    return value
+
+
+Assignments = Annotated[str, AfterValidator(assignments)]
 SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
 OPTIMIZERS: tuple[str, ...] = get_args(Optim)
 
@@ -87,7 +105,7 @@ class OptimizerSection(Section):
         choices=OPTIMIZERS,
         source="Hugging Face",
     )
-    optim_args: str | None = option(
+    optim_args: Assignments | None = option(
         None,
         unset="none",
         label="Optimizer options",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,6 +13,8 @@ from pydantic import (
     PlainSerializer,
     field_validator,
 )
+
+from llf_core.door import NotPlainError, json_value
 
 Level = Literal["basic", "more"]
 Origin = Literal["LLaMA-Factory", "Hugging Face", "LLF"]
@@ -116,18 +117,26 @@ def parse_object(value: Any) -> Any:
     """JSON text of an object as the object, as Hugging Face takes it; anything else as it is."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            return json.loads(value)
-        except json.JSONDecodeError as error:
+            return json_value(value)
+        except NotPlainError as error:
             raise ValueError(f"Expected a mapping, or JSON of an object ({error}).") from None
     return value
+
+
+MOST_STEPS = 2**53
+"""More are no whole number that a float can tell from its neighbours."""
+LARGEST = 3.4e38
+"""What a number of 32 bits can hold, in which a model computes."""
 
 
 def share_or_number(value: float) -> float:
     """A share below 1 as it is, and 500.0 as 500, so that a file shows what was meant.
 
     Raises:
-        ValueError: neither a share nor a whole number.
+        ValueError: neither a share nor a whole number, or more than `MOST_STEPS`.
     """
+    if value > MOST_STEPS:
+        raise ValueError(f"Expected a whole number of at most {MOST_STEPS:,}, or a share below 1.")
     if value > 1 and value != int(value):
         raise ValueError("Expected a whole number, or a share below 1.")
     return int(value) if value == int(value) else value
@@ -154,4 +163,12 @@ class Section(BaseModel):
         annotation = str(cls.model_fields[info.field_name].annotation)
         if isinstance(value, bool) and "bool" not in annotation and ("int" in annotation or "float" in annotation):
             raise ValueError  # pydantic catches it; the field says what it expects
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fits_float32(cls, value: Any) -> Any:
+        """Refuses `learning_rate: 1e300`, which is infinity for a model."""
+        if isinstance(value, float) and abs(value) > LARGEST:
+            raise ValueError(f"Expected a number of at most {LARGEST:g}.")
         return value

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.door import brief
 from llf_core.redaction import redact, redacted
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Fix:
     changes: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Keeps a copy that nobody can change."""
+        """Keeps a copy that nobody can change; the label is what a person can read."""
+        object.__setattr__(self, "label", brief(self.label))
         object.__setattr__(self, "changes", MappingProxyType(dict(self.changes)))
 
 
@@ -57,8 +59,8 @@ class Problem:
     keys: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        """Says nothing secret: a message is shown, logged and kept."""
-        object.__setattr__(self, "message", redact(self.message))
+        """Says nothing secret, and nothing that a terminal obeys: a message is shown, logged and kept."""
+        object.__setattr__(self, "message", brief(redact(self.message)))
 
     def json(self) -> dict[str, Any]:
         """As plain JSON data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from llf_core.config.problem import Problem
 from llf_core.door import NotPlainError, UnreadableError, json_value, read_text
 from llf_core.door.plain_yaml import FLOAT, INTEGER, LARGEST, SHOWN, Document, yaml_value
 
+OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
+"""A line of JSON that begins with a text."""
+
 
 @dataclass
 class Asked:
@@ -28,6 +32,7 @@ class Asked:
         base: the folder that relative paths start from.
         file: whether the values come from a file in `base`.
         problems: what could not be read.
+        repeated: keys that stand more than once.
     """
 
     values: dict[str, Any]
@@ -35,6 +40,7 @@ class Asked:
     lines: dict[str, int] = field(default_factory=dict)
     file: bool = False
     problems: list[Problem] = field(default_factory=list)
+    repeated: set[str] = field(default_factory=set)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -183,11 +189,13 @@ def _take_json(text: str, asked: Asked) -> None:
     if not isinstance(json_value(text, keep), dict):
         asked.problems.append(_broken('The config is not a JSON object. Expected `{"key": value, …}`.'))
         return
-    lines = text.splitlines()
+    begun: dict[str, int] = {}  # the line that each text opens
+    for number, content in enumerate(text.splitlines(), 1):
+        opens = OPENS.match(content)
+        if opens:
+            begun.setdefault(opens[1], number)
     for key, value in objects[-1]:
-        start = json.dumps(key, ensure_ascii=False)
-        line = next((number for number, content in enumerate(lines, 1) if content.strip().startswith(start)), 1)
-        _take(key, value, line, asked)
+        _take(key, value, begun.get(json.dumps(key, ensure_ascii=False), 1), asked)
 
 
 def _take_yaml(text: str, asked: Asked) -> None:
@@ -200,7 +208,8 @@ def _take_yaml(text: str, asked: Asked) -> None:
 
 
 def _take(key: str, value: Any, line: int, asked: Asked) -> None:
-    if key in asked.values:
+    if key in asked.values and key not in asked.repeated:
+        asked.repeated.add(key)
         message = f"`{key}` stands in line {asked.lines[key]} and again in line {line}. Expected it once."
         asked.problems.append(Problem("invalid", key, None, message, line=line))
     asked.values[key] = value

@@ -26,6 +26,26 @@ TRACKERS = (
     "azure_ml",
 )
 
+COMPILERS = (
+    "inductor",
+    "eager",
+    "aot_eager",
+    "aot_ts_nvfuser",
+    "nvprims_nvfuser",
+    "cudagraphs",
+    "ofi",
+    "fx2trt",
+    "onnxrt",
+    "tensorrt",
+    "aot_torchxla_trace_once",
+    "torchxla_trace_once",
+    "tvm",
+    "hpu_backend",
+    "neuron",
+)
+"""Back ends of torch.compile that accelerate takes."""
+COMPILER_MODES = ("default", "lite", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
 
 class Training(Section):
     """How long, how large, how precise, and what is kept."""
@@ -192,6 +212,7 @@ class Training(Section):
         unset="PyTorch's default",
         label="Compiler",
         help="Back end of torch.compile, e.g. `inductor`.",
+        choices=COMPILERS,
         source="Hugging Face",
     )
     torch_compile_mode: str | None = option(
@@ -199,6 +220,7 @@ class Training(Section):
         unset="PyTorch's default",
         label="Compiler mode",
         help="Mode of torch.compile, e.g. `reduce-overhead`.",
+        choices=COMPILER_MODES,
         source="Hugging Face",
     )
     torch_empty_cache_steps: int | None = option(

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.build import build
-from llf_core.config.classify import classify
-from llf_core.config.problem import Problem
+from llf_core.config.classify import classify, is_known
+from llf_core.config.nearest import listed
+from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import broken, uncalled
 from llf_core.config.report import Report
 from llf_core.config.rules import all_rules
@@ -15,10 +16,15 @@ from llf_core.config.run_config import RunConfig
 from llf_core.config.source import read
 from llf_core.config.spec import field, option_classes, plain
 from llf_core.config.translate import translate
+from llf_core.door import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+
+MOST_UNKNOWN = 50
+"""Unknown keys that are told one by one, each with the name that may be meant."""
 
 
 def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
@@ -35,12 +41,20 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     asked = read(source.flat() if isinstance(source, RunConfig) else source, overrides, base)
     translate(asked)
     problems, values = asked.problems, {}
+    untold = [key for key in asked.values if not is_known(key)][MOST_UNKNOWN:]
+    set_aside = set(untold)
     for key, value in asked.values.items():
+        if key in set_aside:
+            continue
         problem = classify(key, value, asked.lines.get(key))
         if problem is not None:
             problems.append(problem)
         elif field(key) is not None:
             values[key] = value
+    if untold:
+        message = f"{len(untold):,} more keys are unknown: {listed(map(brief, untold))}. Expected a config of a run."
+        take_out = Fix("Take them out", dict.fromkeys(untold))
+        problems.append(Problem("unknown", untold[0], None, message, (take_out,), keys=tuple(untold)))
     config, refused = build(values, asked)
     problems += refused
     wrong = {problem.key for problem in problems if problem.severity == "error"}
@@ -84,7 +98,7 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
         elif spec.stages and config.stage.stage not in spec.stages:
             message = (
-                f"`{key}` has no effect in stage {config.stage.stage}. Stages that use it: {_listed(spec.stages)}."
+                f"`{key}` has no effect in stage {config.stage.stage}. Stages that use it: {_stages(spec.stages)}."
             )
         elif spec.section == "generation" and key not in heeded:
             message = f"`{key}` has no effect in stage {config.stage.stage}, {_answers(stage)}"
@@ -98,8 +112,8 @@ def _answers(stage: Any) -> str:
     """How the answers of a stage come about, behind a comma."""
     if stage is None or not stage.heeds:
         return "which draws no answers."
-    return f"which draws its answers by {_listed(stage.heeds)}."
+    return f"which draws its answers by {_stages(stage.heeds)}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _stages(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" if "_" in name else name for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -200,11 +201,21 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
 
     A line holds `index` (the 0-based number of the record in its file, of its line where a line is one), `input_ids`,
     `labels`, and `split`.
+
+    Raises:
+        OSError: the file cannot be written, or is a named pipe that nobody reads.
     """
-    with path.open("w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", opener=_without_waiting) as file:
         write_lines(prepared.examples, file, split="train")
         if prepared.eval is not None:
             write_lines(prepared.eval, file, split="eval")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe only where somebody reads it."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:

@@ -33,6 +33,10 @@ GENERATION = re.compile(r"\{%-?\s*generation\b")
 
 
 LONGEST_REFUSAL = 200
+LONGEST_CONVERSATION = 40_000_000
+"""Characters of a conversation: ten million tokens, more than any model learns from at once."""
+MOST_REPEATED_TURNS, MOST_REPEATED = 1_000_000, 1_000_000_000
+"""Turns and characters that are rendered where each answer of a conversation is found by its prefixes."""
 
 
 def refused(error: Exception) -> BadExample:
@@ -260,6 +264,7 @@ def render_all(
     try:
         yield conversation, render_answers(template, tokenizer, conversation, last_only=last_only)
     except Rewritten:
+        _check_repeats(conversation)
         parts = []
         for place, message in enumerate(conversation.messages):
             if message["role"] == ANSWER:
@@ -292,13 +297,16 @@ def render_answers(
     Raises:
         Rewritten: it shows an answer differently once later turns follow (as templates do that strip earlier
             thinking).
-        BadExample: the template refuses the conversation, or leaves out a part of an answer, a call, or the tools.
+        BadExample: it is too long, the template refuses it, or leaves out a part of an answer, a call, or the tools.
     """
+    _length(conversation)
     if template.marked:
         return _by_signs(template, tokenizer, conversation, last_only=last_only)
     messages, tools = conversation.messages, conversation.tools
     if GENERATION.search(template.jinja):
         return _by_marks(template, tokenizer, conversation, last_only=last_only)
+    if not last_only:
+        _check_repeats(conversation)
     whole = template.render(tokenizer, messages, tools)
     places = [place for place, message in enumerate(messages) if message["role"] == ANSWER]
     answers = []
@@ -315,6 +323,33 @@ def render_answers(
         if str(tool["function"].get("name", "")) not in whole[: answers[0][0]]:
             raise BadExample(f"the chat template ({template.name}) does not show the tools")
     return Rendered(whole, tuple(answers))
+
+
+def _length(conversation: Conversation) -> int:
+    """Characters of what is said.
+
+    Raises:
+        BadExample: they are too many for one example.
+    """
+    length = sum(len(message["content"]) for message in conversation.messages)
+    if length > LONGEST_CONVERSATION:
+        raise BadExample(f"it has {length:,} characters, expected at most {LONGEST_CONVERSATION:,}; split it")
+    return length
+
+
+def _check_repeats(conversation: Conversation) -> None:
+    """What is to be rendered again for each of its answers is no more than a machine does in seconds.
+
+    Raises:
+        BadExample: it is more.
+    """
+    turns, length = len(conversation.messages), _length(conversation)
+    answers = sum(message["role"] == ANSWER for message in conversation.messages)
+    if answers > 1 and (answers * turns > MOST_REPEATED_TURNS or answers * length > MOST_REPEATED):
+        raise BadExample(
+            f"it has {turns:,} turns and {length:,} characters, which this chat template writes again for each answer; "
+            "split it into shorter conversations"
+        )
 
 
 def _by_signs(
@@ -361,8 +396,9 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
     """Renders a conversation up to where its next answer begins.
 
     Raises:
-        BadExample: the template refuses it.
+        BadExample: it is too long, or the template refuses it.
     """
+    _length(conversation)
     text = template.render(
         tokenizer,
         conversation.messages,

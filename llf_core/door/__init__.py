@@ -13,6 +13,7 @@ from llf_core.door.files import (
     read_end,
     read_text,
 )
+from llf_core.door.visible import brief, visible, visible_json
 
 __all__ = [
     "HISTORY_BYTES",
@@ -20,6 +21,7 @@ __all__ = [
     "STATE_BYTES",
     "NotPlainError",
     "UnreadableError",
+    "brief",
     "is_folder",
     "json_value",
     "list_folder",
@@ -29,4 +31,6 @@ __all__ = [
     "read_end",
     "read_object",
     "read_text",
+    "visible",
+    "visible_json",
 ]

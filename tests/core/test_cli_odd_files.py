@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import pytest
 
 from llf_core import cli, runs
+from llf_core.data import dump_examples
 from tests.odd_files import put
 
 
@@ -31,3 +34,19 @@ def test_code_that_is_no_python_is_a_sentence(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main()
     assert "is not Python" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["x" * 5000, "a " * 30])
+def test_a_search_that_is_too_long_ends_in_a_sentence(monkeypatch, capsys, words):
+    monkeypatch.setattr(sys, "argv", ["llf", "runs", "list", "--query", words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == cli.BAD_CONFIG
+    assert "Expected at most" in capsys.readouterr().err
+
+
+def test_examples_are_not_written_to_a_pipe_that_nobody_reads(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device") as error:
+        dump_examples(None, tmp_path / "pipe")  # type: ignore[arg-type]
+    assert error.value.errno == errno.ENXIO

@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from llf_core.config.classify import show
 from llf_core.config.exact import exact
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
 from llf_core.config.rules.data import learns
+from llf_core.config.rules.mappings import OPTIMIZERS, SCHEDULES, not_taken, optimizer_options
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
 
 MIN_LR_SCHEDULES = {"cosine_with_min_lr", "cosine_warmup_with_min_lr"}
 HIGHEST_FULL_RATE = 2e-4
 
+
+def _schedule_refuses(c: RunConfig) -> str:
+    """What a schedule does not take of its options, as a sentence; empty where it takes all."""
+    kind, given = c.optimizer.lr_scheduler_type, c.optimizer.lr_scheduler_kwargs or {}
+    if kind not in SCHEDULES:
+        return ""
+    wrong = not_taken("lr_scheduler_kwargs", given, SCHEDULES[kind], f"The schedule {kind}")
+    if not wrong and {"min_lr", "min_lr_rate"} <= given.keys():
+        return "`lr_scheduler_kwargs` has both `min_lr` and `min_lr_rate`. Expected one of them."
+    if not wrong and given.get("factor", 0) >= 1:
+        return f"`factor` in `lr_scheduler_kwargs` is {show(given['factor'])}. Expected a number below 1."
+    return wrong
+
+
+def _optimizer_refuses(c: RunConfig) -> str:
+    """The same of an optimizer."""
+    kind, given = c.optimizer.optim, optimizer_options(c.optimizer.optim_args)
+    if kind not in OPTIMIZERS:
+        return ""
+    wrong = not_taken("optim_args", given, OPTIMIZERS[kind], f"The optimizer {kind}")
+    below = next((name for name, value in given.items() if not wrong and value < 0), None)
+    if below is not None:
+        return f"`{below}` in `optim_args` is {show(given[below])}. Expected a number of at least 0."
+    if not wrong and given.get("nesterov") and (not given.get("momentum") or given.get("dampening")):
+        return "Nesterov momentum (`optim_args`) needs a `momentum` above 0 and no `dampening`."
+    return wrong
+
+
 OPTIMIZATION = (
+    Rule(
+        ("lr_scheduler_kwargs", "lr_scheduler_type"),
+        lambda c: bool(_schedule_refuses(c)),
+        _schedule_refuses,
+        (Fix("Take the options out", {"lr_scheduler_kwargs": None}),),
+    ),
+    Rule(
+        ("optim_args", "optim"),
+        lambda c: bool(_optimizer_refuses(c)),
+        _optimizer_refuses,
+        (Fix("Take the options out", {"optim_args": None}),),
+    ),
     Rule(
         ("lr_scheduler_type", "eval_strategy"),
         lambda c: c.optimizer.lr_scheduler_type == "reduce_lr_on_plateau" and c.training.eval_strategy == "no",

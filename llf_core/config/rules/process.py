@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
+from llf_core.config.rules.mappings import ACCELERATE, ACCUMULATION, CHECKPOINTING, not_taken
 
 if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
@@ -36,7 +37,41 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in names if name)
 
 
+def _accelerate_refuses(c: RunConfig) -> str:
+    """What accelerate does not take of its options, as a sentence; empty where it takes all."""
+    given = c.training.accelerator_config or {}
+    inner = given.get("gradient_accumulation_kwargs") or {}
+    wrong = not_taken("accelerator_config", given, ACCELERATE, "Accelerate")
+    wrong = wrong or not_taken("accelerator_config", inner, ACCUMULATION, "Gradient accumulation")
+    if not wrong and "num_steps" in inner and c.training.gradient_accumulation_steps > 1:
+        return "`gradient_accumulation_steps` and `num_steps` in `accelerator_config` are both given. Expected one."
+    if not wrong and given.get("use_configured_state"):
+        return "`use_configured_state` in `accelerator_config` needs a process that somebody else set up. Take it out."
+    return wrong
+
+
+def _checkpointing_refuses(c: RunConfig) -> str:
+    """The same of gradient checkpointing."""
+    given = c.training.gradient_checkpointing_kwargs or {}
+    wrong = not_taken("gradient_checkpointing_kwargs", given, CHECKPOINTING, "Gradient checkpointing")
+    if not wrong and given.get("debug") and given.get("use_reentrant", c.model.use_reentrant_gc):
+        return "`debug` in `gradient_checkpointing_kwargs` does not go with the re-entrant form. Expected one of them."
+    return wrong
+
+
 PROCESS = (
+    Rule(
+        ("accelerator_config", "gradient_accumulation_steps"),
+        lambda c: bool(_accelerate_refuses(c)),
+        _accelerate_refuses,
+        (Fix("Take the options out", {"accelerator_config": None}),),
+    ),
+    Rule(
+        ("gradient_checkpointing_kwargs", "use_reentrant_gc"),
+        lambda c: bool(_checkpointing_refuses(c)),
+        _checkpointing_refuses,
+        (Fix("Take the options out", {"gradient_checkpointing_kwargs": None}),),
+    ),
     Rule(
         ("gradient_checkpointing", "disable_gradient_checkpointing"),
         lambda c: c.training.gradient_checkpointing is True and c.model.disable_gradient_checkpointing,
@@ -53,6 +88,15 @@ PROCESS = (
         (
             Fix("Load in one process more", {"dataloader_num_workers": 1}),
             Fix("Take it out", {"dataloader_prefetch_factor": None}),
+        ),
+    ),
+    Rule(
+        ("dataloader_multiprocessing_context", "dataloader_num_workers"),
+        lambda c: c.training.dataloader_multiprocessing_context is not None and c.training.dataloader_num_workers == 0,
+        "It says how loading processes are started, but `dataloader_num_workers` is 0.",
+        (
+            Fix("Load in one process more", {"dataloader_num_workers": 1}),
+            Fix("Take it out", {"dataloader_multiprocessing_context": None}),
         ),
     ),
     Rule(

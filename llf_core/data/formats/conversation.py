@@ -247,8 +247,9 @@ def _part(part: Any, what: str) -> str:
         return part
     if isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    kind = kind if isinstance(kind, str) else type(kind).__name__
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind == "text":
+        raise BadExample(f"{what} has a part that is no text; expected a text, or an object with `type` and `text`")
     raise BadExample(f"{what} has a part of type {kind[:LONGEST_SHOWN]}, which is not built yet; expected text")
 
 

@@ -29,7 +29,8 @@ def test_no_is_a_word_where_a_word_is_expected():
 
 
 def test_the_same_config_as_dict_yaml_json_and_files(tmp_path):
-    values = {"dataset": "llf_demo", "learning_rate": 1e-4, "max_steps": 5, "lr_scheduler_kwargs": {"a": [1, None]}}
+    options = {"even_batches": None, "gradient_accumulation_kwargs": {"num_steps": 1}}
+    values = {"dataset": "llf_demo", "learning_rate": 1e-4, "max_steps": 5, "accelerator_config": options}
     config = RunConfig.load(values)
     (tmp_path / "c.yaml").write_text(config.yaml())
     (tmp_path / "c.json").write_text(json.dumps(values, indent="\t"))
@@ -39,7 +40,8 @@ def test_the_same_config_as_dict_yaml_json_and_files(tmp_path):
 
 def test_overrides_are_yaml_values_and_win():
     config = RunConfig.load(
-        f"{BASE}max_steps: 3\n", ["max_steps=7", "learning_rate=2e-4", "lr_scheduler_kwargs={min_lr: 1}", "seed = 1"]
+        f"{BASE}max_steps: 3\nlr_scheduler_type: cosine_with_min_lr\n",
+        ["max_steps=7", "learning_rate=2e-4", "lr_scheduler_kwargs={min_lr: 1}", "seed = 1"],
     )
     assert (config.training.max_steps, config.optimizer.learning_rate, config.training.seed) == (7, 2e-4, 1)
     assert config.optimizer.lr_scheduler_kwargs == {"min_lr": 1}

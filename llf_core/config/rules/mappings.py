@@ -1,0 +1,106 @@
+"""Keys that hold options of a library: which it takes, so that a wrong one is told before a run begins."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.classify import show
+from llf_core.config.option import LARGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Taken = Mapping[str, "str | tuple[str, ...]"]
+
+NUMBER, FLAG, WHOLE = "a number", "true or false", "a whole number of at least 1"
+_WAYS = ("linear", "cosine", "1-sqrt")
+_COSINE = {"num_cycles": NUMBER, "min_lr": NUMBER, "min_lr_rate": NUMBER}
+SCHEDULES: dict[str, Taken] = {
+    "linear": {},
+    "cosine": {"num_cycles": NUMBER},
+    "cosine_with_restarts": {"num_cycles": NUMBER},
+    "polynomial": {"lr_end": NUMBER, "power": NUMBER},
+    "inverse_sqrt": {"timescale": NUMBER},
+    "reduce_lr_on_plateau": {
+        **dict.fromkeys(("factor", "patience", "threshold", "cooldown", "min_lr", "eps"), NUMBER),
+        "mode": ("min", "max"),
+        "threshold_mode": ("rel", "abs"),
+    },
+    "cosine_with_min_lr": _COSINE,
+    "cosine_warmup_with_min_lr": {**_COSINE, "warmup_lr_rate": NUMBER},
+    "warmup_stable_decay": {
+        **dict.fromkeys(("num_decay_steps", "num_stable_steps", "min_lr_ratio", "num_cycles"), NUMBER),
+        "warmup_type": _WAYS,
+        "decay_type": _WAYS,
+    },
+}
+"""Of `lr_scheduler_kwargs`, by schedule; transformers leaves those of the others alone."""
+ACCELERATE: Taken = {
+    **dict.fromkeys(("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler"), FLAG),
+    **dict.fromkeys(("non_blocking", "use_configured_state"), FLAG),
+    "gradient_accumulation_kwargs": "a mapping",
+}
+ACCUMULATION: Taken = {
+    "num_steps": WHOLE,
+    **dict.fromkeys(("adjust_scheduler", "sync_with_dataloader", "sync_each_batch"), FLAG),
+}
+CHECKPOINTING: Taken = {
+    **dict.fromkeys(("use_reentrant", "preserve_rng_state", "debug", "early_stop"), FLAG),
+    "determinism_check": ("default", "none"),
+}
+SGD: Taken = {**dict.fromkeys(("momentum", "dampening", "weight_decay"), NUMBER), "nesterov": FLAG}
+OPTIMIZERS: dict[str, Taken] = {
+    "sgd": SGD,
+    "adagrad": dict.fromkeys(("lr_decay", "weight_decay", "eps"), NUMBER),
+    "rmsprop": {**dict.fromkeys(("momentum", "alpha", "eps", "weight_decay"), NUMBER), "centered": FLAG},
+}
+"""Of `optim_args`, by optimizer; transformers leaves those of the others alone."""
+
+
+def not_taken(key: str, given: Mapping[str, Any] | None, taken: Taken, who: str) -> str:
+    """What is wrong with options, as a sentence; empty where nothing is.
+
+    Args:
+        key: the key that holds them.
+        given: the options.
+        taken: what each may be: `NUMBER`, `FLAG`, `WHOLE`, "a mapping", or one of several words.
+        who: takes them, as the subject of a sentence.
+    """
+    for name, value in (given or {}).items():
+        if name not in taken:
+            expected = f"Expected {' or '.join(f'`{one}`' for one in taken)}." if taken else "It takes none."
+            return f"{who} has no option `{name}`. {expected}"
+        good = taken[name]
+        if not _fits(value, good):
+            expected = good if isinstance(good, str) else f"one of {', '.join(good)}"
+            return f"`{name}` in `{key}` is {show(value)}. Expected {expected}."
+    return ""
+
+
+def optimizer_options(text: str | None) -> dict[str, Any]:
+    """What `optim_args` says, numbers and flags as such."""
+    parts = [part.partition("=") for part in (text or "").replace(" ", "").split(",") if part]
+    return {name: _meant(value) for name, _, value in parts}
+
+
+def _meant(value: str) -> Any:
+    if value.lower() in {"true", "false", "yes", "no"}:
+        return value.lower() in {"true", "yes"}
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _fits(value: Any, good: str | tuple[str, ...]) -> bool:
+    if isinstance(good, tuple):
+        return value in good
+    if good == FLAG:
+        return isinstance(value, bool) or value is None
+    if good == "a mapping":
+        return isinstance(value, dict) or value is None
+    if good == WHOLE:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and math.isfinite(value) and abs(value) <= LARGEST

@@ -1,0 +1,141 @@
+"""Configs of strangers: what they hold reaches a person as text, in seconds, and before a run begins."""
+
+import json
+import sys
+from dataclasses import fields
+from inspect import signature
+
+import pytest
+
+from llf_core import cli
+from llf_core.config import RunConfig, validate
+from llf_core.config.optimizer import SCHEDULERS
+from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
+from llf_core.config.source import read
+from llf_core.door import visible
+
+BASE = {"dataset": "llf_demo", "model_name_or_path": "smollm2-135m-instruct"}
+
+
+def said(**values: object) -> str:
+    return " ".join(problem.message for problem in validate({**BASE, **values}).problems if problem.severity == "error")
+
+
+@pytest.mark.parametrize("key", ["st\x1b[8mage", "\u202eegats", "\ud83d", "sta\u200bge", "\x00"])
+def test_a_key_that_a_terminal_obeys_is_shown_and_not_obeyed(tmp_path, monkeypatch, capsys, key):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({**BASE, key: 1}))
+    for arguments in (["validate"], ["validate", "--json"], ["train"], ["inspect"]):
+        monkeypatch.setattr(sys, "argv", ["llf", *arguments, str(path)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        assert end.value.code == cli.BAD_CONFIG
+        assert visible(told.out + told.err) == told.out + told.err
+
+
+def test_thousands_of_unknown_keys_are_told_in_one_sentence():
+    values = {f"k{number}": number for number in range(5000)}
+    report = validate(json.dumps({**BASE, **values}, indent=1))
+    assert len(report.unknown) == 51
+    assert report.unknown[-1].message.startswith("4,950 more keys are unknown: k50, ")
+    assert report.unknown[-1].fixes[0].changes == dict.fromkeys(f"k{number}" for number in range(50, 5000))
+    assert [problem.line for problem in report.unknown[:2]] == [4, 5]
+
+
+def test_a_key_that_stands_a_thousand_times_is_one_problem():
+    report = validate("dataset: llf_demo\n" * 1000)
+    assert [problem.message for problem in report.invalid] == [
+        "`dataset` stands in line 1 and again in line 2. Expected it once."
+    ]
+
+
+def test_the_lines_of_a_long_json_are_found_in_one_pass():
+    text = json.dumps({f"k{number}": number for number in range(30_000)}, indent=1)
+    assert read(text).lines["k29999"] == 30_001  # a pass for each key took a minute
+
+
+@pytest.mark.parametrize("key", ["accelerator_config", "lr_scheduler_kwargs", "dataset_columns"])
+def test_a_mapping_in_a_text_is_no_deeper_than_any_other(key):
+    assert "nested more than 64 levels deep" in said(**{key: '{"a":' * 50_000})
+
+
+@pytest.mark.parametrize("key", ["save_steps", "eval_steps", "logging_steps", "warmup_steps", "val_size"])
+def test_a_number_of_steps_that_no_file_keeps_is_refused_at_once(key):
+    assert "of at most 9,007,199,254,740,992, or a share below 1." in said(**{key: 1e30})
+    config = RunConfig.load({**BASE, key: 2**53})
+    assert RunConfig.load(config.yaml(defaults=True)) == config
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "weight_decay", "max_grad_norm", "temperature", "pref_beta"])
+def test_a_number_that_is_infinite_for_a_model_is_refused(key):
+    assert "Expected a number of at most 3.4e+38." in said(**{key: 1e300})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        ("linear", {"min_lr": 1}, "The schedule linear has no option `min_lr`. It takes none."),
+        ("cosine", {"power": 1}, "The schedule cosine has no option `power`. Expected `num_cycles`."),
+        ("polynomial", {"power": "x"}, "`power` in `lr_scheduler_kwargs` is 'x'. Expected a number."),
+        ("polynomial", {"power": True}, "`power` in `lr_scheduler_kwargs` is true. Expected a number."),
+        ("polynomial", {"power": 1e300}, "`power` in `lr_scheduler_kwargs` is 1e300. Expected a number."),
+        ("warmup_stable_decay", {"decay_type": "x"}, "is 'x'. Expected one of linear, cosine, 1-sqrt."),
+        ("cosine_with_min_lr", {"min_lr": 0, "min_lr_rate": 0}, "has both `min_lr` and `min_lr_rate`."),
+        ("reduce_lr_on_plateau", {"factor": 2}, "is 2. Expected a number below 1."),
+    ],
+)
+def test_options_that_a_schedule_does_not_take_are_told_before_a_start(kind, options, reason):
+    told = said(lr_scheduler_type=kind, lr_scheduler_kwargs=options, val_size=0.1, eval_strategy="epoch")
+    assert reason in told
+
+
+def test_the_options_are_those_of_transformers():
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+    from transformers.trainer_pt_utils import AcceleratorConfig
+
+    ours = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    for kind in SCHEDULERS:
+        function = ReduceLROnPlateau if kind == "reduce_lr_on_plateau" else TYPE_TO_SCHEDULER_FUNCTION[kind]
+        if kind in SCHEDULES or set(signature(function).parameters) - ours:
+            assert set(SCHEDULES[kind]) == set(signature(function).parameters) - ours, kind
+    assert set(ACCELERATE) == {one.name for one in fields(AcceleratorConfig)}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"accelerator_config": {"x": 1}}, "Accelerate has no option `x`. Expected `split_batches`"),
+        ({"accelerator_config": {"even_batches": "x"}}, "`even_batches` in `accelerator_config` is 'x'."),
+        ({"accelerator_config": {"gradient_accumulation_kwargs": 1}}, "is 1. Expected a mapping."),
+        ({"accelerator_config": {"gradient_accumulation_kwargs": {"x": 1}}}, "Gradient accumulation has no option `x`"),
+        (
+            {
+                "accelerator_config": {"gradient_accumulation_kwargs": {"num_steps": 2}},
+                "gradient_accumulation_steps": 2,
+            },
+            "are both given. Expected one.",
+        ),
+        ({"gradient_checkpointing_kwargs": {"x": 1}}, "Gradient checkpointing has no option `x`."),
+        ({"gradient_checkpointing_kwargs": {"determinism_check": "y"}}, "is 'y'. Expected one of default, none."),
+        ({"gradient_checkpointing_kwargs": {"debug": True, "use_reentrant": True}}, "does not go with"),
+        ({"optim": "sgd", "optim_args": "momentum=x"}, "`momentum` in `optim_args` is 'x'. Expected a number."),
+        ({"optim": "sgd", "optim_args": "momentum=-1"}, "is -1. Expected a number of at least 0."),
+        ({"optim": "sgd", "optim_args": "nesterov=true"}, "Nesterov momentum (`optim_args`) needs a `momentum`"),
+        ({"optim": "rmsprop", "optim_args": "foo=1"}, "The optimizer rmsprop has no option `foo`."),
+        ({"torch_compile": True, "torch_compile_backend": "evil"}, "Expected one of inductor, "),
+        ({"torch_compile": True, "torch_compile_mode": "evil"}, "Expected one of default, "),
+    ],
+)
+def test_options_of_a_library_are_told_before_a_start(values, reason):
+    assert reason in said(**values)
+
+
+@pytest.mark.parametrize("text", ["momentum", "=1", "a=b=c", "momentum=", "a=1,,b=2", "a b"])
+def test_optimizer_options_are_assignments(text):
+    assert "Expected `name=value` with commas between several" in said(optim_args=text)
+
+
+def test_how_loading_processes_start_needs_one():
+    assert "`dataloader_num_workers` is 0" in said(dataloader_multiprocessing_context="spawn")
