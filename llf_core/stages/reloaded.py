@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from llf_core.runs import Checkpoints
     from llf_core.stages.run_loop import RunLoop
 
+ARCHIVES = ("*.pt", "*.pth")
 TENSORS = "tensors"
 """The key of a checkpoint's checksums among what it remembers."""
 
@@ -54,12 +56,42 @@ def check_reloaded(
         apart += [f"{one} (not in the checkpoint)" for one in kept_tensors(model, beside) if one not in expected]
     if not apart:
         return ""
-    others = [other for other in checkpoints.list() if other != step]
-    steps = f"of step {', '.join(map(str, others))}" if others else "of which this run has none"
     raise ModelError(
         f"{name} was not loaded as it was saved: {enumerated(apart)}. Its files were changed, or the installed "
-        f"libraries leave a part of them out. Branch from another checkpoint ({steps}), or start a new run."
+        f"libraries leave a part of them out. {_what_to_do(checkpoints, step)}"
     )
+
+
+def check_archives(checkpoints: Checkpoints, step: int) -> None:
+    """Compares what `torch.save` wrote of a checkpoint (optimizer, schedule, random state) with its checksums.
+
+    torch writes a CRC-32 beside each part and does not look at it when it loads.
+
+    Args:
+        checkpoints: of the run.
+        step: the checkpoint's.
+
+    Raises:
+        ModelError: a part is not what was written.
+    """
+    folder = checkpoints.path(step)
+    for path in sorted(path for pattern in ARCHIVES for path in folder.glob(pattern)):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                part = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
+            part = "the archive itself"
+        if part is not None:
+            raise ModelError(
+                f"{folder.name}/{path.name} is damaged: {part} is not what was written. "
+                f"{_what_to_do(checkpoints, step)}"
+            )
+
+
+def _what_to_do(checkpoints: Checkpoints, step: int) -> str:
+    others = [other for other in checkpoints.list() if other != step]
+    steps = f"of step {', '.join(map(str, others))}" if others else "of which this run has none"
+    return f"Branch from another checkpoint ({steps}), or start a new run."
 
 
 def check_best(trainer: RunLoop, checkpoints: Checkpoints) -> str:

@@ -40,14 +40,14 @@ from llf_core.models.source import ModelSource
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.asked import run_config
-from llf_core.runs.counters import read_counters
+from llf_core.runs.counters import read_counters, step_of
 from llf_core.runs.phases import begin_phase
 from llf_core.stages.arguments import training_arguments
 from llf_core.stages.failures import explain
 from llf_core.stages.halt import Halted
 from llf_core.stages.memory import settle_checkpointing
 from llf_core.stages.progress import RunProgress
-from llf_core.stages.reloaded import check_best
+from llf_core.stages.reloaded import check_archives, check_best
 from llf_core.stages.resolved import as_before, warn_of_other_data, write_resolved
 from llf_core.stages.result_copy import NotCopiedError, check_output_dir, copy_result
 from llf_core.stages.steering import held_from
@@ -110,6 +110,8 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Run
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     _check_output_dir(folder, writer, config)
     checkpoint = Checkpoints(folder).latest()
+    if checkpoint is not None:
+        check_archives(Checkpoints(folder), step_of(checkpoint))
     plan = plan_device(config)
     work = load(folder, config, writer, plan if checkpoint is None else as_before(folder, plan))
     if checkpoint is not None:

@@ -1,6 +1,7 @@
 """A reload that differs from what was saved: refused, or said where nobody can miss it."""
 
 import json
+import zipfile
 
 import pytest
 import torch
@@ -88,6 +89,20 @@ def test_a_resume_refuses_weights_of_which_one_bit_has_changed(stopped, changes)
     assert run_attempt(other, 1) == 0
     assert read_status(other).state == "finished"
     assert read_status(other).reason is None
+
+
+def test_a_resume_refuses_an_optimizer_of_which_one_bit_has_changed(stopped):
+    folder = stopped()
+    path = folder.checkpoints / "checkpoint-3" / "optimizer.pt"
+    largest = max(zipfile.ZipFile(path).infolist(), key=lambda part: part.file_size)
+    held = bytearray(path.read_bytes())
+    held[largest.header_offset + 400 + largest.file_size // 2] ^= 1  # beyond the header of the part, which is small
+    path.write_bytes(held)
+    torch.load(path, weights_only=True)  # torch itself does not see it
+    assert next_attempt(folder) == 2
+    reason = read_status(folder).reason
+    assert reason.startswith(f"checkpoint-3/optimizer.pt is damaged: {largest.filename} is not what was written.")
+    assert "Branch from another checkpoint (of step 2)" in reason
 
 
 def test_a_resume_refuses_what_peft_leaves_out(stopped, monkeypatch):
