@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -105,9 +106,19 @@ def _in_a_sentence() -> Iterator[None]:
     except UntrustedCodeError as error:
         raise UserError(str(error), BAD_CONFIG) from None
     except OSError as error:
-        raise UserError(str(error) if error.filename or not error.strerror else error.strerror) from None
+        raise UserError(_refused(error)) from None
     except (RuntimeError, ValueError) as error:
         raise UserError(str(error)) from None
+
+
+def _refused(error: OSError) -> str:
+    """What the system said, as a sentence."""
+    from llf_core.runs.disk_errors import disk_sentence, is_disk_error
+    from llf_core.runs.folder import home
+
+    if is_disk_error(error) and error.strerror == os.strerror(error.errno or 0):  # not a sentence of ours already
+        return disk_sentence(error, home())
+    return str(error) if error.filename or not error.strerror else error.strerror
 
 
 @contextmanager
@@ -146,9 +157,9 @@ def _load(source: str, overrides: list[str] | None = None) -> Any:
 def _with_names(report: Report, *, starting: bool = False) -> Report:
     """The report with what the names in it bring."""
     from llf_core.config.names import check as check_names
-    from llf_core.runs.folder import run_ids
+    from llf_core.runs.folder import home, run_ids
 
-    return check_names(report, runs=run_ids(), starting=starting)
+    return check_names(report, runs=run_ids(), home=home(), starting=starting)
 
 
 def _with_data(report: Report) -> Report:

@@ -21,7 +21,7 @@ HISTORY_BYTES = 256 << 20
 REQUEST_BYTES = 64 << 10
 """Limit of a request in `control/`."""
 OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What says nothing of the file."""
 KINDS = (
     (stat.S_ISREG, "a file"),

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import llf_core
 from llf_core.runs import RunReader, read_status, status
+from llf_core.runs.disk_errors import told
 from llf_core.runs.files import open_to_append
+from llf_core.runs.last_words import keep_reason, kept_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +38,11 @@ def start_supervisor(
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *(("--", *command) if command else ())]
-    with open_to_append(folder.log) as log:
+    try:
+        opened = open_to_append(folder.log)
+    except OSError as error:
+        raise RuntimeError(_failed(folder, attempt, " ".join(told(folder, error)))) from error
+    with opened as log:
         first = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", "llf_core.launch.supervise", *arguments],
             stdin=subprocess.DEVNULL,
@@ -49,8 +55,16 @@ def start_supervisor(
         return
     said = RunReader(folder).log_tail(1)
     reason = f"The run's supervisor did not start: {said or 'it said nothing'}"
-    now = status.update(folder, of_attempt=attempt, state="failed", reason=reason)
-    raise RuntimeError(now.reason or reason)  # its own word, where it had one
+    raise RuntimeError(_failed(folder, attempt, kept_reason(folder, attempt) or reason))
+
+
+def _failed(folder: RunFolder, attempt: int, reason: str) -> str:
+    """Ends an attempt that did not begin; returns the reason, which is the attempt's own where it had one."""
+    try:
+        return status.update(folder, of_attempt=attempt, state="failed", reason=reason).reason or reason
+    except OSError:
+        keep_reason(folder, attempt, reason)
+        return reason
 
 
 def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:

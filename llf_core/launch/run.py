@@ -22,9 +22,10 @@ from llf_core.runs import (
     status,
 )
 from llf_core.runs.asked import run_config
+from llf_core.runs.disk_errors import is_disk_error
+from llf_core.runs.disk_errors import told as disk_told
 from llf_core.runs.foreign_code import check_run
-from llf_core.runs.full_disk import is_full_disk
-from llf_core.runs.full_disk import told as full_disk
+from llf_core.runs.last_words import keep_reason
 from llf_core.runs.steering import check, journal
 from llf_core.runs.trust import prove
 from llf_core.runs.writer import write_event
@@ -345,13 +346,16 @@ class Run:
         try:
             status.begin_attempt(self.folder, attempt, step=step)
             write_event(self.folder, attempt, "resumed", from_step=step, checkpoint=where, **more)
+            prove(self.folder)
         except OSError as error:
-            if not is_full_disk(error):
+            if not is_disk_error(error):
                 raise
-            reason = " ".join(full_disk(self.folder, error))
-            status.update(self.folder, of_attempt=attempt, state="failed", reason=reason)
+            reason = " ".join(disk_told(self.folder, error))
+            try:
+                status.update(self.folder, of_attempt=attempt, state="failed", reason=reason)
+            except OSError:
+                keep_reason(self.folder, attempt, reason)
             raise RuntimeError(reason) from error
-        prove(self.folder)
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 

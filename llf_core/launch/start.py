@@ -123,7 +123,8 @@ def checked(config: Any, overrides: Sequence[str], home: Path | str | None, comm
 
     report = validate(config, overrides)
     if command is None:
-        report = check(report, runs=run_ids(home), starting=True, seconds=0)
+        root = default_home() if home is None else Path(home)
+        report = check(report, runs=run_ids(root), home=root, starting=True, seconds=0)
     return report.accepted()
 
 

@@ -17,9 +17,10 @@ from llf_core.launch.verdict import Ending, verdict
 from llf_core.redaction.modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending, remove_request
+from llf_core.runs.disk_errors import is_disk_error, told
 from llf_core.runs.faults import reach
 from llf_core.runs.files import open_to_append
-from llf_core.runs.full_disk import is_full_disk, told
+from llf_core.runs.last_words import kept_reason
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.reached import reached_step
 from llf_core.runs.status import HEARTBEAT_SECONDS
@@ -77,7 +78,7 @@ class Supervisor:
                 self._say_last_word(self._supervise())
         except Exception as error:
             reason = f"The supervisor could not go on: {type(error).__name__}: {error}."
-            self._writer.close("failed", " ".join(told(self._folder, error)) if is_full_disk(error) else reason)
+            self._writer.close("failed", " ".join(told(self._folder, error)) if is_disk_error(error) else reason)
             raise
 
     def _take_over(self, state: str) -> bool:
@@ -195,7 +196,7 @@ class Supervisor:
     def _take(self, request: Request) -> None:
         if request.type == "kill" and self._kill is None:
             self._kill = request
-            with self._unless_full():
+            with self._unless_disk_error():
                 self._writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
         elif request.type == "stop" and self._stop is None:
             self._stop, self._stop_heard = request, time.monotonic()
@@ -220,11 +221,13 @@ class Supervisor:
     def _say_last_word(self, ending: Ending) -> None:
         now = read_status(self._folder)
         reached: dict[str, Any] = {"exit_code": ending.exit_code, "step": reached_step(self._folder, now)}
-        with self._unless_full():
+        with self._unless_disk_error():
             now = status.update(self._folder, of_attempt=self._attempt, **reached)
         if not now.final:
-            self._writer.close(*verdict(self._folder, replace(now, **reached), ending))  # a reserve is kept for it
-            with self._unless_full():
+            word = kept_reason(self._folder, self._attempt)  # the trainer's, where its disk took none
+            final = verdict(self._folder, replace(now, **reached), ending) if word is None else ("failed", word)
+            self._writer.close(*final)  # a reserve is kept for it
+            with self._unless_disk_error():
                 status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code)
         make_private(self._folder.path)
         if self._kill is not None:
@@ -236,16 +239,17 @@ class Supervisor:
             self._answer(request, ok=False, message=message)
 
     def _answer(self, request: Request, *, ok: bool, message: str) -> None:
-        with self._unless_full():
+        with self._unless_disk_error():
             self._writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
-        remove_request(request)
+        with self._unless_disk_error():
+            remove_request(request)
 
     @contextmanager
-    def _unless_full(self) -> Iterator[None]:
-        """Goes on where a line finds no room on the disk: a trainer must not be left alone for that."""
+    def _unless_disk_error(self) -> Iterator[None]:
+        """Goes on where the disk does not take a line: a trainer must not be left alone for that."""
         try:
             yield
         except OSError as error:
-            if not is_full_disk(error):
+            if not is_disk_error(error):
                 raise
-            print(f"The disk is full: {error}", flush=True)  # noqa: T201 - log.txt
+            print(f"A line could not be written: {error}", flush=True)  # noqa: T201 - log.txt

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import Checkpoints, RunReader
-from llf_core.runs.full_disk import looks_full
-from llf_core.runs.full_disk import told as full_disk
+from llf_core.runs.disk_errors import takes_nothing
+from llf_core.runs.disk_errors import told as disk_told
 from llf_core.runs.kill import killed_reason
 from llf_core.runs.reached import what_is_safe
 
@@ -59,8 +59,8 @@ def verdict(folder: RunFolder, status: Status, ending: Ending) -> tuple[str, str
         return "failed", f"Stopped {at}, and nothing had been saved. Start it again."
     said = _last_error(folder, status.attempt) if ending.exit_code > 0 else None
     # What ends a trainer that finds no room to say so: any error, or a mapped file that could not grow.
-    if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and looks_full(folder):
-        return "failed", " ".join(full_disk(folder))
+    if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and takes_nothing(folder):
+        return "failed", " ".join(disk_told(folder))
     if ending.exit_code <= 0:
         return "failed", f"The trainer {_sudden_end(ending)} {at}. {safe}"
     said = said or _last_line(folder) or f"The trainer ended with exit code {ending.exit_code}. log.txt tells more."

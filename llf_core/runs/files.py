@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from llf_core.door import UnreadableError, open_file
+from llf_core.door import open_file
 from llf_core.redaction import redacted
 from llf_core.runs.faults import reach
 from llf_core.runs.jsonl import spelled
@@ -111,7 +111,7 @@ def open_lock(path: Path) -> int:
     """
     try:
         return open_file(path, flags=os.O_RDWR | os.O_CREAT)
-    except UnreadableError as error:
+    except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
         try:

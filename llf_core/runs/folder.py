@@ -218,11 +218,11 @@ def create_run(
         raise NotADirectoryError(said)
     name = redact(name)
     runs = _home(home) / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
     now = time.time()
     new = RunFolder(runs / f".new-{os.getpid()}-{secrets.token_hex(4)}")
-    new.control.mkdir(parents=True)
     try:
+        runs.mkdir(parents=True, exist_ok=True)
+        new.control.mkdir(parents=True)
         new.config.write_text(redact(config_yaml), encoding="utf-8")
         new.reserve.write_bytes(bytes(RESERVE_BYTES))
         replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
@@ -234,9 +234,9 @@ def create_run(
         return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
     except BaseException as error:
         shutil.rmtree(new.path, ignore_errors=True)
-        from llf_core.runs.full_disk import is_full_disk, no_room
+        from llf_core.runs.disk_errors import is_disk_error, no_room
 
-        if isinstance(error, OSError) and is_full_disk(error):
+        if isinstance(error, OSError) and is_disk_error(error):
             raise OSError(error.errno, no_room(runs, error)) from error
         raise
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs.files import sync_file, sync_folder
+from llf_core.runs.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ def move(source: Path, target: Path) -> None:
             raise
     else:
         return
+    check_room(source, target.parent)
     new = target.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         if source.is_dir():
@@ -53,6 +55,28 @@ def move(source: Path, target: Path) -> None:
     _remove(source.rename(source.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")))
 
 
+def check_room(source: Path, place: Path) -> None:
+    """Refuses what does not fit on another disk before any of it is copied.
+
+    Args:
+        source: a file or a folder.
+        place: the folder that it would be copied into.
+
+    Raises:
+        OSError: a sentence with the bytes that are missing.
+    """
+    files = source.rglob("*") if source.is_dir() else (source,)
+    needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
+    disk = shutil.disk_usage(place)
+    if needed > disk.free:
+        missing, free, total = (" ".join(size(amount)) for amount in (needed - disk.free, disk.free, disk.total))
+        raise OSError(
+            errno.ENOSPC,
+            f"{source.name} does not fit into {place}: the disk has {free} free of {total}, and it needs {missing} "
+            "more. Free that much, then try again.",
+        )
+
+
 def copy_folder(
     source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2, *, links: bool = False
 ) -> None:
@@ -67,11 +91,24 @@ def copy_folder(
     Raises:
         OSError: something cannot be read or written.
     """
+    failed: list[OSError] = []
+
+    def copy_one(old: str, new: str) -> object:
+        if failed:
+            raise failed[0]  # the tree is given up
+        try:
+            return copy(old, new)
+        except OSError as error:
+            failed.append(error)
+            raise
+
     try:
-        shutil.copytree(source, target, symlinks=True, copy_function=copy, ignore=_left_out(links=links))
-    except shutil.Error as error:  # a list of what failed
+        shutil.copytree(source, target, symlinks=True, copy_function=copy_one, ignore=_left_out(links=links))
+    except shutil.Error as error:  # a list of what failed, as texts
+        if failed:
+            raise failed[0] from None
         first = error.args[0][0] if error.args and error.args[0] else ("", "", str(error))
-        raise OSError(errno.EIO, str(first[2])) from None
+        raise OSError(errno.EINVAL, str(first[2])) from None
 
 
 def _left_out(*, links: bool) -> Callable[[str, list[str]], set[str]]:

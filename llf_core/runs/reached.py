@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llf_core.door import read_end
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.jsonl import parse
+from llf_core.runs.last_words import kept_reason
 from llf_core.runs.status import read_status, shown
 
 if TYPE_CHECKING:
@@ -52,5 +53,13 @@ def shown_status(folder: RunFolder) -> Status:
         return status
     step = reached_step(folder, status)
     at = f"at step {step} of {status.total}" if status.total else "before the first step"
-    reason = f"The run's processes are gone without a last word, {at}. {what_is_safe(folder)}"
+    reason = kept_reason(folder, status.attempt) or _why_lost(folder, at)
     return dataclasses.replace(status, step=step, reason=reason)
+
+
+def _why_lost(folder: RunFolder, at: str) -> str:
+    """What is known of a run whose processes left no word anywhere."""
+    from llf_core.runs.disk_errors import takes_nothing, told  # these sentences say what is safe, too
+
+    gone = f"The run's processes ended without a final status, {at}."
+    return " ".join([gone, *told(folder)]) if takes_nothing(folder) else f"{gone} {what_is_safe(folder)}"

@@ -39,7 +39,7 @@ class RunReader:
         self._passed_over = {"events": 0, "samples": 0}
 
     def status(self) -> Status:
-        """The status as it is shown: `lost` where the processes are gone without a last word.
+        """The status as it is shown: `lost` where the processes are gone without a final status.
 
         Raises:
             BrokenRunError: there is no readable status.

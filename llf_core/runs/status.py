@@ -14,6 +14,7 @@ from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
+from llf_core.runs.last_words import forget_reason
 from llf_core.runs.plain import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
 
@@ -148,7 +149,7 @@ def shown(status: Status, now: float | None = None) -> Status:
     if not lost:
         return status
     reason = (
-        f"The run's processes are gone without a last word (step {status.step} of {status.total}). "
+        f"The run's processes ended without a final status (step {status.step} of {status.total}). "
         "Resume goes on from its newest checkpoint."
     )
     return dataclasses.replace(status, state="lost", reason=reason)
@@ -224,6 +225,7 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
             best=old.best,
         )
         _replace(folder, new)
+        forget_reason(folder)
         keep_reserve(folder)
     return new
 

@@ -11,6 +11,7 @@ from llf_core.redaction import redacted
 from llf_core.runs import status as statuses
 from llf_core.runs.files import DISK_FULL
 from llf_core.runs.jsonl import Appender
+from llf_core.runs.last_words import keep_reason
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import FINAL, HEARTBEAT_SECONDS, give_back_reserve
 
@@ -148,7 +149,7 @@ class RunWriter:
 
         Raises:
             ValueError: the state is not final.
-            OSError: the disk is full beyond the run's reserve.
+            OSError: the disk takes nothing, and no reserve is left. The reason is kept in memory, see `last_words`.
         """
         if state not in FINAL:
             raise ValueError(f"A run can't close as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
@@ -158,10 +159,25 @@ class RunWriter:
         # The state first: it is what must not be missing where only one of the two is written.
         with self._lock:
             self._changes |= {"state": state, "reason": reason}
-        now = self.flush()
+        try:
+            now = self.flush()
+        except OSError as error:
+            keep_reason(self.folder, self.attempt, self._unwritten(state, reason, error))
+            raise
         if (now.state, now.reason, now.attempt) == (state, reason, self.attempt):
-            self.event("state", state=state, **({} if reason is None else {"reason": reason}))
+            try:
+                self.event("state", state=state, **({} if reason is None else {"reason": reason}))
+            except OSError as error:  # the status has it
+                print(f"The last event could not be written: {error}", flush=True)  # noqa: T201 - log.txt
         self.release()
+
+    def _unwritten(self, state: str, reason: str | None, error: OSError) -> str:
+        """What is kept of a last word that the disk does not take."""
+        if state == "failed" and reason is not None:
+            return reason
+        from llf_core.runs.disk_errors import told  # reads runs, which this module writes
+
+        return " ".join([f"The attempt had {state}, which could not be written down.", *told(self.folder, error)])
 
     def release(self) -> None:
         """Closes the files; whatever is written next opens them again."""

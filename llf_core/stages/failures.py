@@ -11,7 +11,7 @@ from llf_core.data import DataError
 from llf_core.models import ModelError
 from llf_core.redaction import redact
 from llf_core.rewards import RewardError
-from llf_core.runs.full_disk import is_full_disk, make_room, told
+from llf_core.runs.disk_errors import is_disk_error, make_room, told
 from llf_core.stages.halt import Halted
 from llf_core.stages.pause import DoesNotFitError, is_out_of_memory
 
@@ -83,7 +83,7 @@ def explain(  # noqa: PLR0911 - one cause after the other
     Returns:
         The sentence for the status, and the exit code.
     """
-    if folder is not None and is_full_disk(error):
+    if folder is not None and is_disk_error(error):
         make_room(folder)
         return Failure(*told(folder, error))
     if isinstance(error, ConfigError):

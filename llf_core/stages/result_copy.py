@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import ConfigError, Problem
-from llf_core.config.names.result_folder import KEY, MARKER, fingerprint, recorded, refusal, stranger, walk
+from llf_core.config.names.result_folder import KEY, MARKER, PREVIOUS, fingerprint, recorded, refusal, stranger, walk
 from llf_core.config.paths import expanded
+from llf_core.runs.disk_errors import disk_sentence, is_disk_error
 from llf_core.runs.files import sync_folder
+from llf_core.runs.moving import check_room
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
 
 CHUNK = 2**20
-OWN = ("runs", "bin", "models", "cache", "locks")
-"""Folders of `LLF_HOME` that nothing else may be written into."""
 
 
 class NotCopiedError(Exception):
@@ -43,7 +43,7 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
     if not asked:
         return
     target = expanded(asked)
-    why = refusal(target, config) or _of_home(target, folder.home) or _not_writable(target)
+    why = refusal(target, config, folder.home) or _not_writable(target)
     if why:
         raise ConfigError((Problem("invalid", KEY, asked, why),))
 
@@ -62,18 +62,21 @@ def copy_result(config: RunConfig, folder: RunFolder) -> str:
         NotCopiedError: the folder holds something else by now, or can't be written. Nothing in it was changed.
     """
     target = expanded(str(config.training.output_dir))
-    why = refusal(target, config, thorough=True)
+    why = refusal(target, config, folder.home, thorough=True)
     if why:
         raise NotCopiedError(f"The result was not copied. {why} It is whole in {folder.output}.")
     new = target.with_name(f".{folder.id[:100]}-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        check_room(folder.output, target.parent)
         new.mkdir()
         _copy(folder.output, new, folder.id)
         kept = _put(new, target)
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
-        message = f"The result could not be copied to {target} ({error.strerror or error})."
+        full = is_disk_error(error) and error.strerror == os.strerror(error.errno or 0)
+        why = disk_sentence(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
+        message = f"The result could not be copied to {target}. {why}"
         raise NotCopiedError(f"{message} It is whole in {folder.output}: copy it by hand.") from error
     except NotCopiedError as error:
         shutil.rmtree(new, ignore_errors=True)
@@ -139,7 +142,9 @@ def _set_aside(target: Path) -> Path | None:
     except FileNotFoundError:
         return None
     number = 1
-    while os.path.lexists(previous := target.with_name(f"{target.name}.previous{'' if number == 1 else f'-{number}'}")):
+    while os.path.lexists(
+        previous := target.with_name(f"{target.name}{PREVIOUS}{'' if number == 1 else f'-{number}'}")
+    ):
         number += 1
     return target.rename(previous)
 
@@ -164,15 +169,6 @@ def _remove(previous: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _of_home(target: Path, home: Path) -> str:
-    """Why a folder of LLF's own may receive no result; empty for any other."""
-    resolved, home = target.resolve(), home.resolve()
-    own = [home / name for name in OWN]
-    if resolved == home or any(one == resolved or one in resolved.parents for one in own):
-        return f"output_dir is {target}, where LLF keeps its own files. Expected a folder outside {home}."
-    return ""
 
 
 def _not_writable(target: Path) -> str:

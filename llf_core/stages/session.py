@@ -92,7 +92,8 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
         with suppress(OSError):  # a full disk has no room for it
             print(trace, flush=True)  # noqa: T201 - stdout is log.txt
         details = {} if failure.expected else {"trace": trace}
-        writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
+        with suppress(OSError):
+            writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
         writer.close("failed", failure.reason)
         return failure.exit_code
     writer.close(state, reason)

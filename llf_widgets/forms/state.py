@@ -109,7 +109,7 @@ class FormState:
     @functools.cached_property
     def names(self) -> Found:
         """What this machine says of the models, data sets and modules that are named, and what only a hub knows."""
-        return look(self.report.config, runs=run_ids())
+        return look(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
         """What stands against these names, with what a hub has answered by now."""

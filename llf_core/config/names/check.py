@@ -29,16 +29,17 @@ HUB_REWARDS = {"lora", "full"}
 """Values of `reward_model_type` whose `reward_model` is a model."""
 
 
-def look(config: RunConfig, base: Path | None = None, runs: Iterable[str] = ()) -> Found:
+def look(config: RunConfig, base: Path | None = None, runs: Iterable[str] = (), home: Path | None = None) -> Found:
     """Judges names by what this machine has; no network, and nothing is read but names and headers.
 
     Args:
         config: any.
         base: the folder that relative paths start from; unset, the working directory.
         runs: ids of runs, which a reward model may be.
+        home: `LLF_HOME`, where it is known: no result is written over what is there.
     """
     folders = (Path.cwd() if base is None else base, Path.cwd())
-    found = look_for_output(config) + look_for_properties(config)
+    found = look_for_output(config, home) + look_for_properties(config)
     for spec in _counting(config):
         if spec.path in {"model", "adapters", "data"}:
             found += look_for_paths(config, spec)
@@ -51,17 +52,25 @@ def look(config: RunConfig, base: Path | None = None, runs: Iterable[str] = ()) 
     return found
 
 
-def check(report: Report, *, runs: Iterable[str] = (), starting: bool = False, seconds: float = SECONDS) -> Report:
+def check(
+    report: Report,
+    *,
+    runs: Iterable[str] = (),
+    home: Path | None = None,
+    starting: bool = False,
+    seconds: float = SECONDS,
+) -> Report:
     """A report with what its names bring, a hub's answers included.
 
     Args:
         report: of `validate`.
         runs: ids of runs, which a reward model may be.
+        home: see `look`.
         starting: whether a run is about to begin on this machine: what it lacks is then an error, and no warning.
         seconds: the hub is waited for, at most; 0 asks no hub.
     """
     wrong = {problem.key for problem in report.problems if problem.severity == "error"}
-    found = look(report.config, report.base, runs)
+    found = look(report.config, report.base, runs, home)
     answers = ask(found.questions, seconds) if found.questions and seconds else {}
     settled = (settle(question, answer) for question, answer in answers.items())
     new = [problem for problem in (*found.problems, *settled) if problem and problem.key not in wrong]

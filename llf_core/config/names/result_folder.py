@@ -25,17 +25,22 @@ MARKER = "llf_result.json"
 LARGEST_MARKER = 16 * 2**20
 HASHED_QUICKLY = 64 * 2**20
 """Bytes of a file up to which a quick look compares the content of a file with another time of change."""
+OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "trust.key", "trusted.json")
+"""What `LLF_HOME` holds: nothing else may be written into it."""
+PREVIOUS = ".previous"
+"""What the name of an earlier result is followed by, while it makes way."""
 EXPECTED = "Expected a folder that is new, empty, or holds nothing but an earlier result of LLF."
 
 
-def look_for_output(config: RunConfig) -> Found:
+def look_for_output(config: RunConfig, home: Path | None = None) -> Found:
     """An error where the folder that `output_dir` names may not receive a result.
 
     Args:
         config: any.
+        home: `LLF_HOME`, where it is known.
     """
     asked = config.training.output_dir
-    why = refusal(expanded(asked), config) if asked else ""
+    why = refusal(expanded(asked), config, home) if asked else ""
     if not asked or not why:
         return Found()
     fixes = [Fix("Copy nowhere", {KEY: None})]
@@ -44,16 +49,19 @@ def look_for_output(config: RunConfig) -> Found:
     return Found((Problem("invalid", KEY, asked, why, tuple(fixes), keys=(KEY,)),))
 
 
-def refusal(target: Path, config: RunConfig, *, thorough: bool = False) -> str:
+def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorough: bool = False) -> str:
     """Why a folder may not receive a result, as sentences; empty where it may.
 
     Args:
         target: the folder that `output_dir` names.
         config: the run's config: what it reads is not written over.
+        home: `LLF_HOME`, whose own folders receive no result.
         thorough: whether each file of an earlier result is compared by its content. A quick look does that only for
             small files whose time of change differs.
     """
-    why = _protected(target, config) or _no_folder(target) or stranger(target, thorough=thorough)
+    why = "" if home is None else _of_home(target, home)
+    why = why or _protected(target, config) or _no_folder(target) or _closed(target)
+    why = why or stranger(target, thorough=thorough)
     return f"output_dir is {target}. {why} {EXPECTED}" if why else ""
 
 
@@ -150,6 +158,32 @@ def _no_folder(target: Path) -> str:
     if not stat.S_ISDIR(facts.st_mode):
         return "It is no folder."
     return "It is the root of a disk, which cannot be replaced: name a folder in it." if target.is_mount() else ""
+
+
+def _closed(target: Path) -> str:
+    """Why nothing can be made where a result would be, told without making anything; empty where something can."""
+    place = next((path for path in target.parents if path.is_dir()), target.parent)
+    try:
+        facts, longest = os.statvfs(place), os.pathconf(place, "PC_NAME_MAX")
+    except OSError as error:
+        return f"It cannot be made ({error.strerror})."
+    if facts.f_flag & os.ST_RDONLY:
+        return f"The disk that {place} is on is read-only."
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"You may not write into {place}."
+    most = longest - len(f"{PREVIOUS}-999")
+    if len(os.fsencode(target.name)) > most:
+        return f"Its name has {len(os.fsencode(target.name))} bytes, and at most {most} leave room for what is added."
+    return ""
+
+
+def _of_home(target: Path, home: Path) -> str:
+    """Why a folder of LLF's own, or one that holds `LLF_HOME`, may receive no result; empty for any other."""
+    resolved, home = _resolved(target), _resolved(home)
+    own = [home / name for name in OWN]
+    if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):
+        return f"LLF keeps its own files there, in {home}."
+    return ""
 
 
 def _protected(target: Path, config: RunConfig) -> str:

@@ -94,6 +94,6 @@ def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("llf_core.runs.folder.append", full)
-    with pytest.raises(OSError, match=r"No run can begin: .* free of "):
+    with pytest.raises(OSError, match=r"No run can begin\. The disk is full: .* free of "):
         create_run("a: 1\n", "x", tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []

@@ -42,7 +42,7 @@ def test_a_lost_run_says_how_far_it_came_and_what_is_safe(folder):
     lost(folder)
     RunWriter(folder, 1).metric(6, {"loss": 1.0})
     assert shown_status(folder).reason == (
-        "The run's processes are gone without a last word, at step 6 of 9. "
+        "The run's processes ended without a final status, at step 6 of 9. "
         "There is no checkpoint yet: resume starts from the beginning."
     )
     checkpoint(folder, 5)

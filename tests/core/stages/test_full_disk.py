@@ -14,7 +14,7 @@ import pytest
 
 from llf_core.launch.local import computing_environment, trainer_command
 from llf_core.runs import Checkpoints, RunReader, read_status, status
-from llf_core.runs.full_disk import is_full_disk
+from llf_core.runs.disk_errors import is_disk_error
 from llf_core.stages.progress import RunProgress
 from llf_core.stages.session import run_attempt
 from tests.faults.test_bad_input import check_sentence
@@ -95,7 +95,7 @@ def check_named(folder, disk):
     assert final.state == "failed"
     assert f"The disk is full: {disk} has " in final.reason
     assert re.search(r"The run needs about [\d.,]+ (kB|MB) more to go on\.", final.reason)
-    assert final.reason.endswith("(`llf runs clean` removes deleted runs and caches), then resume.")
+    assert final.reason.endswith("(`llf runs clean` removes deleted runs for good), then resume.")
     check_sentence(final.reason)
 
 
@@ -144,7 +144,9 @@ def test_a_disk_that_is_full_from_the_start(make_run, small_disk):
     process = start(folder)
     assert process.wait(60) == 1
     check_named(folder, small_disk)
-    with pytest.raises(OSError, match=r"No run can begin: .* has [\d.]+ kB free of 6\.29 MB, and a run needs at least"):
+    with pytest.raises(
+        OSError, match=r"No run can begin. The disk is full: .* has [\d.]+ kB free of 6\.29 MB. A run needs about"
+    ):
         make_run()
 
 
@@ -187,10 +189,10 @@ def start(folder):
     ],
 )
 def test_what_libraries_say_of_a_full_disk(error, full):
-    assert is_full_disk(error) is full
+    assert is_disk_error(error) is full
     other = TypeError("what came of it")
     other.__cause__ = error
-    assert is_full_disk(other) is full
+    assert is_disk_error(other) is full
 
 
 def test_a_line_that_finds_no_room_in_the_log_ends_no_process():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 from safetensors.torch import load_file
@@ -223,7 +224,7 @@ def test_a_disk_that_fails_leaves_the_earlier_result(run, target, monkeypatch, p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(result_copy, point, full)
-    with pytest.raises(NotCopiedError, match="No space left on device"):
+    with pytest.raises(NotCopiedError, match=r"could not be copied to .* The disk at .* was full"):
         copy_result(config, run)
     assert tree(target) == before
     assert [one.name for one in target.parent.iterdir()] == ["mine"]
@@ -262,10 +263,35 @@ def test_a_result_that_the_run_reads_is_not_replaced(run, target):
     assert "what adapter_name_or_path names" in refused(target, adapter_name_or_path=str(target))
 
 
-@pytest.mark.parametrize("name", ["runs/mine", "cache/mine", "."])
+@pytest.mark.parametrize("name", ["runs/mine", "cache/mine", "uploads", "trusted.json", ".", ".."])
 def test_our_own_folders_receive_no_result(run, name):
-    with pytest.raises(ConfigError, match=r"where LLF keeps its own files|LLF did not write"):
-        check_output_dir(config_of(run.home / name), run)
+    config = config_of(run.home / name)
+    with pytest.raises(ConfigError, match="LLF keeps its own files there"):
+        check_output_dir(config, run)
+    # Before anything starts, too.
+    report = check(validate(config), home=run.home, starting=True, seconds=0)
+    assert "LLF keeps its own files there" in " ".join(one.message for one in report.problems)
+
+
+def test_a_name_that_leaves_no_room_for_the_earlier_result(run, tmp_path):
+    assert "Its name has 250 bytes" in refused(tmp_path / ("n" * 250))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_takes_no_result(run, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "llf-test", disk], check=True)
+    try:
+        target = disk / "result"
+        (run.output / "weights").write_bytes(bytes(20_000))
+        with pytest.raises(NotCopiedError, match=rf"does not fit into {disk}: the disk has 8\.19 kB free of 8\.19 kB"):
+            copy_result(config_of(target), run)
+        assert list(disk.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        assert f"The disk that {disk} is on is read-only." in refused(target)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_a_file_in_its_place(run, target):

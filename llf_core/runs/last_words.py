@@ -1,0 +1,79 @@
+"""The last word of an attempt that its disk does not take: kept in memory until the machine is restarted.
+
+A run's folder is the truth about it, and without a final state it is `lost`. Why is then told from here, to the same
+user on the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.door import NotPlainError, json_value, read_bytes
+from llf_core.runs.files import json_bytes, replace_file
+
+if TYPE_CHECKING:
+    from llf_core.runs.folder import RunFolder
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - in a folder there that only its owner may enter
+
+
+def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
+    """Keeps the reason of an attempt's end outside its folder; the first one stays. Never raises an OSError.
+
+    Args:
+        folder: the run.
+        attempt: its number.
+        reason: sentences for a person.
+    """
+    if kept_reason(folder, attempt) is not None:
+        return
+    with suppress(OSError):
+        place = _place()
+        place.mkdir(mode=0o700, exist_ok=True)
+        if _is_own(place):
+            value = {"run": str(folder.path.resolve()), "attempt": attempt, "reason": reason}
+            replace_file(place / _name(folder), json_bytes(value))
+
+
+def kept_reason(folder: RunFolder, attempt: int) -> str | None:
+    """What `keep_reason` kept of an attempt; None where it kept nothing."""
+    place = _place()
+    try:
+        if not _is_own(place):
+            return None
+        value = json_value(read_bytes(place / _name(folder)))
+    except (OSError, NotPlainError):
+        return None
+    if not isinstance(value, dict) or value.get("run") != str(folder.path.resolve()):
+        return None
+    reason = value.get("reason")
+    return reason if value.get("attempt") == attempt and isinstance(reason, str) else None
+
+
+def forget_reason(folder: RunFolder) -> None:
+    """Removes what is kept of a run."""
+    with suppress(OSError):
+        place = _place()
+        if _is_own(place):
+            (place / _name(folder)).unlink(missing_ok=True)
+
+
+def _place() -> Path:
+    memory = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    return memory / f"llf-{os.getuid()}"
+
+
+def _is_own(place: Path) -> bool:
+    """Whether a folder is this user's, and nobody else may write into it."""
+    facts = place.lstat()
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077
+
+
+def _name(folder: RunFolder) -> str:
+    return f"{hashlib.sha256(os.fsencode(folder.path.resolve())).hexdigest()[:32]}.json"
