@@ -29,7 +29,6 @@ from benchmarks.gpu_cells import CELLS, FILES, NEW_TOKENS, SECONDS, SHAPES, STEP
 from benchmarks.models import random_model
 from benchmarks.peers import FOLDER, versions
 from benchmarks.processes import module, our_environment, plain_environment, run
-from benchmarks.ratios import tokens_per_second
 
 RESULTS = results.ROOT / "results" / "gpu.json"
 SAME = ("commit", "changed_files", "card", "versions", "rehearsal")
@@ -183,7 +182,13 @@ class Benchmark:
             try:
                 found |= self.once(cell, name)
                 self.seen[cell.size, name] = max(time.monotonic() - start, self.seen.get((cell.size, name), 0))
-                told = f"{speed(cell, found):10,.0f} tokens/s  {found.get('peak_cuda_bytes', 0) / 1e9:6.2f} GB"
+                told = f"{report_gpu.speed(asdict(cell), found):10,.0f} tokens/s  {report_gpu.gigabytes([found])} GB"
+            except TimeoutError as error:
+                if self.bounds.left <= 0:  # it was not slow, but late
+                    self.result["not_run"].append([cell.name, name, number])
+                    continue
+                found |= {"error": str(error), "wall_s": round(time.monotonic() - start, 1)}
+                told = str(error)
             except Exception as error:  # noqa: BLE001 - a contender that fails keeps nobody from the next
                 found |= {"error": reason(error), "wall_s": round(time.monotonic() - start, 1)}
                 told = found["error"].splitlines()[-1][:100]
@@ -204,19 +209,12 @@ class Benchmark:
         self.store()
 
 
-def speed(cell: Cell, found: dict[str, Any]) -> float:
-    """Real tokens a second of a run."""
-    if cell.kind == "decode":
-        return float(sum(step[1] for step in found["steps"]) / sum(step[0] for step in found["steps"]))
-    return tokens_per_second(found)
-
-
 def reason(error: Exception) -> str:
     """The end of what went wrong, where the reason stands."""
     text = str(error).strip() or repr(error)
     if "out of memory" in text.lower():
         return "out of memory"
-    return text[-600:]
+    return text[-1500:]
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ SHAPES = {
     "1b": shape(16, 2048, 8192, 32, 8, 64, vocabulary=128_256, tied=True),  # Llama 3.2
     "7b": shape(32, 4096, 11_008, 32, 32, 128, vocabulary=49_152, tied=False),  # Llama 2, less its 32,000 tokens
 }
-TINY = shape(2, 64, 128, 4, 2, 16, vocabulary=49_152, tied=True)
+TINY = shape(2, 64, 128, 4, 2, 16, vocabulary=50_304, tied=True)  # more than the tokenizer knows, as of the 1 B model
 TOKENS = {"135m": 16_384, "1b": 8192, "7b": 4096}  # a step, so that nobody needs checkpointing on 80 GB
 SECONDS = {"135m": 25.0, "1b": 35.0, "7b": 60.0}  # of a process that has not been seen yet
 MODEL_SECONDS = {"135m": 10.0, "1b": 15.0, "7b": 45.0}  # of making a model

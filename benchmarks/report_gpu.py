@@ -75,8 +75,13 @@ def table(cell: Mapping[str, Any], runs: list[Run], tflops: float | None) -> str
     by_name: dict[str, list[Run]] = {}
     for one in runs:
         by_name.setdefault(one["contender"], []).append(one)
-    ours = {one["round"]: speed(cell, one) for name in by_name if name.startswith("llf") and name != "llamafactory"
-            for one in by_name[name] if "steps" in one}  # fmt: skip
+    ours = {
+        one["round"]: speed(cell, one)
+        for name, found in by_name.items()
+        if name.startswith("llf")
+        for one in found
+        if "steps" in one
+    }
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for name, found in by_name.items():
         good = [one for one in found if "steps" in one]
@@ -88,14 +93,32 @@ def table(cell: Mapping[str, Any], runs: list[Run], tflops: float | None) -> str
         median = statistics.median(speeds)
         part = share(cell, median, tflops)
         ratios = [ours[one["round"]] / speed(cell, one) for one in good if one["round"] in ours]
-        against = f"{statistics.median(ratios):.2f} times as fast" if ratios and not name.startswith("llf") else ""
+        against = ""
+        if ratios and not name.startswith("llf"):
+            against = f"{statistics.median(ratios):.2f} times as fast{memory_beside(by_name, good)}"
         cells = [
             name, str(len(good)), f"{median:,.0f}", f"{min(speeds):,.0f} to {max(speeds):,.0f}",
             "" if part is None else f"{part:.0%}",
-            f"{statistics.median(one.get('peak_cuda_bytes', 0) for one in good) / 1e9:.2f}{remarks(good)}", against,
+            f"{gigabytes(good)}{remarks(good)}", against,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def peak(runs: list[Run]) -> float:
+    """The median of the runs' peaks, in bytes: of the card, in a rehearsal of the process."""
+    return statistics.median(one.get("peak_cuda_bytes") or one.get("peak_bytes", 0) for one in runs)
+
+
+def gigabytes(runs: list[Run]) -> str:
+    """That as people write it."""
+    return f"{peak(runs) / 1e9:.2f}"
+
+
+def memory_beside(by_name: Mapping[str, list[Run]], theirs: list[Run]) -> str:
+    """What LLF needs of a contender's memory."""
+    ours = [one for name, runs in by_name.items() if name.startswith("llf") for one in runs if "steps" in one]
+    return f", in {peak(ours) / peak(theirs):.2f} of its memory" if ours and peak(theirs) else ""
 
 
 def remarks(runs: list[Run]) -> str:
@@ -120,10 +143,9 @@ def paper_table(result: Mapping[str, Any]) -> str:
         for who in dict.fromkeys(one["contender"] for one in result["runs"] if one["cell"] == name):
             good = [one for one in result["runs"] if (one["cell"], one["contender"]) == (name, who) and "steps" in one]
             if good:
-                memory = statistics.median(one.get("peak_cuda_bytes", 0) for one in good) / 1e9
                 tokens = statistics.median(speed(cell, one) for one in good)
                 method = "QLoRA" if cell["quantized"] else "LoRA"
-                lines.append(f"| {who}, here | {method} | {memory:.2f} | {tokens:,.0f} |")
+                lines.append(f"| {who}, here | {method} | {gigabytes(good)} | {tokens:,.0f} |")
     return "\n".join(lines) + f"\n\nThe paper's figures: {named['source']}, of Llama 2 and its data; another card."
 
 

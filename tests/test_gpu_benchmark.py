@@ -136,7 +136,7 @@ def test_what_was_measured_is_kept_after_every_run_and_told(benchmark, tmp_path)
     assert [one["contender"] for one in stored["runs"] if one["round"] == 1] == ["trl", "llf", "llf"]
     text = (tmp_path / "results" / "gpu.md").read_text()
     assert "| trl | 2 | 100 | 100 to 100 |" in text
-    assert "2.00 times as fast" in text
+    assert "| 2.00 times as fast, in 1.00 of its memory |" in text
     assert "| trl | 0 | failed: out of memory |" in text
     flops = gpu_cells.flops_per_token(TINY, 8, 100.0, 0.75)
     assert f"| llf | 2 | 200 | 200 to 200 | {200 * flops / 1e9:.0%} | 3.00 |" in text
@@ -150,6 +150,19 @@ def test_without_time_nothing_begins_and_it_is_said(benchmark):
     name = "sft-7b-64-lora-r8-packed"
     assert benchmark.result["not_run"] == [[name, "llf", 0], [name, "trl", 0]]
     assert f"The time did not suffice for the first round of: {name}." in report_gpu.text(benchmark.result)
+
+
+def test_a_run_that_the_end_of_the_time_cuts_off_has_not_failed(benchmark, monkeypatch):
+    def late(self, *_):
+        self.bounds.end -= 60.0
+        raise TimeoutError("It took longer than 3 s, and was ended.")
+
+    monkeypatch.setattr(gpu.Benchmark, "once", late)
+    monkeypatch.setattr(gpu.Benchmark, "expected", lambda *_: 0.0)
+    benchmark.asked.rounds = 1
+    benchmark.all([sft(1, "7b", 64)])
+    assert benchmark.result["runs"] == []
+    assert len(benchmark.result["not_run"]) == 2
 
 
 def test_an_earlier_result_is_gone_on_with_only_where_it_is_of_the_same(benchmark, tmp_path):
@@ -180,7 +193,7 @@ def test_a_model_of_random_numbers_has_the_shape_and_the_tokenizer(tiny_model_di
 
     made = models.random_model(tmp_path / "models" / "tiny", tiny_model_dir, TINY)
     config = AutoConfig.from_pretrained(made)
-    assert (config.num_hidden_layers, config.vocab_size, config.head_dim) == (2, 49_152, 16)
+    assert (config.num_hidden_layers, config.vocab_size, config.head_dim) == (2, 50_304, 16)
     assert len(AutoTokenizer.from_pretrained(made)) == len(AutoTokenizer.from_pretrained(tiny_model_dir))
     with pytest.raises(RuntimeError):
         models.random_model(tmp_path / "broken", tiny_model_dir, TINY | {"num_attention_heads": "no number"})

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -40,6 +41,35 @@ def test_pip_is_asked_for_every_tag_of_the_other_python():
     options = resolve.platform_options("3.12")
     assert {"--python-version=3.12", "--abi=cp312", "--only-binary=:all:"} <= set(options)
     assert "--platform=manylinux_2_18_x86_64" in options
+
+
+class FakePip(resolve.Pip):
+    """Answers as pip does where there is no wheel of `rouge-score`, until one has been built."""
+
+    def __init__(self, work, name="rouge-score>=0.1.2"):
+        self.work, self.python, self.built, self.name = work, "3.12", work / "built", name
+        self.built.mkdir()
+
+    def _try(self, *words):
+        if list(self.built.iterdir()):
+            (self.work / "report.json").write_text(REPORT.read_text())
+            return subprocess.CompletedProcess(words, 0)
+        error = f"ERROR: No matching distribution found for {self.name}"
+        return subprocess.CompletedProcess(words, 1, stderr=error)
+
+    def build(self, name):
+        if name == "rouge-score":
+            wheel(self.built, "rouge_score", "0.1.2")
+
+
+def test_a_package_without_a_wheel_is_made_into_one_and_what_nobody_has_is_told(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    made = FakePip(tmp_path / "a").report(["rouge-score>=0.1.2", "trl"], ["torch==2.11.0"])
+    assert len(made["install"]) == 8
+    assert (tmp_path / "a" / "constraints.txt").read_text() == "torch==2.11.0\n"
+    with pytest.raises(SystemExit, match=r"fit together:\sERROR: No matching .* nowhere"):
+        FakePip(tmp_path / "b", "nowhere").report(["nowhere"], [])
 
 
 def wheel(folder, name, version, requires=(), files=None):

@@ -112,7 +112,7 @@ class Pip:
         out = self.work / "report.json"
         options = ["--dry-run", "--ignore-installed", "--report", out, "--target", self.work / "nowhere"]
         options += ["-r", self.work / "requirements.txt", "-c", self.work / "constraints.txt"]
-        for _ in asked:
+        for _ in range(len(asked) + 1):
             done = self._try("install", *options, "--find-links", self.built, *platform_options(self.python))
             if done.returncode == 0:
                 made: dict[str, Any] = json.loads(out.read_text())
