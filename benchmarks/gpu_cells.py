@@ -220,6 +220,8 @@ def changes(name: str, cell: Cell, place: Place) -> dict[str, Any]:
         arguments |= {"max_length": cell.length}
     if name in ("trl", "trl-liger"):
         arguments |= {"packing": cell.packed, "padding_free": True, "use_liger_kernel": name == "trl-liger"}
+        # It refuses a length without packing, since it would not cut anything; no row is longer.
+        arguments |= {} if cell.packed else {"max_length": None}
     return made | arguments
 
 

@@ -62,6 +62,8 @@ def test_a_contender_is_asked_the_same_in_its_own_words():
     assert trl["quantization"]["load_in_4bit"]
     assert unsloth["model"]["load_in_4bit"]
     assert (trl["padding_free"], trl["packing"], trl["use_liger_kernel"], trl["use_cpu"]) == (True, False, True, False)
+    assert trl["max_length"] is None
+    assert gpu_cells.changes("trl", sft(1, "7b", 2048), place)["max_length"] == 2048
 
 
 def test_the_operations_of_a_token_are_those_that_are_counted_by_hand():
