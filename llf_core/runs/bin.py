@@ -126,7 +126,7 @@ def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
     """
     with _held(home) as bin_folder:
         aside = _aside(_in_bin(bin_folder, run_id))
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, onerror=_unless_gone)
 
 
 def binned(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> tuple[int, list[Binned]]:
@@ -211,8 +211,14 @@ def clean(
             continue
         # `complete.json` goes first: no half of a checkpoint ever counts.
         (item / "complete.json").unlink(missing_ok=True)
-        shutil.rmtree(item)
+        shutil.rmtree(item, onerror=_unless_gone)
     return freed
+
+
+def _unless_gone(_: object, __: str, failure: tuple[type[BaseException], BaseException, Any]) -> None:
+    """Passes over what another process removes at the same time."""
+    if not isinstance(failure[1], FileNotFoundError):
+        raise failure[1]
 
 
 def _bytes(item: Path) -> int:

@@ -9,7 +9,7 @@ from llf_core.door import read_end
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.jsonl import parse
 from llf_core.runs.last_words import kept_reason
-from llf_core.runs.status import read_status, shown
+from llf_core.runs.status import never_began, read_status, shown
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -49,6 +49,8 @@ def shown_status(folder: RunFolder) -> Status:
         BrokenRunError: there is no readable status.
     """
     status = shown(read_status(folder))
+    if never_began(folder, status):
+        status = dataclasses.replace(status, state="lost")
     if status.state != "lost":
         return status
     step = reached_step(folder, status)

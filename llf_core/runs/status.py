@@ -14,7 +14,7 @@ from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.last_words import forget_reason
+from llf_core.runs.last_words import forget_reason, kept_reason
 from llf_core.runs.plain import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
 
@@ -155,6 +155,12 @@ def shown(status: Status, now: float | None = None) -> Status:
     return dataclasses.replace(status, state="lost", reason=reason)
 
 
+def never_began(folder: RunFolder, status: Status) -> bool:
+    """Whether an attempt ended before its disk took the name of any of its processes."""
+    unnamed = not status.final and status.trainer is None and status.guard is None
+    return unnamed and kept_reason(folder, status.attempt) is not None
+
+
 def first_status(now: float) -> dict[str, Any]:
     """What `status.json` holds at first."""
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
@@ -207,7 +213,7 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
     """
     with locked(folder.status_lock):
         old = read_status(folder)
-        if not shown(old).ended_somehow:
+        if not shown(old).ended_somehow and not never_began(folder, old):
             raise RuntimeError(f"{folder.id} is {old.state}. Expected a run that has ended: stop it first.")
         if attempt != old.attempt + 1:
             raise RuntimeError(f"{folder.id} is at attempt {old.attempt}; attempt {attempt} can't begin.")

@@ -1,6 +1,7 @@
 """Deleting is a move; cleaning is not."""
 
 import os
+import shutil
 import threading
 import time
 
@@ -201,6 +202,21 @@ def test_two_that_delete_one_run_leave_it_in_the_bin(ended):
         raised = at_once(*[lambda: delete_run(ended.id)] * 3)
         assert sorted(map(str, raised)) == ["<class 'FileNotFoundError'>"] * 2 + ["None"]
         restore_run(ended.id)
+
+
+@pytest.mark.parametrize("remove", ["clean", "remove_from_bin"])
+def test_two_that_remove_one_run_from_the_bin(ended, monkeypatch, remove):
+    """The other process is there first."""
+    delete_run(ended.id)
+    original = shutil.rmtree
+
+    def twice(path, **options):
+        original(path)
+        original(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", twice)
+    clean() if remove == "clean" else remove_from_bin(ended.id)
+    assert [entry.name for entry in (home() / "bin").iterdir() if entry.name != ".lock"] == []
 
 
 def test_two_that_restore_one_run_bring_it_back_once(ended):

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from llf_core.launch.detach import start_supervisor
 from llf_core.runs import RunReader, RunWriter, create_run, last_words, list_runs, read_status, status
 from llf_core.runs.disk_errors import is_disk_error, told
 
@@ -108,3 +109,16 @@ def test_a_kept_word_of_another_user_is_not_read(disk, tmp_path):
     (place,) = tmp_path.glob("llf-*")
     place.chmod(0o777)
     assert last_words.kept_reason(folder, 1) is None
+
+
+def test_an_attempt_whose_disk_took_not_even_its_processes_goes_on_at_once(disk):
+    disk("size=4m")
+    folder = create_run("a: 1\n", "unnamed")
+    disk("remount,ro")
+    with pytest.raises(RuntimeError, match="is read-only: nothing can be written to it"):
+        start_supervisor(folder, None, ["/bin/true"])
+    assert RunReader(folder).status().state == "lost"
+    assert "is read-only" in RunReader(folder).status().reason
+    disk("remount,rw")
+    assert status.begin_attempt(folder, 2).state == "created"
+    assert RunReader(folder).status().state == "created"
