@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import is_folder
+from llf_core.door import UnreadableError, is_folder
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run, run_ids
@@ -84,18 +84,37 @@ def delete_run(run_id: str, home: Path | str | None = None) -> Path:
     """
     with _held(home) as bin_folder:
         folder = open_run(run_id, home)
-        try:
-            state = "lost" if special_file(folder.path) else shown(read_status(folder)).state
-        except BrokenRunError:
-            state = "lost"
-        if state not in {"finished", "stopped", "failed", "lost"}:
-            raise RuntimeError(f"{run_id} is {state}. Stop or kill it before it is deleted.")
-        target = bin_folder / run_id
-        if os.path.lexists(target):  # a run restored by copying: the older one in the bin makes way
-            _aside(target)
-        os.utime(folder.path)  # the bin counts days from now
-        move(folder.path, target)
+        with _resting(folder):
+            _check_ended(folder)
+            target = bin_folder / run_id
+            if os.path.lexists(target):  # a run restored by copying: the older one in the bin makes way
+                _aside(target)
+            os.utime(folder.path)  # the bin counts days from now
+            move(folder.path, target)
     return target
+
+
+@contextmanager
+def _resting(folder: RunFolder) -> Iterator[None]:
+    """Keeps the next attempt of a run from beginning meanwhile, where its lock is one."""
+    with ExitStack() as stack:
+        with suppress(UnreadableError):
+            stack.enter_context(locked(folder.status_lock))
+        yield
+
+
+def _check_ended(folder: RunFolder) -> None:
+    """Refuses a run that goes.
+
+    Raises:
+        RuntimeError: it does.
+    """
+    try:
+        state = "lost" if special_file(folder.path) else shown(read_status(folder)).state
+    except BrokenRunError:
+        return
+    if state not in {"finished", "stopped", "failed", "lost"}:
+        raise RuntimeError(f"{folder.id} is {state}. Stop or kill it before it is deleted.")
 
 
 def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:

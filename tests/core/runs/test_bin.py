@@ -9,6 +9,7 @@ import pytest
 
 from llf_core.runs import (
     Checkpoints,
+    RunFolder,
     binned,
     clean,
     cleanable,
@@ -18,10 +19,12 @@ from llf_core.runs import (
     home,
     list_runs,
     open_run,
+    read_status,
     remove_from_bin,
     restore_run,
     status,
 )
+from llf_core.runs.moving import move
 from llf_core.runs.process import ProcessId
 
 
@@ -202,6 +205,28 @@ def test_two_that_delete_one_run_leave_it_in_the_bin(ended):
         raised = at_once(*[lambda: delete_run(ended.id)] * 3)
         assert sorted(map(str, raised)) == ["<class 'FileNotFoundError'>"] * 2 + ["None"]
         restore_run(ended.id)
+
+
+def test_a_run_that_is_deleted_is_not_resumed_meanwhile(ended, monkeypatch):
+    raised = []
+
+    def resume():
+        try:
+            status.begin_attempt(ended, 2)
+        except (OSError, ValueError) as error:
+            raised.append(error)
+
+    def slowly(source, target):
+        thread.start()
+        thread.join(0.3)
+        move(source, target)
+
+    thread = threading.Thread(target=resume)
+    monkeypatch.setattr("llf_core.runs.bin.move", slowly)
+    binned_run = delete_run(ended.id)
+    thread.join()
+    assert len(raised) == 1
+    assert read_status(RunFolder(binned_run)).state == "finished"
 
 
 @pytest.mark.parametrize("remove", ["clean", "remove_from_bin"])
