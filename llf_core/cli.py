@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +75,9 @@ def main() -> None:
     """Runs the command; an error that a user can mend is one line, without a trace."""
     if sys.platform == "win32":
         sys.exit(NO_WINDOWS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign, or a file name that is no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

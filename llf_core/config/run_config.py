@@ -12,6 +12,7 @@ from llf_core.config.exact import exact
 from llf_core.config.registry import plugins
 from llf_core.config.source import dump_yaml
 from llf_core.config.spec import field, fields, option_classes, plain
+from llf_core.door import TURNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,7 +152,7 @@ def _literal(value: Any) -> str:
     """A value as Python writes it, text in double quotes, numbers as a form shows them."""
     match value:
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return TURNS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False))
         case float() if math.isfinite(value):
             return exact(value)
         case list():

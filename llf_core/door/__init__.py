@@ -1,6 +1,6 @@
 """The one door for files that somebody else may have made: regular files of a bounded size, and plain data."""
 
-from llf_core.door.data import NotPlainError, json_value, peek_object, read_object
+from llf_core.door.data import TURNS, NotPlainError, json_value, peek_object, read_object, whole_text
 from llf_core.door.files import (
     HISTORY_BYTES,
     REQUEST_BYTES,
@@ -19,6 +19,7 @@ __all__ = [
     "HISTORY_BYTES",
     "REQUEST_BYTES",
     "STATE_BYTES",
+    "TURNS",
     "NotPlainError",
     "UnreadableError",
     "brief",
@@ -33,4 +34,5 @@ __all__ = [
     "read_text",
     "visible",
     "visible_json",
+    "whole_text",
 ]

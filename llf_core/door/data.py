@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door.files import STATE_BYTES, UnreadableError, read_bytes
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 DEEPEST = 64
 """Levels of lists and mappings inside each other."""
+
+
+HALVES = re.compile("[\ud800-\udfff]")
+HALF_WRITTEN = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Signs that turn what follows: a name would mirror the words around it."""
 
 
 class NotPlainError(ValueError):
@@ -28,7 +36,7 @@ class NotPlainError(ValueError):
 
 
 def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The value of a text of JSON.
+    """The value of a text of JSON; its texts can all be written as UTF-8, see `whole_text`.
 
     Args:
         data: the text.
@@ -50,7 +58,21 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] 
     opened = data.count(b"[") + data.count(b"{") if isinstance(data, bytes) else data.count("[") + data.count("{")
     if opened > DEEPEST and _too_deep(value):
         raise NotPlainError(f"it is nested more than {DEEPEST} levels deep")
-    return value
+    text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    return _without_halves(value) if HALF_WRITTEN.search(text) else value
+
+
+def whole_text(text: str) -> str:
+    """The text with a sign in the place of each lone half of a surrogate pair, which no file and terminal takes."""
+    return HALVES.sub(REPLACEMENT, text)
+
+
+def _without_halves(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {whole_text(key): _without_halves(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_halves(one) for one in value]
+    return whole_text(value) if isinstance(value, str) else value
 
 
 def read_object(path: Path, most: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from llf_core.door.data import DEEPEST, NotPlainError
+from llf_core.door.data import DEEPEST, NotPlainError, whole_text
 from llf_core.door.files import STATE_BYTES
 
 if TYPE_CHECKING:
@@ -111,6 +111,10 @@ def _construct_bool(loader: Loader, node: yaml.ScalarNode) -> bool:
     return bool(text == "true")
 
 
+def _construct_text(loader: Loader, node: yaml.ScalarNode) -> str:
+    return whole_text(loader.construct_scalar(node))
+
+
 def _refuse(_loader: Loader, node: Node) -> Any:
     tag = node.tag.replace(TAG, "!!")
     raise _error(f"the tag {_short(tag)} is not known. Expected a plain value", node)
@@ -128,7 +132,7 @@ for _kind, _construct in (
     ("bool", _construct_bool),
     ("int", _construct_int),
     ("float", _construct_float),
-    ("str", yaml.constructor.SafeConstructor.construct_yaml_str),
+    ("str", _construct_text),
     ("seq", yaml.constructor.SafeConstructor.construct_yaml_seq),
     ("map", yaml.constructor.SafeConstructor.construct_yaml_map),
 ):

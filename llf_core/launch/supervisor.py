@@ -20,6 +20,7 @@ from llf_core.runs.control import pending, remove_request
 from llf_core.runs.disk_errors import is_disk_error, told
 from llf_core.runs.faults import reach
 from llf_core.runs.files import open_to_append
+from llf_core.runs.kill import WORKS_FOR
 from llf_core.runs.last_words import kept_reason
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.reached import reached_step
@@ -131,7 +132,8 @@ class Supervisor:
         """Starts the trainer and looks after it until it ends."""
         kills_before = self._cgroup.oom_kills()
         with open_to_append(self._folder.log) as log:
-            trainer = Trainer(self._command, computing_environment(os.environ, self._threads()), log)
+            environment = computing_environment(os.environ, self._threads()) | {WORKS_FOR: str(self._folder.path)}
+            trainer = Trainer(self._command, environment, log)
         reach("trainer.forked")
         process = ProcessId.of(trainer.pid)
         status.update(

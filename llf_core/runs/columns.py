@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.runs.metric_lines import parse_lines
+from llf_core.runs.metric_lines import MOST_NAMES, parse_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +98,7 @@ class Columns:
             if len(self._first) > 1:
                 held = self._holds(steps, attempts)
                 steps, values, attempts = steps[held], values[held], attempts[held]
-            if len(steps):
+            if len(steps) and (name in self._series or len(self._series) <= MOST_NAMES):  # the time is one more
                 self._series.setdefault(name, _Series()).append(steps, values, attempts)
 
     def _note_attempts(self, block: Block) -> bool:

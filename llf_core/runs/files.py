@@ -151,7 +151,7 @@ def _take(descriptor: int, path: Path, until: float) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise TimeoutError(
-                    f"{path} is locked by another process for more than {LOCK_SECONDS:g} s. "
+                    f"{path.parent.name}/{path.name} is locked by another process for more than {LOCK_SECONDS:g} s. "
                     "Expected a lock of milliseconds: look for a stopped (Ctrl-Z) process of this run."
                 ) from None
             time.sleep(pause)

@@ -336,7 +336,7 @@ class Asked:
 
     def __init__(self, state: str | None = None, query: str | None = None, sort: str = "newest") -> None:
         if sort not in ORDERS:
-            raise ValueError(f"sort is {sort!r}. Expected one of {', '.join(ORDERS)}.")
+            raise ValueError(f"sort is {sort[:40]!r}. Expected one of {', '.join(ORDERS)}.")
         self.state, self.sort = state or None, sort
         self.search = Search(query or "")
 

@@ -8,6 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import psutil
+
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
 from llf_core.runs.process import host
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from llf_core.runs.status import Status
 
 SUPERVISOR_SECONDS = 3.0  # that a live supervisor has to act on a request
+WORKS_FOR = "LLF_RUN"
+"""The variable of a trainer's environment that names its run's folder."""
 ELSEWHERE_SECONDS = 15.0  # the same over a network drive
 
 
@@ -34,7 +38,8 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
         The status as it is now: `failed`, unless the run had ended before.
 
     Raises:
-        RuntimeError: it runs on another machine, and nobody there heeds the request.
+        RuntimeError: it runs on another machine, and nobody there heeds the request; or its status names a process
+            that is none of its own.
     """
     status = read_status(folder)
     if status.final:
@@ -63,7 +68,12 @@ def _wait_for_end(folder: RunFolder, seconds: float) -> Status:
 def _end(folder: RunFolder, status: Status) -> Status:
     """Kills supervisor and trainer by verified identity, then says the last word for them."""
     for process in (status.guard, status.trainer):
-        if process is not None and status.here:
+        if process is not None and status.here and process.alive():
+            if not works_for(process, folder):
+                raise RuntimeError(
+                    f"status.json of {folder.id} names process {process.pid}, which does not work for this run, so it "
+                    "was left alone. Look at it with `ps`."
+                )
             kill_group(process)
     status = dataclasses.replace(status, step=reached_step(folder, status))
     reason = killed_reason(folder, status)
@@ -73,6 +83,22 @@ def _end(folder: RunFolder, status: Status) -> Status:
         word = {"type": "state", "state": now.state, "reason": reason}
         append(folder.events, {"v": 1, "time": time.time(), "attempt": status.attempt, **word})
     return now
+
+
+def works_for(process: ProcessId, folder: RunFolder) -> bool:
+    """Whether a process is a run's own: the status may be written by somebody else, and name any process.
+
+    Its arguments (of a supervisor and our trainer) or its variable `LLF_RUN` (of any trainer) name the run's folder.
+    """
+    own = os.path.realpath(folder.path)
+    try:
+        there = psutil.Process(process.pid)
+        if any(os.path.realpath(part) == own for part in there.cmdline() if os.path.isabs(part)):  # noqa: PTH117
+            return True
+        named = there.environ().get(WORKS_FOR)
+    except psutil.Error:
+        return False
+    return named is not None and os.path.realpath(named) == own
 
 
 def kill_group(process: ProcessId, seconds: float = 10.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,10 @@ FEW = 64 * 1024  # bytes that are read line by line sooner than pyarrow is loade
 BLOCK = 2 * 1024 * 1024  # bytes that one thread parses at a time
 LARGEST_STEP = 2**53
 LARGEST_ATTEMPT = 2**31
+MOST_NAMES = 1000
+"""Names of numbers that a run has; those that come after so many are left out."""
+NAME = re.compile(rb'"[^"]*"\s*:')
+SEARCHED = 256 * 1024  # bytes that are searched for names at a time
 MANY = 1000  # words in a piece, from which on replacing the rest at once is faster
 
 
@@ -66,7 +71,7 @@ def parse_lines(data: bytes) -> Iterator[Block]:
         The records, in order; lines that hold none are passed over.
     """
     if len(data) > FEW:
-        block = _by_pyarrow(data)
+        block = _by_pyarrow(data) if _few_names(data) else None
         if block is not None:
             yield block
             return
@@ -92,7 +97,7 @@ def _by_hand(data: bytes) -> Block:
         attempt = record.get("attempt", 1)
         for name, value in record["values"].items():
             number = as_number(value)
-            if number is not None:
+            if number is not None and (name in columns or len(columns) < MOST_NAMES):
                 rows, values = columns.setdefault(name, ([], []))
                 rows.append(len(steps))
                 values.append(number)
@@ -106,6 +111,18 @@ def _by_hand(data: bytes) -> Block:
         np.array(attempts, np.int32),
         {name: (np.array(rows, np.intp), np.array(values)) for name, (rows, values) in columns.items()},
     )
+
+
+def _few_names(data: bytes) -> bool:
+    """Whether no more names stand in these lines than a run has: pyarrow makes a column as long as all for each."""
+    if b"\\" in data:  # in a name, it hides where that ends
+        return False
+    names: set[bytes] = set()
+    for start in range(0, len(data), SEARCHED):
+        names.update(NAME.findall(data, start, start + SEARCHED))
+        if len(names) > MOST_NAMES:
+            return False
+    return True
 
 
 def _is_step(value: Any) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from llf_core.door import TURNS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORCED = ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """Variables by which a process takes a file or pipe for a terminal. A Jupyter kernel sets some for what it starts."""
 # CSI sequences (colours, the cursor), OSC ones up to their end (links, titles), and other escapes of one letter.
-TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NEWS = 32 << 20
 """Bytes of events or samples that one look reads: of more, the last."""
+MOST_RECORDS = 100_000
+"""Events or samples that one look hands out: of more, the last."""
 LONGEST_LOG = 4 << 20  # bytes
 LONGEST_LINE = 4096  # bytes of a log line, at a guess
 
@@ -89,16 +91,21 @@ class RunReader:
     def _new(self, name: str, tail: Tail) -> list[dict[str, Any]]:
         """The objects that were not handed out yet. A file that was replaced (copied again, say) begins as before."""
         new: list[dict[str, Any]] = []
+        taken = 0  # lines
         for data, again in tail.pieces():
-            found = [record for record in map(parse, data.splitlines()) if record is not None]
+            lines = data.splitlines()
             if again:
-                self._given[name] -= len(new)
+                self._given[name] -= taken
+                taken = 0
                 self._passed_over[name] = self._given[name]
                 new.clear()
-            known = min(self._passed_over[name], len(found))
+            known = min(self._passed_over[name], len(lines))
             self._passed_over[name] -= known
-            self._given[name] += len(found) - known
-            new += found[known:]
+            taken += len(lines) - known
+            self._given[name] += len(lines) - known
+            found = map(parse, lines[max(known, len(lines) - MOST_RECORDS) :])
+            new += [record for record in found if record is not None]
+            del new[:-MOST_RECORDS]
         return new
 
 

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from jupyter_server.base.handlers import APIHandler
 from tornado.web import HTTPError
@@ -28,22 +29,49 @@ T = TypeVar("T")
 _LIST_THREADS = ThreadPoolExecutor(4, "llf-list")  # of their own: a long download must not keep a list waiting
 THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server")
 """Where files are read and written: a disk that hangs holds up neither the server's loop nor what else it does."""
+LONG_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server-long")
+"""Where that is done which may take longer than `PATIENCE`: moving, removing, sending files, ending processes."""
+NO_WORD = {
+    403: "Log in to the Jupyter server first, or ask who runs it to allow this.",
+    404: "There is no such address, or the request comes from a page of another server.",
+    405: "This address does not take requests of this method.",
+}
+"""What is said of a refusal for which Jupyter has no words."""
 PATIENCE, LONG_PATIENCE = 10.0, 600.0
 """Seconds that a request waits for the files of a run, and for those of many or for moving them."""
 
 
-async def _waited(threads: ThreadPoolExecutor, work: Callable[[], T], patience: float) -> T:
+async def _waited(
+    threads: ThreadPoolExecutor, work: Callable[[], T], patience: float, turn: asyncio.Lock | None = None
+) -> T:
     """What some work in a thread returns.
 
+    Args:
+        threads: where it is done.
+        work: what is called.
+        patience: seconds to wait for it.
+        turn: is held while the work goes on, also beyond the patience: it never takes two threads.
+
     Raises:
-        HTTPError: 503, where it takes longer than `patience` (seconds). The thread goes on by itself.
+        HTTPError: 503, where it takes longer than `patience`. The thread goes on by itself.
     """
+    if turn is not None:
+        try:
+            await asyncio.wait_for(turn.acquire(), patience)
+        except TimeoutError:
+            raise _late(patience) from None
     future = asyncio.get_running_loop().run_in_executor(threads, work)
+    if turn is not None:
+        future.add_done_callback(lambda _: turn.release())
     done, _ = await asyncio.wait({future}, timeout=patience)
     if not done:
         future.add_done_callback(lambda late: late.cancelled() or late.exception())  # it is nobody's any more
-        raise HTTPError(503, f"The files could not be read within {patience:.0f} s. Is the disk there? Try again.")
+        raise _late(patience)
     return future.result()
+
+
+def _late(patience: float) -> HTTPError:
+    return HTTPError(503, f"The files could not be read within {patience:.0f} s. Is the disk there? Try again.")
 
 
 def why(error: OSError) -> str:
@@ -89,7 +117,7 @@ class RunsAPIHandler(APIHandler):
         return known[1]
 
     async def off_loop(
-        self, work: Callable[..., Any], *arguments: Any, patience: float = PATIENCE, **options: Any
+        self, work: Callable[..., Any], *arguments: Any, patience: float = PATIENCE, turn: str = "", **options: Any
     ) -> Any:
         """Has a thread do what reads or writes files, and returns what comes of it.
 
@@ -97,12 +125,22 @@ class RunsAPIHandler(APIHandler):
             work: is called with `arguments` and `options`.
             arguments: of the call.
             patience: seconds to wait.
+            turn: an id of a run, of which only one such work is done at a time: files that take long to read hold
+                up no other run.
             options: of the call.
 
         Raises:
             HTTPError: 503, where it takes longer. The thread goes on by itself.
         """
-        return await _waited(THREADS, partial(work, *arguments, **options), patience)
+        threads = THREADS if patience <= PATIENCE else LONG_THREADS
+        return await _waited(
+            threads, partial(work, *arguments, **options), patience, self._turn(turn) if turn else None
+        )
+
+    def _turn(self, name: str) -> asyncio.Lock:
+        """What is held while something is done that is done once at a time."""
+        turns: WeakValueDictionary[str, asyncio.Lock] = self.settings.setdefault("llf_turns", WeakValueDictionary())
+        return turns.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
         """The run of an id, see `_find_run`."""
@@ -146,7 +184,7 @@ class RunsAPIHandler(APIHandler):
         """
         text = self.get_query_argument(name, str(default))
         if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
-            raise HTTPError(400, f"{name} is {text!r}. Expected a whole number from {low} to {high}.")
+            raise HTTPError(400, f"{name} is {text[:40]!r}. Expected a whole number from {low} to {high}.")
         return int(text)
 
     def write(self, chunk: Any) -> None:
@@ -158,8 +196,8 @@ class RunsAPIHandler(APIHandler):
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, HTTPError) and error.log_message:
             message = error.log_message % error.args
-        elif status_code == 403:  # noqa: PLR2004
-            message = "Log in to the Jupyter server first."
+        elif status_code in NO_WORD:
+            message = NO_WORD[status_code]
         else:
             message = "LLF met an unexpected error. The Jupyter server's log names it."
         self.finish({"message": redact(message)})

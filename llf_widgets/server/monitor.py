@@ -57,7 +57,7 @@ class MonitorHandler(ViewsHandler):
         have = read_marks(self.get_query_argument("have", "{}"))
         try:
             view = await self.view_of(folder)
-            news = await self.off_loop(view.news, have, options)
+            news = await self.off_loop(view.news, have, options, turn=folder.id)
         except OSError as error:  # a file that nobody may read, or the folder is just being removed
             if not await self.off_loop(folder.path.exists):
                 raise self.gone(run_id) from None
@@ -75,7 +75,7 @@ class SummaryHandler(ViewsHandler):
         folder = await self.find_run(run_id)
         try:
             view = await self.view_of(folder)
-            data = await self.off_loop(summary, view)
+            data = await self.off_loop(summary, view, turn=folder.id)
         except FileNotFoundError:
             raise self.gone(run_id) from None
         except OSError as error:

@@ -9,7 +9,7 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from llf_core.door import open_file
-from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler
+from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,10 @@ class OutputHandler(RunsAPIHandler):
     async def get(self, run_id: str) -> None:
         """Streams `output/` as a zip; needs no memory for it, and no room on the disk."""
         folder = await self.find_run(run_id)
-        files = await self.off_loop(output_files, folder.output)
+        try:
+            files = await self.off_loop(output_files, folder.output)
+        except OSError as error:
+            raise HTTPError(409, "%s", f"Not all files of the output can be read: {why(error)}") from None
         if not files:
             raise HTTPError(409, "The run has no output yet. It is written when the run finishes.")
         self.set_header("Content-Disposition", f'attachment; filename="{folder.id}.zip"')
@@ -42,7 +45,11 @@ class OutputHandler(RunsAPIHandler):
 
 
 def output_files(root: Path) -> list[Path]:
-    """The regular files below a folder, sorted; links are left out, so that nothing else is sent."""
+    """The regular files below a folder, sorted; links are left out, so that nothing else is sent.
+
+    Raises:
+        OSError: one cannot be opened.
+    """
     if root.is_symlink():
         return []
     found = []
@@ -50,7 +57,10 @@ def output_files(root: Path) -> list[Path]:
         folders[:] = [name for name in folders if not os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
         paths = (root.joinpath(place, name) for name in names)
         found += [path for path in paths if path.is_file() and not path.is_symlink()]
-    return sorted(found)
+    found.sort()
+    for path in found:  # before the answer begins, which could then only break off
+        os.close(open_file(path, root))
+    return found
 
 
 def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
@@ -58,7 +68,8 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for path in files:
-            info = zipfile.ZipInfo.from_file(path, f"{top}/{path.relative_to(root)}", strict_timestamps=False)
+            name = os.fsencode(f"{top}/{path.relative_to(root)}").decode("utf-8", "backslashreplace")
+            info = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
             with os.fdopen(open_file(path, root), "rb") as source, archive.open(info, "w", force_zip64=True) as target:
                 while data := source.read(CHUNK):
                     target.write(data)

@@ -47,7 +47,7 @@ class RunsHandler(RunsAPIHandler):
         limit = self.integer("limit", 50, 1, 200)
         state = self.get_query_argument("state", "") or None
         if state is not None and state not in STATES:
-            raise HTTPError(400, f"state is {state!r}. Expected one of {', '.join(sorted(STATES))}.")
+            raise HTTPError(400, f"state is {state[:40]!r}. Expected one of {', '.join(sorted(STATES))}.")
         query = self.get_query_argument("query", "") or None
         try:
             asked = Asked(state, query, self.get_query_argument("sort", "newest"))
@@ -71,7 +71,7 @@ class RunHandler(RunsAPIHandler):
         status, meta = await self.off_loop(read, folder)
         more = {}
         if self.integer("details", 0, 0, 1):
-            more = await self.off_loop(self._details, folder, status["state"])
+            more = await self.off_loop(self._details, folder, status["state"], turn=folder.id)
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
 
     def _details(self, folder: RunFolder, state: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 
 import pytest
@@ -50,3 +51,16 @@ def test_examples_are_not_written_to_a_pipe_that_nobody_reads(tmp_path):
     with pytest.raises(OSError, match="No such device") as error:
         dump_examples(None, tmp_path / "pipe")  # type: ignore[arg-type]
     assert error.value.errno == errno.ENXIO
+
+
+def test_texts_that_no_terminal_writes_hide_no_run():
+    folder = runs.create_run('model_name_or_path: "a\\uD800\\u202E"\nstage: sft\ndataset: sums\n', "spoilt")
+    text = folder.meta.read_text().replace("spoilt", r"\ud800")
+    folder.meta.write_text(text)
+    (folder.path.parent / os.fsdecode(b"\xff\xfe")).mkdir()
+    for arguments in (["list"], ["list", "--json"], ["show", folder.id], ["show", folder.id, "--code"]):
+        command = [sys.executable, "-c", "from llf_core.cli import main; main()", "runs", *arguments]
+        done = subprocess.run(command, capture_output=True, check=False)
+        assert b"Traceback" not in done.stderr
+        assert "\N{RIGHT-TO-LEFT OVERRIDE}".encode() not in done.stdout
+        assert done.stdout.strip()

@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 from tornado.httpclient import HTTPClientError
 
 from llf_core import runs
+from llf_widgets.monitor.run_view import RunView
+from llf_widgets.server import control, handler
 from llf_widgets.server.handler import RunsAPIHandler
 
 JUNK = {
@@ -225,3 +229,47 @@ async def test_a_clock_that_was_set_changes_no_state(strict, make_run, live_proc
 async def test_a_run_of_another_machine_whose_clock_is_ahead_is_not_lost(strict, make_run):
     make_run("elsewhere", state="running", host="elsewhere", heartbeat=time.time() + HOUR)
     assert (await strict("runs"))["runs"][0]["state"] == "running"
+
+
+async def test_a_run_that_takes_long_to_read_holds_up_no_other(ask, make_run, monkeypatch):
+    slow, other = make_run("slow", state="finished"), make_run("other", state="finished")
+    go_on, first, begun = threading.Event(), threading.Event(), []
+
+    def news(self, have, options):
+        begun.append(self)
+        first.set()
+        assert go_on.wait(30)
+        return {"now": 0, "marks": {}, "parts": {}}
+
+    monkeypatch.setattr(RunView, "news", news)
+    monkeypatch.setattr(handler, "THREADS", ThreadPoolExecutor(2))
+    asking = [asyncio.create_task(ask("runs", slow.id, "monitor")) for _ in range(5)]
+    try:
+        assert await asyncio.to_thread(first.wait, 30)
+        code, _ = await asyncio.wait_for(ask("runs", other.id), 20)
+        assert (code, len(begun)) == (200, 1)
+    finally:
+        go_on.set()
+    assert [code for code, _ in await asyncio.gather(*asking)] == [200] * 5
+
+
+async def test_what_takes_minutes_holds_up_no_look(ask, make_run, monkeypatch):
+    live, other = make_run("live", state="running", host="elsewhere", heartbeat=9e9), make_run("other")
+    go_on = threading.Event()
+    monkeypatch.setattr(control, "kill_run", lambda *_: go_on.wait(30))
+    monkeypatch.setattr(handler, "THREADS", ThreadPoolExecutor(1))
+    asking = asyncio.create_task(ask("runs", live.id, "control", body={"type": "kill"}))
+    try:
+        await asyncio.sleep(0.1)
+        assert (await asyncio.wait_for(ask("runs", other.id), 20))[0] == 200
+    finally:
+        go_on.set()
+    assert (await asking)[0] == 202
+
+
+async def test_a_refusal_says_why(ask, make_run):
+    code, answer = await ask("runs", method="PUT", allow_nonstandard_methods=True)
+    assert (code, answer["message"]) == (405, "This address does not take requests of this method.")
+    code, answer = await ask("runs", params={"sort": "x" * 5000})
+    assert code == 400
+    assert len(answer["message"]) < 200

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tracemalloc
 import zipfile
 
 import pytest
 
+from llf_core.door import UnreadableError
+from llf_widgets.server import output
 from llf_widgets.server.output import CHUNK, output_files, zip_chunks
 
 
@@ -65,3 +69,19 @@ def test_a_large_output_needs_little_memory(tmp_path):
     tracemalloc.stop()
     assert size > 64 * CHUNK
     assert peak < 8 * CHUNK
+
+
+async def test_a_name_that_is_no_text_is_spelled(ask, jp_fetch, finished):
+    (finished.output / os.fsdecode(b"\xff.txt")).write_text("x")
+    response = await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
+    with zipfile.ZipFile(io.BytesIO(response.body)) as archive:
+        assert archive.read(f"{finished.id}/\\xff.txt") == b"x"
+
+
+async def test_a_file_that_nobody_may_read_is_a_sentence(ask, finished, monkeypatch):
+    def refuse(path, root=None):
+        raise UnreadableError(errno.EACCES, path.name, "cannot be opened: Permission denied.")
+
+    monkeypatch.setattr(output, "open_file", refuse)
+    said = "Not all files of the output can be read: README.md cannot be opened: Permission denied."
+    assert await ask("runs", finished.id, "output.zip") == (409, {"message": said})

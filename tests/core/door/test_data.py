@@ -84,3 +84,21 @@ def test_plain_json_is_plain():
     assert json_value(deep) == json.loads(deep)
     wide = json.dumps([[number] for number in range(1000)])
     assert json_value(wide.encode()) == json.loads(wide)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        rb'{"\ud800": ["\udfff", {"a": "\ud83d\ude00"}]}',
+        b'{"\xed\xa0\x80": ["\xed\xbf\xbf", {"a": "\xf0\x9f\x98\x80"}]}',
+    ],
+)
+def test_half_a_surrogate_pair_becomes_a_sign_that_can_be_written(data):
+    value = json_value(data)
+    json.dumps(value, ensure_ascii=False).encode()
+    (inner,) = value.values()
+    assert inner[1] == {"a": "\N{GRINNING FACE}"}
+
+
+def test_half_a_surrogate_pair_in_yaml_becomes_one_too():
+    assert yaml_value(r'{"\uD800": "a\uDFFF"}') == {"\N{REPLACEMENT CHARACTER}": "a\N{REPLACEMENT CHARACTER}"}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.runs import Columns, RunReader, metric_lines
+from llf_core.runs import Columns, RunReader, metric_lines, reader
 from llf_core.runs.jsonl import encode
 from llf_core.runs.metric_lines import parse_lines
 
@@ -172,6 +172,23 @@ def test_a_reader_starts_again_where_the_file_was_replaced(folder):
     assert as_dict(reader.metrics()) == {"loss": {9: 5.0}}
 
 
+def test_a_reader_hands_out_the_last_of_very_many_events(folder, monkeypatch):
+    monkeypatch.setattr(reader, "MOST_RECORDS", 10)
+    events = [encode({"type": "state", "step": step}) for step in range(100)]
+    folder.events.write_bytes(b"".join(events))
+    looking = RunReader(folder)
+    assert [event["step"] for event in looking.events()] == list(range(90, 100))
+    with folder.events.open("ab") as file:
+        file.write(encode({"type": "state", "step": 100}))
+    assert [event["step"] for event in looking.events()] == [100]
+    copy = folder.events.with_name("copy")
+    copy.write_bytes(
+        b"".join([*events, encode({"type": "state", "step": 100}), encode({"type": "state", "step": 101})])
+    )
+    copy.replace(folder.events)
+    assert [event["step"] for event in looking.events()] == [101]
+
+
 def test_a_reader_takes_in_only_what_is_new(folder, monkeypatch):
     reader = RunReader(folder)
     folder.metrics.write_bytes(encode({"step": 1, "values": {"loss": 1.0}}))
@@ -183,3 +200,14 @@ def test_a_reader_takes_in_only_what_is_new(folder, monkeypatch):
         file.write(b'{"step": 2, "values": {"loss": 2.0}}\n{"step"')
     reader.metrics()
     assert [json.loads(data)["step"] for data in seen] == [2]
+
+
+@pytest.mark.parametrize("spelling", [b'"n%d":1', b'"n%d" : 1', b'"n%d\\"":1'], ids=["plain", "spaced", "escaped"])
+def test_a_name_for_every_line_takes_neither_memory_nor_time(spelling):
+    lines = b"".join(b'{"step":%d,"values":{"loss":1,%s}}\n' % (step, spelling % step) for step in range(3000))
+    assert len(lines) > metric_lines.FEW
+    assert max(len(block.values) for block in parse_lines(lines)) <= metric_lines.MOST_NAMES
+    columns = Columns()
+    columns.add(lines)
+    assert len(columns.names) == metric_lines.MOST_NAMES
+    assert len(columns.steps("loss")) == 3000

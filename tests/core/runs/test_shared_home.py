@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,15 @@ from llf_core.runs import (
     RunReader,
     RunWriter,
     clean,
+    create_run,
     folder_bytes,
     home,
+    kill_run,
     list_runs,
     status,
     update_meta,
 )
+from llf_core.runs.process import ProcessId, boot_id, host
 
 ROOT = Path(__file__).parents[3]
 OTHER = 12345
@@ -117,3 +121,17 @@ def test_signs_that_turn_a_text_are_not_shown(folder):
     assert RunReader(folder).events()[-1]["message"] == "xy"
     update_meta(folder, name="שלום")
     assert list_runs().rows[0].name == "שלום"
+
+
+def test_a_kill_leaves_a_process_alone_that_the_status_only_claims(llf_home):
+    folder = create_run("stage: sft\n", "claims")
+    with subprocess.Popen([sys.executable, "-c", "input()", "runs"], stdin=subprocess.PIPE) as other:
+        try:
+            process = ProcessId.of(other.pid)
+            here = {"host": host(), "boot_id": boot_id(), "heartbeat": time.time()}
+            status.update(folder, state="running", **here, **process.json(), supervisor=process.json())
+            with pytest.raises(RuntimeError, match="does not work for this run"):
+                kill_run(folder)
+            assert other.poll() is None
+        finally:
+            other.kill()
