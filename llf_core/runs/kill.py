@@ -68,8 +68,8 @@ def _wait_for_end(folder: RunFolder, seconds: float) -> Status:
 def _end(folder: RunFolder, status: Status) -> Status:
     """Kills supervisor and trainer by verified identity, then says the last word for them."""
     for process in (status.guard, status.trainer):
-        if process is not None and status.here and process.alive():
-            if not works_for(process, folder):
+        if process is not None and status.here:
+            if process.alive() and not works_for(process, folder) and process.alive():
                 raise RuntimeError(
                     f"status.json of {folder.id} names process {process.pid}, which does not work for this run, so it "
                     "was left alone. Look at it with `ps`."

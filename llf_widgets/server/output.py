@@ -28,6 +28,8 @@ class OutputHandler(RunsAPIHandler):
         folder = await self.find_run(run_id)
         try:
             files = await self.off_loop(output_files, folder.output)
+        except FileNotFoundError:  # somebody deletes it at this moment
+            raise self.gone(run_id) from None
         except OSError as error:
             raise HTTPError(409, "%s", f"Not all files of the output can be read: {why(error)}") from None
         if not files:
@@ -40,6 +42,10 @@ class OutputHandler(RunsAPIHandler):
                 self.write(chunk)
                 await self.flush()
         except StreamClosedError:  # the page went away: nobody to tell
+            return
+        except OSError as error:  # somebody deletes it at this moment: a cut answer is an error in every browser
+            self.log.warning("The output of %s could not be sent to its end: %s", folder.id, why(error))
+            self.detach().close()
             return
         self.finish(set_content_type="application/zip")
 

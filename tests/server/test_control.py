@@ -33,18 +33,19 @@ async def test_a_request_lands_in_the_run(ask, live, body):
 
 
 @pytest.fixture
-def sleeper():
-    """A process that stands for a trainer."""
+def orphan(make_run):
+    """A run whose supervisor is gone, and a process that stands for its trainer."""
+    folder = make_run(state="running")
     code = "import time; time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
-        yield process
+    with subprocess.Popen([sys.executable, "-c", code, folder.path], start_new_session=True) as trainer:
+        runs.status.update(folder, pid=trainer.pid, started=psutil.Process(trainer.pid).create_time(), supervisor=None)
+        yield folder, trainer
 
 
-async def test_kill_ends_a_trainer_whose_supervisor_is_gone(ask, make_run, sleeper):
-    started = psutil.Process(sleeper.pid).create_time()
-    folder = make_run(state="running", pid=sleeper.pid, started=started, supervisor=None)
+async def test_kill_ends_a_trainer_whose_supervisor_is_gone(ask, orphan):
+    folder, trainer = orphan
     assert await ask("runs", folder.id, "control", body={"type": "kill"}) == (202, {"id": None})
-    assert sleeper.wait(10) == -9
+    assert trainer.wait(10) == -9
     status = runs.read_status(folder)
     assert status.state == "failed"
     assert status.reason.startswith("Killed by the user")

@@ -7,6 +7,7 @@ import tracemalloc
 import zipfile
 
 import pytest
+from tornado.httpclient import HTTPClientError
 
 from llf_core.door import UnreadableError
 from llf_widgets.server import output
@@ -85,3 +86,23 @@ async def test_a_file_that_nobody_may_read_is_a_sentence(ask, finished, monkeypa
     monkeypatch.setattr(output, "open_file", refuse)
     said = "Not all files of the output can be read: README.md cannot be opened: Permission denied."
     assert await ask("runs", finished.id, "output.zip") == (409, {"message": said})
+
+
+async def test_a_download_is_cut_where_the_run_is_deleted_meanwhile(ask, jp_fetch, finished, monkeypatch, caplog):
+    def chunks(root, files, top):
+        yield b"PK"
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(root / "README.md"))
+
+    monkeypatch.setattr(output, "zip_chunks", chunks)
+    with pytest.raises(HTTPClientError, match=r"closed|599"):
+        await jp_fetch("llf", "api", "runs", finished.id, "output.zip")
+    assert "Uncaught exception" not in caplog.text
+    assert str(finished.path) not in caplog.text
+
+
+async def test_an_output_that_goes_while_it_is_listed_is_a_sentence(ask, finished, monkeypatch):
+    def refuse(path, root=None):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(output, "open_file", refuse)
+    assert (await ask("runs", finished.id, "output.zip"))[0] == 404
