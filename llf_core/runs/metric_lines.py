@@ -154,10 +154,16 @@ def _by_pyarrow(data: bytes) -> Block | None:
 
 
 def _all_objects(data: bytes) -> bool:
-    """Whether every line begins as an object does: a line `null` would crash pyarrow (26.0) and this process."""
+    """Whether every line begins as an object does, and has one more object in it at most, and no list.
+
+    A line `null`, or one nested thousands of levels deep, would crash pyarrow (26.0) and this process.
+    """
     letters = np.frombuffer(data, np.uint8)
-    begins = np.flatnonzero(letters[:-1] == ord("\n")) + 1
-    return bool(letters[0] == ord("{") and (letters[begins] == ord("{")).all())
+    begins = np.append(0, np.flatnonzero(letters[:-1] == ord("\n")) + 1)
+    if not (letters[begins] == ord("{")).all() or b"[" in data:
+        return False
+    opened = np.flatnonzero(letters == ord("{"))
+    return bool(np.diff(np.searchsorted(opened, np.append(begins, len(letters)))).max() <= 2)  # noqa: PLR2004
 
 
 def _with_stand_ins(data: bytes) -> bytes:

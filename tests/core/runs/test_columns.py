@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,6 +172,18 @@ def test_a_reader_starts_again_where_the_file_was_replaced(folder):
     assert len(reader.metrics()) == 2
     folder.metrics.write_bytes(encode({"step": 9, "values": {"loss": 5.0}}))
     assert as_dict(reader.metrics()) == {"loss": {9: 5.0}}
+
+
+@pytest.mark.parametrize("deep", [b"[" * 50_000 + b"]" * 50_000, b'{"a":' * 50_000 + b"1" + b"}" * 50_000])
+@pytest.mark.parametrize("line", [b'{"step":1,"x":%s,"values":{"loss":1}}', b'{"step":1,"values":{"loss":1,"x":%s}}'])
+def test_a_line_that_is_nested_without_end_does_not_end_the_process(line, deep):
+    whole = encode({"step": 2, "values": {"loss": 2.0}})
+    lines = line % deep + b"\n" + whole
+    code = (
+        "import sys; from llf_core.runs import Columns; c = Columns(); c.add(sys.stdin.buffer.read()); print(c.names)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"loss\n")
 
 
 def test_a_reader_hands_out_the_last_of_very_many_events(folder, monkeypatch):
