@@ -183,7 +183,7 @@ def test_a_line_that_is_nested_without_end_does_not_end_the_process(line, deep):
         "import sys; from llf_core.runs import Columns; c = Columns(); c.add(sys.stdin.buffer.read()); print(c.names)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (0, b"loss\n")
+    assert (done.returncode, done.stdout) == (0, b"['loss']\n")
 
 
 def test_a_reader_hands_out_the_last_of_very_many_events(folder, monkeypatch):
