@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from llf_core.data.cloud import CloudFile, fetch_file
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch
 from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_rows, unit_of
+from llf_core.door import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,14 +94,25 @@ def _local_files(path: Path) -> list[Path]:
         raise DataError(f"{path} does not exist.")
     state = path / "state.json"
     if state.is_file():  # written by Dataset.save_to_disk
-        listing = json.loads(state.read_text(encoding="utf-8"))
-        return [path / entry["filename"] for entry in listing["_data_files"]]
+        return _saved_files(path, state)
     files = sorted(file for file in path.iterdir() if kind_of(file) in READERS)
     kinds = sorted({kind_of(file) for file in files})
     if not files:
         raise DataError(f"{path} holds no data file. Expected files of one kind: {', '.join(READERS)}.")
     if len(kinds) > 1:
         raise DataError(f"{path} mixes files of kinds {', '.join(kinds)}. Expected one kind: name one file.")
+    return files
+
+
+def _saved_files(path: Path, state: Path) -> list[Path]:
+    """The files of a set that `Dataset.save_to_disk` wrote, all of them in its own folder."""
+    listed = read_object(state).get("_data_files")
+    names = [entry.get("filename") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    files = [path / name for name in names if isinstance(name, str) and "/" not in name]
+    if not files or len(files) < len(names) or not all(file.is_file() for file in files):
+        raise DataError(
+            f"{state} names no files that lie beside it. Expected what Dataset.save_to_disk wrote: copy it again."
+        )
     return files
 
 

@@ -139,6 +139,7 @@ class ChatTemplate:
                 tokenize=False,
                 **dict(self.options),
             )
+            text.encode()
         except Exception as error:  # noqa: BLE001 - what the text of a template raises is not known
             raise refused(error) from None
         return text

@@ -10,6 +10,7 @@ import json
 import re
 from array import array
 from bisect import bisect_left, bisect_right
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -18,8 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from llf_core.data.errors import DataError
+from llf_core.models.bounded_tokenizers import is_of_library, panics_as_errors
+from llf_core.models.errors import first_line
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
@@ -132,17 +137,17 @@ class Library:
         # A system prompt that many share, or an answer that comes again, is tokenized once.
         distinct = list(dict.fromkeys(texts))
         # Faster than `encode_batch`: it does not note where each token stands.
-        found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
+        with _told():
+            found = self.backend.encode_batch_fast(distinct, add_special_tokens=False)
         known = {text: array("i", one.ids) for text, one in zip(distinct, found, strict=True)}
         return [known[text] for text in texts]
 
     def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
         """The ids of texts, and which characters `[start, end)` each token stands for."""
         self._bare()
-        return [
-            (array("i", one.ids), tuple(one.offsets))
-            for one in self.backend.encode_batch(texts, add_special_tokens=False)
-        ]
+        with _told():
+            found = self.backend.encode_batch(texts, add_special_tokens=False)
+        return [(array("i", one.ids), tuple(one.offsets)) for one in found]
 
     def _bare(self) -> None:
         # Whoever used it before may have left these on. They are only touched then: another thread may be using it.
@@ -152,6 +157,21 @@ class Library:
             self.backend.no_padding()
         if self.backend.encode_special_tokens:
             self.backend.encode_special_tokens = False
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Has what the library cannot encode be told as an error of the data set, also from another process."""
+    try:
+        with panics_as_errors():
+            yield
+    except Exception as error:
+        if not is_of_library(error):
+            raise
+        raise DataError(
+            f"The model's tokenizer cannot take a text of the data: {first_line(error)} Its tokenizer.json may be "
+            "damaged. Copy or download the model again, or leave the text out."
+        ) from error
 
 
 def places_in(spans: Spans, first: int, last: int) -> tuple[int, int]:

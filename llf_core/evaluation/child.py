@@ -16,6 +16,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.local import computing_environment, threads_of
+from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.quick_imports import begin_imports, quick_imports
 from llf_core.runs import open_run
 from llf_core.runs.asked import run_config
@@ -114,7 +115,7 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
 
     made: Any
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), panics_as_errors():
             if of is not None:
                 _import_for(of)
             made = make(*((tell,) if inspect.signature(make).parameters else ()))

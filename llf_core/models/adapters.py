@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.names.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
 from llf_core.models.checksums import check_record, enumerated, same_values
 from llf_core.models.errors import LONGEST, ModelError, first_line
+from llf_core.models.folder import check_texts, read_object
+from llf_core.models.patterns import check_patterns
 from llf_core.models.scorer import SCORE, WEIGHT
 from llf_core.models.sound import damaged_json
-from llf_core.models.weights import read_header
+from llf_core.models.weights import INTEGERS, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +28,19 @@ if TYPE_CHECKING:
 SAFE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 SCORE_KEY = f"base_model.model.{WEIGHT}"
 """What PEFT calls the head of a reward model in its files."""
+
+
+MOST_NAMES = 10_000
+"""That an adapter lists; PEFT compares each with each module."""
+TEXTS: Any = str | list | None
+KINDS: dict[str, Any] = {
+    "peft_type": str, "base_model_name_or_path": str | None, "r": int, "lora_alpha": int | float,
+    "lora_dropout": int | float, "bias": str, "target_modules": TEXTS, "exclude_modules": TEXTS,
+    "layers_pattern": TEXTS, "layers_to_transform": int | list | None, "modules_to_save": list | None,
+    "target_parameters": list | None, "rank_pattern": dict | None, "alpha_pattern": dict | None,
+    "trainable_token_indices": dict | list | None, "layer_replication": list | None,
+}  # fmt: skip
+"""Of what keys of an adapter's config may hold, where PEFT uses them without a look."""
 
 
 def find_adapter(name: str, config: RunConfig) -> Path:
@@ -121,12 +137,18 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
     settings = adapter_settings(folder)
     if (folder / SAFE).is_file():
         _check_rank(settings, folder)
+    check_patterns(settings, [module for module, _ in model.named_modules()], folder)
     try:
         wrapped: Any
         if trainable and hasattr(model, SCORE) and SCORE not in (settings.modules_to_save or ()):
             wrapped = _with_new_score(model, settings, folder)
         else:
             wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
+    except UnpicklingError as error:
+        raise ModelError(
+            f"{folder / PICKLE} is damaged, or holds more than tensors, and none of it was run. Expected {SAFE}: take "
+            "the adapter from where it was made."
+        ) from error
     except Exception as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
@@ -185,12 +207,20 @@ def _target(model: Any, name: str) -> str:
 
 def _check_rank(settings: Any, folder: Path) -> None:
     """Refuses weights that are damaged, and a rank that they cannot have, before memory is taken for it."""
-    numbers = sum(tensor.count for tensor in read_header(folder / SAFE).values())
-    rank = getattr(settings, "r", 0)
-    if isinstance(rank, int) and rank > numbers:
+    tensors = read_header(folder / SAFE)
+    whole = next((name for name, tensor in tensors.items() if tensor.dtype in INTEGERS), None)
+    if whole is not None:
         raise ModelError(
-            f"{folder / 'adapter_config.json'} cannot belong to these weights: r is {rank:,}, and they hold "
-            f"{numbers:,} numbers in all. Copy or download the adapter again."
+            f"{folder / SAFE} has integers as {whole[:100]} ({tensors[whole].dtype}). Expected floating-point numbers. "
+            "Copy or download the adapter again."
+        )
+    numbers = sum(tensor.count for tensor in tensors.values())
+    ranks = {"r": getattr(settings, "r", 0)} | (getattr(settings, "rank_pattern", None) or {})
+    wrong = next((key for key, rank in ranks.items() if isinstance(rank, int) and rank > numbers), None)
+    if wrong is not None:
+        raise ModelError(
+            f"{folder / 'adapter_config.json'} cannot belong to these weights: {wrong[:100]} is {ranks[wrong]:,}, and "
+            f"they hold {numbers:,} numbers in all. Copy or download the adapter again."
         )
 
 
@@ -213,9 +243,19 @@ def adapter_settings(folder: Path) -> Any:
 
     path = folder / "adapter_config.json"
     again = "Copy or download the adapter again."
+    check_texts(folder)
     damaged = damaged_json(folder)
     if damaged:
         raise ModelError(damaged.replace("the model", "the adapter"))
+    stored = read_object(path)
+    odd = next((key for key, kinds in KINDS.items() if key in stored and not isinstance(stored[key], kinds)), None)
+    if odd is not None:
+        raise ModelError(
+            f"{path} has a value of another type than expected for {odd}: {str(stored[odd])[:50]}. {again}"
+        )
+    long = next((key for key in KINDS if isinstance(stored.get(key), list) and len(stored[key]) > MOST_NAMES), None)
+    if long is not None:
+        raise ModelError(f"{path} lists {len(stored[long]):,} in {long}. Expected at most {MOST_NAMES:,}. {again}")
     try:
         settings = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
@@ -268,11 +308,11 @@ def _made_for(folder: Path) -> str:
     from peft import PeftConfig
 
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    return f"It was made for {base}." if base else "Its config does not say which model it was made for."
+    return f"It was made for {str(base)[:LONGEST]}." if base else "Its config does not say which model it was made for."
 
 
 def _cause(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = next((line for line in lines if "size mismatch" in line), lines[0] if lines else type(error).__name__)
-    line = line[:LONGEST]
+    line = line[: 300 if "size mismatch" in line else LONGEST]  # the weight and both shapes
     return line if line.endswith(".") else line + "."

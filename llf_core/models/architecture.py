@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.names.properties import refusal
-from llf_core.models.errors import LONGEST, ModelError
-from llf_core.models.folder import read_config
+from llf_core.models.errors import ModelError, last_line
+from llf_core.models.folder import AGAIN, read_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,7 +26,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
     raw = read_config(source.folder)
     mapped = raw.get("auto_map")
     own_code = mapped.get("AutoModelForCausalLM") if isinstance(mapped, dict) else None
-    kind = str(raw.get("model_type", "unknown"))
+    kind = str(raw.get("model_type", "unknown"))[:100]
     if why := refusal(raw):
         raise ModelError(f"{source.name} cannot be trained. {why}")
     known = kind in transformers.CONFIG_MAPPING
@@ -41,11 +41,8 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
         )
     except Exception as error:
         if known or not isinstance(error, ValueError | KeyError):
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            why = (lines[-1:] or [type(error).__name__])[0].removeprefix("TypeError: ")[:LONGEST].rstrip(".")
-            raise ModelError(
-                f"{source.folder / 'config.json'} is no config of a {kind}: {why}. Copy or download the model again."
-            ) from error
+            why = last_line(error).removeprefix("TypeError: ").removeprefix("ValueError: ")
+            raise ModelError(f"{source.folder / 'config.json'} is no config of a {kind}: {why} {AGAIN}") from error
         raise ModelError(
             f"transformers {transformers.__version__} does not know the architecture {kind!r} of {source.name}. "
             "Expected one of its causal language models; a newer transformers may know it: pip install -U transformers."

@@ -1,17 +1,23 @@
 """Chat templates of others end: what one rendering may loop, call, write and compute has a limit.
 
 A template is a program that comes with a model. transformers runs it in Jinja's sandbox, which bounds `range` and
-nothing else: two loops inside each other never end, and texts that double fill the memory.
+nothing else: two loops inside each other never end, and texts that double fill the memory. What one call, filter or
+operator would make is reckoned before it is made; what all of them keep is seen by the memory of the process.
 """
 
 from __future__ import annotations
 
+import re
+import threading
 import time
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from jinja2 import Template, nodes
     from jinja2.runtime import Context
@@ -21,11 +27,26 @@ STEPS = 1_000_000
 SECONDS = 3.0
 """Processor time of one rendering, in its thread."""
 LOOKED_EVERY = 64
+LONGEST_SOURCE = 200_000
+"""Characters of a template; those that were published have some ten thousand."""
 LONGEST = 50_000_000
-"""Characters or entries of what a template joins or multiplies."""
+"""Characters or entries of what a template makes at once."""
+MOST_WRITTEN = 200_000_000
+"""Characters that one rendering may write, those of its macros counted too."""
+MOST_ENTRIES = 300_000
+"""Of lists and mappings inside each other, where all of them are written, joined or compared."""
+WIDEST = 100_000
+"""Of numbers that a filter or method takes for a width or a count."""
+PARTED = 5_000_000
+"""Characters of a text that is taken apart."""
+LARGE = 100_000
+"""Characters from which the memory is looked at."""
+MOST_MEMORY = 800_000_000
+"""Bytes that the process may grow by while it renders."""
 MOST_BITS = 100_000
 """Of a whole number that a template makes."""
-STEP, JOIN, KEPT = "llf_step", "llf_join", " steps"
+STEP, JOIN, WRITE, WHOLE, KEPT = "llf_step", "llf_join", "llf_write", "llf_whole", " steps"
+_rendering = threading.local()
 
 
 def bound_templates() -> None:
@@ -38,10 +59,15 @@ def bound_templates() -> None:
         return
 
     def compile_bounded(chat_template: str) -> Template:
+        if len(chat_template) > LONGEST_SOURCE:
+            raise endless_error()(f"it has {len(chat_template):,} characters; at most {LONGEST_SOURCE:,} are read")
         # An environment of theirs, made with an empty text: compiling a template works out its constants already.
         environment = plain("").environment
         environment.__class__ = _bounded(type(environment))
-        environment.filters |= {STEP: pass_context(_step), JOIN: _join}
+        environment.filters |= {STEP: pass_context(_step), JOIN: _join, WRITE: pass_context(_write), WHOLE: _whole}
+        environment.filters |= {name: _checked(environment.filters[name], check) for name, check in FILTERS.items()}
+        environment.tests |= {name: _checked(environment.tests[name], _check_both) for name in TESTS}
+        environment.globals.pop("lipsum", None)
         template: Template = environment.from_string(chat_template)
         return template
 
@@ -79,6 +105,24 @@ def _counted() -> Any:
             parts = nodes.List(node.nodes, lineno=node.lineno)
             return nodes.Filter(parts, JOIN, [], [], None, None, lineno=node.lineno)
 
+        def visit_Output(self, node: nodes.Output, *args: Any, **kwargs: Any) -> list[nodes.Node]:  # noqa: N802
+            self.generic_visit(node, *args, **kwargs)
+            texts = [one for one in node.nodes if isinstance(one, nodes.TemplateData)]
+            length = nodes.Const(sum(len(one.data) for one in texts))
+            step = nodes.Filter(length, STEP, [], [], None, None, lineno=node.lineno)
+            node.nodes = [one if one in texts else through(one, WRITE) for one in node.nodes]
+            return [nodes.ExprStmt(step, lineno=node.lineno), node]
+
+        def visit_Compare(self, node: nodes.Compare, *args: Any, **kwargs: Any) -> nodes.Node:  # noqa: N802
+            self.generic_visit(node, *args, **kwargs)
+            node.expr = through(node.expr, WHOLE)
+            for operand in node.ops:
+                operand.expr = through(operand.expr, WHOLE)
+            return node
+
+    def through(node: nodes.Expr, name: str) -> nodes.Filter:
+        return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
     return Counted()
 
 
@@ -88,7 +132,7 @@ def _bounded(plain: type) -> type:
     class Bounded(plain):  # type: ignore[misc]
         """Counts rounds and calls, and looks at what is multiplied and joined."""
 
-        intercepted_binops = frozenset({"+", "*", "**"})
+        intercepted_binops = frozenset({"+", "*", "**", "%"})
 
         def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
             tree: nodes.Template = super()._parse(source, name, filename)
@@ -98,40 +142,239 @@ def _bounded(plain: type) -> type:
 
         def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
             _count(context, 1)
+            method = getattr(called, "__wrapped__", called)  # the sandbox has one of its own around str.format
+            owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+            if isinstance(owner, str | bytes | int) and name in METHODS:
+                args = METHODS[name](owner, *args, **kwargs) or args
             return super().call(context, called, *args, **kwargs)
 
         def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+            _count(context, 1)
             _check_operands(operator, left, right)
             return super().call_binop(context, operator, left, right)
 
     return Bounded
 
 
-def _count(context: Context, steps: int) -> None:
+def _count(context: Context, steps: int, written: int = 0) -> None:
     spent = context.parent.get(KEPT)
     if spent is None:
-        spent = context.parent[KEPT] = [0, time.thread_time()]
+        spent = context.parent[KEPT] = [0, 0, time.thread_time()]
+        _rendering.began = None
     spent[0] += steps
+    spent[1] += written
     if spent[0] > STEPS:
         raise endless_error()(f"it takes more than {STEPS:,} rounds of loops and calls")
-    if spent[0] % LOOKED_EVERY == 0 and time.thread_time() - spent[1] > SECONDS:
+    if spent[1] > MOST_WRITTEN:
+        raise endless_error()(f"it writes more than {MOST_WRITTEN:,} characters")
+    if spent[0] % LOOKED_EVERY == 0 and time.thread_time() - spent[2] > SECONDS:
         raise endless_error()(f"it takes more than {SECONDS:g} s")
 
 
-def _step(context: Context, value: Any) -> Any:
-    _count(context, 1)
+def _step(context: Context, value: int) -> int:
+    _count(context, 1, value)
     return value
 
 
+def _write(context: Context, value: Any) -> str:
+    text = value if isinstance(value, str) else str(_whole(value))
+    _count(context, 1, len(text))
+    return text
+
+
 def _join(parts: Iterable[Any]) -> str:
-    texts = [str(part) for part in parts]
+    texts = [str(_whole(part)) for part in parts]
     _check_length(sum(map(len, texts)))
     return "".join(texts)
+
+
+def _whole(value: Any) -> Any:
+    """The value, where going through all of it ends."""
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        _check_length(_size(value))
+    return value
+
+
+def _size(value: Any) -> int:
+    """About how many characters a value has when it is written."""
+    size, entries, todo = 0, 0, [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str | bytes):
+            size += len(one)
+        elif isinstance(one, Mapping | list | tuple | set | frozenset):
+            entries += len(one)
+            if entries > MOST_ENTRIES:
+                return LONGEST + 1
+            todo += [*one, *one.values()] if isinstance(one, Mapping) else one
+            size += 4 * len(one)
+        else:
+            size += 4
+    return size
 
 
 def _check_length(length: int) -> None:
     if length > LONGEST:
         raise endless_error()(f"it writes more than {LONGEST:,} characters")
+    if length > LARGE:
+        memory = psutil.Process().memory_info().rss
+        if getattr(_rendering, "began", None) is None:
+            _rendering.began = memory
+        if memory - _rendering.began > MOST_MEMORY:
+            raise endless_error()(f"it takes more than {MOST_MEMORY // 10**6:,} MB of memory")
+
+
+def _checked(plain: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter whose arguments are looked at first; `check` may give others in their place."""
+    passed = int(hasattr(plain, "jinja_pass_arg"))
+
+    @wraps(plain)  # its marks too: whether Jinja passes it its context
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        changed = check(*args[passed:], **kwargs)
+        return plain(*args[:passed], *(changed or args[passed:]), **kwargs)
+
+    return checked
+
+
+def _check_widths(value: Any, *args: Any, **kwargs: Any) -> None:
+    """Of what makes a value as wide, or into as many parts, as a number says."""
+    size = _size(_whole(value)) if isinstance(value, str | bytes | Mapping | list | tuple) else 0
+    for one in (*args, *kwargs.values()):
+        if isinstance(one, int) and abs(one) > WIDEST:
+            raise endless_error()(f"it asks for a width or a number of {abs(one):,}; at most {WIDEST:,} are made")
+        if isinstance(one, str):
+            size += len(one)
+    _check_length(size)
+
+
+def _check_slow(value: Any, *args: Any, **kwargs: Any) -> None:
+    _check_widths(value, *args, **kwargs)
+    _check_length(_size(value) * 50)  # takes fifty times as long for a character as others
+
+
+def _check_taken_apart(value: Any, *_args: Any, **_kwargs: Any) -> None:
+    """Of what makes a list of a text: an entry takes some fifty times as much memory as its sign."""
+    if isinstance(value, str | bytes):
+        _check_length(len(value) * (LONGEST // PARTED))
+
+
+def _check_printed(value: Any, *_args: Any, **_kwargs: Any) -> None:
+    _check_length(_size(value) * (LONGEST // LARGE))  # some hundred times as long
+
+
+def _check_lines(value: Any, width: Any = 4, *_args: Any, **_kwargs: Any) -> None:
+    """Of what puts something before each line."""
+    wide = len(width) if isinstance(width, str) else width if isinstance(width, int) else 0
+    text = str(_whole(value))
+    _check_length(len(text) + (text.count("\n") + 1) * max(wide, 0))
+
+
+def _check_tabs(text: Any, width: int = 8) -> None:
+    _check_length(len(text) + text.count("\t" if isinstance(text, str) else b"\t") * max(width, 0))
+
+
+def _check_replaced(value: Any, old: Any, new: Any, *_args: Any, **_kwargs: Any) -> None:
+    given: tuple[Any, ...] = (value, old, new)
+    text, old, new = (one if isinstance(one, bytes) else str(_whole(one)) for one in given)
+    found = str(text).count(str(old)) if isinstance(text, str) else len(text)
+    _check_length(len(text) + found * max(len(new) - len(old), 0))
+
+
+def _check_joined(separator: Any, parts: Any) -> tuple[Any, ...]:
+    """Of `separator.join(parts)`; the parts are taken once."""
+    parts = list(parts)
+    _check_length(_size(parts) + len(separator) * len(parts))
+    return (parts,)
+
+
+def _check_joined_by_filter(value: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    separator = args[0] if args else kwargs.get("d", "")
+    return (*_check_joined(str(_whole(separator)), value), *args)
+
+
+def _check_formatted(text: Any, *args: Any, **kwargs: Any) -> None:
+    """Of `text % args` and `text.format(args)`: each place may be as wide as a number in it, or as an argument says."""
+    text = text if isinstance(text, str | bytes) else str(_whole(text))
+    signs = ("%", "{", "*") if isinstance(text, str) else (b"%", b"{", b"*")
+    given = [_whole(one) for one in (*args, *kwargs.values())]
+    places = sum(text.count(sign) for sign in signs)
+    numbers = [int(one) for one in re.findall(r"\d{1,18}", str(text))]
+    asked = any(sign in text for sign in (("*", "{}", ":{") if isinstance(text, str) else (b"*",)))
+    flat = [one for value in given for one in (value if isinstance(value, list | tuple) else (value,))]
+    widths = [abs(one) for one in flat if isinstance(one, int)] if asked else []
+    _check_length(len(text) + places * (_size(given) + max(widths, default=0)) + sum(numbers))
+
+
+def _check_translated(text: str, table: Any, *_args: Any) -> None:
+    values = table.values() if isinstance(table, Mapping) else table
+    longest = max((len(one) for one in values if isinstance(one, str)), default=1)
+    _check_length(len(text) * max(longest, 1))
+
+
+def _check_sum(_value: Any, attribute: Any = None, start: Any = 0) -> None:  # noqa: ARG001 - as the filter has them
+    if not isinstance(start, int | float):
+        raise endless_error()("it adds up what are no numbers")
+
+
+def _check_json(value: Any, *args: Any, **kwargs: Any) -> None:
+    spaces = [one for one in (*args, *kwargs.values()) if isinstance(one, int | str)]
+    wide = max((len(one) if isinstance(one, str) else one for one in spaces), default=0)
+    _check_length(_size(_whole(value)) * (1 + max(wide, 0)))
+
+
+def _check_whole(value: Any, *_args: Any, **_kwargs: Any) -> None:
+    _whole(value)
+
+
+def _check_both(one: Any, *others: Any) -> None:
+    for value in (one, *others):
+        _whole(value)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    **dict.fromkeys(("center", "batch", "slice", "truncate", "round"), _check_widths),
+    **dict.fromkeys(("wordwrap", "urlize", "striptags", "title", "wordcount", "xmlattr"), _check_slow),
+    **dict.fromkeys(("escape", "e", "forceescape", "string", "unique", "sort", "dictsort", "groupby"), _check_whole),
+    **dict.fromkeys(("min", "max", "upper", "lower", "capitalize", "trim", "urlencode", "safe"), _check_whole),
+    "list": _check_taken_apart,
+    "indent": _check_lines,
+    "replace": _check_replaced,
+    "join": _check_joined_by_filter,
+    "format": _check_formatted,
+    "sum": _check_sum,
+    "tojson": _check_json,
+    "pprint": _check_printed,
+}
+"""What is looked at before a filter of Jinja or of transformers is called."""
+TESTS = (
+    "eq",
+    "==",
+    "equalto",
+    "ne",
+    "!=",
+    "in",
+    "lt",
+    "<",
+    "le",
+    "<=",
+    "gt",
+    ">",
+    "ge",
+    ">=",
+    "lessthan",
+    "greaterthan",
+)
+METHODS: Mapping[str, Callable[..., Any]] = {
+    **dict.fromkeys(("center", "ljust", "rjust", "zfill", "to_bytes"), _check_widths),
+    **dict.fromkeys(("split", "rsplit", "splitlines"), _check_taken_apart),
+    "expandtabs": _check_tabs,
+    "replace": _check_replaced,
+    "join": _check_joined,
+    "format": _check_formatted,
+    "format_map": _check_formatted,
+    "translate": _check_translated,
+}
+"""The same of methods of texts and numbers."""
 
 
 def _check_operands(operator: str, left: Any, right: Any) -> None:
@@ -141,10 +384,11 @@ def _check_operands(operator: str, left: Any, right: Any) -> None:
         raise endless_error()(f"it makes a number of more than {MOST_BITS:,} bits")
     if operator == "*" and numbers and left.bit_length() + right.bit_length() > MOST_BITS:
         raise endless_error()(f"it makes a number of more than {MOST_BITS:,} bits")
+    if operator == "%" and isinstance(left, str | bytes):
+        _check_formatted(left, right)
     sized = (str, bytes, list, tuple)
-    if operator == "*" and isinstance(left, sized) and isinstance(right, int):
-        _check_length(len(left) * max(right, 0))
-    if operator == "*" and isinstance(right, sized) and isinstance(left, int):
-        _check_length(len(right) * max(left, 0))
+    for one, times in ((left, right), (right, left)):
+        if operator == "*" and isinstance(one, sized) and isinstance(times, int):
+            _check_length(_size(one) * max(times, 0))
     if operator == "+" and isinstance(left, sized) and isinstance(right, sized):
         _check_length(len(left) + len(right))

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import NotPlainError
+from llf_core.door import NotPlainError, UnreadableError, open_file
 from llf_core.door.plain_yaml import yaml_value
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = "model.safetensors.index.json"
+SETTINGS_BYTES = 4 << 20
+"""Limit of a file of settings; of those that were published the largest have some hundred thousand bytes."""
+LISTS_BYTES = 128 << 20
+"""Limit of a file that may list tokens or weights: the largest `tokenizer.json` have 80 million bytes."""
+SETTINGS = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
+    "adapter_config.json", "chat_template.jinja",
+)  # fmt: skip
+TEXTS = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+CARD_BYTES = 1 << 20
+AGAIN = "Copy or download the model again."
 NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt")
 
 
@@ -65,43 +78,110 @@ def check_files(where: str, names: Iterable[str], *, allow_pickle: bool) -> None
 
 
 def check_shards(folder: Path) -> None:
-    """Refuses a folder whose index names weight files that are not there.
+    """Refuses a folder whose index names weight files that are not there, or that are none of the folder's.
 
     Raises:
-        ModelError: naming the first missing file.
+        ModelError: naming the first of them.
     """
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    path = folder / INDEX
+    if not path.is_file():
         return
-    try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ModelError(f"{index} cannot be read ({str(error)[:100]}). Copy or download the model again.") from error
-    missing = sorted(name for name in named if not (folder / name).is_file())
+    index = read_object(path)
+    named = index.get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ModelError(f"{path} has no weight_map that names a file for each weight. {AGAIN}")
+    files = sorted(set(named.values()))
+    here = {file.name for file in folder.iterdir() if file.is_file()}
+    odd = next((name for name in files if not name.endswith(".safetensors") or "/" in name), None)
+    if odd is not None:
+        raise ModelError(f"{path} names {odd[:100]!r}. Expected *.safetensors files of the same folder. {AGAIN}")
+    missing = [name for name in files if name not in here]
     if missing:
         raise ModelError(
-            f"{folder} lacks {len(missing)} of its {len(named)} weight files, the first is {missing[0]}. "
-            "Copy or download the model again."
+            f"{folder} lacks {len(missing):,} of its {len(files):,} weight files, the first is {missing[0][:100]}. "
+            f"{AGAIN}"
         )
+    if not isinstance(index.get("metadata"), dict):
+        raise ModelError(f"{path} has no metadata that are a JSON object. {AGAIN}")
+
+
+def check_texts(folder: Path) -> None:
+    """Refuses a model's or adapter's folder with a text that is no regular file, or too large to be read.
+
+    Raises:
+        ModelError: naming the file, what it is and what was expected.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name.endswith(TEXTS) and not path.is_dir():
+            try:
+                os.close(_opened(path))
+            except FileNotFoundError:
+                raise ModelError(f"{path} is a link to nothing. {AGAIN}") from None
+
+
+def _opened(path: Path) -> int:
+    """A text of a model's folder, opened; a hub's cache is made of links, so these are followed.
+
+    Raises:
+        ModelError: it is no regular file, or larger than such a text may be.
+    """
+    most = SETTINGS_BYTES if path.name in SETTINGS else LISTS_BYTES
+    try:
+        descriptor = open_file(path.resolve())
+    except UnreadableError as error:
+        raise ModelError(f"{path} cannot be read: {error} {AGAIN}") from error
+    size = os.fstat(descriptor).st_size
+    if size > most:
+        os.close(descriptor)
+        raise ModelError(f"{path} has {size:,} bytes. Expected at most {most:,}. {AGAIN}")
+    return descriptor
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file of a model's folder holds.
+
+    Raises:
+        ModelError: it holds something else, is no regular file, or larger than such a file may be.
+    """
+    try:
+        with os.fdopen(_opened(path), "rb") as file:
+            value = json.loads(file.read().decode("utf-8"))
+    except RecursionError as error:
+        raise ModelError(f"{path} is nested too deeply. {AGAIN}") from error
+    except ValueError as error:  # of Unicode too
+        raise ModelError(f"{path} is not valid JSON ({str(error)[:100]}). {AGAIN}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object. {AGAIN}")
+    return value
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`.
 
     Raises:
-        ModelError: it is no JSON object.
+        ModelError: it is no JSON object, or has transformers fetch and run code of a hub: a kernel, which no config
+            of a run can allow.
     """
     path = folder / "config.json"
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise ModelError(f"{path} is nested too deeply. Copy or download the model again.") from error
-    except ValueError as error:
-        why = str(error)[:100]
-        raise ModelError(f"{path} is not valid JSON ({why}). Copy or download the model again.") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is not a JSON object. Copy or download the model again.")
-    return value
+    config = read_object(path)
+    kernel = next((value for value in _implementations(config) if "/" in value), None)
+    if kernel is not None:
+        raise ModelError(
+            f"{path} names a kernel of a hub, {kernel[:100]!r}, which would run as a program of this machine and is "
+            "not fetched. Remove the key from a copy of the model; flash_attn chooses how attention is computed."
+        )
+    return config
+
+
+def _implementations(config: dict[str, Any]) -> Iterator[str]:
+    """What a config and its parts say of how attention or experts are computed."""
+    todo: list[tuple[bool, Any]] = [(False, config)]
+    while todo:
+        chosen, value = todo.pop()
+        if isinstance(value, dict):
+            todo += [(chosen or "implementation" in key, inner) for key, inner in value.items()]
+        elif chosen and isinstance(value, str):
+            yield value
 
 
 def card_license(folder: Path) -> str | None:
@@ -109,7 +189,8 @@ def card_license(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    text = card.read_text(encoding="utf-8", errors="replace")
+    with card.open("rb") as file:
+        text = file.read(CARD_BYTES).decode("utf-8", errors="replace")
     if not text.startswith("---\n") or "\n---" not in text[4:]:
         return None
     try:

@@ -27,6 +27,9 @@ BLOCKS = {
 """Numbers and bytes of a block of each type of tensor; of newer types nothing is checked."""
 SMALLEST_ENTRY, SMALLEST_TENSOR = 13, 24
 """Bytes that an entry of the metadata, and one of the list of tensors, take at least."""
+MOST_ENTRIES, MOST_TENSORS = 10_000, 1_000_000
+MOST_ITEMS = 4_000_000
+"""Of all lists of the metadata; the tokens, kinds, scores and merges of the largest vocabularies are two million."""
 MOST_DIMENSIONS = 4
 MOST_ALIGNED = 2**20
 LONGEST = 2**31
@@ -76,12 +79,14 @@ def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, 
         raise ModelError(f"{path} has GGUF version {version}. Expected 2 or 3; convert the model again.")
     if tensors * SMALLEST_TENSOR > size or entries * SMALLEST_ENTRY > size:
         raise EOFError
-    values = {}
+    if tensors > MOST_TENSORS or entries > MOST_ENTRIES:
+        raise EOFError
+    values, left = {}, MOST_ITEMS
     for _ in range(entries):
         key = _string(file, size)
         (kind,) = _unpack(file, "<I")
         if kind == ARRAY:
-            _skip_array(file, size)
+            left = _skip_array(file, left)
         else:
             values[key] = _value(file, kind, size)
     shapes, places = {}, {}
@@ -128,8 +133,11 @@ def _too_large(header: GgufHeader) -> str:
         return f"embedding_length is {width:,}, and token_embd.weight has the shape {list(embedded)}"
     if positions is not None and not 0 < positions < LONGEST:
         return f"context_length is {positions:,}"
-    key = next((key for key in SIZES if not 0 < (1 if of(key) is None else of(key) or 0) <= numbers), None)
-    return "" if key is None else f"{key} is {of(key):,}, and its tensors hold {numbers:,} numbers"
+    if not numbers:
+        return "it has no tensors"
+    sizes = [(key, of(key)) for key in SIZES]
+    wrong = next(((key, size) for key, size in sizes if size is not None and not 0 < size <= numbers), None)
+    return "" if wrong is None else f"{wrong[0]} is {wrong[1]:,}, and its tensors hold {numbers:,} numbers"
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
@@ -148,15 +156,18 @@ def _value(file: BinaryIO, kind: int, size: int) -> Any:
     return _string(file, size) if kind == STRING else _unpack(file, NUMBERS[kind])[0]
 
 
-def _skip_array(file: BinaryIO, size: int, depth: int = 1) -> None:
+def _skip_array(file: BinaryIO, left: int, depth: int = 1) -> int:
+    """Skips a list; of `left` items that lists may have, returns how many are left."""
     kind, count = _unpack(file, "<IQ")
-    if count > size or depth > DEEPEST:
+    left -= count
+    if left < 0 or depth > DEEPEST:
         raise EOFError
     if kind == STRING:
         for _ in range(count):
             file.seek(_unpack(file, "<Q")[0], 1)
     elif kind == ARRAY:
         for _ in range(count):
-            _skip_array(file, size, depth + 1)
+            left = _skip_array(file, left, depth + 1)
     else:
         file.seek(count * struct.calcsize(NUMBERS[kind]), 1)
+    return left

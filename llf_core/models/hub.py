@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 PROBE_SECONDS = 3.0
+NOT_A_HUB = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What the hub's client raises where the answer is a page, or JSON of another kind."""
 KINDS = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
 
 
@@ -68,7 +70,9 @@ def wanted(files: list[str], *, code: bool) -> list[str]:
     return [name for name in top if name.endswith(kinds) and name not in NO_WEIGHTS]
 
 
-def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -> tuple[Path, str, str | None]:
+def _snapshot(  # noqa: C901 - one branch for each kind of answer
+    name: str, revision: str, config: RunConfig | None, choose: Any
+) -> tuple[Path, str, str | None]:
     """Folder, commit and licence of a repository at a revision."""
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -85,6 +89,8 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
             patterns = [_literal(file) for file in files]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
             return folder, folder.name, _license(info)
+        except ModelError:
+            raise
         except HFValidationError as error:
             raise _no_id(name, config) from error
         except HfHubHTTPError as error:
@@ -95,6 +101,8 @@ def _snapshot(name: str, revision: str, config: RunConfig | None, choose: Any) -
         except (_network_error(), LocalEntryNotFoundError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise  # a full disk is no matter of the network
+            failure = error
+        except NOT_A_HUB as error:
             failure = error
     try:
         folder = snapshot_download(name, revision=revision, local_files_only=True, **place)
@@ -148,6 +156,8 @@ def _refusal(name: str, revision: str, error: Any, endpoint: str) -> str:
 
 def _unreachable(name: str, failure: BaseException | None, endpoint: str) -> str:
     why = "HF_HUB_OFFLINE is set" if failure is None else f"{endpoint} did not answer ({_short(failure)})"
+    if isinstance(failure, NOT_A_HUB):
+        why = f"{endpoint} did not answer as a hub does ({type(failure).__name__}); a network may ask for a login"
     return (
         f"{name} is not a folder here, it is not in the hub's cache, and {why}. Check the network, HF_ENDPOINT and the "
         "proxy variables, or give a local folder; smollm2-135m-instruct needs no hub."

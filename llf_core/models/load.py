@@ -62,7 +62,10 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         arguments["use_safetensors"] = bool(safe)
     try:
         with no_progress_bars():
-            model, info = kind.from_pretrained(source.folder, output_loading_info=True, **arguments)
+            # What does not fit is told below, by its name.
+            model, info = kind.from_pretrained(
+                source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
     except UnpicklingError as error:
         raise ModelError(
             f"The pickled weights of {source.name} hold more than tensors, and none of it was run. "
@@ -72,10 +75,17 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
         why = damaged_json(source.folder) if source.kind != "gguf" else ""
+        what = source.name if arguments.get("use_safetensors", True) else f"A pickle of {source.name}"
         raise ModelError(
-            f"{source.name} cannot be loaded: "
-            + (why or f"{first_line(error)} Copy or download it again if files are damaged.")
+            f"{what} cannot be loaded: {why or f'{first_line(error)} Copy or download it again if files are damaged.'}"
         ) from error
+    other = sorted(tuple(one) for one in info.get("mismatched_keys", ()))
+    if other:
+        name, stored, expected = other[0]
+        raise ModelError(
+            f"{source.name} has {len(other)} weights of another shape than its config says, the first is {name}: "
+            f"{str(list(stored))[:100]}. Expected {list(expected)}. Copy or download the model again, config.json too."
+        )
     missing = sorted(set(info.get("missing_keys", ())) - _not_needed(model, config))
     if missing:
         raise ModelError(

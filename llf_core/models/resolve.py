@@ -61,6 +61,8 @@ def _local(name: str, path: Path, *, allow_pickle: bool) -> ModelSource:
             raise ModelError(f"{name} is a file of type {path.suffix or 'unknown'}. Expected a folder or a .gguf file.")
         named = read_gguf_header(path).values.get("general.license")
         return ModelSource(name, path, "gguf", license=named, portable_name=portable_path(path.parent))
+    if not path.is_dir():
+        raise ModelError(f"{name} is no regular file and no folder. Expected a folder or a .gguf file.")
     files = [file.name for file in path.iterdir() if file.is_file()]
     safe, pickles, ggufs = weight_files(files)
     if len(ggufs) == 1 and not safe and not pickles:

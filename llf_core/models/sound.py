@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.models.folder import read_config, weight_files
-from llf_core.models.weights import stored_tensors
+from llf_core.models.folder import AGAIN, check_texts, read_config, read_object, weight_files
+from llf_core.models.weights import INTEGERS, stored_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +22,14 @@ SHARED = 1000
 """Layers beyond the number of stored tensors: some models use the same weights in several layers."""
 LONGEST = 2**31
 """Positions beyond which no model was made."""
+LEAST = {
+    "num_hidden_layers": 1, "hidden_size": 1, "vocab_size": 1, "num_attention_heads": 1, "num_key_value_heads": 0,
+    "intermediate_size": 0, "head_dim": 0,
+}  # fmt: skip
+"""Sizes that a model cannot do without; of some, 0 stands for none."""
 PAIRS = (("vocab_size", "hidden_size"), ("hidden_size", "intermediate_size"), ("num_attention_heads", "head_dim"))
 """Sizes whose product is not more than the numbers of one weight."""
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention_heads", "num_key_value_heads")
-AGAIN = "Copy or download the model again."
 
 
 def check_sound(folder: Path) -> None:
@@ -38,6 +41,7 @@ def check_sound(folder: Path) -> None:
     Raises:
         ModelError: naming the file, the value and what the weights hold.
     """
+    check_texts(folder)
     config = read_config(folder)
     tensors = stored_tensors(folder)
     numbers, count = PACKED * sum(tensor.count for tensor in tensors.values()), len(tensors)
@@ -45,13 +49,35 @@ def check_sound(folder: Path) -> None:
         _, pickles, _ = weight_files(file.name for file in folder.iterdir())
         numbers = PACKED * sum((folder / name).stat().st_size for name in pickles)
         count = numbers
-    layers = config.get("num_hidden_layers")
-    if type(layers) is int and layers < 1:
-        raise ModelError(f"{folder / 'config.json'} says that num_hidden_layers is {_shown(layers)}. {AGAIN}")
+    path = folder / "config.json"
+    if wrong := _odd_value(config):
+        raise ModelError(f"{path} says that {wrong}. {AGAIN}")
+    whole = next((name for name, one in tensors.items() if name.endswith(".weight") and one.dtype in INTEGERS), None)
+    if whole is not None and not config.get("quantization_config"):
+        raise ModelError(
+            f"{folder} has integers as {whole[:100]} ({tensors[whole].dtype}), and no quantization_config that says "
+            f"what they stand for. {AGAIN}"
+        )
     for part in _parts(config):
         wrong = _too_large(part, numbers, count)
         if wrong:
-            raise ModelError(f"{folder / 'config.json'} cannot belong to these weights: {wrong}. {AGAIN}")
+            raise ModelError(f"{path} cannot belong to these weights: {wrong}. {AGAIN}")
+
+
+def _odd_value(config: dict[str, Any]) -> str:
+    """Which value of a config no model has; empty where none is."""
+    for key, least in LEAST.items():
+        value = config.get(key)
+        if type(value) is int and value < least:
+            return f"{key} is {_shown(value)}. Expected at least {least}"
+    for key, value in config.items():
+        if key.endswith(("dropout", "pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
+            return f"{key[:100]} is {value:g}. Expected a share from 0 to 1"
+    if not isinstance(config.get("model_type", ""), str):
+        return f"model_type is {str(config['model_type'])[:100]}. Expected a text"
+    if not isinstance(config.get("quantization_config"), dict | None):
+        return f"quantization_config is {str(config['quantization_config'])[:100]}. Expected an object"
+    return ""
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -86,16 +112,10 @@ def _shown(value: int) -> str:
 
 def damaged_json(folder: Path) -> str:
     """Which JSON file of a folder holds no JSON object, as a sentence; empty where all do."""
-    for name in JSON_FILES:
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except RecursionError:
-            return f"{path} is nested too deeply. {AGAIN}"
-        except ValueError as error:  # of Unicode too
-            return f"{path} is not valid JSON ({str(error)[:100]}). {AGAIN}"
-        if not isinstance(value, dict):
-            return f"{path} holds no JSON object. {AGAIN}"
+    try:
+        for path in (folder / name for name in JSON_FILES):
+            if path.is_file():
+                read_object(path)
+    except ModelError as error:
+        return str(error)
     return ""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from llf_core.models.architecture import load_architecture
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.bounded_templates import bound_templates
-from llf_core.models.errors import ModelError, first_line
+from llf_core.models.bounded_tokenizers import check_tokenizer, panics_as_errors
+from llf_core.models.errors import ModelError, first_line, last_line
+from llf_core.models.folder import AGAIN
 from llf_core.models.gguf import mend_pre_tokenizer
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.sound import damaged_json
@@ -50,6 +52,7 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
         if source.kind != "gguf" and (source.folder / "config.json").is_file():
             load_architecture(source, trust_remote_code=trusted)  # which transformers reads for a tokenizer too
         raise ModelError(_why_not(source, error, trusted=trusted)) from error
+    check_tokenizer(tokenizer, source.name)
     if source.kind != "gguf" and (source.folder / "config.json").is_file():  # an adapter has its base's
         _check_vocabulary(tokenizer, source, trusted=trusted)
     return tokenizer
@@ -62,7 +65,7 @@ def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any)
     if gguf_file is not None:
         arguments["gguf_file"] = gguf_file
     bound_templates()
-    with no_progress_bars():
+    with no_progress_bars(), panics_as_errors():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="right", **arguments)
     for key in ("local_files_only", "is_local", "gguf_file"):
         tokenizer.init_kwargs.pop(key, None)
@@ -79,13 +82,33 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
             f"The tokenizer of {source.name} runs only with Python code that comes with it. "
             "Set trust_remote_code: true if you have read that code and trust it."
         )
-    damaged = damaged_json(source.folder) if source.kind != "gguf" else ""
-    if damaged:
-        return f"The tokenizer of {source.name} cannot be loaded: {damaged}"
+    start = f"The tokenizer of {source.name} cannot be loaded"
+    if source.kind == "gguf":
+        return f"{start}: {last_line(error)} Copy or download the file again."
+    path = source.folder / "tokenizer.json"
     expected = "Expected tokenizer.json or the tokenizer's own files in the model's folder."
+    if damaged := damaged_json(source.folder):
+        return f"{start}: {damaged}"
+    if path.is_file():
+        why = _refused_by_library(path)
+        settings = source.folder / "tokenizer_config.json"
+        which = f"{path} is no tokenizer: {why}" if why else f"it does not go with {settings}: {last_line(error)}"
+        return f"{start}: {which} {AGAIN}"
     if str(error).startswith("Couldn't instantiate the backend tokenizer"):
         return f"{source.name} has no tokenizer that transformers can read. {expected}"
-    return f"The tokenizer of {source.name} cannot be loaded: {first_line(error)} {expected}"
+    return f"{start}: {last_line(error)} {expected}"
+
+
+def _refused_by_library(path: Path) -> str:
+    """Why the library does not take a `tokenizer.json`, as a sentence; empty where it does."""
+    from tokenizers import Tokenizer
+
+    try:
+        with panics_as_errors():
+            Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        return first_line(error)
+    return ""
 
 
 def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:

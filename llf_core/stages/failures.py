@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 from llf_core.config import ConfigError
@@ -92,6 +93,12 @@ def explain(  # noqa: PLR0911 - one cause after the other
         return Failure(str(error), "", BAD_CONFIG)
     if isinstance(error, DoesNotFitError | Halted | RewardError):
         return Failure(error.message, error.what_to_do)
+    if isinstance(error, UnpicklingError):
+        return Failure(
+            "A file of the checkpoint (optimizer, scheduler or random state) holds more than tensors, and none of it "
+            "was run.",
+            "Take the run from where it was made, or start a new one.",
+        )
     if is_out_of_memory(error):
         return _out_of_memory(config)
     if "does not require grad" in str(error):

@@ -32,6 +32,7 @@ from llf_core.models import (
     save_output,
 )
 from llf_core.models.adapters import check_reloads, goes_on
+from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.checksums import write_record
 from llf_core.models.quantize import left_unquantized
 from llf_core.models.remote_code import runs_own_code
@@ -85,7 +86,8 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     try:
         writer.start_heartbeat()
         config = run_config(folder)
-        state, reason = _train(folder, writer, config)
+        with panics_as_errors():
+            state, reason = _train(folder, writer, config)
     except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
         trace = traceback.format_exc()
         failure = explain(error, config, folder)

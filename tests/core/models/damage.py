@@ -1,6 +1,7 @@
 """Ways to damage the files of a model, an adapter or a GGUF file: a name, and what is done to a folder."""
 
 import json
+import os
 import random
 import struct
 
@@ -70,6 +71,68 @@ def header_of(path):
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
+def last_of(header):
+    """The entry whose numbers stand last."""
+    return max((one for key, one in header.items() if key != "__metadata__"), key=lambda one: one["data_offsets"])
+
+
+def of_index():
+    """Indexes of weight files that name none, or others than those of the folder."""
+    name = "model.safetensors.index.json"
+
+    def index(make):
+        def act(folder):
+            header, _ = header_of(folder / "model.safetensors")
+            names = [key for key in header if key != "__metadata__"]
+            (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+            (folder / name).write_text(json.dumps(make(names)))
+
+        return act
+
+    def every(file):
+        return index(lambda names: {"metadata": {}, "weight_map": dict.fromkeys(names, file)})
+
+    files = ("../model-1.safetensors", "/etc/passwd", "a.bin", "a" * 5000 + ".safetensors", "model-2.safetensors", 7)
+    found = {f"{name} of {str(file)[:22]}": every(file) for file in files}
+    for what in ({}, {"weight_map": {}}, {"weight_map": []}, {"metadata": {}, "weight_map": None}):
+        found[f"{name} with {what}"] = index(lambda _, what=what: what)
+    found[f"{name} without metadata"] = index(lambda names: {"weight_map": dict.fromkeys(names, "model-1.safetensors")})
+    return found
+
+
+def of_tokenizer():
+    """A `tokenizer.json` whose library panics, or that makes texts grow, or that is no file."""
+    name = "tokenizer.json"
+
+    def changed(**parts):
+        def act(folder):
+            stored = json.loads((folder / name).read_text())
+            (folder / name).write_text(json.dumps(stored | parts))
+
+        return act
+
+    def pipe(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    def large(folder):
+        (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | MANY))
+
+    ten = {"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 10}
+    return {
+        "a normalizer that panics": changed(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA////"}),
+        "a normalizer that multiplies": changed(normalizer={"type": "Sequence", "normalizers": [ten] * 9}),
+        "a normalizer that adds": changed(normalizer={"type": "Prepend", "prepend": "a" * 10**5}),
+        "a decoder that multiplies": changed(decoder={"type": "Sequence", "decoders": [ten] * 9}),
+        "words that are not known": changed(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "z"}),
+        "a tokenizer that is a pipe": pipe,
+        "a config of 300,000 keys": large,
+    }
+
+
+MANY = {f"key_{number}": number for number in range(300_000)}
+
+
 def of_safetensors(name):
     """Headers that say something else than the file holds."""
 
@@ -105,8 +168,23 @@ def of_safetensors(name):
         "no entry of one": lambda header, first: header.pop(first),
         "another name of one": lambda header, first: header.update(other=header.pop(first)),
         "no entry": lambda header, first: header.clear(),
+        "two in one place": lambda header, first: header[first].update(last_of(header)),
+        "metadata that are a list": lambda header, first: header.update(__metadata__=[1]),
+        "a dtype that is a number": lambda header, first: header[first].update(dtype=7),
+        "integers for numbers": lambda header, first: header[first].update(dtype="I32"),
     }
     found = {f"{name} with {what}": changed(change) for what, change in changes.items()}
+
+    def twice(folder):
+        header, rest = header_of(folder / name)
+        first = next(key for key in header if key != "__metadata__")
+        text = json.dumps(header)[:-1] + f", {json.dumps(first)}: {json.dumps(header[first])}}}"
+        (folder / name).write_bytes(struct.pack("<Q", len(text)) + text.encode() + rest)
+
+    found[f"{name} with a name twice"] = twice
+    found[f"{name} with more at its end"] = lambda folder: (folder / name).write_bytes(
+        (folder / name).read_bytes() + bytes(8)
+    )
     return found | {
         f"{name} with a header of {value}": length(value) for value in (0, 1, 7, 10**6, 10**9, 2**63, 2**64 - 1)
     }
@@ -117,6 +195,7 @@ def of_model():
     found = of_bytes("model.safetensors") | of_safetensors("model.safetensors")
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         found |= of_bytes(name) | of_json(name)
+    found |= of_index() | of_tokenizer()
     found |= of_keys("config.json", SIZES) | of_keys("config.json", ("architectures", "model_type", "rope_parameters"))
     found |= of_keys("tokenizer.json", ("model", "added_tokens", "pre_tokenizer", "decoder"), ([], {}, 3, None, "x"))
     found |= of_keys("tokenizer_config.json", ("tokenizer_class", "eos_token", "pad_token", "added_tokens_decoder"),
@@ -128,6 +207,8 @@ def of_adapter():
     """Everything that is done to an adapter's folder."""
     found = of_bytes("adapter_model.safetensors") | of_safetensors("adapter_model.safetensors")
     found |= of_bytes("adapter_config.json") | of_json("adapter_config.json")
+    found |= of_keys("adapter_config.json", ("rank_pattern",), ({"q_proj": HUGE}, 3, {"(a+)+$": 4, "((": 4}))
+    found |= of_keys("adapter_config.json", ("target_modules",), ("((((", "(.*)*(.*)*(.*)*z", ["x"] * 20_000))
     return found | of_keys("adapter_config.json", ("r", "peft_type", "target_modules", "lora_alpha", "task_type"))
 
 
@@ -158,6 +239,11 @@ def of_gguf(name="tiny.gguf"):
     for key in sizes:
         for value in (0, 1, 3, 10**6, 2**31, 2**32 - 1):
             found[f"{key} of {value}"] = after(f"llama.{key}".encode(), "<I", value)
+    nothing = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
+    found["nothing but a beginning"] = lambda folder: (folder / name).write_bytes(nothing)
+    text = struct.pack("<Q", 1) + b"a"
+    long = struct.pack("<IQQ", 3, 0, 1) + text + struct.pack("<IIQ", 9, 0, 5_000_000) + bytes(5_000_000)
+    found["a list of five million"] = lambda folder: (folder / name).write_bytes(b"GGUF" + long)
     found |= {f"a tensor's {what}": at_tensor(name, place, layout, value) for what, place, layout, value in TENSOR}
     return found
 

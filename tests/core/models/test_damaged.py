@@ -1,13 +1,16 @@
 """Damaged files of a model: a sentence that names the file or the model, no trace, no word of memory."""
 
 import itertools
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from llf_core.config import RunConfig
 from llf_core.data.render import choose_template
-from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.models.architecture import load_architecture
 from llf_core.stages.failures import explain
 from tests.core.models import damage
 from tests.core.models.gguf_file import write_gguf
@@ -16,6 +19,7 @@ from tests.tiny import tiny_llama
 DAMAGES = {"model": damage.of_model(), "adapter": damage.of_adapter(), "gguf": damage.of_gguf()}
 EVERY = [(kind, name) for kind, found in DAMAGES.items() for name in found]
 QUICK = [*itertools.islice(EVERY, 0, None, 9)]
+ADAPTER = "adapter_config.json"
 NEVER = ("quantization_bit", "memory did not suffice", "Traceback", "trainer ended with")
 
 
@@ -111,6 +115,28 @@ def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
         ("model", "generation_config.json holds null", "generation_config.json holds no JSON object"),
         ("adapter", "adapter_config.json r=1000000000", "adapter_config.json cannot belong to these weights: r is"),
         ("adapter", "adapter_config.json cut to 50%", "adapter_config.json is not valid JSON"),
+        ("model", "model.safetensors with a name twice", "model.safetensors is not a complete safetensors file"),
+        ("model", "model.safetensors with two in one place", "does not begin where the tensor before it ends"),
+        ("model", "model.safetensors with metadata that are a list", "is damaged: its metadata are no texts"),
+        ("model", "model.safetensors with more at its end", "bytes of weights and should have"),
+        ("model", "model.safetensors with integers for numbers", "(I32), and no quantization_config that says what"),
+        ("model", "config.json intermediate_size=-1", "says that intermediate_size is -1. Expected at least 0"),
+        ("model", "model.safetensors.index.json of ../model-1.safetensors", "Expected *.safetensors files of the same"),
+        ("model", "model.safetensors.index.json of 7", "has no weight_map that names a file for each weight"),
+        ("model", "model.safetensors.index.json of aaaaaaaaaaaaaaaaaaaaaa", "lacks 1 of its 1 weight files"),
+        ("model", "a normalizer that panics", "tokenizer.json is no tokenizer: "),
+        ("model", "a normalizer that multiplies", "its normalizer makes a text up to 1,000,000,000 times as long"),
+        ("model", "a normalizer that adds", "adds 100,000 characters. Expected at most 256 times and 1,000 characters"),
+        ("model", "a decoder that multiplies", "its decoder makes a text up to"),
+        ("model", "words that are not known", "cannot take every text: WordLevel error: Missing [UNK] token"),
+        ("model", "a tokenizer that is a pipe", "tokenizer.json is a named pipe"),
+        ("model", "a config of 300,000 keys", "config.json has"),
+        ("adapter", f"{ADAPTER} target_modules=(.*)*(.*)*(.*)*z", "one that takes more than 3 s on this model's"),
+        ("adapter", f"{ADAPTER} target_modules=((((", "names modules by regular expressions, one that is none"),
+        ("adapter", f"{ADAPTER} target_modules=['x', 'x', 'x', 'x', '", "lists 20,000 in target_modules"),
+        ("adapter", f"{ADAPTER} rank_pattern={{'q_proj': 1000000000}}", "cannot belong to these weights: q_proj is"),
+        ("gguf", "nothing but a beginning", "it has no tensors"),
+        ("gguf", "a list of five million", "is a GGUF file that is cut or damaged"),
         ("gguf", "block_count of 4294967295", "block_count is 4,294,967,295, and it has tensors of 2 blocks"),
         ("gguf", "embedding_length of 1000000", "embedding_length is 1,000,000, and token_embd.weight has the shape"),
         ("gguf", "a tensor's first size of 2**40", "have no room for the tensor token_embd.weight"),
@@ -120,6 +146,27 @@ def test_the_file_and_what_is_wrong_are_named(load, kind, name, words):
     failure, folder = load(kind, name)
     check(failure, folder)
     assert words in failure.reason
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"_attn_implementation": "owner/kernel"},
+        {"attn_implementation": "paged|owner/kernel@main:layer"},
+        {"_experts_implementation": {"": "owner/kernel"}},
+        {"text_config": {"_attn_implementation_internal": "owner/kernel"}},
+    ],
+)
+def test_a_kernel_that_a_config_names_is_not_fetched(load, values):
+    """transformers would download and run it, where the package `kernels` is installed."""
+    DAMAGES["model"]["a kernel"] = lambda folder: (folder / "config.json").write_text(
+        json.dumps(json.loads((folder / "config.json").read_text()) | values)
+    )
+    failure, folder = load("model", "a kernel")
+    check(failure, folder)
+    assert "names a kernel of a hub, " in failure.reason
+    with pytest.raises(ModelError, match="names a kernel of a hub"):  # also where nothing has resolved the folder
+        load_architecture(ModelSource(folder, Path(folder), "folder"), trust_remote_code=True)
 
 
 def test_a_size_that_is_no_integer_is_left_to_transformers(load):

@@ -1,9 +1,13 @@
 import shutil
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from llf_core.data import DataError
+from llf_core.data.hub import fetch_info
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapters import find_adapter
 
@@ -135,6 +139,31 @@ def test_a_hub_that_accepts_and_says_nothing_is_given_up_in_seconds(ask, monkeyp
     assert "did not answer" in message
     assert "smollm2-135m-instruct needs no hub" in message
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("body", [b"<html>Log in to the network</html>", b'{"siblings": 7}', b"[1]", b"[" * 99_999])
+def test_what_answers_is_no_hub(ask, monkeypatch, body):
+    """A network that asks for a login answers everything with its page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            """Says nothing."""
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        message = refused(ask, "owner/tiny")
+        with pytest.raises(DataError, match=r"owner/rows"):
+            fetch_info("owner/rows", "dataset_info.json")
+        server.shutdown()
+    assert "did not answer as a hub does (" in message
 
 
 def test_nobody_listens(ask, monkeypatch):

@@ -1,0 +1,106 @@
+"""What the library of a tokenizer does with files of others: its failures are exceptions, and texts grow by a bound.
+
+The library is written in Rust. Where it meets what it holds for impossible it raises no `Exception`, and what it
+computes cannot be interrupted; so what a `tokenizer.json` may multiply is judged before a text is given to it.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import ModelError, first_line
+from llf_core.models.folder import AGAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedTokenizerBase
+
+PANIC = "PanicException"
+MOST_TIMES = 256
+"""How many times as long a normalizer or decoder may make a text: eight replacements of one sign each, in a row."""
+MOST_ADDED = 1000
+"""Characters that it may add to a text."""
+PROBES = ("a", "Hello, world 1", "\u00e4 \u4f60\u597d \U0001f642")
+"""Texts that any tokenizer takes: its own signs, a script without blanks, and what lies beyond 16 bits."""
+
+
+class PanicError(RuntimeError):
+    """A library written in Rust met a state that it holds for impossible."""
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Has such a state raise a `PanicError`, which is an `Exception`."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != PANIC:
+            raise
+        raise PanicError(first_line(error)) from error
+
+
+def is_of_library(error: Exception) -> bool:
+    """Whether the library of a tokenizer raised it: a plain `Exception`, or a panic."""
+    return type(error) is Exception or isinstance(error, PanicError)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuses a tokenizer that would make texts grow without bound, or that cannot take every text.
+
+    Args:
+        tokenizer: as it was loaded; one that is written in Python is left as it is.
+        name: of the model, for the message.
+
+    Raises:
+        ModelError: which part of it, and by how much.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return
+    for part in ("normalizer", "decoder"):
+        state = getattr(backend, part)
+        times, added = (1.0, 0) if state is None else growth(json.loads(state.__getstate__()))
+        if times > MOST_TIMES or added > MOST_ADDED:
+            raise ModelError(
+                f"The tokenizer of {name} is refused: its {part} makes a text up to {times:,.0f} times as long and "
+                f"adds {added:,} characters. Expected at most {MOST_TIMES} times and {MOST_ADDED:,} characters. {AGAIN}"
+            )
+    try:
+        with panics_as_errors():
+            for text in PROBES:
+                backend.encode(text, add_special_tokens=False)
+    except Exception as error:
+        if not is_of_library(error):
+            raise
+        raise ModelError(
+            f"The tokenizer of {name} cannot take every text: {first_line(error)} Expected one that has a token for "
+            f"what it does not know. {AGAIN}"
+        ) from error
+
+
+def growth(part: dict[str, Any]) -> tuple[float, int]:
+    """How many times as long a normalizer or decoder may make a text, and how many characters it adds.
+
+    Args:
+        part: as `tokenizer.json` writes it.
+    """
+    kind = part.get("type")
+    if kind == "Sequence":
+        times, added = 1.0, 0
+        for inner in part.get("normalizers") or part.get("decoders") or ():
+            more, longer = growth(inner)
+            times, added = times * more, int(added * more) + longer
+        return times, added
+    if kind == "Prepend":
+        return 1.0, len(part.get("prepend") or "")
+    if kind == "Replace":
+        pattern, content = part.get("pattern") or {}, len(part.get("content") or "")
+        shortest = len(pattern.get("String") or "") if isinstance(pattern, dict) else 0
+        # A regular expression may match one character.
+        return max(1.0, content / shortest if shortest else float(content)), 0
+    return 1.0, 0

@@ -1,0 +1,70 @@
+"""Regular expressions of an adapter's config, tried where they can be ended: some take years for a name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+SECONDS = 3
+"""Processor time for all patterns on all names; those of a usual adapter take some milliseconds."""
+WALL_SECONDS = 60
+TRIAL = f"""
+import json, re, resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
+patterns, names = json.load(sys.stdin)
+for pattern in patterns:
+    try:
+        found = re.compile(pattern)
+    except re.error:
+        sys.exit(3)
+    for name in names:
+        found.fullmatch(name)
+"""
+
+
+def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
+    """Refuses an adapter whose patterns are none, or would not end on the names of the model's modules.
+
+    Args:
+        settings: its `PeftConfig`.
+        names: of the model's modules.
+        folder: where it lies.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    patterns = _patterns(settings)
+    if not patterns:
+        return
+    given = json.dumps([patterns, list(names)])
+    try:
+        code = subprocess.run(  # noqa: S603 - our own text
+            [sys.executable, "-I", "-S", "-c", TRIAL], input=given.encode(), timeout=WALL_SECONDS, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        code = -1
+    if code:
+        what = "one that is none" if code > 0 else f"one that takes more than {SECONDS} s on this model's modules"
+        raise ModelError(
+            f"{folder / 'adapter_config.json'} names modules by regular expressions, {what}: "
+            f"{', '.join(patterns)[:100]}. Copy or download the adapter again, or list the modules by their names."
+        )
+
+
+def _patterns(settings: Any) -> list[str]:
+    """What PEFT matches with the names of modules."""
+    texts = [getattr(settings, key, None) for key in ("target_modules", "exclude_modules")]
+    patterns = [text for text in texts if isinstance(text, str) and text != "all-linear"]
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns += [rf"(.*\.)?({one})$" for one in getattr(settings, key, None) or ()]
+    layers = getattr(settings, "layers_pattern", None) or ()
+    patterns += [rf".*\.{one}\.(\d+)\..*" for one in ([layers] if isinstance(layers, str) else layers)]
+    return patterns
