@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.names.repository import ask_repository
 from llf_core.data.errors import DataError
 from llf_core.models.hub import NOT_A_HUB
 
@@ -77,7 +78,7 @@ def fetch_info(repository: str, name: str) -> Path:
 
 def _probe(hub_id: str) -> bool:
     """Whether the hub answers; the client itself would try for half a minute before it says no."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     if constants.HF_HUB_OFFLINE:
@@ -85,7 +86,7 @@ def _probe(hub_id: str) -> bool:
     # The client's HTTP library has changed its name over versions; its errors have one base.
     network: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
     try:
-        HfApi(endpoint=_endpoint()).dataset_info(hub_id, revision="main", timeout=PROBE_SECONDS)
+        ask_repository("dataset", hub_id, "main", seconds=PROBE_SECONDS)
     except HFValidationError:
         raise DataError(f"{hub_id!r} is neither a path nor a hub id such as owner/name.") from None
     except HfHubHTTPError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.names.models import meant_instead, shown_name
+from llf_core.config.names.repository import ask_repository
 from llf_core.models.errors import ModelError
 from llf_core.models.folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
 from llf_core.models.say import say
@@ -74,7 +75,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
     name: str, revision: str, config: RunConfig | None, choose: Any
 ) -> tuple[Path, str, str | None]:
     """Folder, commit and licence of a repository at a revision."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
@@ -82,7 +83,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
     failure: BaseException | None = None
     if not constants.HF_HUB_OFFLINE:
         try:
-            info = HfApi(endpoint=endpoint).model_info(name, revision=revision, timeout=PROBE_SECONDS)
+            info = ask_repository("model", name, revision, seconds=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
             say(f"Taking {name} from the hub's cache, or fetching it …")
             # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.

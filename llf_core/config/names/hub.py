@@ -7,10 +7,11 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.address import without_secrets
 from llf_core.config.names.question import Answer
+from llf_core.config.names.repository import ask_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,13 +84,10 @@ def _ask(question: Question, seconds: float, answers: dict[Question, Answer]) ->
 
 
 def _answer(question: Question, seconds: float) -> Answer:
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
 
-    api: Any = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-    info = {"model": api.model_info, "dataset": api.dataset_info}[question.kind]
     try:
-        info(question.name, timeout=seconds)
+        ask_repository(question.kind, question.name, seconds=seconds)
     except GatedRepoError:  # it is there
         return Answer(there=True)
     except HFValidationError:

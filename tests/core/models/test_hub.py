@@ -2,10 +2,12 @@ import shutil
 import socket
 import threading
 import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from llf_core.config.names import repository
 from llf_core.data import DataError
 from llf_core.data.hub import fetch_info
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
@@ -141,9 +143,9 @@ def test_a_hub_that_accepts_and_says_nothing_is_given_up_in_seconds(ask, monkeyp
     assert time.monotonic() - began < 10
 
 
-@pytest.mark.parametrize("body", [b"<html>Log in to the network</html>", b'{"siblings": 7}', b"[1]", b"[" * 99_999])
-def test_what_answers_is_no_hub(ask, monkeypatch, body):
-    """A network that asks for a login answers everything with its page."""
+@contextmanager
+def page(body):
+    """A server that gives the same answer to everything."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):
@@ -157,13 +159,51 @@ def test_what_answers_is_no_hub(ask, monkeypatch, body):
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("body", [b"<html>Log in to the network</html>", b'{"siblings": 7}', b"[1]", b"[" * 99_999])
+def test_what_answers_is_no_hub(ask, monkeypatch, body):
+    """A network that asks for a login answers everything with its page."""
+    with page(body) as address:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_ENDPOINT", address)
         message = refused(ask, "owner/tiny")
         with pytest.raises(DataError, match=r"owner/rows"):
             fetch_info("owner/rows", "dataset_info.json")
-        server.shutdown()
     assert "did not answer as a hub does (" in message
+
+
+@pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_hub_that_sends_a_byte_now_and_then_is_given_up(ask, monkeypatch, first):
+    monkeypatch.setattr(hub, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    done = threading.Event()
+
+    def drip(listening):
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(first)
+            while not done.wait(0.1):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=drip, args=(listening,), daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        began = time.monotonic()
+        message = refused(ask, "owner/tiny")
+        done.set()
+    assert "did not answer (" in message
+    assert time.monotonic() - began < 20
+
+
+def test_an_answer_without_end_is_not_kept(ask, monkeypatch):
+    monkeypatch.setattr(repository, "MOST_BYTES", 1000)
+    with page(b" " * 2000) as address:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        assert "did not answer as a hub does (ValueError)" in refused(ask, "owner/tiny")
 
 
 def test_nobody_listens(ask, monkeypatch):

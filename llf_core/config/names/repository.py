@@ -1,0 +1,73 @@
+"""What a hub says of a repository, within a limit of bytes and of time, whatever its server sends."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetInfo, ModelInfo
+
+MOST_BYTES = 32 << 20
+"""Of an answer; that of a repository of ten thousand files has about one million."""
+TRIES = 3
+"""How many times as long as one silence all of an answer may take."""
+
+
+def ask_repository(
+    kind: Literal["model", "dataset"], name: str, revision: str | None = None, *, seconds: float
+) -> ModelInfo | DatasetInfo:
+    """Asks the hub that `HF_ENDPOINT` names, as the client that fetches from it does.
+
+    Args:
+        kind: of the repository.
+        name: `owner/name`.
+        revision: a branch, tag or commit; unset, the newest.
+        seconds: without a sign of the server; all of the answer may take three times as long.
+
+    Raises:
+        HFValidationError: it is no name of a repository.
+        HfHubHTTPError: the hub refused it.
+        TimeoutError: the answer was not there in time.
+        Exception: what the client raises where nobody, or no hub, answers.
+    """
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put(_asked(kind, name, revision, seconds))
+        except Exception as error:  # noqa: BLE001 - raised where it was asked
+            answers.put(error)
+
+    # A server that sends a byte now and then never times out: nobody waits for its thread.
+    threading.Thread(target=answer, name="llf-hub", daemon=True).start()
+    try:
+        found = answers.get(timeout=TRIES * seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no whole answer within {TRIES * seconds:g} s") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _asked(kind: str, name: str, revision: str | None, seconds: float) -> Any:
+    from huggingface_hub import DatasetInfo, ModelInfo, constants
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
+
+    validate_repo_id(name)
+    path = f"api/{kind}s/{name}" + ("" if revision is None else f"/revision/{quote(revision, safe='')}")
+    address = f"{(os.environ.get('HF_ENDPOINT') or constants.ENDPOINT).rstrip('/')}/{path}"
+    body = bytearray()
+    with get_session().stream("GET", address, headers=build_hf_headers(), timeout=seconds) as said:
+        for part in said.iter_bytes():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise ValueError(f"its answer has more than {MOST_BYTES:,} bytes")
+    kept = {key: value for key, value in said.headers.items() if not key.startswith(("content-", "transfer-"))}
+    # Of the client's own class: its HTTP library has changed over versions.
+    whole = type(said)(said.status_code, headers=kept, content=bytes(body), request=said.request)
+    hf_raise_for_status(whole)
+    return {"model": ModelInfo, "dataset": DatasetInfo}[kind](**whole.json())
