@@ -19,9 +19,11 @@ from llf_core.fast.flatten import placeholder
 from llf_core.fast.head import forward
 from llf_core.fast.install import accelerate
 from llf_core.fast.loss import log_probs
+from tests.core.fast.architectures import CONFIGS, tiny
 from tests.tiny import tiny_llama
 
 BOUNDS, FORKS = [0, 8, 20], [[3, 5], [12, 15]]
+ASKING = {"opt"}  # transformers' own code asks for a number
 ELSEWHERE = "meta"  # of the devices that this torch may be built without, none is asked for numbers
 
 
@@ -38,22 +40,22 @@ def model(request, tiny_tokenizer):
     return made.train()
 
 
-@pytest.mark.parametrize("flash", [True, False], ids=["flash", "one-by-one"])
-@pytest.mark.parametrize("forks", [False, True], ids=["documents", "branches"])
-def test_a_step_mixes_no_devices_and_asks_for_no_number(model, forks, flash, monkeypatch):
-    def autocast(x):  # which knows no made-up device
-        return torch.bfloat16
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """`elsewhere(model, flash=True, forks=False)`: a step of a model on another device; returns its loss.
 
-    for module in (interface, loss, blocks):
-        monkeypatch.setattr(module, "computing_dtype", autocast)
-    if flash:
-        assert "cu_seq_q" in interface.varlen_arguments()
-        monkeypatch.setattr(interface, "_flash_knows", lambda q, *_: q.dtype == torch.bfloat16)
+    Parameters stay what they are, so that the fast products know them; each becomes fake where it is computed with.
+    """
+    for module in (interface, loss, blocks):  # autocast knows no made-up device
+        monkeypatch.setattr(module, "computing_dtype", lambda _: torch.bfloat16)
+    assert "cu_seq_q" in interface.varlen_arguments()
     attention._unfolding.cache_clear()
     interface._bounds_on.cache_clear()
-    # Parameters stay what they are, so that the fast products know them; each becomes fake where it is computed with.
-    model.to(ELSEWHERE)
-    try:
+
+    def step(model, *, flash=True, forks=False):
+        plain = interface._flash_knows
+        monkeypatch.setattr(interface, "_flash_knows", lambda q, v, layout: flash and known(q, v, layout))
+        model.to(ELSEWHERE)
         with FakeTensorMode(allow_non_fake_inputs=True):
             bounds = torch.empty(3, dtype=torch.int32, device=ELSEWHERE)
             setattr(bounds, attention.NUMBERS, (bounds._version, BOUNDS))  # as the first layer has asked
@@ -73,12 +75,36 @@ def test_a_step_mixes_no_devices_and_asks_for_no_number(model, forks, flash, mon
                 numbers_of(ids)  # so that this test would see it
             with pytest.raises(RuntimeError, match="device"):
                 ids + torch.ones(20)
-    finally:
-        attention._unfolding.cache_clear()
-        interface._bounds_on.cache_clear()
+        monkeypatch.setattr(interface, "_flash_knows", plain)
+        return total
+
+    yield step
+    attention._unfolding.cache_clear()
+    interface._bounds_on.cache_clear()
+
+
+def known(q, v, layout):
+    """What `_flash_knows` asks but for the device."""
+    return layout.softcap is None and q.dtype == torch.bfloat16 and q.shape[-1] == v.shape[-1] and q.shape[-1] % 8 == 0
+
+
+@pytest.mark.parametrize("flash", [True, False], ids=["flash", "one-by-one"])
+@pytest.mark.parametrize("forks", [False, True], ids=["documents", "branches"])
+def test_a_step_mixes_no_devices_and_asks_for_no_number(model, forks, flash, elsewhere):
+    elsewhere(model, flash=flash, forks=forks)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {parameter.grad.device.type for parameter in trained} == {ELSEWHERE}
     assert {parameter.grad.dtype for parameter in trained} == {torch.float32}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ASKING])
+def test_no_architecture_mixes_devices(name, elsewhere):
+    made = tiny(name, torch.bfloat16)
+    found = accelerate(made)
+    if not found.flattens:
+        pytest.skip(found.why)
+    assert elsewhere(made.train()).device.type == ELSEWHERE
 
 
 def kept_by_layers(layers, tokens, monkeypatch):
