@@ -27,9 +27,6 @@ ORDER = (
 QUESTIONS = [f"What is {a} plus {b}?" for a in range(6) for b in range(4)]
 
 
-NOTES = pytest.StashKey[list[str]]()
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of this folder, and orders them."""
@@ -48,19 +45,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(WHY)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what the tests have seen, also of those that passed."""
-    notes = terminalreporter.config.stash.get(NOTES, [])
-    if notes:
-        terminalreporter.section("what the device does")
-        terminalreporter.write("".join(f"{note}\n" for note in notes))
-
-
 @pytest.fixture
 def note(pytestconfig, request):
-    """`note(text)`: a line that is shown at the end of the session."""
-    notes = pytestconfig.stash.setdefault(NOTES, [])
-    return lambda text: notes.append(f"{request.node.name}: {text}")
+    """`note(text)`: a line that is shown at once, also of a session that is ended before its time."""
+    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
+
+    def say(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(f"{request.node.name}: {text}")
+
+    return say
 
 
 @pytest.fixture(scope="session")
