@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import typer
@@ -46,6 +47,13 @@ def test_names_of_the_notebook_are_there() -> None:
     named = set(re.findall(r"\bllf\.(\w+)", code))
     assert named <= set(llf_widgets.__all__)
     assert set(llf_widgets.__all__) - named == {"__version__", "load_ipython_extension"}
+
+
+def test_extras_are_those_of_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sentence = re.search(r"More extras: ([^.]*)\.", part("Dependencies"))
+    assert sentence is not None
+    assert {"train", *re.findall(r"`(\w+)`", sentence[1])} == set(extras)
 
 
 def test_folders_are_there() -> None:
