@@ -52,6 +52,11 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
             "preprocessor_config.json in the model's folder."
         ) from error
+    except AttributeError as error:  # as where Gemma 3's tokenizer was saved without its signs for pictures
+        raise ModelError(
+            f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected the tokenizer files that "
+            "come with this processor: tokenizer_config.json lacks a token that it needs."
+        ) from error
     if isinstance(processor, PreTrainedTokenizerBase):
         raise ModelError(
             f"{source.name} takes pictures, and its folder has no processor for them. "

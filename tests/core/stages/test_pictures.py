@@ -270,6 +270,17 @@ def test_preferences_without_pictures_train_a_model_that_sees(asked, tmp_path, m
     assert run_attempt(folder, 1) == 0, read_status(folder).reason
 
 
+def test_a_tokenizer_without_the_processors_tokens_is_told(tmp_path, asked):
+    save_tiny_gemma3(tmp_path / "gemma3")
+    path = tmp_path / "gemma3" / "tokenizer_config.json"
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({name: one for name, one in held.items() if not name.startswith(("boi_", "extra_"))}))
+    config = RunConfig.load(asked | {"model_name_or_path": str(tmp_path / "gemma3")})
+    source = resolve_model(config.model.model_name_or_path, config)
+    with pytest.raises(ModelError, match=r"boi_token.*tokenizer_config\.json lacks a token that it needs"):
+        load_processor(source, config, load_tokenizer(source, config))
+
+
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_pairs_without_pictures_make_a_reward_model_of_a_model_that_sees(tmp_path, make_run, method):
     save_tiny_gemma3(tmp_path / "gemma3")
