@@ -91,7 +91,10 @@ def no_room(place: Path, error: BaseException) -> str:
     """
     place = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
     if (number := _number(error)) == errno.EFBIG:
-        return f"No run can begin in {place}: {os.strerror(number)}. Raise the limit on file sizes (`ulimit -f`)."
+        limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
+        return (
+            f"No run can begin in {place}: the limit on file sizes is {limit} (`ulimit -f`). Raise it first."
+        )
     free = 0 if number == errno.EDQUOT else shutil.disk_usage(place).free
     what, remedy = _what(place, number, LOGS if free < LOGS else free + LOGS, "A run")
     return f"No run can begin. {what} {remedy}, then start it again." if remedy else f"No run can begin. {what}"
@@ -126,7 +129,8 @@ def _what(place: Path, number: int | None, needed: int, who: str, purpose: str =
         what = f"The disk at {mount} failed: {os.strerror(number or 0)}."
         return what, "Check the disk, or the connection to the network drive (see `dmesg`)"
     if number in {None, errno.ENOSPC} and _has_no_inodes(facts):
-        what = f"The disk at {mount} holds no more files: all of its {facts.f_files:,} inodes are used."
+        free_files = f"{facts.f_favail:,} of its {facts.f_files:,} inodes are free"
+        what = f"The disk at {mount} has no room for more files: {free_files}, and a run makes about {FILES}."
         return what, "Remove files (`llf runs clean` removes deleted runs for good)"
     quota = number == errno.EDQUOT
     free = 0 if quota else facts.f_bavail * facts.f_frsize

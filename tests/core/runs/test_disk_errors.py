@@ -74,7 +74,7 @@ def test_a_disk_without_inodes(disk):
     lost(folder)
     with pytest.raises(OSError, match="No space left") as full:
         any((home / f"file-{number}").touch() for number in range(60))
-    words = f"The disk at {home} holds no more files: all of its 60 inodes are used."
+    words = f"The disk at {home} has no room for more files: 0 of its 60 inodes are free, and a run makes about 32."
     assert told(folder, full.value)[0].startswith(words)
     assert words in RunReader(folder).status().reason
     with pytest.raises(OSError, match="No run can begin") as refused:
