@@ -9,6 +9,7 @@ from llf_core.config.exact import exact
 from llf_core.config.known import known
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.spec import field, fields
+from llf_core.redaction.source import is_secret
 
 if TYPE_CHECKING:
     from llf_core.config.spec import FieldSpec
@@ -79,6 +80,12 @@ def _secret(key: str, variable: str, line: int | None) -> Problem:
 
 
 def _unknown(key: str, value: Any, line: int | None) -> Problem:
+    if is_secret(key, value):
+        message = (
+            f"`{key}` is no key of a config, and it looks like a secret, which a run would keep. Expected it in the "
+            "environment of the process that starts the run."
+        )
+        return Problem("unknown", key, None, message, (_out(key),), line=line)
     names = [*(spec.key for spec in fields()), *known().keys]
     nearest = difflib.get_close_matches(key, sorted(names), n=1)
     if not nearest:

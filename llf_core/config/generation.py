@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from llf_core.config.option import Lines, Section, option
 
+LONGEST_PROMPT = 4000
+"""Characters of a watched prompt."""
+LEAST_DIVISOR = 0.001
+"""Of logits: what they are divided by stays a number in 16 bits too."""
+
 
 class Generation(Section):
     """How answers are sampled."""
@@ -18,7 +23,7 @@ class Generation(Section):
         0.95,
         label="Temperature",
         help="Below 1 likelier tokens are drawn more often, above 1 less often.",
-        above=0,
+        minimum=LEAST_DIVISOR,
         source="Hugging Face",
     )
     top_p: float = option(
@@ -63,7 +68,7 @@ class Generation(Section):
         1.0,
         label="Repetition penalty",
         help="Above 1 makes tokens that were already written less likely.",
-        above=0,
+        minimum=LEAST_DIVISOR,
         source="Hugging Face",
     )
     length_penalty: float = option(

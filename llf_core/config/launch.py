@@ -14,4 +14,5 @@ class Launch(Section):
         label="CPU threads",
         help="How many threads compute on the CPU; unset, one a core.",
         minimum=1,
+        maximum=1024,
     )

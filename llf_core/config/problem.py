@@ -67,14 +67,18 @@ class Problem:
         return {
             "kind": self.kind,
             "key": self.key,
-            "value": redacted(
-                self.value if isinstance(self.value, int | float | str | bool | None) else str(self.value)
-            ),
+            "value": _told(self.value),
             "message": self.message,
-            "fixes": [{"label": fix.label, "changes": dict(fix.changes)} for fix in self.fixes],
+            "fixes": [{"label": fix.label, "changes": redacted(dict(fix.changes))} for fix in self.fixes],
             "severity": self.severity,
             "line": self.line,
         }
+
+
+def _told(value: Any) -> Any:
+    """A value as an answer repeats it, without its secrets."""
+    value = redacted(value)
+    return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
 class ConfigError(ValueError):

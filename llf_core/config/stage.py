@@ -164,6 +164,7 @@ class StageSection(Section):
         label="Passes over drawn answers",
         help="How many times the same answers are learned from before others are drawn.",
         minimum=1,
+        maximum=1000,
         source="Hugging Face",
         stages=SAMPLED,
     )

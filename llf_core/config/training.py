@@ -26,6 +26,8 @@ TRACKERS = (
     "azure_ml",
 )
 
+MOST_PROCESSES = 256
+"""Loading processes; each has the memory of a Python with torch."""
 COMPILERS = (
     "inductor",
     "eager",
@@ -433,6 +435,7 @@ class Training(Section):
         label="Loading processes",
         help="How many processes load batches; 0 loads in the trainer itself.",
         minimum=0,
+        maximum=MOST_PROCESSES,
         source="Hugging Face",
     )
     dataloader_pin_memory: bool = option(

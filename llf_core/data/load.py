@@ -11,7 +11,7 @@ from llf_core.config.nearest import listed
 from llf_core.data.cloud import CloudFile, fetch_file
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch
-from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_rows, unit_of
+from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_batch, unit_of
 from llf_core.door import read_object
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _read_files(files: tuple[File, ...]) -> Iterator[Read]:
 def _read_table(table: Any) -> Iterator[Read]:
     start = 0
     for batch in table.with_format("arrow").iter(batch_size=1000):
-        yield from records_of_rows(batch.to_pylist(), start)
+        yield from records_of_batch(batch, start)
         start += batch.num_rows
 
 

@@ -331,6 +331,27 @@ def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
         yield Record(index, {key: without_nulls(value) for key, value in row.items()})
 
 
+def records_of_batch(batch: Any, start: int = 0) -> Iterator[Read]:
+    """The rows of a record batch, numbered from `start`; one with a broken value, or one that Python lacks, is a flaw.
+
+    Args:
+        batch: a `pyarrow.RecordBatch` or a table; that of a stranger's file may point outside its own memory.
+        start: the number of its first row.
+    """
+    try:
+        batch.validate(full=True)
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):  # `ArrowInvalid` is the first
+        if batch.num_rows > 1:
+            middle = batch.num_rows // 2
+            yield from records_of_batch(batch.slice(0, middle), start)
+            yield from records_of_batch(batch.slice(middle), start + middle)
+        else:
+            yield Flaw(start, start + 1, "a value that is broken, or outside the range of its type")
+        return
+    yield from records_of_rows(rows, start)
+
+
 def _read_parquet(path: File) -> Iterator[Read]:
     import pyarrow as pa
     from pyarrow import parquet
@@ -340,8 +361,10 @@ def _read_parquet(path: File) -> Iterator[Read]:
         with parquet.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=SLICE):
-                yield from records_of_rows(batch.to_pylist(), start)
+                yield from records_of_batch(batch, start)
                 start += batch.num_rows
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not a valid Parquet file: a column's name is not UTF-8.") from None
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a valid Parquet file: {str(error).rstrip('.')}.") from None
 
@@ -349,9 +372,13 @@ def _read_parquet(path: File) -> Iterator[Read]:
 def _read_arrow(path: File) -> Iterator[Read]:
     start = 0
     for batch in _batches(path):
-        _check_columns(path, batch.schema.names)
+        try:
+            names = batch.schema.names
+        except UnicodeDecodeError:
+            raise DataError(f"{path} is not a valid Arrow file: a column's name is not UTF-8.") from None
+        _check_columns(path, names)
         for begin in range(0, batch.num_rows, SLICE):
-            yield from records_of_rows(batch.slice(begin, SLICE).to_pylist(), start + begin)
+            yield from records_of_batch(batch.slice(begin, SLICE), start + begin)
         start += batch.num_rows
 
 

@@ -13,6 +13,7 @@ from llf_core.config.registry import Method
 from llf_core.config.rule import Rule
 from llf_core.methods.adapter import begin_adapter
 from llf_core.methods.targets import adapter_targets, saved_modules, senses
+from llf_core.models.errors import ModelError
 from llf_core.models.say import say
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class LoRAOptions(Section):
         label="Rank",
         help="Columns of the low-rank matrices: more can learn more and needs more memory.",
         minimum=1,
+        maximum=65_536,
         level="basic",
         source="LLaMA-Factory",
     )
@@ -161,6 +163,13 @@ def _wrap(model: Any, config: RunConfig) -> Any:
     targets = adapter_targets(model, options.lora_target, plain=plain)
     for note in targets.notes:
         say(note)
+    whole = _whole_modules(model, options.additional_target or ())
+    if not targets.parameters and not _left_for_adapters(model, targets.modules, whole):
+        raise ModelError(
+            f"additional_target trains {', '.join(whole)} whole, which leaves no module of lora_target "
+            f"({', '.join(options.lora_target)}) for the adapter. Take them out of additional_target, or set "
+            "finetuning_type: full."
+        )
     return get_peft_model(
         model,
         LoraConfig(
@@ -171,12 +180,25 @@ def _wrap(model: Any, config: RunConfig) -> Any:
             target_modules=targets.modules,
             target_parameters=targets.parameters or None,
             exclude_modules=senses(model) or None,
-            modules_to_save=_whole_modules(model, options.additional_target or ()) or None,
+            modules_to_save=whole or None,
             use_rslora=options.use_rslora,
             use_dora=options.use_dora,
             ensure_weight_tying=_trains_tied_weights(model, options.additional_target or ()),
         ),
     )
+
+
+def _left_for_adapters(model: Any, targets: Sequence[str], whole: Sequence[str]) -> bool:
+    """Whether one of the targets is not trained whole, by itself or with the module that holds it."""
+    paths = [path for path, _ in model.named_modules()]
+    kept = [path for path in paths if _ends(path, whole)]
+    return any(
+        _ends(path, targets) and not any(path == one or path.startswith(f"{one}.") for one in kept) for path in paths
+    )
+
+
+def _ends(path: str, names: Sequence[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in names)
 
 
 def _keep_scale(model: Any) -> None:

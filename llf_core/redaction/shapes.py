@@ -40,8 +40,16 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     *((f"{kind}_{where}_", r"\w{12,}") for kind in ("sk", "rk", "pk", "whsec") for where in ("live", "test")),
     *((prefix, r"(?=[\w-]*\d)[\w-]{16,}") for prefix in (
         "github_pat_", "glpat-", "gldt-", "glrt-", "glcbt-", "npm_", "nvapi-", "gsk_", "r8_", "dop_v1_", "pypi-",
-        "lsv2_", "xai-", "pplx-", "tvly-", "jina_",
+        "lsv2_", "xai-", "pplx-", "tvly-", "jina_", "tskey-",
+        "pscale_tkn_", "pscale_pw_", "tgp_v1_", "figd_", "wandb_v1_", "hvs.", "hvb.", "dp.pt.", "dp.st.", "glsa_",
+        "sb_secret_", "PMAK-",
     )),
+    *((prefix, r"(?=[A-Za-z]*\d)[A-Za-z0-9]{20,}") for prefix in (
+        "rpa_", "lin_api_", "lin_oauth_", "ntn_", "shpat_", "shpca_", "shppa_", "shpss_", "api_org_", "cfut_", "cfat_",
+        "sntrys_", "sntryu_", "rdme_", "nfp_", "sbp_",
+    )),
+    *((prefix, "[a-f0-9]{32}(?![A-Za-z0-9])") for prefix in ("dapi", "SK")),
+    *((prefix, r"(?=\w*\d)[A-Za-z0-9]{22}(?![A-Za-z0-9])") for prefix in ("ak-", "as-")),
     *((prefix, r"[\w-]{10,}") for prefix in ("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-")),
     *((prefix, "[A-Z0-9]{16}(?![A-Za-z0-9])") for prefix in ("AKIA", "ASIA", "AROA")),
     ("AIza", r"[\w-]{30,}"),

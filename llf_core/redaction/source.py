@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction.shapes import EMBEDDED, ISSUED, PUBLIC, STRONG, WEAK, plain_name
+from llf_core.redaction.text import is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,13 @@ def looks_secret(name: str, value: Any) -> str | None:
     return _of_text(name, plain, value) if isinstance(value, str) else None
 
 
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a setting that nobody knows may be a secret: by its value, or a text by its name alone."""
+    if looks_secret(name, value):
+        return True
+    return isinstance(value, str) and is_secret_name(name) and not _PLACEHOLDER.fullmatch(value.strip())
+
+
 def _of_text(name: str, plain: str, value: str) -> str | None:
     """What makes a text a secret, the surest first."""
     if any(pattern.search(value) for _, pattern in ISSUED):
@@ -187,7 +195,8 @@ def _value(node: ast.AST) -> Any:
         case ast.Constant(value=str() | bytes() | int() as value):
             return value
         case ast.JoinedStr(values=values):
-            return "".join(str(_value(one)) if isinstance(one, ast.Constant) else "{}" for one in values)
+            fixed = (_value(one.value if isinstance(one, ast.FormattedValue) else one) for one in values)
+            return "".join("{}" if one is None else str(one) for one in fixed)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             both = (_value(left), _value(right))
             if all(isinstance(one, str) for one in both):
@@ -200,9 +209,19 @@ def _value(node: ast.AST) -> Any:
 
 
 def _parts(node: ast.AST) -> Iterator[ast.AST]:
-    """The expressions within one that has a value of its own."""
-    if not isinstance(node, ast.Constant) and _value(node) is not None:
-        yield from (one for one in ast.walk(node) if one is not node)
+    """The expressions that the value of one is made of; what is called within it, say, has a value of its own."""
+    made_of: list[ast.AST] = []
+    match node:
+        case ast.JoinedStr(values=values):
+            made_of = [one.value if isinstance(one, ast.FormattedValue) else one for one in values]
+        case ast.BinOp(left=left, right=right) if _value(node) is not None:
+            made_of = [left, right]
+        case ast.Call(args=[listed]) if _value(node) is not None:
+            made_of = [*getattr(listed, "elts", ())]
+    for one in made_of:
+        if _value(one) is not None:
+            yield one
+            yield from _parts(one)
 
 
 class _Names(ast.NodeVisitor):

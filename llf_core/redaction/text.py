@@ -110,6 +110,11 @@ def _kept(found: re.Match[str]) -> str:
     return (begin[0] if begin else "") + MARK
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a text of that name is a secret, as `api_key`, `X-API-Key` and `HF_TOKEN` are."""
+    return _is_strong(name) or _is_variable(name)
+
+
 @lru_cache(maxsize=4096)
 def _is_strong(name: str) -> bool:
     return STRONG.search(plain_name(name)) is not None

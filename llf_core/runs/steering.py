@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-LONGEST_PROMPT = 4000
 LOWEST_RATE, HIGHEST_RATE = 1e-20, 1.0  # that far apart one is still scaled to the other
 BEYOND = 10**40
 MOST_STEPS = 10**12  # a schedule still reckons with it exactly
@@ -80,6 +79,8 @@ def _step(value: Any) -> int:
 
 
 def _prompt(value: Any) -> str:
+    from llf_core.config.generation import LONGEST_PROMPT
+
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
         found = f"has {len(value):,} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
         raise ValueError(f"The prompt {found}. Expected a text of 1 to {LONGEST_PROMPT:,} characters.")

@@ -68,6 +68,15 @@ class RunLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
         schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
         return schedule
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """The Trainer's, with every held-out example: `dataloader_drop_last` is about those to train on."""
+        drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drops
+        return loader
+
     def set_initial_training_values(self, args: TrainingArguments, dataloader: DataLoader[Any]) -> tuple[Any, ...]:
         """The Trainer's plan with passes without end: the last step ends a run, also one that is told to go on.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.exact import exact
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT
@@ -22,6 +23,10 @@ COLUMNS = (
 def unknown_columns(given: dict[str, Any] | None) -> list[str]:
     """Names that are none of `COLUMNS`, or that name no column."""
     return [key for key, column in (given or {}).items() if key not in COLUMNS or not isinstance(column, str)]
+
+
+LEAST_SHARE = 0.001
+"""Of a data set that is to be used up: it takes a thousand turns an example."""
 
 
 def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
@@ -159,6 +164,22 @@ DATA = (
             "Expected one for each."
         ),
         (Fix("No shares", {"interleave_probs": None}),),
+    ),
+    Rule(
+        ("interleave_probs", "mix_strategy"),
+        lambda c: (
+            c.data.mix_strategy in {"interleave_over", "interleave_once"}
+            and min(shares(c.data.interleave_probs) or (1.0,)) < LEAST_SHARE
+        ),
+        lambda c: (
+            f"`{c.data.mix_strategy}` goes on until each data set is used up, and a share is "
+            f"{exact(min(shares(c.data.interleave_probs) or (1.0,)))}: that takes too long. Expected at least "
+            f"{exact(LEAST_SHARE)}, or the set taken out."
+        ),
+        (
+            Fix("Stop with the first", {"mix_strategy": "interleave_under"}),
+            Fix("No shares", {"interleave_probs": None}),
+        ),
     ),
     Rule(
         ("mix_strategy", "dataset"),

@@ -6,6 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from llf_core.config.generation import LONGEST_PROMPT
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.stage import JUDGED, REFERENCE, SAMPLED
@@ -59,7 +60,20 @@ def _no_pattern(c: RunConfig) -> str | None:
     return None
 
 
+def _longest_watched(c: RunConfig) -> int:
+    return max(map(len, (c.generation.watched_prompts or "").splitlines()), default=0)
+
+
 SAMPLING: tuple[Rule, ...] = (
+    Rule(
+        ("watched_prompts",),
+        lambda c: _longest_watched(c) > LONGEST_PROMPT,
+        lambda c: (
+            f"A watched prompt has {_longest_watched(c):,} characters. Expected at most {LONGEST_PROMPT:,}: it is "
+            "answered at every checkpoint."
+        ),
+        (Fix("Watch nothing", {"watched_prompts": None}),),
+    ),
     Rule(
         ("reward_functions", "stage"),
         _judged(lambda c: not c.stage.reward_functions),

@@ -68,6 +68,7 @@ class PPOOptions(Section):
         label="Buffer",
         help="How many optimizer steps' worth of answers are written at once.",
         minimum=1,
+        maximum=100_000,
         source="LLaMA-Factory",
     )
     ppo_epochs: int = option(
@@ -75,6 +76,7 @@ class PPOOptions(Section):
         label="Passes over the buffer",
         help="How often the answers are learned from before new ones are written.",
         minimum=1,
+        maximum=1000,
         level="basic",
         source="LLaMA-Factory",
     )

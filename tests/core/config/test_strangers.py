@@ -139,3 +139,55 @@ def test_optimizer_options_are_assignments(text):
 
 def test_how_loading_processes_start_needs_one():
     assert "`dataloader_num_workers` is 0" in said(dataloader_multiprocessing_context="spawn")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("dataloader_num_workers", 10_000, "of at least 0 and of at most 256"),
+        ("threads", 1_000_000, "of at least 1 and of at most 1,024"),
+        ("temperature", 1e-300, "a number of at least 0.001"),
+        ("repetition_penalty", 1e-300, "a number of at least 0.001"),
+        ("ppo_epochs", 2**40, "of at least 1 and of at most 1,000"),
+        ("num_iterations", 2**40, "of at least 1 and of at most 1,000"),
+        ("lora_rank", 2**62, "of at least 1 and of at most 65,536"),
+        ("watched_prompts", "x" * 5000, "A watched prompt has 5,000 characters. Expected at most 4,000"),
+    ],
+)
+def test_numbers_that_no_machine_has_room_for_are_refused(key, value, expected):
+    assert expected in said(**{key: value})
+
+
+@pytest.mark.parametrize("share", ["0,1", "1e-300,1"])
+def test_a_share_by_which_a_set_is_never_used_up_is_refused(share):
+    told = said(dataset="llf_demo,llf_demo", mix_strategy="interleave_over", interleave_probs=share)
+    assert "that takes too long. Expected at least 1e-3, or the set taken out." in told
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"api_key": "opensesame"},
+        {"hf_token": "opensesame"},
+        {"WANDB_API_KEY": "opensesame"},
+        {"password": "opensesame"},
+        {"headers": {"Authorization": "Bearer opensesame-3f9a8b7c6d5e"}},
+        {"env": {"DB_PASSWORD": "opensesame"}},
+        {"stag": "hf_" + "opensesame1" * 3},
+    ],
+)
+def test_the_value_of_an_unknown_key_that_looks_like_a_secret_is_not_repeated(tmp_path, monkeypatch, capsys, values):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({**BASE, **values}))
+    for arguments in (["validate"], ["validate", "--json"]):
+        monkeypatch.setattr(sys, "argv", ["llf", *arguments, str(path)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        told = capsys.readouterr()
+        assert "opensesame" not in told.out + told.err
+        assert next(iter(values)) in told.out + told.err
+
+
+@pytest.mark.parametrize("values", [{"skip_special_token": True}, {"num_keys": 3}, {"pad_token": "<pad>"}])
+def test_what_is_only_called_like_a_secret_is_told_as_unknown(values):
+    assert said(**values).startswith(f"Unknown key `{next(iter(values))}`.")

@@ -69,10 +69,14 @@ def test_secrets_are_refused_and_never_repeated(key):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("lora_rank", "many", "Rank (`lora_rank`) is 'many'. Expected a whole number of at least 1."),
-        ("lora_rank", True, "Rank (`lora_rank`) is true. Expected a whole number of at least 1."),
-        ("lora_rank", 0, "Rank (`lora_rank`) is 0. Expected a whole number of at least 1."),
-        ("lora_rank", 2.5, "Rank (`lora_rank`) is 2.5. Expected a whole number of at least 1."),
+        (
+            "lora_rank",
+            "many",
+            "Rank (`lora_rank`) is 'many'. Expected a whole number of at least 1 and of at most 65,536.",
+        ),
+        ("lora_rank", True, "Rank (`lora_rank`) is true. Expected a whole number of at least 1 and"),
+        ("lora_rank", 0, "Rank (`lora_rank`) is 0. Expected a whole number of at least 1 and"),
+        ("lora_rank", 2.5, "Rank (`lora_rank`) is 2.5. Expected a whole number of at least 1 and"),
         ("learning_rate", "fast", "Learning rate (`learning_rate`) is 'fast'. Expected a number of at least 0."),
         ("learning_rate", float("nan"), "Learning rate (`learning_rate`) is nan. Expected a number of at least 0."),
         ("adam_beta1", 1, "Adam beta 1 (`adam_beta1`) is 1. Expected a number of at least 0 and below 1."),

@@ -188,3 +188,30 @@ def test_a_compressed_file_that_was_cut_is_one_sentence(tmp_path, suffix):
     path.write_bytes(b"no archive at all")
     with pytest.raises(DataError, match="cannot be unpacked"):
         list(read_file(path))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "offsets", "timestamp", "date", "name"])
+def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind):
+    good = pa.array(["one", "two", "three"])
+    ends = [0, 3, 900_000, 11] if kind == "offsets" else [0, 3, 6, 11]
+    offsets = pa.array(ends, pa.int32()).buffers()[1]
+    text = b"one\xff\xff\xffthree" if kind == "bytes" else b"onetwothree"
+    columns = {
+        "timestamp": pa.array([0, 2**62, 0], pa.timestamp("s")),
+        "date": pa.array([0, 2**30, 0], pa.date32()),
+    }
+    odd = columns.get(kind, pa.Array.from_buffers(pa.string(), 3, [None, offsets, pa.py_buffer(text)]))
+    path = tmp_path / "rows.arrow"
+    batch = pa.RecordBatch.from_arrays([good, odd], names=["a", "odd"])
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+    if kind == "name":
+        path.write_bytes(path.read_bytes().replace(b"odd", b"\xff\xffd"))
+        with pytest.raises(DataError, match="a column's name is not UTF-8"):
+            list(read_file(path))
+        return
+    found = list(read_file(path))
+    flaws = [one for one in found if isinstance(one, Flaw)]
+    assert [one.reason for one in flaws] == ["a value that is broken, or outside the range of its type"] * len(flaws)
+    assert 1 in [one.index for one in flaws]
+    assert found[0].row["a"] == "one"

@@ -215,6 +215,15 @@ def test_early_stopping_ends_as_finished_and_says_so(trained):
     assert final.best["metric"] == "eval_loss"
 
 
+def test_an_evaluation_leaves_out_no_example_though_the_last_batch_of_an_epoch_is_dropped(trained):
+    folder, code = trained(
+        val_size=2, eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=8, dataloader_drop_last=True,
+        per_device_train_batch_size=1, max_steps=1,
+    )  # fmt: skip
+    assert code == 0, read_status(folder).reason
+    assert len(RunReader(folder).metrics().values("eval_loss")) == 1
+
+
 def test_a_loss_that_is_not_finite_is_news(trained):
     folder, _ = trained(learning_rate=1e30, max_grad_norm=0.0, lr_scheduler_type="constant", finetuning_type="full")
     assert not all(math.isfinite(value) for value in RunReader(folder).metrics().values("loss"))
