@@ -63,7 +63,9 @@ def read_gguf_header(path: Path) -> GgufHeader:
             raise ModelError(f"{path} does not start as a GGUF file. Copy or download it again.")
         try:
             header, tensors = _read(file, path)
-        except (struct.error, UnicodeDecodeError, KeyError, EOFError, OverflowError, OSError) as error:
+        except ModelError:
+            raise
+        except (struct.error, ValueError, KeyError, EOFError, OverflowError, OSError) as error:  # of seek, of Unicode
             raise ModelError(f"{path} is a GGUF file that is cut or damaged. {AGAIN}") from error
         wrong = _beyond(header, tensors, file.tell(), path.stat().st_size) or _too_large(header)
     if wrong:

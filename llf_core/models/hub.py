@@ -88,7 +88,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
             say(f"Taking {name} from the hub's cache, or fetching it …")
             # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.
             patterns = [_literal(file) for file in files]
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
+            folder = _inside(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
             return folder, folder.name, _license(info)
         except ModelError:
             raise
@@ -114,6 +114,14 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
         raise ModelError(unreachable + _meant(name, config)) from error
     say(f"The hub was not asked for {name}; the copy in its cache is used.")
     return Path(folder), Path(folder).name, None
+
+
+def _inside(folder: str) -> Path:
+    """A folder of the cache; a server that gives a path as its commit would have it lie elsewhere."""
+    path = Path(folder)
+    if ".." in path.parts:
+        raise ValueError("its commit is a path")
+    return path
 
 
 def _no_id(name: str, config: RunConfig | None) -> ModelError:

@@ -243,6 +243,8 @@ def of_gguf(name="tiny.gguf"):
     found["nothing but a beginning"] = lambda folder: (folder / name).write_bytes(nothing)
     text = struct.pack("<Q", 1) + b"a"
     long = struct.pack("<IQQ", 3, 0, 1) + text + struct.pack("<IIQ", 9, 0, 5_000_000) + bytes(5_000_000)
+    far = struct.pack("<IQQ", 3, 0, 1) + text + struct.pack("<IIQQ", 9, 8, 1, 2**64 - 1)
+    found["a text of a list without end"] = lambda folder: (folder / name).write_bytes(b"GGUF" + far)
     found["a list of five million"] = lambda folder: (folder / name).write_bytes(b"GGUF" + long)
     found |= {f"a tensor's {what}": at_tensor(name, place, layout, value) for what, place, layout, value in TENSOR}
     return found

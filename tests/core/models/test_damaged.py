@@ -136,6 +136,7 @@ def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
         ("adapter", f"{ADAPTER} target_modules=['x', 'x', 'x', 'x', '", "lists 20,000 in target_modules"),
         ("adapter", f"{ADAPTER} rank_pattern={{'q_proj': 1000000000}}", "cannot belong to these weights: q_proj is"),
         ("gguf", "nothing but a beginning", "it has no tensors"),
+        ("gguf", "a text of a list without end", "is a GGUF file that is cut or damaged"),
         ("gguf", "a list of five million", "is a GGUF file that is cut or damaged"),
         ("gguf", "block_count of 4294967295", "block_count is 4,294,967,295, and it has tensors of 2 blocks"),
         ("gguf", "embedding_length of 1000000", "embedding_length is 1,000,000, and token_embd.weight has the shape"),

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from llf_core.config.names import repository
 from llf_core.data import DataError
@@ -196,6 +197,17 @@ def test_a_hub_that_sends_a_byte_now_and_then_is_given_up(ask, monkeypatch, firs
         done.set()
     assert "did not answer (" in message
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.usefixtures("server")
+def test_a_commit_that_is_a_path_is_none(ask, monkeypatch):
+    def snapshot(*_, local_files_only=False, **__):
+        if local_files_only:
+            raise LocalEntryNotFoundError("none")
+        return "cache/snapshots/../../../elsewhere"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert "did not answer as a hub does (ValueError)" in refused(ask, "owner/tiny")
 
 
 def test_an_answer_without_end_is_not_kept(ask, monkeypatch):
