@@ -92,9 +92,7 @@ def no_room(place: Path, error: BaseException) -> str:
     place = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
     if (number := _number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
-        return (
-            f"No run can begin in {place}: the limit on file sizes is {limit} (`ulimit -f`). Raise it first."
-        )
+        return f"No run can begin in {place}: the limit on file sizes is {limit} (`ulimit -f`). Raise it first."
     free = 0 if number == errno.EDQUOT else shutil.disk_usage(place).free
     what, remedy = _what(place, number, LOGS if free < LOGS else free + LOGS, "A run")
     return f"No run can begin. {what} {remedy}, then start it again." if remedy else f"No run can begin. {what}"
