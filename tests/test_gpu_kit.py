@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kit import gather, needed, resolve, start
+from benchmarks.kit import at_once, gather, needed, resolve, start
 from benchmarks.kit.repack import digest, repack
 
 REPORT = Path(__file__).with_name("pip_report.json")  # of pip 26.3 for Python 3.12, shortened to what is read
@@ -170,14 +170,17 @@ def parts_of(tmp_path):
 def test_every_part_is_run_whatever_fails_and_its_exit_code_kept(kit, tmp_path):
     benchmark = "import sys, only_in_this_test, pydantic\nprint('measured', sys.argv[1:5:2])\n"
     files = {
-        "tests/gpu/test_it.py": "import pytest\n\n\n@pytest.mark.gpu\ndef test_it():\n    assert 1 == 2\n",
+        "tests/gpu/test_it.py": "import pytest\n\n\n@pytest.mark.gpu\ndef test_it():\n    assert 1 == 2\n\n\n"
+        "@pytest.mark.gpu\ndef test_next():\n    pass\n",
         "benchmarks/gpu.py": benchmark,
+        "benchmarks/kit/at_once.py": Path(at_once.__file__).read_text(),
         "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['gpu']\n",
     }
     assert kit(files, "--rehearse").all() == 1
     found, log = parts_of(tmp_path), (tmp_path / "out" / "log.txt").read_text()
     assert {name: one["exit_code"] for name, one in found.items()} == {"install": 0, "tests": 1, "benchmark": 0}
     assert "missing: LLF needs nowhere>=2; there is none" in log
+    assert log.index("assert 1 == 2") < log.index("test_next PASSED")
     assert "measured ['--minutes', '--results']" in log  # by what is installed, and what was there before
     assert json.loads((tmp_path / "out" / "kit.json").read_text())["missing"]
 
@@ -192,6 +195,7 @@ def test_a_part_that_hangs_is_ended_and_those_after_it_run(kit, tmp_path, monkey
     }
     made = kit(files)
     made.tests = lambda: made.run("tests", [sys.executable, "-u", "tests/gpu/test_it.py"], 1.0)
+    monkeypatch.setattr(start, "GRACE", 1.0)
     made.benchmark = lambda: made.run("benchmark", [sys.executable, "benchmarks/gpu.py"], 60.0)
     assert made.all() == 1
     found, log = parts_of(tmp_path), (tmp_path / "out" / "log.txt").read_text()
