@@ -24,6 +24,7 @@ from llf_core.data.render import (
     render_answers,
     render_prompt,
     sign_of,
+    takes_parts,
 )
 from llf_core.data.words import library_of
 
@@ -184,11 +185,16 @@ class Encoder:
         conversation = self.reading.align(row)
         if self.processor is None:
             return conversation
-        signs = self._signs if self.template.marked else None
+        signs = self._signs if self._texts_alone else None
         found = with_media(conversation, row, self.reading.columns, self.media_dir, signs)
         if found.media and self.kind != ANSWERS:
             raise BadExample("pictures, videos and sounds are only built for conversations with answers")
         return found
+
+    @cached_property
+    def _texts_alone(self) -> bool:
+        """Whether the template takes texts and no parts: all named ones do, and a model's own may."""
+        return bool(self.template.marked) or not takes_parts(self.template, self.tokenizer)
 
     @cached_property
     def _signs(self) -> dict[str, str]:

@@ -33,6 +33,7 @@ GENERATION = re.compile(r"\{%-?\s*generation\b")
 
 
 LONGEST_REFUSAL = 200
+WRITTEN_LIST = re.compile(r"""['"]type['"]\s*:""")
 LONGEST_CONVERSATION = 40_000_000
 """Characters of a conversation: ten million tokens, more than any model learns from at once."""
 MOST_REPEATED_TURNS, MOST_REPEATED = 1_000_000, 1_000_000_000
@@ -499,6 +500,27 @@ def _longer(message: Message) -> Message:
     return longer
 
 
+def takes_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer's own template takes messages in parts, as those of models that see do, or texts alone.
+
+    One that takes texts alone raises an error for a list of parts, or writes it as Python does: `[{'type': 'text', …`.
+
+    Args:
+        template: "the model's own".
+        tokenizer: that brings it.
+    """
+    message = {"role": "user", "content": MARK}
+    try:
+        text = template.render(tokenizer, [{**message, "parts": [{"type": "text", "text": MARK}]}])
+    except BadExample:
+        try:
+            template.render(tokenizer, [message])
+        except BadExample:
+            return True
+        return False
+    return WRITTEN_LIST.search(text) is None
+
+
 def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
     """What a tokenizer's own template writes where a picture, a video or a sound stands.
 
@@ -510,6 +532,8 @@ def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: st
     Returns:
         None where the template takes none.
     """
+    if not takes_parts(template, tokenizer):
+        return None
     mark = {"type": "text", "text": MARK}
     message = {"role": "user", "content": "", "parts": [mark, {"type": kind}, mark]}
     try:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -298,6 +299,28 @@ def test_pairs_without_pictures_make_a_reward_model_of_a_model_that_sees(tmp_pat
         assert "num_labels=1, pad_token_id=" in (folder.output / "README.md").read_text()
     else:
         assert AutoModelForSequenceClassification.from_pretrained(folder.output).config.num_labels == 1
+
+
+@pytest.mark.parametrize("said", ["message['content'] | trim", "'' + message['content']"], ids=["writes", "raises"])
+def test_a_template_of_texts_alone_gets_no_parts(asked, tmp_path, said, llava, pictures):
+    shutil.copytree(llava, tmp_path / "texts")
+    (tmp_path / "texts" / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{{ " + said + " }}"
+        "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    (tmp_path / "rows.json").write_text(json.dumps([{"instruction": "Hello", "output": "Hi there."}]))
+    config = RunConfig.load(asked | {"model_name_or_path": str(tmp_path / "texts")})
+    source = resolve_model(config.model.model_name_or_path, config)
+    tokenizer = load_tokenizer(source, config)
+    processor = load_processor(source, config, tokenizer)
+    (row,) = prepare(config, tokenizer, processor=processor).train
+    assert tokenizer.decode(row["input_ids"]) == (
+        "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi there.<|im_end|>\n"
+    )
+    (tmp_path / "seen.json").write_text(json.dumps([pictures[0], {"instruction": "Hello", "output": "Hi."}]))
+    config = config.replace(dataset=(str(tmp_path / "seen.json"),))
+    (dropped,) = prepare(config, tokenizer, processor=processor).report.dropped
+    assert dropped.reason == "the model's chat template takes no image"
 
 
 def test_a_pair_whose_text_has_a_sign_for_pictures_is_dropped(asked, tmp_path):
