@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,9 @@ def _local_files(path: Path) -> list[Path]:
     if state.is_file():  # written by Dataset.save_to_disk
         return _saved_files(path, state)
     files = sorted(file for file in path.iterdir() if kind_of(file) in READERS)
+    odd = next((file for file in files if not file.is_file()), None)
+    if odd is not None:
+        raise DataError(f"{odd} is no file (a folder, a pipe, or a link to nothing). Remove it, or name one file.")
     kinds = sorted({kind_of(file) for file in files})
     if not files:
         raise DataError(f"{path} holds no data file. Expected files of one kind: {', '.join(READERS)}.")
@@ -109,7 +113,7 @@ def _saved_files(path: Path, state: Path) -> list[Path]:
     listed = read_object(state).get("_data_files")
     names = [entry.get("filename") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     files = [path / name for name in names if isinstance(name, str) and "/" not in name]
-    if not files or len(files) < len(names) or not all(file.is_file() for file in files):
+    if not files or len(files) < len(names) or not all(map(os.path.isfile, files)):
         raise DataError(
             f"{state} names no files that lie beside it. Expected what Dataset.save_to_disk wrote: copy it again."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.classify import show
 from llf_core.config.names.place import DEMO, DEMO_PAIRS, INFO_FILE, ONLINE, REMOTE, info_of, locate
 from llf_core.config.nearest import did_you_mean, listed
 from llf_core.config.rules.data import COLUMNS
@@ -29,6 +30,8 @@ NOT_BUILT_PLACES = {
     "om_hub_url": "Modelers",
     "script_url": "loading scripts",
 }
+MOST_SAMPLES = 100_000_000
+"""Examples that `num_samples` may ask for."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def _from_entry(name: str, entry: Any, base: Path) -> Source:
     columns = entry.get("columns")
     shape = {
         "formatting": entry.get("formatting", "alpaca"),
-        "columns": None if columns is None else _pairs(columns),
+        "columns": None if columns is None else _pairs(columns or {}),
         "tags": _pairs(entry.get("tags") or {}),
         "num_samples": entry.get("num_samples"),
         "ranking": bool(entry.get("ranking")),
@@ -185,9 +188,22 @@ def _pairs(mapping: dict[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _check_entry(where: str, entry: Any) -> None:
     if not isinstance(entry, dict):
-        kind = type(entry).__name__
-        raise DataError(f'{where} is a {kind}. Expected an object such as {{"file_name": "a.json"}}.')
+        raise DataError(f'{where} is no object. Expected one such as {{"file_name": "a.json"}}.')
     _check_keys(where, entry, (*PLACES, *SHAPE))
+    for key in ("columns", "tags"):
+        given = entry.get(key) or {}
+        if not isinstance(given, dict) or not all(isinstance(one, str | None) for one in given.values()):
+            raise DataError(f"`{key}` of {where} is {show(given)}. Expected an object of names, each a text.")
+    for key in (*PLACES, "formatting", "subset", "split", "folder"):
+        if not isinstance(entry.get(key), str | None):
+            raise DataError(f"{where} has {key} {show(entry[key])}. Expected a text.")
+    wanted = entry.get("num_samples")
+    if wanted is not None and not (
+        isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MOST_SAMPLES
+    ):
+        raise DataError(
+            f"{where} has num_samples {show(wanted)}. Expected a whole number from 1 to {MOST_SAMPLES:,}, or none."
+        )
     columns = entry.get("columns") or {}
     _check_keys(f"`columns` of {where}", columns, COLUMNS)
     _check_keys(f"`tags` of {where}", entry.get("tags") or {}, TAGS)

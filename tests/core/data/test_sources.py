@@ -1,13 +1,14 @@
 """Names of data sets: entries, files, hub ids, and what is said where there is none."""
 
 import json
+import os
 
 import pytest
 
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.records import Flaw, Record
-from llf_core.data.sources import DEMO_FILE, find_sources
+from llf_core.data.sources import DEMO_FILE, Source, find_sources
 
 ROW = {"instruction": "a", "output": "b"}
 
@@ -62,7 +63,7 @@ def test_a_hub_entry_keeps_subset_split_and_folder(info):
         ({"ms_hub_url": "a/b"}, "ModelScope"),
         ({"script_url": "a"}, "loading scripts"),
         ({"formatting": "alpaca"}, "neither file_name nor hf_hub_url"),
-        ([], "is a list"),
+        ([], "is no object"),
     ],
 )
 def test_an_entry_that_cannot_be_used_says_why(info, entry, message):
@@ -174,3 +175,38 @@ def test_num_samples_draws_without_and_then_with_replacement(write, tmp_path):
     assert len(many) == 12
     assert many == [one.index for one in read(path, tmp_path, num_samples=12)]
     assert many != [one.index for one in read(path, tmp_path, num_samples=12, seed=2)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"columns": []}, None),
+        ({"columns": ["a"]}, "is ['a']. Expected an object of names, each a text."),
+        ({"columns": {"prompt": 1}}, "is {'prompt': 1}. Expected an object of names, each a text."),
+        ({"tags": [1]}, "is [1]. Expected an object of names, each a text."),
+        ({"file_name": ["a.json"]}, "has file_name ['a.json']. Expected a text."),
+        ({"formatting": ["alpaca"]}, "has formatting ['alpaca']. Expected a text."),
+        ({"split": 1}, "has split 1. Expected a text."),
+        ({"num_samples": -1}, "has num_samples -1. Expected a whole number from 1 to 100,000,000, or none."),
+        ({"num_samples": "many"}, "has num_samples 'many'. Expected a whole number"),
+        ({"num_samples": 10**12}, "has num_samples 1000000000000. Expected a whole number"),
+        (None, "is no object. Expected one such as"),
+    ],
+)
+def test_an_entry_of_the_wrong_types_is_told_in_a_sentence(tmp_path, entry, reason):
+    (tmp_path / "a.json").write_text("[]")
+    whole = entry if entry is None else {"file_name": "a.json", **entry}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"x": whole}))
+    if reason is None:
+        assert find_sources(("x",), tmp_path)
+        return
+    with pytest.raises(DataError) as error:
+        find_sources(("x",), tmp_path)
+    assert reason in str(error.value)
+
+
+def test_a_pipe_in_a_folder_of_data_is_not_waited_for(tmp_path):
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    os.mkfifo(tmp_path / "b.jsonl")
+    with pytest.raises(DataError, match=r"b\.jsonl is no file"):
+        open_source(Source("x", path=tmp_path))
