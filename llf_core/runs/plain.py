@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llf_core.door import TURNS
 
@@ -32,3 +32,12 @@ def one_way(text: str) -> str:
     Letters that are written from right to left need none of them.
     """
     return text if text.isascii() else TURNS.sub("", text)
+
+
+def all_one_way(value: Any) -> Any:
+    """A value of JSON whose texts and names are all as `one_way` leaves them."""
+    if isinstance(value, dict):
+        return {one_way(key): all_one_way(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [all_one_way(one) for one in value]
+    return one_way(value) if isinstance(value, str) else value

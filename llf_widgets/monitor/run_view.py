@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llf_core.runs.plain import all_one_way
 from llf_widgets.figures import packed
 from llf_widgets.home import shown_path
 from llf_widgets.monitor.figure import figure_json
@@ -118,7 +119,7 @@ class RunView:
             options: how `charts` are drawn, and which `answers` are wanted.
         """
         with self._lock:
-            return self._draw(options) if name == "charts" else PART[name](self.watch, options)
+            return self._draw(options) if name == "charts" else all_one_way(PART[name](self.watch, options))
 
     def news(self, have: Mapping[str, Any], options: Options = DEFAULT) -> dict[str, Any]:
         """Looks, then gives what somebody lacks.
@@ -150,14 +151,14 @@ class RunView:
         self._charts = {key: kept for key, kept in self._charts.items() if kept[0] == revision}
         # A mean of one step is no mean: the charts draw no second line then.
         curves = self.watch.curves(details=options.details, window={0: None, 1: 0}.get(window, window))
-        drawn = {
+        drawn: dict[str, Any] = {
             "figure": packed(figure_json(curves, self.watch.facts.reach, narrow=options.narrow) | {"config": CONFIG}),
             "points": curves.points,
             "window": self.watch.window,
             "left_out": list(curves.left_out),
         }
-        self._charts[options] = revision, drawn
-        return drawn
+        self._charts[options] = revision, all_one_way(drawn)
+        return self._charts[options][1]
 
 
 PART = {

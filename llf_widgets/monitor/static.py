@@ -6,6 +6,8 @@ import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llf_core.door import visible
+from llf_core.runs.plain import one_way
 from llf_widgets.home import folder_of, home_hash
 from llf_widgets.monitor import words
 from llf_widgets.monitor.picture import picture
@@ -82,6 +84,6 @@ def _texts(watch: Watch, run: Summary) -> dict[str, Any]:
     home = home_hash(watch.folder.home)
     return {
         VIEW: {"view": "monitor", "run": facts.id, "home": home, "state": facts.state, "step": facts.step},
-        "text/html": summary_html(run),
-        "text/plain": summary_text(run),
+        "text/html": one_way(summary_html(run)),
+        "text/plain": visible(summary_text(run)),
     }

@@ -17,6 +17,7 @@ from llf_core.runs.index import Asked, GoneError
 from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import read_row
 from llf_core.runs.measures import HELD_OUT, lead, told
+from llf_core.runs.plain import all_one_way
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler, why
 
@@ -78,7 +79,7 @@ class RunHandler(RunsAPIHandler):
         """What the panel shows beside status and meta: of a broken run, its row in the list."""
         if state != "broken":
             try:
-                return self._opened(folder).details()
+                return shown_details(self._opened(folder))
             except OSError as error:  # a file that nobody may read, or the folder is just being removed
                 said = f"Not all files of the run can be read: {why(error)}"
                 return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": said}]}
@@ -157,6 +158,11 @@ class Opened:
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
         }
+
+
+def shown_details(opened: Opened) -> dict[str, Any]:
+    """The details of a run as a page shows them: no text of a stranger's turns what stands around it."""
+    return {name: all_one_way(part) for name, part in opened.details().items()}
 
 
 def _shown(event: dict[str, Any], state: str) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def test_where_both_are_killed_the_run_is_lost(started, until):
     os.kill(now.pid, signal.SIGKILL)
     assert until(lambda: run.state == "lost")
     assert read_status(run.folder).state in {"running", "stopping"}
-    assert "processes are gone" in run.status().reason
+    assert "ended without a final status" in run.status().reason
 
 
 def test_requests_of_an_earlier_attempt_do_not_reach_the_next(command):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from llf_core.runs import RunWriter, create_run
 from llf_widgets.monitor.run_view import PARTS, Options, RunView
+from llf_widgets.monitor.static import bundle
+from llf_widgets.server.runs import Opened, shown_details
 
 
 def trace(part, number):
@@ -102,3 +105,20 @@ def test_another_run_in_the_place_of_one_is_shown_from_its_beginning(llf_home):
     ]
     assert news["parts"]["answers"][0]["texts"] == ["9.0", "8.0"]
     assert view.news(news["marks"])["parts"] == {}
+
+
+def test_no_part_turns_the_text_around_it(llf_home):
+    turned = "\u202egnp\x1b[31m"
+    folder = create_run(f"model_name_or_path: {json.dumps(turned)}\nstage: sft\n", "demo")
+    writer = RunWriter(folder, 1)
+    writer.metric(1, {"loss": 1.0, turned: 2.0})
+    writer.event("warning", message=turned, fix=turned)
+    writer.sample(step=1, kind="answer", prompt=turned, text=turned, of="tuned")
+    folder.log.write_text(turned)
+    view = RunView(folder)
+    news = view.news({}, Options(details=True))
+    shown = [news, bundle(view.watch), shown_details(Opened(folder))]
+    for one in shown:
+        assert "\u202e" not in json.dumps(one, ensure_ascii=False)
+        assert "gnp" in json.dumps(one)
+    assert "\x1b" not in shown[1]["text/plain"]
