@@ -154,7 +154,7 @@ def kit(tmp_path):
                 entry = tarfile.TarInfo(name)
                 entry.size = len(text.encode())
                 packed.addfile(entry, io.BytesIO(text.encode()))
-        facts = {"commit": "abc", "requirements": ["only-in-this-test", "nowhere>=2"], "left_out": []}
+        facts = {"commit": "abc", "python": "1.5", "requirements": ["only-in-this-test", "nowhere>=2"], "left_out": []}
         (folder / "kit.json").write_text(json.dumps(facts))
         places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
         return start.Kit(folder, start.arguments([*places, *arguments]))
@@ -180,6 +180,7 @@ def test_every_part_is_run_whatever_fails_and_its_exit_code_kept(kit, tmp_path):
     found, log = parts_of(tmp_path), (tmp_path / "out" / "log.txt").read_text()
     assert {name: one["exit_code"] for name, one in found.items()} == {"install": 0, "tests": 1, "benchmark": 0}
     assert "missing: LLF needs nowhere>=2; there is none" in log
+    assert "missing: Python 1.5, for which the wheels are; this is 3" in log
     assert log.index("assert 1 == 2") < log.index("test_next PASSED")
     assert "measured ['--minutes', '--results']" in log  # by what is installed, and what was there before
     assert json.loads((tmp_path / "out" / "kit.json").read_text())["missing"]

@@ -160,6 +160,11 @@ class Kit:
         needs = plan(self.made["requirements"], offers(self.folder / "wheels"), left_out=self.made["left_out"])
         self.found |= {"missing": needs.missing, "there": needs.there}
         self.found["installed"] = {name: offer.version for name, offer in needs.install.items()}
+        if self.made["python"] != f"{sys.version_info.major}.{sys.version_info.minor}":
+            needs.missing.append(
+                f"Python {self.made['python']}, for which the wheels are; this is {platform.python_version()}. "
+                f'Run the kit with that one, or make it anew with: make gpu-kit KIT_ARGS="--python X.Y"'
+            )
         for sentence in needs.missing:
             self.say(f"missing: {sentence}")
         if stamp.exists() and stamp.read_text() == wanted:
