@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NEWS = 32 << 20
 """Bytes of events or samples that one look reads: of more, the last."""
-MOST_RECORDS = 100_000
+MOST_RECORDS = 50_000
 """Events or samples that one look hands out: of more, the last."""
 LONGEST_LOG = 4 << 20  # bytes
 LONGEST_LINE = 4096  # bytes of a log line, at a guess
