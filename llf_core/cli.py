@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -86,6 +86,13 @@ def main() -> None:
     except UnreadableError as error:
         _print_error(error)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF} or error.filename:
+            raise
+        with suppress(OSError, ValueError):  # what is left of the output goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_error(OSError(f"The output cannot be written: {error.strerror}. Make room, or send it elsewhere."))
+        sys.exit(1)
 
 
 def _print_error(error: Exception) -> None:
@@ -133,7 +140,8 @@ def _how_far() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _print_json(value: Any) -> None:
-    print(visible_json(json.dumps(value, ensure_ascii=False, indent=2, default=str)))  # noqa: T201 - the result
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    print(visible_json(text), flush=True)  # noqa: T201 - the result
 
 
 def _print_problem(problem: Problem) -> None:

@@ -64,3 +64,14 @@ def test_texts_that_no_terminal_writes_hide_no_run():
         assert b"Traceback" not in done.stderr
         assert "\N{RIGHT-TO-LEFT OVERRIDE}".encode() not in done.stdout
         assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["runs", "list"], ["runs", "list", "--json"], ["env"], ["--help"]])
+def test_an_output_without_room_ends_in_a_sentence(monkeypatch, capsys, arguments):
+    with open("/dev/full", "w", buffering=1) as full:  # noqa: PTH123 - a device
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "argv", ["llf", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert end.value.code == 1
+    assert "The output cannot be written: No space left on device." in capsys.readouterr().err
