@@ -16,6 +16,7 @@ JSON_FILES = (
     "config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
     "preprocessor_config.json", "processor_config.json", "adapter_config.json",
 )  # fmt: skip
+MOST_LABELS = 1_000_000
 PACKED = 16
 """How many numbers of a model one stored number may hold at most (2 bits in an int32)."""
 SHARED = 1000
@@ -70,6 +71,9 @@ def _odd_value(config: dict[str, Any]) -> str:
         value = config.get(key)
         if type(value) is int and value < least:
             return f"{key} is {_shown(value)}. Expected at least {least}"
+    labels = next((part["num_labels"] for part in _parts(config) if _large(part.get("num_labels"))), None)
+    if labels is not None:
+        return f"num_labels is {_shown(labels)}. Expected at most {MOST_LABELS:,}"
     for key, value in config.items():
         if key.endswith(("dropout", "pdrop")) and isinstance(value, int | float) and not 0 <= value <= 1:
             return f"{key[:100]} is {value:g}. Expected a share from 0 to 1"
@@ -78,6 +82,11 @@ def _odd_value(config: dict[str, Any]) -> str:
     if not isinstance(config.get("quantization_config"), dict | None):
         return f"quantization_config is {str(config['quantization_config'])[:100]}. Expected an object"
     return ""
+
+
+def _large(labels: Any) -> bool:
+    """Whether so many labels, each of which transformers gives a name, would fill the memory."""
+    return isinstance(labels, int) and labels > MOST_LABELS
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:

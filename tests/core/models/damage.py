@@ -197,6 +197,7 @@ def of_model():
         found |= of_bytes(name) | of_json(name)
     found |= of_index() | of_tokenizer()
     found |= of_keys("config.json", SIZES) | of_keys("config.json", ("architectures", "model_type", "rope_parameters"))
+    found |= of_keys("config.json", ("num_labels",), (HUGE,))
     found |= of_keys("tokenizer.json", ("model", "added_tokens", "pre_tokenizer", "decoder"), ([], {}, 3, None, "x"))
     found |= of_keys("tokenizer_config.json", ("tokenizer_class", "eos_token", "pad_token", "added_tokens_decoder"),
                      ([], {}, 3, None, "x", HUGE))  # fmt: skip

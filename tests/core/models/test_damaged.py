@@ -121,6 +121,7 @@ def test_every_damaged_folder_is_refused_with_a_sentence(load, part):
         ("model", "model.safetensors with more at its end", "bytes of weights and should have"),
         ("model", "model.safetensors with integers for numbers", "(I32), and no quantization_config that says what"),
         ("model", "config.json intermediate_size=-1", "says that intermediate_size is -1. Expected at least 0"),
+        ("model", "config.json num_labels=1000000000", "says that num_labels is 1,000,000,000. Expected at most"),
         ("model", "model.safetensors.index.json of ../model-1.safetensors", "Expected *.safetensors files of the same"),
         ("model", "model.safetensors.index.json of 7", "has no weight_map that names a file for each weight"),
         ("model", "model.safetensors.index.json of aaaaaaaaaaaaaaaaaaaaaa", "lacks 1 of its 1 weight files"),
