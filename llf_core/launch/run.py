@@ -323,7 +323,7 @@ class Run:
         Raises:
             RuntimeError: it is still going, or it has finished; the disk is full.
             ConfigError: the run has no reward function of a name, or one cannot be handed over; its config is refused
-                by this version.
+                by this version; `LLF_URLS` lacks an address that was given with a password or a key.
             UntrustedCodeError: the run was made elsewhere, and code of it would run.
         """
         now = self.status()
@@ -332,7 +332,7 @@ class Run:
         if not now.ended_somehow:
             raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended: stop it first.")
         if command is None:
-            check_stored(self.folder, "resume")
+            check_stored(self.folder, "resume", env)
         how = f"run.resume(trust=True), or in a terminal: llf runs resume {self.id} --trust"
         check_run(self.folder, trust, how)
         _wait_for_teardown(now)

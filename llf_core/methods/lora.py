@@ -14,7 +14,6 @@ from llf_core.config.rule import Rule
 from llf_core.methods.adapter import begin_adapter
 from llf_core.methods.targets import adapter_targets, saved_modules, senses
 from llf_core.models.errors import ModelError
-from llf_core.models.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +144,7 @@ class LoRA(Method):
 
         Returns:
             A `PeftModel` in which only the adapter and `additional_target` are trainable, in float32 unless
-            `pure_bf16`.
+            `pure_bf16`. `llf_notes` on its base are sentences on what `lora_target: all` leaves out.
 
         Raises:
             ModelError: a module that the model does not have, or an adapter that does not fit.
@@ -161,8 +160,7 @@ def _wrap(model: Any, config: RunConfig) -> Any:
     options: Any = config.options(LoRA.name)
     plain = not options.lora_dropout and not options.use_dora
     targets = adapter_targets(model, options.lora_target, plain=plain)
-    for note in targets.notes:
-        say(note)
+    model.llf_notes = targets.notes
     whole = _whole_modules(model, options.additional_target or ())
     if not targets.parameters and not _left_for_adapters(model, targets.modules, whole):
         raise ModelError(

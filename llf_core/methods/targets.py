@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,18 @@ def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool
         _require(model, asked, {*layers, *embeddings, *experts})
         layers = {path: module for path, module in layers.items() if _is_asked(path, asked)}
         experts = {path: one for path, one in experts.items() if _is_asked(path, asked)}
-    left_out, notes = _left_out(model, set(layers), whole=whole)
-    reached = layers.keys() - left_out
+    left_out = _left_out(model, set(layers))
+    if left_out and not whole:
+        which, why, _ = left_out[0]
+        why = why.format(which=_listed(which), kind=type(model).__name__)
+        raise ModelError(f"lora_target: {why} Expected other names, or `all`.")
+    reached = layers.keys() - {path for which, _, _ in left_out for path in which}
+    notes = [f"lora_target: all leaves out {_listed(which)}, {since}" for which, _, since in left_out]
+    if whole and (matrices := expert_matrices(model)):
+        notes.append(
+            f"lora_target: all leaves out {_listed(matrices)}, the weights of experts, since PEFT puts no adapter on "
+            "parameters that another module slices. finetuning_type: full or freeze trains them."
+        )
     renamed = _renamed(model, reached)
     quantized = {path for path in renamed if not layers[path].weight.is_floating_point()}  # type: ignore[operator]
     parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
@@ -196,48 +207,37 @@ def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
     return forbidden
 
 
-def _left_out(model: PreTrainedModel, layers: set[str], *, whole: bool) -> tuple[set[str], list[str]]:
-    """Paths of layers that an adapter would be of no use on, and sentences that say why.
+def _left_out(model: PreTrainedModel, layers: set[str]) -> list[tuple[set[str], str, str]]:
+    """Linear layers that get no adapter.
 
-    Raises:
-        ModelError: there are such layers, and they were asked for by name.
+    Returns:
+        Their paths, each kind with what is said where they are asked for by name, and where `all` leaves them out.
     """
-    kind = type(model).__name__
     forbidden = _forbidden(model, layers)
     lost = _lost(model, layers - forbidden)
     passed = {path for path in layers - forbidden - lost if _passes_by(model, path)}
-    if forbidden and not whole:
-        raise ModelError(
-            f"lora_target: PEFT puts no adapter on {_listed(forbidden)} of {kind}, since kernels use "
-            "its weight directly. Expected other names, or `all`."
-        )
-    if lost and not whole:
-        raise ModelError(
-            f"lora_target: an adapter on {_listed(lost)} of {kind} cannot be loaded again, since PEFT "
-            f"{_peft_version()} looks for it under another name. Expected other names, or `all`."
-        )
-    if passed and not whole:
-        raise ModelError(
-            f"lora_target: {kind} computes with the weight of {_listed(passed)} directly, so an adapter on it would "
-            "not be used. Expected other names, or `all`."
-        )
-    notes = [f"lora_target: all leaves out {_listed(forbidden)}, which PEFT puts no adapter on."] if forbidden else []
-    if whole and (matrices := expert_matrices(model)):
-        notes.append(
-            f"lora_target: all leaves out {_listed(matrices)}, the weights of experts, since PEFT puts no adapter on "
-            "parameters that another module slices. finetuning_type: full or freeze trains them."
-        )
-    if lost:
-        notes.append(
-            f"lora_target: all leaves out {_listed(lost)}, since PEFT {_peft_version()} would not find an adapter on "
-            "them again when it loads one."
-        )
-    if passed:
-        notes.append(
-            f"lora_target: all leaves out {_listed(passed)}, since the model computes with the weight directly and "
-            "would not use an adapter on it."
-        )
-    return forbidden | lost | passed, notes
+    shared = _shared(model, layers - forbidden - lost - passed)
+    again = f"PEFT {_peft_version()}"
+    common = "have a weight in common, so that adapters on them could not be merged into it."
+    found = (
+        (
+            forbidden,
+            "PEFT puts no adapter on {which} of {kind}, since kernels use its weight directly.",
+            "which PEFT puts no adapter on.",
+        ),
+        (
+            lost,
+            f"an adapter on {{which}} of {{kind}} cannot be loaded again: {again} looks for it under another name.",
+            f"since {again} would not find an adapter on them again when it loads one.",
+        ),
+        (
+            passed,
+            "{kind} computes with the weight of {which} directly, so an adapter on it would not be used.",
+            "since the model computes with the weight directly and would not use an adapter on it.",
+        ),
+        (shared, f"{{which}} of {{kind}} {common}", f"which {common}"),
+    )
+    return [one for one in found if one[0]]
 
 
 def _passes_by(model: PreTrainedModel, path: str) -> bool:
@@ -302,6 +302,15 @@ def _lost(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
     except Exception:  # noqa: BLE001 - then nothing is known
         return set()
     return {path for key, path in keys.items() if key not in found}
+
+
+def _shared(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """Paths of layers whose weight another layer has too, as the blocks that Zamba2 repeats.
+
+    Merging adds the adapters of all of them to the one weight.
+    """
+    held = Counter(id(one) for module in model.modules() for one in module._parameters.values() if one is not None)  # noqa: SLF001 - a parameter's own module
+    return {path for path in paths if held[id(model.get_submodule(path).weight)] > 1}
 
 
 def _peft_version() -> str:

@@ -7,6 +7,10 @@ class ModelError(ValueError):
 
 LONGEST = 200
 """Characters of another library's message that ours repeats."""
+PACKAGES = ("torchvision", "torchcodec", "librosa", "timm", "sentencepiece")
+"""What models and processors need that is not installed with LLF, the likelier first."""
+TORCHVISION_AHEAD = 15
+"""torchvision 0.(n + 15) is built for torch 2.n."""
 
 
 def first_line(error: BaseException) -> str:
@@ -27,3 +31,21 @@ def _line(error: BaseException, place: int) -> str:
     elif isinstance(error, TypeError | AttributeError) and not text.startswith("Field "):
         text = f"a value is of another type than expected ({text.rstrip('.')})"
     return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def lacks(error: Exception) -> str:
+    """Which package is missing and what installs it, as far as another library's message tells."""
+    named = [name for name in PACKAGES if name in str(error).lower()]
+    if not named:
+        return first_line(error)
+    package = named[0]
+    wanted = f'"torchvision=={_torchvision()}.*"' if package == "torchvision" and _torchvision() else package
+    return f"it needs {package}, which this environment lacks. Run pip install {wanted}, then start again."
+
+
+def _torchvision() -> str | None:
+    """The version of torchvision that is built for the installed torch 2, as `0.28`; without it, pip replaces torch."""
+    import torch
+
+    major, minor = torch.__version__.split(".")[:2]
+    return f"0.{int(minor) + TORCHVISION_AHEAD}" if major == "2" and minor.isdigit() else None

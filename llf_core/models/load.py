@@ -10,7 +10,7 @@ from llf_core.models.attention import attention_name
 from llf_core.models.bars import no_progress_bars
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
 from llf_core.models.checksums import check_record
-from llf_core.models.errors import ModelError, first_line
+from llf_core.models.errors import ModelError, first_line, lacks
 from llf_core.models.folder import weight_files
 from llf_core.models.gguf import gguf_arguments
 from llf_core.models.quantize import make_trainable, quantization
@@ -76,9 +76,7 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
             raise
         why = damaged_json(source.folder) if source.kind != "gguf" else ""
         what = source.name if arguments.get("use_safetensors", True) else f"A pickle of {source.name}"
-        raise ModelError(
-            f"{what} cannot be loaded: {why or f'{first_line(error)} Copy or download it again if files are damaged.'}"
-        ) from error
+        raise ModelError(f"{what} cannot be loaded: {why or _why(error)}") from error
     other = sorted(tuple(one) for one in info.get("mismatched_keys", ()))
     if other:
         name, stored, expected = other[0]
@@ -98,6 +96,39 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
         make_trainable(model)
     mend_generation_config(model)
     return model if bits is not None else model.to(plan.device)
+
+
+def _why(error: Exception) -> str:
+    """What a library said of a model, and what to do."""
+    if isinstance(error, ImportError):
+        return lacks(error)
+    return f"{first_line(error)} Copy or download it again if files are damaged."
+
+
+def check_runs(model: PreTrainedModel, source: ModelSource) -> None:
+    """Runs a model on two tokens, as it was loaded: some versions of transformers cannot run all that they load.
+
+    Raises:
+        ModelError: it raises an exception, whatever it is but a lack of memory.
+    """
+    import torch
+    import transformers
+
+    ids = torch.ones(1, 2, dtype=torch.int64, device=model.device)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        raise ModelError(
+            f"transformers {transformers.__version__} loads {source.name} and cannot run it: {first_line(error)} "
+            "Another version of transformers may run it, or choose another model."
+        ) from error
+    finally:
+        model.train(training)
 
 
 def _not_needed(model: PreTrainedModel, config: RunConfig) -> set[str]:

@@ -78,6 +78,8 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
             _cast(model, source)
             model = _classifier(model, words) if scores else model
             _save_whole(model, folder)
+            if not scores and source.kind != "gguf":
+                _keep_padding(folder, source)
     written = _check_written(model, folder, adapter=adapter)
     tokenizer.save_pretrained(folder)
     text = model_card(
@@ -162,6 +164,17 @@ def _save_whole(model: Any, folder: Path) -> None:
     for key in ("_name_or_path", "_model_name_or_path"):
         written.pop(key, None)
     (folder / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _keep_padding(folder: Path, source: ModelSource) -> None:
+    """Has the config of a result name the padding that its base names, which the Trainer takes from the tokenizer.
+
+    Some architectures (Youtu) set the embedding of padding to 0 when they are loaded, which was learned as all others.
+    """
+    written, padding = read_config(folder), read_config(source.folder).get("pad_token_id")
+    if written.get("pad_token_id") != padding:
+        text = json.dumps(written | {"pad_token_id": padding}, indent=2, sort_keys=True)
+        (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.bars import no_progress_bars
-from llf_core.models.errors import ModelError, first_line
+from llf_core.models.errors import ModelError, first_line, lacks
 from llf_core.models.remote_code import runs_own_code
 
 if TYPE_CHECKING:
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.models.source import ModelSource
-
-PACKAGES = ("torchvision", "torchcodec", "librosa", "timm", "sentencepiece")
-"""What processors need that is not installed with LLF, the likelier first."""
-TORCHVISION_AHEAD = 15
-"""torchvision 0.(n + 15) is built for torch 2.n."""
 
 
 def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:
@@ -46,8 +42,10 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
                 source.folder, local_files_only=True, trust_remote_code=trusted
             )
     except ImportError as error:
-        raise ModelError(f"The processor of {source.name} cannot be loaded: {_lacks(error)}") from error
+        raise ModelError(f"The processor of {source.name} cannot be loaded: {lacks(error)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if "torchvision" in str(error).lower() and find_spec("torchvision") is None:
+            raise ModelError(f"The processor of {source.name} cannot be loaded: {lacks(error)}") from error
         raise ModelError(
             f"The processor of {source.name} cannot be loaded: {first_line(error)} Expected processor_config.json or "
             "preprocessor_config.json in the model's folder."
@@ -64,21 +62,3 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         )
     processor.tokenizer = tokenizer
     return processor
-
-
-def _lacks(error: ImportError) -> str:
-    """Which package is missing and what installs it, as far as another library's message tells."""
-    named = [name for name in PACKAGES if name in str(error).lower()]
-    if not named:
-        return first_line(error)
-    package = named[0]
-    wanted = f'"torchvision=={_torchvision()}.*"' if package == "torchvision" and _torchvision() else package
-    return f"it needs {package}, which this environment lacks. Run pip install {wanted}, then start again."
-
-
-def _torchvision() -> str | None:
-    """The version of torchvision that is built for the installed torch 2, as `0.28`; without it, pip replaces torch."""
-    import torch
-
-    major, minor = torch.__version__.split(".")[:2]
-    return f"0.{int(minor) + TORCHVISION_AHEAD}" if major == "2" and minor.isdigit() else None

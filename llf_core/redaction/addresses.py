@@ -49,7 +49,33 @@ def whole_address(address: str) -> str:
     for one in os.environ.get(WHOLE, "").split():
         if redact(one) == address:
             return one
-    raise LookupError(
+    raise LookupError(_untold(address))
+
+
+def untold_addresses(values: Mapping[str, Any], environment: Mapping[str, str], what: str) -> dict[str, str]:
+    """Addresses of a run's config that its processes could not know whole.
+
+    Args:
+        values: of the config, by key: texts, or lists of texts.
+        environment: of these processes.
+        what: what is to be done with the run: `resume`.
+
+    Returns:
+        A sentence for each key with such an address.
+    """
+    known = {redact(one) for one in environment.get(WHOLE, "").split()}
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+        texts = [one.strip() for part in parts if isinstance(part, str) for one in part.split(",")]
+        lacking = [one for one in texts if "://" in one and MARK in one and one not in known]
+        if lacking:
+            found[key] = _untold(lacking[0], what)
+    return found
+
+
+def _untold(address: str, what: str = "resume") -> str:
+    return (
         f"{address} was given with a password or a key, which a run does not keep. Set the environment variable "
-        f"{WHOLE} to the whole address (several with blanks between them), then resume."
+        f"{WHOLE} to the whole address (several with blanks between them), then {what}."
     )

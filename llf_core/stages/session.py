@@ -34,6 +34,8 @@ from llf_core.models import (
 from llf_core.models.adapters import check_reloads, goes_on
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.checksums import write_record
+from llf_core.models.folder import read_config
+from llf_core.models.load import check_runs
 from llf_core.models.quantize import left_unquantized
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.scorer import add_score
@@ -58,7 +60,7 @@ from llf_core.stages.watched import Watched
 from llf_core.stages.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from transformers import PreTrainedModel
@@ -171,6 +173,8 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     writer.status(device=plan.device)
     begin_phase(writer, "model", "find")
     source = resolve_model(config.model.model_name_or_path, config)
+    if source.kind != "gguf":
+        _tell_properties(read_config(source.folder), config, writer)
     tokenizer = load_tokenizer(source, config)
     processor = load_processor(source, config, tokenizer)
     begin_phase(writer, "data")
@@ -179,22 +183,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
-    model = load_model(source, config, plan)
-    for told in properties_of(model.config.get_text_config().to_dict(), config):
-        _say(told.message)
-    if unquantized := left_unquantized(model):
-        writer.event("warning", key="quantization_bit", message=unquantized)
-        _say(unquantized)
-    if config.plugin("stage").scores:
-        add_score(model, None if source.kind == "gguf" else source.folder)
-    model = config.plugin("method").apply(model, config)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(
-            f"finetuning_type {config.get('finetuning_type')} trains no parameter of {source.name}. Expected a method "
-            "that trains some, such as lora, freeze or full."
-        )
-    if not goes_on(config):
-        check_reloads(model)
+    model = _adapted(load_model(source, config, plan), source, config, writer, sees=processor is not None)
     end_at(model, data.template.end_ids(tokenizer))
     if config.training.neftune_noise_alpha:
         add_noise(model, config.training.neftune_noise_alpha)
@@ -220,6 +209,29 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         flattens=accelerated.flattens,
         forks=accelerated.forks,
     )
+
+
+def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWriter, *, sees: bool) -> Any:
+    """A model as its method trains it; what is particular about it is told before."""
+    if source.kind == "gguf":
+        _tell_properties(model.config.to_dict(), config, writer)
+    if sees:
+        check_runs(model, source)
+    if unquantized := left_unquantized(model):
+        _warn(writer, "quantization_bit", unquantized)
+    if config.plugin("stage").scores:
+        add_score(model, None if source.kind == "gguf" else source.folder)
+    model = config.plugin("method").apply(model, config)
+    for note in getattr(model, "llf_notes", ()):
+        _warn(writer, "lora_target", note)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            f"finetuning_type {config.get('finetuning_type')} trains no parameter of {source.name}. Expected a method "
+            "that trains some, such as lora, freeze or full."
+        )
+    if not goes_on(config):
+        check_reloads(model)
+    return model
 
 
 def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
@@ -305,12 +317,7 @@ def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -
     except ConfigError as error:
         if writer.attempt == 1:
             raise
-        _warn_of_output_dir(writer, error.problems[0].message)
-
-
-def _warn_of_output_dir(writer: RunWriter, message: str) -> None:
-    writer.event("warning", key="output_dir", message=message)
-    _say(message)
+        _warn(writer, "output_dir", error.problems[0].message)
 
 
 def _save(work: Work, trainer: RunLoop) -> str:
@@ -336,9 +343,32 @@ def _save(work: Work, trainer: RunLoop) -> str:
         try:
             _say(copy_result(config, folder))
         except NotCopiedError as error:
-            _warn_of_output_dir(writer, str(error))
+            _warn(writer, "output_dir", str(error))
             return str(error)
     return ""
+
+
+def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: RunWriter) -> None:
+    """Warns of what is particular about an architecture.
+
+    Args:
+        settings: the model's `config.json`.
+        config: of the run.
+        writer: of the attempt.
+
+    Raises:
+        ModelError: nothing right could be learned.
+    """
+    for told in properties_of(settings, config):
+        if told.severity == "error":
+            raise ModelError(told.message)
+        _warn(writer, told.key, told.message)
+
+
+def _warn(writer: RunWriter, key: str, message: str) -> None:
+    """A warning that views show, and a line of log.txt."""
+    writer.event("warning", key=key, message=message)
+    _say(message)
 
 
 def _say(text: str) -> None:

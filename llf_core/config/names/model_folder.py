@@ -22,8 +22,13 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
     return here if is_there(here) and here.is_dir() else snapshot(model, cache_dir)
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """What a model's `config.json` says; empty where it cannot be read."""
+    return peek_object(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """What a model's `config.json` says, of one that sees the part about text; empty where it cannot be read."""
-    settings = peek_object(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
+    settings = config_of(folder)
     text = settings.get("text_config")
     return text if isinstance(text, dict) and text else settings

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.config.names.found import Found
-from llf_core.config.names.model_folder import folder_of, settings_of
+from llf_core.config.names.model_folder import config_of, folder_of
 from llf_core.config.problem import Fix, Problem
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Property:
     Attributes:
         name: what it is called.
         text: what it does and what to do about it; `{limit}` stands for the value of `above`.
-        severity: `note`, `warning`, or `error` where nothing mends it.
+        severity: `note`, `warning`, or `error` with which nothing right can be learned.
         types: values of `model_type` that have it.
         rope: kinds of rotary embedding that have it.
         above: the key of the model's config that `cutoff_len` must exceed for it to matter.
@@ -77,8 +77,8 @@ def properties() -> tuple[Property, ...]:
 
 
 def refusal(settings: Mapping[str, Any]) -> str | None:
-    """Why a model cannot be trained, whatever else is set; None where it can be."""
-    errors = (one for one in properties() if one.severity == "error" and one.belongs_to(settings))
+    """Why a model cannot be trained, whatever a run's config says; None where it can be."""
+    errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
     return next((one.told(settings) for one in errors), None)
 
 
@@ -86,7 +86,7 @@ def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Probl
     """What a run with a model should know of its architecture.
 
     Args:
-        settings: the model's `config.json`; of a model that sees, the part about text.
+        settings: the model's `config.json`. Of a model that sees, the part about text counts too.
         config: of the run.
 
     Returns:
@@ -95,12 +95,15 @@ def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Probl
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
     shares = batch > 1 or bool(config.data.packing)
     predicts = not config.plugin("stage").scores
+    text = settings.get("text_config")
+    parts = (text, settings) if isinstance(text, dict) and text else (settings,)
     found = []
     for one in properties():
-        limit = one.limit(settings)
-        matters = one.above is None or (limit is not None and config.data.cutoff_len > limit)
-        matters = matters and (shares or not one.shared) and (predicts or not one.predicts)
-        if not one.belongs_to(settings) or not matters:
+        part = next((part for part in parts if one.belongs_to(part)), None)
+        if part is None or (one.shared and not shares) or (one.predicts and not predicts):
+            continue
+        limit = one.limit(part)
+        if one.above is not None and (limit is None or config.data.cutoff_len <= limit):
             continue
         fixes = []
         if one.shared:
@@ -108,7 +111,7 @@ def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Probl
             changes = alone | ({"packing": False} if config.data.packing else {})
             fixes = [Fix("Train one example at a time", changes)]
         keys = (KEY, "cutoff_len") if one.above else (KEY,)
-        told = one.told(settings)
+        told = one.told(part)
         found.append(Problem("violation", KEY, config.get(KEY), told, tuple(fixes), one.severity, keys=keys))
     return tuple(found)
 
@@ -116,7 +119,7 @@ def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Probl
 def look_for_properties(config: RunConfig) -> Found:
     """What the config of a model that is here tells; nothing of one that is not."""
     folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
-    return Found() if folder is None else Found(properties_of(settings_of(folder), config))
+    return Found() if folder is None else Found(properties_of(config_of(folder), config))
 
 
 def _rotary(settings: Mapping[str, Any]) -> list[dict[str, Any]]:

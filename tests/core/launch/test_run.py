@@ -12,6 +12,7 @@ import pytest
 
 from llf_core.config import ConfigError
 from llf_core.launch import Run, active_runs, attach
+from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, RunWriter, create_run, read_status, send_request, status
 from llf_core.runs.process import ProcessId
 from llf_core.runs.trust import prove
@@ -245,6 +246,23 @@ def test_a_config_that_is_refused_by_now_is_told_before_anything_is_changed(llf_
     now = read_status(folder)
     assert (now.state, now.attempt) == ("stopped", 1)
     assert [path.name for path in (llf_home / "runs").iterdir()] == [folder.id]
+
+
+@pytest.mark.parametrize("what", ["resume", "replay"])
+def test_an_address_that_is_kept_without_its_password_is_asked_for_before_anything_is_changed(
+    llf_home, monkeypatch, what
+):
+    monkeypatch.delenv("LLF_URLS", raising=False)
+    kept = "https://***@data.example.org/faq.jsonl"
+    folder = create_run(f"dataset: {kept}\nmodel_name_or_path: smollm2-135m-instruct\n", "old")
+    RunWriter(folder).close("stopped")
+    prove(folder)
+    with pytest.raises(ConfigError, match=rf"Set the environment variable LLF_URLS .*, then {what}\.") as error:
+        getattr(Run(folder), what)()
+    assert kept in str(error.value)
+    assert (read_status(folder).state, read_status(folder).attempt) == ("stopped", 1)
+    assert [path.name for path in (llf_home / "runs").iterdir()] == [folder.id]
+    check_stored(folder, what, {"LLF_URLS": "https://a:b@other.org/x https://me:s3cr3t@data.example.org/faq.jsonl"})
 
 
 def test_resume_of_a_lost_run(started, until, command):

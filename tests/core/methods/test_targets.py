@@ -102,6 +102,22 @@ def test_slices_of_a_weight_are_not_taken_for_another_use_of_it():
     assert {"dense", "dense_4h_to_h"} <= set(adapter_targets(tiny("bloom"), ["all"]).modules)
 
 
+def test_layers_with_a_weight_in_common_are_left_out_since_their_adapters_would_be_merged_into_it_twice():
+    model = tiny("zamba2")
+    targets = adapter_targets(model, ["all"])
+    note = next(one for one in targets.notes if "have a weight in common" in one)
+    assert "self_attn.q_proj" in note
+    assert "in_proj" in " ".join(targets.modules)
+    with pytest.raises(ModelError, match=r"lora_target: self_attn.q_proj of Zamba2ForCausalLM have a weight in common"):
+        adapter_targets(model, ["q_proj"])
+    wrapped = with_adapter(model, targets)
+    ids = torch.arange(3, 19)[None]
+    with torch.no_grad():
+        expected = wrapped(input_ids=ids, use_cache=False).logits
+        merged = wrapped.merge_and_unload()(input_ids=ids, use_cache=False).logits
+    assert torch.allclose(merged, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["mixtral", pytest.param("qwen2_moe", marks=pytest.mark.long)])
 def test_all_reaches_experts_and_plain_peft_loads_and_merges_them(kind, tmp_path):
     model = tiny(kind)

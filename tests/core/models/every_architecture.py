@@ -5,21 +5,25 @@
 Each one is trained in a process of its own, forked from one that has all libraries loaded: by the run's own trainer
 (`run_attempt`), 2 steps in float32. Its first loss is compared with one computed from the logits of plain
 transformers, one example at a time; its result is loaded by plain PEFT and transformers, and must give the logits of
-the model that was trained. `--write docs/models.md` writes the table; `--read FILE` takes the outcomes of `--json`
-instead of trying again.
+the model that was trained. The whole model is trained with `packing: true`; where that is refused, without.
+`--write docs/models.md` writes the table; `--read FILE` takes the outcomes of `--json` instead of trying again.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
 import traceback
 import warnings
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,30 +36,43 @@ SECONDS = 180
 """A trial that takes longer is ended, and counts as failed."""
 LIMIT = 1e-4
 """Largest relative distance of a first loss from the plain one, and of logits (of norms) after a reload."""
+PACKED_LIMIT = 1e-5
+"""The same of a first loss from packed rows."""
 LARGEST = 5_000_000
 METHODS = ("lora", "full")
+SEEN = 6
+"""So many first tokens of 16 are predicted from when it is tried whether later ones count."""
 UNLEARNED = -100
+UNPACKED = "`packing` is true, but with this model the examples of a row would see each other."
+"""How a run that is refused for its packing says so."""
 PAGE = """# Architectures
 
-Every architecture that transformers {transformers} maps to a causal language model, as a tiny model with random weights, trained by LoRA (`lora_target: all`) and whole (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` makes the same trials.
+Every architecture that transformers {transformers} maps to a causal language model, as a tiny model with random weights, trained by LoRA (`lora_target: all`) and whole (`finetuning_type: full`), with PEFT {peft}. `python -m tests.core.models.every_architecture --write docs/models.md` writes this page; `make test-all` makes the same trials. {packages}
 
-- **trained**: two steps in float32. The first loss equals one that is computed from the logits of plain transformers, one example at a time, and plain PEFT and transformers load the result and give the logits of the trained model, an adapter also when it is merged; all to a relative 1e-4.
-- **refused**: the run ends before its first step, with the sentence below the table. Types that take pictures are refused here since the tiny model has no processor, which real ones bring.
+- **trained**: two steps in float32. The first loss equals one that is computed from the logits of plain transformers, one example at a time, and plain PEFT and transformers load the result and give the logits of the trained model, an adapter also when it is merged; all to a relative 1e-4. Tokens that come later change no prediction.
+- **refused**: the run ends before its first step, with the sentence below the table.
 - **failed**: what went wrong is below the table.
-- **not tried**: there is no tiny config for it yet; the reason is below the table.
-
-*Batches* says whether examples stand one after the other without padding (and can be packed), or are padded. *Experts* are weights of experts that LoRA reaches as parameters.
+- *Packing* is **equal** where the first loss of rows with several examples equals that of the examples alone, to a relative 1e-5; **refused** where `packing: true` is an error before the first step. What can be packed also trains without padding.
+- *Experts* are weights of experts that LoRA reaches as parameters.
 
 {counts}
 
 {table}
 
+## Why packing is refused
+
+Batches of these are padded.
+
+{refused}
+
 ## What is particular about some
 
-`llf validate` and the log of a run say these where they matter for the run.
+`llf validate`, and a warning and the log of a run, say these where they matter for the run. Where nothing right could be learned, the run is refused.
 
 {particular}
 """  # noqa: E501 - paragraphs of Markdown
+WITH = ("torchvision", "timm")
+"""Packages that some types need, and LLF does not install."""
 
 
 @dataclass
@@ -65,14 +82,16 @@ class Outcome:
     Attributes:
         kind: the model type.
         method: `lora` or `full`.
-        state: `trained`, `refused` (before the first step, in a sentence), `failed` (all else) or `not tried`: there
-            is no tiny config for it.
+        state: `trained`, `refused` (before the first step, in a sentence) or `failed` (all else).
         why: the sentence, or the error.
         trained: how many parameters are trained.
         parameters: how many there are.
         loss: relative distance of the first loss.
         logits: relative distance of the reloaded logits.
         merged: the same of the adapter merged by plain PEFT.
+        later: relative distance of the first logits of the plain model where tokens after them are other ones.
+        packing: `equal` (the first loss is that of packed rows), or why it is refused; only of whole models.
+        settings: keys of the model's config that are set for it to be trained.
         targets: modules and parameters that have an adapter.
         notes: what the log says of the fast path.
         where: of a failure, where it was raised.
@@ -87,6 +106,9 @@ class Outcome:
     loss: float | None = None
     logits: float | None = None
     merged: float | None = None
+    later: float | None = None
+    packing: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     where: str = ""
@@ -106,7 +128,7 @@ def attempt(kind: str, method: str, changes: dict[str, Any] | None = None) -> Ou
                 _try(outcome, Path(folder), changes or {})
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome
             last = traceback.extract_tb(error.__traceback__)[-1]
-            outcome.state = outcome.state if outcome.state == "not tried" else "failed"
+            outcome.state = "failed"
             outcome.why = f"{type(error).__name__}: {error}"
             outcome.where = f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno}"
         os.write(writer, json.dumps(asdict(outcome)).encode())
@@ -122,28 +144,73 @@ def attempt(kind: str, method: str, changes: dict[str, Any] | None = None) -> Ou
 
 
 def load_libraries() -> None:
-    """Imports what all trials need, so that each has it at once."""
+    """Loads what all trials need, so that each has it at once: libraries, and what they make once a process."""
     warnings.filterwarnings("ignore")
     import peft  # noqa: F401
     import torch
     import transformers
 
+    from llf_core.config import RunConfig
     from llf_core.stages import session  # noqa: F401
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="llf-architecture-") as folder:
+        save_tiny("llama", Path(folder) / "base")
+        _plain(Path(folder) / "base")
+        RunConfig.load(_settings("lora", Path(folder) / "base", Path(folder), pairs=False))
+    gc.collect()
+    gc.freeze()  # a collection of garbage in a fork would copy all pages
+
+
+def needed(kind: str) -> dict[str, Any]:
+    """The keys of a model's config, with values, without which a type is refused."""
+    from llf_core.config.names.properties import properties
+
+    return {
+        key: value
+        for one in properties()
+        if one.severity == "error" and kind in one.types
+        for key, value in one.unless.items()
+    }
 
 
 def save_tiny(kind: str, folder: Path) -> None:
-    """Writes a tiny model of a type, with weights that all count, and a tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    """Writes a tiny model of a type, with weights that all count, and a tokenizer, or the processor of one that sees.
 
+    Of a type that is refused whatever its config says, and of one whose packages are not installed, a config alone.
+    """
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    from llf_core.config.names.properties import refusal
+    from llf_core.models.architecture import sees
     from tests.core.models.tiny_configs import tiny_config
+    from tests.core.models.tiny_processors import name_processor, tiny_processor
     from tests.tiny import tiny_tokenizer
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(kind))
+    folder.mkdir()
+    tiny_tokenizer().save_pretrained(folder)
+    save_file({"weight": torch.zeros(1000, 1000)}, folder / "model.safetensors")
+    if refusal({"model_type": kind}):
+        (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+        return
+    config = tiny_config(kind)
+    config.save_pretrained(folder)
+    for key, value in needed(kind).items():
+        setattr(config, key, value)
+    processor = None
+    try:
+        processor = tiny_processor(kind, config) if sees(config) else None
+        model = (AutoModelForImageTextToText if sees(config) else AutoModelForCausalLM).from_config(config)
+    except ImportError:  # the run that is tried says of what
+        if processor is None:
+            name_processor(kind, folder)
+        else:
+            processor.save_pretrained(folder)
+        return
     count = sum(one.numel() for one in model.parameters())
     if count > LARGEST:
         raise ValueError(f"{count:,} parameters are not tiny")
@@ -152,7 +219,8 @@ def save_tiny(kind: str, folder: Path) -> None:
             if one.ndim > 1 and one.is_floating_point() and "conv" not in name:
                 one.copy_(torch.randn_like(one) * (0.5 if "embed" in name else 0.7 * one.shape[-1] ** -0.5))
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
 
 
 def page(outcomes: Iterable[Outcome]) -> str:
@@ -166,20 +234,43 @@ def page(outcomes: Iterable[Outcome]) -> str:
         states = [one.state for one in kept.values() if one.method == method]
         told = ", ".join(f"{states.count(one)} {one}" for one in dict.fromkeys(sorted(states, reverse=True)))
         counts.append(f"- {name}: {told}.")
-    rows, below = ["| type | LoRA | full | batches | experts |", "|---|---|---|---|---|"], []
+    why: dict[str, list[str]] = {}
+    rows, below = ["| type | LoRA | full | packing | experts |", "|---|---|---|---|---|"], []
     for kind in sorted({kind for kind, _ in kept}):
-        lora, full = (kept.get((kind, method), Outcome(kind, method, "not tried")) for method in METHODS)
+        lora, full = (kept.get((kind, method), Outcome(kind, method, "failed")) for method in METHODS)
         experts = "yes" if any("expert" in one and one.count(".") == 1 for one in lora.targets) else ""
-        rows.append(f"| `{kind}` | {lora.state} | {full.state} | {_batches(full)} | {experts} |")
-        whys = {one.why for one in (lora, full) if one.why}
-        below += [f"- `{kind}`: {' '.join(why.split())}" for why in sorted(whys)]
+        packing = "" if full.state != "trained" else "equal" if full.packing == "equal" else "refused"
+        rows.append(f"| `{kind}` | {lora.state} | {full.state} | {packing} | {experts} |")
+        told = {" ".join(one.why.split()) for one in (lora, full) if one.why}
+        told |= {f"tried with `{json.dumps(lora.settings)[1:-1]}` in its config.json."} if lora.settings else set()
+        below += [f"- `{kind}`: {one}" for one in sorted(told)]
+        if packing == "refused":
+            why.setdefault(_without_names(full.packing), []).append(kind)
+    refused = [f"- {one[:1].upper()}{one[1:]} {', '.join(f'`{kind}`' for kind in kinds)}" for one, kinds in why.items()]
     return PAGE.format(
         transformers=transformers.__version__,
         peft=peft.__version__,
+        packages=_packages(),
         counts="\n".join(counts),
         table="\n".join([*rows, "", *below]),
+        refused="\n".join(sorted(refused)),
         particular=particular(),
     )
+
+
+def _without_names(why: str) -> str:
+    """A reason for padding without what differs between architectures that have it: class and number."""
+    why = re.sub(r"\bx?[A-Z]\w+(?:LM|Generation|Model)\w*\b", "the model", why)
+    return re.sub(r": its numbers would move by [\d.]+%", "", why)
+
+
+def _packages() -> str:
+    """Which of the packages that some types need are here."""
+    here = [one for one in WITH if find_spec(one)]
+    lacking = [one for one in WITH if one not in here]
+    told = [f"with {' and '.join(f'{one} {version(one)}' for one in here)}"] if here else []
+    told += [f"without {' and '.join(lacking)}"] if lacking else []
+    return f"This page was written {', '.join(told)}, which some of the types that take pictures need."
 
 
 def particular() -> str:
@@ -220,8 +311,8 @@ def main(argv: list[str] | None = None) -> int:
                 outcomes.append(outcome)
                 sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
                 sys.stdout.flush()
-    if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
+                if options.json:
+                    options.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=1))
     if options.write:
         options.write.write_text(page(outcomes), encoding="utf-8")
     return 0
@@ -234,12 +325,17 @@ def _silence(log: Path) -> None:
 
 
 def _try(outcome: Outcome, folder: Path, changes: dict[str, Any]) -> None:
-    outcome.state = "not tried"
     base = folder / "base"
+    outcome.settings = needed(outcome.kind)
     save_tiny(outcome.kind, base)
-    outcome.state = "failed"
     os.environ["LLF_HOME"] = str(folder / "home")
-    seen = _train(outcome, base, folder, changes)
+    whole = outcome.method == "full" and "packing" not in changes
+    seen = _train(outcome, base, folder, changes | ({"packing": True} if whole else {}))
+    if whole and outcome.state == "trained":
+        outcome.packing = "equal"
+    elif whole and outcome.state == "refused" and outcome.why.startswith(UNPACKED):
+        outcome.packing = outcome.why.removeprefix(UNPACKED).partition(" Expected `packing: false`")[0].strip()
+        seen = _train(outcome, base, folder, changes)
     if outcome.state == "trained":
         _compare(outcome, base, seen)
     outcome.why = outcome.why.replace(str(base), "The model").strip()
@@ -249,6 +345,7 @@ def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) 
     """A whole attempt of a run; keeps its data and the logits of the trained model."""
     import torch
 
+    from llf_core import data, models
     from llf_core.config import RunConfig
     from llf_core.models import device
     from llf_core.runs import RunReader, create_run, read_status
@@ -257,19 +354,19 @@ def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) 
     asked = _settings(outcome.method, base, folder, pairs=changes.get("stage") in {"rm", "dpo"}) | changes
     device.bf16_speedup = lambda _: 1.0
     seen: dict[str, Any] = {}
-    prepare, save = session.prepare, session.save_output
+    outcome.state, outcome.why, outcome.where = "failed", "", ""
 
     def keep_data(*args: Any, **kwargs: Any) -> Any:
-        seen["data"] = prepare(*args, **kwargs)
+        seen["data"] = data.prepare(*args, **kwargs)
         return seen["data"]
 
-    def keep_logits(model: Any, *args: Any) -> None:
+    def keep_logits(model: Any, *args: Any) -> Any:
         model.eval()
         with torch.no_grad():
             seen["logits"] = model(input_ids=_ids()).logits.float()
         names = (name for name, _ in model.named_parameters() if "lora_A" in name)
         outcome.targets = sorted({_last_names(name) for name in names})
-        save(model, *args)
+        return models.save_output(model, *args)
 
     session.prepare, session.save_output = keep_data, keep_logits
     run = create_run(RunConfig.load(asked).yaml(defaults=True), "tiny")
@@ -304,7 +401,7 @@ def _settings(method: str, base: Path, folder: Path, *, pairs: bool) -> dict[str
         "stage": "sft",
         "finetuning_type": method,
         "dataset": str(folder / "rows.json"),
-        "cutoff_len": 64,
+        "cutoff_len": 160,
         "per_device_train_batch_size": 4,
         "gradient_accumulation_steps": 1,
         "max_steps": 2,
@@ -320,31 +417,61 @@ def _compare(outcome: Outcome, base: Path, seen: dict[str, Any]) -> None:
     """Distances of the first loss and of what plain PEFT and transformers load."""
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    plain: Any = _plain(base)
     with torch.no_grad():
+        outcome.later = _later(plain)
         expected = _plain_loss(plain, seen["data"].train)
         outcome.loss = abs(seen["loss"] - expected) / expected
         if outcome.method == "lora":
             loaded: Any = PeftModel.from_pretrained(plain, str(seen["output"])).eval()
         else:
-            loaded = AutoModelForCausalLM.from_pretrained(seen["output"], dtype=torch.float32).eval()
-        outcome.logits = _distance(loaded(input_ids=_ids()).logits, seen["logits"])
+            loaded = _plain(seen["output"])
+        outcome.logits = _distance(loaded(input_ids=_ids(), use_cache=False).logits, seen["logits"])
         if outcome.method == "lora":
-            outcome.merged = _distance(loaded.merge_and_unload()(input_ids=_ids()).logits, seen["logits"])
-    measured = (("first loss", outcome.loss), ("reloaded model", outcome.logits), ("merged model", outcome.merged))
-    far = [f"the {what} differs by {value:.1e}" for what, value in measured if value is not None and not value <= LIMIT]
+            merged = loaded.merge_and_unload()
+            outcome.merged = _distance(merged(input_ids=_ids(), use_cache=False).logits, seen["logits"])
+    measured = (
+        ("first loss", outcome.loss, PACKED_LIMIT if outcome.packing == "equal" else LIMIT),
+        ("reloaded model", outcome.logits, LIMIT),
+        ("merged model", outcome.merged, LIMIT),
+        ("prediction where later tokens are other ones", outcome.later, LIMIT),
+    )
+    far = [
+        f"the {what} differs by {value:.1e}"
+        for what, value, limit in measured
+        if value is not None and not value <= limit
+    ]
     if far:
         outcome.state, outcome.why = "failed", f"{', '.join(far)}."
 
 
-def _plain_loss(model: Any, examples: Iterable[dict[str, Any]]) -> float:
+def _plain(folder: Path) -> Any:
+    """A model as plain transformers loads it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    from llf_core.models.architecture import sees
+
+    kind: Any = AutoModelForImageTextToText if sees(AutoConfig.from_pretrained(folder)) else AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def _later(model: Any) -> float:
+    """How much predictions change with the tokens after them."""
+    ids = _ids()
+    other = ids.clone()
+    other[:, SEEN:] = ids[:, SEEN:].flip(1) + 1
+    one, two = (model(input_ids=each, use_cache=False).logits[:, :SEEN] for each in (ids, other))
+    return _distance(one, two)
+
+
+def _plain_loss(model: Any, rows: Iterable[dict[str, Any]]) -> float:
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own short name
 
     total, learned = 0.0, 0
-    for example in examples:
+    for example in (one for row in rows for one in row.get("examples", (row,))):
         ids, labels = (torch.tensor(example[name]) for name in ("input_ids", "labels"))
         logits = model(input_ids=ids[None], use_cache=False).logits[0].double()
         total += float(F.cross_entropy(logits[:-1], labels[1:], reduction="sum"))
@@ -372,13 +499,6 @@ def _where(trace: str) -> str:
     frames = [line.split('"') for line in trace.splitlines() if line.strip().startswith("File")]
     places = ["/".join(path.split("/")[-2:]) + rest.partition(" in ")[0] for _, path, rest in frames[-3:]]
     return " > ".join(places)
-
-
-def _batches(outcome: Outcome) -> str:
-    if outcome.state not in {"trained", "failed"} or not outcome.notes:
-        return ""
-    padded = any(note.startswith("Batches are padded") or "cannot be tried" in note for note in outcome.notes)
-    return "padded" if padded else "without padding"
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import AutoModelForCausalLM
 
 from llf_core.models import load_base_and_tuned, resolve_model, save_output
 from llf_core.models.card import load_snippet, model_card
 from llf_core.models.generate import one_dtype
 from llf_core.models.source import ModelSource
 from llf_core.runs import RunFolder
+from tests.core.models.tiny_configs import tiny_config
 
 from .gguf_file import write_gguf
 from .test_adapters import disturb
@@ -97,6 +99,20 @@ def result(config, loaded, tmp_path):
 
 def front_matter(folder):
     return yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+
+
+def test_the_config_of_a_whole_model_names_the_padding_that_its_base_names(tmp_path, tiny_tokenizer, config):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(tiny_config("youtu")).eval()
+    model.save_pretrained(tmp_path / "base")
+    model.config.pad_token_id = 0  # as the Trainer does, with the tokenizer's
+    settings = config(finetuning_type="full", model_name_or_path=str(tmp_path / "base"))
+    source = ModelSource("base", tmp_path / "base", "folder")
+    save_output(model, tiny_tokenizer, tmp_path / "output", source, settings, {})
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "output").eval()  # sets the row of padding to 0 at load
+    assert torch.equal(logits(loaded), logits(model))
+    assert json.loads((tmp_path / "output" / "config.json").read_text())["pad_token_id"] is None
 
 
 def test_an_adapter(result, tiny_model_dir, by_the_card):

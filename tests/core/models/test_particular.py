@@ -8,7 +8,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from llf_core.config.names.properties import properties
 from llf_core.models import ModelError
 from llf_core.models.architecture import load_architecture
+from llf_core.models.load import check_runs
 from llf_core.models.source import ModelSource
+from llf_core.runs import RunReader, read_status
 from tests.attempts import data_file, make_run, settings, trained
 from tests.core.models.every_architecture import LARGEST
 from tests.core.models.tiny_configs import causal_types, tiny_config
@@ -62,15 +64,15 @@ def furthest(model, lengths=LENGTHS):
 
 
 def sees_later_tokens(model):
-    """Whether the first logits depend on the last token."""
+    """Whether the first logits depend on the tokens after them."""
     first, other = tokens(16)[None], tokens(16)[None].clone()
-    other[0, -1] = 301
+    other[0, 6:] = first[0, 6:].flip(0) + 1
     with torch.no_grad():
-        one, two = (model(input_ids=ids, use_cache=False).logits[0, :-1] for ids in (first, other))
+        one, two = (model(input_ids=ids, use_cache=False).logits[0, :6] for ids in (first, other))
     return float((one - two).norm() / one.norm()) > FAR
 
 
-@pytest.mark.parametrize("kind", sorted(set(INDEXED) - {"dots3_note"}))  # of which there is no tiny config
+@pytest.mark.parametrize("kind", sorted(set(INDEXED) - {"dots3_note"}))  # whose text model is another one of them
 def test_indexed_attention_depends_on_neighbours_beyond_its_limit_alone(kind):
     assert furthest(tiny(kind, index_n_heads=1)) > FAR  # whose scores are equal, 0, for many tokens
     assert furthest(tiny(kind, index_n_heads=1, index_topk=64)) < NEAR
@@ -118,8 +120,8 @@ def test_cpmant_is_refused_and_its_neighbours_are_not(tmp_path):
         load_architecture(ModelSource(kind, tmp_path / kind, "folder"), trust_remote_code=False)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm", "xlnet"])
-def test_a_model_without_a_causal_mask_gets_one_by_what_the_warning_says(kind):
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm"])
+def test_a_model_without_a_causal_mask_gets_one_by_what_the_error_says(kind):
     assert sees_later_tokens(tiny(kind))
     assert not sees_later_tokens(tiny(kind, **BIDIRECTIONAL[kind]))
 
@@ -146,9 +148,29 @@ def test_the_types_are_known_to_transformers():
 
 
 @pytest.mark.parametrize(("kind", "told"), [("deepseek_v32", True), ("llama", False)])
-def test_the_log_of_a_run_says_it(trained, tiny_tokenizer, tmp_path, capsys, kind, told):
+def test_log_and_events_of_a_run_say_it(trained, tiny_tokenizer, tmp_path, capsys, kind, told):
     tiny(kind).save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
-    _, code = trained(model_name_or_path=str(tmp_path / "base"), max_steps=1, per_device_train_batch_size=2)
+    run, code = trained(model_name_or_path=str(tmp_path / "base"), max_steps=1, per_device_train_batch_size=2)
     assert code == 0
     assert ("Indexed attention (deepseek_v32)" in capsys.readouterr().out) is told
+    warnings = [event for event in RunReader(run).events() if event["type"] == "warning"]
+    assert any("Indexed attention (deepseek_v32)" in event["message"] for event in warnings) is told
+
+
+def test_a_bert_that_is_no_decoder_is_refused_before_its_data_is_read(trained, tiny_tokenizer, tmp_path):
+    tiny("bert").save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    run, code = trained(model_name_or_path=str(tmp_path / "base"))
+    assert code == 2
+    assert 'Set "is_decoder": true in the config.json of a copy of the model' in read_status(run).reason
+    assert not [event for event in RunReader(run).events() if event["type"] == "data"]
+
+
+def test_a_model_that_transformers_loads_and_cannot_run_is_refused(tmp_path):
+    model = tiny("llama")
+    source = ModelSource("some", tmp_path, "folder")
+    check_runs(model, source)
+    model.lm_head.forward = None
+    with pytest.raises(ModelError, match=r"^transformers [\d.]+ loads some and cannot run it: .*'NoneType'.* Another"):
+        check_runs(model, source)

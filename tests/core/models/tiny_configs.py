@@ -26,7 +26,8 @@ _sizes(VOCAB, "vocab_size vocab_size_per_layer_input unpadded_vocab_size decoder
 _sizes(
     HIDDEN,
     "hidden_size d_model n_embd dim_model word_embed_proj_dim embedding_size input_embedding_size emb_dim lru_width "
-    "output_embedding_size embedding_dim attention_hidden_size mamba_d_ssm backbone_hidden_size",
+    "output_embedding_size embedding_dim attention_hidden_size mamba_d_ssm backbone_hidden_size hidden_size_global "
+    "adapter_in_dim adapter_out_dim adapter_input_size out_hidden_size",
 )
 _sizes(
     96,
@@ -43,7 +44,7 @@ _sizes(
     4,
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads attention_heads "
     "num_encoder_attention_heads num_decoder_attention_heads swa_num_attention_heads linear_num_heads "
-    "linear_num_value_heads index_n_heads num_experts num_local_experts n_routed_experts moe_num_experts "
+    "linear_num_value_heads num_experts num_local_experts n_routed_experts moe_num_experts "
     "mamba_n_heads mamba_num_heads attn_layer_period",
 )
 _sizes(
@@ -58,6 +59,7 @@ _sizes(
 )
 _sizes(
     16,
+    "index_n_heads "
     "head_dim qk_nope_head_dim v_head_dim q_lora_rank kv_lora_rank linear_key_head_dim linear_value_head_dim "
     "mamba_d_state state_size ssm_state_size dim_head kv_channels linear_head_dim swa_head_dim d_head d_rel "
     "mamba_head_dim mamba_d_head mamba_headdim attention_head_size hidden_size_per_layer_input o_lora_rank "
@@ -73,6 +75,7 @@ _sizes(1, "n_group num_expert_group topk_group")
 _sizes(256, "max_position_embeddings n_positions n_ctx max_seq_len model_max_length context_length")
 LISTS = ("layer_types", "mlp_layer_types", "layers_block_type", "block_types", "indexer_types")
 OWN: dict[str, dict[str, Any]] = {
+    "blt": {"encoder_hash_byte_group_vocab": 64, "encoder_hash_byte_group_size": [3, 4]},
     "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
     "dbrx": {
@@ -151,6 +154,19 @@ OWN: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }
 """What single architectures need besides."""
+OWN |= {
+    "dots3_note": {
+        "text_config": OWN["dots3_note_text"],
+        "audio_config": {"downsample_hidden_size": 32, "feature_size": 16},
+    },
+    "emu3": {
+        "vocabulary_map": {"<image>": 3, "<|extra_200|>": 4, "<|visual token 000000|>": 5},
+        "vq_config": {"base_channels": 32, "channel_multiplier": [1, 1], "num_res_blocks": 1, "codebook_size": 64},
+    },
+    "gemma3n": {"text_config": OWN["gemma3n_text"], "vision_config": {"architecture": "test_efficientnet"}},
+    "llama4": {"vision_config": {"vision_output_dim": 64, "projector_input_dim": 64, "projector_output_dim": 64}},
+    "qwen4_exp": {"text_config": OWN["qwen4_exp_text"]},
+}
 
 
 def causal_types() -> list[str]:
@@ -175,7 +191,7 @@ def _tiny(kind: type[PretrainedConfig], own: dict[str, Any]) -> PretrainedConfig
             changes[name] = SIZES[name]
         elif name.endswith(("_token_id", "_token_index")) and isinstance(value, int | list | tuple):
             changes[name] = {"bos": 1, "eos": 2, "pad": 0}.get(name.split("_")[0], 3)
-        elif "drop" in name and isinstance(value, float):
+        elif ("drop" in name or "jitter" in name) and isinstance(value, float):  # noise of a training
             changes[name] = 0.0
     if getattr(default, "qk_rope_head_dim", None) and default.qk_rope_head_dim == getattr(default, "head_dim", None):
         changes["head_dim"] = changes["qk_rope_head_dim"]

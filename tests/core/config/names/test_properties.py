@@ -70,12 +70,21 @@ def test_a_long_rope_is_a_note_where_examples_may_cross_its_original_length(mode
     assert found(model_name_or_path=folder, cutoff_len=4096, per_device_train_batch_size=2) == Found()
 
 
-def test_a_model_without_a_causal_mask_is_a_warning_or_refused(model, only, found):
-    assert '"is_decoder": true' in only(model_name_or_path=model(model_type="bert")).message
-    assert only(model_name_or_path=model(model_type="xlnet", attn_type="bi")).severity == "warning"
-    assert only(model_name_or_path=model(model_type="cpmant")).severity == "error"
+def test_a_model_without_a_causal_mask_is_refused(model, only, found):
+    bert = only(model_name_or_path=model(model_type="bert"))
+    assert bert.severity == "error"
+    assert 'Set "is_decoder": true in the config.json of a copy of the model' in bert.message
+    for kind in ("xlm", "xlnet", "cpmant", "prophetnet"):
+        assert only(model_name_or_path=model(model_type=kind)).severity == "error"
     assert found(model_name_or_path=model(model_type="bert", is_decoder=True)) == Found()
     assert found(model_name_or_path=model(model_type="bert"), stage="rm", dataset="llf_demo_pairs") == Found()
+
+
+@pytest.mark.parametrize("kind", ["gemma4_assistant", "gemma4_unified_assistant", "musicgen", "musicgen_melody"])
+def test_a_model_that_is_none_of_texts_alone_is_refused_whatever_its_parts_are(model, only, kind):
+    problem = only(model_name_or_path=model(model_type=kind, text_config={"model_type": "gemma4_text"}))
+    assert problem.severity == "error"
+    assert f"({kind}): It " in problem.message
 
 
 def test_a_snapshot_in_the_cache_tells_it_too(machine, tmp_path, only):
@@ -85,7 +94,7 @@ def test_a_snapshot_in_the_cache_tells_it_too(machine, tmp_path, only):
     snapshot = repository / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").symlink_to("../../blobs/1")
-    assert only(model_name_or_path="some/bert").severity == "warning"
+    assert only(model_name_or_path="some/bert").severity == "error"
 
 
 @pytest.mark.parametrize(
