@@ -87,7 +87,10 @@ def main() -> None:
         _print_error(error)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF} or error.filename:
+        if error.filename:
+            _print_error(OSError(f"{error.filename} cannot be used: {error.strerror}."))
+            sys.exit(1)
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}:
             raise
         with suppress(OSError, ValueError):  # what is left of the output goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -75,3 +75,15 @@ def test_an_output_without_room_ends_in_a_sentence(monkeypatch, capsys, argument
             cli.main()
     assert end.value.code == 1
     assert "The output cannot be written: No space left on device." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["runs", "clean", "--yes"], ["runs", "list"], ["demo", "--report"]])
+def test_a_home_that_the_system_refuses_ends_in_a_sentence(monkeypatch, capsys, arguments):
+    monkeypatch.setenv("LLF_HOME", "/tmp/" + "x" * 5000)
+    monkeypatch.setattr(sys, "argv", ["llf", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr().err
+    assert end.value.code == 1
+    assert "File name too long" in said
+    assert len(said) < 1000
