@@ -172,7 +172,7 @@ DATA = (
             and min(shares(c.data.interleave_probs) or (1.0,)) < LEAST_SHARE
         ),
         lambda c: (
-            f"`{c.data.mix_strategy}` goes on until each data set is used up, and a share is "
+            f"The strategy {c.data.mix_strategy} goes on until each data set is used up, and a share is "
             f"{exact(min(shares(c.data.interleave_probs) or (1.0,)))}: that takes too long. Expected at least "
             f"{exact(LEAST_SHARE)}, or the set taken out."
         ),

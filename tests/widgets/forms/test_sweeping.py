@@ -89,7 +89,10 @@ def test_a_rule_between_fields_is_asked_for_each_run() -> None:
     [
         (
             " , ",
-            "Rank (`lora_rank`) has no values. Expected a whole number of at least 1, or several with commas between.",
+            (
+                "Rank (`lora_rank`) has no values. "
+                "Expected a whole number of at least 1 and of at most 65,536, or several with commas between."
+            ),
         ),
         (",".join(map(str, range(1, 102))), "That would be 101 runs. Expected 1 to 100."),
     ],
