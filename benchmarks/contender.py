@@ -119,7 +119,7 @@ def train(
 def _train_llf(name: str, settings: dict[str, Any], bench: Bench, data: str, timeout: float | None) -> Trained:
     """By the trainer that `llf train` starts, without the supervisor: its own module in its own environment."""
     from llf_core.config import RunConfig
-    from llf_core.launch.local import trainer_command
+    from llf_core.launch.local_process import trainer_command
     from llf_core.runs import RunReader, create_run, read_status
 
     asked = {"model_name_or_path": MODEL, "dataset": data, "dataset_dir": str(bench.rows)} | settings

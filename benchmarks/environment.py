@@ -5,7 +5,7 @@
 Each setting runs in processes of its own, in turns, on an idle machine and beside one busy process a core. A step is
 forward and backward of a LoRA-tuned Llama of SmolLM2's shapes and few layers, 1,024 tokens in bfloat16. Kept are the
 best and the median step of all rounds, and the peak of the resident set. Which variables a trainer gets is decided in
-`llf_core/launch/local.py`.
+`llf_core/launch/local_process.py`.
 """
 
 import argparse

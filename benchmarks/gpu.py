@@ -246,7 +246,7 @@ def main() -> None:
         )
     if asked.model is None:
         from llf_core.models import resolve_model
-        from llf_core.models.embedded import EMBEDDED
+        from llf_core.models.embedded_model import EMBEDDED
 
         asked.model = resolve_model(EMBEDDED).path
     with tempfile.TemporaryDirectory(prefix="llf-bench-") as scratch:

@@ -18,7 +18,7 @@ from llf_core import __version__
 from llf_core.config import RunConfig
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.environment import cpu_name, packages
-from llf_core.launch.local import computing_environment, trainer_command
+from llf_core.launch.local_process import computing_environment, trainer_command
 from llf_core.runs import RunReader, create_run
 
 HERE = Path(__file__).parent

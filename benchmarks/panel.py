@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
     from llf_core.runs import RunFolder, RunReader
-    from llf_core.runs.index import RunIndex
+    from llf_core.runs.run_index import RunIndex
     from llf_widgets.server.runs import Opened
 
     with tempfile.TemporaryDirectory(prefix="llf-panel-") as scratch:

@@ -75,8 +75,8 @@ DRAW = """
 import importlib, json, sys
 from llf_core.config import RunConfig
 from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
-from llf_core.models.decode.sampling import Sampling
-generating = importlib.import_module("llf_core.models.generate")
+from llf_core.generation.sampling import Sampling
+generating = importlib.import_module("llf_core.generation.generate")
 name, prompts, longest, seed = json.loads(sys.argv[1])
 config = RunConfig.load({"model_name_or_path": name, "dataset": "unused", "finetuning_type": "lora"})
 source = resolve_model(name, config)
@@ -127,7 +127,7 @@ def write_data(folder: Path, home: Path) -> tuple[Path, Path, list[str]]:
 def train(settings: dict[str, Any], home: Path, name: str) -> tuple[Any, float]:
     """One run in a trainer process of its own; returns its folder and the seconds that it took."""
     from llf_core.config import RunConfig
-    from llf_core.launch.local import trainer_command
+    from llf_core.launch.local_process import trainer_command
     from llf_core.runs import create_run
 
     folder = create_run(RunConfig.load(settings).yaml(defaults=True), name, home=home)

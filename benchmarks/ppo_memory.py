@@ -73,8 +73,8 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     from llf_core.config import RunConfig
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter, create_run
-    from llf_core.stages.progress import RunProgress
-    from llf_core.stages.session import load, make_trainer
+    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.session import load, make_trainer
 
     config = RunConfig.load(SETTINGS | {"ppo_models": mode, "reward_model": adapter, "dataset": data})
     folder = create_run(config.yaml(defaults=True), f"ppo-{mode}")

@@ -171,7 +171,7 @@ def _load(source: str, overrides: list[str] | None = None) -> Any:
 
 def _with_names(report: Report, *, starting: bool = False) -> Report:
     """The report with what the names in it bring."""
-    from llf_core.config.names import check as check_names
+    from llf_core.config.name_checks import check as check_names
     from llf_core.runs.folder import home, run_ids
 
     return check_names(report, runs=run_ids(), home=home(), starting=starting)
@@ -181,7 +181,7 @@ def _with_data(report: Report) -> Report:
     """The report with what a glance at the data sets brings, where nothing else stands against the config."""
     if not report.ok:
         return report
-    from llf_core.data.fit import against
+    from llf_core.data.kind_check import against
 
     found = (replace(problem, line=report.lines.get(problem.key)) for problem in against(report.config))
     return report.with_problems((*report.problems, *found))
@@ -374,7 +374,7 @@ def demo(
 ) -> None:
     """Tune a small real model in about a minute, then show how its answers changed."""
     from llf_core.config import RunConfig, preset
-    from llf_core.evaluation.demo import newest_demo, report_on
+    from llf_core.evaluation.demo_report import newest_demo, report_on
     from llf_core.launch import launch
 
     run = _run(newest_demo()) if report else launch(RunConfig.load(preset("first-minute")), name="demo")
@@ -404,7 +404,7 @@ def runs_list(
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
-    from llf_core.config.nearest import did_you_mean
+    from llf_core.config.did_you_mean import did_you_mean
     from llf_core.runs import home, list_runs
     from llf_core.runs.folder import in_the_way, run_ids
 
@@ -421,7 +421,7 @@ def runs_list(
     if as_json:
         _print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
         return
-    from llf_core.runs.table import table
+    from llf_core.runs.run_table import table
 
     if page.rows:
         for line in table(page.rows, run_ids(), out.width):
@@ -436,7 +436,7 @@ def runs_show(
     code: Annotated[bool, typer.Option("--code", help="Print the notebook cell that runs it again.")] = False,
 ) -> None:
     """Show a run: what became of it, its settings and last numbers, and what can be done now."""
-    from llf_core.runs.asked import changed_config
+    from llf_core.runs.config_file import changed_config
     from llf_core.runs.find import short_id
     from llf_core.runs.findings import advice, stands
     from llf_core.runs.folder import run_ids
@@ -515,7 +515,7 @@ def runs_set(
 
 def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
     """Asks a live run, and prints what it answers."""
-    from llf_core.runs.steering import check
+    from llf_core.runs.change_journal import check
 
     found = _run(run)
     with _in_a_sentence():
@@ -577,7 +577,7 @@ def runs_loss(
     """Compute the evaluation loss of an ended run's base and of its result."""
     from dataclasses import asdict
 
-    from llf_core.evaluation.losses import losses_in_child
+    from llf_core.evaluation.run_losses import losses_in_child
 
     found = _run(run)
     with _in_a_sentence(), out.status("Computing the losses of base and result …"):
@@ -638,7 +638,7 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Count how often a reward model gives the better answer of a pair the higher reward."""
     from dataclasses import asdict
 
-    from llf_core.evaluation.preferences import reward_accuracy_in_child
+    from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child
 
     with _in_a_sentence(), _how_far() as progress:
         found = reward_accuracy_in_child(

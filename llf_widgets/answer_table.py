@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from llf_core.evaluation.answers import Answer, answer_in_child
-from llf_core.evaluation.losses import Losses, losses_in_child
+from llf_core.evaluation.run_losses import Losses, losses_in_child
 from llf_widgets.progress_line import ProgressLine
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Answers(list[Answer]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     def __repr__(self) -> str:
-        from llf_core.evaluation.demo import side_by_side
+        from llf_core.evaluation.demo_report import side_by_side
 
         return side_by_side(self)
 

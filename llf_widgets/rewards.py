@@ -6,7 +6,7 @@ from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING
 
-from llf_core.evaluation.preferences import Accuracy, reward_accuracy_in_child
+from llf_core.evaluation.reward_accuracy import Accuracy, reward_accuracy_in_child
 from llf_core.evaluation.win_rate import MOST, TOKENS, WinRate, win_rate_in_child
 from llf_widgets.progress_line import ProgressLine
 

@@ -53,7 +53,7 @@ def make_run(settings):
 @pytest.fixture
 def trained(make_run):
     """`trained(**changes) -> (RunFolder, exit code)`: one attempt, made in this process."""
-    from llf_core.stages.session import run_attempt
+    from llf_core.training.session import run_attempt
 
     def train(**changes):
         folder = make_run(**changes)

@@ -84,7 +84,7 @@ def own_wheel(folder: Path) -> None:
 def tokenizer(folder: Path) -> None:
     """The embedded model without its weights."""
     from llf_core.models import resolve_model
-    from llf_core.models.embedded import EMBEDDED
+    from llf_core.models.embedded_model import EMBEDDED
 
     weights = shutil.ignore_patterns("*.safetensors", "llf.json")
     shutil.copytree(resolve_model(EMBEDDED).path, folder, ignore=weights)

@@ -20,9 +20,9 @@ def continuing(who: str, folder: str, new_tokens: int, device: str) -> Callable[
     """A function from a prompt to how many tokens came after it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
     if who == "llf":
-        from llf_core.models.decode import settle
-        from llf_core.models.decode.sampling import Sampling
-        from llf_core.models.generate import continuations
+        from llf_core.generation import settle
+        from llf_core.generation.sampling import Sampling
+        from llf_core.generation.generate import continuations
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
         settle(model)

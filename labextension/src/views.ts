@@ -9,7 +9,7 @@ import { Api } from './api';
 import { runInCell } from './notebook';
 import { readView, type IView } from './view_data';
 
-/** What a view of LLF is called among the MIME types of an output, see `llf_widgets/saved.py`. */
+/** What a view of LLF is called among the MIME types of an output, see `llf_widgets/saved_notebook.py`. */
 export const VIEW = 'application/vnd.llf.view+json';
 const WIDGET = 'application/vnd.jupyter.widget-view+json';
 const BEFORE_WIDGETS = -20; // ipywidgets' own renderer has -10

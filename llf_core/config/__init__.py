@@ -6,7 +6,7 @@ from llf_core.config.report import Report
 from llf_core.config.rule import Rule
 from llf_core.config.run_config import RunConfig
 from llf_core.config.schema import schema
-from llf_core.config.spec import FieldSpec, fields
+from llf_core.config.field_specs import FieldSpec, fields
 from llf_core.config.validation import validate
 
 __all__ = [

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.known import known
-from llf_core.config.spec import SECTIONS, fields, option_classes
+from llf_core.config.known_keys import known
+from llf_core.config.field_specs import SECTIONS, fields, option_classes
 
 if TYPE_CHECKING:
-    from llf_core.config.spec import FieldSpec
+    from llf_core.config.field_specs import FieldSpec
 
 START = """# Every key of a config
 

@@ -74,7 +74,7 @@ class Method(Plugin):
     Attributes:
         frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
         adapter: whether its result is an adapter of PEFT, which a run can go on with (`adapter_name_or_path`) and
-            `llf runs loss` can put on; its `apply` then begins with `llf_core.methods.adapter.begin_adapter`.
+            `llf runs loss` can put on; its `apply` then begins with `llf_core.methods.peft_adapter.begin_adapter`.
     """
 
     kind = "method"
@@ -133,7 +133,7 @@ class Stage(Plugin):
             cls.selects = {"stage": cls.name}
 
     def __init__(self, work: Any = None) -> None:
-        """Takes what it is to be done on: a `llf_core.stages.work.Work`."""
+        """Takes what it is to be done on: a `llf_core.stages.base.context.Work`."""
         self.work = work
         self.measures = Measures()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llf_core.config.spec import FieldSpec, fields
+from llf_core.config.field_specs import FieldSpec, fields
 
 TYPES = {"bool": "boolean", "int": "integer", "float": "number", "text": "string", "object": "object"}
 

@@ -5,7 +5,7 @@ It imports torch, transformers and datasets inside its functions only.
 
 from llf_core.data.collate import Collator
 from llf_core.data.errors import DataError
-from llf_core.data.packed import PackedRows, check_packing
+from llf_core.data.packed_dataset import PackedRows, check_packing
 from llf_core.data.prepare import Prepared, dump_examples, prepare, template_of
 from llf_core.data.report import DataReport
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.nearest import did_you_mean, listed
+from llf_core.config.did_you_mean import did_you_mean, listed
 from llf_core.data.errors import BadExample, DataError, OtherKindError
 from llf_core.data.formats import alpaca, openai, sharegpt, text
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS

@@ -18,8 +18,8 @@ from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
-from llf_core.data.store import ExampleWriter
-from llf_core.runs.under_way import UnderWay
+from llf_core.data.example_store import ExampleWriter
+from llf_core.runs.progress_events import UnderWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

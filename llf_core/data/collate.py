@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.config.labels import IGNORED
+from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.media import Medium, process
 

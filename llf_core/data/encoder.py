@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.data.cut import blocks, cut, cut_lengths, learned, overlong, split_long
+from llf_core.data.truncation import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
-from llf_core.data.mask import Encoded, Tokens, Turn, encode
+from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
 from llf_core.data.media import ARGUMENTS, check_unseen, encode_seen, with_media
 from llf_core.data.render import (
     Rendered,
@@ -26,7 +26,7 @@ from llf_core.data.render import (
     sign_of,
     takes_parts,
 )
-from llf_core.data.words import library_of
+from llf_core.data.word_cache import library_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
     from llf_core.data.render import ChatTemplate
-    from llf_core.data.words import Library
+    from llf_core.data.word_cache import Library
 
 
 class Example(NamedTuple):

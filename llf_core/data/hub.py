@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.names.repository import ask_repository
+from llf_core.config.name_checks.repository import ask_repository
 from llf_core.data.errors import DataError
 from llf_core.models.hub import NOT_A_HUB
 

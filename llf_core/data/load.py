@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.nearest import listed
-from llf_core.data.cloud import CloudFile, fetch_file
+from llf_core.config.did_you_mean import listed
+from llf_core.data.cloud_storage import CloudFile, fetch_file
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch
 from llf_core.data.records import READERS, Flaw, Read, Record, kind_of, read_file, records_of_batch, unit_of

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.errors import BadExample
-from llf_core.data.mask import Encoded, Turn, labelled
+from llf_core.data.label_mask import Encoded, Turn, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.render import Rendered
-    from llf_core.data.words import Library
+    from llf_core.data.word_cache import Library
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
 """LLaMA-Factory's names of the columns, and what one entry of each is."""

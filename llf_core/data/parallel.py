@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from llf_core.data.words import Words
+from llf_core.data.word_cache import Words
 from llf_core.launch.cgroup import usable_cpus
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.encoder import Chunk, Drawn, Encoder
     from llf_core.data.errors import BadExample
-    from llf_core.data.mask import Encoded
+    from llf_core.data.label_mask import Encoded
     from llf_core.data.records import Record
 
 ROWS, CHARACTERS = 4000, 8_000_000

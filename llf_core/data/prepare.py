@@ -18,13 +18,13 @@ from llf_core.data.align import wanted_kind
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
 from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.load import Opened, open_source
-from llf_core.data.mix import mixed
-from llf_core.data.packed import PackedRows
+from llf_core.data.interleave import mixed
+from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.render import NONE, ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show_row
 from llf_core.data.sources import Source, find_sources
-from llf_core.data.store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
+from llf_core.data.example_store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.data.stream import Stream
+    from llf_core.data.streaming import Stream
     from llf_core.runs import RunWriter
 
 PREVIEWED = 3
@@ -50,7 +50,7 @@ class Prepared:
             same, and a batch of `per_device_eval_batch_size` full rows would need more memory than a training step.
         report: what was made of the data.
         template: how it was rendered.
-        counts: `[examples, column]` of those to train on, see `llf_core.data.store.COLUMNS`.
+        counts: `[examples, column]` of those to train on, see `llf_core.data.example_store.COLUMNS`.
         eval_counts: the same of those to evaluate on.
     """
 
@@ -174,7 +174,7 @@ def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened],
     """Opens data sets that are read while the training goes on; what is evaluated on is prepared beforehand."""
     from datasets import Dataset
 
-    from llf_core.data.stream import Stream, Streamed, row_of
+    from llf_core.data.streaming import Stream, Streamed, row_of
 
     held = int(config.data.val_size)
     report, examples = DataReport(template=builder.template.name), None

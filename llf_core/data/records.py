@@ -20,7 +20,7 @@ from llf_core.data.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llf_core.data.cloud import CloudFile
+    from llf_core.data.cloud_storage import CloudFile
 
 Row = dict[str, Any]
 TABLES = ("parquet", "arrow")

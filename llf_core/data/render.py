@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.chat_templates import template_names
-from llf_core.config.nearest import listed
+from llf_core.config.did_you_mean import listed
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACE, in_parts

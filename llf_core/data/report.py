@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.config.labels import IGNORED
+from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import DataError
-from llf_core.runs.repeats import told_copies
+from llf_core.runs.duplicate_examples import told_copies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

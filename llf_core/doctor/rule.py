@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llf_core.doctor.finding import Finding
-    from llf_core.doctor.vitals import Vitals
+    from llf_core.doctor.run_metrics import Vitals
 
 LIKELIHOOD = ("sft", "pt", "kd")
 """Stages whose loss is that of tokens: it falls, and never to 0."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.redaction.modes import file_mode
+from llf_core.redaction.file_modes import file_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llf_core.estimate.architecture import Architecture
+    from llf_core.estimate.model_shapes import Architecture
 
 MASTER = 4  # bytes of a float32
 AROUND = 4  # hidden states that a layer keeps: input and output of each of its two norms

@@ -11,15 +11,15 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.evaluation import child
+from llf_core.evaluation import worker_process
 from llf_core.runs import RunReader, RunWriter, open_run
-from llf_core.runs.asked import run_config
+from llf_core.runs.config_file import run_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from llf_core.evaluation.child import Progress
+    from llf_core.evaluation.worker_process import Progress
     from llf_core.runs import RunFolder
 
 MODULE = "llf_core.evaluation.answers"
@@ -36,7 +36,7 @@ class Answer:
 
 
 def answer(
-    folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = child.silent
+    folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = worker_process.silent
 ) -> list[Answer]:
     """Answers prompts with a finished run's base model and with its result, and keeps them in `samples.jsonl`.
 
@@ -103,7 +103,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     prompts: Sequence[str],
     max_new_tokens: int = 64,
     home: Path | None = None,
-    progress: Progress = child.silent,
+    progress: Progress = worker_process.silent,
     *,
     trust: bool = False,
 ) -> list[Answer]:
@@ -113,7 +113,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
         RuntimeError: why it fails.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
-    made = child.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
+    made = worker_process.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
     return [Answer(**row) for row in made]
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     asked = parser.parse_args()
     folder = open_run(asked.run_id)
-    child.answer(
+    worker_process.answer(
         lambda progress: [asdict(one) for one in answer(folder, asked.prompts, asked.tokens, progress)], of=folder
     )
 

@@ -10,17 +10,17 @@ import argparse
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.evaluation import child
-from llf_core.evaluation.bands import wilson
+from llf_core.evaluation import worker_process
+from llf_core.evaluation.confidence_interval import wilson
 from llf_core.runs import open_run
-from llf_core.runs.asked import run_config
+from llf_core.runs.config_file import run_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from llf_core.config import RunConfig
-    from llf_core.evaluation.child import Progress
+    from llf_core.evaluation.worker_process import Progress
     from llf_core.runs import RunFolder
 
     Messages = list[dict[str, Any]]
@@ -93,7 +93,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     *,
     max_new_tokens: int = TOKENS,
     most: int = MOST,
-    progress: Progress = child.silent,
+    progress: Progress = worker_process.silent,
 ) -> WinRate:
     """Has a finished run's base and its result answer prompts (greedily), and a reward model score the answers.
 
@@ -101,7 +101,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
 
     Args:
         folder: a run with `output/`.
-        reward_model: see `llf_core.models.reward.load_scorer`.
+        reward_model: see `llf_core.models.reward_model.load_scorer`.
         prompts: user messages, each a conversation of its own; else what the run held out, without its last answer.
         max_new_tokens: where an answer that does not end is cut.
         most: of what the run held out, at most the first so many.
@@ -113,7 +113,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
         DataError: it held nothing out, and no prompts are given.
         ValueError: no prompt is given.
     """
-    from llf_core.models.reward import find_scorer, load_scorer
+    from llf_core.models.reward_model import find_scorer, load_scorer
 
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
@@ -142,11 +142,11 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     """The prompts as messages, and the answers of base and tuned."""
     from llf_core.data import template_of
     from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.held_out import held_out
-    from llf_core.data.mask import Encoded, encode
+    from llf_core.data.validation_split import held_out
+    from llf_core.data.label_mask import Encoded, encode
     from llf_core.data.render import render_prompt
     from llf_core.models import load_base_and_tuned, load_tokenizer, resolve_model
-    from llf_core.models.generate import answer_ids
+    from llf_core.generation.generate import answer_ids
 
     tokenizer = load_tokenizer(resolve_model(config.model.model_name_or_path, config), config)
     template = template_of(config, tokenizer)
@@ -182,7 +182,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     max_new_tokens: int = TOKENS,
     most: int = MOST,
     home: Path | None = None,
-    progress: Progress = child.silent,
+    progress: Progress = worker_process.silent,
     trust: bool = False,
 ) -> WinRate:
     """`win_rate` in a process of its own: the caller loads no model and no torch. An interrupt ends the process.
@@ -194,7 +194,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
-    made = child.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust, of=run_id)
+    made = worker_process.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust, of=run_id)
     contests = tuple(Contest(**one) for one in made.pop("contests"))
     return WinRate(**made, contests=contests)
 
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--most", type=int, default=MOST)
     asked = parser.parse_args()
-    child.answer(
+    worker_process.answer(
         lambda progress: asdict(
             win_rate(
                 open_run(asked.run_id),

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from llf_core.launch.queue import sweep
     from llf_core.launch.run import Run, attach
     from llf_core.launch.start import launch
-    from llf_core.runs.index import active_runs
+    from llf_core.runs.run_index import active_runs
     from llf_core.runs.listing import free_bytes
 
 # Loaded when used: the supervisor is a module of this package and forks before it imports anything.
 _LAZY = {
     "Run": "llf_core.launch.run",
-    "active_runs": "llf_core.runs.index",
+    "active_runs": "llf_core.runs.run_index",
     "attach": "llf_core.launch.run",
     "free_bytes": "llf_core.runs.listing",
     "launch": "llf_core.launch.start",

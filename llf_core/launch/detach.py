@@ -13,7 +13,7 @@ import llf_core
 from llf_core.runs import RunReader, read_status, status
 from llf_core.runs.disk_errors import told
 from llf_core.runs.files import open_to_append
-from llf_core.runs.last_words import keep_reason, kept_reason
+from llf_core.runs.final_status import keep_reason, kept_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.exact import exact
+from llf_core.config.number_format import exact
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.index import RunIndex
+from llf_core.runs.run_index import RunIndex
 from llf_core.runs.lock import lock_path
 from llf_core.runs.pace import pace, remaining
 from llf_core.runs.process import host
@@ -190,9 +190,9 @@ def sweep(
         RuntimeError: a run could not be started; the message says how many wait already.
     """
     from llf_core.config import RunConfig
-    from llf_core.config.names.place import DEMO
+    from llf_core.config.name_checks.data_set_location import DEMO
     from llf_core.launch.start import checked, default_name, launch
-    from llf_core.rewards.hand_over import KEY, by_name
+    from llf_core.rewards.stored_functions import KEY, by_name
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)

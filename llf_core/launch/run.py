@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import is_folder
-from llf_core.launch.again import branch, replay
+from llf_core.launch.branch import branch, replay
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.stored_config import check_stored
-from llf_core.launch.watch import Watch
+from llf_core.launch.progress_line import Watch
 from llf_core.runs import (
     Checkpoints,
     RunFolder,
@@ -21,12 +21,12 @@ from llf_core.runs import (
     send_request,
     status,
 )
-from llf_core.runs.asked import run_config
+from llf_core.runs.config_file import run_config
 from llf_core.runs.disk_errors import is_disk_error
 from llf_core.runs.disk_errors import told as disk_told
 from llf_core.runs.foreign_code import check_run
-from llf_core.runs.last_words import keep_reason
-from llf_core.runs.steering import check, journal
+from llf_core.runs.final_status import keep_reason
+from llf_core.runs.change_journal import check, journal
 from llf_core.runs.trust import prove
 from llf_core.runs.writer import write_event
 
@@ -264,7 +264,7 @@ class Run:
             step: of the checkpoint; else the newest.
             name: what views call the new run.
             changes: `learning_rate` (the schedule's peak), `max_steps`, or keys of how the run is saved, evaluated,
-                watched and stopped early; see `llf_core.launch.again.KEYS`.
+                watched and stopped early; see `llf_core.launch.branch.KEYS`.
             env: environment variables besides this process's own.
             trust: see `resume`.
             more: changes by name.
@@ -395,7 +395,7 @@ class Run:
         """What `llf runs show` shows, as JSON values; a number that is not finite is spelled out."""
         from llf_core.runs.jsonl import spelled
         from llf_core.runs.listing import read_row
-        from llf_core.runs.measures import told
+        from llf_core.runs.metric_catalog import told
 
         row = read_row(self.folder).json()
         columns = self._reader.metrics()

@@ -12,9 +12,9 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
-from llf_core.redaction.addresses import WHOLE, taken_out
+from llf_core.redaction.url_secrets import WHOLE, taken_out
 from llf_core.runs import create_run, update_env
-from llf_core.runs.faults import reach
+from llf_core.runs.fault_points import reach
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
 from llf_core.runs.folder import run_ids
@@ -67,7 +67,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         OSError: the folder can't be written.
         RuntimeError: the supervisor does not start.
     """
-    from llf_core.rewards.hand_over import KEY, by_name
+    from llf_core.rewards.stored_functions import KEY, by_name
 
     functions = None if rewards is None else by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
@@ -77,7 +77,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         loaded, whole = kept_apart(checked(config, overrides, root, command))
         folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
     else:
-        from llf_core.launch.rows import write_rows
+        from llf_core.launch.cell_rows import write_rows
 
         # Where a run lives is known when it is made, and it is made of a config that names its data.
         (root / "cache").mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def checked(config: Any, overrides: Sequence[str], home: Path | str | None, comm
         ConfigError: it has errors, or names what this machine does not have.
     """
     from llf_core.config import validate
-    from llf_core.config.names import check
+    from llf_core.config.name_checks import check
 
     report = validate(config, overrides)
     if command is None:

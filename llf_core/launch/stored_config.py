@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llf_core.redaction.addresses import untold_addresses
+from llf_core.redaction.url_secrets import untold_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

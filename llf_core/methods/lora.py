@@ -11,8 +11,8 @@ from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import Method
 from llf_core.config.rule import Rule
-from llf_core.methods.adapter import begin_adapter
-from llf_core.methods.targets import adapter_targets, saved_modules, senses
+from llf_core.methods.peft_adapter import begin_adapter
+from llf_core.methods.lora_targets import adapter_targets, saved_modules, senses
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _keep_scale(model: Any) -> None:
 
 def _whole_modules(model: Any, asked: Sequence[str]) -> list[str]:
     """What is trained whole beside the adapter: what was asked for, and the head of a reward model."""
-    from llf_core.models.scorer import SCORE
+    from llf_core.models.reward_head import SCORE
 
     own = [SCORE] if hasattr(model, SCORE) and SCORE not in asked else []
     return saved_modules(model, asked) + own

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.names.properties import refusal
+from llf_core.config.name_checks.architecture_properties import refusal
 from llf_core.models.errors import ModelError, last_line
-from llf_core.models.folder import AGAIN, read_config
+from llf_core.models.model_folder import AGAIN, read_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from llf_core.models.source import ModelSource
+    from llf_core.models.model_source import ModelSource
 
 
 def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:

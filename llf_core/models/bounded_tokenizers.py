@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError, first_line
-from llf_core.models.folder import AGAIN
+from llf_core.models.model_folder import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

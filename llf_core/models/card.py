@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from llf_core.config.address import without_secrets
-from llf_core.models.embedded import EMBEDDED
+from llf_core.config.shown_url import without_secrets
+from llf_core.models.embedded_model import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config import RunConfig
-    from llf_core.models.source import ModelSource
+    from llf_core.models.model_source import ModelSource
 
 ADAPTER_SNIPPET = """\
 from peft import PeftModel

@@ -6,7 +6,7 @@ import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.bars import no_progress_bars
+from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.gguf_header import read_gguf_header
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.names.models import meant_instead, shown_name
-from llf_core.config.names.repository import ask_repository
+from llf_core.config.name_checks.models import meant_instead, shown_name
+from llf_core.config.name_checks.repository import ask_repository
 from llf_core.models.errors import ModelError
-from llf_core.models.folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
+from llf_core.models.model_folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
 from llf_core.models.say import say
-from llf_core.models.sound import check_sound
-from llf_core.models.source import ModelSource
+from llf_core.models.header_check import check_sound
+from llf_core.models.model_source import ModelSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture, sees
-from llf_core.models.bars import no_progress_bars
+from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line, lacks
 from llf_core.models.remote_code import runs_own_code
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
-    from llf_core.models.source import ModelSource
+    from llf_core.models.model_source import ModelSource
 
 
 def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.errors import ModelError
-from llf_core.models.parameters import count_parameters, expert_matrices, expert_parameters
+from llf_core.models.parameter_count import count_parameters, expert_matrices, expert_parameters
 
 if TYPE_CHECKING:
     from torch import nn

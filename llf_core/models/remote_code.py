@@ -9,7 +9,7 @@ from llf_core.runs.foreign_code import runs_code
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
-    from llf_core.models.source import ModelSource
+    from llf_core.models.model_source import ModelSource
 
 
 def runs_own_code(source: ModelSource, config: RunConfig) -> bool:

@@ -5,6 +5,6 @@ Every text that leaves passes `redact`: files of a run, its log, answers of the 
 
 from __future__ import annotations
 
-from llf_core.redaction.text import MARK, redact, redacted
+from llf_core.redaction.redact_text import MARK, redact, redacted
 
 __all__ = ["MARK", "redact", "redacted"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from llf_core.redaction.text import MARK, redact
+from llf_core.redaction.redact_text import MARK, redact
 
 BEGIN, END, KEY = "-----BEGIN ", "-----END ", "PRIVATE KEY"
 

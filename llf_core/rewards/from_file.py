@@ -6,7 +6,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING, Any
 
-from llf_core.rewards import record
+from llf_core.rewards import decorator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ def from_file(path: Path) -> list[Callable[..., Any]]:
     Raises:
         ValueError: the file is not there or cannot be run, or no function of it is under `@reward`.
     """
-    before = dict(record.functions())
+    before = dict(decorator.functions())
     # Not called after the file: the trainer would look for a module of that name, and another may have it.
     name = f"llf_rewards_of_{path.stem}"
     spec = spec_from_file_location(name, path)
@@ -41,7 +41,7 @@ def from_file(path: Path) -> list[Callable[..., Any]]:
         raise ValueError(f"{path} cannot be run: {said}.") from error
     finally:
         sys.path.remove(beside)
-    found = [function for called, function in record.functions().items() if before.get(called) is not function]
+    found = [function for called, function in decorator.functions().items() if before.get(called) is not function]
     if not found:
         raise ValueError(
             f"{path} has no reward function. Expected a function under @reward (from llf_core.rewards import reward)."

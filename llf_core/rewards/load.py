@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.call import Reward, RewardError
+from llf_core.rewards.call_reward import Reward, RewardError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

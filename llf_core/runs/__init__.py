@@ -31,12 +31,12 @@ if TYPE_CHECKING:
         remove_from_bin,
         restore_run,
     )
-    from llf_core.runs.columns import Columns
-    from llf_core.runs.index import active_runs, list_runs
+    from llf_core.runs.metric_columns import Columns
+    from llf_core.runs.run_index import active_runs, list_runs
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, free_bytes
     from llf_core.runs.reader import RunReader
-    from llf_core.runs.thinning import decimate
+    from llf_core.runs.downsample import decimate
 
 # What only readers need is loaded when it is used, so that a trainer or a supervisor starts without numpy.
 _LAZY = {

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llf_core.door import is_folder, list_folder, peek_object
-from llf_core.runs.faults import reach
+from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.formatting import size
-from llf_core.runs.reached import what_is_safe
+from llf_core.runs.last_step import what_is_safe
 from llf_core.runs.reader import RunReader
 
 if TYPE_CHECKING:

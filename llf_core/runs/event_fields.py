@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.plain import one_way
+from llf_core.runs.plain_text import one_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llf_core.door import open_file
 from llf_core.redaction import redacted
-from llf_core.runs.faults import reach
+from llf_core.runs.fault_points import reach
 from llf_core.runs.jsonl import spelled
 
 if TYPE_CHECKING:

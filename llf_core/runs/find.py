@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.nearest import listed
+from llf_core.config.did_you_mean import listed
 from llf_core.runs.folder import check_run_id, home, run_ids
-from llf_core.runs.near import STAMP, near_run
+from llf_core.runs.nearest_run import STAMP, near_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.door import is_folder
 from llf_core.redaction import redact
-from llf_core.redaction.modes import make_private
+from llf_core.redaction.file_modes import make_private
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import append
 
@@ -270,7 +270,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
     """
     folder = RunFolder(_home(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):
-        from llf_core.runs.near import near_run  # with the config, which a supervisor starts without
+        from llf_core.runs.nearest_run import near_run  # with the config, which a supervisor starts without
 
         raise FileNotFoundError(
             f"There is no run {run_id} in {folder.path.parent}.{near_run(run_id, run_ids(home))} Look at "

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.model import EMBEDDED
-from llf_core.config.names.cache import snapshots
+from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.door import NotPlainError, json_value, peek_object
 from llf_core.door import read_bytes as read_file
-from llf_core.runs.asked import run_config
+from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_ours
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
 
 def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
     """The code of all models that a config names, and of the bases of its adapters, as far as it is on this machine."""
-    from llf_core.config.spec import fields
+    from llf_core.config.field_specs import fields
 
     values = [config.get(spec.key) for spec in fields() if spec.path in {"model", "adapters"}]
     names = [name for value in values for name in (value if isinstance(value, tuple) else (value,)) if name]

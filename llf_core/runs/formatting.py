@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llf_core.runs.measures import Form
+    from llf_core.runs.metric_catalog import Form
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 DIGITS, DECIMALS = 4, 4  # significant digits of a quantity, and its decimals at most

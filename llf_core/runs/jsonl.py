@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import NotPlainError, json_value, open_file
 from llf_core.redaction import redacted
-from llf_core.runs.faults import reach
+from llf_core.runs.fault_points import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

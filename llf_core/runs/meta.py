@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_object
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.plain import one_way
+from llf_core.runs.plain_text import one_way
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder

@@ -6,10 +6,10 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.exact import exact
+from llf_core.config.number_format import exact
 from llf_core.runs import formatting
-from llf_core.runs.measures import within
-from llf_core.runs.table import age
+from llf_core.runs.metric_catalog import within
+from llf_core.runs.run_table import age
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

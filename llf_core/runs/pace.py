@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llf_core.door import open_file
-from llf_core.runs.latest import backwards
+from llf_core.runs.latest_metrics import backwards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ from llf_core.redaction import redact
 from llf_core.runs.event_fields import checked
 from llf_core.runs.jsonl import Tail, as_number, parse
 from llf_core.runs.meta import read_meta
-from llf_core.runs.reached import shown_status
+from llf_core.runs.last_step import shown_status
 
 if TYPE_CHECKING:
-    from llf_core.runs.columns import Columns
+    from llf_core.runs.metric_columns import Columns
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.status import Status
 
@@ -54,7 +54,7 @@ class RunReader:
 
     def metrics(self) -> Columns:
         """All metrics so far; the same object each time, with the new lines taken in."""
-        from llf_core.runs.columns import Columns  # with numpy, which a supervisor starts without
+        from llf_core.runs.metric_columns import Columns  # with numpy, which a supervisor starts without
 
         columns = self._columns or Columns()
         for data, again in self._metrics.pieces():

@@ -14,8 +14,8 @@ from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.last_words import forget_reason, kept_reason
-from llf_core.runs.plain import one_way
+from llf_core.runs.final_status import forget_reason, kept_reason
+from llf_core.runs.plain_text import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
 
 if TYPE_CHECKING:

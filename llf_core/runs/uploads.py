@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llf_core.door import read_bytes
-from llf_core.runs.asked import read_config
+from llf_core.runs.config_file import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

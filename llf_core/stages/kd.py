@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from llf_core.fast.head import Head
+    from llf_core.acceleration.patching.causal_head import Head
 
 
 class KDOptions(Section):
@@ -83,7 +83,7 @@ class KD(Stage):
     def __init__(self, work: Any = None) -> None:
         """Loads the teacher."""
         super().__init__(work)
-        from llf_core.stages.other_model import load_other
+        from llf_core.stages.auxiliary_model import load_other
 
         options: Any = work.config.options("stage.kd")
         self.alpha, self.temperature, self.beta = options.kd_alpha, options.kd_temperature, options.kd_beta
@@ -104,11 +104,11 @@ class KD(Stage):
 
         import torch
 
-        from llf_core.config.labels import IGNORED
-        from llf_core.fast.distill import divergence_sum
-        from llf_core.fast.head import forward
-        from llf_core.fast.loss import nll_sum
-        from llf_core.stages.other_model import computing
+        from llf_core.config.ignore_index import IGNORED
+        from llf_core.acceleration.kernels.distillation import divergence_sum
+        from llf_core.acceleration.patching.causal_head import forward
+        from llf_core.acceleration.kernels.token_loss import nll_sum
+        from llf_core.stages.auxiliary_model import computing
         from llf_core.stages.sft import by_document, shifted_targets
 
         targets = shifted_targets(batch["labels"])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from llf_core.data.pairs import PairCollator
+    from llf_core.data.pair_collator import PairCollator
 
 
 class RMOptions(Section):
@@ -77,7 +77,7 @@ class RM(Stage):
 
     def collator(self, **options: Any) -> PairCollator:
         """Batches of pairs, in which a question is read once where the model allows it."""
-        from llf_core.data.pairs import PairCollator
+        from llf_core.data.pair_collator import PairCollator
 
         return PairCollator(**options, fork=self.work.forks)
 
@@ -97,16 +97,16 @@ class RM(Stage):
         """Sum of the losses of one micro-batch's pairs, from the hidden state of each answer's last token.
 
         Args:
-            model: with `llf_core.models.scorer.add_score`'s layer, perhaps wrapped.
-            batch: of `llf_core.data.pairs.PairCollator`.
+            model: with `llf_core.models.reward_head.add_score`'s layer, perhaps wrapped.
+            batch: of `llf_core.data.pair_collator.PairCollator`.
             label_smoothing: not heeded.
             note: called with the loss of each pair and 1, since it is one of a pair, not of tokens.
 
         Returns:
             A float32 scalar with a graph.
         """
-        from llf_core.fast.head import forward_hidden
-        from llf_core.models.scorer import score_of
+        from llf_core.acceleration.patching.causal_head import forward_hidden
+        from llf_core.models.reward_head import score_of
 
         def objective(hidden: Tensor) -> Tensor:
             return score_of(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))

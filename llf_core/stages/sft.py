@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from llf_core.config.labels import IGNORED
+from llf_core.config.ignore_index import IGNORED
 from llf_core.config.registry import Stage
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from llf_core.fast.head import Head
+    from llf_core.acceleration.patching.causal_head import Head
 
 
 def shifted_targets(labels: Tensor) -> Tensor:
@@ -64,15 +64,15 @@ class SFT(Stage):
         Args:
             model: a causal language model, perhaps wrapped.
             batch: of either kind, see `llf_core.data.Collator`.
-            label_smoothing: see `llf_core.fast.loss.nll_sum`.
+            label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
             note: called with the loss of each document and its tokens, see `Stage.loss_sum`.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
             accumulation and ranks.
         """
-        from llf_core.fast.head import forward
-        from llf_core.fast.loss import nll_sum
+        from llf_core.acceleration.patching.causal_head import forward
+        from llf_core.acceleration.kernels.token_loss import nll_sum
 
         targets = shifted_targets(batch["labels"])
         heard = None if note is None else partial(by_document, batch, note)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
-from llf_core.runs.measures import GROUPS, HELD_OUT, lead, shown, within
-from llf_core.runs.numbers import line
+from llf_core.runs.metric_catalog import GROUPS, HELD_OUT, lead, shown, within
+from llf_core.runs.summary_numbers import line
 from llf_core.runs.smoothing import label
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.ticks import log_ticks
-from llf_widgets.monitor import words
+from llf_widgets.monitor import formatting
 from llf_widgets.monitor.figure import moved_apart
 from llf_widgets.monitor.layout import AXIS, CONFIG, FONT, FORMATS, INK, QUIET, TONES, TRAINING, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.runs.measures import Group
+    from llf_core.runs.metric_catalog import Group
     from llf_widgets.monitor.watch import Watch
 
 OVER = {"step": "step", "tokens": "tokens", "time": "minutes"}
@@ -183,10 +183,10 @@ def _traces(panel: _Panel, choice: Choice, over: str, *, every: bool) -> list[di
         look = {"mode": "lines", "line": {"color": color, "width": 1.75, "dash": dash}}
         if not panel.window:
             look |= {"mode": "lines+markers", "marker": {"size": 5, "color": color}} if not panel.axis else {}
-        told = [[words.value(float(value), form)] for value in one.y]
+        told = [[formatting.value(float(value), form)] for value in one.y]
         says = f"{plain(one.called)}<br>{PLACE[over]}: %{{customdata[0]}}"
         if panel.window and one.logged is not None:
-            told = [[text, words.value(float(value), form)] for (text,), value in zip(told, one.logged, strict=True)]
+            told = [[text, formatting.value(float(value), form)] for (text,), value in zip(told, one.logged, strict=True)]
             says += f", {label(panel.window)}<br>logged: %{{customdata[1]}}"
         if every and panel.window and one.logged is not None:
             thin = {"mode": "lines", "opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}
@@ -232,14 +232,14 @@ def _log_scale(panel: _Panel, choice: Choice) -> dict[str, Any]:
     low, high = _reach(panel, log=True)
     ticks = log_ticks(low, high)
     texts = [
-        _tick(value) if choice.group.form == "number" else words.value(value, choice.group.form) for value in ticks
+        _tick(value) if choice.group.form == "number" else formatting.value(value, choice.group.form) for value in ticks
     ]
     return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": texts}
 
 
 def _tick(value: float) -> str:
     """A mark without zeros that say nothing: `0.1`, `5e-4`."""
-    text = words.number(value)
+    text = formatting.number(value)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
@@ -278,7 +278,7 @@ def _ends(panel: _Panel, choice: Choice, *, log: bool) -> list[dict[str, Any]]:
     heights = [pixels * float((scale(y) - scale(low)) / (scale(high) - scale(low))) for _, _, y in found]
     return [
         {
-            "text": f"{plain(middle(one.called, SHOWN))} {words.value(y, choice.group.form)}",
+            "text": f"{plain(middle(one.called, SHOWN))} {formatting.value(y, choice.group.form)}",
             "x": x, "y": float(scale(y)),
             "xref": f"x{panel.axis}", "yref": f"y{panel.axis}", "xanchor": "left", "yanchor": "middle", "xshift": 5,
             "yshift": shift, "showarrow": False, "font": {"size": 12, "color": series(one.run)[0]},

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.exact import exact
+from llf_core.config.number_format import exact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import folder_bytes
-from llf_core.runs.measures import BETTER, Counted, counted, lead
-from llf_core.runs.numbers import highest, last_finite, median
+from llf_core.runs.metric_catalog import BETTER, Counted, counted, lead
+from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_core.runs.smoothing import label
-from llf_core.runs.steering import journal
+from llf_core.runs.change_journal import journal
 from llf_widgets.compare.labels import UNSHOWN, differing, value_of
-from llf_widgets.monitor import words
+from llf_widgets.monitor import formatting
 from llf_widgets.monitor.result import result
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def _cost(watches: Sequence[Watch]) -> Part:
     trained = [_event(watch, "model").get("trainable") for watch in watches]
     output = [folder_bytes(watch.folder.output) if watch.folder.output.is_dir() else None for watch in watches]
     lines = (
-        _line("Time", [watch.facts.elapsed or None for watch in watches], words.duration),
-        _line("Tokens per second, median", speed, words.count, most=True),
+        _line("Time", [watch.facts.elapsed or None for watch in watches], formatting.duration),
+        _line("Tokens per second, median", speed, formatting.count, most=True),
         _line("Peak memory", [highest(watch.series, "memory") for watch in watches], _size),
-        _line("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], words.count),
+        _line("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], formatting.count),
         _line("Output", [None if one is None else float(one) for one in output], _size),
     )
     return Part("Cost", "", lines)
@@ -134,7 +134,7 @@ def _config(watches: Sequence[Watch]) -> Part:
 
 def _told(watch: Watch) -> str:
     texts = {
-        "learning_rate": lambda value, step: f"{words.rate(value)} from {step:,}",
+        "learning_rate": lambda value, step: f"{formatting.rate(value)} from {step:,}",
         "max_steps": lambda value, _: f"ends at {value:,}",
     }
     said = [
@@ -205,4 +205,4 @@ def _count(value: Any) -> str:
 
 
 def _size(amount: float) -> str:
-    return " ".join(words.size(amount))
+    return " ".join(formatting.size(amount))

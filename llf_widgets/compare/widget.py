@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import traitlets
 
-from llf_core.runs.index import RunIndex
-from llf_core.runs.measures import lead
-from llf_core.runs.numbers import window_of
-from llf_widgets.closing import close_parts
+from llf_core.runs.run_index import RunIndex
+from llf_core.runs.metric_catalog import lead
+from llf_core.runs.summary_numbers import window_of
+from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.sides import NONE, Part, parts
 from llf_widgets.figures import packed, plotly_module
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.watch import Watch
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 from llf_widgets.static import text
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.runs.asked import run_config
-from llf_core.runs.examples import KINDS, ExampleLosses
+from llf_core.runs.config_file import run_config
+from llf_core.runs.example_losses import KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
 from llf_widgets.foreign_code import allow_shown
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.home import folder_of
 from llf_widgets.inspect.child import Child, GoneError
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
-    from llf_core.runs.examples import Costs
+    from llf_core.runs.example_losses import Costs
 
 PAGE = 10
 UNREAD = "The texts are not read, since the tokenizer would run the code below: examples are shown by number."
@@ -68,7 +68,7 @@ class Examples(Front):
         return [one.json() for one in self._losses.at(step)]
 
     def standing_out(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
-        """Rows that stand out, and shows them; see `llf_core.runs.examples.ExampleLosses.standing_out`.
+        """Rows that stand out, and shows them; see `llf_core.runs.example_losses.ExampleLosses.standing_out`.
 
         Raises:
             ValueError: an unknown kind.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.rows import table_of, write_rows
+from llf_core.launch.cell_rows import table_of, write_rows
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
 

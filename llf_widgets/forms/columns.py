@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.data.align import formats, roles, wanted_kind
 from llf_core.data.errors import OtherKindError
-from llf_core.data.glance import see
+from llf_core.data.precheck import see
 from llf_core.data.sources import SHIPPED
 from llf_widgets.forms.values import show
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_core.data.fit import READ_AS
+from llf_core.data.kind_check import READ_AS
 from llf_widgets.forms.columns import FORMATS, ROLES, Columns, columns_of
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:

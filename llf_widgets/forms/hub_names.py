@@ -6,12 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.config.names import ask
+from llf_core.config.name_checks import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from llf_core.config.names import Answer, Question
+    from llf_core.config.name_checks import Answer, Question
 
 REST = 0.3
 """Seconds without a new question before the hub is asked, so that a name that is being typed is asked about once."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import traitlets
 from llf_core.config import Problem
 from llf_widgets.forms.field import messages, row
 from llf_widgets.forms.uploads import Uploads
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Problem, RunConfig, fields, preset, validate
-from llf_core.config.known import known
-from llf_core.config.names import for_a_start, look, settle
+from llf_core.config.known_keys import known
+from llf_core.config.name_checks import for_a_start, look, settle
 from llf_core.config.run_config import ALWAYS_SHOWN
-from llf_core.config.source import dump_yaml, read
-from llf_core.config.spec import option_classes
-from llf_core.config.translate import translate
-from llf_core.data.fit import READ_AS, against, shipped_for
-from llf_core.launch.rows import RowsError
+from llf_core.config.read_config import dump_yaml, read
+from llf_core.config.field_specs import option_classes
+from llf_core.config.key_aliases import translate
+from llf_core.data.kind_check import READ_AS, against, shipped_for
+from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.folder import home, run_ids
 from llf_core.runs.uploads import hold
 from llf_widgets.forms.cell_rows import CellRows
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.config import FieldSpec, Report
-    from llf_core.config.names import Answer, Found, Question
+    from llf_core.config.name_checks import Answer, Found, Question
 
 KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
 """What a preset leaves alone where it says nothing of it: the model and the data that were chosen before."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.config import presets
-from llf_core.data.fit import fitting
+from llf_core.data.kind_check import fitting
 from llf_core.launch.queue import Machine
-from llf_widgets.closing import close_parts
-from llf_widgets.forms import checks, fallback, model_info, offers
+from llf_widgets.close_parts import close_parts
+from llf_widgets.forms import checks, fallback, model_info, suggestions
 from llf_widgets.forms.columns_pane import ColumnsPane
 from llf_widgets.forms.hub_names import HubNames
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
-from llf_widgets.forms.preload import preload
+from llf_widgets.forms.background_imports import preload
 from llf_widgets.forms.presets import Presets
 from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section
@@ -25,8 +25,8 @@ from llf_widgets.forms.start_pane import StartPane, sentence
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.sweep_pane import SweepPane
 from llf_widgets.forms.text_pane import TextPane
-from llf_widgets.monitor.pump import Pump
-from llf_widgets.saved import VIEW
+from llf_widgets.monitor.poller import Pump
+from llf_widgets.saved_notebook import VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ class Studio(widgets.VBox):
         self._hub = HubNames(self._answered)
         self._presets = Presets([(one.name, one.label, one.help) for one in presets()], self.state, self.refresh)
         proposals = {
-            "model_name_or_path": offers.models,
+            "model_name_or_path": suggestions.models,
             "dataset": self._datasets,
             "eval_dataset": self._datasets,
         }
@@ -378,7 +378,7 @@ class Studio(widgets.VBox):
         return ()
 
     def _datasets(self) -> list[str]:
-        named = fitting(self.state.report.config, offers.datasets(str(self.state.value("dataset_dir"))))
+        named = fitting(self.state.report.config, suggestions.datasets(str(self.state.value("dataset_dir"))))
         return named if self.state.cell_rows is None else [self.state.cell_rows.label, *named]
 
     def _rows(self) -> pa.Table | None:

@@ -9,7 +9,7 @@ import traitlets
 from llf_core.runs import home
 from llf_widgets.forms import checks, sweeping
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.static import text
 
 if TYPE_CHECKING:

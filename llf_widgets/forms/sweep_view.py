@@ -9,13 +9,13 @@ import numpy as np
 import traitlets
 
 from llf_core.runs import FINAL
-from llf_core.runs.measures import within
-from llf_widgets.closing import close_parts
+from llf_core.runs.metric_catalog import within
+from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
-from llf_widgets.front import Front
-from llf_widgets.monitor.pump import Pump
+from llf_widgets.front_end import Front
+from llf_widgets.monitor.poller import Pump
 from llf_widgets.monitor.result import result
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.monitor.widget import Monitor

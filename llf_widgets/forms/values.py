@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.config.exact import exact
+from llf_core.config.number_format import exact
 from llf_core.door import NotPlainError, json_value
 from llf_core.door.plain_yaml import yaml_value
 

@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.local import computing_environment
+from llf_core.launch.local_process import computing_environment
 from llf_core.runs.foreign_code import VARIABLE
-from llf_core.runs.plain import without_escapes
+from llf_core.runs.plain_text import without_escapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.config import RunConfig
-from llf_core.launch.rows import write_rows
+from llf_core.launch.cell_rows import write_rows
 from llf_widgets.foreign_code import allow_shown
-from llf_widgets.front import Front
+from llf_widgets.front_end import Front
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.inspect.summary import summary_html, summary_text
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 from llf_widgets.start import split_rows
 from llf_widgets.static import text
 

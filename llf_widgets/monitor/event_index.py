@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.steering import Changes
+from llf_core.runs.change_journal import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

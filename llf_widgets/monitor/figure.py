@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.measures import HELD_OUT
+from llf_core.runs.metric_catalog import HELD_OUT
 from llf_core.runs.smoothing import label
-from llf_widgets.monitor import words
+from llf_widgets.monitor import formatting
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.layout import (
     CHART,
@@ -28,15 +28,15 @@ from llf_widgets.monitor.layout import (
 )
 
 if TYPE_CHECKING:
-    from llf_core.runs.measures import Shown
+    from llf_core.runs.metric_catalog import Shown
     from llf_widgets.monitor.curves import Curves, Line
 
 HELP_WIDTH = 56  # letters of 11 pixels that fit above a group's chart in the narrowest figure
 LINE, HELP_LINE = 13, 14  # pixels
 
 WRITERS = {
-    "learning_rate": words.rate, "grad_norm": words.number, "tokens_per_second": words.count,
-    "memory": lambda value: " ".join(words.size(value)),
+    "learning_rate": formatting.rate, "grad_norm": formatting.number, "tokens_per_second": formatting.count,
+    "memory": lambda value: " ".join(formatting.size(value)),
 }  # fmt: skip
 """How the small charts write their last value."""
 HEIGHTS = (0.9, 0.8, 0.7)
@@ -134,7 +134,7 @@ def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
             x, y = _finite(curves.line(logged))
             if x.size:
                 ends.append(
-                    (f"{text} {words.value(curves.last[logged], one.group.form)}", tone, float(x[-1]), float(y[-1]))
+                    (f"{text} {formatting.value(curves.last[logged], one.group.form)}", tone, float(x[-1]), float(y[-1]))
                 )
     low, high = _reach(one, curves)
     shifts = moved_apart([CHART * (y - low) / (high - low) for *_, y in ends], LINE)
@@ -250,7 +250,7 @@ def _end_labels(curves: Curves) -> list[dict[str, Any]]:
         {
             "x": x[-1:],
             "y": y[-1:],
-            "text": [f" {word} {words.value(curves.last[name], curves.main.group.form)}" for _ in y[-1:]],
+            "text": [f" {word} {formatting.value(curves.last[name], curves.main.group.form)}" for _ in y[-1:]],
             "textposition": position,
         }
         for (x, y), (name, word), position in zip(drawn, told, positions, strict=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.measures import HELD_OUT
+from llf_core.runs.metric_catalog import HELD_OUT
 
 if TYPE_CHECKING:
-    from llf_core.runs.measures import Form, Shown
+    from llf_core.runs.metric_catalog import Form, Shown
     from llf_widgets.monitor.curves import Curves
 
 # Middle tones with at least 4.2:1 on white and on #111. `monitor.css` knows each by its exact numbers.

@@ -1,14 +1,14 @@
-"""The key numbers of a run, each with what it is compared with: how `llf_core.runs.numbers` is worded in a view."""
+"""The key numbers of a run, each with what it is compared with: how `llf_core.runs.summary_numbers` is worded in a view."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.measures import HELD_OUT, Counted, counted, held_out_label, lead
-from llf_core.runs.numbers import best, first, highest, last, last_finite, line, median
+from llf_core.runs.metric_catalog import HELD_OUT, Counted, counted, held_out_label, lead
+from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_core.runs.smoothing import label
-from llf_widgets.monitor import words
+from llf_widgets.monitor import formatting
 from llf_widgets.monitor.facts import Number
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from llf_core.runs.numbers import Series
+    from llf_core.runs.summary_numbers import Series
 
     Smoothed = Mapping[str, np.ndarray]
 
@@ -45,10 +45,10 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
     return (
         *[
             *told,
-            _last(series, "learning_rate", "Learning rate", words.rate, _note("peak", words.rate, peak)),
-            _last(series, "grad_norm", "Gradient norm", words.number, _note("median", words.number, norm)),
+            _last(series, "learning_rate", "Learning rate", formatting.rate, _note("peak", formatting.rate, peak)),
+            _last(series, "grad_norm", "Gradient norm", formatting.number, _note("median", formatting.number, norm)),
         ][:4],
-        _last(series, "tokens_per_second", "Tokens per second", words.count, _trained_share(series)),
+        _last(series, "tokens_per_second", "Tokens per second", formatting.count, _trained_share(series)),
         _memory(series),
     )  # fmt: skip
 
@@ -68,16 +68,16 @@ def summary_rows(
     rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
     if tokens is not None:
-        rows.append(("Tokens", words.count(tokens), "" if trained is None else f"{words.count(trained)} trained"))
+        rows.append(("Tokens", formatting.count(tokens), "" if trained is None else f"{formatting.count(trained)} trained"))
     speed, memory = median(series, "tokens_per_second"), highest(series, "memory")
     if speed is not None:
-        rows.append(("Tokens per second, median", words.count(speed), ""))
+        rows.append(("Tokens per second, median", formatting.count(speed), ""))
     if memory is not None:
-        rows.append(("Peak memory", " ".join(words.size(memory)), ""))
-    rows.append(("Time", words.duration(elapsed), ""))
+        rows.append(("Peak memory", " ".join(formatting.size(memory)), ""))
+    rows.append(("Time", formatting.duration(elapsed), ""))
     for event in reversed(events):
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
-            rows.append(("Trained", words.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters"))
+            rows.append(("Trained", formatting.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters"))
             break
     by_hand = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
     if by_hand:
@@ -109,36 +109,36 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: Counted) -> 
     if now is None or began is None:
         return Number(one.label, NONE, note="none logged yet")
     if not math.isfinite(now):
-        return Number(one.label, words.number(now), note="not a finite number")
+        return Number(one.label, formatting.number(now), note="not a finite number")
     mean = last_finite(smoothed.get(one.name, line(series, one.name)[1]))
-    notes = [f"{words.value(mean, one.form)} {label(window)}"] if window and mean is not None else []
-    notes.append(f"first {words.value(began, one.form)}")
-    return Number(one.label, words.value(now, one.form), note="; ".join(notes))
+    notes = [f"{formatting.value(mean, one.form)} {label(window)}"] if window and mean is not None else []
+    notes.append(f"first {formatting.value(began, one.form)}")
+    return Number(one.label, formatting.value(now, one.form), note="; ".join(notes))
 
 
 def _held_out(series: Series, one: Counted) -> Number:
     """A number that was measured on held-out examples, with that of the training."""
     value, training = last(series, HELD_OUT + one.name), last(series, one.name)
-    note = "" if training is None else f"training {words.value(training, one.form)}"
+    note = "" if training is None else f"training {formatting.value(training, one.form)}"
     return Number(held_out_label(one.label), _write(value, one), note=note)
 
 
 def _held_out_row(series: Series, one: Counted) -> Number:
     steps, values = line(series, HELD_OUT + one.name)
-    began = f"first {words.value(float(values[0]), one.form)}, " if values.size > 1 else ""
+    began = f"first {formatting.value(float(values[0]), one.form)}, " if values.size > 1 else ""
     return Number(held_out_label(one.label), _write(float(values[-1]), one), note=f"{began}at step {int(steps[-1]):,}")
 
 
 def _write(value: float | None, one: Counted) -> str:
-    return NONE if value is None else words.value(value, one.form)
+    return NONE if value is None else formatting.value(value, one.form)
 
 
 def _evaluation(series: Series) -> Number:
     now, found = last(series, HELD_OUT + "loss"), best(series, HELD_OUT + "loss")
     if now is None:
         return Number("Evaluation loss", NONE, note="none so far")
-    note = "" if found is None else f"best {words.number(found[1])} at step {found[0]:,}"
-    return Number("Evaluation loss", words.number(now), note=note)
+    note = "" if found is None else f"best {formatting.number(found[1])} at step {found[0]:,}"
+    return Number("Evaluation loss", formatting.number(now), note=note)
 
 
 def _last(series: Series, name: str, label: str, write: Callable[[float], str], note: str) -> Number:
@@ -154,11 +154,11 @@ def _memory(series: Series) -> Number:
     now, most = last(series, "memory"), highest(series, "memory")
     if now is None:
         return Number("Memory", NONE)
-    return Number("Memory", *words.size(now), note="" if most is None else "highest {} {}".format(*words.size(most)))
+    return Number("Memory", *formatting.size(now), note="" if most is None else "highest {} {}".format(*formatting.size(most)))
 
 
 def _trained_share(series: Series) -> str:
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
     if tokens is None or trained is None or not tokens > 0:
         return ""
-    return f"{words.share(trained / tokens)} of them trained"
+    return f"{formatting.share(trained / tokens)} of them trained"

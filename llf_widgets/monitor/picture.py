@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.measures import HELD_OUT
-from llf_widgets.monitor import words
+from llf_core.runs.metric_catalog import HELD_OUT
+from llf_widgets.monitor import formatting
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.figure import moved_apart
 from llf_widgets.monitor.layout import held_out_tone, tones
@@ -16,7 +16,7 @@ from llf_widgets.monitor.layout import held_out_tone, tones
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.runs.measures import Form, Shown
+    from llf_core.runs.metric_catalog import Form, Shown
     from llf_widgets.monitor.curves import Curves
 
     End = tuple[float, float, str, str]  # x, y, words, colour
@@ -131,7 +131,7 @@ def _end(curves: Curves, name: str, word: str, color: str, form: Form) -> list[E
     good = np.isfinite(y)
     if not good.any():
         return []
-    return [(float(x[good][-1]), float(y[good][-1]), f"{word} {words.value(curves.last[name], form)}", color)]
+    return [(float(x[good][-1]), float(y[good][-1]), f"{word} {formatting.value(curves.last[name], form)}", color)]
 
 
 def _label(axes: Any, ends: Sequence[End], size: float) -> None:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.runs import numbers
-from llf_core.runs.measures import BETTER, HELD_OUT, Counted, decides, held_out_label
-from llf_widgets.monitor import words
+from llf_core.runs import summary_numbers
+from llf_core.runs.metric_catalog import BETTER, HELD_OUT, Counted, decides, held_out_label
+from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,11 +49,11 @@ class Result:
 
     def best(self, watch: Watch) -> tuple[int, float] | None:
         """Step and value where it was best on held-out examples, or last where more is neither better nor worse."""
-        return numbers.best(watch.series, HELD_OUT + self.what.name)
+        return summary_numbers.best(watch.series, HELD_OUT + self.what.name)
 
     def last(self, watch: Watch) -> float | None:
         """The last logged value of the training."""
-        return numbers.last(watch.series, self.what.name)
+        return summary_numbers.last(watch.series, self.what.name)
 
     def value(self, watch: Watch) -> float | None:
         """What a run came to; None where it is not known or not a finite number."""
@@ -65,7 +65,7 @@ class Result:
 
     def write(self, value: float) -> str:
         """The value as text."""
-        return words.value(value, self.what.form)
+        return formatting.value(value, self.what.form)
 
 
 def result(watches: Sequence[Watch], what: Counted | None = None) -> Result:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import visible
-from llf_core.runs.plain import one_way
+from llf_core.runs.plain_text import one_way
 from llf_widgets.home import folder_of, home_hash
-from llf_widgets.monitor import words
+from llf_widgets.monitor import formatting
 from llf_widgets.monitor.picture import picture
-from llf_widgets.monitor.says import sentence
+from llf_widgets.monitor.status_text import sentence
 from llf_widgets.monitor.table import Summary, summary_html, summary_text
 from llf_widgets.monitor.watch import Watch
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ def _so_far(facts: Facts) -> str:
     if not facts.live or not facts.step:
         return ""
     far = f"Step {facts.step:,} of {facts.total:,}" if facts.total else f"Step {facts.step:,}"
-    return f"{far} when this was saved, {words.clock(facts.heartbeat or facts.created or 0)}."
+    return f"{far} when this was saved, {formatting.clock(facts.heartbeat or facts.created or 0)}."
 
 
 def _texts(watch: Watch, run: Summary) -> dict[str, Any]:

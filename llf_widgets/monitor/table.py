@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from llf_core.runs.measures import held_out_label, within
-from llf_widgets.monitor import words
+from llf_core.runs.metric_catalog import held_out_label, within
+from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def _samples(step: int, samples: Sequence[Completion]) -> str:
 
 
 def _cells(one: Completion) -> tuple[str, str, str]:
-    return "–" if one.reward is None else words.number(one.reward), one.prompt, one.text  # noqa: RUF001 - a dash
+    return "–" if one.reward is None else formatting.number(one.reward), one.prompt, one.text  # noqa: RUF001 - a dash
 
 
 def summary_text(run: Summary) -> str:

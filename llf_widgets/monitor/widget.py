@@ -12,12 +12,12 @@ import ipywidgets as widgets
 from llf_core.runs import FINAL, home
 from llf_core.runs.control import TYPES
 from llf_core.runs.foreign_code import code_to_allow, shown
-from llf_core.runs.steering import check
-from llf_widgets.closing import close_parts
+from llf_core.runs.change_journal import check
+from llf_widgets.close_parts import close_parts
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of, home_hash
 from llf_widgets.monitor.parts import MonitorView
-from llf_widgets.monitor.pump import FASTEST, SLOWEST, Pump
+from llf_widgets.monitor.poller import FASTEST, SLOWEST, Pump
 from llf_widgets.monitor.run_view import PARTS, Options, RunView
 from llf_widgets.monitor.static import bundle, first_bundle
 

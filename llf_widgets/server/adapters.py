@@ -12,7 +12,7 @@ from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llf_core.runs.index import RunIndex
+    from llf_core.runs.run_index import RunIndex
 
 
 class AdaptersHandler(RunsAPIHandler):

@@ -15,7 +15,7 @@ from llf_core.door import UnreadableError
 from llf_core.redaction import redact, redacted
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
-from llf_core.runs.index import RunIndex
+from llf_core.runs.run_index import RunIndex
 from llf_core.runs.jsonl import spelled
 
 if TYPE_CHECKING:

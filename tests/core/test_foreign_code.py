@@ -15,15 +15,15 @@ import llf_core
 from llf_core.cli import app
 from llf_core.config import ConfigError
 from llf_core.evaluation.answers import answer
-from llf_core.evaluation.losses import losses, losses_in_child
-from llf_core.evaluation.preferences import reward_accuracy
+from llf_core.evaluation.run_losses import losses, losses_in_child
+from llf_core.evaluation.reward_accuracy import reward_accuracy
 from llf_core.evaluation.win_rate import win_rate
 from llf_core.launch import Run, launch
 from llf_core.models import ModelError
 from llf_core.runs import read_status, status
 from llf_core.runs.foreign_code import UntrustedCodeError, code_of_model, code_of_run, hash_of
 from llf_core.runs.trust import allow, is_allowed, is_ours, prove
-from llf_core.stages.session import run_attempt
+from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
 from tests.hostile import evil_model, evil_run
 

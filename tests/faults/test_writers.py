@@ -44,7 +44,7 @@ def config(settings, tmp_path):
 
 @pytest.mark.parametrize("point", ["status.renamed", "env.written", "env.renamed"])
 def test_a_cell_that_dies_while_it_makes_the_folder_leaves_no_run(config, llf_home, point):
-    """At writes before the folder is there; `tests/core/runs/test_faults.py` dies at more of them."""
+    """At writes before the folder is there; `tests/core/runs/test_fault_points.py` dies at more of them."""
     assert launcher(config, point).returncode == -signal.SIGKILL
     assert list_runs(llf_home).total == 0
     done = launcher(config)

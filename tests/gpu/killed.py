@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from llf_core.stages import main, progress
+from llf_core.training import main, metrics_callback
 
-plain = progress.RunProgress.on_log
+plain = metrics_callback.RunProgress.on_log
 
 
 def on_log(self, args, state, control, **kwargs):
@@ -17,5 +17,5 @@ def on_log(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-progress.RunProgress.on_log = on_log
+metrics_callback.RunProgress.on_log = on_log
 sys.exit(main.main(sys.argv[1:2]))

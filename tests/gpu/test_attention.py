@@ -19,12 +19,12 @@ from transformers import (
 )
 
 from llf_core.data import Collator
-from llf_core.data.packed import PackedRows
-from llf_core.data.pairs import PairCollator
-from llf_core.fast import interface
-from llf_core.fast.attention import Layout
-from llf_core.fast.head import forward
-from llf_core.fast.install import accelerate
+from llf_core.data.packed_dataset import PackedRows
+from llf_core.data.pair_collator import PairCollator
+from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.kernels.attention import Layout
+from llf_core.acceleration.patching.causal_head import forward
+from llf_core.acceleration.patching.install import accelerate
 
 # Largest relative distance (of norms) from float64. A format's step is 2^-8 (bfloat16), 2^-11 (float16), 2^-24
 # (float32): probabilities and outputs are rounded once each, gradients some times more, and TF32 is off.
@@ -106,7 +106,7 @@ def test_documents_side_by_side_are_what_each_is_alone(variant, device, dtypes):
         expected_grads = torch.autograd.grad((expected * upstream[: BOUNDS[-1]]).sum(), exact)
         given = [x.to(device, dtype).requires_grad_() for x in (q, k, v)]
         cu = torch.tensor(BOUNDS, dtype=torch.int32, device=device)
-        output, _ = interface.attention(
+        output, _ = attention_backend.attention(
             layer,
             *(x.transpose(0, 1)[None] for x in given),
             None,
@@ -129,10 +129,10 @@ def test_documents_side_by_side_are_what_each_is_alone(variant, device, dtypes):
 def test_flash_attention_is_what_a_card_computes_documents_by(device, dtypes, note):
     q = torch.randn(10, 4, 32, device=device, dtype=dtypes[-1])
     layout = Layout((0, 4, 10), 32**-0.5)
-    new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= interface.FLASH_CARD
-    assert interface._flash_knows(q, q, layout) == (new and "cu_seq_q" in interface.varlen_arguments())
-    assert not interface._flash_knows(q.float(), q.float(), layout)
-    note(f"torch {torch.__version__}, varlen_attn takes {', '.join(sorted(interface.varlen_arguments())) or 'nothing'}")
+    new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= attention_backend.FLASH_CARD
+    assert attention_backend._flash_knows(q, q, layout) == (new and "cu_seq_q" in attention_backend.varlen_arguments())
+    assert not attention_backend._flash_knows(q.float(), q.float(), layout)
+    note(f"torch {torch.__version__}, varlen_attn takes {', '.join(sorted(attention_backend.varlen_arguments())) or 'nothing'}")
 
 
 @pytest.mark.parametrize("window", [None, 16])
@@ -143,7 +143,7 @@ def test_torchs_own_attention_is_the_same(window, device, dtypes):
     for dtype in dtypes:
         exact = [x.to(dtype).double() for x in (q, k, v)]
         given = [x.to(device, dtype) for x in (q, k, v)]
-        found = interface.one_by_one(*given, Layout(BOUNDS, 32**-0.5, window))
+        found = attention_backend.one_by_one(*given, Layout(BOUNDS, 32**-0.5, window))
         assert distance(found, reference(*exact, window=window)) < ROUNDING[dtype], dtype
 
 
@@ -181,7 +181,7 @@ def alone(model, ids, labels):
 
 
 def summed(hidden, head, batch):
-    from llf_core.fast.loss import nll_sum
+    from llf_core.acceleration.kernels.token_loss import nll_sum
 
     targets = F.pad(batch["labels"], (0, 1), value=-100)[..., 1:]
     return nll_sum(hidden, head, targets)
@@ -286,7 +286,7 @@ def test_branches_of_a_prompt_cost_what_both_cost_alone(exact, device, dtypes, t
 
 def answer_costs(hidden, head, batch):
     """The summed loss of each answer of a batch of pairs."""
-    from llf_core.fast.loss import log_probs
+    from llf_core.acceleration.kernels.token_loss import log_probs
 
     rows = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["predictors"])
     costs = -log_probs(rows, head, batch["targets"])

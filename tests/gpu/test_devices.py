@@ -36,7 +36,7 @@ def test_the_cpu_is_taken_where_it_is_asked_for(trained, device):
 
 
 def test_all_of_a_trained_model_is_on_the_device(make_run, device, monkeypatch):
-    from llf_core.stages import session
+    from llf_core.training import session
 
     kept = []
     made = session.make_trainer

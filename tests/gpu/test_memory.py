@@ -10,11 +10,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llf_core.runs import read_status
-from llf_core.stages import session
-from llf_core.stages.pause import is_out_of_memory
+from llf_core.training import session
+from llf_core.stages.base.oom_retry import is_out_of_memory
 from llf_core.stages.sft import SFT
-from tests.core.stages.cramped import ABSURD, cramped
-from tests.core.stages.small_trainer import examples, make_trainer
+from tests.core.training.cramped import ABSURD, cramped
+from tests.core.training.small_trainer import examples, make_trainer
 from tests.gpu.conftest import ON_CPU, events
 
 SHARE = 0.6  # of what the whole batch needs: a half fits

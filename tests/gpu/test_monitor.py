@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from llf_core.runs import RunReader, read_status
-from llf_core.runs.measures import shown
-from llf_core.stages.gpu_load import GpuLoad
+from llf_core.runs.metric_catalog import shown
+from llf_core.training.gpu_usage import GpuLoad
 
 NAMES = {"gpu/utilization", "gpu/memory", "gpu/temperature"}
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.config import RunConfig
 from llf_core.models import load_model, plan_device, resolve_model
 from llf_core.runs import read_status
-from llf_core.stages import session
+from llf_core.training import session
 from tests.gpu.conftest import events, losses, resolved
 
 # How far a loss may be from float64, as a share of it. The weights are rounded to the format (2^-24, 2^-11, 2^-8), and

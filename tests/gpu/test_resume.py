@@ -10,8 +10,8 @@ import pytest
 from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import Checkpoints, read_status, status
-from llf_core.stages.progress import ROUNDING
-from llf_core.stages.session import run_attempt
+from llf_core.training.metrics_callback import ROUNDING
+from llf_core.training.session import run_attempt
 from tests.gpu.conftest import ON_CPU, events, losses
 from tests.processes import end, processes_of
 
@@ -34,7 +34,7 @@ def whole(trained):
 @pytest.mark.parametrize("changes", [{}, {"quantization_bit": 4}], ids=["lora", "qlora"])
 def test_an_attempt_that_goes_on_makes_the_steps_of_one_that_never_stopped(make_run, whole, changes, monkeypatch, note):
     """In one process: the random states, the optimizer and the weights come back from the disk."""
-    from llf_core.stages.progress import RunProgress
+    from llf_core.training.metrics_callback import RunProgress
 
     plain = RunProgress.on_log
 

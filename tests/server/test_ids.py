@@ -59,7 +59,7 @@ async def test_runs_below_a_linked_home_are_found(ask, make_run, llf_home, tmp_p
 
 
 async def test_an_unexpected_error_tells_no_paths(ask, make_run, monkeypatch, llf_home):
-    from llf_core.runs.index import RunIndex
+    from llf_core.runs.run_index import RunIndex
 
     def fall(*_, **_options):
         raise OSError(f"cannot read {llf_home}")

@@ -16,7 +16,7 @@ import pytest
 from llf_core.runs import RunWriter
 from llf_widgets.home import home_hash
 from llf_widgets.monitor.run_view import PARTS, RunView
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 from llf_widgets.server.monitor import KEPT
 
 

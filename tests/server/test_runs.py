@@ -12,7 +12,7 @@ import pytest
 
 from llf_core import __version__
 from llf_core.runs import listing
-from llf_core.runs.index import GoneError, RunIndex
+from llf_core.runs.run_index import GoneError, RunIndex
 from llf_core.runs.listing import read_row
 
 

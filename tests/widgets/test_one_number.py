@@ -8,7 +8,7 @@ import re
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.watch import Watch as Progress
+from llf_core.launch.progress_line import Watch as Progress
 from llf_core.runs import RunReader, RunWriter, create_run, list_runs, status
 from llf_core.runs.formatting import number, share
 from llf_core.runs.jsonl import encode
@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_a_number_is_told_everywhere(stage):
 def test_a_line_of_the_log_writes_its_numbers_as_the_views_do(stage):
     from types import SimpleNamespace
 
-    from llf_core.stages.progress import _line
+    from llf_core.training.metrics_callback import _line
 
     values = values_of(120, stage)
     line = _line(SimpleNamespace(global_step=120, max_steps=TOTAL), values)

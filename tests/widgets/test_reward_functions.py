@@ -118,4 +118,4 @@ def test_a_value_that_cannot_be_handed_over_starts_no_run(cell, llf_home):
     ):
         cell(f"llf.train({config!r}, rewards=[f])")
     assert not list(llf_home.glob("runs/*"))
-    assert llf.reward.__module__ == "llf_core.rewards.record"
+    assert llf.reward.__module__ == "llf_core.rewards.decorator"

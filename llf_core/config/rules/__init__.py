@@ -12,8 +12,8 @@ from llf_core.config.rules.preference import PREFERENCE
 from llf_core.config.rules.process import PROCESS
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import STAGE_KEYS
-from llf_core.config.rules.usual import USUAL
-from llf_core.config.spec import option_classes
+from llf_core.config.rules.typical_values import USUAL
+from llf_core.config.field_specs import option_classes
 
 if TYPE_CHECKING:
     from llf_core.config.rule import Rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.classify import show
+from llf_core.config.classify_key import show
 from llf_core.config.option import LARGEST
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.config.classify import show
-from llf_core.config.exact import exact
+from llf_core.config.classify_key import show
+from llf_core.config.number_format import exact
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.spec import field
+from llf_core.config.field_specs import field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ import sys
 from typing import Any, TextIO
 
 from llf_core.data.inspect.inspection import Inspection
-from llf_core.data.inspect.readings import all_roles, readings
+from llf_core.data.inspect.column_roles import all_roles, readings
 
 ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 

@@ -12,17 +12,17 @@ import numpy as np
 from llf_core.data.align import decide
 from llf_core.data.build import PEEKED, Builder, Settings, Told
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.inspect.explain import explained, plain
+from llf_core.data.inspect.explain_example import explained, plain
 from llf_core.data.inspect.lengths import cost, histogram, offered
-from llf_core.data.inspect.notable import Notable, from_report, leaks, longest, page, twins
+from llf_core.data.inspect.notable_records import Notable, from_report, leaks, longest, page, twins
 from llf_core.data.load import open_source, read_source
-from llf_core.data.packed import PackedRows
+from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
 from llf_core.data.report import show_row
-from llf_core.data.store import SET, TWIN
+from llf_core.data.example_store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
-from llf_core.runs.asked import run_config
+from llf_core.runs.config_file import run_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,7 +191,7 @@ class Inspection:
         """The texts of examples to train on, by the numbers that a run writes their losses down with.
 
         Args:
-            numbers: `number` of each, see `llf_core.data.store.ExampleWriter`.
+            numbers: `number` of each, see `llf_core.data.example_store.ExampleWriter`.
 
         Returns:
             `number`, `place` (by which `example` finds it), `dataset`, `record`, `where` (`line 8`), `segments`

@@ -53,7 +53,7 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
     """What a cutoff would cost.
 
     Args:
-        counts: `[examples, column]`, see `llf_core.data.store.COLUMNS`.
+        counts: `[examples, column]`, see `llf_core.data.example_store.COLUMNS`.
         cutoff: tokens.
         config: the rest of the settings.
         speed: tokens a second of an earlier run, or None.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.chat_templates import entries, template_names
-from llf_core.config.nearest import did_you_mean, listed
+from llf_core.config.did_you_mean import did_you_mean, listed
 from llf_core.data.errors import DataError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ def answer_batch(
     *,
     flatten: bool,
 ) -> dict[str, Any]:
-    """A batch of prompts with their answers, in the form of `llf_core.data.pairs.PairCollator`.
+    """A batch of prompts with their answers, in the form of `llf_core.data.pair_collator.PairCollator`.
 
     ```
     prompts 5 6 and 7, answers 8 9 and 1   ->  input_ids   [[5, 6, 8, 9, 7, 1]]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from llf_core.data.split import PER_TOKEN
-from llf_core.stages.pause import empty_caches, is_out_of_memory
+from llf_core.data.batch_split import PER_TOKEN
+from llf_core.stages.base.oom_retry import empty_caches, is_out_of_memory
 from llf_core.stages.ppo.batch import answer_batch
 
 if TYPE_CHECKING:

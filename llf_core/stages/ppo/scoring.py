@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.fast.head import causal_of, forward_hidden
-from llf_core.models.scorer import apply_score
+from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
+from llf_core.models.reward_head import apply_score
 from llf_core.rewards import Answered, Judged, RewardError, to_mend
-from llf_core.stages.adapters import wearing
-from llf_core.stages.halt import Halted
-from llf_core.stages.ppo.api import ask_scores
+from llf_core.stages.adapter_switching import wearing
+from llf_core.stages.base.stop_training import Halted
+from llf_core.stages.ppo.reward_endpoint import ask_scores
 from llf_core.stages.ppo.batch import answer_batch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.prompts import Prompts
-    from llf_core.models.reward import Scorer
+    from llf_core.models.reward_model import Scorer
     from llf_core.rewards import Weighed
 
 SHOWN = 60
@@ -80,7 +80,7 @@ class ModelScoring:
         """Takes a loaded reward model.
 
         Args:
-            scorer: of `llf_core.models.reward.load_scorer`; alone, or put onto the policy.
+            scorer: of `llf_core.models.reward_model.load_scorer`; alone, or put onto the policy.
             tokenizer: the policy's.
             flatten: whether its model may be given flattened batches.
             closing: what the chat template writes after the words of an answer.

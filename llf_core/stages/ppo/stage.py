@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.option import Section
     from llf_core.config.rule import Rule
-    from llf_core.stages.halt import Halted
-    from llf_core.stages.ppo.author import Author
-    from llf_core.stages.ppo.controller import KLController
+    from llf_core.stages.base.stop_training import Halted
+    from llf_core.stages.ppo.rollout_worker import Author
+    from llf_core.stages.ppo.kl_controller import KLController
     from llf_core.stages.ppo.prompts import Plan, PromptCollator, Ticks
-    from llf_core.stages.ppo.rewards import RunningMoments
-    from llf_core.stages.ppo.roles import Roles
+    from llf_core.stages.ppo.token_rewards import RunningMoments
+    from llf_core.stages.ppo.models import Roles
     from llf_core.stages.ppo.rollout import Rollout
     from llf_core.stages.ppo.scoring import Score, Written
-    from llf_core.stages.work import Work
+    from llf_core.stages.base.context import Work
 
 HEEDED = (
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
@@ -62,11 +62,11 @@ class PPO(Stage):
         self.options = PPOOptions() if work is None else work.config.options("stage.ppo")
         if work is None:
             return
-        from llf_core.stages.ppo.author import Author
-        from llf_core.stages.ppo.controller import KLController
+        from llf_core.stages.ppo.rollout_worker import Author
+        from llf_core.stages.ppo.kl_controller import KLController
         from llf_core.stages.ppo.prompts import Plan
-        from llf_core.stages.ppo.rewards import RunningMoments
-        from llf_core.stages.ppo.roles import cast
+        from llf_core.stages.ppo.token_rewards import RunningMoments
+        from llf_core.stages.ppo.models import cast
 
         training, drawing = work.config.training, work.config.generation
         self.temperature = drawing.temperature if drawing.do_sample else 1.0
@@ -118,7 +118,7 @@ class PPO(Stage):
     @staticmethod
     def count(batch: Mapping[str, Any]) -> Tensor:
         """Tokens of the answers; of an evaluation's batch, prompts."""
-        from llf_core.data.split import document_count, learned_count
+        from llf_core.data.batch_split import document_count, learned_count
 
         if "targets" in batch:
             return learned_count(batch)
@@ -166,7 +166,7 @@ class PPO(Stage):
         Returns:
             A float32 scalar with a graph.
         """
-        from llf_core.stages.ppo.act import act
+        from llf_core.stages.ppo.policy_output import act
         from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
 
         if "targets" not in batch:
@@ -238,7 +238,7 @@ class PPO(Stage):
     def _unjudged(self, what: str) -> Halted:
         """What ends a run whose functions say nothing."""
         from llf_core.rewards import BUILT_IN
-        from llf_core.stages.halt import Halted
+        from llf_core.stages.base.stop_training import Halted
 
         own = [name for name in self.work.config.stage.reward_functions if name not in BUILT_IN]
         mend = (
@@ -256,7 +256,7 @@ class PPO(Stage):
         """What the updates are made of; moments and coefficient take note of the answers."""
         import torch
 
-        from llf_core.stages.ppo.lessons import lessons
+        from llf_core.stages.ppo.experience import lessons
 
         written = [one for one, _, _ in judged]
         given = torch.tensor([score for _, score, _ in judged], dtype=torch.float32)
@@ -345,7 +345,7 @@ class PPO(Stage):
         return {place: str(row["prompt"][-1]["content"]) for place, row in rows}
 
     def _ends(self) -> set[int]:
-        from llf_core.models.generate import end_tokens
+        from llf_core.generation.generate import end_tokens
 
         return set(end_tokens(self.work.model, self.work.tokenizer) or ())
 
@@ -364,7 +364,7 @@ class PPO(Stage):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on there."""
-        from llf_core.stages.ppo.rewards import RunningMoments
+        from llf_core.stages.ppo.token_rewards import RunningMoments
 
         if not state:
             return

@@ -7,7 +7,7 @@ const ONCE = ['checkpoint', 'evaluate', 'sample', 'set', 'rows']; // requests th
 /** @typedef {{label: string, value: string, unit: string, note: string}} KeyNumber */
 /** @typedef {{level: string, text: string, actions?: {label: string, change: object}[]}} Message */
 /**
- * @typedef {object} View what `llf_widgets.monitor.says.front_end` makes
+ * @typedef {object} View what `llf_widgets.monitor.status_text.front_end` makes
  * @property {string} id @property {string} name @property {string} state @property {boolean} live
  * @property {string} about @property {string} says @property {string} level
  * @property {number} step @property {number} total @property {number | null} epoch @property {number | null} epochs

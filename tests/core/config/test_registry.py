@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from llf_core.config import registry, spec
+from llf_core.config import registry, field_specs
 from llf_core.config.option import Section, option
 from llf_core.config.registry import Method, PluginError
 
@@ -201,9 +201,9 @@ def test_an_option_without_label_and_help_is_refused(monkeypatch):
         name: ClassVar[str] = "odd"
         Options: ClassVar[type[Section]] = Bare
 
-    monkeypatch.setattr(spec, "option_classes", lambda: {"method.odd": Odd})
+    monkeypatch.setattr(field_specs, "option_classes", lambda: {"method.odd": Odd})
     with pytest.raises(PluginError, match=r"'bare_key' of the method odd .* has no label and help"):
-        spec._fields.__wrapped__()
+        field_specs._fields.__wrapped__()
 
 
 def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
@@ -214,9 +214,9 @@ def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
         name: ClassVar[str] = "odd"
         Options: ClassVar[type[Section]] = Clash
 
-    monkeypatch.setattr(spec, "option_classes", lambda: {"method.odd": Odd})
+    monkeypatch.setattr(field_specs, "option_classes", lambda: {"method.odd": Odd})
     with pytest.raises(PluginError, match="'learning_rate' is named by the section optimizer and by the method odd"):
-        spec._fields.__wrapped__()
+        field_specs._fields.__wrapped__()
 
 
 def test_methods_and_stages_are_selected_by_their_names():

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llf_core.config import RunConfig, fields, validate
-from llf_core.config.source import dump_yaml, read, yaml_value
+from llf_core.config.read_config import dump_yaml, read, yaml_value
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12

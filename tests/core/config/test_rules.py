@@ -6,8 +6,8 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.rules import RULES, all_rules
 from llf_core.config.rules.evaluation import falls_together
 from llf_core.config.rules.stage_keys import STAGE_KEYS
-from llf_core.config.rules.usual import USUAL
-from llf_core.config.spec import field
+from llf_core.config.rules.typical_values import USUAL
+from llf_core.config.field_specs import field
 
 BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}
@@ -290,7 +290,7 @@ def test_every_fix_mends_what_it_stands_beside_and_breaks_nothing(key, severity,
 
 
 def test_every_rule_has_a_case():
-    elsewhere = (*USUAL, *STAGE_KEYS)  # `test_usual.py` and `stages/test_keys.py` have those
+    elsewhere = (*USUAL, *STAGE_KEYS)  # `test_usual.py` and `training/test_keys.py` have those
     seen = {number for number, rule in enumerate(RULES) if rule in elsewhere}
     seen |= {
         number

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from llf_core.config import ConfigError, RunConfig, validate
-from llf_core.config.known import known
+from llf_core.config.known_keys import known
 
 BASE = {"dataset": "llf_demo"}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llf_core.data import Collator, DataError
-from llf_core.data.split import split, token_count
+from llf_core.data.batch_split import split, token_count
 
 
 class Padding:

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from llf_core.config.labels import IGNORED
+from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
-from llf_core.data.cut import cut_lengths
+from llf_core.data.truncation import cut_lengths
 from llf_core.data.inspect import Inspection
 from llf_core.data.inspect.lengths import cost, histogram, offered
-from llf_core.data.inspect.readings import readings
+from llf_core.data.inspect.column_roles import readings
 from llf_core.data.packing import pack
 from tests.core.data.templates import DEFAULT_SYSTEM
 

@@ -8,7 +8,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.data import DataError, prepare
-from llf_core.data.glance import glance
+from llf_core.data.precheck import glance
 from llf_core.data.prompts import prompts_of
 
 SETS = 400

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
 from llf_core.data.report import Broken, Divided, Dropped, SetCounts, Truncated, show
-from llf_core.data.store import hold_out
+from llf_core.data.example_store import hold_out
 from llf_core.runs import RunWriter, create_run
 
 GOOD = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(10)]
@@ -305,7 +305,7 @@ def test_another_byte_or_another_tokenizer_is_another_preparation(make_config, w
 def test_a_preparation_that_fails_leaves_nothing(make_config, write, tokenizer, llf_home, monkeypatch):
     write(GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr("llf_core.data.store.twin", lambda *_: 1 / 0)
+        patch.setattr("llf_core.data.example_store.twin", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare(make_config(), tokenizer)
     assert kept(llf_home) == []
@@ -353,7 +353,7 @@ def test_a_small_set_starts_no_worker_however_many_are_asked_for(make_config, wr
 
 
 def test_a_long_preparation_says_how_far_it_is(make_config, write, tokenizer, monkeypatch):
-    monkeypatch.setattr("llf_core.runs.under_way.EVERY", 0.0)
+    monkeypatch.setattr("llf_core.runs.progress_events.EVERY", 0.0)
     write(GOOD)
     heard = []
     prepare(make_config(), tokenizer, progress=lambda *far: heard.append(far))

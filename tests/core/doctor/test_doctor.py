@@ -6,11 +6,11 @@ import random
 import pytest
 
 from llf_core.doctor import Doctor
-from llf_core.doctor.rules import RULES
-from llf_core.doctor.vitals import Vitals
+from llf_core.doctor.loss_rules import RULES
+from llf_core.doctor.run_metrics import Vitals
 from llf_core.runs import RunReader, RunWriter
-from llf_core.runs.asked import read_config
-from llf_core.stages.session import run_attempt
+from llf_core.runs.config_file import read_config
+from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
 
 __all__ = ["data_file", "make_run", "settings", "trained"]
@@ -151,7 +151,7 @@ def test_the_rate_is_the_one_that_holds_now(make_run):
 
 def test_a_leak_of_memory(make_run, monkeypatch):
     """Real memory: each step keeps eight megabytes."""
-    from llf_core.stages.progress import RunProgress
+    from llf_core.training.metrics_callback import RunProgress
 
     kept = []
     original = RunProgress.on_step_end

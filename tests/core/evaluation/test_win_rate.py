@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from llf_core.cli import app
 from llf_core.evaluation.win_rate import Contest, judged, win_rate, win_rate_in_child
 from llf_core.models import load_base_and_tuned
-from llf_core.models.reward import load_scorer
+from llf_core.models.reward_model import load_scorer
 
 
 @pytest.fixture(autouse=True)

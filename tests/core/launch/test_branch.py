@@ -6,14 +6,14 @@ import shutil
 import pytest
 
 from llf_core.config import RunConfig
-from llf_core.launch.again import branch, replay
+from llf_core.launch.branch import branch, replay
 from llf_core.runs import Checkpoints, RunReader, RunWriter, open_run, read_meta, read_status
-from llf_core.runs.asked import read_config
-from llf_core.runs.steering import journal
-from llf_core.stages.session import run_attempt
+from llf_core.runs.config_file import read_config
+from llf_core.runs.change_journal import journal
+from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
-from tests.core.stages.test_session import events, losses
-from tests.core.stages.test_steering import at_steps, linear, rates
+from tests.core.training.test_session import events, losses
+from tests.core.training.test_live_changes import at_steps, linear, rates
 
 __all__ = ["at_steps", "data_file", "make_run", "settings", "trained"]
 
@@ -64,7 +64,7 @@ def test_a_finished_run_goes_on_in_a_branch(parent):
 
 
 def test_a_branch_that_is_cut_off_before_its_first_checkpoint_begins_again_as_a_branch(parent, monkeypatch):
-    from tests.core.stages.test_session import next_attempt, stop_at
+    from tests.core.training.test_session import next_attempt, stop_at
 
     whole, part = (branch(parent, 3, {"learning_rate": 1e-3}) for _ in range(2))
     run_attempt(whole, 1)
@@ -117,7 +117,7 @@ def test_a_branch_has_its_own_files(parent):
 
 
 def test_a_live_run_is_branched_and_goes_on(make_run, monkeypatch):
-    from llf_core.stages.progress import RunProgress
+    from llf_core.training.metrics_callback import RunProgress
 
     folder = make_run(max_steps=6, save_steps=3)
     made = []
@@ -210,14 +210,14 @@ def same_weights(one, other):
 
 
 def test_a_checkpoint_that_goes_away_leaves_no_run(parent, monkeypatch):
-    from llf_core.launch import again
+    from llf_core.launch import branch
 
     def too_late(source, target):
         Checkpoints(parent).remove(3) if Checkpoints(parent).complete(3) else None
         raise FileNotFoundError(source)
 
     before = sorted(parent.path.parent.iterdir())
-    monkeypatch.setattr(again, "_link", too_late)
+    monkeypatch.setattr(branch, "_link", too_late)
     with pytest.raises(ValueError, match="was removed just now"):
         branch(parent, 3)
     assert sorted(parent.path.parent.iterdir()) == before

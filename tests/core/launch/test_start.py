@@ -12,7 +12,7 @@ import yaml
 
 from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import attach, launch, sweep
-from llf_core.launch.rows import RowsError
+from llf_core.launch.cell_rows import RowsError
 from llf_core.runs import home, list_runs
 
 CONFIG = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "data.json", "max_steps": 3, "seed": 9}

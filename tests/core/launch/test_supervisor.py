@@ -15,7 +15,7 @@ import pytest
 
 from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
-from llf_core.launch.local import THREAD_VARIABLES
+from llf_core.launch.local_process import THREAD_VARIABLES
 from llf_core.runs import RunFolder, create_run, read_status, send_request, status, update_env
 from llf_core.runs.jsonl import append
 from tests.processes import end, processes_of

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llf_core.methods.blocks import block_modules, block_of
+from llf_core.methods.decoder_blocks import block_modules, block_of
 from llf_core.methods.freeze import trained_layers
 from llf_core.models import ModelError, count_parameters
 

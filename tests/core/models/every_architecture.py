@@ -151,7 +151,7 @@ def load_libraries() -> None:
     import transformers
 
     from llf_core.config import RunConfig
-    from llf_core.stages import session  # noqa: F401
+    from llf_core.training import session  # noqa: F401
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -165,7 +165,7 @@ def load_libraries() -> None:
 
 def needed(kind: str) -> dict[str, Any]:
     """The keys of a model's config, with values, without which a type is refused."""
-    from llf_core.config.names.properties import properties
+    from llf_core.config.name_checks.architecture_properties import properties
 
     return {
         key: value
@@ -184,7 +184,7 @@ def save_tiny(kind: str, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    from llf_core.config.names.properties import refusal
+    from llf_core.config.name_checks.architecture_properties import refusal
     from llf_core.models.architecture import sees
     from tests.core.models.tiny_configs import tiny_config
     from tests.core.models.tiny_processors import name_processor, tiny_processor
@@ -275,7 +275,7 @@ def _packages() -> str:
 
 def particular() -> str:
     """A paragraph of `docs/models.md` for each property of `properties.toml`."""
-    from llf_core.config.names.properties import properties
+    from llf_core.config.name_checks.architecture_properties import properties
 
     told = []
     for one in properties():
@@ -349,7 +349,7 @@ def _train(outcome: Outcome, base: Path, folder: Path, changes: dict[str, Any]) 
     from llf_core.config import RunConfig
     from llf_core.models import device
     from llf_core.runs import RunReader, create_run, read_status
-    from llf_core.stages import session
+    from llf_core.training import session
 
     asked = _settings(outcome.method, base, folder, pairs=changes.get("stage") in {"rm", "dpo"}) | changes
     device.bf16_speedup = lambda _: 1.0

@@ -11,7 +11,7 @@ from llf_core.config import RunConfig
 from llf_core.data.render import choose_template
 from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.architecture import load_architecture
-from llf_core.stages.failures import explain
+from llf_core.training.failures import explain
 from tests.core.models import damage
 from tests.core.models.gguf_file import write_gguf
 from tests.tiny import tiny_llama

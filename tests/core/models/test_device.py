@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models import ModelError, plan_device, probe
+from llf_core.models import ModelError, plan_device, bf16_benchmark
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def speedup(monkeypatch):
     calls = []
 
     def set_(value):
-        monkeypatch.setattr(probe, "time_bf16", lambda: calls.append(1) or value)
+        monkeypatch.setattr(bf16_benchmark, "time_bf16", lambda: calls.append(1) or value)
         return calls
 
     return set_
@@ -53,7 +53,7 @@ def test_timing_gives_a_ratio_in_well_under_a_second():
     import time
 
     began = time.perf_counter()
-    assert 0.01 < probe.time_bf16() < 100
+    assert 0.01 < bf16_benchmark.time_bf16() < 100
     assert time.perf_counter() - began < 5
 
 

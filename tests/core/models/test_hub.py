@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from llf_core.config.names import repository
+from llf_core.config.name_checks import repository
 from llf_core.data import DataError
 from llf_core.data.hub import fetch_info
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
-from llf_core.models.adapters import find_adapter
+from llf_core.models.adapter_loading import find_adapter
 
 from .hub_server import COMMIT, Hub, serve
 

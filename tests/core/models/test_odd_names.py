@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from llf_core.config import ConfigError, RunConfig, validate
-from llf_core.config.names import check
+from llf_core.config.name_checks import check
 from llf_core.models import ModelError, resolve_model
-from llf_core.models.adapters import find_adapter
-from llf_core.models.quick_imports import needs_bitsandbytes
-from llf_core.models.reward import load_scorer
+from llf_core.models.adapter_loading import find_adapter
+from llf_core.models.lazy_imports import needs_bitsandbytes
+from llf_core.models.reward_model import load_scorer
 from llf_core.runs import create_run, read_status
-from llf_core.stages.session import run_attempt
+from llf_core.training.session import run_attempt
 from tests import attempts
 from tests.faults import test_bad_input
 

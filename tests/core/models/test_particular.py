@@ -5,11 +5,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from llf_core.config.names.properties import properties
+from llf_core.config.name_checks.architecture_properties import properties
 from llf_core.models import ModelError
 from llf_core.models.architecture import load_architecture
 from llf_core.models.load import check_runs
-from llf_core.models.source import ModelSource
+from llf_core.models.model_source import ModelSource
 from llf_core.runs import RunReader, read_status
 from tests.attempts import data_file, make_run, settings, trained
 from tests.core.models.every_architecture import LARGEST

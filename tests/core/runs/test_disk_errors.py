@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from llf_core.launch.detach import start_supervisor
-from llf_core.runs import RunReader, RunWriter, create_run, last_words, list_runs, read_status, status
+from llf_core.runs import RunReader, RunWriter, create_run, final_status, list_runs, read_status, status
 from llf_core.runs.disk_errors import is_disk_error, told
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -18,7 +18,7 @@ def disk(tmp_path, monkeypatch):
     """Mounts a small disk as `LLF_HOME`, and mounts it again with other options."""
     home = tmp_path / "disk"
     home.mkdir()
-    monkeypatch.setattr(last_words, "MEMORY", tmp_path)
+    monkeypatch.setattr(final_status, "MEMORY", tmp_path)
     monkeypatch.setenv("LLF_HOME", str(home))
 
     def mount(options):
@@ -103,12 +103,12 @@ def test_a_last_word_that_the_disk_does_not_take(disk):
 def test_a_kept_word_of_another_user_is_not_read(disk, tmp_path):
     disk("size=4m")
     folder = create_run("a: 1\n", "kept")
-    last_words.keep_reason(folder, 1, "mine")
-    assert last_words.kept_reason(folder, 1) == "mine"
-    assert last_words.kept_reason(folder, 2) is None
+    final_status.keep_reason(folder, 1, "mine")
+    assert final_status.kept_reason(folder, 1) == "mine"
+    assert final_status.kept_reason(folder, 2) is None
     (place,) = tmp_path.glob("llf-*")
     place.chmod(0o777)
-    assert last_words.kept_reason(folder, 1) is None
+    assert final_status.kept_reason(folder, 1) is None
 
 
 def test_an_attempt_whose_disk_took_not_even_its_processes_goes_on_at_once(disk):

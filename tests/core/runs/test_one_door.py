@@ -17,7 +17,7 @@ KNOWN = {
     "llf_core/runs/process.py": "/proc",
     "llf_core/launch/cgroup.py": "/proc and /sys",
     "llf_core/launch/environment.py": "/proc",
-    "llf_core/launch/local.py": "a pidfd",
+    "llf_core/launch/local_process.py": "a pidfd",
     "llf_core/runs/files.py": "a folder that is flushed, and what the door has opened",
     "llf_core/runs/lock.py": "what the door has opened",
     "llf_core/runs/foreign_code.py": "its own `read_bytes`, by the door",
@@ -88,7 +88,7 @@ root = os.environ["LLF_HOME"]
 from llf_core.launch import attach
 from llf_core.runs import *
 from llf_core.runs import asked, bin, checkpoints, examples, files, find, latest, pace, steering, uploads
-from llf_core.runs.index import RunIndex
+from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
 from llf_core.launch.queue import Machine
 from llf_core.rewards import functions_of
@@ -120,7 +120,7 @@ view = RunView(folder); view.news({}, Options(details=True)); bundle(view.watch)
 read(folder); Opened(folder).details(); asked.changed_config(folder); asked.run_config(folder)
 examples.ExampleLosses(folder).look(); steering.journal(folder); Doctor(folder, 1e9).look(); functions_of(folder)
 for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass
-from llf_core.launch.again import branch, replay
+from llf_core.launch.branch import branch, replay
 branch(folder, 3, {"max_steps": 9}, "branched", trust=True)
 send_request(folder, "stop"); Inbox(folder).scan(); update_meta(folder, note="x")
 bin.cleanable(checkpoints=True); delete_run(folder.id); binned(); restore_run(folder.id)

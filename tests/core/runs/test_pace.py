@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llf_core.runs import RunReader, RunWriter, Status, create_run
 from llf_core.runs.jsonl import encode
-from llf_core.runs.latest import CHUNK, backwards, latest
+from llf_core.runs.latest_metrics import CHUNK, backwards, latest
 from llf_core.runs.pace import pace, remaining, seconds_per_step
 
 

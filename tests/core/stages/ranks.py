@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
-from llf_core.stages.pause import DoesNotFitError
+from llf_core.stages.base.oom_retry import DoesNotFitError
 from llf_core.stages.sft import SFT
-from tests.core.stages.cramped import cramped
-from tests.core.stages.small_trainer import examples, make_trainer
+from tests.core.training.cramped import cramped
+from tests.core.training.small_trainer import examples, make_trainer
 from tests.tiny import tiny_llama, tiny_tokenizer
 
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

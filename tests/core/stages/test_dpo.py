@@ -10,8 +10,8 @@ import yaml
 
 from llf_core.config.stage import REFERENCE_FREE
 from llf_core.runs import RunReader
-from llf_core.stages.dpo import DPOOptions
-from llf_core.stages.preference import LOSSES
+from llf_core.stages.dpo.stage import DPOOptions
+from llf_core.stages.losses import LOSSES
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_what_the_reference_said_is_kept_and_another_model_is_asked_anew(trained
 
 
 def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
-    from llf_core.stages.session import run_attempt
+    from llf_core.training.session import run_attempt
 
     whole, _ = trained(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3)
     half = make_run(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3, max_steps=6)
@@ -122,7 +122,7 @@ def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
 
 
 def test_the_loss_of_the_result_is_compared_with_what_the_run_began_with(trained, pairs, capfd):
-    from llf_core.evaluation.losses import losses
+    from llf_core.evaluation.run_losses import losses
 
     folder, _ = trained(stage="dpo", dataset=pairs, val_size=4, max_steps=10, learning_rate=3e-3)
     (held,) = [event for event in RunReader(folder).events() if event["type"] == "evaluation"]
@@ -134,11 +134,11 @@ def test_the_loss_of_the_result_is_compared_with_what_the_run_began_with(trained
 
 
 def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, pairs, monkeypatch):
-    from llf_core.stages import dpo
-    from llf_core.stages.session import run_attempt
+    from llf_core.stages.dpo import stage
+    from llf_core.training.session import run_attempt
 
     whole, _ = trained(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
-    plain = dpo.DPO.loss_sum
+    plain = stage.DPO.loss_sum
 
     def cramped(self, model, batch, *args):
         loss = plain(self, model, batch, *args)
@@ -146,7 +146,7 @@ def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, 
             raise MemoryError
         return loss
 
-    monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
+    monkeypatch.setattr(stage.DPO, "loss_sum", cramped)
     folder = make_run(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
     assert run_attempt(folder, 1) == 0
     (said,) = [one["message"] for one in RunReader(folder).events() if "did not suffice" in one.get("message", "")]
@@ -165,17 +165,17 @@ def test_a_stream_of_pairs_is_learned_from_too(trained, pairs):
 
 
 def test_a_pair_that_does_not_fit_alone_is_named_with_a_cutoff_that_cuts_it(make_run, pairs, monkeypatch):
-    from llf_core.stages import dpo
-    from llf_core.stages.session import run_attempt
+    from llf_core.stages.dpo import stage
+    from llf_core.training.session import run_attempt
 
-    plain = dpo.DPO.loss_sum
+    plain = stage.DPO.loss_sum
 
     def cramped(self, model, batch, *args):
         if model.training and 5 in batch["numbers"]:
             raise MemoryError
         return plain(self, model, batch, *args)
 
-    monkeypatch.setattr(dpo.DPO, "loss_sum", cramped)
+    monkeypatch.setattr(stage.DPO, "loss_sum", cramped)
     folder = make_run(stage="dpo", dataset=pairs, max_steps=8)
     assert run_attempt(folder, 1) != 0
     (error,) = [event for event in RunReader(folder).events() if event["type"] == "error"]

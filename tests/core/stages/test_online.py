@@ -10,7 +10,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.rewards import write_code
-from llf_core.runs import Checkpoints, RunReader, create_run, send_request, status, under_way
+from llf_core.runs import Checkpoints, RunReader, create_run, send_request, status, progress_events
 from llf_core.runs.trust import prove
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
@@ -48,7 +48,7 @@ def make_online(online):
 
 
 def attempt(folder, number=1):
-    from llf_core.stages.session import run_attempt
+    from llf_core.training.session import run_attempt
 
     return run_attempt(folder, number)
 
@@ -116,7 +116,7 @@ def test_what_a_run_writes_of_drawn_answers(make_online):
 
 
 def test_answers_that_take_their_time_tell_how_many_there_are(make_online, monkeypatch):
-    monkeypatch.setattr(under_way, "EVERY", 0.0)
+    monkeypatch.setattr(progress_events, "EVERY", 0.0)
     folder = make_online(max_steps=2)
     assert attempt(folder) == 0
     told = [event for event in events(folder, "progress") if event["what"] == "rollout"]
@@ -206,7 +206,7 @@ def test_a_function_that_fails_leaves_a_checkpoint_and_a_sentence(make_online, f
 
 
 def test_base_and_result_are_compared_by_functions_of_a_cell(make_online):
-    from llf_core.evaluation.losses import losses
+    from llf_core.evaluation.run_losses import losses
 
     folder = make_online(max_steps=2, val_size=4)
     prove(folder)
@@ -259,7 +259,7 @@ def test_what_cannot_make_a_step_is_told_before_the_first(make_online, tmp_path,
 
 
 def test_memory_that_runs_out_has_its_own_remedy(make_online):
-    from llf_core.stages.failures import explain
+    from llf_core.training.failures import explain
 
     failure = explain(MemoryError(), RunConfig.load(make_online().config))
     assert failure.what_to_do.startswith("Start again with a lower per_device_train_batch_size")
@@ -316,8 +316,8 @@ def trainer_of(folder):
     """The trainer of a run, not started."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
-    from llf_core.stages.progress import RunProgress
-    from llf_core.stages.session import load, make_trainer
+    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.session import load, make_trainer
 
     writer = RunWriter(folder)
     config = RunConfig.load(folder.config)
@@ -371,8 +371,8 @@ def test_defaults_are_trl_s(make_online):
 def test_names_of_trl_that_are_overridden_or_used(name):
     from trl.trainer.utils import RepeatSampler
 
-    import llf_core.stages.online_trainers as trainers
-    from llf_core.stages.run_loop import RunLoop
+    import llf_core.stages.online.trl_trainers as trainers
+    from llf_core.stages.base.loop import RunLoop
 
     kind = getattr(trainers, name)
     library = [one for one in kind.__mro__ if one.__module__.startswith(("trl.", "transformers."))]
@@ -388,7 +388,7 @@ def test_names_of_trl_that_are_overridden_or_used(name):
 def test_passes_have_the_orders_of_an_unbroken_run():
     from trl.trainer.utils import RepeatSampler
 
-    from llf_core.stages.online_trainers import Passes
+    from llf_core.stages.online.trl_trainers import Passes
 
     whole = RepeatSampler(list(range(9)), 2, batch_size=3, seed=5)
     orders = [list(whole) for _ in range(3)]

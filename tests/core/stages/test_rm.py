@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from llf_core.config import validate
-from llf_core.models.reward import load_scorer
+from llf_core.models.reward_model import load_scorer
 from llf_core.runs import RunReader
 from llf_core.stages.rm import pair_losses
 from tests.core.stages.llama_factory.same_model import HERE, head_weight, save_model, settings
@@ -90,7 +90,7 @@ def test_pairs_may_be_streamed(trained, pairs):
 
 
 def test_the_loss_of_each_pair_is_kept(trained, pairs):
-    from llf_core.runs.examples import ExampleLosses
+    from llf_core.runs.example_losses import ExampleLosses
 
     folder, _ = trained(stage="rm", dataset=pairs, max_steps=2)
     kept = ExampleLosses(folder)
@@ -243,7 +243,7 @@ def test_a_run_that_goes_on_has_its_head_to_the_last_bit(trained, make_run, pair
 
     from llf_core.runs import send_request
     from llf_core.runs.status import begin_attempt
-    from llf_core.stages.session import run_attempt
+    from llf_core.training.session import run_attempt
 
     keys = {"stage": "rm", "dataset": pairs, "finetuning_type": finetuning_type, "learning_rate": 3e-3}
     whole, _ = trained(**keys)
@@ -326,7 +326,7 @@ def test_what_means_nothing_to_a_reward_model_is_refused(pairs):
 @pytest.mark.parametrize("finetuning_type", ["lora", "full"])
 def test_base_and_result_are_compared_on_held_out_pairs(trained, pairs, finetuning_type):
     from llf_core.evaluation.answers import answer
-    from llf_core.evaluation.losses import losses
+    from llf_core.evaluation.run_losses import losses
 
     folder, _ = trained(
         stage="rm", dataset=pairs, eval_dataset=pairs, finetuning_type=finetuning_type, learning_rate=3e-3

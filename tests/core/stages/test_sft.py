@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from llf_core.fast.head import install_head
+from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.stages.sft import SFT, shifted_targets
 from tests.tiny import tiny_llama
 

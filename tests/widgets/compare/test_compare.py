@@ -11,7 +11,7 @@ from llf_widgets.compare.figure import figure_json, places
 from llf_widgets.compare.sides import parts
 from llf_widgets.figures import packed
 from llf_widgets.monitor.watch import Watch
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 from tests.attempts import data_file, make_run, settings, trained
 from tests.widgets.monitor.conftest import trainer
 

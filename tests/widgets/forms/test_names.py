@@ -7,7 +7,7 @@ import pytest
 from llf_widgets.forms.hub_names import HubNames
 from llf_widgets.forms.state import FormState
 from llf_widgets.forms.studio import Studio
-from tests.core.config.names.test_check import hanging
+from tests.core.config.name_checks.test_check import hanging
 from tests.core.models.hub_server import Hub, serve
 
 TYPOS = {

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llf_core.data import glance, records
+from llf_core.data import precheck, records
 from llf_widgets.forms import uploads
 from llf_widgets.forms.uploads import Upload, UploadError
 
@@ -114,7 +114,7 @@ def short(monkeypatch):
     """Limits that a test can go beyond."""
     monkeypatch.setattr(uploads, "COUNTED", 100_000)
     monkeypatch.setattr(uploads, "WHOLE", 200_000)
-    monkeypatch.setattr(glance, "SEEN", 100_000)
+    monkeypatch.setattr(precheck, "SEEN", 100_000)
 
 
 @pytest.mark.usefixtures("short")
@@ -155,7 +155,7 @@ def test_of_a_long_file_only_the_beginning_is_read(tmp_path, monkeypatch):
     assert sum(read) < 200_000
     file = tmp_path / "line.jsonl.gz"
     file.write_bytes(packed(b'{"a": "' + b"x" * 10**6 + b'"}\n', 1))
-    assert glance._rows(file, 0, 0) == []
+    assert precheck._rows(file, 0, 0) == []
     assert sum(read) < 400_000
 
 

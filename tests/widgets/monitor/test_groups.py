@@ -231,7 +231,7 @@ class TestProgress:
     def says(self, run):
         watch = Watch(run.folder)
         watch.look()
-        from llf_widgets.monitor.says import sentence
+        from llf_widgets.monitor.status_text import sentence
 
         return sentence(watch.facts)
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 from llf_widgets.home import home_hash
 from llf_widgets.monitor import summary_bundle
-from llf_widgets.saved import VIEW
+from llf_widgets.saved_notebook import VIEW
 
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 

@@ -9,7 +9,7 @@ import pytest
 
 from llf_core.runs import RunFolder, RunWriter, create_run, status
 from llf_widgets.home import folder_of
-from llf_widgets.monitor.about import about
+from llf_widgets.monitor.facts_text import about
 from llf_widgets.monitor.run_view import RunView
 from llf_widgets.monitor.watch import Watch
 

@@ -91,7 +91,7 @@ def make_work(make_run):
     from llf_core.config import RunConfig
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
-    from llf_core.stages.session import load
+    from llf_core.training.session import load
 
     def make(**changes):
         folder = make_run(**changes)

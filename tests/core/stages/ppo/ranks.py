@@ -14,8 +14,8 @@ from llf_core.config import RunConfig
 from llf_core.models import device as devices
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter, create_run
-from llf_core.stages.progress import RunProgress
-from llf_core.stages.session import load, make_trainer
+from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.session import load, make_trainer
 
 devices.bf16_speedup = lambda threads: 0.5
 rank = int(os.environ["RANK"])

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
-from llf_core.redaction.addresses import WHOLE
+from llf_core.redaction.url_secrets import WHOLE
 from llf_core.rewards import Reward, Weighed
-from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, under_way
+from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, progress_events
 from llf_core.runs.trust import prove
-from llf_core.stages.ppo import api, author
+from llf_core.stages.ppo import reward_endpoint, rollout_worker
 from llf_core.stages.ppo.stage import PPO
-from llf_core.stages.progress import RunProgress
-from llf_core.stages.session import run_attempt
+from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.session import run_attempt
 from tests.core.stages.ppo.conftest import QUESTIONS, disturbed
 from tests.core.stages.ppo.endpoint import Endpoint
 
@@ -114,7 +114,7 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_di
 
 
 def test_a_batch_in_parts_has_the_same_loss(make_work):
-    from llf_core.data.split import split
+    from llf_core.data.batch_split import split
 
     for fast_path in (True, False):
         stage = PPO(make_work(fast_path=fast_path, per_device_train_batch_size=4, gradient_accumulation_steps=1))
@@ -176,7 +176,7 @@ def test_a_long_prompt_takes_nothing_from_the_answers_to_others(make_work, fast_
 
 
 def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
-    stage, original, asked = PPO(make_work()), author.continuations, []
+    stage, original, asked = PPO(make_work()), rollout_worker.continuations, []
 
     def short_of_memory(model, tokenizer, prompts, **kwargs):
         asked.append(len(prompts))
@@ -186,7 +186,7 @@ def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
 
     plenty = PPO(make_work())
     plenty.batches([{}, {}])
-    monkeypatch.setattr(author, "continuations", short_of_memory)
+    monkeypatch.setattr(rollout_worker, "continuations", short_of_memory)
     stage.batches([{}, {}])
     assert asked == [4, 2, 2]
     assert stage.rollout.answers == plenty.rollout.answers
@@ -194,7 +194,7 @@ def test_memory_that_does_not_suffice_halves_the_work(make_work, monkeypatch):
 
 
 def test_answers_that_take_their_time_tell_how_many_there_are(make_work, monkeypatch):
-    monkeypatch.setattr(under_way, "EVERY", 0.0)
+    monkeypatch.setattr(progress_events, "EVERY", 0.0)
     stage = PPO(make_work())
     stage.batches([{}, {}])
     told = [event for event in events(stage.work.folder, "progress") if event["what"] != "data"]
@@ -280,7 +280,7 @@ def test_the_best_checkpoint_may_be_found_by_the_reward(trained):
 
 def test_where_memory_runs_out_the_key_is_named_that_shortens_answers(make_run):
     from llf_core.config import RunConfig
-    from llf_core.stages.failures import explain
+    from llf_core.training.failures import explain
 
     assert explain(MemoryError(), RunConfig.load(make_run().config)).what_to_do.endswith("or max_new_tokens.")
 
@@ -350,7 +350,7 @@ def test_full_fine_tuning_leaves_a_plain_model_and_resumes(make_run, monkeypatch
 
 # -- what goes wrong -----------------------------------------------------------------------------------------
 def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endpoint, monkeypatch):
-    monkeypatch.setattr(api, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(reward_endpoint, "PAUSES", (0.0, 0.0))
     whole, folder = make_run(), make_run()
     assert run_attempt(whole, 1) == 0
     original = RunProgress.on_step_end
@@ -392,23 +392,23 @@ def test_what_is_no_score_is_told(body, said):
     one = Endpoint(lambda _: 0.0)
     one.body = body
     try:
-        with pytest.raises(api.Halted, match=said):
-            api.ask_scores(one.url, ["a", "b"])
+        with pytest.raises(reward_endpoint.Halted, match=said):
+            reward_endpoint.ask_scores(one.url, ["a", "b"])
     finally:
         one.close()
     assert len(one.asked) == 1
 
 
 def test_nobody_listens(monkeypatch):
-    monkeypatch.setattr(api, "PAUSES", (0.0, 0.0))
-    with pytest.raises(api.Halted, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
-        api.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
+    monkeypatch.setattr(reward_endpoint, "PAUSES", (0.0, 0.0))
+    with pytest.raises(reward_endpoint.Halted, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
+        reward_endpoint.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
 
 
 def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
-    api.ask_scores(endpoint.url, ["a"])
+    reward_endpoint.ask_scores(endpoint.url, ["a"])
     monkeypatch.setenv("LLF_REWARD_AUTHORIZATION", "Bearer me")
-    api.ask_scores(endpoint.url, ["a"])
+    reward_endpoint.ask_scores(endpoint.url, ["a"])
     assert [headers.get("Authorization") for headers in endpoint.headers] == [None, "Bearer me"]
     asked = PLAIN | {"reward_model_type": "api", "reward_model": "https://name:pw@host/score"}
     (problem,) = [one for one in validate(asked).problems if one.severity == "error"]
@@ -429,8 +429,8 @@ def test_a_redirect_is_not_followed(endpoint):
     other = Endpoint(lambda _: 0.0)
     other.status, other.more = 302, {"Location": endpoint.url}
     try:
-        with pytest.raises(api.Halted, match="answers with status 302"):
-            api.ask_scores(other.url, ["a"])
+        with pytest.raises(reward_endpoint.Halted, match="answers with status 302"):
+            reward_endpoint.ask_scores(other.url, ["a"])
     finally:
         other.close()
     assert not endpoint.asked
@@ -438,13 +438,13 @@ def test_a_redirect_is_not_followed(endpoint):
 
 @pytest.mark.parametrize(("pieces", "said"), [(200, "timed out"), (10**9, "more than 1,000 bytes")])
 def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
-    monkeypatch.setattr(api, "PAUSES", ())
-    monkeypatch.setattr(api, "LARGEST", 1000)
+    monkeypatch.setattr(reward_endpoint, "PAUSES", ())
+    monkeypatch.setattr(reward_endpoint, "LARGEST", 1000)
     one = Endpoint(lambda _: 0.0)
     one.pieces, one.pause = pieces, 0.02 if said == "timed out" else 0.0
     try:
-        with pytest.raises(api.Halted, match=f"does not answer .{said}"):
-            api.ask_scores(one.url, ["a"], timeout=0.3)
+        with pytest.raises(reward_endpoint.Halted, match=f"does not answer .{said}"):
+            reward_endpoint.ask_scores(one.url, ["a"], timeout=0.3)
     finally:
         one.close()
 
@@ -453,16 +453,16 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
     assert any("is not an address" in one.message for one in validate(asked).problems)
-    with pytest.raises(api.Halted, match="is not the address"):
-        api.ask_scores(address, ["a"])
+    with pytest.raises(reward_endpoint.Halted, match="is not the address"):
+        reward_endpoint.ask_scores(address, ["a"])
 
 
 def test_a_refusal_is_not_tried_again():
     one = Endpoint(lambda _: 0.0)
     one.status = 401
     try:
-        with pytest.raises(api.Halted, match="status 401"):
-            api.ask_scores(one.url, ["a"])
+        with pytest.raises(reward_endpoint.Halted, match="status 401"):
+            reward_endpoint.ask_scores(one.url, ["a"])
     finally:
         one.close()
     assert len(one.asked) == 1
@@ -669,7 +669,7 @@ def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_noth
     stage = PPO(make_work(**functions, **one, reward_functions="format"))
     before = stage.state()
     monkeypatch.setattr(stage.roles.score, "_weighed", Weighed([Reward("format", lambda answer: None)], [1.0]))
-    with pytest.raises(api.Halted, match=r"any of 16 answers .*\. Start a new run with"):
+    with pytest.raises(reward_endpoint.Halted, match=r"any of 16 answers .*\. Start a new run with"):
         stage.batches([{}])
     assert stage.state() == before
 
@@ -735,7 +735,7 @@ def test_functions_need_names_and_whole_weights():
 
 
 def test_base_and_result_are_compared_by_their_rewards(make_run):
-    from llf_core.evaluation.losses import losses
+    from llf_core.evaluation.run_losses import losses
 
     more = {"per_device_train_batch_size": 6, "ppo_kl_coef": 0.01, "max_new_tokens": 8}
     folder = make_run(val_size=4, finetuning_type="full", learning_rate=1e-2, max_steps=16, **more)
@@ -747,7 +747,7 @@ def test_base_and_result_are_compared_by_their_rewards(make_run):
 
 
 def test_base_and_result_are_compared_by_functions_of_a_cell(make_run, functions):
-    from llf_core.evaluation.losses import losses
+    from llf_core.evaluation.run_losses import losses
 
     folder = with_code(make_run(**functions, reward_functions="letters", val_size=4, max_steps=2))
     assert run_attempt(folder, 1) == 0

@@ -1,0 +1,37 @@
+"""The entropy of a model's next token, chunk by chunk: no more logits at once than a loss needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from llf_core.acceleration.kernels.cross_entropy import CHUNK, CHUNK_ELSEWHERE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.acceleration.patching.causal_head import Head
+
+
+@torch.no_grad()
+def entropies(rows: Tensor, head: Head) -> Tensor:
+    """Entropy of the distribution after each row, `H = -Σ_v p_v log p_v`, in nats.
+
+    Args:
+        rows: `[N, H]`, hidden states; the logits `[N, V]` for a head without weight.
+        head: what makes logits of them.
+
+    Returns:
+        `[N]`, float32 (float64 for float64), without a graph.
+    """
+    vocab = rows.shape[1] if head.weight is None else len(head.weight)
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    size = max(1, CHUNK.get(rows.device.type, CHUNK_ELSEWHERE) // (vocab * exact.itemsize))
+    found = rows.new_empty(len(rows), dtype=exact)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        logits = head.logits(part if head.weight is None else part.to(head.weight.dtype))
+        logged = torch.log_softmax(logits.to(exact), -1)
+        found[start : start + size] = -(logged.exp() * logged).sum(-1)
+    return found

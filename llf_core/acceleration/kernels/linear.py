@@ -1,0 +1,119 @@
+"""Frozen linear layers, with or without LoRA, quantized or not, that share one input.
+
+The products with the base weights are the plain ones. What LoRA adds to them is put together: one product with all
+`A` of the group, and sums that are made inside the products (`addmm`), so that no intermediate of the size of the
+output is written. The backward pass is by hand: it keeps the input and `x Aᵀ`, and dequantizes a 4-bit base again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd import Function
+
+from llf_core.acceleration.kernels.matmul import product
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A frozen linear layer and its adapter.
+
+    Attributes:
+        weight: `[out, in]`, or what bitsandbytes packed it into.
+        bias: `[out]` or None; frozen.
+        quant_state: of bitsandbytes where the weight is 4-bit.
+        transposed: whether the weight is stored as `[in, out]` (GPT-2's Conv1D).
+        adapter: `(A [rank, in], B [out, rank])` or None.
+        scale: of the adapter.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    quant_state: Any = None
+    transposed: bool = False
+    adapter: tuple[Tensor, Tensor] | None = None
+    scale: float = 1.0
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        """The weight as `[out, in]`, in the dtype that is computed in."""
+        if self.quant_state is not None:
+            from bitsandbytes.functional import dequantize_4bit
+
+            whole: Tensor = dequantize_4bit(self.weight, self.quant_state)
+            return whole.to(dtype)
+        weight = self.weight.to(dtype)
+        return weight.t() if self.transposed else weight
+
+
+class _Linears(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, operands: tuple[Operand, ...], *adapters: Tensor) -> tuple[Tensor, ...]:
+        flat = x.reshape(-1, x.shape[-1])
+        ranks = [a.shape[0] for a in adapters[::2]]
+        inners: list[Tensor] = []
+        stacked, factors = None, [b.to(x.dtype) for b in adapters[1::2]]
+        if ranks:
+            stacked = torch.cat(adapters[::2]).to(x.dtype)
+            inners = list(torch.split(flat @ stacked.t(), ranks, 1))
+        outputs, at = [], 0
+        for operand in operands:
+            bias = None if operand.bias is None else operand.bias.to(x.dtype)
+            output = product(flat, operand.matrix(x.dtype).t(), bias)
+            if operand.adapter is not None:
+                output.addmm_(inners[at], factors[at].t(), alpha=operand.scale)
+                at += 1
+            # No view of another tensor: a model may change its layers' outputs in place.
+            outputs.append(torch.ops.aten._unsafe_view(output, (*x.shape[:-1], output.shape[-1])))
+        ctx.save_for_backward(flat, stacked, *inners, *factors)
+        ctx.operands, ctx.shape, ctx.ranks = operands, x.shape, ranks
+        ctx.dtype = adapters[0].dtype if adapters else x.dtype
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        flat, stacked, *rest = ctx.saved_tensors
+        count = len(ctx.ranks)
+        inners, factors = rest[:count], rest[count:]
+        grad_x, results = None, []
+        grad_inner = None if stacked is None else flat.new_empty(flat.shape[0], stacked.shape[0])
+        parts = [] if grad_inner is None else list(torch.split(grad_inner, ctx.ranks, 1))
+        at = 0
+        for operand, whole in zip(ctx.operands, grads, strict=True):
+            grad = whole.reshape(-1, whole.shape[-1]).to(flat.dtype)
+            if ctx.needs_input_grad[0]:
+                grad_x = product(grad, operand.matrix(flat.dtype), onto=grad_x)
+            if operand.adapter is not None:
+                torch.addmm(parts[at], grad, factors[at], beta=0, alpha=operand.scale, out=parts[at])
+                grad_factor = (inners[at].t() @ grad).t().to(ctx.dtype, memory_format=torch.contiguous_format)
+                results += [None, grad_factor.mul_(operand.scale)]
+                at += 1
+        if grad_inner is not None and stacked is not None:
+            results[::2] = torch.split((grad_inner.t() @ flat).to(ctx.dtype), ctx.ranks)
+            if grad_x is not None:
+                grad_x.addmm_(grad_inner, stacked)
+        return (None if grad_x is None else grad_x.view(ctx.shape), None, *results)
+
+
+def linears(x: Tensor, operands: Sequence[Operand]) -> tuple[Tensor, ...]:
+    """Applies several frozen linear layers with their adapters to the same input.
+
+    Args:
+        x: `[..., in]`; its dtype is the one that is computed in.
+        operands: layers of the same input width.
+
+    Returns:
+        One `[..., out]` for each of them, in the dtype of `x`.
+
+    Source:
+        `y = x Wᵀ + b + scale · (x Aᵀ) Bᵀ`, arXiv 2106.09685.
+    """
+    adapters = [tensor for operand in operands if operand.adapter is not None for tensor in operand.adapter]
+    outputs: tuple[Tensor, ...] = _Linears.apply(x, tuple(operands), *adapters)  # type: ignore[no-untyped-call]
+    return outputs

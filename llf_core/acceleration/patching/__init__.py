@@ -1,0 +1,1 @@
+"""What replaces the modules of a loaded model, and the proof that it computes the same."""

@@ -1,0 +1,270 @@
+"""What comes after a model's last hidden state, and how an objective is given it instead of all logits."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own short name
+from torch import nn
+
+from llf_core.acceleration.patching.flattened_batches import decoder_of
+from llf_core.acceleration.patching.attention_backend import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    Objective = Callable[[Tensor, "Head"], Any]
+
+NOT_READ = {
+    "labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good", "old_log_probs",
+    "old_values", "advantages", "returns",
+}  # fmt: skip
+"""Of a batch, what a model is not given."""
+TOKENS = 3
+# Of the probe's logits this many are compared: the model makes all of them, which is what a probe costs.
+COLUMNS = 1024
+# Logits of the probe are about this large, so that no soft cap goes unseen.
+LARGE = 30.0
+# Largest relative distance (of norms) at which two heads count as the same.
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """`logits = softcap · tanh(scale · (h Wᵀ + b) / softcap)`.
+
+    Attributes:
+        weight: `[V, H]`; None where hidden states are logits already, and nothing more is done to them.
+        bias: `[V]`.
+        scale: of the logits.
+        softcap: bound of the logits.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The plain form, which the fast ones are tested against: `[..., H]` to `[..., V]`."""
+        if self.weight is None:
+            return hidden
+        logits = F.linear(hidden, self.weight, self.bias) * self.scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
+LOGITS = Head(None)
+"""The head of a model that gives its logits itself."""
+
+
+def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) -> Any:
+    """Runs a model and an objective on what comes out of it.
+
+    Args:
+        model: a causal language model, however it is wrapped (PEFT, DistributedDataParallel, …). It is called once,
+            as it is, so that the hooks of its wrappers run.
+        batch: of either kind, see `llf_core.data.Collator`; what says what is learned from it is left out.
+        objective: given hidden states `[batch, seq, H]` and the head. Where `install_head` was refused or not called,
+            given the logits and `LOGITS`.
+
+    Returns:
+        What the objective returns.
+    """
+    causal = causal_of(model)
+    inputs = {key: value for key, value in batch.items() if key not in NOT_READ} | {"use_cache": False}
+    if "cu_seq_lens_q" in inputs and "attention_mask" not in inputs and causal.config._attn_implementation == NAME:
+        from llf_core.acceleration.patching.flattened_batches import placeholder
+
+        inputs["attention_mask"] = placeholder(inputs["input_ids"].device)
+    if hasattr(causal, "_llf_decoder"):
+        return model(**inputs, objective=objective)
+    return objective(model(**inputs).logits, LOGITS)
+
+
+def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Any]) -> Any:
+    """`forward` for an objective that the output head is nothing to; it also serves a model without `install_head`.
+
+    Args:
+        model: as of `forward`.
+        batch: as of `forward`.
+        objective: given hidden states `[batch, seq, H]`.
+
+    Returns:
+        What the objective returns.
+    """
+    causal = causal_of(model)
+    if hasattr(causal, "_llf_decoder"):
+        return forward(model, batch, lambda hidden, _: objective(hidden))
+    kept: list[Tensor] = []
+    # Some models call their decoder inside of the base model, past it; the outermost that is called ends last.
+    handles = [
+        one.register_forward_hook(lambda _, __, output: kept.append(output[0]))
+        for one in dict.fromkeys((causal.get_decoder(), causal.base_model))
+    ]
+    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(causal.forward).parameters else {}
+    try:
+        forward(model, {**batch, **few}, lambda *_: None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return objective(kept[-1])
+
+
+def causal_of(model: Any) -> Any:
+    """The causal language model inside of its wrappers."""
+    while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
+        model = inner
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def install_head(model: nn.Module) -> str | None:
+    """Replaces the forward of a causal language model by one that knows `objective`; without it, nothing changes.
+
+    Whether hidden states and `Head` give the model's own logits is tried on a few made-up hidden states: the decoder
+    itself doesn't run.
+
+    Args:
+        model: of transformers, perhaps wrapped by PEFT.
+
+    Returns:
+        None, or why the model stays as it is.
+    """
+    causal = causal_of(model)
+    if hasattr(causal, "_llf_decoder"):
+        return None
+    name = type(causal).__name__
+    try:
+        linear = _linear(causal)
+        if isinstance(linear, str):
+            return f"{linear} in {name}."
+        with torch.no_grad():
+            found = [_probe(causal, decoder, linear) for decoder in _decoders(causal)]
+    except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
+        return f"the head of {name} cannot be tried ({type(error).__name__}: {error})."
+    fits = [one for one in found if not isinstance(one, str)]
+    if not fits:
+        return f"{found[0] if found else 'no decoder is known'} in {name}."
+    # Names of modules are not registered twice: the decoder stays where it is.
+    object.__setattr__(causal, "_llf_decoder", fits[0][0])
+    causal._llf_terms = fits[0][1:]
+    causal._llf_plain_forward = causal.forward
+    causal.forward = MethodType(_with_objective(inspect.signature(type(causal).forward)), causal)
+    return None
+
+
+def _with_objective(signature: inspect.Signature) -> Callable[..., Any]:
+    def forward(self: Any, *args: Any, objective: Objective | None = None, **kwargs: Any) -> Any:
+        if objective is None:
+            return self._llf_plain_forward(*args, **kwargs)
+        linear = _linear(self)
+        if isinstance(linear, str):  # changed since
+            return objective(self._llf_plain_forward(*args, **kwargs).logits, LOGITS)
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        hidden = self._llf_decoder(*args, **given)[0]
+        scale, softcap = self._llf_terms
+        return objective(hidden, Head(linear.weight, linear.bias, scale, softcap))
+
+    # transformers asks which arguments a forward takes. No __wrapped__: accelerate would unwrap down to the class's.
+    forward.__signature__ = signature  # type: ignore[attr-defined]
+    return forward
+
+
+def _linear(causal: Any) -> nn.Linear | str:
+    """The linear layer that makes the logits now, or what stands in its place."""
+    module = causal.get_output_embeddings()
+    if type(module).__name__ == "ModulesToSaveWrapper":  # trained whole by PEFT
+        active = [name for name in module.active_adapters if name in module.modules_to_save]
+        on = bool(active) and not module.disable_adapters
+        module = module.modules_to_save[active[0]] if on else module.original_module
+    if type(module) is not nn.Linear:
+        return f"the output head is a {type(module).__name__}"
+    if module.weight.is_meta or hasattr(module, "_hf_hook"):
+        return "the output head is not always in memory"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "the output head has hooks"
+    return module
+
+
+def _decoders(causal: Any) -> list[Any]:
+    candidates = [decoder_of(causal), causal.base_model]
+    return [one for number, one in enumerate(candidates) if one is not causal and one not in candidates[:number]]
+
+
+class _Hidden:
+    """A decoder's output that holds hidden states and nothing else, whatever is asked of it."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.last_hidden_state = hidden
+
+    def __getitem__(self, key: Any) -> Any:
+        return (self.last_hidden_state,)[key]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, float | None] | str:
+    """Compares the logits that a model makes of given hidden states with those of `Head`.
+
+    Returns:
+        The decoder, scale and soft cap, or how the model differs.
+    """
+    weight = linear.weight
+    device, generator = weight.device, torch.Generator().manual_seed(0)
+    hidden = torch.randn(1, TOKENS, weight.shape[1], generator=generator).to(device)
+    hidden = (hidden * LARGE / F.linear(hidden, weight[:64].float()).std().clamp(min=1e-6)).to(weight.dtype)
+    given = {
+        "input_ids": torch.arange(TOKENS, device=device)[None],
+        "attention_mask": torch.ones(1, TOKENS, dtype=torch.int64, device=device),
+        "position_ids": torch.arange(TOKENS, device=device)[None],
+    }
+    calls: list[dict[str, Any]] = []
+    signature = inspect.signature(decoder.forward)
+    others = next((name for name, kind in signature.parameters.items() if kind.kind == kind.VAR_KEYWORD), "")
+
+    def stand_in(*args: Any, **kwargs: Any) -> _Hidden:
+        told = signature.bind(*args, **kwargs).arguments
+        calls.append(told.pop(others, {}) | told)
+        return _Hidden(hidden)
+
+    own = decoder.__dict__.get("forward")
+    decoder.forward = stand_in
+    try:
+        logits = causal(**given, use_cache=False).logits
+    except Exception as error:  # noqa: BLE001 - whatever the trial meets, the model stays as it is
+        return f"the head cannot be told from the decoder ({type(error).__name__}: {error})"
+    finally:
+        if own is None:
+            del decoder.forward
+        else:
+            decoder.forward = own
+    if len(calls) != 1:
+        return f"the decoder is called {len(calls)} times"
+    told = {key: value for key, value in calls[0].items() if value is not None and not isinstance(value, bool)}
+    for key in sorted(set(told) ^ set(given)) or [key for key in given if told[key] is not given[key]]:
+        return f"the decoder is given {'another' if key in told else 'no'} {key}"
+    bias = None if linear.bias is None else linear.bias[:COLUMNS]
+    for scale, softcap in _terms(causal):
+        expected = Head(weight[:COLUMNS], bias, scale, softcap).logits(hidden).float()
+        distance = (expected - logits[..., :COLUMNS].float()).norm() / expected.norm().clamp(min=1e-12)
+        if distance <= CLOSE.get(weight.dtype, 0.0):
+            return decoder, scale, softcap
+    return "the logits are not those of a linear layer, scale and soft cap"
+
+
+def _terms(causal: Any) -> list[tuple[float, float | None]]:
+    """Scales and soft caps that the model's configuration speaks of, and that none of them is used."""
+    config = causal.config.get_text_config()
+    softcaps = [float(value) for name in SOFTCAPS if (value := getattr(config, name, None))]
+    factors = [float(value) for name in SCALES if (value := getattr(config, name, None))]
+    scales = [1.0, *(scale for factor in factors for scale in (factor, 1.0 / factor))]
+    return [(scale, softcap) for softcap in (*softcaps, None) for scale in scales]

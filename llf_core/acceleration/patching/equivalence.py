@@ -1,0 +1,232 @@
+"""Runs of a model on two short documents, before and after something was done to it."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.matching import QKV, UNFIT
+from llf_core.acceleration.patching.flattened_batches import carries_state, counts_chunks, decoder_of, flattened, placeholder, refused
+from llf_core.acceleration.patching.per_document import attention_each, call_each, call_whole, chunk_of, stateful
+from llf_core.acceleration.patching.probe_module import kind
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping
+
+    from llf_core.acceleration.patching.attention_backend import Asked
+
+LENGTHS = (3, 6)
+# Relative distance (of norms) of hidden states that is taken for rounding. A wrong formula moves them far more.
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# The same for a document whose neighbour is exchanged: only the order of sums over experts may change.
+STILL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+class Trial:
+    """A model without its head, on trial. Only so many of its first layers run as hold one of each kind.
+
+    Attributes:
+        decoder: it.
+        calls: for each kind of attention, the keyword arguments that its model calls it with; filled by `flattens`.
+        looped: modules that are called for each document by itself; filled by `flattens`.
+    """
+
+    def __init__(self, causal: Any) -> None:
+        """Takes a causal language model in evaluation mode, and its own numbers.
+
+        Raises:
+            Exception: whatever the model raises where it cannot be run on input ids alone.
+        """
+        self.decoder = decoder_of(causal)
+        self.calls: dict[Hashable, dict[str, Any]] = {}
+        self.looped: list[nn.Module] = []
+        self._causal, self._name = causal, type(causal).__name__
+        embeddings = causal.get_input_embeddings()
+        self._device, size = embeddings.weight.device, embeddings.num_embeddings
+        generator = torch.Generator().manual_seed(0)
+        self._first, self._second, self._third = (
+            torch.randint(0, size, (length,), generator=generator).to(self._device) for length in (*LENGTHS, LENGTHS[0])
+        )
+        self._layers = _layers(self.decoder, causal.config.get_text_config())
+        try:
+            self._own = self._alone()
+        except UNFIT:
+            if self._layers is None:
+                raise
+            self._layers = None
+            self._own = self._alone()
+
+    def flattens(self) -> str | None:
+        """Sets the model's attention to `llf` and tries it.
+
+        Returns:
+            None where batches may be flattened, else the reason; then the model's attention is what it was.
+        """
+        before = self._causal.config._attn_implementation
+        reason = refused(self._causal)
+        if reason is not None:
+            return reason
+        try:
+            reason = self._exchange(before)
+        except UNFIT as error:
+            reason = f"{self._name} cannot be given several documents ({str(error).partition(chr(10))[0]})."
+        if reason is not None:
+            self._causal.set_attn_implementation(before)
+            call_whole(self.looped)
+            self.looped = []
+            if carries_state(self._causal):
+                return f"{self._name} has recurrent layers, whose state would run on into the next document."
+        return reason
+
+    def moved(self, *, flatten: bool) -> str | None:
+        """How far the model's numbers are from its own of the beginning, as a sentence; None for rounding.
+
+        Args:
+            flatten: whether they come from a flattened batch.
+        """
+        now = self._beside(self._first) if flatten else self._alone()
+        distance = _distance(now, self._own)
+        return None if distance <= CLOSE.get(self._own.dtype, 0.0) else f"its numbers would move by {distance:.1%}."
+
+    def forks(self) -> bool:
+        """Whether a branch of a flattened document has the numbers of the same tokens without the other branch."""
+        try:
+            alone = self._run(None, **self._told(flattened([torch.cat((self._first, self._second))])))
+            beside, still = (self._branch(other) for other in (self._first, self._third))
+        except UNFIT:
+            return False
+        start = len(self._first)
+        limit = CLOSE.get(alone.dtype, 0.0)
+        moved = _distance(still, beside) > STILL.get(alone.dtype, 0.0)
+        return not moved and _distance(beside, alone[start:]) <= limit
+
+    def _branch(self, other: Tensor) -> Tensor:
+        """Last hidden states of the second document as a branch after the first one, beside another branch."""
+        shared, length = len(self._first), len(self._second)
+        batch = flattened([torch.cat((self._first, other, self._second))])
+        split = shared + len(other)
+        batch["position_ids"][0, split:] -= len(other)
+        batch["forks"] = torch.tensor([[shared, split]], dtype=torch.int32, device=self._device)
+        return self._run(None, **self._told(batch))[-length:]
+
+    def _exchange(self, before: str) -> str | None:
+        asked: list[Asked] = []
+        told: list[Asked] = []
+        ours = before in ("sdpa", "eager")
+        if ours:
+            attention_backend.register()
+            self._causal.set_attn_implementation(attention_backend.PROBE)
+            with self._listening():
+                self._alone(asked)
+            self._loop([one.layer for one in asked])
+            if reason := _strange(self._name, asked, self._chunks([one.layer for one in asked])):
+                return reason
+            self._causal.set_attn_implementation(attention_backend.NAME)
+        second = self._beside(self._first, told if ours else None)
+        if not counts_chunks(self._causal) and (len(told) != len(asked) or not all(one.flattened for one in told)):
+            return f"the layers of {self._name} do not hand the lengths of documents to their attention."
+        if reason := self.moved(flatten=True):
+            return f"documents side by side are not computed by {self._name} as each alone: {reason}"
+        if _distance(self._beside(self._third), second) > STILL.get(second.dtype, 0.0):
+            return f"a document moves the numbers of its neighbour in {self._name}."
+        return None
+
+    def _loop(self, attentions: list[nn.Module]) -> None:
+        """Has modules with a state begin anew with each document."""
+        if not carries_state(self._causal):
+            return
+        kinds = {kind(one) for one in stateful(self.decoder, lambda: self._alone([]), attentions)}
+        self.looped = [one for one in self.decoder.modules() if kinds and kind(one) in kinds]
+        call_each(self.looped)
+
+    def _chunks(self, attentions: list[nn.Module]) -> dict[nn.Module, int | None]:
+        """Has attentions that count chunks be called for each document; returns the chunk of each."""
+        if not counts_chunks(self._causal):
+            return {}
+        kinds = {kind(one) for one in attentions}
+        found = [one for one in self.decoder.modules() if kind(one) in kinds]
+        call_each(found, attention_each)
+        self.looped += found
+        return {one: chunk_of(one) for one in attentions}
+
+    def _alone(self, record: list[Asked] | None = None) -> Tensor:
+        """Last hidden states `[seq, hidden]` of the second document by itself."""
+        return self._run(record, input_ids=self._second[None])
+
+    def _beside(self, other: Tensor, record: list[Asked] | None = None) -> Tensor:
+        """The same where another document stands before it."""
+        batch = self._told(flattened([other, self._second]))
+        return self._run(record, **batch)[len(other) :]
+
+    def _told(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self._causal.config._attn_implementation == attention_backend.NAME:
+            batch["attention_mask"] = placeholder(self._device)
+        return batch
+
+    def _run(self, record: list[Asked] | None, **batch: Any) -> Tensor:
+        told = {} if record is None else {"record": record}
+        with self._few_layers():
+            hidden: Tensor = self.decoder(**batch, use_cache=False, **told).last_hidden_state
+        return hidden[0]
+
+    @contextmanager
+    def _few_layers(self) -> Iterator[None]:
+        if self._layers is None:
+            yield
+            return
+        name, count = self._layers
+        layers = self.decoder._modules[name]
+        self.decoder._modules[name] = nn.ModuleList(layers[:count])
+        try:
+            yield
+        finally:
+            self.decoder._modules[name] = layers
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        def listen(module: nn.Module, _: Any, kwargs: dict[str, Any]) -> None:
+            self.calls.setdefault(kind(module), kwargs)
+
+        hooks = [
+            module.register_forward_pre_hook(listen, with_kwargs=True)
+            for module in self.decoder.modules()
+            if any(names[0] in module._modules for names in QKV)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _layers(decoder: nn.Module, config: Any) -> tuple[str, int] | None:
+    """Name of the list of layers, and how many of the first hold one of each kind; None where there is no such list."""
+    count = getattr(config, "num_hidden_layers", None)
+    for name, child in decoder.named_children():
+        if isinstance(child, nn.ModuleList) and len(child) == count:
+            kinds = [kind(layer) for layer in child]
+            return name, max(kinds.index(one) for one in set(kinds)) + 1
+    return None
+
+
+def _strange(name: str, asked: list[Asked], chunks: Mapping[nn.Module, int | None]) -> str | None:
+    """What the layers want of attention that flattened batches would not get; None where there is nothing."""
+    if not asked:
+        return f"{name} computes its attention by itself, so it would see the other documents."
+    for one in asked:
+        if one.unusual:
+            return f"the attention of {name} uses {one.unusual[0]}, which that of flattened batches does not know."
+        if one.masked != chunks.get(one.layer, one.window):
+            return f"layers of {name} hide tokens by a rule ({one.masked}) that their attention is not told."
+    return None
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Relative, of the norms; infinite where a number is none."""
+    distance = float((one - other).float().norm() / other.float().norm())
+    return float("inf") if math.isnan(distance) else distance

@@ -1,0 +1,155 @@
+"""Faster forwards for the parts of a transformer, as methods: `del module.forward` brings back the module's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.acceleration.kernels.attention import Layout, bounds_of, document_attention, forks_of, signed_sin
+from llf_core.acceleration.patching.attention_backend import computing_dtype
+from llf_core.acceleration.kernels.linear import linears
+from llf_core.acceleration.kernels.mlp import swiglu
+from llf_core.acceleration.kernels.rms_norm import rms_norm
+from llf_core.acceleration.patching.linear_operands import operand, operands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor, nn
+
+    Forward = Callable[..., Any]
+
+SILU = ("SiLU", "SiLUActivation")
+
+
+def install(module: nn.Module, forward: Forward) -> None:
+    """Makes a function the forward of one module.
+
+    As a bound method it follows a deep copy of the module to the copy.
+    """
+    module.forward = MethodType(forward, module)
+
+
+def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
+    """What each of the modules makes of `x`; together where their weights are frozen."""
+    found = operands(modules)
+    if found is None:
+        return [module(x) for module in modules]
+    return linears(x.to(computing_dtype(x)), found)
+
+
+def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
+    """For RMS norms; see `rms_norm`. Some give back the dtype of their input, whatever that of their weight."""
+
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs:
+            return type(self).forward(self, x, *args, **kwargs)
+        normed = rms_norm(x, self.weight, eps, offset)
+        return normed.to(x.dtype) if keeps_dtype else normed
+
+    return forward
+
+
+def linear_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """For a linear layer with LoRA that no block below takes care of."""
+    found = None if args or kwargs else operand(self)
+    if found is None:
+        return type(self).forward(self, x, *args, **kwargs)
+    return linears(x.to(computing_dtype(x)), [found])[0]
+
+
+@dataclass(frozen=True)
+class GatedMLP:
+    """`down(act(gate(x)) · up(x))`.
+
+    Attributes:
+        inputs: names of the gate's and the other projection, or of one that makes both, the gate first.
+        output: name of the projection back.
+        act: name of the activation.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    act: str
+
+    def forward(self) -> Forward:
+        """The method to install."""
+        inputs, output, named = self.inputs, self.output, self.act
+
+        def forward(self: Any, x: Tensor) -> Tensor:
+            parts = project(x, [getattr(self, name) for name in inputs])
+            gate, up = parts if len(parts) > 1 else parts[0].chunk(2, -1)
+            act = getattr(self, named)
+            inner = swiglu(gate.contiguous(), up.contiguous()) if type(act).__name__ in SILU else act(gate) * up
+            return project(inner, (getattr(self, output),))[0]
+
+        return forward
+
+
+@dataclass(frozen=True)
+class RotaryAttention:
+    """Attention of flattened batches on a CPU; everything else is left to the module's own forward.
+
+    Attributes:
+        inputs: names of the projections to q, k and v, or of one that makes all three.
+        output: name of the projection back.
+        heads: of queries and of keys.
+        dim: of a head.
+        norms: names of the norms of q and k, or none.
+        whole: whether these norm all heads together.
+        rotary: whether q and k are turned; some layers of some models know no positions.
+        scale: of the scores.
+        window: see `Layout`.
+        softcap: see `Layout`.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    heads: tuple[int, int]
+    dim: int
+    norms: tuple[str, str] | None
+    whole: bool
+    rotary: bool
+    scale: float
+    window: int | None
+    softcap: float | None
+
+    def forward(self) -> Forward:
+        """The method to install."""
+        fast = self
+
+        def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            bounds, embeddings = kwargs.get("cu_seq_lens_q"), kwargs.get("position_embeddings")
+            foreign = kwargs.get("cache") is not None or kwargs.get("past_key_values") is not None
+            if args or foreign or bounds is None or embeddings is None or hidden_states.device.type != "cpu":
+                return type(self).forward(self, hidden_states, *args, **kwargs)
+            q, k, v = fast.heads_of(self, hidden_states)
+            forks = forks_of(kwargs.get("forks"))
+            layout = Layout(bounds_of(bounds), fast.scale, fast.window, fast.softcap, forks)
+            if fast.rotary:
+                cos, sin = (x.view(q.shape[0], 1, -1).to(q.dtype) for x in embeddings)
+                output = document_attention(q, k, v, layout, cos, signed_sin(sin))
+            else:
+                output = document_attention(q, k, v, layout)
+            return project(output.reshape(*hidden_states.shape[:-1], -1), (getattr(self, fast.output),))[0], None
+
+        return forward
+
+    def heads_of(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of `[1, tokens, hidden]`, each `[tokens, heads, dim]`, normed and not turned yet."""
+        parts = project(x, [getattr(module, name) for name in self.inputs])
+        if len(parts) == 1:
+            queries, keys = (count * self.dim for count in self.heads)
+            parts = torch.split(parts[0], [queries, keys, keys], -1)
+        q, k, v = parts
+        norms = None if self.norms is None else [getattr(module, name) for name in self.norms]
+        if norms and self.whole:
+            q, k = norms[0](q), norms[1](k)
+        q, k, v = (part.reshape(x.shape[:-1].numel(), -1, self.dim) for part in (q, k, v))
+        if norms and not self.whole:
+            q, k = norms[0](q), norms[1](k)
+        # Under autocast a norm gives float32.
+        return q.to(v.dtype), k.to(v.dtype), v

@@ -1,0 +1,152 @@
+"""Makes a loaded model faster in place: looks at its parts, tries each against the model's own, keeps what agrees."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.acceleration.patching.fast_forwards import install, linear_forward
+from llf_core.acceleration.patching.matching import QKV, UNFIT, fit_attention, fit_mlp, fit_norm
+from llf_core.acceleration.patching.linear_operands import is_adapted
+from llf_core.acceleration.patching.probe_module import kind
+from llf_core.acceleration.patching.equivalence import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from torch import nn
+
+    from llf_core.acceleration.patching.fast_forwards import Forward
+
+
+@dataclass(frozen=True)
+class Accelerated:
+    """What `accelerate` did.
+
+    Attributes:
+        flattens: whether batches may be flattened: the model keeps documents apart.
+        forks: whether documents may have branches that do not see each other.
+        notes: sentences for a log: what is fast, what stays as it was, and why.
+        why: where batches may not be flattened, the reason as a sentence.
+    """
+
+    flattens: bool
+    notes: tuple[str, ...]
+    why: str = ""
+    forks: bool = False
+
+
+def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
+    """Replaces forwards of a model's norms, MLPs, attentions and LoRA layers by faster ones that give the same.
+
+    Every part is recognised by what it computes on a small copy of itself, and the whole is compared with what it
+    was. `del module.forward` gives a part its own forward back.
+
+    Args:
+        model: a causal language model of transformers, perhaps wrapped by PEFT.
+        attention: whether its attention may be exchanged; otherwise batches are not flattened.
+    """
+    from llf_core.acceleration.patching.causal_head import install_head
+
+    accelerated = quicken(model, attention=attention)
+    plain_head = install_head(model)
+    if not plain_head:
+        return accelerated
+    notes = (*accelerated.notes, f"The loss is computed from all logits: {plain_head}")
+    return replace(accelerated, notes=notes)
+
+
+def quicken(model: nn.Module, *, attention: bool = True) -> Accelerated:
+    """`accelerate` without the model's head."""
+    causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    training = [module for module in model.modules() if module.training]
+    for module in training:  # eval() would take longer than all the rest
+        vars(module)["training"] = False
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return _quicken(causal, attention=attention)
+    finally:
+        for module in training:
+            vars(module)["training"] = True
+
+
+def _quicken(causal: Any, *, attention: bool) -> Accelerated:
+    try:
+        trial = Trial(causal)
+    except UNFIT as error:
+        untried = f"{type(causal).__name__} cannot be tried ({str(error).partition(chr(10))[0]})."
+        return Accelerated(flattens=False, notes=(f"Fast path: none, since {untried}",), why=untried)
+    why: str | None = trial.flattens() if attention else "the model's own attention is asked for."
+    done: Counter[str] = Counter()
+    try:
+        done = _replace(causal, trial, attention=why is None)
+        moved = trial.moved(flatten=why is None)
+    except UNFIT as error:
+        moved = f"{type(causal).__name__} cannot be run ({str(error).partition(chr(10))[0]})."
+    if moved:
+        restore(causal)
+        notes = [f"Fast path: none, since with it {moved}"]
+    else:
+        parts = ["batches without padding"] if why is None else []
+        parts += [f"{count} {what}" for what, count in sorted(done.items())]
+        notes = [f"Fast path: {', '.join(parts) or 'no part of this model is known to it'}."]
+    if why is not None:
+        notes.append(f"Batches are padded: {why}")
+    if trial.looped:
+        count = len(trial.looped)
+        what = "1 module begins" if count == 1 else f"{count} modules begin"
+        notes.append(f"{what} anew with each document.")
+    return Accelerated(why is None, tuple(notes), why or "", forks=why is None and trial.forks())
+
+
+def restore(model: nn.Module) -> None:
+    """Gives every part its own forward back; the attention of the whole stays what it is."""
+    for module in model.modules():
+        if getattr(vars(module).get("forward"), "__module__", None) == install.__module__:
+            del module.forward
+
+
+def _replace(causal: nn.Module, trial: Trial, *, attention: bool) -> Counter[str]:
+    done: Counter[str] = Counter()
+    inside: set[nn.Module] = set()
+    fitted: dict[Hashable, tuple[str, Forward] | None] = {}
+    for module in trial.decoder.modules():
+        if "forward" in vars(module) or not _may_fit(module):  # some have another library's hook
+            continue
+        what = kind(module)
+        if what not in fitted:
+            try:
+                fitted[what] = _fit(module, trial.calls.get(what) if attention else None)
+            except UNFIT:
+                fitted[what] = None
+        if (found := fitted[what]) is None:
+            continue
+        name, forward = found
+        install(module, forward)
+        done[name] += 1
+        if name != "norms":
+            inside.update(module.children())
+    for module in causal.modules():
+        if is_adapted(module) and "forward" not in vars(module):
+            install(module, linear_forward)
+            done["other LoRA layers"] += module not in inside
+    return +done
+
+
+def _may_fit(module: nn.Module) -> bool:
+    parts = module._modules
+    return type(module).__name__.endswith("RMSNorm") or "down_proj" in parts or any(names[0] in parts for names in QKV)
+
+
+def _fit(module: nn.Module, called: dict[str, Any] | None) -> tuple[str, Forward] | None:
+    if type(module).__name__.endswith("RMSNorm"):
+        norm = fit_norm(module)
+        return None if norm is None else ("norms", norm)
+    if hasattr(module, "down_proj"):
+        mlp = fit_mlp(module)
+        return None if mlp is None else ("MLPs", mlp)
+    attention = None if called is None else fit_attention(module, called)
+    return None if attention is None else ("attentions", attention)

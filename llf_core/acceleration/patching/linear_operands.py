@@ -1,0 +1,95 @@
+"""Reads a module as the operand of a product: what is frozen, what of it is adapted, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from llf_core.acceleration.kernels.linear import Operand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Classes are compared by name, since importing them would load what a model without adapters never needs.
+ADAPTED = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
+CONV1D = ("transformers.pytorch_utils", "Conv1D")
+FOUR_BITS = ("bitsandbytes.nn.modules", "Linear4bit")
+
+
+def is_adapted(module: nn.Module) -> bool:
+    """Whether a module is a linear layer with adapters of PEFT's LoRA, over a base that `operand` can read."""
+    return _name(module) in ADAPTED and _is_known(module.get_base_layer())  # type: ignore[operator]
+
+
+def operand(module: nn.Module) -> Operand | None:  # noqa: PLR0911 - one reason after the other
+    """A frozen linear layer, plain, LoRA-adapted or 4-bit.
+
+    Args:
+        module: any module; looked at anew in every forward, since adapters are switched on and off.
+
+    Returns:
+        None where the fast product would not be that of the module: its weight is trained, it is of an unknown
+        class, its adapter has dropout, is a variant of LoRA (DoRA), or is not the only one.
+    """
+    adapter, scale, base = None, 1.0, module
+    if _name(module) in ADAPTED:
+        base = module.base_layer  # type: ignore[assignment]
+        found = _adapter(module)
+        if found is None:
+            return None
+        adapter, scale = found
+    if not _is_known(base) or any(part._forward_hooks or part._forward_pre_hooks for part in (base, module)):
+        return None
+    weight: Any = base.weight
+    bias: Any = getattr(base, "bias", None)
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        return None
+    if _name(base) == FOUR_BITS:
+        state = getattr(weight, "quant_state", None)
+        # A weight that bitsandbytes repacked for its kernel of inference has a layout of its own.
+        if state is None or getattr(state, "packing_format_for_cpu", False):
+            return None
+        return Operand(weight.data, bias, state, adapter=adapter, scale=scale)
+    if type(weight) not in (nn.Parameter, torch.Tensor):  # quantized or sharded in a way not known here
+        return None
+    return Operand(weight, bias, transposed=_name(base) == CONV1D, adapter=adapter, scale=scale)
+
+
+def _name(module: nn.Module) -> tuple[str, str]:
+    kind = type(module)
+    return kind.__module__, kind.__qualname__
+
+
+def _is_known(base: nn.Module) -> bool:
+    return type(base) is nn.Linear or _name(base) in (CONV1D, FOUR_BITS)
+
+
+def _adapter(module: Any) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, float] | None:
+    """The one plain adapter that is active, `(None, 1)` where none is, None where it is of another kind."""
+    if module.merged:
+        return None if module.disable_adapters else (None, 1.0)
+    active = [name for name in module.active_adapters if name in module.lora_A]
+    if module.disable_adapters or not active:
+        return None, 1.0
+    name = active[0]
+    dropout = module.lora_dropout[name]
+    dropped = not isinstance(dropout, nn.Identity) and module.training and dropout.p > 0
+    if len(active) > 1 or module.lora_variant or dropped or module.lora_bias.get(name):
+        return None
+    pair: tuple[Any, Any] = (module.lora_A[name], module.lora_B[name])
+    if any(type(part) is not nn.Linear or part._forward_hooks or part._forward_pre_hooks for part in pair):
+        return None
+    return (pair[0].weight, pair[1].weight), module.scaling[name]
+
+
+def operands(modules: Iterable[nn.Module]) -> list[Operand] | None:
+    """`operand` of each, or None where one of them is none."""
+    found = []
+    for module in modules:
+        one = operand(module)
+        if one is None:
+            return None
+        found.append(one)
+    return found

@@ -1,0 +1,135 @@
+"""Which of the faster forwards is that of a module, found by trying them on a specimen of it."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from llf_core.acceleration.patching.fast_forwards import GatedMLP, RotaryAttention, norm_forward
+from llf_core.acceleration.patching.probe_module import WIDTH, drops, is_linear, plain_copy, random, same, specimen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+    from llf_core.acceleration.patching.fast_forwards import Forward
+    from llf_core.acceleration.patching.attention_backend import Asked
+
+GATES = (("gate_proj", "up_proj"), ("gate_up_proj",))
+QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))
+BACK = ("o_proj", "dense", "out_proj")
+NORMS = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
+ACTIVATIONS = ("act_fn", "activation_fn")
+# Whatever a module raises when it is tried: it is then left as it was.
+UNFIT = Exception
+
+
+def fit_norm(module: Any) -> Forward | None:
+    """For RMS norms: `weight · x` or, as Gemma has it, `(1 + weight) · x`."""
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    weight = module._parameters.get("weight")
+    if not isinstance(eps, float) or weight is None or weight.ndim != 1 or list(module.children()):
+        return None
+    small = plain_copy(module)
+    x = random(2, 3, weight.shape[0])
+    for offset in (0.0, 1.0):
+        for keeps_dtype in (False, True):
+            fast = norm_forward(eps, offset, keeps_dtype=keeps_dtype)
+            tried = (x * 3, x * math.sqrt(eps))
+            if _agrees(small, partial(fast, small), tried) and _same_dtype(small, partial(fast, small), x.bfloat16()):
+                return fast
+    return None
+
+
+def fit_mlp(module: nn.Module) -> Forward | None:
+    """For MLPs with a gate, whatever their activation."""
+    for inputs in GATES:
+        names = (*inputs, "down_proj")
+        act = next((name for name in ACTIVATIONS if callable(getattr(module, name, None))), None)
+        if act is None or not all(is_linear(getattr(module, name, None)) for name in names) or drops(module):
+            continue
+        small = specimen(module, inputs, ("down_proj",))
+        fast = GatedMLP(inputs, "down_proj", act).forward()
+        if small is not None and _agrees(small, partial(fast, small), (random(1, 3, WIDTH),)):
+            return fast
+    return None
+
+
+def fit_attention(module: Any, called: Mapping[str, Any]) -> Forward | None:
+    """For attention with rotary embeddings.
+
+    Args:
+        module: may be anything.
+        called: the keyword arguments that its model called it with, `position_embeddings` among them.
+    """
+    found = next((names for names in QKV if all(is_linear(getattr(module, name, None)) for name in names)), None)
+    output = next((name for name in BACK if is_linear(getattr(module, name, None))), None)
+    dim = getattr(module, "head_dim", None)
+    embeddings = called.get("position_embeddings")
+    if found is None or output is None or not isinstance(dim, int) or not isinstance(embeddings, tuple):
+        return None
+    small = None if drops(module) else specimen(module, found, (output,))
+    heads = _heads(module, found, dim)
+    if small is None or heads is None:
+        return None
+    asked: list[Asked] = []
+    tokens = embeddings[0].shape[-2]
+    kwargs = {name: value for name, value in called.items() if name != "hidden_states"} | {
+        "position_embeddings": tuple(part.to("cpu", torch.float32) for part in embeddings),
+        "attention_mask": torch.empty(1, 1, 0, 0),
+        "cu_seq_lens_q": torch.tensor([0, tokens - 2, tokens], dtype=torch.int32),
+        "record": asked,
+    }
+    x = random(1, tokens, WIDTH)
+    try:
+        result = small(x, **kwargs)
+    except UNFIT:
+        return None
+    if not isinstance(result, tuple) or len(result) != 2 or result[1] is not None or len(asked) != 1:  # noqa: PLR2004
+        return None
+    one = asked[0]
+    for norms, whole, rotary in _variants(module):
+        recipe = RotaryAttention(
+            found, output, heads, dim, norms, whole, rotary, one.scale, one.window, one.softcap
+        ).forward()
+        if _agrees(lambda _: result[0], lambda x, recipe=recipe: recipe(small, x, **kwargs)[0], (x,)):
+            return recipe
+    return None
+
+
+def _heads(module: Any, inputs: tuple[str, ...], dim: int) -> tuple[int, int] | None:
+    """Heads of queries and of keys."""
+    sizes = [getattr(module, name).out_features for name in inputs]
+    if len(sizes) > 1:
+        return sizes[0] // dim, sizes[1] // dim
+    queries, keys = (getattr(module.config, name, 0) for name in ("num_attention_heads", "num_key_value_heads"))
+    return (queries, keys) if (queries + 2 * keys) * dim == sizes[0] else None
+
+
+def _variants(module: nn.Module) -> Iterator[tuple[tuple[str, str] | None, bool, bool]]:
+    """Norms, whether they norm all heads together, and whether there are positions: the likelier first."""
+    named = [pair for pair in NORMS if all(isinstance(getattr(module, name, None), nn.Module) for name in pair)]
+    for rotary in (True, False):
+        for pair in named:
+            yield pair, False, rotary
+            yield pair, True, rotary
+        yield None, False, rotary
+
+
+def _agrees(plain: Any, fast: Any, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether both give the same for each input; what cannot be computed does not."""
+    try:
+        pairs = [(fast(x), plain(x)) for x in inputs]
+    except UNFIT:
+        return False
+    return all(same(*pair) for pair in pairs)
+
+
+def _same_dtype(plain: Any, fast: Any, x: Tensor) -> bool:
+    """Whether both give a narrow input with a wide weight the same dtype."""
+    return bool(fast(x).dtype == plain(x).dtype)

@@ -1,0 +1,240 @@
+"""Modules that carry a state from token to token, made to begin anew with each document of a flattened batch.
+
+A short convolution, a gated delta net or a Mamba mixer is called once for each document by itself, whatever it computes
+and by whatever kernels. Which modules need that is found by calling them with other tokens before the same ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from llf_core.acceleration.kernels.attention import bounds_of, forks_of
+from llf_core.acceleration.patching.fast_forwards import install
+from llf_core.acceleration.patching.matching import UNFIT
+from llf_core.acceleration.patching.flattened_batches import CHUNKED
+from llf_core.acceleration.patching.probe_module import is_linear
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from torch import nn
+
+    from llf_core.acceleration.patching.fast_forwards import Forward
+
+    Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+HALF = (torch.bfloat16, torch.float16)
+ROUNDING, ROUNDING_OF_HALF = 1e-6, 1e-3
+"""Relative distances (of norms) that only the order of a sum makes."""
+BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "forks", "seq_idx", "record")
+"""What a module is told of documents, which one that is called for one document must not be told."""
+
+
+def forward_each(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """A forward that calls the module's own for one document after the other; tokens after the last one get zeros."""
+    if kwargs.get("cu_seq_lens_q") is None:
+        return type(self).forward(self, *args, **kwargs)
+    return _called_each(self, args, kwargs, mask=False)
+
+
+def _called_each(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, mask: bool) -> Any:
+    bounds, forks = bounds_of(kwargs["cu_seq_lens_q"]), forks_of(kwargs.get("forks"))
+    plain = {name: value for name, value in kwargs.items() if name not in BOUNDS}
+    tokens = _tokens(args, plain)
+    pieces = []
+    for taken, kept in _documents(bounds, forks):
+        length = sum(each.stop - each.start for each in taken)
+        own = _part(plain, taken, tokens)
+        if mask:
+            own["attention_mask"] = _chunk_mask(length, chunk_of(module), _first_of(args, plain).device)
+        found = type(module).forward(module, *_part(args, taken, tokens), **own)
+        pieces.append(_part(found, slice(kept, None), length))
+    return _joined(pieces, tokens - bounds[-1])
+
+
+def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor | None:
+    """`[1, 1, length, length]`, true where a token sees another; None where it sees all before it."""
+    if chunk is None or length <= chunk:
+        return None
+    numbers = torch.arange(length, device=device) // chunk
+    return (numbers[:, None] == numbers).tril()[None, None]
+
+
+def attention_each(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """`forward_each` of an attention that counts tokens by itself: each document gets a mask of its own."""
+    if kwargs.get("cu_seq_lens_q") is None:
+        return type(self).forward(self, *args, **kwargs)
+    return _called_each(self, args, kwargs, mask=True)
+
+
+def chunk_of(module: Any) -> int | None:
+    """How many tokens a chunk of an attention has; None where it sees all before a token."""
+    config = module.config
+    chunked = config.layer_types[module.layer_idx] == CHUNKED
+    return int(config.attention_chunk_size) if chunked else None
+
+
+def call_each(modules: Sequence[nn.Module], forward: Forward = forward_each) -> None:
+    """Has modules be called for each document by itself."""
+    for module in modules:
+        install(module, forward)
+
+
+def call_whole(modules: Sequence[nn.Module]) -> None:
+    """Gives them their own forward back."""
+    for module in modules:
+        vars(module).pop("forward", None)
+
+
+def stateful(root: nn.Module, run: Callable[[], object], attentions: Sequence[nn.Module]) -> list[nn.Module]:
+    """The modules whose numbers for some tokens depend on those before, and which are told of documents.
+
+    Args:
+        root: a decoder.
+        run: runs it on a few tokens, alone, with `record` among its arguments, which stands for the documents' bounds.
+        attentions: modules that call an attention, which knows documents itself.
+
+    Returns:
+        The innermost ones; where such a one is not told of documents, the innermost around it that is.
+    """
+    calls = _calls(root, run)
+    known = set(attentions)
+    found: list[nn.Module] = []
+
+    def look(module: nn.Module, around: Sequence[nn.Module]) -> bool:
+        """Whether a module mixes tokens, in a way that is known by now."""
+        inside = [look(child, [*around, module]) for child in module.children()]
+        if module in known or any(inside):
+            return True
+        if module not in calls or not _mixes(module, calls[module]):
+            return False
+        chain = [*around, module]
+        place = next((one for one in reversed(chain) if one in calls and "record" in calls[one][1]), None)
+        if place is not None and place is not root and place not in found:
+            found.append(place)
+        return True
+
+    look(root, ())
+    return found
+
+
+def _calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
+    """The arguments of the last call of each module below `root`."""
+    calls: dict[nn.Module, Call] = {}
+
+    def listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        calls[module] = (args, kwargs)
+
+    hooks = [module.register_forward_pre_hook(listen, with_kwargs=True) for module in root.modules()]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _mixes(module: nn.Module, call: Call) -> bool:
+    """Whether the last tokens' numbers change where those before them are exchanged.
+
+    It is asked in float32: what a state carries over may be small, and a sum over experts in another order is not zero.
+    """
+    args, kwargs = call
+    kwargs = {name: value for name, value in kwargs.items() if name not in BOUNDS}
+    tokens = _tokens(args, kwargs)
+    if tokens < 2 or is_linear(module):  # noqa: PLR2004
+        return False
+    half = tokens // 2
+
+    def exchanged(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim == 3 and value.shape[1] == tokens and value.is_floating_point():  # noqa: PLR2004
+            return torch.cat((value[:, :half].flip(-1), value[:, half:]), 1)
+        return value
+
+    def moved(module: nn.Module, args: Any, kwargs: Any) -> float:
+        found = [
+            _first(type(module).forward(module, *_each(change, args), **_each(change, kwargs)))
+            for change in (lambda value: value, exchanged)
+        ]
+        if any(one is None or one.ndim != 3 or one.shape[1] != tokens for one in found):  # noqa: PLR2004
+            return 0.0
+        one, other = (each[:, half:].float() for each in found if each is not None)
+        return float((one - other).norm() / one.norm().clamp(min=1e-30))
+
+    if any(parameter.dtype in HALF for parameter in module.parameters()):
+        try:
+            wide = copy.deepcopy(module).float()
+            return not moved(wide, _each(_wide, args), _each(_wide, kwargs)) <= ROUNDING
+        except UNFIT:  # of quantized weights
+            return not moved(module, args, kwargs) <= ROUNDING_OF_HALF
+    return not moved(module, args, kwargs) <= ROUNDING
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """Tuples and dicts with every value in them changed."""
+    if isinstance(value, tuple):
+        return tuple(_each(change, one) for one in value)
+    if isinstance(value, dict):
+        return {name: _each(change, one) for name, one in value.items()}
+    return change(value)
+
+
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+
+
+def _first(value: Any) -> Tensor | None:
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, Tensor) else None
+
+
+def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """The tokens of a call; 0 where it has no tensor `[1, tokens, hidden]`."""
+    found = _first_of(args, kwargs)
+    return 0 if found is None else found.shape[1]
+
+
+def _first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The first tensor `[1, tokens, hidden]` of a call; None where it has none."""
+    given = (*args, *kwargs.values())
+    return next((one for one in given if isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] == 1), None)  # noqa: PLR2004
+
+
+def _documents(bounds: Sequence[int], forks: Sequence[tuple[int, int]]) -> Iterator[tuple[tuple[slice, ...], int]]:
+    """What is read for each document, or branch of one, and from which of these tokens on the result is kept."""
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        if not forks:
+            yield (slice(start, end),), 0
+            continue
+        fork, split = forks[number]
+        yield (slice(start, split),), 0
+        yield (slice(start, fork), slice(split, end)), fork - start
+
+
+def _part(value: Any, taken: Sequence[slice] | slice, tokens: int) -> Any:
+    """Of all tensors `[1, tokens, …]` in a value the tokens that are taken; everything else as it is."""
+    if isinstance(value, Tensor) and value.ndim > 1 and value.shape[1] == tokens:
+        if isinstance(taken, slice):
+            return value[:, taken]
+        parts = [value[:, each] for each in taken]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    if isinstance(value, tuple):
+        return tuple(_part(one, taken, tokens) for one in value)
+    if isinstance(value, dict):
+        return {name: _part(one, taken, tokens) for name, one in value.items()}
+    return value
+
+
+def _joined(pieces: Sequence[Any], filler: int) -> Any:
+    first = pieces[0]
+    if isinstance(first, tuple):
+        return tuple(_joined(parts, filler) for parts in zip(*pieces, strict=True))
+    if not isinstance(first, Tensor) or first.ndim < 2:  # noqa: PLR2004
+        return first
+    rest = [first.new_zeros(first.shape[0], filler, *first.shape[2:])] if filler else []
+    return torch.cat([*pieces, *rest], 1)

@@ -1,0 +1,106 @@
+"""What a key is: ours, known and not built, not needed, a secret, or unknown."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.number_format import exact
+from llf_core.config.known_keys import known
+from llf_core.config.problem import Fix, Problem
+from llf_core.config.field_specs import field, fields
+from llf_core.redaction.source_scan import is_secret
+
+if TYPE_CHECKING:
+    from llf_core.config.field_specs import FieldSpec
+
+LONGEST_VALUE = 60
+WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+
+
+def classify(key: str, value: Any, line: int | None) -> Problem | None:
+    """Judges a key before the type of its value is looked at.
+
+    Args:
+        key: any key.
+        value: its value as it was read.
+        line: its line in a file.
+
+    Returns:
+        None where the key is an option of ours, or known and at its do-nothing default.
+    """
+    spec, listed = field(key), known()
+    if spec is not None:
+        return _value_not_built(spec, value, line)
+    if key in listed.secrets:
+        return None if value is None else _secret(key, listed.secrets[key], line)
+    if key in listed.not_needed:
+        message = f"`{key}` is not needed. {listed.not_needed[key]}"
+        return Problem("not_needed", key, value, message, severity="note", line=line)
+    if key in listed.features:
+        if any(_same(value, harmless) for harmless in listed.defaults[key]):
+            return None
+        feature = listed.features[key]
+        message = f"`{key}` is {show(value)}, which is not built yet ({feature}). Expected it to be absent."
+        return Problem("not_built", key, value, message, (_out(key),), line=line)
+    return _unknown(key, value, line)
+
+
+def is_known(key: str) -> bool:
+    """Whether a key has a meaning here: an option, or one that is known and not built, not needed, or a secret."""
+    return field(key) is not None or key in known().keys
+
+
+def show(value: Any) -> str:
+    """A value as it stands in a file, cut where it is long."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = exact(value) if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem | None:
+    values = known().values.get(spec.key, {})
+    if not isinstance(value, str | int) or isinstance(value, bool) or value not in values:
+        return None
+    if spec.choices and value in spec.choices:
+        return None  # a plug-in brings it
+    message = f"`{spec.key}` is {show(value)}, which is not built yet ({values[value]}). Expected {spec.expected}."
+    fix = Fix(
+        f"Set to {spec.default if isinstance(spec.default, str) else show(spec.default)}", {spec.key: spec.default}
+    )
+    return Problem("not_built", spec.key, value, message, (fix,), line=line)
+
+
+def _secret(key: str, variable: str, line: int | None) -> Problem:
+    message = f"`{key}` is a secret, and a config is kept with its run. Expected {variable} in the environment."
+    return Problem("invalid", key, None, message, (_out(key),), line=line)
+
+
+def _unknown(key: str, value: Any, line: int | None) -> Problem:
+    if is_secret(key, value):
+        message = (
+            f"`{key}` is no key of a config, and it looks like a secret, which a run would keep. Expected it in the "
+            "environment of the process that starts the run."
+        )
+        return Problem("unknown", key, None, message, (_out(key),), line=line)
+    names = [*(spec.key for spec in fields()), *known().keys]
+    nearest = difflib.get_close_matches(key, sorted(names), n=1)
+    if not nearest:
+        return Problem("unknown", key, value, f"Unknown key `{key}`.", (_out(key),), line=line)
+    message = f"Unknown key `{key}`. Did you mean `{nearest[0]}`?"
+    rename = Fix(f"Call it {nearest[0]}", {key: None, nearest[0]: value})
+    return Problem("unknown", key, value, message, (rename, _out(key)), line=line)
+
+
+def _out(key: str) -> Fix:
+    return Fix(f"Take out {key}", {key: None})
+
+
+def _same(value: Any, harmless: Any) -> bool:
+    """Equal as a file means it: `no` is false, 2 is 2.0, and 0 is not false."""
+    if isinstance(harmless, bool) and isinstance(value, str):
+        value = WORDS.get(value.lower(), value)
+    return isinstance(value, bool) == isinstance(harmless, bool) and bool(value == harmless)

@@ -1,0 +1,264 @@
+"""Every option of every section and plug-in, described once."""
+
+from __future__ import annotations
+
+import functools
+import re
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from llf_core.config.data import Data
+from llf_core.config.number_format import exact
+from llf_core.config.generation import Generation
+from llf_core.config.launch import Launch
+from llf_core.config.method import MethodSection
+from llf_core.config.model import Model
+from llf_core.config.optimizer import OptimizerSection
+from llf_core.config.option import META, Level, Origin, PathKind, Section
+from llf_core.config.registry import BASES, Plugin, PluginError, plugins
+from llf_core.config.stage import StageSection
+from llf_core.config.training import Training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic.fields import FieldInfo
+
+_OTHER = re.compile(r"\{(?P<key>\w+)(?:\*(?P<times>\d+))?\}")
+
+SECTIONS: dict[str, type[Section]] = {
+    "model": Model,
+    "data": Data,
+    "method": MethodSection,
+    "optimizer": OptimizerSection,
+    "stage": StageSection,
+    "training": Training,
+    "generation": Generation,
+    "launch": Launch,
+}
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """One option, with all that a form, a command line or a reference needs.
+
+    Attributes:
+        key: its name in a file.
+        section: the section of `RunConfig` that it is shown in.
+        plugin: the name of the plug-in that brings it; None where the section itself holds it.
+        owner: that plug-in as `kind.name`.
+        label: two or three words.
+        help: one sentence.
+        unit: shown behind the value.
+        default: the value of a config that does not name it, as plain data.
+        annotation: its Python type.
+        type: `bool`, `int`, `float`, `text`, `names` (a comma list) or `object` (a mapping).
+        optional: whether it may be unset (null).
+        choices: every value that it can take; None where any is fine.
+        choice_labels: what a form shows for each choice.
+        minimum: smallest value, itself allowed.
+        maximum: largest value, itself allowed.
+        above: the value is larger than this.
+        below: the value is smaller than this.
+        level: `basic` is shown at once, `more` behind a button.
+        source: who named the key.
+        path: how a relative path in it is resolved; None where it is no path.
+        lines: a text of several lines.
+        stages: those that heed it; none for all.
+        unset: what the default means where it is no value of its own, see `meaning`.
+    """
+
+    key: str
+    section: str
+    plugin: str | None
+    owner: str | None
+    label: str
+    help: str
+    unit: str | None
+    default: Any
+    annotation: Any
+    type: Literal["bool", "int", "float", "text", "names", "object"]
+    optional: bool
+    choices: tuple[Any, ...] | None
+    choice_labels: tuple[str, ...] | None
+    minimum: float | None
+    maximum: float | None
+    above: float | None
+    below: float | None
+    level: Level
+    source: Origin
+    path: PathKind | None
+    lines: bool
+    stages: tuple[str, ...] = ()
+    unset: str = ""
+
+    def meaning(self, value_of: Callable[[str], Any]) -> str:
+        """What the default means where it is no value of its own: `auto: 16`; `none` where nothing else is said.
+
+        Args:
+            value_of: gives the value of another key. Where that is no number from 0, the phrase ends before it: `auto`.
+        """
+        if not self.unset:
+            return "none" if self.default is None else ""
+        found = _OTHER.search(self.unset)
+        if found is None:
+            return self.unset
+        value = value_of(found["key"])
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            return self.unset[: found.start()].rstrip(" :")
+        return _OTHER.sub(exact(value * int(found["times"] or 1)), self.unset)
+
+    @property
+    def expected(self) -> str:
+        """What a good value is, as words that follow "Expected"."""
+        if self.choices is not None:
+            choices = ", ".join(str(one) for one in self.choices)
+            words = f"{'some' if self.type == 'names' else 'one'} of {choices}"
+        else:
+            words = {
+                "bool": "true or false",
+                "int": "a whole number",
+                "float": "a number",
+                "text": "text",
+                "names": "names with commas between them",
+                "object": "a mapping",
+            }[self.type] + self._bounds
+        return f"{words}, or null" if self.optional else words
+
+    @property
+    def _bounds(self) -> str:
+        parts = []
+        if self.minimum is not None:
+            parts.append(f"of at least {_number(self.minimum)}")
+        if self.above is not None:
+            parts.append(f"above {_number(self.above)}")
+        if self.maximum is not None:
+            parts.append(f"of at most {_number(self.maximum)}")
+        if self.below is not None:
+            parts.append(f"below {_number(self.below)}")
+        return f" {' and '.join(parts)}" if parts else ""
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
+def fields() -> tuple[FieldSpec, ...]:
+    """Every option, section by section; in each, its own first, then those of its plug-ins."""
+    return _fields()
+
+
+def field(key: str) -> FieldSpec | None:
+    """The option of that name; None where there is none."""
+    return _by_key().get(key)
+
+
+def option_classes() -> dict[str, type[Plugin]]:
+    """The plug-ins that may bring options, by `kind.name`."""
+    return {f"{kind}.{name}": plugin for kind in BASES for name, plugin in plugins(kind).items()}
+
+
+@functools.cache
+def _by_key() -> dict[str, FieldSpec]:
+    return {spec.key: spec for spec in _fields()}
+
+
+@functools.cache
+def _fields() -> tuple[FieldSpec, ...]:
+    found: dict[str, FieldSpec] = {}
+    owners: dict[str, str] = {}
+    for where, (section, plugin, options) in _sources().items():
+        for key, info in options.model_fields.items():
+            if key in found:
+                raise PluginError(
+                    f"The key {key!r} is named by {owners[key]} and by {where}. One of them must rename it."
+                )
+            owners[key] = where
+            found[key] = _spec(key, info, section, plugin, where)
+    order = tuple(SECTIONS)
+    return tuple(sorted(found.values(), key=lambda spec: order.index(spec.section)))
+
+
+def _sources() -> dict[str, tuple[str, type[Plugin] | None, type[Section]]]:
+    """Everything that holds options, by how a message names it: its section, its plug-in, its class."""
+    sections = {f"the section {name}": (name, None, section) for name, section in SECTIONS.items()}
+    brought = {
+        f"the {one.kind} {one.name} ({one.__module__})": (one.section, one, one.Options)
+        for one in option_classes().values()
+    }
+    return {**sections, **brought}
+
+
+def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, where: str) -> FieldSpec:
+    extra = info.json_schema_extra
+    if not isinstance(extra, dict) or META not in extra:
+        raise PluginError(f"The key {key!r} of {where} has no label and help. Make it with `option(...)`.")
+    meta: dict[str, Any] = extra[META]  # type: ignore[assignment]
+    choices, labels = meta["choices"], None
+    if meta["choices_from"]:
+        offered = plugins(meta["choices_from"])
+        choices = tuple(offered)
+        labels = tuple(one.label or name for name, one in offered.items())
+    bounds: dict[type, Any] = {type(one): one for one in info.metadata}
+    kind, optional = _type(info.annotation)
+    return FieldSpec(
+        key=key,
+        section=section,
+        plugin=plugin.name if plugin else None,
+        owner=f"{plugin.kind}.{plugin.name}" if plugin else None,
+        label=meta["label"],
+        help=info.description or "",
+        unit=meta["unit"],
+        default=plain(info.get_default(call_default_factory=True)),
+        annotation=info.annotation,
+        type=kind,
+        optional=optional,
+        choices=choices,
+        choice_labels=labels or (tuple(str(one) for one in choices) if choices else None),
+        minimum=bounds[Ge].ge if Ge in bounds else None,
+        maximum=bounds[Le].le if Le in bounds else None,
+        above=bounds[Gt].gt if Gt in bounds else None,
+        below=bounds[Lt].lt if Lt in bounds else None,
+        level=meta["level"],
+        source=meta["source"],
+        path=meta["path"],
+        lines=meta["lines"],
+        stages=meta["stages"],
+        unset=meta["unset"],
+    )
+
+
+def plain(value: Any) -> Any:
+    """A value as it is written in a file: names as a comma list, or as a list where one has a comma."""
+    if not isinstance(value, tuple):
+        return value
+    return list(value) if any("," in name for name in value) else ",".join(value)
+
+
+def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "names", "object"], bool]:
+    parts = _leaves(annotation)
+    optional = type(None) in parts
+    parts = [part for part in parts if part is not type(None)]
+    if any(get_origin(part) is tuple for part in parts):
+        return "names", optional
+    if any(get_origin(part) is dict or part is dict for part in parts):
+        return "object", optional
+    for kind, name in ((str, "text"), (float, "float"), (int, "int"), (bool, "bool")):
+        if kind in parts:
+            return name, optional  # type: ignore[return-value]
+    raise PluginError(f"No form knows the type {annotation}. Expected bool, int, float, str, Names or Object.")
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """The types that an annotation is made of: unions opened, literals as the types of their values."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return [leaf for part in get_args(annotation) for leaf in _leaves(part)]
+    if origin is Literal:
+        return [type(value) for value in get_args(annotation)]
+    if hasattr(annotation, "__metadata__"):
+        return _leaves(get_args(annotation)[0])
+    return [annotation]

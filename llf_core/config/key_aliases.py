@@ -1,0 +1,70 @@
+"""Older and second names of keys, turned into the names that are used here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.known_keys import known
+from llf_core.config.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config.read_config import Asked
+
+NOTHING = object()
+
+
+def _share(value: Any) -> Any:
+    return value or NOTHING
+
+
+def _if_true(then: Any) -> Callable[[Any], Any]:
+    return lambda value: then if value else NOTHING
+
+
+def _same(value: Any) -> Any:
+    return NOTHING if value is None else value
+
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "warmup_ratio": _share,
+    "group_by_length": _if_true("group_by_length"),
+    "disable_shuffling": _if_true("sequential"),
+    "adafactor": _if_true("adafactor"),
+    "neat_packing": _if_true(then=True),  # ours never leaks
+}
+
+
+def translate(asked: Asked) -> None:
+    """Replaces translated keys in place, with a note for each; two names with two values are a problem."""
+    for old, new in known().translated.items():
+        if old not in asked.values:
+            continue
+        given = asked.values.pop(old)
+        line = asked.lines.pop(old, None)
+        value = VALUES.get(old, _same)(given)
+        if value is NOTHING:
+            continue
+        problem = _stands_against(asked, old, new, given, value)
+        if problem:
+            asked.problems.append(Problem("invalid", old, given, problem, line=line, keys=(old, new)))
+            continue
+        if old == "warmup_ratio" and asked.values.get(new):
+            message = f"`warmup_ratio` is not used, since `warmup_steps` is {asked.values[new]}."
+        else:
+            asked.values[new] = value
+            if line is not None:
+                asked.lines[new] = line
+            message = f"`{old}` is read as `{new}: {value}`."
+        asked.problems.append(Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new)))
+
+
+def _stands_against(asked: Asked, old: str, new: str, given: Any, value: Any) -> str | None:
+    if old == "warmup_ratio":
+        if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
+            return None
+        return f"`warmup_ratio` is {given!r}. Expected a share of the steps, from 0 to below 1."
+    if asked.values.get(new, value) != value:
+        return f"`{old}: {given}` and `{new}: {asked.values[new]}` mean the same key. Expected one of them."
+    return None

@@ -1,0 +1,130 @@
+"""What is particular about a model's architecture and changes what a run computes: `properties.toml`."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.config.name_checks.results import Found
+from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.config.problem import Fix, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.run_config import RunConfig
+
+KEY = "model_name_or_path"
+LONGEST = "max_position_embeddings"
+"""What a long RoPE takes for its original length where the model's config names none."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """What some architectures have, and most do not.
+
+    Attributes:
+        name: what it is called.
+        text: what it does and what to do about it; `{limit}` stands for the value of `above`.
+        severity: `note`, `warning`, or `error` with which nothing right can be learned.
+        types: values of `model_type` that have it.
+        rope: kinds of rotary embedding that have it.
+        above: the key of the model's config that `cutoff_len` must exceed for it to matter.
+        shared: whether it matters only where examples share a micro-batch.
+        predicts: whether it matters only where next tokens are learned.
+        unless: keys of the model's config and the values with which it does not matter.
+    """
+
+    name: str
+    text: str
+    severity: Literal["note", "warning", "error"]
+    types: tuple[str, ...] = ()
+    rope: tuple[str, ...] = ()
+    above: str | None = None
+    shared: bool = False
+    predicts: bool = False
+    unless: Mapping[str, Any] = field(default_factory=dict)
+
+    def limit(self, settings: Mapping[str, Any]) -> int | None:
+        """The value of `above` in a model's config; None where it is not told there."""
+        if self.above is None:
+            return None
+        near = (settings, *_rotary(settings)) if self.rope else (settings,)
+        values = [one.get(self.above) for one in near] + ([settings.get(LONGEST)] if self.rope else [])
+        return next((one for one in values if isinstance(one, int) and not isinstance(one, bool)), None)
+
+    def told(self, settings: Mapping[str, Any]) -> str:
+        """The text about a model."""
+        return f"{self.name} ({settings.get('model_type')}): {self.text.format(limit=self.limit(settings))}"
+
+    def belongs_to(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a model of such a config has it."""
+        kinds = [kind for one in _rotary(settings) for kind in (one.get("rope_type"), one.get("type"))]
+        if any(settings.get(key) == value for key, value in self.unless.items()):
+            return False
+        return settings.get("model_type") in self.types or any(kind in self.rope for kind in kinds)
+
+
+@functools.cache
+def properties() -> tuple[Property, ...]:
+    """All properties, in the order in which they are told."""
+    tables = tomllib.loads(files(__package__).joinpath("properties.toml").read_text(encoding="utf-8"))["property"]
+    lists = ("types", "rope")
+    return tuple(Property(**(one | {key: tuple(one[key]) for key in lists if key in one})) for one in tables)
+
+
+def refusal(settings: Mapping[str, Any]) -> str | None:
+    """Why a model cannot be trained, whatever a run's config says; None where it can be."""
+    errors = (one for one in properties() if one.severity == "error" and not one.predicts and one.belongs_to(settings))
+    return next((one.told(settings) for one in errors), None)
+
+
+def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Problem, ...]:
+    """What a run with a model should know of its architecture.
+
+    Args:
+        settings: the model's `config.json`. Of a model that sees, the part about text counts too.
+        config: of the run.
+
+    Returns:
+        A problem beside `model_name_or_path` for each property that matters with these settings.
+    """
+    batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
+    shares = batch > 1 or bool(config.data.packing)
+    predicts = not config.plugin("stage").scores
+    text = settings.get("text_config")
+    parts = (text, settings) if isinstance(text, dict) and text else (settings,)
+    found = []
+    for one in properties():
+        part = next((part for part in parts if one.belongs_to(part)), None)
+        if part is None or (one.shared and not shares) or (one.predicts and not predicts):
+            continue
+        limit = one.limit(part)
+        if one.above is not None and (limit is None or config.data.cutoff_len <= limit):
+            continue
+        fixes = []
+        if one.shared:
+            alone = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": batch * steps}
+            changes = alone | ({"packing": False} if config.data.packing else {})
+            fixes = [Fix("Train one example at a time", changes)]
+        keys = (KEY, "cutoff_len") if one.above else (KEY,)
+        told = one.told(part)
+        found.append(Problem("violation", KEY, config.get(KEY), told, tuple(fixes), one.severity, keys=keys))
+    return tuple(found)
+
+
+def look_for_properties(config: RunConfig) -> Found:
+    """What the config of a model that is here tells; nothing of one that is not."""
+    folder = folder_of(config.model.model_name_or_path, config.model.cache_dir)
+    return Found() if folder is None else Found(properties_of(config_of(folder), config))
+
+
+def _rotary(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The settings of rotary embeddings, of each kind of layer where they differ."""
+    tables = [settings.get(key) for key in ("rope_parameters", "rope_scaling")]
+    known = [one for one in tables if isinstance(one, dict)]
+    inside = [inner for one in known for inner in one.values() if isinstance(inner, dict)]
+    return [*known, *inside]

@@ -1,0 +1,135 @@
+"""Whether data sets that a config names are there."""
+
+from __future__ import annotations
+
+import fnmatch
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llf_core.config.name_checks import known_names
+from llf_core.config.name_checks.hub_cache import cached
+from llf_core.config.name_checks.results import Found, hint_of, using
+from llf_core.config.name_checks.data_set_location import INFO_FILE, ONLINE, REMOTE, SHIPPED, info_of, locate
+from llf_core.config.did_you_mean import listed, misspelt, nearest
+from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, is_there
+from llf_core.config.problem import Problem
+from llf_core.config.field_specs import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llf_core.config.run_config import RunConfig
+    from llf_core.config.field_specs import FieldSpec
+
+MOST = 500
+"""Entries of a folder that are looked at for what may have been meant."""
+ENTRIES = 2000
+"""Entries of `dataset_info.json` that are looked at for the same."""
+
+
+def look_for_data(config: RunConfig, spec: FieldSpec, folders: Iterable[Path]) -> Found:
+    """Judges each data set of a key.
+
+    Args:
+        config: the config.
+        spec: a field of data sets.
+        folders: where files of this machine may lie.
+    """
+    return _Look(config, spec, tuple(folders)).look()
+
+
+class _Look:
+    def __init__(self, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...]) -> None:
+        self.config, self.spec, self.folders = config, spec, folders
+        self.base = Path(config.data.dataset_dir)
+        self.info_file = self.base / INFO_FILE
+        self.info: dict[str, Any] = {}
+
+    def look(self) -> Found:
+        names = self.config.get(self.spec.key) or ()
+        where = self.config.data.dataset_dir
+        if not names or where.startswith(REMOTE):
+            return Found()  # what the file of `REMOTE` names is known when it is fetched
+        if where == ONLINE:
+            return sum((self.at_hub(name, name) for name in names), Found())
+        try:
+            self.info = info_of(self.info_file)
+        except (ValueError, OSError) as error:
+            return Found((self.problem(str(error)),))
+        return sum((self.one(name) for name in names), Found())
+
+    def one(self, name: str) -> Found:
+        if fnmatch.fnmatch(name, HANDED_OVER) or Path(name).is_absolute():
+            return Found()  # paths have a rule of their own
+        place = locate(name, self.base, self.info, self.folders)
+        if place.kind == "entry":
+            return self.entry(name, self.info[name])
+        if place.kind == "hub":
+            return self.at_hub(name, name)
+        return self.nowhere(name) if place.kind == "nowhere" else Found()
+
+    def entry(self, name: str, entry: Any) -> Found:
+        """An entry of `dataset_info.json`: the file or hub id that it names."""
+        if not isinstance(entry, dict):
+            return Found()  # reading it says so
+        if entry.get("hf_hub_url"):
+            return self.at_hub(name, str(entry["hf_hub_url"]))
+        file = entry.get("file_name")
+        if not file or entry.get("cloud_file_name") or is_there(self.base / str(file)):
+            return Found()
+        meant = nearest(str(file), files((self.base,)))
+        mean = f" Did you mean {meant!r}?" if meant else ""
+        message = f"The data set {name!r} is {file} in {self.info_file}, and there is no {self.base / str(file)}.{mean}"
+        return Found((self.problem(message),))
+
+    def at_hub(self, name: str, hub_id: str) -> Found:
+        stored = cached("dataset", self.config.model.cache_dir)
+        if hub_id in stored or hub_id in known_names.datasets():
+            return Found()
+        meant = nearest(hub_id, (*stored, *known_names.datasets(), *self.here())) if name == hub_id else None
+        fixes = using(self.config, self.spec, name, meant)
+        return Found(questions=(hint_of("dataset", hub_id, self.spec.key, self.value(), meant, fixes),))
+
+    def nowhere(self, name: str) -> Found:
+        """A name that is no entry, path or hub id."""
+        theirs = known_names.llama_factory_entries()
+        elsewhere = not self.info_file.is_file()
+        lacks = f"there is no {self.info_file}" if elsewhere else f"{self.info_file} names {listed(self.info)}"
+        away = self.base.is_absolute() and not is_there(self.base)
+        if elsewhere and (name in theirs or away) and misspelt(name, self.here()) is None:
+            whose = f"{name!r} is an entry of LLaMA-Factory's {INFO_FILE}" if name in theirs else f"No {name!r} here"
+            message = f"{whose}, and {lacks}. Set `dataset_dir` to the folder that holds it."
+            return Found((self.problem(message, severity="warning"),))
+        meant = nearest(name, (*self.here(), *theirs) if elsewhere else self.here())
+        mean = f" Did you mean {meant!r}?" if meant else ""
+        if meant in theirs and meant not in self.here():
+            mean += (
+                f" It is an entry of LLaMA-Factory's {INFO_FILE}: set `dataset_dir` to the folder that holds it too."
+            )
+        message = f"There is no data set {name!r}: no such file or folder, and {lacks}.{mean}"
+        return Found((self.problem(message, name, meant),))
+
+    def here(self) -> tuple[str, ...]:
+        """What could be named instead on this machine."""
+        return (*islice(self.info, ENTRIES), *SHIPPED, *files((*self.folders, self.base)))
+
+    def value(self) -> str:
+        return str(plain(self.config.get(self.spec.key)))
+
+    def problem(
+        self, message: str, name: str = "", meant: str | None = None, severity: Literal["error", "warning"] = "error"
+    ) -> Problem:
+        key = self.spec.key
+        fixes = using(self.config, self.spec, name, meant)
+        return Problem("unresolved", key, self.value(), message, fixes, severity, keys=(key, "dataset_dir"))
+
+
+def files(folders: Iterable[Path]) -> Iterator[str]:
+    """Names of the data files in some folders."""
+    for folder in dict.fromkeys(folders):
+        try:
+            names = [entry.name for entry in islice(folder.iterdir(), MOST)]
+        except OSError:
+            continue
+        yield from (name for name in sorted(names) if name.endswith(DATA_SUFFIXES) and name != INFO_FILE)

@@ -1,0 +1,160 @@
+"""Whether models and adapters that a config names are there."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config.shown_url import without_secrets
+from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks import known_names
+from llf_core.config.name_checks.hub_cache import cached
+from llf_core.config.name_checks.results import Found, hint_of, using
+from llf_core.config.name_checks.paths import absent
+from llf_core.config.did_you_mean import misspelt, nearest
+from llf_core.config.paths import is_there
+from llf_core.config.problem import Problem
+from llf_core.config.field_specs import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llf_core.config.run_config import RunConfig
+    from llf_core.config.field_specs import FieldSpec
+
+HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+LONGEST_HUB_NAME = 96
+"""Characters of each part of a hub id."""
+MOST = 500
+"""Entries of a folder that are looked at for what may have been meant."""
+LONGEST_LOOKED_AT = 200
+"""Characters of a name by which what was meant is looked for."""
+LONGEST_SHOWN = 120
+MARKS = ("config.json", "adapter_config.json")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be a path: it is then judged by whether this machine has it."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf")
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether a hub may have a repository of a name: `name` or `owner/name`, as its client takes them."""
+    parts = name.split("/")
+    good = all(HUB_NAME.fullmatch(part) and len(part) <= LONGEST_HUB_NAME for part in parts)
+    return good and len(parts) <= 2 and not any(odd in name for odd in ("--", "..")) and not name.endswith(".git")  # noqa: PLR2004 - owner and name
+
+
+def shown_name(name: str) -> str:
+    """A name as a message repeats it: its beginning, in quotes where it holds what no name holds."""
+    short = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
+    return short if short.strip() == short and short.isprintable() and short else repr(short)
+
+
+def meant_instead(name: str, cache_dir: str | None = None) -> str:
+    """The name of a model that may have been meant, as a sentence with a leading space; empty where none is near.
+
+    Args:
+        name: of a model or an adapter that is not there.
+        cache_dir: `cache_dir` of a config.
+    """
+    here = tuple(local_models((Path.cwd(),)))
+    near = nearest(name[:LONGEST_LOOKED_AT], (EMBEDDED, *here, *cached("model", cache_dir), *known_names.models()))
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def look_for_models(config: RunConfig, spec: FieldSpec, folders: Iterable[Path], runs: Iterable[str]) -> Found:
+    """Judges each name of a key.
+
+    Args:
+        config: the config.
+        spec: a field of models or adapters.
+        folders: where models of this machine may lie.
+        runs: ids of runs, which a reward model may be.
+    """
+    value = config.get(spec.key)
+    names = value if isinstance(value, tuple) else () if value is None else (value,)
+    found = Found()
+    for name in names:
+        found += _look(name, config, spec, tuple(folders), tuple(runs) if spec.key == "reward_model" else ())
+    return found
+
+
+def _look(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]) -> Found:
+    wrong, meant = _wrong(name, spec)
+    if wrong:
+        return _refused(name, config, spec, wrong, meant)
+    known_here = name == EMBEDDED or name in runs or Path(name).is_absolute() or is_there(Path(name))
+    return Found() if known_here else _by_name(name, config, spec, folders, runs)
+
+
+def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
+    """Why a name can be no model, whatever a hub has, and what may be meant; empty where it may be one."""
+    if not name.strip():
+        return "No model is named.", EMBEDDED
+    if "://" in name and not is_there(Path(name)):
+        shown = shown_name(without_secrets(name))
+        return f"{shown} is an address.", shown.split("://", 1)[-1].strip("/").partition("/")[2]
+    looks = spec.path == "model" and spec.key != "reward_model" and is_there(Path(name))
+    return (_not_one(Path(name)) if looks else ""), None
+
+
+def _by_name(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ...], runs: tuple[str, ...]) -> Found:
+    """Judges a name that is nothing on this machine."""
+    here = tuple(local_models(folders))
+    stored = cached("model", config.model.cache_dir)
+    if name in stored or name in known_names.models():
+        return Found()
+    if is_path(name):
+        return absent(folders[0] / name, name, config, spec)
+    near_home = (EMBEDDED, *here, *runs, *_beside(name, folders))
+    slip = None if "/" in name else misspelt(name, near_home)
+    meant = slip or nearest(name, (*near_home, *stored, *known_names.models()))
+    if slip is None and may_be_hub_id(name):
+        fixes = using(config, spec, name, meant)
+        return Found(questions=(hint_of("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),))
+    wrong = f"There is no model {shown_name(name)!r}: no such folder, and no name that LLF knows."
+    return _refused(name, config, spec, wrong, meant, form=slip is None)
+
+
+def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
+    name: str, config: RunConfig, spec: FieldSpec, wrong: str, meant: str | None, form: bool = True
+) -> Found:
+    """An error, with the name that was meant, and with the form of a hub id where that is not clear."""
+    expected = " Expected a model's folder, a .gguf file, or a hub id of the form owner/name." if form else ""
+    mean = f" Did you mean {meant!r}?" if meant else ""
+    fixes = using(config, spec, name, meant)
+    value = str(plain(config.get(spec.key)))
+    return Found((Problem("unresolved", spec.key, value, f"{wrong}{expected}{mean}", fixes, keys=(spec.key,)),))
+
+
+def _not_one(path: Path) -> str:
+    """Why a path that is there is no model; empty where it may be one."""
+    if path.is_file():
+        return "" if path.suffix.lower() == ".gguf" else f"{path} is a file of type {path.suffix or 'unknown'}."
+    try:
+        names = [entry.name for entry in islice(path.iterdir(), MOST)]
+    except OSError:
+        return ""  # reading it says why
+    good = len(names) == MOST or "config.json" in names or any(one.endswith(".gguf") for one in names)
+    return "" if good else f"The folder {path} holds no model: it has no config.json."
+
+
+def _beside(name: str, folders: Iterable[Path]) -> Iterator[str]:
+    """Models in the folder that a name begins with, where there is one: `saves/lora` may be a path or a hub id."""
+    first, slash, _ = name.partition("/")
+    if slash:
+        yield from (f"{first}/{one}" for one in local_models(folder / first for folder in folders))
+
+
+def local_models(folders: Iterable[Path]) -> Iterator[str]:
+    """Folders with a model or an adapter, and GGUF files, by their names in each of some folders."""
+    for folder in dict.fromkeys(folders):
+        try:
+            for entry in islice(folder.iterdir(), MOST):
+                if entry.suffix == ".gguf" or any((entry / mark).is_file() for mark in MARKS):
+                    yield entry.name
+        except OSError:
+            continue

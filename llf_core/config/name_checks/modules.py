@@ -1,0 +1,165 @@
+"""Whether modules that a config names are in its model."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from llf_core.config.model import EMBEDDED
+from llf_core.config.name_checks.results import Found
+from llf_core.config.name_checks.known_names import families, family_of
+from llf_core.config.name_checks.model_folder import folder_of, settings_of
+from llf_core.config.did_you_mean import listed, misspelt, nearest
+from llf_core.config.problem import Fix, Problem
+from llf_core.config.safetensors_header import read_shapes, weight_files
+from llf_core.config.field_specs import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llf_core.config.run_config import RunConfig
+    from llf_core.config.field_specs import FieldSpec
+
+KEYS: dict[str, Literal["linear", "any"]] = {
+    "lora_target": "linear",
+    "additional_target": "any",
+    "freeze_trainable_modules": "any",
+    "freeze_extra_modules": "any",
+}
+"""Keys that name modules, and of which kind."""
+ALL = "all"
+EXPERTS = ("gate_up_proj", "down_proj")
+"""What transformers calls the parameters that it makes of the weights of all experts of a layer."""
+HEADS = ("lm_head", "score")
+"""Heads that a model has though no weight of that name may be stored: tied to the embedding, or new."""
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What a model is made of.
+
+    Attributes:
+        linear: linear layers, embeddings and parameters of experts that an adapter can be put on.
+        every: all modules.
+        exact: whether they were read from the model itself, and not from the table of families.
+    """
+
+    linear: frozenset[str]
+    every: frozenset[str]
+    exact: bool
+
+
+def look_for_modules(config: RunConfig, spec: FieldSpec) -> Found:
+    """Judges each module of a key: what the model surely lacks is an error, what the table lacks a warning."""
+    asked = [name for name in config.get(spec.key) or () if name != ALL]
+    modules = modules_of(config.model.model_name_or_path, config.model.cache_dir) if asked else None
+    if not asked:
+        return Found()
+    if modules is None:
+        return _among_all_families(config, spec, asked)
+    known = modules.linear if KEYS[spec.key] == "linear" else modules.every
+    missing = [name for name in asked if name.rpartition(".")[2] not in known]
+    if not missing:
+        return Found()
+    slips = [name for name in missing if misspelt(name, known)]
+    model = Path(config.model.model_name_or_path).name
+    shown = sorted(modules.linear) if modules.linear else sorted(known)
+    lacks = f"{model} has no {' and no '.join(missing)}.{_meant(missing, known)}"
+    message = f"{lacks} Expected `all`, or some of {listed(shown)}."
+    severity: Literal["error", "warning"] = "error" if modules.exact or slips else "warning"
+    return Found((_problem(config, spec, message, missing, known, severity),))
+
+
+def _among_all_families(config: RunConfig, spec: FieldSpec, asked: list[str]) -> Found:
+    """Of a model that nobody knows here: a warning where a name looks like a misspelling of one that models have."""
+    known = {name for family in families() for name in (*family.linear, *family.inside, *family.outside)}
+    odd = [name for name in asked if name.rpartition(".")[2] not in known and misspelt(name, known)]
+    if not odd:
+        return Found()
+    message = f"No model that LLF knows has a module {' or '.join(odd)}.{_meant(odd, known)}"
+    return Found((_problem(config, spec, message, odd, known, "warning"),))
+
+
+def _problem(  # noqa: PLR0913, PLR0917 - the parts of a message
+    config: RunConfig,
+    spec: FieldSpec,
+    message: str,
+    missing: list[str],
+    known: Iterable[str],
+    severity: Literal["error", "warning"],
+) -> Problem:
+    value = config.get(spec.key)
+    near = {name: _one_or_several(name, known) for name in missing}
+    mended = tuple(dict.fromkeys(part for name in value for part in near.get(name) or (name,)))
+    fixes = [Fix(f"Use {plain(mended)}", {spec.key: plain(mended)})] if all(near.values()) else []
+    if spec.default == ALL:
+        fixes.append(Fix("Use all", {spec.key: ALL}))
+    keys = (spec.key, "model_name_or_path")
+    return Problem("unresolved", spec.key, str(plain(value)), message, tuple(fixes), severity, keys=keys)
+
+
+def _one_or_several(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The known name that another means, or the names that it holds with blanks or signs between them."""
+    parts = tuple(part for part in re.split(r"[\s;|+]+", name) if part)
+    if len(parts) > 1 and set(parts) <= set(known):
+        return parts
+    near = nearest(name, sorted(known))
+    return (near,) if near else ()
+
+
+def _meant(missing: Iterable[str], known: Iterable[str]) -> str:
+    near = [",".join(one) for name in missing if (one := _one_or_several(name, known))]
+    return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+def modules_of(model: str, cache_dir: str | None = None) -> Modules | None:
+    """The modules of a model that is here or well known; None where nothing is known without a hub.
+
+    Args:
+        model: `model_name_or_path`.
+        cache_dir: `cache_dir` of a config.
+    """
+    if model == EMBEDDED:
+        family = family_of(model_type="llama")
+    else:
+        folder = folder_of(model, cache_dir)
+        if folder is not None and (read := _of_folder(folder)):
+            return read
+        family = family_of(model)
+    if family is None:
+        return None
+    linear = {*family.linear, *family.experts, *_embeddings(family.outside)}
+    return Modules(
+        frozenset(linear), frozenset({*linear, *family.inside, *family.outside, *HEADS}), exact=model == EMBEDDED
+    )
+
+
+def _of_folder(folder: Path) -> Modules | None:
+    files = tuple((file.name, file.stat().st_mtime_ns) for file in weight_files(folder))
+    return _read(folder, files)
+
+
+@functools.lru_cache(maxsize=16)
+def _read(folder: Path, _state: tuple[tuple[str, int], ...]) -> Modules | None:
+    """Kept as long as the files stay as they are: a form asks after every change."""
+    family = family_of(model_type=str(settings_of(folder).get("model_type", "")))
+    weights = read_shapes(folder)
+    if not weights and family is None:
+        return None
+    linear = set() if family is None else {*family.linear, *family.experts, *_embeddings(family.outside)}
+    every = set() if family is None else {*family.inside, *family.outside}
+    for name, shape in weights.items():
+        *path, kind = name.split(".")
+        every.update(part for part in path if not part.isdigit())
+        if "experts" in path:  # which transformers keeps together when it loads them
+            linear.update(EXPERTS)
+        if path and (len(shape) > 1 or kind not in {"weight", "bias"}):  # quantized weights have other names
+            linear.add(path[-1])
+    return Modules(frozenset(linear - set(HEADS)), frozenset(every | set(HEADS)), exact=True)
+
+
+def _embeddings(outside: Iterable[str]) -> set[str]:
+    return {name for name in outside if name not in HEADS and ("embed" in name or name in {"wte", "wpe"})}

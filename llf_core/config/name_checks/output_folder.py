@@ -1,0 +1,220 @@
+"""Whether `output_dir` may receive a result: a folder of a person is never written into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.name_checks.results import Found
+from llf_core.config.paths import expanded, is_there
+from llf_core.config.problem import Fix, Problem
+from llf_core.config.field_specs import fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llf_core.config.run_config import RunConfig
+
+KEY = "output_dir"
+MARKER = "llf_result.json"
+"""Written last into a copied result: `{"format": 1, "run", "files": {name: {"bytes", "modified", "sha256"}}}`."""
+LARGEST_MARKER = 16 * 2**20
+HASHED_QUICKLY = 64 * 2**20
+"""Bytes of a file up to which a quick look compares the content of a file with another time of change."""
+OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "trust.key", "trusted.json")
+"""What `LLF_HOME` holds: nothing else may be written into it."""
+PREVIOUS = ".previous"
+"""What the name of an earlier result is followed by, while it makes way."""
+EXPECTED = "Expected a folder that is new, empty, or holds nothing but an earlier result of LLF."
+
+
+def look_for_output(config: RunConfig, home: Path | None = None) -> Found:
+    """An error where the folder that `output_dir` names may not receive a result.
+
+    Args:
+        config: any.
+        home: `LLF_HOME`, where it is known.
+    """
+    asked = config.training.output_dir
+    why = refusal(expanded(asked), config, home) if asked else ""
+    if not asked or not why:
+        return Found()
+    fixes = [Fix("Copy nowhere", {KEY: None})]
+    if Path(asked).name and not is_there(beside := Path(f"{asked.rstrip('/')}-tuned")):
+        fixes.insert(0, Fix(f"Use {beside}", {KEY: str(beside)}))
+    return Found((Problem("invalid", KEY, asked, why, tuple(fixes), keys=(KEY,)),))
+
+
+def refusal(target: Path, config: RunConfig, home: Path | None = None, *, thorough: bool = False) -> str:
+    """Why a folder may not receive a result, as sentences; empty where it may.
+
+    Args:
+        target: the folder that `output_dir` names.
+        config: the run's config: what it reads is not written over.
+        home: `LLF_HOME`, whose own folders receive no result.
+        thorough: whether each file of an earlier result is compared by its content. A quick look does that only for
+            small files whose time of change differs.
+    """
+    why = "" if home is None else _of_home(target, home)
+    why = why or _protected(target, config) or _no_folder(target) or _closed(target)
+    why = why or stranger(target, thorough=thorough)
+    return f"output_dir is {target}. {why} {EXPECTED}" if why else ""
+
+
+def stranger(target: Path, *, thorough: bool = False) -> str:
+    """What a folder holds besides an unchanged result of LLF, as a sentence; empty where there is nothing.
+
+    Links are not followed: one inside the folder counts as a stranger.
+
+    Args:
+        target: a folder, or nothing.
+        thorough: see `refusal`.
+    """
+    try:
+        known = recorded(target)
+        said = (_said(name, entry, known, thorough=thorough) for name, entry in walk(target))
+        return next((one for one in said if one), "")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"It cannot be read ({error.strerror})."
+
+
+def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough: bool) -> str:
+    """Why one entry of a folder is no part of an unchanged result; empty where it is one."""
+    if entry.is_symlink():
+        return f"It holds the link {name}, which LLF did not write."
+    if entry.is_dir(follow_symlinks=False):
+        own = any(one.startswith(f"{name}/") for one in known)
+        return "" if own else f"It holds the folder {name}, which LLF did not write."
+    if name == MARKER and known:
+        return ""
+    if name not in known:
+        return f"It holds {name}, which LLF did not write."
+    same = _unchanged(Path(entry.path), entry.stat(follow_symlinks=False), known[name], thorough=thorough)
+    return "" if same else f"It holds a result of LLF in which {name} was changed since."
+
+
+def recorded(target: Path) -> dict[str, Any]:
+    """What the marker of a result says of its files, by name; empty where there is no marker."""
+    try:
+        descriptor = os.open(target / MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return {}
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST_MARKER:
+            return {}
+        try:
+            value = json.loads(file.read(LARGEST_MARKER))
+        except (ValueError, RecursionError):
+            return {}
+    files = value.get("files") if isinstance(value, dict) and value.get("format") == 1 else None
+    return {name: one for name, one in files.items() if isinstance(one, dict)} if isinstance(files, dict) else {}
+
+
+def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a folder, by its name in it, folders before what they hold; links are not followed.
+
+    Raises:
+        OSError: a folder can't be read.
+    """
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda one: one.name):
+            name = f"{inside}{entry.name}"
+            yield name, entry
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(Path(entry.path), f"{name}/")
+
+
+def fingerprint(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unchanged(path: Path, facts: os.stat_result, known: dict[str, Any], *, thorough: bool) -> bool:
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size != known.get("bytes"):
+        return False
+    if not thorough and (facts.st_mtime_ns == known.get("modified") or facts.st_size > HASHED_QUICKLY):
+        return True
+    return fingerprint(path) == known.get("sha256")
+
+
+def _no_folder(target: Path) -> str:
+    """Why what is there is no folder of its own; empty where it is one, or nothing is there."""
+    try:
+        facts = target.lstat()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"It cannot be made ({error.strerror})."
+    if stat.S_ISLNK(facts.st_mode):
+        return f"It is a link to {target.readlink()}, and links are not followed."
+    if not stat.S_ISDIR(facts.st_mode):
+        return "It is no folder."
+    return "It is the root of a disk, which cannot be replaced: name a folder in it." if target.is_mount() else ""
+
+
+def _closed(target: Path) -> str:
+    """Why nothing can be made where a result would be, told without making anything; empty where something can."""
+    place = next((path for path in target.parents if path.is_dir()), target.parent)
+    try:
+        facts, longest = os.statvfs(place), os.pathconf(place, "PC_NAME_MAX")
+    except OSError as error:
+        return f"It cannot be made ({error.strerror})."
+    if facts.f_flag & os.ST_RDONLY:
+        return f"The disk that {place} is on is read-only."
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"You may not write into {place}."
+    most = longest - len(f"{PREVIOUS}-999")
+    if len(os.fsencode(target.name)) > most:
+        return f"Its name has {len(os.fsencode(target.name))} bytes, and at most {most} leave room for what is added."
+    return ""
+
+
+def _of_home(target: Path, home: Path) -> str:
+    """Why a folder of LLF's own, or one that holds `LLF_HOME`, may receive no result; empty for any other."""
+    resolved, home = _resolved(target), _resolved(home)
+    own = [home / name for name in OWN]
+    if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):
+        return f"LLF keeps its own files there, in {home}."
+    return ""
+
+
+def _protected(target: Path, config: RunConfig) -> str:
+    """Which folder a path is that is never replaced, or that holds one; empty where it is none."""
+    resolved = _resolved(target)
+    for what, path in _kept(config):
+        other = _resolved(path)
+        if resolved == other:
+            return f"It is {what}."
+        if resolved in other.parents:
+            return f"It holds {what} ({path})."
+    return ""
+
+
+def _kept(config: RunConfig) -> Iterator[tuple[str, Path]]:
+    """What is never written over: home, working directory, and what the config reads."""
+    for spec in fields():
+        if spec.path in {"model", "adapters", "data"}:
+            value = config.get(spec.key)
+            for name in value if isinstance(value, tuple) else (value,):
+                if name and is_there(expanded(name)):
+                    yield f"what {spec.key} names", expanded(name)
+    yield "your home folder", Path("~").expanduser()
+    try:
+        yield "the working directory", Path.cwd()
+    except FileNotFoundError:  # removed meanwhile
+        return
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return path.absolute()

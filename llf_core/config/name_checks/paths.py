@@ -1,0 +1,73 @@
+"""Whether paths that a config names are on this machine."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.config.name_checks.results import Found, using
+from llf_core.config.did_you_mean import misspelt, nearest
+from llf_core.config.paths import is_there
+from llf_core.config.problem import Problem
+from llf_core.config.field_specs import plain
+
+if TYPE_CHECKING:
+    from llf_core.config.run_config import RunConfig
+    from llf_core.config.field_specs import FieldSpec
+
+LONGEST_SHOWN = 200
+"""Characters of a path that a message repeats."""
+MOST = 500
+"""Entries of a folder that are looked at for what may have been meant."""
+
+
+def look_for_paths(config: RunConfig, spec: FieldSpec) -> Found:
+    """A warning for each path that this machine does not have, since the config may be good on another one.
+
+    It is an error where its folder has a name that differs by a slip.
+    """
+    value = config.get(spec.key)
+    found = Found()
+    for name in value if isinstance(value, tuple) else (value,):
+        if name and Path(name).is_absolute() and not is_there(Path(name)):
+            found += absent(Path(name), name, config, spec)
+    return found
+
+
+def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
+    """What is said of a path that is not there.
+
+    Args:
+        path: the path.
+        name: as the config names it.
+        config: the config.
+        spec: the field that names it.
+    """
+    siblings = _names(path.parent)
+    slip = misspelt(path.name, siblings)
+    meant = slip or nearest(path.name, siblings)
+    mean = f" Did you mean {meant!r}?" if meant else ""
+    problem = Problem(
+        "unresolved",
+        spec.key,
+        str(plain(config.get(spec.key))),
+        f"This machine has no file or folder {_shown(path)}.{mean}",
+        using(config, spec, name, None if meant is None else str(path.with_name(meant))),
+        "error" if slip else "warning",
+        keys=(spec.key,),
+    )
+    return Found((problem,))
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    text = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return text if text.isprintable() else repr(text)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in islice(folder.iterdir(), MOST))
+    except (OSError, ValueError):  # a name that no folder has
+        return []

@@ -1,0 +1,236 @@
+"""Reads what was asked for: a file, YAML or JSON text, a mapping, and `key=value` overrides."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llf_core.config.number_format import for_yaml
+from llf_core.config.paths import expanded
+from llf_core.config.problem import Problem
+from llf_core.door import NotPlainError, UnreadableError, json_value, read_text
+from llf_core.door.plain_yaml import FLOAT, INTEGER, LARGEST, SHOWN, Document, yaml_value
+
+OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
+"""A line of JSON that begins with a text."""
+
+
+@dataclass
+class Asked:
+    """What was asked for, before anything is judged.
+
+    Attributes:
+        values: plain data by key.
+        lines: the line of each key, counted from 1.
+        base: the folder that relative paths start from.
+        file: whether the values come from a file in `base`.
+        problems: what could not be read.
+        repeated: keys that stand more than once.
+    """
+
+    values: dict[str, Any]
+    base: Path
+    lines: dict[str, int] = field(default_factory=dict)
+    file: bool = False
+    problems: list[Problem] = field(default_factory=list)
+    repeated: set[str] = field(default_factory=set)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes one key a line, and what `plain_yaml` and every other YAML reader take for the same values."""
+
+    inside = False
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """The outermost mapping a key a line, the others in braces."""
+        inside, self.inside = self.inside, True
+        node = super().represent_mapping(tag, mapping, flow_style or inside)
+        self.inside = inside
+        return node
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """Lists in brackets."""
+        return super().represent_sequence(tag, sequence, flow_style is not False)
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # PyYAML writes these line breaks of Unicode as they are, and reads each as a space.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_float(dumper: _Dumper, value: float) -> yaml.ScalarNode:
+    text = for_yaml(value)
+    kind = "int" if INTEGER.match(text) else "float"
+    return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", INTEGER, list("-+0123456789"))
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_float)
+_Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """A flat mapping as YAML, one key a line, in its own order."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+
+
+def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Asked:
+    """Reads a config.
+
+    Args:
+        source: a mapping; a path to a YAML or JSON file; YAML or JSON text.
+        overrides: `key=value`, the value as YAML; they win over the source.
+        base: where relative paths start; unset, the file's folder, or the working directory.
+
+    Returns:
+        The values, with problems for what could not be read.
+    """
+    if isinstance(source, Mapping):
+        asked = Asked({str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute())
+    elif isinstance(source, Path) or (isinstance(source, str) and not _is_text(source)):
+        asked = _read_file(expanded(source), base)
+    elif isinstance(source, str):
+        asked = _read_text(source, Path(base or Path.cwd()).absolute())
+    else:
+        asked = Asked({}, Path.cwd())
+        asked.problems.append(
+            _broken(f"A config is no {type(source).__name__}. Expected a mapping, YAML text or a path.")
+        )
+    _override(asked, overrides)
+    for key, value in [*asked.values.items()]:
+        why = _unusual(value) or _unusual(key)
+        if why:
+            asked.problems.append(Problem("invalid", key, None, f"`{key}` {why}", line=asked.lines.get(key)))
+            del asked.values[key]
+    return asked
+
+
+def _unusual(value: Any) -> str:
+    """What no setting holds, wherever it comes from; the empty string for all else."""
+    if isinstance(value, str):
+        if "\0" in value:
+            return "holds the character U+0000. Expected text."
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "holds half of a surrogate pair. Expected text that can be written in UTF-8."
+    elif isinstance(value, int) and abs(value) >= LARGEST:
+        return f"is a whole number of {value.bit_length()} bits. Expected at most 63."
+    elif isinstance(value, Mapping):
+        return next(filter(None, map(_unusual, (*value.keys(), *value.values()))), "")
+    elif isinstance(value, list | tuple):
+        return next(filter(None, map(_unusual, value)), "")
+    return ""
+
+
+def _is_text(source: str) -> bool:
+    return "\n" in source or ": " in source or source.lstrip().startswith("{") or not source.strip()
+
+
+def _read_file(path: Path, base: str | Path | None) -> Asked:
+    path = path.absolute()
+    folder = Path(base).absolute() if base else path.parent
+    try:
+        text = read_text(path.resolve())  # what a person names may be a link
+    except (OSError, RuntimeError, ValueError) as error:
+        asked = Asked({}, folder)
+        plain = isinstance(error, OSError) and not isinstance(error, UnreadableError)
+        said = error.strerror if isinstance(error, OSError) and plain else str(error)  # a loop, a NUL in the path
+        why = f"{str(said).rstrip('.')}."
+        asked.problems.append(_broken(f"The config {path} cannot be read: {why} Expected a YAML or JSON file."))
+        return asked
+    asked = _read_text(text, folder, as_json=path.suffix == ".json")
+    asked.file = True
+    return asked
+
+
+def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
+    asked = Asked({}, base)
+    kind = "JSON" if as_json else "YAML"
+    try:
+        if as_json:
+            _take_json(text, asked)
+        elif not (text.lstrip().startswith("{") and _is_json(text, asked)):
+            _take_yaml(text, asked)
+    except NotPlainError as error:
+        where = f" at line {error.line}" if error.line else ""
+        asked.problems.append(_broken(f"The {kind} cannot be read{where}: {error}.", error.line))
+    return asked
+
+
+def _is_json(text: str, asked: Asked) -> bool:
+    """Takes what begins as JSON does, where it is JSON and no YAML in braces."""
+    try:
+        _take_json(text, asked)
+    except NotPlainError:
+        return False
+    return True
+
+
+def _take_json(text: str, asked: Asked) -> None:
+    objects: list[list[tuple[str, Any]]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        objects[:] = [*objects[-1:], found]  # the outermost object is closed last
+        if len(objects) > 1:
+            twice = next((key for key, count in Counter(key for key, _ in objects[0]).items() if count > 1), None)
+            if twice is not None:
+                raise NotPlainError(f"the key {twice[:SHOWN]!r} stands twice in one object")
+        return dict(found)
+
+    if not isinstance(json_value(text, keep), dict):
+        asked.problems.append(_broken('The config is not a JSON object. Expected `{"key": value, …}`.'))
+        return
+    begun: dict[str, int] = {}  # the line that each text opens
+    for number, content in enumerate(text.splitlines(), 1):
+        opens = OPENS.match(content)
+        if opens:
+            begun.setdefault(opens[1], number)
+    for key, value in objects[-1]:
+        _take(key, value, begun.get(json.dumps(key, ensure_ascii=False), 1), asked)
+
+
+def _take_yaml(text: str, asked: Asked) -> None:
+    document = Document(text)
+    pairs = document.pairs()
+    if pairs is None and not document.empty:
+        asked.problems.append(_broken("The config is not a list of keys. Expected lines of the form `key: value`."))
+    for key, value, line in pairs or ():
+        _take(str(key), value, line, asked)
+
+
+def _take(key: str, value: Any, line: int, asked: Asked) -> None:
+    if key in asked.values and key not in asked.repeated:
+        asked.repeated.add(key)
+        message = f"`{key}` stands in line {asked.lines[key]} and again in line {line}. Expected it once."
+        asked.problems.append(Problem("invalid", key, None, message, line=line))
+    asked.values[key] = value
+    asked.lines[key] = line
+
+
+def _override(asked: Asked, overrides: Sequence[str]) -> None:
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key = key.strip().lstrip("-")
+        if not equals or not key:
+            asked.problems.append(_broken(f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`."))
+            continue
+        try:
+            asked.values[key] = yaml_value(value)
+        except NotPlainError:
+            asked.problems.append(
+                Problem("invalid", key, value, f"The value of the override {text!r} cannot be read as YAML.")
+            )
+        asked.lines.pop(key, None)
+
+
+def _broken(message: str, line: int | None = None) -> Problem:
+    return Problem("invalid", "", None, message, line=line, fixes=())

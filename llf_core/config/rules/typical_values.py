@@ -1,0 +1,97 @@
+"""Warnings for values far outside what anyone uses: `usual.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+from llf_core.config.field_specs import field as spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.run_config import RunConfig
+
+SHARE = "share"
+"""In `when`: whether the value is a share, below 1."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual for a field.
+
+    Attributes:
+        key: the field.
+        usual: the usual values in words.
+        when: values of other fields that it is for.
+        least: smaller ones, 0 excepted, are warned of.
+        most: larger ones are warned of.
+        set: what the fix sets; None where nothing fits always.
+    """
+
+    key: str
+    usual: str
+    when: Mapping[str, list[Any]] = field(default_factory=dict)
+    least: float | None = None
+    most: float | None = None
+    set: float | None = None
+
+    def holds(self, config: RunConfig) -> bool:
+        """Whether it is for this config."""
+        value = config.get(self.key)
+        return all(
+            (value is not None and value < 1) in allowed if key == SHARE else config.get(key) in allowed
+            for key, allowed in self.when.items()
+        )
+
+    def says(self, value: float) -> str:
+        """`above` or `below` for a value far outside; empty for all others."""
+        if self.most is not None and value > self.most:
+            return "above"
+        return "below" if self.least is not None and 0 < value < self.least else ""
+
+
+def table() -> tuple[Usual, ...]:
+    """All entries."""
+    data = tomllib.loads(files(__package__).joinpath("usual.toml").read_text(encoding="utf-8"))
+    return tuple(Usual(**entry) for entry in data["value"])
+
+
+def _rule(key: str, entries: tuple[Usual, ...]) -> Rule:
+    def entry(config: RunConfig) -> Usual | None:
+        return next((one for one in entries if one.holds(config)), None)
+
+    def far(config: RunConfig) -> bool:
+        one, value = entry(config), config.get(key)
+        return one is not None and value is not None and bool(one.says(value))
+
+    def reason(config: RunConfig) -> str:
+        one, spec, value = entry(config), spec_of(key), config.get(key)
+        assert one is not None and spec is not None, key  # noqa: PT018, S101 - `far` has found it
+        usual = f"Usual {one.usual}" if one.usual[0].isalpha() else f"Usual: {one.usual}"
+        return f"{spec.label} (`{key}`) is {value:g}, far {one.says(value)} what is used. {usual}."
+
+    def fix(config: RunConfig) -> tuple[Fix, ...]:
+        one = entry(config)
+        return () if one is None or one.set is None else (Fix(f"Set to {_short(one.set)}", {key: one.set}),)
+
+    others = dict.fromkeys(name for one in entries for name in one.when if name != SHARE)
+    return Rule((key, *others), far, reason, fix, severity="warning")
+
+
+def _short(value: float) -> str:
+    """A number as people write it: 5e-6, 0.02, 2048."""
+    if value and abs(value) < 1e-3:  # noqa: PLR2004 - as a form writes numbers
+        digits, _, exponent = f"{value:e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    return f"{value:g}"
+
+
+_TABLE = table()
+USUAL: tuple[Rule, ...] = tuple(
+    _rule(key, tuple(one for one in _TABLE if one.key == key)) for key in dict.fromkeys(one.key for one in _TABLE)
+)

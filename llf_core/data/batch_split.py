@@ -1,0 +1,215 @@
+"""A batch cut into smaller ones that hold the same documents in the same order."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.ignore_index import IGNORED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    Batch = Mapping[str, Any]
+
+MULTIPLE = 8  # as the collator pads
+PER_GROUP = ("numbers", "reference", "good")
+"""Of a batch of answers, what has a row for each group of answers to one question."""
+PER_TOKEN = ("old_log_probs", "old_values", "advantages", "returns")
+"""What has a number for each token of the answers, see `llf_core.stages.ppo.rollout`."""
+GROUPED = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP, *PER_TOKEN)
+"""What a batch of answers has beside a model's own inputs, see `llf_core.data.pair_collator.PairCollator`."""
+TEXT = frozenset(
+    ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
+     "max_length_k", *GROUPED)
+)  # fmt: skip
+"""Columns of a batch of texts. Tensors of pictures are laid out differently in each model, and are not taken apart."""
+
+
+def has_media(batch: Batch) -> bool:
+    """Whether a batch has tensors of pictures, videos or sounds."""
+    return not batch.keys() <= TEXT
+
+
+def document_count(batch: Batch) -> int:
+    """Documents of a batch of either kind (see `llf_core.data.Collator`); of one of answers, their groups."""
+    if "groups" in batch:
+        groups: int = batch["groups"]
+        return groups
+    if "cu_seq_lens_q" in batch:
+        return len(batch["cu_seq_lens_q"]) - 1
+    return len(batch["input_ids"])
+
+
+def token_count(batch: Batch) -> Tensor:
+    """Tokens of a batch of either kind that belong to a document: no padding, no filling.
+
+    Returns:
+        An int64 scalar on the batch's device.
+    """
+    if "cu_seq_lens_q" in batch:
+        end: Tensor = batch["cu_seq_lens_q"][-1]
+        return end.long()
+    total: Tensor = batch["attention_mask"].sum()
+    return total
+
+
+def learned_count(batch: Batch) -> Tensor:
+    """Labels of a batch that are learned from: all but `-100`, and never a row's first, which nothing predicts.
+
+    Returns:
+        An int64 scalar on the batch's device.
+    """
+    targets: Tensor | None = batch.get("targets")
+    if targets is not None:
+        return targets.new_tensor(len(targets))
+    learned: Tensor = (batch["labels"][..., 1:] != IGNORED).sum()
+    return learned
+
+
+def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
+    """Cuts a batch between documents, so that the sum of a loss over all tokens stays the same.
+
+    ```
+    flattened [1, 9], cu_seq_lens_q [0, 4, 6, 9], in 2  ->  [1, 4] [0, 4]   and   [1, 5] [0, 2, 5]
+    padded [3, 16], lengths 9, 3, 5, in 2               ->  [2, 16]         and   [1, 8]
+    ```
+
+    Args:
+        batch: flattened or padded on the right; see `llf_core.data.Collator`.
+        parts: how many batches are wanted; a batch of fewer documents gives one a document, and one with media
+            stays whole.
+
+    Returns:
+        Batches of the same kind, as views of the given one. Flattened ones are balanced by tokens: no other cut
+        has a smaller largest part. Padded ones have equally many rows (the first ones one more where it does not
+        come out even) and only the columns that they need.
+    """
+    parts = min(parts, document_count(batch))
+    if parts <= 1 or has_media(batch):
+        return [dict(batch)]
+    each = 1
+    if "groups" in batch:  # of which each is one document, or has one for each of its answers
+        each = (len(batch.get("cu_seq_lens_q", batch["input_ids"])) - ("cu_seq_lens_q" in batch)) // batch["groups"]
+    if "cu_seq_lens_q" in batch:
+        ends = batch["cu_seq_lens_q"][::each].tolist()
+        cuts = balanced_cuts([end - start for start, end in pairwise(ends)], parts)
+        pieces = [slice(each * first, each * last) for first, last in pairwise(cuts)]
+        made = [_documents(batch, piece) for piece in pieces]
+        starts = [ends[cut] for cut in cuts[:-1]]
+    else:
+        rows = len(batch["input_ids"]) // each
+        cuts = [0, *accumulate(rows // parts + (part < rows % parts) for part in range(parts))]
+        made = [_rows(batch, slice(each * first, each * last)) for first, last in pairwise(cuts)]
+        starts = [each * cut * batch["input_ids"].shape[1] for cut in cuts[:-1]]
+    if "groups" not in batch:
+        return made
+    return [
+        part | _answers(batch, slice(first, last), start, part["input_ids"].shape[1])
+        for part, (first, last), start in zip(made, pairwise(cuts), starts, strict=True)
+    ]
+
+
+def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
+    """Cuts a sequence into runs whose largest sum is as small as it can be.
+
+    Args:
+        lengths: positive numbers.
+        parts: number of runs, 1 to `len(lengths)`; none of them is empty.
+
+    Returns:
+        `parts + 1` rising positions, from 0 to `len(lengths)`.
+    """
+    low, high = max(lengths), sum(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        if _runs_needed(lengths, middle) <= parts:
+            high = middle
+        else:
+            low = middle + 1
+    cuts, filled = [0], 0
+    for place, length in enumerate(lengths):
+        runs_left = parts - len(cuts)
+        if place > cuts[-1] and runs_left and (filled + length > low or len(lengths) - place == runs_left):
+            cuts.append(place)
+            filled = 0
+        filled += length
+    return [*cuts, len(lengths)]
+
+
+def _runs_needed(lengths: Sequence[int], most: int) -> int:
+    runs, filled = 1, 0
+    for length in lengths:
+        if filled + length > most:
+            runs, filled = runs + 1, 0
+        filled += length
+    return runs
+
+
+def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
+    """Some documents of a flattened batch."""
+    ends = batch["cu_seq_lens_q"][documents.start : documents.stop + 1].tolist()
+    tokens = slice(ends[0], ends[-1])
+    shape = batch["input_ids"].shape
+    cu: Tensor = batch["cu_seq_lens_q"].new_tensor([end - ends[0] for end in ends])
+    longest = max(end - start for start, end in pairwise(ends))
+    own = {"cu_seq_lens_q": cu, "cu_seq_lens_k": cu, "max_length_q": longest, "max_length_k": longest}
+    if "numbers" in batch and "groups" not in batch:
+        own["numbers"] = batch["numbers"][documents]
+    return {
+        key: own[key] if key in own else value[:, tokens] if _shape(value)[:2] == shape else value
+        for key, value in batch.items()
+    }
+
+
+def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
+    """Some rows of a padded batch, without the columns in which none of them has a token."""
+    shape = batch["input_ids"].shape
+    longest = int(batch["attention_mask"][rows].sum(-1).max())
+    columns = slice(-(-longest // MULTIPLE) * MULTIPLE)
+    return {
+        key: value[rows, columns]
+        if _shape(value)[:2] == shape
+        else value[rows]
+        if _shape(value)[:1] == shape[:1] and "groups" not in batch
+        else value
+        for key, value in batch.items()
+    }
+
+
+def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, Any]:
+    """Of some groups of a batch of answers, what says where its answers are.
+
+    Args:
+        batch: the whole.
+        groups: which.
+        start: the place of the first of their tokens in the whole, row after row.
+        width: columns that are left.
+    """
+    each = len(batch["ends"]) // batch["groups"]
+    first, last = groups.start * each, groups.stop * each
+    own = (batch["answers"] >= first) & (batch["answers"] < last)
+    padded, whole = "cu_seq_lens_q" not in batch, batch["input_ids"].shape[1]
+
+    def moved(places: Tensor) -> Tensor:
+        places = places - start
+        return places // whole * width + places % whole if padded else places
+
+    found = {
+        "groups": groups.stop - groups.start,
+        "predictors": moved(batch["predictors"][own]),
+        "targets": batch["targets"][own],
+        "answers": batch["answers"][own] - first,
+        "ends": moved(batch["ends"][first:last]),
+        **({"forks": batch["forks"][groups] - start} if "forks" in batch else {}),
+    }
+    found |= {name: batch[name][own] for name in PER_TOKEN if name in batch}
+    return found | {name: batch[name][groups] for name in PER_GROUP if name in batch}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """A tensor's shape; of a plain number, none."""
+    shape: tuple[int, ...] = getattr(value, "shape", ())
+    return shape

@@ -1,0 +1,133 @@
+"""Files in a cloud (`s3://`, `gs://`, …), through fsspec: fetched, and again when they have changed; or streamed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from llf_core.data.errors import DataError
+from llf_core.redaction import redact
+from llf_core.redaction.url_secrets import whole_address
+from llf_core.runs import home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}, "gcs": {"token": "anon"}}
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+@dataclass(frozen=True)
+class CloudFile:
+    """A file that is read where it lies; it can what readers ask of a path.
+
+    Attributes:
+        url: `protocol://path`.
+    """
+
+    url: str
+
+    @property
+    def suffix(self) -> str:
+        """The end of its name, with the dot."""
+        return PurePosixPath(self.url).suffix
+
+    @property
+    def stem(self) -> str:
+        """Its name without the end."""
+        return PurePosixPath(self.url).stem
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """Opens it.
+
+        Raises:
+            DataError: see `fetch_file`.
+        """
+        import fsspec
+
+        address = whole_address_of(self.url)
+        return cast(
+            "BinaryIO",
+            _with_and_without_name(self.url, lambda _, options: fsspec.open(address, mode, **options).open()),
+        )
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def fetch_file(url: str) -> Path:
+    """A copy of a file under `LLF_HOME/cache/cloud`.
+
+    Public files are asked for first without anyone's name, as LLaMA-Factory does; then with the credentials that
+    fsspec finds in the environment.
+
+    Args:
+        url: `protocol://path`.
+
+    Raises:
+        DataError: an unknown protocol or one whose package is missing, no such file, or no permission.
+    """
+    import fsspec
+
+    address = whole_address_of(url)
+    folder = home() / "cache" / "cloud"
+    folder.mkdir(parents=True, exist_ok=True)
+    keep = {"cache_storage": str(folder), "check_files": True}
+
+    def fetched(protocol: str, options: dict[str, Any]) -> Any:
+        return fsspec.open_local(f"filecache::{address}", filecache=keep, **{protocol: options})
+
+    found = _with_and_without_name(url, fetched)
+    # A name with its suffix: readers go by it.
+    path = Path(found if isinstance(found, str) else found[0])
+    named = path.with_name(f"{path.name}-{redact(url).rpartition('/')[2]}")
+    named.unlink(missing_ok=True)
+    named.hardlink_to(path)
+    return named
+
+
+def whole_address_of(url: str) -> str:
+    """An address as it was given, of one that a run keeps without its password.
+
+    Raises:
+        DataError: the environment does not tell it.
+    """
+    try:
+        return whole_address(url)
+    except LookupError as error:
+        raise DataError(str(error.args[0])) from None
+
+
+def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) -> T:
+    """Does something with a file, first without anyone's name where its protocol knows that.
+
+    Args:
+        url: `protocol://path`.
+        act: gets the protocol and its options.
+
+    Raises:
+        DataError: see `fetch_file`.
+    """
+    protocol, url = url.partition("://")[0], redact(url)
+    attempts = [ANONYMOUS[protocol], {}] if protocol in ANONYMOUS else [{}]
+    for number, options in enumerate(attempts, start=1):
+        try:
+            return act(protocol, options)
+        except (ImportError, ValueError) as error:
+            package = PACKAGES.get(protocol)
+            todo = f"pip install {package}" if package else "take a protocol that fsspec knows"
+            raise DataError(f"{url} cannot be opened: {_line(error)}. What to do: {todo}.") from None
+        except FileNotFoundError:
+            raise DataError(f"There is no file {url}.") from None
+        except Exception as error:  # noqa: BLE001 - each protocol has errors of its own
+            if number == len(attempts):
+                raise DataError(
+                    f"{url} cannot be read: {_line(error)}. Check the name, the network and the credentials."
+                ) from None
+    raise AssertionError
+
+
+def _line(error: BaseException) -> str:
+    return redact((str(error).splitlines() or [type(error).__name__])[0].rstrip("."))

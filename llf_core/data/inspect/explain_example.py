@@ -1,0 +1,95 @@
+"""An example token by token: what each is, who says it, and what becomes of it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.ignore_index import IGNORED
+from llf_core.data.errors import BadExample
+from llf_core.data.render import SIGNS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.data.encoder import Explained
+    from llf_core.data.render import ChatTemplate, Rendered
+
+PROMPT, TRAINED, CUT = "prompt", "trained", "cut"
+
+
+def explained(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[dict[str, Any]]:
+    """The turns of an example.
+
+    Returns:
+        For each turn its `role` and its `tokens`: `[text, id, state, special]`, states `prompt`, `trained`, `cut`.
+    """
+    spans = token_spans(tokenizer, found.rendered)
+    ids, labels = found.tokens.ids, found.tokens.labels
+    if spans is None or len(spans) != len(ids):
+        return [{"role": "", "tokens": plain(tokenizer, ids, labels)}]
+    text, special = found.rendered.text, set(tokenizer.all_special_ids)
+    borders = role_borders(tokenizer, template, found)
+    starts = [start for start, _ in borders]
+    turns: list[dict[str, Any]] = [{"role": role, "tokens": []} for _, role in borders]
+    shown_to = 0
+    for place, (begin, end) in enumerate(spans):
+        state = CUT if not found.kept[place] else TRAINED if labels[place] != IGNORED else PROMPT
+        # Two tokens may share a character (a part of an emoji each): it is shown once.
+        shown = text[max(begin, shown_to) : end]
+        shown_to = max(shown_to, end)
+        turn = turns[max(0, bisect_right(starts, begin) - 1)]
+        turn["tokens"].append([shown, ids[place], state, ids[place] in special])
+    return [turn for turn in turns if turn["tokens"]]
+
+
+def plain(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[list[Any]]:
+    """Tokens by themselves, where nothing is known of their text."""
+    special = set(tokenizer.all_special_ids)
+    return [
+        [tokenizer.decode([one]), one, TRAINED if label != IGNORED else PROMPT, one in special]
+        for one, label in zip(ids, labels, strict=True)
+    ]
+
+
+def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
+    """Where each token begins and ends in the text; None for a tokenizer that does not tell."""
+    if not tokenizer.is_fast:
+        return None
+    borders = sorted({0, *(rendered.cuts or ()), len(rendered.text)})
+    spans: list[tuple[int, int]] = []
+    for start, end in pairwise(borders):
+        found = tokenizer(
+            rendered.text[start:end], add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        spans += [(start + begin, start + stop) for begin, stop in found]
+    return spans
+
+
+def role_borders(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[tuple[int, str]]:
+    """Where each message's turn begins in the text, as far as the beginnings of the conversation show it.
+
+    What a template writes before the first message (a default system prompt) is told from it by the token that begins
+    the later turns.
+    """
+    messages, text = found.conversation.messages, found.rendered.text
+    borders = [(0, str(messages[0]["role"]))]
+    for number, message in enumerate(messages[1:], start=1):
+        try:
+            before = template.render(
+                tokenizer, messages[:number], found.conversation.tools, signs=bool(template.marked)
+            )
+        except BadExample:
+            continue
+        before = SIGNS.sub("", before)
+        if text.startswith(before) and len(before) > borders[-1][0]:
+            borders.append((len(before), str(message["role"])))
+    if len(borders) > 1 and messages[0]["role"] != "system":
+        begins = next((one for one in tokenizer.all_special_tokens if text.startswith(one, borders[1][0])), None)
+        start = text.rfind(begins, 0, text.find(messages[0]["content"])) if begins else 0
+        if start > 0 and text[:start].count(begins or ""):
+            borders = [(0, "system"), (start, str(messages[0]["role"])), *borders[1:]]
+    return borders

@@ -1,0 +1,71 @@
+"""Whether the chosen data sets fit what the stage learns, before anything is started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import Fix, Problem
+from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS
+from llf_core.config.registry import plugins
+from llf_core.data.align import STAGES, wanted_kind
+from llf_core.data.errors import OtherKindError
+from llf_core.data.formats.conversation import ANSWERS, PAIRS
+from llf_core.data.precheck import glance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llf_core.config import RunConfig
+
+FIELDS = ("dataset", "eval_dataset")
+READ_AS = ("dataset_format", "dataset_columns")
+"""What says how rows are read, where their columns do not."""
+DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
+"""The shipped set of each kind."""
+
+
+def against(config: RunConfig) -> tuple[Problem, ...]:
+    """What stands against the data sets of a config: an error beside the field, with what would mend it."""
+    kind, found = wanted_kind(config), []
+    for key in FIELDS:
+        names: Sequence[str] = config.get(key) or ()
+        for name in names:
+            error = glance(config, name, kind)
+            if error is not None:
+                fixes = _fixes(key, names, error, kind)
+                if config.data.dataset_format is not None:
+                    fixes = (*fixes, Fix("Let the columns decide", dict.fromkeys(READ_AS)))
+                found.append(Problem("invalid", key, ",".join(names), error.message, fixes, keys=(key, "stage")))
+                break  # one sentence beside a field
+    return tuple(found)
+
+
+def shipped_for(name: Any, stage: str) -> str | None:
+    """The shipped set that a stage learns from, in place of another shipped one; None for every other name."""
+    learns = plugins("stage")[stage].learns if stage in plugins("stage") else ANSWERS
+    return DEMOS.get(learns) if name in DEMOS.values() else None
+
+
+def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
+    """The data sets against which nothing is known.
+
+    Args:
+        config: of the form; None while an error stands in it, then all of them.
+        names: that could be proposed.
+    """
+    if config is None:
+        return list(names)
+    kind = wanted_kind(config)
+    return [name for name in names if not isinstance(glance(config, name, kind), OtherKindError)]
+
+
+def _fixes(key: str, names: Sequence[str], error: Exception, kind: str) -> tuple[Fix, ...]:
+    """The stages that learn from such a set, and the shipped set that the stage learns from."""
+    if not isinstance(error, OtherKindError):
+        return ()
+    stages = [name for name in STAGES[error.kind].replace(",", "").split() if name in plugins("stage")]
+    fixes = [Fix(f"Set the stage to {name}", {"stage": name}) for name in stages if key == "dataset"]
+    changes: dict[str, Any] = {key: DEMOS[kind]} if kind in DEMOS else {}
+    if changes and set(names) <= set(DEMOS.values()):
+        fixes.insert(0, Fix(f"Take {DEMOS[kind]}", changes))
+    return tuple(fixes)

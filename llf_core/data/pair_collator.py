@@ -1,0 +1,161 @@
+"""Several answers to one question as a batch: the question is read once, and every answer by itself after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.config.ignore_index import IGNORED
+from llf_core.data.collate import Collator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    Numbers = NDArray[np.int64]
+    Answer = tuple[Numbers, Numbers]
+
+SECOND = ("rejected_ids", "rejected_labels")
+
+
+@dataclass(frozen=True)
+class PairCollator:
+    """Makes batches of groups of two answers.
+
+    Where a model may be given forks, what both sequences of a group begin with stands there once:
+
+    ```
+    question 5 6 7, answers 8 9 and 10   ->  input_ids      [[5, 6, 7, 8, 9, 10]]
+                                             position_ids   [[0, 1, 2, 3, 4, 3]]
+                                             cu_seq_lens_q  [0, 6]
+                                             forks          [[3, 5]]   where the first and the second branch begin
+                                             predictors     [2, 3, 2]  the hidden states that predict
+                                             targets        [8, 9, 10]
+                                             answers        [0, 0, 1]  whose tokens these are
+                                             ends           [4, 5]     the last tokens of the answers
+                                             groups         1
+    ```
+
+    Where it may not, a group is two documents one after the other, or two padded rows; `predictors` and `ends` then
+    count through all rows.
+
+    Attributes:
+        tokenizer: see `Collator`.
+        processor: of a model that sees; pairs have no pictures yet.
+        flatten: see `Collator`.
+        fill: not heeded.
+        fork: whether what a group begins with may stand there once.
+        second: names of the columns of the second answer's ids and labels.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    processor: ProcessorMixin | None = None
+    flatten: bool = False
+    fill: int = 1
+    fork: bool = False
+    second: tuple[str, str] = SECOND
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Makes a batch.
+
+        Args:
+            features: groups with `input_ids` and `labels`, the same of the second answer (`[seq]` each), perhaps
+                `number`, `reference` (`[2]`: the reference's log-probabilities) and `good`.
+
+        Returns:
+            A model's inputs, see `Collator`, and what the class says: `predictors`, `targets`, `answers` (`[N]`,
+            int64), `ends` (`[2 · groups]`), `forks` (`[groups, 2]`), `groups`; `numbers` and `good` (`[groups]`),
+            `reference` (`[groups, 2]`, in its own precision) where the groups have them.
+        """
+        import torch
+
+        ids, labels = self.second
+        pairs: list[tuple[Answer, Answer]] = [
+            ((_array(one["input_ids"]), _array(one["labels"])), (_array(one[ids]), _array(one[labels])))
+            for one in features
+        ]
+        batch = self._forked(pairs) if self.flatten and self.fork else self._apart(pairs)
+        batch["groups"] = len(pairs)
+        for name, column, dtype in (
+            ("numbers", "number", torch.int64), ("good", "good", torch.bool), ("reference", "reference", None),
+        ):  # fmt: skip
+            values = [one.get(column) for one in features]
+            if all(value is not None for value in values):
+                batch[name] = torch.tensor(np.asarray(values), dtype=dtype)
+        return batch
+
+    def _apart(self, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
+        answers = [answer for pair in pairs for answer in pair]
+        plain = Collator(self.tokenizer, flatten=self.flatten)
+        batch = plain([{"input_ids": ids, "labels": ids} for ids, _ in answers])
+        del batch["labels"]
+        if self.flatten:
+            starts = batch["cu_seq_lens_q"][:-1].tolist()
+        else:
+            starts = [row * batch["input_ids"].shape[1] for row in range(len(answers))]
+        places = [start + np.arange(len(ids)) for start, (ids, _) in zip(starts, answers, strict=True)]
+        return batch | _learned(answers, places)
+
+    def _forked(self, pairs: Sequence[tuple[Answer, Answer]]) -> dict[str, Any]:
+        import torch
+
+        ids: list[Numbers] = []
+        positions: list[Numbers] = []
+        places: list[Numbers] = []
+        forks, borders = [], [0]
+        for (first, _), (second, _) in pairs:
+            start, shared = borders[-1], common(first, second)
+            split = start + len(first)
+            ids += [first, second[shared:]]
+            positions += [np.arange(len(first)), np.arange(shared, len(second))]
+            places += [
+                np.arange(start, split),
+                np.concatenate([np.arange(start, start + shared), split + np.arange(len(second) - shared)]),
+            ]
+            forks.append((start + shared, split))
+            borders.append(split + len(second) - shared)
+        bounds = torch.tensor(borders, dtype=torch.int32)
+        longest = int(bounds.diff().max())
+        batch = {
+            "input_ids": torch.from_numpy(np.concatenate(ids))[None],
+            "position_ids": torch.from_numpy(np.concatenate(positions))[None],
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+            "max_length_q": longest,
+            "max_length_k": longest,
+            "forks": torch.tensor(forks, dtype=torch.int32),
+        }
+        return batch | _learned([answer for pair in pairs for answer in pair], places)
+
+
+def common(first: Numbers, second: Numbers) -> int:
+    """With how many tokens both begin; at least the last of each is left to itself."""
+    shortest = min(len(first), len(second)) - 1
+    differs = np.flatnonzero(first[:shortest] != second[:shortest])
+    return int(differs[0]) if len(differs) else shortest
+
+
+def _array(values: Any) -> Numbers:
+    return np.asarray(values, dtype=np.int64)
+
+
+def _learned(answers: Sequence[Answer], places: Sequence[Numbers]) -> dict[str, Any]:
+    """Where the learned tokens of answers are predicted; `places` are those of each answer's tokens."""
+    import torch
+
+    predictors, targets, owners = [], [], []
+    for number, ((_, labels), own) in enumerate(zip(answers, places, strict=True)):
+        learned = np.flatnonzero(labels[1:] != IGNORED) + 1
+        predictors.append(own[learned - 1])
+        targets.append(labels[learned])
+        owners.append(np.full(len(learned), number))
+    return {
+        "predictors": torch.from_numpy(np.concatenate(predictors)),
+        "targets": torch.from_numpy(np.concatenate(targets)),
+        "answers": torch.from_numpy(np.concatenate(owners)),
+        "ends": torch.tensor([int(own[-1]) for own in places]),
+    }

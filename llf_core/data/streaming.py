@@ -1,0 +1,173 @@
+"""Examples that are made while the training goes on, of data sets that need not fit anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count, islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.config.rules.data import shares
+from llf_core.data.build import whole
+from llf_core.data.encoder import Chunk
+from llf_core.data.errors import DataError
+from llf_core.data.load import read_source
+from llf_core.data.interleave import in_turns
+from llf_core.data.packing import pack
+from llf_core.data.parallel import encode_all
+from llf_core.data.report import SetCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from llf_core.config import RunConfig
+    from llf_core.data.encoder import Encoder, Example
+    from llf_core.data.load import Opened
+    from llf_core.data.report import Broken, DataReport
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A data set that is read anew whenever it has come to its end.
+
+    Attributes:
+        opened: where its records come from.
+        encoder: makes examples of them.
+    """
+
+    opened: Opened
+    encoder: Encoder
+
+
+class Stream:
+    """Examples without end, in an order that the config alone decides, however many processes prepare them.
+
+    Each time the data sets have come to their end they are read again and shuffled otherwise. What became of the
+    records is counted the first time; `report` says so far.
+
+    Attributes:
+        report: what was made of the data up to now.
+        capacity: most tokens of an example or of a packed row.
+    """
+
+    def __init__(self, sets: list[Streamed], config: RunConfig, report: DataReport, held: int = 0) -> None:
+        """Prepares nothing yet.
+
+        Args:
+            sets: at least one.
+            config: its data section decides, and the seed.
+            report: is filled while examples are made.
+            held: so many examples at the beginning are left out, since they are evaluated on.
+        """
+        self._sets = sets
+        self._data = config.data
+        self._seed = config.training.seed
+        self._held = held
+        self._counts = True
+        self.report = report
+        self.capacity = config.data.cutoff_len
+        self._others = report.sets
+        self._counted = [SetCounts(one.opened.source.label, 0, 0, 0, 0, unit=one.opened.unit) for one in sets]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Rows of the examples: `input_ids`, `labels`, `index`; with packing, `examples` of them."""
+        counted, self._counts = self._counts, False
+        for time in count():
+            random = np.random.default_rng([self._seed, time])
+            examples = islice(self.in_order(counted=counted and time == 0), self._held, None)
+            rows = map(row_of, shuffled(examples, self._data.buffer_size, random))
+            first = next(rows, None)
+            if first is None:
+                raise DataError(
+                    f"val_size {self._held} holds out every example of the data. Leave at least one to train on."
+                )
+            every = chain([first], rows)
+            yield from self._packed(every, random) if self._data.packing else every
+
+    def in_order(self, *, counted: bool = False) -> Iterator[Example]:
+        """The examples of all data sets once, before they are shuffled.
+
+        Args:
+            counted: put down in the report what becomes of the records.
+
+        Raises:
+            DataError: there is none; a record that gives none where `stop_on_dropped` is true.
+        """
+        first = [counted] * len(self._sets)
+
+        def examples(number: int) -> Iterator[Example]:
+            counts, first[number] = first[number], False
+            return self._examples(number, counted=counts)
+
+        found = in_turns(
+            [partial(examples, number) for number in range(len(self._sets))],
+            self._data.mix_strategy,
+            shares(self._data.interleave_probs) or (),
+            self._seed,
+        )
+        example = next(found, None)
+        if example is None:
+            raise self.report.nothing_left([one.opened.source.label for one in self._sets])
+        yield example
+        yield from found
+
+    def _examples(self, number: int, *, counted: bool) -> Iterator[Example]:
+        one, data = self._sets[number], self._data
+        broken: list[Broken] = []
+        records = whole(read_source(one.opened, data.max_samples, self._seed), one.opened.source.label, broken)
+        for chunk in encode_all(one.encoder, records, data.preprocessing_num_workers):
+            if counted:
+                self._count(number, chunk, broken)
+            yield from chunk.examples
+        if counted:
+            self._count(number, Chunk(), broken)
+
+    def _count(self, number: int, chunk: Chunk, broken: list[Broken]) -> None:
+        """Puts down what became of some records and of the lines between them that cannot be read."""
+        report, before = self.report, self._counted[number]
+        report.note(before.dataset, chunk.examples, chunk.dropped)
+        report.broken += broken
+        tokens, learned = sum(len(one.ids) for one in chunk.examples), sum(one.learned for one in chunk.examples)
+        more = (chunk.rows + len(broken), len(chunk.examples), tokens, learned)
+        broken.clear()
+        _, records, examples, learnable, trained, unit = before
+        self._counted[number] = SetCounts(
+            before.dataset, records + more[0], examples + more[1], learnable + more[2], trained + more[3], unit
+        )
+        report.sets = [*self._counted, *self._others]
+        report.examples, report.tokens, report.trained_tokens = (
+            sum(column) for column in list(zip(*self._counted, strict=True))[2:5]
+        )
+        report.examples -= min(self._held, report.examples)
+        if self._data.stop_on_dropped:
+            report.check_all_used()
+
+    def _packed(self, rows: Iterator[Row], random: np.random.Generator) -> Iterator[Row]:
+        """Packs what the buffer holds, again and again."""
+        while window := list(islice(rows, self._data.buffer_size)):
+            packed = pack(np.array([len(row["input_ids"]) for row in window]), self._data.cutoff_len)
+            for place in random.permutation(len(packed)):
+                yield {"examples": [window[number] for number in packed[place]]}
+
+
+def shuffled(examples: Iterable[Example], size: int, random: np.random.Generator) -> Iterator[Example]:
+    """The examples in random order, each drawn among `size` that are held at a time."""
+    held: list[Example] = []
+    for example in examples:
+        if len(held) < size:
+            held.append(example)
+            continue
+        place = int(random.integers(size))
+        yield held[place]
+        held[place] = example
+    yield from (held[place] for place in random.permutation(len(held)))
+
+
+def row_of(example: Example) -> Row:
+    """An example by the names of its columns."""
+    ids, labels = list(example.ids), list(example.labels)
+    return {"input_ids": ids, "labels": labels, "index": example.index, **(example.more or {})}

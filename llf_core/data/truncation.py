@@ -1,0 +1,126 @@
+"""Cuts conversations that are longer than `cutoff_len`; the header that an answer needs is never cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.ignore_index import IGNORED
+from llf_core.data.errors import BadExample
+from llf_core.data.label_mask import Tokens, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
+    """How many tokens of a question and of its answer are kept.
+
+    Either may take half of the room, and what the other leaves: `(3000, 2000, 1000) -> (500, 500)`,
+    `(100, 2000, 1000) -> (100, 900)`. (LLaMA-Factory divides in proportion, so that a question of 1,100 tokens
+    before an answer of 50,000 keeps 44 at a cutoff of 2,048.)
+
+    Args:
+        source: tokens of the question, all before it included.
+        target: tokens of the answer.
+        cutoff: room for both.
+
+    Returns:
+        Tokens of the question and of the answer; together at most `cutoff`.
+    """
+    kept = min(source, max(cutoff - target, cutoff // 2))
+    return kept, min(target, cutoff - kept)
+
+
+def overlong(tokens: Tokens, cutoff: int) -> int:
+    """The number of the first answer that does not fit whole."""
+    return next(number for number, turn in enumerate(tokens.turns) if turn.end > cutoff)
+
+
+def cut(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
+    r"""Shortens a conversation to at most `cutoff` tokens.
+
+    Of the first exchange, the question loses the end of its words and the answer the end of its own, by
+    `cut_lengths`; what opens and what closes the answer stays. Of later exchanges the answer loses the end of its
+    words, and one whose answer has no room goes entirely.
+
+    ```
+    question…………<|im_end|>\n<|im_start|>assistant\nanswer…………<|im_end|>\n
+    question…<|im_end|>\n<|im_start|>assistant\nanswer…<|im_end|>\n
+    ```
+
+    Args:
+        tokens: more than `cutoff`, with at least one answer.
+        cutoff: `cutoff_len`.
+        opening: how many tokens before the first answer are never cut.
+        closing: how many tokens at the end of the first answer that does not fit are never cut.
+
+    Raises:
+        BadExample: there is no room for the opening of the first answer, one token of it and its closing.
+    """
+    number = overlong(tokens, cutoff)
+    turn = tokens.turns[number]
+    if number == 0:
+        source, target = cut_lengths(turn.start, turn.end - turn.start, cutoff)
+        source = max(source, opening)
+        target = min(target, cutoff - source)
+        pieces = [slice(source - opening), slice(turn.start - opening, turn.start)]
+    else:
+        source, target = turn.start, cutoff - turn.start
+        pieces = [slice(source)]
+    words = target - closing if target < turn.end - turn.start else target
+    if words >= 1:
+        end = source + target
+        turns = (*tokens.turns[:number], Turn(source, end))
+        pieces += [slice(turn.start, turn.start + words), slice(turn.end - (target - words), turn.end)]
+    elif number == 0:
+        raise BadExample(f"cutoff_len {cutoff} leaves no room for its answer between what opens and closes it")
+    else:
+        turns = tokens.turns[:number]
+        pieces = [slice(turns[-1].end)]
+
+    def kept(values: list[int]) -> list[int]:
+        return [value for piece in pieces for value in values[piece]]
+
+    return Tokens(kept(tokens.ids), kept(tokens.labels), turns)
+
+
+def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
+    """Cuts a conversation into parts of at most `cutoff` tokens, in which every learned token is learned once.
+
+    Each part but the first begins with a quarter of tokens that the part before it ended with, to be read only.
+
+    ```
+    [0 1 2 3 4 5 6 7 8 9], cutoff 4  ->  [0 1 2 3], [(3) 4 5 6], [(6) 7 8 9]
+    ```
+
+    Args:
+        tokens: of any length.
+        cutoff: at least 2.
+
+    Returns:
+        The parts that have something to learn; none of them tells where its answers stand.
+    """
+    overlap = max(1, cutoff // 4)
+    parts, start, end = [], 0, cutoff
+    while True:
+        read = [IGNORED] * (overlap if start else 0)
+        labels = read + tokens.labels[start + len(read) : end]
+        if learned(labels):
+            parts.append(Tokens(tokens.ids[start:end], labels, ()))
+        if end >= len(tokens.ids):
+            return parts
+        start, end = end - overlap, end - overlap + cutoff
+
+
+def blocks(tokens: Tokens, size: int) -> list[Tokens]:
+    """Cuts a plain text into blocks of `size` tokens; the last one is as long as what is left, so no tail is lost."""
+    return [
+        Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())
+        for start in range(0, len(tokens.ids), size)
+    ]
+
+
+def learned(labels: Sequence[int]) -> int:
+    """How many labels are learned from: never the first of a sequence, which nothing predicts."""
+    first = bool(labels) and labels[0] != IGNORED
+    return len(labels) - labels.count(IGNORED) - first

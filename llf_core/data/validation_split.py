@@ -1,0 +1,69 @@
+"""What a run held out, as conversations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.data.build import Builder, Settings, Told, whole
+from llf_core.data.errors import DataError
+from llf_core.data.formats.conversation import TEXTS
+from llf_core.data.load import open_source, read_source
+from llf_core.data.prepare import media_dir, prepare, sources_of, template_of
+from llf_core.data.report import DataReport
+from llf_core.data.example_store import SET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.data.formats.conversation import Conversation
+
+
+def held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[Conversation]:
+    """The conversations of a config's evaluation examples: with its system prompt, and the answers that they have.
+
+    Args:
+        config: of the run.
+        tokenizer: of its model.
+        most: how many at most, the first ones.
+
+    Raises:
+        DataError: nothing is held out; it is plain text; it is streamed.
+    """
+    data = config.data
+    if not (data.eval_dataset or data.val_size):
+        raise DataError("The run held nothing out. Give prompts, or set eval_dataset or val_size.")
+    if data.streaming:
+        raise DataError("The run streamed its data, so what it held out is not at hand. Give prompts.")
+    settings = Settings.of(config)
+    if settings.kind == TEXTS:
+        raise DataError("The run held out plain text, which asks nothing. Give prompts.")
+    prepared = prepare(config, tokenizer)
+    assert prepared.eval is not None  # noqa: S101 - for the type checker
+    sets = prepared.eval_counts[:, SET].tolist()
+    places = list(dict.fromkeys(zip(sets, prepared.eval["index"], strict=True)))[:most]
+    builder = Builder(settings, tokenizer, template_of(config, tokenizer), Told(None, None), None, media_dir(config))
+    found = dict(_conversations(config, builder, places))
+    return [found[place] for place in places]
+
+
+def _conversations(
+    config: RunConfig, builder: Builder, places: list[tuple[int, int]]
+) -> Iterator[tuple[tuple[int, int], Conversation]]:
+    names = config.data.eval_dataset or config.data.dataset or ()
+    for number, source in enumerate(sources_of(config, names)):
+        wanted = {index for one, index in places if one == number}
+        if not wanted:
+            continue
+        opened = open_source(source, config.model.cache_dir)
+        encoder = builder.encoder(builder.peek(opened, DataReport()))
+        read = read_source(opened, builder.settings.max_samples, builder.settings.seed)
+        for record in whole(read, source.label, []):
+            if record.index in wanted:
+                wanted.discard(record.index)
+                _, drawn = encoder.draw([record])
+                yield (number, record.index), drawn[0][1]
+            if not wanted:
+                break

@@ -1,0 +1,45 @@
+"""How many bytes a run will write."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from llf_core.estimate.weight_count import count, shapes, trained
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+WIDTH = 4  # bytes of a parameter in a checkpoint: float32, or less
+MOMENTS = 2  # Adam keeps two numbers of float32 for each trained parameter
+BESIDE = 8_000_000  # tokenizer, state and logs of a checkpoint
+KEPT = 2  # checkpoints that stay unless `save_total_limit` says otherwise
+
+
+def disk(config: RunConfig) -> int | None:
+    """About how many bytes a run will have on disk at most: its checkpoints, and its result.
+
+    Args:
+        config: the run's config.
+
+    Returns:
+        Bytes; None where the model's shape is not known without asking a hub.
+    """
+    weights = shapes(str(config.model.model_name_or_path))
+    learned = None if weights is None else trained(config, weights)
+    if weights is None or learned is None:
+        return None
+    saved = learned if config.plugin("method").adapter else count(weights)
+    checkpoint = WIDTH * saved + MOMENTS * WIDTH * learned + BESIDE
+    return _checkpoints(config) * checkpoint + WIDTH * saved + BESIDE
+
+
+def _checkpoints(config: RunConfig) -> int:
+    """How many are there at once: those that are kept, the best, and the one being written."""
+    training = config.training
+    at_most = (training.save_total_limit or KEPT) + 2
+    if training.save_strategy == "no":
+        return 1
+    if training.save_strategy == "steps" and training.max_steps > 0 and training.save_steps >= 1:
+        return min(at_most, math.ceil(training.max_steps / training.save_steps))
+    return at_most

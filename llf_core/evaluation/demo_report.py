@@ -1,0 +1,88 @@
+"""What the first command shows: did the loss fall, and does the model answer differently?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from llf_core.config.name_checks.data_set_location import DEMO
+from llf_core.evaluation.answers import Answer, answer_in_child
+from llf_core.runs import RunReader, list_runs
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
+
+PROMPTS = (
+    "What is the capital of France?",
+    "How do plants make their food?",
+    "What makes a good friend?",
+)
+LEAST_LOSSES = 5
+FALLEN = 0.8
+COLUMN = 44
+
+
+def newest_demo() -> str:
+    """The newest run on the demo data, whatever else was started since; `last` where there is none."""
+    return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
+
+
+def kept_answers(run: Run) -> list[Answer]:
+    """The newest answers of base and tuned model that the run's `samples.jsonl` holds, prompt by prompt."""
+    texts: dict[str, dict[str, str]] = {}
+    for sample in RunReader(run.folder).samples():
+        if sample.get("kind") == "answer":
+            texts.setdefault(sample["prompt"], {})[sample["of"]] = sample["text"]
+    return [Answer(prompt, both["base"], both["tuned"]) for prompt, both in texts.items() if len(both) == 2]  # noqa: PLR2004 - base and tuned
+
+
+def report_on(run: Run) -> tuple[bool, str]:
+    """Judges a demo run.
+
+    Args:
+        run: a run that has ended.
+
+    Returns:
+        Whether it finished with at least 5 logged losses, the last three of which average under 0.8 of the first
+        three; and the text to print, answers side by side.
+    """
+    status = run.status()
+    losses = RunReader(run.folder).metrics().values("loss")
+    lines = [f"{run.id}: {status.state} at step {status.step} of {status.total}."]
+    fallen = False
+    if len(losses) >= LEAST_LOSSES:
+        first, last = float(losses[:3].mean()), float(losses[-3:].mean())
+        fallen = last < FALLEN * first
+        lines.append(
+            f"Training loss: {first:.3f} in the first three of {len(losses)} records, {last:.3f} in the last three."
+        )
+    good = status.state == "finished" and fallen
+    if status.state != "finished":
+        lines.append(status.reason or "")
+    elif not fallen:
+        lines.append(f"Expected at least {LEAST_LOSSES} losses, and the last three under {FALLEN} of the first three.")
+    if status.state == "finished":
+        answers = kept_answers(run) or answer_in_child(run.id, PROMPTS)
+        lines += [
+            "",
+            side_by_side(answers),
+            "",
+            f"Look at it: make lab, then llf.Monitor({run.id!r}) in a cell.",
+        ]
+    return good, "\n".join(lines)
+
+
+def side_by_side(answers: list[Answer]) -> str:
+    """Answers as plain text, base on the left, tuned on the right."""
+    import textwrap
+
+    rows = [("base", "tuned"), ("-" * COLUMN, "-" * COLUMN)]
+    text = [f"{left:<{COLUMN}}  {right}" for left, right in rows]
+    for one in answers:
+        left, right = (textwrap.wrap(side, COLUMN) or [""] for side in (one.base, one.tuned))
+        height = max(len(left), len(right))
+        left, right = (side + [""] * (height - len(side)) for side in (left, right))
+        text.append(f"> {one.prompt}")
+        text += [f"{a:<{COLUMN}}  {b}".rstrip() for a, b in zip(left, right, strict=True)]
+        text.append("")
+    return "\n".join(text).rstrip()

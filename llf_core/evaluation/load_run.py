@@ -1,0 +1,65 @@
+"""What a run began with and its result, one after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.adapter_loading import goes_on, merge_adapters, put_on
+from llf_core.models.device import plan_device
+from llf_core.models.errors import ModelError
+from llf_core.models.load import load_model
+from llf_core.models.resolve import resolve_model
+from llf_core.models.reward_head import speaks
+from llf_core.models.model_source import ModelSource
+from llf_core.models.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
+
+def load_base_and_tuned(
+    folder: RunFolder, config: RunConfig
+) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
+    """Yields `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`; only one model is in memory.
+
+    The base is the model before the run's first step, with the adapters that the run began with. An adapter takes
+    the place of the last of these; a whole model replaces all. Their weights are laid out for answers (`settle`),
+    since these models do nothing else.
+
+    Args:
+        folder: a run with `output/`.
+        config: the run's config.
+
+    Raises:
+        ModelError: the base is no longer there, or the run made a reward model.
+    """
+    if not speaks(config):
+        raise ModelError(
+            f"{folder.id} made a reward model, which scores answers and writes none. Expected a run of another stage."
+        )
+    from llf_core.generation import settle
+
+    plan = plan_device(config)
+    source = resolve_model(config.model.model_name_or_path, config)
+    names = list(config.model.adapter_name_or_path or ())
+    last = names.pop() if goes_on(config) else None
+    model: Any = merge_adapters(load_model(source, config, plan), names, config)
+    settle(model)
+    begun = model if last is None else put_on(model, last, config)
+    yield "base", begun, load_tokenizer(source, config)
+    if last is not None:
+        model = begun.unload()
+    del begun
+    tuned = ModelSource(str(folder.output), folder.output, "folder")
+    if (folder.output / "adapter_config.json").is_file():
+        model = put_on(model, str(folder.output), config)
+    else:
+        del model
+        model = load_model(tuned, config, plan)
+        settle(model)
+    yield "tuned", model, load_tokenizer(tuned, config)

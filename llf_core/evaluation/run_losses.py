@@ -1,0 +1,157 @@
+"""The loss of a run's base and of its result on held-out examples, computed as the run computes it.
+
+`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON; notebooks and the CLI start it as a child process,
+so that no view ever holds a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llf_core.config.stage import COMPARED, REFERENCE_FREE, names_reference
+from llf_core.door import is_folder
+from llf_core.evaluation import worker_process
+from llf_core.rewards.built_in import BUILT_IN
+from llf_core.runs import create_run, open_run
+from llf_core.runs.config_file import run_config
+from llf_core.runs.foreign_code import code_of_rewards, may_run
+from llf_core.runs.moving import copy_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
+
+MODULE = "llf_core.evaluation.run_losses"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean losses of what the stage counts (a trained token, a pair, an answer), of the base and of the run's result.
+
+    BCO's running mean of rewards (`pref_bco_weight`) is not known here, so with it both stand at 0.
+
+    Attributes:
+        base: before training.
+        tuned: after it.
+        examples: on which they were computed.
+    """
+
+    base: float
+    tuned: float
+    examples: int
+
+
+def losses(folder: RunFolder, data: str | None = None) -> Losses:
+    """Computes the evaluation loss of a finished run's base and of its result.
+
+    Args:
+        folder: a run with `output/`.
+        data: a data set as `eval_dataset` has it; else what the run held out.
+
+    Raises:
+        FileNotFoundError: the run has no result yet.
+        ValueError: it held nothing out, and no data is given.
+        ConfigError: its config has errors by now.
+        UntrustedCodeError: its reward functions or its model's code would run, and the user has not allowed them.
+    """
+    if not folder.output.is_dir():
+        raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+    config = run_config(folder)
+    own = [name for name in config.get("reward_functions") or () if name not in BUILT_IN]
+    if own and (code := code_of_rewards(folder, own)) is not None:
+        may_run(code, folder.home, folder)
+    if data is not None:
+        config = config.replace(eval_dataset=data, val_size=0)
+    if not (config.data.eval_dataset or config.data.val_size):
+        raise ValueError(f"{folder.id} held nothing out to evaluate on. Name a data set that it was not trained on.")
+    base, examples = _loss(config, folder)
+    _forget()  # one model is in memory at a time
+    tuned, _ = _loss(_of_output(config, folder), folder)
+    return Losses(base, tuned, examples)
+
+
+def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """The config of a run that would begin with the result of this one, and be compared with what that began with."""
+    config = with_its_reference(config)
+    if not (folder.output / "adapter_config.json").is_file():
+        return config.replace(model_name_or_path=str(folder.output))
+    merged = list(config.model.adapter_name_or_path or ())
+    if not config.get("create_new_adapter"):
+        merged = merged[:-1]  # the last one is what was trained
+    return config.replace(adapter_name_or_path=[*merged, str(folder.output)], create_new_adapter=None)
+
+
+def with_its_reference(config: RunConfig) -> RunConfig:
+    """The config with the model before the first step named as the reference, where its loss compares with that."""
+    free = config.stage.stage == "dpo" and config.get("pref_loss") in REFERENCE_FREE
+    if config.stage.stage not in COMPARED or free or names_reference(config):
+        return config
+    return config.replace(
+        ref_model=config.model.model_name_or_path,
+        ref_model_adapters=list(config.model.adapter_name_or_path or ()) or None,
+        ref_model_quantization_bit=config.model.quantization_bit,
+    )
+
+
+def _forget() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()  # a trainer and its callbacks know each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
+    """Mean loss of the held-out examples, and their number, of the model that a run of this config begins with."""
+    from llf_core.models import plan_device
+    from llf_core.runs import RunWriter
+    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.resolved_config import as_before
+    from llf_core.training.session import load, make_trainer
+
+    with tempfile.TemporaryDirectory(prefix="llf-") as home:
+        folder = create_run(config.yaml(defaults=True), "evaluation", home, partial(_with_code, run))
+        writer = RunWriter(folder)
+        work = load(folder, config, writer, as_before(run, plan_device(config)))
+        trainer = make_trainer(work, config.plugin("stage")(work), RunProgress(folder, writer), evaluates=True)
+        found = trainer.evaluate()
+        return float(found["eval_loss"]), work.data.report.eval_examples
+
+
+def _with_code(run: RunFolder, new: RunFolder) -> None:
+    """Takes over a run's reward functions."""
+    if is_folder(run.code, run.path):
+        copy_folder(run.code, new.code)
+
+
+def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None, *, trust: bool = False) -> Losses:
+    """`losses` in a process of its own: the caller loads no model and no torch. `trust` allows foreign code.
+
+    Raises:
+        RuntimeError: why it fails.
+    """
+    options = [] if data is None else [f"--data={data}"]
+    return Losses(**worker_process.ask(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
+
+
+def main() -> None:
+    """Prints the losses as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_id")
+    parser.add_argument("--data")
+    asked = parser.parse_args()
+    folder = open_run(asked.run_id)
+    worker_process.answer(lambda: asdict(losses(folder, asked.data)), of=folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What needs a model, asked of a process of its own, so that no view ever holds one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from llf_core.launch.local_process import computing_environment, threads_of
+from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.lazy_imports import begin_imports, quick_imports
+from llf_core.runs import open_run
+from llf_core.runs.config_file import run_config
+from llf_core.runs.foreign_code import RUN, VARIABLE, UntrustedCodeError
+from llf_core.runs.plain_text import without_escapes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llf_core.runs import RunFolder
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and of how much."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def ask(
+    module: str,
+    *arguments: str,
+    home: Path | None = None,
+    progress: Progress = silent,
+    trust: bool = False,
+    of: str | None = None,
+) -> Any:
+    """What a module prints with `answer`.
+
+    Args:
+        module: run with `python -m`.
+        arguments: of its command line.
+        home: `LLF_HOME` where it is not the environment's.
+        progress: hears how far it is. What it raises, such as an interrupt, ends the process.
+        of: the id of the run whose models it needs: it computes with that run's number of threads.
+        trust: let the code of models and runs run that has not been allowed yet, and remember it as allowed.
+
+    Raises:
+        RuntimeError: it failed; one sentence.
+        UntrustedCodeError: code would run that has not been allowed.
+    """
+    command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
+    env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), _threads(of, home))
+    env[VARIABLE] = RUN if trust else ""
+    said = ""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as child,  # noqa: S603 - our own module
+    ):
+        assert child.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            for line in child.stdout:
+                if line.startswith('{"progress"'):
+                    progress(*json.loads(line)["progress"])
+                else:
+                    said = line.strip() or said
+            child.wait()
+        except BaseException:
+            child.kill()
+            raise
+        errors.seek(0)
+        complaints = without_escapes(errors.read()).strip().splitlines()
+    if child.returncode == 0:
+        return json.loads(said)
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise RuntimeError(f"The process that has the model was ended by {name}. Expected enough free memory for it.")
+    if said.startswith('{"error"'):
+        told = json.loads(said)
+        raise UntrustedCodeError(told["error"]) if told.get("untrusted") else RuntimeError(told["error"])
+    raise RuntimeError((complaints or ["The child process said nothing."])[-1])
+
+
+def _threads(run_id: str | None, home: Path | None) -> int | None:
+    """How many threads the run of an id computes with; None where that is not known."""
+    if run_id is None:
+        return None
+    try:
+        return threads_of(open_run(run_id, home))
+    except (FileNotFoundError, ValueError):
+        return None  # the process says what is wrong with it
+
+
+def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
+    """Prints what is made as one line of JSON, or why it can't be; what is printed on the way goes to stderr.
+
+    Args:
+        make: makes it; where it takes an argument, it is given what tells how far it is.
+        of: the run whose models it needs, and no others: the libraries that these need are imported first.
+    """
+    stdout = sys.stdout
+    begin_imports()
+
+    def tell(what: str, done: int, total: int) -> None:
+        print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
+
+    made: Any
+    try:
+        with redirect_stdout(sys.stderr), panics_as_errors():
+            if of is not None:
+                _import_for(of)
+            made = make(*((tell,) if inspect.signature(make).parameters else ()))
+    except Exception as error:  # noqa: BLE001 - told where it was asked
+        from llf_core.training.failures import explain
+
+        traceback.print_exc()
+        untrusted = isinstance(error, UntrustedCodeError)
+        expected = untrusted or type(error) in {ValueError, FileNotFoundError}
+        told = str(error) if expected else explain(error).reason
+        print(json.dumps({"error": told, "untrusted": untrusted}))  # noqa: T201 - the result
+        sys.exit(1)
+    print(json.dumps(made))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line
+
+
+def _import_for(run: RunFolder) -> None:
+    """Imports what the models of a run need."""
+    from llf_core.config import ConfigError
+
+    try:
+        config = run_config(run)
+    except (ConfigError, FileNotFoundError):
+        return  # told by what is made
+    with quick_imports(config):
+        importlib.import_module("transformers.modeling_utils")
+        importlib.import_module("peft")

@@ -1,0 +1,145 @@
+"""A conversation whose past stays in the cache: each turn reads only what is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.generation.decoder import Decoder
+from llf_core.generation.decode_loop import decode
+from llf_core.generation.transformers_generate import decode_plainly
+from llf_core.generation.supported_models import unsupported
+from llf_core.generation.text_stream import TextStream
+from llf_core.generation.generate import end_tokens, one_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.generation.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer.
+
+    Attributes:
+        text: without special tokens and without space around it.
+        kept: tokens of the prompt that were in the cache already.
+        read: tokens of the prompt that were read for it.
+        tokens: tokens of the answer.
+    """
+
+    text: str
+    kept: int
+    read: int
+    tokens: int
+
+
+class Conversation:
+    """Answers to a growing, or changing, list of messages.
+
+    The longest beginning of token ids that the last turn's cache shares with this turn's prompt is kept, whatever the
+    template or an edited message did to the rest.
+
+    Args:
+        model: a causal language model, perhaps wrapped by PEFT. After a change of its weights or adapters make a new
+            conversation: the cache is theirs.
+        tokenizer: its tokenizer, with a chat template.
+
+    Attributes:
+        plain: why `model.generate` answers and nothing is kept, or why single tokens go through the model's own
+            forward; None where neither is so.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._ends = end_tokens(model, tokenizer) or []
+        self.plain = unsupported(model)
+        self._decoder: Decoder | None = None
+        self._cached: list[int] = []
+
+    def reply(  # noqa: PLR0913 - the settings of an answer
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        sampling: Sampling,
+        *,
+        max_new_tokens: int = 512,
+        stop: Sequence[str] = (),
+        on_text: Callable[[str], object] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Reply:
+        """Answers the last message.
+
+        Args:
+            messages: all of the conversation, `{"role": …, "content": …}` each.
+            sampling: how tokens are chosen.
+            max_new_tokens: where an answer that does not end is cut.
+            stop: texts that end the answer; neither they nor what follows belongs to it.
+            on_text: called with each new piece of the answer.
+            cancelled: asked after each token; true ends the answer where it is.
+        """
+        rendered = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        prompt: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
+        stream = TextStream(self._tokenizer, self._ends, stop, on_text)
+        answer: list[int] = []
+
+        def put(_: int, token: int) -> bool:
+            answer.append(token)
+            return stream.put(token)
+
+        training = self._model.training
+        self._model.eval()
+        try:
+            with one_dtype(self._model):
+                kept = self._answer(prompt, answer, sampling, max_new_tokens, put, cancelled)
+        finally:
+            self._model.train(training)
+        stream.close()
+        return Reply(stream.text.strip(), kept, len(prompt) - kept, len(answer))
+
+    def _answer(  # noqa: PLR0913, PLR0917 - passed on
+        self,
+        prompt: list[int],
+        answer: list[int],
+        sampling: Sampling,
+        max_new_tokens: int,
+        put: Callable[[int, int], bool],
+        cancelled: Callable[[], bool],
+    ) -> int:
+        if self._decoder is None and self.plain is None:
+            self._decoder = Decoder(self._model)
+        if self._decoder is None:
+            decode_plainly(
+                self._model,
+                [prompt],
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                pad=self._tokenizer.pad_token_id or 0,
+                ends=self._ends,
+                put=put,
+                cancelled=cancelled,
+            )
+            return 0
+        kept = shared(self._cached, prompt[:-1])
+        self._cached = []  # an error on the way leaves a cache that nobody knows
+        logits = self._decoder.go_on(prompt[kept:], kept, max_new_tokens)
+        self.plain = self._decoder.plain
+        decode(
+            self._decoder,
+            logits,
+            [prompt],
+            sampling=sampling,
+            max_new_tokens=max_new_tokens,
+            put=put,
+            cancelled=cancelled,
+        )
+        self._cached = [*prompt, *answer][: self._decoder.length]  # the last token was chosen, not read
+        return kept
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two lists have in common from their start."""
+    length = min(len(one), len(other))
+    return next((at for at in range(length) if one[at] != other[at]), length)

@@ -1,0 +1,55 @@
+"""The loop: choose, stop, drop what is finished, read what was chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.generation.sampling import Chooser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from llf_core.generation.decoder import Decoder
+    from llf_core.generation.sampling import Sampling
+
+
+def decode(  # noqa: PLR0913 - what a loop knows
+    decoder: Decoder,
+    logits: Tensor,
+    prompts: Sequence[Sequence[int]],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    put: Callable[[int, int], bool],
+    cancelled: Callable[[], bool] = lambda: False,
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """Continues what a decoder has read; rows that are finished leave the batch.
+
+    Args:
+        decoder: has just read `prompts`.
+        logits: what its reading returned.
+        prompts: token ids of each row.
+        sampling: how tokens are chosen.
+        max_new_tokens: where a row is cut.
+        put: takes a row and its new token and says whether the row ends with it.
+        cancelled: asked after each step.
+        numbers: the number of each row among all prompts; what is drawn depends on it.
+    """
+    rows = list(range(len(prompts)))
+    of = list(numbers) if numbers is not None else rows
+    chooser = Chooser(sampling, of, logits.device)
+    texts = [list(prompt) for prompt in prompts]
+    for left in range(max_new_tokens - 1, -1, -1):
+        tokens = chooser(logits, [of[row] for row in rows], [texts[row] for row in rows])
+        going = [at for at, (row, token) in enumerate(zip(rows, tokens, strict=True)) if not put(row, token)]
+        if not going or not left or cancelled():
+            return
+        if len(going) < len(rows):
+            decoder.keep(going)
+            rows, tokens = [rows[at] for at in going], [tokens[at] for at in going]
+        for row, token in zip(rows, tokens, strict=True):
+            texts[row].append(token)
+        logits = decoder.step(tokens)

@@ -1,0 +1,179 @@
+"""One token through decoder blocks of Llama's kind (Llama, Mistral, Qwen 2 and 3, Gemma 1, …) in few operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+from llf_core.generation.rms_norm import Norm
+from llf_core.generation.weight_products import Product, read_linear
+from llf_core.generation.rotary_embedding import Rotation
+from llf_core.generation.supported_models import causal_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+    from transformers.cache_utils import Cache
+
+BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+# Largest distance of logits, relative to the largest logit: rounding stays below, a wrong formula far above.
+CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The parts of one decoder block."""
+
+    input_norm: Norm
+    qkv: Product
+    q_norm: Norm | None
+    k_norm: Norm | None
+    o: Product
+    mlp_norm: Norm
+    gate_up: Product
+    act: Callable[[Tensor], Tensor]
+    down: Product
+    inner: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockForward:
+    """Logits after one token a row, with a cache of growing layers.
+
+    Made by `block_forward`, which reads the weights where they are: make a new one after weights or adapters changed.
+    """
+
+    embed: nn.Module
+    rotation: Rotation
+    blocks: tuple[Block, ...]
+    norm: Norm
+    head: Product
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scaling: float
+
+    def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
+        """Reads one token a row into the cache.
+
+        Args:
+            tokens: `[batch]` of int64.
+            positions: of these tokens, `[batch]`.
+            mask: true where a token is, `[batch, past + 1]`; None where nothing is padded.
+            cache: filled by `past` tokens.
+
+        Returns:
+            Logits `[batch, vocabulary]`.
+        """
+        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
+            return self._read(tokens, positions, mask, cache)
+
+    def _read(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
+        batch, heads, kv_heads, head_dim = len(tokens), self.heads, self.kv_heads, self.head_dim
+        both = heads + kv_heads
+        groups = (batch, kv_heads, heads // kv_heads, head_dim)
+        hidden = self.embed(tokens)
+        if batch == 1:
+            hidden = hidden[0]
+        wide = (*hidden.shape[:-1], heads * head_dim)
+        rotation = self.rotation(hidden, positions)
+        seen = None if mask is None else mask[:, None, None]
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            qkv = block.qkv(block.input_norm(hidden)).view(batch, both + kv_heads, head_dim)
+            qk = qkv[:, :both]
+            if block.q_norm is not None and block.k_norm is not None:
+                qk = torch.cat([block.q_norm(qk[:, :heads]), block.k_norm(qk[:, heads:])], dim=1)
+            qk = torch.mm(qk[0], rotation[0])[None] if batch == 1 else torch.bmm(qk, rotation)
+            keys, values = layer.update(qk[:, heads:, None], qkv[:, both:, None])
+            # The heads of one key are its queries: one position each, all see all of the past.
+            mixed = F.scaled_dot_product_attention(
+                qk[:, :heads].view(groups), keys, values, attn_mask=seen, scale=self.scaling
+            )
+            block.o.add_to(hidden, mixed.reshape(wide))
+            gate_up = block.gate_up(block.mlp_norm(hidden))
+            gate, up = gate_up[..., : block.inner], gate_up[..., block.inner :]
+            block.down.add_to(hidden, block.act(gate).mul_(up))
+        return self.head(self.norm(hidden)).view(batch, -1)
+
+    @staticmethod
+    def agrees(found: Tensor, expected: Tensor) -> bool:
+        """Whether logits are the same but for rounding."""
+        distance = (found.float() - expected.float()).abs().max()
+        return bool(distance <= CLOSE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
+
+
+def block_forward(model: nn.Module) -> BlockForward | str:
+    """A faster forward for one token, or why the model has none.
+
+    Its parts are recognised by their names and shapes; whether the whole gives the model's scores is for the caller
+    to check (`BlockForward.agrees`) before its first token counts.
+    """
+    causal = causal_model(model)
+    decoder: Any = causal.get_decoder() if hasattr(causal, "get_decoder") else None
+    layers, rotary = getattr(decoder, "layers", None), getattr(decoder, "rotary_emb", None)
+    if layers is None or rotary is None or len(layers) == 0:
+        return f"{type(causal).__name__} has no blocks of Llama's kind."
+    kinds = {parameter.dtype for name, parameter in causal.named_parameters() if "lora_" not in name}
+    places = {parameter.device for parameter in causal.parameters()}
+    if len(kinds) > 1 or len(places) > 1 or not kinds <= set(CLOSE):
+        return "Its weights have several dtypes or devices, or are quantized."
+    blocks = [_block(layer) for layer in layers]
+    head, norm = read_linear(causal.get_output_embeddings()), Norm.read(getattr(decoder, "norm", None))
+    rotation = Rotation.read(rotary, layers[0].self_attn.head_dim) if blocks[0] is not None else None
+    if head is None or norm is None or rotation is None or any(block is None for block in blocks):
+        return f"{type(causal).__name__} has parts that are not of Llama's kind."
+    attention: Any = layers[0].self_attn
+    query, key = (read_linear(part) for part in (attention.q_proj, attention.k_proj))
+    assert query is not None  # noqa: S101 - _block has read them
+    assert key is not None  # noqa: S101 - ditto
+    return BlockForward(
+        embed=causal.get_input_embeddings(),
+        rotation=rotation,
+        blocks=tuple(block for block in blocks if block is not None),
+        norm=norm,
+        head=Product([head]),
+        heads=len(query.weight) // attention.head_dim,
+        kv_heads=len(key.weight) // attention.head_dim,
+        head_dim=attention.head_dim,
+        scaling=attention.scaling,
+    )
+
+
+def _block(layer: Any) -> Block | None:
+    attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+    if attention is None or mlp is None or set(dict(layer.named_children())) != BLOCK:
+        return None
+    inside = set(dict(attention.named_children()))
+    if inside - {"q_norm", "k_norm"} != ATTENTION or set(dict(mlp.named_children())) - {"act_fn"} != MLP - {"act_fn"}:
+        return None
+    if not hasattr(attention, "scaling") or not hasattr(attention, "head_dim"):
+        return None
+    parts = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    parts += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    linears = [read_linear(part) for part in parts]
+    norms = [Norm.read(layer.input_layernorm), Norm.read(layer.post_attention_layernorm)]
+    head_norms = [Norm.read(getattr(attention, name)) if name in inside else None for name in ("q_norm", "k_norm")]
+    if any(norm is not None and norm.width != attention.head_dim for norm in head_norms):
+        return None
+    if None in linears or None in norms or len(inside) - len(ATTENTION) != sum(norm is not None for norm in head_norms):
+        return None
+    q, k, v, o, gate, up, down = [linear for linear in linears if linear is not None]
+    first, second = [norm for norm in norms if norm is not None]
+    return Block(
+        input_norm=first,
+        qkv=Product([q, k, v]),
+        q_norm=head_norms[0],
+        k_norm=head_norms[1],
+        o=Product([o]),
+        mlp_norm=second,
+        gate_up=Product([gate, up]),
+        act=mlp.act_fn,
+        down=Product([down]),
+        inner=len(gate.weight),
+    )

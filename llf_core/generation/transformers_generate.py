@@ -1,0 +1,95 @@
+"""Decoding by transformers' own `generate`, for models that our loop leaves alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from llf_core.generation.sampling import Sampling
+
+
+class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no types
+    """Hands each row's new token on, and ends rows and the whole."""
+
+    def __init__(self, rows: int, put: Callable[[int, int], bool], cancelled: Callable[[], bool]) -> None:
+        self._put, self._cancelled = put, cancelled
+        self.done = [False] * rows
+
+    def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if not self.done[row]:
+                self.done[row] = self._put(row, token)
+        if self._cancelled():
+            self.done = [True] * len(self.done)
+        return torch.tensor(self.done, device=input_ids.device)
+
+
+def decode_plainly(  # noqa: PLR0913 - what a loop knows
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    sampling: Sampling,
+    max_new_tokens: int,
+    pad: int,
+    ends: Sequence[int] | None,
+    put: Callable[[int, int], bool],
+    cancelled: Callable[[], bool] = lambda: False,
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """Continues prompts by `model.generate`.
+
+    Args:
+        model: a model of transformers, perhaps wrapped by PEFT.
+        prompts: token ids, none empty.
+        sampling: how tokens are chosen. Drawn rows are computed one by one, each with its own seed.
+        max_new_tokens: where a row is cut.
+        pad: a token id to pad with.
+        ends: ids that end a row.
+        put: takes a row and its new token and says whether the row ends with it.
+        cancelled: asked after each step.
+        numbers: the number of each row among all prompts; what is drawn depends on it.
+    """
+    of = list(numbers) if numbers is not None else list(range(len(prompts)))
+    if sampling.do_sample and len(prompts) > 1:
+        for row, prompt in enumerate(prompts):
+            if row and cancelled():
+                return
+            decode_plainly(
+                model,
+                [prompt],
+                sampling=sampling,
+                max_new_tokens=max_new_tokens,
+                pad=pad,
+                ends=ends,
+                put=lambda _, token, row=row: put(row, token),  # type: ignore[misc]
+                cancelled=cancelled,
+                numbers=[of[row]],
+            )
+        return
+    longest = max(map(len, prompts))
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([[pad] * (longest - len(one)) + list(one) for one in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=device)
+    drawn: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
+    if sampling.do_sample:
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(sampling.seed + of[0])
+        model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=sampling.do_sample,
+            repetition_penalty=sampling.repetition_penalty,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=pad,
+            eos_token_id=list(ends) if ends else None,
+            stopping_criteria=StoppingCriteriaList([_Watch(len(prompts), put, cancelled)]),
+            **drawn,
+        )

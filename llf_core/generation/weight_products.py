@@ -1,0 +1,177 @@
+"""Products of one token's state with weights: neighbours in one buffer are one product, adapters stay unmerged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import nn
+
+from llf_core.generation.bf16_weights import Narrow, narrow_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer's frozen part and the LoRA adapters that are active on it.
+
+    Attributes:
+        weight: `[out, in]`.
+        bias: `[out]`.
+        adapters: `(A [rank, in], B [out, rank], scaling)` of each.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    adapters: tuple[tuple[Tensor, Tensor, float], ...] = ()
+
+
+def read_linear(module: Any) -> Linear | None:
+    """A module as a `Linear`; None where its forward may be something else (4-bit weights, DoRA, several kinds)."""
+    if type(module) is nn.Linear:
+        return Linear(module.weight, module.bias)
+    base = getattr(module, "base_layer", None)
+    if type(base) is not nn.Linear or not hasattr(module, "lora_A") or getattr(module, "fan_in_fan_out", False):
+        return None
+    if module.merged or module.disable_adapters:
+        return None if module.merged and module.disable_adapters else Linear(base.weight, base.bias)
+    adapters = []
+    for name in module.active_adapters:
+        if name not in module.lora_A:
+            continue
+        down, up = module.lora_A[name], module.lora_B[name]
+        if name in module.lora_variant or type(down) is not nn.Linear or up.bias is not None:
+            return None
+        adapters.append((down.weight, up.weight, float(module.scaling[name])))
+    return Linear(base.weight, base.bias, tuple(adapters))
+
+
+def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
+    """One view `[sum of out, in]` over weights that lie behind each other in one buffer; None where they don't."""
+    first = weights[0]
+    if len(weights) == 1:
+        return first
+    after = first.storage_offset()
+    for one in weights:
+        same = one.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() and one.dtype == first.dtype
+        if not (same and one.is_contiguous() and one.storage_offset() == after and one.shape[1:] == first.shape[1:]):
+            return None
+        after += one.numel()
+    rows = sum(len(one) for one in weights)
+    return first.detach().as_strided((rows, *first.shape[1:]), first.stride(), first.storage_offset())
+
+
+class Product:
+    """The products of linear layers that share their input.
+
+    Adapters are not merged: their small matrices are put together (copies; a thousandth of the weights), so that all
+    layers of one input cost two small products more, and rounding stays that of the adapted layers.
+
+    Args:
+        layers: in the order of their outputs.
+    """
+
+    def __init__(self, layers: Sequence[Linear]) -> None:
+        joined = adjacent([layer.weight.detach() for layer in layers])
+        self._weights = [layer.weight.detach() for layer in layers] if joined is None else [joined]
+        like = self._weights[0]
+        sizes = [len(layer.weight) for layer in layers]
+        self._biases: list[Tensor] | list[None] = [None] * len(self._weights)
+        if any(layer.bias is not None for layer in layers):
+            zeros = [like.new_zeros(size) for size in sizes]
+            given = [
+                zero if layer.bias is None else layer.bias.detach() for layer, zero in zip(layers, zeros, strict=True)
+            ]
+            self._biases = given if joined is None else [torch.cat(given)]
+        self._down, self._up = _adapters(layers, sizes, like)
+        copies = [copy for layer in layers if (copy := narrow_of(layer.weight)) is not None]
+        narrow = adjacent(copies) if len(copies) == len(layers) and joined is not None else None
+        self._narrow = None if narrow is None else Narrow(narrow)
+        self._single = self._weights[0] if len(self._weights) == 1 and self._biases[0] is None else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`[in]` to `[out]`, or `[batch, in]` to `[batch, out]`."""
+        if x.dim() == 1:
+            if self._narrow is not None:
+                y = self._narrow.mv(x)
+                y = y if self._biases[0] is None else y.add_(self._biases[0])
+            elif self._single is not None:
+                y = torch.mv(self._single, x)
+            else:
+                parts = [
+                    torch.mv(weight, x) if bias is None else torch.addmv(bias, weight, x)
+                    for weight, bias in zip(self._weights, self._biases, strict=True)
+                ]
+                y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        else:
+            parts = [F.linear(x, weight, bias) for weight, bias in zip(self._weights, self._biases, strict=True)]
+            y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return self._adapt(y, x)
+
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Adds the product to `y` in place."""
+        if x.dim() == 1 and self._single is not None and self._narrow is not None:
+            self._narrow.add_to(y, x)
+            self._adapt(y, x)
+        elif x.dim() == 1 and self._single is not None:
+            self._adapt(y.addmv_(self._single, x), x)
+        else:
+            y.add_(self(x))
+
+    def _adapt(self, y: Tensor, x: Tensor) -> Tensor:
+        if self._down is None or self._up is None:
+            return y
+        if x.dim() == 1:
+            return y.addmv_(self._up, torch.mv(self._down, x))
+        return y.add_(F.linear(F.linear(x, self._down), self._up))
+
+
+def _adapters(layers: Sequence[Linear], sizes: list[int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """All A below each other, and all scaled B as blocks on a diagonal."""
+    downs, ups, start = [], [], 0
+    for layer, size in zip(layers, sizes, strict=True):
+        for down, up, scaling in layer.adapters:
+            downs.append(down.detach().to(like.dtype))
+            block = like.new_zeros(sum(sizes), up.shape[1])
+            block[start : start + size] = (up.detach().float() * scaling).to(like.dtype)
+            ups.append(block)
+        start += size
+    return (torch.cat(downs), torch.cat(ups, dim=1)) if downs else (None, None)
+
+
+def join_weights(model: nn.Module) -> int:
+    """Moves weights that share their input behind each other, so that they are one product; no copy is kept.
+
+    The parameters stay what they are, as views of the new buffer. For a model that is only read from: what holds a
+    weight's old memory would keep it alive.
+
+    Args:
+        model: a causal language model, perhaps wrapped by PEFT.
+
+    Returns:
+        How many groups were joined.
+    """
+    joined = 0
+    for module in model.modules():
+        for names in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")):
+            parts = [getattr(module, name, None) for name in names]
+            layers = [getattr(part, "base_layer", part) for part in parts]
+            if any(type(layer) is not nn.Linear or layer.weight.is_meta for layer in layers):
+                continue
+            weights: list[nn.Parameter] = [layer.weight for layer in layers]  # type: ignore[union-attr]
+            alike = {(weight.dtype, weight.device, weight.shape[1]) for weight in weights}
+            if len(alike) > 1 or adjacent([weight.detach() for weight in weights]) is not None:
+                continue
+            buffer = torch.cat([weight.detach() for weight in weights])
+            start = 0
+            for weight in weights:
+                weight.data = buffer[start : start + len(weight)]
+                start += len(weight)
+            joined += 1
+    return joined

@@ -1,0 +1,257 @@
+"""New runs that come from another one: the same once more, or what else could have become of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.door import HISTORY_BYTES, read_object, read_text
+from llf_core.launch.environment import start_facts
+from llf_core.launch.stored_config import check_stored
+from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
+from llf_core.runs.config_file import read_config, run_config
+from llf_core.runs.files import open_to_append
+from llf_core.runs.foreign_code import check_run
+from llf_core.runs.jsonl import as_number, encode, records
+from llf_core.runs.moving import copy_folder
+from llf_core.runs.change_journal import Change, check, journal, write_replay
+from llf_core.runs.trust import prove
+from llf_core.runs.writer import write_event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.runs.folder import RunFolder
+
+LIVE = ("learning_rate", "max_steps")
+"""What a branch may have otherwise as a live run may be told to."""
+KEYS = frozenset(
+    "logging_steps save_steps save_strategy save_total_limit eval_steps eval_strategy early_stopping_steps "  # noqa: SIM905
+    "watched_prompts watched_tokens max_grad_norm output_dir run_name".split()
+)
+"""Keys of the config that a branch may have otherwise too."""
+JUST = 0.001
+"""Seconds between the last record of the other run and the new run."""
+
+
+def _threads(folder: RunFolder) -> dict[str, Any]:
+    """The number of threads of a run: with another one sums differ in their last bits."""
+    threads = read_object(folder.env).get("threads")
+    return {"threads": threads} if isinstance(threads, int) else {}
+
+
+def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
+    """Makes the folder of a run of the same config and rows, to which the same is done at the same steps.
+
+    Args:
+        folder: the run to be repeated.
+        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
+
+    Returns:
+        The new run's folder, not started yet.
+
+    Raises:
+        ConfigError: its config has errors by now.
+        FileNotFoundError: it is a branch, and the run that it comes from is gone.
+        ValueError: it is a branch, and the checkpoint that it began with is gone.
+        UntrustedCodeError: it was made elsewhere, and code of it would run.
+    """
+    _check(folder, trust, "replay")
+    name = f"{read_meta(folder)['name'] or folder.id} again"
+    told = journal(folder)
+    parent = read_object(folder.env).get("parent") or {}
+    if isinstance(parent.get("changes"), dict):
+        other, step = open_run(parent["run"], folder.home), int(parent["step"])
+        _check(other, trust, "branch")
+        return _branch(other, step, parent["changes"], name, [change for change in told if change.step >= step])
+    check_stored(folder, "replay")
+    loaded = run_config(folder)
+
+    def fill(new: RunFolder) -> None:
+        _copy_folders(folder, new)
+        write_replay(new, told)
+        update_env(new, **start_facts(loaded) | _threads(folder), parent={"run": folder.id, "step": 0})
+
+    return _proven(create_run(read_text(folder.config), name, folder.home, fill))
+
+
+def _check(folder: RunFolder, trust: bool | str, what: str) -> None:
+    check_run(folder, trust, f"run.{what}(trust=True), or in a terminal: llf runs {what} {folder.id} --trust")
+
+
+def _proven(new: RunFolder) -> RunFolder:
+    prove(new)
+    return new
+
+
+def branch(
+    folder: RunFolder,
+    step: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    trust: bool | str = False,
+) -> RunFolder:
+    """Makes the folder of a run that goes on at a checkpoint of another one and has something otherwise from there on.
+
+    It begins with what the other run had come to: checkpoint, numbers, losses of examples, answers, changes.
+
+    Args:
+        folder: the run to branch from, live or past; it stays as it is.
+        step: of its checkpoint; else the newest.
+        changes: `learning_rate` (the schedule's peak), `max_steps`, or one of `KEYS`.
+        name: what views call the new run.
+        trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
+
+    Returns:
+        The new run's folder, not started yet.
+
+    Raises:
+        ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
+        ConfigError: the changed config has errors.
+        OSError: the folder can't be written.
+        UntrustedCodeError: it was made elsewhere, and code of it would run.
+    """
+    _check(folder, trust, "branch")
+    step = _checkpoint(folder, step)
+    changes = dict(changes or {})
+    live = {key: changes[key] for key in LIVE if key in changes}
+    own = [Change(step, check(live), f"branch-{secrets.token_hex(4)}")] if live else []
+    name = name or changes.get("run_name") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
+    return _branch(folder, step, changes, name, own)
+
+
+def _branch(
+    folder: RunFolder, step: int, changes: Mapping[str, Any], name: str, further: Sequence[Change]
+) -> RunFolder:
+    """A branch whose run is told `further` from its step on."""
+    from llf_core.config import ConfigError, RunConfig
+    from llf_core.config.read_config import dump_yaml
+
+    asked = _asked(changes)
+    # The other run's copy of its result is its own.
+    values = read_config(folder.config) | {"output_dir": None} | asked
+    values = {key: value for key, value in values.items() if value is not None}
+    try:
+        config = RunConfig.load(values, base=folder.path)
+    except ConfigError:
+        check_stored(folder, "branch")  # what is wrong without the changes too
+        raise
+    before = [change for change in journal(folder) if change.step <= step]
+
+    def fill(new: RunFolder) -> None:
+        total = _copy_checkpoint(folder, new, step)
+        total = next((one.changes["max_steps"] for one in reversed(further) if "max_steps" in one.changes), total)
+        if total <= step:
+            raise ValueError(
+                f"The checkpoint is of step {step}; the run ends at {total}. Expected max_steps above {step}."
+            )
+        _copy_folders(folder, new)
+        _copy_past(folder, new, step)
+        with suppress(FileNotFoundError):
+            new.resolved.write_text(read_text(folder.resolved), encoding="utf-8")
+        write_replay(new, [*before, *further])
+        parent = {"run": folder.id, "step": step, "changes": dict(changes)}
+        update_env(new, **start_facts(config) | _threads(folder), parent=parent)
+        write_event(new, 1, "branched", run=folder.id, step=step, changes=dict(changes))
+        status.update(new, step=step, total=total)
+
+    return _proven(create_run(dump_yaml(values), name, folder.home, fill))
+
+
+def _asked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the config that a branch has otherwise.
+
+    Raises:
+        ValueError: one that it cannot have otherwise.
+    """
+    asked = {key: value for key, value in changes.items() if key not in LIVE}
+    for key, value in asked.items():
+        if key not in KEYS:
+            allowed = ", ".join([*LIVE, *sorted(KEYS)])
+            raise ValueError(f"{key} cannot differ in a branch, which goes on at a checkpoint. Expected {allowed}.")
+        if key.endswith("_steps") and isinstance(value, float) and value < 1:
+            raise ValueError(f"{key} is {value:g}. Expected a whole number of steps: a branch has no share of its own.")
+    if asked.get("output_dir"):
+        asked["output_dir"] = str(Path(asked["output_dir"]).expanduser().absolute())
+    return asked
+
+
+def _checkpoint(folder: RunFolder, step: int | None) -> int:
+    """The step to branch from."""
+    steps = Checkpoints(folder).list()
+    if not steps:
+        raise ValueError(f"{folder.id} has no checkpoint to branch from. Expected one: ask for it, or set save_steps.")
+    if step is not None and step not in steps:
+        there = ", ".join(map(str, steps))
+        raise ValueError(f"{folder.id} has no checkpoint of step {step}. Expected one of {there}.")
+    return steps[-1] if step is None else step
+
+
+def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
+    """Takes over a checkpoint, and the best one that it remembers.
+
+    Returns:
+        The step at which the run ended by the plan of that moment.
+
+    Raises:
+        ValueError: it was removed meanwhile.
+    """
+    own = Checkpoints(new)
+    Checkpoints(folder).check()
+    for each in {step, _state(Checkpoints(folder).path(step)).get("best_global_step") or step}:
+        with suppress(OSError):
+            copy_folder(Checkpoints(folder).path(each), own.path(each), _link)
+    if not own.complete(step):
+        raise ValueError(f"The checkpoint of step {step} was removed just now. Branch from a later one.")
+    return int(_state(own.path(step)).get("max_steps") or 0)
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """The Trainer's own state; empty where there is none."""
+    return read_object(checkpoint / "trainer_state.json", HISTORY_BYTES)
+
+
+def _copy_folders(folder: RunFolder, new: RunFolder) -> None:
+    for own, copy in ((folder.data, new.data), (folder.code, new.code)):
+        if own.is_symlink():
+            raise ValueError(f"{own.name} of {folder.id} is a link. Expected a folder.")
+        if own.is_dir():
+            copy_folder(own, copy)
+
+
+def _copy_past(folder: RunFolder, new: RunFolder, step: int) -> None:
+    """Copies what was written down up to a step, as of attempt 0, as if the last of it had been just before `new`."""
+    past = {name: _past(getattr(folder, name), step) for name in ("metrics", "examples", "samples", "events")}
+    past["events"] = [record for record in past["events"] if record.get("type") == "steered"]
+    times = [_time(record) for told in past.values() for record in told if "time" in record]
+    late = (status.read_status(new).created or time.time()) - JUST - max(times, default=0.0)
+    for name, told in past.items():
+        for record in told:
+            record["attempt"] = 0
+            if "time" in record:
+                record["time"] = _time(record) + late
+        with open_to_append(getattr(new, name)) as file:
+            file.writelines(map(encode, told))
+
+
+def _past(path: Path, step: int) -> list[dict[str, Any]]:
+    """The records up to a step, in the order of the attempts that made them."""
+    found = [record for record in records(path) if isinstance(record.get("step"), int) and record["step"] <= step]
+    return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)
+
+
+def _time(record: Mapping[str, Any]) -> float:
+    return as_number(record.get("time")) or 0.0
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for a file of a checkpoint, none of which is written again; a copy where that is impossible."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

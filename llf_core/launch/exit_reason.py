@@ -1,0 +1,98 @@
+"""What a supervisor says of a trainer that left without a last word."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llf_core.runs import Checkpoints, RunReader
+from llf_core.runs.disk_errors import takes_nothing
+from llf_core.runs.disk_errors import told as disk_told
+from llf_core.runs.kill import killed_reason
+from llf_core.runs.last_step import what_is_safe
+
+if TYPE_CHECKING:
+    from llf_core.runs import RunFolder, Status
+
+BAD_CONFIG = 2
+FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+LONGEST = 400  # characters of a sentence taken from a log
+_EXCEPTION = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit|Warning|Iteration))(?::.*)?$")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trainer ended.
+
+    Attributes:
+        exit_code: as `waitpid` tells it; negative is a signal.
+        kill_asked: whether the user asked for it.
+        stop_asked: whether a stop was on its way.
+        out_of_memory: whether the kernel killed a process of ours for want of memory meanwhile.
+        memory_limit: bytes of the container's limit, where it has one.
+    """
+
+    exit_code: int
+    kill_asked: bool = False
+    stop_asked: bool = False
+    out_of_memory: bool = False
+    memory_limit: int | None = None
+
+
+def verdict(folder: RunFolder, status: Status, ending: Ending) -> tuple[str, str]:
+    """The final state and its reason, in one or two sentences for a person.
+
+    Args:
+        folder: the run.
+        status: as stored, not final.
+        ending: how its trainer ended.
+    """
+    at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
+    safe = what_is_safe(folder)
+    if ending.kill_asked:
+        return "failed", killed_reason(folder, status)
+    if ending.stop_asked and ending.exit_code in {0, -signal.SIGTERM}:
+        if Checkpoints(folder).latest() is not None:
+            return "stopped", f"Stopped {at}, in the middle of a step. {safe}"
+        return "failed", f"Stopped {at}, and nothing had been saved. Start it again."
+    said = _last_error(folder, status.attempt) if ending.exit_code > 0 else None
+    # What ends a trainer that finds no room to say so: any error, or a mapped file that could not grow.
+    if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and takes_nothing(folder):
+        return "failed", " ".join(disk_told(folder))
+    if ending.exit_code <= 0:
+        return "failed", f"The trainer {_sudden_end(ending)} {at}. {safe}"
+    said = said or _last_line(folder) or f"The trainer ended with exit code {ending.exit_code}. log.txt tells more."
+    return "failed", said if ending.exit_code == BAD_CONFIG else f"{said} {safe}"
+
+
+def _sudden_end(ending: Ending) -> str:
+    """How a trainer went that had no time to say why."""
+    if ending.exit_code == 0:
+        return "ended without a word (see log.txt)"
+    if ending.exit_code == -signal.SIGKILL and ending.out_of_memory:
+        remedy = "lower per_device_train_batch_size or cutoff_len, or give it more"
+        if ending.memory_limit is None:
+            return f"was killed by the system, which ran out of memory ({remedy}),"
+        return f"was killed by the memory limit of {ending.memory_limit / 1e9:.1f} GB ({remedy}),"
+    number = -ending.exit_code
+    name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
+    return f"was ended by {name} from outside" if number in FROM_OUTSIDE else f"crashed with {name} (see log.txt)"
+
+
+def _last_error(folder: RunFolder, attempt: int) -> str | None:
+    """The newest `error` event of an attempt as one text."""
+    for event in reversed(RunReader(folder).events()):
+        if event["type"] == "error" and event.get("attempt") == attempt and event.get("message"):
+            return f"{event['message']} {event.get('what_to_do') or ''}".strip()
+    return None
+
+
+def _last_line(folder: RunFolder) -> str | None:
+    """The last line of a Python traceback in the log, else the last line that says anything."""
+    lines = [line.strip() for line in RunReader(folder).log_tail(50).splitlines() if line.strip()]
+    if not lines:
+        return None
+    said = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])[:LONGEST]
+    return said if said.endswith((".", "!", "?")) else f"{said}."

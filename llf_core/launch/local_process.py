@@ -1,0 +1,131 @@
+"""Starts the trainer as a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from llf_core.door import peek_object
+from llf_core.launch.cgroup import usable_cpus
+from llf_core.runs.plain_text import plain_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import IO
+
+    from llf_core.runs import RunFolder
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+# Read by the libraries when they are loaded; `benchmarks/environment.py` measures them.
+RUNTIME = {
+    # Threads that wait for each other spin for some microseconds, then sleep. Sleeping at once makes a step a fifth
+    # slower; spinning for long stops it where others use the cores.
+    "GOMP_SPINCOUNT": "10000",
+    # Freed memory is kept (glibc): tensors of a step come again in the next one, and fresh pages cost time.
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    # oneDNN keeps the products that it compiled for a shape, about 0.7 MB each; 1,024 unless told.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+}
+# Reads one line and becomes the command; where the supervisor dies before it has written down who the trainer
+# is, the line never comes and nothing starts.
+GATE = 'read -r go && exec "$@" </dev/null'
+
+
+def trainer_command(folder: RunFolder) -> list[str]:
+    """What trains a run. `-P` keeps a `datasets.py` beside the notebook from being taken for the library."""
+    return [sys.executable, "-P", "-m", "llf_core.training.main", str(folder.path)]
+
+
+def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
+    """The environment of every process that computes: a trainer, an evaluation, a view's look at data.
+
+    What the user has set stays, but for what has a process write a terminal's colours into its log.
+
+    Args:
+        base: to which thread counts and `RUNTIME` are added, which libraries read when they are loaded.
+        threads: that compute; unset, one a usable core.
+    """
+    counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}
+    return plain_environment({**counts, **RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base})
+
+
+def threads_of(folder: RunFolder) -> int | None:
+    """How many threads a run computes with, as its launcher wrote it down; None where that is not known."""
+    threads = peek_object(folder.env).get("threads")
+    return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
+
+
+class Trainer:
+    """A trainer process that waits at its gate until `go` is called. It leads a process group of its own.
+
+    Args:
+        command: the program and its arguments.
+        environment: all of its environment.
+        log: where stdout and stderr go.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, or what a test starts
+            ["/bin/sh", "-c", GATE, "sh", *command],
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            process_group=0,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its group."""
+        return self._process.pid
+
+    def go(self) -> None:
+        """Opens the gate."""
+        if self._process.stdin is None:
+            raise RuntimeError("The gate is open already.")
+        try:
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.close()
+        except BrokenPipeError:
+            return  # killed at the gate: its exit code tells
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Sends a signal to the trainer, or to its whole group; one that has ended gets none."""
+        if self._process.returncode is None:
+            (os.killpg if group else os.kill)(self.pid, number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Waits for the end, at most so long.
+
+        Returns:
+            The exit code (negative: the signal), or None while it lives.
+        """
+        if not self._has_ended(seconds):
+            return None
+        return self._process.wait()
+
+    def _has_ended(self, seconds: float) -> bool:
+        """Waits for the end without reaping; where a signal was the end, the rest of the group goes too."""
+        if not hasattr(os, "pidfd_open"):  # macOS
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return False
+            return True
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            readable, _, _ = select.select([descriptor], [], [], seconds)
+        finally:
+            os.close(descriptor)
+        if not readable:
+            return False
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        if ended is not None and ended.si_code != os.CLD_EXITED:
+            # Not reaped yet, so the group's number is nobody else's. Data loaders would stay behind.
+            os.killpg(self.pid, signal.SIGKILL)
+        return True

@@ -1,0 +1,406 @@
+"""Which layers an adapter is put on: linear layers, and experts that a model keeps as one parameter of three axes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from llf_core.methods.decoder_blocks import require_known
+from llf_core.models.errors import ModelError
+from llf_core.models.parameter_count import expert_matrices, expert_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from torch import nn
+    from transformers import PreTrainedModel
+
+HEADS = {"lm_head", "output_layer", "embed_out", "score"}
+CLOSE = 1e-2
+"""Largest relative distance (of norms) at which two products in bfloat16 count as the same."""
+
+PRODUCTS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"}
+SHAPES = {"reshape", "view", "clamp", "clip", "t", "transpose", "unsqueeze", "chunk", "split", "clone", "repeat"}
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What an adapter is put on, as PEFT takes it.
+
+    Attributes:
+        modules: `target_modules`, names that end the paths of these modules and of no others.
+        parameters: `target_parameters`, the same of parameters: experts, and weights that PEFT would mistake for them.
+        notes: sentences for a log on what `all` leaves out, and why.
+    """
+
+    modules: list[str]
+    parameters: list[str]
+    notes: tuple[str, ...] = ()
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Linear layers that an adapter can be put on, by their paths; without the output head and what a model sees with.
+
+    Quantized layers of bitsandbytes are subclasses of `nn.Linear`, and transformers' `Conv1D` (GPT-2) is a linear
+    layer with its weight transposed; both count. A subclass with a forward of its own counts where that is the same
+    product: routers that choose experts, or layers that work in groups, are called like a linear layer and are none.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+    """
+    return {path: module for path, module in _all_linear_layers(model) if _multiplies(module)}
+
+
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Shortest names that tell the linear layers of a model from all its other modules, sorted.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+
+    Returns:
+        E.g. `["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]`.
+    """
+    return _endings(linear_layers(model), _paths(model))
+
+
+def senses(model: PreTrainedModel) -> list[str]:
+    """Paths of the modules with which a model sees or hears: they stay as they are. Of a model of texts, none.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+    """
+    if not hasattr(model.config, "vision_config") and not hasattr(model.config, "audio_config"):
+        return []
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    inside = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
+    holders = {name for name, module in model.named_modules() if any(id(one) in inside for one in module.modules())}
+    return [name for name, module in model.named_modules() if id(module) not in inside and name not in holders]
+
+
+def adapter_targets(model: PreTrainedModel, asked: Sequence[str], *, plain: bool = True) -> Targets:
+    """What an adapter is put on.
+
+    Args:
+        model: a `PreTrainedModel`, not yet wrapped.
+        asked: names of modules or of experts' parameters (last part or whole path), or `all`.
+        plain: whether the adapter has neither dropout nor DoRA, which PEFT cannot apply to a parameter.
+
+    Raises:
+        ModelError: a name that no linear layer, embedding or expert has, with the choices; or one that PEFT puts no
+            adapter on.
+    """
+    from torch import nn
+
+    layers, experts = linear_layers(model), expert_parameters(model)
+    whole = "all" in asked
+    embeddings = {path for path, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    if not whole:
+        _require(model, asked, {*layers, *embeddings, *experts})
+        layers = {path: module for path, module in layers.items() if _is_asked(path, asked)}
+        experts = {path: one for path, one in experts.items() if _is_asked(path, asked)}
+    left_out = _left_out(model, set(layers))
+    if left_out and not whole:
+        which, why, _ = left_out[0]
+        why = why.format(which=_listed(which), kind=type(model).__name__)
+        raise ModelError(f"lora_target: {why} Expected other names, or `all`.")
+    reached = layers.keys() - {path for which, _, _ in left_out for path in which}
+    notes = [f"lora_target: all leaves out {_listed(which)}, {since}" for which, _, since in left_out]
+    if whole and (matrices := expert_matrices(model)):
+        notes.append(
+            f"lora_target: all leaves out {_listed(matrices)}, the weights of experts, since PEFT puts no adapter on "
+            "parameters that another module slices. finetuning_type: full or freeze trains them."
+        )
+    renamed = _renamed(model, reached)
+    quantized = {path for path in renamed if not layers[path].weight.is_floating_point()}  # type: ignore[operator]
+    parameters = {*experts, *(f"{path}.weight" for path in renamed - quantized)}
+    if parameters and not plain:
+        if not whole and experts:
+            raise ModelError(
+                f"lora_target: {_listed(experts)} are parameters and no modules, to which PEFT applies neither "
+                "lora_dropout nor use_dora. Expected lora_dropout: 0 and use_dora: false, or other names."
+            )
+        notes.append(
+            f"{_listed(parameters)} get no adapter: PEFT applies neither lora_dropout nor use_dora to parameters. "
+            "With lora_dropout: 0 and use_dora: false they get one."
+        )
+        parameters = set()
+    if quantized:
+        notes.append(f"{_listed(quantized)} get no adapter: PEFT cannot reach them in {_kind(model)} while quantized.")
+    modules = reached - renamed
+    if not modules | parameters | (embeddings if not whole else set()):
+        raise ModelError(
+            f"{type(model).__name__} has no linear layer that PEFT puts an adapter on. Train it with "
+            "finetuning_type: full or freeze."
+        )
+    modules |= set() if whole else {path for path in embeddings if _is_asked(path, asked)}
+    paths = _paths(model)
+    same = modules and not whole and {path for path in paths if _is_asked(path, asked)} == modules
+    return Targets(
+        list(asked) if same else _endings(modules, paths),
+        _endings(parameters, [path for path, _ in model.named_parameters()], parts=2),
+        tuple(notes),
+    )
+
+
+def saved_modules(model: nn.Module, asked: Sequence[str]) -> list[str]:
+    """Modules that are trained whole beside the adapter and saved with it (`additional_target`).
+
+    Raises:
+        ModelError: a name that the model does not have.
+    """
+    modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
+    unknown = [name for name in asked if name.rsplit(".", 1)[-1] not in modules]
+    holders = {path.split(".")[-2] for path, _ in model.named_parameters() if "." in path}
+    require_known("additional_target", unknown, holders)
+    return list(asked)
+
+
+def _all_linear_layers(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head, outside = model.get_output_embeddings(), set(senses(model))
+    for path, module in model.named_modules():
+        linear = isinstance(module, nn.Linear | Conv1D) and module is not head and path not in outside
+        if linear and path.rpartition(".")[2] not in HEADS:
+            yield path, module
+
+
+def _multiplies(module: Any) -> bool:
+    """Whether a linear layer computes the product with its weight, tried where its class has a forward of its own."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own short name
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    own = type(module).forward not in {nn.Linear.forward, Conv1D.forward}
+    if not own or not module.weight.is_floating_point() or module.weight.dtype.itemsize < 2:  # noqa: PLR2004 - bytes
+        return True
+    x = torch.randn(2, 3, module.in_features, generator=torch.Generator().manual_seed(0)).to(module.weight)
+    try:
+        with torch.no_grad():
+            found, wanted = module(x), F.linear(x, module.weight, module.bias)
+    except Exception:  # noqa: BLE001 - a forward that wants something else is not that of a linear layer
+        return False
+    if not isinstance(found, torch.Tensor) or found.shape != wanted.shape:
+        return False
+    return found.is_meta or bool((found - wanted).norm() <= CLOSE * wanted.norm())
+
+
+def _forbidden(model: PreTrainedModel, paths: Iterable[str]) -> set[str]:
+    """Paths of layers that PEFT refuses by their names, as those of Mamba that kernels read themselves."""
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    check: Any = getattr(LoraModel, "_check_target_module_compatiblity", None)
+    forbidden = set()
+    for path in paths if check is not None else ():
+        try:
+            check(None, LoraConfig(), model, path.rpartition(".")[2])
+        except ValueError:
+            forbidden.add(path)
+    return forbidden
+
+
+def _left_out(model: PreTrainedModel, layers: set[str]) -> list[tuple[set[str], str, str]]:
+    """Linear layers that get no adapter.
+
+    Returns:
+        Their paths, each kind with what is said where they are asked for by name, and where `all` leaves them out.
+    """
+    forbidden = _forbidden(model, layers)
+    lost = _lost(model, layers - forbidden)
+    passed = {path for path in layers - forbidden - lost if _passes_by(model, path)}
+    shared = _shared(model, layers - forbidden - lost - passed)
+    again = f"PEFT {_peft_version()}"
+    common = "have a weight in common, so that adapters on them could not be merged into it."
+    found = (
+        (
+            forbidden,
+            "PEFT puts no adapter on {which} of {kind}, since kernels use its weight directly.",
+            "which PEFT puts no adapter on.",
+        ),
+        (
+            lost,
+            f"an adapter on {{which}} of {{kind}} cannot be loaded again: {again} looks for it under another name.",
+            f"since {again} would not find an adapter on them again when it loads one.",
+        ),
+        (
+            passed,
+            "{kind} computes with the weight of {which} directly, so an adapter on it would not be used.",
+            "since the model computes with the weight directly and would not use an adapter on it.",
+        ),
+        (shared, f"{{which}} of {{kind}} {common}", f"which {common}"),
+    )
+    return [one for one in found if one[0]]
+
+
+def _passes_by(model: PreTrainedModel, path: str) -> bool:
+    """Whether the module that holds a layer computes with the layer's weight, as Mamba's with that of `dt_proj`.
+
+    Then an adapter beside the layer is passed by: not trained, or used by a quantized model and by no other.
+    """
+    holder, _, name = path.rpartition(".")
+    kind: Any = type(model.get_submodule(holder))
+    return name in _weights_computed_with(kind)
+
+
+@cache
+def _weights_computed_with(kind: Any) -> frozenset[str]:
+    """Names of the layers whose weights the methods of a class multiply or reshape: `self.dt_proj.weight @ x`.
+
+    Slices are not counted: BLOOM takes them to repeat the sums of a training over several devices, if asked.
+    """
+    found = set()
+    for one in kind.__mro__:
+        if one.__module__.partition(".")[0] in {"torch", "builtins"}:
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(one)))
+        except (OSError, TypeError, SyntaxError):  # code that has no source is not known to do it
+            continue
+        for node in ast.walk(tree):
+            operands: list[ast.expr] = []
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+                operands = [node.left, node.right]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr in PRODUCTS:
+                    operands = [*node.args, *(keyword.value for keyword in node.keywords)]
+                elif node.func.attr in SHAPES:
+                    operands = [node.func.value]
+            found |= {name for one in operands if (name := _own_weight(one)) is not None}
+    return frozenset(found)
+
+
+def _own_weight(node: ast.expr) -> str | None:
+    """`name` of an expression `self.name.weight`."""
+    match node:
+        case ast.Attribute(ast.Attribute(ast.Name("self"), name), "weight"):
+            return name
+    return None
+
+
+def _lost(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """Paths of layers whose adapter PEFT renames when it loads one, to a name that the model does not have."""
+    import torch
+    from peft import LoraConfig
+
+    try:
+        from peft.utils.transformers_weight_conversion import (
+            convert_peft_adapter_state_dict_for_transformers as convert,
+        )
+    except ImportError:
+        return set()
+    keys = {f"base_model.model.{path}.lora_A.weight": path for path in paths}
+    try:
+        found = convert(model, LoraConfig(), {key: torch.zeros(1, 1) for key in keys}, "default")
+    except Exception:  # noqa: BLE001 - then nothing is known
+        return set()
+    return {path for key, path in keys.items() if key not in found}
+
+
+def _shared(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """Paths of layers whose weight another layer has too, as the blocks that Zamba2 repeats.
+
+    Merging adds the adapters of all of them to the one weight.
+    """
+    held = Counter(id(one) for module in model.modules() for one in module._parameters.values() if one is not None)  # noqa: SLF001 - a parameter's own module
+    return {path for path in paths if held[id(model.get_submodule(path).weight)] > 1}
+
+
+def _peft_version() -> str:
+    """PEFT's version, for a message."""
+    import peft
+
+    return str(peft.__version__)
+
+
+def _renamed(model: PreTrainedModel, paths: Collection[str]) -> set[str]:
+    """Paths of layers whose names PEFT takes for those of experts in models of transformers 4, and so does not find.
+
+    Of these models (Qwen-MoE, DeepSeek and others of their kind) `down_proj` means the experts, also where layers
+    without experts and shared experts have linear layers of that name.
+    """
+    from peft import LoraConfig
+
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers as convert
+    except ImportError:
+        return set()
+    renamed = set()
+    for name in {path.rpartition(".")[2] for path in paths}:
+        settings = LoraConfig(target_modules=[name])
+        try:
+            convert(settings, model, None)
+        except ValueError:  # the other half of what it takes for two of one parameter is not asked for
+            renamed.add(name)
+        else:
+            renamed |= set() if name in (settings.target_modules or ()) else {name}
+    return {path for path in paths if path.rpartition(".")[2] in renamed}
+
+
+def _require(model: PreTrainedModel, asked: Sequence[str], paths: Collection[str]) -> None:
+    unknown = [name for name in asked if not any(_is_asked(path, (name,)) for path in paths)]
+    odd = [name for name in unknown if any(_is_asked(path, (name,)) for path, _ in _all_linear_layers(model))]
+    if odd:
+        raise ModelError(
+            f"lora_target: {', '.join(odd)} of {type(model).__name__} computes more than a product with its weight, so "
+            "an adapter beside it would not be one. Expected other names, or `all`."
+        )
+    head = [name for name in unknown if name in HEADS or _is_head(model, name)]
+    if head:
+        raise ModelError(
+            f"lora_target: {', '.join(head)} is the output head, which gets no adapter. Expected other names; "
+            f"additional_target: {','.join(head)} trains it whole."
+        )
+    choices = {_last(path) for path in paths}
+    require_known("lora_target", unknown, choices | {"all"})
+
+
+def _is_head(model: PreTrainedModel, name: str) -> bool:
+    head = model.get_output_embeddings()
+    return any(module is head and _is_asked(path, (name,)) for path, module in model.named_modules())
+
+
+def _is_asked(path: str, asked: Iterable[str]) -> bool:
+    return any(path == name or path.endswith(f".{name}") for name in asked)
+
+
+def _paths(model: nn.Module) -> list[str]:
+    """Paths of all modules of which names must tell the targets: not of what a model sees with, which is excluded."""
+    outside = set(senses(model))
+    return [path for path, _ in model.named_modules() if path and path not in outside]
+
+
+def _endings(paths: Collection[str], among: Iterable[str], parts: int = 1) -> list[str]:
+    """The shortest ends of paths, of at least so many parts, that no other path among those of the model has."""
+    wanted = set(paths)
+    others: set[str] = set()
+    for path in among:
+        if path not in wanted:
+            split = path.split(".")
+            others.update(".".join(split[at:]) for at in range(len(split)))
+    found = set()
+    for path in wanted:
+        split = path.split(".")
+        ends = (".".join(split[-count:]) for count in range(min(parts, len(split)), len(split) + 1))
+        found.add(next((end for end in ends if end not in others and not end.partition(".")[0].isdigit()), path))
+    return sorted(found)
+
+
+def _last(path: str) -> str:
+    """The last part of a path that is no number."""
+    return next((part for part in reversed(path.split(".")) if not part.isdigit()), path)
+
+
+def _listed(paths: Iterable[str]) -> str:
+    return ", ".join(sorted({".".join(path.removesuffix(".weight").split(".")[-2:]) for path in paths}))
+
+
+def _kind(model: PreTrainedModel) -> str:
+    return str(model.config.model_type)

@@ -1,0 +1,37 @@
+"""How every method begins whose result is an adapter of PEFT."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.methods.trained_precision import keep_trained_weights_exact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llf_core.config import RunConfig
+
+
+def begin_adapter(model: Any, config: RunConfig, make: Callable[[Any], Any]) -> Any:
+    """Wraps a model with a new adapter, or goes on with the last of `adapter_name_or_path`; merges those before it.
+
+    Args:
+        model: a `PreTrainedModel`, all parameters as they were loaded.
+        config: the run's config.
+        make: given the model with frozen weights, wraps it with a new adapter.
+
+    Returns:
+        A `PeftModel` whose trained parameters are float32 unless `pure_bf16`.
+
+    Raises:
+        ModelError: an adapter that does not fit.
+    """
+    from llf_core.models.adapter_loading import goes_on, merge_adapters, resume_adapter
+
+    model.requires_grad_(requires_grad=False)
+    adapters = list(config.model.adapter_name_or_path or ())
+    resumed = adapters.pop() if goes_on(config) else None
+    model = merge_adapters(model, adapters, config)
+    wrapped = make(model) if resumed is None else resume_adapter(model, resumed, config)
+    keep_trained_weights_exact(wrapped, config)
+    return wrapped

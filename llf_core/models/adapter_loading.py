@@ -1,0 +1,318 @@
+"""Adapters that a run goes on from: found, checked against their base, merged or resumed."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
+from llf_core.config.paths import expanded, is_there
+from llf_core.models.checksums import check_record, enumerated, same_values
+from llf_core.models.errors import LONGEST, ModelError, first_line
+from llf_core.models.model_folder import check_texts, read_object
+from llf_core.models.patterns import check_patterns
+from llf_core.models.reward_head import SCORE, WEIGHT
+from llf_core.models.header_check import damaged_json
+from llf_core.models.stored_tensors import INTEGERS, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from llf_core.config import RunConfig
+
+SAFE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
+SCORE_KEY = f"base_model.model.{WEIGHT}"
+"""What PEFT calls the head of a reward model in its files."""
+
+
+MOST_NAMES = 10_000
+"""That an adapter lists; PEFT compares each with each module."""
+TEXTS: Any = str | list | None
+KINDS: dict[str, Any] = {
+    "peft_type": str, "base_model_name_or_path": str | None, "r": int, "lora_alpha": int | float,
+    "lora_dropout": int | float, "bias": str, "target_modules": TEXTS, "exclude_modules": TEXTS,
+    "layers_pattern": TEXTS, "layers_to_transform": int | list | None, "modules_to_save": list | None,
+    "target_parameters": list | None, "rank_pattern": dict | None, "alpha_pattern": dict | None,
+    "trainable_token_indices": dict | list | None, "layer_replication": list | None,
+}  # fmt: skip
+"""Of what keys of an adapter's config may hold, where PEFT uses them without a look."""
+
+
+def find_adapter(name: str, config: RunConfig) -> Path:
+    """The folder of an adapter: a local one, a run's `output`, or a hub's, fetched where needed.
+
+    Raises:
+        ModelError: there is none, or it has its weights only as pickle.
+    """
+    folder = expanded(name)
+    if not name.strip() or not is_there(folder):
+        if is_path(name) or "/" not in name or not may_be_hub_id(name):
+            raise ModelError(
+                f"There is no adapter at {shown_name(name)}. Expected a folder with adapter_config.json, or a hub id."
+                f"{meant_instead(name, config.model.cache_dir)}"
+            )
+        from llf_core.models.hub import hub_adapter
+
+        folder = hub_adapter(name, config)
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{name} has no adapter_config.json, so it is not an adapter. Expected a folder that PEFT saved, such as "
+            "the output of a LoRA run."
+        )
+    if not (folder / SAFE).is_file():
+        if not (folder / PICKLE).is_file():
+            raise ModelError(f"{name} has no {SAFE}. Copy or download the adapter again.")
+        if not config.model.allow_pickle:
+            raise ModelError(
+                f"{name} has its weights only as pickle ({PICKLE}), which can run code while it loads. "
+                "Set allow_pickle: true if you trust where it comes from."
+            )
+    return folder
+
+
+def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> PreTrainedModel:
+    """Adds adapters to the weights, one after the other.
+
+    Returns:
+        The model; `llf_merged` on it says that it is no longer its base.
+
+    Raises:
+        ModelError: an adapter does not fit, or the model is quantized.
+    """
+    if names and getattr(model, "is_quantized", False):
+        raise ModelError(
+            f"{names[0]} cannot be merged into a quantized model without loss. Give one adapter only, or leave "
+            "quantization_bit out."
+        )
+    for name in names:
+        model = _load(model, name, config, trainable=False).merge_and_unload()
+    if names:
+        model.llf_merged = list(names)
+    return model
+
+
+def goes_on(config: RunConfig) -> bool:
+    """Whether an adapter is trained that was trained before."""
+    return bool(config.model.adapter_name_or_path) and not config.get("create_new_adapter")
+
+
+def with_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> Any:
+    """A model that is not trained, with its adapters: merged, or put on where it is quantized and there is but one.
+
+    Raises:
+        ModelError: an adapter does not fit, or several are given for a quantized model.
+    """
+    if len(names) == 1 and getattr(model, "is_quantized", False):
+        return put_on(model, names[0], config)
+    return merge_adapters(model, names, config)
+
+
+def put_on(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
+    """Wraps a model with an adapter that is not trained.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
+    return _load(model, name, config, trainable=False)
+
+
+def resume_adapter(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
+    """Wraps a model with an adapter that is trained further.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
+    return _load(model, name, config, trainable=True)
+
+
+def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bool) -> PeftModel:
+    from peft import PeftModel
+
+    folder = find_adapter(name, config)
+    settings = adapter_settings(folder)
+    if (folder / SAFE).is_file():
+        _check_rank(settings, folder)
+    check_patterns(settings, [module for module, _ in model.named_modules()], folder)
+    try:
+        wrapped: Any
+        if trainable and hasattr(model, SCORE) and SCORE not in (settings.modules_to_save or ()):
+            wrapped = _with_new_score(model, settings, folder)
+        else:
+            wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, config=settings)
+    except UnpicklingError as error:
+        raise ModelError(
+            f"{folder / PICKLE} is damaged, or holds more than tensors, and none of it was run. Expected {SAFE}: take "
+            "the adapter from where it was made."
+        ) from error
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        raise ModelError(
+            f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {_cause(error)} "
+            f"{_made_for(folder)}"
+        ) from error
+    if trainable:
+        _keep_exact(wrapped, folder)
+    _check_loaded(wrapped, folder, name, config)
+    check_record(wrapped, folder)
+    return wrapped
+
+
+def check_reloads(model: Any) -> None:
+    """Refuses a new adapter that PEFT could save and would not load again whole, before anything is trained.
+
+    Args:
+        model: wrapped by PEFT; any other one is left as it is.
+
+    Raises:
+        ModelError: with the modules that can be trained.
+    """
+    if not hasattr(model, "peft_config"):
+        return
+    import torch
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    begun = {name: parameter.detach().clone() for name, parameter in trained.items()}
+    saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+    saved = {name: tensor.detach().clone() for name, tensor in saved.items()}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.fill_(torch.nan)
+        set_peft_model_state_dict(model, saved)
+        lost = [name for name, parameter in trained.items() if not same_values(begun[name], parameter)]
+        for name in lost:
+            trained[name].copy_(begun[name])
+    if lost:
+        fit = sorted({_target(model, name) for name in trained} - {_target(model, name) for name in lost})
+        todo = f"Set lora_target: {','.join(fit)}" if fit else "Set finetuning_type: full"
+        raise ModelError(
+            f"PEFT {version('peft')} would save the adapter and not load it again whole: it leaves out "
+            f"{enumerated(lost)} of {len(trained):,} weights. {todo}, or take another model."
+        )
+
+
+def _target(model: Any, name: str) -> str:
+    """What `lora_target` calls the module or parameter that an adapter's weight belongs to."""
+    parts = name.split(".")
+    place = next((at for at, part in enumerate(parts) if part.startswith("lora_") or part == "modules_to_save"), -1)
+    of = getattr(model.get_submodule(".".join(parts[:place])), "parameter_name", None)  # PEFT's, around a parameter
+    return str(of or parts[place - 1])
+
+
+def _check_rank(settings: Any, folder: Path) -> None:
+    """Refuses weights that are damaged, and a rank that they cannot have, before memory is taken for it."""
+    tensors = read_header(folder / SAFE)
+    whole = next((name for name, tensor in tensors.items() if tensor.dtype in INTEGERS), None)
+    if whole is not None:
+        raise ModelError(
+            f"{folder / SAFE} has integers as {whole[:100]} ({tensors[whole].dtype}). Expected floating-point numbers. "
+            "Copy or download the adapter again."
+        )
+    numbers = sum(tensor.count for tensor in tensors.values())
+    ranks = {"r": getattr(settings, "r", 0)} | (getattr(settings, "rank_pattern", None) or {})
+    wrong = next((key for key, rank in ranks.items() if isinstance(rank, int) and rank > numbers), None)
+    if wrong is not None:
+        raise ModelError(
+            f"{folder / 'adapter_config.json'} cannot belong to these weights: {wrong[:100]} is {ranks[wrong]:,}, and "
+            f"they hold {numbers:,} numbers in all. Copy or download the adapter again."
+        )
+
+
+def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
+    """Wraps a model with an adapter that speaks, and has it train and save the model's new head too."""
+    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    settings.modules_to_save = [*(settings.modules_to_save or ()), SCORE]
+    settings.inference_mode = False
+    head: Any = model.get_submodule(SCORE).weight
+    wrapped = get_peft_model(model, settings)
+    weights = load_peft_weights(str(folder), device="cpu")
+    set_peft_model_state_dict(wrapped, weights | {SCORE_KEY: head})
+    return wrapped
+
+
+def adapter_settings(folder: Path) -> Any:
+    """An adapter's `PeftConfig`; one of a classifier as that of a causal model, which has its `score` only if given."""
+    from peft import PeftConfig, TaskType
+
+    path = folder / "adapter_config.json"
+    again = "Copy or download the adapter again."
+    check_texts(folder)
+    damaged = damaged_json(folder)
+    if damaged:
+        raise ModelError(damaged.replace("the model", "the adapter"))
+    stored = read_object(path)
+    odd = next((key for key, kinds in KINDS.items() if key in stored and not isinstance(stored[key], kinds)), None)
+    if odd is not None:
+        raise ModelError(
+            f"{path} has a value of another type than expected for {odd}: {str(stored[odd])[:50]}. {again}"
+        )
+    long = next((key for key in KINDS if isinstance(stored.get(key), list) and len(stored[key]) > MOST_NAMES), None)
+    if long is not None:
+        raise ModelError(f"{path} lists {len(stored[long]):,} in {long}. Expected at most {MOST_NAMES:,}. {again}")
+    try:
+        settings = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:
+        raise ModelError(f"{path} is no config of an adapter: {first_line(error)} {again}") from error
+    if settings.task_type == TaskType.SEQ_CLS:
+        settings.task_type = TaskType.CAUSAL_LM
+        settings.modules_to_save = sorted({*(settings.modules_to_save or ()), SCORE} - {"classifier"})
+    return settings
+
+
+def _keep_exact(wrapped: Any, folder: Path) -> None:
+    """Loads modules that are trained whole once more, in float32: PEFT makes them in the base's dtype."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    if not wrapped.peft_config[wrapped.active_adapter].modules_to_save:
+        return
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    weights = load_peft_weights(str(folder), device="cpu")
+    if SCORE_KEY not in weights and hasattr(wrapped.get_base_model(), SCORE):
+        weights[SCORE_KEY] = wrapped.get_base_model().score.weight
+    set_peft_model_state_dict(wrapped, weights, wrapped.active_adapter)
+
+
+def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
+    """Refuses an adapter of which PEFT left a part out, which it does with no more than a warning."""
+    from peft import get_peft_model_state_dict, load_peft_weights
+
+    stored = load_peft_weights(str(folder), device="cpu")
+    wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    if SCORE_KEY not in stored:  # a reward model may begin with an adapter that speaks
+        wanted.pop(SCORE_KEY, None)
+    left = sorted(stored.keys() ^ wanted.keys())
+    spare = stored.keys() - wanted.keys()
+    if wanted.keys() - stored.keys() or not all("embed" in key or "lm_head" in key for key in spare):
+        raise ModelError(
+            f"The adapter {name} does not fit the model {config.model.model_name_or_path}: {len(left)} weights are "
+            f"only on one side, the first is {left[0]}. {_made_for(folder)}"
+        )
+    if apart := [key for key, tensor in wanted.items() if not same_values(stored[key], tensor)]:
+        raise ModelError(
+            f"PEFT {version('peft')} does not load the adapter {name} whole: {enumerated(apart)} of "
+            f"{len(wanted):,} weights are not what the file holds. Expected an adapter that PEFT can load again: train "
+            "one with other modules in lora_target."
+        )
+
+
+def _made_for(folder: Path) -> str:
+    from peft import PeftConfig
+
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    return f"It was made for {str(base)[:LONGEST]}." if base else "Its config does not say which model it was made for."
+
+
+def _cause(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = next((line for line in lines if "size mismatch" in line), lines[0] if lines else type(error).__name__)
+    line = line[: 300 if "size mismatch" in line else LONGEST]  # the weight and both shapes
+    return line if line.endswith(".") else line + "."

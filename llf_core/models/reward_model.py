@@ -1,0 +1,480 @@
+"""Reward models: found and loaded in whatever form they were saved, and asked for scores."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import RunConfig
+from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
+from llf_core.config.paths import expanded, is_there
+from llf_core.models.adapter_loading import SAFE, adapter_settings
+from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.device import plan_device
+from llf_core.models.errors import ModelError, first_line
+from llf_core.models.model_folder import read_config
+from llf_core.generation.generate import one_dtype
+from llf_core.models.load import load_model
+from llf_core.models.quantize import quantization
+from llf_core.models.remote_code import runs_own_code
+from llf_core.models.resolve import resolve_model
+from llf_core.models.reward_head import SCORE, WEIGHT, apply_score, padding_of
+from llf_core.models.model_source import ModelSource
+from llf_core.models.tokenizer import load_tokenizer
+from llf_core.models.stored_tensors import read_header
+from llf_core.runs import RunFolder, home
+from llf_core.runs.config_file import run_config
+from llf_core.runs.folder import RUN_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+
+    Conversation = Sequence[Mapping[str, Any]]
+
+VALUE_HEAD = "value_head.safetensors"
+"""Where LLaMA-Factory writes the head of a reward model: `v_head.summary.weight` and `.bias`."""
+SHOWN = 60
+"""Characters of a text that a message shows."""
+KEPT = (
+    "model_name_or_path", "trust_remote_code", "cache_dir", "allow_pickle", "use_fast_tokenizer", "flash_attn",
+    "use_cpu", "bf16", "fp16", "pure_bf16",
+)  # fmt: skip
+"""Keys of a run's config that say how any model is loaded."""
+EXPECTED = (
+    "Expected a run of stage rm or its output, an adapter of a classifier with its `score`, a classifier of sequences "
+    "with one label, or what LLaMA-Factory saves with a value_head.safetensors."
+)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A reward model: a classifier of transformers, or a causal model with a head beside it.
+
+    Attributes:
+        model: the classifier, or the causal model, perhaps with adapters.
+        tokenizer: reads texts for it.
+        head: `[H]` to a score; None where the model is a classifier.
+        adapter: of several adapters of a shared model, which one scores; else None.
+        skipped: the token that the head's maker took for padding, which is never the last one of a text.
+        flattens: whether it may be given documents one after the other, see `llf_core.acceleration.patching.install.accelerate`.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    head: nn.Module | None = None
+    adapter: str | None = None
+    skipped: int | None = None
+    flattens: bool = False
+
+    def rewards(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores texts that are tokens already; adapters, training mode and gradients are left as they were.
+
+        Args:
+            input_ids: `[batch, seq]`, of the reward model's tokenizer, padded on either side.
+            attention_mask: `[batch, seq]`, 0 where padded.
+
+        Returns:
+            `[batch]`, float32, without a graph.
+        """
+        import torch
+
+        order = attention_mask.argsort(dim=1, descending=True, stable=True)  # padding to the right
+        ids, mask = input_ids.gather(1, order), attention_mask.gather(1, order)
+        with torch.no_grad(), self._at_work(), one_dtype(self.model):
+            return self._by_classifier(ids, mask) if self.head is None else self._by_head(self.head, ids, mask)
+
+    def scores(
+        self,
+        texts: Sequence[str | Conversation],
+        batch_size: int = 8,
+        progress: Callable[[int, int], object] = lambda *_: None,
+    ) -> list[float]:
+        """Scores whole conversations, or plain texts.
+
+        Args:
+            texts: conversations that end with the answer that is scored, as messages with `role` and `content`; a
+                text is scored as it is.
+            batch_size: how many are computed at once.
+            progress: called with how many are done, and of how many.
+
+        Returns:
+            One score each, in order.
+
+        Raises:
+            ModelError: a conversation, and the tokenizer has no chat template; a score that is no finite number.
+        """
+        return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
+
+    def scores_of_ids(
+        self,
+        ids: Sequence[Sequence[int]],
+        batch_size: int = 8,
+        progress: Callable[[int, int], object] = lambda *_: None,
+    ) -> list[float]:
+        """`scores` of texts that are tokens already.
+
+        Args:
+            ids: of the reward model's tokenizer.
+            batch_size: see `scores`.
+            progress: see `scores`.
+
+        Raises:
+            ModelError: a score is no finite number.
+        """
+        import torch
+
+        device = next(self.model.parameters()).device
+        by_length = sorted(range(len(ids)), key=lambda one: -len(ids[one]))
+        found = [0.0] * len(ids)
+        for start in range(0, len(ids), batch_size):
+            chosen = by_length[start : start + batch_size]
+            rows = [torch.tensor(ids[one]) for one in chosen]
+            batch = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+            for one, score in zip(chosen, self.rewards(batch.to(device), mask.to(device)).tolist(), strict=True):
+                if not math.isfinite(score):
+                    said = " ".join(self.tokenizer.decode(list(ids[one]), skip_special_tokens=True).split())
+                    raise ModelError(
+                        f'The reward model gives "{said[-SHOWN:]}" the score {score}. Expected a finite number: look '
+                        "at the reward model with this text, or take another one."
+                    )
+                found[one] = score
+            progress(min(start + batch_size, len(ids)), len(ids))
+        return found
+
+    def tokens(self, text: str | Conversation) -> list[int]:
+        """The token ids of a text or a conversation.
+
+        Raises:
+            ModelError: a conversation, and the tokenizer has no chat template.
+        """
+        if isinstance(text, str):
+            plain: list[int] = self.tokenizer(text)["input_ids"]
+            return plain
+        if not self.tokenizer.chat_template:
+            raise ModelError(
+                "The reward model's tokenizer has no chat template, so it reads no conversations. Expected plain texts."
+            )
+        messages: Any = list(text)
+        read: Any = self.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)
+        ids: list[int] = read["input_ids"]
+        return ids
+
+    def _by_classifier(self, ids: Tensor, mask: Tensor) -> Tensor:
+        import torch
+
+        padding = self.model.config.get_text_config().pad_token_id
+        if padding is None and len(ids) > 1:  # it takes texts of one length only
+            return torch.cat([self._by_classifier(*pair) for pair in zip(ids[:, None], mask[:, None], strict=True)])
+        if padding is None:
+            ids, mask = ids[:, : int(mask.sum())], mask[:, : int(mask.sum())]
+        else:
+            ids = ids.masked_fill(mask == 0, padding)
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits
+        return logits[:, 0].float()
+
+    def _by_head(self, head: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+        import torch
+
+        causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        hidden: Tensor = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
+        counts = mask.bool() if self.skipped is None else mask.bool() & (ids != self.skipped)
+        last = (torch.arange(ids.shape[1], device=ids.device) * counts).argmax(1)
+        return apply_score(head, hidden[torch.arange(len(ids), device=ids.device), last])
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """In evaluation mode, with the reward model's adapter; then all is as it was."""
+        training = [module for module in self.model.modules() if module.training]
+        trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
+        before = self.model.active_adapter if self.adapter is not None else None
+        for module in training:
+            module.training = False
+        if self.adapter is not None:
+            self.model.set_adapter(self.adapter, inference_mode=True)
+        try:
+            yield
+        finally:
+            if self.adapter is not None:
+                self.model.set_adapter(before)
+            for parameter, was in trained:
+                parameter.requires_grad = was
+            for module in training:
+                module.training = True
+
+
+def load_scorer(
+    name: str,
+    config: RunConfig | None = None,
+    *,
+    onto: Any = None,
+    adapter: str = "reward",
+    quantization_bit: int | None = None,
+) -> Scorer:
+    """Loads a reward model.
+
+    Args:
+        name: a run of stage rm, its `output/`, another folder, or a hub's name.
+        config: for the device, precision, `cache_dir`, `trust_remote_code` and the like.
+        onto: a model wrapped by PEFT (the policy, say) that has the adapter's base: the reward model becomes one more
+            adapter of it, and its head is kept apart. The active adapter stays what it is.
+        adapter: what that adapter is called.
+        quantization_bit: in how many bits a model of its own is loaded.
+
+    Raises:
+        ModelError: it is not there, no reward model, or it does not fit the model that it is put on.
+    """
+    alone = _settings(config, quantization_bit)
+    folder = find_scorer(name, alone)
+    if not (folder / "adapter_config.json").is_file():
+        if onto is not None:
+            raise _whole_model(name)
+        return _whole(name, folder, alone)
+    head, skips = _head_of(name, folder)
+    if onto is None:
+        source = resolve_model(base_of(folder), alone)
+        model: Any = load_model(source, alone, plan_device(alone))
+        tokenizer, of = _tokenizer(folder, source, alone), None
+    else:
+        model, of = onto, adapter
+        tokenizer = _tokenizer(folder, None, alone)
+    model = _with_adapter(model, name, folder, of)
+    head.to(model.device).requires_grad_(requires_grad=False)
+    return Scorer(model, tokenizer, head, of, padding_of(tokenizer) if skips else None)
+
+
+def _whole_model(name: str) -> ModelError:
+    return ModelError(f"{name} is a whole model, so it cannot be put on another one as an adapter.")
+
+
+def find_scorer(name: str, config: RunConfig) -> Path:
+    """The folder of a reward model, found and looked at without loading it.
+
+    Args:
+        name: see `load_scorer`.
+        config: for the hub.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = _folder_of(name, config)
+    adapter = (folder / "adapter_config.json").is_file()
+    if (folder / VALUE_HEAD).is_file():
+        return folder
+    if adapter and (folder / SAFE).is_file():
+        good = any(key.endswith(f".{WEIGHT}") for key in read_header(folder / SAFE))
+    elif (folder / "config.json").is_file():
+        good = any("SequenceClassification" in one for one in read_config(folder).get("architectures") or ())
+    else:
+        good = adapter
+    if not good:
+        raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
+    return folder
+
+
+def _local(name: str) -> Path:
+    folder = expanded(name)
+    if not is_there(folder) and RUN_ID.fullmatch(name) and (home() / "runs" / name).is_dir():
+        return home() / "runs" / name
+    return folder
+
+
+def run_of(name: str) -> RunConfig | None:
+    """The config of the run that a reward model comes from; None where it comes from none, or there is none."""
+    folder = _local(name)
+    run = RunFolder(folder)
+    return run_config(run) if run.config.is_file() else made_by(folder)
+
+
+def _folder_of(name: str, config: RunConfig) -> Path:
+    folder = _local(name)
+    if name.strip() and is_there(folder) and folder.is_dir():
+        run = RunFolder(folder)
+        if not run.config.is_file():
+            return folder
+        if not run.output.is_dir():
+            raise ModelError(f"{run.id} has no output yet. Expected a finished run: wait for it, or resume it.")
+        return run.output
+    if is_path(name) or "/" not in name or not may_be_hub_id(name):
+        meant = meant_instead(name, config.model.cache_dir)
+        raise ModelError(f"There is no reward model at {shown_name(name)}.{meant} {EXPECTED}")
+    from llf_core.models.hub import hub_adapter
+
+    return hub_adapter(name, config)
+
+
+def _settings(config: RunConfig | None, quantization_bit: int | None) -> RunConfig:
+    """A config with which a frozen model is loaded by itself; who has a config has settled the threads already."""
+    import torch
+
+    kept = {} if config is None else {key: config.get(key) for key in KEPT} | {"threads": torch.get_num_threads()}
+    values = {key: value for key, value in kept.items() if value is not None}
+    return RunConfig.load(
+        values | {"dataset": "unused", "finetuning_type": "lora", "quantization_bit": quantization_bit}
+    )
+
+
+def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
+    """A reward model that is no adapter."""
+    import torch
+    from torch import nn
+    from transformers import AutoModelForSequenceClassification
+
+    source = ModelSource(name, folder, "folder")
+    plan = plan_device(config)
+    if (folder / VALUE_HEAD).is_file():
+        model: Any = load_model(source, config, plan)
+        return Scorer(model, load_tokenizer(source, config), _value_head(name, folder).to(model.device))
+    bits = quantization(config, plan)
+    trusted = runs_own_code(source, config)
+    arguments: dict[str, Any] = {"dtype": plan.torch_dtype, "trust_remote_code": trusted}
+    if bits is not None:
+        arguments |= {"quantization_config": bits, "device_map": {"": plan.place}}
+    try:
+        with no_progress_bars():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, **arguments
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{name} cannot be loaded: {first_line(error)} {EXPECTED}") from error
+    if info.get("missing_keys"):
+        raise ModelError(
+            f"{name} lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}, which would start at random."
+        )
+    if model.config.num_labels != 1:
+        raise ModelError(f"{name} is a classifier with {model.config.num_labels} labels. {EXPECTED}")
+    model.requires_grad_(requires_grad=False)
+    model = model if bits is not None else model.to(plan.device)
+    tokenizer = load_tokenizer(source, config)
+    if not type(model).__module__.startswith("transformers.") or not isinstance(getattr(model, SCORE, None), nn.Linear):
+        return Scorer(model, tokenizer)  # it knows itself where it reads a score
+    head = model.score.to(torch.float32)
+    return Scorer(model, tokenizer, head, None, model.config.get_text_config().pad_token_id)
+
+
+def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
+    """The head of a reward model that is an adapter, and whether it looks for the last token that is no padding."""
+    from peft import load_peft_weights
+
+    if (folder / VALUE_HEAD).is_file():
+        return _value_head(name, folder), False
+    weights = load_peft_weights(str(folder), device="cpu")
+    found = [value for key, value in weights.items() if key.endswith(f".{SCORE}.weight")]
+    if not found:  # of an adapter in a pickle, this is known only now
+        raise ModelError(f"{name} is not a reward model: it has no head that makes scores. {EXPECTED}")
+    return _linear(name, found[0], None), True
+
+
+def _value_head(name: str, folder: Path) -> nn.Linear:
+    from safetensors.torch import load_file
+
+    stored = load_file(folder / VALUE_HEAD)
+    if "v_head.summary.weight" not in stored:
+        raise ModelError(f"{VALUE_HEAD} of {name} has no v_head.summary.weight. {EXPECTED}")
+    return _linear(name, stored["v_head.summary.weight"], stored.get("v_head.summary.bias"))
+
+
+def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    import torch
+    from torch import nn
+
+    if len(weight) != 1:
+        raise ModelError(f"{name} is a classifier with {len(weight)} labels. {EXPECTED}")
+    made = nn.Linear(weight.shape[1], 1, bias=bias is not None, dtype=torch.float32)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(bias)
+    return made
+
+
+def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
+    """The base of a reward model that is an adapter.
+
+    Args:
+        name: see `load_scorer`.
+        config: for the hub.
+        base: the one that it is thought to have; it is this one if it is called so, or lies there.
+
+    Raises:
+        ModelError: the reward model is not there or no adapter, or it was made for another base, which is not there.
+    """
+    folder = find_scorer(name, _settings(config, None))
+    if not (folder / "adapter_config.json").is_file():
+        raise _whole_model(name)
+    wanted = base_of(folder)
+    if wanted in {base.name, base.portable_name} or expanded(wanted).resolve() == base.folder.resolve():
+        return base
+    try:
+        found = resolve_model(wanted, config)
+    except ModelError as error:
+        if wanted.rstrip("/").rpartition("/")[2] == base.name.rstrip("/").rpartition("/")[2]:
+            return base  # it lies elsewhere now
+        raise ModelError(
+            f"The reward model {name} is an adapter of {wanted}, not of {base.name}, and that base is missing: {error}"
+        ) from error
+    same = found.path.resolve() == base.path.resolve() or (found.sha256 is not None and found.sha256 == base.sha256)
+    return base if same else found
+
+
+def made_by(folder: Path) -> RunConfig | None:
+    """The config of the run whose result lies in a folder; None where none has left it."""
+    run = RunFolder(folder.parent)
+    return run_config(run) if folder == run.output and run.config.is_file() else None
+
+
+def base_of(folder: Path) -> str:
+    """What an adapter was trained on: of a run's result, as the run was told.
+
+    Raises:
+        ModelError: the adapter does not say it.
+    """
+    config = made_by(folder)
+    if config is not None:
+        return config.model.model_name_or_path
+    base: str | None = adapter_settings(folder).base_model_name_or_path
+    if not base:
+        raise ModelError(f"The adapter in {folder} does not say which model it was made for.")
+    return base
+
+
+def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> Any:
+    """A model with one more adapter, without that adapter's head."""
+    from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
+
+    settings = adapter_settings(folder)
+    settings.modules_to_save = sorted({*(settings.modules_to_save or ())} - {SCORE}) or None
+    settings.inference_mode = True
+    weights = load_peft_weights(str(folder), device="cpu")
+    weights = {key: value for key, value in weights.items() if not key.endswith(f".{SCORE}.weight")}
+    try:
+        if adapter is None:
+            model, adapter = get_peft_model(model, settings), "default"
+        else:
+            model.add_adapter(adapter, settings)
+        result = set_peft_model_state_dict(model, weights, adapter)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"The reward model {name} does not fit its base: {first_line(error)}") from error
+    apart = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
+    if apart:
+        raise ModelError(
+            f"The reward model {name} does not fit its base: {len(apart)} weights are only on one side, the first is "
+            f"{apart[0]}. It was made for {settings.base_model_name_or_path}."
+        )
+    for key, parameter in model.named_parameters():
+        if f".{adapter}." in key:
+            parameter.requires_grad = False
+    return model
+
+
+def _tokenizer(folder: Path, source: ModelSource | None, config: RunConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer that was saved with an adapter, else its base's."""
+    if (folder / "tokenizer_config.json").is_file():
+        return load_tokenizer(ModelSource(str(folder), folder, "folder"), config)
+    return load_tokenizer(source or resolve_model(base_of(folder), config), config)

@@ -1,0 +1,192 @@
+"""What a run leaves: an adapter or a whole model that loads with plain peft and transformers."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.card import model_card
+from llf_core.models.checksums import checksums, enumerated, named_tensors, same_values
+from llf_core.models.device import plan_device
+from llf_core.models.errors import ModelError
+from llf_core.models.model_folder import read_config
+from llf_core.models.load import load_model, mend_generation_config
+from llf_core.models.reward_head import add_score, classifier_of, padding_of, speaks
+from llf_core.models.stored_tensors import stored_dtype
+from llf_core.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    from llf_core.config import RunConfig
+    from llf_core.models.checksums import Checksum
+    from llf_core.models.model_source import ModelSource
+
+POLICY = "default"
+"""The name that PEFT gives a model's first adapter."""
+TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin,
+    folder: Path,
+    source: ModelSource,
+    config: RunConfig,
+    metrics: Mapping[str, Any],
+) -> dict[str, Checksum]:
+    """Writes adapter or model, tokenizer and model card; weights as safetensors only.
+
+    An adapter stays one where others can load its base: a hub id, or a path outside `LLF_HOME`. Where they
+    cannot (a base under `LLF_HOME`, or one that adapters were merged into before the training), the adapter is
+    merged and the whole model is written. A model that only scores is written as a classifier of sequences with one
+    label.
+
+    Args:
+        model: as trained, PEFT's wrapper or the model itself. A whole model is merged and cast in place to the
+            dtype that its base is stored in, so train it no further.
+        tokenizer: the run's tokenizer; of a model that sees, its processor.
+        folder: made where it is not there yet.
+        source: the base, from `resolve_model`.
+        config: the run's config.
+        metrics: last values for the card.
+
+    Returns:
+        The checksums of what was written, by the names that the tensors have in a loaded model.
+
+    Raises:
+        ModelError: the files do not hold what was trained.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = not speaks(config)
+    words: PreTrainedTokenizerBase = getattr(tokenizer, "tokenizer", tokenizer)
+    adapter = hasattr(model, "peft_config")
+    if adapter and (source.portable_name is None or getattr(model.get_base_model(), "llf_merged", None)):
+        model = _merged(model, source, config)
+        adapter = False
+    with no_progress_bars():
+        if adapter:
+            _save_adapter(model, folder, source, scores=scores)
+        else:
+            _cast(model, source)
+            model = _classifier(model, words) if scores else model
+            _save_whole(model, folder)
+            if not scores and source.kind != "gguf":
+                _keep_padding(folder, source)
+    written = _check_written(model, folder, adapter=adapter)
+    tokenizer.save_pretrained(folder)
+    text = model_card(
+        source,
+        config,
+        metrics,
+        adapter=adapter,
+        chat=bool(tokenizer.chat_template),
+        sees=hasattr(tokenizer, "tokenizer"),
+        scores=_labels(words) if scores else None,
+    )
+    (folder / "README.md").write_text(redact(text), encoding="utf-8")
+    return written
+
+
+def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
+    """Reads the weights back and compares them with those in memory; returns the checksums of the latter.
+
+    transformers writes some weights in other names and shapes than it computes with. Those are counted.
+    """
+    own = model.state_dict().keys()  # what a stage hangs on the model is none of it
+    kept = {name: tensor for name, tensor in named_tensors(model).items() if name in own}
+    if adapter:
+        from peft import get_peft_model_state_dict
+
+        kept = {name: tensor for name, tensor in kept.items() if f".{POLICY}." in f"{name}."}
+        live = get_peft_model_state_dict(model, save_embedding_layers=False, adapter_name=POLICY)
+    else:
+        live = kept
+    stored, apart = 0, []
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                tensor = file.get_tensor(name)
+                stored += tensor.numel()
+                if name in live and not same_values(tensor, live[name]):
+                    apart.append(name)
+    trained = sum(tensor.numel() for tensor in kept.values())
+    if apart or stored < trained:
+        what = enumerated(apart) if apart else f"{trained - stored:,} of {trained:,} numbers (missing)"
+        raise ModelError(
+            f"The files of the result do not hold what was trained: {what}. The checkpoints are whole: look for a "
+            "failing disk or memory, then resume."
+        )
+    return checksums(kept)
+
+
+def _save_adapter(model: Any, folder: Path, source: ModelSource, *, scores: bool) -> None:
+    for settings in model.peft_config.values():
+        settings.task_type = "SEQ_CLS" if scores else settings.task_type
+        settings.base_model_name_or_path = source.portable_name
+        settings.revision = source.revision if source.kind == "hub" else None
+        settings.inference_mode = True
+    # PEFT's own default would ask the hub for the base's config to see whether the vocabulary has grown.
+    # Only the trained one: a stage may keep others to compare it with.
+    model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=[POLICY])
+
+
+def _classifier(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    made = classifier_of(model)
+    made.config.pad_token_id = padding_of(tokenizer)
+    return made
+
+
+def _labels(tokenizer: PreTrainedTokenizerBase) -> str:
+    padding = "None" if padding_of(tokenizer) is None else "tokenizer.pad_token_id"
+    return f"num_labels=1, pad_token_id={padding}"
+
+
+def _cast(model: Any, source: ModelSource) -> None:
+    import torch
+
+    name = TORCH_NAMES.get(stored_dtype(source.folder) or "", "bfloat16" if source.kind == "gguf" else None)
+    if name is not None:
+        model.to(getattr(torch, name))
+
+
+def _save_whole(model: Any, folder: Path) -> None:
+    mend_generation_config(model)
+    model.save_pretrained(folder)
+    written = read_config(folder)
+    for key in ("_name_or_path", "_model_name_or_path"):
+        written.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _keep_padding(folder: Path, source: ModelSource) -> None:
+    """Has the config of a result name the padding that its base names, which the Trainer takes from the tokenizer.
+
+    Some architectures (Youtu) set the embedding of padding to 0 when they are loaded, which was learned as all others.
+    """
+    written, padding = read_config(folder), read_config(source.folder).get("pad_token_id")
+    if written.get("pad_token_id") != padding:
+        text = json.dumps(written | {"pad_token_id": padding}, indent=2, sort_keys=True)
+        (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
+    """The base with the adapter added to its weights; a quantized base is loaded again for it, unquantized."""
+    if not getattr(model.get_base_model(), "is_quantized", False):
+        return model.merge_and_unload()
+    from peft import PeftModel
+
+    unquantized = config.replace(quantization_bit=None)
+    base = load_model(source, unquantized, plan_device(unquantized))
+    if hasattr(model.get_base_model(), "score"):
+        add_score(base)
+    with tempfile.TemporaryDirectory() as adapter:
+        model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=[POLICY])
+        return PeftModel.from_pretrained(base, adapter).merge_and_unload()

@@ -1,0 +1,97 @@
+"""The forecast of a training step for a model that is loaded, and the memory that is free for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from llf_core.estimate import Pass, architecture, available_memory, training_memory
+from llf_core.estimate.weight_count import LAYER
+from llf_core.models.parameter_count import count_parameters
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from llf_core.config import RunConfig
+    from llf_core.config.safetensors_header import Shapes
+    from llf_core.estimate import Forecast
+    from llf_core.models.device import DevicePlan
+
+ADAPTER = ".lora_"
+
+
+def forecast_step(  # noqa: PLR0913 - what a step is made of
+    model: PreTrainedModel, config: RunConfig, plan: DevicePlan, *, tokens: int, longest: int, fast: bool
+) -> tuple[Forecast, Forecast] | None:
+    """Forecasts the peak of a step without and with gradient checkpointing.
+
+    Args:
+        model: after its method.
+        config: for the optimizer.
+        plan: device and precision.
+        tokens: of the largest micro-batch, padding included.
+        longest: tokens of its longest example.
+        fast: whether the fast path computes it.
+
+    Returns:
+        None for a model in which no layers are found.
+    """
+    sizes = architecture(base_shapes(model), model.config.to_dict())
+    if sizes is None:
+        return None
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    inside = {name: int(found.group(1)) for name in own if (found := LAYER.search(name))}
+    ranks = [parameter.shape[0] for name, parameter in own.items() if ".lora_A." in name]
+    step = Pass(
+        tokens=tokens,
+        longest=longest,
+        width=4 if (plan.autocast or plan.dtype) == "float32" else 2,
+        autocast=plan.autocast is not None,
+        trains_base=any(ADAPTER not in name for name in inside),
+        rank=max(ranks, default=0),
+        fast=fast,
+        on_cpu=plan.device != "cuda",
+        first=min(inside.values(), default=sizes.layers) if _enters_late(model) else 0,
+    )
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    trained = count_parameters(model)[1]
+    plain, thrifty = (
+        training_memory(
+            sizes,
+            dataclasses.replace(step, checkpointing=checkpointing),
+            weights=weights,
+            trained=trained,
+            optim=config.optimizer.optim,
+            device=plan.device,
+        )
+        for checkpointing in (False, True)
+    )
+    return plain, thrifty
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a training step can still take on a device."""
+    import torch
+
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return int(free) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    if device == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return available_memory()
+
+
+def base_shapes(model: nn.Module) -> Shapes:
+    """Shapes of a model's own weights by name, adapters left out and 4-bit weights as what they stand for."""
+    shapes: Shapes = {}
+    for name, parameter in model.named_parameters():
+        if ADAPTER not in name and ".modules_to_save." not in name:
+            packed = getattr(parameter, "quant_state", None)
+            shapes[name] = tuple(parameter.shape if packed is None else packed.shape)
+    return shapes
+
+
+def _enters_late(model: PreTrainedModel) -> bool:
+    """Whether the embedding is frozen, so that the backward pass ends at the first trained layer."""
+    return not any(parameter.requires_grad for parameter in model.get_input_embeddings().parameters())

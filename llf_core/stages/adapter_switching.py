@@ -1,0 +1,72 @@
+"""Several adapters on one model: put on for a while, never trained or saved beside the one that is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.save_result import POLICY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor
+
+
+def add_frozen(model: Any, name: str, settings: Any, weights: Mapping[str, Tensor]) -> None:
+    """Loads another adapter beside the one that is trained.
+
+    Args:
+        model: a PEFT model; from now on it saves the adapter that is trained, and no other.
+        name: of the new adapter.
+        settings: its `PeftConfig`.
+        weights: its weights, by the names that PEFT saves them under.
+
+    Raises:
+        ValueError, RuntimeError: it does not fit the model.
+    """
+    from peft import set_peft_model_state_dict
+
+    before = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
+    training = model.training
+    settings.inference_mode = True
+    model.add_adapter(name, settings)
+    result = set_peft_model_state_dict(model, dict(weights), adapter_name=name)
+    model.set_adapter(POLICY)
+    for parameter in model.parameters():
+        parameter.requires_grad_(before.get(id(parameter), False))
+    model.train(training)
+    if result.unexpected_keys:
+        raise ValueError(f"{result.unexpected_keys[0]} and others have no place in the model.")
+    save_policy_alone(model)
+
+
+def save_policy_alone(model: Any) -> None:
+    """Has a PEFT model save the adapter that is trained, and none of those that were put beside it."""
+    if "save_pretrained" not in vars(model):
+        model.save_pretrained = partial(model.save_pretrained, selected_adapters=[POLICY])
+
+
+@contextmanager
+def wearing(model: Any, name: str | None) -> Iterator[None]:
+    """The model with another adapter, or with none, for a while; which parameters are trained stays as it was.
+
+    Args:
+        model: a PEFT model.
+        name: of an adapter; None switches all off.
+    """
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name, inference_mode=True)
+            try:
+                yield
+            finally:
+                model.set_adapter(POLICY)
+    finally:
+        for parameter, requires_grad in trained:
+            parameter.requires_grad_(requires_grad)

@@ -1,0 +1,118 @@
+"""A second model beside the one in training, which it is compared with or learns from; it stays as it is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llf_core.acceleration.patching.install import accelerate
+from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
+from llf_core.models.adapter_loading import goes_on, with_adapters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from llf_core.stages.base.context import Work
+
+
+def load_other(work: Work, what: str, name: str, adapters: Sequence[str], bits: int | None) -> Any:
+    """Loads a model that reads the same batches as the one in training.
+
+    Args:
+        work: of the attempt.
+        what: the key that names it, for messages.
+        name: of the model.
+        adapters: merged into it, one after the other; put on where it is quantized and there is but one.
+        bits: 4 or 8, to quantize it.
+
+    Returns:
+        The model in evaluation mode, on the device of the one in training; nothing in it is trained.
+
+    Raises:
+        ModelError: it cannot be loaded, has another tokenizer, or cannot read batches as the other one does.
+    """
+    config = work.config.replace(
+        model_name_or_path=name, adapter_name_or_path=None, create_new_adapter=None, quantization_bit=bits
+    )
+    source = resolve_model(name, config)
+    check_tokens(work, load_tokenizer(source, config), f"The model {name} of {what}")
+    model = with_adapters(load_model(source, config, work.plan), adapters, config)
+    return frozen(model, work, f"The model {name} of {what}").to(work.model.device)
+
+
+def as_it_is(work: Work) -> Any:
+    """The model in training before its first step, a second time and frozen.
+
+    Args:
+        work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+    """
+    with torch.random.fork_rng():
+        again = work.config.plugin("method").apply(load_model(work.source, work.config, work.plan), work.config)
+    if hasattr(again, "unload") and not goes_on(work.config):
+        again = again.unload()  # a new adapter changes nothing yet
+    return frozen(again, work, "The model before its first step")
+
+
+def frozen(model: Any, work: Work, called: str) -> Any:
+    """A model that is given the same batches as the one in training, in evaluation mode; nothing in it is trained.
+
+    Raises:
+        ModelError: it cannot read them, with what it is `called`.
+    """
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    accelerate_like(model, work, called)
+    return model
+
+
+def accelerate_like(model: Any, work: Work, called: str) -> None:
+    """Puts a model on the fast path as far as the one in training is, which it shares batches with.
+
+    Raises:
+        ModelError: it cannot read them, with what it is `called`.
+    """
+    if work.flattens:
+        found = accelerate(model, attention=work.config.model.flash_attn != "disabled")
+        if not found.flattens or (work.forks and not found.forks):
+            raise ModelError(
+                f"{called} cannot read batches as the one in training does: "
+                f"{found.why or 'documents in it have no branches.'} Set fast_path to false."
+            )
+
+
+def check_tokens(work: Work, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
+    """Refuses a model for which the run's token ids are other words.
+
+    Raises:
+        ModelError: with what the model is `called`.
+    """
+    if tokenizer.get_vocab() != work.tokenizer.get_vocab():
+        raise ModelError(
+            f"{called} has another tokenizer than {work.config.model.model_name_or_path}: it knows "
+            f"{len(tokenizer):,} tokens, the one in training {len(work.tokenizer):,}, and they do not agree. Expected "
+            "a model of the same family."
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; parts that were training go back to it."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def computing(work: Work) -> Any:
+    """The precision that the Trainer computes a forward in."""
+    plan = work.plan
+    return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

@@ -1,0 +1,130 @@
+"""Out of memory is a pause: the work is undone, cut into smaller parts and made again."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from llf_core.data.batch_split import split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Batch = Mapping[str, Any]
+
+Made = TypeVar("Made")
+
+# What the allocators of the back ends say. CUDA's own is torch.OutOfMemoryError.
+SIGNS = (
+    "can't allocate memory",  # DefaultCPUAllocator on Linux and macOS
+    "not enough memory",  # DefaultCPUAllocator on Windows
+    "Cannot allocate memory",  # errno ENOMEM
+    "std::bad_alloc",
+    "out of memory",  # CUDA's driver, HIP, XPU, MPS
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+class DoesNotFitError(Exception):
+    """The memory does not suffice for the smallest piece of work that there is; both sentences are for the user."""
+
+    def __init__(self, message: str, what_to_do: str) -> None:
+        """Takes what happened, and the remedy."""
+        super().__init__(f"{message} {what_to_do}")
+        self.message = message
+        self.what_to_do = what_to_do
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def empty_caches() -> None:
+    """Gives back to the system or the device what nothing refers to any longer."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+class Randomness:
+    """The state of torch's random generators, so that what is made again draws the same numbers."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Keeps the states of now, the CPU's and the device's."""
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._mps = torch.mps.get_rng_state() if device.type == "mps" else None
+        self._device = device
+
+    def restore(self) -> None:
+        """Goes back to them."""
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+
+
+class Parts:
+    """How many parts each batch of the loader is computed in: 1, until the memory does not suffice.
+
+    Attributes:
+        count: parts of a batch, a power of two; a batch of fewer documents has one part a document.
+    """
+
+    def __init__(self, tell: Callable[[Batch, int], None]) -> None:
+        """Begins with whole batches.
+
+        Args:
+            tell: called with the part that did not fit and the new count, before the work is made again. Where
+                there is nothing to halve, it raises.
+        """
+        self.count = 1
+        self._tell = tell
+
+    def run(
+        self,
+        batches: Sequence[Batch],
+        make: Callable[[dict[str, Any], bool], Made],
+        *,
+        undo: Callable[[], Sequence[Batch]],
+    ) -> list[Made]:
+        """Computes batches part by part; where memory runs out, twice as many parts are made from the start.
+
+        Args:
+            batches: what to compute now.
+            make: computes one part; is told whether it is the last one.
+            undo: takes back all that `make` has done; returns the batches to compute again, earlier ones included.
+
+        Returns:
+            What `make` returned for each part.
+
+        Raises:
+            DoesNotFitError: by `tell`.
+        """
+        while True:
+            made: list[Made] = []
+            part = batches[0]
+            try:
+                parts = [own for batch in batches for own in split(batch, self.count)]
+                for part in parts:
+                    made.append(make(part, part is parts[-1]))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return made
+            # Only out here, where the error is gone, do the frames of its trace hold the failed graph no longer.
+            made.clear()
+            batches = undo()
+            empty_caches()
+            self._tell(part, self.count * 2)
+            self.count *= 2

@@ -1,0 +1,29 @@
+"""APO-down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.stages.losses.pairs import Pairs, Terms
+
+
+def apo_down(pairs: Pairs, terms: Terms) -> Tensor:
+    """`σ(β r_w) + 1 - σ(βh)`; 1 where policy and reference are equal.
+
+    For chosen answers that are worse than the policy's own: both become less likely, the rejected ones more so. The
+    paper has it without the constant 1, which TRL adds.
+
+    Args:
+        pairs: of policy and reference.
+        terms: `beta`.
+
+    Returns:
+        `[P]`.
+
+    Source:
+        APO, arXiv 2408.06266, equation 8.
+    """
+    return (terms.beta * pairs.chosen_ratio).sigmoid() + (-terms.beta * pairs.margin).sigmoid()

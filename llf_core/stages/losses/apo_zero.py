@@ -1,0 +1,29 @@
+"""APO-zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.stages.losses.pairs import Pairs, Terms
+
+
+def apo_zero(pairs: Pairs, terms: Terms) -> Tensor:
+    """`1 - σ(β r_w) + σ(β r_l)`; 1 where policy and reference are equal.
+
+    For chosen answers that are better than the policy's own: they become more likely, the rejected ones less. The paper
+    has it without the constant 1, which TRL adds.
+
+    Args:
+        pairs: of policy and reference.
+        terms: `beta`.
+
+    Returns:
+        `[P]`.
+
+    Source:
+        APO, arXiv 2408.06266, equation 7.
+    """
+    return (-terms.beta * pairs.chosen_ratio).sigmoid() + (terms.beta * pairs.rejected_ratio).sigmoid()

@@ -1,0 +1,31 @@
+"""BCO on pairs, without a shift."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.stages.losses.bco import bco
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.stages.losses.pairs import Pairs, Terms
+
+
+def bco_pair(pairs: Pairs, terms: Terms) -> Tensor:
+    """`-log σ(β r_w) - log σ(-β r_l)`; `2 ln 2` where policy and reference are equal.
+
+    A classifier of chosen and rejected answers. The paper shifts both rewards by their running mean δ, see
+    `llf_core.stages.losses.bco`; δ is 0 here, as in TRL's loss of this name.
+
+    Args:
+        pairs: of policy and reference.
+        terms: `beta`.
+
+    Returns:
+        `[P]`.
+
+    Source:
+        BCO, arXiv 2404.04656.
+    """
+    return bco(pairs, terms, 0.0)

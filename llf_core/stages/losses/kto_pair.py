@@ -1,0 +1,34 @@
+"""KTO on pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.stages.losses.pairs import Pairs, Terms
+
+
+def kto_pair(pairs: Pairs, terms: Terms) -> Tensor:
+    """`½ (1 - σ(β(r_w - z_l))) + ½ (1 - σ(β(z_w - r_l)))`; ½ where policy and reference are equal.
+
+    `z_w = max(0, mean r_w)` and `z_l = max(0, mean r_l)`, over the P pairs, estimate the divergence of the policy: each
+    side is compared with that of the other. The value is that of TRL up to 0.8, with the mean of its two halves; no
+    gradient flows through z, as the paper has it, where TRL let it flow.
+
+    Args:
+        pairs: of policy and reference.
+        terms: `beta`.
+
+    Returns:
+        `[P]`.
+
+    Source:
+        KTO, arXiv 2402.01306, section 4.
+    """
+    chosen, rejected = pairs.chosen_ratio, pairs.rejected_ratio
+    of_chosen, of_rejected = (ratio.detach().mean().clamp(min=0.0) for ratio in (chosen, rejected))
+    lost = (terms.beta * (of_rejected - chosen)).sigmoid()
+    kept = (terms.beta * (rejected - of_chosen)).sigmoid()
+    return 0.5 * (lost + kept)

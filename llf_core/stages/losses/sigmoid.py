@@ -1,0 +1,29 @@
+"""DPO."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.stages.losses.bradley_terry import bradley_terry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llf_core.stages.losses.pairs import Pairs, Terms
+
+
+def sigmoid(pairs: Pairs, terms: Terms) -> Tensor:
+    """`-(1 - ε) log σ(βh) - ε log σ(-βh)`; `ln 2` where policy and reference are equal.
+
+    Args:
+        pairs: of policy and reference.
+        terms: `beta`, `label_smoothing` ε.
+
+    Returns:
+        `[P]`.
+
+    Source:
+        DPO, arXiv 2305.18290, equation 7; ε as in conservative DPO (E. Mitchell, A note on DPO with noisy preferences,
+        2023). TRL's `sigmoid` knows no ε any more, LLaMA-Factory's does.
+    """
+    return bradley_terry(terms.beta * pairs.margin, terms.label_smoothing)

@@ -1,0 +1,1 @@
+"""Stages that sample completions and learn from rewards by TRL's trainers: GRPO and RLOO."""

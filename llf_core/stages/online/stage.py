@@ -1,0 +1,179 @@
+"""What the stages share that draw answers and learn from their rewards: GRPO and RLOO, by TRL's trainers."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llf_core.config.registry import Stage
+from llf_core.config.rules.sampling import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from llf_core.config import RunConfig
+    from llf_core.data.prompts import Prompts
+    from llf_core.rewards import Reward
+    from llf_core.stages.online.trl_trainers import Online
+
+SAME = (
+    "num_generations", "max_completion_length", "epsilon", "epsilon_high", "num_iterations",
+    "mask_truncated_completions",
+)  # fmt: skip
+"""Keys of the section `stage` that TRL knows by the same names."""
+HEEDED = ("temperature", "top_p", "top_k", "repetition_penalty")
+ROLLOUT = "rollout.pt"
+
+
+class OnlineStage(Stage):
+    """Draws several answers to a prompt, has them judged by reward functions, and makes the better ones likelier.
+
+    The steps are TRL's; data, model, checkpoints and what is told of the run are ours.
+
+    Attributes:
+        own: keys of the stage's own options, which TRL knows by the same names.
+        rollout: drawn answers that the next steps still learn from, where a checkpoint holds some.
+    """
+
+    learns: ClassVar[str] = "prompts"
+    pads: ClassVar[bool] = True
+    heeds: ClassVar[tuple[str, ...]] = HEEDED
+    own: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, work: Any = None) -> None:
+        """Draws nothing yet."""
+        super().__init__(work)
+        self.rollout: list[dict[str, Any]] | None = None
+        self._trainer: Online | None = None
+
+    @classmethod
+    def drawn(cls, config: RunConfig) -> int:
+        """Tokens of the longest answer."""
+        return int(config.stage.max_completion_length)
+
+    def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
+        """TRL's trainer around the loaded model, with the run's prompts and reward functions.
+
+        Raises:
+            DataError: there are too few prompts for a step, or a column that a reward function needs is not there.
+            RewardError: a reward function is not there.
+        """
+        from llf_core.data.prompts import prompts_of
+        from llf_core.rewards import load_rewards
+        from llf_core.stages.online.completions_callback import Drawn
+        from llf_core.stages.online.trl_rewards import Judge
+        from llf_core.stages.online.trl_trainers import begin_from
+
+        config, stage = self.work.config, self.work.config.stage
+        kind, make = self._library()
+        values = self._values()
+        arguments = settings(kind=kind, **values)
+        options = {"reward_pattern": stage.reward_pattern, "max_completion_length": stage.max_completion_length}
+        rewards = load_rewards(stage.reward_functions, self.work.folder.code, options)
+        prompts = prompts_of(config, self.work.data, (self.work.folder.path,))
+        self._check(prompts, rewards, arguments.generation_batch_size // stage.num_generations)
+        judge = Judge(
+            rewards,
+            weights=values["reward_weights"],
+            decode=lambda ids: self.work.tokenizer.decode(ids, skip_special_tokens=True),
+            processes=arguments.world_size,
+        )
+        trainer = make(
+            stage=self,
+            judge=judge,
+            model=self.work.model,
+            args=arguments,
+            train_dataset=prompts.train,
+            eval_dataset=prompts.eval,
+            processing_class=self.work.tokenizer,
+            callbacks=[*callbacks, Drawn(self.work.writer, judge, stage.kept_completions)],
+        )
+        begin_from(trainer, goes_on=bool(config.get("adapter_name_or_path")) and not config.get("create_new_adapter"))
+        self._trainer = trainer
+        return trainer
+
+    @abstractmethod
+    def _library(self) -> tuple[type[Any], type[Online]]:
+        """TRL's class of arguments, and our trainer of them."""
+
+    def _values(self) -> dict[str, Any]:
+        """What TRL is told beside the training section."""
+        config = self.work.config
+        stage, training = config.stage, config.training
+        weights = numbers(stage.reward_weights) or (1.0,) * len(stage.reward_functions)
+        evaluated = training.per_device_eval_batch_size
+        values = {key: getattr(stage, key) for key in SAME}
+        values |= {key: config.get(key) for key in (*HEEDED, *self.own)}
+        values |= {
+            "reward_weights": list(weights),
+            "chat_template_kwargs": dict(self.work.data.template.options),
+            # Whole groups of answers are evaluated.
+            "per_device_eval_batch_size": -(-evaluated // stage.num_generations) * stage.num_generations,
+            # Checkpointing was set on the model before; this is how TRL sets it again after it has drawn answers.
+            "gradient_checkpointing": False,
+            "gradient_checkpointing_kwargs": {"use_reentrant": config.model.use_reentrant_gc}
+            | (training.gradient_checkpointing_kwargs or {}),
+            "include_num_input_tokens_seen": "no",  # TRL counts
+        }
+        if stage.beta is not None:
+            values["beta"] = stage.beta
+        chooses = training.early_stopping_steps or training.load_best_model_at_end
+        if chooses and training.metric_for_best_model in {None, "loss"}:
+            values["metric_for_best_model"] = "reward"  # the loss of these stages says nothing
+        return values
+
+    def _check(self, prompts: Prompts, rewards: Sequence[Reward], needed: int) -> None:
+        """Refuses what could not make a step, and says what was left out."""
+        from llf_core.data import DataError
+
+        if prompts.left_out:
+            self.work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+            print(f"{time.strftime('%H:%M:%S')}  {prompts.left_out}", flush=True)  # noqa: T201 - stdout is log.txt
+        if len(prompts.train) < needed:
+            raise DataError(
+                f"There are {len(prompts.train):,} prompts, and a step draws answers to {needed:,} "
+                "(per_device_train_batch_size times gradient_accumulation_steps, by num_generations). Lower one of the "
+                f"first two, or add prompts. {prompts.left_out}".rstrip()
+            )
+        check_rewards(prompts, rewards)
+
+    def save(self, checkpoint: Path) -> None:
+        """Keeps the drawn answers that later steps learn from, where the checkpoint is between them."""
+        import torch
+
+        rollout = None if self._trainer is None else self._trainer.unfinished()
+        if rollout is not None:
+            torch.save(rollout, checkpoint / ROLLOUT)
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes them up again."""
+        import torch
+
+        if (checkpoint / ROLLOUT).is_file():
+            device = self.work.plan.device
+            self.rollout = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
+
+
+def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:
+    """Refuses reward functions that look for what the data set does not hold.
+
+    Raises:
+        DataError: with the column that is not there.
+    """
+    from llf_core.data import DataError
+
+    columns = ", ".join(prompts.columns)
+    for reward in rewards:
+        missing = [name for name in reward.signature.columns if name not in prompts.columns]
+        if missing:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(missing)}, which is not a column of the data set "
+                f"(columns: {columns}). Rename the parameter, or give it a default."
+            )
+        if reward.expects and not any(row["expected"] is not None for row in prompts.train):
+            raise DataError(
+                f"The reward {reward.name} compares with the right answer, and the data set gives none (columns: "
+                f"{columns}). Expected a column answer or solution; or take another reward function."
+            )

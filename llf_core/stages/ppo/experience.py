@@ -1,0 +1,86 @@
+"""What is to be learned from written answers and their scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from llf_core.stages.ppo.advantages import gae, whiten
+from llf_core.stages.ppo.batch import padded
+from llf_core.stages.ppo.losses import explained_variance
+from llf_core.stages.ppo.token_rewards import answer_kl, token_rewards
+from llf_core.stages.ppo.rollout import Rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from llf_core.stages.ppo.rollout_worker import Read
+    from llf_core.stages.ppo.options import PPOOptions
+    from llf_core.stages.ppo.scoring import Written
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a phase gave.
+
+    Attributes:
+        rollout: what the optimizer steps learn from.
+        kl: `[answers]`, how far each has gone from the reference, in nats.
+        told: what is logged: name, sum, of how many.
+    """
+
+    rollout: Rollout
+    kl: Tensor
+    told: tuple[tuple[str, Tensor | float, int], ...]
+
+
+def lessons(  # noqa: PLR0913 - what advantages are made of
+    written: Sequence[Written],
+    scores: Tensor,
+    read: Read,
+    options: PPOOptions,
+    beta: float,
+    *,
+    add_up: Callable[[Tensor], Tensor] = lambda own: own,
+) -> Lessons:
+    """From scores to advantages and returns.
+
+    Args:
+        written: the answers.
+        scores: `[answers]`, normalised where asked for.
+        read: what the models make of them.
+        options: discounts, and whether rewards are whitened.
+        beta: coefficient of the KL penalty.
+        add_up: sums a tensor over all processes.
+    """
+    lengths = torch.tensor([len(one.answer) for one in written])
+    (now, mask), (before, _), (expected, _) = (
+        padded(one, lengths) for one in (read.log_probs, read.reference, read.values)
+    )
+    rewards = token_rewards(now, before, mask, scores, beta)
+    if options.ppo_whiten_rewards:
+        rewards = whiten(rewards, mask, shift_mean=False, add_up=add_up)
+    advantages, returns = gae(rewards, expected, mask, options.ppo_gamma, options.ppo_lam)
+    kl = answer_kl(now, before, mask)
+    tokens = int(lengths.sum())
+    explained = explained_variance(expected[mask], returns[mask])
+    told = (
+        ("kl", kl.sum(), len(kl)),
+        ("kl_coef", beta, 1),
+        ("entropy", read.entropies.sum(), tokens),
+        ("advantages", advantages[mask].sum(), tokens),
+        *((("explained_variance", explained, 1),) if explained.isfinite() else ()),
+    )
+    rollout = Rollout(
+        [list(one.prompt) for one in written],
+        [list(one.answer) for one in written],
+        read.log_probs,
+        read.values,
+        whiten(advantages, mask, add_up=add_up)[mask],
+        returns[mask],
+    )
+    return Lessons(rollout, kl, told)

@@ -1,0 +1,254 @@
+"""Who is policy, reference, value function and reward model: adapters and heads of one model, or a model each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from llf_core.config.registry import plugins
+from llf_core.config.rules.sampling import numbers
+from llf_core.data import DataError
+from llf_core.data.formats.conversation import Conversation
+from llf_core.data.prompts import prompts_of
+from llf_core.data.render import closing_of
+from llf_core.acceleration.patching.install import accelerate
+from llf_core.models import load_model, resolve_model
+from llf_core.models.adapter_loading import merge_adapters
+from llf_core.generation.generate import end_tokens
+from llf_core.models.reward_model import load_scorer, scorer_base
+from llf_core.rewards import Weighed, load_rewards
+from llf_core.rewards.signature import OF_A_TRAINER
+from llf_core.stages.adapter_switching import save_policy_alone
+from llf_core.stages.reference_policy import compared
+from llf_core.stages.online.stage import check_rewards
+from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
+from llf_core.stages.ppo.policy_output import act
+from llf_core.stages.ppo.options import longest_answer
+from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
+from llf_core.stages.ppo.value_models import Beside, ValueHead, ValueModel
+from llf_core.stages.reference_logprobs import without_dropout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from llf_core.models.reward_model import Scorer
+    from llf_core.stages.ppo.scoring import Score, Written
+    from llf_core.stages.base.context import Work
+
+REWARD = "reward"
+"""The name of the reward model's adapter, beside the one that is trained."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The four roles of PPO.
+
+    Attributes:
+        policy: the run's model; the value function is part of it for optimizers and wrappers.
+        value: a `ValueHead` on the policy, or a `ValueModel`.
+        beside: what the value function is kept in.
+        reference: log-probabilities `[tokens]` that the policy before its first step gives to a batch of
+            `answer_batch`.
+        score: what each answer has earned.
+        models: every model in memory by its first role, the policy first.
+    """
+
+    policy: Any
+    value: ValueHead | ValueModel
+    beside: Beside
+    reference: Callable[[Mapping[str, Any]], Tensor]
+    score: Callable[[Sequence[Written]], Sequence[Score]]
+    models: Mapping[str, nn.Module]
+
+
+def cast(work: Work, temperature: float) -> Roles:
+    """Gives every role to a model.
+
+    With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
+    switched off, and a reward model that is an adapter is put on when it is needed (model-sharing RLHF, arXiv
+    2403.13372). What cannot be shared (a reward model that is no adapter or one of another base, also where adapters
+    were merged into the policy's; the reference of a method without adapters) is a model of its own. With `separate`
+    every role is.
+
+    Args:
+        work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+        temperature: of the sampling.
+
+    Raises:
+        ModelError: a model that is not there, or does not fit.
+    """
+    config, policy = work.config, work.model
+    shared = config.get("ppo_models") == "shared"
+    without_dropout(policy)
+    models: dict[str, nn.Module] = {"policy": policy}
+    scorer = _scorer(work, shared=shared)
+    if scorer is not None:
+        check_tokens(work, scorer.tokenizer, f"The reward model {config.get('reward_model')}")
+        if scorer.model is not policy:
+            models["reward"] = scorer.model
+    reference = _reference(work, temperature, models, shared=shared)
+    value = _value_head(policy) if shared else _value_model(work, scorer)
+    if isinstance(value, ValueModel):
+        models["value"] = value
+    _say(models)
+    beside = Beside(value)
+    policy.llf_value = beside
+    return Roles(policy, value, beside, reference, _scoring(work, scorer), models)
+
+
+def width_of(model: Any) -> int:
+    """Of a model's last hidden states."""
+    return int(model.config.get_text_config().hidden_size)
+
+
+# -- the reward ------------------------------------------------------------------------------------------
+def _scorer(work: Work, *, shared: bool) -> Scorer | None:
+    config = work.config
+    kind, name = config.get("reward_model_type"), config.get("reward_model")
+    if kind not in {"lora", "full"}:
+        return None
+    if kind == "lora":
+        source = scorer_base(name, config, work.source)
+        # Where adapters were merged into the policy's weights, these are no longer what the reward model was made for.
+        own = source is not work.source or hasattr(work.model.get_base_model(), "llf_merged")
+        onto = _wrapped(load_model(source, config, work.plan), work) if own or not shared else work.model
+        scorer = load_scorer(name, config, onto=onto, adapter=REWARD)
+        save_policy_alone(work.model)
+        return _quickened(scorer, work)
+    adapters = list(config.get("reward_model_adapters") or ())
+    bits = config.get("reward_model_quantization_bit")
+    if not adapters:
+        return _quickened(load_scorer(name, config, quantization_bit=bits), work)
+    own = _plain(config, model_name_or_path=name, quantization_bit=bits)
+    base = merge_adapters(load_model(resolve_model(name, own), own, work.plan), adapters[:-1], own)
+    return _quickened(load_scorer(adapters[-1], config, onto=_wrapped(base, work), adapter=REWARD), work)
+
+
+def _quickened(scorer: Scorer, work: Work) -> Scorer:
+    """A reward model on the fast path, where it is a causal model of its own."""
+    own = scorer.model is not work.model
+    if own:
+        scorer.model.requires_grad_(requires_grad=False)
+        scorer.model.eval()
+    if own and scorer.head is not None and work.config.training.fast_path:
+        causal = scorer.model.get_base_model() if hasattr(scorer.model, "get_base_model") else scorer.model
+        if causal.get_output_embeddings() is not None:
+            found = accelerate(scorer.model, attention=work.config.model.flash_attn != "disabled")
+            scorer = replace(scorer, flattens=found.flattens)
+    return scorer
+
+
+def _wrapped(model: Any, work: Work) -> Any:
+    """A model of its own under PEFT, whose first adapter does nothing."""
+    wrapped: Any = plugins("method")["lora"].apply(model, _plain(work.config, finetuning_type="lora"))
+    return wrapped.requires_grad_(requires_grad=False)
+
+
+def _closing(work: Work) -> list[int]:
+    """The token ids that the run's template writes after the words of an answer."""
+    said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
+    text = closing_of(work.data.template, work.tokenizer, said, 1)
+    ids: list[int] = work.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
+    config = work.config
+    if scorer is not None:
+        ends = end_tokens(work.model, work.tokenizer) or ()
+        flatten = work.flattens and (scorer.flattens or scorer.model is work.model)
+        return ModelScoring(scorer, work.tokenizer, flatten=flatten, closing=_closing(work), ends=ends)
+    if config.get("reward_model_type") == "api":
+        return EndpointScoring(config.get("reward_model"), work.tokenizer)
+    stage = config.stage
+    options = {"reward_pattern": stage.reward_pattern, "max_completion_length": longest_answer(config)}
+    rewards = load_rewards(stage.reward_functions or (), work.folder.code, options)
+    prompts = prompts_of(config, work.data, (work.folder.path,))
+    check_rewards(prompts, rewards)
+    for reward in rewards:
+        wanted = sorted({*reward.signature.needed} & {*OF_A_TRAINER})
+        if wanted:
+            raise DataError(
+                f"The reward function {reward.name} takes {', '.join(wanted)}, which TRL's trainers tell and stage ppo "
+                "does not. Give it a default, or leave it out."
+            )
+    if prompts.left_out:
+        work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
+    weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
+    return FunctionScoring(
+        Weighed(rewards, weights), prompts, lambda ids: str(work.tokenizer.decode(ids, skip_special_tokens=True))
+    )
+
+
+# -- the reference ---------------------------------------------------------------------------------------
+def _reference(
+    work: Work, temperature: float, models: dict[str, nn.Module], *, shared: bool
+) -> Callable[[Mapping[str, Any]], Tensor]:
+    reference = compared(work, shares=shared)
+    if not reference.policy:
+        models["reference"] = reference.model
+
+    def ask(batch: Mapping[str, Any]) -> Tensor:
+        with reference.asked() as model:
+            return act(model, batch, temperature).log_probs
+
+    return ask
+
+
+# -- the values ------------------------------------------------------------------------------------------
+def _value_head(model: Any, weight: Tensor | None = None) -> ValueHead:
+    return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
+
+
+def _value_model(work: Work, scorer: Scorer | None) -> ValueModel:
+    """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
+    config, weight = work.config, None
+    if scorer is None or scorer.head is None or config.model.quantization_bit:
+        model: Any = config.plugin("method").apply(load_model(work.source, config, work.plan), config)
+    else:
+        model = load_model(work.source, config, work.plan)
+        if scorer.adapter is None:
+            weight = _take_weights(model, scorer)
+        else:
+            again: Any = _scorer(work, shared=False)
+            again.model.set_adapter(REWARD, inference_mode=True)
+            model, weight = again.model.merge_and_unload(), again.head.weight
+        model = config.plugin("method").apply(model, _plain(config))
+    without_dropout(model)
+    accelerate_like(model, work, "The value model")
+    return ValueModel(model, _value_head(model, weight))
+
+
+def _take_weights(model: Any, scorer: Scorer) -> Tensor | None:
+    """Has a model begin with a reward model's weights, where these fit; returns the reward model's head then."""
+    own, other = model.state_dict(), scorer.model.state_dict()
+    prefix = f"{model.base_model_prefix}."
+    names = [name for name in own if name.startswith(prefix)]
+    if any(name not in other or other[name].shape != own[name].shape for name in names):
+        return None
+    with torch.no_grad():
+        for name in names:
+            own[name].copy_(other[name])
+    assert scorer.head is not None  # noqa: S101 - for the type checker
+    head: Any = scorer.head.weight
+    return head if head.shape[1] == width_of(model) else None
+
+
+def _plain(config: Any, **changes: Any) -> Any:
+    """The config of a model that has no adapters yet."""
+    return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
+
+
+def _say(models: Mapping[str, nn.Module]) -> None:
+    """One line of log.txt."""
+    sizes = ", ".join(
+        f"{role} {sum(one.numel() for one in model.parameters()) / 1e6:,.1f}M" for role, model in models.items()
+    )
+    text = f"PPO with {len(models)} model{'s' if len(models) > 1 else ''} in memory (parameters): {sizes}."
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

@@ -1,0 +1,95 @@
+"""What a model thinks of written answers: log-probabilities, values and entropies of one forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from llf_core.acceleration.kernels.entropy import entropies
+from llf_core.acceleration.patching.causal_head import causal_of, forward
+from llf_core.acceleration.kernels.token_loss import log_probs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+    from llf_core.acceleration.patching.causal_head import Head
+
+
+@dataclass(frozen=True)
+class Acted:
+    """One number for each token of a batch's answers.
+
+    Attributes:
+        log_probs: `[tokens]`, of the token itself, float32.
+        values: `[tokens]`, float32; None where no value function was asked.
+        entropies: `[tokens]`, float32, without a graph; None where it was not asked for.
+    """
+
+    log_probs: Tensor
+    values: Tensor | None = None
+    entropies: Tensor | None = None
+
+
+def act(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    temperature: float,
+    value: nn.Module | None = None,
+    *,
+    entropy: bool = False,
+) -> Acted:
+    """Reads a batch of answers; only what predicts their tokens goes through the head.
+
+    The policy is the distribution that answers are drawn from, `softmax(logits / temperature)`, without the cut of
+    `top_k` and `top_p`: its log-probabilities now, when the answers were drawn, and those of the reference are the same
+    function, so that their differences mean something.
+
+    Args:
+        model: a causal language model, perhaps wrapped; called once.
+        batch: of `answer_batch`.
+        temperature: of the sampling.
+        value: a `ValueHead` or `ValueModel`; it is called inside the model's forward, so that wrappers see one pass.
+        entropy: whether the entropies are wanted.
+    """
+
+    def objective(hidden: Tensor, scored: Tensor, head: Head) -> Acted:
+        at = batch["predictors"]
+        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
+        rows = states if scored is hidden else scored.reshape(-1, scored.shape[-1]).index_select(0, at)
+        rows, warm = warmed(rows, head, temperature)
+        return Acted(
+            log_probs(rows, warm, batch["targets"]),
+            None if value is None else value(states, batch),
+            entropies(rows.detach(), warm) if entropy else None,
+        )
+
+    return _with_hidden(model, batch, objective)
+
+
+def warmed(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
+    """Rows and a head whose logits are those of the given ones over a temperature."""
+    if temperature == 1.0:
+        return rows, head
+    if head.weight is None:
+        return rows / temperature, head
+    softcap = None if head.softcap is None else head.softcap / temperature
+    return rows, replace(head, scale=head.scale / temperature, softcap=softcap)
+
+
+def _with_hidden(
+    model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Tensor, Head], Acted]
+) -> Acted:
+    """`forward` for an objective that needs hidden states even where a model gives its logits itself."""
+    causal = causal_of(model)
+    if hasattr(causal, "_llf_decoder"):
+        found: Acted = forward(model, batch, lambda hidden, head: objective(hidden, hidden, head))
+        return found
+    kept: list[Tensor] = []
+    handle = causal.base_model.register_forward_hook(lambda _, __, output: kept.append(output[0]))
+    try:
+        found = forward(model, batch, lambda logits, head: objective(kept[-1], logits, head))
+    finally:
+        handle.remove()
+    return found

@@ -1,0 +1,90 @@
+"""What is expected of the rest of an answer: a head on the policy itself, or a model of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+class ValueHead(nn.Module):
+    """One number of a hidden state, in float32: `V(s) = w · h + b`.
+
+    It begins at 0, so that the first advantages are the rewards themselves.
+    """
+
+    def __init__(self, width: int, device: torch.device | str, weight: Tensor | None = None) -> None:
+        """Makes the head.
+
+        Args:
+            width: of the hidden states.
+            device: where it is put.
+            weight: `[1, width]` to begin with, such as a reward model's head.
+        """
+        super().__init__()
+        self.linear = nn.Linear(width, 1, device=device, dtype=torch.float32)
+        with torch.no_grad():
+            self.linear.bias.zero_()
+            if weight is None:
+                self.linear.weight.zero_()
+            else:
+                self.linear.weight.copy_(weight)
+
+    def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - a model of its own needs it
+        """Values before each token of a batch's answers.
+
+        Args:
+            rows: `[tokens, width]`, the policy's hidden states at `predictors`.
+            batch: not looked at.
+
+        Returns:
+            `[tokens]`, float32.
+        """
+        with torch.autocast(rows.device.type, enabled=False):
+            values: Tensor = self.linear(rows.float())
+        return values.squeeze(-1)
+
+
+class ValueModel(nn.Module):
+    """A model of its own with a `ValueHead`, as in the classic recipe (arXiv 2203.02155, section 3.5)."""
+
+    def __init__(self, model: nn.Module, head: ValueHead) -> None:
+        """Takes a causal language model whose trained parameters are set, and its head."""
+        super().__init__()
+        self.model = model
+        self.head = head
+
+    def forward(self, rows: Tensor, batch: Mapping[str, Any]) -> Tensor:  # noqa: ARG002 - the policy's are not used
+        """See `ValueHead.forward`; the hidden states are the model's own."""
+        from llf_core.acceleration.patching.causal_head import forward_hidden
+
+        def objective(hidden: Tensor) -> Tensor:
+            own = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["predictors"])
+            found: Tensor = self.head(own, batch)
+            return found
+
+        values: Tensor = forward_hidden(self.model, batch, objective)
+        return values
+
+
+class Beside(nn.Module):
+    """Has what is trained beside a model be part of it for optimizers and wrappers, and never of its files."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        """Takes the module."""
+        super().__init__()
+        self.inner = inner
+
+    def state_dict(self, *_: Any, destination: Any = None, **__: Any) -> Any:
+        """Nothing: a checkpoint of the stage holds it."""
+        return {} if destination is None else destination
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by name."""
+        return {name: parameter for name, parameter in self.inner.named_parameters() if parameter.requires_grad}

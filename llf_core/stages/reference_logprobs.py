@@ -1,0 +1,248 @@
+"""What a policy is compared with: itself before the first step, or another model, asked once or in every step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from llf_core.config import fields
+from llf_core.config.stage import names_reference
+from llf_core.data.pair_collator import SECOND
+from llf_core.data.streaming import Stream
+from llf_core.models import ModelError, resolve_model
+from llf_core.models.adapter_loading import find_adapter
+from llf_core.runs import home
+from llf_core.runs.lock import shared_lock
+from llf_core.runs.progress_events import UnderWay
+from llf_core.stages.augmented_dataset import More
+from llf_core.stages.reference_policy import Compared, adapter_names, compared, model_name, named_reference
+from llf_core.stages.logprobs import answer_log_probs
+from llf_core.stages.auxiliary_model import computing
+from llf_core.stages.base.frozen_layer_cache import epochs, length_dependent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from datasets import Dataset
+    from numpy.typing import NDArray
+
+    Table = NDArray[np.float32 | np.float64]
+    from torch import Tensor
+
+    from llf_core.models import ModelSource
+    from llf_core.stages.base.context import Work
+
+TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a reference makes of the example of a place, as `More` takes it; loaders' processes get it too.
+
+    Attributes:
+        table: `[examples, 2]`.
+    """
+
+    table: Table
+
+    def __call__(self, place: int) -> dict[str, Any]:
+        """Its column."""
+        return {"reference": self.table[place]}
+
+
+class Reference:
+    """The log-probabilities that a reference gives to answers.
+
+    Where it is asked once, that happens before the first step: the model in training is the reference then, unless
+    another one is named, so that no method needs a second copy. What it said is kept under
+    `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `compared`.
+    """
+
+    def __init__(self, work: Work, collator: Callable[..., Any]) -> None:
+        """Takes what is trained.
+
+        Args:
+            work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+            collator: given `Collator`'s arguments, what makes batches.
+        """
+        self._work = work
+        self._collate = collator(tokenizer=work.tokenizer, flatten=work.flattens)
+        self.once = _once(work)
+        self._compared = None if self.once else compared(work)
+
+    # -- asked once ------------------------------------------------------------------------------------
+    def beside(self, examples: Dataset | More, *, held_out: bool = False) -> Any:
+        """The examples with the column `reference`, where it is asked once; else as they are.
+
+        Args:
+            examples: to train on, or held out.
+            held_out: which of the two.
+
+        Raises:
+            ModelError: a log-probability is no finite number.
+        """
+        if not self.once:
+            return examples
+        data = self._work.data
+        twins = (data.eval_counts if held_out else data.counts)[:, -1]
+        table = self._table(examples, twins)
+        return More(examples, Said(table))
+
+    def _table(self, examples: Dataset | More, twins: NDArray[np.int64]) -> Table:
+        """`[examples, 2]`, read from the cache or computed."""
+        folder = home() / "cache" / "reference"
+        folder.mkdir(parents=True, exist_ok=True)
+        key = self._key(twins)
+        path = folder / f"{key}.npy"
+        with shared_lock(f"reference-{key}", "Another process asks the same reference. Waiting for it."):
+            if path.is_file():
+                kept = _read(path, len(examples))
+                if kept is not None:
+                    _say(f"What the reference makes of {len(examples):,} examples is known.")
+                    return kept
+            table = self._ask(examples)
+            partial = path.with_suffix(".partial.npy")
+            with partial.open("wb") as file:
+                np.save(file, table)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        return table
+
+    def _ask(self, examples: Dataset | More) -> Table:
+        work, started = self._work, time.monotonic()
+        other = self._collate.second[0]
+        lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
+        # As exact as the model's sums are, and no more: Apple's GPUs have no float64.
+        exact = np.float64 if self._work.model.dtype == torch.float64 else np.float32
+        table: Table = np.empty((len(examples), 2), dtype=exact)
+        done, under_way = 0, UnderWay(work.writer, "reference", len(examples))
+        with self._asked() as model, torch.no_grad(), computing(work):
+            for places in _batches(lengths):
+                batch = self._collate([examples[int(place)] for place in places])
+                sums = answer_log_probs(model, _on(batch, work.plan.device)).sums
+                table[places] = sums.view(-1, 2).cpu().numpy()
+                done += len(places)
+                if under_way(done):
+                    _say(f"Asked the reference about {done:,} of {len(examples):,} examples.")
+        bad = np.flatnonzero(~np.isfinite(table).all(1))
+        if len(bad):
+            raise ModelError(
+                f"The reference gives example {examples[int(bad[0])]['index'] + 1} a log-probability that is not a "
+                f"finite number ({table[bad[0]].tolist()}), and {len(bad) - 1:,} more. Load it in float32, or "
+                "name another."
+            )
+        _say(f"Asked the reference about {len(examples):,} examples in {time.monotonic() - started:.1f} s.")
+        return table
+
+    @contextmanager
+    def _asked(self) -> Iterator[Any]:
+        """The reference, for a while: another model is loaded for it and given up again."""
+        named = names_reference(self._work.config)
+        with Compared(named_reference(self._work) if named else self._work.model).asked() as model:
+            yield model
+
+    def _key(self, twins: NDArray[np.int64]) -> str:
+        work = self._work
+        config, plan = work.config, work.plan
+        adapters = [find_adapter(name, config) for name in adapter_names(config)]
+        collate = self._collate
+        parts = {
+            "version": VERSION,
+            "torch": torch.__version__,
+            "examples": hashlib.sha256(np.ascontiguousarray(twins).tobytes()).hexdigest(),
+            "model": _bytes_of(resolve_model(model_name(config), config)),
+            "adapters": [_stats(folder) for folder in adapters],
+            # Not only which weights: those that are trained are kept more exactly than the others.
+            "settings": {one.key: config.get(one.key) for one in fields() if one.section in {"model", "method"}},
+            "bits": config.get("ref_model_quantization_bit"),
+            "precision": [plan.device, plan.dtype, plan.autocast, plan.threads],
+            "form": [work.flattens, work.forks, collate.second],
+            # An answer to another question is cut after `examples` were counted.
+            "cutoff_len": None if collate.second == SECOND else config.data.cutoff_len,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    # -- asked in every step ---------------------------------------------------------------------------
+    def log_probs(self, batch: dict[str, Any]) -> Tensor:
+        """What the reference makes of a batch's answers.
+
+        Args:
+            batch: of `llf_core.data.pair_collator.PairCollator`.
+
+        Returns:
+            `[2 · groups]`, without a graph.
+        """
+        if "reference" in batch:
+            kept: Tensor = batch["reference"].flatten()
+            return kept
+        assert self._compared is not None  # noqa: S101 - for the type checker
+        with torch.no_grad(), self._compared.asked() as model, computing(self._work):
+            return answer_log_probs(model, batch).sums
+
+
+def _once(work: Work) -> bool:
+    """Whether the reference is asked before the first step, about all examples."""
+    config, data = work.config, work.data.train
+    asked = config.stage.precompute_ref_log_probs
+    if isinstance(data, Stream) or asked is not None:
+        return bool(asked) and not isinstance(data, Stream)
+    return epochs(config, len(data)) >= 1 and not length_dependent(work.model)
+
+
+def _read(path: Path, examples: int) -> Table | None:
+    """What was kept; None where the file is no whole table."""
+    try:
+        kept: Table = np.load(path)
+    except (ValueError, EOFError):
+        return None
+    return kept if kept.shape == (examples, 2) else None
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switches dropout off for good: policy and reference must differ by what was learned alone."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def _batches(lengths: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Places of examples of about the same length, so many tokens together as `TOKENS` says; the longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, TOKENS // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def _on(batch: dict[str, Any], device: str) -> dict[str, Any]:
+    return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+
+
+def _bytes_of(source: ModelSource) -> Any:
+    return source.sha256 or source.revision or _stats(source.path)
+
+
+def _stats(path: Path) -> list[Any]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [str(path), *((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file())]
+
+
+def _say(text: str) -> None:
+    """One line of log.txt."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

@@ -1,0 +1,100 @@
+"""What a policy is compared with: itself before its first step, or another model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config.stage import names_reference
+from llf_core.models.adapter_loading import goes_on
+from llf_core.models.save_result import POLICY
+from llf_core.stages.adapter_switching import add_frozen, wearing
+from llf_core.stages.auxiliary_model import as_it_is, evaluating, load_other
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llf_core.config import RunConfig
+    from llf_core.stages.base.context import Work
+
+NAME = "reference"
+"""Of the adapter that an adapter in training is compared with."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A reference that can be asked in every step.
+
+    Attributes:
+        model: it, or the policy.
+        policy: whether it is the policy, with other adapters.
+        worn: the adapter that the policy wears then; None for none.
+    """
+
+    model: Any
+    policy: bool = False
+    worn: str | None = None
+
+    @contextmanager
+    def asked(self) -> Iterator[Any]:
+        """The reference in evaluation mode, for a while."""
+        with wearing(self.model, self.worn) if self.policy else nullcontext(), evaluating(self.model):
+            yield self.model
+
+
+def compared(work: Work, *, shares: bool = True) -> Compared:
+    """The reference of a run.
+
+    The model in training as it was before its first step needs no second copy of the base where an adapter is trained:
+    a new one is switched off, and one that goes on has a frozen twin. Another method needs a second model, and so does
+    a reference that the config names.
+
+    Args:
+        work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
+        shares: whether the policy may play the reference too.
+
+    Raises:
+        ModelError: the model that is named is not there, or does not fit.
+    """
+    policy: Any = work.model
+    if names_reference(work.config):
+        return Compared(named_reference(work))
+    if not shares or not hasattr(policy, "disable_adapter"):
+        return Compared(as_it_is(work))
+    if goes_on(work.config):
+        add_twin(policy)
+        return Compared(policy, policy=True, worn=NAME)
+    return Compared(policy, policy=True)
+
+
+def named_reference(work: Work) -> Any:
+    """The model that the config names as the reference."""
+    bits = work.config.get("ref_model_quantization_bit")
+    return load_other(work, "ref_model", model_name(work.config), adapter_names(work.config), bits)
+
+
+def model_name(config: RunConfig) -> str:
+    """Of the reference."""
+    return str(config.get("ref_model") or config.model.model_name_or_path)
+
+
+def adapter_names(config: RunConfig) -> list[str]:
+    """Adapters of the reference; those that the run begins with, where neither they nor another model are named."""
+    own = config.model.adapter_name_or_path if config.get("ref_model") is None else None
+    named = config.get("ref_model_adapters")
+    return list((own if named is None else named) or ())
+
+
+def add_twin(policy: Any) -> None:
+    """Puts a frozen adapter beside the one that is trained, with the same weights to the last bit."""
+    from peft import get_peft_model_state_dict
+
+    weights = {key: value.clone() for key, value in get_peft_model_state_dict(policy, adapter_name=POLICY).items()}
+    add_frozen(policy, NAME, deepcopy(policy.peft_config[POLICY]), weights)
+    own = dict(policy.named_parameters())
+    for name, parameter in own.items():
+        if f".{NAME}." in name or name.endswith(f".{NAME}"):
+            # PEFT makes modules that are trained whole in the dtype of the base.
+            parameter.data = own[f".{POLICY}".join(name.rsplit(f".{NAME}", 1))].detach().clone()

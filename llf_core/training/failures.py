@@ -1,0 +1,114 @@
+"""Turns what can go wrong in a trainer into one sentence that a person can act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+from llf_core.config import ConfigError
+from llf_core.config.stage import SAMPLED
+from llf_core.data import DataError
+from llf_core.models import ModelError
+from llf_core.redaction import redact
+from llf_core.rewards import RewardError
+from llf_core.runs.disk_errors import is_disk_error, make_room, told
+from llf_core.stages.base.stop_training import Halted
+from llf_core.stages.base.oom_retry import DoesNotFitError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
+BAD_CONFIG = 2
+FAILED = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed.
+
+    Attributes:
+        message: what happened, with the value.
+        what_to_do: the next step.
+        exit_code: 2 for a config, data or model the user must change, else 1.
+        expected: whether the cause is known; the trace of any other goes to the events too.
+    """
+
+    message: str
+    what_to_do: str
+    exit_code: int = FAILED
+    expected: bool = True
+
+    def __post_init__(self) -> None:
+        """Says nothing secret: it is kept, and shown."""
+        object.__setattr__(self, "message", redact(self.message))
+
+    @property
+    def reason(self) -> str:
+        """Both sentences, for `status.json`."""
+        return f"{self.message} {self.what_to_do}".strip()
+
+
+def _less_memory(config: RunConfig | None) -> str:
+    """What makes a model, its gradients and its optimizer's states smaller."""
+    if config is not None and config.plugin("method").frozen_base:
+        if config.get("quantization_bit"):
+            return "Lower lora_rank, or take a smaller model."
+        return "Set quantization_bit: 4, or take a smaller model."
+    return "Set finetuning_type: lora, or take a smaller model."
+
+
+def _out_of_memory(config: RunConfig | None) -> Failure:
+    if config is not None and config.plugin("stage").drawn(config):
+        longest = "max_completion_length" if config.stage.stage in SAMPLED else "max_new_tokens"
+        return Failure(
+            "The memory did not suffice to draw answers, or to learn from them.",
+            "Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or "
+            f"{longest}.",
+        )
+    # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
+    return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
+
+
+def explain(  # noqa: PLR0911 - one cause after the other
+    error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None
+) -> Failure:
+    """Names the cause of a failure and its remedy.
+
+    Args:
+        error: what ended the trainer.
+        config: the run's config, where it could be read.
+        folder: the run that it ended. Of a full disk, what was written in part is removed from it.
+
+    Returns:
+        The sentence for the status, and the exit code.
+    """
+    if folder is not None and is_disk_error(error):
+        make_room(folder)
+        return Failure(*told(folder, error))
+    if isinstance(error, ConfigError):
+        return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
+    if isinstance(error, DataError | ModelError):
+        return Failure(str(error), "", BAD_CONFIG)
+    if isinstance(error, DoesNotFitError | Halted | RewardError):
+        return Failure(error.message, error.what_to_do)
+    if isinstance(error, UnpicklingError):
+        return Failure(
+            "A file of the checkpoint (optimizer, scheduler or random state) holds more than tensors, and none of it "
+            "was run.",
+            "Take the run from where it was made, or start a new one.",
+        )
+    if is_out_of_memory(error):
+        return _out_of_memory(config)
+    if "does not require grad" in str(error):
+        method = "its method" if config is None else f"finetuning_type {config.get('finetuning_type')}"
+        return Failure(
+            f"The loss depends on nothing that {method} trains, so there is nothing to learn from it.",
+            "Set finetuning_type: full, or take another model.",
+        )
+    return Failure(
+        f"The trainer ended with {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ") + ".",
+        "log.txt holds the trace.",
+        expected=False,
+    )

@@ -1,0 +1,64 @@
+"""`python -m llf_core.training.main RUN_FOLDER`: the trainer process that the supervisor starts."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llf_core.models.lazy_imports import begin_imports, quick_imports
+from llf_core.runs import RunFolder, RunWriter, read_status
+from llf_core.runs.config_file import run_config
+from llf_core.runs.disk_errors import is_disk_error, told
+from llf_core.runs.log_stream import tolerate_a_full_log
+from llf_core.runs.phases import begin_phase
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Trains the run whose folder is the only argument.
+
+    Returns:
+        The exit code: 0 finished or stopped, 1 failed, 2 bad config.
+    """
+    (path,) = sys.argv[1:] if argv is None else argv
+    folder = RunFolder(Path(path))
+    attempt = read_status(folder).attempt
+    tolerate_a_full_log()
+    try:
+        begin_phase(RunWriter(folder, attempt), "environment")
+        begin_imports()
+        with quick_imports(_config(folder)):
+            from llf_core.training.session import run_attempt
+    except ModuleNotFoundError as error:
+        RunWriter(folder, attempt).close(
+            "failed",
+            f'Training needs {error.name}, which this environment lacks. Run pip install "llf[train]", then resume.',
+        )
+        return 1
+    except Exception as error:  # noqa: BLE001 - nothing else says what ended a trainer before it could import torch
+        traceback.print_exc()
+        reason = f"The trainer could not begin: {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
+        reason = " ".join(told(folder, error)) if is_disk_error(error) else f"{reason}. log.txt holds the trace."
+        RunWriter(folder, attempt).close("failed", reason)
+        return 1
+    from llf_core.runs.foreign_code import started_by_user  # with the config, which is read beside the imports above
+
+    with started_by_user():
+        return run_attempt(folder, attempt)
+
+
+def _config(folder: RunFolder) -> RunConfig | None:
+    from llf_core.config import ConfigError
+
+    try:
+        return run_config(folder)
+    except ConfigError:
+        return None  # the attempt says what is wrong with it
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What the largest step of a run needs of memory, and what is decided by it before the first one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llf_core.data import PackedRows
+from llf_core.data.streaming import Stream
+from llf_core.models.gradient_checkpointing import Checkpointing, choose_checkpointing, enable_checkpointing
+from llf_core.models.step_forecast import forecast_step, free_memory
+from llf_core.training.resolved_config import read_resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from datasets import Dataset
+
+    from llf_core.stages.base.context import Work
+
+MULTIPLE = 8  # as the collator pads
+
+
+def settle_checkpointing(work: Work, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
+    """Switches gradient checkpointing on where the config or the forecast asks for it, and says why.
+
+    Args:
+        work: the model after its method, and the data. A resumed run keeps what its `resolved.yaml` says, whatever is
+            free by now. Its writer gets an event `memory`.
+        beside: models that are trained with it, for which it is the same.
+        resumes: whether the run goes on at a checkpoint.
+
+    Raises:
+        ModelError: it is asked for, and the architecture cannot do it.
+    """
+    config = work.config
+    batch = config.training.per_device_train_batch_size
+    twice = config.plugin("stage").learns == "judged"  # with the answer to another question
+    drawn = config.plugin("stage").drawn(config)
+    flattens = work.flattens and not config.plugin("stage").pads
+    tokens, longest = largest_batch(work.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
+    both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=flattens)
+    plain, thrifty = both or (None, None)
+    available = free_memory(work.plan.device)
+    chosen = choose_checkpointing(config, work.model, plain, thrifty, available)
+    kept = (read_resolved(work.folder) or {}).get("gradient_checkpointing") if resumes else None
+    if kept is not None and kept["on"] != chosen.on and config.training.gradient_checkpointing is None:
+        word = "on" if kept["on"] else "off"
+        chosen = Checkpointing(kept["on"], f"Gradient checkpointing is {word}, as before the stop.")
+    if chosen.on:
+        for model in (work.model, *beside):
+            enable_checkpointing(model, config)
+    needed = thrifty if chosen.on else plain
+    work.writer.event(
+        "memory",
+        tokens=tokens,
+        available=available,
+        forecast=None if needed is None else needed.total,
+        step=None if needed is None else needed.step,
+        gradient_checkpointing=chosen.on,
+        reason=chosen.reason,
+    )
+    print(f"{time.strftime('%H:%M:%S')}  {chosen.reason}", flush=True)  # noqa: T201 - stdout is log.txt
+    return chosen
+
+
+def largest_batch(
+    train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool, twice: bool = False, drawn: int = 0
+) -> tuple[int, int]:
+    """Tokens of the largest micro-batch that a shuffled epoch can bring, and of the longest example.
+
+    Args:
+        train: examples, or rows of them; of a stream the largest are not known, so that all may be of `cutoff_len`.
+        batch: examples (or rows) of a micro-batch.
+        flattens: whether examples stand one after the other, without padding.
+        twice: whether each is read with another one, which may be as long as the longest.
+        drawn: most tokens that are drawn after each example.
+    """
+    if isinstance(train, Stream):
+        return batch * train.capacity, train.capacity
+    if isinstance(train, PackedRows):
+        return batch * train.capacity, int(lengths(train.examples).max())
+    own = lengths(train)
+    longest = int(own.max())
+    second = "rejected_ids" if "rejected_ids" in train.column_names else None
+    other = lengths(train, second) if second else np.full_like(own, longest) if twice else np.zeros_like(own)
+    longest = max(longest, int(other.max())) + drawn
+    if flattens:
+        return int((np.sort(own + other)[::-1][:batch] + drawn).sum()), longest
+    rows = (batch if drawn else min(batch, len(own))) * (1 + bool(other.any()))
+    return rows * -(-longest // MULTIPLE) * MULTIPLE, longest
+
+
+def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Tokens of each example of the table (of those that are held out too), without reading them."""
+    import pyarrow.compute as pc
+
+    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()
+    return counted.astype(np.int64)

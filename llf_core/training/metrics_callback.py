@@ -1,0 +1,405 @@
+"""The callback that writes a run's folder and obeys its control requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from llf_core.models.checksums import checksums, kept_tensors
+from llf_core.runs import Checkpoints, Inbox
+from llf_core.runs.step_counters import COUNTERS, read_counters
+from llf_core.runs.formatting import count, number, rate, size
+from llf_core.runs.formatting import value as write
+from llf_core.runs.metric_catalog import told, within
+from llf_core.training.gpu_usage import GpuLoad
+from llf_core.training.resume_check import Receipt
+from llf_core.training.checkpoint_check import check_reloaded
+from llf_core.training.live_changes import Steering
+from llf_core.training.oom_messages import smaller_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from llf_core.runs import Request, RunFolder, RunWriter
+    from llf_core.stages.base.loop import RunLoop
+    from llf_core.training.sample_callback import Watched
+
+NOTED = 64
+"""Steps whose examples may wait to be written down."""
+ROUNDING = 1e-3
+"""Relative difference of losses that an accelerator's kernels may make of the same step."""
+NOT_LOGGED = {
+    "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss",
+    "num_tokens", "step_time", "eval_num_tokens",  # TRL's: they are `tokens` and `step_seconds`
+}  # fmt: skip
+EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that a run holds.
+
+    Args:
+        device: where it computes; a machine may have a GPU that a run does not use.
+
+    Returns:
+        Peak allocated on CUDA, else the resident set of this process (its peak where no /proc tells).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - read once a logged step
+            return int(statm.read().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Writes metrics, events, status and complete checkpoints; stops or saves when a view asks for it.
+
+    Nothing in a step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
+    """
+
+    def __init__(self, folder: RunFolder, writer: RunWriter, keep: int | None = 2) -> None:
+        """Binds the callback to a run.
+
+        Args:
+            folder: the run's folder.
+            writer: its writer.
+            keep: checkpoints to keep besides the best; None keeps all.
+        """
+        self.writer = writer
+        self.inbox = Inbox(folder)
+        self.checkpoints = Checkpoints(folder)
+        self.keep = keep
+        self.trainer: RunLoop | None = None
+        self.watched: Watched | None = None
+        self.steering = Steering(folder, writer)
+        self.stop_wanted = False
+        self.doubts: list[str] = []
+        self._kept: dict[str, Tensor] | None = None  # to find them takes as long as their checksums
+        self.waiting: list[Request] = []
+        self._evaluations: list[Request] = []
+        self._folder = folder
+        self._receipt: Receipt | None = None
+        self._base_waits = False
+        self._load: GpuLoad | None = None
+        self._seen_before = [0, 0]
+        self._logged_tokens = 0
+        self._busy = 0.0
+        self._busy_steps = 0
+        self._mark = time.perf_counter()
+
+    # -- requests ---------------------------------------------------------------------------------------
+    def request_stop(self) -> None:
+        """Stops after the current step, with a checkpoint. Safe in a signal handler."""
+        self.stop_wanted = True
+
+    def _obey(self, control: TrainerControl, step: int) -> None:
+        takers = {
+            "stop": self._stop,
+            "checkpoint": self._save,
+            "evaluate": self._evaluate,
+            "sample": self._sample,
+            "set": self._set,
+        }
+        for request in self.inbox.scan():
+            self.writer.event("request", id=request.id, request=request.type, args=request.args, by=request.by)
+            if request.type in takers:
+                takers[request.type](request, control, step)
+            else:
+                self._answer(request, ok=False, message="The file holds no request.")
+        if self.stop_wanted:
+            control.should_training_stop = True
+            control.should_save = not self.checkpoints.complete(step)
+
+    def _stop(self, request: Request, _control: TrainerControl, _step: int) -> None:
+        self.stop_wanted = True
+        self.writer.status(state="stopping", reason=None)
+        self.waiting.append(request)
+
+    def _save(self, request: Request, control: TrainerControl, _step: int) -> None:
+        control.should_save = True
+        self.waiting.append(request)
+
+    def _evaluate(self, request: Request, control: TrainerControl, step: int) -> None:
+        try:
+            self.steering.change({"evaluate": True}, step, request.id, control)
+        except ValueError as error:
+            self._answer(request, ok=False, message=str(error))
+        else:
+            self._evaluations.append(request)
+
+    def _sample(self, request: Request, _control: TrainerControl, step: int) -> None:
+        if self.watched is None or not self.watched.prompts:
+            self._answer(request, ok=False, message="No prompt is watched. Add one, or set watched_prompts.")
+            return
+        self.watched.answer(step)
+        if self.watched.last == step:
+            self._answer(request, ok=True, message=f"Answered at step {step}.")
+        else:
+            self._answer(request, ok=False, message="They could not be answered; the warning says why.")
+
+    def _set(self, request: Request, control: TrainerControl, step: int) -> None:
+        try:
+            said = self.steering.change(request.args, step, request.id, control)
+        except ValueError as error:
+            self._answer(request, ok=False, message=str(error))
+        else:
+            self._answer(request, ok=True, message=said)
+
+    def _answer(self, request: Request, *, ok: bool, message: str) -> None:
+        self.writer.event("answer", id=request.id, request=request.type, ok=ok, message=message)
+        self.inbox.done(request)
+
+    # -- the trainer's moments --------------------------------------------------------------------------
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Says that steps are being made from here on."""
+        counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
+        self._seen_before = counters.get("seen", [0, 0])
+        if counters and self.trainer is not None:
+            self.doubt(check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step))
+        self._receipt = self._compare(args, state.global_step) if counters else None
+        _own_steps(args, state)
+        self._own_best(state)
+        if self.trainer is not None:
+            self.trainer.tell = self._warn
+            steps = args.gradient_accumulation_steps
+            self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
+            self.trainer.eval_parts.count = counters.get("eval_parts", 1)
+            self.steering.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
+            self.steering.again(state.global_step, control)
+            self.steering.tell_schedule()
+            state.num_train_epochs = self.trainer.planned_epochs
+        self.writer.status(state="running", step=state.global_step, total=state.max_steps)
+        self.writer.event("state", state="running")
+        if not state.global_step:
+            # Answers take seconds, and the first loss is what everybody waits for.
+            self._base_waits = self.watched is not None and self.watched.base_can_wait
+            if not self._base_waits:
+                self._watch(0)
+        self._logged_tokens = self._seen()[0]
+        self._mark = time.perf_counter()
+
+    def _own_best(self, state: TrainerState) -> None:
+        """Has the best checkpoint be this folder's own: a checkpoint remembers where it was written."""
+        if state.best_global_step is None or not state.best_model_checkpoint:
+            return
+        own = self.checkpoints.path(state.best_global_step)
+        if self.checkpoints.complete(state.best_global_step):
+            state.best_model_checkpoint = str(own)
+            return
+        said = f"The best checkpoint so far ({own.name}) is gone. The best from here on takes its place."
+        self._warn("load_best_model_at_end", said)
+        state.best_model_checkpoint = state.best_metric = None
+        state.best_global_step = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Times the step, then looks for requests."""
+        now = time.perf_counter()
+        if self.trainer is not None and len(self.trainer.noted) >= NOTED:
+            self._write_examples()
+        self._busy += now - self._mark
+        self._busy_steps += 1
+        self._mark = now
+        self.steering.again(state.global_step, control)
+        self._obey(control, state.global_step)
+        self.writer.status(step=state.global_step)
+        self._mark = time.perf_counter()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Appends what the trainer logs, with tokens, speed and memory."""
+        logs = logs or {}
+        self._write_examples()
+        values = {
+            name: value
+            for name, value in logs.items()
+            if name not in NOT_LOGGED
+            and value is not None
+            and not (name.startswith("eval_") and name.endswith(EVALUATION_ONLY))
+        }
+        if "loss" in values:
+            read, learned = self._seen()
+            seconds = self._busy / max(self._busy_steps, 1)
+            values |= {
+                "tokens": read,
+                "trained_tokens": learned,
+                "tokens_per_second": (read - self._logged_tokens) / max(self._busy, 1e-9),
+                "step_seconds": seconds,
+                "memory": memory_in_use(args.device),
+            }
+            if self._load is None:
+                self._load = GpuLoad(args.device)
+            values |= self._load.read()
+            self.writer.status(step_seconds=round(seconds, 4))
+            self._logged_tokens, self._busy, self._busy_steps = read, 0.0, 0
+            if not math.isfinite(values["loss"]):
+                self.writer.event(
+                    "warning",
+                    key="learning_rate",
+                    message=f"The loss is {values['loss']} at step {state.global_step}. Expected a finite number: "
+                    f"lower learning_rate{', or set bf16: true in place of fp16' if args.fp16 else ''}.",
+                )
+        if values.keys() - {"epoch"}:
+            self.writer.metric(state.global_step, values)
+            if self._receipt is not None and "loss" in values:
+                self.doubt(self._receipt.note(state.global_step, values["loss"]))
+            print(_line(state, values), flush=True)  # noqa: T201 - stdout is the run's log.txt
+        if self._base_waits and "loss" in values:
+            self._base_waits = False
+            self._watch(0)
+            self._mark = time.perf_counter()
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Marks the evaluation; its time is not training time."""
+        self.writer.event("evaluation", step=state.global_step, values=metrics or {})
+        for request in self._evaluations:
+            what, value = _found(metrics or {})
+            self._answer(request, ok=True, message=f"The {what} is {value:.4f} at step {state.global_step}.")
+        self._evaluations.clear()
+        self._watch(state.global_step)
+        self._mark = time.perf_counter()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Completes the checkpoint just written, answers who waited for it, and removes old ones."""
+        step = state.global_step
+        path = self.checkpoints.path(step)
+        train_parts, eval_parts = (
+            (1, 1) if self.trainer is None else (self.trainer.train_parts.count, self.trainer.eval_parts.count)
+        )
+        counters = {
+            "seen": self._seen(),
+            "per_device_train_batch_size": smaller_size(args.per_device_train_batch_size, train_parts),
+            "gradient_accumulation_steps": args.gradient_accumulation_steps * train_parts,
+            "eval_parts": eval_parts,
+            "threads": torch.get_num_threads(),
+            "held": self.steering.held,
+        }
+        if self.trainer is not None:
+            counters["stage"] = self.trainer.stage.state()
+            self.trainer.stage.save(path)
+            if self._kept is None:
+                self._kept = kept_tensors(self.trainer.model, self.trainer.stage.beside())
+            with ThreadPoolExecutor(1) as beside:
+                found = beside.submit(checksums, self._kept)
+                self.checkpoints.flush(step)  # while the disk is waited for
+                counters["tensors"] = found.result()
+        (path / COUNTERS).write_text(json.dumps(counters), encoding="utf-8")
+        size = self.checkpoints.finish(step)
+        self.writer.event("checkpoint", step=step, path=f"checkpoints/{path.name}", bytes=size)
+        if state.best_global_step and state.best_metric is not None:
+            name = args.metric_for_best_model or "loss"
+            self.writer.status(
+                best={
+                    "step": state.best_global_step,
+                    "value": state.best_metric,
+                    "metric": name if name.startswith("eval_") else f"eval_{name}",
+                }
+            )
+        for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
+            self.writer.event("checkpoint_removed", step=removed)
+        self.answer_waiting(step)
+        self._watch(step)
+        self._mark = time.perf_counter()
+
+    def save_now(self) -> None:
+        """Writes a checkpoint of a run that cannot go on, unless the step has one or there is none yet."""
+        trainer = self.trainer
+        if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
+            return
+        trainer.save_checkpoint()
+
+    def answer_waiting(self, step: int) -> None:
+        """Answers who waited for the checkpoint of `step`, which is whole by now."""
+        for request in self.waiting:
+            self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
+        self.waiting.clear()
+
+    def _write_examples(self) -> None:
+        """Writes down what each example cost; not in every step, since a GPU must be waited for."""
+        if self.trainer is None:
+            return
+        noted, self.trainer.noted = self.trainer.noted, []
+        for step, batches in noted:
+            numbers, losses, tokens = (torch.cat(parts).tolist() for parts in zip(*batches, strict=True))
+            self.writer.examples(step, numbers, losses, tokens)
+
+    def _watch(self, step: int) -> None:
+        if self.watched is not None:
+            self.watched.answer(step)
+
+    def _compare(self, args: TrainingArguments, step: int) -> Receipt:
+        """What compares the steps that are made again with the log."""
+        return Receipt(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
+
+    def doubt(self, message: str) -> None:
+        """Says that a resumed run may not be what it would have been: at once, and in its state from here on."""
+        if message:
+            self.doubts.append(message)
+            self._warn("resume", message)
+            self.writer.status(reason=message)
+
+    def _warn(self, key: str, message: str) -> None:
+        self.writer.event("warning", key=key, message=message)
+        print(f"{time.strftime('%H:%M:%S')}  {message}", flush=True)  # noqa: T201 - stdout is the run's log.txt
+
+    def _seen(self) -> list[int]:
+        now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]
+        return [before + here for before, here in zip(self._seen_before, now, strict=True)]
+
+
+def _found(metrics: dict[str, float]) -> tuple[str, float]:
+    """What an evaluation has come to: of drawn answers their mean reward, else the loss."""
+    if "eval_reward" in metrics:
+        return "mean reward of what was held out", metrics["eval_reward"]
+    return "evaluation loss", metrics.get("eval_loss", math.nan)
+
+
+def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
+    """Has a run log, evaluate and save as its own config says, where a checkpoint remembers that of another one."""
+    for name in ("logging_steps", "eval_steps", "save_steps"):
+        steps = getattr(args, name)
+        if steps is not None and steps >= 1:  # a share of all steps stays what it came to at first
+            setattr(state, name, steps)
+
+
+def _line(state: TrainerState, values: dict[str, float]) -> str:
+    """One line of log.txt: what a person wants to read of a step."""
+    parts = [time.strftime("%H:%M:%S"), f"step {state.global_step:>5}/{state.max_steps}"]
+    writers: dict[str, Callable[[float], str]] = {
+        "loss": lambda value: f"loss {number(value)}",
+        "eval_loss": lambda value: f"eval_loss {number(value)}",
+        "learning_rate": lambda value: f"lr {rate(value)}",
+        "grad_norm": lambda value: f"grad {number(value)}",
+        "tokens_per_second": lambda value: f"{count(value)} tokens/s",
+        "memory": lambda value: " ".join(size(value)),
+    }
+    parts += [say(values[name]) for name, say in writers.items() if name in values]
+    parts[2:2] = [f"{within(one['label'])} {write(one['value'], one['form'])}" for one in told(values)]
+    return "  ".join(parts)

@@ -1,0 +1,101 @@
+"""`resolved.yaml` and the trainer's share of `env.json`: what this machine made of a config."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llf_core.door import read_text
+from llf_core.door.plain_yaml import yaml_value
+from llf_core.redaction import redacted
+from llf_core.runs import update_env
+from llf_core.runs.files import replace_file
+
+if TYPE_CHECKING:
+    from llf_core.models import DevicePlan
+    from llf_core.models.gradient_checkpointing import Checkpointing
+    from llf_core.runs import RunFolder, RunWriter
+    from llf_core.stages.base.context import Work
+
+
+def write_resolved(work: Work, checkpointing: Checkpointing) -> None:
+    """Writes what was decided here: device, precision, template, the model's and the data's bytes."""
+    config, folder = work.config, work.folder
+    plan, source, data = work.plan, work.source, work.data
+    resolved = {
+        "device": plan.device,
+        "dtype": plan.dtype,
+        "autocast": plan.autocast,
+        "attention": getattr(work.model.config, "_attn_implementation", None),
+        "gradient_checkpointing": dataclasses.asdict(checkpointing),
+        "template": config.data.template or "the model's own",
+        "threads": plan.threads,
+        "model": {
+            "name": source.name,
+            "source": source.kind,
+            "path": str(source.path),
+            "revision": source.revision,
+            "sha256": source.sha256,
+            "license": source.license,
+        },
+        "data": {
+            "fingerprint": data.report.fingerprint,
+            "examples": data.report.examples,
+            "eval_examples": data.report.eval_examples,
+            "tokens": data.report.tokens,
+            "trained_tokens": data.report.trained_tokens,
+            **({"rows": data.report.rows} if data.report.rows else {}),
+        },
+        "parameters": work.parameters,
+        "trainable": work.trainable,
+    }
+    replace_file(folder.resolved, yaml.safe_dump(redacted(resolved), sort_keys=False).encode())
+    facts = {"data": {"fingerprint": data.report.fingerprint}, "seed": config.training.seed, "threads": plan.threads}
+    if plan.device == "cuda":
+        facts["device"] = cuda_facts()
+    update_env(folder, **facts)
+
+
+def cuda_facts() -> dict[str, Any]:
+    """The GPU that this process computes on, as `env.json` has it: type, name, count, memory in bytes."""
+    import torch
+
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {"type": "cuda", "name": found.name, "count": 1, "memory": found.total_memory}
+
+
+def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
+    """What the attempt before wrote; None where it did not come so far."""
+    try:
+        kept: dict[str, Any] = yaml_value(read_text(folder.resolved))
+    except FileNotFoundError:
+        return None
+    return kept
+
+
+def warn_of_other_data(folder: RunFolder, writer: RunWriter, fingerprint: str) -> None:
+    """Says so where a resumed run goes on with other examples than it began with: its place in them means nothing."""
+    kept = read_resolved(folder)
+    if kept is not None and kept["data"]["fingerprint"] != fingerprint:
+        writer.event(
+            "warning",
+            key="dataset",
+            message="The data set is not the one that the run began with: some examples may be seen twice or never. "
+            "Bring the old files back and resume again, or start a new run.",
+        )
+
+
+def as_before(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
+    """The plan in the precision of the attempt before, where that used the same device.
+
+    Which precision is faster is timed, and a resumed run must not change it in the middle.
+    """
+    kept = read_resolved(folder)
+    if kept is None:
+        return plan
+    precision = {key: kept[key] for key in ("dtype", "autocast")}
+    if kept["device"] != plan.device or precision == {key: getattr(plan, key) for key in precision}:
+        return plan
+    return dataclasses.replace(plan, **precision, reason=f"{precision['dtype']}, as before the stop.")

@@ -1,0 +1,186 @@
+"""The copy of a result that `output_dir` asks for: made beside its place, and moved there whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llf_core.config import ConfigError, Problem
+from llf_core.config.name_checks.output_folder import KEY, MARKER, PREVIOUS, fingerprint, recorded, refusal, stranger, walk
+from llf_core.config.paths import expanded
+from llf_core.runs.disk_errors import disk_sentence, is_disk_error
+from llf_core.runs.files import sync_folder
+from llf_core.runs.moving import check_room
+
+if TYPE_CHECKING:
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder
+
+CHUNK = 2**20
+
+
+class NotCopiedError(Exception):
+    """The result stays in the run's folder; the text is for the user."""
+
+
+def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
+    """Tells before training that `output_dir` can't receive the result.
+
+    Args:
+        config: the run's config.
+        folder: the run.
+
+    Raises:
+        ConfigError: it holds what is not a result of ours, is in use, or can't be written.
+    """
+    asked = config.training.output_dir
+    if not asked:
+        return
+    target = expanded(asked)
+    why = refusal(target, config, folder.home) or _not_writable(target)
+    if why:
+        raise ConfigError((Problem("invalid", KEY, asked, why),))
+
+
+def copy_result(config: RunConfig, folder: RunFolder) -> str:
+    """Copies `output/` to `output_dir`, in place of an earlier result.
+
+    Args:
+        config: the run's config, with an `output_dir`.
+        folder: the run, with a result.
+
+    Returns:
+        What was done, as a sentence.
+
+    Raises:
+        NotCopiedError: the folder holds something else by now, or can't be written. Nothing in it was changed.
+    """
+    target = expanded(str(config.training.output_dir))
+    why = refusal(target, config, folder.home, thorough=True)
+    if why:
+        raise NotCopiedError(f"The result was not copied. {why} It is whole in {folder.output}.")
+    new = target.with_name(f".{folder.id[:100]}-{secrets.token_hex(4)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        check_room(folder.output, target.parent)
+        new.mkdir()
+        _copy(folder.output, new, folder.id)
+        kept = _put(new, target)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        full = is_disk_error(error) and error.strerror == os.strerror(error.errno or 0)
+        why = disk_sentence(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
+        message = f"The result could not be copied to {target}. {why}"
+        raise NotCopiedError(f"{message} It is whole in {folder.output}: copy it by hand.") from error
+    except NotCopiedError as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise NotCopiedError(f"The result was not copied. {error} It is whole in {folder.output}.") from error
+    return f"Copied the result to {target}.{kept}"
+
+
+def _copy(source: Path, new: Path, run_id: str) -> None:
+    """Copies every file, flushed to the disk, and writes the marker last."""
+    files: dict[str, Any] = {}
+    for name, entry in walk(source):
+        if entry.is_dir(follow_symlinks=False):
+            (new / name).mkdir()
+        elif name != MARKER:
+            digest = hashlib.sha256()
+            with open(entry.path, "rb") as old, (new / name).open("xb") as file:  # noqa: PTH123 - an entry's path
+                while chunk := old.read(CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            facts = (new / name).stat()
+            files[name] = {"bytes": facts.st_size, "modified": facts.st_mtime_ns, "sha256": digest.hexdigest()}
+    text = json.dumps({"format": 1, "run": run_id, "files": files}, indent=1)
+    with (new / MARKER).open("x", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(new)
+
+
+def _put(new: Path, target: Path) -> str:
+    """Gives a finished copy its name; an earlier result has another one meanwhile, and is removed then.
+
+    Returns:
+        A sentence about what was kept beside it; empty where nothing was.
+    """
+    previous = _set_aside(target)
+    # What was written into the earlier result while this one was copied is found under its new name.
+    why = "" if previous is None else stranger(previous)
+    try:
+        _check(target, why)
+        new.rename(target)  # onto nothing, or onto an empty folder
+    except (OSError, NotCopiedError):
+        if previous is not None:
+            with suppress(OSError):  # another run's result is there by now; this one keeps its other name
+                previous.rename(target)
+        raise
+    sync_folder(target.parent)
+    return "" if previous is None or _remove(previous) else f" What else was there is in {previous}."
+
+
+def _check(target: Path, why: str) -> None:
+    if why:
+        raise NotCopiedError(f"output_dir is {target}. {why}")
+
+
+def _set_aside(target: Path) -> Path | None:
+    """Renames a result that is there; None where nothing is, or an empty folder."""
+    try:
+        if not any(target.iterdir()):
+            return None
+    except FileNotFoundError:
+        return None
+    number = 1
+    while os.path.lexists(
+        previous := target.with_name(f"{target.name}{PREVIOUS}{'' if number == 1 else f'-{number}'}")
+    ):
+        number += 1
+    return target.rename(previous)
+
+
+def _remove(previous: Path) -> bool:
+    """Removes an earlier result: the files that its marker names as they are, and folders that are empty then.
+
+    Returns:
+        Whether nothing is left.
+    """
+    known = recorded(previous)
+    entries = list(walk(previous))
+    try:
+        for name, entry in reversed(entries):
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                path.rmdir()
+            elif name in known and not entry.is_symlink() and fingerprint(path) == known[name].get("sha256"):
+                path.unlink()
+        (previous / MARKER).unlink()
+        previous.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _not_writable(target: Path) -> str:
+    """Why a folder can't be made beside the place of the result; empty where it can."""
+    probe = target.with_name(f".llf-{secrets.token_hex(4)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        return (
+            f"output_dir is {target}, which cannot be made ({error.strerror}). Expected a folder that can be written, "
+            "or none: the result is in the run's own folder anyway."
+        )
+    return ""

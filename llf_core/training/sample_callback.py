@@ -1,0 +1,133 @@
+"""Watched prompts: what the base answers, and what the model in training answers as time goes on."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models import generate
+from llf_core.models.adapter_loading import goes_on
+from llf_core.runs import RunReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llf_core.config import RunConfig
+    from llf_core.runs import RunFolder, RunWriter
+
+BASE, TUNED = "base", "tuned"
+
+
+class Watched:
+    """Writes answers to the same prompts into `samples.jsonl`, always the likeliest words: no random number is drawn.
+
+    Attributes:
+        added: prompts that were added while the run went on.
+        last: the step at which all were answered last; -1 before.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it needs to answer
+        self,
+        folder: RunFolder,
+        writer: RunWriter,
+        config: RunConfig,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        added: Sequence[str] = (),
+    ) -> None:
+        """Takes over what earlier attempts wrote, so that no base is asked twice."""
+        self.added = list(added)
+        lines = (config.generation.watched_prompts or "").splitlines()
+        self._asked = [line.strip() for line in lines if line.strip()]
+        self._longest = config.generation.watched_tokens
+        self._goes_on = goes_on(config)
+        self._model, self._tokenizer, self._writer = model, tokenizer, writer
+        self._known = {one["prompt"] for one in RunReader(folder).samples() if one.get("of") == BASE}
+        self.last = -1
+
+    @property
+    def prompts(self) -> list[str]:
+        """All that are watched."""
+        return list(dict.fromkeys([*self._asked, *self.added]))
+
+    @property
+    def base_can_wait(self) -> bool:
+        """Whether the base answers after a step as it does before the first: a new adapter is turned off."""
+        return self._base(1) is not None
+
+    def add(self, prompt: str) -> bool:
+        """Watches one more; False where it is watched already."""
+        if prompt in self.prompts:
+            return False
+        self.added.append(prompt)
+        return True
+
+    def answer(self, step: int, only: str | None = None) -> int:
+        """Writes the answers of the model as it is now; once a step, whoever asks.
+
+        Where that fails (memory, a prompt that the template refuses) a warning says so, and the run goes on.
+
+        Args:
+            step: the steps made so far.
+            only: one prompt, in place of all.
+
+        Returns:
+            How many were written.
+        """
+        try:
+            return self._answer(step, only)
+        except Exception as error:  # noqa: BLE001 - what a model or a template raises is not known; nothing depends on it
+            message = f"The watched prompts could not be answered at step {step}: {type(error).__name__}: {error}"
+            self._writer.event("warning", key="watched_prompts", message=message)
+            print(message, flush=True)  # noqa: T201 - stdout is log.txt
+            return 0
+
+    def _answer(self, step: int, only: str | None) -> int:
+        prompts = self.prompts if only is None else [only]
+        if not prompts or (only is None and step == self.last):
+            return 0
+        new = [prompt for prompt in prompts if prompt not in self._known]
+        base = self._base(step)
+        if new and base is not None:
+            # What is watched from the beginning stands there, also where the base was asked later.
+            first, later = ([one for one in new if (one in self._asked) is early] for early in (True, False))
+            with base():
+                self._write(first, 0, BASE)
+                self._write(later, step, BASE)
+            self._known.update(new)
+        if step:
+            self._write(prompts, step, TUNED)
+        if only is None:
+            self.last = max(self.last, step)
+        return len(prompts)
+
+    def _write(self, prompts: list[str], step: int, of: str) -> None:
+        if not prompts:
+            return
+        with own_forward(self._model):
+            answers = generate(self._model, self._tokenizer, prompts, max_new_tokens=self._longest)
+        for prompt, text in zip(prompts, answers, strict=True):
+            self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
+
+    def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
+        """Has the model be what the run began with, for a while: a new adapter is turned off; else before step 1."""
+        off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
+        turned_off = None if self._goes_on else off
+        return turned_off or (nullcontext if step == 0 else None)
+
+
+@contextmanager
+def own_forward(model: Any) -> Iterator[None]:
+    """The model as it is without accelerate around it, which computes in half precision whatever comes in."""
+    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    if wrapped is None or own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = wrapped

@@ -1,0 +1,376 @@
+"""One attempt of one run, from its folder to its final state, read from top to bottom."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+import traceback
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
+
+from llf_core.config import ConfigError, RunConfig
+from llf_core.config.name_checks.architecture_properties import properties_of
+from llf_core.data import Collator, check_packing, prepare
+from llf_core.data.prepare import say
+from llf_core.data.streaming import Stream
+from llf_core.acceleration.patching.causal_head import install_head
+from llf_core.acceleration.patching.install import Accelerated, accelerate
+from llf_core.models import (
+    ModelError,
+    count_parameters,
+    end_at,
+    load_model,
+    load_processor,
+    load_tokenizer,
+    plan_device,
+    resolve_model,
+    save_output,
+)
+from llf_core.models.adapter_loading import check_reloads, goes_on
+from llf_core.models.bounded_tokenizers import panics_as_errors
+from llf_core.models.checksums import write_record
+from llf_core.models.model_folder import read_config
+from llf_core.models.load import check_runs
+from llf_core.models.quantize import left_unquantized
+from llf_core.models.remote_code import runs_own_code
+from llf_core.models.reward_head import add_score
+from llf_core.models.model_source import ModelSource
+from llf_core.modifiers.neftune import add_noise
+from llf_core.runs import Checkpoints, RunWriter, folder_bytes
+from llf_core.runs.config_file import run_config
+from llf_core.runs.step_counters import read_counters, step_of
+from llf_core.runs.phases import begin_phase
+from llf_core.training.arguments import training_arguments
+from llf_core.training.failures import explain
+from llf_core.stages.base.stop_training import Halted
+from llf_core.training.memory_plan import settle_checkpointing
+from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.checkpoint_check import check_archives, check_best
+from llf_core.training.resolved_config import as_before, warn_of_other_data, write_resolved
+from llf_core.training.result_export import NotCopiedError, check_output_dir, copy_result
+from llf_core.training.live_changes import held_from
+from llf_core.training.trainer import RunTrainer, StreamedRows
+from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
+from llf_core.training.sample_callback import Watched
+from llf_core.stages.base.context import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from llf_core.config.registry import Stage
+    from llf_core.models import DevicePlan
+    from llf_core.runs import RunFolder
+    from llf_core.stages.base.loop import RunLoop
+
+FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
+
+
+def run_attempt(folder: RunFolder, attempt: int) -> int:
+    """Trains what the folder's config asks for and leaves a final state.
+
+    Args:
+        folder: the run's folder, with `config.yaml`.
+        attempt: its number. Training goes on at the newest complete checkpoint, which a branch has from the beginning.
+
+    Returns:
+        The exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
+    """
+    writer = RunWriter(folder, attempt)
+    config: RunConfig | None = None
+    try:
+        writer.start_heartbeat()
+        config = run_config(folder)
+        with panics_as_errors():
+            state, reason = _train(folder, writer, config)
+    except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
+        trace = traceback.format_exc()
+        failure = explain(error, config, folder)
+        with suppress(OSError):  # a full disk has no room for it
+            print(trace, flush=True)  # noqa: T201 - stdout is log.txt
+        details = {} if failure.expected else {"trace": trace}
+        with suppress(OSError):
+            writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
+        writer.close("failed", failure.reason)
+        return failure.exit_code
+    writer.close(state, reason)
+    return 0
+
+
+def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
+    """Loads, trains and saves; returns the final state and its reason."""
+    progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
+    state, reason = _made(folder, writer, config, progress)
+    return state, " ".join(filter(None, [reason, *progress.doubts])) or None
+
+
+def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: RunProgress) -> tuple[str, str | None]:
+    signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
+    _check_output_dir(folder, writer, config)
+    checkpoint = Checkpoints(folder).latest()
+    if checkpoint is not None:
+        check_archives(Checkpoints(folder), step_of(checkpoint))
+    plan = plan_device(config)
+    work = load(folder, config, writer, plan if checkpoint is None else as_before(folder, plan))
+    if checkpoint is not None:
+        # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
+        torch.set_num_threads(read_counters(checkpoint)["threads"])
+        warn_of_other_data(folder, writer, work.data.report.fingerprint)
+    stage = config.plugin("stage")(work)
+    chosen = settle_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
+    added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
+    progress.watched = Watched(folder, writer, config, work.model, work.tokenizer, added)
+    begin_phase(writer, "first step")
+    trainer = make_trainer(work, stage, progress, checkpoint)
+    write_resolved(work, chosen)
+    keep_trunk(work)
+
+    with _kept(progress):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    step, total = trainer.state.global_step, trainer.state.max_steps
+    writer.status(step=step)
+    if isinstance(work.data.train, Stream):
+        say(writer, work.data.report)
+        print(work.data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+        write_resolved(work, chosen)
+    if progress.stop_wanted and step < total:
+        progress.answer_waiting(step)
+        return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
+
+    progress.doubt(check_best(trainer, progress.checkpoints))
+    if work.data.eval is not None and not _evaluated_at(trainer, step):
+        with _kept(progress):
+            trainer.evaluate()
+    progress.watched.answer(step)
+    not_copied = _save(work, trainer)
+    forget_trunk(folder)
+    progress.answer_waiting(step)
+    if step < total:
+        return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()
+    return "finished", not_copied or None
+
+
+@contextmanager
+def _kept(progress: RunProgress) -> Iterator[None]:
+    """Writes a checkpoint where a run cannot go on for now."""
+    try:
+        yield
+    except Halted:
+        progress.save_now()
+        raise
+
+
+def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Work:
+    """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
+    _say(plan.reason)
+    writer.status(device=plan.device)
+    begin_phase(writer, "model", "find")
+    source = resolve_model(config.model.model_name_or_path, config)
+    if source.kind != "gguf":
+        _tell_properties(read_config(source.folder), config, writer)
+    tokenizer = load_tokenizer(source, config)
+    processor = load_processor(source, config, tokenizer)
+    begin_phase(writer, "data")
+    data = prepare(config, tokenizer, run=writer, processor=processor)
+    data.template.carry(tokenizer)
+    print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+    begin_phase(writer, "model", "load")
+    set_seed(config.training.seed)
+    model = _adapted(load_model(source, config, plan), source, config, writer, sees=processor is not None)
+    end_at(model, data.template.end_ids(tokenizer))
+    if config.training.neftune_noise_alpha:
+        add_noise(model, config.training.neftune_noise_alpha)
+    accelerated = _accelerated(model, config) if processor is None else _seeing(model)
+    for note in accelerated.notes:
+        _say(note)
+    check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
+    parameters, trainable = count_parameters(model)
+    writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
+    _say(f"{trainable:,} of {parameters:,} parameters are trained.")
+    return Work(
+        config=config,
+        folder=folder,
+        writer=writer,
+        plan=plan,
+        source=source,
+        tokenizer=tokenizer,
+        processor=processor,
+        data=data,
+        model=model,
+        parameters=parameters,
+        trainable=trainable,
+        flattens=accelerated.flattens,
+        forks=accelerated.forks,
+    )
+
+
+def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWriter, *, sees: bool) -> Any:
+    """A model as its method trains it; what is particular about it is told before."""
+    if source.kind == "gguf":
+        _tell_properties(model.config.to_dict(), config, writer)
+    if sees:
+        check_runs(model, source)
+    if unquantized := left_unquantized(model):
+        _warn(writer, "quantization_bit", unquantized)
+    if config.plugin("stage").scores:
+        add_score(model, None if source.kind == "gguf" else source.folder)
+    model = config.plugin("method").apply(model, config)
+    for note in getattr(model, "llf_notes", ()):
+        _warn(writer, "lora_target", note)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            f"finetuning_type {config.get('finetuning_type')} trains no parameter of {source.name}. Expected a method "
+            "that trains some, such as lora, freeze or full."
+        )
+    if not goes_on(config):
+        check_reloads(model)
+    return model
+
+
+def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
+    """The model on the fast path, as far as the config allows."""
+    if not config.training.fast_path:
+        why = "`fast_path` is false."
+        return Accelerated(flattens=False, notes=(f"Fast path: off, since {why}",), why=why)
+    return accelerate(model, attention=config.model.flash_attn != "disabled")
+
+
+def _seeing(model: PreTrainedModel) -> Accelerated:
+    """A model that sees, as it is but for its head: the fast path's own parts know texts alone."""
+    plain_head = install_head(model)
+    why = "The model takes pictures."
+    notes = ("Fast path: the output head alone, since the model takes pictures.",)
+    return Accelerated(flattens=False, notes=(f"Fast path: none. {plain_head}",) if plain_head else notes, why=why)
+
+
+def make_trainer(
+    work: Work, stage: Stage, progress: RunProgress, checkpoint: Path | None = None, *, evaluates: bool = False
+) -> RunLoop:
+    """The trainer of an attempt that begins anew, or goes on at a checkpoint; or one that `evaluates` alone."""
+    folder, config = work.folder, work.config
+    callbacks: list[Any] = [progress]
+    train = work.data.train
+    options: dict[str, Any] = {
+        "tokenizer": work.tokenizer,
+        "processor": work.processor,
+        "flatten": work.flattens,
+        "fill": FILL if work.plan.device == "cpu" else 1,
+    }
+    if checkpoint is not None:
+        stage.restore(read_counters(checkpoint).get("stage", {}))
+        stage.load(checkpoint)
+    if config.training.early_stopping_steps:
+        callbacks.append(_early_stopping(config.training.early_stopping_steps, checkpoint))
+    settings = partial(
+        training_arguments,
+        config,
+        work.plan,
+        folder,
+        evaluates=work.data.eval is not None,
+        resume_from=None if checkpoint is None else str(checkpoint),
+        max_steps=None if checkpoint is None else held_from(folder, checkpoint).get("max_steps"),
+    )
+    trainer = stage.trainer(settings, callbacks) or RunTrainer(
+        stage=stage,
+        model=work.model,
+        args=settings(),
+        train_dataset=None if evaluates else _examples(stage, train),
+        eval_dataset=None if work.data.eval is None else stage.examples(work.data.eval, held_out=True),
+        data_collator=stage.collator(**options) or Collator(**options),
+        processing_class=work.tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
+    progress.trainer = trainer
+    return trainer
+
+
+def _examples(stage: Stage, train: Any) -> Any:
+    return StreamedRows(train) if isinstance(train, Stream) else stage.examples(train)
+
+
+def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
+    """The Trainer's early stopping; on resume it remembers how long it has already waited."""
+    callback = EarlyStoppingCallback(early_stopping_patience=patience)
+    if checkpoint is not None:
+        kept = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
+        attributes = kept.get("EarlyStoppingCallback", {}).get("attributes", {})
+        callback.early_stopping_patience_counter = attributes.get("early_stopping_patience_counter", 0)
+    return callback
+
+
+def _evaluated_at(trainer: RunLoop, step: int) -> bool:
+    return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
+
+
+def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -> None:
+    """Refuses an `output_dir` that can't receive the result before a run begins; one that goes on is only warned."""
+    try:
+        check_output_dir(config, folder)
+    except ConfigError as error:
+        if writer.attempt == 1:
+            raise
+        _warn(writer, "output_dir", error.problems[0].message)
+
+
+def _save(work: Work, trainer: RunLoop) -> str:
+    """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for.
+
+    Returns:
+        Why the copy was not made: the result is safe by then, so that is a warning and no failed run; else nothing.
+    """
+    folder, writer, config = work.folder, work.writer, work.config
+    partial = folder.path / ".output"
+    shutil.rmtree(partial, ignore_errors=True)
+    told = ("loss", "eval_loss", "reward", "eval_reward", "rewards/accuracies", "eval_rewards/accuracies")
+    metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    written = save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
+    shutil.rmtree(folder.output, ignore_errors=True)
+    folder.output_record.unlink(missing_ok=True)  # so that none is ever that of another result
+    partial.replace(folder.output)
+    write_record(folder, written)
+    runs_own_code(ModelSource(str(folder.output), folder.output, "folder"), config)  # allowed, as what it was made from
+    writer.event("output", path="output", bytes=folder_bytes(folder.output))
+    if config.training.output_dir:
+        try:
+            _say(copy_result(config, folder))
+        except NotCopiedError as error:
+            _warn(writer, "output_dir", str(error))
+            return str(error)
+    return ""
+
+
+def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: RunWriter) -> None:
+    """Warns of what is particular about an architecture.
+
+    Args:
+        settings: the model's `config.json`.
+        config: of the run.
+        writer: of the attempt.
+
+    Raises:
+        ModelError: nothing right could be learned.
+    """
+    for told in properties_of(settings, config):
+        if told.severity == "error":
+            raise ModelError(told.message)
+        _warn(writer, told.key, told.message)
+
+
+def _warn(writer: RunWriter, key: str, message: str) -> None:
+    """A warning that views show, and a line of log.txt."""
+    writer.event("warning", key=key, message=message)
+    _say(message)
+
+
+def _say(text: str) -> None:
+    """One line of log.txt."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

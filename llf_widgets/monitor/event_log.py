@@ -1,0 +1,160 @@
+"""What happened in a run, a line each, from its events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.runs.metric_catalog import HELD_OUT, counted, held_out_label, within
+from llf_core.runs.plain_text import without_escapes
+from llf_widgets.monitor import formatting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+LINE = 500  # characters of a log line that are worth sending
+
+
+class Journal:
+    """Events as `{"time", "step", "text"}`; a step's checkpoint and evaluation share a row.
+
+    Types that this version does not know are left out, and so is an event whose fields are not as the contract says.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, events: Iterable[dict[str, Any]]) -> None:
+        """Takes in new events, in order."""
+        for event in events:
+            _add(event, self._rows)
+
+    def newest(self, most: int) -> list[dict[str, Any]]:
+        """So many rows at most, newest first."""
+        return [dict(row) for row in self._rows[: -most - 1 : -1]]
+
+
+def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of some events, newest first."""
+    journal, events = Journal(), list(events)
+    journal.add(events)
+    return journal.newest(len(events))
+
+
+def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    """Puts an event into a row of its own, or into the last one."""
+    say = SENTENCES.get(event.get("type", ""))
+    if say is None:
+        return
+    try:
+        text = say(event)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
+        return
+    if not text:
+        return
+    if event["type"] == "state" and found and str(event.get("reason", "")).startswith(_error_in(found[-1]["text"])):
+        text = str(event["state"])  # its reason stands in the line before
+    step = event.get("step")
+    removed = event["type"] == "checkpoint_removed"  # belongs to the checkpoint that took its place
+    if found and step is not None and found[-1]["step"] is not None and (removed or found[-1]["step"] == step):
+        found[-1]["text"] += f", {text}"
+    else:
+        found.append({"time": event.get("time"), "step": step, "text": text})
+
+
+def log_lines(lines: Iterable[str]) -> list[str]:
+    """Log lines fit for a text node: no terminal colours, of a redrawn progress bar only its last state, cut at 500."""
+    clean = []
+    for line in lines:
+        text = without_escapes(line.rstrip("\r\n").rsplit("\r", 1)[-1])
+        clean.append(text if len(text) <= LINE else text[: LINE - 1] + "…")
+    return clean
+
+
+def _state(event: dict[str, Any]) -> str:
+    reason = event.get("reason")
+    return f"{event['state']}: {reason}" if reason else str(event["state"])
+
+
+def _error_in(text: str) -> str:
+    """The message of an error's line; of another line something that no reason starts with."""
+    return text.removeprefix("error: ") if text.startswith("error: ") else "\0"
+
+
+def _data(event: dict[str, Any]) -> str:
+    rows = f" in {event['rows']:,} rows" if event.get("rows") else ""
+    text = (
+        f"data: {event['examples']:,} examples{rows}, {event['tokens']:,} tokens, {event['trained_tokens']:,} trained"
+    )
+    lost = [f"{event[name]:,} {name}" for name in ("truncated", "dropped") if event.get(name)]
+    return ", ".join([text, *lost])
+
+
+def _receipt(event: dict[str, Any]) -> str:
+    how = "exact" if event["exact"] else f"they differ by up to {100 * float(event['largest']):.2g} %"
+    return f"{event['steps']} steps made again after step {event['from_step']}: {how}"
+
+
+def _model(event: dict[str, Any]) -> str:
+    return (
+        f"model: {event['trainable']:,} of {event['parameters']:,} parameters are trained, "
+        f"{event['dtype']} on {event['device']}"
+    )
+
+
+def _request(event: dict[str, Any]) -> str:
+    args = event.get("args") or {}
+    told = ", ".join(f"{name} {value}" for name, value in args.items()) if event["request"] == "set" else ""
+    return f"{event['request']}{' ' * bool(told)}{told} requested by {event.get('by') or 'a view'}"
+
+
+def _answer(event: dict[str, Any]) -> str:
+    if event["ok"] and event.get("request") == "set":
+        return ""  # the change itself stands in a line of its own
+    word = event.get("request", "request")
+    return f"{word}: {event['message']}" if event["ok"] else f"{word} refused: {event['message']}"
+
+
+def _otherwise(event: dict[str, Any]) -> str:
+    changes = ", ".join(f"{name} {value}" for name, value in (event.get("changes") or {}).items())
+    return f" with {changes}" if changes else ""
+
+
+def _bytes(event: dict[str, Any]) -> str:
+    amount = event.get("bytes")
+    return "" if amount is None else " ({} {})".format(*formatting.size(amount))
+
+
+def _evaluation(event: dict[str, Any]) -> str:
+    values = event.get("values") or {}
+    loss = values.get("eval_loss")
+    told = [
+        f"{within(held_out_label(one.label))} {formatting.value(float(values[HELD_OUT + one.name]), one.form)}"
+        for one in counted(name for name in values if name.startswith(HELD_OUT))
+    ]
+    return ", ".join(["evaluation" if loss is None else f"evaluation {formatting.number(float(loss))}", *told])
+
+
+def _warning(event: dict[str, Any]) -> str:
+    return f"warning: {event['message']}"
+
+
+SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "created": lambda event: f"created as {event['name']}" if event.get("name") else "created",
+    "state": _state,
+    "queued": lambda event: f"waits for {len(event['ahead'])} other runs" if event["ahead"] else "",
+    "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
+    "branched": lambda event: f"branched from step {event['step']} of {event['run']}{_otherwise(event)}",
+    "receipt": _receipt,
+    "data": _data,
+    "model": _model,
+    "request": _request,
+    "answer": _answer,
+    "steered": lambda event: f"{event['says']} (again)" if event.get("again") else str(event["says"]),
+    "checkpoint": lambda event: f"checkpoint-{event['step']}{_bytes(event)}",
+    "checkpoint_removed": lambda event: f"checkpoint-{event['step']} removed",
+    "evaluation": _evaluation,
+    "output": lambda event: f"result written to {event.get('path', 'output')}{_bytes(event)}",
+    "warning": _warning,
+    "finding": _warning,
+    "error": lambda event: f"error: {event['message']}",
+}

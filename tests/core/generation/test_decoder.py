@@ -1,0 +1,129 @@
+import pytest
+import torch
+
+from llf_core.generation.decoder import Decoder
+from llf_core.generation.weight_products import join_weights
+from llf_core.generation.sampling import Sampling
+from tests.core.generation.small_models import CONFIGS, PROMPTS, by_transformers, continued
+
+FAST = {"llama", "mistral", "qwen2", "qwen3", "gemma"}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_greedy_tokens_are_those_of_transformers(models, kind):
+    model = models(kind)
+    expected = [by_transformers(model, prompt, 24) for prompt in PROMPTS]
+    decoder = Decoder(model)
+    alone = [continued(decoder, [prompt], 24)[0] for prompt in PROMPTS]
+    assert alone == expected
+    assert (decoder.plain is None) is (kind in FAST), decoder.plain
+    assert continued(decoder, PROMPTS, 24) == expected  # padded on the left
+    assert len({tuple(one) for one in expected}) == len(PROMPTS)
+    assert any(len(set(one)) > 3 for one in expected)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_rows_that_end_leave_the_batch_and_the_others_go_on_as_alone(models, kind):
+    model = models(kind)
+    expected = [
+        by_transformers(model, prompt, 20)[:count] for prompt, count in zip(PROMPTS, (3, 20, 9, 1), strict=True)
+    ]
+    counts = [0] * 4
+
+    def ends(row, _):
+        counts[row] += 1
+        return counts[row] == (3, 20, 9, 1)[row]
+
+    decoder = Decoder(model)
+    assert continued(decoder, PROMPTS, 20, ends=ends) == expected
+    assert decoder._positions.tolist() == [len(PROMPTS[1]) + 19]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.7},
+        {"top_k": 5},
+        {"top_p": 0.8, "temperature": 1.3},
+        {"top_p": 0.9, "top_k": 20, "repetition_penalty": 1.4},
+    ],
+)
+def test_drawn_tokens_are_those_of_transformers_with_the_same_seed(models, kind, settings):
+    model = models(kind)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        asked = {"top_k": 0} | settings
+        expected = by_transformers(model, PROMPTS[0], 24, do_sample=True, **asked)
+    found = continued(Decoder(model), PROMPTS[:1], 24, Sampling(do_sample=True, seed=3, **settings))
+    assert found == [expected]
+    assert found != continued(Decoder(model), PROMPTS[:1], 24, Sampling(do_sample=True, seed=4, **settings))
+
+
+def test_a_repetition_penalty_sees_no_padding(models):
+    model = models("llama")
+    penalty = Sampling(repetition_penalty=1.8)
+    expected = [by_transformers(model, prompt, 16, repetition_penalty=1.8) for prompt in PROMPTS]
+    assert continued(Decoder(model), PROMPTS, 16, penalty) == expected
+    assert expected[0] != by_transformers(model, PROMPTS[0], 16)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3"])
+def test_scores_of_a_padded_batch_are_those_of_each_row_alone(models, kind):
+    decoder = Decoder(models(kind))
+    together = [decoder.read(PROMPTS, 4), decoder.step([9, 10, 11, 12])]
+    for row, prompt in enumerate(PROMPTS):
+        alone = [decoder.read([prompt], 4), decoder.step([9 + row])]
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one[row], other[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gpt_neox"])
+def test_going_on_reads_only_what_is_new(models, kind):
+    model = models(kind)
+    decoder = Decoder(model)
+    text = PROMPTS[3]
+    continued(decoder, [text], 10)
+    turned = [*text[:9], 100, 101, 102]
+    logits = decoder.go_on(turned[9:], 9, 4)
+    fresh = Decoder(model)
+    torch.testing.assert_close(logits, fresh.read([turned], 4), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(decoder.step([8]), fresh.step([8]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_forward_that_gives_other_scores_is_dropped(models):
+    model = models("llama")
+    expected = by_transformers(model, PROMPTS[0], 12)
+    norm = model.model.layers[1].post_attention_layernorm
+    plain = model.model.layers[1].mlp.forward
+    model.model.layers[1].mlp.forward = lambda x: 1.5 * plain(x)  # what a subclass might do, unseen from outside
+    other = by_transformers(model, PROMPTS[0], 12)
+    assert norm.weight.shape == (64,)
+    decoder = Decoder(model)
+    assert continued(decoder, [PROMPTS[0]], 12) == [other] != [expected]
+    assert "other scores" in decoder.plain
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_joined_weights_are_the_same_parameters_in_one_buffer(models, kind, tmp_path):
+    model = models(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = by_transformers(model, PROMPTS[0], 12)
+    assert join_weights(model) == 4
+    assert join_weights(model) == 0
+    attention = model.model.layers[0].self_attn
+    assert attention.q_proj.weight.data_ptr() + attention.q_proj.weight.nbytes == attention.k_proj.weight.data_ptr()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    decoder = Decoder(model)
+    assert continued(decoder, [PROMPTS[0]], 12) == [expected] == [by_transformers(model, PROMPTS[0], 12)]
+    assert decoder.plain is None
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
+
+
+def test_bfloat16_goes_through_the_fast_forward(models):
+    model = models("qwen2").bfloat16()
+    decoder = Decoder(model)
+    assert len(continued(decoder, PROMPTS, 8)[0]) == 8
+    assert decoder.plain is None

@@ -1,0 +1,114 @@
+"""Rows of a cell: every kind becomes the same table, and the same rows the same fingerprint."""
+
+import datasets
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llf_core.launch.cell_rows import RowsError, table_of, write_rows
+
+ROWS = [
+    {"instruction": "Add 1 and 2.", "output": "3", "n": 1},
+    {"instruction": "Greet.", "output": "Hello <b>you</b>", "n": 2},
+]
+CHAT = [
+    {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+    {"conversations": [{"from": "human", "value": "Bye", "weight": 0}], "system": "Be short."},
+]
+
+
+class Polars:
+    """What polars' DataFrame has, as far as it matters here."""
+
+    def to_arrow(self):
+        return pa.Table.from_pylist(ROWS)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS,
+        tuple(ROWS),
+        (row for row in ROWS),
+        pd.DataFrame(ROWS),
+        pd.DataFrame(ROWS, index=[7, 9]),
+        datasets.Dataset.from_list(ROWS),
+        datasets.Dataset.from_list([*ROWS, {"instruction": "x", "output": "y", "n": 3}]).select([0, 1]),
+        pa.Table.from_pylist(ROWS),
+        pa.concat_tables([pa.Table.from_pylist(ROWS[:1]), pa.Table.from_pylist(ROWS[1:])]),
+    ],
+    ids=["list", "tuple", "generator", "pandas", "indexed", "datasets", "selected", "arrow", "pieces"],
+)
+def test_every_kind_is_the_same_table(rows, tmp_path):
+    path, mark = write_rows(rows, tmp_path)
+    assert pq.read_table(path).to_pylist() == ROWS
+    assert mark == write_rows(ROWS, tmp_path)[1]
+
+
+def test_the_fingerprint_is_the_same_for_ever(tmp_path):
+    """Made once and kept: prepared data sets and env.json are compared by it."""
+    assert write_rows(ROWS, tmp_path)[1] == "d8b0bbf4c32c346d"
+
+
+def test_a_column_of_nothing(tmp_path):
+    assert pq.read_table(write_rows([{"a": "x", "b": None}], tmp_path)[0]).to_pylist() == [{"a": "x", "b": None}]
+
+
+def test_polars_by_its_method():
+    assert table_of(Polars()).to_pylist() == ROWS
+
+
+def test_conversations_with_missing_keys():
+    assert table_of(CHAT).to_pylist() == [
+        {"conversations": [{"from": "human", "value": "Hi", "weight": None},
+                           {"from": "gpt", "value": "Hello", "weight": None}], "system": None},
+        {"conversations": [{"from": "human", "value": "Bye", "weight": 0}], "system": "Be short."},
+    ]  # fmt: skip
+
+
+def test_the_fingerprint_tells_values_names_types_and_order_apart(tmp_path):
+    marks = {
+        write_rows(rows, tmp_path)[1]
+        for rows in (
+            ROWS, ROWS[::-1], ROWS[:1], [{**row, "n": str(row["n"])} for row in ROWS],
+            [{"other": row["instruction"], **row} for row in ROWS],
+        )
+    }  # fmt: skip
+    assert len(marks) == 5
+    assert all(len(mark) == 16 for mark in marks)
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@given(st.lists(st.fixed_dictionaries({"a": TEXT, "b": st.none() | st.integers(-9, 9)}), min_size=1, max_size=8))
+def test_what_is_written_is_read_again(tmp_path_factory, rows):
+    path, mark = write_rows(rows, tmp_path_factory.mktemp("rows") / "data")
+    assert path.name == f"rows-{mark}.parquet"
+    assert pq.read_table(path).to_pylist() == rows
+    assert write_rows(rows, path.parent) == (path, mark)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "no rows"),
+        (pd.DataFrame({"a": []}), "no rows"),
+        ("a text", "is a str"),
+        ({"a": [1]}, "is a dict"),
+        (3, "is a int"),
+        ([{"a": 1}, 3], "Row 2 of the data set is a int"),
+        ([{1: "a"}], "key that is not text"),
+        ([{"a": 1}, {"a": "x"}], "Column 'a'"),
+        ([{"a": object()}], "Column 'a'"),
+        ([{"a": 2**80}], "Column 'a'"),
+        ([{"a": "\ud800"}], "Column 'a'"),
+    ],
+)
+def test_what_is_no_table_is_told(rows, words):
+    with pytest.raises(RowsError, match=words):
+        table_of(rows)

@@ -1,0 +1,179 @@
+"""A reward model gives the same scores in whatever form it was saved, by itself and beside other adapters."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSequenceClassification, LlamaForCausalLM
+
+from llf_core.acceleration.patching.install import accelerate
+from llf_core.models import ModelError
+from llf_core.models import device as devices
+from llf_core.models.reward_model import load_scorer
+from tests.core.stages.llama_factory.same_model import save_model
+
+GOLDENS = Path(__file__).parents[1] / "stages" / "llama_factory"
+TALKS = [
+    [{"role": "user", "content": "What is the capital of France?"}, {"role": "assistant", "content": "It is Paris."}],
+    [{"role": "user", "content": "How do plants make their food?"}, {"role": "assistant", "content": "No."}],
+    [
+        {"role": "user", "content": "one two three"},
+        {"role": "assistant", "content": "four five six seven"},
+        {"role": "user", "content": "and?"},
+        {"role": "assistant", "content": "the sea, the ship, the light of the lighthouse"},
+    ],
+]
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """Every model computes in float32."""
+    monkeypatch.setattr(devices, "bf16_speedup", lambda threads: 0.5)
+
+
+def disturbed(model):
+    """With weights that are not what they are at first."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if "lora_B" in name or "score" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model.eval()
+
+
+def by_transformers(model, tokenizer):
+    """The scores of a plain classifier, one conversation at a time."""
+    with torch.no_grad():
+        return [
+            model(**tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=True)).logits.item()
+            for talk in TALKS
+        ]
+
+
+@pytest.fixture
+def classifier(tiny_model_dir):
+    """A base as transformers makes a classifier of it."""
+    return AutoModelForSequenceClassification.from_pretrained(tiny_model_dir, num_labels=1)
+
+
+@pytest.fixture
+def adapter(classifier, tiny_model_dir, tiny_tokenizer, tmp_path):
+    """An adapter of PEFT's own making, and its scores."""
+    settings = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["q_proj", "down_proj"])
+    model = disturbed(get_peft_model(classifier, settings))
+    model.save_pretrained(tmp_path / "adapter")
+    tiny_tokenizer.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter", by_transformers(model, tiny_tokenizer)
+
+
+def test_a_classifier_of_its_own(classifier, tiny_tokenizer, tmp_path):
+    disturbed(classifier).save_pretrained(tmp_path / "whole")
+    tiny_tokenizer.save_pretrained(tmp_path / "whole")
+    scorer = load_scorer(str(tmp_path / "whole"))
+    expected = by_transformers(classifier, tiny_tokenizer)
+    assert scorer.scores(TALKS) == pytest.approx(expected, rel=1e-5)
+    assert scorer.scores(TALKS, batch_size=1) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_an_adapter_by_itself_and_beside_another(adapter, tiny_model_dir, fast):
+    folder, expected = adapter
+    assert load_scorer(str(folder)).scores(TALKS) == pytest.approx(expected, rel=1e-5)
+
+    policy = get_peft_model(
+        LlamaForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(task_type="CAUSAL_LM", r=2, lora_dropout=0.5)
+    )
+    disturbed(policy).train()
+    ids = torch.arange(5, 15)[None]
+    if fast:
+        assert accelerate(policy).flattens
+    logits = policy.eval()(input_ids=ids).logits
+    policy.train()
+    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    scorer = load_scorer(str(folder), onto=policy)
+    assert scorer.scores(TALKS) == pytest.approx(expected, rel=1e-5)
+    assert policy.active_adapter == "default"
+    assert policy.training
+    assert {name for name, parameter in policy.named_parameters() if parameter.requires_grad} == trained
+    assert torch.equal(policy.eval()(input_ids=ids).logits, logits)
+
+
+def test_a_value_head_of_the_policy_stays_its_own(adapter, tiny_model_dir):
+    """Two heads on one base: the policy's `score` is trained, the reward's lies beside."""
+    folder, expected = adapter
+    causal = LlamaForCausalLM.from_pretrained(tiny_model_dir)
+    causal.score = torch.nn.Linear(64, 1, bias=False)
+    policy = get_peft_model(causal, LoraConfig(task_type="CAUSAL_LM", r=2, modules_to_save=["score"]))
+    value = causal.score.weight.clone()
+    scorer = load_scorer(str(folder), onto=policy)
+    assert scorer.scores(TALKS) == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(causal.score.weight, value)
+    assert causal.score.weight.requires_grad
+
+
+def test_tokens_may_be_padded_on_either_side(adapter):
+    folder, expected = adapter
+    scorer = load_scorer(str(folder))
+    rows = [scorer.tokens(talk) for talk in TALKS]
+    longest = max(map(len, rows))
+    for left in (True, False):
+
+        def padded(row, value, left=left):
+            space = [value] * (longest - len(row))
+            return space + row if left else row + space
+
+        ids = torch.tensor([padded(row, 7) for row in rows])
+        mask = torch.tensor([padded([1] * len(row), 0) for row in rows])
+        assert scorer.rewards(ids, mask).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_llama_factory_saved_scores_as_there(tmp_path):
+    """`rm_adapter` and the scores were made by LLaMA-Factory 0.9.5, see `make_rm_goldens.py`."""
+    save_model(tmp_path / "model")
+    adapter = tmp_path / "adapter"
+    shutil.copytree(GOLDENS / "rm_adapter", adapter)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(tmp_path / "model")
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    wanted = json.loads((GOLDENS / "rm.json").read_text())["scores"]
+    assert load_scorer(str(adapter)).scores(list(wanted)) == pytest.approx(list(wanted.values()), rel=1e-5)
+
+    merged = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tmp_path / "model"), adapter).merge_and_unload()
+    merged.save_pretrained(tmp_path / "model")
+    shutil.copy(GOLDENS / "rm_adapter" / "value_head.safetensors", tmp_path / "model")
+    found = load_scorer(str(tmp_path / "model")).scores(list(wanted))
+    assert found == pytest.approx(list(wanted.values()), rel=1e-4)
+
+
+def test_a_score_that_is_no_number_is_refused(adapter):
+    scorer = load_scorer(str(adapter[0]))
+    with torch.no_grad():
+        scorer.head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"the lighthouse.* the score nan\. Expected a finite number"):
+        scorer.scores(TALKS)
+
+
+def test_what_is_none_is_refused(adapter, tiny_model_dir, classifier, tiny_tokenizer, tmp_path):
+    with pytest.raises(ModelError, match="There is no reward model at /nowhere"):
+        load_scorer("/nowhere")
+    with pytest.raises(ModelError, match="no head that makes scores"):
+        load_scorer(str(tiny_model_dir))
+    policy = get_peft_model(LlamaForCausalLM.from_pretrained(tiny_model_dir), LoraConfig(task_type="CAUSAL_LM", r=2))
+    policy.save_pretrained(tmp_path / "speaks")
+    with pytest.raises(ModelError, match="speaks is not a reward model"):
+        load_scorer(str(tmp_path / "speaks"))
+    classifier.save_pretrained(tmp_path / "whole")
+    with pytest.raises(ModelError, match="a whole model, so it cannot be put on another"):
+        load_scorer(str(tmp_path / "whole"), onto=policy)
+    two = AutoModelForSequenceClassification.from_pretrained(tiny_model_dir, num_labels=2)
+    two.save_pretrained(tmp_path / "two")
+    tiny_tokenizer.save_pretrained(tmp_path / "two")
+    with pytest.raises(ModelError, match="a classifier with 2 labels"):
+        load_scorer(str(tmp_path / "two"))
+    save_model(tmp_path / "other")
+    other = get_peft_model(LlamaForCausalLM.from_pretrained(tmp_path / "other"), LoraConfig(task_type="CAUSAL_LM", r=2))
+    with pytest.raises(ModelError, match="does not fit its base"):
+        load_scorer(str(adapter[0]), onto=other)

@@ -1,0 +1,197 @@
+"""No secret leaves: not in a message, a file of a run, its log or an answer of the server; what is none stays."""
+
+import io
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llf_core.config import ConfigError, RunConfig
+from llf_core.data.cloud_storage import whole_address_of
+from llf_core.data.errors import DataError
+from llf_core.redaction import MARK, redact, redacted
+from llf_core.redaction.url_secrets import WHOLE, taken_out, whole_address
+from llf_core.redaction.file_modes import file_mode, folder_mode, make_private
+from llf_core.redaction.streams import RedactedStream
+from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
+from llf_core.runs.listing import read_row
+from llf_core.training.failures import explain
+
+HUB_TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
+ADDRESS = "https://me:s3cr3t@data.example.org/faq.jsonl"
+KEPT = "https://***@data.example.org/faq.jsonl"
+KEY = "-----BEGIN PRIVATE " + "KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEF\n-----END PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"No file {ADDRESS}.", f"No file {KEPT}."),
+        ("https://me:p@ss@host/x", "https://***@host/x"),
+        ("https://me:pa/ss@host/x", "https://***@host/x"),
+        ("http://:pw@localhost:8888/x", "http://***@localhost:8888/x"),
+        ("postgres://u:p@db:5432/x and s3://a:b@c/d", "postgres://***@db:5432/x and s3://***@c/d"),
+        ("https://aB3dE5fG7hI9jK1lM3nO@host/x", "https://***@host/x"),
+        ("https://h/f?a=1&token=abc&b=2", "https://h/f?a=1&token=***&b=2"),
+        ("https://h/f?sv=2&sig=a%2Fb%3D", "https://h/f?sv=2&sig=***"),
+        ("?X-Amz-Credential=AK/1&X-Amz-Signature=ff0", "?X-Amz-Credential=***&X-Amz-Signature=***"),
+        ("https://h/f?x=1&amp;api_key=abc", "https://h/f?x=1&amp;api_key=***"),
+        ("next=https%3A%2F%2Fh%2F%3Ftoken%3Dabc%26b%3D1", "next=https%3A%2F%2Fh%2F%3Ftoken%3D***%26b%3D1"),
+        ("Authorization: Bearer 3f9a8b7c6d5e4f3a", "Authorization: Bearer ***"),
+        ("{'Authorization': 'Basic bWU6czNjcjN0'}", "{'Authorization': 'Basic ***'}"),
+        (f"export HF_TOKEN={HUB_TOKEN}", "export HF_TOKEN=***"),
+        ("DB_PASSWORD=tr0ub4dor&3 ok", "DB_PASSWORD=***&3 ok"),
+        (f"token {HUB_TOKEN}!", "token ***!"),
+        ("sk-" + "ant-api03-a1B2c3D4e5F6", "***"),
+        ("AKIA" + "Q4J7ZXN2M5K8R3TV,x", "***,x"),
+        (f"before\n{KEY}\nafter", "before\n***\nafter"),
+        ("a cut one: " + KEY[:50], "a cut one: ***"),
+    ],
+)
+def test_a_secret_is_taken_out(text, expected):
+    assert redact(text) == expected
+    assert redact(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host:8080/org/repo@v1.2",
+        "http://localhost:8888?x=me@example.org",
+        "https://huggingface.co/org/model/resolve/main/x.json?download=true&revision=abc",
+        "git@github.com:org/repo.git, ssh://git@github.com/x",
+        "mail me@example.org",
+        "tokens=4096, max_tokens: 12, tokens_per_second=812.5",
+        "basic understanding of the bearer market",
+        "key=value&token_count=3",
+        "risk-averse-strategy-2024-v12",
+        "loss 1.2845, learning_rate 3.1e-05",
+        "***",
+        "",
+    ],
+)
+def test_all_else_is_the_same_object(text):
+    assert redact(text) is text
+
+
+def test_values_of_the_environment_are_secret_by_their_names(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0a1b2c3d4e5f")
+    monkeypatch.setenv("MY_PASSWORD", 'a"b\\c d!')
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:tr0ub4dor@hub.example.org")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "disabled")
+    monkeypatch.setenv("SORT_KEY", "python")
+    monkeypatch.setenv("SSL_KEY", str(os.path.abspath(__file__)))  # noqa: PTH100
+    assert redact("is 0a1b2c3d4e5f here") == "is *** here"
+    assert redact('as JSON: "a\\"b\\\\c d!"') == 'as JSON: "***"'
+    assert redact("with tr0ub4dor in it") == "with *** in it"
+    assert redact("https://me:tr0ub4dor@hub.example.org/api") == "https://***@hub.example.org/api"
+    for text in ("disabled", "python", __file__, "PWD"):
+        assert redact(f"so {text} stays") == f"so {text} stays"
+
+
+def test_texts_within_values():
+    value = {"a": [ADDRESS, 1, None, ("x", True)], "password": "x", "api_key": "", "step": 3, 5: HUB_TOKEN}
+    assert redacted(value) == {
+        "a": [KEPT, 1, None, ["x", True]],
+        "password": MARK,
+        "api_key": "",
+        "step": 3,
+        5: MARK,
+    }
+
+
+@given(st.text())
+def test_any_text_twice_is_as_once(text):
+    assert redact(redact(text)) == redact(text)
+
+
+def test_a_log_has_none_also_line_by_line():
+    raw = io.BytesIO()
+    stream = RedactedStream(raw, "utf-8", write_through=True)
+    for line in f"token={HUB_TOKEN}\n{KEY}\ndone\n".splitlines(keepends=True):
+        assert stream.write(line) == len(line)
+    print("loss", 1.5, ADDRESS, file=stream)
+    assert raw.getvalue().decode() == f"token={MARK}\n{MARK}\ndone\nloss 1.5 {KEPT}\n"
+
+
+def test_no_file_of_a_run_has_any(monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0a1b2c3d4e5f")
+    folder = create_run(f"stage: sft\ndataset: {ADDRESS}\nmodel_name_or_path: tiny\n", f"run {HUB_TOKEN}")
+    writer = RunWriter(folder)
+    writer.event("warning", message=f"No answer of {ADDRESS} with 0a1b2c3d4e5f")
+    writer.sample(step=1, kind="answer", prompt="p", text=f"my key is {HUB_TOKEN}", of="tuned")
+    update_env(folder, command=["llf", "train", f"dataset={ADDRESS}"])
+    folder.log.write_text(f"a line\nGET {ADDRESS}\n{HUB_TOKEN} 0a1b2c3d4e5f\n")  # by a library, past our stream
+    status.update(folder, state="failed", reason=explain(ValueError(f"cannot reach {ADDRESS}")).reason)
+    written = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file() and path != folder.log)
+    for secret in ("s3cr3t", HUB_TOKEN, "0a1b2c3d4e5f"):
+        assert secret.encode() not in written
+        assert secret not in RunReader(folder).log_tail(10)
+        assert secret not in read_row(folder).text
+        assert secret.lower() not in folder.id
+    assert RunReader(folder).log_tail(10) == f"a line\nGET {KEPT}\n*** ***"
+    assert read_row(folder).dataset == KEPT
+
+
+def test_no_message_has_any():
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.load({"model_name_or_path": "x", "stage": "sft", "dataset": "x", "template": ADDRESS})
+    assert "s3cr3t" not in str(caught.value)
+    assert all("s3cr3t" not in str(problem.json()) for problem in caught.value.problems)
+
+
+def test_addresses_of_a_config_go_by_the_environment(monkeypatch):
+    given = {"dataset": f"{ADDRESS},llf_demo", "eval_dataset": ["a", ADDRESS], "stage": "sft", "n": 1}
+    changes, whole = taken_out(given)
+    assert changes == {"dataset": f"{KEPT},llf_demo", "eval_dataset": ["a", KEPT]}
+    assert whole == [ADDRESS, ADDRESS]
+    assert whole_address("https://h/x.json") == "https://h/x.json"
+    said = (
+        f"{KEPT} was given with a password or a key, which a run does not keep. Set the environment variable LLF_URLS"
+    )
+    with pytest.raises(LookupError, match=said.replace("*", r"\*")):
+        whole_address(KEPT)
+    with pytest.raises(DataError, match="Set the environment variable LLF_URLS to the whole address"):
+        whole_address_of(KEPT)
+    monkeypatch.setenv(WHOLE, f"https://me:x1@other.example.org/a {ADDRESS}")
+    assert whole_address_of(KEPT) == ADDRESS
+
+
+def test_runs_are_their_owners_alone(monkeypatch, tmp_path):
+    def modes():
+        folder = create_run("stage: sft\n", "a run", tmp_path, lambda new: (new.path / "code").mkdir())
+        RunWriter(folder).metric(1, {"loss": 1.0})
+        status.update(folder, state="failed")
+        paths = [folder.path, *folder.path.rglob("*")]
+        return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in paths}
+
+    assert modes() == {(True, 0o700), (False, 0o600)}
+    monkeypatch.setenv("LLF_HOME_MODE", "0750")
+    assert modes() == {(True, 0o750), (False, 0o640)}
+    monkeypatch.setenv("LLF_HOME_MODE", "umask")
+    before = os.umask(0o027)
+    try:
+        assert modes() == {(True, 0o750), (False, 0o640)}
+    finally:
+        os.umask(before)
+    for bad in ("rwx", "0077", "77777", "0650"):
+        monkeypatch.setenv("LLF_HOME_MODE", bad)
+        with pytest.raises(ValueError, match=f"LLF_HOME_MODE is '{bad}'. Expected the octal mode"):
+            folder_mode()
+
+
+def test_a_link_keeps_the_mode_of_what_it_leads_to(tmp_path):
+    outside, folder = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir(mode=0o755)
+    (outside / "file").write_text("x")
+    (outside / "file").chmod(0o644)
+    folder.mkdir(mode=0o755)
+    (folder / "link").symlink_to(outside / "file")
+    (folder / "folder").symlink_to(outside)
+    make_private(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o644
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
+    assert file_mode() == 0o600

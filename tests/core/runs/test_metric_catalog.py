@@ -1,0 +1,102 @@
+"""Which group each number of a run stands in, how it is written, and which of them count."""
+
+import pytest
+
+from llf_core.runs.metric_catalog import ELSEWHERE, GROUPS, counted, decides, lead, shown, told, within
+
+DPO = ("loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/margins",
+       "rewards/accuracies", "logps/chosen", "logps/rejected", "epoch", "tokens", "memory")  # fmt: skip
+PPO = ("loss", "policy_loss", "value_loss", "clip_fraction", "value_clip_fraction", "approx_kl", "reward",
+       "response_length", "response_ended", "reward_std", "kl", "kl_coef", "entropy")  # fmt: skip
+# As TRL 1.16 logs them.
+GRPO = ("loss", "num_tokens", "completions/mean_length", "completions/min_length", "completions/max_length",
+        "completions/clipped_ratio", "completions/mean_terminated_length", "completions/min_terminated_length",
+        "completions/max_terminated_length", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/low_min",
+        "clip_ratio/high_max", "rewards/format/mean", "rewards/format/std", "reward", "reward_std",
+        "frac_reward_zero_std", "kl", "entropy", "clip_ratio/region_mean", "step_time",
+        "sampling/importance_sampling_ratio/mean")  # fmt: skip
+
+
+def titles(names):
+    return [one.group.title for one in shown(names)]
+
+
+def test_a_run_shows_the_groups_of_what_it_has_logged():
+    assert titles(DPO) == ["Rewards", "Accuracy", "Log-probabilities", "Loss"]
+    assert titles(PPO) == [
+        "Reward", "KL divergence", "Entropy", "Answer length, tokens", "How answers end", "Spread of rewards",
+        "Clipped", "Size of an update", "Loss", "Parts of the loss", "KL coefficient",
+    ]  # fmt: skip
+    assert titles(GRPO) == [
+        "Reward", "Reward by function", "KL divergence", "Entropy", "Answer length, tokens",
+        "Length of ended answers, tokens", "How answers end", "Spread of rewards", "Prompts without a difference",
+        "Clipped", "Loss", "sampling/importance_sampling_ratio",
+    ]  # fmt: skip
+    assert titles(["loss", "eval_loss", "epoch", "grad_norm"]) == ["Loss"]
+
+
+@pytest.mark.parametrize("names", [DPO, PPO, GRPO])
+def test_every_name_is_in_one_group(names):
+    found = [name for one in shown(names) for name in one.lines]
+    assert sorted(found) == sorted(set(names) - ELSEWHERE)
+
+
+def test_what_is_held_out_belongs_to_the_name_without_it():
+    (one,) = shown(["eval_rewards/accuracies"])
+    assert one.lines == {"rewards/accuracies": "training"}
+    assert shown(["rewards/accuracies", "eval_rewards/accuracies"]) == [one]
+
+
+def test_reward_functions_stand_side_by_side_under_their_names():
+    (one,) = shown(["rewards/format/mean", "rewards/correct/mean"])
+    assert (one.group.title, one.lines) == (
+        "Reward by function", {"rewards/format/mean": "format", "rewards/correct/mean": "correct"},
+    )  # fmt: skip
+    (one,) = shown(["unjudged", "rewards/format/skipped"])
+    assert one.group.title == "Unjudged answers"
+    assert one.lines == {"unjudged": "by none", "rewards/format/skipped": "not by format"}
+    assert titles(["rewards/chosen"]) == ["Rewards"]  # a whole name goes before a pattern
+
+
+def test_a_name_that_no_group_knows_has_one_with_its_family():
+    found = shown(["mine/a", "odd", "mine/b", "mine/deep/c"])
+    assert [(one.group.title, list(one.lines.values())) for one in found] == [
+        ("mine", ["a", "b"]), ("odd", ["odd"]), ("mine/deep", ["c"]),
+    ]  # fmt: skip
+    assert all(one.group.help for one in found)
+
+
+def test_the_reward_is_looked_at_first_where_there_is_one():
+    assert (lead(DPO), lead(PPO), lead(())) == ("loss", "reward", "loss")
+    (loss,) = [one for one in shown(PPO) if one.group.title == "Loss"]
+    assert "look at the reward" in loss.group.help
+    (loss,) = [one for one in shown(DPO) if one.group.title == "Loss"]
+    assert "reward" not in loss.group.help
+
+
+def test_what_counts_is_told_held_out_before_the_training():
+    assert counted(["loss", "eval_loss"]) == []
+    assert [one.label for one in counted(DPO)] == ["Training accuracy", "Training margin"]
+    assert [one.label for one in counted(PPO)] == ["Reward", "KL divergence", "Answer length"]
+    last = {"loss": 0.6, "rewards/accuracies": 0.75, "eval_rewards/accuracies": 0.7, "rewards/margins": 0.3}
+    assert [(one["label"], one["value"]) for one in told(last)] == [
+        ("Held-out accuracy", 0.7), ("Training accuracy", 0.75), ("Training margin", 0.3),
+    ]  # fmt: skip
+
+
+def test_runs_are_told_apart_by_accuracy_reward_or_loss():
+    assert [decides(names).name for names in (DPO, PPO, ["loss"], [])] == [
+        "rewards/accuracies", "reward", "loss", "loss",
+    ]  # fmt: skip
+
+
+def test_labels_begin_small_within_a_sentence():
+    assert (within("Accuracy"), within("KL divergence"), within("")) == ("accuracy", "KL divergence", "")
+
+
+def test_every_group_explains_itself_in_a_sentence_that_fits_above_its_chart():
+    for group in GROUPS:
+        assert group.help.endswith(".")
+        assert len(group.help) <= 112, group.title
+        assert len(set(group.lines)) == len(group.lines)
+    assert len({group.title for group in GROUPS}) == len(GROUPS)

@@ -1,0 +1,25 @@
+"""Text without a terminal's colours."""
+
+import pytest
+
+from llf_core.runs.plain_text import plain_environment, without_escapes
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("\x1b[31mError\x1b[0m a", "Error a"),
+        ("\x1b[1;38;5;196mError\x1b[0m   b\x1b[K", "Error   b"),
+        ("\x1b]8;;https://a.b\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b[?25lhidden\x1b[?25h\x1bM", "hidden"),
+        ("[31m is text, as is 3 < 4 [a]", "[31m is text, as is 3 < 4 [a]"),
+        ("", ""),
+    ],
+)
+def test_escapes_are_taken_out_and_nothing_else(text, plain):
+    assert without_escapes(text) == plain
+
+
+def test_what_forces_colours_is_left_out():
+    assert plain_environment({"FORCE_COLOR": "3", "PATH": "/bin"}) == {"PATH": "/bin", "NO_COLOR": "1"}
