@@ -25,8 +25,9 @@ RANKS = (
     {"runs"},
     {"rewards"},
     {"launch", "doctor", "estimate"},
-    {"methods", "modifiers", "data", "models", "fast"},
+    {"methods", "modifiers", "data", "models", "acceleration", "generation"},
     {"stages"},
+    {"training"},
     {"evaluation"},
     {"cli"},
 )
@@ -69,7 +70,7 @@ def sources(folder: str) -> list[Path]:
 
 def test_every_package_has_a_rank() -> None:
     packages = {package_of(path) for path in sources("llf_core")} - {"__init__"}
-    assert packages >= {"config", "runs", "launch", "data", "models", "methods", "stages", "cli"}
+    assert packages >= {"config", "runs", "launch", "data", "models", "methods", "stages", "training", "cli"}
     assert packages <= PACKAGES, "name the new package's place in docs/design.md, then here"
 
 

@@ -15,8 +15,7 @@ def answers_of(who: str, folder: str, new_tokens: int) -> Callable[[str], str]:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if who == "llf":
-        from llf_core.models import generate
-        from llf_core.generation import settle
+        from llf_core.generation import generate, settle
 
         settle(model)  # as `load_base_and_tuned` does
         return lambda prompt: generate(model, tokenizer, [prompt], max_new_tokens=new_tokens)[0]

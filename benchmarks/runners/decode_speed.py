@@ -21,8 +21,8 @@ def continuing(who: str, folder: str, new_tokens: int, device: str) -> Callable[
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
     if who == "llf":
         from llf_core.generation import settle
-        from llf_core.generation.sampling import Sampling
         from llf_core.generation.generate import continuations
+        from llf_core.generation.sampling import Sampling
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
         settle(model)

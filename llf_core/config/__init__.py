@@ -1,12 +1,12 @@
 """What a run is asked to do: sections, plug-ins, rules between fields, YAML. Imports no torch."""
 
+from llf_core.config.field_specs import FieldSpec, fields
 from llf_core.config.presets import Preset, preset, presets
 from llf_core.config.problem import ConfigError, Fix, Problem
 from llf_core.config.report import Report
 from llf_core.config.rule import Rule
 from llf_core.config.run_config import RunConfig
 from llf_core.config.schema import schema
-from llf_core.config.field_specs import FieldSpec, fields
 from llf_core.config.validation import validate
 
 __all__ = [

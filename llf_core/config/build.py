@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from llf_core.config.classify_key import show
+from llf_core.config.field_specs import SECTIONS, field, option_classes
 from llf_core.config.option import split_names
 from llf_core.config.paths import absolute
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.registry import broken
 from llf_core.config.run_config import RunConfig
-from llf_core.config.field_specs import SECTIONS, field, option_classes
 
 if TYPE_CHECKING:
+    from llf_core.config.field_specs import FieldSpec
     from llf_core.config.option import Section
     from llf_core.config.read_config import Asked
-    from llf_core.config.field_specs import FieldSpec
     from llf_core.config.training import Training
 
 EVALUATION_INTERVAL = 500

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.number_format import exact
-from llf_core.config.known_keys import known
-from llf_core.config.problem import Fix, Problem
 from llf_core.config.field_specs import field, fields
+from llf_core.config.known_keys import known
+from llf_core.config.number_format import exact
+from llf_core.config.problem import Fix, Problem
 from llf_core.redaction.source_scan import is_secret
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from llf_core.config.data import Data
-from llf_core.config.number_format import exact
 from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
 from llf_core.config.method import MethodSection
 from llf_core.config.model import Model
+from llf_core.config.number_format import exact
 from llf_core.config.optimizer import OptimizerSection
 from llf_core.config.option import META, Level, Origin, PathKind, Section
 from llf_core.config.registry import BASES, Plugin, PluginError, plugins

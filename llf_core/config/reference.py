@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.known_keys import known
 from llf_core.config.field_specs import SECTIONS, fields, option_classes
+from llf_core.config.known_keys import known
 
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec

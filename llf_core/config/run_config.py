@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.number_format import exact
-from llf_core.config.registry import plugins
-from llf_core.config.read_config import dump_yaml
 from llf_core.config.field_specs import field, fields, option_classes, plain
+from llf_core.config.number_format import exact
+from llf_core.config.read_config import dump_yaml
+from llf_core.config.registry import plugins
 from llf_core.door import TURNS
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.build import build
 from llf_core.config.classify_key import classify, is_known
 from llf_core.config.did_you_mean import listed
+from llf_core.config.field_specs import field, option_classes, plain
+from llf_core.config.key_aliases import translate
 from llf_core.config.problem import Fix, Problem
+from llf_core.config.read_config import read
 from llf_core.config.registry import broken, uncalled
 from llf_core.config.report import Report
 from llf_core.config.rules import all_rules
 from llf_core.config.run_config import RunConfig
-from llf_core.config.read_config import read
-from llf_core.config.field_specs import field, option_classes, plain
-from llf_core.config.key_aliases import translate
 from llf_core.door import brief
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from llf_core.data.align import decide, wanted_kind
 from llf_core.data.cache import DONE
 from llf_core.data.encoder import Encoder
 from llf_core.data.errors import DataError
+from llf_core.data.example_store import ExampleWriter
 from llf_core.data.load import read_source
 from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
-from llf_core.data.example_store import ExampleWriter
 from llf_core.runs.progress_events import UnderWay
 
 if TYPE_CHECKING:

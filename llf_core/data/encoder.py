@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llf_core.data.truncation import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
@@ -26,6 +25,7 @@ from llf_core.data.render import (
     sign_of,
     takes_parts,
 )
+from llf_core.data.truncation import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.word_cache import library_of
 
 if TYPE_CHECKING:

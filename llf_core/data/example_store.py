@@ -7,6 +7,8 @@ import json
 from array import array
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+import numpy as np
+
 from llf_core.data.errors import DataError
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    import numpy as np
     from datasets import Dataset
     from numpy.typing import NDArray
 
@@ -104,7 +105,6 @@ class ExampleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import numpy as np
 
         self._stream.close()
         self._file.close()
@@ -122,7 +122,6 @@ def _array(numbers: Sequence[int]) -> array[int]:
 
 def _lists(values: list[array[int]]) -> Any:
     """A column of lists, made of their bytes as they are."""
-    import numpy as np
     import pyarrow as pa
 
     ends = np.zeros(len(values) + 1, dtype=np.int32)
@@ -152,14 +151,11 @@ def without_copies(twins: NDArray[np.int64]) -> NDArray[np.int64]:
     Args:
         twins: `[examples]`, the column `twin`.
     """
-    import numpy as np
-
     return np.sort(np.unique(twins, return_index=True)[1])
 
 
 def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
     """The examples of a file, mapped and not copied, and `[example, column]`: what `COLUMNS` says of each."""
-    import numpy as np
     from datasets import Dataset
 
     return Dataset.from_file(str(path)), np.load(path.with_suffix(".npy"))
@@ -180,8 +176,6 @@ def hold_out(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[
     Raises:
         DataError: nothing would be left to train on.
     """
-    import numpy as np
-
     total = len(twins)
     count = max(1, round(total * size)) if size < 1 else int(size)
     # Groups are numbered by their first examples, so that without copies the draw is one of examples.
@@ -208,3 +202,11 @@ def write_lines(examples: Dataset, file: TextIO, **facts: Any) -> None:
         for index, ids, labels in zip(batch["index"], batch["input_ids"], batch["labels"], strict=True):
             line = {"index": index, "input_ids": ids, "labels": labels, **facts}
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Tokens of each example of the table (of those that are held out too), without reading them."""
+    import pyarrow.compute as pc
+
+    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()
+    return counted.astype(np.int64)

@@ -16,15 +16,15 @@ import llf_core.data.build as building
 from llf_core.config.rules.data import shares
 from llf_core.data.align import wanted_kind
 from llf_core.data.cache import DONE, cache_key, prepared, tokenizer_hash
+from llf_core.data.example_store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
 from llf_core.data.formats.conversation import TEXTS
-from llf_core.data.load import Opened, open_source
 from llf_core.data.interleave import mixed
+from llf_core.data.load import Opened, open_source
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.render import NONE, ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show_row
 from llf_core.data.sources import Source, find_sources
-from llf_core.data.example_store import COLUMNS, SET, TWIN, hold_out, open_examples, without_copies, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ import numpy as np
 from llf_core.data.align import decide, wanted_kind
 from llf_core.data.build import PEEKED, whole
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.example_store import COLUMNS, SET
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import sources_of
-from llf_core.data.example_store import COLUMNS, SET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

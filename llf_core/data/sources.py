@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.classify_key import show
-from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO_FILE, ONLINE, REMOTE, info_of, locate
 from llf_core.config.did_you_mean import did_you_mean, listed
+from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO_FILE, ONLINE, REMOTE, info_of, locate
 from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch_info

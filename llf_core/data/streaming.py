@@ -13,8 +13,8 @@ from llf_core.config.rules.data import shares
 from llf_core.data.build import whole
 from llf_core.data.encoder import Chunk
 from llf_core.data.errors import DataError
-from llf_core.data.load import read_source
 from llf_core.data.interleave import in_turns
+from llf_core.data.load import read_source
 from llf_core.data.packing import pack
 from llf_core.data.parallel import encode_all
 from llf_core.data.report import SetCounts

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from llf_core.data.build import Builder, Settings, Told, whole
 from llf_core.data.errors import DataError
+from llf_core.data.example_store import SET
 from llf_core.data.formats.conversation import TEXTS
 from llf_core.data.load import open_source, read_source
 from llf_core.data.prepare import media_dir, prepare, sources_of, template_of
 from llf_core.data.report import DataReport
-from llf_core.data.example_store import SET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

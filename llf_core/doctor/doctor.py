@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.doctor.loss_rules import RULES
 from llf_core.doctor.run_metrics import Vitals
 from llf_core.runs import RunReader
-from llf_core.runs.config_file import read_config
 from llf_core.runs.change_journal import Changes
+from llf_core.runs.config_file import read_config
 
 if TYPE_CHECKING:
     from llf_core.doctor.finding import Finding

@@ -22,8 +22,8 @@ from llf_core.doctor.preference_rules import (
     same_rewards,
 )
 from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
-from llf_core.runs.formatting import rate as written
 from llf_core.runs.duplicate_examples import told_copies
+from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

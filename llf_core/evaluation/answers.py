@@ -54,7 +54,8 @@ def answer(
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
-    from llf_core.models import generate, load_base_and_tuned
+    from llf_core.evaluation.load_run import load_base_and_tuned
+    from llf_core.generation import generate
 
     config = run_config(folder)
     texts: dict[str, list[str]] = {}

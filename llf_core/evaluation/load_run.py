@@ -8,9 +8,9 @@ from llf_core.models.adapter_loading import goes_on, merge_adapters, put_on
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
+from llf_core.models.model_source import ModelSource
 from llf_core.models.resolve import resolve_model
 from llf_core.models.reward_head import speaks
-from llf_core.models.model_source import ModelSource
 from llf_core.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

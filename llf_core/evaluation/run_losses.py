@@ -1,7 +1,7 @@
 """The loss of a run's base and of its result on held-out examples, computed as the run computes it.
 
-`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON; notebooks and the CLI start it as a child process,
-so that no view ever holds a model.
+`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON; notebooks and the CLI start it as a child
+process, so that no view ever holds a model.
 """
 
 from __future__ import annotations

@@ -142,11 +142,12 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     """The prompts as messages, and the answers of base and tuned."""
     from llf_core.data import template_of
     from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.validation_split import held_out
     from llf_core.data.label_mask import Encoded, encode
     from llf_core.data.render import render_prompt
-    from llf_core.models import load_base_and_tuned, load_tokenizer, resolve_model
+    from llf_core.data.validation_split import held_out
+    from llf_core.evaluation.load_run import load_base_and_tuned
     from llf_core.generation.generate import answer_ids
+    from llf_core.models import load_tokenizer, resolve_model
 
     tokenizer = load_tokenizer(resolve_model(config.model.model_name_or_path, config), config)
     template = template_of(config, tokenizer)

@@ -1,14 +1,18 @@
-"""A decode loop of our own: the texts of `model.generate`, with less work around each token.
+"""Completions of a model: a decode loop of our own with the texts of `model.generate` and less work around each token.
 
-Import it inside functions: everything here needs torch and transformers.
+`generate` imports torch and transformers when it is called; import the other modules inside functions.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.generation.generate import end_at, generate
+
 if TYPE_CHECKING:
     from torch import nn
+
+__all__ = ["end_at", "generate", "settle"]
 
 
 def settle(model: nn.Module) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llf_core.generation.decoder import Decoder
 from llf_core.generation.decode_loop import decode
-from llf_core.generation.transformers_generate import decode_plainly
+from llf_core.generation.decoder import Decoder
 from llf_core.generation.supported_models import unsupported
 from llf_core.generation.text_stream import TextStream
+from llf_core.generation.transformers_generate import decode_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.generation.decoder import Decoder
 from llf_core.generation.decode_loop import decode
-from llf_core.generation.transformers_generate import decode_plainly
+from llf_core.generation.decoder import Decoder
+from llf_core.generation.generate import end_tokens
 from llf_core.generation.supported_models import unsupported
 from llf_core.generation.text_stream import TextStream
-from llf_core.generation.generate import end_tokens, one_dtype
+from llf_core.generation.transformers_generate import decode_plainly
+from llf_core.models.mixed_dtypes import one_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from llf_core.generation.rms_norm import Norm
-from llf_core.generation.weight_products import Product, read_linear
 from llf_core.generation.rotary_embedding import Rotation
 from llf_core.generation.supported_models import causal_model
+from llf_core.generation.weight_products import Product, read_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from llf_core.models.mixed_dtypes import one_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
-    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llf_core.generation.sampling import Sampling
@@ -164,20 +164,6 @@ def penalty_of(model: PreTrainedModel, asked: float | None) -> float:
     """The repetition penalty that was asked for, else that of the model's generation config, else 1."""
     configured = getattr(model.generation_config, "repetition_penalty", None)
     return float(next((one for one in (asked, configured) if one is not None), 1.0))
-
-
-def one_dtype(model: nn.Module) -> AbstractContextManager[Any]:
-    """Autocast to the half precision that a part of the weights is in; nothing where all have one dtype.
-
-    A model under training keeps trained weights in float32 beside a base in bfloat16.
-    """
-    import torch
-
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    half = next(iter(dtypes & {torch.bfloat16, torch.float16}), None)
-    if half is None or len(dtypes) == 1:
-        return nullcontext()
-    return torch.autocast(next(model.parameters()).device.type, half)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> Any:

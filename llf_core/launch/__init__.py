@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from llf_core.launch.queue import sweep
     from llf_core.launch.run import Run, attach
     from llf_core.launch.start import launch
-    from llf_core.runs.run_index import active_runs
     from llf_core.runs.listing import free_bytes
+    from llf_core.runs.run_index import active_runs
 
 # Loaded when used: the supervisor is a module of this package and forks before it imports anything.
 _LAZY = {

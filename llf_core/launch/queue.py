@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.number_format import exact
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.run_index import RunIndex
 from llf_core.runs.lock import lock_path
 from llf_core.runs.pace import pace, remaining
 from llf_core.runs.process import host
+from llf_core.runs.run_index import RunIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

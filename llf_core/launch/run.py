@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.door import is_folder
 from llf_core.launch.branch import branch, replay
 from llf_core.launch.detach import start_supervisor
-from llf_core.launch.stored_config import check_stored
 from llf_core.launch.progress_line import Watch
+from llf_core.launch.stored_config import check_stored
 from llf_core.runs import (
     Checkpoints,
     RunFolder,
@@ -21,12 +21,12 @@ from llf_core.runs import (
     send_request,
     status,
 )
+from llf_core.runs.change_journal import check, journal
 from llf_core.runs.config_file import run_config
 from llf_core.runs.disk_errors import is_disk_error
 from llf_core.runs.disk_errors import told as disk_told
-from llf_core.runs.foreign_code import check_run
 from llf_core.runs.final_status import keep_reason
-from llf_core.runs.change_journal import check, journal
+from llf_core.runs.foreign_code import check_run
 from llf_core.runs.trust import prove
 from llf_core.runs.writer import write_event
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from llf_core.launch.cgroup import Cgroup, usable_cpus
-from llf_core.launch.local_process import Trainer, computing_environment, threads_of, trainer_command
 from llf_core.launch.exit_reason import Ending, verdict
+from llf_core.launch.local_process import Trainer, computing_environment, threads_of, trainer_command
 from llf_core.redaction.file_modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
 from llf_core.runs.control import pending, remove_request
 from llf_core.runs.disk_errors import is_disk_error, told
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import open_to_append
-from llf_core.runs.kill import WORKS_FOR
 from llf_core.runs.final_status import kept_reason
-from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.runs.kill import WORKS_FOR
 from llf_core.runs.last_step import reached_step
+from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:

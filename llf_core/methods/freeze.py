@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llf_core.config.option import Names, Section, option
 from llf_core.config.registry import Method
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
-from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.methods.lora_targets import senses
+from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
 from llf_core.models.reward_head import SCORE, idle_head, speaks
 

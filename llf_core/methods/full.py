@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.registry import Method
-from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.methods.lora_targets import senses
+from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.reward_head import idle_head, speaks
 
 if TYPE_CHECKING:

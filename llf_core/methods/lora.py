@@ -11,8 +11,8 @@ from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.registry import Method
 from llf_core.config.rule import Rule
-from llf_core.methods.peft_adapter import begin_adapter
 from llf_core.methods.lora_targets import adapter_targets, saved_modules, senses
+from llf_core.methods.peft_adapter import begin_adapter
 from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:

@@ -5,33 +5,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from llf_core.generation.generate import end_at, generate  # at once, since the function is named as its module
-
 if TYPE_CHECKING:
     from llf_core.models.device import DevicePlan, plan_device
     from llf_core.models.errors import ModelError
     from llf_core.models.load import load_model
-    from llf_core.models.save_result import save_output
+    from llf_core.models.model_source import ModelSource
     from llf_core.models.parameter_count import count_parameters
     from llf_core.models.processor import load_processor
     from llf_core.models.resolve import resolve_model
-    from llf_core.models.model_source import ModelSource
+    from llf_core.models.save_result import save_output
     from llf_core.models.tokenizer import load_tokenizer
-    from llf_core.evaluation.load_run import load_base_and_tuned
 
 # Loaded when used: plug-ins, which a form and a launcher read, need a module or two of this package.
 _LAZY = {
     "DevicePlan": "device",
     "ModelError": "errors",
-    "ModelSource": "source",
-    "count_parameters": "parameters",
-    "load_base_and_tuned": "tuned",
+    "ModelSource": "model_source",
+    "count_parameters": "parameter_count",
     "load_model": "load",
     "load_processor": "processor",
     "load_tokenizer": "tokenizer",
     "plan_device": "device",
     "resolve_model": "resolve",
-    "save_output": "output",
+    "save_output": "save_result",
 }
 
 __all__ = [
@@ -39,9 +35,6 @@ __all__ = [
     "ModelError",
     "ModelSource",
     "count_parameters",
-    "end_at",
-    "generate",
-    "load_base_and_tuned",
     "load_model",
     "load_processor",
     "load_tokenizer",

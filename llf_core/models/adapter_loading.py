@@ -10,10 +10,10 @@ from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_ins
 from llf_core.config.paths import expanded, is_there
 from llf_core.models.checksums import check_record, enumerated, same_values
 from llf_core.models.errors import LONGEST, ModelError, first_line
+from llf_core.models.header_check import damaged_json
 from llf_core.models.model_folder import check_texts, read_object
 from llf_core.models.patterns import check_patterns
 from llf_core.models.reward_head import SCORE, WEIGHT
-from llf_core.models.header_check import damaged_json
 from llf_core.models.stored_tensors import INTEGERS, read_header
 
 if TYPE_CHECKING:

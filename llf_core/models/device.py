@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models.errors import ModelError
 from llf_core.models.bf16_benchmark import WORTH, bf16_speedup
+from llf_core.models.errors import ModelError
 
 if TYPE_CHECKING:
     import torch

@@ -6,8 +6,8 @@ import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.gguf_header import read_gguf_header
+from llf_core.models.progress_bars import no_progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.name_checks.models import meant_instead, shown_name
 from llf_core.config.name_checks.repository import ask_repository
 from llf_core.models.errors import ModelError
-from llf_core.models.model_folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
-from llf_core.models.say import say
 from llf_core.models.header_check import check_sound
+from llf_core.models.model_folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
+from llf_core.models.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

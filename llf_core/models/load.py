@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.attention import attention_name
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
 from llf_core.models.checksums import check_record
 from llf_core.models.errors import ModelError, first_line, lacks
-from llf_core.models.model_folder import weight_files
 from llf_core.models.gguf import gguf_arguments
+from llf_core.models.header_check import damaged_json
+from llf_core.models.model_folder import weight_files
+from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import make_trainable, quantization
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.reward_head import idle_head, speaks
-from llf_core.models.header_check import damaged_json
 from llf_core.models.stored_tensors import stored_dtypes
 
 if TYPE_CHECKING:

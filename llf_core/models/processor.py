@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture, sees
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.errors import ModelError, first_line, lacks
+from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.remote_code import runs_own_code
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_ins
 from llf_core.config.paths import expanded, is_there
 from llf_core.models.embedded_model import EMBEDDED, embedded_model
 from llf_core.models.errors import ModelError
-from llf_core.models.model_folder import card_license, check_files, check_shards, weight_files
 from llf_core.models.gguf_header import read_gguf_header
 from llf_core.models.header_check import check_sound
+from llf_core.models.model_folder import card_license, check_files, check_shards, weight_files
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import home
 

@@ -11,19 +11,19 @@ from llf_core.config import RunConfig
 from llf_core.config.name_checks.models import is_path, may_be_hub_id, meant_instead, shown_name
 from llf_core.config.paths import expanded, is_there
 from llf_core.models.adapter_loading import SAFE, adapter_settings
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError, first_line
-from llf_core.models.model_folder import read_config
-from llf_core.generation.generate import one_dtype
 from llf_core.models.load import load_model
+from llf_core.models.mixed_dtypes import one_dtype
+from llf_core.models.model_folder import read_config
+from llf_core.models.model_source import ModelSource
+from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import quantization
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.resolve import resolve_model
 from llf_core.models.reward_head import SCORE, WEIGHT, apply_score, padding_of
-from llf_core.models.model_source import ModelSource
-from llf_core.models.tokenizer import load_tokenizer
 from llf_core.models.stored_tensors import read_header
+from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs import RunFolder, home
 from llf_core.runs.config_file import run_config
 from llf_core.runs.folder import RUN_ID
@@ -62,7 +62,7 @@ class Scorer:
         head: `[H]` to a score; None where the model is a classifier.
         adapter: of several adapters of a shared model, which one scores; else None.
         skipped: the token that the head's maker took for padding, which is never the last one of a text.
-        flattens: whether it may be given documents one after the other, see `llf_core.acceleration.patching.install.accelerate`.
+        flattens: whether it may be given documents one after the other, see `acceleration.patching.install`.
     """
 
     model: Any

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.card import model_card
 from llf_core.models.checksums import checksums, enumerated, named_tensors, same_values
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
-from llf_core.models.model_folder import read_config
 from llf_core.models.load import load_model, mend_generation_config
+from llf_core.models.model_folder import read_config
+from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.reward_head import add_score, classifier_of, padding_of, speaks
 from llf_core.models.stored_tensors import stored_dtype
 from llf_core.redaction import redact

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.models.architecture import load_architecture
-from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.bounded_templates import bound_templates
 from llf_core.models.bounded_tokenizers import check_tokenizer, panics_as_errors
 from llf_core.models.errors import ModelError, first_line, last_line
-from llf_core.models.model_folder import AGAIN
 from llf_core.models.gguf import mend_pre_tokenizer
-from llf_core.models.remote_code import runs_own_code
 from llf_core.models.header_check import damaged_json
+from llf_core.models.model_folder import AGAIN
+from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.remote_code import runs_own_code
 
 if TYPE_CHECKING:
     from pathlib import Path

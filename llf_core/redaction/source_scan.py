@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llf_core.redaction.secret_patterns import EMBEDDED, ISSUED, PUBLIC, STRONG, WEAK, plain_name
 from llf_core.redaction.redact_text import is_secret_name
+from llf_core.redaction.secret_patterns import EMBEDDED, ISSUED, PUBLIC, STRONG, WEAK, plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ torch: the notebook side records functions, the launcher writes their source, an
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.call_reward import Answered, Reward, RewardError, as_float
-from llf_core.rewards.from_file import from_file
-from llf_core.rewards.stored_functions import by_name, cell_of, code_of, functions_of, replace_code, write_code
-from llf_core.rewards.load import load_rewards
 from llf_core.rewards.decorator import reward
+from llf_core.rewards.from_file import from_file
+from llf_core.rewards.load import load_rewards
+from llf_core.rewards.stored_functions import by_name, cell_of, code_of, functions_of, replace_code, write_code
 from llf_core.rewards.weighted_sum import Judged, Weighed, not_applied, to_mend
 
 __all__ = [

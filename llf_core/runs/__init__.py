@@ -31,31 +31,31 @@ if TYPE_CHECKING:
         remove_from_bin,
         restore_run,
     )
-    from llf_core.runs.metric_columns import Columns
-    from llf_core.runs.run_index import active_runs, list_runs
+    from llf_core.runs.downsample import decimate
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, free_bytes
+    from llf_core.runs.metric_columns import Columns
     from llf_core.runs.reader import RunReader
-    from llf_core.runs.downsample import decimate
+    from llf_core.runs.run_index import active_runs, list_runs
 
 # What only readers need is loaded when it is used, so that a trainer or a supervisor starts without numpy.
 _LAZY = {
     "Binned": "bin",
-    "Columns": "columns",
+    "Columns": "metric_columns",
     "Freed": "bin",
     "Page": "listing",
     "Row": "listing",
     "RunReader": "reader",
-    "active_runs": "index",
+    "active_runs": "run_index",
     "binned": "bin",
     "clean": "bin",
     "cleanable": "bin",
-    "decimate": "thinning",
+    "decimate": "downsample",
     "delete_run": "bin",
     "folder_bytes": "bin",
     "free_bytes": "listing",
     "kill_run": "kill",
-    "list_runs": "index",
+    "list_runs": "run_index",
     "remove_from_bin": "bin",
     "restore_run": "bin",
 }

@@ -12,8 +12,8 @@ import psutil
 
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
-from llf_core.runs.process import host
 from llf_core.runs.last_step import reached_step, what_is_safe
+from llf_core.runs.process import host
 from llf_core.runs.status import read_status, shown, update
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from llf_core.door import read_end
 from llf_core.runs.checkpoints import Checkpoints
-from llf_core.runs.jsonl import parse
 from llf_core.runs.final_status import kept_reason
+from llf_core.runs.jsonl import parse
 from llf_core.runs.status import never_began, read_status, shown
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from llf_core.door import read_end
 from llf_core.redaction import redact
 from llf_core.runs.event_fields import checked
 from llf_core.runs.jsonl import Tail, as_number, parse
-from llf_core.runs.meta import read_meta
 from llf_core.runs.last_step import shown_status
+from llf_core.runs.meta import read_meta
 
 if TYPE_CHECKING:
-    from llf_core.runs.metric_columns import Columns
     from llf_core.runs.folder import RunFolder
+    from llf_core.runs.metric_columns import Columns
     from llf_core.runs.status import Status
 
 NEWS = 32 << 20

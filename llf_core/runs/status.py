@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from llf_core.door import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
+from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.plain_text import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.redaction import redacted
 from llf_core.runs import status as statuses
 from llf_core.runs.files import DISK_FULL
-from llf_core.runs.jsonl import Appender
 from llf_core.runs.final_status import keep_reason
+from llf_core.runs.jsonl import Appender
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import FINAL, HEARTBEAT_SECONDS, give_back_reserve
 

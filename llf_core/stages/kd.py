@@ -104,10 +104,10 @@ class KD(Stage):
 
         import torch
 
-        from llf_core.config.ignore_index import IGNORED
         from llf_core.acceleration.kernels.distillation import divergence_sum
-        from llf_core.acceleration.patching.causal_head import forward
         from llf_core.acceleration.kernels.token_loss import nll_sum
+        from llf_core.acceleration.patching.causal_head import forward
+        from llf_core.config.ignore_index import IGNORED
         from llf_core.stages.auxiliary_model import computing
         from llf_core.stages.sft import by_document, shifted_targets
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from llf_core.acceleration.patching.causal_head import forward
 from llf_core.acceleration.kernels.token_loss import log_probs
+from llf_core.acceleration.patching.causal_head import forward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

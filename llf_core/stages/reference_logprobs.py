@@ -24,10 +24,10 @@ from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
 from llf_core.runs.progress_events import UnderWay
 from llf_core.stages.augmented_dataset import More
-from llf_core.stages.reference_policy import Compared, adapter_names, compared, model_name, named_reference
-from llf_core.stages.logprobs import answer_log_probs
 from llf_core.stages.auxiliary_model import computing
 from llf_core.stages.base.frozen_layer_cache import epochs, length_dependent
+from llf_core.stages.logprobs import answer_log_probs
+from llf_core.stages.reference_policy import Compared, adapter_names, compared, model_name, named_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -71,8 +71,8 @@ class SFT(Stage):
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
             accumulation and ranks.
         """
-        from llf_core.acceleration.patching.causal_head import forward
         from llf_core.acceleration.kernels.token_loss import nll_sum
+        from llf_core.acceleration.patching.causal_head import forward
 
         targets = shifted_targets(batch["labels"])
         heard = None if note is None else partial(by_document, batch, note)

@@ -13,8 +13,8 @@ from llf_core.models import ModelError
 from llf_core.redaction import redact
 from llf_core.rewards import RewardError
 from llf_core.runs.disk_errors import is_disk_error, make_room, told
-from llf_core.stages.base.stop_training import Halted
 from llf_core.stages.base.oom_retry import DoesNotFitError, is_out_of_memory
+from llf_core.stages.base.stop_training import Halted
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.step_counters import read_counters, step_of
-from llf_core.runs.formatting import rate as written
 from llf_core.runs.change_journal import Change, check, journal
+from llf_core.runs.formatting import rate as written
+from llf_core.runs.step_counters import read_counters, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.data import PackedRows
+from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
 from llf_core.models.gradient_checkpointing import Checkpointing, choose_checkpointing, enable_checkpointing
 from llf_core.models.step_forecast import forecast_step, free_memory
@@ -91,11 +92,3 @@ def largest_batch(
         return int((np.sort(own + other)[::-1][:batch] + drawn).sum()), longest
     rows = (batch if drawn else min(batch, len(own))) * (1 + bool(other.any()))
     return rows * -(-longest // MULTIPLE) * MULTIPLE, longest
-
-
-def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Tokens of each example of the table (of those that are held out too), without reading them."""
-    import pyarrow.compute as pc
-
-    counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()
-    return counted.astype(np.int64)

@@ -16,15 +16,15 @@ from transformers import TrainerCallback
 
 from llf_core.models.checksums import checksums, kept_tensors
 from llf_core.runs import Checkpoints, Inbox
-from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
 from llf_core.runs.metric_catalog import told, within
-from llf_core.training.gpu_usage import GpuLoad
-from llf_core.training.resume_check import Receipt
+from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.training.checkpoint_check import check_reloaded
+from llf_core.training.gpu_usage import GpuLoad
 from llf_core.training.live_changes import Steering
 from llf_core.training.oom_messages import smaller_size
+from llf_core.training.resume_check import Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import ConfigError, Problem
-from llf_core.config.name_checks.output_folder import KEY, MARKER, PREVIOUS, fingerprint, recorded, refusal, stranger, walk
+from llf_core.config.name_checks.output_folder import (
+    KEY,
+    MARKER,
+    PREVIOUS,
+    fingerprint,
+    recorded,
+    refusal,
+    stranger,
+    walk,
+)
 from llf_core.config.paths import expanded
 from llf_core.runs.disk_errors import disk_sentence, is_disk_error
 from llf_core.runs.files import sync_folder

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models import generate
+from llf_core.generation import generate
+from llf_core.generation.own_forward import own_forward
 from llf_core.models.adapter_loading import goes_on
 from llf_core.runs import RunReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -117,17 +118,3 @@ class Watched:
         off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
         turned_off = None if self._goes_on else off
         return turned_off or (nullcontext if step == 0 else None)
-
-
-@contextmanager
-def own_forward(model: Any) -> Iterator[None]:
-    """The model as it is without accelerate around it, which computes in half precision whatever comes in."""
-    wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
-    if wrapped is None or own is None:
-        yield
-        return
-    model.forward = own
-    try:
-        yield
-    finally:
-        model.forward = wrapped

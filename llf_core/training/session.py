@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 
+from llf_core.acceleration.patching.causal_head import install_head
+from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
 from llf_core.data import Collator, check_packing, prepare
 from llf_core.data.prepare import say
 from llf_core.data.streaming import Stream
-from llf_core.acceleration.patching.causal_head import install_head
-from llf_core.acceleration.patching.install import Accelerated, accelerate
+from llf_core.generation import end_at
 from llf_core.models import (
     ModelError,
     count_parameters,
-    end_at,
     load_model,
     load_processor,
     load_tokenizer,
@@ -34,30 +34,30 @@ from llf_core.models import (
 from llf_core.models.adapter_loading import check_reloads, goes_on
 from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.checksums import write_record
-from llf_core.models.model_folder import read_config
 from llf_core.models.load import check_runs
+from llf_core.models.model_folder import read_config
+from llf_core.models.model_source import ModelSource
 from llf_core.models.quantize import left_unquantized
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.reward_head import add_score
-from llf_core.models.model_source import ModelSource
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
-from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.runs.phases import begin_phase
-from llf_core.training.arguments import training_arguments
-from llf_core.training.failures import explain
+from llf_core.runs.step_counters import read_counters, step_of
+from llf_core.stages.base.context import Work
+from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
 from llf_core.stages.base.stop_training import Halted
+from llf_core.training.arguments import training_arguments
+from llf_core.training.checkpoint_check import check_archives, check_best
+from llf_core.training.failures import explain
+from llf_core.training.live_changes import held_from
 from llf_core.training.memory_plan import settle_checkpointing
 from llf_core.training.metrics_callback import RunProgress
-from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.resolved_config import as_before, warn_of_other_data, write_resolved
 from llf_core.training.result_export import NotCopiedError, check_output_dir, copy_result
-from llf_core.training.live_changes import held_from
-from llf_core.training.trainer import RunTrainer, StreamedRows
-from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
 from llf_core.training.sample_callback import Watched
-from llf_core.stages.base.context import Work
+from llf_core.training.trainer import RunTrainer, StreamedRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,8 +10,8 @@ import torch
 from accelerate.utils import gather_object
 
 from llf_core.data.batch_split import document_count, has_media, learned_count, token_count
-from llf_core.stages.base.oom_retry import Parts, Randomness
 from llf_core.stages.base.loop import RunLoop
+from llf_core.stages.base.oom_retry import Parts, Randomness
 from llf_core.training.oom_messages import (
     evaluation_goes_on,
     one_example,

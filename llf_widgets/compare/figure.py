@@ -9,8 +9,8 @@ import numpy as np
 
 from llf_core.runs import decimate
 from llf_core.runs.metric_catalog import GROUPS, HELD_OUT, lead, shown, within
-from llf_core.runs.summary_numbers import line
 from llf_core.runs.smoothing import label
+from llf_core.runs.summary_numbers import line
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.ticks import log_ticks
 from llf_widgets.monitor import formatting
@@ -186,7 +186,9 @@ def _traces(panel: _Panel, choice: Choice, over: str, *, every: bool) -> list[di
         told = [[formatting.value(float(value), form)] for value in one.y]
         says = f"{plain(one.called)}<br>{PLACE[over]}: %{{customdata[0]}}"
         if panel.window and one.logged is not None:
-            told = [[text, formatting.value(float(value), form)] for (text,), value in zip(told, one.logged, strict=True)]
+            told = [
+                [text, formatting.value(float(value), form)] for (text,), value in zip(told, one.logged, strict=True)
+            ]
             says += f", {label(panel.window)}<br>logged: %{{customdata[1]}}"
         if every and panel.window and one.logged is not None:
             thin = {"mode": "lines", "opacity": 0.4, "hoverinfo": "skip", "line": {"color": color, "width": 1}}

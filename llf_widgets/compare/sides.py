@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import folder_bytes
-from llf_core.runs.metric_catalog import BETTER, Counted, counted, lead
-from llf_core.runs.summary_numbers import highest, last_finite, median
-from llf_core.runs.smoothing import label
 from llf_core.runs.change_journal import journal
+from llf_core.runs.metric_catalog import BETTER, Counted, counted, lead
+from llf_core.runs.smoothing import label
+from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.labels import UNSHOWN, differing, value_of
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.result import result
@@ -114,7 +114,9 @@ def _cost(watches: Sequence[Watch]) -> Part:
         _line("Time", [watch.facts.elapsed or None for watch in watches], formatting.duration),
         _line("Tokens per second, median", speed, formatting.count, most=True),
         _line("Peak memory", [highest(watch.series, "memory") for watch in watches], _size),
-        _line("Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], formatting.count),
+        _line(
+            "Trained parameters", [float(one) if isinstance(one, int) else None for one in trained], formatting.count
+        ),
         _line("Output", [None if one is None else float(one) for one in output], _size),
     )
     return Part("Cost", "", lines)

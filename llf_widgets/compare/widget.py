@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import traitlets
 
-from llf_core.runs.run_index import RunIndex
 from llf_core.runs.metric_catalog import lead
+from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
 from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.figure import OVER, choices, figure_json, series

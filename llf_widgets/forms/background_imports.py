@@ -7,7 +7,12 @@ import functools
 import importlib
 import threading
 
-MODULES = ("llf_core.launch.start", "llf_core.rewards", "llf_core.rewards.stored_functions", "llf_widgets.monitor.widget")
+MODULES = (
+    "llf_core.launch.start",
+    "llf_core.rewards",
+    "llf_core.rewards.stored_functions",
+    "llf_widgets.monitor.widget",
+)
 
 
 @functools.cache

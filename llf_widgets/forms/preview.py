@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.launch.local_process import computing_environment
+from llf_core.runs.duplicate_examples import told_copies
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain_text import without_escapes
-from llf_core.runs.duplicate_examples import told_copies
 from llf_widgets.forms.messages import Message, wire
 from llf_widgets.front_end import Front
 from llf_widgets.static import text

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Problem, RunConfig, fields, preset, validate
-from llf_core.config.known_keys import known
-from llf_core.config.name_checks import for_a_start, look, settle
-from llf_core.config.run_config import ALWAYS_SHOWN
-from llf_core.config.read_config import dump_yaml, read
 from llf_core.config.field_specs import option_classes
 from llf_core.config.key_aliases import translate
+from llf_core.config.known_keys import known
+from llf_core.config.name_checks import for_a_start, look, settle
+from llf_core.config.read_config import dump_yaml, read
+from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.data.kind_check import READ_AS, against, shipped_for
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.folder import home, run_ids

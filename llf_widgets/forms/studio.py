@@ -13,11 +13,11 @@ from llf_core.data.kind_check import fitting
 from llf_core.launch.queue import Machine
 from llf_widgets.close_parts import close_parts
 from llf_widgets.forms import checks, fallback, model_info, suggestions
+from llf_widgets.forms.background_imports import preload
 from llf_widgets.forms.columns_pane import ColumnsPane
 from llf_widgets.forms.hub_names import HubNames
 from llf_widgets.forms.layout import GROUPS, arrange
 from llf_widgets.forms.messages import Message
-from llf_widgets.forms.background_imports import preload
 from llf_widgets.forms.presets import Presets
 from llf_widgets.forms.preview import Preview
 from llf_widgets.forms.section import Section

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
+from llf_core.runs.change_journal import change_of
 from llf_core.runs.formatting import rate
 from llf_core.runs.metric_catalog import ELSEWHERE, HELD_OUT, Shown, lead, shown
-from llf_core.runs.change_journal import change_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

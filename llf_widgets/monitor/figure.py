@@ -134,7 +134,12 @@ def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
             x, y = _finite(curves.line(logged))
             if x.size:
                 ends.append(
-                    (f"{text} {formatting.value(curves.last[logged], one.group.form)}", tone, float(x[-1]), float(y[-1]))
+                    (
+                        f"{text} {formatting.value(curves.last[logged], one.group.form)}",
+                        tone,
+                        float(x[-1]),
+                        float(y[-1]),
+                    )
                 )
     low, high = _reach(one, curves)
     shifts = moved_apart([CHART * (y - low) / (high - low) for *_, y in ends], LINE)

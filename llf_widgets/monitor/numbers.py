@@ -1,4 +1,4 @@
-"""The key numbers of a run, each with what it is compared with: how `llf_core.runs.summary_numbers` is worded in a view."""
+"""The key numbers of a run, each with what it is compared with: `runs.summary_numbers` as a view words them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.metric_catalog import HELD_OUT, Counted, counted, held_out_label, lead
-from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_core.runs.smoothing import label
+from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.facts import Number
 
@@ -68,7 +68,9 @@ def summary_rows(
     rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
     if tokens is not None:
-        rows.append(("Tokens", formatting.count(tokens), "" if trained is None else f"{formatting.count(trained)} trained"))
+        rows.append(
+            ("Tokens", formatting.count(tokens), "" if trained is None else f"{formatting.count(trained)} trained")
+        )
     speed, memory = median(series, "tokens_per_second"), highest(series, "memory")
     if speed is not None:
         rows.append(("Tokens per second, median", formatting.count(speed), ""))
@@ -77,7 +79,9 @@ def summary_rows(
     rows.append(("Time", formatting.duration(elapsed), ""))
     for event in reversed(events):
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
-            rows.append(("Trained", formatting.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters"))
+            rows.append(
+                ("Trained", formatting.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters")
+            )
             break
     by_hand = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
     if by_hand:
@@ -154,7 +158,9 @@ def _memory(series: Series) -> Number:
     now, most = last(series, "memory"), highest(series, "memory")
     if now is None:
         return Number("Memory", NONE)
-    return Number("Memory", *formatting.size(now), note="" if most is None else "highest {} {}".format(*formatting.size(most)))
+    return Number(
+        "Memory", *formatting.size(now), note="" if most is None else "highest {} {}".format(*formatting.size(most))
+    )
 
 
 def _trained_share(series: Series) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llf_core.runs.plain_text import all_one_way
 from llf_widgets.figures import packed
 from llf_widgets.home import shown_path
-from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.event_log import log_lines
+from llf_widgets.monitor.figure import figure_json
 from llf_widgets.monitor.layout import CONFIG
 from llf_widgets.monitor.status_text import front_end
 from llf_widgets.monitor.timeline import PROMPTS

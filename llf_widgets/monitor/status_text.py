@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.findings import advice, stands
 from llf_core.runs.change_journal import check
+from llf_core.runs.findings import advice, stands
 from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:

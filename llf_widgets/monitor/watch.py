@@ -16,17 +16,17 @@ from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
 from llf_core.runs.event_fields import is_amount, is_whole
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_core.runs.pace import GOING, RECENT, seconds_per_step
 from llf_core.runs.status import BrokenRunError
+from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_widgets.home import shown_path
-from llf_widgets.monitor.facts_text import about
 from llf_widgets.monitor.completions import Completions
 from llf_widgets.monitor.curves import NOTHING, Curves, curves
 from llf_widgets.monitor.estimate import trained_seconds
 from llf_widgets.monitor.event_index import EventIndex
-from llf_widgets.monitor.facts import LIVE, Facts
 from llf_widgets.monitor.event_log import Journal
+from llf_widgets.monitor.facts import LIVE, Facts
+from llf_widgets.monitor.facts_text import about
 from llf_widgets.monitor.numbers import key_numbers, summary_rows
 from llf_widgets.monitor.timeline import Timeline
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.runs import FINAL, home
+from llf_core.runs.change_journal import check
 from llf_core.runs.control import TYPES
 from llf_core.runs.foreign_code import code_to_allow, shown
-from llf_core.runs.change_journal import check
 from llf_widgets.close_parts import close_parts
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of, home_hash

@@ -7,8 +7,8 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.door import NotPlainError, json_value
 from llf_core.runs import RunReader, kill_run, send_request
-from llf_core.runs.control import TYPES
 from llf_core.runs.change_journal import check
+from llf_core.runs.control import TYPES
 from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from llf_core.door import UnreadableError
 from llf_core.redaction import redact, redacted
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
-from llf_core.runs.run_index import RunIndex
 from llf_core.runs.jsonl import spelled
+from llf_core.runs.run_index import RunIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,11 +13,11 @@ from llf_core.door import peek_object
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.config_file import written_config
 from llf_core.runs.findings import advice, stands
-from llf_core.runs.run_index import Asked, GoneError
 from llf_core.runs.jsonl import spelled
 from llf_core.runs.listing import read_row
 from llf_core.runs.metric_catalog import HELD_OUT, lead, told
 from llf_core.runs.plain_text import all_one_way
+from llf_core.runs.run_index import Asked, GoneError
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler, why
 

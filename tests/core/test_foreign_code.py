@@ -15,8 +15,8 @@ import llf_core
 from llf_core.cli import app
 from llf_core.config import ConfigError
 from llf_core.evaluation.answers import answer
-from llf_core.evaluation.run_losses import losses, losses_in_child
 from llf_core.evaluation.reward_accuracy import reward_accuracy
+from llf_core.evaluation.run_losses import losses, losses_in_child
 from llf_core.evaluation.win_rate import win_rate
 from llf_core.launch import Run, launch
 from llf_core.models import ModelError

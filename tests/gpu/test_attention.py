@@ -18,13 +18,13 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from llf_core.acceleration.kernels.attention import Layout
+from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.causal_head import forward
+from llf_core.acceleration.patching.install import accelerate
 from llf_core.data import Collator
 from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.pair_collator import PairCollator
-from llf_core.acceleration.patching import attention_backend
-from llf_core.acceleration.kernels.attention import Layout
-from llf_core.acceleration.patching.causal_head import forward
-from llf_core.acceleration.patching.install import accelerate
 
 # Largest relative distance (of norms) from float64. A format's step is 2^-8 (bfloat16), 2^-11 (float16), 2^-24
 # (float32): probabilities and outputs are rounded once each, gradients some times more, and TF32 is off.
@@ -132,7 +132,9 @@ def test_flash_attention_is_what_a_card_computes_documents_by(device, dtypes, no
     new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= attention_backend.FLASH_CARD
     assert attention_backend._flash_knows(q, q, layout) == (new and "cu_seq_q" in attention_backend.varlen_arguments())
     assert not attention_backend._flash_knows(q.float(), q.float(), layout)
-    note(f"torch {torch.__version__}, varlen_attn takes {', '.join(sorted(attention_backend.varlen_arguments())) or 'nothing'}")
+    note(
+        f"torch {torch.__version__}, varlen_attn takes {', '.join(sorted(attention_backend.varlen_arguments())) or 'nothing'}"
+    )
 
 
 @pytest.mark.parametrize("window", [None, 16])

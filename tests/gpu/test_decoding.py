@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from llf_core.config import RunConfig
-from llf_core.models import generate, load_model, load_tokenizer, plan_device, resolve_model
+from llf_core.generation import generate
 from llf_core.generation.decoder import Decoder
 from llf_core.generation.generate import encode, end_tokens
+from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
 
 PROMPTS = ["one two three", "What is the capital of France, and how do plants make their food?", "sea"]
 

@@ -10,9 +10,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llf_core.runs import read_status
-from llf_core.training import session
 from llf_core.stages.base.oom_retry import is_out_of_memory
 from llf_core.stages.sft import SFT
+from llf_core.training import session
 from tests.core.training.cramped import ABSURD, cramped
 from tests.core.training.small_trainer import examples, make_trainer
 from tests.gpu.conftest import ON_CPU, events

@@ -53,7 +53,7 @@ def test_a_stage_makes_the_steps_of_the_cpu(name, trained, rows, device, precise
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_weights_are_on_the_device_and_answer(bits, settings, device):
-    from llf_core.models import generate
+    from llf_core.generation import generate
 
     config = RunConfig.load(settings | {"quantization_bit": bits})
     source = resolve_model(config.model.model_name_or_path, config)

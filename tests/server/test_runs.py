@@ -12,8 +12,8 @@ import pytest
 
 from llf_core import __version__
 from llf_core.runs import listing
-from llf_core.runs.run_index import GoneError, RunIndex
 from llf_core.runs.listing import read_row
+from llf_core.runs.run_index import GoneError, RunIndex
 
 
 async def test_version_tells_what_the_server_is(ask, llf_home):

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from llf_core.evaluation.answers import answer_in_child
-from llf_core.evaluation.run_losses import losses_in_child
 from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child
+from llf_core.evaluation.run_losses import losses_in_child
 from llf_core.evaluation.win_rate import win_rate_in_child
 from llf_core.launch.local_process import RUNTIME, THREAD_VARIABLES, computing_environment
 from llf_core.launch.supervisor import Supervisor

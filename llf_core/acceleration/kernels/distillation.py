@@ -1,6 +1,6 @@
 """How far a student's next-token distributions are from its teacher's, without ever holding all logits.
 
-As in `llf_core.acceleration.kernels.cross_entropy`: rows go through both heads in chunks, a chunk's logits become their gradient in
+As in `kernels.cross_entropy`: rows go through both heads in chunks, a chunk's logits become their gradient in
 place, and the forward pass makes all gradients. Statistics are float32 (float64 for float64).
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch.autograd import Function
 
 from llf_core.acceleration.kernels.cross_entropy import Chunks, Gradients, Terms, add_outer, apply_terms, factored, room
-from llf_core.acceleration.kernels.token_loss import products_dtype
 from llf_core.acceleration.kernels.matmul import product
+from llf_core.acceleration.kernels.token_loss import products_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,7 +150,7 @@ def divergences(
         bias: `[V]`.
         terms: of the student's logits.
         teacher: what they are compared with.
-        gradients: buffers for what is wanted, see `llf_core.acceleration.kernels.cross_entropy.room`. What they hold lacks a factor T.
+        gradients: buffers for what is wanted, see `kernels.cross_entropy.room`. What they hold lacks a factor T.
 
     Returns:
         `[N]` in the exact dtype.

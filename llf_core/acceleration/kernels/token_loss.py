@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd import Function
 
-from llf_core.config.ignore_index import IGNORED
 from llf_core.acceleration.kernels.cross_entropy import Gradients, Terms, cross_entropies, factored, room
 from llf_core.acceleration.patching.attention_backend import computing_dtype
+from llf_core.config.ignore_index import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

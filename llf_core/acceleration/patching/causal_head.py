@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from torch import nn
 
-from llf_core.acceleration.patching.flattened_batches import decoder_of
 from llf_core.acceleration.patching.attention_backend import NAME
+from llf_core.acceleration.patching.flattened_batches import decoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.flattened_batches import (
+    carries_state,
+    counts_chunks,
+    decoder_of,
+    flattened,
+    placeholder,
+    refused,
+)
 from llf_core.acceleration.patching.matching import QKV, UNFIT
-from llf_core.acceleration.patching.flattened_batches import carries_state, counts_chunks, decoder_of, flattened, placeholder, refused
 from llf_core.acceleration.patching.per_document import attention_each, call_each, call_whole, chunk_of, stateful
 from llf_core.acceleration.patching.probe_module import kind
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.acceleration.kernels.attention import Layout, bounds_of, document_attention, forks_of, signed_sin
-from llf_core.acceleration.patching.attention_backend import computing_dtype
 from llf_core.acceleration.kernels.linear import linears
 from llf_core.acceleration.kernels.mlp import swiglu
 from llf_core.acceleration.kernels.rms_norm import rms_norm
+from llf_core.acceleration.patching.attention_backend import computing_dtype
 from llf_core.acceleration.patching.linear_operands import operand, operands
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.acceleration.patching.fast_forwards import install, linear_forward
-from llf_core.acceleration.patching.matching import QKV, UNFIT, fit_attention, fit_mlp, fit_norm
-from llf_core.acceleration.patching.linear_operands import is_adapted
-from llf_core.acceleration.patching.probe_module import kind
 from llf_core.acceleration.patching.equivalence import Trial
+from llf_core.acceleration.patching.fast_forwards import install, linear_forward
+from llf_core.acceleration.patching.linear_operands import is_adapted
+from llf_core.acceleration.patching.matching import QKV, UNFIT, fit_attention, fit_mlp, fit_norm
+from llf_core.acceleration.patching.probe_module import kind
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from llf_core.acceleration.patching.fast_forwards import Forward
     from llf_core.acceleration.patching.attention_backend import Asked
+    from llf_core.acceleration.patching.fast_forwards import Forward
 
 GATES = (("gate_proj", "up_proj"), ("gate_up_proj",))
 QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from llf_core.acceleration.kernels.attention import bounds_of, forks_of
 from llf_core.acceleration.patching.fast_forwards import install
-from llf_core.acceleration.patching.matching import UNFIT
 from llf_core.acceleration.patching.flattened_batches import CHUNKED
+from llf_core.acceleration.patching.matching import UNFIT
 from llf_core.acceleration.patching.probe_module import is_linear
 
 if TYPE_CHECKING:

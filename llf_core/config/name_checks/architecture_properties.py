@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
-from llf_core.config.name_checks.results import Found
 from llf_core.config.name_checks.model_folder import config_of, folder_of
+from llf_core.config.name_checks.results import Found
 from llf_core.config.problem import Fix, Problem
 
 if TYPE_CHECKING:

@@ -6,24 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llf_core.config.field_specs import fields, option_classes
+from llf_core.config.name_checks.architecture_properties import look_for_properties
 from llf_core.config.name_checks.data_sets import look_for_data
 from llf_core.config.name_checks.hub import SECONDS, ask
+from llf_core.config.name_checks.hub_question import settle
 from llf_core.config.name_checks.models import look_for_models
 from llf_core.config.name_checks.modules import KEYS, look_for_modules
-from llf_core.config.name_checks.paths import look_for_paths
-from llf_core.config.name_checks.architecture_properties import look_for_properties
-from llf_core.config.name_checks.hub_question import settle
 from llf_core.config.name_checks.output_folder import look_for_output
-from llf_core.config.field_specs import fields, option_classes
+from llf_core.config.name_checks.paths import look_for_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from llf_core.config.field_specs import FieldSpec
     from llf_core.config.name_checks.results import Found
     from llf_core.config.problem import Problem
     from llf_core.config.report import Report
     from llf_core.config.run_config import RunConfig
-    from llf_core.config.field_specs import FieldSpec
 
 HUB_REWARDS = {"lora", "full"}
 """Values of `reward_model_type` whose `reward_model` is a model."""

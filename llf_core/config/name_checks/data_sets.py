@@ -7,20 +7,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llf_core.config.did_you_mean import listed, misspelt, nearest
+from llf_core.config.field_specs import plain
 from llf_core.config.name_checks import known_names
+from llf_core.config.name_checks.data_set_location import INFO_FILE, ONLINE, REMOTE, SHIPPED, info_of, locate
 from llf_core.config.name_checks.hub_cache import cached
 from llf_core.config.name_checks.results import Found, hint_of, using
-from llf_core.config.name_checks.data_set_location import INFO_FILE, ONLINE, REMOTE, SHIPPED, info_of, locate
-from llf_core.config.did_you_mean import listed, misspelt, nearest
 from llf_core.config.paths import DATA_SUFFIXES, HANDED_OVER, is_there
 from llf_core.config.problem import Problem
-from llf_core.config.field_specs import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from llf_core.config.run_config import RunConfig
     from llf_core.config.field_specs import FieldSpec
+    from llf_core.config.run_config import RunConfig
 
 MOST = 500
 """Entries of a folder that are looked at for what may have been meant."""

@@ -9,9 +9,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from llf_core.config.shown_url import without_secrets
 from llf_core.config.name_checks.hub_question import Answer
 from llf_core.config.name_checks.repository import ask_repository
+from llf_core.config.shown_url import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,22 +7,22 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.shown_url import without_secrets
+from llf_core.config.did_you_mean import misspelt, nearest
+from llf_core.config.field_specs import plain
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks import known_names
 from llf_core.config.name_checks.hub_cache import cached
-from llf_core.config.name_checks.results import Found, hint_of, using
 from llf_core.config.name_checks.paths import absent
-from llf_core.config.did_you_mean import misspelt, nearest
+from llf_core.config.name_checks.results import Found, hint_of, using
 from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
-from llf_core.config.field_specs import plain
+from llf_core.config.shown_url import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from llf_core.config.run_config import RunConfig
     from llf_core.config.field_specs import FieldSpec
+    from llf_core.config.run_config import RunConfig
 
 HUB_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 LONGEST_HUB_NAME = 96

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from llf_core.config.did_you_mean import listed, misspelt, nearest
+from llf_core.config.field_specs import plain
 from llf_core.config.model import EMBEDDED
-from llf_core.config.name_checks.results import Found
 from llf_core.config.name_checks.known_names import families, family_of
 from llf_core.config.name_checks.model_folder import folder_of, settings_of
-from llf_core.config.did_you_mean import listed, misspelt, nearest
+from llf_core.config.name_checks.results import Found
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.safetensors_header import read_shapes, weight_files
-from llf_core.config.field_specs import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llf_core.config.run_config import RunConfig
     from llf_core.config.field_specs import FieldSpec
+    from llf_core.config.run_config import RunConfig
 
 KEYS: dict[str, Literal["linear", "any"]] = {
     "lora_target": "linear",

@@ -9,10 +9,10 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.field_specs import fields
 from llf_core.config.name_checks.results import Found
 from llf_core.config.paths import expanded, is_there
 from llf_core.config.problem import Fix, Problem
-from llf_core.config.field_specs import fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,15 +6,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.name_checks.results import Found, using
 from llf_core.config.did_you_mean import misspelt, nearest
+from llf_core.config.field_specs import plain
+from llf_core.config.name_checks.results import Found, using
 from llf_core.config.paths import is_there
 from llf_core.config.problem import Problem
-from llf_core.config.field_specs import plain
 
 if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
     from llf_core.config.field_specs import FieldSpec
+    from llf_core.config.run_config import RunConfig
 
 LONGEST_SHOWN = 200
 """Characters of a path that a message repeats."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llf_core.config.field_specs import plain
 from llf_core.config.name_checks.hub_question import Question
 from llf_core.config.problem import Fix
-from llf_core.config.field_specs import plain
 
 if TYPE_CHECKING:
+    from llf_core.config.field_specs import FieldSpec
     from llf_core.config.problem import Problem
     from llf_core.config.run_config import RunConfig
-    from llf_core.config.field_specs import FieldSpec
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.field_specs import option_classes
 from llf_core.config.rules.data import DATA
 from llf_core.config.rules.evaluation import EVALUATION
 from llf_core.config.rules.optimization import OPTIMIZATION
@@ -13,7 +14,6 @@ from llf_core.config.rules.process import PROCESS
 from llf_core.config.rules.sampling import SAMPLING
 from llf_core.config.rules.stage_keys import STAGE_KEYS
 from llf_core.config.rules.typical_values import USUAL
-from llf_core.config.field_specs import option_classes
 
 if TYPE_CHECKING:
     from llf_core.config.rule import Rule

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.field_specs import field
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.field_specs import field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.field_specs import field as spec_of
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.field_specs import field as spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,8 @@ import os
 import sys
 from typing import Any, TextIO
 
-from llf_core.data.inspect.inspection import Inspection
 from llf_core.data.inspect.column_roles import all_roles, readings
+from llf_core.data.inspect.inspection import Inspection
 
 ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 

@@ -12,6 +12,7 @@ import numpy as np
 from llf_core.data.align import decide
 from llf_core.data.build import PEEKED, Builder, Settings, Told
 from llf_core.data.errors import BadExample, DataError
+from llf_core.data.example_store import SET, TWIN
 from llf_core.data.inspect.explain_example import explained, plain
 from llf_core.data.inspect.lengths import cost, histogram, offered
 from llf_core.data.inspect.notable_records import Notable, from_report, leaks, longest, page, twins
@@ -20,7 +21,6 @@ from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.prepare import media_dir, prepare, sources_of
 from llf_core.data.records import Record
 from llf_core.data.report import show_row
-from llf_core.data.example_store import SET, TWIN
 from llf_core.runs import RunReader, home, list_runs, open_run
 from llf_core.runs.config_file import run_config
 

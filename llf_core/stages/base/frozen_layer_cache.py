@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.data import PackedRows
-from llf_core.data.streaming import Stream
-from llf_core.acceleration.patching.causal_head import causal_of
-from llf_core.acceleration.frozen_layers import Trunk, frozen_depth
 from llf_core.acceleration.frozen_layer_store import TrunkStore
-from llf_core.training.memory_plan import lengths
+from llf_core.acceleration.frozen_layers import Trunk, frozen_depth
+from llf_core.acceleration.patching.causal_head import causal_of
+from llf_core.data import PackedRows
+from llf_core.data.example_store import lengths
+from llf_core.data.streaming import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -129,8 +129,8 @@ class KTO(Stage):
         """Sum over the answers of a batch, see `Stage.loss_sum`."""
         import torch
 
-        from llf_core.stages.losses.kto import kl_estimate, kto
         from llf_core.stages.logprobs import answer_log_probs, of_all_ranks
+        from llf_core.stages.losses.kto import kl_estimate, kto
 
         answers = answer_log_probs(model, batch)
         policy, foreign = answers.sums.view(-1, 2).unbind(1)

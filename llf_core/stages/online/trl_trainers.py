@@ -9,15 +9,15 @@ import torch
 from torch.utils.data import Sampler
 from trl import GRPOTrainer, RLOOTrainer
 
-from llf_core.generation.sampling import Sampling
 from llf_core.generation.generate import continuations
+from llf_core.generation.own_forward import own_forward
+from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, to_mend
 from llf_core.runs import Checkpoints
 from llf_core.runs.progress_events import UnderWay
-from llf_core.stages.online.completions_callback import Drawn
-from llf_core.stages.base.oom_retry import Randomness
 from llf_core.stages.base.loop import RunLoop
-from llf_core.training.sample_callback import own_forward
+from llf_core.stages.base.oom_retry import Randomness
+from llf_core.stages.online.completions_callback import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import TrainerControl
 
-    from llf_core.stages.online.trl_rewards import Judge
     from llf_core.stages.online.stage import OnlineStage
+    from llf_core.stages.online.trl_rewards import Judge
 
 
 class Online(RunLoop):

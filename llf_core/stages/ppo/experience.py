@@ -10,16 +10,16 @@ import torch
 from llf_core.stages.ppo.advantages import gae, whiten
 from llf_core.stages.ppo.batch import padded
 from llf_core.stages.ppo.losses import explained_variance
-from llf_core.stages.ppo.token_rewards import answer_kl, token_rewards
 from llf_core.stages.ppo.rollout import Rollout
+from llf_core.stages.ppo.token_rewards import answer_kl, token_rewards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from llf_core.stages.ppo.rollout_worker import Read
     from llf_core.stages.ppo.options import PPOOptions
+    from llf_core.stages.ppo.rollout_worker import Read
     from llf_core.stages.ppo.scoring import Written
 
 

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from llf_core.acceleration.patching.install import accelerate
 from llf_core.config.registry import plugins
 from llf_core.config.rules.sampling import numbers
 from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
 from llf_core.data.render import closing_of
-from llf_core.acceleration.patching.install import accelerate
+from llf_core.generation.generate import end_tokens
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
-from llf_core.generation.generate import end_tokens
 from llf_core.models.reward_model import load_scorer, scorer_base
 from llf_core.rewards import Weighed, load_rewards
 from llf_core.rewards.signature import OF_A_TRAINER
 from llf_core.stages.adapter_switching import save_policy_alone
-from llf_core.stages.reference_policy import compared
-from llf_core.stages.online.stage import check_rewards
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
-from llf_core.stages.ppo.policy_output import act
+from llf_core.stages.online.stage import check_rewards
 from llf_core.stages.ppo.options import longest_answer
+from llf_core.stages.ppo.policy_output import act
 from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
 from llf_core.stages.ppo.value_models import Beside, ValueHead, ValueModel
 from llf_core.stages.reference_logprobs import without_dropout
+from llf_core.stages.reference_policy import compared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.models.reward_model import Scorer
-    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.base.context import Work
+    from llf_core.stages.ppo.scoring import Score, Written
 
 REWARD = "reward"
 """The name of the reward model's adapter, beside the one that is trained."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.acceleration.kernels.entropy import entropies
-from llf_core.acceleration.patching.causal_head import causal_of, forward
 from llf_core.acceleration.kernels.token_loss import log_probs
+from llf_core.acceleration.patching.causal_head import causal_of, forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

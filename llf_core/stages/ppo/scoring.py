@@ -14,8 +14,8 @@ from llf_core.models.reward_head import apply_score
 from llf_core.rewards import Answered, Judged, RewardError, to_mend
 from llf_core.stages.adapter_switching import wearing
 from llf_core.stages.base.stop_training import Halted
-from llf_core.stages.ppo.reward_endpoint import ask_scores
 from llf_core.stages.ppo.batch import answer_batch
+from llf_core.stages.ppo.reward_endpoint import ask_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.option import Section
     from llf_core.config.rule import Rule
-    from llf_core.stages.base.stop_training import Halted
-    from llf_core.stages.ppo.rollout_worker import Author
-    from llf_core.stages.ppo.kl_controller import KLController
-    from llf_core.stages.ppo.prompts import Plan, PromptCollator, Ticks
-    from llf_core.stages.ppo.token_rewards import RunningMoments
-    from llf_core.stages.ppo.models import Roles
-    from llf_core.stages.ppo.rollout import Rollout
-    from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.base.context import Work
+    from llf_core.stages.base.stop_training import Halted
+    from llf_core.stages.ppo.kl_controller import KLController
+    from llf_core.stages.ppo.models import Roles
+    from llf_core.stages.ppo.prompts import Plan, PromptCollator, Ticks
+    from llf_core.stages.ppo.rollout import Rollout
+    from llf_core.stages.ppo.rollout_worker import Author
+    from llf_core.stages.ppo.scoring import Score, Written
+    from llf_core.stages.ppo.token_rewards import RunningMoments
 
 HEEDED = (
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
@@ -62,11 +62,11 @@ class PPO(Stage):
         self.options = PPOOptions() if work is None else work.config.options("stage.ppo")
         if work is None:
             return
-        from llf_core.stages.ppo.rollout_worker import Author
         from llf_core.stages.ppo.kl_controller import KLController
-        from llf_core.stages.ppo.prompts import Plan
-        from llf_core.stages.ppo.token_rewards import RunningMoments
         from llf_core.stages.ppo.models import cast
+        from llf_core.stages.ppo.prompts import Plan
+        from llf_core.stages.ppo.rollout_worker import Author
+        from llf_core.stages.ppo.token_rewards import RunningMoments
 
         training, drawing = work.config.training, work.config.generation
         self.temperature = drawing.temperature if drawing.do_sample else 1.0
@@ -166,8 +166,8 @@ class PPO(Stage):
         Returns:
             A float32 scalar with a graph.
         """
-        from llf_core.stages.ppo.policy_output import act
         from llf_core.stages.ppo.losses import approximate_kl, policy_losses, value_losses
+        from llf_core.stages.ppo.policy_output import act
 
         if "targets" not in batch:
             return self._evaluated(batch)

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn import functional
 
-from llf_core.acceleration.patching.causal_head import LOGITS, Head, causal_of, forward, forward_hidden, install_head
 from llf_core.acceleration.kernels.token_loss import log_probs, nll_sum
+from llf_core.acceleration.patching.causal_head import LOGITS, Head, causal_of, forward, forward_hidden, install_head
 from llf_core.stages.sft import SFT
 from tests.tiny import tiny_llama
 

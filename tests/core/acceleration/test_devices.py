@@ -11,15 +11,15 @@ import torch
 from torch._subclasses import FakeTensorMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from llf_core.acceleration.kernels import attention, token_loss
+from llf_core.acceleration.kernels.attention import numbers_of
+from llf_core.acceleration.kernels.token_loss import log_probs
+from llf_core.acceleration.patching import attention_backend, fast_forwards
+from llf_core.acceleration.patching.causal_head import forward
+from llf_core.acceleration.patching.flattened_batches import placeholder
+from llf_core.acceleration.patching.install import accelerate
 from llf_core.estimate import Pass, architecture
 from llf_core.estimate.activations import layer
-from llf_core.acceleration.kernels import attention, token_loss
-from llf_core.acceleration.patching import fast_forwards, attention_backend
-from llf_core.acceleration.kernels.attention import numbers_of
-from llf_core.acceleration.patching.flattened_batches import placeholder
-from llf_core.acceleration.patching.causal_head import forward
-from llf_core.acceleration.patching.install import accelerate
-from llf_core.acceleration.kernels.token_loss import log_probs
 from tests.core.acceleration.architectures import CONFIGS, tiny
 from tests.tiny import tiny_llama
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llf_core.acceleration.frozen_layers import Trunk, documents, frozen_depth
 from llf_core.acceleration.frozen_layer_store import RECORD, TrunkStore, key_of
+from llf_core.acceleration.frozen_layers import Trunk, documents, frozen_depth
 
 
 @pytest.fixture

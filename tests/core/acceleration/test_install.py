@@ -13,8 +13,8 @@ from torch import nn
 from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.fast_forwards import install as install_forward
 from llf_core.acceleration.patching.fast_forwards import linear_forward
-from llf_core.acceleration.patching.matching import fit_norm
 from llf_core.acceleration.patching.install import accelerate, restore
+from llf_core.acceleration.patching.matching import fit_norm
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
 from tests.core.acceleration.test_models import assert_trains_alike, batch, pair, plain_loss, with_lora

@@ -11,7 +11,6 @@ import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.kernels.attention import (
     BLOCK,
     KEPT,
@@ -22,11 +21,12 @@ from llf_core.acceleration.kernels.attention import (
     signed_sin,
     unfolded,
 )
-from llf_core.acceleration.patching.attention_backend import one_by_one
 from llf_core.acceleration.kernels.linear import Operand, linears
 from llf_core.acceleration.kernels.matmul import product
 from llf_core.acceleration.kernels.mlp import swiglu
 from llf_core.acceleration.kernels.rms_norm import rms_norm
+from llf_core.acceleration.patching import attention_backend
+from llf_core.acceleration.patching.attention_backend import one_by_one
 
 
 def seeded(*shape, seed=0, dtype=torch.float64):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
 from peft import LoraConfig, get_peft_model
 
-from llf_core.data import Collator
 from llf_core.acceleration.patching.install import accelerate
+from llf_core.data import Collator
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import REFUSED, VOCAB, tiny
 

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from llf_core.data import Collator
 from llf_core.acceleration.patching.install import accelerate
+from llf_core.data import Collator
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
 from tests.core.acceleration.test_models import (

@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llf_core.acceleration.kernels import cross_entropy
-from llf_core.acceleration.patching.causal_head import LOGITS, Head
 from llf_core.acceleration.kernels.token_loss import log_probs, nll_sum
+from llf_core.acceleration.patching.causal_head import LOGITS, Head
 
 
 def made(n=7, width=6, vocab=11, dtype=torch.float64, seed=0, spread=1.0):

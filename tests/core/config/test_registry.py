@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from llf_core.config import registry, field_specs
+from llf_core.config import field_specs, registry
 from llf_core.config.option import Section, option
 from llf_core.config.registry import Method, PluginError
 

@@ -3,11 +3,11 @@
 import pytest
 
 from llf_core.config import RunConfig, validate
+from llf_core.config.field_specs import field
 from llf_core.config.rules import RULES, all_rules
 from llf_core.config.rules.evaluation import falls_together
 from llf_core.config.rules.stage_keys import STAGE_KEYS
 from llf_core.config.rules.typical_values import USUAL
-from llf_core.config.field_specs import field
 
 BASE = {"dataset": "llf_demo"}
 EVALUATED = {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}

@@ -10,8 +10,8 @@ import pytest
 from llf_core import cli
 from llf_core.config import RunConfig, validate
 from llf_core.config.optimizer import SCHEDULERS
-from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
 from llf_core.config.read_config import read
+from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
 from llf_core.door import visible
 
 BASE = {"dataset": "llf_demo", "model_name_or_path": "smollm2-135m-instruct"}

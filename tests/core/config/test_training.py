@@ -9,9 +9,9 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from llf_core.config import RunConfig
+from llf_core.config.field_specs import field, fields
 from llf_core.config.known_keys import known
 from llf_core.config.optimizer import OPTIMIZERS, SCHEDULERS
-from llf_core.config.field_specs import field, fields
 
 THEIRS = {one.name: one for one in dataclasses.fields(Seq2SeqTrainingArguments)}
 

@@ -9,11 +9,11 @@ import pytest
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import prepare
-from llf_core.data.truncation import cut_lengths
 from llf_core.data.inspect import Inspection
-from llf_core.data.inspect.lengths import cost, histogram, offered
 from llf_core.data.inspect.column_roles import readings
+from llf_core.data.inspect.lengths import cost, histogram, offered
 from llf_core.data.packing import pack
+from llf_core.data.truncation import cut_lengths
 from tests.core.data.templates import DEFAULT_SYSTEM
 
 ROWS = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(6)]

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.align import Reading
 from llf_core.data.build import TRAIN, Builder, Settings, Told
-from llf_core.data.truncation import cut_lengths
 from llf_core.data.encoder import Encoder
+from llf_core.data.example_store import open_examples
 from llf_core.data.formats.conversation import JUDGED, PAIRS, PROMPTS, TEXTS
 from llf_core.data.load import open_source
 from llf_core.data.prepare import template_of
 from llf_core.data.records import Record
 from llf_core.data.render import choose_template
 from llf_core.data.sources import find_sources
-from llf_core.data.example_store import open_examples
+from llf_core.data.truncation import cut_lengths
 from tests.core.data import templates as jinja
 from tests.core.data.conftest import listed
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from llf_core.data.pair_collator import PairCollator, common
-from llf_core.data.batch_split import document_count, learned_count, split, token_count
 from llf_core.acceleration.patching.install import accelerate
+from llf_core.data.batch_split import document_count, learned_count, split, token_count
+from llf_core.data.pair_collator import PairCollator, common
 from llf_core.stages.logprobs import answer_log_probs
 from tests.tiny import tiny_llama
 

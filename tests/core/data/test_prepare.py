@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from llf_core.data import DataError, DataReport, dump_examples, prepare
 from llf_core.data import cache as caches
-from llf_core.data.report import Broken, Divided, Dropped, SetCounts, Truncated, show
 from llf_core.data.example_store import hold_out
+from llf_core.data.report import Broken, Divided, Dropped, SetCounts, Truncated, show
 from llf_core.runs import RunWriter, create_run
 
 GOOD = [{"instruction": f"Question {number}?", "output": f"The answer {number}."} for number in range(10)]

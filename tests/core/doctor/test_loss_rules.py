@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from llf_core.doctor import loss_rules
-from llf_core.doctor.rule import SAMPLED
 from llf_core.doctor.loss_rules import RULES
+from llf_core.doctor.rule import SAMPLED
 from llf_core.doctor.run_metrics import Vitals
 
 HEALTHY_SEEDS = range(10)

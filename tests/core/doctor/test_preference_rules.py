@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
 from llf_core.doctor.loss_rules import RULES
+from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
 from tests.core.doctor.test_loss_rules import found, vitals
 
 COUNT = 120

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from llf_core.evaluation.answers import Tokens, answer_in_child
-from llf_core.evaluation.worker_process import ask
 from llf_core.evaluation.demo_report import side_by_side
+from llf_core.evaluation.worker_process import ask
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.launch.local_process import RUNTIME
 from llf_core.runs import RunReader

@@ -9,8 +9,8 @@ import yaml
 from typer.testing import CliRunner
 
 from llf_core.cli import app
+from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.evaluation.win_rate import Contest, judged, win_rate, win_rate_in_child
-from llf_core.models import load_base_and_tuned
 from llf_core.models.reward_model import load_scorer
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from llf_core.generation.decoder import Decoder
-from llf_core.generation.weight_products import join_weights
 from llf_core.generation.sampling import Sampling
+from llf_core.generation.weight_products import join_weights
 from tests.core.generation.small_models import CONFIGS, PROMPTS, by_transformers, continued
 
 FAST = {"llama", "mistral", "qwen2", "qwen3", "gemma"}

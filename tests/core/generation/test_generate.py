@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from llf_core.generation.sampling import Sampling
 from llf_core.generation.generate import continuations, encode, end_at, end_tokens, generate
+from llf_core.generation.sampling import Sampling
 
 PROMPTS = ["one", "What is the capital of France? It is", "two three four five six", "the sea"]
 

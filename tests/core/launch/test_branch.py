@@ -8,12 +8,12 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.launch.branch import branch, replay
 from llf_core.runs import Checkpoints, RunReader, RunWriter, open_run, read_meta, read_status
-from llf_core.runs.config_file import read_config
 from llf_core.runs.change_journal import journal
+from llf_core.runs.config_file import read_config
 from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
-from tests.core.training.test_session import events, losses
 from tests.core.training.test_live_changes import at_steps, linear, rates
+from tests.core.training.test_session import events, losses
 
 __all__ = ["at_steps", "data_file", "make_run", "settings", "trained"]
 
@@ -210,14 +210,12 @@ def same_weights(one, other):
 
 
 def test_a_checkpoint_that_goes_away_leaves_no_run(parent, monkeypatch):
-    from llf_core.launch import branch
-
     def too_late(source, target):
         Checkpoints(parent).remove(3) if Checkpoints(parent).complete(3) else None
         raise FileNotFoundError(source)
 
     before = sorted(parent.path.parent.iterdir())
-    monkeypatch.setattr(branch, "_link", too_late)
+    monkeypatch.setattr("llf_core.launch.branch._link", too_late)
     with pytest.raises(ValueError, match="was removed just now"):
         branch(parent, 3)
     assert sorted(parent.path.parent.iterdir()) == before

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, save_output
-from llf_core.generation.generate import one_dtype
+from llf_core.models.mixed_dtypes import one_dtype
 
 IDS = torch.tensor([[1, 5, 9, 200]])
 

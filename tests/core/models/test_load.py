@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, count_parameters, load_model, load_tokenizer, plan_device, resolve_model
-from llf_core.models.gradient_checkpointing import enable_checkpointing
 from llf_core.models.device import DevicePlan
+from llf_core.models.gradient_checkpointing import enable_checkpointing
 from llf_core.models.load import loading_dtype
 
 

@@ -3,7 +3,8 @@ import logging
 import pytest
 import torch
 
-from llf_core.models import ModelError, count_parameters, generate, quantize
+from llf_core.generation import generate
+from llf_core.models import ModelError, count_parameters, quantize
 
 IDS = torch.tensor([[1, 5, 9, 200, 33, 2]])
 LINEAR_WEIGHTS = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)

@@ -11,15 +11,16 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from llf_core.models import load_base_and_tuned, resolve_model, save_output
+from llf_core.evaluation.load_run import load_base_and_tuned
+from llf_core.models import resolve_model, save_output
 from llf_core.models.card import load_snippet, model_card
-from llf_core.generation.generate import one_dtype
+from llf_core.models.mixed_dtypes import one_dtype
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import RunFolder
+from tests.core.models.test_adapter_loading import disturb
 from tests.core.models.tiny_configs import tiny_config
 
 from .gguf_file import write_gguf
-from .test_adapters import disturb
 
 IDS = [[1, 5, 9, 200]]
 READER = """

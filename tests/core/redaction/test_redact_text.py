@@ -12,9 +12,9 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.data.cloud_storage import whole_address_of
 from llf_core.data.errors import DataError
 from llf_core.redaction import MARK, redact, redacted
-from llf_core.redaction.url_secrets import WHOLE, taken_out, whole_address
 from llf_core.redaction.file_modes import file_mode, folder_mode, make_private
 from llf_core.redaction.streams import RedactedStream
+from llf_core.redaction.url_secrets import WHOLE, taken_out, whole_address
 from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
 from llf_core.runs.listing import read_row
 from llf_core.training.failures import explain

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from llf_core.runs import RunReader
+from llf_core.runs.change_journal import check, journal
 from llf_core.runs.event_fields import CHECKS, checked
 from llf_core.runs.status import read_status
-from llf_core.runs.change_journal import check, journal
 
 ODD = [None, True, -1, 10**400, "x", [], [None], {"x": 1}, "NaN", float("inf"), 1e18]
 

@@ -3,8 +3,8 @@
 import dataclasses
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, list_runs, read_status, status
-from llf_core.runs.process import ProcessId
 from llf_core.runs.last_step import reached_step, shown_status
+from llf_core.runs.process import ProcessId
 
 GONE = ProcessId(2**22 - 1, 1.0, 1)
 

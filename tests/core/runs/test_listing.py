@@ -20,9 +20,9 @@ from llf_core.runs import (
     update_meta,
 )
 from llf_core.runs import checkpoints as checkpoints_module
-from llf_core.runs.run_index import RunIndex
 from llf_core.runs.listing import read_row
 from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.runs.run_index import RunIndex
 
 
 @pytest.fixture

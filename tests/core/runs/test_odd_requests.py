@@ -6,9 +6,9 @@ import math
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llf_core.runs.change_journal import CHECKS, change_of, check
 from llf_core.runs.control import TYPES, read_request
 from llf_core.runs.jsonl import encode, parse
-from llf_core.runs.change_journal import CHECKS, change_of, check
 
 DIGITS = 10**400
 ODD = [

@@ -87,7 +87,7 @@ def watch(event, args):
 root = os.environ["LLF_HOME"]
 from llf_core.launch import attach
 from llf_core.runs import *
-from llf_core.runs import asked, bin, checkpoints, examples, files, find, latest, pace, steering, uploads
+from llf_core.runs import bin, change_journal, checkpoints, config_file, example_losses, files, find, latest_metrics, pace, uploads
 from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
 from llf_core.launch.queue import Machine
@@ -105,7 +105,7 @@ for step in range(1, 4):
     writer.examples(step, [1, 2], [1.0, 2.0], [3, 4])
 writer.event("warning", message="One."); writer.sample(step=1, kind="answer", prompt="a", text="b", of="tuned")
 folder.log.write_text("a line\\n"); folder.resolved.write_text("device: cpu\\n")
-update_env(folder, device={"name": "cpu"}); steering.write_replay(folder, [])
+update_env(folder, device={"name": "cpu"}); change_journal.write_replay(folder, [])
 own = Checkpoints(folder); own.path(3).mkdir(parents=True); (own.path(3) / "w.bin").write_bytes(b"x"); own.finish(3)
 (own.path(3) / "llf_state.json").write_text("{}"); (own.path(3) / "trainer_state.json").write_text("{}")
 folder.output.mkdir(); (folder.output / "adapter_config.json").write_text('{"r": 8}')
@@ -117,8 +117,8 @@ index.page(); index.page(query="run", sort="loss"); adapters(index, 0, 5); Machi
 run = attach(folder.id); run.summary(); run.events(); run.log(5); run.code()
 reader = RunReader(folder); reader.status(); reader.meta(); reader.metrics(); reader.events(); reader.samples()
 view = RunView(folder); view.news({}, Options(details=True)); bundle(view.watch)
-read(folder); Opened(folder).details(); asked.changed_config(folder); asked.run_config(folder)
-examples.ExampleLosses(folder).look(); steering.journal(folder); Doctor(folder, 1e9).look(); functions_of(folder)
+read(folder); Opened(folder).details(); config_file.changed_config(folder); config_file.run_config(folder)
+example_losses.ExampleLosses(folder).look(); change_journal.journal(folder); Doctor(folder, 1e9).look(); functions_of(folder)
 for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass
 from llf_core.launch.branch import branch, replay
 branch(folder, 3, {"max_steps": 9}, "branched", trust=True)

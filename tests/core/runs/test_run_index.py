@@ -7,8 +7,8 @@ import time
 import pytest
 
 from llf_core.runs import RunWriter, create_run, delete_run, listing, status, update_meta
-from llf_core.runs.run_index import Asked, GoneError, RunIndex
 from llf_core.runs.listing import read_row
+from llf_core.runs.run_index import Asked, GoneError, RunIndex
 
 
 def make(count):

@@ -1,27 +1,6 @@
 """The fixtures of attempts, see `tests/attempts.py`, and preference pairs."""
 
-import json
-
-import pytest
-
 from tests.attempts import data_file, make_run, settings, trained
+from tests.preference_pairs import pair_rows, pairs
 
-__all__ = ["data_file", "make_run", "settings", "trained"]
-QUESTIONS = [f"What is {a} plus {b}?" for a in range(4) for b in range(4)]
-
-
-@pytest.fixture
-def pair_rows():
-    """16 preference pairs of different lengths."""
-    return [
-        {"instruction": q, "input": "", "chosen": f"It is {i}." + " Sure." * (i % 3), "rejected": "No idea" + "!" * i}
-        for i, q in enumerate(QUESTIONS)
-    ]
-
-
-@pytest.fixture
-def pairs(pair_rows, tmp_path):
-    """A file of them."""
-    path = tmp_path / "pairs.json"
-    path.write_text(json.dumps(pair_rows))
-    return str(path)
+__all__ = ["data_file", "make_run", "pair_rows", "pairs", "settings", "trained"]

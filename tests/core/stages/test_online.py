@@ -10,7 +10,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.rewards import write_code
-from llf_core.runs import Checkpoints, RunReader, create_run, send_request, status, progress_events
+from llf_core.runs import Checkpoints, RunReader, create_run, progress_events, send_request, status
 from llf_core.runs.trust import prove
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"

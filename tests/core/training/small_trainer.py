@@ -6,8 +6,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
-from llf_core.data import Collator
 from llf_core.acceleration.patching.causal_head import install_head
+from llf_core.data import Collator
 from llf_core.stages.sft import SFT
 from llf_core.training.trainer import RunTrainer
 

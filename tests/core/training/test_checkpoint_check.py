@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llf_core.config import RunConfig
+from llf_core.evaluation.load_run import load_base_and_tuned
 from llf_core.evaluation.run_losses import losses as evaluated
 from llf_core.launch.branch import branch
-from llf_core.models import ModelError, load_base_and_tuned
+from llf_core.models import ModelError
 from llf_core.models import checksums as module
 from llf_core.models.checksums import checksums, differences
 from llf_core.runs import Checkpoints, RunReader, read_status

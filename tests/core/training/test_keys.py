@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from llf_core.config import RunConfig, fields, validate
+from llf_core.config.field_specs import field, option_classes
 from llf_core.config.registry import plugins
 from llf_core.config.rules.stage_keys import CALLED
-from llf_core.config.field_specs import field, option_classes
 from llf_core.config.stage import SAMPLED
 from llf_core.rewards import write_code
 from llf_core.runs import create_run, read_status

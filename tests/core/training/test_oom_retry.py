@@ -15,11 +15,11 @@ from datasets import Dataset
 from llf_core.config import RunConfig
 from llf_core.runs import Checkpoints, RunReader, read_status
 from llf_core.runs.step_counters import read_counters
-from llf_core.training.failures import explain
 from llf_core.stages.base.oom_retry import DoesNotFitError, is_out_of_memory
-from llf_core.training.session import run_attempt
 from llf_core.stages.sft import SFT
+from llf_core.training.failures import explain
 from llf_core.training.oom_messages import one_example
+from llf_core.training.session import run_attempt
 from tests.core.training.cramped import ABSURD, cramped
 from tests.core.training.small_trainer import LENGTHS, examples, make_trainer
 from tests.core.training.test_session import next_attempt, stop_at

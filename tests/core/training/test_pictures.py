@@ -12,15 +12,15 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoModelForSequenceClassification, AutoProcessor
 
+from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.config import RunConfig
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data import Collator, DataError, prepare
 from llf_core.data.inspect import Inspection
-from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
 from llf_core.runs import RunReader, read_status
-from llf_core.training.session import run_attempt
 from llf_core.stages.sft import SFT
+from llf_core.training.session import run_attempt
 from tests.tiny import save_tiny_gemma3, save_tiny_llava
 
 COLORS = ["red", "green", "blue", "white"]

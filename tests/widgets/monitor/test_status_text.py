@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from llf_widgets.monitor.facts import Facts
 from llf_widgets.monitor.event_log import log_lines, rows
+from llf_widgets.monitor.facts import Facts
 from llf_widgets.monitor.status_text import front_end, messages, offers, sentence
 
 SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_seconds": 4.1}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llf_core.stages.losses.kto import kl_estimate, kto
 from llf_core.stages.losses import LOSSES, Pairs, Terms
 from llf_core.stages.losses.bco import RunningMean, bco
+from llf_core.stages.losses.kto import kl_estimate, kto
 from llf_core.stages.losses.length import desensitized_sums
 from tests.core.stages.llama_factory.make_loss_goldens import IGNORED, KTO, OLDER, PAIRS, SETTINGS
 

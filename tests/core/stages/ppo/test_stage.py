@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from llf_core.config import validate
 from llf_core.redaction.url_secrets import WHOLE
 from llf_core.rewards import Reward, Weighed
-from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status, progress_events
+from llf_core.runs import Checkpoints, RunReader, progress_events, read_status, send_request, status
 from llf_core.runs.trust import prove
 from llf_core.stages.ppo import reward_endpoint, rollout_worker
 from llf_core.stages.ppo.stage import PPO

@@ -1,0 +1,25 @@
+"""Forward passes of models whose weights have several dtypes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+
+def one_dtype(model: nn.Module) -> AbstractContextManager[Any]:
+    """Autocast to the half precision that a part of the weights is in; nothing where all have one dtype.
+
+    A model under training keeps trained weights in float32 beside a base in bfloat16.
+    """
+    import torch
+
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    half = next(iter(dtypes & {torch.bfloat16, torch.float16}), None)
+    if half is None or len(dtypes) == 1:
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, half)
