@@ -73,7 +73,7 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     from llf_core.config import RunConfig
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter, create_run
-    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.metrics_callback import MetricsCallback
     from llf_core.training.session import load, make_trainer
 
     config = RunConfig.load(SETTINGS | {"ppo_models": mode, "reward_model": adapter, "dataset": data})
@@ -82,7 +82,7 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     plan = plan_device(config)
     before = _resident()
     work = load(folder, config, writer, plan)
-    progress = RunProgress(folder, writer)
+    progress = MetricsCallback(folder, writer)
     stage = config.plugin("stage")(work)
     trainer = make_trainer(work, stage, progress)
     every = {id(one): one for model in stage.roles.models.values() for one in (*model.parameters(), *model.buffers())}

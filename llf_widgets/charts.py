@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.figures import packed, plotly_module
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Charts(Front):
+class Charts(FrontEnd):
     """One figure, drawn by plotly.js in the page.
 
     `plotly.graph_objects.FigureWidget` sends changes as messages between two copies of the figure; a page that is

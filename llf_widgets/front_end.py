@@ -9,7 +9,7 @@ import anywidget
 import traitlets
 
 
-class Front(anywidget.AnyWidget):
+class FrontEnd(anywidget.AnyWidget):
     """A widget that hears its kernel, however late the page has loaded its module.
 
     anywidget gives a module 2 s to load. Where that took longer, as it does beside a training that uses every core, no

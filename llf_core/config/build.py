@@ -18,13 +18,13 @@ from llf_core.config.run_config import RunConfig
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.option import Section
-    from llf_core.config.read_config import Asked
+    from llf_core.config.read_config import RequestedConfig
     from llf_core.config.training import Training
 
 EVALUATION_INTERVAL = 500
 
 
-def build(values: dict[str, Any], asked: Asked) -> tuple[RunConfig, list[Problem]]:
+def build(values: dict[str, Any], asked: RequestedConfig) -> tuple[RunConfig, list[Problem]]:
     """Makes a config; a value that is refused is replaced by its default, so that the rest is checked too.
 
     Args:
@@ -91,7 +91,7 @@ def _refused_choice(spec: FieldSpec | None, value: Any) -> str:
     return reasons[0] if reasons else f"Expected {spec.expected}."
 
 
-def _refusal(key: str, value: Any, reason: str, asked: Asked) -> Problem:
+def _refusal(key: str, value: Any, reason: str, asked: RequestedConfig) -> Problem:
     spec = field(key)
     assert spec is not None, key  # noqa: S101 - every field of a section has one
     message = f"{spec.label} (`{key}`) is {show(value)}. {reason or f'Expected {spec.expected}.'}"
@@ -101,7 +101,7 @@ def _refusal(key: str, value: Any, reason: str, asked: Asked) -> Problem:
     return Problem("invalid", key, value, message, tuple(fixes), line=asked.lines.get(key))
 
 
-def _with_absolute_paths(part: Section, asked: Asked) -> Section:
+def _with_absolute_paths(part: Section, asked: RequestedConfig) -> Section:
     changes: dict[str, Any] = {}
     for key, info in type(part).model_fields.items():
         spec, value = field(key), getattr(part, key)

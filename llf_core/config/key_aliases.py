@@ -10,7 +10,7 @@ from llf_core.config.problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.config.read_config import Asked
+    from llf_core.config.read_config import RequestedConfig
 
 NOTHING = object()
 
@@ -36,7 +36,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def translate(asked: Asked) -> None:
+def translate(asked: RequestedConfig) -> None:
     """Replaces translated keys in place, with a note for each; two names with two values are a problem."""
     for old, new in known().translated.items():
         if old not in asked.values:
@@ -60,7 +60,7 @@ def translate(asked: Asked) -> None:
         asked.problems.append(Problem("not_needed", old, given, message, severity="note", line=line, keys=(old, new)))
 
 
-def _stands_against(asked: Asked, old: str, new: str, given: Any, value: Any) -> str | None:
+def _stands_against(asked: RequestedConfig, old: str, new: str, given: Any, value: Any) -> str | None:
     if old == "warmup_ratio":
         if isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 1:
             return None

@@ -23,7 +23,7 @@ OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
 
 
 @dataclass
-class Asked:
+class RequestedConfig:
     """What was asked for, before anything is judged.
 
     Attributes:
@@ -84,7 +84,7 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
-def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Asked:
+def read(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RequestedConfig:
     """Reads a config.
 
     Args:
@@ -96,13 +96,13 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
         The values, with problems for what could not be read.
     """
     if isinstance(source, Mapping):
-        asked = Asked({str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute())
+        asked = RequestedConfig({str(key): value for key, value in source.items()}, Path(base or Path.cwd()).absolute())
     elif isinstance(source, Path) or (isinstance(source, str) and not _is_text(source)):
         asked = _read_file(expanded(source), base)
     elif isinstance(source, str):
         asked = _read_text(source, Path(base or Path.cwd()).absolute())
     else:
-        asked = Asked({}, Path.cwd())
+        asked = RequestedConfig({}, Path.cwd())
         asked.problems.append(
             _broken(f"A config is no {type(source).__name__}. Expected a mapping, YAML text or a path.")
         )
@@ -135,13 +135,13 @@ def _is_text(source: str) -> bool:
     return "\n" in source or ": " in source or source.lstrip().startswith("{") or not source.strip()
 
 
-def _read_file(path: Path, base: str | Path | None) -> Asked:
+def _read_file(path: Path, base: str | Path | None) -> RequestedConfig:
     path = path.absolute()
     folder = Path(base).absolute() if base else path.parent
     try:
         text = read_text(path.resolve())  # what a person names may be a link
     except (OSError, RuntimeError, ValueError) as error:
-        asked = Asked({}, folder)
+        asked = RequestedConfig({}, folder)
         plain = isinstance(error, OSError) and not isinstance(error, UnreadableError)
         said = error.strerror if isinstance(error, OSError) and plain else str(error)  # a loop, a NUL in the path
         why = f"{str(said).rstrip('.')}."
@@ -152,8 +152,8 @@ def _read_file(path: Path, base: str | Path | None) -> Asked:
     return asked
 
 
-def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
-    asked = Asked({}, base)
+def _read_text(text: str, base: Path, *, as_json: bool = False) -> RequestedConfig:
+    asked = RequestedConfig({}, base)
     kind = "JSON" if as_json else "YAML"
     try:
         if as_json:
@@ -166,7 +166,7 @@ def _read_text(text: str, base: Path, *, as_json: bool = False) -> Asked:
     return asked
 
 
-def _is_json(text: str, asked: Asked) -> bool:
+def _is_json(text: str, asked: RequestedConfig) -> bool:
     """Takes what begins as JSON does, where it is JSON and no YAML in braces."""
     try:
         _take_json(text, asked)
@@ -175,7 +175,7 @@ def _is_json(text: str, asked: Asked) -> bool:
     return True
 
 
-def _take_json(text: str, asked: Asked) -> None:
+def _take_json(text: str, asked: RequestedConfig) -> None:
     objects: list[list[tuple[str, Any]]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _take_json(text: str, asked: Asked) -> None:
         _take(key, value, begun.get(json.dumps(key, ensure_ascii=False), 1), asked)
 
 
-def _take_yaml(text: str, asked: Asked) -> None:
+def _take_yaml(text: str, asked: RequestedConfig) -> None:
     document = Document(text)
     pairs = document.pairs()
     if pairs is None and not document.empty:
@@ -207,7 +207,7 @@ def _take_yaml(text: str, asked: Asked) -> None:
         _take(str(key), value, line, asked)
 
 
-def _take(key: str, value: Any, line: int, asked: Asked) -> None:
+def _take(key: str, value: Any, line: int, asked: RequestedConfig) -> None:
     if key in asked.values and key not in asked.repeated:
         asked.repeated.add(key)
         message = f"`{key}` stands in line {asked.lines[key]} and again in line {line}. Expected it once."
@@ -216,7 +216,7 @@ def _take(key: str, value: Any, line: int, asked: Asked) -> None:
     asked.lines[key] = line
 
 
-def _override(asked: Asked, overrides: Sequence[str]) -> None:
+def _override(asked: RequestedConfig, overrides: Sequence[str]) -> None:
     for text in overrides:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")

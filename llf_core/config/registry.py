@@ -105,27 +105,27 @@ class Stage(Plugin):
     """What is minimised; selected by `stage: <name>`. An attempt makes one object of it.
 
     Attributes:
-        learns: what its data sets hold: `answers`, `pairs`, `judged`, `prompts` or `texts`.
+        data_kind: what its data sets hold: `answers`, `pairs`, `judged`, `prompts` or `texts`.
         scores: whether the model gets a head that makes one number of an answer.
-        speaks: whether the model is to write answers; else nothing trains or needs its output head.
+        generates: whether the model is to write answers; else nothing trains or needs its output head.
         label_names: of a batch, what its loss cannot be computed without.
         differences: what is logged beside the measures: by name, of which measure's mean which is taken away.
         pads: whether it pads its batches whatever the model can take.
-        mixes: whether what an example costs depends on the others of its micro-batch.
-        heeds: keys of the section `generation` by which it draws answers.
+        batch_dependent: whether what an example costs depends on the others of its micro-batch.
+        generation_keys: keys of the section `generation` by which it draws answers.
         work: what it is made for; None where only its formula is wanted.
     """
 
     kind = "stage"
     section = "stage"
-    learns: ClassVar[str] = "answers"
+    data_kind: ClassVar[str] = "answers"
     scores: ClassVar[bool] = False
-    speaks: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {}
     pads: ClassVar[bool] = False
-    mixes: bool = False
-    heeds: ClassVar[tuple[str, ...]] = ()
+    batch_dependent: bool = False
+    generation_keys: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -133,7 +133,7 @@ class Stage(Plugin):
             cls.selects = {"stage": cls.name}
 
     def __init__(self, work: Any = None) -> None:
-        """Takes what it is to be done on: a `llf_core.stages.base.context.Work`."""
+        """Takes what it is to be done on: a `llf_core.stages.base.context.TrainingContext`."""
         self.work = work
         self.measures = Measures()
 

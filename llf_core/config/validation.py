@@ -88,7 +88,7 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
     """Options that nothing reads, where they differ from their defaults."""
     found = []
     stage = config.plugin("stage")
-    heeded = {"watched_prompts", "watched_tokens", *(() if stage is None else stage.heeds)}
+    heeded = {"watched_prompts", "watched_tokens", *(() if stage is None else stage.generation_keys)}
     for key, value in values.items():
         spec = field(key)
         if spec is None or plain(config.get(key)) == spec.default:
@@ -110,9 +110,9 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
 
 def _answers(stage: Any) -> str:
     """How the answers of a stage come about, behind a comma."""
-    if stage is None or not stage.heeds:
+    if stage is None or not stage.generation_keys:
         return "which draws no answers."
-    return f"which draws its answers by {_stages(stage.heeds)}."
+    return f"which draws its answers by {_stages(stage.generation_keys)}."
 
 
 def _stages(names: Sequence[str]) -> str:

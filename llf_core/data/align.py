@@ -59,7 +59,7 @@ def roles(name: str, kind: str) -> dict[str, bool]:
 def wanted_kind(config: RunConfig) -> str:
     """What the stage of a config learns from."""
     stage = config.plugin("stage")
-    return ANSWERS if stage is None else str(stage.learns)
+    return ANSWERS if stage is None else str(stage.data_kind)
 
 
 @dataclass(frozen=True)

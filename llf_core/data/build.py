@@ -19,7 +19,7 @@ from llf_core.data.media import KINDS
 from llf_core.data.parallel import encode_all
 from llf_core.data.records import Flaw, Record
 from llf_core.data.report import Broken, DataReport, SetCounts
-from llf_core.runs.progress_events import UnderWay
+from llf_core.runs.progress_events import ProgressEvents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +76,7 @@ class Told:
     """Says every two seconds how far a preparation is, to a run's events and to whoever asked."""
 
     def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
-        self._under_way = UnderWay(run, "data")
+        self._under_way = ProgressEvents(run, "data")
         self._progress = progress
 
     def __call__(self, dataset: str, rows: int) -> None:

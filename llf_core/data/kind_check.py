@@ -10,7 +10,7 @@ from llf_core.config.registry import plugins
 from llf_core.data.align import STAGES, wanted_kind
 from llf_core.data.errors import OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS
-from llf_core.data.precheck import glance
+from llf_core.data.precheck import precheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ def against(config: RunConfig) -> tuple[Problem, ...]:
     for key in FIELDS:
         names: Sequence[str] = config.get(key) or ()
         for name in names:
-            error = glance(config, name, kind)
+            error = precheck(config, name, kind)
             if error is not None:
                 fixes = _fixes(key, names, error, kind)
                 if config.data.dataset_format is not None:
@@ -42,8 +42,8 @@ def against(config: RunConfig) -> tuple[Problem, ...]:
 
 def shipped_for(name: Any, stage: str) -> str | None:
     """The shipped set that a stage learns from, in place of another shipped one; None for every other name."""
-    learns = plugins("stage")[stage].learns if stage in plugins("stage") else ANSWERS
-    return DEMOS.get(learns) if name in DEMOS.values() else None
+    data_kind = plugins("stage")[stage].data_kind if stage in plugins("stage") else ANSWERS
+    return DEMOS.get(data_kind) if name in DEMOS.values() else None
 
 
 def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
@@ -56,7 +56,7 @@ def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
     if config is None:
         return list(names)
     kind = wanted_kind(config)
-    return [name for name in names if not isinstance(glance(config, name, kind), OtherKindError)]
+    return [name for name in names if not isinstance(precheck(config, name, kind), OtherKindError)]
 
 
 def _fixes(key: str, names: Sequence[str], error: Exception, kind: str) -> tuple[Fix, ...]:

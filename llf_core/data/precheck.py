@@ -80,7 +80,7 @@ def see(config: RunConfig, name: str, kind: str) -> Seen:
         return Seen(rows, error=error, entry=entry)
 
 
-def glance(config: RunConfig, name: str, kind: str) -> DataError | None:
+def precheck(config: RunConfig, name: str, kind: str) -> DataError | None:
     """Why a data set cannot be learned from, as far as a glance shows it; see `Seen.error`."""
     return see(config, name, kind).error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import DataError
-from llf_core.runs.duplicate_examples import told_copies
+from llf_core.runs.duplicate_examples import duplicates_warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -265,14 +265,14 @@ class DataReport:
         more = f", and {count - 1:,} more lines cannot either" if count > 1 else ""
         return f"{which}{more}. The rest is used: {self.examples + self.eval_examples:,} examples."
 
-    def told_copies(self) -> str | None:
+    def duplicates_warning(self) -> str | None:
         """What is to be said of copies among the examples to train on, and what leaves them out; None of few."""
-        told = told_copies(self.repeated, self.examples)
+        told = duplicates_warning(self.repeated, self.examples)
         return None if told is None else f"{told} `drop_duplicates: true` leaves them out."
 
     def text(self) -> str:
         """The report for a terminal or a log."""
-        told = self.told_copies()
+        told = self.duplicates_warning()
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
             f"{self.examples:,} examples to train on, {self.eval_examples:,} to evaluate on.",

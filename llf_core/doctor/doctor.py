@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llf_core.doctor.loss_rules import RULES
-from llf_core.doctor.run_metrics import Vitals
+from llf_core.doctor.run_metrics import RunMetrics
 from llf_core.runs import RunReader
 from llf_core.runs.change_journal import Changes
 from llf_core.runs.config_file import read_config
@@ -51,7 +51,7 @@ class Doctor:
                 found.append(finding)
         return found
 
-    def _vitals(self, status: Status, now: float) -> Vitals:
+    def _vitals(self, status: Status, now: float) -> RunMetrics:
         if not self._config:
             self._config = read_config(self._folder.config)
         events = self._reader.events()
@@ -62,7 +62,7 @@ class Doctor:
         progressed = any(event["type"] == "progress" for event in events)
         if progressed or self._moved[0] != status.step or status.state != "running":
             self._moved = (status.step, now)
-        return Vitals(
+        return RunMetrics(
             series={name: (columns.steps(name), columns.values(name)) for name in columns.names},
             step=status.step,
             total=status.total,

@@ -22,13 +22,13 @@ from llf_core.doctor.preference_rules import (
     same_rewards,
 )
 from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
-from llf_core.runs.duplicate_examples import told_copies
+from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from llf_core.doctor.run_metrics import Vitals
+    from llf_core.doctor.run_metrics import RunMetrics
 
 IN_A_ROW = 3
 """Logged values that must agree where one could be chance."""
@@ -64,7 +64,7 @@ STALL, STALL_LEAST = 20.0, 120.0
 """Times its usual seconds, and seconds, after which a step has stalled."""
 
 
-def not_finite(vitals: Vitals) -> Finding | None:
+def not_finite(vitals: RunMetrics) -> Finding | None:
     """The loss is NaN or infinite."""
     steps, values = vitals.series.get("loss", (np.empty(0), np.empty(0)))
     broken = np.flatnonzero(~np.isfinite(values))
@@ -79,7 +79,7 @@ def not_finite(vitals: Vitals) -> Finding | None:
     )
 
 
-def nothing_learned(vitals: Vitals) -> Finding | None:
+def nothing_learned(vitals: RunMetrics) -> Finding | None:
     """All tokens are masked: there is nothing in the loss."""
     _, trained = vitals.line("trained_tokens")
     _, tokens = vitals.line("tokens")
@@ -97,7 +97,7 @@ def nothing_learned(vitals: Vitals) -> Finding | None:
     )
 
 
-def gradient_is_zero(vitals: Vitals) -> Finding | None:
+def gradient_is_zero(vitals: RunMetrics) -> Finding | None:
     """No weight changes, since nothing says in which direction."""
     steps, norms = vitals.line("grad_norm")
     if len(norms) < IN_A_ROW or norms[-IN_A_ROW:].any() or nothing_learned(vitals):
@@ -109,7 +109,7 @@ def gradient_is_zero(vitals: Vitals) -> Finding | None:
     )
 
 
-def rate_is_zero(vitals: Vitals) -> Finding | None:
+def rate_is_zero(vitals: RunMetrics) -> Finding | None:
     """No weight changes, since the learning rate is 0."""
     _, rates = vitals.line("learning_rate")
     if len(rates) >= 2 * IN_A_ROW and not rates.any():
@@ -122,7 +122,7 @@ def rate_is_zero(vitals: Vitals) -> Finding | None:
     return None
 
 
-def diverged(vitals: Vitals) -> Finding | None:
+def diverged(vitals: RunMetrics) -> Finding | None:
     """The loss has risen above where it began."""
     _, loss = vitals.line("loss")
     # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
@@ -147,7 +147,7 @@ def diverged(vitals: Vitals) -> Finding | None:
     )
 
 
-def too_slow_a_rate(vitals: Vitals) -> Finding | None:
+def too_slow_a_rate(vitals: RunMetrics) -> Finding | None:
     """The loss hardly falls, and the learning rate is far below what is usual."""
     steps, loss = vitals.line("loss")
     usual = LOW_RATES.get(str(vitals.config.get("finetuning_type")), LOW_RATE)
@@ -168,7 +168,7 @@ def too_slow_a_rate(vitals: Vitals) -> Finding | None:
     )
 
 
-def gradient_explodes(vitals: Vitals, *, fades: bool = False) -> Finding | None:
+def gradient_explodes(vitals: RunMetrics, *, fades: bool = False) -> Finding | None:
     """The gradient's norm is many times what it was.
 
     Args:
@@ -195,7 +195,7 @@ def gradient_explodes(vitals: Vitals, *, fades: bool = False) -> Finding | None:
     )
 
 
-def evaluation_rises(vitals: Vitals, *, least: float = GAP_LEAST) -> Finding | None:
+def evaluation_rises(vitals: RunMetrics, *, least: float = GAP_LEAST) -> Finding | None:
     """The evaluation loss rises while the training loss falls.
 
     Args:
@@ -220,7 +220,7 @@ def evaluation_rises(vitals: Vitals, *, least: float = GAP_LEAST) -> Finding | N
     )
 
 
-def evaluation_leaks(vitals: Vitals) -> Finding | None:
+def evaluation_leaks(vitals: RunMetrics) -> Finding | None:
     """Held-out examples are trained on too."""
     held, leaked = vitals.data.get("eval_examples") or 0, vitals.data.get("leaked") or 0
     if not held or leaked <= LEAKED * held:
@@ -234,9 +234,9 @@ def evaluation_leaks(vitals: Vitals) -> Finding | None:
     )
 
 
-def copies(vitals: Vitals) -> Finding | None:
+def copies(vitals: RunMetrics) -> Finding | None:
     """Many examples are trained on several times an epoch."""
-    told = told_copies(vitals.data.get("copies") or 0, vitals.data.get("examples") or 0)
+    told = duplicates_warning(vitals.data.get("copies") or 0, vitals.data.get("examples") or 0)
     if told is None:
         return None
     return Finding(
@@ -247,7 +247,7 @@ def copies(vitals: Vitals) -> Finding | None:
     )
 
 
-def slower(vitals: Vitals) -> Finding | None:
+def slower(vitals: RunMetrics) -> Finding | None:
     """Fewer tokens a second than before."""
     steps, speed = vitals.line("tokens_per_second")
     apart = vitals.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
@@ -265,7 +265,7 @@ def slower(vitals: Vitals) -> Finding | None:
     )
 
 
-def memory_creeps(vitals: Vitals) -> Finding | None:
+def memory_creeps(vitals: RunMetrics) -> Finding | None:
     """Memory grows step by step, and does not level off."""
     steps, memory = vitals.line("memory")
     skipped = len(memory) // 5  # caches fill at first
@@ -291,7 +291,7 @@ def memory_creeps(vitals: Vitals) -> Finding | None:
     )
 
 
-def stalled(vitals: Vitals) -> Finding | None:
+def stalled(vitals: RunMetrics) -> Finding | None:
     """No step has ended for long."""
     usual = vitals.step_seconds
     if vitals.stage in SAMPLED:  # of its steps those are long that draw answers first

@@ -11,7 +11,7 @@ from llf_core.doctor.finding import Finding
 from llf_core.runs.formatting import rate as written
 
 if TYPE_CHECKING:
-    from llf_core.doctor.run_metrics import Vitals
+    from llf_core.doctor.run_metrics import RunMetrics
 
 WINDOW = 5
 """Logged values in a row that must agree."""
@@ -31,7 +31,7 @@ CUT = 0.5
 """Share of the answers that may be cut at the limit."""
 
 
-def likelihood_falls(vitals: Vitals) -> Finding | None:
+def likelihood_falls(vitals: RunMetrics) -> Finding | None:
     """The chosen answers become less likely together with the rejected ones (arXiv 2410.08847)."""
     beta = vitals.config.get("pref_beta") or 0.1
     _, rewards = vitals.line("rewards/chosen")
@@ -54,7 +54,7 @@ def likelihood_falls(vitals: Vitals) -> Finding | None:
     )
 
 
-def no_preference(vitals: Vitals) -> Finding | None:
+def no_preference(vitals: RunMetrics) -> Finding | None:
     """After an epoch the better answer is still guessed."""
     steps, accuracies = vitals.line("rewards/accuracies")
     known, epochs = vitals.line("epoch")
@@ -78,7 +78,7 @@ def no_preference(vitals: Vitals) -> Finding | None:
     )
 
 
-def kl_runs_away(vitals: Vitals, *, high: float, of: str) -> Finding | None:
+def kl_runs_away(vitals: RunMetrics, *, high: float, of: str) -> Finding | None:
     """The model leaves its reference ever faster.
 
     Args:
@@ -102,7 +102,7 @@ def kl_runs_away(vitals: Vitals, *, high: float, of: str) -> Finding | None:
     )
 
 
-def same_rewards(vitals: Vitals) -> Finding | None:
+def same_rewards(vitals: RunMetrics) -> Finding | None:
     """All answers earn the same, so that none is better than another."""
     steps, equal = vitals.line("frac_reward_zero_std")  # TRL's: of the prompts, those whose answers all earn the same
     if not len(equal):
@@ -121,7 +121,7 @@ def same_rewards(vitals: Vitals) -> Finding | None:
     )
 
 
-def entropy_collapses(vitals: Vitals) -> Finding | None:
+def entropy_collapses(vitals: RunMetrics) -> Finding | None:
     """The model hardly tries anything new."""
     steps, entropy = vitals.line("entropy")
     if len(entropy) < 4 * WINDOW:
@@ -138,7 +138,7 @@ def entropy_collapses(vitals: Vitals) -> Finding | None:
     )
 
 
-def answers_cut(vitals: Vitals) -> Finding | None:
+def answers_cut(vitals: RunMetrics) -> Finding | None:
     """Most answers reach the limit of their length."""
     steps, cut = vitals.line("completions/clipped_ratio")
     if not len(cut):

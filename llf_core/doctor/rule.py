@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llf_core.doctor.finding import Finding
-    from llf_core.doctor.run_metrics import Vitals
+    from llf_core.doctor.run_metrics import RunMetrics
 
 LIKELIHOOD = ("sft", "pt", "kd")
 """Stages whose loss is that of tokens: it falls, and never to 0."""
@@ -30,7 +30,7 @@ class Rule:
     """
 
     name: str
-    look: Callable[[Vitals], Finding | None]
+    look: Callable[[RunMetrics], Finding | None]
     stages: tuple[str, ...] = ()
 
     def holds(self, stage: str) -> bool:

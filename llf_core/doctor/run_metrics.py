@@ -18,7 +18,7 @@ NOTHING: Line = (np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)
-class Vitals:
+class RunMetrics:
     """A run at one moment.
 
     Attributes:

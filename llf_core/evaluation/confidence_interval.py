@@ -7,7 +7,7 @@ from math import sqrt
 SIGMA = 1.959963984540054  # of a normal distribution, 95 % lie within so many standard deviations
 
 
-def wilson(successes: float, count: int) -> tuple[float, float]:
+def wilson_interval(successes: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share (E. B. Wilson, 1927); it holds for few trials and for shares near 0 and 1 too.
 
     Args:

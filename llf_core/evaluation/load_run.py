@@ -10,7 +10,7 @@ from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
 from llf_core.models.model_source import ModelSource
 from llf_core.models.resolve import resolve_model
-from llf_core.models.reward_head import speaks
+from llf_core.models.reward_head import generates
 from llf_core.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def load_base_and_tuned(
     Raises:
         ModelError: the base is no longer there, or the run made a reward model.
     """
-    if not speaks(config):
+    if not generates(config):
         raise ModelError(
             f"{folder.id} made a reward model, which scores answers and writes none. Expected a run of another stage."
         )

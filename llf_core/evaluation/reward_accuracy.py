@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.confidence_interval import wilson
+from llf_core.evaluation.confidence_interval import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +58,7 @@ def ranked(chosen: Sequence[float], rejected: Sequence[float], dropped: dict[str
     """Counts the rewards of pairs, at least one."""
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     right = sum(margin > 0 for margin in margins)
-    low, high = wilson(right, len(margins))
+    low, high = wilson_interval(right, len(margins))
     return Accuracy(right / len(margins), low, high, len(margins), sum(margins) / len(margins), dropped)
 
 

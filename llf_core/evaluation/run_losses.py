@@ -114,15 +114,15 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     """Mean loss of the held-out examples, and their number, of the model that a run of this config begins with."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
-    from llf_core.training.metrics_callback import RunProgress
-    from llf_core.training.resolved_config import as_before
+    from llf_core.training.metrics_callback import MetricsCallback
+    from llf_core.training.resolved_config import restore_resolved
     from llf_core.training.session import load, make_trainer
 
     with tempfile.TemporaryDirectory(prefix="llf-") as home:
         folder = create_run(config.yaml(defaults=True), "evaluation", home, partial(_with_code, run))
         writer = RunWriter(folder)
-        work = load(folder, config, writer, as_before(run, plan_device(config)))
-        trainer = make_trainer(work, config.plugin("stage")(work), RunProgress(folder, writer), evaluates=True)
+        work = load(folder, config, writer, restore_resolved(run, plan_device(config)))
+        trainer = make_trainer(work, config.plugin("stage")(work), MetricsCallback(folder, writer), evaluates=True)
         found = trainer.evaluate()
         return float(found["eval_loss"]), work.data.report.eval_examples
 

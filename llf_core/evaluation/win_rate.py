@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.evaluation import worker_process
-from llf_core.evaluation.confidence_interval import wilson
+from llf_core.evaluation.confidence_interval import wilson_interval
 from llf_core.runs import open_run
 from llf_core.runs.config_file import run_config
 
@@ -30,7 +30,7 @@ TOKENS, MOST = 128, 100
 
 
 @dataclass(frozen=True)
-class Contest:
+class PairwiseComparison:
     """One prompt, answered twice, and what the reward model says of it.
 
     Attributes:
@@ -72,16 +72,16 @@ class WinRate:
     losses: int
     base: float
     tuned: float
-    contests: tuple[Contest, ...]
+    contests: tuple[PairwiseComparison, ...]
 
 
-def judged(contests: Sequence[Contest]) -> WinRate:
+def judged(contests: Sequence[PairwiseComparison]) -> WinRate:
     """Counts contests, at least one."""
     count = len(contests)
     wins = sum(one.tuned_score > one.base_score for one in contests)
     losses = sum(one.tuned_score < one.base_score for one in contests)
     ties = count - wins - losses
-    low, high = wilson(wins + ties / 2, count)
+    low, high = wilson_interval(wins + ties / 2, count)
     base, tuned = (sum(getattr(one, name) for one in contests) / count for name in ("base_score", "tuned_score"))
     return WinRate((wins + ties / 2) / count, low, high, wins, ties, losses, base, tuned, tuple(contests))
 
@@ -128,7 +128,7 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     scores = scorer.scores(talks, progress=lambda done, total: progress("Scoring answers", done, total))
     said = [str(messages[-1]["content"]) for messages in asked]
     rows = zip(said, texts["base"], texts["tuned"], scores[: len(said)], scores[len(said) :], strict=True)
-    return judged([Contest(*row) for row in rows])
+    return judged([PairwiseComparison(*row) for row in rows])
 
 
 def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
@@ -196,7 +196,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
     made = worker_process.ask(MODULE, *options, "--", *named, home=home, progress=progress, trust=trust, of=run_id)
-    contests = tuple(Contest(**one) for one in made.pop("contests"))
+    contests = tuple(PairwiseComparison(**one) for one in made.pop("contests"))
     return WinRate(**made, contests=contests)
 
 

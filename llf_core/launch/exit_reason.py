@@ -23,7 +23,7 @@ _EXCEPTION = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit|Warning|It
 
 
 @dataclass(frozen=True)
-class Ending:
+class ProcessEnd:
     """How a trainer ended.
 
     Attributes:
@@ -41,7 +41,7 @@ class Ending:
     memory_limit: int | None = None
 
 
-def verdict(folder: RunFolder, status: Status, ending: Ending) -> tuple[str, str]:
+def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[str, str]:
     """The final state and its reason, in one or two sentences for a person.
 
     Args:
@@ -67,7 +67,7 @@ def verdict(folder: RunFolder, status: Status, ending: Ending) -> tuple[str, str
     return "failed", said if ending.exit_code == BAD_CONFIG else f"{said} {safe}"
 
 
-def _sudden_end(ending: Ending) -> str:
+def _sudden_end(ending: ProcessEnd) -> str:
     """How a trainer went that had no time to say why."""
     if ending.exit_code == 0:
         return "ended without a word (see log.txt)"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from llf_core.launch.cgroup import Cgroup, usable_cpus
-from llf_core.launch.exit_reason import Ending, verdict
+from llf_core.launch.exit_reason import ProcessEnd, exit_reason
 from llf_core.launch.local_process import Trainer, computing_environment, threads_of, trainer_command
 from llf_core.redaction.file_modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
@@ -22,7 +22,7 @@ from llf_core.runs.fault_points import reach
 from llf_core.runs.files import open_to_append
 from llf_core.runs.final_status import kept_reason
 from llf_core.runs.kill import WORKS_FOR
-from llf_core.runs.last_step import reached_step
+from llf_core.runs.last_step import last_logged_step
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import HEARTBEAT_SECONDS
 
@@ -128,7 +128,7 @@ class Supervisor:
                 self._answer(request, ok=True, message="Taken out of the queue.")
         self._refuse_leftovers("The run was taken out of the queue.")
 
-    def _supervise(self) -> Ending:
+    def _supervise(self) -> ProcessEnd:
         """Starts the trainer and looks after it until it ends."""
         kills_before = self._cgroup.oom_kills()
         with open_to_append(self._folder.log) as log:
@@ -147,7 +147,7 @@ class Supervisor:
         trainer.go()
         code = self._wait(trainer)
         reach("trainer.ended")
-        return Ending(
+        return ProcessEnd(
             code,
             kill_asked=self._kill is not None,
             stop_asked=self._stop is not None or self._told,
@@ -220,14 +220,14 @@ class Supervisor:
         except OSError as error:  # a full disk, for one: the trainer will meet it too, and say so
             print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
 
-    def _say_last_word(self, ending: Ending) -> None:
+    def _say_last_word(self, ending: ProcessEnd) -> None:
         now = read_status(self._folder)
-        reached: dict[str, Any] = {"exit_code": ending.exit_code, "step": reached_step(self._folder, now)}
+        reached: dict[str, Any] = {"exit_code": ending.exit_code, "step": last_logged_step(self._folder, now)}
         with self._unless_disk_error():
             now = status.update(self._folder, of_attempt=self._attempt, **reached)
         if not now.final:
             word = kept_reason(self._folder, self._attempt)  # the trainer's, where its disk took none
-            final = verdict(self._folder, replace(now, **reached), ending) if word is None else ("failed", word)
+            final = exit_reason(self._folder, replace(now, **reached), ending) if word is None else ("failed", word)
             self._writer.close(*final)  # a reserve is kept for it
             with self._unless_disk_error():
                 status.update(self._folder, of_attempt=self._attempt, exit_code=ending.exit_code)

@@ -10,7 +10,7 @@ from llf_core.methods.decoder_blocks import block_count, block_modules, block_of
 from llf_core.methods.lora_targets import senses
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
-from llf_core.models.reward_head import SCORE, idle_head, speaks
+from llf_core.models.reward_head import SCORE, generates, unused_lm_head
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -73,7 +73,7 @@ class Freeze(Method):
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
             parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(seeing))
-        for parameter in () if speaks(config) else idle_head(model):
+        for parameter in () if generates(config) else unused_lm_head(model):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, config)
         return model

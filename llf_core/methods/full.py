@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llf_core.config.registry import Method
 from llf_core.methods.lora_targets import senses
 from llf_core.methods.trained_precision import keep_trained_weights_exact
-from llf_core.models.reward_head import idle_head, speaks
+from llf_core.models.reward_head import generates, unused_lm_head
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -25,7 +25,7 @@ class Full(Method):
         model.requires_grad_(requires_grad=True)
         for name in senses(model):
             model.get_submodule(name).requires_grad_(requires_grad=False)
-        for parameter in () if speaks(config) else idle_head(model):
+        for parameter in () if generates(config) else unused_lm_head(model):
             parameter.requires_grad = False
         keep_trained_weights_exact(model, config)
         return model

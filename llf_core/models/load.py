@@ -16,7 +16,7 @@ from llf_core.models.model_folder import weight_files
 from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import make_trainable, quantization
 from llf_core.models.remote_code import runs_own_code
-from llf_core.models.reward_head import idle_head, speaks
+from llf_core.models.reward_head import generates, unused_lm_head
 from llf_core.models.stored_tensors import stored_dtypes
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def check_runs(model: PreTrainedModel, source: ModelSource) -> None:
 
 def _not_needed(model: PreTrainedModel, config: RunConfig) -> set[str]:
     """Weights that a run can do without: of one whose model only scores, those of the output head."""
-    idle = set() if speaks(config) else {id(parameter) for parameter in idle_head(model)}
+    idle = set() if generates(config) else {id(parameter) for parameter in unused_lm_head(model)}
     return {name for name, parameter in model.named_parameters() if id(parameter) in idle}
 
 

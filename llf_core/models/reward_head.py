@@ -21,12 +21,12 @@ SCORE = "score"
 WEIGHT = f"{SCORE}.weight"
 
 
-def speaks(config: RunConfig) -> bool:
+def generates(config: RunConfig) -> bool:
     """Whether a run's model is trained by what it says, or only by how it scores what others say."""
-    return bool(config.plugin("stage").speaks)
+    return bool(config.plugin("stage").generates)
 
 
-def add_score(causal: PreTrainedModel, folder: Path | None = None) -> None:
+def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None:
     """Gives a model the layer `score`: `[H]` to one number, without a bias, in float32.
 
     Name and shape are those of transformers' `*ForSequenceClassification`, so a model with it can be saved as one.
@@ -43,7 +43,7 @@ def add_score(causal: PreTrainedModel, folder: Path | None = None) -> None:
 
     width = classifier_of(causal).score.weight.shape[1]
     score = nn.Linear(width, 1, bias=False, dtype=torch.float32)
-    stored = None if folder is None else stored_score(folder)
+    stored = None if folder is None else stored_reward_head(folder)
     with torch.no_grad():
         if stored is None:
             spread = getattr(causal.config.get_text_config(), "initializer_range", None) or 0.02
@@ -57,11 +57,11 @@ def add_score(causal: PreTrainedModel, folder: Path | None = None) -> None:
     setattr(causal, SCORE, score.to(causal.device))
 
 
-def score_of(model: nn.Module, rows: Tensor) -> Tensor:
+def reward_head_of(model: nn.Module, rows: Tensor) -> Tensor:
     """The scores of hidden states.
 
     Args:
-        model: with `add_score`'s layer, perhaps wrapped; of several adapters, the active one's layer is asked.
+        model: with `add_reward_head`'s layer, perhaps wrapped; of several adapters, the active one's layer is asked.
         rows: `[N, H]`, the last layer's hidden states of each answer's last token.
 
     Returns:
@@ -71,11 +71,11 @@ def score_of(model: nn.Module, rows: Tensor) -> Tensor:
     while (inner := getattr(causal, "module", None)) is not None:
         causal = inner
     causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-    return apply_score(causal.score, rows)
+    return apply_reward_head(causal.score, rows)
 
 
-def apply_score(score: Any, rows: Tensor) -> Tensor:
-    """`score_of` with the layer itself."""
+def apply_reward_head(score: Any, rows: Tensor) -> Tensor:
+    """`reward_head_of` with the layer itself."""
     import torch
 
     with torch.autocast(rows.device.type, enabled=False):
@@ -83,7 +83,7 @@ def apply_score(score: Any, rows: Tensor) -> Tensor:
     return found
 
 
-def idle_head(causal: PreTrainedModel) -> list[nn.Parameter]:
+def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
     """What a model that only scores never uses: the weights of its output head, unless the embedding shares them."""
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     shared = {id(parameter) for parameter in embedding.parameters()}
@@ -148,7 +148,7 @@ def padding_of(tokenizer: Any) -> int | None:
     return None if padding == last else padding
 
 
-def stored_score(folder: Path) -> Tensor | None:
+def stored_reward_head(folder: Path) -> Tensor | None:
     """The head of a classifier that a folder's weights have, `[labels, H]`; None where they have none."""
     from safetensors import safe_open
 

@@ -21,7 +21,7 @@ from llf_core.models.progress_bars import no_progress_bars
 from llf_core.models.quantize import quantization
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.resolve import resolve_model
-from llf_core.models.reward_head import SCORE, WEIGHT, apply_score, padding_of
+from llf_core.models.reward_head import SCORE, WEIGHT, apply_reward_head, padding_of
 from llf_core.models.stored_tensors import read_header
 from llf_core.models.tokenizer import load_tokenizer
 from llf_core.runs import RunFolder, home
@@ -186,7 +186,7 @@ class Scorer:
         hidden: Tensor = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0]
         counts = mask.bool() if self.skipped is None else mask.bool() & (ids != self.skipped)
         last = (torch.arange(ids.shape[1], device=ids.device) * counts).argmax(1)
-        return apply_score(head, hidden[torch.arange(len(ids), device=ids.device), last])
+        return apply_reward_head(head, hidden[torch.arange(len(ids), device=ids.device), last])
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model, mend_generation_config
 from llf_core.models.model_folder import read_config
 from llf_core.models.progress_bars import no_progress_bars
-from llf_core.models.reward_head import add_score, classifier_of, padding_of, speaks
+from llf_core.models.reward_head import add_reward_head, classifier_of, generates, padding_of
 from llf_core.models.stored_tensors import stored_dtype
 from llf_core.redaction import redact
 
@@ -65,7 +65,7 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
         ModelError: the files do not hold what was trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scores = not speaks(config)
+    scores = not generates(config)
     words: PreTrainedTokenizerBase = getattr(tokenizer, "tokenizer", tokenizer)
     adapter = hasattr(model, "peft_config")
     if adapter and (source.portable_name is None or getattr(model.get_base_model(), "llf_merged", None)):
@@ -186,7 +186,7 @@ def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
     unquantized = config.replace(quantization_bit=None)
     base = load_model(source, unquantized, plan_device(unquantized))
     if hasattr(model.get_base_model(), "score"):
-        add_score(base)
+        add_reward_head(base)
     with tempfile.TemporaryDirectory() as adapter:
         model.save_pretrained(adapter, save_embedding_layers=False, selected_adapters=[POLICY])
         return PeftModel.from_pretrained(base, adapter).merge_and_unload()

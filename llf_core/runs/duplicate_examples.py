@@ -6,7 +6,7 @@ SHARE = 0.03
 """Of the examples to train on, from which on copies are worth a word."""
 
 
-def told_copies(copies: int, examples: int) -> str | None:
+def duplicates_warning(copies: int, examples: int) -> str | None:
     """A sentence on the copies among the examples to train on; None where they are few.
 
     Args:

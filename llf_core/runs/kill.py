@@ -12,7 +12,7 @@ import psutil
 
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
-from llf_core.runs.last_step import reached_step, what_is_safe
+from llf_core.runs.last_step import last_logged_step, what_is_safe
 from llf_core.runs.process import host
 from llf_core.runs.status import read_status, shown, update
 
@@ -75,7 +75,7 @@ def _end(folder: RunFolder, status: Status) -> Status:
                     "was left alone. Look at it with `ps`."
                 )
             kill_group(process)
-    status = dataclasses.replace(status, step=reached_step(folder, status))
+    status = dataclasses.replace(status, step=last_logged_step(folder, status))
     reason = killed_reason(folder, status)
     end = {"state": "failed", "reason": reason, "exit_code": -signal.SIGKILL, "step": status.step}
     now = update(folder, of_attempt=status.attempt, **end)

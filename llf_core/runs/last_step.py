@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 64 * 1024  # bytes at the end of the metrics; a record has about 300
 
 
-def reached_step(folder: RunFolder, status: Status) -> int:
+def last_logged_step(folder: RunFolder, status: Status) -> int:
     """The last step that an attempt has made, by its status, its metrics or its checkpoints.
 
     Args:
@@ -53,7 +53,7 @@ def shown_status(folder: RunFolder) -> Status:
         status = dataclasses.replace(status, state="lost")
     if status.state != "lost":
         return status
-    step = reached_step(folder, status)
+    step = last_logged_step(folder, status)
     at = f"at step {step} of {status.total}" if status.total else "before the first step"
     reason = kept_reason(folder, status.attempt) or _why_lost(folder, at)
     return dataclasses.replace(status, step=step, reason=reason)

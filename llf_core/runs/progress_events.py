@@ -12,7 +12,7 @@ EVERY = 2.0
 """Seconds between two events."""
 
 
-class UnderWay:
+class ProgressEvents:
     """Writes an event `progress` every two seconds; where one was written, the end of the work is told too.
 
     Attributes:

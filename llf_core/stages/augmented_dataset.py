@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-class More:
+class AugmentedDataset:
     """A map-style data set: another one, each of whose examples is given more.
 
     Attributes:
@@ -18,7 +18,7 @@ class More:
         more: what is added to the example of a place.
     """
 
-    def __init__(self, examples: Dataset | More, more: Callable[[int], dict[str, Any]]) -> None:
+    def __init__(self, examples: Dataset | AugmentedDataset, more: Callable[[int], dict[str, Any]]) -> None:
         self.examples = examples
         self.more = more
 

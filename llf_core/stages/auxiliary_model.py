@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 
-def load_other(work: Work, what: str, name: str, adapters: Sequence[str], bits: int | None) -> Any:
+def load_auxiliary(work: TrainingContext, what: str, name: str, adapters: Sequence[str], bits: int | None) -> Any:
     """Loads a model that reads the same batches as the one in training.
 
     Args:
@@ -45,7 +45,7 @@ def load_other(work: Work, what: str, name: str, adapters: Sequence[str], bits: 
     return frozen(model, work, f"The model {name} of {what}").to(work.model.device)
 
 
-def as_it_is(work: Work) -> Any:
+def load_unchanged(work: TrainingContext) -> Any:
     """The model in training before its first step, a second time and frozen.
 
     Args:
@@ -58,7 +58,7 @@ def as_it_is(work: Work) -> Any:
     return frozen(again, work, "The model before its first step")
 
 
-def frozen(model: Any, work: Work, called: str) -> Any:
+def frozen(model: Any, work: TrainingContext, called: str) -> Any:
     """A model that is given the same batches as the one in training, in evaluation mode; nothing in it is trained.
 
     Raises:
@@ -70,7 +70,7 @@ def frozen(model: Any, work: Work, called: str) -> Any:
     return model
 
 
-def accelerate_like(model: Any, work: Work, called: str) -> None:
+def accelerate_like(model: Any, work: TrainingContext, called: str) -> None:
     """Puts a model on the fast path as far as the one in training is, which it shares batches with.
 
     Raises:
@@ -85,7 +85,7 @@ def accelerate_like(model: Any, work: Work, called: str) -> None:
             )
 
 
-def check_tokens(work: Work, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
+def check_tokens(work: TrainingContext, tokenizer: PreTrainedTokenizerBase, called: str) -> None:
     """Refuses a model for which the run's token ids are other words.
 
     Raises:
@@ -112,7 +112,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def computing(work: Work) -> Any:
+def computing(work: TrainingContext) -> Any:
     """The precision that the Trainer computes a forward in."""
     plan = work.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

@@ -83,12 +83,12 @@ class KD(Stage):
     def __init__(self, work: Any = None) -> None:
         """Loads the teacher."""
         super().__init__(work)
-        from llf_core.stages.auxiliary_model import load_other
+        from llf_core.stages.auxiliary_model import load_auxiliary
 
         options: Any = work.config.options("stage.kd")
         self.alpha, self.temperature, self.beta = options.kd_alpha, options.kd_temperature, options.kd_beta
         adapters = options.teacher_model_adapters or ()
-        self.teacher = load_other(
+        self.teacher = load_auxiliary(
             work, "teacher_model", options.teacher_model, adapters, options.teacher_model_quantization_bit
         )
 

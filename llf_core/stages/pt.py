@@ -12,4 +12,4 @@ class PT(SFT):
 
     name: ClassVar[str] = "pt"
     label: ClassVar[str] = "pt (plain text)"
-    learns: ClassVar[str] = "texts"
+    data_kind: ClassVar[str] = "texts"

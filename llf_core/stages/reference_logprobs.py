@@ -22,12 +22,12 @@ from llf_core.models import ModelError, resolve_model
 from llf_core.models.adapter_loading import find_adapter
 from llf_core.runs import home
 from llf_core.runs.lock import shared_lock
-from llf_core.runs.progress_events import UnderWay
-from llf_core.stages.augmented_dataset import More
+from llf_core.runs.progress_events import ProgressEvents
+from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.auxiliary_model import computing
 from llf_core.stages.base.frozen_layer_cache import epochs, length_dependent
 from llf_core.stages.logprobs import answer_log_probs
-from llf_core.stages.reference_policy import Compared, adapter_names, compared, model_name, named_reference
+from llf_core.stages.reference_policy import ReferencePolicy, adapter_names, compared, model_name, named_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.models import ModelSource
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
 VERSION = 3
@@ -48,7 +48,7 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class Said:
-    """What a reference makes of the example of a place, as `More` takes it; loaders' processes get it too.
+    """What a reference makes of the example of a place, as `AugmentedDataset` takes it; loaders' processes get it too.
 
     Attributes:
         table: `[examples, 2]`.
@@ -69,7 +69,7 @@ class Reference:
     `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `compared`.
     """
 
-    def __init__(self, work: Work, collator: Callable[..., Any]) -> None:
+    def __init__(self, work: TrainingContext, collator: Callable[..., Any]) -> None:
         """Takes what is trained.
 
         Args:
@@ -82,7 +82,7 @@ class Reference:
         self._compared = None if self.once else compared(work)
 
     # -- asked once ------------------------------------------------------------------------------------
-    def beside(self, examples: Dataset | More, *, held_out: bool = False) -> Any:
+    def beside(self, examples: Dataset | AugmentedDataset, *, held_out: bool = False) -> Any:
         """The examples with the column `reference`, where it is asked once; else as they are.
 
         Args:
@@ -97,9 +97,9 @@ class Reference:
         data = self._work.data
         twins = (data.eval_counts if held_out else data.counts)[:, -1]
         table = self._table(examples, twins)
-        return More(examples, Said(table))
+        return AugmentedDataset(examples, Said(table))
 
-    def _table(self, examples: Dataset | More, twins: NDArray[np.int64]) -> Table:
+    def _table(self, examples: Dataset | AugmentedDataset, twins: NDArray[np.int64]) -> Table:
         """`[examples, 2]`, read from the cache or computed."""
         folder = home() / "cache" / "reference"
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,14 +120,14 @@ class Reference:
             partial.replace(path)
         return table
 
-    def _ask(self, examples: Dataset | More) -> Table:
+    def _ask(self, examples: Dataset | AugmentedDataset) -> Table:
         work, started = self._work, time.monotonic()
         other = self._collate.second[0]
         lengths = np.array([len(one["input_ids"]) + len(one[other]) for one in examples])
         # As exact as the model's sums are, and no more: Apple's GPUs have no float64.
         exact = np.float64 if self._work.model.dtype == torch.float64 else np.float32
         table: Table = np.empty((len(examples), 2), dtype=exact)
-        done, under_way = 0, UnderWay(work.writer, "reference", len(examples))
+        done, under_way = 0, ProgressEvents(work.writer, "reference", len(examples))
         with self._asked() as model, torch.no_grad(), computing(work):
             for places in _batches(lengths):
                 batch = self._collate([examples[int(place)] for place in places])
@@ -150,7 +150,7 @@ class Reference:
     def _asked(self) -> Iterator[Any]:
         """The reference, for a while: another model is loaded for it and given up again."""
         named = names_reference(self._work.config)
-        with Compared(named_reference(self._work) if named else self._work.model).asked() as model:
+        with ReferencePolicy(named_reference(self._work) if named else self._work.model).asked() as model:
             yield model
 
     def _key(self, twins: NDArray[np.int64]) -> str:
@@ -192,7 +192,7 @@ class Reference:
             return answer_log_probs(model, batch).sums
 
 
-def _once(work: Work) -> bool:
+def _once(work: TrainingContext) -> bool:
     """Whether the reference is asked before the first step, about all examples."""
     config, data = work.config, work.data.train
     asked = config.stage.precompute_ref_log_probs

@@ -11,40 +11,40 @@ from llf_core.config.stage import names_reference
 from llf_core.models.adapter_loading import goes_on
 from llf_core.models.save_result import POLICY
 from llf_core.stages.adapter_switching import add_frozen, wearing
-from llf_core.stages.auxiliary_model import as_it_is, evaluating, load_other
+from llf_core.stages.auxiliary_model import evaluating, load_auxiliary, load_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llf_core.config import RunConfig
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 NAME = "reference"
 """Of the adapter that an adapter in training is compared with."""
 
 
 @dataclass(frozen=True)
-class Compared:
+class ReferencePolicy:
     """A reference that can be asked in every step.
 
     Attributes:
         model: it, or the policy.
         policy: whether it is the policy, with other adapters.
-        worn: the adapter that the policy wears then; None for none.
+        adapter: the adapter that the policy wears then; None for none.
     """
 
     model: Any
     policy: bool = False
-    worn: str | None = None
+    adapter: str | None = None
 
     @contextmanager
     def asked(self) -> Iterator[Any]:
         """The reference in evaluation mode, for a while."""
-        with wearing(self.model, self.worn) if self.policy else nullcontext(), evaluating(self.model):
+        with wearing(self.model, self.adapter) if self.policy else nullcontext(), evaluating(self.model):
             yield self.model
 
 
-def compared(work: Work, *, shares: bool = True) -> Compared:
+def compared(work: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
     """The reference of a run.
 
     The model in training as it was before its first step needs no second copy of the base where an adapter is trained:
@@ -60,19 +60,19 @@ def compared(work: Work, *, shares: bool = True) -> Compared:
     """
     policy: Any = work.model
     if names_reference(work.config):
-        return Compared(named_reference(work))
+        return ReferencePolicy(named_reference(work))
     if not shares or not hasattr(policy, "disable_adapter"):
-        return Compared(as_it_is(work))
+        return ReferencePolicy(load_unchanged(work))
     if goes_on(work.config):
         add_twin(policy)
-        return Compared(policy, policy=True, worn=NAME)
-    return Compared(policy, policy=True)
+        return ReferencePolicy(policy, policy=True, adapter=NAME)
+    return ReferencePolicy(policy, policy=True)
 
 
-def named_reference(work: Work) -> Any:
+def named_reference(work: TrainingContext) -> Any:
     """The model that the config names as the reference."""
     bits = work.config.get("ref_model_quantization_bit")
-    return load_other(work, "ref_model", model_name(work.config), adapter_names(work.config), bits)
+    return load_auxiliary(work, "ref_model", model_name(work.config), adapter_names(work.config), bits)
 
 
 def model_name(config: RunConfig) -> str:

@@ -56,9 +56,9 @@ class RM(Stage):
 
     name: ClassVar[str] = "rm"
     label: ClassVar[str] = "rm (a reward model)"
-    learns: ClassVar[str] = "pairs"
+    data_kind: ClassVar[str] = "pairs"
     scores: ClassVar[bool] = True
-    speaks: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("ends",)
     Options: ClassVar[type[Section]] = RMOptions
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -97,7 +97,7 @@ class RM(Stage):
         """Sum of the losses of one micro-batch's pairs, from the hidden state of each answer's last token.
 
         Args:
-            model: with `llf_core.models.reward_head.add_score`'s layer, perhaps wrapped.
+            model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
             batch: of `llf_core.data.pair_collator.PairCollator`.
             label_smoothing: not heeded.
             note: called with the loss of each pair and 1, since it is one of a pair, not of tokens.
@@ -106,10 +106,10 @@ class RM(Stage):
             A float32 scalar with a graph.
         """
         from llf_core.acceleration.patching.causal_head import forward_hidden
-        from llf_core.models.reward_head import score_of
+        from llf_core.models.reward_head import reward_head_of
 
         def objective(hidden: Tensor) -> Tensor:
-            return score_of(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))
+            return reward_head_of(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))
 
         rewards: Tensor = forward_hidden(model, batch, objective)
         chosen, rejected = rewards.view(-1, 2).unbind(1)

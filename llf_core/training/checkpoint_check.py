@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llf_core.runs import Checkpoints
-    from llf_core.stages.base.loop import RunLoop
+    from llf_core.stages.base.loop import TrainingLoop
 
 ARCHIVES = ("*.pt", "*.pth")
 TENSORS = "tensors"
@@ -22,7 +22,12 @@ TENSORS = "tensors"
 
 
 def check_reloaded(
-    trainer: RunLoop, counters: Mapping[str, Any], checkpoints: Checkpoints, step: int, *, model_alone: bool = False
+    trainer: TrainingLoop,
+    counters: Mapping[str, Any],
+    checkpoints: Checkpoints,
+    step: int,
+    *,
+    model_alone: bool = False,
 ) -> str:
     """Compares what a trainer has loaded with what was in memory when the checkpoint was written.
 
@@ -94,7 +99,7 @@ def _what_to_do(checkpoints: Checkpoints, step: int) -> str:
     return f"Branch from another checkpoint ({steps}), or start a new run."
 
 
-def check_best(trainer: RunLoop, checkpoints: Checkpoints) -> str:
+def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
     """`check_reloaded` of the best checkpoint, where a run ends with that one's weights.
 
     Raises:

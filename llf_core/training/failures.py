@@ -14,7 +14,7 @@ from llf_core.redaction import redact
 from llf_core.rewards import RewardError
 from llf_core.runs.disk_errors import is_disk_error, make_room, told
 from llf_core.stages.base.oom_retry import DoesNotFitError, is_out_of_memory
-from llf_core.stages.base.stop_training import Halted
+from llf_core.stages.base.stop_training import StopTraining
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -91,7 +91,7 @@ def explain(  # noqa: PLR0911 - one cause after the other
         return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
     if isinstance(error, DataError | ModelError):
         return Failure(str(error), "", BAD_CONFIG)
-    if isinstance(error, DoesNotFitError | Halted | RewardError):
+    if isinstance(error, DoesNotFitError | StopTraining | RewardError):
         return Failure(error.message, error.what_to_do)
     if isinstance(error, UnpicklingError):
         return Failure(

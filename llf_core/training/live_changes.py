@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from transformers import TrainerControl
 
     from llf_core.runs import RunFolder, RunWriter
-    from llf_core.stages.base.loop import RunLoop
-    from llf_core.training.sample_callback import Watched
+    from llf_core.stages.base.loop import TrainingLoop
+    from llf_core.training.sample_callback import WatchedPrompts
 
 
-class Steering:
+class LiveChanges:
     """What a live run is told to change, and what a run that goes on or replays another one must change again.
 
     Attributes:
@@ -32,11 +32,11 @@ class Steering:
         self.held: dict[str, Any] = {}
         self._folder = folder
         self._writer = writer
-        self._trainer: RunLoop | None = None
-        self._watched: Watched | None = None
+        self._trainer: TrainingLoop | None = None
+        self._watched: WatchedPrompts | None = None
         self._plan: list[Change] = []
 
-    def begin(self, trainer: RunLoop, watched: Watched | None, held: Mapping[str, Any], step: int) -> None:
+    def begin(self, trainer: TrainingLoop, watched: WatchedPrompts | None, held: Mapping[str, Any], step: int) -> None:
         """Takes over what the checkpoint holds, and looks up what is to be changed again after its step."""
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
@@ -104,7 +104,7 @@ class Steering:
             raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
         if "evaluate" in changes and self._trainer.eval_dataset is None:
             raise ValueError("Nothing is held out to evaluate on. Set val_size or eval_dataset in the next run.")
-        if "watch" in changes and not self._trainer.stage.speaks:
+        if "watch" in changes and not self._trainer.stage.generates:
             raise ValueError("A reward model scores answers and writes none, so there is nothing to watch.")
 
     def _learning_rate(self, rate: float, step: int, _control: TrainerControl) -> str:

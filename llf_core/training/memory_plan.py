@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 MULTIPLE = 8  # as the collator pads
 
 
-def settle_checkpointing(work: Work, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
+def settle_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
     """Switches gradient checkpointing on where the config or the forecast asks for it, and says why.
 
     Args:
@@ -38,7 +38,7 @@ def settle_checkpointing(work: Work, beside: Sequence[Any] = (), *, resumes: boo
     """
     config = work.config
     batch = config.training.per_device_train_batch_size
-    twice = config.plugin("stage").learns == "judged"  # with the answer to another question
+    twice = config.plugin("stage").data_kind == "judged"  # with the answer to another question
     drawn = config.plugin("stage").drawn(config)
     flattens = work.flattens and not config.plugin("stage").pads
     tokens, longest = largest_batch(work.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)

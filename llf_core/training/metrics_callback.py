@@ -22,9 +22,9 @@ from llf_core.runs.metric_catalog import told, within
 from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.training.checkpoint_check import check_reloaded
 from llf_core.training.gpu_usage import GpuLoad
-from llf_core.training.live_changes import Steering
+from llf_core.training.live_changes import LiveChanges
 from llf_core.training.oom_messages import smaller_size
-from llf_core.training.resume_check import Receipt
+from llf_core.training.resume_check import ResumeCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.runs import Request, RunFolder, RunWriter
-    from llf_core.stages.base.loop import RunLoop
-    from llf_core.training.sample_callback import Watched
+    from llf_core.stages.base.loop import TrainingLoop
+    from llf_core.training.sample_callback import WatchedPrompts
 
 NOTED = 64
 """Steps whose examples may wait to be written down."""
@@ -66,7 +66,7 @@ def memory_in_use(device: torch.device) -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes metrics, events, status and complete checkpoints; stops or saves when a view asks for it.
 
     Nothing in a step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
@@ -84,16 +84,16 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         self.inbox = Inbox(folder)
         self.checkpoints = Checkpoints(folder)
         self.keep = keep
-        self.trainer: RunLoop | None = None
-        self.watched: Watched | None = None
-        self.steering = Steering(folder, writer)
+        self.trainer: TrainingLoop | None = None
+        self.watched: WatchedPrompts | None = None
+        self.steering = LiveChanges(folder, writer)
         self.stop_wanted = False
         self.doubts: list[str] = []
         self._kept: dict[str, Tensor] | None = None  # to find them takes as long as their checksums
         self.waiting: list[Request] = []
         self._evaluations: list[Request] = []
         self._folder = folder
-        self._receipt: Receipt | None = None
+        self._receipt: ResumeCheck | None = None
         self._base_waits = False
         self._load: GpuLoad | None = None
         self._seen_before = [0, 0]
@@ -354,9 +354,9 @@ class RunProgress(TrainerCallback):  # type: ignore[misc]  # transformers ships 
         if self.watched is not None:
             self.watched.answer(step)
 
-    def _compare(self, args: TrainingArguments, step: int) -> Receipt:
+    def _compare(self, args: TrainingArguments, step: int) -> ResumeCheck:
         """What compares the steps that are made again with the log."""
-        return Receipt(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
+        return ResumeCheck(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
 
     def doubt(self, message: str) -> None:
         """Says that a resumed run may not be what it would have been: at once, and in its state from here on."""

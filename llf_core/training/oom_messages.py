@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def training_goes_on(  # noqa: PLR0913 - what the sentence says
-    part: Batch, count: int, *, step: int, size: int, accumulation: int, mixes: bool
+    part: Batch, count: int, *, step: int, size: int, accumulation: int, batch_dependent: bool
 ) -> str:
     """The sentence of a training step that is made again in smaller parts.
 
@@ -25,7 +25,7 @@ def training_goes_on(  # noqa: PLR0913 - what the sentence says
         step: the step, counted from 1.
         size: `per_device_train_batch_size` of the config.
         accumulation: `gradient_accumulation_steps` of the config.
-        mixes: whether the stage's loss compares the examples of a micro-batch with each other.
+        batch_dependent: whether the stage's loss compares the examples of a micro-batch with each other.
     """
     smaller = smaller_size(size, count)
     remedy = (
@@ -37,22 +37,22 @@ def training_goes_on(  # noqa: PLR0913 - what the sentence says
     return (
         f"The memory did not suffice for {_amount(part)} at once in step {step}. The step is made again, and every "
         f"one after it, with each batch in {count} parts: {_examples(size)} at a time become {_examples(smaller)}, "
-        f"accumulation of {accumulation} becomes {accumulation * count}, {_and_the_result(mixes=mixes)}. {remedy}"
+        f"accumulation of {accumulation} becomes {accumulation * count}, {_and_the_result(batch_dependent=batch_dependent)}. {remedy}"
     )
 
 
-def evaluation_goes_on(part: Batch, count: int, *, size: int, mixes: bool) -> str:
+def evaluation_goes_on(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
     """The same for an evaluation, where `size` is `per_device_eval_batch_size`."""
     smaller = smaller_size(size, count)
     remedy = f" per_device_eval_batch_size {smaller} does so from the start." if size > 1 else ""
     return (
         f"The memory did not suffice to evaluate {_amount(part)} at once. They are evaluated in parts, {count} a "
-        f"batch from here on, {_and_the_result(mixes=mixes)}.{remedy}"
+        f"batch from here on, {_and_the_result(batch_dependent=batch_dependent)}.{remedy}"
     )
 
 
-def _and_the_result(*, mixes: bool) -> str:
-    if mixes:
+def _and_the_result(*, batch_dependent: bool) -> str:
+    if batch_dependent:
         return "and since the loss compares the examples of a part with each other, the result is not quite the same"
     return "and the result stays the same"
 
@@ -94,9 +94,11 @@ def with_media(part: Batch, *, size: int, accumulation: int, checkpointed: bool)
     )
 
 
-def several_processes(part: Batch, *, size: int, accumulation: int, checkpointed: bool, mixes: bool) -> DoesNotFitError:
+def several_processes(
+    part: Batch, *, size: int, accumulation: int, checkpointed: bool, batch_dependent: bool
+) -> DoesNotFitError:
     """The error of a run of several processes, in which one alone cannot make a step again: the others wait for it."""
-    remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, mixes=mixes)
+    remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
     return DoesNotFitError(
         f"The memory of one process did not suffice for {_amount(part)}, and a step of several processes is not "
         "made again in smaller parts.",
@@ -104,13 +106,13 @@ def several_processes(part: Batch, *, size: int, accumulation: int, checkpointed
     )
 
 
-def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, mixes: bool = False) -> str:
+def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_dependent: bool = False) -> str:
     """What makes a step again in smaller parts by hand; for batches of one example, what lowers a token's memory."""
     if size == 1:
         return less_a_token(checkpointed=checkpointed)
     return (
         f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
-        f"{accumulation * 2}{'' if mixes else ': the result is the same'}."
+        f"{accumulation * 2}{'' if batch_dependent else ': the result is the same'}."
     )
 
 

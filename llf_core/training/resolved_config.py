@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from llf_core.models import DevicePlan
     from llf_core.models.gradient_checkpointing import Checkpointing
     from llf_core.runs import RunFolder, RunWriter
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 
-def write_resolved(work: Work, checkpointing: Checkpointing) -> None:
+def write_resolved(work: TrainingContext, checkpointing: Checkpointing) -> None:
     """Writes what was decided here: device, precision, template, the model's and the data's bytes."""
     config, folder = work.config, work.folder
     plan, source, data = work.plan, work.source, work.data
@@ -87,7 +87,7 @@ def warn_of_other_data(folder: RunFolder, writer: RunWriter, fingerprint: str) -
         )
 
 
-def as_before(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
+def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
     """The plan in the precision of the attempt before, where that used the same device.
 
     Which precision is faster is timed, and a resumed run must not change it in the middle.

@@ -13,7 +13,7 @@ CHECKED = 10
 """Steps that are compared."""
 
 
-class Receipt:
+class ResumeCheck:
     """Compares the first losses of an attempt with those of the log, and writes the event `receipt` once.
 
     Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BASE, TUNED = "base", "tuned"
 
 
-class Watched:
+class WatchedPrompts:
     """Writes answers to the same prompts into `samples.jsonl`, always the likeliest words: no random number is drawn.
 
     Attributes:

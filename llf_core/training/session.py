@@ -39,24 +39,24 @@ from llf_core.models.model_folder import read_config
 from llf_core.models.model_source import ModelSource
 from llf_core.models.quantize import left_unquantized
 from llf_core.models.remote_code import runs_own_code
-from llf_core.models.reward_head import add_score
+from llf_core.models.reward_head import add_reward_head
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
-from llf_core.stages.base.context import Work
+from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
-from llf_core.stages.base.stop_training import Halted
+from llf_core.stages.base.stop_training import StopTraining
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
 from llf_core.training.failures import explain
 from llf_core.training.live_changes import held_from
 from llf_core.training.memory_plan import settle_checkpointing
-from llf_core.training.metrics_callback import RunProgress
-from llf_core.training.resolved_config import as_before, warn_of_other_data, write_resolved
+from llf_core.training.metrics_callback import MetricsCallback
+from llf_core.training.resolved_config import restore_resolved, warn_of_other_data, write_resolved
 from llf_core.training.result_export import NotCopiedError, check_output_dir, copy_result
-from llf_core.training.sample_callback import Watched
+from llf_core.training.sample_callback import WatchedPrompts
 from llf_core.training.trainer import RunTrainer, StreamedRows
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from llf_core.config.registry import Stage
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
-    from llf_core.stages.base.loop import RunLoop
+    from llf_core.stages.base.loop import TrainingLoop
 
 FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
 
@@ -106,19 +106,19 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
     """Loads, trains and saves; returns the final state and its reason."""
-    progress = RunProgress(folder, writer, keep=config.training.save_total_limit or 2)
+    progress = MetricsCallback(folder, writer, keep=config.training.save_total_limit or 2)
     state, reason = _made(folder, writer, config, progress)
     return state, " ".join(filter(None, [reason, *progress.doubts])) or None
 
 
-def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: RunProgress) -> tuple[str, str | None]:
+def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: MetricsCallback) -> tuple[str, str | None]:
     signal.signal(signal.SIGTERM, lambda *_: progress.request_stop())
     _check_output_dir(folder, writer, config)
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is not None:
         check_archives(Checkpoints(folder), step_of(checkpoint))
     plan = plan_device(config)
-    work = load(folder, config, writer, plan if checkpoint is None else as_before(folder, plan))
+    work = load(folder, config, writer, plan if checkpoint is None else restore_resolved(folder, plan))
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
@@ -126,7 +126,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Run
     stage = config.plugin("stage")(work)
     chosen = settle_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
     added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
-    progress.watched = Watched(folder, writer, config, work.model, work.tokenizer, added)
+    progress.watched = WatchedPrompts(folder, writer, config, work.model, work.tokenizer, added)
     begin_phase(writer, "first step")
     trainer = make_trainer(work, stage, progress, checkpoint)
     write_resolved(work, chosen)
@@ -158,16 +158,16 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Run
 
 
 @contextmanager
-def _kept(progress: RunProgress) -> Iterator[None]:
+def _kept(progress: MetricsCallback) -> Iterator[None]:
     """Writes a checkpoint where a run cannot go on for now."""
     try:
         yield
-    except Halted:
+    except StopTraining:
         progress.save_now()
         raise
 
 
-def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> Work:
+def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> TrainingContext:
     """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
     _say(plan.reason)
     writer.status(device=plan.device)
@@ -194,7 +194,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
     _say(f"{trainable:,} of {parameters:,} parameters are trained.")
-    return Work(
+    return TrainingContext(
         config=config,
         folder=folder,
         writer=writer,
@@ -220,7 +220,7 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
     if unquantized := left_unquantized(model):
         _warn(writer, "quantization_bit", unquantized)
     if config.plugin("stage").scores:
-        add_score(model, None if source.kind == "gguf" else source.folder)
+        add_reward_head(model, None if source.kind == "gguf" else source.folder)
     model = config.plugin("method").apply(model, config)
     for note in getattr(model, "llf_notes", ()):
         _warn(writer, "lora_target", note)
@@ -251,8 +251,13 @@ def _seeing(model: PreTrainedModel) -> Accelerated:
 
 
 def make_trainer(
-    work: Work, stage: Stage, progress: RunProgress, checkpoint: Path | None = None, *, evaluates: bool = False
-) -> RunLoop:
+    work: TrainingContext,
+    stage: Stage,
+    progress: MetricsCallback,
+    checkpoint: Path | None = None,
+    *,
+    evaluates: bool = False,
+) -> TrainingLoop:
     """The trainer of an attempt that begins anew, or goes on at a checkpoint; or one that `evaluates` alone."""
     folder, config = work.folder, work.config
     callbacks: list[Any] = [progress]
@@ -287,7 +292,7 @@ def make_trainer(
         processing_class=work.tokenizer,
         callbacks=callbacks,
     )
-    trainer.remove_callback(PrinterCallback)  # RunProgress prints each record once, for people
+    trainer.remove_callback(PrinterCallback)  # MetricsCallback prints each record once, for people
     progress.trainer = trainer
     return trainer
 
@@ -306,7 +311,7 @@ def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCall
     return callback
 
 
-def _evaluated_at(trainer: RunLoop, step: int) -> bool:
+def _evaluated_at(trainer: TrainingLoop, step: int) -> bool:
     return any("eval_loss" in entry and entry["step"] == step for entry in trainer.state.log_history)
 
 
@@ -320,7 +325,7 @@ def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -
         _warn(writer, "output_dir", error.problems[0].message)
 
 
-def _save(work: Work, trainer: RunLoop) -> str:
+def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
     """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for.
 
     Returns:

@@ -10,8 +10,8 @@ import torch
 from accelerate.utils import gather_object
 
 from llf_core.data.batch_split import document_count, has_media, learned_count, token_count
-from llf_core.stages.base.loop import RunLoop
-from llf_core.stages.base.oom_retry import Parts, Randomness
+from llf_core.stages.base.loop import TrainingLoop
+from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
 from llf_core.training.oom_messages import (
     evaluation_goes_on,
     one_example,
@@ -41,12 +41,12 @@ class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
         return iter(self._stream)
 
 
-class RunTrainer(RunLoop):
+class RunTrainer(TrainingLoop):
     """Minimises a stage's loss, as one mean over accumulation, ranks and evaluation batches alike.
 
     Each optimizer step divides the summed loss of all its micro-batches by what the stage counts in them (tokens,
     pairs, answers), so the result does not depend on how the examples were split into micro-batches, unless the
-    stage `mixes` them.
+    stage `batch_dependent` them.
     """
 
     # compute_loss divides by the count of the whole step, so the Trainer must not divide once more.
@@ -56,8 +56,8 @@ class RunTrainer(RunLoop):
         """Takes what `transformers.Trainer` takes, and the stage whose `loss_sum` is minimised."""
         super().__init__(stage=stage, **kwargs)
         self.label_names = list(stage.label_names)
-        self.train_parts = Parts(partial(_train_in_smaller_parts, self))
-        self.eval_parts = Parts(partial(_evaluate_in_smaller_parts, self))
+        self.train_parts = BatchSplitter(partial(_train_in_smaller_parts, self))
+        self.eval_parts = BatchSplitter(partial(_evaluate_in_smaller_parts, self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
         # Of the optimizer step under way: tokens read and learned from on all ranks, batches so far, their parts'
         # losses, the random state at its beginning.
@@ -65,7 +65,7 @@ class RunTrainer(RunLoop):
         self._batches: list[dict[str, Any]] = []
         self._losses: list[Tensor] = []
         self._noted: list[tuple[Tensor, ...]] = []
-        self._randomness = Randomness(self.args.device)
+        self._randomness = RNGState(self.args.device)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
@@ -105,7 +105,7 @@ class RunTrainer(RunLoop):
         """
         micro_step = super().training_step
         if not self._batches:
-            self._randomness = Randomness(self.args.device)
+            self._randomness = RNGState(self.args.device)
         self._batches.append(inputs)
         step_ends = len(self._batches) >= self.current_gradient_accumulation_steps
         if num_items_in_batch is None:
@@ -228,10 +228,12 @@ class RunTrainer(RunLoop):
 def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
     """Says that training goes on in `count` parts a batch, or why it can't."""
     size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
-    mixes = trainer.stage.mixes
+    batch_dependent = trainer.stage.batch_dependent
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
     if trainer.accelerator.num_processes > 1:
-        raise several_processes(part, mixes=mixes, size=size, accumulation=accumulation, checkpointed=checkpointed)
+        raise several_processes(
+            part, batch_dependent=batch_dependent, size=size, accumulation=accumulation, checkpointed=checkpointed
+        )
     if has_media(part) and document_count(part) > 1:
         raise with_media(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if document_count(part) == 1:
@@ -240,19 +242,22 @@ def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count:
     step = trainer.state.global_step + 1
     trainer.tell(
         "per_device_train_batch_size",
-        training_goes_on(part, count, step=step, size=size, accumulation=accumulation, mixes=mixes),
+        training_goes_on(part, count, step=step, size=size, accumulation=accumulation, batch_dependent=batch_dependent),
     )
 
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
     """The same for an evaluation; unless examples are compared, nothing in it waits for another process."""
-    if trainer.stage.mixes and trainer.accelerator.num_processes > 1:
+    if trainer.stage.batch_dependent and trainer.accelerator.num_processes > 1:
         size = trainer.args.per_device_eval_batch_size
-        raise several_processes(part, mixes=True, size=size, accumulation=1, checkpointed=True)
+        raise several_processes(part, batch_dependent=True, size=size, accumulation=1, checkpointed=True)
     if has_media(part) and document_count(part) > 1:
         evaluated = trainer.args.per_device_eval_batch_size
         raise with_media(part, size=evaluated, accumulation=1, checkpointed=True)
     if document_count(part) == 1:
         raise one_example(part, trainer.eval_dataset, checkpointed=True)  # an evaluation keeps no activations
     size = trainer.args.per_device_eval_batch_size
-    trainer.tell("per_device_eval_batch_size", evaluation_goes_on(part, count, size=size, mixes=trainer.stage.mixes))
+    trainer.tell(
+        "per_device_eval_batch_size",
+        evaluation_goes_on(part, count, size=size, batch_dependent=trainer.stage.batch_dependent),
+    )

@@ -17,7 +17,7 @@ from llf_widgets.compare.figure import OVER, choices, figure_json, series
 from llf_widgets.compare.labels import labels, middle
 from llf_widgets.compare.sides import NONE, Part, parts
 from llf_widgets.figures import packed, plotly_module
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import folder_of
 from llf_widgets.monitor.watch import Watch
 from llf_widgets.saved_notebook import VIEW
@@ -41,7 +41,7 @@ SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
 CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 
 
-class Sides(Front):
+class Sides(FrontEnd):
     """The whole front end: what the curves are drawn over, the table, the curves, and the answers.
 
     It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, which is answered with `{"html": page}`.

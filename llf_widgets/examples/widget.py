@@ -10,7 +10,7 @@ from llf_core.runs.config_file import run_config
 from llf_core.runs.example_losses import KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
 from llf_widgets.foreign_code import allow_shown
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.home import folder_of
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.saved_notebook import VIEW
@@ -28,7 +28,7 @@ PAGE = 10
 UNREAD = "The texts are not read, since the tokenizer would run the code below: examples are shown by number."
 
 
-class Examples(Front):
+class Examples(FrontEnd):
     """The examples of a run with what they cost: those of a step, or those that stand out.
 
     Losses come from the run's folder; the texts from a process that has the tokenizer and the prepared data. Where the

@@ -8,7 +8,7 @@ import traitlets
 
 from llf_core.data.kind_check import READ_AS
 from llf_widgets.forms.columns import FORMATS, ROLES, Columns, columns_of
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class ColumnsPane(Front):
+class ColumnsPane(FrontEnd):
     """How the columns are read: a line that says so, and behind it three rows and a list for each role.
 
     What is chosen here is a draft until Apply makes it `dataset_format` and `dataset_columns`. Where no format fits,

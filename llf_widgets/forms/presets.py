@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _RECENT_RUNS = 30
 
 
-class Presets(Front):
+class Presets(FrontEnd):
     """Presets, earlier runs, and the switch "Explain each field". It also brings the form's stylesheet.
 
     Args:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.launch.local_process import computing_environment
-from llf_core.runs.duplicate_examples import told_copies
+from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_core.runs.foreign_code import NOT_ALLOWED, VARIABLE
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NAMED = 5
 _COMMAND = "from llf_core.cli import main; main()"
 
 
-class Preview(Front):
+class Preview(FrontEnd):
     """The button "Look at the data" and what it shows, and one that shows every token.
 
     Args:
@@ -204,7 +204,7 @@ def details(report: Mapping[str, Any]) -> list[Message]:
         parts = sum(one["parts"] for one in divided)
         text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
         said.append(Message("note", f"{text} {_first(divided, units)}"))
-    if told := told_copies(report.get("repeated", 0), report["examples"]):
+    if told := duplicates_warning(report.get("repeated", 0), report["examples"]):
         said.append(Message("warning", told, (("Leave out copies", {"drop_duplicates": True}),)))
     if dropped := report["dropped"]:
         text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."

@@ -9,7 +9,7 @@ import traitlets
 from llf_core.config import Problem
 from llf_widgets.forms.field import messages, row
 from llf_widgets.forms.uploads import Uploads
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class Section(Front):
+class Section(FrontEnd):
     """One section.
 
     Args:

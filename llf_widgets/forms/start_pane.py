@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-class StartPane(Front):
+class StartPane(FrontEnd):
     """The Start button and what stands beside it.
 
     Args:

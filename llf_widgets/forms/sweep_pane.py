@@ -9,7 +9,7 @@ import traitlets
 from llf_core.runs import home
 from llf_widgets.forms import checks, sweeping
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FIRST = "learning_rate"
 
 
-class SweepPane(Front):
+class SweepPane(FrontEnd):
     """Values of one or several fields, each combination a run.
 
     Args:

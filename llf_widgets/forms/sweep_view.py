@@ -14,7 +14,7 @@ from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
 from llf_widgets.forms.values import show
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.monitor.poller import Pump
 from llf_widgets.monitor.result import result
 from llf_widgets.monitor.watch import Watch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REST = 1.0  # seconds between two looks
 
 
-class SweepRuns(Front):
+class SweepRuns(FrontEnd):
     """The lines: what differs, state, step and loss of each run."""
 
     _esm = text("dom.js", "forms/messages.js", "forms/runs.js")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_widgets.forms.messages import Message, wire
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llf_widgets.forms.state import FormState
 
 
-class TextPane(Front):
+class TextPane(FrontEnd):
     """YAML and Python of the form's values.
 
     Args:

@@ -12,7 +12,7 @@ import traitlets
 from llf_core.config import RunConfig
 from llf_core.launch.cell_rows import write_rows
 from llf_widgets.foreign_code import allow_shown
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.inspect.child import Child, GoneError
 from llf_widgets.inspect.summary import summary_html, summary_text
 from llf_widgets.saved_notebook import VIEW
@@ -28,7 +28,7 @@ CHANGED = ("cutoff_len", "drop_duplicates", "stop_on_dropped", "dataset_format",
 NOTHING: dict[str, Any] = {}
 
 
-class Inspect(Front):
+class Inspect(FrontEnd):
     """Counts, lengths, records to look at, examples token by token, and packed rows of a config's data.
 
     A process of its own prepares the data (or takes what an earlier run prepared) and answers page by page, so a

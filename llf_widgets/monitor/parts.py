@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from llf_widgets.front_end import Front
+from llf_widgets.front_end import FrontEnd
 from llf_widgets.monitor.front_end import module, stylesheet
 from llf_widgets.monitor.run_view import Options
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class MonitorView(Front):
+class MonitorView(FrontEnd):
     """The parts of a run's monitor, as the kernel sees them.
 
     In a page of Jupyter the front end asks the server for the same parts, and takes the kernel's where that fails. So

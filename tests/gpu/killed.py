@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from llf_core.training import main, metrics_callback
 
-plain = metrics_callback.RunProgress.on_log
+plain = metrics_callback.MetricsCallback.on_log
 
 
 def on_log(self, args, state, control, **kwargs):
@@ -17,5 +17,5 @@ def on_log(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-metrics_callback.RunProgress.on_log = on_log
+metrics_callback.MetricsCallback.on_log = on_log
 sys.exit(main.main(sys.argv[1:2]))

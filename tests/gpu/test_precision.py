@@ -70,7 +70,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_float64(make_run, device, dty
         return
     seen = {}
 
-    class Watched(session.RunTrainer):
+    class WatchedPrompts(session.RunTrainer):
         def training_step(self, model, inputs, num_items_in_batch=None):
             if "batch" not in seen:
                 perturb(model)
@@ -86,7 +86,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_float64(make_run, device, dty
                 if one.grad is not None
             }
 
-    monkeypatch.setattr(session, "RunTrainer", Watched)
+    monkeypatch.setattr(session, "RunTrainer", WatchedPrompts)
     made = session.make_trainer
 
     def make(*args):

@@ -34,9 +34,9 @@ def whole(trained):
 @pytest.mark.parametrize("changes", [{}, {"quantization_bit": 4}], ids=["lora", "qlora"])
 def test_an_attempt_that_goes_on_makes_the_steps_of_one_that_never_stopped(make_run, whole, changes, monkeypatch, note):
     """In one process: the random states, the optimizer and the weights come back from the disk."""
-    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.metrics_callback import MetricsCallback
 
-    plain = RunProgress.on_log
+    plain = MetricsCallback.on_log
 
     def fail(self, args, state, control, **kwargs):
         plain(self, args, state, control, **kwargs)
@@ -44,7 +44,7 @@ def test_an_attempt_that_goes_on_makes_the_steps_of_one_that_never_stopped(make_
             raise RuntimeError("the machine is gone")
 
     expected = whole(**changes)
-    monkeypatch.setattr(RunProgress, "on_log", fail)
+    monkeypatch.setattr(MetricsCallback, "on_log", fail)
     folder = make_run(**LONG, **changes)
     assert run_attempt(folder, 1) == 1
     status.begin_attempt(folder, 2)

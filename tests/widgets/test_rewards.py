@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 import llf_widgets as llf
-from llf_core.evaluation.win_rate import Contest
+from llf_core.evaluation.win_rate import PairwiseComparison
 from llf_widgets.progress_line import ProgressLine
 from llf_widgets.rewards import ShownWinRate
 
 
 def test_a_win_rate_shows_its_band_and_every_prompt():
-    contests = (Contest("<b>Why?</b>", "No.", "<script>x</script>", -0.25, 1.5),)
+    contests = (PairwiseComparison("<b>Why?</b>", "No.", "<script>x</script>", -0.25, 1.5),)
     found = ShownWinRate(1.0, 0.2065, 1.0, 1, 0, 0, -0.25, 1.5, contests)
     assert repr(found) == (
         "Win rate 100%, 95 % band 21% to 100%: 1 won, 0 equal, 0 lost. Mean reward -0.250 of the base, 1.500 of the "

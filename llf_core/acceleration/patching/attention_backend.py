@@ -27,7 +27,7 @@ USUAL = frozenset(
 
 
 @dataclass(frozen=True)
-class Asked:
+class AttentionCall:
     """What one call of attention was asked for.
 
     Attributes:
@@ -99,7 +99,7 @@ def attention(
     max_length_q: int | None = None,
     forks: Tensor | None = None,
     s_aux: Tensor | None = None,
-    record: list[Asked] | None = None,
+    record: list[AttentionCall] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer.
@@ -131,7 +131,7 @@ def attention(
             unusual += ("is_causal",)
         masked = None if attention_mask is None else getattr(attention_mask, "window", "unknown")
         flattened = cu_seq_lens_q is not None
-        record.append(Asked(module, scale, sliding_window, softcap, flattened, masked, unusual))
+        record.append(AttentionCall(module, scale, sliding_window, softcap, flattened, masked, unusual))
     if cu_seq_lens_q is None:
         return _masked(module, query, key, value, attention_mask, dropout, scale, softcap, s_aux, **kwargs), None
     layout = Layout(bounds_of(cu_seq_lens_q), scale, sliding_window, softcap, forks_of(forks))

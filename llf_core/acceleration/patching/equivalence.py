@@ -25,7 +25,7 @@ from llf_core.acceleration.patching.probe_module import kind
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
-    from llf_core.acceleration.patching.attention_backend import Asked
+    from llf_core.acceleration.patching.attention_backend import AttentionCall
 
 LENGTHS = (3, 6)
 # Relative distance (of norms) of hidden states that is taken for rounding. A wrong formula moves them far more.
@@ -34,7 +34,7 @@ CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bf
 STILL = {torch.float64: 1e-12, torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
-class Trial:
+class EquivalenceCheck:
     """A model without its head, on trial. Only so many of its first layers run as hold one of each kind.
 
     Attributes:
@@ -122,8 +122,8 @@ class Trial:
         return self._run(None, **self._told(batch))[-length:]
 
     def _exchange(self, before: str) -> str | None:
-        asked: list[Asked] = []
-        told: list[Asked] = []
+        asked: list[AttentionCall] = []
+        told: list[AttentionCall] = []
         ours = before in ("sdpa", "eager")
         if ours:
             attention_backend.register()
@@ -161,11 +161,11 @@ class Trial:
         self.looped += found
         return {one: chunk_of(one) for one in attentions}
 
-    def _alone(self, record: list[Asked] | None = None) -> Tensor:
+    def _alone(self, record: list[AttentionCall] | None = None) -> Tensor:
         """Last hidden states `[seq, hidden]` of the second document by itself."""
         return self._run(record, input_ids=self._second[None])
 
-    def _beside(self, other: Tensor, record: list[Asked] | None = None) -> Tensor:
+    def _beside(self, other: Tensor, record: list[AttentionCall] | None = None) -> Tensor:
         """The same where another document stands before it."""
         batch = self._told(flattened([other, self._second]))
         return self._run(record, **batch)[len(other) :]
@@ -175,7 +175,7 @@ class Trial:
             batch["attention_mask"] = placeholder(self._device)
         return batch
 
-    def _run(self, record: list[Asked] | None, **batch: Any) -> Tensor:
+    def _run(self, record: list[AttentionCall] | None, **batch: Any) -> Tensor:
         told = {} if record is None else {"record": record}
         with self._few_layers():
             hidden: Tensor = self.decoder(**batch, use_cache=False, **told).last_hidden_state
@@ -221,7 +221,7 @@ def _layers(decoder: nn.Module, config: Any) -> tuple[str, int] | None:
     return None
 
 
-def _strange(name: str, asked: list[Asked], chunks: Mapping[nn.Module, int | None]) -> str | None:
+def _strange(name: str, asked: list[AttentionCall], chunks: Mapping[nn.Module, int | None]) -> str | None:
     """What the layers want of attention that flattened batches would not get; None where there is nothing."""
     if not asked:
         return f"{name} computes its attention by itself, so it would see the other documents."

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llf_core.acceleration.patching.equivalence import Trial
+from llf_core.acceleration.patching.equivalence import EquivalenceCheck
 from llf_core.acceleration.patching.fast_forwards import install, linear_forward
 from llf_core.acceleration.patching.linear_operands import is_adapted
-from llf_core.acceleration.patching.matching import QKV, UNFIT, fit_attention, fit_mlp, fit_norm
+from llf_core.acceleration.patching.matching import QKV, UNFIT, match_attention, match_mlp, match_norm
 from llf_core.acceleration.patching.probe_module import kind
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
     """
     from llf_core.acceleration.patching.causal_head import install_head
 
-    accelerated = quicken(model, attention=attention)
+    accelerated = patch_decoder(model, attention=attention)
     plain_head = install_head(model)
     if not plain_head:
         return accelerated
@@ -59,7 +59,7 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
     return replace(accelerated, notes=notes)
 
 
-def quicken(model: nn.Module, *, attention: bool = True) -> Accelerated:
+def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
     """`accelerate` without the model's head."""
     causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
@@ -75,7 +75,7 @@ def quicken(model: nn.Module, *, attention: bool = True) -> Accelerated:
 
 def _quicken(causal: Any, *, attention: bool) -> Accelerated:
     try:
-        trial = Trial(causal)
+        trial = EquivalenceCheck(causal)
     except UNFIT as error:
         untried = f"{type(causal).__name__} cannot be tried ({str(error).partition(chr(10))[0]})."
         return Accelerated(flattens=False, notes=(f"Fast path: none, since {untried}",), why=untried)
@@ -109,7 +109,7 @@ def restore(model: nn.Module) -> None:
             del module.forward
 
 
-def _replace(causal: nn.Module, trial: Trial, *, attention: bool) -> Counter[str]:
+def _replace(causal: nn.Module, trial: EquivalenceCheck, *, attention: bool) -> Counter[str]:
     done: Counter[str] = Counter()
     inside: set[nn.Module] = set()
     fitted: dict[Hashable, tuple[str, Forward] | None] = {}
@@ -143,10 +143,10 @@ def _may_fit(module: nn.Module) -> bool:
 
 def _fit(module: nn.Module, called: dict[str, Any] | None) -> tuple[str, Forward] | None:
     if type(module).__name__.endswith("RMSNorm"):
-        norm = fit_norm(module)
+        norm = match_norm(module)
         return None if norm is None else ("norms", norm)
     if hasattr(module, "down_proj"):
-        mlp = fit_mlp(module)
+        mlp = match_mlp(module)
         return None if mlp is None else ("MLPs", mlp)
-    attention = None if called is None else fit_attention(module, called)
+    attention = None if called is None else match_attention(module, called)
     return None if attention is None else ("attentions", attention)

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from llf_core.acceleration.patching.fast_forwards import GatedMLP, RotaryAttention, norm_forward
-from llf_core.acceleration.patching.probe_module import WIDTH, drops, is_linear, plain_copy, random, same, specimen
+from llf_core.acceleration.patching.probe_module import WIDTH, drops, is_linear, plain_copy, probe_module, random, same
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
-    from llf_core.acceleration.patching.attention_backend import Asked
+    from llf_core.acceleration.patching.attention_backend import AttentionCall
     from llf_core.acceleration.patching.fast_forwards import Forward
 
 GATES = (("gate_proj", "up_proj"), ("gate_up_proj",))
@@ -29,7 +29,7 @@ ACTIVATIONS = ("act_fn", "activation_fn")
 UNFIT = Exception
 
 
-def fit_norm(module: Any) -> Forward | None:
+def match_norm(module: Any) -> Forward | None:
     """For RMS norms: `weight · x` or, as Gemma has it, `(1 + weight) · x`."""
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     weight = module._parameters.get("weight")
@@ -46,21 +46,21 @@ def fit_norm(module: Any) -> Forward | None:
     return None
 
 
-def fit_mlp(module: nn.Module) -> Forward | None:
+def match_mlp(module: nn.Module) -> Forward | None:
     """For MLPs with a gate, whatever their activation."""
     for inputs in GATES:
         names = (*inputs, "down_proj")
         act = next((name for name in ACTIVATIONS if callable(getattr(module, name, None))), None)
         if act is None or not all(is_linear(getattr(module, name, None)) for name in names) or drops(module):
             continue
-        small = specimen(module, inputs, ("down_proj",))
+        small = probe_module(module, inputs, ("down_proj",))
         fast = GatedMLP(inputs, "down_proj", act).forward()
         if small is not None and _agrees(small, partial(fast, small), (random(1, 3, WIDTH),)):
             return fast
     return None
 
 
-def fit_attention(module: Any, called: Mapping[str, Any]) -> Forward | None:
+def match_attention(module: Any, called: Mapping[str, Any]) -> Forward | None:
     """For attention with rotary embeddings.
 
     Args:
@@ -73,11 +73,11 @@ def fit_attention(module: Any, called: Mapping[str, Any]) -> Forward | None:
     embeddings = called.get("position_embeddings")
     if found is None or output is None or not isinstance(dim, int) or not isinstance(embeddings, tuple):
         return None
-    small = None if drops(module) else specimen(module, found, (output,))
+    small = None if drops(module) else probe_module(module, found, (output,))
     heads = _heads(module, found, dim)
     if small is None or heads is None:
         return None
-    asked: list[Asked] = []
+    asked: list[AttentionCall] = []
     tokens = embeddings[0].shape[-2]
     kwargs = {name: value for name, value in called.items() if name != "hidden_states"} | {
         "position_embeddings": tuple(part.to("cpu", torch.float32) for part in embeddings),

@@ -53,7 +53,7 @@ def drops(module: nn.Module) -> bool:
     return any(share > 0 for share in (*named, *parts))
 
 
-def specimen(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> Any | None:
+def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> Any | None:
     """The small copy.
 
     Args:

@@ -42,10 +42,10 @@ def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
 WHOLE = Fix("Prepare all of it first", {"streaming": False})
 
 
-def learns(config: RunConfig, *kinds: str) -> bool:
+def has_data_kind(config: RunConfig, *kinds: str) -> bool:
     """Whether the stage learns from one of these kinds of data."""
     stage = config.plugin("stage")
-    return stage is not None and stage.learns in kinds
+    return stage is not None and stage.data_kind in kinds
 
 
 DATA = (
@@ -75,7 +75,7 @@ DATA = (
     ),
     Rule(
         ("packing", "stage"),
-        lambda c: bool(c.data.packing) and not learns(c, "answers", "texts"),
+        lambda c: bool(c.data.packing) and not has_data_kind(c, "answers", "texts"),
         lambda c: (
             f"Packed rows are for sft and pt: stage {c.stage.stage} learns from whole pairs, answers or prompts, in "
             "batches without padding anyway."
@@ -84,13 +84,13 @@ DATA = (
     ),
     Rule(
         ("train_on_prompt", "stage"),
-        lambda c: c.data.train_on_prompt and not learns(c, "answers"),
+        lambda c: c.data.train_on_prompt and not has_data_kind(c, "answers"),
         lambda c: f"Prompts are learned by sft alone, and the stage is {c.stage.stage}.",
         (Fix("Learn the answers only", {"train_on_prompt": False}),),
     ),
     Rule(
         ("mask_history", "stage"),
-        lambda c: c.data.mask_history and not learns(c, "answers"),
+        lambda c: c.data.mask_history and not has_data_kind(c, "answers"),
         lambda c: f"Earlier answers are learned by sft alone, and the stage is {c.stage.stage}.",
         (Fix("Leave it out", {"mask_history": False}),),
         severity="note",
@@ -99,7 +99,7 @@ DATA = (
         ("trunk_cache_gb", "stage"),
         lambda c: (
             c.training.trunk_cache_gb != type(c.training).model_fields["trunk_cache_gb"].default
-            and not learns(c, "answers", "texts")
+            and not has_data_kind(c, "answers", "texts")
         ),
         lambda c: f"Stage {c.stage.stage} computes all layers in each step, so `trunk_cache_gb` has no effect.",
         (Fix("Leave it out", {"trunk_cache_gb": None}),),
@@ -107,7 +107,7 @@ DATA = (
     ),
     Rule(
         ("streaming", "stage"),
-        lambda c: c.data.streaming and learns(c, "judged", "prompts"),
+        lambda c: c.data.streaming and has_data_kind(c, "judged", "prompts"),
         lambda c: f"Stage {c.stage.stage} looks at several examples together, which a stream does not have.",
         (WHOLE,),
     ),

@@ -9,7 +9,7 @@ from llf_core.config.number_format import exact
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import weights_frozen
-from llf_core.config.rules.data import learns
+from llf_core.config.rules.data import has_data_kind
 from llf_core.config.rules.mappings import OPTIMIZERS, SCHEDULES, not_taken, optimizer_options
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ OPTIMIZATION = (
     ),
     Rule(
         ("label_smoothing_factor", "stage"),
-        lambda c: c.training.label_smoothing_factor > 0 and not learns(c, "answers", "texts"),
+        lambda c: c.training.label_smoothing_factor > 0 and not has_data_kind(c, "answers", "texts"),
         lambda c: (
             f"Label smoothing doubts which token comes next, for sft and pt: stage {c.stage.stage} does not learn "
             "single tokens."

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
-from llf_core.config.rules.data import learns
+from llf_core.config.rules.data import has_data_kind
 from llf_core.config.stage import COMPARED, REFERENCE_FREE, REFERRING
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ PREFERENCE: tuple[Rule, ...] = (
     ),
     Rule(
         ("cutoff_strategy", "stage"),
-        lambda c: c.data.cutoff_strategy == "split" and learns(c, "pairs", "judged"),
+        lambda c: c.data.cutoff_strategy == "split" and has_data_kind(c, "pairs", "judged"),
         lambda c: (
             f"An answer of stage {c.stage.stage} is compared as a whole and cannot be split. Longer ones than "
             "cutoff_len are cut or dropped."

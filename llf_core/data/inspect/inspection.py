@@ -107,7 +107,7 @@ class Inspection:
                 }
                 for counts in report.sets
             ],
-            "copies": report.told_copies(),
+            "copies": report.duplicates_warning(),
             "template": report.template,
             "streamed": self._config.data.buffer_size if self._config.data.streaming else 0,
             "seconds": round(self._seconds, 2),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingContext:
     """What a config became on this machine.
 
     Attributes:

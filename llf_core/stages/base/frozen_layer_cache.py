@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 SHARE = 0.5  # of the free disk that the file may fill
 PROBE = (3, 5)  # tokens of the documents that it is tried with
@@ -31,7 +31,7 @@ WHOLE = {"answers", "texts"}  # kinds of data whose examples are the documents o
 LENGTH_DEPENDENT = {"dynamic", "longrope"}  # rotary embeddings that depend on the longest document of a batch
 
 
-def keep_trunk(work: Work) -> Trunk | None:
+def keep_trunk(work: TrainingContext) -> Trunk | None:
     """Lets later epochs skip the lowest layers, where these are frozen and nothing in them is random.
 
     Args:
@@ -42,7 +42,7 @@ def keep_trunk(work: Work) -> Trunk | None:
         None where nothing is kept.
     """
     config, folder = work.config, work.folder
-    if isinstance(work.data.train, Stream) or config.plugin("stage").learns not in WHOLE:
+    if isinstance(work.data.train, Stream) or config.plugin("stage").data_kind not in WHOLE:
         return None
     most = config.training.trunk_cache_gb * 1e9
     decoder = causal_of(work.model).get_decoder()
@@ -140,7 +140,7 @@ def length_dependent(model: Any) -> bool:
     return bool(kinds & LENGTH_DEPENDENT)
 
 
-def _fits(work: Work, decoder: Any) -> bool:
+def _fits(work: TrainingContext, decoder: Any) -> bool:
     alone = processes() == 1  # else examples change places between processes
     return (
         alone

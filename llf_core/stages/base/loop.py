@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer
 
 from llf_core.runs.step_counters import step_of
-from llf_core.stages.base.oom_retry import Parts
+from llf_core.stages.base.oom_retry import BatchSplitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ ENDLESS = 1_000_000
 """Passes over the data that no run comes to."""
 
 
-class RunLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
+class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
     """A trainer whose schedule and last step can be changed between two steps.
 
     It may stand in front of another subclass of `transformers.Trainer`, as a base beside it.
@@ -50,8 +50,8 @@ class RunLoop(Trainer):  # type: ignore[misc]  # transformers ships no types
         self.tell: Callable[[str, str], None] = partial(logger.warning, "%s: %s")
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self.noted: list[tuple[int, list[tuple[Tensor, ...]]]] = []
-        self.train_parts = Parts(lambda _part, _count: None)
-        self.eval_parts = Parts(lambda _part, _count: None)
+        self.train_parts = BatchSplitter(lambda _part, _count: None)
+        self.eval_parts = BatchSplitter(lambda _part, _count: None)
         self.peak_rate: float = self.args.learning_rate
         self.planned_epochs = 0
         self._schedule_options = dict(self.args.lr_scheduler_kwargs or {})

@@ -54,7 +54,7 @@ def empty_caches() -> None:
         torch.mps.empty_cache()
 
 
-class Randomness:
+class RNGState:
     """The state of torch's random generators, so that what is made again draws the same numbers."""
 
     def __init__(self, device: torch.device) -> None:
@@ -73,7 +73,7 @@ class Randomness:
             torch.mps.set_rng_state(self._mps)
 
 
-class Parts:
+class BatchSplitter:
     """How many parts each batch of the loader is computed in: 1, until the memory does not suffice.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Halted(Exception):  # noqa: N818 - no error of the program: something outside of it must be mended
+class StopTraining(Exception):  # noqa: N818 - no error of the program: something outside of it must be mended
     """Training stops where it is, with a checkpoint; both sentences are for the user."""
 
     def __init__(self, message: str, what_to_do: str) -> None:

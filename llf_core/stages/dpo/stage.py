@@ -91,7 +91,7 @@ class DPO(Stage):
 
     name: ClassVar[str] = "dpo"
     label: ClassVar[str] = "dpo (the better of two answers)"
-    learns: ClassVar[str] = "pairs"
+    data_kind: ClassVar[str] = "pairs"
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
     Options: ClassVar[type[Section]] = DPOOptions
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -150,7 +150,7 @@ class DPO(Stage):
         ),
         Rule(
             ("per_device_train_batch_size", "pref_loss"),
-            lambda c: _chosen(c) and LOSSES[c.get("pref_loss")].mixes and c.training.per_device_train_batch_size == 1,
+            lambda c: _chosen(c) and LOSSES[c.get("pref_loss")].batch_dependent and c.training.per_device_train_batch_size == 1,
             lambda c: (
                 f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has "
                 "one pair."
@@ -183,7 +183,7 @@ class DPO(Stage):
             gamma=options.simpo_gamma,
             discopop_tau=options.discopop_tau,
         )
-        self.mixes = self.formula.mixes or options.pref_bco_weight > 0
+        self.batch_dependent = self.formula.batch_dependent or options.pref_bco_weight > 0
         self.ftx, self.bco_weight, self.ld_alpha = config.stage.pref_ftx, options.pref_bco_weight, options.ld_alpha
         self.baseline = RunningMean()
         self._kept = self.baseline.state()
@@ -219,7 +219,7 @@ class DPO(Stage):
         pairs = self._pairs(answers, batch)
         costs: Tensor = self.formula.function(pairs, self.terms)
         if self.bco_weight:
-            costs = (costs + self.bco_weight * self._bco(pairs, learns=model.training)) / (1 + self.bco_weight)
+            costs = (costs + self.bco_weight * self._bco(pairs, training=model.training)) / (1 + self.bco_weight)
         if self.ftx:
             costs = costs - self.ftx * answers.sums[0::2] / answers.lengths[0::2]
         self._measure(answers, pairs)
@@ -241,13 +241,13 @@ class DPO(Stage):
         lengths = answers.lengths.view(-1, 2)
         return Pairs(better, worse, *reference, lengths[:, 0], lengths[:, 1])
 
-    def _bco(self, pairs: Pairs, *, learns: bool) -> Tensor:
+    def _bco(self, pairs: Pairs, *, training: bool) -> Tensor:
         import torch
 
         from llf_core.stages.logprobs import of_all_ranks
         from llf_core.stages.losses.bco import bco
 
-        if learns:
+        if training:
             rewards = self.terms.beta * (pairs.chosen_ratio + pairs.rejected_ratio).detach()
             total, count = of_all_ranks(torch.stack([rewards.sum(), rewards.new_tensor(2.0 * len(rewards))]))
             self.baseline.add(total, count)

@@ -50,9 +50,9 @@ class KTO(Stage):
 
     name: ClassVar[str] = "kto"
     label: ClassVar[str] = "kto (good and bad answers)"
-    learns: ClassVar[str] = "judged"
+    data_kind: ClassVar[str] = "judged"
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
-    mixes: bool = True
+    batch_dependent: bool = True
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
     Options: ClassVar[type[Section]] = KTOOptions
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -95,12 +95,12 @@ class KTO(Stage):
         Raises:
             DataError: all examples to train on have the same mark, or there is but one.
         """
-        from llf_core.stages.augmented_dataset import More
+        from llf_core.stages.augmented_dataset import AugmentedDataset
 
         if not held_out:
             self._check(examples)
         others = Others(examples, self.work.config.data.cutoff_len)
-        return self.reference.beside(More(examples, others), held_out=held_out)
+        return self.reference.beside(AugmentedDataset(examples, others), held_out=held_out)
 
     def _check(self, examples: Any) -> None:
         from llf_core.data import DataError
@@ -157,7 +157,7 @@ class KTO(Stage):
 
 @dataclass(frozen=True)
 class Others:
-    """The answer to another question for the example of a place, as `More` takes it; loaders' processes get it too.
+    """The answer to another question for the example of a place, as `AugmentedDataset` takes it; loaders' processes get it too.
 
     It is that of the nearest example before it which asks something else.
 

@@ -41,14 +41,14 @@ class Loss:
         needs_reference: whether it compares the policy with a reference.
         averages: whether it looks at means per token instead of sums.
         smooths: whether it heeds `label_smoothing`.
-        mixes: whether a pair's cost depends on the other pairs of its micro-batch.
+        batch_dependent: whether a pair's cost depends on the other pairs of its micro-batch.
     """
 
     function: Callable[[Pairs, Terms], Tensor]
     needs_reference: bool
     averages: bool
     smooths: bool = False
-    mixes: bool = False
+    batch_dependent: bool = False
 
 
 LOSSES: Mapping[str, Loss] = MappingProxyType(
@@ -56,7 +56,7 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         "sigmoid": Loss(sigmoid, needs_reference=True, averages=False, smooths=True),
         "hinge": Loss(hinge, needs_reference=True, averages=False),
         "ipo": Loss(ipo, needs_reference=True, averages=True),
-        "kto_pair": Loss(kto_pair, needs_reference=True, averages=False, mixes=True),
+        "kto_pair": Loss(kto_pair, needs_reference=True, averages=False, batch_dependent=True),
         "orpo": Loss(orpo, needs_reference=False, averages=True),
         "simpo": Loss(simpo, needs_reference=False, averages=True, smooths=True),
         "robust": Loss(robust, needs_reference=True, averages=False, smooths=True),
@@ -67,8 +67,8 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
         "nca_pair": Loss(nca_pair, needs_reference=True, averages=False),
         "bco_pair": Loss(bco_pair, needs_reference=True, averages=False),
         "discopop": Loss(discopop, needs_reference=True, averages=False),
-        "aot": Loss(aot, needs_reference=True, averages=False, smooths=True, mixes=True),
-        "aot_unpaired": Loss(aot_unpaired, needs_reference=True, averages=False, smooths=True, mixes=True),
+        "aot": Loss(aot, needs_reference=True, averages=False, smooths=True, batch_dependent=True),
+        "aot_unpaired": Loss(aot_unpaired, needs_reference=True, averages=False, smooths=True, batch_dependent=True),
     }
 )
 """The losses by their names, LLaMA-Factory's six first."""

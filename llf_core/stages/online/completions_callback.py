@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from llf_core.runs import RunWriter
-    from llf_core.stages.online.trl_rewards import Judge
+    from llf_core.stages.online.trl_rewards import TRLRewards
     from llf_core.stages.online.trl_trainers import Online
 
 
-class Drawn(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes drawn answers with their rewards into `samples.jsonl`; its trainer remembers where it is between steps."""
 
-    def __init__(self, writer: RunWriter, judge: Judge, most: int) -> None:
+    def __init__(self, writer: RunWriter, judge: TRLRewards, most: int) -> None:
         """Binds it to a run.
 
         Args:

@@ -23,7 +23,7 @@ SAME = (
     "mask_truncated_completions",
 )  # fmt: skip
 """Keys of the section `stage` that TRL knows by the same names."""
-HEEDED = ("temperature", "top_p", "top_k", "repetition_penalty")
+GENERATION_KEYS = ("temperature", "top_p", "top_k", "repetition_penalty")
 ROLLOUT = "rollout.pt"
 
 
@@ -37,9 +37,9 @@ class OnlineStage(Stage):
         rollout: drawn answers that the next steps still learn from, where a checkpoint holds some.
     """
 
-    learns: ClassVar[str] = "prompts"
+    data_kind: ClassVar[str] = "prompts"
     pads: ClassVar[bool] = True
-    heeds: ClassVar[tuple[str, ...]] = HEEDED
+    generation_keys: ClassVar[tuple[str, ...]] = GENERATION_KEYS
     own: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, work: Any = None) -> None:
@@ -62,8 +62,8 @@ class OnlineStage(Stage):
         """
         from llf_core.data.prompts import prompts_of
         from llf_core.rewards import load_rewards
-        from llf_core.stages.online.completions_callback import Drawn
-        from llf_core.stages.online.trl_rewards import Judge
+        from llf_core.stages.online.completions_callback import CompletionsCallback
+        from llf_core.stages.online.trl_rewards import TRLRewards
         from llf_core.stages.online.trl_trainers import begin_from
 
         config, stage = self.work.config, self.work.config.stage
@@ -74,7 +74,7 @@ class OnlineStage(Stage):
         rewards = load_rewards(stage.reward_functions, self.work.folder.code, options)
         prompts = prompts_of(config, self.work.data, (self.work.folder.path,))
         self._check(prompts, rewards, arguments.generation_batch_size // stage.num_generations)
-        judge = Judge(
+        judge = TRLRewards(
             rewards,
             weights=values["reward_weights"],
             decode=lambda ids: self.work.tokenizer.decode(ids, skip_special_tokens=True),
@@ -88,7 +88,7 @@ class OnlineStage(Stage):
             train_dataset=prompts.train,
             eval_dataset=prompts.eval,
             processing_class=self.work.tokenizer,
-            callbacks=[*callbacks, Drawn(self.work.writer, judge, stage.kept_completions)],
+            callbacks=[*callbacks, CompletionsCallback(self.work.writer, judge, stage.kept_completions)],
         )
         begin_from(trainer, goes_on=bool(config.get("adapter_name_or_path")) and not config.get("create_new_adapter"))
         self._trainer = trainer
@@ -105,7 +105,7 @@ class OnlineStage(Stage):
         weights = numbers(stage.reward_weights) or (1.0,) * len(stage.reward_functions)
         evaluated = training.per_device_eval_batch_size
         values = {key: getattr(stage, key) for key in SAME}
-        values |= {key: config.get(key) for key in (*HEEDED, *self.own)}
+        values |= {key: config.get(key) for key in (*GENERATION_KEYS, *self.own)}
         values |= {
             "reward_weights": list(weights),
             "chat_template_kwargs": dict(self.work.data.template.options),

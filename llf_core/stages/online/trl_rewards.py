@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llf_core.rewards import Reward
 
 
-class Judge:
+class TRLRewards:
     """Calls reward functions on a batch of answers, and remembers it.
 
     Attributes:

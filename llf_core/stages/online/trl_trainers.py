@@ -14,10 +14,10 @@ from llf_core.generation.own_forward import own_forward
 from llf_core.generation.sampling import Sampling
 from llf_core.rewards import RewardError, to_mend
 from llf_core.runs import Checkpoints
-from llf_core.runs.progress_events import UnderWay
-from llf_core.stages.base.loop import RunLoop
-from llf_core.stages.base.oom_retry import Randomness
-from llf_core.stages.online.completions_callback import Drawn
+from llf_core.runs.progress_events import ProgressEvents
+from llf_core.stages.base.loop import TrainingLoop
+from llf_core.stages.base.oom_retry import RNGState
+from llf_core.stages.online.completions_callback import CompletionsCallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from transformers import TrainerControl
 
     from llf_core.stages.online.stage import OnlineStage
-    from llf_core.stages.online.trl_rewards import Judge
+    from llf_core.stages.online.trl_rewards import TRLRewards
 
 
-class Online(RunLoop):
+class Online(TrainingLoop):
     """Stands in front of one of TRL's trainers; a test pins the names of theirs that it uses.
 
     Attributes:
@@ -39,13 +39,13 @@ class Online(RunLoop):
     stage: OnlineStage
     control: TrainerControl
 
-    def __init__(self, *, judge: Judge, **kwargs: Any) -> None:
+    def __init__(self, *, judge: TRLRewards, **kwargs: Any) -> None:
         """Takes what TRL's trainer takes, and the reward functions."""
         super().__init__(reward_funcs=judge.functions, **kwargs)
         self.judge = judge
         judge.training = lambda: bool(self.model.training)
         judge.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
-        self._between: tuple[Randomness, int] | None = None
+        self._between: tuple[RNGState, int] | None = None
 
     @property
     def seen(self) -> Tensor:
@@ -105,7 +105,7 @@ class Online(RunLoop):
 
     def remember(self) -> None:
         """Keeps what drawing answers changes, as it is between two steps."""
-        self._between = Randomness(self.args.device), self.state.num_input_tokens_seen
+        self._between = RNGState(self.args.device), self.state.num_input_tokens_seen
 
     def unfinished(self) -> list[dict[str, Any]] | None:
         """The drawn answers that the next step still learns from."""
@@ -131,7 +131,7 @@ class Online(RunLoop):
         seed = int(torch.randint(2**31, (1,)))  # of the run's own generator, so that a resumed run draws the same
         sampling = Sampling(True, self.temperature, self.top_k, self.top_p, self.repetition_penalty, seed)  # noqa: FBT003
         model = self.accelerator.unwrap_model(self.model)
-        under_way = UnderWay(self.stage.work.writer, "rollout", len(prompts), step=self.state.global_step)
+        under_way = ProgressEvents(self.stage.work.writer, "rollout", len(prompts), step=self.state.global_step)
         with own_forward(model):
             return continuations(
                 model,
@@ -201,5 +201,5 @@ def begin_from(trainer: Online, *, goes_on: bool) -> None:
     if not goes_on and "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")
     for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, Drawn):
+        if isinstance(callback, CompletionsCallback):
             callback.trainer = trainer

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
 
 
 @contextmanager
-def reading(work: Work, models: Iterable[nn.Module]) -> Iterator[None]:
+def reading(work: TrainingContext, models: Iterable[nn.Module]) -> Iterator[None]:
     """All of some models in evaluation mode; parts that were training go back to it.
 
     Args:

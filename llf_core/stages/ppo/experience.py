@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Experience:
     """What a phase gave.
 
     Attributes:
@@ -38,7 +38,7 @@ class Lessons:
     told: tuple[tuple[str, Tensor | float, int], ...]
 
 
-def lessons(  # noqa: PLR0913 - what advantages are made of
+def build_experience(  # noqa: PLR0913 - what advantages are made of
     written: Sequence[Written],
     scores: Tensor,
     read: Read,
@@ -46,7 +46,7 @@ def lessons(  # noqa: PLR0913 - what advantages are made of
     beta: float,
     *,
     add_up: Callable[[Tensor], Tensor] = lambda own: own,
-) -> Lessons:
+) -> Experience:
     """From scores to advantages and returns.
 
     Args:
@@ -83,4 +83,4 @@ def lessons(  # noqa: PLR0913 - what advantages are made of
         whiten(advantages, mask, add_up=add_up)[mask],
         returns[mask],
     )
-    return Lessons(rollout, kl, told)
+    return Experience(rollout, kl, told)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from llf_core.models.reward_model import Scorer
-    from llf_core.stages.base.context import Work
+    from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.ppo.scoring import Score, Written
 
 REWARD = "reward"
@@ -46,7 +46,7 @@ REWARD = "reward"
 
 
 @dataclass(frozen=True)
-class Roles:
+class PPOModels:
     """The four roles of PPO.
 
     Attributes:
@@ -67,7 +67,7 @@ class Roles:
     models: Mapping[str, nn.Module]
 
 
-def cast(work: Work, temperature: float) -> Roles:
+def cast(work: TrainingContext, temperature: float) -> PPOModels:
     """Gives every role to a model.
 
     With `ppo_models: shared` the value function is a head on the policy, the reference is the policy with its adapter
@@ -99,7 +99,7 @@ def cast(work: Work, temperature: float) -> Roles:
     _say(models)
     beside = Beside(value)
     policy.llf_value = beside
-    return Roles(policy, value, beside, reference, _scoring(work, scorer), models)
+    return PPOModels(policy, value, beside, reference, _scoring(work, scorer), models)
 
 
 def width_of(model: Any) -> int:
@@ -108,7 +108,7 @@ def width_of(model: Any) -> int:
 
 
 # -- the reward ------------------------------------------------------------------------------------------
-def _scorer(work: Work, *, shared: bool) -> Scorer | None:
+def _scorer(work: TrainingContext, *, shared: bool) -> Scorer | None:
     config = work.config
     kind, name = config.get("reward_model_type"), config.get("reward_model")
     if kind not in {"lora", "full"}:
@@ -130,7 +130,7 @@ def _scorer(work: Work, *, shared: bool) -> Scorer | None:
     return _quickened(load_scorer(adapters[-1], config, onto=_wrapped(base, work), adapter=REWARD), work)
 
 
-def _quickened(scorer: Scorer, work: Work) -> Scorer:
+def _quickened(scorer: Scorer, work: TrainingContext) -> Scorer:
     """A reward model on the fast path, where it is a causal model of its own."""
     own = scorer.model is not work.model
     if own:
@@ -144,13 +144,13 @@ def _quickened(scorer: Scorer, work: Work) -> Scorer:
     return scorer
 
 
-def _wrapped(model: Any, work: Work) -> Any:
+def _wrapped(model: Any, work: TrainingContext) -> Any:
     """A model of its own under PEFT, whose first adapter does nothing."""
     wrapped: Any = plugins("method")["lora"].apply(model, _plain(work.config, finetuning_type="lora"))
     return wrapped.requires_grad_(requires_grad=False)
 
 
-def _closing(work: Work) -> list[int]:
+def _closing(work: TrainingContext) -> list[int]:
     """The token ids that the run's template writes after the words of an answer."""
     said = Conversation(({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}))
     text = closing_of(work.data.template, work.tokenizer, said, 1)
@@ -158,7 +158,7 @@ def _closing(work: Work) -> list[int]:
     return ids
 
 
-def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
+def _scoring(work: TrainingContext, scorer: Scorer | None) -> Callable[[Sequence[Written]], Sequence[Score]]:
     config = work.config
     if scorer is not None:
         ends = end_tokens(work.model, work.tokenizer) or ()
@@ -188,7 +188,7 @@ def _scoring(work: Work, scorer: Scorer | None) -> Callable[[Sequence[Written]],
 
 # -- the reference ---------------------------------------------------------------------------------------
 def _reference(
-    work: Work, temperature: float, models: dict[str, nn.Module], *, shared: bool
+    work: TrainingContext, temperature: float, models: dict[str, nn.Module], *, shared: bool
 ) -> Callable[[Mapping[str, Any]], Tensor]:
     reference = compared(work, shares=shared)
     if not reference.policy:
@@ -206,7 +206,7 @@ def _value_head(model: Any, weight: Tensor | None = None) -> ValueHead:
     return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
 
 
-def _value_model(work: Work, scorer: Scorer | None) -> ValueModel:
+def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
     """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
     config, weight = work.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:

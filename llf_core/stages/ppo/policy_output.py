@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Acted:
+class PolicyOutput:
     """One number for each token of a batch's answers.
 
     Attributes:
@@ -39,7 +39,7 @@ def act(
     value: nn.Module | None = None,
     *,
     entropy: bool = False,
-) -> Acted:
+) -> PolicyOutput:
     """Reads a batch of answers; only what predicts their tokens goes through the head.
 
     The policy is the distribution that answers are drawn from, `softmax(logits / temperature)`, without the cut of
@@ -54,12 +54,12 @@ def act(
         entropy: whether the entropies are wanted.
     """
 
-    def objective(hidden: Tensor, scored: Tensor, head: Head) -> Acted:
+    def objective(hidden: Tensor, scored: Tensor, head: Head) -> PolicyOutput:
         at = batch["predictors"]
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, at)
         rows = states if scored is hidden else scored.reshape(-1, scored.shape[-1]).index_select(0, at)
-        rows, warm = warmed(rows, head, temperature)
-        return Acted(
+        rows, warm = apply_temperature(rows, head, temperature)
+        return PolicyOutput(
             log_probs(rows, warm, batch["targets"]),
             None if value is None else value(states, batch),
             entropies(rows.detach(), warm) if entropy else None,
@@ -68,7 +68,7 @@ def act(
     return _with_hidden(model, batch, objective)
 
 
-def warmed(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
+def apply_temperature(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
     """Rows and a head whose logits are those of the given ones over a temperature."""
     if temperature == 1.0:
         return rows, head
@@ -79,12 +79,12 @@ def warmed(rows: Tensor, head: Head, temperature: float) -> tuple[Tensor, Head]:
 
 
 def _with_hidden(
-    model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Tensor, Head], Acted]
-) -> Acted:
+    model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Tensor, Head], PolicyOutput]
+) -> PolicyOutput:
     """`forward` for an objective that needs hidden states even where a model gives its logits itself."""
     causal = causal_of(model)
     if hasattr(causal, "_llf_decoder"):
-        found: Acted = forward(model, batch, lambda hidden, head: objective(hidden, hidden, head))
+        found: PolicyOutput = forward(model, batch, lambda hidden, head: objective(hidden, hidden, head))
         return found
     kept: list[Tensor] = []
     handle = causal.base_model.register_forward_hook(lambda _, __, output: kept.append(output[0]))

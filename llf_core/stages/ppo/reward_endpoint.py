@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.shown_url import without_secrets
 from llf_core.redaction.url_secrets import whole_address
 from llf_core.rewards import as_float
-from llf_core.stages.base.stop_training import Halted
+from llf_core.stages.base.stop_training import StopTraining
 from llf_core.stages.ppo.options import AUTHORIZATION, is_address
 
 if TYPE_CHECKING:
@@ -54,16 +54,16 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
         One score a text.
 
     Raises:
-        Halted: the endpoint is down, or does not answer with one finite number a text.
+        StopTraining: the endpoint is down, or does not answer with one finite number a text.
     """
     if not is_address(url):
-        raise Halted(
+        raise StopTraining(
             f"{url} is not the address of a reward endpoint.", "Expected one such as http://localhost:8000/score."
         )
     try:
         address = whole_address(url)
     except LookupError as error:
-        raise Halted(str(error.args[0]), "") from None
+        raise StopTraining(str(error.args[0]), "") from None
     body = json.dumps({"model": "model", "messages": list(texts)}).encode()
     headers = {"Content-Type": "application/json"}
     if os.environ.get(AUTHORIZATION):
@@ -84,7 +84,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
             said = f"does not answer ({str(reason) or type(reason).__name__})"
         if pause is not None:
             time.sleep(pause)
-    raise Halted(
+    raise StopTraining(
         f"The reward endpoint {without_secrets(url)} {said}.",
         "Start it again or mend reward_model, then resume: the run goes on where it is.",
     )
@@ -120,7 +120,7 @@ def _scores(body: bytes, count: int, url: str) -> list[float]:
         said = json.dumps(bad[0], ensure_ascii=False)
         what = f"the score {said if len(said) <= SHOWN else said[: SHOWN - 1] + '…'}"
     if what:
-        raise Halted(
+        raise StopTraining(
             f"The reward endpoint {without_secrets(url)} answers {count} texts with {what}. Expected one finite number "
             "each.",
             "Mend it, then resume: the run goes on where it is.",

@@ -10,7 +10,7 @@ import torch
 from llf_core.generation.generate import continuations
 from llf_core.generation.own_forward import own_forward
 from llf_core.generation.sampling import Sampling
-from llf_core.runs.progress_events import UnderWay
+from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.eval_mode import reading
 from llf_core.stages.ppo.options import longest_answer
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from llf_core.stages.base.context import Work
-    from llf_core.stages.ppo.models import Roles
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.ppo.models import PPOModels
     from llf_core.stages.ppo.scoring import Score, Written
 
 
@@ -45,14 +45,14 @@ class Read:
     entropies: Tensor
 
 
-class Author:
+class RolloutWorker:
     """Writes answers with the policy as it is, and asks the other roles about them.
 
     Attributes:
         sizes: answers that are written, and read, at a time; they become smaller where memory runs out.
     """
 
-    def __init__(self, work: Work, roles: Roles, temperature: float) -> None:
+    def __init__(self, work: TrainingContext, roles: PPOModels, temperature: float) -> None:
         """Takes the run, who plays which role, and the temperature of the sampling."""
         training = work.config.training
         self.work, self.roles, self.temperature = work, roles, temperature
@@ -69,7 +69,7 @@ class Author:
             seed: the answer to prompt `i` is drawn with that plus `i`, however many are written at a time.
             step: the steps made so far.
         """
-        under_way = UnderWay(self.work.writer, "rollout", len(prompts), step=step)
+        under_way = ProgressEvents(self.work.writer, "rollout", len(prompts), step=step)
         drawing, model = self.work.config.generation, self.work.model
 
         def write(part: Sequence[tuple[int, Sequence[int]]]) -> list[list[int]]:
@@ -103,9 +103,9 @@ class Author:
             step: the steps made so far.
 
         Raises:
-            Halted: one is no finite number, or they cannot be had.
+            StopTraining: one is no finite number, or they cannot be had.
         """
-        under_way = UnderWay(self.work.writer, "score", len(written), step=step)
+        under_way = ProgressEvents(self.work.writer, "score", len(written), step=step)
         done = 0
 
         def score(part: Sequence[Written]) -> Sequence[Score]:

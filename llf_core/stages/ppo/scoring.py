@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
-from llf_core.models.reward_head import apply_score
+from llf_core.models.reward_head import apply_reward_head
 from llf_core.rewards import Answered, Judged, RewardError, to_mend
 from llf_core.stages.adapter_switching import wearing
-from llf_core.stages.base.stop_training import Halted
+from llf_core.stages.base.stop_training import StopTraining
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.reward_endpoint import ask_scores
 
@@ -112,7 +112,7 @@ class ModelScoring:
         places = _last_read(batch, scorer.skipped)
 
         def objective(hidden: Tensor) -> Tensor:
-            return apply_score(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, places))
+            return apply_reward_head(scorer.head, hidden.reshape(-1, hidden.shape[-1]).index_select(0, places))
 
         worn = nullcontext() if scorer.adapter is None else wearing(scorer.model, scorer.adapter)
         with torch.no_grad(), worn:
@@ -179,14 +179,14 @@ class FunctionScoring:
         """One an answer; its total is None where no function applies.
 
         Raises:
-            Halted: a function failed, or gave no number.
+            StopTraining: a function failed, or gave no number.
         """
         judged = [Judged(self._answered(one)) for one in written]
         for reward in self._weighed.rewards:
             try:
                 values = reward.judge([one.answered for one in judged])
             except RewardError as error:
-                raise Halted(error.message, to_mend(error.name)) from error
+                raise StopTraining(error.message, to_mend(error.name)) from error
             for one, value in zip(judged, values, strict=True):
                 one.rewards[reward.name] = value
         return [Score(self._weighed.total(one), one.rewards) for one in judged]
@@ -209,11 +209,11 @@ def checked(
         text: makes a text of token ids.
 
     Raises:
-        Halted: one is NaN or infinite.
+        StopTraining: one is NaN or infinite.
     """
     for score, one in zip(scores, written, strict=True):
         if score.total is not None and not math.isfinite(score.total):
-            raise Halted(
+            raise StopTraining(
                 f'The reward of an answer to "{_shown(text(one.prompt))}" is {score.total}. Expected a finite number.',
                 "Look at the reward model with this prompt, then resume from the last checkpoint.",
             )

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.config.option import Section
     from llf_core.config.rule import Rule
-    from llf_core.stages.base.context import Work
-    from llf_core.stages.base.stop_training import Halted
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.base.stop_training import StopTraining
     from llf_core.stages.ppo.kl_controller import KLController
-    from llf_core.stages.ppo.models import Roles
+    from llf_core.stages.ppo.models import PPOModels
     from llf_core.stages.ppo.prompts import Plan, PromptCollator, Ticks
     from llf_core.stages.ppo.rollout import Rollout
-    from llf_core.stages.ppo.rollout_worker import Author
+    from llf_core.stages.ppo.rollout_worker import RolloutWorker
     from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.ppo.token_rewards import RunningMoments
 
-HEEDED = (
+GENERATION_KEYS = (
     "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
 )  # fmt: skip
 TRIES = 16
@@ -50,13 +50,13 @@ class PPO(Stage):
 
     name: ClassVar[str] = "ppo"
     label: ClassVar[str] = "ppo (scores of its own answers)"
-    learns: ClassVar[str] = "prompts"
+    data_kind: ClassVar[str] = "prompts"
     label_names: ClassVar[tuple[str, ...]] = ("input_ids",)
-    heeds: ClassVar[tuple[str, ...]] = HEEDED
+    generation_keys: ClassVar[tuple[str, ...]] = GENERATION_KEYS
     Options: ClassVar[type[Section]] = PPOOptions
     rules: ClassVar[tuple[Rule, ...]] = RULES
 
-    def __init__(self, work: Work | None = None) -> None:
+    def __init__(self, work: TrainingContext | None = None) -> None:
         """Gives every role to a model; without `work` there is the formula alone."""
         super().__init__(work)
         self.options = PPOOptions() if work is None else work.config.options("stage.ppo")
@@ -65,7 +65,7 @@ class PPO(Stage):
         from llf_core.stages.ppo.kl_controller import KLController
         from llf_core.stages.ppo.models import cast
         from llf_core.stages.ppo.prompts import Plan
-        from llf_core.stages.ppo.rollout_worker import Author
+        from llf_core.stages.ppo.rollout_worker import RolloutWorker
         from llf_core.stages.ppo.token_rewards import RunningMoments
 
         training, drawing = work.config.training, work.config.generation
@@ -83,8 +83,8 @@ class PPO(Stage):
         self.rollout: Rollout | None = None
         self.phase = -1
         self.made = self.served = self.asked = 0
-        self.roles: Roles = cast(work, self.temperature)
-        self.author: Author = Author(work, self.roles, self.temperature)
+        self.roles: PPOModels = cast(work, self.temperature)
+        self.author: RolloutWorker = RolloutWorker(work, self.roles, self.temperature)
         self._questions: dict[int, str] | None = None
         self._told = False
 
@@ -194,7 +194,7 @@ class PPO(Stage):
         Where none of them can be judged, the next prompts are answered: at most all of them once.
 
         Raises:
-            Halted: no answer to them can be judged, or one's score is no number.
+            StopTraining: no answer to them can be judged, or one's score is no number.
         """
         from llf_core.stages.ppo.scoring import Written
 
@@ -235,10 +235,10 @@ class PPO(Stage):
             self.work.writer.event("warning", key="reward_functions", message=not_applied(left, len(written)))
         return found
 
-    def _unjudged(self, what: str) -> Halted:
+    def _unjudged(self, what: str) -> StopTraining:
         """What ends a run whose functions say nothing."""
         from llf_core.rewards import BUILT_IN
-        from llf_core.stages.base.stop_training import Halted
+        from llf_core.stages.base.stop_training import StopTraining
 
         own = [name for name in self.work.config.stage.reward_functions if name not in BUILT_IN]
         mend = (
@@ -247,7 +247,7 @@ class PPO(Stage):
             if own
             else ""
         )
-        return Halted(
+        return StopTraining(
             f"No reward function applies to {what} answers (all gave None).",
             mend or "Start a new run with a reward function that applies to them.",
         )
@@ -256,7 +256,7 @@ class PPO(Stage):
         """What the updates are made of; moments and coefficient take note of the answers."""
         import torch
 
-        from llf_core.stages.ppo.experience import lessons
+        from llf_core.stages.ppo.experience import build_experience
 
         written = [one for one, _, _ in judged]
         given = torch.tensor([score for _, score, _ in judged], dtype=torch.float32)
@@ -264,7 +264,7 @@ class PPO(Stage):
         if self.options.ppo_score_norm:
             self.moments.update(given, self._add_up)
             given = self.moments.normalised(given)
-        found = lessons(written, given, read, self.options, self.controller.coefficient, add_up=self._add_up)
+        found = build_experience(written, given, read, self.options, self.controller.coefficient, add_up=self._add_up)
         kl = found.kl.double()
         total, count = self._add_up(torch.stack([kl.sum(), torch.ones_like(kl).sum()])).tolist()
         self.controller.update(total / count, int(count))

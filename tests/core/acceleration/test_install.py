@@ -14,7 +14,7 @@ from llf_core.acceleration.patching import attention_backend
 from llf_core.acceleration.patching.fast_forwards import install as install_forward
 from llf_core.acceleration.patching.fast_forwards import linear_forward
 from llf_core.acceleration.patching.install import accelerate, restore
-from llf_core.acceleration.patching.matching import fit_norm
+from llf_core.acceleration.patching.matching import match_norm
 from llf_core.stages.sft import SFT
 from tests.core.acceleration.architectures import tiny
 from tests.core.acceleration.test_models import assert_trains_alike, batch, pair, plain_loss, with_lora
@@ -363,7 +363,7 @@ def test_a_norm_whose_weight_is_no_parameter_is_none_of_ours():
         def forward(self, x):
             return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
 
-    assert fit_norm(Weightless()) is None
+    assert match_norm(Weightless()) is None
 
 
 def test_a_model_may_change_what_a_lora_layer_gave_in_place():

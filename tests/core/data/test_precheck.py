@@ -9,7 +9,7 @@ from llf_core.data import precheck as module
 from llf_core.data.align import formats, roles
 from llf_core.data.errors import DataError, OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
-from llf_core.data.precheck import glance, see
+from llf_core.data.precheck import precheck, see
 
 ANSWER = {"instruction": "Hi", "output": "Yo"}
 PAIR = {"prompt": "Hi", "chosen": "Yo", "rejected": "Go away"}
@@ -43,14 +43,14 @@ def config(tmp_path):
     ],
 )
 def test_first_rows_or_the_entry_tell_what_a_set_holds(config, name, fits):
-    said = {kind: glance(config, name, kind) for kind in (ANSWERS, PAIRS, JUDGED)}
+    said = {kind: precheck(config, name, kind) for kind in (ANSWERS, PAIRS, JUDGED)}
     assert {kind for kind, error in said.items() if error is None} == fits - {PROMPTS}
     for error in said.values():
         assert error is None or isinstance(error, OtherKindError)
 
 
 def test_the_sentence_is_that_of_the_training(config):
-    error = glance(config, "answers.jsonl", PAIRS)
+    error = precheck(config, "answers.jsonl", PAIRS)
     assert str(error) == (
         "The data set answers.jsonl holds conversations with answers, which is for stage sft. "
         "Stage rm or dpo needs preference pairs (chosen, rejected)."
@@ -60,7 +60,7 @@ def test_the_sentence_is_that_of_the_training(config):
 
 def test_columns_that_fit_nothing_are_told_too(config, tmp_path):
     (tmp_path / "odd.jsonl").write_text('{"left": 1, "right": 2}\n')
-    error = glance(config, "odd.jsonl", ANSWERS)
+    error = precheck(config, "odd.jsonl", ANSWERS)
     assert isinstance(error, DataError)
     assert "left, right" in str(error)
 
@@ -68,22 +68,22 @@ def test_columns_that_fit_nothing_are_told_too(config, tmp_path):
 @pytest.mark.parametrize("name", ["owner/unknown", "nothing.jsonl", "https://example.org/a.jsonl"])
 def test_what_is_far_away_or_missing_is_left_alone(config, name, monkeypatch):
     monkeypatch.setattr(module, "read_file", lambda _: pytest.fail("it was read"))
-    assert glance(config, name, PAIRS) is None
+    assert precheck(config, name, PAIRS) is None
 
 
 def test_a_large_list_is_not_read_for_its_first_record(config, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "NEAR", 100)
     (tmp_path / "large.json").write_text(json.dumps([ANSWER] * 100))
-    assert glance(config, "large.json", PAIRS) is None
+    assert precheck(config, "large.json", PAIRS) is None
     (tmp_path / "large.jsonl").write_text(f"{json.dumps(ANSWER)}\n" * 100)
-    assert isinstance(glance(config, "large.jsonl", PAIRS), OtherKindError)
+    assert isinstance(precheck(config, "large.jsonl", PAIRS), OtherKindError)
 
 
 def test_a_file_that_was_changed_is_read_again(config, tmp_path):
     path = tmp_path / "answers.jsonl"
-    assert glance(config, "answers.jsonl", PAIRS) is not None
+    assert precheck(config, "answers.jsonl", PAIRS) is not None
     path.write_text(f"{json.dumps(PAIR)}\n" * 5)
-    assert glance(config, "answers.jsonl", PAIRS) is None
+    assert precheck(config, "answers.jsonl", PAIRS) is None
 
 
 ODD = {"frage": "Hi", "antwort": "Yo", "schlecht": "Go away", "gut": True}
@@ -116,7 +116,7 @@ def test_odd_columns_can_be_named_for_each_kind(tmp_path, kind, layout, columns)
 def test_an_empty_file_is_told_before_a_start(tmp_path):
     path = tmp_path / "empty.jsonl"
     path.touch()
-    error = glance(RunConfig.load({"dataset": str(path)}), str(path), ANSWERS)
+    error = precheck(RunConfig.load({"dataset": str(path)}), str(path), ANSWERS)
     assert str(error) == (
         f"The data set empty.jsonl is empty: there is no record in {path}. Put at least one in, or name another set."
     )

@@ -190,7 +190,7 @@ def test_copies_can_be_left_out(make_config, write, tokenizer):
     assert ready.train["index"] == [0, 1, 2, 5]
     assert (ready.report.examples, ready.report.copies) == (4, 2)
     assert "2 copies of earlier examples left out." in ready.report.text()
-    assert (ready.report.repeated, ready.report.told_copies()) == (0, None)
+    assert (ready.report.repeated, ready.report.duplicates_warning()) == (0, None)
     assert "are copies" not in ready.report.text()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from llf_core.doctor import Doctor
 from llf_core.doctor.loss_rules import RULES
-from llf_core.doctor.run_metrics import Vitals
+from llf_core.doctor.run_metrics import RunMetrics
 from llf_core.runs import RunReader, RunWriter
 from llf_core.runs.config_file import read_config
 from llf_core.training.session import run_attempt
@@ -42,7 +42,7 @@ def at_every_step(folder):
     for step in columns.steps("loss").tolist():
         until = {name: columns.steps(name) <= step for name in names}
         so_far = {name: (columns.steps(name)[until[name]], columns.values(name)[until[name]]) for name in names}
-        one = Vitals(so_far, step, config["max_steps"], config=config, learning_rate=config["learning_rate"])
+        one = RunMetrics(so_far, step, config["max_steps"], config=config, learning_rate=config["learning_rate"])
         found |= {rule.name for rule in RULES if rule.holds(one.stage) and rule.look(one)}
     return found
 
@@ -151,10 +151,10 @@ def test_the_rate_is_the_one_that_holds_now(make_run):
 
 def test_a_leak_of_memory(make_run, monkeypatch):
     """Real memory: each step keeps eight megabytes."""
-    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.metrics_callback import MetricsCallback
 
     kept = []
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, *arguments, **kwargs):
         kept.append(bytearray(8_000_000))
@@ -162,7 +162,7 @@ def test_a_leak_of_memory(make_run, monkeypatch):
 
     folder = make_run(max_steps=60, save_strategy="no")
     with monkeypatch.context() as patch:
-        patch.setattr(RunProgress, "on_step_end", on_step_end)
+        patch.setattr(MetricsCallback, "on_step_end", on_step_end)
         assert run_attempt(folder, 1) == 0
     last = RunReader(folder).metrics().last("memory")
     (finding,) = [one for one in Doctor(folder, last - 1).look() if one.rule == "memory_creeps"]

@@ -9,7 +9,7 @@ import pytest
 from llf_core.doctor import loss_rules
 from llf_core.doctor.loss_rules import RULES
 from llf_core.doctor.rule import SAMPLED
-from llf_core.doctor.run_metrics import Vitals
+from llf_core.doctor.run_metrics import RunMetrics
 
 HEALTHY_SEEDS = range(10)
 
@@ -47,7 +47,7 @@ def vitals(series, **changes):
         "data": {"eval_examples": 50, "leaked": 0},
         "memory_limit": 8e9,
     }
-    return Vitals(series, **(facts | changes))
+    return RunMetrics(series, **(facts | changes))
 
 
 def found(one):
@@ -83,7 +83,7 @@ def test_a_model_that_is_spoiled_at_once_is_named():
 
 
 def test_a_run_without_numbers_yet_has_no_finding():
-    assert found(Vitals({})) == {}
+    assert found(RunMetrics({})) == {}
 
 
 def changed(name, change, seed=0):
@@ -220,7 +220,7 @@ def test_answers_that_all_earn_the_same_are_named():
 def test_the_stages_that_draw_answers_are_those_that_learn_from_prompts():
     from llf_core.config.registry import plugins
 
-    assert {name for name, stage in plugins("stage").items() if stage.learns == "prompts"} == set(SAMPLED)
+    assert {name for name, stage in plugins("stage").items() if stage.data_kind == "prompts"} == set(SAMPLED)
 
 
 def test_a_step_that_does_not_end_is_named_while_the_run_is_running():

@@ -117,18 +117,18 @@ def test_a_branch_has_its_own_files(parent):
 
 
 def test_a_live_run_is_branched_and_goes_on(make_run, monkeypatch):
-    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.metrics_callback import MetricsCallback
 
     folder = make_run(max_steps=6, save_steps=3)
     made = []
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         original(self, args, state, control, **kwargs)
         if state.global_step == 5 and not made:
             made.append(branch(folder, 3, {"learning_rate": 1e-4}))
 
-    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
     assert run_attempt(folder, 1) == 0
     assert len(losses(folder)) == 6
     assert len(losses(made[0])) == 3

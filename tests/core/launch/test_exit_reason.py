@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from llf_core.launch.exit_reason import Ending, verdict
+from llf_core.launch.exit_reason import ProcessEnd, exit_reason
 from llf_core.runs import Checkpoints, RunWriter, create_run, status
 
 
@@ -16,7 +16,7 @@ def folder():
 
 
 def judge(folder, code, **facts):
-    return verdict(folder, status.read_status(folder), Ending(code, **facts))
+    return exit_reason(folder, status.read_status(folder), ProcessEnd(code, **facts))
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import dataclasses
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, list_runs, read_status, status
-from llf_core.runs.last_step import reached_step, shown_status
+from llf_core.runs.last_step import last_logged_step, shown_status
 from llf_core.runs.process import ProcessId
 
 GONE = ProcessId(2**22 - 1, 1.0, 1)
@@ -22,20 +22,20 @@ def checkpoint(folder, step):
 
 def test_the_last_record_of_this_attempt_counts(folder):
     stored = lost(folder, step=2)
-    assert reached_step(folder, stored) == 2
+    assert last_logged_step(folder, stored) == 2
     writer = RunWriter(folder, 1)
     for step in (1, 2, 3, 4):
         writer.metric(step, {"loss": 1.0})
-    assert reached_step(folder, stored) == 4
-    assert reached_step(folder, dataclasses.replace(stored, attempt=2)) == 2
+    assert last_logged_step(folder, stored) == 4
+    assert last_logged_step(folder, dataclasses.replace(stored, attempt=2)) == 2
     with folder.metrics.open("a") as file:
         file.write('{"step": "many", "attempt": 1}\n{"step": 7, "att')
-    assert reached_step(folder, stored) == 4
+    assert last_logged_step(folder, stored) == 4
 
 
 def test_a_checkpoint_proves_its_step(folder):
     checkpoint(folder, 5)
-    assert reached_step(folder, lost(folder, step=2)) == 5
+    assert last_logged_step(folder, lost(folder, step=2)) == 5
 
 
 def test_a_lost_run_says_how_far_it_came_and_what_is_safe(folder):

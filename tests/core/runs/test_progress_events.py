@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llf_core.runs import RunReader, RunWriter, progress_events
-from llf_core.runs.progress_events import UnderWay
+from llf_core.runs.progress_events import ProgressEvents
 
 
 def told(folder):
@@ -11,7 +11,7 @@ def told(folder):
 
 
 def test_quick_work_says_nothing(folder):
-    work = UnderWay(RunWriter(folder, 1), "rollout", 3)
+    work = ProgressEvents(RunWriter(folder, 1), "rollout", 3)
     assert [work(done) for done in (1, 2, 3)] == [False, False, False]
     assert told(folder) == []
 
@@ -19,7 +19,7 @@ def test_quick_work_says_nothing(folder):
 def test_long_work_speaks_every_two_seconds_and_at_its_end(folder, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(progress_events.time, "monotonic", lambda: clock[0])
-    work = UnderWay(RunWriter(folder, 1), "rollout", 5, step=7)
+    work = ProgressEvents(RunWriter(folder, 1), "rollout", 5, step=7)
     said = []
     for done, passed in ((1, 1.9), (1, 0.2), (2, 1.0), (3, 1.1), (5, 0.1), (5, 0.1)):
         clock[0] += passed
@@ -31,4 +31,4 @@ def test_long_work_speaks_every_two_seconds_and_at_its_end(folder, monkeypatch):
 
 def test_without_a_run_the_asker_alone_is_told(monkeypatch):
     monkeypatch.setattr(progress_events, "EVERY", 0.0)
-    assert UnderWay(None, "data")(1, dataset="x")
+    assert ProgressEvents(None, "data")(1, dataset="x")

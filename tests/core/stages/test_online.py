@@ -316,13 +316,13 @@ def trainer_of(folder):
     """The trainer of a run, not started."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
-    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.metrics_callback import MetricsCallback
     from llf_core.training.session import load, make_trainer
 
     writer = RunWriter(folder)
     config = RunConfig.load(folder.config)
     work = load(folder, config, writer, plan_device(config))
-    return make_trainer(work, config.plugin("stage")(work), RunProgress(folder, writer))
+    return make_trainer(work, config.plugin("stage")(work), MetricsCallback(folder, writer))
 
 
 def test_keys_arrive_at_trl(make_online):
@@ -372,7 +372,7 @@ def test_names_of_trl_that_are_overridden_or_used(name):
     from trl.trainer.utils import RepeatSampler
 
     import llf_core.stages.online.trl_trainers as trainers
-    from llf_core.stages.base.loop import RunLoop
+    from llf_core.stages.base.loop import TrainingLoop
 
     kind = getattr(trainers, name)
     library = [one for one in kind.__mro__ if one.__module__.startswith(("trl.", "transformers."))]
@@ -380,7 +380,7 @@ def test_names_of_trl_that_are_overridden_or_used(name):
     own = {"seen", "begin", "draw", "remember", "unfinished", "_keep", "_keeping"}
     assert set(vars(trainers.Online)) - {"__module__", "__doc__", "__annotations__", "__init__", *own} <= known
     assert {"_save_checkpoint", "_generate_single_turn"} <= known
-    assert kind.__mro__.index(RunLoop) < kind.__mro__.index(library[0])
+    assert kind.__mro__.index(TrainingLoop) < kind.__mro__.index(library[0])
     sampler = RepeatSampler([0, 1, 2], 2, seed=5)
     assert (sampler.seed, sampler.num_samples, sampler.generator.initial_seed()) == (5, 3, 5)
 

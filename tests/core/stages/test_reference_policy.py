@@ -14,7 +14,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from llf_core.runs import Checkpoints, RunReader, home, send_request
 from llf_core.runs.status import begin_attempt
-from llf_core.stages.augmented_dataset import More
+from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.kto.stage import Others
 from llf_core.stages.reference_logprobs import Said, without_dropout
 from llf_core.training.session import run_attempt
@@ -125,7 +125,7 @@ def test_a_torn_table_is_made_again(trained, pairs, capfd):
 
 def test_what_is_added_to_examples_reaches_the_processes_of_a_loader():
     rows = [{"input_ids": [n, 5, n], "labels": [-100, -100, n]} for n in range(4)]
-    examples = More(More(rows, Others(rows, 8)), Said(np.arange(8.0).reshape(4, 2)))
+    examples = AugmentedDataset(AugmentedDataset(rows, Others(rows, 8)), Said(np.arange(8.0).reshape(4, 2)))
     again = pickle.loads(pickle.dumps(examples))
     assert str(again[2]) == str(examples[2])
     assert examples[2]["other_ids"] == [2, 5, 1]

@@ -9,15 +9,15 @@ import pytest
 
 from llf_core.rewards import Reward, RewardError
 from llf_core.stages.online import trl_rewards as judging
-from llf_core.stages.online.trl_rewards import Judge
+from llf_core.stages.online.trl_rewards import TRLRewards
 
 TEXTS = ["aaa", "a", "aa", "", "b"]
 
 
-def judged(*functions: Any, weights: Any = None, processes: int = 1) -> tuple[Judge, list[Any], list[Any], Any]:
+def judged(*functions: Any, weights: Any = None, processes: int = 1) -> tuple[TRLRewards, list[Any], list[Any], Any]:
     """A batch of five answers: four to the first prompt, one to the second."""
     rewards = [Reward(function.__name__, function) for function in functions]
-    judge = Judge(rewards, weights or [1.0] * len(rewards), lambda ids: TEXTS[ids[0]], processes)
+    judge = TRLRewards(rewards, weights or [1.0] * len(rewards), lambda ids: TEXTS[ids[0]], processes)
     logged, told = [], []
     judge.tell = lambda key, message: told.append((key, message))
     asked = [[{"role": "user", "content": text}] for text in ("one", "one", "one", "one", "two")]

@@ -163,9 +163,9 @@ def test_losses_that_differ_are_said_in_state_log_and_events(make_run, monkeypat
 def test_the_best_checkpoint_is_compared_too(make_run, monkeypatch):
     changes = {"val_size": 0.25, "eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True}
     folder = make_run(**changes)
-    from llf_core.training.metrics_callback import RunProgress
+    from llf_core.training.metrics_callback import MetricsCallback
 
-    original = RunProgress.on_save
+    original = MetricsCallback.on_save
 
     def on_save(self, args, state, control, **kwargs):
         original(self, args, state, control, **kwargs)
@@ -174,7 +174,7 @@ def test_the_best_checkpoint_is_compared_too(make_run, monkeypatch):
 
     good = make_run(**changes)
     assert run_attempt(good, 1) == 0
-    monkeypatch.setattr(RunProgress, "on_save", on_save)
+    monkeypatch.setattr(MetricsCallback, "on_save", on_save)
     assert run_attempt(folder, 1) == 2
     assert "was not loaded as it was saved" in read_status(folder).reason
 

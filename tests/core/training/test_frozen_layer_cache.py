@@ -4,7 +4,7 @@ import pytest
 
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
 from llf_core.training import session
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 
 FREEZE = {
@@ -58,7 +58,7 @@ def test_the_same_batches_give_the_same_losses_to_the_last_bit(trained, trunks):
 def test_a_resume_repeats_the_losses_to_the_last_bit(trained, make_run, trunks, monkeypatch, stop):
     whole, _ = trained(**FREEZE)
     folder = make_run(**FREEZE)
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == stop:
@@ -66,7 +66,7 @@ def test_a_resume_repeats_the_losses_to_the_last_bit(trained, make_run, trunks, 
         original(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunProgress, "on_step_end", on_step_end)
+        patch.setattr(MetricsCallback, "on_step_end", on_step_end)
         run_attempt(folder, 1)
     assert Checkpoints(folder).complete(stop)
     assert (folder.path / "cache" / "trunk" / "states").is_file()

@@ -15,21 +15,21 @@ import pytest
 from llf_core.launch.local_process import computing_environment, trainer_command
 from llf_core.runs import Checkpoints, RunReader, read_status, status
 from llf_core.runs.disk_errors import is_disk_error
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 from tests.faults.test_bad_input import check_sentence
 
 
 def after_step(monkeypatch, step, act):
     """Calls `act` once, when step `step` has been made and its checkpoint is not due."""
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == step:
             act()
         original(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
 
 
 def check_failed_then_resume(folder):

@@ -143,7 +143,7 @@ def declared(stage, spec):
     if spec.stages and stage not in spec.stages:
         return False
     if spec.section == "generation" and not spec.key.startswith("watched_"):
-        return spec.key in plugins("stage")[stage].heeds
+        return spec.key in plugins("stage")[stage].generation_keys
     return True
 
 

@@ -9,7 +9,7 @@ import torch
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_request, status
 from llf_core.runs.change_journal import Change, check, journal, write_replay
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
 
@@ -19,7 +19,7 @@ def at_steps(monkeypatch):
     """Drops requests into a run when a step has been made: `{step: [(type, args), …]}`."""
 
     def set_requests(folder, requests):
-        original = RunProgress.on_step_end
+        original = MetricsCallback.on_step_end
 
         def on_step_end(self, args, state, control, **kwargs):
             if self.writer.folder.path == folder.path:
@@ -27,7 +27,7 @@ def at_steps(monkeypatch):
                     send_request(folder, kind, arguments, by="test")
             original(self, args, state, control, **kwargs)
 
-        monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+        monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
 
     return set_requests
 
@@ -90,14 +90,14 @@ def test_groups_of_parameters_keep_their_proportions(make_run, at_steps, monkeyp
         return self.optimizer
 
     seen = []
-    original = RunProgress.on_log
+    original = MetricsCallback.on_log
 
     def on_log(self, *arguments, **kwargs):
         seen.append([group["lr"] for group in self.trainer.optimizer.param_groups])
         original(self, *arguments, **kwargs)
 
     monkeypatch.setattr(RunTrainer, "create_optimizer", create_optimizer)
-    monkeypatch.setattr(RunProgress, "on_log", on_log)
+    monkeypatch.setattr(MetricsCallback, "on_log", on_log)
     folder = make_run(learning_rate=1e-3, max_steps=4, lr_scheduler_type="constant")
     at_steps(folder, {2: [("set", {"learning_rate": 3e-4})]})
     assert run_attempt(folder, 1) == 0
@@ -191,7 +191,7 @@ def test_what_was_told_after_the_checkpoint_is_done_again(make_run, at_steps, mo
 
     dies = make_run(max_steps=8, save_steps=3)
     at_steps(dies, {4: [("set", {"learning_rate": 3e-3})]})
-    original = RunProgress.on_step_begin
+    original = MetricsCallback.on_step_begin
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 5:
@@ -199,7 +199,7 @@ def test_what_was_told_after_the_checkpoint_is_done_again(make_run, at_steps, mo
         return original(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunProgress, "on_step_begin", on_step_begin)
+        patch.setattr(MetricsCallback, "on_step_begin", on_step_begin)
         assert run_attempt(dies, 1) == 1
     assert Checkpoints(dies).list()[-1] == 3
     assert next_attempt(dies) == 0
@@ -428,7 +428,7 @@ def test_bad_requests_are_answered_and_end_no_run(make_run, monkeypatch):
     texts += [f'{{"v": 1, "type": "checkpoint", "id": {v}, "by": {v}, "time": {v}}}' for v in others]
     harmless = ('{"evaluate": true}', '{"learning_rate": 0.5}', '{"watch": "3"}')
     texts = [text for text in texts if not any(one in text for one in harmless)]
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.writer.folder.path == folder.path and state.global_step == 2:
@@ -436,7 +436,7 @@ def test_bad_requests_are_answered_and_end_no_run(make_run, monkeypatch):
                 (folder.control / f"{number}-a.json").write_text(text)
         original(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
     assert run_attempt(folder, 1) == 0
     assert read_status(folder).state == "finished"
     assert losses(folder) == losses(plain)

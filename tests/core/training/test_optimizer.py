@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from llf_core.runs import RunReader, read_status, send_request, status
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 
 
@@ -12,13 +12,13 @@ from llf_core.training.session import run_attempt
 def optimizers(monkeypatch):
     """The optimizer of every step."""
     seen = []
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, optimizer=None, **kwargs):
         seen.append(getattr(optimizer, "optimizer", optimizer))
         original(self, args, state, control, optimizer=optimizer, **kwargs)
 
-    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
     return seen
 
 
@@ -26,14 +26,14 @@ def test_adamw_is_fused_also_after_a_resume_and_repeats_its_losses(make_run, tra
     whole, _ = trained(max_steps=5, finetuning_type="full")
     folder = make_run(max_steps=5, finetuning_type="full")
     with monkeypatch.context() as patch:
-        counted = RunProgress.on_step_end
+        counted = MetricsCallback.on_step_end
 
         def stop_after_3(self, args, state, control, **kwargs):
             if state.global_step == 3:
                 send_request(folder, "stop", by="test")
             counted(self, args, state, control, **kwargs)
 
-        patch.setattr(RunProgress, "on_step_end", stop_after_3)
+        patch.setattr(MetricsCallback, "on_step_end", stop_after_3)
         assert run_attempt(folder, 1) == 0
     status.begin_attempt(folder, 2)
     assert run_attempt(folder, 2) == 0, read_status(folder).reason

@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 
 
@@ -26,14 +26,14 @@ def events(folder, kind):
 
 def stop_at(monkeypatch, folder, step):
     """Drops a stop request into the folder when step `step` has been made."""
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == step:
             send_request(folder, "stop", by="test")
         original(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
 
 
 def next_attempt(folder):

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from llf_core.data import Collator
 from llf_core.data.batch_split import learned_count, token_count
-from llf_core.stages.base.loop import RunLoop
+from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.sft import SFT
 from llf_core.training.trainer import RunTrainer
 from tests.core.training.small_trainer import examples, flatten, train
@@ -32,7 +32,7 @@ def test_transformers_still_has_what_we_override(name):
 
 
 def test_only_public_methods_are_overridden():
-    own = [pair for kind in (RunTrainer, RunLoop) for pair in vars(kind).items()]
+    own = [pair for kind in (RunTrainer, TrainingLoop) for pair in vars(kind).items()]
     ours = {name for name, value in own if callable(value) and not name.startswith("__")}
     assert {name for name in ours if hasattr(Trainer, name)} == set(SIGNATURES)
     added = {"set_learning_rate", "end_at", "_follow_schedule", "_note", "_means", "_measure_again", "_count"}

@@ -142,7 +142,7 @@ def closed(name, pairs, terms):
 
 def test_every_loss_has_a_formula_here():
     assert {function.__name__ for function in (*SINGLE, *MIXED)} == set(LOSSES)
-    assert {name for name, loss in LOSSES.items() if loss.mixes} == {function.__name__ for function in MIXED}
+    assert {name for name, loss in LOSSES.items() if loss.batch_dependent} == {function.__name__ for function in MIXED}
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -329,7 +329,7 @@ def test_the_table_tells_what_a_loss_looks_at(name):
         surer = loss.function(pairs, replace(TERMS, label_smoothing=0.0))
         assert torch.equal(surer, costs) == (not loss.smooths)
     alone = [loss.function(cut(pairs, i), TERMS) for i in range(7)]
-    assert torch.allclose(torch.cat(alone), costs) == (not loss.mixes)
+    assert torch.allclose(torch.cat(alone), costs) == (not loss.batch_dependent)
 
 
 def cut(pairs, i):

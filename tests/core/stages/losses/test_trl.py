@@ -64,7 +64,7 @@ def test_costs_and_gradients(trainer, name):
     torch.testing.assert_close(torch.cat((chosen.grad, rejected.grad)), theirs, rtol=tolerance, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", [name for name in IN_TRL if not LOSSES[name].mixes])
+@pytest.mark.parametrize("name", [name for name in IN_TRL if not LOSSES[name].batch_dependent])
 def test_each_pair_costs_the_same(trainer, name):
     terms = replace(TERMS, label_smoothing=0.0) if name == "sigmoid" else TERMS
     pairs = made_pairs(seed=5)

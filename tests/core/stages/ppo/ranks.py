@@ -14,7 +14,7 @@ from llf_core.config import RunConfig
 from llf_core.models import device as devices
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter, create_run
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import load, make_trainer
 
 devices.bf16_speedup = lambda threads: 0.5
@@ -24,7 +24,7 @@ os.environ["LLF_HOME"] = str(home)
 config = RunConfig.load(json.loads(os.environ["SETTINGS"]))
 folder = create_run(config.yaml(defaults=True), "rank")
 work = load(folder, config, RunWriter(folder, 1), plan_device(config))
-progress = RunProgress(folder, RunWriter(folder, 1))
+progress = MetricsCallback(folder, RunWriter(folder, 1))
 trainer = make_trainer(work, config.plugin("stage")(work), progress)
 stage = trainer.stage
 trainer.train()

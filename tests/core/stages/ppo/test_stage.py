@@ -24,7 +24,7 @@ from llf_core.runs import Checkpoints, RunReader, progress_events, read_status, 
 from llf_core.runs.trust import prove
 from llf_core.stages.ppo import reward_endpoint, rollout_worker
 from llf_core.stages.ppo.stage import PPO
-from llf_core.training.metrics_callback import RunProgress
+from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 from tests.core.stages.ppo.conftest import QUESTIONS, disturbed
 from tests.core.stages.ppo.endpoint import Endpoint
@@ -49,14 +49,14 @@ def next_attempt(folder):
 
 def stop_at(monkeypatch, step):
     """Has a run told to stop when step `step` has been made."""
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == step:
             send_request(self._folder, "stop", by="test")
         original(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(RunProgress, "on_step_end", on_step_end)
+    monkeypatch.setattr(MetricsCallback, "on_step_end", on_step_end)
 
 
 # -- the loss ------------------------------------------------------------------------------------------------
@@ -353,14 +353,14 @@ def test_an_endpoint_that_is_down_stops_the_run_with_a_checkpoint(make_run, endp
     monkeypatch.setattr(reward_endpoint, "PAUSES", (0.0, 0.0))
     whole, folder = make_run(), make_run()
     assert run_attempt(whole, 1) == 0
-    original = RunProgress.on_step_end
+    original = MetricsCallback.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
         endpoint.status = 503 if state.global_step == 4 else 200
         original(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunProgress, "on_step_end", on_step_end)
+        patch.setattr(MetricsCallback, "on_step_end", on_step_end)
         before = len(endpoint.asked)
         assert run_attempt(folder, 1) == 1
     assert len(endpoint.asked) - before == 2 * 2 + 3
@@ -392,7 +392,7 @@ def test_what_is_no_score_is_told(body, said):
     one = Endpoint(lambda _: 0.0)
     one.body = body
     try:
-        with pytest.raises(reward_endpoint.Halted, match=said):
+        with pytest.raises(reward_endpoint.StopTraining, match=said):
             reward_endpoint.ask_scores(one.url, ["a", "b"])
     finally:
         one.close()
@@ -401,7 +401,7 @@ def test_what_is_no_score_is_told(body, said):
 
 def test_nobody_listens(monkeypatch):
     monkeypatch.setattr(reward_endpoint, "PAUSES", (0.0, 0.0))
-    with pytest.raises(reward_endpoint.Halted, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
+    with pytest.raises(reward_endpoint.StopTraining, match=r"http://127.0.0.1:9/score does not answer \(.*refused"):
         reward_endpoint.ask_scores("http://127.0.0.1:9/score?key=1", ["a"])
 
 
@@ -429,7 +429,7 @@ def test_a_redirect_is_not_followed(endpoint):
     other = Endpoint(lambda _: 0.0)
     other.status, other.more = 302, {"Location": endpoint.url}
     try:
-        with pytest.raises(reward_endpoint.Halted, match="answers with status 302"):
+        with pytest.raises(reward_endpoint.StopTraining, match="answers with status 302"):
             reward_endpoint.ask_scores(other.url, ["a"])
     finally:
         other.close()
@@ -443,7 +443,7 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
     one = Endpoint(lambda _: 0.0)
     one.pieces, one.pause = pieces, 0.02 if said == "timed out" else 0.0
     try:
-        with pytest.raises(reward_endpoint.Halted, match=f"does not answer .{said}"):
+        with pytest.raises(reward_endpoint.StopTraining, match=f"does not answer .{said}"):
             reward_endpoint.ask_scores(one.url, ["a"], timeout=0.3)
     finally:
         one.close()
@@ -453,7 +453,7 @@ def test_an_answer_that_never_ends_is_given_up(pieces, said, monkeypatch):
 def test_what_is_no_address_is_refused(address):
     asked = PLAIN | {"reward_model_type": "api", "reward_model": address}
     assert any("is not an address" in one.message for one in validate(asked).problems)
-    with pytest.raises(reward_endpoint.Halted, match="is not the address"):
+    with pytest.raises(reward_endpoint.StopTraining, match="is not the address"):
         reward_endpoint.ask_scores(address, ["a"])
 
 
@@ -461,7 +461,7 @@ def test_a_refusal_is_not_tried_again():
     one = Endpoint(lambda _: 0.0)
     one.status = 401
     try:
-        with pytest.raises(reward_endpoint.Halted, match="status 401"):
+        with pytest.raises(reward_endpoint.StopTraining, match="status 401"):
             reward_endpoint.ask_scores(one.url, ["a"])
     finally:
         one.close()
@@ -669,7 +669,7 @@ def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_noth
     stage = PPO(make_work(**functions, **one, reward_functions="format"))
     before = stage.state()
     monkeypatch.setattr(stage.roles.score, "_weighed", Weighed([Reward("format", lambda answer: None)], [1.0]))
-    with pytest.raises(reward_endpoint.Halted, match=r"any of 16 answers .*\. Start a new run with"):
+    with pytest.raises(reward_endpoint.StopTraining, match=r"any of 16 answers .*\. Start a new run with"):
         stage.batches([{}])
     assert stage.state() == before
 
