@@ -63,12 +63,12 @@ ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML or JSO
 RewardModel = Annotated[str, typer.Argument(metavar="REWARD_MODEL", help="A run of stage rm, a folder, a hub's name.")]
 RewardFile = Annotated[
     Path | None,
-    typer.Option("--rewards", metavar="FILE", help="Python; its functions under @reward say how good an answer is."),
+    typer.Option("--rewards", metavar="FILE", help="Python file with reward functions, marked with @reward."),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Let the code of a run that was made elsewhere run with your rights.")
+    bool, typer.Option("--trust", help="Run the code of a run that was made elsewhere, with your permissions.")
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `last`.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Run id, the beginning of one, or `last`.")]
 
 
 def main() -> None:
@@ -224,7 +224,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Begin when nothing else trains on this machine.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Start when no other run trains on this machine.")] = False,
     rewards: RewardFile = None,
     as_json: Json = False,
 ) -> None:
@@ -316,10 +316,12 @@ def inspect(
     config: ConfigFile,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     as_json: Json = False,
-    dump: Annotated[Path | None, typer.Option(help="Write every example there: one JSON object a line.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where a record gives no example.")] = False,
+    dump: Annotated[
+        Path | None, typer.Option(help="Write every example to this file, one JSON object per line.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are unusable records.")] = False,
 ) -> None:
-    """Show what the loss will see: examples, tokens, trained tokens, three examples with the trained part marked."""
+    """Show what the loss sees: counts of examples and tokens, and three examples with the trained tokens marked."""
     from llf_core.data import DataError, dump_examples, prepare
     from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
     from llf_core.runs.foreign_code import UntrustedCodeError, started_by_user
@@ -343,7 +345,7 @@ def inspect(
             nobody = "It is a named pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
             raise UserError(f"{dump} cannot be written: {nobody}. Expected a file.") from None
     if strict and report.unusable():
-        raise UserError(f"Records that give no example: {len(report.unusable()):,} (--strict).", 1)
+        raise UserError(f"Unusable records: {len(report.unusable()):,} (--strict).", 1)
 
 
 @contextmanager
@@ -372,7 +374,7 @@ def env(as_json: Json = False) -> None:
 def demo(
     report: Annotated[bool, typer.Option("--report", help="Only report on the newest run on the demo data.")] = False,
 ) -> None:
-    """Tune a small real model in about a minute, then show how its answers changed."""
+    """Fine-tune a small model in about a minute, then show how its answers changed."""
     from llf_core.config import RunConfig, preset
     from llf_core.evaluation.demo_report import newest_demo, report_on
     from llf_core.launch import launch
@@ -399,8 +401,8 @@ def version() -> None:
 def runs_list(
     state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
     query: Annotated[str | None, typer.Option(help="Only runs with these words in name, tags, note, data.")] = None,
-    limit: Annotated[int, typer.Option(help="At most this many, newest first.")] = 20,
-    offset: Annotated[int, typer.Option(help="Leave out this many.")] = 0,
+    limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.")] = 20,
+    offset: Annotated[int, typer.Option(help="Skip this many runs.")] = 0,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first."""
@@ -433,9 +435,9 @@ def runs_list(
 def runs_show(
     run: RunId,
     as_json: Json = False,
-    code: Annotated[bool, typer.Option("--code", help="Print the notebook cell that runs it again.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="Print a notebook cell that starts the same run.")] = False,
 ) -> None:
-    """Show a run: what became of it, its settings and last numbers, and what can be done now."""
+    """Show a run: state, settings, last metrics, and what you can do next."""
     from llf_core.runs.config_file import changed_config
     from llf_core.runs.find import short_id
     from llf_core.runs.findings import advice, stands
@@ -491,7 +493,7 @@ def runs_evaluate(run: RunId) -> None:
 
 @runs_app.command("sample")
 def runs_sample(run: RunId) -> None:
-    """Have the watched prompts answered after the current step."""
+    """Answer the watched prompts after the current step."""
     _ask(run, "sample")
 
 
@@ -525,7 +527,7 @@ def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
 
 @runs_app.command("replay")
 def runs_replay(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = False, trust: Trust = False) -> None:
-    """Start a new run of the same config, to which the same is done at the same steps."""
+    """Start a new run with the same config and the same live changes at the same steps."""
     found = _run(run)
     with _in_a_sentence():
         new = found.replay(trust=trust)
@@ -539,13 +541,13 @@ def runs_replay(run: RunId, detach: Annotated[bool, typer.Option("--detach")] = 
 def runs_branch(
     run: RunId,
     changes: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="What is otherwise, as learning_rate=5e-5.")
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Overrides, such as learning_rate=5e-5.")
     ] = None,
-    step: Annotated[int | None, typer.Option(help="Of the checkpoint; else the newest.")] = None,
+    step: Annotated[int | None, typer.Option(help="Step of the checkpoint. Default: the newest.")] = None,
     detach: Annotated[bool, typer.Option("--detach")] = False,
     trust: Trust = False,
 ) -> None:
-    """Start a new run that goes on at a checkpoint of another one, with something otherwise from there on."""
+    """Start a new run from a checkpoint of another run, with changed settings."""
     from llf_core.door import NotPlainError
     from llf_core.door.plain_yaml import yaml_value
 
@@ -570,11 +572,13 @@ def runs_branch(
 @runs_app.command("loss")
 def runs_loss(
     run: RunId,
-    data: Annotated[str | None, typer.Option(help="A data set, in place of what the run held out.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set to evaluate on. Default: the run's validation data.")
+    ] = None,
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute the evaluation loss of an ended run's base and of its result."""
+    """Compute the evaluation loss of the base model and of the result of a finished run."""
     from dataclasses import asdict
 
     from llf_core.evaluation.run_losses import losses_in_child
@@ -593,14 +597,14 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     run: RunId,
     reward_model: RewardModel,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A prompt, in place of what the run held out; may be given again.")
+        list[str] | None, typer.Option(help="Prompt to answer; can be repeated. Default: the run's validation data.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Where an answer that does not end is cut.", min=1)] = 128,
-    most: Annotated[int, typer.Option(help="Of what the run held out, at most so many prompts.", min=1)] = 100,
+    tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 128,
+    most: Annotated[int, typer.Option(help="Maximum number of prompts from the validation data.", min=1)] = 100,
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Count how often a reward model prefers the answers of a run's result to its base's."""
+    """Compute how often a reward model prefers the answers of the result to those of the base model (win rate)."""
     from dataclasses import asdict
 
     from llf_core.evaluation.win_rate import win_rate_in_child
@@ -630,12 +634,12 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
 def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     reward_model: RewardModel,
     data: Annotated[str, typer.Argument(metavar="DATA", help="A preference data set: a name, a file, a folder.")],
-    dataset_dir: Annotated[str | None, typer.Option(help="Where named data sets are.")] = None,
-    most: Annotated[int | None, typer.Option(help="At most so many pairs.", min=1)] = None,
+    dataset_dir: Annotated[str | None, typer.Option(help="Folder with dataset_info.json.")] = None,
+    most: Annotated[int | None, typer.Option(help="Maximum number of pairs.", min=1)] = None,
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Count how often a reward model gives the better answer of a pair the higher reward."""
+    """Compute how often a reward model scores the chosen answer above the rejected one (accuracy)."""
     from dataclasses import asdict
 
     from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child
@@ -657,7 +661,7 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 @runs_app.command("kill")
 def runs_kill(run: RunId) -> None:
-    """End a run at once; what it did since its last checkpoint is lost."""
+    """Kill a run now. Its work since the last checkpoint is lost."""
     found = _run(run)
     if not _has_ended(found):
         with _in_a_sentence():
@@ -683,7 +687,7 @@ def runs_resume(
     rewards: RewardFile = None,
     trust: Trust = False,
 ) -> None:
-    """Go on from the newest complete checkpoint, in the same folder; with reward functions that were mended."""
+    """Resume from the newest complete checkpoint, in the same folder. Reward functions can be replaced."""
     found = _run(run)
     with _in_a_sentence():
         from llf_core.rewards import functions_of
@@ -727,11 +731,11 @@ def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
 
 @runs_app.command("clean")
 def runs_clean(
-    days: Annotated[float, typer.Option(help="Only what has been in the bin for this many days.")] = 0,
+    days: Annotated[float, typer.Option(help="Only runs that have been in the bin for this many days.")] = 0,
     checkpoints: Annotated[bool, typer.Option("--checkpoints", help="Checkpoints of finished runs too.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Empty the bin for good, and remove uploaded data that nothing has used for a week."""
+    """Delete the runs in the bin permanently, and uploads that were not used for a week."""
     from llf_core.runs import clean, cleanable
     from llf_core.runs.formatting import size
     from llf_core.runs.uploads import UPLOADS

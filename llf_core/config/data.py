@@ -15,8 +15,10 @@ class Data(Section):
         None,
         unset="a name, a file or a folder",
         label="Data set",
-        help="Names of `dataset_info.json`, files, folders or hub ids, with commas between several; "
-        "`llf_demo` and `llf_demo_pairs` ship with LLF.",
+        help=(
+            "Names from `dataset_info.json`, files, folders or hub ids, separated by commas. `llf_demo` and "
+            "`llf_demo_pairs` ship with LLF."
+        ),
         level="basic",
         source="LLaMA-Factory",
         path="data",
@@ -25,14 +27,14 @@ class Data(Section):
         None,
         unset="none",
         label="Evaluation data set",
-        help="What the model is evaluated on, named as the data set is.",
+        help="Data set for evaluation, named in the same way as the training data set.",
         source="LLaMA-Factory",
         path="data",
     )
     dataset_dir: str = option(
         "data",
         label="Data folder",
-        help="The folder that holds `dataset_info.json` and the files it names.",
+        help="Folder with `dataset_info.json` and the files that it names.",
         source="LLaMA-Factory",
         path="folder",
     )
@@ -40,7 +42,7 @@ class Data(Section):
         None,
         unset="the data folder",
         label="Media folder",
-        help="Where the paths of pictures, videos and sounds begin; unset, in the data folder.",
+        help="Folder that the paths of images, videos and audio are relative to. Default: the data folder.",
         source="LLaMA-Factory",
         path="folder",
     )
@@ -48,7 +50,7 @@ class Data(Section):
         None,
         unset="by the columns",
         label="Format",
-        help="How the rows of sets without an entry in `dataset_info.json` are read; unset, by their columns.",
+        help="Format of data sets without an entry in `dataset_info.json`. Default: recognised from the columns.",
         choices=("alpaca", "sharegpt", "openai", "text"),
         source="LLF",
     )
@@ -56,15 +58,17 @@ class Data(Section):
         None,
         unset="by their names",
         label="Columns",
-        help="Which column holds what, in the words of `dataset_info.json`: "
-        '`{"prompt": "question", "response": "reply"}`.',
+        help=(
+            'Which column holds what, with the names of `dataset_info.json`: `{"prompt": "question", '
+            '"response": "reply"}`.'
+        ),
         source="LLF",
     )
     template: str | None = option(
         None,
         unset="the model's own",
-        label="Template",
-        help="How a conversation is rendered; unset, by the tokenizer's own chat template.",
+        label="Chat template",
+        help="Chat template that renders the conversations. Default: the tokenizer's own.",
         choices=template_names(),
         source="LLaMA-Factory",
     )
@@ -72,7 +76,7 @@ class Data(Section):
         None,
         unset="as the template's models do",
         label="Tool format",
-        help="How a named template offers and calls functions; unset, as its models do.",
+        help="How a named template writes tools and tool calls. Default: as its models expect.",
         choices=TOOL_FORMATS,
         source="LLaMA-Factory",
     )
@@ -80,20 +84,22 @@ class Data(Section):
         True,
         unset="the template decides",
         label="Thinking",
-        help="Passed to chat templates that ask for it; unset, the template decides.",
+        help="Passed to chat templates that have this switch. Default: the template decides.",
         source="LLaMA-Factory",
     )
     preserve_thinking: bool = option(
         False,
-        label="Keep earlier thoughts",
-        help="Keeps the thoughts of earlier answers; else each answer of a thinking model is an example of its own, "
-        "after the context that the model meets when it gives it.",
+        label="Keep earlier thinking",
+        help=(
+            "Keeps the thinking of earlier answers in the context. Otherwise each answer of a thinking model becomes "
+            "an example of its own, with the context that the model sees at inference."
+        ),
         source="LLaMA-Factory",
     )
     cutoff_len: int = option(
         2048,
         label="Cutoff length",
-        help="Longer examples are cut to this many tokens; every cut is counted.",
+        help="Maximum tokens per example. Longer examples are truncated and counted.",
         unit="tokens",
         minimum=2,
         level="basic",
@@ -101,9 +107,11 @@ class Data(Section):
     )
     cutoff_strategy: Literal["cut", "drop", "split"] = option(
         "cut",
-        label="Longer examples",
-        help="Cuts the ends of the question and of the answer and keeps the end of the turn; or leaves the example "
-        "out; or splits it into several, in which every answer token is learned once.",
+        label="Truncation",
+        help=(
+            "What happens to longer examples: truncate prompt and answer and keep the end of the turn, drop the "
+            "example, or split it so that every answer token is trained on once."
+        ),
         choices=("cut", "drop", "split"),
         source="LLF",
     )
@@ -111,28 +119,32 @@ class Data(Section):
         None,
         unset="no",
         label="Packing",
-        help="Fills each row, up to the cutoff length, with several examples that never see each other; an epoch "
-        "then has fewer steps.",
+        help=(
+            "Packs several examples into each row of up to the cutoff length. Examples do not attend to each other. "
+            "An epoch then has fewer steps."
+        ),
         source="LLaMA-Factory",
     )
     drop_duplicates: bool = option(
         False,
-        label="Leave out copies",
-        help="Trains once on examples of the same tokens; they are counted.",
+        label="Drop duplicates",
+        help="Trains once on examples with the same tokens. Duplicates are counted.",
         source="LLF",
     )
     stop_on_dropped: bool = option(
         False,
-        label="Stop on dropped records",
-        help="Ends with an error, and their numbers, where records cannot be read or give no example; else they are "
-        "left out, counted and named.",
+        label="Stop on unusable records",
+        help=(
+            "Ends the run with an error that names the records which cannot be read or give no example. Otherwise "
+            "they are dropped, counted and named."
+        ),
         source="LLF",
     )
     max_samples: int | None = option(
         None,
         unset="all",
-        label="At most",
-        help="Takes only the first examples of each data set.",
+        label="Maximum examples",
+        help="Uses only the first examples of each data set.",
         unit="examples",
         minimum=1,
         level="basic",
@@ -140,65 +152,72 @@ class Data(Section):
     )
     val_size: Steps = option(
         0.0,
-        label="Hold out",
-        help="Share of the examples (below 1), or their number, that is kept for evaluation.",
+        label="Validation split",
+        help="Examples that are held out for evaluation: a share below 1, or a number.",
         minimum=0,
         level="basic",
         source="LLaMA-Factory",
     )
     train_on_prompt: bool = option(
         False,
-        label="Learn the prompts too",
-        help="Trains on every token of a conversation, not on the answers alone.",
+        label="Train on prompts",
+        help="Computes the loss on every token of a conversation, not only on the answers.",
         source="LLaMA-Factory",
     )
     mask_history: bool = option(
         False,
-        label="Last answer only",
-        help="Trains on the last answer of a conversation, not on every answer.",
+        label="Train on last answer only",
+        help="Computes the loss on the last answer of a conversation, not on every answer.",
         source="LLaMA-Factory",
     )
     default_system: str | None = option(
         None,
         unset="none",
         label="System prompt",
-        help="The system prompt of conversations that bring none.",
+        help="System prompt for conversations that have none.",
         source="LLaMA-Factory",
     )
     mix_strategy: Literal["concat", "interleave_under", "interleave_over", "interleave_once"] = option(
         "concat",
         label="Mixing",
-        help="How several data sets become one: one after the other; or in turns until the first is used up, until "
-        "all are (shorter ones repeat), or until all are without repeating any.",
+        help=(
+            "How several data sets are combined: one after the other, or interleaved until the first is used up, "
+            "until all are (shorter ones repeat), or until all are without repeating any."
+        ),
         choices=("concat", "interleave_under", "interleave_over", "interleave_once"),
         source="LLaMA-Factory",
     )
     interleave_probs: Names | None = option(
         None,
         unset="all equally",
-        label="Shares",
-        help="How often each data set takes its turn, as shares of 1 with commas between; unset, all equally.",
+        label="Sampling probabilities",
+        help=(
+            "Probability of each data set when they are interleaved, separated by commas. They sum to 1. Default: "
+            "equal."
+        ),
         source="LLaMA-Factory",
     )
     preprocessing_num_workers: int | None = option(
         None,
         unset="auto",
-        label="Preparing processes",
-        help="How many processes render and tokenize the examples.",
+        label="Preprocessing workers",
+        help="Number of processes that render and tokenize the examples.",
         minimum=1,
         source="LLaMA-Factory",
     )
     streaming: bool = option(
         False,
         label="Streaming",
-        help="Prepares the examples while the training goes on, of data that is too large to prepare beforehand; "
-        "the run then ends after `max_steps`.",
+        help=(
+            "Prepares the examples during training, for data that is too large to prepare beforehand. Needs "
+            "`max_steps`."
+        ),
         source="LLaMA-Factory",
     )
     buffer_size: int = option(
         16384,
-        label="Buffer",
-        help="Among how many streamed examples each next one is drawn; packing fills its rows with as many.",
+        label="Shuffle buffer",
+        help="Number of streamed examples that the next one is drawn from. With packing, rows are filled from as many.",
         unit="examples",
         minimum=1,
         source="LLaMA-Factory",
@@ -206,6 +225,6 @@ class Data(Section):
     overwrite_cache: bool = option(
         False,
         label="Prepare again",
-        help="Prepares the data set anew even where a prepared one is kept.",
+        help="Prepares the data set again even if a prepared copy exists.",
         source="LLaMA-Factory",
     )

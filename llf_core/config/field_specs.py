@@ -67,7 +67,7 @@ class FieldSpec:
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
-        stages: those that heed it; none for all.
+        stages: stages that use it; none for all.
         unset: what the default means where it is no value of its own, see `meaning`.
     """
 

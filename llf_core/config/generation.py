@@ -16,20 +16,20 @@ class Generation(Section):
     do_sample: bool = option(
         True,
         label="Sample",
-        help="Draws tokens by their probability; off, always takes the likeliest.",
+        help="Samples tokens by their probability. Off: greedy decoding.",
         source="Hugging Face",
     )
     temperature: float = option(
         0.95,
         label="Temperature",
-        help="Below 1 likelier tokens are drawn more often, above 1 less often.",
+        help="Softmax temperature of sampling. Below 1, likely tokens are sampled more often; above 1, less often.",
         minimum=LEAST_DIVISOR,
         source="Hugging Face",
     )
     top_p: float = option(
         0.7,
         label="Top p",
-        help="Draws from the likeliest tokens that hold this share of the probability.",
+        help="Nucleus sampling: samples from the most likely tokens whose probabilities sum to this.",
         above=0,
         maximum=1,
         source="Hugging Face",
@@ -37,29 +37,29 @@ class Generation(Section):
     top_k: int = option(
         50,
         label="Top k",
-        help="Draws from this many of the likeliest tokens; 0 draws from all.",
+        help="Samples from this many of the most likely tokens. 0 samples from all.",
         minimum=0,
         source="Hugging Face",
     )
     num_beams: int = option(
         1,
         label="Beams",
-        help="How many continuations are searched side by side; 1 means no beam search.",
+        help="Number of beams of beam search. 1 switches it off.",
         minimum=1,
         source="Hugging Face",
     )
     max_length: int = option(
         1024,
-        label="Longest text",
-        help="Length of prompt and answer together; `max_new_tokens` comes first.",
+        label="Maximum length",
+        help="Maximum tokens of prompt and answer together. `max_new_tokens` overrides it.",
         unit="tokens",
         minimum=1,
         source="Hugging Face",
     )
     max_new_tokens: int = option(
         1024,
-        label="Longest answer",
-        help="An answer is cut after this many tokens.",
+        label="Maximum new tokens",
+        help="Answers are truncated after this many tokens.",
         unit="tokens",
         minimum=0,
         source="Hugging Face",
@@ -67,34 +67,37 @@ class Generation(Section):
     repetition_penalty: float = option(
         1.0,
         label="Repetition penalty",
-        help="Above 1 makes tokens that were already written less likely.",
+        help="Above 1, tokens that already occurred become less likely.",
         minimum=LEAST_DIVISOR,
         source="Hugging Face",
     )
     length_penalty: float = option(
         1.0,
         label="Length penalty",
-        help="With beams, above 0 favours longer answers and below 0 shorter ones.",
+        help="With beam search, values above 0 favour longer answers, below 0 shorter ones.",
         source="Hugging Face",
     )
     skip_special_tokens: bool = option(
         True,
         label="Hide special tokens",
-        help="Leaves special tokens out of the text that is shown.",
+        help="Leaves special tokens out of the text.",
         source="Hugging Face",
     )
     watched_prompts: Lines | None = option(
         None,
         unset="none: write one question a line",
-        label="Watch it answer",
-        help="Questions, one a line: answered by the base, and by the model at every checkpoint and evaluation.",
+        label="Watched prompts",
+        help=(
+            "Prompts, one per line, that the base model answers at the start and the tuned model at every checkpoint "
+            "and evaluation."
+        ),
         lines=True,
         level="basic",
     )
     watched_tokens: int = option(
         64,
-        label="Longest watched answer",
-        help="An answer to a watched prompt is cut after this many tokens.",
+        label="Watched answer length",
+        help="Answers to watched prompts are truncated after this many tokens.",
         unit="tokens",
         minimum=1,
     )

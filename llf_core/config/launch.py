@@ -12,7 +12,7 @@ class Launch(Section):
         None,
         unset="one a core",
         label="CPU threads",
-        help="How many threads compute on the CPU; unset, one a core.",
+        help="Number of CPU threads. Default: one per core.",
         minimum=1,
         maximum=1024,
     )

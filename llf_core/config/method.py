@@ -11,7 +11,7 @@ class MethodSection(Section):
     finetuning_type: str = option(
         "lora",
         label="Method",
-        help="Which parameters are trained.",
+        help="Which parameters are trained: an adapter (`lora`), some layers (`freeze`) or all (`full`).",
         choices_from="method",
         level="basic",
         source="LLaMA-Factory",

@@ -70,14 +70,14 @@ class OptimizerSection(Section):
     learning_rate: float = option(
         5e-5,
         label="Learning rate",
-        help="Size of a step; about 1e-4 for LoRA, 1e-5 where all parameters are trained.",
+        help="Step size of the optimizer. Typical: 1e-4 for LoRA, 1e-5 for full fine-tuning.",
         minimum=0,
         level="basic",
         source="Hugging Face",
     )
     lr_scheduler_type: Scheduler = option(
         "linear",
-        label="Schedule",
+        label="Learning rate schedule",
         help="How the learning rate changes over the run.",
         choices=SCHEDULERS,
         level="basic",
@@ -87,13 +87,13 @@ class OptimizerSection(Section):
         None,
         unset="none",
         label="Schedule options",
-        help="More arguments of the schedule, e.g. `{min_lr: 1e-6}`.",
+        help="Further arguments of the schedule, such as `{min_lr: 1e-6}`.",
         source="Hugging Face",
     )
     warmup_steps: Steps = option(
         0,
-        label="Warmup",
-        help="Steps over which the learning rate rises from 0; below 1, a share of all steps.",
+        label="Warmup steps",
+        help="Steps over which the learning rate rises from 0. Below 1: a share of all steps.",
         minimum=0,
         level="basic",
         source="Hugging Face",
@@ -101,7 +101,7 @@ class OptimizerSection(Section):
     optim: Optim = option(
         "adamw_torch_fused",
         label="Optimizer",
-        help="What turns gradients into steps; the 8-bit ones keep their state in a quarter of the memory.",
+        help="Optimizer. The 8-bit ones keep their state in a quarter of the memory.",
         choices=OPTIMIZERS,
         source="Hugging Face",
     )
@@ -109,20 +109,20 @@ class OptimizerSection(Section):
         None,
         unset="none",
         label="Optimizer options",
-        help="More arguments of the optimizer, as `name=value,name=value`.",
+        help="Further arguments of the optimizer, as `name=value,name=value`.",
         source="Hugging Face",
     )
     weight_decay: float = option(
         0.0,
         label="Weight decay",
-        help="Pulls weights towards 0 with every step.",
+        help="Decoupled weight decay (AdamW). Typical: 0 to 0.1.",
         minimum=0,
         source="Hugging Face",
     )
     adam_beta1: float = option(
         0.9,
         label="Adam beta 1",
-        help="How long Adam remembers gradients.",
+        help="Decay rate of Adam's running mean of gradients.",
         minimum=0,
         below=1,
         source="Hugging Face",
@@ -130,7 +130,7 @@ class OptimizerSection(Section):
     adam_beta2: float = option(
         0.999,
         label="Adam beta 2",
-        help="How long Adam remembers squared gradients.",
+        help="Decay rate of Adam's running mean of squared gradients.",
         minimum=0,
         below=1,
         source="Hugging Face",
@@ -138,14 +138,14 @@ class OptimizerSection(Section):
     adam_epsilon: float = option(
         1e-8,
         label="Adam epsilon",
-        help="Keeps Adam from dividing by 0.",
+        help="Added to Adam's denominator for numerical stability.",
         minimum=0,
         source="Hugging Face",
     )
     max_grad_norm: float = option(
         1.0,
-        label="Largest gradient norm",
-        help="Longer gradients are shortened to this norm; 0 leaves them alone.",
+        label="Gradient clipping",
+        help="Maximum norm of the gradient. Larger gradients are scaled down to it; 0 switches clipping off.",
         minimum=0,
         source="Hugging Face",
     )

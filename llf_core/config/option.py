@@ -58,7 +58,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
-        stages: those that heed it; none for all.
+        stages: stages that use it; none for all.
         unset: what the default means where it is no value of its own (null, -1), for a form: `the epochs end the
             run`; `{key}` and `{key*2}` stand for the number of another key.
 

@@ -133,7 +133,7 @@ class Stage(Plugin):
             cls.selects = {"stage": cls.name}
 
     def __init__(self, work: Any = None) -> None:
-        """Takes what it is to be done on: a `llf_core.stages.base.context.TrainingContext`."""
+        """Stores the context of the attempt, a `llf_core.stages.base.context.TrainingContext`."""
         self.work = work
         self.measures = Measures()
 

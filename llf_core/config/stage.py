@@ -34,7 +34,10 @@ class StageSection(Section):
     stage: str = option(
         "sft",
         label="Stage",
-        help="What the model learns: the answers of conversations (`sft`), or which of two is better (`dpo`), ….",
+        help=(
+            "Training objective: supervised fine-tuning (`sft`), preferences (`dpo`, `kto`), rewards (`rm`, `ppo`, "
+            "`grpo`), and others."
+        ),
         choices_from="stage",
         level="basic",
         source="LLaMA-Factory",
@@ -42,7 +45,7 @@ class StageSection(Section):
     pref_beta: float = option(
         0.1,
         label="Beta",
-        help="How firmly the reference is held on to: smaller lets the model go further from it.",
+        help="β of the preference losses: how strongly the policy is held to the reference model. Typical: 0.1.",
         above=0,
         level="basic",
         source="LLaMA-Factory",
@@ -50,8 +53,8 @@ class StageSection(Section):
     )
     pref_ftx: float = option(
         0.0,
-        label="Share of the SFT loss",
-        help="Adds the loss of the better answers, as a mean over their tokens, times this.",
+        label="SFT loss weight",
+        help="Adds the SFT loss of the chosen answers (mean over tokens) with this weight.",
         minimum=0,
         source="LLaMA-Factory",
         stages=COMPARED,
@@ -60,7 +63,7 @@ class StageSection(Section):
         None,
         unset="the model before its first step",
         label="Reference model",
-        help="What the model is compared with; unset, itself as it is before the first step.",
+        help="Model that the policy is compared with. Default: the model before the first step.",
         source="LLaMA-Factory",
         path="model",
         stages=REFERRING,
@@ -68,8 +71,8 @@ class StageSection(Section):
     ref_model_adapters: Names | None = option(
         None,
         unset="none",
-        label="Adapters of the reference",
-        help="Adapters that are merged into the reference model.",
+        label="Reference model adapters",
+        help="Adapters to merge into the reference model.",
         source="LLaMA-Factory",
         path="adapters",
         stages=REFERRING,
@@ -77,8 +80,8 @@ class StageSection(Section):
     ref_model_quantization_bit: Literal[4, 8] | None = option(
         None,
         unset="none",
-        label="Bits of the reference",
-        help="Loads the reference model quantized, to 4 or 8 bits a weight.",
+        label="Reference model bits",
+        help="Loads the reference model quantized to 4 or 8 bits.",
         choices=(4, 8),
         source="LLaMA-Factory",
         stages=REFERRING,
@@ -86,8 +89,11 @@ class StageSection(Section):
     precompute_ref_log_probs: bool | None = option(
         None,
         unset="where it is no more work",
-        label="Ask the reference once",
-        help="Computes what the reference makes of each example before the training; unset, where it is no more work.",
+        label="Precompute reference log-probabilities",
+        help=(
+            "Computes the reference's log-probabilities of all examples before training. Default: where this takes "
+            "no more work."
+        ),
         source="Hugging Face",
         stages=COMPARED,
     )
@@ -95,29 +101,29 @@ class StageSection(Section):
         None,
         unset="none",
         label="Reward functions",
-        help="What says how good an answer is: `format`, `correct`, `length`, or functions of a cell (@llf.reward).",
+        help="Functions that score an answer: `format`, `correct`, `length`, or functions of a cell (@llf.reward).",
         level="basic",
         stages=JUDGED,
     )
     reward_weights: Names | None = option(
         None,
         unset="all count alike",
-        label="Weights of the rewards",
-        help="A number for each reward function, which its reward is multiplied by; unset, all count alike.",
+        label="Reward weights",
+        help="Weight of each reward function. Default: 1 each.",
         source="Hugging Face",
         stages=JUDGED,
     )
     reward_pattern: str | None = option(
         None,
         unset="<think>…</think><answer>…</answer>",
-        label="Form of an answer",
-        help="A regular expression for the reward `format`; unset, <think>…</think><answer>…</answer>.",
+        label="Format pattern",
+        help="Regular expression of the reward `format`. Default: <think>…</think><answer>…</answer>.",
         stages=JUDGED,
     )
     num_generations: int = option(
         8,
-        label="Answers a prompt",
-        help="How many answers to a prompt are drawn, and compared with each other.",
+        label="Completions per prompt",
+        help="Completions to sample for each prompt. They are compared with each other.",
         minimum=2,
         level="basic",
         source="Hugging Face",
@@ -125,8 +131,8 @@ class StageSection(Section):
     )
     max_completion_length: int = option(
         512,
-        label="Longest drawn answer",
-        help="An answer that is drawn is cut after this many tokens.",
+        label="Maximum completion length",
+        help="Completions are truncated after this many tokens.",
         unit="tokens",
         minimum=1,
         level="basic",
@@ -136,16 +142,19 @@ class StageSection(Section):
     beta: float | None = option(
         None,
         unset="by the stage",
-        label="Weight of the KL divergence",
-        help="How firmly the model it began as is held on to; unset, 0 for GRPO (no reference) and 0.05 for RLOO.",
+        label="KL penalty",
+        help=(
+            "β: how strongly the policy is held to the reference model. Default: 0 for GRPO (no reference model is "
+            "loaded), 0.05 for RLOO."
+        ),
         minimum=0,
         source="Hugging Face",
         stages=SAMPLED,
     )
     epsilon: float = option(
         0.2,
-        label="Clipping",
-        help="How far, as a share, the probability of a token may move before its gradient is cut off.",
+        label="Clip range",
+        help="Clip range ε of the probability ratio (PPO, eq. 7).",
         above=0,
         source="Hugging Face",
         stages=SAMPLED,
@@ -153,16 +162,16 @@ class StageSection(Section):
     epsilon_high: float | None = option(
         None,
         unset="auto: {epsilon}",
-        label="Clipping above",
-        help="The same upwards; unset, as downwards (DAPO takes 0.28).",
+        label="Upper clip range",
+        help="Upper clip range of the probability ratio. Default: ε. DAPO uses 0.28.",
         above=0,
         source="Hugging Face",
         stages=SAMPLED,
     )
     num_iterations: int = option(
         1,
-        label="Passes over drawn answers",
-        help="How many times the same answers are learned from before others are drawn.",
+        label="Iterations per batch",
+        help="Number of passes over the same completions before new ones are sampled (μ).",
         minimum=1,
         maximum=1000,
         source="Hugging Face",
@@ -170,15 +179,15 @@ class StageSection(Section):
     )
     mask_truncated_completions: bool = option(
         False,
-        label="Leave out cut answers",
-        help="Learns nothing from answers that were cut at their longest.",
+        label="Mask truncated completions",
+        help="Excludes completions that reached the maximum length from the loss.",
         source="Hugging Face",
         stages=SAMPLED,
     )
     kept_completions: int = option(
         4,
-        label="Answers kept",
-        help="How many of a logged step's answers, with their rewards, are written down to be looked at.",
+        label="Completions shown",
+        help="Completions of each logged step to store with their rewards.",
         minimum=0,
         stages=JUDGED,
     )

@@ -56,8 +56,10 @@ class Training(Section):
         None,
         unset="nowhere",
         label="Copy the result to",
-        help="Receives a copy of the tuned model at the end, in place of an earlier one; a folder that holds anything "
-        "else is refused.",
+        help=(
+            "Folder that receives a copy of the tuned model at the end and replaces an earlier copy. A folder with "
+            "other files is refused."
+        ),
         level="basic",
         source="Hugging Face",
         path="folder",
@@ -65,7 +67,7 @@ class Training(Section):
     num_train_epochs: float = option(
         3.0,
         label="Epochs",
-        help="How often every example is seen; overridden by Steps.",
+        help="Passes over the training data. `max_steps` overrides it.",
         above=0,
         level="basic",
         source="Hugging Face",
@@ -74,7 +76,7 @@ class Training(Section):
         -1,
         unset="all epochs",
         label="Steps",
-        help="Ends the run after this many steps and overrides Epochs; -1 trains all epochs.",
+        help="Number of optimizer steps; overrides the epochs. -1 trains all epochs.",
         minimum=-1,
         level="basic",
         source="Hugging Face",
@@ -82,7 +84,7 @@ class Training(Section):
     per_device_train_batch_size: int = option(
         8,
         label="Batch size",
-        help="How many examples a device computes at once.",
+        help="Examples per device and micro-batch.",
         unit="examples",
         minimum=1,
         level="basic",
@@ -90,8 +92,8 @@ class Training(Section):
     )
     gradient_accumulation_steps: int = option(
         1,
-        label="Accumulate",
-        help="How many batches make one step; the result is that of one large batch.",
+        label="Gradient accumulation",
+        help="Micro-batches per optimizer step. The result is that of one large batch.",
         unit="batches",
         minimum=1,
         level="basic",
@@ -100,7 +102,7 @@ class Training(Section):
     per_device_eval_batch_size: int = option(
         8,
         label="Evaluation batch size",
-        help="How many examples a device evaluates at once.",
+        help="Examples per device and evaluation batch.",
         unit="examples",
         minimum=1,
         source="Hugging Face",
@@ -108,7 +110,7 @@ class Training(Section):
     label_smoothing_factor: float = option(
         0.0,
         label="Label smoothing",
-        help="Share of the probability that is spread over the whole vocabulary.",
+        help="Share of the target probability that is spread over the vocabulary.",
         minimum=0,
         below=1,
         source="Hugging Face",
@@ -117,14 +119,14 @@ class Training(Section):
         None,
         unset="none",
         label="NEFTune noise",
-        help="Adds noise to the embeddings while training (arXiv 2310.05914); 5 is usual.",
+        help="Noise scale α on the embeddings during training (NEFTune, arXiv 2310.05914). Typical: 5.",
         above=0,
         source="Hugging Face",
     )
     seed: int = option(
         42,
         label="Seed",
-        help="Makes a run repeatable.",
+        help="Seed of all random numbers. The same seed repeats a run.",
         minimum=0,
         maximum=2**32 - 1,
         level="basic",
@@ -134,7 +136,7 @@ class Training(Section):
         None,
         unset="auto: {seed}",
         label="Data seed",
-        help="Seed of the examples' order; unset, the seed.",
+        help="Seed of the examples' order. Default: the seed.",
         minimum=0,
         maximum=2**32 - 1,
         source="Hugging Face",
@@ -142,78 +144,84 @@ class Training(Section):
     full_determinism: bool = option(
         False,
         label="Fully deterministic",
-        help="Takes only operations that give the same bits every time, which is slower on a GPU.",
+        help="Uses only deterministic operations. Slower on a GPU.",
         source="Hugging Face",
     )
     # -- precision and speed
     bf16: bool = option(
         False,
         label="bf16",
-        help="Computes in bfloat16; off, the device decides by what is faster.",
+        help="Trains in bfloat16 mixed precision. Off: the device decides by what is faster.",
         source="Hugging Face",
     )
     fp16: bool = option(
         False,
         label="fp16",
-        help="Computes in float16, for GPUs that know no bfloat16.",
+        help="Trains in float16 mixed precision, for GPUs without bfloat16.",
         source="Hugging Face",
     )
     pure_bf16: bool = option(
         False,
         label="Pure bf16",
-        help="Keeps weights and optimizer in bfloat16 too: half the memory, and small steps may be lost.",
+        help="Keeps weights and optimizer state in bfloat16 too. Half the memory; small updates may be lost.",
         source="LLaMA-Factory",
     )
     tf32: bool | None = option(
         None,
         unset="PyTorch's default",
         label="tf32",
-        help="Lets NVIDIA GPUs multiply float32 matrices in TF32.",
+        help="Allows TF32 for float32 matrix products on NVIDIA GPUs.",
         source="Hugging Face",
     )
     use_cpu: bool = option(
         False,
-        label="On the CPU",
-        help="Trains on the CPU even where there is a GPU.",
+        label="Use the CPU",
+        help="Trains on the CPU even if there is a GPU.",
         source="Hugging Face",
     )
     gradient_checkpointing: bool | None = option(
         None,
         unset="where memory is short",
         label="Gradient checkpointing",
-        help="Computes activations again instead of keeping them, a third slower; unset, only where memory is short.",
+        help=(
+            "Recomputes activations in the backward pass to save memory. A third slower. Default: only if memory is "
+            "short."
+        ),
         source="Hugging Face",
     )
     gradient_checkpointing_kwargs: Object | None = option(
         None,
         unset="none",
         label="Checkpointing options",
-        help="More arguments of gradient checkpointing.",
+        help="Further arguments of gradient checkpointing.",
         source="Hugging Face",
     )
     fast_path: bool = option(
         True,
         label="Fast path",
-        help="Takes faster forms of the model's parts, and batches without padding; off, all is plain, for comparison.",
+        help=(
+            "Uses faster implementations of the model's modules and batches without padding. Off: the plain model, "
+            "for comparison."
+        ),
     )
     trunk_cache_gb: float = option(
         10.0,
-        label="Cache of frozen layers",
-        help="Disk that may keep what frozen lower layers compute, so that later epochs skip them; 0 keeps nothing.",
+        label="Frozen layer cache",
+        help="Disk space (GB) for the outputs of frozen lower layers, which later epochs then skip. 0 stores nothing.",
         unit="GB",
         minimum=0,
     )
     torch_compile: bool = option(
         False,
         label="Compile",
-        help="Compiles the model with torch.compile; the first step takes minutes, later ones are faster.",
+        help="Compiles the model with torch.compile. The first step takes minutes, later ones are faster.",
         source="Hugging Face",
     )
     torch_compile_backend: str | None = option(
         None,
         unset="PyTorch's default",
         label="Compiler",
-        help="Back end of torch.compile, e.g. `inductor`.",
+        help="Back end of torch.compile, such as `inductor`.",
         choices=COMPILERS,
         source="Hugging Face",
     )
@@ -221,7 +229,7 @@ class Training(Section):
         None,
         unset="PyTorch's default",
         label="Compiler mode",
-        help="Mode of torch.compile, e.g. `reduce-overhead`.",
+        help="Mode of torch.compile, such as `reduce-overhead`.",
         choices=COMPILER_MODES,
         source="Hugging Face",
     )
@@ -229,7 +237,7 @@ class Training(Section):
         None,
         unset="never",
         label="Empty the cache every",
-        help="Gives unused GPU memory back every so many steps, which is slower.",
+        help="Frees unused GPU memory after this many steps. Slower.",
         unit="steps",
         minimum=1,
         source="Hugging Face",
@@ -238,7 +246,7 @@ class Training(Section):
     eval_strategy: Literal["no", "steps", "epoch"] = option(
         "no",
         label="Evaluate",
-        help="When the held-out examples are evaluated.",
+        help="When to evaluate on the validation data.",
         choices=("no", "steps", "epoch"),
         level="basic",
         source="Hugging Face",
@@ -247,7 +255,7 @@ class Training(Section):
         None,
         unset="never",
         label="Evaluate every",
-        help="Steps between evaluations; below 1, a share of all steps; unset, `logging_steps` or 500.",
+        help="Steps between evaluations. Below 1: a share of all steps. Default: `logging_steps` or 500.",
         unit="steps",
         above=0,
         level="basic",
@@ -256,41 +264,41 @@ class Training(Section):
     eval_delay: float = option(
         0,
         label="First evaluation after",
-        help="Steps or epochs, as `eval_strategy` counts, before the first evaluation.",
+        help="Steps or epochs (as in `eval_strategy`) before the first evaluation.",
         minimum=0,
         source="Hugging Face",
     )
     eval_on_start: bool = option(
         False,
-        label="Evaluate first",
-        help="Evaluates once before the first step, which is what the untuned model scores.",
+        label="Evaluate before training",
+        help="Evaluates once before the first step.",
         source="Hugging Face",
     )
     load_best_model_at_end: bool = option(
         False,
-        label="Keep the best",
-        help="The result is the checkpoint with the best evaluation, not the last.",
+        label="Keep the best checkpoint",
+        help="The result is the checkpoint with the best evaluation instead of the last one.",
         source="Hugging Face",
     )
     metric_for_best_model: str | None = option(
         None,
         unset="the evaluation loss",
-        label="Best by",
-        help="What makes a checkpoint the best; unset, the evaluation loss.",
+        label="Best checkpoint by",
+        help="Metric that decides which checkpoint is best. Default: the evaluation loss.",
         source="Hugging Face",
     )
     greater_is_better: bool | None = option(
         None,
         unset="by the metric's name",
         label="Greater is better",
-        help="Whether a greater metric is better; unset, only where its name does not end in `loss`.",
+        help="Whether a greater metric is better. Default: only if its name does not end in `loss`.",
         source="Hugging Face",
     )
     early_stopping_steps: int | None = option(
         None,
         unset="off",
         label="Early stopping",
-        help="Ends the run after so many evaluations without a better one.",
+        help="Ends the run after this many evaluations without an improvement.",
         unit="evaluations",
         minimum=1,
         source="LLaMA-Factory",
@@ -299,14 +307,14 @@ class Training(Section):
     logging_strategy: Literal["no", "steps", "epoch"] = option(
         "steps",
         label="Log",
-        help="When the loss is logged.",
+        help="When to log the loss.",
         choices=("no", "steps", "epoch"),
         source="Hugging Face",
     )
     logging_steps: Steps = option(
         1,
         label="Log every",
-        help="Steps between points of the loss curve, each their mean; below 1, a share of all steps.",
+        help="Steps between logged values. Each is the mean over these steps. Below 1: a share of all steps.",
         unit="steps",
         above=0,
         level="basic",
@@ -315,7 +323,7 @@ class Training(Section):
     logging_first_step: bool = option(
         False,
         label="Log the first step",
-        help="Logs the first step too, whatever the interval.",
+        help="Logs the first step, whatever the interval.",
         source="Hugging Face",
     )
     log_on_each_node: bool = option(
@@ -327,21 +335,21 @@ class Training(Section):
     log_level: Literal["detail", "debug", "info", "warning", "error", "critical", "passive"] = option(
         "passive",
         label="Log level",
-        help="How much transformers writes to the log; `passive` leaves it as it is.",
+        help="Log level of transformers. `passive` leaves it as it is.",
         choices=("detail", "debug", "info", "warning", "error", "critical", "passive"),
         source="Hugging Face",
     )
     log_level_replica: Literal["detail", "debug", "info", "warning", "error", "critical", "passive"] = option(
         "warning",
         label="Log level of replicas",
-        help="How much the other processes of a distributed run write.",
+        help="Log level of the other processes of a distributed run.",
         choices=("detail", "debug", "info", "warning", "error", "critical", "passive"),
         source="Hugging Face",
     )
     report_to: Names = option(
         ("none",),
         label="Trackers",
-        help="Experiment trackers that receive the metrics too, with commas between several.",
+        help="Experiment trackers that also receive the metrics, separated by commas.",
         choices=TRACKERS,
         source="Hugging Face",
     )
@@ -349,48 +357,48 @@ class Training(Section):
         None,
         unset="model, stage and method",
         label="Name",
-        help="The run's name, here and in trackers.",
+        help="Name of the run, here and in trackers.",
         source="Hugging Face",
     )
     project: str = option(
         "huggingface",
         label="Trackio project",
-        help="The project that Trackio files the run under.",
+        help="Trackio project of the run.",
         source="Hugging Face",
     )
     trackio_space_id: str | None = option(
         None,
         unset="none",
         label="Trackio space",
-        help="The Hugging Face Space that Trackio sends the metrics to.",
+        help="Hugging Face Space that Trackio sends the metrics to.",
         source="Hugging Face",
     )
     trackio_bucket_id: str | None = option(
         None,
         unset="none",
         label="Trackio bucket",
-        help="The Hugging Face bucket that Trackio keeps the metrics in.",
+        help="Hugging Face bucket that Trackio keeps the metrics in.",
         source="Hugging Face",
     )
     trackio_static_space_id: str | Literal[False] | None = option(
         None,
         unset="none",
         label="Trackio static space",
-        help="The static Hugging Face Space that Trackio shows the finished run in.",
+        help="Static Hugging Face Space that shows the finished run.",
         source="Hugging Face",
     )
     # -- checkpoints
     save_strategy: Literal["no", "steps", "epoch", "best"] = option(
         "steps",
         label="Checkpoint",
-        help="When a checkpoint is saved.",
+        help="When to save a checkpoint.",
         choices=("no", "steps", "epoch", "best"),
         source="Hugging Face",
     )
     save_steps: Steps = option(
         500,
         label="Checkpoint every",
-        help="Steps between checkpoints; below 1, a share of all steps.",
+        help="Steps between checkpoints. Below 1: a share of all steps.",
         unit="steps",
         above=0,
         level="basic",
@@ -400,40 +408,40 @@ class Training(Section):
         None,
         unset="the last two",
         label="Checkpoints kept",
-        help="How many are kept beside the best one; unset, the last two.",
+        help="Checkpoints to keep besides the best one. Default: the last two.",
         minimum=1,
         source="Hugging Face",
     )
     ignore_data_skip: bool = option(
         False,
-        label="Resume without skipping",
-        help="A resumed run starts the data anew instead of going on where it was.",
+        label="Resume without skipping data",
+        help="A resumed run starts at the first example again instead of where it stopped.",
         source="Hugging Face",
     )
     # -- data loading
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = option(
         "random",
-        label="Order",
-        help="The order of the examples; by length wastes less on padding and makes the curve rougher.",
+        label="Example order",
+        help="Order of the examples. Grouping by length wastes less padding and makes the loss curve noisier.",
         choices=("random", "sequential", "group_by_length"),
         source="Hugging Face",
     )
     length_column_name: str = option(
         "length",
         label="Length column",
-        help="Column that holds the lengths for the order by length; without it they are counted.",
+        help="Column with the lengths for the order by length. Default: they are counted.",
         source="Hugging Face",
     )
     dataloader_drop_last: bool = option(
         False,
         label="Drop the last batch",
-        help="Leaves out the last batch of an epoch where it is not full.",
+        help="Drops the last batch of an epoch if it is not full.",
         source="Hugging Face",
     )
     dataloader_num_workers: int = option(
         0,
-        label="Loading processes",
-        help="How many processes load batches; 0 loads in the trainer itself.",
+        label="Data loader workers",
+        help="Number of processes that load batches. 0 loads them in the trainer.",
         minimum=0,
         maximum=MOST_PROCESSES,
         source="Hugging Face",
@@ -441,20 +449,20 @@ class Training(Section):
     dataloader_pin_memory: bool = option(
         True,
         label="Pin memory",
-        help="Keeps batches where a GPU can fetch them faster.",
+        help="Keeps batches in pinned memory, which a GPU can copy faster.",
         source="Hugging Face",
     )
     dataloader_persistent_workers: bool = option(
         False,
-        label="Keep loading processes",
-        help="Keeps the loading processes alive between epochs.",
+        label="Keep data loader workers",
+        help="Keeps the data loader workers alive between epochs.",
         source="Hugging Face",
     )
     dataloader_prefetch_factor: int | None = option(
         None,
         unset="auto: 2",
         label="Prefetch",
-        help="How many batches each loading process prepares ahead.",
+        help="Batches that each data loader worker prepares ahead.",
         unit="batches",
         minimum=1,
         source="Hugging Face",
@@ -462,22 +470,22 @@ class Training(Section):
     dataloader_multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = option(
         None,
         unset="the system's own",
-        label="Start of loading processes",
-        help="How the loading processes are started.",
+        label="Worker start method",
+        help="How data loader workers are started.",
         choices=("fork", "spawn", "forkserver"),
         source="Hugging Face",
     )
     dataloader_in_order: bool = option(
         True,
         label="Batches in order",
-        help="Takes the batches in order, even if a later one is ready first.",
+        help="Uses batches in order even if a later one is ready first.",
         source="Hugging Face",
     )
     accelerator_config: Object | None = option(
         None,
         unset="none",
         label="Accelerate options",
-        help="More arguments of accelerate, e.g. `{even_batches: false}`.",
+        help="Further arguments of accelerate, such as `{even_batches: false}`.",
         source="Hugging Face",
     )
 

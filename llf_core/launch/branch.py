@@ -96,7 +96,7 @@ def branch(
     name: str | None = None,
     trust: bool | str = False,
 ) -> RunFolder:
-    """Makes the folder of a run that goes on at a checkpoint of another one and has something otherwise from there on.
+    """Creates the folder of a run that continues from a checkpoint of another run with changed settings.
 
     It begins with what the other run had come to: checkpoint, numbers, losses of examples, answers, changes.
 

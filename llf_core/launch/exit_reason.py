@@ -1,4 +1,4 @@
-"""What a supervisor says of a trainer that left without a last word."""
+"""The reason that a supervisor gives when the trainer exited without a final status."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ class Run:
         trust: bool | str = False,
         **more: Any,
     ) -> Run:
-        """Starts a new run that goes on at a checkpoint of this one, with something otherwise from there on.
+        """Starts a new run from a checkpoint of this run, with changed settings.
 
         Args:
             step: of the checkpoint; else the newest.

@@ -1,4 +1,4 @@
-"""Watches over one attempt of a run: heartbeat, kill, a stop that nobody heeds, and the last word."""
+"""Watches over one attempt of a run: heartbeat, kill, a stop request that is ignored, and the final status."""
 
 from __future__ import annotations
 

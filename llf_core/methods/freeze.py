@@ -22,7 +22,7 @@ class FreezeOptions(Section):
     freeze_trainable_layers: int = option(
         2,
         label="Trained layers",
-        help="How many of the last layers are trained; a negative number counts the first ones.",
+        help="Number of last layers to train. A negative number counts from the first layer.",
         unit="layers",
         level="basic",
         source="LLaMA-Factory",
@@ -30,14 +30,14 @@ class FreezeOptions(Section):
     freeze_trainable_modules: Names = option(
         ("all",),
         label="Modules inside them",
-        help="Names of the modules that are trained inside those layers, or `all`.",
+        help="Names of the modules to train inside those layers, or `all`.",
         source="LLaMA-Factory",
     )
     freeze_extra_modules: Names | None = option(
         None,
         unset="none",
         label="Modules outside the layers",
-        help="Names of modules outside the layers that are trained too, e.g. `embed_tokens`.",
+        help="Names of modules outside the layers to train too, such as `embed_tokens`.",
         source="LLaMA-Factory",
     )
 

@@ -26,8 +26,8 @@ class LoRAOptions(Section):
 
     lora_rank: int = option(
         8,
-        label="Rank",
-        help="Columns of the low-rank matrices: more can learn more and needs more memory.",
+        label="LoRA rank",
+        help="Rank r of the low-rank matrices. Higher ranks can learn more and use more memory. Typical: 8 to 64.",
         minimum=1,
         maximum=65_536,
         level="basic",
@@ -36,16 +36,16 @@ class LoRAOptions(Section):
     lora_alpha: float | None = option(
         None,
         unset="auto: {lora_rank*2}",
-        label="Alpha",
-        help="The adapter is scaled by alpha / rank; unset, alpha is twice the rank.",
+        label="LoRA alpha",
+        help="Scaling: the adapter's output is multiplied by alpha / r. Default: twice the rank.",
         above=0,
         level="basic",
         source="LLaMA-Factory",
     )
     lora_dropout: float = option(
         0.0,
-        label="Dropout",
-        help="Share of the adapter's inputs that is dropped while training; anything above 0 slows a CPU down.",
+        label="LoRA dropout",
+        help="Dropout probability on the adapter's inputs. Values above 0 slow down training on a CPU.",
         minimum=0,
         below=1,
         source="LLaMA-Factory",
@@ -53,27 +53,29 @@ class LoRAOptions(Section):
     lora_target: Names = option(
         ("all",),
         label="Target modules",
-        help="Names of the linear layers and experts that get an adapter, or `all` for each but the output head.",
+        help=(
+            "Names of the linear layers and experts that get an adapter, or `all` for every one except the output head."
+        ),
         level="basic",
         source="LLaMA-Factory",
     )
     additional_target: Names | None = option(
         None,
         unset="none",
-        label="Modules trained whole",
-        help="Names of further modules that are trained whole and saved with the adapter, e.g. `embed_tokens`.",
+        label="Modules trained in full",
+        help="Names of further modules to train in full and save with the adapter, such as `embed_tokens`.",
         source="LLaMA-Factory",
     )
     use_rslora: bool = option(
         False,
         label="Rank-stabilised LoRA",
-        help="Scales by alpha / √rank, so that a high rank learns as fast as a low one.",
+        help="Scales by alpha / √r, so that high ranks train as fast as low ones (rsLoRA).",
         source="LLaMA-Factory",
     )
     use_dora: bool = option(
         False,
         label="DoRA",
-        help="Also learns the length of each weight column; slower, and often better at a low rank.",
+        help="Also trains the magnitude of each weight column (DoRA). Slower; often better at low ranks.",
         source="LLaMA-Factory",
     )
     create_new_adapter: bool = option(

@@ -23,29 +23,29 @@ class KDOptions(Section):
     teacher_model: str | None = option(
         None,
         unset="a hub id or a folder",
-        label="Teacher",
-        help="The model to learn from: a hub id or a folder, with the tokenizer of the model in training.",
+        label="Teacher model",
+        help="Model to distil from: a hub id or folder, with the same tokenizer as the model that is trained.",
         level="basic",
         path="model",
     )
     teacher_model_adapters: Names | None = option(
         None,
         unset="none",
-        label="Adapters of the teacher",
-        help="Adapters that are merged into the teacher.",
+        label="Teacher adapters",
+        help="Adapters to merge into the teacher model.",
         path="adapters",
     )
     teacher_model_quantization_bit: Literal[4, 8] | None = option(
         None,
         unset="none",
-        label="Bits of the teacher",
-        help="Loads the teacher quantized, to 4 or 8 bits a weight.",
+        label="Teacher bits",
+        help="Loads the teacher model quantized to 4 or 8 bits.",
         choices=(4, 8),
     )
     kd_alpha: float = option(
         0.5,
-        label="Share of the teacher",
-        help="1 listens to the teacher alone, 0 to the answers of the data alone.",
+        label="Distillation weight",
+        help="Weight of the distillation loss. 1 uses the teacher only, 0 the answers of the data only.",
         minimum=0,
         maximum=1,
         level="basic",
@@ -53,13 +53,16 @@ class KDOptions(Section):
     kd_temperature: float = option(
         1.0,
         label="Temperature",
-        help="Above 1, what the teacher finds unlikely counts more.",
+        help="Softmax temperature of teacher and student. Above 1, unlikely tokens count more.",
         above=0,
     )
     kd_beta: float = option(
         0.0,
         label="Divergence",
-        help="0: the model covers all that the teacher may say (forward KL); 1: it keeps to what that finds likely.",
+        help=(
+            "Generalized Jensen-Shannon divergence: 0 is the forward KL (covers all modes of the teacher), 1 the "
+            "reverse KL (seeks one)."
+        ),
         minimum=0,
         maximum=1,
     )

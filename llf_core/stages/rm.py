@@ -23,8 +23,8 @@ class RMOptions(Section):
     center_rewards_coefficient: float | None = option(
         None,
         unset="none",
-        label="Keep rewards around zero",
-        help="Weight of a term that pulls the two rewards of a pair to opposite numbers; 0.01 is usual, unset is none.",
+        label="Reward centering",
+        help="Weight of a term that keeps the rewards of a pair around zero. Typical: 0.01.",
         above=0,
         source="Hugging Face",
     )

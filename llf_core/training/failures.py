@@ -63,12 +63,12 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
     if config is not None and config.plugin("stage").drawn(config):
         longest = "max_completion_length" if config.stage.stage in SAMPLED else "max_new_tokens"
         return Failure(
-            "The memory did not suffice to draw answers, or to learn from them.",
+            "Out of memory when sampling completions or training on them.",
             "Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or "
             f"{longest}.",
         )
     # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
-    return Failure("The memory did not suffice beside the examples of a step.", _less_memory(config))
+    return Failure("Out of memory besides the examples of a step.", _less_memory(config))
 
 
 def explain(  # noqa: PLR0911 - one cause after the other

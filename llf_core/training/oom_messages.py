@@ -1,4 +1,4 @@
-"""What a person is told when memory runs out: which work, how it goes on, what to change."""
+"""Messages after out of memory: what did not fit, how the run continues, what to change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def training_goes_on(  # noqa: PLR0913 - what the sentence says
         else "A lower cutoff_len or gradient_checkpointing needs less memory from the start."
     )
     return (
-        f"The memory did not suffice for {_amount(part)} at once in step {step}. The step is made again, and every "
+        f"Out of memory on {_amount(part)} at once in step {step}. The step is made again, and every "
         f"one after it, with each batch in {count} parts: {_examples(size)} at a time become {_examples(smaller)}, "
         f"accumulation of {accumulation} becomes {accumulation * count}, {_and_the_result(batch_dependent=batch_dependent)}. {remedy}"
     )
@@ -46,7 +46,7 @@ def evaluation_goes_on(part: Batch, count: int, *, size: int, batch_dependent: b
     smaller = smaller_size(size, count)
     remedy = f" per_device_eval_batch_size {smaller} does so from the start." if size > 1 else ""
     return (
-        f"The memory did not suffice to evaluate {_amount(part)} at once. They are evaluated in parts, {count} a "
+        f"Out of memory when evaluating {_amount(part)} at once. They are evaluated in parts, {count} a "
         f"batch from here on, {_and_the_result(batch_dependent=batch_dependent)}.{remedy}"
     )
 
@@ -89,9 +89,7 @@ def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpoint
 def with_media(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
     """The error of a batch with pictures, which is not taken apart."""
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
-    return DoesNotFitError(
-        f"The memory did not suffice for {_amount(part)} with their pictures, which are not taken apart.", remedy
-    )
+    return DoesNotFitError(f"Out of memory on {_amount(part)} with their pictures, which are not taken apart.", remedy)
 
 
 def several_processes(
@@ -100,7 +98,7 @@ def several_processes(
     """The error of a run of several processes, in which one alone cannot make a step again: the others wait for it."""
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
     return DoesNotFitError(
-        f"The memory of one process did not suffice for {_amount(part)}, and a step of several processes is not "
+        f"One process ran out of memory on {_amount(part)}, and a step of several processes is not "
         "made again in smaller parts.",
         remedy,
     )

@@ -205,7 +205,7 @@ def details(report: Mapping[str, Any]) -> list[Message]:
         text = f"{_number(divided, 'record gives', 'records give')} {parts:,} examples."
         said.append(Message("note", f"{text} {_first(divided, units)}"))
     if told := duplicates_warning(report.get("repeated", 0), report["examples"]):
-        said.append(Message("warning", told, (("Leave out copies", {"drop_duplicates": True}),)))
+        said.append(Message("warning", told, (("Drop duplicates", {"drop_duplicates": True}),)))
     if dropped := report["dropped"]:
         text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."
         said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))

@@ -127,9 +127,9 @@ def test_form_follows_what_is_pasted_and_text_follows_the_form(page: Any, lab: L
     yaml.fill("dataset: llf_demo\nlora_rnak: 32\n")
     expect(form.get_by_role("alert")).to_contain_text("lora_rank", timeout=10_000)
     form.get_by_role("button", name="Call it lora_rank").click()
-    expect(form.get_by_label("Rank", exact=True)).to_have_value("32")
+    expect(form.get_by_label("LoRA rank", exact=True)).to_have_value("32")
     expect(form.get_by_role("alert")).to_have_count(0)
-    fill(page, form, "Rank", "64")
+    fill(page, form, "LoRA rank", "64")
     expect(yaml).to_have_value(re.compile("lora_rank: 64"))
     form.get_by_role("button", name="Python", exact=True).click()
     expect(form.get_by_label("Configuration as Python")).to_contain_text('"lora_rank": 64')
@@ -163,13 +163,13 @@ def test_text_of_a_config_is_never_markup(page: Any, lab: Lab) -> None:
 
 def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) -> None:
     form = open_studio(page, lab, "reload.ipynb")
-    fill(page, form, "Rank", "48")
+    fill(page, form, "LoRA rank", "48")
     expect(form.get_by_label("Configuration as YAML")).to_have_value(re.compile("lora_rank: 48"))
     lab.save(page)
     page.goto(lab.address("reload.ipynb").replace("&reset", ""))
     form = page.locator(".llf-Studio")
-    form.get_by_label("Rank", exact=True).wait_for(timeout=60_000)
-    expect(form.get_by_label("Rank", exact=True)).to_have_value("48")
+    form.get_by_label("LoRA rank", exact=True).wait_for(timeout=60_000)
+    expect(form.get_by_label("LoRA rank", exact=True)).to_have_value("48")
     page.set_viewport_size({"width": 1600, "height": 1000})  # a column for the form, one for the start
     page.wait_for_timeout(500)
     width = form.get_by_role("region", name="Model", exact=True).bounding_box()["width"]

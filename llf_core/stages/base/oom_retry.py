@@ -1,4 +1,4 @@
-"""Out of memory is a pause: the work is undone, cut into smaller parts and made again."""
+"""Retry after out of memory: the step is rolled back, split into smaller parts and computed again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RNGState:
     """The state of torch's random generators, so that what is made again draws the same numbers."""
 
     def __init__(self, device: torch.device) -> None:
-        """Keeps the states of now, the CPU's and the device's."""
+        """Saves the RNG state of the CPU and of the device."""
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self._mps = torch.mps.get_rng_state() if device.type == "mps" else None

@@ -36,7 +36,7 @@ class DPOOptions(Section):
     ] = option(
         "sigmoid",
         label="Preference loss",
-        help="The formula: `sigmoid` is DPO's own; `orpo` and `simpo` need no reference.",
+        help="Loss formula. `sigmoid` is DPO's own; `orpo` and `simpo` need no reference model.",
         choices=tuple(LOSSES),
         level="basic",
         source="LLaMA-Factory",
@@ -44,38 +44,38 @@ class DPOOptions(Section):
     dpo_label_smoothing: float = option(
         0.0,
         label="Label smoothing",
-        help="How often a pair is expected to be the wrong way round: 0 trusts all of them.",
+        help="Assumed probability that the preference of a pair is flipped. 0 trusts all pairs.",
         minimum=0,
         below=0.5,
         source="LLaMA-Factory",
     )
     simpo_gamma: float = option(
         0.5,
-        label="Margin of SimPO",
-        help="By how much the better answer must win with `simpo`.",
+        label="SimPO margin",
+        help="Target reward margin γ of `simpo`.",
         minimum=0,
         source="LLaMA-Factory",
     )
     discopop_tau: float = option(
         0.05,
-        label="Temperature of DiscoPOP",
-        help="How sharply `discopop` goes over from one of its two losses to the other.",
+        label="DiscoPOP temperature",
+        help="Temperature τ of `discopop`: how sharply it switches between its two losses.",
         above=0,
         maximum=1,
         source="Hugging Face",
     )
     pref_bco_weight: float = option(
         0.0,
-        label="Weight of BCO",
-        help="Mixes in the loss of BCO, which looks at each answer by itself, with this weight.",
+        label="BCO loss weight",
+        help="Adds the BCO loss, which looks at each answer alone, with this weight.",
         minimum=0,
         source="LLaMA-Factory",
     )
     ld_alpha: float | None = option(
         None,
         unset="1",
-        label="Weight of extra length",
-        help="LD-DPO: tokens beyond the length of the shorter answer count this much; unset, they count in full.",
+        label="Length desensitization",
+        help="LD-DPO: weight of tokens beyond the length of the shorter answer. Default: 1.",
         minimum=0,
         maximum=1,
         source="LLaMA-Factory",
@@ -161,7 +161,7 @@ class DPO(Stage):
         Rule(
             ("precompute_ref_log_probs", "pref_loss"),
             lambda c: _chosen(c) and bool(c.get("precompute_ref_log_probs")) and c.get("pref_loss") in REFERENCE_FREE,
-            lambda c: f"The loss {c.get('pref_loss')} compares with no reference, so there is nobody to ask.",
+            lambda c: f"The loss {c.get('pref_loss')} compares with no reference, so no reference model is used.",
             (Fix("Leave it out", {"precompute_ref_log_probs": None}),),
             severity="note",
         ),

@@ -27,15 +27,15 @@ class KTOOptions(Section):
 
     kto_chosen_weight: float = option(
         1.0,
-        label="Weight of good answers",
-        help="What a good answer counts; raise it where there are fewer good ones than bad.",
+        label="Desirable weight",
+        help="Loss weight of desirable answers. Raise it where there are fewer of them.",
         minimum=0,
         source="LLaMA-Factory",
     )
     kto_rejected_weight: float = option(
         1.0,
-        label="Weight of bad answers",
-        help="What a bad answer counts; raise it where there are fewer bad ones than good.",
+        label="Undesirable weight",
+        help="Loss weight of undesirable answers. Raise it where there are fewer of them.",
         minimum=0,
         source="LLaMA-Factory",
     )

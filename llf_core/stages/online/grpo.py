@@ -21,22 +21,22 @@ class GRPOOptions(Section):
 
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = option(
         "dapo",
-        label="Loss",
-        help="How the losses of tokens become one: `dapo` is their mean, `grpo` first that of each answer.",
+        label="Loss aggregation",
+        help="How token losses are averaged: over all tokens (`dapo`), or first over each completion (`grpo`).",
         choices=LOSSES,
         source="Hugging Face",
     )
     scale_rewards: Literal["group", "batch", "none"] = option(
         "group",
         label="Scale rewards by",
-        help="What rewards are divided by: the spread in their group, that in the batch, or nothing.",
+        help="Divides rewards by their standard deviation in the group, in the batch, or not at all.",
         choices=SCALES,
         source="Hugging Face",
     )
     importance_sampling_level: Literal["token", "sequence"] = option(
         "token",
-        label="Ratios of",
-        help="What is compared with the model that drew an answer: each token, or the answer as a whole (GSPO).",
+        label="Importance ratio",
+        help="Ratio to the sampling policy: for each token, or for the whole completion (GSPO).",
         choices=("token", "sequence"),
         source="Hugging Face",
     )

@@ -16,8 +16,8 @@ class RLOOOptions(Section):
 
     normalize_advantages: bool = option(
         False,
-        label="Scale advantages",
-        help="Divides how far rewards are from the mean of the others by their spread in the batch.",
+        label="Normalize advantages",
+        help="Divides the advantages by their standard deviation in the batch.",
         source="Hugging Face",
     )
 

@@ -26,7 +26,10 @@ class PPOOptions(Section):
     ppo_models: Literal["shared", "separate"] = option(
         "shared",
         label="Models",
-        help="`shared` has one model play all roles by its adapters and heads; `separate` loads one for each role.",
+        help=(
+            "`shared`: one model is policy, reference, value and reward model by adapters and heads. `separate`: one "
+            "model each."
+        ),
         choices=MODELS,
         level="basic",
     )
@@ -34,15 +37,18 @@ class PPOOptions(Section):
         None,
         unset="a run, a model or an address",
         label="Reward model",
-        help="What scores the answers: a run of stage rm, a model or adapter, or for `api` an address (http or https).",
+        help=(
+            "Model that scores the answers: a run of stage rm, a model or adapter, or for `api` an address (http or "
+            "https)."
+        ),
         level="basic",
         source="LLaMA-Factory",
         path="model",
     )
     reward_model_type: Literal["lora", "full", "api", "function"] = option(
         "lora",
-        label="Kind of reward",
-        help="An adapter of the model itself (`lora`), a whole model (`full`), an HTTP endpoint, or reward functions.",
+        label="Reward model type",
+        help="`lora` (an adapter of the policy), `full` (a whole model), `api` (an HTTP endpoint) or reward functions.",
         choices=REWARDS,
         level="basic",
         source="LLaMA-Factory",
@@ -50,31 +56,31 @@ class PPOOptions(Section):
     reward_model_adapters: Names | None = option(
         None,
         unset="none",
-        label="Adapters of the reward model",
-        help="For `full`: adapters that are put on the reward model; the last one has the head that scores.",
+        label="Reward model adapters",
+        help="For `full`: adapters of the reward model. The last one has the reward head.",
         source="LLaMA-Factory",
         path="adapters",
     )
     reward_model_quantization_bit: Literal[4, 8] | None = option(
         None,
         unset="none",
-        label="Bits of the reward model",
-        help="For `full`: loads the reward model quantized, to 4 or 8 bits a weight.",
+        label="Reward model bits",
+        help="For `full`: loads the reward model quantized to 4 or 8 bits.",
         choices=(4, 8),
         source="LLaMA-Factory",
     )
     ppo_buffer_size: int = option(
         1,
-        label="Buffer",
-        help="How many optimizer steps' worth of answers are written at once.",
+        label="Rollout buffer",
+        help="Batches of prompts per rollout, each as large as an optimizer step.",
         minimum=1,
         maximum=100_000,
         source="LLaMA-Factory",
     )
     ppo_epochs: int = option(
         4,
-        label="Passes over the buffer",
-        help="How often the answers are learned from before new ones are written.",
+        label="PPO epochs",
+        help="Passes over each rollout.",
         minimum=1,
         maximum=1000,
         level="basic",
@@ -82,57 +88,57 @@ class PPOOptions(Section):
     )
     ppo_score_norm: bool = option(
         False,
-        label="Normalise scores",
-        help="Takes the mean and the deviation of all scores so far out of each.",
+        label="Normalize scores",
+        help="Normalizes scores by the running mean and standard deviation of all scores.",
         source="LLaMA-Factory",
     )
     ppo_whiten_rewards: bool = option(
         False,
         label="Whiten rewards",
-        help="Scales what the tokens earn to a variance of 1.",
+        help="Whitens the token rewards to variance 1.",
         source="LLaMA-Factory",
     )
     ppo_target: float | None = option(
         6.0,
         unset="fixed",
         label="Target KL",
-        help="The coefficient of the KL penalty is led to where an answer is so far from the reference; null fixes it.",
+        help="Adapts the KL coefficient towards this divergence per answer. Null keeps it fixed.",
         unit="nats",
         above=0,
         source="LLaMA-Factory",
     )
     ppo_kl_coef: float = option(
         0.2,
-        label="KL penalty",
-        help="What leaving the reference costs, at the beginning.",
+        label="KL coefficient",
+        help="Initial weight of the KL penalty.",
         minimum=0,
         level="basic",
     )
     ppo_cliprange: float = option(
         0.2,
         label="Clip range",
-        help="How far the probability of a token may move from what it was before the loss stops pushing.",
+        help="Clip range ε of the probability ratio (PPO, eq. 7). Typical: 0.2.",
         above=0,
         below=1,
     )
     ppo_cliprange_value: float = option(
         0.2,
-        label="Clip range of values",
-        help="How far a value may move from what it was before the loss stops pushing.",
+        label="Value clip range",
+        help="Clip range of the value function's change. Typical: 0.2.",
         above=0,
     )
-    ppo_vf_coef: float = option(0.1, label="Weight of the value loss", help="Of the value loss in the sum.", minimum=0)
+    ppo_vf_coef: float = option(0.1, label="Value loss weight", help="Weight of the value loss.", minimum=0)
     ppo_gamma: float = option(
         1.0,
         label="Discount",
-        help="Of a reward for each token that it comes later.",
+        help="Discount factor γ of rewards, per token.",
         minimum=0,
         maximum=1,
     )
     ppo_lam: float = option(
         0.95,
-        label="Lambda of GAE",
-        help="Low trusts the values, high the rewards: bias against variance.",
+        label="GAE lambda",
+        help="GAE λ: 0 relies on the value function (less variance), 1 on the rewards (less bias).",
         minimum=0,
         maximum=1,
     )

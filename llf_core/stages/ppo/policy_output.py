@@ -1,4 +1,4 @@
-"""What a model thinks of written answers: log-probabilities, values and entropies of one forward pass."""
+"""Scores completions: log-probabilities, values and entropies of one forward pass."""
 
 from __future__ import annotations
 

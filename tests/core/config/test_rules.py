@@ -75,7 +75,7 @@ CASES = [
         "precompute_ref_log_probs",
         "note",
         {"stage": "dpo", "precompute_ref_log_probs": True, "pref_loss": "simpo"},
-        "there is nobody to ask",
+        "no reference model is used",
     ),
     ("cutoff_strategy", "error", {"stage": "rm", "cutoff_strategy": "split"}, "An answer of stage rm is compared"),
     ("cutoff_strategy", "error", {"stage": "kto", "cutoff_strategy": "split"}, "An answer of stage kto is compared"),

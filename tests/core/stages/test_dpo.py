@@ -149,7 +149,7 @@ def test_memory_that_runs_out_is_a_pause_and_the_losses_stay(trained, make_run, 
     monkeypatch.setattr(stage.DPO, "loss_sum", cramped)
     folder = make_run(stage="dpo", dataset=pairs, per_device_train_batch_size=4, pref_bco_weight=0.3)
     assert run_attempt(folder, 1) == 0
-    (said,) = [one["message"] for one in RunReader(folder).events() if "did not suffice" in one.get("message", "")]
+    (said,) = [one["message"] for one in RunReader(folder).events() if "Out of memory" in one.get("message", "")]
     assert "compares the examples of a part with each other, the result is not quite the same" in said
     # The running mean of BCO grows part by part, so that a later part sees more of it.
     np.testing.assert_allclose(curve(folder), curve(whole), rtol=2e-3)

@@ -300,7 +300,7 @@ def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, 
         assert answer["eval_loss"] == pytest.approx(expected, rel=1e-5)
         assert answer["seen"] == trainer.seen.tolist()
     assert re.fullmatch(
-        r"The memory of one process did not suffice for 2 examples \(\d+ tokens\), and a step of several processes is "
+        r"One process ran out of memory on 2 examples \(\d+ tokens\), and a step of several processes is "
         r"not made again in smaller parts\. Train with per_device_train_batch_size 1 and gradient_accumulation_steps "
         r"4: the result is the same\.",
         said[1][1]["error"],
@@ -345,5 +345,5 @@ def test_memory_that_lacks_outside_of_a_step_is_no_matter_of_the_batch():
         ({"finetuning_type": "lora", "quantization_bit": 4}, "Lower lora_rank, or take a smaller model."),
     ):
         failure = explain(raised.value, RunConfig.load(model | method))
-        assert failure.reason == f"The memory did not suffice beside the examples of a step. {remedy}"
+        assert failure.reason == f"Out of memory besides the examples of a step. {remedy}"
         assert (failure.exit_code, failure.expected) == (1, True)

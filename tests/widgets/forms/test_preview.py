@@ -42,7 +42,7 @@ def test_counts_are_a_line() -> None:
 def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
     (told,) = details(REPORT | {"truncated": [], "dropped": [], "divided": [], "examples": 10, "repeated": 3})
     assert (told.level, told.text[:50]) == ("warning", "3 of the 10 examples to train on are copies of ear")
-    assert told.fixes == (("Leave out copies", {"drop_duplicates": True}),)
+    assert told.fixes == (("Drop duplicates", {"drop_duplicates": True}),)
     cut, dropped = details(REPORT)
     assert cut.level == "note"
     assert cut.text == (
