@@ -21,6 +21,7 @@ from llf_core.models.lazy_imports import begin_imports, quick_imports
 from llf_core.runs import open_run
 from llf_core.runs.config_file import run_config
 from llf_core.runs.foreign_code import RUN, VARIABLE, UntrustedCodeError
+from llf_core.runs.log_handler import log_to
 from llf_core.runs.plain_text import without_escapes
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
         of: the run whose models it needs, and no others: the libraries that these need are imported first.
     """
     stdout = sys.stdout
+    log_to("stderr")
     begin_imports()
 
     def tell(what: str, done: int, total: int) -> None:

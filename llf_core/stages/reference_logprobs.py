@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from llf_core.models import ModelSource
     from llf_core.stages.base.context import TrainingContext
+
+logger = logging.getLogger(__name__)
 
 TOKENS = 4096  # of a batch that the reference is asked about, unless one group has more
 VERSION = 3
@@ -109,7 +112,7 @@ class Reference:
             if path.is_file():
                 kept = _read(path, len(examples))
                 if kept is not None:
-                    _say(f"What the reference makes of {len(examples):,} examples is known.")
+                    logger.info(f"What the reference makes of {len(examples):,} examples is known.")
                     return kept
             table = self._ask(examples)
             partial = path.with_suffix(".partial.npy")
@@ -135,7 +138,7 @@ class Reference:
                 table[places] = sums.view(-1, 2).cpu().numpy()
                 done += len(places)
                 if under_way(done):
-                    _say(f"Asked the reference about {done:,} of {len(examples):,} examples.")
+                    logger.info(f"Asked the reference about {done:,} of {len(examples):,} examples.")
         bad = np.flatnonzero(~np.isfinite(table).all(1))
         if len(bad):
             raise ModelError(
@@ -143,7 +146,7 @@ class Reference:
                 f"finite number ({table[bad[0]].tolist()}), and {len(bad) - 1:,} more. Load it in float32, or "
                 "name another."
             )
-        _say(f"Asked the reference about {len(examples):,} examples in {time.monotonic() - started:.1f} s.")
+        logger.info(f"Asked the reference about {len(examples):,} examples in {time.monotonic() - started:.1f} s.")
         return table
 
     @contextmanager
@@ -241,8 +244,3 @@ def _bytes_of(source: ModelSource) -> Any:
 def _stats(path: Path) -> list[Any]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [str(path), *((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file())]
-
-
-def _say(text: str) -> None:
-    """One line of log.txt."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

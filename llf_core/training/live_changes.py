@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.change_journal import Change, check, journal
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
     from llf_core.training.sample_callback import WatchedPrompts
+
+logger = logging.getLogger(__name__)
 
 
 class LiveChanges:
@@ -56,7 +58,7 @@ class LiveChanges:
             except ValueError as error:
                 said = str(error)
             self._writer.event("steered", **change.json(), says=said, again=True)
-            _say(said)
+            logger.info(said)
 
     def change(self, changes: Mapping[str, Any], step: int, id: str, control: TrainerControl) -> str:  # noqa: A002
         """Makes a change that somebody asks for now; what was to be made again of the same kind is given up.
@@ -73,7 +75,7 @@ class LiveChanges:
         self._plan = [one for one in self._plan if one not in given_up]
         cancels = {"cancels": [one.id for one in given_up]} if given_up else {}
         self._writer.event("steered", **Change(step, checked, id).json(), says=said, **cancels)
-        _say(said)
+        logger.info(said)
         return said
 
     def _make(self, changes: Mapping[str, Any], step: int, control: TrainerControl) -> str:
@@ -157,7 +159,3 @@ def held_from(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     """What holds for a run that goes on at a checkpoint: what the checkpoint holds, and what a branch begins with."""
     held: dict[str, Any] = read_counters(checkpoint).get("held", {})
     return held | _begun_with(journal(folder), step_of(checkpoint), held).changes
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from llf_core.stages.base.context import TrainingContext
+
+logger = logging.getLogger(__name__)
 
 MULTIPLE = 8  # as the collator pads
 
@@ -63,7 +65,7 @@ def settle_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, r
         gradient_checkpointing=chosen.on,
         reason=chosen.reason,
     )
-    print(f"{time.strftime('%H:%M:%S')}  {chosen.reason}", flush=True)  # noqa: T201 - stdout is log.txt
+    logger.info(chosen.reason)
     return chosen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import resource
 import sys
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from llf_core.runs import Request, RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
     from llf_core.training.sample_callback import WatchedPrompts
+
+logger = logging.getLogger(__name__)
 
 NOTED = 64
 """Steps whose examples may wait to be written down."""
@@ -367,7 +370,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     def _warn(self, key: str, message: str) -> None:
         self.writer.event("warning", key=key, message=message)
-        print(f"{time.strftime('%H:%M:%S')}  {message}", flush=True)  # noqa: T201 - stdout is the run's log.txt
+        logger.info(message)
 
     def _seen(self) -> list[int]:
         now = self.trainer.seen.tolist() if self.trainer is not None else [0, 0]

@@ -37,7 +37,8 @@ def training_goes_on(  # noqa: PLR0913 - what the sentence says
     return (
         f"Out of memory on {_amount(part)} at once in step {step}. The step is made again, and every "
         f"one after it, with each batch in {count} parts: {_examples(size)} at a time become {_examples(smaller)}, "
-        f"accumulation of {accumulation} becomes {accumulation * count}, {_and_the_result(batch_dependent=batch_dependent)}. {remedy}"
+        f"accumulation of {accumulation} becomes {accumulation * count}, "
+        f"{_and_the_result(batch_dependent=batch_dependent)}. {remedy}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder, RunWriter
+
+logger = logging.getLogger(__name__)
 
 BASE, TUNED = "base", "tuned"
 
@@ -83,7 +86,7 @@ class WatchedPrompts:
         except Exception as error:  # noqa: BLE001 - what a model or a template raises is not known; nothing depends on it
             message = f"The watched prompts could not be answered at step {step}: {type(error).__name__}: {error}"
             self._writer.event("warning", key="watched_prompts", message=message)
-            print(message, flush=True)  # noqa: T201 - stdout is log.txt
+            logger.info(message)
             return 0
 
     def _answer(self, step: int, only: str | None) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
-import time
 import traceback
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -43,6 +43,7 @@ from llf_core.models.reward_head import add_reward_head
 from llf_core.modifiers.neftune import add_noise
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
+from llf_core.runs.log_handler import log_to_run
 from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.stages.base.context import TrainingContext
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
     from llf_core.stages.base.loop import TrainingLoop
 
+logger = logging.getLogger(__name__)
+
 FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collator`
 
 
@@ -83,6 +86,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
     Returns:
         The exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
     """
+    log_to_run()
     writer = RunWriter(folder, attempt)
     config: RunConfig | None = None
     try:
@@ -169,7 +173,7 @@ def _kept(progress: MetricsCallback) -> Iterator[None]:
 
 def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> TrainingContext:
     """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
-    _say(plan.reason)
+    logger.info(plan.reason)
     writer.status(device=plan.device)
     begin_phase(writer, "model", "find")
     source = resolve_model(config.model.model_name_or_path, config)
@@ -189,11 +193,11 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         add_noise(model, config.training.neftune_noise_alpha)
     accelerated = _accelerated(model, config) if processor is None else _seeing(model)
     for note in accelerated.notes:
-        _say(note)
+        logger.info(note)
     check_packing(packing=bool(config.data.packing), flattens=accelerated.flattens, why=accelerated.why)
     parameters, trainable = count_parameters(model)
     writer.event("model", parameters=parameters, trainable=trainable, dtype=plan.dtype, device=plan.device)
-    _say(f"{trainable:,} of {parameters:,} parameters are trained.")
+    logger.info(f"{trainable:,} of {parameters:,} parameters are trained.")
     return TrainingContext(
         config=config,
         folder=folder,
@@ -346,7 +350,7 @@ def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         try:
-            _say(copy_result(config, folder))
+            logger.info(copy_result(config, folder))
         except NotCopiedError as error:
             _warn(writer, "output_dir", str(error))
             return str(error)
@@ -373,9 +377,4 @@ def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: Run
 def _warn(writer: RunWriter, key: str, message: str) -> None:
     """A warning that views show, and a line of log.txt."""
     writer.event("warning", key=key, message=message)
-    _say(message)
-
-
-def _say(text: str) -> None:
-    """One line of log.txt."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt
+    logger.info(message)

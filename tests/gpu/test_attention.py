@@ -132,9 +132,8 @@ def test_flash_attention_is_what_a_card_computes_documents_by(device, dtypes, no
     new = device.type == "cuda" and torch.cuda.get_device_capability(device) >= attention_backend.FLASH_CARD
     assert attention_backend._flash_knows(q, q, layout) == (new and "cu_seq_q" in attention_backend.varlen_arguments())
     assert not attention_backend._flash_knows(q.float(), q.float(), layout)
-    note(
-        f"torch {torch.__version__}, varlen_attn takes {', '.join(sorted(attention_backend.varlen_arguments())) or 'nothing'}"
-    )
+    known = ", ".join(sorted(attention_backend.varlen_arguments())) or "nothing"
+    note(f"torch {torch.__version__}, varlen_attn takes {known}")
 
 
 @pytest.mark.parametrize("window", [None, 16])

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from llf_core.data.inspect.column_roles import all_roles, readings
 from llf_core.data.inspect.inspection import Inspection
+from llf_core.runs.log_handler import log_to
 
 ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 
@@ -29,6 +30,7 @@ def main() -> int:
     # What libraries print must not stand among the answers.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
+    log_to("stderr")
     from llf_core.config import ConfigError, RunConfig
     from llf_core.data import DataError
     from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model

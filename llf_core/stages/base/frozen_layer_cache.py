@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
     from llf_core.stages.base.context import TrainingContext
+
+logger = logging.getLogger(__name__)
 
 SHARE = 0.5  # of the free disk that the file may fill
 PROBE = (3, 5)  # tokens of the documents that it is tried with
@@ -54,7 +56,7 @@ def keep_trunk(work: TrainingContext) -> Trunk | None:
     ):
         states = try_trunk(decoder, depth)
     if states is None:
-        _say("Later epochs compute all layers: what the frozen ones give cannot be handed on in this model.")
+        logger.info("Later epochs compute all layers: what the frozen ones give cannot be handed on in this model.")
         return None
     examples = work.data.train.examples if isinstance(work.data.train, PackedRows) else work.data.train
     tokens = int(lengths(examples).sum())
@@ -63,13 +65,13 @@ def keep_trunk(work: TrainingContext) -> Trunk | None:
     free = shutil.disk_usage(folder.path).free
     layers = f"the {depth} frozen lower layers of {len(decoder.layers)}"
     if size > most or size > SHARE * free:
-        _say(
+        logger.info(
             f"Later epochs compute {layers} again: keeping what they give would need {size / 1e9:.1f} GB of disk; "
             f"{free / 1e9:.1f} GB are free, and trunk_cache_gb is {config.training.trunk_cache_gb:g}."
         )
         return None
     store = TrunkStore(where, tokens=tokens, width=states.shape[-1], dtype=states.dtype)
-    _say(f"Later epochs skip {layers}: what they give is kept, {size / 1e9:.2f} GB until the run ends.")
+    logger.info(f"Later epochs skip {layers}: what they give is kept, {size / 1e9:.2f} GB until the run ends.")
     return Trunk(decoder, depth, store)
 
 
@@ -148,8 +150,3 @@ def _fits(work: TrainingContext, decoder: Any) -> bool:
         and not work.config.training.neftune_noise_alpha
         and not length_dependent(decoder)
     )
-
-
-def _say(text: str) -> None:
-    """One line of log.txt."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt

@@ -86,6 +86,10 @@ def _chosen(config: RunConfig) -> bool:
     return config.stage.stage == "dpo"
 
 
+def _one_pair(config: RunConfig) -> bool:
+    return _chosen(config) and config.training.per_device_train_batch_size == 1
+
+
 class DPO(Stage):
     """Makes the better of two answers likelier, and the other less likely, measured against a reference."""
 
@@ -150,7 +154,7 @@ class DPO(Stage):
         ),
         Rule(
             ("per_device_train_batch_size", "pref_loss"),
-            lambda c: _chosen(c) and LOSSES[c.get("pref_loss")].batch_dependent and c.training.per_device_train_batch_size == 1,
+            lambda c: _one_pair(c) and LOSSES[c.get("pref_loss")].batch_dependent,
             lambda c: (
                 f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has "
                 "one pair."

@@ -157,7 +157,7 @@ class KTO(Stage):
 
 @dataclass(frozen=True)
 class Others:
-    """The answer to another question for the example of a place, as `AugmentedDataset` takes it; loaders' processes get it too.
+    """The answer to another question for each example, as `AugmentedDataset` takes it; data loader workers get it.
 
     It is that of the nearest example before it which asks something else.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
     from llf_core.stages.online.trl_trainers import Online
+
+logger = logging.getLogger(__name__)
 
 SAME = (
     "num_generations", "max_completion_length", "epsilon", "epsilon_high", "num_iterations",
@@ -130,7 +132,7 @@ class OnlineStage(Stage):
 
         if prompts.left_out:
             self.work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
-            print(f"{time.strftime('%H:%M:%S')}  {prompts.left_out}", flush=True)  # noqa: T201 - stdout is log.txt
+            logger.info(prompts.left_out)
         if len(prompts.train) < needed:
             raise DataError(
                 f"There are {len(prompts.train):,} prompts, and a step draws answers to {needed:,} "

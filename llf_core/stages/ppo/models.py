@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from llf_core.models.reward_model import Scorer
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.ppo.scoring import Score, Written
+
+logger = logging.getLogger(__name__)
 
 REWARD = "reward"
 """The name of the reward model's adapter, beside the one that is trained."""
@@ -96,7 +98,7 @@ def cast(work: TrainingContext, temperature: float) -> PPOModels:
     value = _value_head(policy) if shared else _value_model(work, scorer)
     if isinstance(value, ValueModel):
         models["value"] = value
-    _say(models)
+    _log_parameters(models)
     beside = Beside(value)
     policy.llf_value = beside
     return PPOModels(policy, value, beside, reference, _scoring(work, scorer), models)
@@ -245,10 +247,10 @@ def _plain(config: Any, **changes: Any) -> Any:
     return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
 
 
-def _say(models: Mapping[str, nn.Module]) -> None:
+def _log_parameters(models: Mapping[str, nn.Module]) -> None:
     """One line of log.txt."""
     sizes = ", ".join(
         f"{role} {sum(one.numel() for one in model.parameters()) / 1e6:,.1f}M" for role, model in models.items()
     )
     text = f"PPO with {len(models)} model{'s' if len(models) > 1 else ''} in memory (parameters): {sizes}."
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)  # noqa: T201 - stdout is log.txt
+    logger.info(text)

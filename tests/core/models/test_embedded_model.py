@@ -21,6 +21,8 @@ from .gguf_file import write_gguf
 NAME = "smollm2-135m-instruct"
 CHILD = """
 import sys
+from llf_core.runs.log_handler import log_to
+log_to("stderr")
 from llf_core.models import embedded_model, embedded_wheel, resolve_model
 embedded_wheel.SHA256 = embedded_model.SHA256 = sys.argv[1]
 embedded_wheel.EVERY = 0.1

@@ -13,6 +13,7 @@ from llf_core.data import DataError
 from llf_core.data.hub import fetch_info
 from llf_core.models import ModelError, hub, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.adapter_loading import find_adapter
+from llf_core.runs.log_handler import log_to
 
 from .hub_server import COMMIT, Hub, serve
 
@@ -76,6 +77,7 @@ def test_a_second_time_the_weights_come_from_the_cache(server, ask):
 
 
 def test_the_cache_serves_where_the_hub_does_not_answer(server, ask, monkeypatch, capsys):
+    log_to("stderr")
     first = ask("owner/tiny")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again = ask("owner/tiny")

@@ -87,7 +87,8 @@ def watch(event, args):
 root = os.environ["LLF_HOME"]
 from llf_core.launch import attach
 from llf_core.runs import *
-from llf_core.runs import bin, change_journal, checkpoints, config_file, example_losses, files, find, latest_metrics, pace, uploads
+from llf_core.runs import bin, change_journal, checkpoints, config_file, example_losses
+from llf_core.runs import files, find, latest_metrics, pace, uploads
 from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
 from llf_core.launch.queue import Machine
@@ -118,7 +119,8 @@ run = attach(folder.id); run.summary(); run.events(); run.log(5); run.code()
 reader = RunReader(folder); reader.status(); reader.meta(); reader.metrics(); reader.events(); reader.samples()
 view = RunView(folder); view.news({}, Options(details=True)); bundle(view.watch)
 read(folder); Opened(folder).details(); config_file.changed_config(folder); config_file.run_config(folder)
-example_losses.ExampleLosses(folder).look(); change_journal.journal(folder); Doctor(folder, 1e9).look(); functions_of(folder)
+example_losses.ExampleLosses(folder).look(); change_journal.journal(folder)
+Doctor(folder, 1e9).look(); functions_of(folder)
 for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass
 from llf_core.launch.branch import branch, replay
 branch(folder, 3, {"max_steps": 9}, "branched", trust=True)
