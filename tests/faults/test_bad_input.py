@@ -192,9 +192,10 @@ def test_a_model_folder_that_lacks_a_part(refused, copy, without, words):
 def test_a_cut_file_of_weights(refused, copy):
     weights = (folder := copy()) / "model.safetensors"
     size = weights.stat().st_size
+    header = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
     weights.write_bytes(weights.read_bytes()[: size // 2])
     reason = refused(model_name_or_path=str(folder))
-    assert f"it has {size // 2:,} bytes and should have {size:,}" in reason
+    assert f"it has {size // 2 - header:,} bytes of weights and should have {size - header:,}" in reason
 
 
 class Bomb:
@@ -275,7 +276,7 @@ def test_a_result_that_cannot_be_copied_is_whole_in_the_run(trained, tmp_path, m
     assert (folder.output / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "copy").exists()
     (warning,) = [event for event in RunReader(folder).events() if event["type"] == "warning"]
-    assert "(No space left on device)" in warning["message"]
+    assert " was full" in warning["message"], warning["message"]
     assert str(folder.output) in warning["message"]
 
 

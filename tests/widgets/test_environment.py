@@ -59,6 +59,7 @@ def test_it_is_the_same(started, who):
         STARTS[who](folder)
     (made,) = started
     made.pop(VARIABLE, None)
+    assert made.pop("LLF_RUN", None) == (str(folder.path) if who == "trainer" else None)
     of_a_run = who in {"trainer", "losses", "answers", "win rate"}
     assert made == computing_environment(os.environ, 3 if of_a_run else None)
     assert made.items() >= {name: os.environ.get(name, value) for name, value in RUNTIME.items()}.items()

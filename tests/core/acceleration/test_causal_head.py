@@ -346,7 +346,7 @@ def test_only_learned_rows_meet_the_head(monkeypatch):
 
 @pytest.fixture
 def process_group():
-    """This process alone. Two of them are in `tests/core/stages/ranks.py`."""
+    """This process alone. Two of them are in `tests/core/training/ranks.py`."""
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()

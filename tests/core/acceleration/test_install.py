@@ -327,7 +327,7 @@ def test_whatever_the_trial_of_a_module_raises_leaves_it_as_it_was(monkeypatch):
     def fails(*_):
         raise ZeroDivisionError("a formula nobody knew")
 
-    monkeypatch.setattr(install, "fit_norm", fails)
+    monkeypatch.setattr(install, "match_norm", fails)
     model = tiny("llama").train()
     plain = copy.deepcopy(model)
     done = accelerate(model)
@@ -345,7 +345,7 @@ def test_a_model_that_its_fast_parts_break_stays_as_it_was(monkeypatch):
         forward.__module__ = "llf_core.acceleration.patching.fast_forwards"
         return forward
 
-    monkeypatch.setattr(install, "fit_norm", breaks)
+    monkeypatch.setattr(install, "match_norm", breaks)
     model = tiny("llama").train()
     plain = copy.deepcopy(model)
     done = accelerate(model)

@@ -3,7 +3,10 @@ import copy
 import pytest
 
 from tests.core.generation.small_models import CONFIGS, make
+from tests.core.models.conftest import config, loaded
 from tests.tiny import tiny_tokenizer as make_tokenizer
+
+__all__ = ["config", "loaded", "models", "tokenizer"]
 
 
 @pytest.fixture(scope="session")

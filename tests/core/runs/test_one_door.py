@@ -18,6 +18,7 @@ KNOWN = {
     "llf_core/launch/cgroup.py": "/proc and /sys",
     "llf_core/launch/environment.py": "/proc",
     "llf_core/launch/local_process.py": "a pidfd",
+    "llf_core/runs/disk_errors.py": "a new file of its own, which it removes",
     "llf_core/runs/files.py": "a folder that is flushed, and what the door has opened",
     "llf_core/runs/lock.py": "what the door has opened",
     "llf_core/runs/foreign_code.py": "its own `read_bytes`, by the door",

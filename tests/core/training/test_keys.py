@@ -69,7 +69,7 @@ def rows(stage):
          "rejected": "No" + "!" * (i % 4), "kto_tag": bool(i % 2), "text": f"This is {i}, and that is all of it."}
         for i in range(24)
     ]  # fmt: skip
-    kind = plugins("stage")[stage].learns
+    kind = plugins("stage")[stage].data_kind
     pair = ("instruction", "input", "chosen", "rejected")
     names = {"pairs": pair, "judged": ("instruction", "input", "output", "kto_tag"), "texts": ("text",)}
     kept = names.get(kind, ("instruction", "input", "output"))

@@ -426,7 +426,7 @@ def test_bad_requests_are_answered_and_end_no_run(make_run, monkeypatch):
     ]
     texts += ["", "{", "[]", "null", "[" * 60_000, '{"v": 1, "type": "set"}', '{"v": 1, "type": "set", "args": []}']
     texts += [f'{{"v": 1, "type": "checkpoint", "id": {v}, "by": {v}, "time": {v}}}' for v in others]
-    harmless = ('{"evaluate": true}', '{"learning_rate": 0.5}', '{"watch": "3"}')
+    harmless = ('{"evaluate": true}', '{"learning_rate": 0.5}', '{"watch": "3"}', '{"watch": "\\ud800"}')
     texts = [text for text in texts if not any(one in text for one in harmless)]
     original = MetricsCallback.on_step_end
 

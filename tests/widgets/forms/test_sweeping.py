@@ -90,7 +90,7 @@ def test_a_rule_between_fields_is_asked_for_each_run() -> None:
         (
             " , ",
             (
-                "Rank (`lora_rank`) has no values. "
+                "LoRA rank (`lora_rank`) has no values. "
                 "Expected a whole number of at least 1 and of at most 65,536, or several with commas between."
             ),
         ),
