@@ -45,7 +45,10 @@ class StageSection(Section):
     pref_beta: float = option(
         0.1,
         label="Beta",
-        help="Coefficient β of the preference losses: how strongly the policy is held to the reference model. Typical: 0.1.",
+        help=(
+            "Coefficient β of the preference losses: how strongly the policy is held to the reference model. "
+            "Typical: 0.1."
+        ),
         above=0,
         level="basic",
         source="LLaMA-Factory",
@@ -144,8 +147,8 @@ class StageSection(Section):
         unset="by the stage",
         label="KL penalty",
         help=(
-            "Coefficient β: how strongly the policy is held to the reference model. Default: 0 for GRPO (no reference model is "
-            "loaded), 0.05 for RLOO."
+            "Coefficient β: how strongly the policy is held to the reference model. Default: 0 for GRPO (no "
+            "reference model is loaded), 0.05 for RLOO."
         ),
         minimum=0,
         source="Hugging Face",
