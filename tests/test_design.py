@@ -77,3 +77,38 @@ def test_routes_are_those_of_the_server() -> None:
     }
     served = {re.sub(r"\(\?P<run_id>[^)]*\)", "X", route).replace("\\", "") for route, _ in ROUTES}
     assert named == served
+
+
+def modules() -> dict[str, list[Path]]:
+    """The modules of llf_core by every end of their dotted path: `head`, `patching.head`, ...."""
+    found: dict[str, list[Path]] = {}
+    for path in (ROOT / "llf_core").rglob("*.py"):
+        parts = path.relative_to(ROOT / "llf_core").with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        for start in range(len(parts)):
+            found.setdefault(".".join(parts[start:]), []).append(path)
+    return found
+
+
+def test_names_that_packages_use_of_each_other_are_in_the_module_that_is_named() -> None:
+    code = part("Doors between the parts").split("```")[1]
+    named = set(re.findall(r"(?<![\w./`\"])([a-z_]+(?:\.[a-z_]+)*)\.([A-Za-z_]+)(?=[(:])", code))
+    named = {(module, name) for module, name in named if module not in {"config", "llf_core"}}  # `config` is an object
+    assert len(named) > 30
+    known = modules()
+    assert not {module for module, _ in named if module not in known}
+    for module, name in named:
+        submodules = {path.stem for one in known[module] for path in one.parent.glob("*.py")}
+        texts = "".join(path.read_text() for path in known[module])
+        assert name in submodules or re.search(rf"\b{name}\b", texts), f"{module}.{name}"
+
+
+def test_files_that_the_docs_name_are_there() -> None:
+    there = [
+        "/" + str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*")
+        if path.suffix and not {".venv", "node_modules"} & set(path.parts)
+    ]
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        for file in re.findall(r"`((?:\w+/)+\w+\.(?:py|toml|jinja|mjs|tsx?|js))`", page.read_text()):
+            assert any(path.endswith("/" + file) for path in there), f"{page.name} names {file}"
