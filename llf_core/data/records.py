@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import lzma
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,12 @@ Row = dict[str, Any]
 TABLES = ("parquet", "arrow")
 """Kinds of files that tell how many rows they hold, and of which any part can be read."""
 SLICE = 1000
-"""Rows of a table that are made at a time."""
+"""Rows of a table that are made at a time, at most."""
+SLICE_BYTES = 64 << 20
+"""Bytes of the rows of a Parquet file that are unpacked at a time, as far as its footer tells."""
+LONGEST_LINE = 64 << 20
+"""Bytes of a line: a longer one is no record, whatever a small packed file makes of it."""
+PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +212,27 @@ def _check_columns(path: File, names: Sequence[str | None]) -> None:
         )
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a file with their ends; None for one that is longer than a record may be, which is passed over."""
+    while line := file.readline(LONGEST_LINE):
+        if len(line) < LONGEST_LINE or line.endswith(b"\n"):
+            yield line
+            continue
+        while (rest := file.readline(PIECE)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def _too_long(index: int) -> Flaw:
+    return Flaw(index, index + 1, f"longer than {LONGEST_LINE / 1e6:,.0f} MB")
+
+
 def _read_jsonl(path: File) -> Iterator[Read]:
     with _open(path) as file:
-        for index, line in enumerate(file):
+        for index, line in enumerate(_lines(file)):
+            if line is None:
+                yield _too_long(index)
+                continue
             bare = (line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line).rstrip()
             if not bare:
                 continue
@@ -280,9 +302,9 @@ def _read_json(path: File) -> Iterator[Read]:
 
 
 def _read_table(path: File, delimiter: str) -> Iterator[Read]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LONGEST_LINE)
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file, delimiter=delimiter, restkey=None)
+        table = csv.DictReader(_cut_lines(file, path), delimiter=delimiter, restkey=None)
         index = -1
         try:
             _check_columns(path, table.fieldnames or ())
@@ -297,6 +319,20 @@ def _read_table(path: File, delimiter: str) -> Iterator[Read]:
             raise DataError(f"{path} is not UTF-8 (after line {table.line_num}). Save it as UTF-8.") from None
 
 
+def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
+    """The lines of a table.
+
+    Raises:
+        DataError: one is longer than a record may be; where the next row begins is not known then.
+    """
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) >= LONGEST_LINE and not line.endswith("\n"):
+            raise DataError(f"{path} has a line of more than {LONGEST_LINE / 1e6:,.0f} MB (line {number}).")
+        yield line
+
+
 def _read_csv(path: File) -> Iterator[Read]:
     yield from _read_table(path, ",")
 
@@ -308,7 +344,10 @@ def _read_tsv(path: File) -> Iterator[Read]:
 def _read_txt(path: File) -> Iterator[Read]:
     """A record `{"text": …}` for each line that says something."""
     with _open(path) as file:
-        for index, line in enumerate(file):
+        for index, line in enumerate(_lines(file)):
+            if line is None:
+                yield _too_long(index)
+                continue
             bare = (line.removeprefix(b"\xef\xbb\xbf") if index == 0 else line).rstrip(b"\r\n")
             if not bare.strip():
                 continue
@@ -360,9 +399,12 @@ def _read_parquet(path: File) -> Iterator[Read]:
     try:
         with parquet.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             _check_columns(path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=SLICE):
-                yield from records_of_batch(batch, start)
-                start += batch.num_rows
+            for group in range(file.num_row_groups):
+                about = file.metadata.row_group(group)
+                rows = SLICE_BYTES * max(about.num_rows, 1) // max(about.total_byte_size, 1)
+                for batch in file.iter_batches(batch_size=min(max(rows, 1), SLICE), row_groups=[group]):
+                    yield from records_of_batch(batch, start)
+                    start += batch.num_rows
     except UnicodeDecodeError:
         raise DataError(f"{path} is not a valid Parquet file: a column's name is not UTF-8.") from None
     except pa.ArrowException as error:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from llf_core.data import records
 from llf_core.data.errors import DataError
 from llf_core.data.records import Flaw, Record, read_file
 
@@ -215,3 +216,48 @@ def test_an_arrow_file_of_a_stranger_loses_the_broken_rows_alone(tmp_path, kind)
     assert [one.reason for one in flaws] == ["a value that is broken, or outside the range of its type"] * len(flaws)
     assert 1 in [one.index for one in flaws]
     assert found[0].row["a"] == "one"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_line_without_an_end_is_passed_over_in_pieces(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(records, "LONGEST_LINE", 50)
+    monkeypatch.setattr(records, "PIECE", 7)
+    lines = [
+        '{"a": "one"}',
+        '{"a": "' + "x" * 100 + '"}',
+        '{"a": "two"}',
+        '{"a": "' + "y" * 41 + '"}',
+        '{"a": "three"}',
+    ]
+    assert len(lines[3]) == 50  # without its end; the end is a byte more than a line may have
+    path = tmp_path / f"rows.jsonl{suffix}"
+    with OPENERS.get(suffix.removeprefix("."), open)(path, "wb") as file:
+        file.write("\n".join(lines).encode())
+    read = list(read_file(path))
+    assert [one.row["a"] for one in read if isinstance(one, Record)] == ["one", "two", "three"]
+    assert [(one.index, one.reason) for one in read if isinstance(one, Flaw)] == [
+        (1, "longer than 0 MB"), (3, "longer than 0 MB"),
+    ]  # fmt: skip
+
+
+def test_a_table_with_a_line_without_an_end_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "LONGEST_LINE", 50)
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n" + "x" * 100 + ",3\n")
+    with pytest.raises(DataError, match=r"rows.csv has a line of more than 0 MB \(line 3\)"):
+        list(read_file(path))
+
+
+def test_a_parquet_file_is_unpacked_by_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "rows.parquet"
+    texts = [f"{number}" * 400 for number in range(1000, 1100)]
+    parquet.write_table(pa.table({"a": texts}), path, row_group_size=60, use_dictionary=False)
+    sizes = []
+    original = records.records_of_batch
+    monkeypatch.setattr(records, "SLICE_BYTES", 16_000)
+    monkeypatch.setattr(
+        records, "records_of_batch", lambda batch, start: sizes.append(len(batch)) or original(batch, start)
+    )
+    assert [one.row["a"] for one in read_file(path)] == texts
+    assert [one.index for one in read_file(path)] == list(range(100))
+    assert max(sizes) <= 10  # of about 1,600 bytes
