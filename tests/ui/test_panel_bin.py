@@ -168,11 +168,11 @@ def test_two_tabs_delete_and_restore_one_run(page: Any, lab: Lab, made: Callable
         panels.append(tab.locator(PANEL))
         expect(row_of(panels[-1], folder)).to_be_visible(timeout=SEEN)
         tab.route("**/llf/api/runs?**", lambda route: route.abort())  # both show what was true a moment ago
-    for panel, tab in zip(panels, (page, other), strict=True):
+    answers = ("“twice” moved to the bin.", f"There is no run {folder.id} in the server's LLF_HOME.")
+    for panel, tab, answer in zip(panels, (page, other), answers, strict=True):
         row_of(panel, folder).focus()
         tab.keyboard.press("Delete")
-    expect(panels[0].locator(SAID)).to_have_text("“twice” moved to the bin.", timeout=SEEN)
-    expect(panels[1].locator(SAID)).to_have_text(f"There is no run {folder.id} in the server's LLF_HOME.", timeout=SEEN)
+        expect(panel.locator(SAID)).to_have_text(answer, timeout=SEEN)
     assert lab.home.joinpath("bin", folder.id, "status.json").is_file()
     for tab in (page, other):
         tab.unroute("**/llf/api/runs?**")
