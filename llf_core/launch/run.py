@@ -293,7 +293,7 @@ class Run:
             The status then; that of a run which had ended before is as it was.
 
         Raises:
-            RuntimeError: it runs on another machine, where nobody heeds the request.
+            RuntimeError: it runs on another machine, where nothing answers the request.
         """
         return kill_run(self.folder, by)
 

@@ -146,7 +146,7 @@ def _nobody(module: str, name: str) -> type:
 
 
 def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
-    """A decorator, with or without arguments, that only a compiler heeds."""
+    """A decorator, with or without arguments, that only a compiler uses."""
     return _as_it_is if function is None else function
 
 

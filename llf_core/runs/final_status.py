@@ -1,4 +1,4 @@
-"""The last word of an attempt that its disk does not take: kept in memory until the machine is restarted.
+"""The final status of an attempt that its disk cannot store: kept in memory until the machine is restarted.
 
 A run's folder is the truth about it, and without a final state it is `lost`. Why is then told from here, to the same
 user on the same machine.

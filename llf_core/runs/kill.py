@@ -38,7 +38,7 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
         The status as it is now: `failed`, unless the run had ended before.
 
     Raises:
-        RuntimeError: it runs on another machine, and nobody there heeds the request; or its status names a process
+        RuntimeError: it runs on another machine, and nothing there answers the request; or its status names a process
             that is none of its own.
     """
     status = read_status(folder)
@@ -66,7 +66,7 @@ def _wait_for_end(folder: RunFolder, seconds: float) -> Status:
 
 
 def _end(folder: RunFolder, status: Status) -> Status:
-    """Kills supervisor and trainer by verified identity, then says the last word for them."""
+    """Kills supervisor and trainer by verified identity, then writes the final status for them."""
     for process in (status.guard, status.trainer):
         if process is not None and status.here:
             if process.alive() and not works_for(process, folder) and process.alive():

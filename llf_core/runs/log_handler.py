@@ -10,7 +10,7 @@ LOGGER = logging.getLogger("llf_core")
 
 
 class _StandardStream(logging.Handler):
-    """Writes to the process's stream of now, which a trainer and tests replace."""
+    """Writes to the stream that the process has when it logs: a trainer and tests replace it."""
 
     def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
         super().__init__(logging.INFO)

@@ -172,7 +172,7 @@ class RunWriter:
         self.release()
 
     def _unwritten(self, state: str, reason: str | None, error: OSError) -> str:
-        """What is kept of a last word that the disk does not take."""
+        """The final status that the disk could not store."""
         if state == "failed" and reason is not None:
             return reason
         from llf_core.runs.disk_errors import told  # reads runs, which this module writes

@@ -30,7 +30,7 @@ class ReferencePolicy:
     Attributes:
         model: it, or the policy.
         policy: whether it is the policy, with other adapters.
-        adapter: the adapter that the policy wears then; None for none.
+        adapter: the adapter that is active for the reference; None for none.
     """
 
     model: Any

@@ -34,7 +34,7 @@ class GpuLoad:
             }
 
     def read(self) -> dict[str, float]:
-        """The numbers of now; none on other devices, and none within a second of the last ones.
+        """The current numbers; none on other devices, and none within a second of the last ones.
 
         Returns:
             `gpu/utilization` (share of the last second in which a kernel ran, 0 to 1), `gpu/memory` (share of the

@@ -40,7 +40,7 @@ class Loss:
         function: what each pair costs, `[P]`.
         needs_reference: whether it compares the policy with a reference.
         averages: whether it looks at means per token instead of sums.
-        smooths: whether it heeds `label_smoothing`.
+        smooths: whether it uses `label_smoothing`.
         batch_dependent: whether a pair's cost depends on the other pairs of its micro-batch.
     """
 
