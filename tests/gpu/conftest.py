@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from tests.attempts import data_file, make_run, trained
+from tests.attempts import settings as short_run
 
-__all__ = ["data_file", "make_run", "trained"]
+__all__ = ["data_file", "make_run", "short_run", "trained"]
 
 ON_CPU = os.environ.get("LLF_TEST_DEVICE") == "cpu"
 WHY = "There is no CUDA device here; LLF_TEST_DEVICE=cpu runs these tests on the CPU."
@@ -74,23 +75,9 @@ def dtypes(device):
 
 
 @pytest.fixture
-def settings(tiny_model_dir, data_file):
-    """A config of six steps on the device under test."""
-    return {
-        "model_name_or_path": str(tiny_model_dir),
-        "stage": "sft",
-        "finetuning_type": "lora",
-        "dataset": str(data_file),
-        "cutoff_len": 128,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "max_steps": 6,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "save_steps": 100,
-        "seed": 7,
-        **({"use_cpu": True} if ON_CPU else {}),
-    }
+def settings(short_run):
+    """A config of six steps on the device under test, without a checkpoint on the way."""
+    return {**short_run, "save_steps": 100, **({"use_cpu": True} if ON_CPU else {})}
 
 
 @pytest.fixture
