@@ -302,7 +302,7 @@ def _read_json(path: File) -> Iterator[Read]:
 
 
 def _read_table(path: File, delimiter: str) -> Iterator[Read]:
-    csv.field_size_limit(LONGEST_LINE)
+    _widen_cells()
     with io.TextIOWrapper(_open(path), encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(_cut_lines(file, path), delimiter=delimiter, restkey=None)
         index = -1
@@ -317,6 +317,11 @@ def _read_table(path: File, delimiter: str) -> Iterator[Read]:
             raise DataError(f"{path} is not a valid table: {error} at line {table.line_num}.") from None
         except UnicodeDecodeError:
             raise DataError(f"{path} is not UTF-8 (after line {table.line_num}). Save it as UTF-8.") from None
+
+
+def _widen_cells() -> None:
+    """Raises the `csv` module's limit of a cell, which is one for the whole process, and never lowers it."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
 
 
 def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
