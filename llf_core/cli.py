@@ -20,7 +20,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from llf_core import NO_WINDOWS, __version__
 from llf_core.door import UnreadableError, brief, visible, visible_json
-from llf_core.redaction import redact, redacted
+from llf_core.redaction import redact, redact_nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -155,7 +155,7 @@ def _print_problem(problem: Problem) -> None:
     where = f" (line {problem.line})" if problem.line else ""
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
     for fix in problem.fixes:
-        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in redacted(dict(fix.changes)).items())
+        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in redact_nested(dict(fix.changes)).items())
         err.print(f"        {escape(fix.label)}: {escape(brief(changes))}")
 
 

@@ -61,11 +61,11 @@ def tiny_model_dir(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: py
 
 def recorded(home: Path) -> list[psutil.Process]:
     """The supervisors and trainers that run folders name, with their descendants; they are no children."""
-    from llf_core.door import peek_object
+    from llf_core.door import read_object_or_empty
 
     found = []
     for path in home.glob("runs/*/status.json"):
-        status = peek_object(path)  # a test of broken folders may have put anything there
+        status = read_object_or_empty(path)  # a test of broken folders may have put anything there
         entries = [status.get("supervisor"), {"pid": status.get("pid"), "started": status.get("started")}]
         for entry in entries:
             found += family(entry) if isinstance(entry, dict) else []

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.door import brief
-from llf_core.redaction import redact, redacted
+from llf_core.redaction import redact, redact_nested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,7 @@ class Problem:
             "key": self.key,
             "value": _told(self.value),
             "message": self.message,
-            "fixes": [{"label": fix.label, "changes": redacted(dict(fix.changes))} for fix in self.fixes],
+            "fixes": [{"label": fix.label, "changes": redact_nested(dict(fix.changes))} for fix in self.fixes],
             "severity": self.severity,
             "line": self.line,
         }
@@ -77,7 +77,7 @@ class Problem:
 
 def _told(value: Any) -> Any:
     """A value as an answer repeats it, without its secrets."""
-    value = redacted(value)
+    value = redact_nested(value)
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 

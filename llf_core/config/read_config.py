@@ -16,7 +16,7 @@ from llf_core.config.number_format import for_yaml
 from llf_core.config.paths import expanded
 from llf_core.config.problem import Problem
 from llf_core.door import NotPlainError, UnreadableError, json_value, read_text
-from llf_core.door.plain_yaml import FLOAT, INTEGER, LARGEST, SHOWN, Document, yaml_value
+from llf_core.door.plain_yaml import FLOAT, INTEGER, MAX_INTEGER, MAX_SHOWN_CHARACTERS, Document, yaml_value
 
 OPENS = re.compile(r'\s*("(?:[^"\\]|\\.)*+")')
 """A line of JSON that begins with a text."""
@@ -122,7 +122,7 @@ def _unusual(value: Any) -> str:
             return "holds the character U+0000. Expected text."
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             return "holds half of a surrogate pair. Expected text that can be written in UTF-8."
-    elif isinstance(value, int) and abs(value) >= LARGEST:
+    elif isinstance(value, int) and abs(value) >= MAX_INTEGER:
         return f"is a whole number of {value.bit_length()} bits. Expected at most 63."
     elif isinstance(value, Mapping):
         return next(filter(None, map(_unusual, (*value.keys(), *value.values()))), "")
@@ -183,7 +183,7 @@ def _take_json(text: str, asked: RequestedConfig) -> None:
         if len(objects) > 1:
             twice = next((key for key, count in Counter(key for key, _ in objects[0]).items() if count > 1), None)
             if twice is not None:
-                raise NotPlainError(f"the key {twice[:SHOWN]!r} stands twice in one object")
+                raise NotPlainError(f"the key {twice[:MAX_SHOWN_CHARACTERS]!r} stands twice in one object")
         return dict(found)
 
     if not isinstance(json_value(text, keep), dict):

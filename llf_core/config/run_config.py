@@ -12,7 +12,7 @@ from llf_core.config.field_specs import field, fields, option_classes, plain
 from llf_core.config.number_format import exact
 from llf_core.config.read_config import dump_yaml
 from llf_core.config.registry import plugins
-from llf_core.door import TURNS
+from llf_core.door import BIDI_CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,7 +152,7 @@ def _literal(value: Any) -> str:
     """A value as Python writes it, text in double quotes, numbers as a form shows them."""
     match value:
         case str():
-            return TURNS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False))
+            return BIDI_CONTROLS.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False))
         case float() if math.isfinite(value):
             return exact(value)
         case list():

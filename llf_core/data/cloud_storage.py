@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from llf_core.data.errors import DataError
 from llf_core.redaction import redact
-from llf_core.redaction.url_secrets import whole_address
+from llf_core.redaction.url_secrets import restore_url
 from llf_core.runs import home
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def whole_address_of(url: str) -> str:
         DataError: the environment does not tell it.
     """
     try:
-        return whole_address(url)
+        return restore_url(url)
     except LookupError as error:
         raise DataError(str(error.args[0])) from None
 

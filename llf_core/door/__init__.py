@@ -1,6 +1,13 @@
-"""The one door for files that somebody else may have made: regular files of a bounded size, and plain data."""
+"""Safe reading of untrusted files: regular files only, bounded size, plain JSON and YAML values."""
 
-from llf_core.door.data import TURNS, NotPlainError, json_value, peek_object, read_object, whole_text
+from llf_core.door.data import (
+    BIDI_CONTROLS,
+    NotPlainError,
+    json_value,
+    read_object,
+    read_object_or_empty,
+    replace_surrogates,
+)
 from llf_core.door.files import (
     HISTORY_BYTES,
     REQUEST_BYTES,
@@ -16,10 +23,10 @@ from llf_core.door.files import (
 from llf_core.door.visible import brief, visible, visible_json
 
 __all__ = [
+    "BIDI_CONTROLS",
     "HISTORY_BYTES",
     "REQUEST_BYTES",
     "STATE_BYTES",
-    "TURNS",
     "NotPlainError",
     "UnreadableError",
     "brief",
@@ -27,12 +34,12 @@ __all__ = [
     "json_value",
     "list_folder",
     "open_file",
-    "peek_object",
     "read_bytes",
     "read_end",
     "read_object",
+    "read_object_or_empty",
     "read_text",
+    "replace_surrogates",
     "visible",
     "visible_json",
-    "whole_text",
 ]

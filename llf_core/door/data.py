@@ -1,4 +1,4 @@
-"""JSON of strangers as plain data: no nesting that a later walk over it would not survive."""
+"""Untrusted JSON as plain data, with a limit on nesting so that later recursive walks cannot overflow the stack."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DEEPEST = 64
-"""Levels of lists and mappings inside each other."""
+MAX_DEPTH = 64
+"""Maximum nesting depth of lists and mappings."""
 
 
-HALVES = re.compile("[\ud800-\udfff]")
-HALF_WRITTEN = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Signs that turn what follows: a name would mirror the words around it."""
+BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Unicode bidirectional control characters. In a name they would reverse the text displayed around it."""
 
 
 class NotPlainError(ValueError):
-    """Text that is no plain data within the limits.
+    """Text that is not valid JSON or YAML within the limits.
 
     Attributes:
-        line: where, counted from 1; None where that is not known.
+        line: line number, counted from 1; None if unknown.
     """
 
     def __init__(self, message: str, line: int | None = None) -> None:
@@ -36,14 +36,18 @@ class NotPlainError(ValueError):
 
 
 def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """The value of a text of JSON; its texts can all be written as UTF-8, see `whole_text`.
+    """Parse JSON. Every string in the result can be encoded as UTF-8, see `replace_surrogates`.
 
     Args:
-        data: the text.
-        pairs: makes an object of its keys and values, as for `json.loads`.
+        data: the JSON text.
+        pairs: builds an object from its key-value pairs, like `object_pairs_hook` of `json.loads`.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        NotPlainError: it is no JSON, nested too deeply, or has a number of thousands of digits.
+        NotPlainError: the text is not valid JSON, is nested deeper than `MAX_DEPTH`, or holds an integer with thousands
+            of digits.
     """
     try:
         value = json.loads(data, object_pairs_hook=pairs)
@@ -52,59 +56,65 @@ def json_value(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] 
     except UnicodeDecodeError:
         raise NotPlainError("it is not text in UTF-8") from None
     except RecursionError:
-        raise NotPlainError(f"it is nested more than {DEEPEST} levels deep") from None
+        raise NotPlainError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:  # thousands of digits
         raise NotPlainError(str(error).partition(";")[0]) from None
     opened = data.count(b"[") + data.count(b"{") if isinstance(data, bytes) else data.count("[") + data.count("{")
-    if opened > DEEPEST and _too_deep(value):
-        raise NotPlainError(f"it is nested more than {DEEPEST} levels deep")
+    if opened > MAX_DEPTH and _too_deep(value):
+        raise NotPlainError(f"it is nested more than {MAX_DEPTH} levels deep")
     text = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
-    return _without_halves(value) if HALF_WRITTEN.search(text) else value
+    return _replace_surrogates_in(value) if ESCAPED_SURROGATE.search(text) else value
 
 
-def whole_text(text: str) -> str:
-    """The text with a sign in the place of each lone half of a surrogate pair, which no file and terminal takes."""
-    return HALVES.sub(REPLACEMENT, text)
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates with U+FFFD, since files and terminals cannot encode them."""
+    return LONE_SURROGATES.sub(REPLACEMENT, text)
 
 
-def _without_halves(value: Any) -> Any:
+def _replace_surrogates_in(value: Any) -> Any:
     if isinstance(value, dict):
-        return {whole_text(key): _without_halves(one) for key, one in value.items()}
+        return {replace_surrogates(key): _replace_surrogates_in(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_without_halves(one) for one in value]
-    return whole_text(value) if isinstance(value, str) else value
+        return [_replace_surrogates_in(one) for one in value]
+    return replace_surrogates(value) if isinstance(value, str) else value
 
 
-def read_object(path: Path, most: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
-    """What a file of JSON holds; empty where there is none, or what it holds is no object.
+def read_object(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
+    """Read a JSON object from a file. Returns an empty dict if the file is missing or holds anything else.
 
     Args:
         path: the file.
-        most: bytes that it may have.
-        root: see `open_file`.
+        max_bytes: maximum file size in bytes.
+        root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        UnreadableError: it is no regular file, or too large.
+        UnreadableError: the file is not a regular file or is larger than `max_bytes`.
     """
     try:
-        value = json_value(read_bytes(path, most, root))
+        value = json_value(read_bytes(path, max_bytes, root))
     except (FileNotFoundError, NotPlainError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def peek_object(path: Path, most: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
-    """The same; empty also where the file cannot be read: for those who only look."""
+def read_object_or_empty(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> dict[str, Any]:
+    """Read a JSON object like `read_object`, and return an empty dict for unreadable files too.
+
+    Args:
+        path: the file.
+        max_bytes: maximum file size in bytes.
+        root: folder below which links are not followed, see `open_file`.
+    """
     try:
-        return read_object(path, most, root)
+        return read_object(path, max_bytes, root)
     except UnreadableError:
         return {}
 
 
 def _too_deep(value: Any) -> bool:
-    """Whether lists and mappings are nested too deeply; walks level by level, without recursion."""
+    """Whether the nesting exceeds `MAX_DEPTH`. Iterates level by level, without recursion."""
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for one in level

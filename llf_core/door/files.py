@@ -1,4 +1,4 @@
-"""Opens regular files only, never through a link, and reads no more of them than their kind may hold."""
+"""Opens regular files only, never follows links below a root folder, and limits the number of bytes read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATE_BYTES = 1 << 20
-"""Limit of a small file: status, meta, env, queue, config, resolved, complete.json."""
+"""Maximum size of a small file: status, meta, env, queue, config, resolved, complete.json."""
 HISTORY_BYTES = 256 << 20
-"""Limit of a file that grows with the run and is read at once: replay.json, trainer_state.json."""
+"""Maximum size of a file that grows with the run and is read as a whole: replay.json, trainer_state.json."""
 REQUEST_BYTES = 64 << 10
-"""Limit of a request in `control/`."""
-OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-OF_THE_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What says nothing of the file."""
-KINDS = (
+"""Maximum size of a request in `control/`."""
+OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+SYSTEM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors caused by the system (full disk, too many open files), not by the file."""
+FILE_KINDS = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -35,19 +35,19 @@ KINDS = (
 
 
 class UnreadableError(OSError):
-    """A file that is not read: it is no regular file, lies behind a link, is too large, or the system refuses it.
+    """A file that was refused: not a regular file, behind a link, too large, or not readable for this user.
 
     Attributes:
-        name: the file, below the folder that it must lie in: no path of this machine.
+        name: the file's path relative to `root`. Never an absolute path of this machine.
     """
 
     def __init__(self, number: int, name: str, why: str) -> None:
-        """Says which file and why.
+        """Build the message `<name> <why>`.
 
         Args:
-            number: as in `errno`.
-            name: of the file.
-            why: goes on after the name, for example "is a link. Expected a regular file."
+            number: error number, see `errno`.
+            name: the file's path relative to `root`.
+            why: rest of the sentence, for example "is a link. Expected a regular file."
         """
         super().__init__(number, f"{name} {why}", name)
         self.name = name
@@ -57,30 +57,33 @@ class UnreadableError(OSError):
 
 
 def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int | None = None) -> int:
-    """Opens a regular file and returns its descriptor; never waits, and follows no link below `root`.
+    """Open a regular file and return its descriptor. Never blocks, and follows no link below `root`.
 
     Args:
         path: the file.
-        root: the folder that it must lie in: no part of the path below is followed where it is a link. Unset, the
-            file's own folder.
-        flags: how to open it, as for `os.open`.
-        mode: permissions of a file that is made; those of a run's files unless given.
+        root: folder that must contain the file. Links are refused in every path component below it. Default: the file's
+            own folder.
+        flags: flags for `os.open`.
+        mode: permissions of a newly created file. Default: those of a run's files.
+
+    Returns:
+        The file descriptor. The caller closes it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableError: it is no regular file, or the system refuses it.
-        OSError: the disk is full, or no more files can be opened.
+        FileNotFoundError: the file does not exist.
+        UnreadableError: it is not a regular file, or the system denies access.
+        OSError: the disk is full, or too many files are open.
     """
     mode = file_mode() if mode is None else mode
-    with _folder_of(path, root) as (folder, name):
+    with _open_parent(path, root) as (folder, name):
         try:
-            descriptor = os.open(path.name if folder is not None else path, flags | OPEN, mode, dir_fd=folder)
+            descriptor = os.open(path.name if folder is not None else path, flags | OPEN_FLAGS, mode, dir_fd=folder)
         except FileNotFoundError:
             raise
         except OSError as error:
-            if error.errno in OF_THE_SYSTEM:
+            if error.errno in SYSTEM_ERRORS:
                 raise
-            raise _refused(error, path, name) from None
+            raise _open_error(error, path, name) from None
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind):
         os.close(descriptor)
@@ -88,85 +91,111 @@ def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mo
     return descriptor
 
 
-def read_bytes(path: Path, most: int = STATE_BYTES, root: Path | None = None) -> bytes:
-    """The content of a regular file.
+def read_bytes(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> bytes:
+    """Read a regular file.
 
     Args:
         path: the file.
-        most: bytes that it may have.
-        root: see `open_file`.
+        max_bytes: maximum file size in bytes.
+        root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableError: it is no regular file, or larger than that.
+        FileNotFoundError: the file does not exist.
+        UnreadableError: it is not a regular file, or is larger than `max_bytes`.
     """
     descriptor = open_file(path, root)
     try:
         size = os.fstat(descriptor).st_size
-        data = _read(descriptor, most + 1, path, root) if size <= most else b""
+        data = _read(descriptor, max_bytes + 1, path, root) if size <= max_bytes else b""
     finally:
         os.close(descriptor)
-    if size > most or len(data) > most:
+    if size > max_bytes or len(data) > max_bytes:
         size = max(size, len(data))
-        raise UnreadableError(errno.EOVERFLOW, _name(path, root), f"has {size:,} bytes. Expected at most {most:,}.")
+        raise UnreadableError(
+            errno.EOVERFLOW, _name(path, root), f"has {size:,} bytes. Expected at most {max_bytes:,}."
+        )
     return data
 
 
-def read_text(path: Path, most: int = STATE_BYTES, root: Path | None = None) -> str:
-    """The same as text in UTF-8.
+def read_text(path: Path, max_bytes: int = STATE_BYTES, root: Path | None = None) -> str:
+    """Read a regular file as UTF-8 text.
+
+    Args:
+        path: the file.
+        max_bytes: maximum file size in bytes.
+        root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UnreadableError: it is no regular file, too large, or not UTF-8.
+        FileNotFoundError: the file does not exist.
+        UnreadableError: it is not a regular file, is larger than `max_bytes`, or is not valid UTF-8.
     """
     try:
-        return read_bytes(path, most, root).decode("utf-8")
+        return read_bytes(path, max_bytes, root).decode("utf-8")
     except UnicodeDecodeError as error:
         why = f"is not text in UTF-8: the byte at {error.start:,} is 0x{error.object[error.start]:02x}."
         raise UnreadableError(errno.EILSEQ, _name(path, root), why) from None
 
 
-def read_end(path: Path, most: int, root: Path | None = None) -> bytes:
-    """The last bytes of a regular file, at most so many; see `read_bytes`."""
+def read_end(path: Path, max_bytes: int, root: Path | None = None) -> bytes:
+    """Read the last `max_bytes` bytes of a regular file.
+
+    Args:
+        path: the file.
+        max_bytes: maximum number of bytes to read.
+        root: folder below which links are not followed, see `open_file`.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        UnreadableError: it is not a regular file, or the system denies access.
+    """
     descriptor = open_file(path, root)
     try:
-        return os.pread(descriptor, most, max(0, os.fstat(descriptor).st_size - most))
+        return os.pread(descriptor, max_bytes, max(0, os.fstat(descriptor).st_size - max_bytes))
     except OSError as error:
-        raise _refused(error, path, _name(path, root)) from None
+        raise _open_error(error, path, _name(path, root)) from None
     finally:
         os.close(descriptor)
 
 
 def list_folder(path: Path, root: Path | None = None) -> list[str]:
-    """The names in a folder, in no order.
+    """List the names in a folder, in arbitrary order.
+
+    Args:
+        path: the folder.
+        root: folder below which links are not followed, see `open_file`.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        UnreadableError: it is no folder, lies behind a link below `root`, or the system refuses it.
+        FileNotFoundError: the folder does not exist.
+        UnreadableError: it is not a folder, lies behind a link below `root`, or the system denies access.
     """
-    with _folder_of(path / "*", root or path.parent) as (folder, _):
+    with _open_parent(path / "*", root or path.parent) as (folder, _):
         try:
             return os.listdir(path if folder is None else folder)  # noqa: PTH208 - of a descriptor
         except OSError as error:
-            raise _refused(error, path, _name(path, root)) from None
+            raise _open_error(error, path, _name(path, root)) from None
 
 
 def is_folder(path: Path, root: Path | None = None) -> bool:
-    """Whether a folder is there that is no link, nor lies behind one below `root`."""
+    """Whether a path is a folder that is neither a link nor behind a link below `root`.
+
+    Args:
+        path: the folder.
+        root: folder below which links are not followed, see `open_file`.
+    """
     try:
-        with _folder_of(path / "*", root or path.parent):
+        with _open_parent(path / "*", root or path.parent):
             return True
     except OSError:
         return False
 
 
 @contextmanager
-def _folder_of(path: Path, root: Path | None) -> Iterator[tuple[int | None, str]]:
-    """The opened folder of a file, entered step by step from `root`; None where that is the root itself.
+def _open_parent(path: Path, root: Path | None) -> Iterator[tuple[int | None, str]]:
+    """Open a file's parent folder one path component at a time from `root`; None if the parent is `root` itself.
 
     Raises:
-        FileNotFoundError: a folder on the way is not there.
-        UnreadableError: one is no folder.
+        FileNotFoundError: a folder on the path does not exist.
+        UnreadableError: a path component is not a folder.
     """
     if root is None or path.parent == root:
         yield None, path.name
@@ -179,16 +208,16 @@ def _folder_of(path: Path, root: Path | None) -> Iterator[tuple[int | None, str]
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise _refused(error, root, root.name) from None
+        raise _open_error(error, root, root.name) from None
     try:
         for part in parts[:-1]:
             entered /= part
             try:
-                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | OPEN, dir_fd=descriptor)
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | OPEN_FLAGS, dir_fd=descriptor)
             except FileNotFoundError:
                 raise
             except OSError as error:
-                raise _no_folder(error, part, descriptor, str(entered)) from None
+                raise _enter_error(error, part, descriptor, str(entered)) from None
             os.close(descriptor)
             descriptor = inner
         yield descriptor, name
@@ -196,8 +225,8 @@ def _folder_of(path: Path, root: Path | None) -> Iterator[tuple[int | None, str]
         os.close(descriptor)
 
 
-def _no_folder(error: OSError, part: str, parent: int, name: str) -> UnreadableError:
-    """Why a folder cannot be entered."""
+def _enter_error(error: OSError, part: str, parent: int, name: str) -> UnreadableError:
+    """The error for a folder that cannot be entered."""
     try:
         kind = os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode
     except OSError:
@@ -206,16 +235,16 @@ def _no_folder(error: OSError, part: str, parent: int, name: str) -> UnreadableE
     return UnreadableError(error.errno or errno.EIO, name, why)
 
 
-def _read(descriptor: int, most: int, path: Path, root: Path | None) -> bytes:
-    """At most so many bytes: a read may give fewer than are there."""
+def _read(descriptor: int, max_bytes: int, path: Path, root: Path | None) -> bytes:
+    """Read up to `max_bytes` bytes. A single `os.read` may return fewer than available."""
     parts: list[bytes] = []
-    left = most
+    left = max_bytes
     try:
         while left > 0 and (part := os.read(descriptor, left)):
             parts.append(part)
             left -= len(part)
     except OSError as error:
-        raise _refused(error, path, _name(path, root)) from None
+        raise _open_error(error, path, _name(path, root)) from None
     return b"".join(parts)
 
 
@@ -223,8 +252,8 @@ def _name(path: Path, root: Path | None) -> str:
     return path.name if root is None else str(path.relative_to(root))
 
 
-def _refused(error: OSError, path: Path, name: str) -> UnreadableError:
-    """What the system refused, with what stands in the file's place where that is why."""
+def _open_error(error: OSError, path: Path, name: str) -> UnreadableError:
+    """The error for a file that cannot be opened; names the actual file type if that is the cause."""
     number = error.errno or errno.EIO
     if number in {errno.ELOOP, errno.EMLINK}:
         return UnreadableError(number, name, "is a link. Expected a regular file: remove it.")
@@ -233,12 +262,12 @@ def _refused(error: OSError, path: Path, name: str) -> UnreadableError:
     if number == errno.EISDIR:
         return UnreadableError(number, name, "is a folder. Expected a regular file: remove it.")
     if number in {errno.EACCES, errno.EPERM}:
-        return UnreadableError(number, name, f"cannot be opened: {error.strerror}{_owner(path)}.")
+        return UnreadableError(number, name, f"cannot be opened: {error.strerror}{_other_owner(path)}.")
     return UnreadableError(number, name, f"cannot be opened: {error.strerror}.")
 
 
-def _owner(path: Path) -> str:
-    """Whose file it is, where it is not ours."""
+def _other_owner(path: Path) -> str:
+    """The owner's uid as text, if the file belongs to another user."""
     try:
         owner = path.lstat().st_uid
     except OSError:
@@ -247,4 +276,4 @@ def _owner(path: Path) -> str:
 
 
 def _kind(mode: int) -> str:
-    return next((name for test, name in KINDS if test(mode)), "something else")
+    return next((name for test, name in FILE_KINDS if test(mode)), "something else")

@@ -1,4 +1,4 @@
-"""YAML of strangers as plain data: YAML 1.2's numbers and words, and no text that takes much of nothing to make."""
+"""Untrusted YAML as plain data: YAML 1.2 numbers and booleans, and limits against expansion attacks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from llf_core.door.data import DEEPEST, NotPlainError, whole_text
+from llf_core.door.data import MAX_DEPTH, NotPlainError, replace_surrogates
 from llf_core.door.files import STATE_BYTES
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
 
-MOST_NODES = 20_000
-"""Values, lists and mappings of one text, each alias counted as all that it stands for."""
-LARGEST = 2**63
-"""Whole numbers are smaller than this."""
-SHOWN = 40  # characters of a value in a message
+MAX_NODES = 20_000
+"""Maximum number of scalars, lists and mappings in one document, with each alias counted as its full expansion."""
+MAX_INTEGER = 2**63
+"""Integers must be smaller than this in absolute value."""
+MAX_SHOWN_CHARACTERS = 40  # in a message
 TAG = "tag:yaml.org,2002:"
 FLOAT = re.compile(
     r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
@@ -29,7 +29,7 @@ NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers and booleans (`2e-4` is a number, `no` is a word), and limits on what a text may ask for."""
+    """A safe loader with YAML 1.2 scalars (`2e-4` is a number, `no` a string) and limits on nesting and aliases."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way to configure a loader
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
@@ -38,14 +38,22 @@ class Loader(yaml.SafeLoader):
         super().__init__(text)
         self._nodes = 0
         self._heights = [0]
-        self._whole: dict[int, tuple[int, int]] = {}  # nodes and levels of what was read to its end
+        self._whole: dict[int, tuple[int, int]] = {}  # nodes and depth of each completed node
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        """One node with all that is in it, as long as the limits hold."""
+        """Compose one node and its children, and count them against the limits.
+
+        Args:
+            parent: the parent node, see PyYAML.
+            index: key node or position in the parent, see PyYAML.
+
+        Raises:
+            yaml.composer.ComposerError: a limit is exceeded.
+        """
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
             node: Node | None = super().compose_node(parent, index)
-            nodes, height = self._whole.get(id(node), (0, DEEPEST + 1))  # what is still open contains itself
+            nodes, height = self._whole.get(id(node), (0, MAX_DEPTH + 1))  # an unfinished node contains itself
             self._nodes += nodes
             self._check(height, mark)
         else:
@@ -60,13 +68,21 @@ class Loader(yaml.SafeLoader):
         return node
 
     def _check(self, height: int, mark: Any) -> None:
-        if self._nodes > MOST_NODES:
-            raise yaml.composer.ComposerError(None, None, f"it has more than {MOST_NODES:,} values", mark)
-        if len(self._heights) - 1 + height > DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"it is nested more than {DEEPEST} levels deep", mark)
+        if self._nodes > MAX_NODES:
+            raise yaml.composer.ComposerError(None, None, f"it has more than {MAX_NODES:,} values", mark)
+        if len(self._heights) - 1 + height > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"it is nested more than {MAX_DEPTH} levels deep", mark)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; a key that stands in it twice is an error."""
+        """Construct a mapping, with duplicate keys refused.
+
+        Args:
+            node: the mapping node.
+            deep: whether children are constructed at once, see PyYAML.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key occurs twice.
+        """
         made = super().construct_mapping(node, deep=deep)
         if len(made) < len(node.value):
             seen: set[Any] = set()
@@ -84,14 +100,14 @@ def _error(problem: str, node: Node) -> yaml.constructor.ConstructorError:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+    return repr(text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…")
 
 
 def _construct_int(loader: Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     if not INTEGER.match(text):
         raise _error(f"{_short(text)} is not a whole number", node)
-    if len(text) > len(str(LARGEST)) + 1 or abs(int(text)) >= LARGEST:
+    if len(text) > len(str(MAX_INTEGER)) + 1 or abs(int(text)) >= MAX_INTEGER:
         raise _error(f"the number {_short(text)} has {len(text):,} digits. Expected at most 18", node)
     return int(text)
 
@@ -112,7 +128,7 @@ def _construct_bool(loader: Loader, node: yaml.ScalarNode) -> bool:
 
 
 def _construct_text(loader: Loader, node: yaml.ScalarNode) -> str:
-    return whole_text(loader.construct_scalar(node))
+    return replace_surrogates(loader.construct_scalar(node))
 
 
 def _refuse(_loader: Loader, node: Node) -> Any:
@@ -141,35 +157,35 @@ Loader.add_constructor(None, _refuse)
 
 
 class Document:
-    """A text of YAML within the limits.
+    """One YAML document within the limits.
 
     Args:
-        text: one document.
-        most: bytes that it may have.
+        text: the document.
+        max_bytes: maximum size in bytes.
 
     Raises:
-        NotPlainError: it is no YAML, or asks for more than the limits allow.
+        NotPlainError: the text is not valid YAML, or exceeds a limit.
     """
 
-    def __init__(self, text: str, most: int = STATE_BYTES) -> None:
-        if len(text) > most or len(text.encode("utf-8", "surrogatepass")) > most:
-            raise NotPlainError(f"it has {len(text):,} characters. Expected at most {most:,} bytes")
+    def __init__(self, text: str, max_bytes: int = STATE_BYTES) -> None:
+        if len(text) > max_bytes or len(text.encode("utf-8", "surrogatepass")) > max_bytes:
+            raise NotPlainError(f"it has {len(text):,} characters. Expected at most {max_bytes:,} bytes")
         self._text = text
         self._node = self._guarded(self._compose)
 
     @property
     def empty(self) -> bool:
-        """Whether it holds nothing, or only comments."""
+        """Whether the document holds nothing, or only comments."""
         return self._node is None
 
     def value(self) -> Any:
-        """What it holds."""
+        """The parsed value."""
         return (
             None if self._node is None else self._guarded(lambda: self._loader.construct_object(self._node, deep=True))
         )
 
     def pairs(self) -> list[tuple[Any, Any, int]] | None:
-        """Keys, values and lines of the outermost mapping, a key that stands twice twice; None where it is none."""
+        """Key, value and line of each top-level entry, duplicates included; None if the document is not a mapping."""
         if not isinstance(self._node, yaml.MappingNode):
             return None
         pairs = self._node.value
@@ -200,10 +216,14 @@ class Document:
             raise NotPlainError(str(error)) from None
 
 
-def yaml_value(text: str, most: int = STATE_BYTES) -> Any:
-    """The value of a text of YAML.
+def yaml_value(text: str, max_bytes: int = STATE_BYTES) -> Any:
+    """Parse a YAML document.
+
+    Args:
+        text: the document.
+        max_bytes: maximum size in bytes.
 
     Raises:
-        NotPlainError: it is no YAML, or asks for more than the limits allow.
+        NotPlainError: the text is not valid YAML, or exceeds a limit.
     """
-    return Document(text, most).value()
+    return Document(text, max_bytes).value()

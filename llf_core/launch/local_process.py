@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from llf_core.door import peek_object
+from llf_core.door import read_object_or_empty
 from llf_core.launch.cgroup import usable_cpus
 from llf_core.runs.plain_text import plain_environment
 
@@ -56,7 +56,7 @@ def computing_environment(base: Mapping[str, str], threads: int | None = None) -
 
 def threads_of(folder: RunFolder) -> int | None:
     """How many threads a run computes with, as its launcher wrote it down; None where that is not known."""
-    threads = peek_object(folder.env).get("threads")
+    threads = read_object_or_empty(folder.env).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
 
 

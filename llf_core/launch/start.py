@@ -12,7 +12,7 @@ from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
 from llf_core.launch.queue import enter
 from llf_core.launch.run import Run
-from llf_core.redaction.url_secrets import WHOLE, taken_out
+from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
 from llf_core.runs import create_run, update_env
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import replace_file
@@ -94,7 +94,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
                 _fill(new, inside, notebook, mark, queue)
 
             folder = _create(loaded, functions, name, root, fill)
-    addresses = {WHOLE: " ".join([os.environ.get(WHOLE, ""), *whole])} if whole else {}
+    addresses = {URLS_VARIABLE: " ".join([os.environ.get(URLS_VARIABLE, ""), *whole])} if whole else {}
     reach("run.created")
     start_supervisor(folder, {**addresses, **(env or {}), "LLF_HOME": str(root)}, command)
     return Run(folder)
@@ -102,7 +102,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
 def kept_apart(config: RunConfig) -> tuple[RunConfig, list[str]]:
     """A config as its run keeps it, and its addresses that have a password or a key: these go by the environment."""
-    changes, whole = taken_out(config.flat())
+    changes, whole = split_url_secrets(config.flat())
     return (config.replace(**changes) if changes else config), whole
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llf_core.redaction.url_secrets import untold_addresses
+from llf_core.redaction.url_secrets import missing_url_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
     if errors:
         raise ConfigError(tuple(replace(one, message=_told(one, folder, what)) for one in errors))
     values = report.accepted().flat()
-    untold = untold_addresses(values, {**os.environ, **(env or {})}, what)
+    untold = missing_url_secrets(values, {**os.environ, **(env or {})}, what)
     if untold:
         raise ConfigError(tuple(Problem("unresolved", key, values[key], told) for key, told in untold.items()))
 

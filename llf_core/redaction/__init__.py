@@ -1,10 +1,11 @@
-"""Secrets stay out of what is kept and shown: found by the environment, by their shape, by names, by looking random.
+"""Keeps secrets out of what is stored and displayed.
 
-Every text that leaves passes `redact`: files of a run, its log, answers of the server, messages.
+Secrets are found by environment variables, by known key formats, by names, and by randomness. All text that leaves the
+process passes `redact`: files of a run, its log, server responses, messages.
 """
 
 from __future__ import annotations
 
-from llf_core.redaction.redact_text import MARK, redact, redacted
+from llf_core.redaction.redact_text import MARK, redact, redact_nested
 
-__all__ = ["MARK", "redact", "redacted"]
+__all__ = ["MARK", "redact", "redact_nested"]

@@ -1,4 +1,4 @@
-"""Who may read what a run writes: its owner alone, unless `LLF_HOME_MODE` says otherwise."""
+"""File permissions of runs: readable by the owner only, unless `LLF_HOME_MODE` says otherwise."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MODE = re.compile("0?[02]?7[0-7]{2}")
 
 
 def folder_mode() -> int | None:
-    """The mode of a run's folders: 0700, or what `LLF_HOME_MODE` says in octal digits; None where it says `umask`.
+    """Permissions of run folders: 0700, or the octal digits in `LLF_HOME_MODE`; None if that is `umask`.
 
     Raises:
-        ValueError: it says something else.
+        ValueError: `LLF_HOME_MODE` is neither `umask` nor octal digits that give the owner full access.
     """
     said = os.environ.get(VARIABLE, "").strip()
     if not said:
@@ -37,13 +37,13 @@ def folder_mode() -> int | None:
 
 
 def file_mode() -> int:
-    """The mode that a new file of a run is made with: that of its folders without the right to execute."""
+    """Permissions of new files of a run: those of its folders without the execute bits."""
     mode = folder_mode()
     return 0o666 if mode is None else mode & 0o666
 
 
 def make_private(folder: Path) -> None:
-    """Gives a folder and all that is in it the modes that runs have, but for links and what is another user's."""
+    """Set the permissions of a folder and everything in it, except links and files of other users."""
     mode = folder_mode()
     if mode is None:
         return
@@ -55,7 +55,7 @@ def make_private(folder: Path) -> None:
 
 
 def _set_mode(path: str, mode: int) -> None:
-    with suppress(OSError):  # removed meanwhile, or a disk without modes
+    with suppress(OSError):  # removed concurrently, or a file system without permissions
         facts = os.lstat(path)
         if not stat.S_ISLNK(facts.st_mode) and facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) != mode:
             os.chmod(path, mode)  # noqa: PTH101 - it was just looked at

@@ -1,4 +1,4 @@
-"""Takes secrets out of texts."""
+"""Replaces secrets in text."""
 
 from __future__ import annotations
 
@@ -13,44 +13,45 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from llf_core.redaction.secret_patterns import EMBEDDED, ISSUED, STRONG, VARIABLE, plain_name
+from llf_core.redaction.secret_patterns import EMBEDDED, SECRET_NAMES, SERVICE_KEYS, VARIABLE, split_words
 
 MARK = "***"
-"""What stands in the place of a secret."""
-LEAST = 6
-"""Characters of a value that is looked for: a shorter one stands in many words."""
-LOOK_AGAIN = 0.2
-"""Seconds for which a look at the environment holds, where no variable has come or gone."""
-ARRAY = 4096
-"""Characters from which on a text without a blank, a dash or a dot is the numbers of a chart."""
+"""Replacement for a secret."""
+MIN_SECRET_CHARACTERS = 6
+"""Minimum length of an environment value to search for; shorter ones occur in ordinary words."""
+ENVIRONMENT_CACHE_SECONDS = 0.2
+"""How long a scan of the environment is reused, in seconds, unless the number of variables changes."""
+MIN_ARRAY_CHARACTERS = 4096
+"""A text of at least this many characters without a space, `_`, `-` or `.` is chart data (base64) and is not searched.
+"""
 _KEPT = re.compile(
     r"\A(?:(?:amp;)?(?:%3F|%26)?[\w-]+(?:=|%3D)|(?:bearer|basic|authorization: *token)\s+)", re.IGNORECASE
 )
 
 
 def redact(text: str) -> str:
-    """A text in which `MARK` stands in the place of each secret.
+    """Replace each secret in a text with `MARK`.
 
-    Secrets are: values of environment variables that are called so (`HF_TOKEN`, `WANDB_API_KEY`), name and password of
-    addresses and their parameters such as `token=` or `X-Amz-Signature=`, values of headers, and what the keys of
-    well-known services look like. A text without any is the same object.
+    Secrets are: values of environment variables with names such as `HF_TOKEN` or `WANDB_API_KEY`, user name and
+    password in URLs, URL parameters such as `token=` or `X-Amz-Signature=`, authorization headers, and keys of
+    well-known services. Text without secrets is returned unchanged (the same object).
     """
-    return _without(text, known_values())
+    return _replace_secrets(text, environment_secrets())
 
 
-def redacted(value: Any) -> Any:
-    """The same value with `redact` applied to every text in it; a text under a name such as `password` is a secret."""
-    return _walk(value, known_values())
+def redact_nested(value: Any) -> Any:
+    """Redact every string in a JSON-like value; a string under a key such as `password` is replaced entirely."""
+    return _redact_nested(value, environment_secrets())
 
 
-def known_values() -> tuple[str, ...]:
-    """The secrets of this process's environment, in the forms in which they are written, the longest first."""
+def environment_secrets() -> tuple[str, ...]:
+    """Secrets in this process's environment in all encodings in which they may appear, longest first."""
     now, count = time.monotonic(), len(os.environ)
-    if count != _known.count or now - _known.at > LOOK_AGAIN:
+    if count != _known.count or now - _known.at > ENVIRONMENT_CACHE_SECONDS:
         _known.at, _known.count, _known.values = (
             now,
             count,
-            _forms(
+            _encoded_forms(
                 tuple(value for name, value in os.environ.items() if _is_variable(name)),
                 tuple(value for value in os.environ.values() if "@" in value and "://" in value),
             ),
@@ -59,40 +60,40 @@ def known_values() -> tuple[str, ...]:
 
 
 @dataclass
-class _Known:
-    """What the environment was last seen to hold."""
+class _EnvironmentSecrets:
+    """Cached scan of the environment."""
 
     at: float = -math.inf
     count: int = -1
     values: tuple[str, ...] = ()
 
 
-_known = _Known()
+_known = _EnvironmentSecrets()
 
 
-def _walk(value: Any, known: tuple[str, ...]) -> Any:
+def _redact_nested(value: Any, known: tuple[str, ...]) -> Any:
     if isinstance(value, str):
-        return _without(value, known)
+        return _replace_secrets(value, known)
     if isinstance(value, dict):
         return {
             key: MARK
             if isinstance(one, str) and one and isinstance(key, str) and _is_strong(key)
-            else _walk(one, known)
+            else _redact_nested(one, known)
             for key, one in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_walk(one, known) for one in value]
+        return [_redact_nested(one, known) for one in value]
     return value
 
 
-def _without(text: str, known: tuple[str, ...]) -> str:
-    if len(text) > ARRAY and not any(sign in text for sign in " _-."):
+def _replace_secrets(text: str, known: tuple[str, ...]) -> str:
+    if len(text) > MIN_ARRAY_CHARACTERS and not any(sign in text for sign in " _-."):
         return text
-    # Addresses first, so that they look the same whatever the environment knows of them.
+    # URLs first, so that their redacted form does not depend on the environment.
     for marks, pattern in EMBEDDED:
         if all(any(mark in text for mark in group) for group in marks):
             text = pattern.sub(_kept, text)
-    for mark, pattern in ISSUED:
+    for mark, pattern in SERVICE_KEYS:
         if mark in text:
             text = pattern.sub(MARK, text)
     for value in known:
@@ -102,7 +103,7 @@ def _without(text: str, known: tuple[str, ...]) -> str:
 
 
 def _kept(found: re.Match[str]) -> str:
-    """What stays of a match: the name of a parameter, a header's scheme, the sign behind a password."""
+    """The part of a match that is not secret: parameter name, authorization scheme, or the `@` after a password."""
     text = found[0]
     if text.endswith("@"):
         return f"{MARK}@"
@@ -111,13 +112,13 @@ def _kept(found: re.Match[str]) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a text of that name is a secret, as `api_key`, `X-API-Key` and `HF_TOKEN` are."""
+    """Whether a name such as `api_key`, `X-API-Key` or `HF_TOKEN` denotes a secret."""
     return _is_strong(name) or _is_variable(name)
 
 
 @lru_cache(maxsize=4096)
 def _is_strong(name: str) -> bool:
-    return STRONG.search(plain_name(name)) is not None
+    return SECRET_NAMES.search(split_words(name)) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -126,18 +127,18 @@ def _is_variable(name: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _forms(values: tuple[str, ...], addresses: tuple[str, ...]) -> tuple[str, ...]:
+def _encoded_forms(values: tuple[str, ...], addresses: tuple[str, ...]) -> tuple[str, ...]:
     found = set()
     passwords = [password for text in addresses for one in text.split() for password in _password(one)]
     for value in (*values, *passwords):
         for one in (value, value.strip()):
-            if _tells(one):
+            if _may_be_secret(one):
                 found |= {one, quote(one, safe=""), json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1]}
     return tuple(sorted(found, key=len, reverse=True))
 
 
 def _password(value: str) -> tuple[str, ...]:
-    """The password of an address, as it stands there and as it is meant."""
+    """The password of a URL, as written and percent-decoded."""
     try:
         password = urlsplit(value).password
         return (password, unquote(password)) if password else ()
@@ -145,10 +146,14 @@ def _password(value: str) -> tuple[str, ...]:
         return ()
 
 
-def _tells(value: str) -> bool:
-    """Whether a value of a variable is looked for in texts: an address, a path, a word or a number is none."""
-    if len(value) < LEAST or (value.isdecimal() and len(value) < 2 * LEAST) or "://" in value:
+def _may_be_secret(value: str) -> bool:
+    """Whether an environment value is searched for. URLs, paths, words and short numbers are not."""
+    if (
+        len(value) < MIN_SECRET_CHARACTERS
+        or (value.isdecimal() and len(value) < 2 * MIN_SECRET_CHARACTERS)
+        or "://" in value
+    ):
         return False
     if value[0] in "/~.":
         return not Path(value).expanduser().exists()
-    return not value.isalpha() or len(value) > 2 * LEAST or not value.islower()
+    return not value.isalpha() or len(value) > 2 * MIN_SECRET_CHARACTERS or not value.islower()

@@ -1,38 +1,38 @@
-"""What secrets look like: names that they have, and texts that services issue."""
+"""Patterns of secrets: names they are stored under, and formats of keys that services issue."""
 
 from __future__ import annotations
 
 import re
 
-STRONG = re.compile(
+SECRET_NAMES = re.compile(
     r"(?:^|_)(?:api_?keys?|access_?keys?(?:_id)?|secret_?(?:access_?)?keys?|private_?keys?|account_?keys?|auth_?keys?"
     r"|signing_?keys?|encryption_?keys?|secrets?|pass(?:word|wd|phrase|code)s?|pwd|credentials?"
     r"|(?:auth|access|refresh|bearer|api|hub|session|id)_?tokens?)$",
     re.IGNORECASE,
 )
-"""Names of texts that nobody else may read."""
-WEAK = re.compile(
+"""Names of values that are secret."""
+POSSIBLE_SECRET_NAMES = re.compile(
     r"(?:^|_)(?:keys?|tokens?|auth|authorization|bearer|pass|pin|cookies?|sessions?|session_id|sig|signature|jwt|pat|dsn"
     r"|salt|webhook)$",
     re.IGNORECASE,
 )
-"""Names that may be so too: where the text looks random."""
-PUBLIC = re.compile(
+"""Names of values that are secret only if the value looks random."""
+PUBLIC_NAMES = re.compile(
     r"(?:^|_)(?:hash|hashes|sha|sha1|sha256|sha512|md5|digest|checksum|commit|revision|uuid|guid|fingerprint|etag|alphabet"
     r"|chars|charset|letters|digits)(?:$|_)",
     re.IGNORECASE,
 )
-"""Names of texts that look random and are no secret."""
+"""Names of values that look random but are public, such as hashes."""
 VARIABLE = re.compile(
     r"(?:^|_)(?:TOKENS?|KEYS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|CREDENTIALS?|AUTHORIZATION|APIKEYS?|JWT|PAT)(?:_|$)"
     r"|(?:TOKEN|SECRET|PASSWORD|PASSWD|APIKEY)$|_(?:PWD|PASS|AUTH)$"
 )
-"""Names, in capitals, of environment variables with secrets."""
+"""Upper-case names of environment variables that hold secrets."""
 PARAMETER = (
     r"(?:[\w-]*(?:token|secret|passw(?:or)?d|api[_-]?key|signature|credentials?)|sig|key|auth|authorization|pwd|pass|jwt"
     r"|policy|x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id)"
 )
-"""Names of parameters of an address."""
+"""Names of URL query parameters that hold secrets."""
 
 _PREFIXES: tuple[tuple[str, str], ...] = (
     *((prefix, "[A-Za-z0-9]{16,}") for prefix in ("hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_")),
@@ -58,8 +58,8 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("SG.", r"[\w-]{16,}\.[\w-]{16,}"),
     ("AGE-SECRET-KEY-1", "[A-Z0-9]{20,}"),
 )  # fmt: skip
-"""How keys begin that well-known services issue, and what follows."""
-ISSUED: tuple[tuple[str, re.Pattern[str]], ...] = (
+"""Prefixes of keys that well-known services issue, and the pattern that follows."""
+SERVICE_KEYS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "PRIVATE KEY",
         re.compile(
@@ -67,18 +67,18 @@ ISSUED: tuple[tuple[str, re.Pattern[str]], ...] = (
         ),
     ),
     ("hooks.slack.com/", re.compile(r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{16,}")),
-    # A fixed text in front lets the search skip what lacks it, in texts of megabytes too.
+    # A literal prefix lets the regular expression engine skip long texts without it quickly.
     *(
         (prefix, re.compile(f"{re.escape(prefix)}(?<![A-Za-z0-9_-]{re.escape(prefix)}){rest}"))
         for prefix, rest in _PREFIXES
     ),
 )
-"""What the keys of well-known services look like: a text that stands in each, and the pattern."""
+"""Key formats of well-known services: a substring that every key contains, and the full pattern."""
 _NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "KEY", "PWD")
 EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tuple(
     (marks, re.compile(pattern, re.IGNORECASE))
     for marks, pattern in (
-        # Name and password of an address; the first form also with a slash or an @ in the password.
+        # User name and password of a URL; the first form also allows a slash or an @ in the password.
         (
             (("://",), ("@",)),
             r"(?<=://)[^\s'\"<>@/:\\]*:(?!\d{1,5}(?:[/?#]|$))[^\s'\"<>@\\]+@(?:[^\s'\"<>@/\\]+@)*(?=[^\s/])",
@@ -102,9 +102,9 @@ EMBEDDED: tuple[tuple[tuple[tuple[str, ...], ...], re.Pattern[str]], ...] = tupl
         ),
     )
 )
-"""Secrets within something else: an address, a header, an assignment: of each group of texts one stands there."""
+"""Secrets embedded in URLs, headers and assignments: substrings of which one per group must occur, and the pattern."""
 
 
-def plain_name(name: str) -> str:
-    """A name with its words apart: `X-API-Key` and `apiKey` become `X_API_Key` and `api_Key`."""
+def split_words(name: str) -> str:
+    """Separate the words of a name with underscores: `X-API-Key` becomes `X_API_Key`, `apiKey` becomes `api_Key`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name)

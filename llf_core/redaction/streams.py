@@ -1,4 +1,4 @@
-"""A text stream of a process whose output is kept."""
+"""A text stream that redacts what is written to it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ BEGIN, END, KEY = "-----BEGIN ", "-----END ", "PRIVATE KEY"
 
 
 class RedactedStream(io.TextIOWrapper):
-    """Takes secrets out of what it is given, a private key that comes line by line too."""
+    """Removes secrets from the text written to it, including private keys written line by line."""
 
     _in_key = False
 
     def write(self, text: str) -> int:
-        """Writes a text without its secrets; returns its length."""
+        """Write text without its secrets. Returns the length of the original text."""
         super().write(redact(self._outside_keys(text) if self._in_key or BEGIN in text else text))
         return len(text)
 

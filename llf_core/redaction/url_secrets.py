@@ -1,4 +1,4 @@
-"""Addresses with a password: a run keeps them without, and its processes get them whole by the environment."""
+"""URLs with credentials: stored without them in the run, passed in full to its processes by environment variable."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from llf_core.redaction.redact_text import MARK, redact
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-WHOLE = "LLF_URLS"
-"""The variable with the whole addresses, blanks between them."""
+URLS_VARIABLE = "LLF_URLS"
+"""Environment variable that holds the full URLs, separated by spaces."""
 
 
-def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What of some values is to be kept in a file, and what the environment has to say in its place.
+def split_url_secrets(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Separate URL credentials from config values.
 
     Args:
-        values: of a config, by key: texts, or lists of texts.
+        values: config values by key: strings, or lists of strings.
 
     Returns:
-        The values that differ without their secrets, and the whole addresses.
+        The changed values with redacted URLs, by key, and the full URLs for the environment.
     """
     changes: dict[str, Any] = {}
     whole: list[str] = []
@@ -35,47 +35,47 @@ def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return changes, whole
 
 
-def whole_address(address: str) -> str:
-    """An address as it was given.
+def restore_url(address: str) -> str:
+    """Return the full URL of a redacted one.
 
     Args:
-        address: as a run keeps it; one without `***` is returned as it is.
+        address: URL as stored in the run; one without `***` is returned unchanged.
 
     Raises:
-        LookupError: the environment does not tell it; a sentence.
+        LookupError: the environment variable `LLF_URLS` does not hold it; the text is a sentence for the user.
     """
     if MARK not in address:
         return address
-    for one in os.environ.get(WHOLE, "").split():
+    for one in os.environ.get(URLS_VARIABLE, "").split():
         if redact(one) == address:
             return one
-    raise LookupError(_untold(address))
+    raise LookupError(_missing_message(address))
 
 
-def untold_addresses(values: Mapping[str, Any], environment: Mapping[str, str], what: str) -> dict[str, str]:
-    """Addresses of a run's config that its processes could not know whole.
+def missing_url_secrets(values: Mapping[str, Any], environment: Mapping[str, str], what: str) -> dict[str, str]:
+    """Find redacted URLs in a config whose credentials are missing in the environment.
 
     Args:
-        values: of the config, by key: texts, or lists of texts.
-        environment: of these processes.
-        what: what is to be done with the run: `resume`.
+        values: config values by key: strings, or lists of strings.
+        environment: environment of the run's processes.
+        what: verb for the message, for example `resume`.
 
     Returns:
-        A sentence for each key with such an address.
+        A sentence for each key with such a URL.
     """
-    known = {redact(one) for one in environment.get(WHOLE, "").split()}
+    known = {redact(one) for one in environment.get(URLS_VARIABLE, "").split()}
     found: dict[str, str] = {}
     for key, value in values.items():
         parts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
         texts = [one.strip() for part in parts if isinstance(part, str) for one in part.split(",")]
         lacking = [one for one in texts if "://" in one and MARK in one and one not in known]
         if lacking:
-            found[key] = _untold(lacking[0], what)
+            found[key] = _missing_message(lacking[0], what)
     return found
 
 
-def _untold(address: str, what: str = "resume") -> str:
+def _missing_message(address: str, what: str = "resume") -> str:
     return (
         f"{address} was given with a password or a key, which a run does not keep. Set the environment variable "
-        f"{WHOLE} to the whole address (several with blanks between them), then {what}."
+        f"{URLS_VARIABLE} to the whole address (several with blanks between them), then {what}."
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.redaction.source_scan import ALLOW, looks_secret, secrets_in
+from llf_core.redaction.source_scan import ALLOW_COMMENT, secret_kind, secrets_in
 from llf_core.rewards.decorator import reward
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class _Module:
 
     def _constant(self, name: str, value: Any, users: tuple[str, ...]) -> None:
         if isinstance(value, re.Pattern):
-            if looks_secret(name, value.pattern):
+            if secret_kind(name, value.pattern):
                 raise _secret(name, users)
             self.imports.add("import re")
             self.constants[name] = f"re.compile({value.pattern!r}, {value.flags})"
@@ -152,7 +152,7 @@ class _Module:
                 "Make it inside the function; or let the function use an import, another function, or numbers and "
                 "texts and lists, tuples, sets and dicts of them."
             )
-        if looks_secret(name, value):
+        if secret_kind(name, value):
             raise _secret(name, users)
         if len(text) > LONGEST:
             raise SourceError(
@@ -329,7 +329,7 @@ def _secret(name: str, users: tuple[str, ...]) -> SourceError:
     return SourceError(
         f"{_who(users)} uses {name}, which looks like a secret, and its source is kept with the run. Set it in the "
         f"environment before the training starts, and read it inside the function: os.environ[{name!r}]. If it is no "
-        f"secret, give it inside the function, with the comment # {ALLOW} on that line."
+        f"secret, give it inside the function, with the comment # {ALLOW_COMMENT} on that line."
     )
 
 
@@ -351,7 +351,7 @@ def _refuse_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str,
         raise SourceError(
             f"{_who(users)} holds what looks like a secret on line {line} ({found[0].what}), and its source is kept "
             "with the run. Set it in the environment before the training starts, and read it inside the function: "
-            f"os.environ['NAME']. If it is no secret, write the comment # {ALLOW} on that line."
+            f"os.environ['NAME']. If it is no secret, write the comment # {ALLOW_COMMENT} on that line."
         )
 
 

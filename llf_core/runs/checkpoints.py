@@ -12,7 +12,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from llf_core.door import is_folder, list_folder, peek_object
+from llf_core.door import is_folder, list_folder, read_object_or_empty
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import json_bytes, replace_file, sync_file, sync_folder
 
@@ -73,7 +73,7 @@ class Checkpoints:
     def complete(self, step: int) -> bool:
         """Whether the checkpoint of a step counts: every named file is there with its size."""
         path = self.path(step)
-        facts = peek_object(path / COMPLETE, root=self._run)
+        facts = read_object_or_empty(path / COMPLETE, root=self._run)
         files = facts.get("files")
         if not isinstance(files, dict) or facts.get("format") != 1 or facts.get("step") != step or not files:
             return False

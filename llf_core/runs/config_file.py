@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import NotPlainError, UnreadableError, open_file, read_text
 from llf_core.door.plain_yaml import yaml_value
-from llf_core.redaction import redact, redacted
+from llf_core.redaction import redact, redact_nested
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def changed_config(folder: RunFolder) -> dict[str, Any]:
         config = run_config(folder)
     except ConfigError:
         return read_config(folder.config)
-    changed: dict[str, Any] = redacted(config.flat())
+    changed: dict[str, Any] = redact_nested(config.flat())
     return changed
 
 

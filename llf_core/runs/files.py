@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llf_core.door import open_file
-from llf_core.redaction import redacted
+from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
 from llf_core.runs.jsonl import spelled
 
@@ -87,7 +87,7 @@ def sync_folder(path: Path) -> None:
 
 def json_bytes(value: dict[str, Any]) -> bytes:
     """A JSON object as an indented file, without secrets; a number that is not finite is spelled out."""
-    text = json.dumps(spelled(redacted(value)), ensure_ascii=False, indent=1, allow_nan=False)
+    text = json.dumps(spelled(redact_nested(value)), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
-from llf_core.door import NotPlainError, json_value, peek_object
+from llf_core.door import NotPlainError, json_value, read_object_or_empty
 from llf_core.door import read_bytes as read_file
 from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_ours
@@ -173,7 +173,7 @@ def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
 
 def _base(place: Path) -> Any:
     """The model that an adapter is of, as its config says; a file of a hub's cache is a link."""
-    return peek_object(Path(os.path.realpath(place / "adapter_config.json"))).get("base_model_name_or_path")
+    return read_object_or_empty(Path(os.path.realpath(place / "adapter_config.json"))).get("base_model_name_or_path")
 
 
 def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:

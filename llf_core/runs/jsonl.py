@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import NotPlainError, json_value, open_file
-from llf_core.redaction import redacted
+from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
     """Appends one record, without secrets, to a file that is not kept open."""
     appender = Appender(path)
     try:
-        appender.append(redacted(dict(record)))
+        appender.append(redact_nested(dict(record)))
     finally:
         appender.close()
 

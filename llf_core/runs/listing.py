@@ -13,7 +13,7 @@ from typing import Any
 
 from llf_core.door import NotPlainError, open_file
 from llf_core.door.plain_yaml import yaml_value
-from llf_core.redaction import redact, redacted
+from llf_core.redaction import redact, redact_nested
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
 from llf_core.runs.jsonl import spelled
@@ -76,7 +76,7 @@ class Row:
     @cached_property
     def text(self) -> str:
         """As JSON: a row is asked for much more often than it changes."""
-        return json.dumps(redacted(self.json()))
+        return json.dumps(redact_nested(self.json()))
 
     def json(self) -> dict[str, Any]:
         """As a JSON object; a number that is not finite is spelled out."""

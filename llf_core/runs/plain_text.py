@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llf_core.door import TURNS
+from llf_core.door import BIDI_CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ def one_way(text: str) -> str:
 
     Letters that are written from right to left need none of them.
     """
-    return text if text.isascii() else TURNS.sub("", text)
+    return text if text.isascii() else BIDI_CONTROLS.sub("", text)
 
 
 def all_one_way(value: Any) -> Any:

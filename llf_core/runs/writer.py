@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from llf_core.redaction import redacted
+from llf_core.redaction import redact_nested
 from llf_core.runs import status as statuses
 from llf_core.runs.files import DISK_FULL
 from llf_core.runs.final_status import keep_reason
@@ -63,7 +63,7 @@ class RunWriter:
             OSError: the disk is full; for a last word (`state`, `error`, `answer`), even after the run's
                 reserve was given back.
         """
-        record = redacted({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
+        record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
             self._events.append(record)
         except OSError as error:
@@ -73,7 +73,7 @@ class RunWriter:
 
     def sample(self, **fields: Any) -> None:
         """Appends one generated text or example, without secrets: `step`, `kind`, `prompt`, `text`, `of`."""
-        self._samples.append(redacted({"time": _now(), "attempt": self.attempt, **fields}))
+        self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
 
     def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
         """Appends what the examples of a step cost.

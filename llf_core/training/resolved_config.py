@@ -9,7 +9,7 @@ import yaml
 
 from llf_core.door import read_text
 from llf_core.door.plain_yaml import yaml_value
-from llf_core.redaction import redacted
+from llf_core.redaction import redact_nested
 from llf_core.runs import update_env
 from llf_core.runs.files import replace_file
 
@@ -51,7 +51,7 @@ def write_resolved(work: TrainingContext, checkpointing: Checkpointing) -> None:
         "parameters": work.parameters,
         "trainable": work.trainable,
     }
-    replace_file(folder.resolved, yaml.safe_dump(redacted(resolved), sort_keys=False).encode())
+    replace_file(folder.resolved, yaml.safe_dump(redact_nested(resolved), sort_keys=False).encode())
     facts = {"data": {"fingerprint": data.report.fingerprint}, "seed": config.training.seed, "threads": plan.threads}
     if plan.device == "cuda":
         facts["device"] = cuda_facts()

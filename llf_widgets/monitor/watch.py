@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.door import UnreadableError, is_folder, peek_object
+from llf_core.door import UnreadableError, is_folder, read_object_or_empty
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
@@ -129,7 +129,7 @@ class Watch:
             ("env", self.folder.env),
         ):
             if self._differs(path):
-                setattr(self, name, peek_object(path) if name == "env" else read_config(path))
+                setattr(self, name, read_object_or_empty(path) if name == "env" else read_config(path))
         if self._differs(self.folder.meta):
             self._name = str(self._reader.meta().get("name") or "")
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import authenticated
 
-from llf_core.door import peek_object
+from llf_core.door import read_object_or_empty
 from llf_core.runs import folder_bytes
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler
 
@@ -50,5 +50,5 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
 
 def _rank(path: Path, root: Path) -> int | None:
     """The rank of a LoRA; None of everything else."""
-    rank = peek_object(path, root=root).get("r")
+    rank = read_object_or_empty(path, root=root).get("r")
     return rank if isinstance(rank, int) else None

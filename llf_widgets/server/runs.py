@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.door import peek_object
+from llf_core.door import read_object_or_empty
 from llf_core.runs import Checkpoints, RunReader, decimate
 from llf_core.runs.config_file import written_config
 from llf_core.runs.findings import advice, stands
@@ -187,7 +187,7 @@ def _short(value: Any) -> Any:
 
 def _environment(folder: RunFolder) -> dict[str, str]:
     """Where and with what a run was started, a short text each."""
-    env = peek_object(folder.env)
+    env = read_object_or_empty(folder.env)
     keys = ("packages", "device", "git", "notebook", "data", "parent")
     there = [env.get(key) for key in keys]
     packages, device, git, notebook, data, parent = (one if isinstance(one, dict) else {} for one in there)

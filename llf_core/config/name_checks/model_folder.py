@@ -8,7 +8,7 @@ from typing import Any
 
 from llf_core.config.name_checks.hub_cache import snapshot
 from llf_core.config.paths import expanded, is_there
-from llf_core.door import peek_object
+from llf_core.door import read_object_or_empty
 
 
 def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
@@ -24,7 +24,7 @@ def folder_of(model: str, cache_dir: str | None = None) -> Path | None:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """What a model's `config.json` says; empty where it cannot be read."""
-    return peek_object(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
+    return read_object_or_empty(Path(os.path.realpath(folder / "config.json")))  # the cache of a hub has links
 
 
 def settings_of(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.shown_url import without_secrets
-from llf_core.redaction.url_secrets import whole_address
+from llf_core.redaction.url_secrets import restore_url
 from llf_core.rewards import as_float
 from llf_core.stages.base.stop_training import StopTraining
 from llf_core.stages.ppo.options import AUTHORIZATION, is_address
@@ -61,7 +61,7 @@ def ask_scores(url: str, texts: Sequence[str], *, timeout: float = TIMEOUT) -> l
             f"{url} is not the address of a reward endpoint.", "Expected one such as http://localhost:8000/score."
         )
     try:
-        address = whole_address(url)
+        address = restore_url(url)
     except LookupError as error:
         raise StopTraining(str(error.args[0]), "") from None
     body = json.dumps({"model": "model", "messages": list(texts)}).encode()

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from llf_core.door import NotPlainError, json_value
-from llf_core.door.data import DEEPEST
-from llf_core.door.plain_yaml import MOST_NODES, Document, yaml_value
+from llf_core.door.data import MAX_DEPTH
+from llf_core.door.plain_yaml import MAX_NODES, Document, yaml_value
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
     f"{chr(98 + place)}: &{chr(98 + place)} [{','.join(['*' + chr(97 + place)] * 9)}]" for place in range(9)
@@ -59,14 +59,14 @@ def test_plain_yaml_is_as_before():
     assert Document("# nothing\n").empty
     assert Document("a: 1\na: 2").pairs() == [("a", 1, 1), ("a", 2, 2)]
     assert Document("[1]").pairs() is None
-    assert len(yaml_value("a: [" + "1," * (MOST_NODES - 10) + "]")["a"]) == MOST_NODES - 10
+    assert len(yaml_value("a: [" + "1," * (MAX_NODES - 10) + "]")["a"]) == MAX_NODES - 10
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[" * 100_000, "nested more than 64 levels deep"),
-        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "nested more than 64 levels deep"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested more than 64 levels deep"),
         ('{"a":' * 900 + "1" + "}" * 900, "nested more than 64 levels deep"),
         ("9" * 5000, "Exceeds the limit"),
         ('{"a": 1,\n}', "(line 2)"),
@@ -80,7 +80,7 @@ def test_json_that_is_not_plain_is_a_sentence(text, said):
 
 
 def test_plain_json_is_plain():
-    deep = "[" * DEEPEST + "]" * DEEPEST
+    deep = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert json_value(deep) == json.loads(deep)
     wide = json.dumps([[number] for number in range(1000)])
     assert json_value(wide.encode()) == json.loads(wide)

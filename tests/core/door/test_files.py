@@ -11,10 +11,10 @@ from llf_core.door import (
     is_folder,
     list_folder,
     open_file,
-    peek_object,
     read_bytes,
     read_end,
     read_object,
+    read_object_or_empty,
     read_text,
 )
 
@@ -55,7 +55,7 @@ def test_odd_files_are_sentences(tmp_path, kind):
     assert str(caught.value).startswith(f"status.json {said}")
     assert str(tmp_path) not in str(caught.value)
     assert caught.value.name == "status.json"
-    assert peek_object(tmp_path / "status.json") == {}
+    assert read_object_or_empty(tmp_path / "status.json") == {}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from llf_core.config import ConfigError, RunConfig
 from llf_core.data.cloud_storage import whole_address_of
 from llf_core.data.errors import DataError
-from llf_core.redaction import MARK, redact, redacted
+from llf_core.redaction import MARK, redact, redact_nested
 from llf_core.redaction.file_modes import file_mode, folder_mode, make_private
 from llf_core.redaction.streams import RedactedStream
-from llf_core.redaction.url_secrets import WHOLE, taken_out, whole_address
+from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
 from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
 from llf_core.runs.listing import read_row
 from llf_core.training.failures import explain
@@ -93,7 +93,7 @@ def test_values_of_the_environment_are_secret_by_their_names(monkeypatch):
 
 def test_texts_within_values():
     value = {"a": [ADDRESS, 1, None, ("x", True)], "password": "x", "api_key": "", "step": 3, 5: HUB_TOKEN}
-    assert redacted(value) == {
+    assert redact_nested(value) == {
         "a": [KEPT, 1, None, ["x", True]],
         "password": MARK,
         "api_key": "",
@@ -144,18 +144,18 @@ def test_no_message_has_any():
 
 def test_addresses_of_a_config_go_by_the_environment(monkeypatch):
     given = {"dataset": f"{ADDRESS},llf_demo", "eval_dataset": ["a", ADDRESS], "stage": "sft", "n": 1}
-    changes, whole = taken_out(given)
+    changes, whole = split_url_secrets(given)
     assert changes == {"dataset": f"{KEPT},llf_demo", "eval_dataset": ["a", KEPT]}
     assert whole == [ADDRESS, ADDRESS]
-    assert whole_address("https://h/x.json") == "https://h/x.json"
+    assert restore_url("https://h/x.json") == "https://h/x.json"
     said = (
         f"{KEPT} was given with a password or a key, which a run does not keep. Set the environment variable LLF_URLS"
     )
     with pytest.raises(LookupError, match=said.replace("*", r"\*")):
-        whole_address(KEPT)
+        restore_url(KEPT)
     with pytest.raises(DataError, match="Set the environment variable LLF_URLS to the whole address"):
         whole_address_of(KEPT)
-    monkeypatch.setenv(WHOLE, f"https://me:x1@other.example.org/a {ADDRESS}")
+    monkeypatch.setenv(URLS_VARIABLE, f"https://me:x1@other.example.org/a {ADDRESS}")
     assert whole_address_of(KEPT) == ADDRESS
 
 

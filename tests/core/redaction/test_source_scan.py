@@ -2,7 +2,7 @@
 
 import pytest
 
-from llf_core.redaction.source_scan import Found, looks_secret, secrets_in
+from llf_core.redaction.source_scan import FoundSecret, secret_kind, secrets_in
 
 # Made up for this test; joined, so that no scanner takes this file for a leak.
 AWS = "AKIA" + "Q4J7ZXN2M5K8R3TV"
@@ -127,7 +127,7 @@ def test_a_comment_allows_its_line_and_no_other():
 
 
 def test_values_are_looked_into():
-    assert looks_secret("db", {"user": "me", "password": "x"}) == "a text is called password"
-    assert looks_secret("keys", ["a1b2c3d4e5f6a7b8c9", "b"])
-    assert looks_secret("names", ["anna", 5, None, True, 1.5]) is None
-    assert Found(1, "x") == Found(1, "x")
+    assert secret_kind("db", {"user": "me", "password": "x"}) == "a text is called password"
+    assert secret_kind("keys", ["a1b2c3d4e5f6a7b8c9", "b"])
+    assert secret_kind("names", ["anna", 5, None, True, 1.5]) is None
+    assert FoundSecret(1, "x") == FoundSecret(1, "x")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
-from llf_core.redaction.url_secrets import WHOLE
+from llf_core.redaction.url_secrets import URLS_VARIABLE
 from llf_core.rewards import Reward, Weighed
 from llf_core.runs import Checkpoints, RunReader, progress_events, read_status, send_request, status
 from llf_core.runs.trust import prove
@@ -417,7 +417,7 @@ def test_who_asks_is_told_by_the_environment_alone(endpoint, monkeypatch):
 
 
 def test_the_card_shows_no_more_than_the_address(trained, endpoint, monkeypatch):
-    monkeypatch.setenv(WHOLE, endpoint.url + "?key=secret")
+    monkeypatch.setenv(URLS_VARIABLE, endpoint.url + "?key=secret")
     folder, code = trained(max_steps=2, reward_model=endpoint.url + "?key=secret")
     assert code == 0
     card = (folder.output / "README.md").read_text()
