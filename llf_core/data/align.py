@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.records import Row
-    from llf_core.data.sources import Source
+    from llf_core.data.source import Source
 
 FORMATS: dict[str, ModuleType] = {"alpaca": alpaca, "sharegpt": sharegpt, "openai": openai, "text": text}
 TURNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns")

@@ -10,7 +10,8 @@ import numpy as np
 
 from llf_core.config.ignore_index import IGNORED
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.media import Medium, process
+from llf_core.data.formats.conversation import Medium
+from llf_core.data.media import process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,6 @@ from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, P
 from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
 from llf_core.data.media import ARGUMENTS, check_unseen, encode_seen, with_media
 from llf_core.data.render import (
-    Rendered,
     choose_template,
     closing_of,
     opening_of,
@@ -25,6 +24,7 @@ from llf_core.data.render import (
     sign_of,
     takes_parts,
 )
+from llf_core.data.rendered import Rendered
 from llf_core.data.truncation import blocks, cut, cut_lengths, learned, overlong, split_long
 from llf_core.data.word_cache import library_of
 

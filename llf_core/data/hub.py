@@ -14,7 +14,7 @@ from llf_core.models.hub import NOT_A_HUB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llf_core.data.sources import Source
+    from llf_core.data.source import Source
 
 PROBE_SECONDS = 3.0
 REFUSED = {401, 403, 404}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from llf_core.data.render import Rendered
+    from llf_core.data.rendered import Rendered
     from llf_core.data.word_cache import Library, Pieces
 
 

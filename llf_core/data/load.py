@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llf_core.data.records import File
-    from llf_core.data.sources import Source
+    from llf_core.data.source import Source
 
 
 @dataclass(frozen=True)

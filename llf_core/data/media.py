@@ -9,9 +9,10 @@ from array import array
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
+from llf_core.data.formats.conversation import Medium
 from llf_core.data.label_mask import Encoded, Turn, labelled
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
     from llf_core.data.formats.conversation import Conversation, Message
-    from llf_core.data.render import Rendered
+    from llf_core.data.rendered import Rendered
     from llf_core.data.word_cache import Library
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
@@ -29,18 +30,6 @@ ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
 """Under which name a processor takes each kind."""
 PLACE = re.compile("(<image>|<video>|<audio>)")
 INLINE = "data:;base64,"
-
-
-class Medium(NamedTuple):
-    """One picture, video or sound.
-
-    Attributes:
-        kind: `image`, `video` or `audio`.
-        value: the path of its file, or its bytes as a `data:` address.
-    """
-
-    kind: str
-    value: str
 
 
 def with_media(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.data.align import Reading
     from llf_core.data.records import Row
-    from llf_core.data.sources import Source
+    from llf_core.data.source import Source
 
 WHOLE = frozenset({"json"})
 """Kinds of files that are read from end to end for their first record."""

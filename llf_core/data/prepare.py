@@ -24,7 +24,7 @@ from llf_core.data.packed_dataset import PackedRows
 from llf_core.data.packing import pack
 from llf_core.data.render import NONE, ChatTemplate, choose_template
 from llf_core.data.report import DataReport, show_row
-from llf_core.data.sources import Source, find_sources
+from llf_core.data.sources import find_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.data.source import Source
     from llf_core.data.streaming import Stream
     from llf_core.runs import RunWriter
 

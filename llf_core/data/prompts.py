@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llf_core.data.align import Reading
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.prepare import Prepared
-    from llf_core.data.sources import Source
+    from llf_core.data.source import Source
 
 TOKENS, WHOLE = COLUMNS.index("tokens"), COLUMNS.index("whole")
 ASKED = "asked"

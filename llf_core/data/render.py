@@ -12,6 +12,7 @@ from llf_core.config.did_you_mean import listed
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWER, Message
 from llf_core.data.media import PLACE, in_parts
+from llf_core.data.rendered import Rendered
 from llf_core.data.templates import BEGINS, ENDS, JOINT, Plain, named_template, render
 from llf_core.models.bounded_templates import bound_templates, endless_error
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.formats.conversation import Conversation
-    from llf_core.data.media import Medium
 
 OWN = "the model's own"
 NONE = "none, since plain texts need none"
@@ -218,25 +218,6 @@ def _fits(name: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 def _made_of_text(name: str) -> bool:
     """Whether a template writes no token of its own, so that it fits every tokenizer."""
     return not named_template(name).tokens
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as text.
-
-    Attributes:
-        text: all of it.
-        answers: where the answers stand in it, `[start, end)` in characters: from the end of the generation prompt
-            to the end of all that the template writes for the turn (the token that ends it, a newline after it).
-        cuts: where the text is taken apart before it is tokenized, every border of an answer among them; None where
-            it is tokenized as one, as `apply_chat_template` does.
-        media: pictures, videos and sounds that it names, in order.
-    """
-
-    text: str
-    answers: tuple[tuple[int, int], ...]
-    cuts: tuple[int, ...] | None = None
-    media: tuple[Medium, ...] = ()
 
 
 def render_all(

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llf_core.launch.queue import sweep
+    from llf_core.launch.parameter_sweep import sweep
     from llf_core.launch.run import Run, attach
     from llf_core.launch.start import launch
     from llf_core.runs.listing import free_bytes
@@ -19,7 +19,7 @@ _LAZY = {
     "attach": "llf_core.launch.run",
     "free_bytes": "llf_core.runs.listing",
     "launch": "llf_core.launch.start",
-    "sweep": "llf_core.launch.queue",
+    "sweep": "llf_core.launch.parameter_sweep",
 }
 
 __all__ = ["Run", "active_runs", "attach", "free_bytes", "launch", "sweep"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import Checkpoints, RunReader
+from llf_core.runs.checkpoints import what_is_safe
 from llf_core.runs.disk_errors import takes_nothing
 from llf_core.runs.disk_errors import told as disk_told
 from llf_core.runs.kill import killed_reason
-from llf_core.runs.last_step import what_is_safe
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder, Status

@@ -1,4 +1,4 @@
-"""Runs that wait for their turn on one machine, and sweeps over a few values.
+"""Runs that wait for their turn on one machine.
 
 A queued run has a supervisor of its own from the beginning, which waits: so the queue outlives cell, kernel and server
 like everything else, and there is nobody who must keep it.
@@ -6,13 +6,10 @@ like everything else, and there is nobody who must keep it.
 
 from __future__ import annotations
 
-import itertools
-import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llf_core.config.number_format import exact
 from llf_core.runs import read_meta, status
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.lock import lock_path
@@ -21,13 +18,10 @@ from llf_core.runs.process import host
 from llf_core.runs.run_index import RunIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from llf_core.launch.run import Run
     from llf_core.runs import RunFolder
 
-MOST_RUNS = 100
 REST, LONGEST_REST = 2.0, 30.0
 """Seconds between two looks at the runs ahead, for each of them, and at most."""
 
@@ -160,87 +154,3 @@ class Turn:
 
     def _place(self) -> tuple[float, str]:
         return status.read_status(self._folder).created, self._folder.id
-
-
-def sweep(
-    config: Any,
-    values: Mapping[str, Sequence[Any]],
-    *,
-    name: str | None = None,
-    rows: Any = None,
-    rewards: Iterable[Any] | None = None,
-    **options: Any,
-) -> list[Run]:
-    """Starts a run for each combination of some values, one after the other.
-
-    Args:
-        config: what `RunConfig.load` takes.
-        values: for each key the values that it takes, e.g. `{"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}`.
-        name: in front of each run's name; what differs follows.
-        rows: the training data itself, see `launch`.
-        rewards: reward functions, see `launch`.
-        options: further ones of `launch`.
-
-    Returns:
-        The runs, in the order of the combinations: the last key changes fastest.
-
-    Raises:
-        ConfigError: a combination has errors; no run was started.
-        ValueError: no values, or more than `MOST_RUNS` runs.
-        RuntimeError: a run could not be started; the message says how many wait already.
-    """
-    from llf_core.config import RunConfig
-    from llf_core.config.name_checks.data_set_location import DEMO
-    from llf_core.launch.start import checked, default_name, launch
-    from llf_core.rewards.stored_functions import KEY, by_name
-
-    chosen = list(combinations(values))
-    rewards = None if rewards is None else list(rewards)
-    overrides = [] if rewards is None else [f"{KEY}={json.dumps(list(by_name(rewards)))}"]
-    loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
-    place = options.get("home"), options.get("command")
-    configs = [checked(loaded.flat() | one, (), *place).flat() for one in chosen]  # all before the first is started
-    started: list[Run] = []
-    for made, one in zip(configs, chosen, strict=True):
-        if rows is not None:
-            del made["dataset"]
-        try:
-            called = f"{name or default_name(loaded)} {label(one)}"
-            started.append(launch(made, name=called, rows=rows, rewards=rewards, queue=True, **options))
-        except (OSError, RuntimeError) as error:
-            if not started:
-                raise
-            waits = f"{len(started)} of the {len(chosen)} runs were started before and stay in the queue."
-            raise RuntimeError(f"{error} {waits}") from error
-    return started
-
-
-def label(one: Mapping[str, Any]) -> str:
-    """A combination as runs are called after it: `learning_rate=1e-4 quantization_bit=null`."""
-    return " ".join(f"{key}={_word(value)}" for key, value in one.items())
-
-
-def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """What differs from run to run of a sweep: the last key changes fastest.
-
-    Raises:
-        ValueError: no values, or more than `MOST_RUNS` runs.
-    """
-    for key, given in values.items():
-        if isinstance(given, str) or not given:
-            raise ValueError(f"{key} has the values {given!r}. Expected a list of at least one.")
-    total = 1
-    for given in values.values():
-        total *= len(given)
-    if not values or total > MOST_RUNS:
-        raise ValueError(f"That would be {total if values else 0} runs. Expected 1 to {MOST_RUNS}.")
-    for one in itertools.product(*values.values()):
-        yield dict(zip(values, one, strict=True))
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, float):
-        return exact(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)

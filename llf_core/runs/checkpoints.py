@@ -145,6 +145,14 @@ class Checkpoints:
         return [step for step in steps if is_folder(self.path(step), self._run)]
 
 
+def what_is_safe(folder: RunFolder) -> str:
+    """What of a run can be used after its end, in one sentence."""
+    latest = Checkpoints(folder).latest()
+    if latest is None:
+        return "There is no checkpoint yet: resume starts from the beginning."
+    return f"{latest.name} is whole: resume goes on from there."
+
+
 def _files(path: Path) -> dict[str, int]:
     """Size in bytes of each file below a folder, by its path in it; what vanishes meanwhile is left out."""
     sizes: dict[str, int] = {}

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.runs.checkpoints import Checkpoints
+from llf_core.runs.checkpoints import Checkpoints, what_is_safe
+from llf_core.runs.event_fields import is_whole
 from llf_core.runs.formatting import size
-from llf_core.runs.last_step import what_is_safe
-from llf_core.runs.reader import RunReader
+from llf_core.runs.jsonl import NEWS, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,12 +238,17 @@ def _needed(folder: RunFolder) -> int:
     latest = Checkpoints(folder).latest()
     if latest is not None:
         return LOGS + sum(file.stat().st_size for file in latest.rglob("*") if file.is_file())
-    try:
-        events = RunReader(folder).events()
-    except OSError:
-        events = []
-    trained = next((event["trainable"] for event in events if event["type"] == "model" and "trainable" in event), 0)
-    return LOGS + BYTES_OF_A_PARAMETER * int(trained)
+    return LOGS + BYTES_OF_A_PARAMETER * _trained(folder)
+
+
+def _trained(folder: RunFolder) -> int:
+    """Parameters that a run trains, as it said when it began; 0 where it did not come so far."""
+    with suppress(OSError):
+        for event in records(folder.events, NEWS):
+            trained = event.get("trainable")
+            if event.get("type") == "model" and isinstance(trained, int) and is_whole(trained):
+                return trained
+    return 0
 
 
 def _bytes(amount: float) -> str:

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import shutil
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llf_core.door import is_folder
-from llf_core.redaction import redact
-from llf_core.redaction.file_modes import make_private
-from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.jsonl import append
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}")
-RESERVE_BYTES = 64 * 1024
-SLUG_LENGTH = 60
 
 
 def home() -> Path:
     """The folder of all runs, models and caches: `$LLF_HOME`, else `~/.llf`."""
     return Path(os.environ.get("LLF_HOME") or "~/.llf").expanduser().absolute()
+
+
+def home_folder(given: Path | str | None) -> Path:
+    """`LLF_HOME` as a call gives it, or the environment's where it gives none; absolute."""
+    return home() if given is None else Path(given).expanduser().absolute()
 
 
 def check_run_id(run_id: str) -> str:
@@ -176,85 +168,13 @@ class RunFolder:
 
 def in_the_way(home: Path | str | None = None) -> str | None:
     """The sentence to say where a file stands in the place of the folder of runs, or of one above it."""
-    runs = _home(home) / "runs"
+    runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
     if place.is_dir() or not os.path.lexists(place):
         return None
     return (
         f"{place} is not a folder, so runs cannot be written to {runs}. Remove it, or set LLF_HOME to another folder."
     )
-
-
-def slug(name: str) -> str:
-    """The part of a run id that people read: `SmolLM2 / SFT!` becomes `smollm2-sft`."""
-    words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
-    return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"
-
-
-def create_run(
-    config_yaml: str,
-    name: str,
-    home: Path | str | None = None,
-    fill: Callable[[RunFolder], None] | None = None,
-) -> RunFolder:
-    """Makes a run's folder in the state `created`, whole before anyone can see it.
-
-    Args:
-        config_yaml: the config's text, with defaults.
-        name: what views call the run; part of its id.
-        home: `LLF_HOME` where it is not the environment's.
-        fill: puts more into the folder before anyone can see it. Where that fails, nothing is left.
-
-    Returns:
-        The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … where that is taken.
-
-    Raises:
-        OSError: the folder can't be written.
-        NotADirectoryError: a file stands where the folder of runs should; a sentence.
-    """
-    from llf_core.runs.status import first_status
-
-    if (said := in_the_way(home)) is not None:
-        raise NotADirectoryError(said)
-    name = redact(name)
-    runs = _home(home) / "runs"
-    now = time.time()
-    new = RunFolder(runs / f".new-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        new.control.mkdir(parents=True)
-        new.config.write_text(redact(config_yaml), encoding="utf-8")
-        new.reserve.write_bytes(bytes(RESERVE_BYTES))
-        replace_file(new.meta, json_bytes({"revision": 1, "name": name, "tags": [], "note": ""}))
-        append(new.events, {"v": 1, "time": now, "attempt": 1, "type": "created", "name": name})
-        replace_file(new.status, json_bytes(first_status(now)))
-        if fill is not None:
-            fill(new)
-        make_private(new.path)
-        return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
-    except BaseException as error:
-        shutil.rmtree(new.path, ignore_errors=True)
-        from llf_core.runs.disk_errors import is_disk_error, no_room
-
-        if isinstance(error, OSError) and is_disk_error(error):
-            raise OSError(error.errno, no_room(runs, error)) from error
-        raise
-
-
-def _settle(new: Path, runs: Path, wanted: str) -> RunFolder:
-    """Moves a finished folder to the first free id. The rename decides: it fails on a folder with files."""
-    number = 1
-    while True:
-        target = runs / (wanted if number == 1 else f"{wanted}-{number}")
-        if not target.exists():
-            try:
-                new.rename(target)
-            except OSError:
-                if not target.exists():
-                    raise
-            else:
-                return RunFolder(target)
-        number += 1
 
 
 def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
@@ -268,7 +188,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         ValueError: `run_id` is no id.
         FileNotFoundError: there is no such run.
     """
-    folder = RunFolder(_home(home) / "runs" / check_run_id(run_id))
+    folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):
         from llf_core.runs.nearest_run import near_run  # with the config, which a supervisor starts without
 
@@ -282,7 +202,7 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
     """Names of the run folders, oldest first: of those that are there, or of those that are in the bin."""
     try:
-        return look(_home(home) / ("bin" if binned else "runs"))[0]
+        return look(home_folder(home) / ("bin" if binned else "runs"))[0]
     except OSError:
         return ()
 
@@ -317,7 +237,3 @@ def look(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
             else:
                 found.append(name)
     return tuple(sorted(found)), dict(sorted(odd.items()))
-
-
-def _home(given: Path | str | None) -> Path:
-    return home() if given is None else Path(given).expanduser().absolute()

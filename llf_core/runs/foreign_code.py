@@ -14,29 +14,22 @@ from llf_core.config.model import EMBEDDED
 from llf_core.config.name_checks.hub_cache import snapshots
 from llf_core.config.paths import expanded, is_there
 from llf_core.door import NotPlainError, json_value, read_object_or_empty
-from llf_core.door import read_bytes as read_file
+from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_ours
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from llf_core.config import RunConfig
     from llf_core.runs.folder import RunFolder
 
 VARIABLE, RUN = "LLF_FOREIGN_CODE", "run"
 """Of the environment: `run` in processes that train what the user has started. Without it, code has to be allowed."""
-MOST_FILES, MOST_FOLDERS = 500, 5_000
-MOST_BYTES = 4 << 20
-"""Python or JSON files of a model are far smaller; of a larger one nothing is allowed."""
 SHOWN_LINES, SHOWN_FILES, SHOWN_WIDTH = 12, 20, 160
 NOT_ALLOWED = "you have not allowed it"
 SHORT = 12
 """Characters of a hash that people compare."""
-
-
-class TooMuchCodeError(ValueError):
-    """A folder holds more code than anybody could read."""
 
 
 class UntrustedCodeError(RuntimeError):
@@ -72,7 +65,7 @@ class ForeignCode:
         """Hash of the files' names and contents and of the references."""
         digest = hashlib.sha256()
         for name, path in self.files:
-            digest.update(f"{name}\0{hashlib.sha256(read_bytes(path)).hexdigest()}\n".encode("utf-8", "replace"))
+            digest.update(f"{name}\0{hashlib.sha256(read_code(path)).hexdigest()}\n".encode("utf-8", "replace"))
         for reference in self.references:
             digest.update(f"{reference}\n".encode("utf-8", "replace"))
         return digest.hexdigest()
@@ -217,57 +210,6 @@ def hash_of(code: Iterable[ForeignCode]) -> str:
     return hashlib.sha256("\n".join(one.sha256 for one in code).encode()).hexdigest()
 
 
-def python_files(folder: Path, but: Collection[Path] = ()) -> Iterator[Path]:
-    """The Python files in a folder and below it, links followed.
-
-    Args:
-        folder: where to look.
-        but: folders that are left out.
-
-    Raises:
-        TooMuchCodeError: there are more than anybody could read.
-    """
-    found: list[Path] = []
-    folders, seen = 0, set()
-    for place, inner, names in os.walk(folder, followlinks=True):
-        folders += 1
-        real = os.path.realpath(place)
-        inner[:] = sorted(name for name in inner if Path(place, name) not in but)
-        if real in seen:  # a link back up
-            inner.clear()
-            continue
-        seen.add(real)
-        found += [Path(place, name) for name in sorted(names) if name.endswith(".py")]
-        if folders > MOST_FOLDERS or len(found) > MOST_FILES:
-            raise TooMuchCodeError(
-                f"{folder} holds more than {MOST_FILES} Python files or {MOST_FOLDERS:,} folders. "
-                "Expected the code of one model."
-            )
-    yield from found
-
-
-def read_bytes(path: Path) -> bytes:
-    """What a file of code holds.
-
-    Raises:
-        TooMuchCodeError: it is no regular file, or larger than code is.
-    """
-    run = _run_of(path)
-    try:
-        if run is not None:
-            return read_file(path, MOST_BYTES, run)
-        return read_file(Path(os.path.realpath(path)), MOST_BYTES)  # a file of a hub's cache is a link
-    except OSError:
-        message = f"{path} is not a regular file of at most {MOST_BYTES:,} bytes, so it is not read as code."
-        raise TooMuchCodeError(message) from None
-
-
-def _run_of(path: Path) -> Path | None:
-    """The run folder that a file lies in, of which no link is followed: it might show a file of this machine."""
-    inside = (one for one in path.parents if one.parent.name in {"runs", "bin"})
-    return next((one for one in inside if os.path.lexists(one / "config.yaml")), None)
-
-
 def _auto_map(path: Path) -> Iterator[tuple[str, str]]:
     """What a JSON file of a model names as classes of its own, wherever in it; of a config that is not read, its hash.
 
@@ -276,7 +218,7 @@ def _auto_map(path: Path) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         return
     try:
-        content = json_value(read_bytes(path))
+        content = json_value(read_code(path))
     except (NotPlainError, TooMuchCodeError) as error:
         if "config" in path.name:  # others are tokenizer.json, indexes of weights
             with path.open("rb") as file:
@@ -322,7 +264,7 @@ def _elsewhere(folder: Path, reference: str) -> dict[str, Path]:
 
 def _head(path: Path) -> list[str]:
     try:
-        text = read_bytes(path).decode("utf-8", "replace")
+        text = read_code(path).decode("utf-8", "replace")
     except (OSError, TooMuchCodeError) as error:
         return [str(error)]
     lines = text.splitlines()

@@ -26,6 +26,8 @@ LONGEST_LINE = 16 << 20
 """Bytes of a line; a record of a step with 1,000,000 examples has less."""
 FARTHEST = 256 << 20
 """Bytes that are searched for the end of a line that is longer than that."""
+NEWS = 32 << 20
+"""Bytes of events or samples that one look reads: of more, the last."""
 PIECE = 1 << 20
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 

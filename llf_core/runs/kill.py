@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from llf_core.runs.checkpoints import what_is_safe
 from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
-from llf_core.runs.last_step import last_logged_step, what_is_safe
+from llf_core.runs.last_step import last_logged_step
 from llf_core.runs.process import host
 from llf_core.runs.status import read_status, shown, update
 

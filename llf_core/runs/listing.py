@@ -17,11 +17,11 @@ from llf_core.redaction import redact, redact_nested
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
 from llf_core.runs.jsonl import spelled
-from llf_core.runs.last_step import shown_status
 from llf_core.runs.meta import read_meta
 from llf_core.runs.metric_catalog import HELD_OUT, told
 from llf_core.runs.pace import pace, remaining
 from llf_core.runs.plain_text import one_way
+from llf_core.runs.shown_status import shown_status
 from llf_core.runs.sparkline import Shape, shape
 from llf_core.runs.status import BrokenRunError
 

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 from llf_core.door import read_end
 from llf_core.redaction import redact
 from llf_core.runs.event_fields import checked
-from llf_core.runs.jsonl import Tail, as_number, parse
-from llf_core.runs.last_step import shown_status
+from llf_core.runs.jsonl import NEWS, Tail, as_number, parse
 from llf_core.runs.meta import read_meta
+from llf_core.runs.shown_status import shown_status
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.metric_columns import Columns
     from llf_core.runs.status import Status
 
-NEWS = 32 << 20
-"""Bytes of events or samples that one look reads: of more, the last."""
 MOST_RECORDS = 50_000
 """Events or samples that one look hands out: of more, the last."""
 LONGEST_LOG = 4 << 20  # bytes

@@ -13,7 +13,6 @@ from llf_core.door import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.final_status import forget_reason, kept_reason
-from llf_core.runs.folder import RESERVE_BYTES
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.plain_text import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 AFTER_THE_END = frozenset({"exit_code", "best"})  # may still be added
 FINAL = frozenset({"finished", "stopped", "failed"})
 STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
+RESERVE_BYTES = 64 * 1024
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 60.0  # of a heartbeat from another host, before its run counts as lost
 START_SECONDS = 30.0  # from the launch to the supervisor's first word

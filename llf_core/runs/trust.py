@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_object
+from llf_core.runs.code_files import python_files, read_code
 from llf_core.runs.files import locked
 
 if TYPE_CHECKING:
@@ -108,11 +109,9 @@ def _allowed(home: Path) -> dict[str, list[str]]:
 
 def _executed(folder: RunFolder) -> dict[str, str]:
     """SHA-256 of a run's config and of each Python file in its folder, by name."""
-    from llf_core.runs.foreign_code import python_files, read_bytes
-
     made = (folder.output, folder.checkpoints, *(folder.path / name for name in MADE))
     files = [folder.config, *python_files(folder.path, but=made)]
-    return {os.path.relpath(path, folder.path): hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
+    return {os.path.relpath(path, folder.path): hashlib.sha256(read_code(path)).hexdigest() for path in files}
 
 
 def _sign(key: bytes, what: str, value: Any) -> str:

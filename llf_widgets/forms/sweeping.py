@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import validate
-from llf_core.launch.queue import combinations, label
+from llf_core.launch.combinations import combinations, label
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.values import choices, kind, parse, show
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs.foreign_code import TooMuchCodeError, code_to_allow, shown
+from llf_core.runs.code_files import TooMuchCodeError
+from llf_core.runs.foreign_code import code_to_allow, shown
 from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:

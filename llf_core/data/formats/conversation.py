@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.errors import BadExample
 
@@ -32,6 +32,18 @@ NO_ANSWER, MISSING, UNENDED = "an answer is empty", "the answer is missing", "it
 UNANSWERED = (NO_ANSWER, MISSING, UNENDED)
 
 
+class Medium(NamedTuple):
+    """One picture, video or sound.
+
+    Attributes:
+        kind: `image`, `video` or `audio`.
+        value: the path of its file, or its bytes as a `data:` address.
+    """
+
+    kind: str
+    value: str
+
+
 @dataclass(frozen=True)
 class Conversation:
     """What an example says.
@@ -43,15 +55,14 @@ class Conversation:
         tools: JSON schemas of the functions that may be called, or None.
         rejected: of a preference pair, the answer that is worse than the last message.
         good: of a judged answer, whether it is.
-        media: pictures, videos and sounds (`llf_core.data.media.Medium`), in the order in which the messages name
-            them.
+        media: pictures, videos and sounds, in the order in which the messages name them.
     """
 
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] | None = None
     rejected: Message | None = None
     good: bool | None = None
-    media: tuple[Any, ...] = ()
+    media: tuple[Medium, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -72,7 +83,7 @@ class Conversation:
         if self.tools is None and self.kind == ANSWERS and all(len(message) == PLAIN for message in self.messages):
             text = "".join(f"{one['role']} {len(one['content'])}:{one['content']}" for one in self.messages)
         else:
-            more = {"tools": self.tools, "rejected": self.rejected, "good": self.good}
+            more: dict[str, object] = {"tools": self.tools, "rejected": self.rejected, "good": self.good}
             more |= {"media": self.media} if self.media else {}
             value = {"messages": self.messages} | more
             try:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llf_core.data.encoder import Explained
-    from llf_core.data.render import ChatTemplate, Rendered
+    from llf_core.data.render import ChatTemplate
+    from llf_core.data.rendered import Rendered
 
 PROMPT, TRAINED, CUT = "prompt", "trained", "cut"
 

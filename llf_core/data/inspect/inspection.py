@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.data.encoder import Encoder, Explained
     from llf_core.data.prepare import Prepared
-    from llf_core.data.sources import Source
+    from llf_core.data.source import Source
 
 PART = 500  # examples that are decoded at once in a search
 SEARCH_SECONDS = 1.0

@@ -7,7 +7,7 @@ import pytest
 from llf_core.data.align import decide
 from llf_core.data.errors import BadExample, DataError
 from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
-from llf_core.data.sources import Source
+from llf_core.data.source import Source
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "2+2?"}

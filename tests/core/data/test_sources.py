@@ -8,7 +8,8 @@ import pytest
 from llf_core.data.errors import DataError
 from llf_core.data.load import open_source, read_source
 from llf_core.data.records import Flaw, Record
-from llf_core.data.sources import DEMO_FILE, Source, find_sources
+from llf_core.data.source import Source
+from llf_core.data.sources import DEMO_FILE, find_sources
 
 ROW = {"instruction": "a", "output": "b"}
 

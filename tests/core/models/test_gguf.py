@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llf_core.models import ModelError, load_model, load_tokenizer, plan_device, resolve_model
-from llf_core.models.gguf import convert_gguf
+from llf_core.models.gguf_conversion import convert_gguf
 from llf_core.models.gguf_header import read_gguf_header
 from tests.tiny import tiny_llama
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from llf_core.runs import RunFolder, create_run, home, open_run, read_meta, read_status
-from llf_core.runs.folder import RUN_ID, check_run_id, slug
+from llf_core.runs.creation import slug
+from llf_core.runs.folder import RUN_ID, check_run_id
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llf_core.runs.folder.append", full)
+    monkeypatch.setattr("llf_core.runs.creation.append", full)
     with pytest.raises(OSError, match=r"No run can begin\. The disk is full: .* free of "):
         create_run("a: 1\n", "x", tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []

@@ -21,7 +21,7 @@ KNOWN = {
     "llf_core/runs/disk_errors.py": "a new file of its own, which it removes",
     "llf_core/runs/files.py": "a folder that is flushed, and what the door has opened",
     "llf_core/runs/lock.py": "what the door has opened",
-    "llf_core/runs/foreign_code.py": "its own `read_bytes`, by the door",
+    "llf_core/runs/foreign_code.py": "a config that is not read, for its hash",
     "llf_core/runs/trust.py": "the key of the home",
     "llf_widgets/server/output.py": "what the door has opened, and the archive",
 }
@@ -45,8 +45,7 @@ def imports_from_door(path):
     return {
         alias.asname or alias.name
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom)
-        and (node.module or "").startswith(("llf_core.door", "llf_core.runs.foreign"))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llf_core.door")
         for alias in node.names
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import llf_core.launch.start
+import llf_core.launch.parameter_sweep
 from llf_core.config import RunConfig
 from llf_core.launch import Run
 from llf_core.launch.queue import enter
@@ -38,7 +38,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
         return run
 
     monkeypatch.setattr(llf_core.launch, "launch", launch)
-    monkeypatch.setattr(llf_core.launch.start, "launch", launch)  # where a sweep finds it
+    monkeypatch.setattr(llf_core.launch.parameter_sweep, "launch", launch)
     return seen
 
 

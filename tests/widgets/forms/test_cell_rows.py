@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import llf_core.launch
-import llf_core.launch.start
+import llf_core.launch.parameter_sweep
 from llf_core.config import RunConfig
 from llf_core.launch import Run
 from llf_core.runs import create_run
@@ -88,7 +88,7 @@ def test_start_and_sweep_hand_the_rows_to_the_run(monkeypatch: pytest.MonkeyPatc
         return Run(create_run(loaded.yaml(defaults=True), more["name"]))
 
     monkeypatch.setattr(llf_core.launch, "launch", launch)
-    monkeypatch.setattr(llf_core.launch.start, "launch", launch)
+    monkeypatch.setattr(llf_core.launch.parameter_sweep, "launch", launch)
     studio = Studio({"dataset": ROWS})
     studio.start()
     studio.sweep({"seed": [1, 2]})

@@ -136,7 +136,7 @@ def test_what_fails_is_told_beside_the_button(studio: Studio, open_: Any, monkey
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device.")
 
-    monkeypatch.setattr("llf_core.launch.start.launch", fail)
+    monkeypatch.setattr("llf_core.launch.parameter_sweep.launch", fail)
     tell(open_, type="start", runs=3)
     assert said(open_) == "No space left on device."
     assert open_._ready

@@ -1,0 +1,67 @@
+"""A GGUF file written once as ordinary weights, with its tokenizer."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llf_core.models.gguf import gguf_arguments
+from llf_core.models.progress_bars import no_progress_bars
+from llf_core.models.tokenizer import read_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Writes a GGUF file's model as bfloat16 safetensors with its tokenizer and chat template.
+
+    The ids of the special tokens go to the model's configs too: GGUF's metadata names them for the tokenizer only.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with no_progress_bars(), read_once():
+        tokenizer = read_tokenizer(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.bfloat16, local_files_only=True, **gguf_arguments(gguf.name)
+        )
+        for config in (model.config, model.generation_config):
+            config.bos_token_id = tokenizer.bos_token_id
+            config.eos_token_id = tokenizer.eos_token_id
+            config.pad_token_id = tokenizer.pad_token_id
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        vars(model.config).pop("_model_name_or_path", None)  # GGUF's title, which loads nothing
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Has transformers read a GGUF file once.
+
+    It parses the whole file for the tokenizer, for the config and for the weights, and it makes the table of all names
+    of weights again for every module of a model: half of the time that a conversion took.
+    """
+    import gguf
+    import numpy as np
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]  # gguf ships no types
+        """Reads a mapped file as a plain array: each slice of a `memmap` costs ten times as much."""
+
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = np.asarray(mapped)
+
+    plain = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(Reader), functools.cache(plain[1])
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = plain
