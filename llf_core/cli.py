@@ -19,8 +19,9 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from llf_core import NO_WINDOWS, __version__
-from llf_core.door import UnreadableError, brief, visible, visible_json
+from llf_core.door import brief, visible, visible_json
 from llf_core.redaction import redact, redact_nested
+from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from llf_core.launch import Run
     from llf_core.runs import Status
 
-BAD_CONFIG = 2
 INTERRUPTED = 130
 SETTLE_SECONDS = 10
 LOG_LINES = 10
@@ -86,9 +86,6 @@ def main() -> None:
     except UserError as error:
         _print_error(error)
         sys.exit(error.exit_code)
-    except UnreadableError as error:
-        _print_error(error)
-        sys.exit(1)
     except OSError as error:
         if error.filename:
             _print_error(OSError(f"{error.filename} cannot be used: {error.strerror}."))
@@ -105,23 +102,19 @@ def _print_error(error: Exception) -> None:
     err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 
-class UserError(Exception):
-    """A sentence for the user, and the exit code."""
+class UsageError(UserError):
+    """An option or argument that a command cannot use."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = BAD_CONFIG
 
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
     """What a run or the system refuses, without a trace."""
-    from llf_core.runs.foreign_code import UntrustedCodeError
-
     try:
         yield
-    except UntrustedCodeError as error:
-        raise UserError(str(error), BAD_CONFIG) from None
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(_refused(error)) from None
     except (RuntimeError, ValueError) as error:
@@ -325,20 +318,17 @@ def inspect(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are unusable records.")] = False,
 ) -> None:
     """Show what the loss sees: counts of examples and tokens, and three examples with the trained tokens marked."""
-    from llf_core.data import DataError, dump_examples, prepare
-    from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
-    from llf_core.runs.foreign_code import UntrustedCodeError, started_by_user
+    from llf_core.data import dump_examples, prepare
+    from llf_core.models import load_processor, load_tokenizer, resolve_model
+    from llf_core.runs.foreign_code import started_by_user
 
     loaded = _load(config, overrides)
-    try:
-        with started_by_user():
-            source = resolve_model(loaded.model.model_name_or_path, loaded)
-            tokenizer = load_tokenizer(source, loaded)
-            processor = load_processor(source, loaded, tokenizer)
-            with _progress() as progress:
-                prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
-    except (DataError, ModelError, UntrustedCodeError) as error:
-        raise UserError(str(error), BAD_CONFIG) from None
+    with started_by_user():
+        source = resolve_model(loaded.model.model_name_or_path, loaded)
+        tokenizer = load_tokenizer(source, loaded)
+        processor = load_processor(source, loaded, tokenizer)
+        with _progress() as progress:
+            prepared = prepare(loaded, tokenizer, progress=progress, look=True, processor=processor)
     report = replace(prepared.report, packing_fill=prepared.fill(loaded.data.cutoff_len))
     _print_json(report.summary()) if as_json else out.print(report.text(), markup=False)
     if dump is not None:
@@ -348,7 +338,7 @@ def inspect(
             nobody = "It is a named pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
             raise UserError(f"{dump} cannot be written: {nobody}. Expected a file.") from None
     if strict and report.unusable():
-        raise UserError(f"Unusable records: {len(report.unusable()):,} (--strict).", 1)
+        raise UserError(f"Unusable records: {len(report.unusable()):,} (--strict).")
 
 
 @contextmanager
@@ -415,14 +405,14 @@ def runs_list(
 
     if state is not None and state not in STATES_SHOWN:
         expected = f"Expected one of {', '.join(STATES_SHOWN)}."
-        raise UserError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}", BAD_CONFIG)
+        raise UsageError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}")
 
     if (said := in_the_way()) is not None:
         raise UserError(said)
     try:
         page = list_runs(home(), offset, limit, state, query)
     except ValueError as error:  # a search of too many words
-        raise UserError(str(error), BAD_CONFIG) from None
+        raise UsageError(str(error)) from None
     if as_json:
         _print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llf_core.door import brief
 from llf_core.redaction import redact, redact_nested
+from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,13 +82,19 @@ def _told(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
-class ConfigError(ValueError):
-    """A config that cannot be run.
+class ConfigError(UserError, ValueError):
+    """A config that cannot be run; as text, one line a problem.
 
     Attributes:
         problems: all that stands against it, errors first.
+        message: the same in one line.
     """
 
+    exit_code = BAD_CONFIG
+
     def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(problem.message for problem in problems))
         self.problems = problems
-        super().__init__("\n".join(problem.message for problem in problems))
+
+    def __str__(self) -> str:
+        return "\n".join(problem.message for problem in self.problems)

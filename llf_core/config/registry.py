@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llf_core import __version__
 from llf_core.config.option import Section
 from llf_core.config.rule import Rule
+from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +38,10 @@ GROUPS: Mapping[str, str] = {
 PREFIX = "llf."
 
 
-class PluginError(RuntimeError):
+class PluginError(UserError, RuntimeError):
     """Two plug-ins, or a plug-in and a section, name the same key; or a plug-in is not of its kind."""
+
+    exit_code = BAD_CONFIG
 
 
 class Plugin:

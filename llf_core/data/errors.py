@@ -1,16 +1,12 @@
 """What can be wrong with data: with a whole set, or with one example of it."""
 
+from llf_core.user_error import BAD_CONFIG, UserError
 
-class DataError(ValueError):
-    """A data set that cannot be used as asked.
 
-    Attributes:
-        message: one or two sentences: what is wrong, with which value, what was expected, what to do.
-    """
+class DataError(UserError, ValueError):
+    """A data set that cannot be used as asked."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    exit_code = BAD_CONFIG
 
 
 class OtherKindError(DataError):

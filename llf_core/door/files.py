@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.redaction.file_modes import file_mode
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ FILE_KINDS = (
 )
 
 
-class UnreadableError(OSError):
+class UnreadableError(UserError, OSError):
     """A file that was refused: not a regular file, behind a link, too large, or not readable for this user.
 
     Attributes:
@@ -49,11 +50,8 @@ class UnreadableError(OSError):
             name: the file's path relative to `root`.
             why: rest of the sentence, for example "is a link. Expected a regular file."
         """
-        super().__init__(number, f"{name} {why}", name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return str(self.strerror)
+        OSError.__init__(self, number, f"{name} {why}", name)
+        self.message, self.what_to_do, self.name = str(self.strerror), "", name
 
 
 def open_file(path: Path, root: Path | None = None, flags: int = os.O_RDONLY, mode: int | None = None) -> int:

@@ -126,7 +126,7 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
 
         traceback.print_exc()
         untrusted = isinstance(error, UntrustedCodeError)
-        expected = untrusted or type(error) in {ValueError, FileNotFoundError}
+        expected = type(error) in {ValueError, FileNotFoundError}
         told = str(error) if expected else explain(error).reason
         print(json.dumps({"error": told, "untrusted": untrusted}))  # noqa: T201 - the result
         sys.exit(1)

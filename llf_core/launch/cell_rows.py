@@ -6,6 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from llf_core.user_error import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 FINGERPRINT = 16  # hex digits
 
 
-class RowsError(ValueError):
-    """What a cell handed over is no table of rows; the message says what was expected."""
+class RowsError(UserError, ValueError):
+    """What a cell handed over is no table of rows."""
 
 
 def table_of(rows: Any) -> pa.Table:

@@ -12,11 +12,11 @@ from llf_core.runs.checkpoints import what_is_safe
 from llf_core.runs.disk_errors import takes_nothing
 from llf_core.runs.disk_errors import told as disk_told
 from llf_core.runs.kill import killed_reason
+from llf_core.user_error import BAD_CONFIG
 
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder, Status
 
-BAD_CONFIG = 2
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 LONGEST = 400  # characters of a sentence taken from a log
 _EXCEPTION = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit|Warning|Iteration))(?::.*)?$")

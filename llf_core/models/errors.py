@@ -1,8 +1,12 @@
 """What a user can mend about a model, as one exception."""
 
+from llf_core.user_error import BAD_CONFIG, UserError
 
-class ModelError(ValueError):
-    """A model, adapter or device that cannot be used as asked; says what is wrong and what to do."""
+
+class ModelError(UserError, ValueError):
+    """A model, adapter or device that cannot be used as asked."""
+
+    exit_code = BAD_CONFIG
 
 
 LONGEST = 200

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llf_core.rewards.signature import OURS, Signature
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,20 +55,16 @@ class Answered:
         return {name: value for name, value in self.row.items() if name not in OURS} | ours
 
 
-class RewardError(Exception):
-    """A reward function that failed on an answer, or gave no number; both sentences are for the user.
+class RewardError(UserError):
+    """A reward function that failed on an answer, or gave no number.
 
     Attributes:
         name: the function's.
-        message: which function, on which prompt, and what it did.
-        what_to_do: the remedy.
     """
 
-    def __init__(self, name: str, message: str, what_to_do: str = "") -> None:
+    def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
-        self.message = message
-        self.what_to_do = what_to_do
 
 
 @dataclass(frozen=True)

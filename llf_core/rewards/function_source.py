@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.redaction.source_scan import ALLOW_COMMENT, secret_kind, secrets_in
 from llf_core.rewards.decorator import reward
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ MISSING = object()
 FINDS = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """A function whose source cannot be handed over; the message names what stands in the way, and what to do."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.door import read_bytes
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -16,7 +17,7 @@ MOST_BYTES = 4 << 20
 """Python or JSON files of a model are far smaller; of a larger one nothing is allowed."""
 
 
-class TooMuchCodeError(ValueError):
+class TooMuchCodeError(UserError, ValueError):
     """A folder holds more code than anybody could read."""
 
 

@@ -17,6 +17,7 @@ from llf_core.door import NotPlainError, json_value, read_object_or_empty
 from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
 from llf_core.runs.trust import allow, is_allowed, is_ours
+from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,12 +33,14 @@ SHORT = 12
 """Characters of a hash that people compare."""
 
 
-class UntrustedCodeError(RuntimeError):
+class UntrustedCodeError(UserError, RuntimeError):
     """Code would run that the user has not allowed; its text says which, and how to allow it.
 
     Attributes:
         code: what would run.
     """
+
+    exit_code = BAD_CONFIG
 
     def __init__(self, message: str, code: Iterable[ForeignCode] = ()) -> None:
         super().__init__(message)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.door import read_object
 from llf_core.runs.files import json_bytes, locked, replace_file
 from llf_core.runs.plain_text import one_way
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -27,7 +28,7 @@ def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:
     return there | {key: there[key] if isinstance(there.get(key), type(meta[key])) else meta[key] for key in meta}
 
 
-class StaleError(RuntimeError):
+class StaleError(UserError, RuntimeError):
     """Somebody else has changed it in the meantime."""
 
 

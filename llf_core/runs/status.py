@@ -16,6 +16,7 @@ from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.jsonl import as_number
 from llf_core.runs.plain_text import one_way
 from llf_core.runs.process import ProcessId, boot_id, host
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -29,8 +30,8 @@ SILENCE_SECONDS = 60.0  # of a heartbeat from another host, before its run count
 START_SECONDS = 30.0  # from the launch to the supervisor's first word
 
 
-class BrokenRunError(ValueError):
-    """A run folder whose `status.json` can't be read; the message says why."""
+class BrokenRunError(UserError, ValueError):
+    """A run folder whose `status.json` can't be read."""
 
 
 @dataclass(frozen=True)

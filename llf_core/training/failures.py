@@ -6,22 +6,15 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-from llf_core.config import ConfigError
 from llf_core.config.stage import SAMPLED
-from llf_core.data import DataError
-from llf_core.models import ModelError
 from llf_core.redaction import redact
-from llf_core.rewards import RewardError
 from llf_core.runs.disk_errors import is_disk_error, make_room, told
-from llf_core.stages.base.oom_retry import DoesNotFitError, is_out_of_memory
-from llf_core.stages.base.stop_training import StopTraining
+from llf_core.stages.base.oom_retry import is_out_of_memory
+from llf_core.user_error import FAILED, UserError
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
-
-BAD_CONFIG = 2
-FAILED = 1
 
 
 @dataclass(frozen=True)
@@ -71,9 +64,7 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
     return Failure("Out of memory besides the examples of a step.", _less_memory(config))
 
 
-def explain(  # noqa: PLR0911 - one cause after the other
-    error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None
-) -> Failure:
+def explain(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
     """Names the cause of a failure and its remedy.
 
     Args:
@@ -87,12 +78,8 @@ def explain(  # noqa: PLR0911 - one cause after the other
     if folder is not None and is_disk_error(error):
         make_room(folder)
         return Failure(*told(folder, error))
-    if isinstance(error, ConfigError):
-        return Failure("; ".join(problem.message for problem in error.problems), "", BAD_CONFIG)
-    if isinstance(error, DataError | ModelError):
-        return Failure(str(error), "", BAD_CONFIG)
-    if isinstance(error, DoesNotFitError | StopTraining | RewardError):
-        return Failure(error.message, error.what_to_do)
+    if isinstance(error, UserError):
+        return Failure(error.message, error.what_to_do, error.exit_code)
     if isinstance(error, UnpicklingError):
         return Failure(
             "A file of the checkpoint (optimizer, scheduler or random state) holds more than tensors, and none of it "

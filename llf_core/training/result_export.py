@@ -26,6 +26,7 @@ from llf_core.config.paths import expanded
 from llf_core.runs.disk_errors import disk_sentence, is_disk_error
 from llf_core.runs.files import sync_folder
 from llf_core.runs.moving import check_room
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 CHUNK = 2**20
 
 
-class NotCopiedError(Exception):
-    """The result stays in the run's folder; the text is for the user."""
+class NotCopiedError(UserError):
+    """The result stays in the run's folder."""
 
 
 def check_output_dir(config: RunConfig, folder: RunFolder) -> None:

@@ -16,6 +16,7 @@ from llf_core.data.errors import DataError
 from llf_core.data.records import READERS, Flaw, LongFileError, beginning, counted_rows, kind_of, read_file
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
+from llf_core.user_error import UserError
 from llf_widgets.forms.messages import Message
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ LONGEST = 180
 _SUFFIXES = ", ".join(f".{kind}" for kind in READERS)
 
 
-class UploadError(ValueError):
-    """A file that was not taken; its text is for the user."""
+class UploadError(UserError, ValueError):
+    """A file that was not taken."""
 
 
 @dataclass(frozen=True)

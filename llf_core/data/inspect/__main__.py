@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from llf_core.data.inspect.column_roles import all_roles, readings
 from llf_core.data.inspect.inspection import Inspection
 from llf_core.runs.log_handler import log_to
+from llf_core.user_error import UserError
 
 ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbered")
 
@@ -31,9 +32,8 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     log_to("stderr")
-    from llf_core.config import ConfigError, RunConfig
-    from llf_core.data import DataError
-    from llf_core.models import ModelError, load_processor, load_tokenizer, resolve_model
+    from llf_core.config import RunConfig
+    from llf_core.models import load_processor, load_tokenizer, resolve_model
     from llf_core.runs.foreign_code import UntrustedCodeError
 
     try:
@@ -50,7 +50,7 @@ def main() -> int:
     except UntrustedCodeError as error:
         say(out, {"error": str(error), "code": [one.json() for one in error.code]})
         return 2
-    except (ConfigError, DataError, ModelError) as error:
+    except UserError as error:
         say(out, {"error": str(error)})
         return 2
     say(out, {"ready": inspection.overview()})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from llf_core.data.batch_split import split
+from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,14 +29,8 @@ SIGNS = (
 )
 
 
-class DoesNotFitError(Exception):
-    """The memory does not suffice for the smallest piece of work that there is; both sentences are for the user."""
-
-    def __init__(self, message: str, what_to_do: str) -> None:
-        """Takes what happened, and the remedy."""
-        super().__init__(f"{message} {what_to_do}")
-        self.message = message
-        self.what_to_do = what_to_do
+class DoesNotFitError(UserError):
+    """Out of memory on the smallest piece of work that there is."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,28 @@
+"""The base of every error whose text is for the person who started something: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+FAILED = 1
+"""Exit code of a command or a trainer that failed."""
+BAD_CONFIG = 2
+"""Exit code where a config, data set or model must be changed first."""
+
+
+class UserError(Exception):
+    """An error with a known cause, told in sentences and without a trace.
+
+    Attributes:
+        message: what is wrong, which value, what was expected.
+        what_to_do: the next step; empty where the message says it already.
+        exit_code: of a command or a trainer that it ends: `FAILED` or `BAD_CONFIG`.
+    """
+
+    exit_code = FAILED
+
+    def __init__(self, message: str, what_to_do: str = "") -> None:
+        super().__init__(message, what_to_do)
+        self.message = message
+        self.what_to_do = what_to_do
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.what_to_do}".strip()

@@ -1,0 +1,86 @@
+"""One base for all errors whose text is for a person, told once by the trainer and by the command line."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+
+from llf_core.config import ConfigError, Problem
+from llf_core.data.errors import DataError
+from llf_core.door import UnreadableError
+from llf_core.models.errors import ModelError
+from llf_core.rewards import RewardError
+from llf_core.runs.foreign_code import UntrustedCodeError
+from llf_core.stages.base.oom_retry import DoesNotFitError
+from llf_core.stages.base.stop_training import StopTraining
+from llf_core.training.failures import explain
+from llf_core.user_error import BAD_CONFIG, FAILED, UserError
+
+ROOT = Path(__file__).parent.parent
+NOT_TOLD = {
+    "BadExample": "a reason in the report of the data, without a subject",
+    "EndlessTemplateError": "told as a DataError",
+    "GoneError": "the one who asked has left",
+    "NotPlainError": "a reason without a subject: the caller names the file",
+    "PanicError": "the words of another library",
+    "_NoLiteral": "never leaves its function",
+    "_TwiceError": "a reason without a subject",
+}
+PROBLEMS = tuple(Problem("invalid", key, 0, f"{key} is 0.") for key in ("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code"),
+    [
+        (ConfigError(PROBLEMS), "one is 0.; two is 0.", BAD_CONFIG),
+        (DataError("No rows."), "No rows.", BAD_CONFIG),
+        (ModelError("No model."), "No model.", BAD_CONFIG),
+        (UntrustedCodeError("Not allowed."), "Not allowed.", BAD_CONFIG),
+        (UnreadableError(1, "config.yaml", "is a link."), "config.yaml is a link.", FAILED),
+        (RewardError("f", "f returned nan."), "f returned nan.", FAILED),
+        (DoesNotFitError("Too large.", "Cut it."), "Too large. Cut it.", FAILED),
+        (StopTraining("No answer.", "Resume."), "No answer. Resume.", FAILED),
+        (StopTraining("No answer."), "No answer.", FAILED),
+    ],
+)
+def test_the_trainer_tells_each_in_its_own_words(error: UserError, reason: str, code: int) -> None:
+    failure = explain(error)
+    assert (failure.reason, failure.exit_code, failure.expected) == (reason, code, True)
+    assert str(error).replace("\n", "; ") == reason
+
+
+def test_a_remedy_that_is_known_later_is_told_too() -> None:
+    error = RewardError("f", "f returned nan.")
+    error.what_to_do = "Mend it."
+    assert str(error) == explain(error).reason == "f returned nan. Mend it."
+
+
+def test_an_error_reaches_another_process_whole() -> None:
+    error = copy.copy(pickle.loads(pickle.dumps(DoesNotFitError("Too large.", "Cut it."))))
+    assert (error.message, error.what_to_do) == ("Too large.", "Cut it.")
+
+
+def bases(node: ast.ClassDef) -> set[str]:
+    return {base.id for base in node.bases if isinstance(base, ast.Name)}
+
+
+def test_every_error_of_ours_has_the_base_or_is_told_by_none() -> None:
+    paths = [*(ROOT / "llf_core").rglob("*.py"), *(ROOT / "llf_widgets").rglob("*.py")]
+    classes = [
+        node for path in paths for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
+    ]
+    ours = {"UserError"}
+    for _ in range(3):  # a base may stand in a later file
+        ours |= {node.name for node in classes if bases(node) & ours}
+    errors = {node.name for node in classes if any(base.endswith(("Error", "Exception")) for base in bases(node))}
+    assert errors - ours == set(NOT_TOLD)
+    assert not {
+        node.name
+        for node in classes
+        if node.name in ours - {"UserError"}
+        and any(isinstance(one, ast.arg) and one.arg == "what_to_do" for one in ast.walk(node))
+    }
