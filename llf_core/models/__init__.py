@@ -1,4 +1,4 @@
-"""Model Loader: from a name to a model on this machine's device. Imports torch only inside its functions."""
+"""Model Loader: from a model name to a model on this machine's device. Imports torch only inside its functions."""
 
 from __future__ import annotations
 

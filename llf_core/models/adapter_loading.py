@@ -1,4 +1,4 @@
-"""Adapters that a run goes on from: found, checked against their base, merged or resumed."""
+"""Finds adapters, checks them against their base model, and merges them or continues to train them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 SAFE, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 SCORE_KEY = f"base_model.model.{WEIGHT}"
-"""What PEFT calls the head of a reward model in its files."""
+"""Key of a reward model's head in PEFT's files."""
 
 
 MOST_NAMES = 10_000
-"""That an adapter lists; PEFT compares each with each module."""
+"""Maximum length of a list in an adapter's config: PEFT compares each entry with each module."""
 TEXTS: Any = str | list | None
 KINDS: dict[str, Any] = {
     "peft_type": str, "base_model_name_or_path": str | None, "r": int, "lora_alpha": int | float,
@@ -40,14 +40,21 @@ KINDS: dict[str, Any] = {
     "target_parameters": list | None, "rank_pattern": dict | None, "alpha_pattern": dict | None,
     "trainable_token_indices": dict | list | None, "layer_replication": list | None,
 }  # fmt: skip
-"""Of what keys of an adapter's config may hold, where PEFT uses them without a look."""
+"""Expected types of keys in `adapter_config.json` that PEFT uses without checking them."""
 
 
 def find_adapter(name: str, config: RunConfig) -> Path:
-    """The folder of an adapter: a local one, a run's `output`, or a hub's, fetched where needed.
+    """Find an adapter: a local folder, the `output` of a run, or a hub repository, which is downloaded if needed.
+
+    Args:
+        name: path or hub id, as in `adapter_name_or_path`.
+        config: for `cache_dir`, `allow_pickle` and the hub's revision.
+
+    Returns:
+        The adapter's folder.
 
     Raises:
-        ModelError: there is none, or it has its weights only as pickle.
+        ModelError: there is no such adapter, or its weights exist only as pickle and `allow_pickle` is off.
     """
     folder = expanded(name)
     if not name.strip() or not is_there(folder):
@@ -76,10 +83,15 @@ def find_adapter(name: str, config: RunConfig) -> Path:
 
 
 def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> PreTrainedModel:
-    """Adds adapters to the weights, one after the other.
+    """Merge adapters into the weights, one after the other.
+
+    Args:
+        model: unquantized base model; changed in place.
+        names: paths or hub ids of the adapters, in the order in which they are merged.
+        config: see `find_adapter`.
 
     Returns:
-        The model; `llf_merged` on it says that it is no longer its base.
+        The model. Its attribute `llf_merged` lists the adapters, so that it is not taken for its base.
 
     Raises:
         ModelError: an adapter does not fit, or the model is quantized.
@@ -97,12 +109,20 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
 
 
 def goes_on(config: RunConfig) -> bool:
-    """Whether an adapter is trained that was trained before."""
+    """Whether the run continues to train an existing adapter."""
     return bool(config.model.adapter_name_or_path) and not config.get("create_new_adapter")
 
 
 def with_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfig) -> Any:
-    """A model that is not trained, with its adapters: merged, or put on where it is quantized and there is but one.
+    """Load frozen adapters: merged, or kept separate where the model is quantized and there is only one.
+
+    Args:
+        model: base model; changed in place.
+        names: paths or hub ids of the adapters.
+        config: see `find_adapter`.
+
+    Returns:
+        The model with merged adapters, or a `PeftModel`.
 
     Raises:
         ModelError: an adapter does not fit, or several are given for a quantized model.
@@ -113,7 +133,12 @@ def with_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfi
 
 
 def put_on(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
-    """Wraps a model with an adapter that is not trained.
+    """Wrap a model with a frozen adapter.
+
+    Args:
+        model: base model, quantized or not.
+        name: path or hub id of the adapter.
+        config: see `find_adapter`.
 
     Raises:
         ModelError: the adapter does not fit the model.
@@ -122,7 +147,12 @@ def put_on(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
 
 
 def resume_adapter(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
-    """Wraps a model with an adapter that is trained further.
+    """Wrap a model with an adapter that is trained further.
+
+    Args:
+        model: base model, quantized or not.
+        name: path or hub id of the adapter.
+        config: see `find_adapter`.
 
     Raises:
         ModelError: the adapter does not fit the model.
@@ -164,13 +194,13 @@ def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bo
 
 
 def check_reloads(model: Any) -> None:
-    """Refuses a new adapter that PEFT could save and would not load again whole, before anything is trained.
+    """Check, before training, that PEFT can save a new adapter and load all of it again.
 
     Args:
-        model: wrapped by PEFT; any other one is left as it is.
+        model: a `PeftModel`; any other model is accepted unchecked. Its weights are the same afterwards.
 
     Raises:
-        ModelError: with the modules that can be trained.
+        ModelError: PEFT leaves weights out. The message names the modules that can be trained.
     """
     if not hasattr(model, "peft_config"):
         return
@@ -198,7 +228,7 @@ def check_reloads(model: Any) -> None:
 
 
 def _target(model: Any, name: str) -> str:
-    """What `lora_target` calls the module or parameter that an adapter's weight belongs to."""
+    """Name of the module or parameter that an adapter weight belongs to, as `lora_target` takes it."""
     parts = name.split(".")
     place = next((at for at, part in enumerate(parts) if part.startswith("lora_") or part == "modules_to_save"), -1)
     of = getattr(model.get_submodule(".".join(parts[:place])), "parameter_name", None)  # PEFT's, around a parameter
@@ -206,7 +236,7 @@ def _target(model: Any, name: str) -> str:
 
 
 def _check_rank(settings: Any, folder: Path) -> None:
-    """Refuses weights that are damaged, and a rank that they cannot have, before memory is taken for it."""
+    """Refuse damaged weights, and a rank larger than the weights allow, before PEFT allocates memory for it."""
     tensors = read_header(folder / SAFE)
     whole = next((name for name, tensor in tensors.items() if tensor.dtype in INTEGERS), None)
     if whole is not None:
@@ -225,7 +255,7 @@ def _check_rank(settings: Any, folder: Path) -> None:
 
 
 def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
-    """Wraps a model with an adapter that speaks, and has it train and save the model's new head too."""
+    """Wrap a model with an adapter of a language model, and train and save the new reward head with it."""
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     settings.modules_to_save = [*(settings.modules_to_save or ()), SCORE]
@@ -238,7 +268,20 @@ def _with_new_score(model: PreTrainedModel, settings: Any, folder: Path) -> Any:
 
 
 def adapter_settings(folder: Path) -> Any:
-    """An adapter's `PeftConfig`; one of a classifier as that of a causal model, which has its `score` only if given."""
+    """Read an adapter's config.
+
+    The config of a sequence classifier is returned as that of a causal model whose head `score` is saved with the
+    adapter.
+
+    Args:
+        folder: contains `adapter_config.json`.
+
+    Returns:
+        A `peft.PeftConfig`.
+
+    Raises:
+        ModelError: the config is damaged, has a value of a wrong type, or is none that PEFT knows.
+    """
     from peft import PeftConfig, TaskType
 
     path = folder / "adapter_config.json"
@@ -267,7 +310,7 @@ def adapter_settings(folder: Path) -> Any:
 
 
 def _keep_exact(wrapped: Any, folder: Path) -> None:
-    """Loads modules that are trained whole once more, in float32: PEFT makes them in the base's dtype."""
+    """Load fully trained modules (`modules_to_save`) again in float32: PEFT creates them in the base's dtype."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     if not wrapped.peft_config[wrapped.active_adapter].modules_to_save:
@@ -282,7 +325,7 @@ def _keep_exact(wrapped: Any, folder: Path) -> None:
 
 
 def _check_loaded(wrapped: Any, folder: Path, name: str, config: RunConfig) -> None:
-    """Refuses an adapter of which PEFT left a part out, which it does with no more than a warning."""
+    """Refuse an adapter that PEFT has loaded only in part, which it reports with no more than a warning."""
     from peft import get_peft_model_state_dict, load_peft_weights
 
     stored = load_peft_weights(str(folder), device="cpu")

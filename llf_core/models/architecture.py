@@ -15,10 +15,15 @@ if TYPE_CHECKING:
 
 
 def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> PretrainedConfig:
-    """Reads the config of a folder whose model generates text and can be trained, one that takes pictures too.
+    """Read the config of a model that generates text and can be trained, including multimodal models.
+
+    Args:
+        source: the model's files.
+        trust_remote_code: whether Python code of the model may run.
 
     Raises:
-        ModelError: transformers does not know the architecture, it needs its own code, or it generates no text.
+        ModelError: transformers does not know the architecture, the architecture needs code of its own, or it generates
+            no text.
     """
     import transformers
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -57,7 +62,7 @@ def load_architecture(source: ModelSource, *, trust_remote_code: bool) -> Pretra
 
 
 def sees(config: PretrainedConfig) -> bool:
-    """Whether a model takes pictures beside its text."""
+    """Whether a model takes images as well as text."""
     from transformers import AutoModelForImageTextToText
 
     return type(config) in AutoModelForImageTextToText._model_mapping  # noqa: SLF001 - the only list there is

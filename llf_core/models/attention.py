@@ -1,4 +1,4 @@
-"""How attention is computed, from the config's word to transformers' name."""
+"""Attention implementations: from the config's `flash_attn` to transformers' `attn_implementation`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from llf_core.models.errors import ModelError
 
 
 def attention_name(asked: str) -> str | None:
-    """What `attn_implementation` takes.
+    """Translate `flash_attn` to transformers' `attn_implementation`.
 
     Args:
-        asked: `flash_attn`: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
+        asked: `auto`, `disabled`, `sdpa`, `fa2` or `fa3`.
 
     Returns:
-        None for `auto`: transformers then takes `sdpa` where the architecture has it, else plain attention.
+        None for `auto`: transformers then uses `sdpa` where the architecture supports it, else eager attention.
 
     Raises:
         ModelError: the kernels are not installed.

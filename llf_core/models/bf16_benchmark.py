@@ -1,4 +1,4 @@
-"""Is bfloat16 faster than float32 on this CPU? Timed once, then remembered."""
+"""Benchmark that decides whether bfloat16 is faster than float32 on this CPU. Runs once; the result is cached."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WORTH = 1.1
 
 
 def bf16_speedup(threads: int) -> float:
-    """How many times faster a bfloat16 matrix product is than a float32 one, from `cache/probe.json` or timed anew.
+    """Speedup of a bfloat16 matrix product over a float32 one, from the cache `cache/probe.json` or measured now.
 
     Args:
-        threads: threads that compute; part of the key, since chips slow down differently.
+        threads: number of compute threads; part of the cache key, since the speedup depends on it.
     """
     import torch
 
@@ -38,11 +38,11 @@ def bf16_speedup(threads: int) -> float:
 
 
 def time_bf16() -> float:
-    """Times products of 512 x 512 matrices; takes about 50 ms.
+    """Time products of 512 x 512 matrices in both dtypes. Takes about 50 ms.
 
     Returns:
-        Best float32 time over best bfloat16 time; the best of seven each, in turns, so that a busy moment does
-        not decide.
+        Best float32 time divided by best bfloat16 time. Seven rounds each, alternating, so that a short load of the
+        machine does not decide.
     """
     import torch
 

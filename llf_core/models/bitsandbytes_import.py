@@ -1,4 +1,4 @@
-"""Imports bitsandbytes without the native code that it would fetch from a hub."""
+"""Imports bitsandbytes without the native code that it would download from a hub."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ NO_KERNEL = "Failed to load CPU gemm_4bit_forward"
 
 
 def import_bitsandbytes() -> None:
-    """Imports bitsandbytes, where it is installed, as if the package `kernels` were not.
+    """Import bitsandbytes, where it is installed, as if the package `kernels` were not.
 
-    With `kernels` installed, bitsandbytes 0.50 downloads compiled code when it is imported on a CPU with
-    AVX512-BF16; nothing remote runs here unasked. Without it, it logs a warning that reads like an error, for a
-    kernel that training does not use. PEFT and transformers import bitsandbytes by themselves: call this first.
+    With `kernels` installed, bitsandbytes 0.50 downloads compiled code when it is imported on a CPU with AVX512-BF16.
+    Code from the network does not run without the user's consent. Without `kernels`, bitsandbytes logs a warning that
+    looks like an error, about a kernel that training does not use. PEFT and transformers import bitsandbytes
+    themselves, so call this function first.
     """
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return
@@ -30,5 +31,5 @@ def import_bitsandbytes() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for the warning that the kernel is missing."""
+    """Logging filter that drops the warning about the missing kernel."""
     return not str(record.msg).startswith(NO_KERNEL)

@@ -1,8 +1,8 @@
-"""Chat templates of others end: what one rendering may loop, call, write and compute has a limit.
+"""Limits on chat templates that come with a model: loops, calls, output size and memory of one rendering.
 
-A template is a program that comes with a model. transformers runs it in Jinja's sandbox, which bounds `range` and
-nothing else: two loops inside each other never end, and texts that double fill the memory. What one call, filter or
-operator would make is reckoned before it is made; what all of them keep is seen by the memory of the process.
+A template is a program. transformers runs it in Jinja's sandbox, which limits `range` and nothing else: nested loops
+can run forever, and repeated doubling of a string fills the memory. The size of the result of a call, filter or
+operator is estimated before it is computed; the memory held by all results is limited by the growth of the process.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ if TYPE_CHECKING:
     from jinja2.runtime import Context
 
 STEPS = 1_000_000
-"""Rounds of loops and calls of one rendering; a conversation of a thousand turns takes some ten thousand."""
+"""Loop iterations and calls of one rendering; a conversation of a thousand turns needs about ten thousand."""
 SECONDS = 3.0
-"""Processor time of one rendering, in its thread."""
+"""CPU seconds of one rendering, measured in its thread."""
 LOOKED_EVERY = 64
+"""Steps between two checks of time and memory."""
 LONGEST_SOURCE = 200_000
-"""Characters of a template; those that were published have some ten thousand."""
+"""Characters of a template's source; published templates have about ten thousand."""
 LONGEST = 50_000_000
-"""Characters or entries of what a template makes at once."""
+"""Characters or entries of a single value that a template creates."""
 MOST_WRITTEN = 200_000_000
-"""Characters that one rendering may write, those of its macros counted too."""
+"""Characters that one rendering may write, including the output of its macros."""
 MOST_ENTRIES = 300_000
-"""Of lists and mappings inside each other, where all of them are written, joined or compared."""
+"""Entries of nested lists and mappings where all of them are written, joined or compared."""
 WIDEST = 100_000
-"""Of numbers that a filter or method takes for a width or a count."""
+"""Largest width or count that a filter or method accepts."""
 PARTED = 5_000_000
-"""Characters of a text that is taken apart."""
+"""Characters of a string that is split into a list."""
 LARGE = 100_000
-"""Characters from which the memory is looked at."""
+"""Characters of a value from which the memory of the process is checked."""
 MOST_MEMORY = 800_000_000
-"""Bytes that the process may grow by while it renders."""
+"""Bytes by which the process may grow during one rendering."""
 MOST_BITS = 100_000
-"""Of a whole number that a template makes."""
+"""Bits of an integer that a template computes."""
 STEP, JOIN, WRITE, WHOLE, KEPT = "llf_step", "llf_join", "llf_write", "llf_whole", " steps"
 _rendering = threading.local()
 
 
 def bound_templates() -> None:
-    """Has transformers compile chat templates with these limits, for the rest of the process."""
+    """Make transformers compile chat templates with these limits, for the rest of the process."""
     from jinja2 import pass_context
     from transformers.utils import chat_template_utils as theirs
 
@@ -78,7 +79,7 @@ def bound_templates() -> None:
 
 @cache
 def endless_error() -> type[Exception]:
-    """What a template that meets a limit raises; a `TemplateError`."""
+    """Return the exception class, a `jinja2.TemplateError`, that a template raises when it exceeds a limit."""
     from jinja2.exceptions import TemplateError
 
     class EndlessTemplateError(TemplateError):
@@ -89,7 +90,7 @@ def endless_error() -> type[Exception]:
 
 @cache
 def _counted() -> Any:
-    """What has each round of a loop counted, and texts joined where their length is looked at."""
+    """Jinja extension that counts loop iterations and checks the length of joined output."""
     from jinja2 import nodes
     from jinja2.visitor import NodeTransformer
 
@@ -127,7 +128,7 @@ def _counted() -> Any:
 
 
 def _bounded(plain: type) -> type:
-    """A sandbox like another one, with limits."""
+    """Subclass of a Jinja sandbox with these limits."""
 
     class Bounded(plain):  # type: ignore[misc]
         """Counts rounds and calls, and looks at what is multiplied and joined."""
@@ -189,14 +190,14 @@ def _join(parts: Iterable[Any]) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """The value, where going through all of it ends."""
+    """Return the value if iterating over all of it is finite."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         _check_length(_size(value))
     return value
 
 
 def _size(value: Any) -> int:
-    """About how many characters a value has when it is written."""
+    """Approximate number of characters of a value when it is written."""
     size, entries, todo = 0, 0, [value]
     while todo:
         one = todo.pop()
@@ -225,7 +226,7 @@ def _check_length(length: int) -> None:
 
 
 def _checked(plain: Callable[..., Any], check: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter whose arguments are looked at first; `check` may give others in their place."""
+    """Wrap a filter so that `check` sees its arguments first; `check` may return other arguments to use."""
     passed = int(hasattr(plain, "jinja_pass_arg"))
 
     @wraps(plain)  # its marks too: whether Jinja passes it its context
@@ -237,7 +238,7 @@ def _checked(plain: Callable[..., Any], check: Callable[..., Any]) -> Callable[.
 
 
 def _check_widths(value: Any, *args: Any, **kwargs: Any) -> None:
-    """Of what makes a value as wide, or into as many parts, as a number says."""
+    """Limit the width or count given to a filter or method."""
     size = _size(_whole(value)) if isinstance(value, str | bytes | Mapping | list | tuple) else 0
     for one in (*args, *kwargs.values()):
         if isinstance(one, int) and abs(one) > WIDEST:
@@ -253,7 +254,7 @@ def _check_slow(value: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _check_taken_apart(value: Any, *_args: Any, **_kwargs: Any) -> None:
-    """Of what makes a list of a text: an entry takes some fifty times as much memory as its sign."""
+    """Limit strings that are split into lists: a list entry takes about fifty times the memory of a character."""
     if isinstance(value, str | bytes):
         _check_length(len(value) * (LONGEST // PARTED))
 
@@ -263,7 +264,7 @@ def _check_printed(value: Any, *_args: Any, **_kwargs: Any) -> None:
 
 
 def _check_lines(value: Any, width: Any = 4, *_args: Any, **_kwargs: Any) -> None:
-    """Of what puts something before each line."""
+    """Limit filters that indent each line."""
     wide = len(width) if isinstance(width, str) else width if isinstance(width, int) else 0
     text = str(_whole(value))
     _check_length(len(text) + (text.count("\n") + 1) * max(wide, 0))
@@ -281,7 +282,7 @@ def _check_replaced(value: Any, old: Any, new: Any, *_args: Any, **_kwargs: Any)
 
 
 def _check_joined(separator: Any, parts: Any) -> tuple[Any, ...]:
-    """Of `separator.join(parts)`; the parts are taken once."""
+    """Limit `separator.join(parts)`. The parts are iterated once."""
     parts = list(parts)
     _check_length(_size(parts) + len(separator) * len(parts))
     return (parts,)
@@ -293,7 +294,7 @@ def _check_joined_by_filter(value: Any, *args: Any, **kwargs: Any) -> tuple[Any,
 
 
 def _check_formatted(text: Any, *args: Any, **kwargs: Any) -> None:
-    """Of `text % args` and `text.format(args)`: each place may be as wide as a number in it, or as an argument says."""
+    """Limit `text % args` and `text.format(args)`: each field may be as wide as a number in it, or as an argument."""
     text = text if isinstance(text, str | bytes) else str(_whole(text))
     signs = ("%", "{", "*") if isinstance(text, str) else (b"%", b"{", b"*")
     given = [_whole(one) for one in (*args, *kwargs.values())]
@@ -345,7 +346,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "tojson": _check_json,
     "pprint": _check_printed,
 }
-"""What is looked at before a filter of Jinja or of transformers is called."""
+"""Check to run before each filter of Jinja or of transformers."""
 TESTS = (
     "eq",
     "==",
@@ -374,11 +375,11 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "format_map": _check_formatted,
     "translate": _check_translated,
 }
-"""The same of methods of texts and numbers."""
+"""Check to run before each method of strings and integers."""
 
 
 def _check_operands(operator: str, left: Any, right: Any) -> None:
-    """Refuses what would take memory or time without a bound."""
+    """Refuse operators whose result would take unbounded memory or time."""
     numbers = isinstance(left, int) and isinstance(right, int)
     if operator == "**" and numbers and right > 0 and left.bit_length() * right > MOST_BITS:
         raise endless_error()(f"it makes a number of more than {MOST_BITS:,} bits")

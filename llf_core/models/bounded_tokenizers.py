@@ -1,7 +1,7 @@
-"""What the library of a tokenizer does with files of others: its failures are exceptions, and texts grow by a bound.
+"""Limits on the `tokenizers` library with untrusted files: panics become exceptions, and text growth is bounded.
 
-The library is written in Rust. Where it meets what it holds for impossible it raises no `Exception`, and what it
-computes cannot be interrupted; so what a `tokenizer.json` may multiply is judged before a text is given to it.
+The library is written in Rust. Its panics are no subclass of `Exception`, and its computations cannot be interrupted,
+so the growth that a `tokenizer.json` allows is computed before any text is tokenized.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ if TYPE_CHECKING:
 
 PANIC = "PanicException"
 MOST_TIMES = 256
-"""How many times as long a normalizer or decoder may make a text: eight replacements of one sign each, in a row."""
+"""Maximum growth factor of a normalizer or decoder: eight one-character replacements in a row."""
 MOST_ADDED = 1000
-"""Characters that it may add to a text."""
+"""Characters that a normalizer or decoder may add to a text."""
 PROBES = ("a", "Hello, world 1", "\u00e4 \u4f60\u597d \U0001f642")
-"""Texts that any tokenizer takes: its own signs, a script without blanks, and what lies beyond 16 bits."""
+"""Texts that every tokenizer must accept: ASCII, a script without spaces, and characters beyond 16 bits."""
 
 
 class PanicError(RuntimeError):
-    """A library written in Rust met a state that it holds for impossible."""
+    """A panic of a library written in Rust."""
 
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Has such a state raise a `PanicError`, which is an `Exception`."""
+    """Context manager that turns Rust panics into `PanicError`, which is an `Exception`.
+
+    Raises:
+        PanicError: the library has panicked.
+    """
     try:
         yield
     except Exception:
@@ -45,19 +49,19 @@ def panics_as_errors() -> Iterator[None]:
 
 
 def is_of_library(error: Exception) -> bool:
-    """Whether the library of a tokenizer raised it: a plain `Exception`, or a panic."""
+    """Whether the tokenizers library raised an exception: it raises plain `Exception`, or panics."""
     return type(error) is Exception or isinstance(error, PanicError)
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuses a tokenizer that would make texts grow without bound, or that cannot take every text.
+    """Refuse a tokenizer that would make texts grow without bound, or that fails on some texts.
 
     Args:
-        tokenizer: as it was loaded; one that is written in Python is left as it is.
-        name: of the model, for the message.
+        tokenizer: as loaded; slow tokenizers, written in Python, are not checked.
+        name: name of the model, for the message.
 
     Raises:
-        ModelError: which part of it, and by how much.
+        ModelError: names the part of the tokenizer and the growth factor or the failure.
     """
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -84,10 +88,13 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def growth(part: dict[str, Any]) -> tuple[float, int]:
-    """How many times as long a normalizer or decoder may make a text, and how many characters it adds.
+    """Upper bound of the growth of a text by a normalizer or decoder.
 
     Args:
-        part: as `tokenizer.json` writes it.
+        part: the component's entry in `tokenizer.json`.
+
+    Returns:
+        Growth factor, and number of added characters.
     """
     kind = part.get("type")
     if kind == "Sequence":

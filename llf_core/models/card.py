@@ -1,4 +1,4 @@
-"""The model card of a result: what it is, and the lines that load it."""
+"""The model card of a result: description, metrics, and a snippet that loads it."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ def model_card(  # noqa: PLR0913 - what it tells
     sees: bool = False,
     scores: str | None = None,
 ) -> str:
-    """`README.md` of `output/`, as Hugging Face's hub reads it.
+    """Write the text of `output/README.md`, a model card in the format of the Hugging Face Hub.
 
     Args:
-        source: the base.
-        config: what was trained how.
-        metrics: the last values, e.g. `loss` and `eval_loss`.
+        source: the base model.
+        config: config of the run.
+        metrics: last values by name, e.g. `loss` and `eval_loss`.
         adapter: whether the result is an adapter; else it is a whole model.
         chat: whether the tokenizer has a chat template.
-        sees: whether the model takes pictures.
-        scores: of a reward model, what its classifier is loaded with.
+        sees: whether the model is multimodal.
+        scores: class name with which a reward model's classifier is loaded; None if the model generates.
     """
     base = source.portable_name
     front: dict[str, Any] = {
@@ -100,7 +100,15 @@ def model_card(  # noqa: PLR0913 - what it tells
 def load_snippet(
     source: ModelSource, *, adapter: bool, chat: bool, sees: bool = False, scores: str | None = None
 ) -> str:
-    """Lines of Python that load the result with plain transformers (and peft) and generate, or score, a text."""
+    """Python code that loads the result with plain transformers (and peft) and generates, or scores, a text.
+
+    Args:
+        source: the base model.
+        adapter: whether the result is an adapter.
+        chat: whether the tokenizer has a chat template.
+        sees: whether the model is multimodal.
+        scores: class name with which a reward model's classifier is loaded; None if the model generates.
+    """
     if not adapter:
         head = WHOLE_SNIPPET
     else:
@@ -117,12 +125,12 @@ def load_snippet(
 
 
 def last_part(name: str) -> str:
-    """What a path or an id is called by people."""
+    """Last component of a path or hub id, to show to people."""
     return name.rstrip("/").rpartition("/")[2]
 
 
 def _shared_config(config: RunConfig) -> str:
-    """The config as YAML; of absolute paths and addresses only a part, since a card is often published."""
+    """The config as YAML. Absolute paths and URLs are shortened, since a card is often published."""
     values = {}
     for key, written in config.flat().items():
         value = config.get(key)

@@ -1,4 +1,4 @@
-"""Checksums of tensors: whether what is loaded is, bit by bit, what was saved."""
+"""Checksums of tensors, to verify bit by bit that loaded tensors are the saved ones."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 1 << 17
-"""Words of 64 bits that are hashed at once: 1 MiB stays in a cache."""
+"""64-bit words that are hashed at once: 1 MiB fits a cache."""
 PRIME = 0x9E3779B97F4A7C15
-"""Odd, so that no block is lost where the hashes of blocks are combined."""
+"""Multiplier that combines the hashes of blocks. It is odd, so no block's hash is lost."""
 MOVED = 64 << 20
 """Bytes that are copied from an accelerator at once."""
 WORD = (1 << 64) - 1
 NAMED = 3
-"""Tensors that a message names."""
+"""Maximum number of tensors that a message names."""
 
 
 class Checksum(NamedTuple):
-    """What tells a tensor from another one.
+    """Fingerprint of a tensor.
 
     Attributes:
         dtype: as torch names it, without `torch.`.
-        sum: of its numbers, in float32; for people, since it depends on the number of threads.
-        hash: of its bytes, 16 hexadecimal digits. Any change of one number changes it.
+        sum: sum of the values in float32. For people only: it depends on the number of threads.
+        hash: hash of the bytes, 16 hexadecimal digits. A change of any single value changes it.
     """
 
     dtype: str
@@ -46,7 +46,13 @@ class Checksum(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A tensor that is not what it should be; None where it is not there at all."""
+    """A tensor that differs from what was saved.
+
+    Attributes:
+        name: name of the tensor.
+        expected: checksum when it was saved.
+        found: checksum now; None if the tensor is missing.
+    """
 
     name: str
     expected: Checksum
@@ -65,11 +71,14 @@ class Difference(NamedTuple):
 
 
 def kept_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
-    """What a checkpoint must bring back: of a PEFT model the tensors that are trained, of another one all.
+    """Tensors that a checkpoint must restore: those that are trained of a PEFT model, all of any other model.
 
     Args:
         model: the model under training.
-        beside: models that are trained too; of these, what is trained.
+        beside: other models that are trained with it, of which the trained tensors count.
+
+    Returns:
+        Tensors of any shape by name.
     """
     adapter = hasattr(model, "peft_config")
     whole = set() if adapter else {name for name, _ in _named(model)}
@@ -79,7 +88,15 @@ def kept_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
 
 
 def named_tensors(model: Any, beside: Sequence[Any] = ()) -> dict[str, Tensor]:
-    """Parameters, and buffers that are saved, by the names that `kept_tensors` gives them."""
+    """All parameters and persistent buffers, by the names that `kept_tensors` uses.
+
+    Args:
+        model: the model under training.
+        beside: other models that are trained with it.
+
+    Returns:
+        Tensors of any shape by name.
+    """
     found = dict(_named(model))
     known = {id(tensor) for tensor in found.values()}
     for number, other in enumerate(beside):
@@ -96,21 +113,25 @@ def _named(model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, Checksum]:
-    """A checksum of each tensor, by its name. A model's weights take about 0.4 s a gigabyte."""
+    """Compute the checksum of each tensor. Takes about 0.4 s per gigabyte.
+
+    Args:
+        tensors: tensors of any shape by name.
+    """
     return {name: _checksum(tensor) for name, tensor in _on_cpu(tensors)}
 
 
 def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Tensor]) -> list[Difference]:
-    """The tensors that are not what they should be, in the order of `expected`.
+    """List the tensors that differ from what was saved, in the order of `expected`.
 
-    A tensor in another dtype is compared in the dtype that is expected.
+    A tensor of another dtype is compared in the expected dtype.
 
     Args:
-        expected: `checksums`, or what JSON made of them.
-        tensors: those that are there; further ones do not count.
+        expected: the result of `checksums`, also after a round trip through JSON.
+        tensors: tensors of any shape by name; names that are not in `expected` are ignored.
 
     Raises:
-        ModelError: what is expected is no list of checksums.
+        ModelError: `expected` is not a mapping to checksums.
     """
     import torch
 
@@ -122,13 +143,18 @@ def differences(expected: Mapping[str, Sequence[Any]], tensors: Mapping[str, Ten
 
 
 def enumerated(parts: Sequence[str]) -> str:
-    """The first parts of a list, and how many more there are."""
+    """The first parts of a list as text, and how many more there are."""
     more = f" and {len(parts) - NAMED:,} more" if len(parts) > NAMED else ""
     return ", ".join(parts[:NAMED]) + more
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, bit by bit; in the dtype of the second."""
+    """Whether two tensors are equal bit by bit, compared in the dtype of the second.
+
+    Args:
+        one: of any shape.
+        other: of the same shape as `one`.
+    """
     import torch
 
     left, right = (each.detach().cpu().reshape(-1).contiguous() for each in (one.to(other.dtype), other))
@@ -136,24 +162,28 @@ def same_values(one: Tensor, other: Tensor) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The checksums that a run kept of the result in a folder; empty where it is no run's result, or an older one's."""
+    """Read the checksums that a run has stored for the result in a folder.
+
+    Returns:
+        Checksums by name; empty if the folder is not the result of a run, or of a run without checksums.
+    """
     run = RunFolder(folder.parent)
     tensors = read_object(run.output_record, HISTORY_BYTES).get("tensors") if folder == run.output else None
     return tensors if isinstance(tensors, dict) else {}
 
 
 def check_record(model: Any, folder: Path) -> None:
-    """Refuses a run's result that is not what the run wrote.
+    """Verify that a loaded result is what the run has written.
 
-    What was loaded in a narrower dtype than it was written in is not compared, and of a whole model neither is what
-    was not loaded, such as the head of a reward model.
+    A tensor that was loaded in a narrower dtype than it was written in is not compared, nor are tensors of a whole
+    model that were not loaded, such as the head of a reward model.
 
     Args:
-        model: loaded from `folder`, perhaps with more around it.
-        folder: a run's `output`, or any other one, of which nothing is known.
+        model: loaded from `folder`, perhaps wrapped.
+        folder: `output` of a run; for any other folder nothing is checked.
 
     Raises:
-        ModelError: a tensor is another one.
+        ModelError: a tensor differs.
     """
     record = read_record(folder)
     tensors = named_tensors(model) if record else {}
@@ -171,7 +201,12 @@ def check_record(model: Any, folder: Path) -> None:
 
 
 def write_record(run: RunFolder, written: Mapping[str, Checksum]) -> None:
-    """Keeps the checksums of a run's result beside it."""
+    """Store the checksums of a run's result in its `output.json`.
+
+    Args:
+        run: folder of the run.
+        written: checksums by name.
+    """
     replace_file(run.output_record, json_bytes({"format": 1, "tensors": written}), sync=True)
 
 
@@ -196,7 +231,7 @@ def _read(name: str, entry: Sequence[Any]) -> Checksum:
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors flat and on the CPU; those of an accelerator are copied many at a time."""
+    """The tensors flattened and on the CPU; tensors of an accelerator are copied in groups."""
     waiting: list[tuple[str, Tensor]] = []
     size = 0
     for name, tensor in tensors.items():
@@ -222,7 +257,7 @@ def _moved(waiting: Sequence[tuple[str, Tensor]]) -> Iterable[tuple[str, Tensor]
 
 
 def _checksum(flat: Tensor) -> Checksum:
-    """Of a flat tensor on the CPU. An adapter has hundreds of small ones, so nothing in here is asked twice."""
+    """Checksum of a flat CPU tensor. An adapter has hundreds of small ones, so each call is kept cheap."""
     import torch
 
     dtype = flat.dtype
@@ -241,7 +276,7 @@ def _checksum(flat: Tensor) -> Checksum:
 
 
 def _filled(numbers: NDArray[Any]) -> NDArray[np.uint64]:
-    """Bytes as words of 64 bits, zeros after the last one."""
+    """Bytes as 64-bit words, padded with zeros."""
     import numpy as np
 
     raw = numbers.view(np.uint8)
@@ -263,7 +298,7 @@ def _ones() -> NDArray[np.float32]:
 
 @cache
 def _weights() -> NDArray[np.uint64]:
-    """Odd numbers that look random (the finalizer of SplitMix64)."""
+    """Pseudo-random odd numbers (the finalizer of SplitMix64)."""
     import numpy as np
 
     made = np.arange(1, BLOCK + 1, dtype=np.uint64) * np.uint64(PRIME)

@@ -1,9 +1,9 @@
-"""Modules of torch that a process without a compiler imports and never uses, deferred until something uses them.
+"""Defers imports of torch modules that a process without a compiler never uses.
 
-transformers and torch's optimizers import torch's compiler, and with it the tensors that are spread over machines, for
-a decorator or a check: a quarter of a trainer's imports. Modules stand in for them that have the few names which are
-asked for, with what these do where nothing is compiled and nothing is spread. Where anything else is asked of one, the
-module itself is imported and takes its place.
+transformers and torch's optimizers import torch's compiler, and with it the distributed tensors, for a decorator or an
+`isinstance` check: a quarter of a trainer's import time. Stand-in modules take their place. They provide the few names
+that are accessed, with their behaviour where nothing is compiled or distributed. The first access to any other name
+imports the real module, which replaces the stand-in.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""Variables of a process that is one of several."""
+"""Environment variables that mark one of several processes of a distributed run."""
 _standing_in: dict[str, ModuleType] = {}
 _lock = threading.Lock()
 
 
 def may_defer(config: RunConfig) -> bool:
-    """Whether a run compiles nothing, runs no code that comes with a model, and is one process."""
+    """Whether a run can defer them: it compiles nothing, runs no code of a model, and is a single process."""
     compiles = any(config.get(f"torch_compile{name}") for name in ("", "_backend", "_mode"))
     return not (compiles or config.model.trust_remote_code or any(name in os.environ for name in RANKS))
 
 
 def defer() -> None:
-    """Defers them in this process, as far as they are not imported; imports torch. Before transformers is imported."""
+    """Install the stand-ins for modules that are not imported yet.
+
+    Imports torch; call it before transformers is imported.
+    """
     import torch
 
     if _standing_in or "transformers" in sys.modules:
@@ -63,7 +66,7 @@ def _stand_in(name: str, names: dict[str, Any]) -> None:
 
 
 class _Deferred(ModuleType):
-    """Stands in for a module."""
+    """Stand-in for a module."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked of every module by those who look through all of them
@@ -72,7 +75,7 @@ class _Deferred(ModuleType):
 
 
 def real(name: str) -> ModuleType:
-    """The module itself; nothing stands in for it any more, nor for those below and above it."""
+    """Import the real module; its stand-in, and those of its parents and submodules, are removed."""
     with _lock:
         top = name.split(".")
         first = next(".".join(top[:n]) for n in range(1, len(top) + 1) if ".".join(top[:n]) in {*_standing_in, name})
@@ -92,7 +95,7 @@ def _step_aside(name: str) -> None:
 
 
 class _Finder:
-    """Has the module itself take its place before one below it is imported."""
+    """Import hook that replaces a stand-in by the real module before one of its submodules is imported."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002 - the signature of a finder
         parent = name.rpartition(".")[0]
@@ -104,7 +107,7 @@ class _Finder:
 
 
 class _There:
-    """Loads a module that is loaded."""
+    """Loader that returns a module which is already loaded."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
@@ -117,7 +120,7 @@ class _There:
 
 
 class _Nobody(type):
-    """The type of a class that has no instances as long as its module is not there."""
+    """Metaclass of a stand-in class: it has no instances while its module is not imported."""
 
     def _real(cls) -> Any:
         return getattr(real(cls.__module__), cls.__name__)
@@ -146,12 +149,12 @@ def _nobody(module: str, name: str) -> type:
 
 
 def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
-    """A decorator, with or without arguments, that only a compiler uses."""
+    """No-op in place of a compiler's decorator, with or without arguments."""
     return _as_it_is if function is None else function
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """A word to a compiler."""
+    """No-op in place of a call that only a compiler acts on."""
 
 
 def _never() -> bool:
@@ -173,4 +176,4 @@ STAND_INS: dict[str, dict[str, Any]] = {
     "torch._dynamo.eval_frame": {"OptimizedModule": _nobody("torch._dynamo.eval_frame", "OptimizedModule")},
     "torch.distributed.tensor": {"DTensor": _nobody("torch.distributed.tensor", "DTensor")},
 }
-"""What stands in for which module."""
+"""Names that each stand-in module provides."""

@@ -1,4 +1,4 @@
-"""Which device and which precision a run uses on this machine."""
+"""Chooses the device and the precision of a run on this machine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """Where a model is put and in which precision it computes.
+    """Device and precision of a model.
 
     Attributes:
         device: `cuda`, `mps` or `cpu`.
-        dtype: of frozen weights; trained ones are float32 unless `pure_bf16`.
-        autocast: the dtype that autocast computes in; None where all weights have one dtype.
-        threads: threads that compute on the CPU.
+        dtype: dtype of frozen weights; trained weights are float32 unless `pure_bf16` is set.
+        autocast: dtype of autocast; None where all weights have one dtype.
+        threads: number of CPU compute threads.
         reason: one sentence for a person.
     """
 
@@ -39,14 +39,17 @@ class DevicePlan:
 
     @property
     def place(self) -> str | int:
-        """The device as `device_map` takes it: accelerate compares the number of a card with that of its own."""
+        """The device as a value of `device_map`.
+
+        For CUDA this is an index: accelerate compares it with its own device.
+        """
         import torch
 
         return torch.cuda.current_device() if self.device == "cuda" else self.device
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """`dtype` as torch names it."""
+        """`dtype` as a `torch.dtype`."""
         import torch
 
         dtype: torch.dtype = getattr(torch, self.dtype)
@@ -54,12 +57,12 @@ class DevicePlan:
 
 
 def plan_device(config: RunConfig) -> DevicePlan:
-    """Chooses CUDA, MPS or the CPU, and the fastest precision that is safe there.
+    """Choose CUDA, MPS or the CPU, and the fastest precision that is safe there.
 
-    Sets this process's number of torch threads, since the precision is chosen by timing them.
+    Sets the number of torch threads of this process, since the choice of precision is timed with them.
 
     Raises:
-        ModelError: a precision was asked for that the device cannot compute in.
+        ModelError: the config requests a precision that the device does not support.
     """
     import torch
 

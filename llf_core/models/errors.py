@@ -1,29 +1,32 @@
-"""What a user can mend about a model, as one exception."""
+"""The exception for problems with a model that the user can fix, and texts of other libraries' errors."""
 
 from llf_core.user_error import BAD_CONFIG, UserError
 
 
 class ModelError(UserError, ValueError):
-    """A model, adapter or device that cannot be used as asked."""
+    """A model, adapter or device cannot be used as configured. The message says what is wrong and what to do."""
 
     exit_code = BAD_CONFIG
 
 
 LONGEST = 200
-"""Characters of another library's message that ours repeats."""
+"""Maximum number of characters that a message quotes of another library's message."""
 PACKAGES = ("torchvision", "torchcodec", "librosa", "timm", "sentencepiece")
-"""What models and processors need that is not installed with LLF, the likelier first."""
+"""Packages that some models and processors need and LLF does not install, the most common first."""
 TORCHVISION_AHEAD = 15
 """torchvision 0.(n + 15) is built for torch 2.n."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's message, as a sentence."""
+    """First line of an exception's message, as a sentence."""
     return _line(error, 0)
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of it: the cause, where a library says first which of its checks has found it."""
+    """Last line of an exception's message, as a sentence.
+
+    It states the cause, where a library first names the check that failed.
+    """
     return _line(error, -1)
 
 
@@ -38,7 +41,7 @@ def _line(error: BaseException, place: int) -> str:
 
 
 def lacks(error: Exception) -> str:
-    """Which package is missing and what installs it, as far as another library's message tells."""
+    """Sentence that names a missing package and the command that installs it, if the message of `error` names one."""
     named = [name for name in PACKAGES if name in str(error).lower()]
     if not named:
         return first_line(error)
@@ -48,7 +51,7 @@ def lacks(error: Exception) -> str:
 
 
 def _torchvision() -> str | None:
-    """The version of torchvision that is built for the installed torch 2, as `0.28`; without it, pip replaces torch."""
+    """Version of torchvision that matches the installed torch 2, e.g. `0.28`; without it, pip would replace torch."""
     import torch
 
     major, minor = torch.__version__.split(".")[:2]

@@ -1,4 +1,4 @@
-"""GGUF files, read by transformers as models of ordinary weights."""
+"""Reads GGUF files through transformers as models with ordinary weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def gguf_arguments(file: str) -> dict[str, Any]:
-    """What `AutoModelForCausalLM.from_pretrained` needs to read a GGUF file as trainable weights.
+    """Arguments of `AutoModelForCausalLM.from_pretrained` that load a GGUF file as trainable weights.
 
-    transformers 5.24 and newer leave the blocks packed unless told otherwise; older ones always unpack them.
+    transformers 5.24 and newer keep the blocks quantized by default; older versions always dequantize them.
 
     Args:
-        file: its name inside the folder.
+        file: name of the file inside its folder.
     """
     import transformers
 
@@ -27,9 +27,13 @@ def gguf_arguments(file: str) -> dict[str, Any]:
 
 
 def mend_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
-    """Splits digits as SmolLM's own tokenizer does, which transformers leaves out when it reads a GGUF file.
+    """Split digits as SmolLM's own tokenizer does; transformers omits this when it reads a GGUF file.
 
     Without it the blank line before a numbered list becomes two tokens that the model has hardly seen.
+
+    Args:
+        tokenizer: changed in place, if the file belongs to a SmolLM model.
+        gguf: the GGUF file it was read from.
     """
     if read_gguf_header(gguf).values.get("tokenizer.ggml.pre") != "smollm":
         return

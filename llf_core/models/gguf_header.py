@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file, without its weights and its long lists (no torch, no gguf package)."""
+"""Reads the metadata of a GGUF file, without its weights and long lists (needs neither torch nor the gguf package)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ BLOCKS = {
     18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
     26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
 }  # fmt: skip
-"""Numbers and bytes of a block of each type of tensor; of newer types nothing is checked."""
+"""Values and bytes per block of each tensor type; newer types are not checked."""
 SMALLEST_ENTRY, SMALLEST_TENSOR = 13, 24
-"""Bytes that an entry of the metadata, and one of the list of tensors, take at least."""
+"""Minimum number of bytes of a metadata entry, and of an entry in the list of tensors."""
 MOST_ENTRIES, MOST_TENSORS = 10_000, 1_000_000
 MOST_ITEMS = 4_000_000
-"""Of all lists of the metadata; the tokens, kinds, scores and merges of the largest vocabularies are two million."""
+"""Maximum number of items in all lists of the metadata together; the largest vocabularies have two million."""
 MOST_DIMENSIONS = 4
 MOST_ALIGNED = 2**20
 LONGEST = 2**31
-"""Positions beyond which no model was made."""
+"""Maximum context length; no model has a longer one."""
 DEEPEST = 8
 SIZES = ("embedding_length", "feed_forward_length", "attention.head_count", "attention.head_count_kv", "vocab_size")
 AGAIN = "Copy or download it again."
@@ -41,11 +41,11 @@ AGAIN = "Copy or download it again."
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says of itself.
+    """Metadata of a GGUF file.
 
     Attributes:
-        values: the metadata, lists left out, e.g. `general.architecture`, `general.license`.
-        shapes: of its tensors by name.
+        values: metadata by key, without lists, e.g. `general.architecture`, `general.license`.
+        shapes: shape of each tensor by name.
     """
 
     values: Mapping[str, Any]
@@ -53,10 +53,10 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Reads the metadata and the list of tensors (format versions 2 and 3, little-endian).
+    """Read the metadata and the list of tensors (format versions 2 and 3, little-endian).
 
     Raises:
-        ModelError: it is no GGUF file, or it is cut.
+        ModelError: it is not a GGUF file, or it is truncated.
     """
     with path.open("rb") as file:
         if file.read(4) != MAGIC:
@@ -74,7 +74,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, int]]]:
-    """The header, and of each tensor its type and its offset."""
+    """The header, and the type and offset of each tensor."""
     size = path.stat().st_size
     version, tensors, entries = _unpack(file, "<IQQ")
     if version not in VERSIONS:
@@ -103,7 +103,7 @@ def _read(file: BinaryIO, path: Path) -> tuple[GgufHeader, dict[str, tuple[int, 
 
 
 def _beyond(header: GgufHeader, places: Mapping[str, tuple[int, int]], start: int, size: int) -> str:
-    """Which tensor the file has no room for; empty where it has room for all."""
+    """Name of a tensor that lies beyond the end of the file; empty if there is none."""
     aligned = header.values.get("general.alignment", 32)
     if not isinstance(aligned, int) or not 0 < aligned <= MOST_ALIGNED:
         return "general.alignment is no number of bytes"
@@ -118,7 +118,7 @@ def _beyond(header: GgufHeader, places: Mapping[str, tuple[int, int]], start: in
 
 
 def _too_large(header: GgufHeader) -> str:
-    """Which size of the metadata the tensors cannot have; empty where all agree."""
+    """Metadata key whose size does not match the tensors; empty if all match."""
     kind = header.values.get("general.architecture")
     numbers = sum(math.prod(shape) for shape in header.shapes.values())
 
@@ -159,7 +159,7 @@ def _value(file: BinaryIO, kind: int, size: int) -> Any:
 
 
 def _skip_array(file: BinaryIO, left: int, depth: int = 1) -> int:
-    """Skips a list; of `left` items that lists may have, returns how many are left."""
+    """Skip a list. `left` is the number of items that lists may still have; returns the number after this one."""
     kind, count = _unpack(file, "<IQ")
     left -= count
     if left < 0 or depth > DEEPEST:

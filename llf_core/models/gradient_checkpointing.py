@@ -1,4 +1,7 @@
-"""Gradient checkpointing: activations are computed again in the backward pass instead of being kept."""
+"""Gradient checkpointing:
+
+activations are recomputed in the backward pass instead of being stored (arXiv 1604.06174).
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ SHARE = 0.9  # of the free memory that a forecast may fill: it is no measurement
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """Whether activations are computed again, and why.
+    """Decision about gradient checkpointing.
 
     Attributes:
-        on: whether they are.
+        on: whether activations are recomputed.
         reason: one sentence for a person.
     """
 
@@ -33,17 +36,17 @@ class Checkpointing:
 def choose_checkpointing(
     config: RunConfig, model: PreTrainedModel, plain: Forecast | None, thrifty: Forecast | None, available: int
 ) -> Checkpointing:
-    """Decides by the config, and where that leaves it open by the forecast.
+    """Decide by the config, or by the memory forecast where the config leaves it open.
 
     Args:
-        config: `gradient_checkpointing` and `disable_gradient_checkpointing`.
+        config: for `gradient_checkpointing` and `disable_gradient_checkpointing`.
         model: the loaded model.
-        plain: the forecast of a step without checkpointing; None where the model's sizes are not known.
-        thrifty: the same with it.
-        available: bytes that can still be taken, the model being loaded.
+        plain: memory forecast of a step without checkpointing; None if the model's sizes are unknown.
+        thrifty: memory forecast of a step with checkpointing; None if the model's sizes are unknown.
+        available: free bytes, with the model loaded.
 
     Raises:
-        ModelError: it is asked for, and the architecture cannot do it.
+        ModelError: checkpointing is requested, and the architecture does not support it.
     """
     asked = config.training.gradient_checkpointing
     if config.model.disable_gradient_checkpointing:
@@ -68,15 +71,16 @@ def choose_checkpointing(
 
 
 def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
-    """Switches it on in every layer that the backward pass reaches.
+    """Enable checkpointing in every layer that the backward pass reaches.
 
-    Frozen layers below the first trained one keep nothing anyway. The reentrant form finds gradients only through
-    a layer's input, so the input of the first trained layer is made to require them, and no layer's below it.
+    Frozen layers below the first trained layer store nothing anyway. Reentrant checkpointing finds gradients only
+    through the input of a layer, so the input of the first trained layer is made to require gradients, and no input
+    below it.
 
     Args:
-        model: after its method, since a PEFT model that is wrapped later would make the embeddings' output require
-            gradients, and so bring the frozen layers back into the backward pass.
-        config: for the form and its options.
+        model: after its method is applied. PEFT would make the output of the embeddings require gradients if it wrapped
+            the model later, which would include the frozen layers in the backward pass.
+        config: for `use_reentrant_gc` and `gradient_checkpointing_kwargs`.
     """
     options = {"use_reentrant": config.model.use_reentrant_gc} | (config.training.gradient_checkpointing_kwargs or {})
     base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -97,7 +101,7 @@ def enable_checkpointing(model: PreTrainedModel, config: RunConfig) -> None:
 
 
 def _layers(model: nn.Module) -> list[Any]:
-    """The layers that transformers computes again one by one; none for architectures that do it themselves."""
+    """Layers that transformers checkpoints one by one; empty for architectures that checkpoint themselves."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

@@ -1,4 +1,4 @@
-"""Whether the files of a model can be what they say, by arithmetic: before any memory is taken for it."""
+"""Checks that a model's config and weights agree, from the files' headers, before any memory is allocated."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ JSON_FILES = (
 )  # fmt: skip
 MOST_LABELS = 1_000_000
 PACKED = 16
-"""How many numbers of a model one stored number may hold at most (2 bits in an int32)."""
+"""Maximum number of weights that one stored value can hold (2 bits each in an int32)."""
 SHARED = 1000
-"""Layers beyond the number of stored tensors: some models use the same weights in several layers."""
+"""Layers that a model may have beyond its number of stored tensors: some models reuse weights in several layers."""
 LONGEST = 2**31
-"""Positions beyond which no model was made."""
+"""Maximum context length; no model has a longer one."""
 LEAST = {
     "num_hidden_layers": 1, "hidden_size": 1, "vocab_size": 1, "num_attention_heads": 1, "num_key_value_heads": 0,
     "intermediate_size": 0, "head_dim": 0,
 }  # fmt: skip
-"""Sizes that a model cannot do without; of some, 0 stands for none."""
+"""Smallest valid value of each size; 0 means that the model may do without it."""
 PAIRS = (("vocab_size", "hidden_size"), ("hidden_size", "intermediate_size"), ("num_attention_heads", "head_dim"))
-"""Sizes whose product is not more than the numbers of one weight."""
+"""Sizes whose product cannot exceed the number of values of a single weight."""
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "num_attention_heads", "num_key_value_heads")
 
 
 def check_sound(folder: Path) -> None:
-    """Refuses a model's folder whose config promises what its weights cannot hold.
+    """Refuse a model whose config does not match the size of its weights.
 
     Args:
-        folder: with a `config.json` and weights.
+        folder: contains `config.json` and the weights.
 
     Raises:
-        ModelError: naming the file, the value and what the weights hold.
+        ModelError: names the file, the value, and what the weights allow.
     """
     check_texts(folder)
     config = read_config(folder)
@@ -66,7 +66,7 @@ def check_sound(folder: Path) -> None:
 
 
 def _odd_value(config: dict[str, Any]) -> str:
-    """Which value of a config no model has; empty where none is."""
+    """Description of an invalid value in a config; empty if there is none."""
     for key, least in LEAST.items():
         value = config.get(key)
         if type(value) is int and value < least:
@@ -85,18 +85,18 @@ def _odd_value(config: dict[str, Any]) -> str:
 
 
 def _large(labels: Any) -> bool:
-    """Whether so many labels, each of which transformers gives a name, would fill the memory."""
+    """Whether there are so many labels that transformers, which names each, would run out of memory."""
     return isinstance(labels, int) and labels > MOST_LABELS
 
 
 def _parts(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A config, and those of its parts (text, vision)."""
+    """A config and its sub-configs (text, vision)."""
     yield config
     yield from (value for key, value in config.items() if key.endswith("_config") and isinstance(value, dict))
 
 
 def _too_large(config: dict[str, Any], numbers: int, tensors: int) -> str:
-    """Which size is too large for the weights; empty where none is."""
+    """Description of a size that is too large for the weights; empty if there is none."""
 
     def size(key: str) -> int:
         value = config.get(key)
@@ -120,7 +120,7 @@ def _shown(value: int) -> str:
 
 
 def damaged_json(folder: Path) -> str:
-    """Which JSON file of a folder holds no JSON object, as a sentence; empty where all do."""
+    """Sentence that names a JSON file of the folder without a valid JSON object; empty if all are valid."""
     try:
         for path in (folder / name for name in JSON_FILES):
             if path.is_file():

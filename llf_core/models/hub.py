@@ -1,4 +1,4 @@
-"""Models and adapters of a Hugging Face hub, kept in its cache (`HF_HOME`, `HF_ENDPOINT`, proxies honoured)."""
+"""Downloads models and adapters from a Hugging Face hub into its cache (uses `HF_HOME`, `HF_ENDPOINT`, proxies)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0
 NOT_A_HUB = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-"""What the hub's client raises where the answer is a page, or JSON of another kind."""
+"""Exceptions that the hub's client raises on a response that is an HTML page or unexpected JSON."""
 KINDS = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".md")
 
 
 def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
-    """Finds a hub's model in the cache, or fetches it: config, safetensors and tokenizer, nothing else.
+    """Find a hub's model in the cache, or download its config, safetensors and tokenizer.
 
     Args:
-        name: `owner/name`.
-        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`.
+        name: hub id, `owner/name`.
+        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
 
     Raises:
-        ModelError: no such model, gated or private, no connection, no weights that may be loaded.
+        ModelError: no such model, gated or private, no connection, or no weights that may be loaded.
     """
     pickle_allowed = bool(config and config.model.allow_pickle)
     revision = config.model.model_revision if config else "main"
@@ -53,18 +53,30 @@ def hub_model(name: str, config: RunConfig | None = None) -> ModelSource:
 
 
 def hub_adapter(name: str, config: RunConfig) -> Path:
-    """Fetches an adapter from a hub; returns its folder.
+    """Find a hub's adapter in the cache, or download it.
+
+    Args:
+        name: hub id, `owner/name`.
+        config: see `hub_model`.
+
+    Returns:
+        The adapter's folder.
 
     Raises:
-        ModelError: as `hub_model`.
+        ModelError: no such adapter, gated or private, no connection, or no weights that may be loaded.
     """
     return _snapshot(name, "main", config, lambda files: wanted(list(files), code=False))[0]
 
 
 def wanted(files: list[str], *, code: bool) -> list[str]:
-    """Which of a repository's files are fetched: those of its top folder that loading reads.
+    """Select the files of a repository that loading needs, all from its top folder.
 
-    Pickles only where there are no safetensors, Python only where `code`.
+    Args:
+        files: file names of the repository.
+        code: whether to include Python files.
+
+    Returns:
+        Names of the files to download. Pickles are among them only if there are no safetensors.
     """
     top = [name for name in files if "/" not in name and not name.startswith(".")]
     kinds = KINDS + ((".py",) if code else ())
@@ -76,7 +88,7 @@ def wanted(files: list[str], *, code: bool) -> list[str]:
 def _snapshot(  # noqa: C901 - one branch for each kind of answer
     name: str, revision: str, config: RunConfig | None, choose: Any
 ) -> tuple[Path, str, str | None]:
-    """Folder, commit and licence of a repository at a revision."""
+    """Folder, commit and license of a repository at a revision."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -119,7 +131,7 @@ def _snapshot(  # noqa: C901 - one branch for each kind of answer
 
 
 def _inside(folder: str) -> Path:
-    """A folder of the cache; a server that gives a path as its commit would have it lie elsewhere."""
+    """Check that a folder lies in the cache: a server could return a path as the name of a commit."""
     path = Path(folder)
     if ".." in path.parts:
         raise ValueError("its commit is a path")
@@ -138,7 +150,7 @@ def _meant(name: str, config: RunConfig | None) -> str:
 
 
 def _network_error() -> type[Exception]:
-    """What the hub's HTTP client raises where nobody answers; the client has changed its name over versions."""
+    """Exception class of the hub's HTTP client for connection errors; the client differs between versions."""
     from huggingface_hub.errors import HfHubHTTPError
 
     found: type[Exception] = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
@@ -180,7 +192,7 @@ def _short(error: BaseException) -> str:
 
 
 def _literal(file: str) -> str:
-    """A file name as a pattern that matches only itself."""
+    """Escape a file name, as a glob pattern that matches only this file."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file)
 
 

@@ -1,4 +1,4 @@
-"""The imports of a process that has a model, without what it never uses and without doing twice what can be kept."""
+"""Speeds up the imports of a process that loads a model: hides or defers modules that the run never uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 
 
 def begin_imports() -> None:
-    """What can be done before torch and transformers are imported: first of all in a process that will do so."""
+    """Start what can be done before torch and transformers are imported. Call it first in such a process."""
     from llf_core.models.model_files import remember_model_files
 
     if "torch" not in sys.modules and sys.platform == "linux":
@@ -35,7 +35,7 @@ def begin_imports() -> None:
 
 
 def _load_torch() -> None:
-    """Has the system load torch's libraries, which takes 0.15 s (seconds with CUDA) and no lock of Python's."""
+    """Load torch's shared libraries without holding the GIL. Takes 0.15 s, or seconds with CUDA."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return
@@ -48,13 +48,13 @@ def _load_torch() -> None:
 
 @contextmanager
 def quick_imports(config: RunConfig | None) -> Iterator[None]:
-    """For the imports of torch, transformers, PEFT and all that needs them, in a process of a run's own.
+    """Context manager around the imports of torch, transformers, PEFT and their dependents, in a run's own process.
 
-    What the run cannot use is hidden (bitsandbytes, which PEFT and transformers import, with a compiler, only since it
-    is there) or deferred.
+    Modules that the run does not use are hidden or deferred. bitsandbytes is hidden, because PEFT and transformers
+    import it, and a compiler with it, wherever it is installed.
 
     Args:
-        config: of the run; None where it cannot be read, so that nothing will be trained.
+        config: config of the run; None if it cannot be read, so that nothing will be trained.
     """
     was = gc.isenabled()
     gc.disable()  # imports make objects that stay: looking for garbage among them takes half a second and finds none
@@ -75,7 +75,10 @@ def quick_imports(config: RunConfig | None) -> Iterator[None]:
 
 
 def needs_bitsandbytes(config: RunConfig) -> bool:
-    """Whether a run may need it: quantized weights, an optimizer of its own, or a model that cannot be looked into."""
+    """Whether a run may need bitsandbytes:
+
+    for quantized weights, its optimizers, or a model whose config is not available.
+    """
     if config.model.quantization_bit is not None or config.get("optim") not in OWN_OPTIMIZERS:
         return True
     stored = _stored_config(config)
@@ -83,7 +86,7 @@ def needs_bitsandbytes(config: RunConfig) -> bool:
 
 
 def _stored_config(config: RunConfig) -> dict[str, Any] | None:
-    """The `config.json` of the run's model where it is on this disk; None where it is not, or is no object."""
+    """The model's `config.json`, if it is on this disk and is a JSON object; else None."""
     name = config.model.model_name_or_path
     from llf_core.config.model import EMBEDDED
 
@@ -98,10 +101,10 @@ def _stored_config(config: RunConfig) -> dict[str, Any] | None:
 
 
 def _config_file(config: RunConfig) -> Path | None:
-    """The `config.json` of a model on this disk; None of a GGUF file, which has none.
+    """Path of the model's `config.json` on this disk; None for a GGUF file, which has none.
 
     Raises:
-        FileNotFoundError: the model is not here.
+        FileNotFoundError: the model is not on this disk.
     """
     name = config.model.model_name_or_path
     if Path(name).is_dir():

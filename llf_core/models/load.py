@@ -1,4 +1,4 @@
-"""From a source on disk to a model on the plan's device."""
+"""Loads a model from disk onto the planned device."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreTrainedModel:
-    """Loads a causal language model or one that sees, quantized where asked, and puts it on the device.
+    """Load a causal language model or a multimodal model, quantize it if configured, and put it on the device.
 
     Args:
         source: from `resolve_model`.
         config: for quantization, attention, `trust_remote_code` and `allow_pickle`.
-        plan: from `plan_device`; its dtype is that of the weights, see `loading_dtype`.
+        plan: from `plan_device`. For the dtype of the weights see `loading_dtype`.
 
     Raises:
-        ModelError: unknown architecture, missing or broken weights, a kernel that is not installed.
-        UntrustedCodeError: code of its own would run that the user has not allowed.
+        ModelError: unknown architecture, missing or broken weights, or attention kernels that are not installed.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     import_bitsandbytes()
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
@@ -99,17 +99,21 @@ def load_model(source: ModelSource, config: RunConfig, plan: DevicePlan) -> PreT
 
 
 def _why(error: Exception) -> str:
-    """What a library said of a model, and what to do."""
+    """A library's error about a model, and what to do."""
     if isinstance(error, ImportError):
         return lacks(error)
     return f"{first_line(error)} Copy or download it again if files are damaged."
 
 
 def check_runs(model: PreTrainedModel, source: ModelSource) -> None:
-    """Runs a model on two tokens, as it was loaded: some versions of transformers cannot run all that they load.
+    """Run a forward pass on two tokens: some versions of transformers load models that they cannot run.
+
+    Args:
+        model: as loaded; its training mode is the same afterwards.
+        source: where it was loaded from, for the message.
 
     Raises:
-        ModelError: it raises an exception, whatever it is but a lack of memory.
+        ModelError: the forward pass raises an exception, other than out of memory.
     """
     import torch
     import transformers
@@ -132,16 +136,21 @@ def check_runs(model: PreTrainedModel, source: ModelSource) -> None:
 
 
 def _not_needed(model: PreTrainedModel, config: RunConfig) -> set[str]:
-    """Weights that a run can do without: of one whose model only scores, those of the output head."""
+    """Names of weights that a run can do without: the output head of a model that only computes scores."""
     idle = set() if generates(config) else {id(parameter) for parameter in unused_lm_head(model)}
     return {name for name, parameter in model.named_parameters() if id(parameter) in idle}
 
 
 def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> torch.dtype:
-    """The dtype that weights are loaded in.
+    """Choose the dtype in which weights are loaded.
 
-    A method that trains the weights themselves starts from what is stored: float32 stays float32, also where the
-    plan computes in bfloat16, and nothing becomes float16. A frozen base is loaded in the plan's dtype.
+    A method that trains the weights themselves keeps the stored precision: float32 stays float32, even if the plan
+    computes in bfloat16, and nothing becomes float16. A frozen base is loaded in the plan's dtype.
+
+    Args:
+        source: for the stored dtypes.
+        config: for the method and `pure_bf16`.
+        plan: device and precision.
     """
     import torch
 
@@ -154,7 +163,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
 
 
 def mend_generation_config(model: PreTrainedModel) -> None:
-    """Switches sampling on where a model's `generation_config.json` sets sampling values without it.
+    """Enable sampling where a model's `generation_config.json` sets sampling parameters without `do_sample`.
 
     transformers refuses to save such a model.
     """

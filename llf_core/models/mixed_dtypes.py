@@ -1,4 +1,4 @@
-"""Forward passes of models whose weights have several dtypes."""
+"""Forward passes of models whose weights have more than one dtype."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def one_dtype(model: nn.Module) -> AbstractContextManager[Any]:
-    """Autocast to the half precision that a part of the weights is in; nothing where all have one dtype.
+    """Autocast to the half-precision dtype that some of the weights have; a null context if all have one dtype.
 
-    A model under training keeps trained weights in float32 beside a base in bfloat16.
+    During training, trained weights are float32 and a frozen base is bfloat16.
     """
     import torch
 

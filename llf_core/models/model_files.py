@@ -1,4 +1,4 @@
-"""Remembers which names the model files of transformers export, which transformers reads from all of them anew."""
+"""Caches which names the model files of transformers export; transformers parses all of them on every import."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 def remember_model_files() -> None:
-    """Has a later import of transformers take what its 1,700 model files export from `LLF_HOME/cache`.
+    """Make a later import of transformers read the exports of its 1,700 model files from a cache in `LLF_HOME/cache`.
 
-    transformers reads them twice whenever it is imported, which is a fifth of a trainer's imports. What they export
-    is asked of transformers itself, once for each version of it that is installed; one that is being edited is read
-    every time.
+    transformers parses these files twice on every import, a fifth of a trainer's import time. The cache is computed by
+    transformers' own parser, once per installed version; an editable installation is parsed every time.
     """
     if "transformers" not in sys.modules and not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder:
-    """Stands before the other finders until the module that reads the files is imported."""
+    """Import hook that patches the module which parses the files."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:  # noqa: ARG002 - the signature of a finder
         if name != MODULE:
@@ -53,7 +52,7 @@ class _Finder:
 
 
 def _teach(module: ModuleType) -> None:
-    """Has a module read the files once for all processes."""
+    """Patch a module so that it parses the files once for all processes."""
     read: Callable[[Any], dict[Any, Any]] | None = getattr(module, READER, None)
     package = Path(str(module.__file__)).parent.parent
     if read is None or not INSTALLED & set(package.parts):
@@ -72,7 +71,7 @@ def _teach(module: ModuleType) -> None:
 
 
 def _mark(package: Path) -> list[Any]:
-    """What changes when another version is installed."""
+    """Cache key, which changes when another version is installed."""
     init, models = (package / "__init__.py").stat(), (package / "models").stat()
     return [str(package), init.st_size, init.st_mtime_ns, models.st_mtime_ns]
 
@@ -104,11 +103,12 @@ def _store(package: Path, structure: dict[Any, Any]) -> dict[str, Any]:
 
 
 def encode(structure: dict[Any, Any]) -> dict[str, Any]:
-    """The structure as JSON.
+    """Convert an import structure to JSON.
 
     Args:
-        structure: of a folder: for each set of libraries that something needs, which modules export what, then the
-            folders in it: `{frozenset({"torch"}): {"modeling_llama": {"LlamaModel"}}, "llama": {…}}`.
+        structure: import structure of a folder. Maps each set of required libraries to modules and their exports, and
+            each subfolder to its own structure: `{frozenset({"torch"}): {"modeling_llama": {"LlamaModel"}}, "llama":
+            {…}}`.
     """
     needs = [
         [sorted(key), {name: sorted(names) for name, names in modules.items()}]
@@ -119,6 +119,6 @@ def encode(structure: dict[Any, Any]) -> dict[str, Any]:
 
 
 def decode(exports: dict[str, Any]) -> dict[Any, Any]:
-    """The structure again; a new one at each call, since it is changed where it is used."""
+    """Convert JSON back to an import structure. Each call returns a new one, since callers modify it."""
     needs = {frozenset(key): {name: set(names) for name, names in modules.items()} for key, modules in exports["needs"]}
     return {**needs, **{name: decode(one) for name, one in exports["folders"].items()}}

@@ -1,4 +1,4 @@
-"""What lies in a model's folder, told from file names and headers alone."""
+"""Checks of a model's folder from file names and headers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = "model.safetensors.index.json"
 SETTINGS_BYTES = 4 << 20
-"""Limit of a file of settings; of those that were published the largest have some hundred thousand bytes."""
+"""Size limit of a settings file; the largest published ones have a few hundred thousand bytes."""
 LISTS_BYTES = 128 << 20
-"""Limit of a file that may list tokens or weights: the largest `tokenizer.json` have 80 million bytes."""
+"""Size limit of a file that lists tokens or weights; the largest `tokenizer.json` have 80 million bytes."""
 SETTINGS = (
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "adapter_config.json", "chat_template.jinja",
@@ -31,7 +31,7 @@ NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pt
 
 
 def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
-    """Sorts file names: safetensors, pickles, GGUF; only those of the folder itself, adapters left out."""
+    """Sort file names into safetensors, pickles and GGUF files. Ignores subfolders and adapters."""
     top = sorted(name for name in names if "/" not in name and not name.startswith(("adapter_model", ".")))
     safe = [name for name in top if name.endswith(".safetensors")]
     pickles = [name for name in top if name.endswith(PICKLES) and name not in NO_WEIGHTS]
@@ -39,15 +39,15 @@ def weight_files(names: Iterable[str]) -> tuple[list[str], list[str], list[str]]
 
 
 def check_files(where: str, names: Iterable[str], *, allow_pickle: bool) -> None:
-    """Refuses what cannot be loaded as a model.
+    """Refuse a folder that cannot be loaded as a model.
 
     Args:
-        where: the model's name, for the message.
+        where: name of the model, for the message.
         names: its files, relative to its folder.
         allow_pickle: the config's `allow_pickle`.
 
     Raises:
-        ModelError: one sentence: what is missing, and what to do.
+        ModelError: says what is missing and what to do.
     """
     names = set(names)
     safe, pickles, ggufs = weight_files(names)
@@ -78,10 +78,10 @@ def check_files(where: str, names: Iterable[str], *, allow_pickle: bool) -> None
 
 
 def check_shards(folder: Path) -> None:
-    """Refuses a folder whose index names weight files that are not there, or that are none of the folder's.
+    """Check that the index of a sharded model names existing safetensors files of the same folder.
 
     Raises:
-        ModelError: naming the first of them.
+        ModelError: names the first file that is missing or invalid.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -106,10 +106,10 @@ def check_shards(folder: Path) -> None:
 
 
 def check_texts(folder: Path) -> None:
-    """Refuses a model's or adapter's folder with a text that is no regular file, or too large to be read.
+    """Refuse a model or adapter with a text file that is not a regular file, or too large.
 
     Raises:
-        ModelError: naming the file, what it is and what was expected.
+        ModelError: names the file, what it is, and what was expected.
     """
     for path in sorted(folder.iterdir()):
         if path.name.endswith(TEXTS) and not path.is_dir():
@@ -120,10 +120,10 @@ def check_texts(folder: Path) -> None:
 
 
 def _opened(path: Path) -> int:
-    """A text of a model's folder, opened; a hub's cache is made of links, so these are followed.
+    """Open a text file of a model's folder. Links are followed, since a hub's cache consists of links.
 
     Raises:
-        ModelError: it is no regular file, or larger than such a text may be.
+        ModelError: it is not a regular file, or too large.
     """
     most = SETTINGS_BYTES if path.name in SETTINGS else LISTS_BYTES
     try:
@@ -138,10 +138,10 @@ def _opened(path: Path) -> int:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file of a model's folder holds.
+    """Read a JSON object from a file of a model's folder.
 
     Raises:
-        ModelError: it holds something else, is no regular file, or larger than such a file may be.
+        ModelError: the file holds anything else, is not a regular file, or is too large.
     """
     try:
         with os.fdopen(_opened(path), "rb") as file:
@@ -156,11 +156,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`.
+    """Read the folder's `config.json`.
 
     Raises:
-        ModelError: it is no JSON object, or has transformers fetch and run code of a hub: a kernel, which no config
-            of a run can allow.
+        ModelError: it is not a JSON object, or names a kernel that transformers would download from a hub and run,
+            which no config of a run can allow.
     """
     path = folder / "config.json"
     config = read_object(path)
@@ -174,7 +174,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _implementations(config: dict[str, Any]) -> Iterator[str]:
-    """What a config and its parts say of how attention or experts are computed."""
+    """Values by which a config and its sub-configs choose implementations of attention or experts."""
     todo: list[tuple[bool, Any]] = [(False, config)]
     while todo:
         chosen, value = todo.pop()
@@ -185,7 +185,7 @@ def _implementations(config: dict[str, Any]) -> Iterator[str]:
 
 
 def card_license(folder: Path) -> str | None:
-    """The licence that the model card's front matter names."""
+    """License named in the front matter of the model card; None if there is none."""
     card = folder / "README.md"
     if not card.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Where a model's bytes are."""
+"""Where a model's files are."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Kind = Literal["embedded", "folder", "gguf", "hub"]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model found on this machine.
+    """A model on this machine.
 
     Attributes:
-        name: what the config says: the embedded name, a path or a hub id.
-        path: the folder with config, weights and tokenizer; for `gguf` the file itself.
-        kind: which of the four it is.
-        revision: the commit of a hub's model.
-        sha256: of the bytes it was made from, where they were verified.
-        license: as its maker names it, e.g. `apache-2.0`.
-        portable_name: what others load as the base of an adapter: a hub id or a path outside `LLF_HOME`; None
-            where there is no such thing, and the tuned model is then written whole.
+        name: as in the config: the name of the embedded model, a path or a hub id.
+        path: folder with config, weights and tokenizer; for `gguf` the file itself.
+        kind: kind of source.
+        revision: commit of a hub's model.
+        sha256: checksum of the file that the model was converted from, where it was verified.
+        license: as its author names it, e.g. `apache-2.0`.
+        portable_name: base model name by which others can load an adapter: a hub id or a path outside `LLF_HOME`. If
+            None, the result is saved as a whole model.
     """
 
     name: str
@@ -36,10 +36,10 @@ class ModelSource:
 
     @property
     def folder(self) -> Path:
-        """The folder that transformers loads from."""
+        """Folder to load from."""
         return self.path.parent if self.kind == "gguf" else self.path
 
     @property
     def load_arguments(self) -> dict[str, Any]:
-        """What `from_pretrained` of a tokenizer or a config needs besides the folder."""
+        """Arguments of `from_pretrained` of a tokenizer or a config, besides the folder."""
         return {"gguf_file": self.path.name} if self.kind == "gguf" else {}

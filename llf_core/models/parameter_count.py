@@ -1,4 +1,4 @@
-"""How many parameters a model has, how many are trained, and which are weights of experts kept together."""
+"""Counts parameters and finds expert weights that are stored in one parameter."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MATRIX_AXES = 2
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Counts weights once each (tied ones too) and 4-bit weights as the weights they stand for.
+    """Count the parameters of a model. Tied weights count once; 4-bit weights count unpacked.
 
     Args:
         model: any module, wrapped by PEFT or not.
 
     Returns:
-        All parameters and the trainable ones.
+        Number of parameters, and number of trainable parameters.
     """
     total = trainable = 0
     for parameter in model.parameters():
@@ -33,12 +33,15 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of experts that a model keeps together, `[experts, in, out]` or `[experts, out, in]`, by their paths.
+    """Find expert weights that are stored in one parameter, `[experts, in, out]` or `[experts, out, in]`.
 
-    They are known by their first axis, which is a number of experts that their module speaks of.
+    They are recognized by their first dimension, which equals a number of experts among the attributes of their module.
 
     Args:
         model: wrapped or not.
+
+    Returns:
+        Parameters by path.
     """
     return {
         f"{path}.{name}": parameter
@@ -49,12 +52,15 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def expert_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of all experts that a model keeps as one matrix, `[experts * out, in]`, by their paths, as DBRX does.
+    """Find weights of all experts that are stored as one matrix, `[experts * out, in]`, as in DBRX.
 
-    Another module slices them, so PEFT can put no adapter on them.
+    Another module slices them, so PEFT cannot put an adapter on them.
 
     Args:
         model: wrapped or not.
+
+    Returns:
+        Parameters by path.
     """
     return {
         f"{path}.{name}": parameter

@@ -1,4 +1,4 @@
-"""Regular expressions of an adapter's config, tried where they can be ended: some take years for a name."""
+"""Checks the regular expressions of an adapter's config in a process with a time limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS = 3
-"""Processor time for all patterns on all names; those of a usual adapter take some milliseconds."""
+"""CPU seconds for all patterns on all names; usual patterns take a few milliseconds."""
 WALL_SECONDS = 60
 TRIAL = f"""
 import json, re, resource, sys
@@ -31,15 +31,15 @@ for pattern in patterns:
 
 
 def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
-    """Refuses an adapter whose patterns are none, or would not end on the names of the model's modules.
+    """Refuse an adapter whose patterns are invalid, or take exponential time on the names of the model's modules.
 
     Args:
-        settings: its `PeftConfig`.
-        names: of the model's modules.
-        folder: where it lies.
+        settings: the adapter's `PeftConfig`.
+        names: names of the model's modules.
+        folder: the adapter's folder, for the message.
 
     Raises:
-        ModelError: naming the file.
+        ModelError: names the file and the patterns.
     """
     patterns = _patterns(settings)
     if not patterns:
@@ -60,7 +60,7 @@ def check_patterns(settings: Any, names: Iterable[str], folder: Path) -> None:
 
 
 def _patterns(settings: Any) -> list[str]:
-    """What PEFT matches with the names of modules."""
+    """Regular expressions that PEFT matches with module names."""
     texts = [getattr(settings, key, None) for key in ("target_modules", "exclude_modules")]
     patterns = [text for text in texts if isinstance(text, str) and text != "all-linear"]
     for key in ("rank_pattern", "alpha_pattern"):

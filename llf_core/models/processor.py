@@ -1,4 +1,4 @@
-"""The processor of a model that sees: its tokenizer, and what makes tensors of pictures."""
+"""Loads the processor of a multimodal model: its tokenizer and its image, video or audio processors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ProcessorMixin | None:
-    """Loads the processor of a model that takes pictures, videos or sounds; None of all others.
+    """Load the processor of a model that takes images, videos or audio; None for all other models.
 
     Args:
         source: from `resolve_model`.
@@ -26,8 +26,8 @@ def load_processor(source: ModelSource, config: RunConfig, tokenizer: PreTrained
         tokenizer: from `load_tokenizer`; the processor uses it.
 
     Raises:
-        ModelError: the model's folder has none, or it needs a package that is not installed, which the message names.
-        UntrustedCodeError: code of its own would run that the user has not allowed.
+        ModelError: the folder has no processor, or a required package is not installed, which the message names.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     if source.kind == "gguf" or not (source.folder / "config.json").is_file():
         return None

@@ -1,4 +1,4 @@
-"""Progress bars of transformers, which fill a log file with one line a weight."""
+"""Turns off transformers' progress bars, which write a line per weight to a log file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Switches transformers' progress bars off, and on again where they were on."""
+    """Context manager that disables transformers' progress bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Frozen weights in 4 or 8 bits by bitsandbytes, on CPU and GPU (QLoRA, arXiv 2305.14314)."""
+"""Quantizes frozen weights to 4 or 8 bits with bitsandbytes, on CPU and GPU (QLoRA, arXiv 2305.14314)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def quantization(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | None:
-    """What `from_pretrained` needs to quantize while it loads; None where nothing is quantized.
+    """Quantization config for `from_pretrained`; None if the model is not quantized.
+
+    Args:
+        config: for `quantization_bit` and its options.
+        plan: for the compute dtype.
 
     Raises:
         ModelError: bitsandbytes is not installed.
@@ -44,15 +48,15 @@ def quantization(config: RunConfig, plan: DevicePlan) -> BitsAndBytesConfig | No
 
 
 def make_trainable(model: nn.Module) -> None:
-    """Keeps bitsandbytes differentiable on a CPU, and its log readable.
+    """Keep a quantized model differentiable on a CPU, and silence a log line per layer.
 
-    On chips with AVX512-BF16 a forward pass in eval mode repacks the 4-bit weights for a kernel that has no
-    backward pass, and they stay so: after the first evaluation, gradients would be silently wrong. Weights
-    that are never repacked evaluate more slowly, and train rightly.
+    On CPUs with AVX512-BF16 a forward pass in eval mode repacks the 4-bit weights for a kernel without a backward pass,
+    and they stay repacked: after the first evaluation, gradients would be silently wrong. Without repacking, evaluation
+    is slower and training correct.
 
     Args:
-        model: as `from_pretrained` quantized it; changed in place. Layers that stay unquantized keep the
-            plan's dtype (PEFT's preparation would make float32 copies of them, which autocast does not need).
+        model: as quantized by `from_pretrained`; changed in place. Layers that stay unquantized keep the plan's dtype.
+            PEFT's preparation would copy them to float32, which autocast does not need.
     """
     module: Any
     for module in model.modules():
@@ -62,12 +66,12 @@ def make_trainable(model: nn.Module) -> None:
 
 
 def left_unquantized(model: nn.Module) -> str | None:
-    """What of a quantized model is as large as before, as a sentence; None where that is little.
+    """Sentence about a large part of the model that is not quantized; None if that part is small.
 
-    bitsandbytes quantizes linear layers. Experts that a model keeps together, as one parameter, are none.
+    bitsandbytes quantizes linear layers, but not experts that are stored in one parameter.
 
     Args:
-        model: as `from_pretrained` quantized it.
+        model: as quantized by `from_pretrained`.
     """
     experts = (expert_parameters(model) | expert_matrices(model)).values()
     if not experts or not getattr(model, "is_quantized", False):
@@ -82,5 +86,5 @@ def left_unquantized(model: nn.Module) -> str | None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for the line that the 8-bit product writes for every layer of every step."""
+    """Logging filter that drops the line which the 8-bit product logs for every layer of every step."""
     return not record.msg.startswith("MatMul8bitLt: inputs will be cast")

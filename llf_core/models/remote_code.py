@@ -1,4 +1,4 @@
-"""Whether a model's own Python code runs: the one place that uses `trust_remote_code`."""
+"""Decides whether Python code of a model runs: the only place that reads `trust_remote_code`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def runs_own_code(source: ModelSource, config: RunConfig) -> bool:
-    """What a loader of transformers is given as `trust_remote_code`.
+    """Value of `trust_remote_code` for transformers' loaders.
 
     Args:
-        source: a model, an adapter or a result. A GGUF file brings no code.
+        source: a model, adapter or result. A GGUF file contains no code.
         config: for `trust_remote_code`.
 
     Raises:
-        UntrustedCodeError: code would run in a process that only looks, and the user has not allowed it.
+        UntrustedCodeError: code would run in a process that only views the model, and the user has not allowed it.
     """
     if source.kind == "gguf":
         return False

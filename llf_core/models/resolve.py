@@ -1,4 +1,4 @@
-"""From `model_name_or_path` to a model on this machine's disk."""
+"""Finds the model that `model_name_or_path` names."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 
 def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
-    """Finds a model, and fetches it where it is not here yet.
+    """Find a model, and download it if it is not on this machine.
 
     Args:
-        name: the embedded model's name, a folder, a `.gguf` file, or a hub id.
-        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; their defaults else.
+        name: name of the embedded model, a folder, a `.gguf` file, or a hub id.
+        config: for `model_revision`, `cache_dir`, `allow_pickle` and `trust_remote_code`; None for the defaults.
 
     Returns:
-        Where its files are. What is under `LLF_HOME` has no portable name, the embedded model excepted.
+        The source. A model under `LLF_HOME` has no portable name, except for the embedded model.
 
     Raises:
-        ModelError: no such model, no weights, pickle only, gated, or no connection; one sentence with the remedy.
+        ModelError: no such model, no weights, weights only as pickle, gated, or no connection. The message says what to
+            do.
     """
     if name == EMBEDDED:
         return embedded_model()
@@ -50,7 +51,7 @@ def resolve_model(name: str, config: RunConfig | None = None) -> ModelSource:
 
 
 def portable_path(path: Path) -> str | None:
-    """The path as a name for others; None for one under `LLF_HOME`, which may be cleaned at any time."""
+    """Return the path as a name that others can load; None for a path under `LLF_HOME`, which may be cleaned."""
     real, base = path.resolve(), home().resolve()
     return None if real == base or base in real.parents else str(path)
 

@@ -1,4 +1,4 @@
-"""A head on a causal language model that makes one number of an answer: the head of a reward model."""
+"""Reward head: a linear layer on a causal language model that maps a hidden state to a scalar score."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 SCORE = "score"
-"""The name that transformers' classifiers of sequences give their head."""
+"""Name of the head in transformers' sequence classifiers."""
 WEIGHT = f"{SCORE}.weight"
 
 
 def generates(config: RunConfig) -> bool:
-    """Whether a run's model is trained by what it says, or only by how it scores what others say."""
+    """Whether the run trains the model to generate, rather than to score texts."""
     return bool(config.plugin("stage").generates)
 
 
 def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None:
-    """Gives a model the layer `score`: `[H]` to one number, without a bias, in float32.
+    """Add the layer `score` to a model, which maps hidden states `[H]` to a scalar, without bias, in float32.
 
-    Name and shape are those of transformers' `*ForSequenceClassification`, so a model with it can be saved as one.
+    Name and shape are those of transformers' `*ForSequenceClassification`, so the model can be saved as one.
 
     Args:
-        causal: a causal language model, not yet wrapped; changed in place.
-        folder: where its weights lie. A head that they have is taken; another one is drawn as transformers draws it.
+        causal: causal language model, not wrapped yet; changed in place.
+        folder: folder of its weights. A head that they contain is loaded; otherwise the head is initialized as in
+            transformers.
 
     Raises:
-        ModelError: transformers has no classifier of sequences for the architecture.
+        ModelError: transformers has no sequence classifier for the architecture.
     """
     import torch
     from torch import nn
@@ -58,14 +59,15 @@ def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None
 
 
 def reward_head_of(model: nn.Module, rows: Tensor) -> Tensor:
-    """The scores of hidden states.
+    """Compute the scores of hidden states.
 
     Args:
-        model: with `add_reward_head`'s layer, perhaps wrapped; of several adapters, the active one's layer is asked.
-        rows: `[N, H]`, the last layer's hidden states of each answer's last token.
+        model: model with the layer of `add_reward_head`, wrapped or not. Of several adapters, the active adapter's head
+            is used.
+        rows: hidden states `[N, H]` of the last layer at each answer's last token.
 
     Returns:
-        `[N]`, float32: a difference of two rewards is lost in half precision.
+        Scores `[N]`, float32: half precision would lose small differences of rewards.
     """
     causal: Any = model
     while (inner := getattr(causal, "module", None)) is not None:
@@ -75,7 +77,15 @@ def reward_head_of(model: nn.Module, rows: Tensor) -> Tensor:
 
 
 def apply_reward_head(score: Any, rows: Tensor) -> Tensor:
-    """`reward_head_of` with the layer itself."""
+    """Compute the scores of hidden states with a given head.
+
+    Args:
+        score: linear layer with weight `[1, H]`.
+        rows: hidden states `[N, H]`.
+
+    Returns:
+        Scores `[N]`, float32.
+    """
     import torch
 
     with torch.autocast(rows.device.type, enabled=False):
@@ -84,23 +94,23 @@ def apply_reward_head(score: Any, rows: Tensor) -> Tensor:
 
 
 def unused_lm_head(causal: PreTrainedModel) -> list[nn.Parameter]:
-    """What a model that only scores never uses: the weights of its output head, unless the embedding shares them."""
+    """Parameters of the output head, which a reward model never uses; empty if the head is tied to the embedding."""
     head, embedding = causal.get_output_embeddings(), causal.get_input_embeddings()
     shared = {id(parameter) for parameter in embedding.parameters()}
     return [] if head is None else [one for one in head.parameters() if id(one) not in shared]
 
 
 def classifier_of(causal: PreTrainedModel) -> Any:
-    """The classifier of sequences with one label that has the weights of a causal model.
+    """Build a sequence classifier with one label that shares the weights of a causal model.
 
     Args:
-        causal: with `score`; without it, the result has no weights yet (they are on the `meta` device).
+        causal: causal model with the layer `score`. Without it, the classifier's weights are on the `meta` device.
 
     Returns:
-        A `*ForSequenceClassification` of transformers. Its modules are the model's own, not copies.
+        A `*ForSequenceClassification` of transformers. Its modules are those of `causal`, not copies.
 
     Raises:
-        ModelError: there is none, or its weights have other names.
+        ModelError: transformers has no such class for the architecture, or its weights have other names.
     """
     import torch
     import transformers
@@ -132,10 +142,11 @@ def classifier_of(causal: PreTrainedModel) -> Any:
 
 
 def padding_of(tokenizer: Any) -> int | None:
-    """The padding token that a classifier may be told.
+    """Padding token id for a sequence classifier.
 
-    transformers reads the score at the last token that is no padding. Where conversations end with the token that
-    also pads, that would be a token too early: then None, with which it takes one text at a time, and the last token.
+    transformers reads the score at the last token that is not padding. If conversations end with the padding token,
+    that is one token too early. Then None is returned, with which the classifier scores one text at a time, at its last
+    token.
 
     Args:
         tokenizer: with its chat template.
@@ -149,7 +160,11 @@ def padding_of(tokenizer: Any) -> int | None:
 
 
 def stored_reward_head(folder: Path) -> Tensor | None:
-    """The head of a classifier that a folder's weights have, `[labels, H]`; None where they have none."""
+    """Read the head `[labels, H]` from a classifier's weights in a folder; None if there is no head.
+
+    Returns:
+        Weight of the head `[labels, H]`, in the stored dtype.
+    """
     from safetensors import safe_open
 
     if WEIGHT not in stored_tensors(folder):

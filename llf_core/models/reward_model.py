@@ -1,4 +1,4 @@
-"""Reward models: found and loaded in whatever form they were saved, and asked for scores."""
+"""Reward models: finds and loads them in the formats in which they are saved, and computes scores."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     Conversation = Sequence[Mapping[str, Any]]
 
 VALUE_HEAD = "value_head.safetensors"
-"""Where LLaMA-Factory writes the head of a reward model: `v_head.summary.weight` and `.bias`."""
+"""File of LLaMA-Factory's reward head: `v_head.summary.weight` and `.bias`."""
 SHOWN = 60
-"""Characters of a text that a message shows."""
+"""Characters of a text that a message quotes."""
 KEPT = (
     "model_name_or_path", "trust_remote_code", "cache_dir", "allow_pickle", "use_fast_tokenizer", "flash_attn",
     "use_cpu", "bf16", "fp16", "pure_bf16",
 )  # fmt: skip
-"""Keys of a run's config that say how any model is loaded."""
+"""Config keys that determine how any model is loaded."""
 EXPECTED = (
     "Expected a run of stage rm or its output, an adapter of a classifier with its `score`, a classifier of sequences "
     "with one label, or what LLaMA-Factory saves with a value_head.safetensors."
@@ -54,15 +54,15 @@ EXPECTED = (
 
 @dataclass(frozen=True)
 class Scorer:
-    """A reward model: a classifier of transformers, or a causal model with a head beside it.
+    """A reward model: a sequence classifier of transformers, or a causal model with a separate head.
 
     Attributes:
         model: the classifier, or the causal model, perhaps with adapters.
-        tokenizer: reads texts for it.
-        head: `[H]` to a score; None where the model is a classifier.
-        adapter: of several adapters of a shared model, which one scores; else None.
-        skipped: the token that the head's maker took for padding, which is never the last one of a text.
-        flattens: whether it may be given documents one after the other, see `acceleration.patching.install`.
+        tokenizer: tokenizer of the reward model.
+        head: linear layer from hidden states `[H]` to a scalar; None if the model is a classifier.
+        adapter: adapter that computes scores, where the model is shared; else None.
+        skipped: padding token id that the reward model was trained with; a score is never read at it.
+        flattens: whether the model takes flattened batches, see `acceleration.patching.install`.
     """
 
     model: Any
@@ -73,14 +73,14 @@ class Scorer:
     flattens: bool = False
 
     def rewards(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores texts that are tokens already; adapters, training mode and gradients are left as they were.
+        """Score tokenized texts. Active adapter, training mode and gradients of the model are the same afterwards.
 
         Args:
-            input_ids: `[batch, seq]`, of the reward model's tokenizer, padded on either side.
-            attention_mask: `[batch, seq]`, 0 where padded.
+            input_ids: token ids `[batch, seq]` of the reward model's tokenizer, padded on either side.
+            attention_mask: `[batch, seq]`, 0 at padding.
 
         Returns:
-            `[batch]`, float32, without a graph.
+            Scores `[batch]`, float32, detached.
         """
         import torch
 
@@ -95,19 +95,19 @@ class Scorer:
         batch_size: int = 8,
         progress: Callable[[int, int], object] = lambda *_: None,
     ) -> list[float]:
-        """Scores whole conversations, or plain texts.
+        """Score conversations or plain texts.
 
         Args:
-            texts: conversations that end with the answer that is scored, as messages with `role` and `content`; a
-                text is scored as it is.
-            batch_size: how many are computed at once.
-            progress: called with how many are done, and of how many.
+            texts: conversations that end with the answer to score, as messages with `role` and `content`; a string is
+                scored as it is.
+            batch_size: texts per forward pass.
+            progress: called with the number of scored texts and the total.
 
         Returns:
-            One score each, in order.
+            A score per text, in order.
 
         Raises:
-            ModelError: a conversation, and the tokenizer has no chat template; a score that is no finite number.
+            ModelError: a conversation is given and the tokenizer has no chat template, or a score is not finite.
         """
         return self.scores_of_ids([self.tokens(text) for text in texts], batch_size, progress)
 
@@ -117,15 +117,18 @@ class Scorer:
         batch_size: int = 8,
         progress: Callable[[int, int], object] = lambda *_: None,
     ) -> list[float]:
-        """`scores` of texts that are tokens already.
+        """Score tokenized texts.
 
         Args:
-            ids: of the reward model's tokenizer.
+            ids: token ids of the reward model's tokenizer, one sequence per text.
             batch_size: see `scores`.
             progress: see `scores`.
 
+        Returns:
+            A score per text, in order.
+
         Raises:
-            ModelError: a score is no finite number.
+            ModelError: a score is not finite.
         """
         import torch
 
@@ -149,10 +152,10 @@ class Scorer:
         return found
 
     def tokens(self, text: str | Conversation) -> list[int]:
-        """The token ids of a text or a conversation.
+        """Tokenize a text or a conversation.
 
         Raises:
-            ModelError: a conversation, and the tokenizer has no chat template.
+            ModelError: a conversation is given, and the tokenizer has no chat template.
         """
         if isinstance(text, str):
             plain: list[int] = self.tokenizer(text)["input_ids"]
@@ -190,7 +193,7 @@ class Scorer:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """In evaluation mode, with the reward model's adapter; then all is as it was."""
+        """Context manager: evaluation mode with the reward model's adapter. Restores the previous state."""
         training = [module for module in self.model.modules() if module.training]
         trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         before = self.model.active_adapter if self.adapter is not None else None
@@ -217,18 +220,18 @@ def load_scorer(
     adapter: str = "reward",
     quantization_bit: int | None = None,
 ) -> Scorer:
-    """Loads a reward model.
+    """Load a reward model.
 
     Args:
-        name: a run of stage rm, its `output/`, another folder, or a hub's name.
-        config: for the device, precision, `cache_dir`, `trust_remote_code` and the like.
-        onto: a model wrapped by PEFT (the policy, say) that has the adapter's base: the reward model becomes one more
-            adapter of it, and its head is kept apart. The active adapter stays what it is.
-        adapter: what that adapter is called.
-        quantization_bit: in how many bits a model of its own is loaded.
+        name: run of stage rm, its `output/`, another folder, or a hub id.
+        config: for the device, precision, `cache_dir`, `trust_remote_code` and similar keys.
+        onto: PEFT model with the adapter's base (such as the policy). The reward model is loaded as another adapter of
+            it, and its head is kept separate. The active adapter does not change.
+        adapter: name of that adapter.
+        quantization_bit: bits of the weights of a separate model.
 
     Raises:
-        ModelError: it is not there, no reward model, or it does not fit the model that it is put on.
+        ModelError: the reward model does not exist, is no reward model, or does not fit the model it is loaded onto.
     """
     alone = _settings(config, quantization_bit)
     folder = find_scorer(name, alone)
@@ -254,7 +257,7 @@ def _whole_model(name: str) -> ModelError:
 
 
 def find_scorer(name: str, config: RunConfig) -> Path:
-    """The folder of a reward model, found and looked at without loading it.
+    """Find the folder of a reward model and check its files, without loading it.
 
     Args:
         name: see `load_scorer`.
@@ -286,7 +289,7 @@ def _local(name: str) -> Path:
 
 
 def run_of(name: str) -> RunConfig | None:
-    """The config of the run that a reward model comes from; None where it comes from none, or there is none."""
+    """Config of the run that trained a reward model; None if there is no such run or reward model."""
     folder = _local(name)
     run = RunFolder(folder)
     return run_config(run) if run.config.is_file() else made_by(folder)
@@ -310,7 +313,7 @@ def _folder_of(name: str, config: RunConfig) -> Path:
 
 
 def _settings(config: RunConfig | None, quantization_bit: int | None) -> RunConfig:
-    """A config with which a frozen model is loaded by itself; who has a config has settled the threads already."""
+    """Config for loading a frozen model by itself. With a given config, the number of threads is already set."""
     import torch
 
     kept = {} if config is None else {key: config.get(key) for key in KEPT} | {"threads": torch.get_num_threads()}
@@ -321,7 +324,7 @@ def _settings(config: RunConfig | None, quantization_bit: int | None) -> RunConf
 
 
 def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
-    """A reward model that is no adapter."""
+    """Load a reward model that is not an adapter."""
     import torch
     from torch import nn
     from transformers import AutoModelForSequenceClassification
@@ -359,7 +362,7 @@ def _whole(name: str, folder: Path, config: RunConfig) -> Scorer:
 
 
 def _head_of(name: str, folder: Path) -> tuple[nn.Linear, bool]:
-    """The head of a reward model that is an adapter, and whether it looks for the last token that is no padding."""
+    """Head of a reward model that is an adapter, and whether its score is read at the last non-padding token."""
     from peft import load_peft_weights
 
     if (folder / VALUE_HEAD).is_file():
@@ -395,15 +398,15 @@ def _linear(name: str, weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
-    """The base of a reward model that is an adapter.
+    """Find the base model of a reward model that is an adapter.
 
     Args:
         name: see `load_scorer`.
         config: for the hub.
-        base: the one that it is thought to have; it is this one if it is called so, or lies there.
+        base: expected base model. It is returned if the adapter names it or the folder it lies in.
 
     Raises:
-        ModelError: the reward model is not there or no adapter, or it was made for another base, which is not there.
+        ModelError: the reward model does not exist or is no adapter, or its base differs and does not exist.
     """
     folder = find_scorer(name, _settings(config, None))
     if not (folder / "adapter_config.json").is_file():
@@ -424,16 +427,16 @@ def scorer_base(name: str, config: RunConfig, base: ModelSource) -> ModelSource:
 
 
 def made_by(folder: Path) -> RunConfig | None:
-    """The config of the run whose result lies in a folder; None where none has left it."""
+    """Config of the run whose result is in a folder; None if it is not the result of a run."""
     run = RunFolder(folder.parent)
     return run_config(run) if folder == run.output and run.config.is_file() else None
 
 
 def base_of(folder: Path) -> str:
-    """What an adapter was trained on: of a run's result, as the run was told.
+    """Name of the base model of an adapter; for the result of a run, as in the run's config.
 
     Raises:
-        ModelError: the adapter does not say it.
+        ModelError: the adapter does not name its base.
     """
     config = made_by(folder)
     if config is not None:
@@ -445,7 +448,7 @@ def base_of(folder: Path) -> str:
 
 
 def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> Any:
-    """A model with one more adapter, without that adapter's head."""
+    """Load another adapter onto a model, without the adapter's head."""
     from peft import get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     settings = adapter_settings(folder)
@@ -474,7 +477,7 @@ def _with_adapter(model: Any, name: str, folder: Path, adapter: str | None) -> A
 
 
 def _tokenizer(folder: Path, source: ModelSource | None, config: RunConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer that was saved with an adapter, else its base's."""
+    """Tokenizer that was saved with an adapter, or else its base's."""
     if (folder / "tokenizer_config.json").is_file():
         return load_tokenizer(ModelSource(str(folder), folder, "folder"), config)
     return load_tokenizer(source or resolve_model(base_of(folder), config), config)

@@ -1,4 +1,4 @@
-"""What a run leaves: an adapter or a whole model that loads with plain peft and transformers."""
+"""Saves the result of a run: an adapter or a whole model that loads with plain peft and transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llf_core.models.model_source import ModelSource
 
 POLICY = "default"
-"""The name that PEFT gives a model's first adapter."""
+"""PEFT's name of a model's first adapter."""
 TORCH_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -42,24 +42,23 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
     config: RunConfig,
     metrics: Mapping[str, Any],
 ) -> dict[str, Checksum]:
-    """Writes adapter or model, tokenizer and model card; weights as safetensors only.
+    """Save the adapter or model, tokenizer and model card; weights as safetensors only.
 
-    An adapter stays one where others can load its base: a hub id, or a path outside `LLF_HOME`. Where they
-    cannot (a base under `LLF_HOME`, or one that adapters were merged into before the training), the adapter is
-    merged and the whole model is written. A model that only scores is written as a classifier of sequences with one
-    label.
+    An adapter is saved as such if others can load its base: a hub id, or a path outside `LLF_HOME`. Otherwise (a base
+    under `LLF_HOME`, or one into which adapters were merged before training) the adapter is merged and the whole model
+    is saved. A reward model is saved as a sequence classifier with one label.
 
     Args:
-        model: as trained, PEFT's wrapper or the model itself. A whole model is merged and cast in place to the
-            dtype that its base is stored in, so train it no further.
-        tokenizer: the run's tokenizer; of a model that sees, its processor.
-        folder: made where it is not there yet.
-        source: the base, from `resolve_model`.
-        config: the run's config.
-        metrics: last values for the card.
+        model: as trained, wrapped by PEFT or not. A whole model is merged and cast in place to the stored dtype of its
+            base, so do not train it further.
+        tokenizer: tokenizer of the run; for a multimodal model, its processor.
+        folder: created if missing.
+        source: base model, from `resolve_model`.
+        config: config of the run.
+        metrics: last values by name, for the card.
 
     Returns:
-        The checksums of what was written, by the names that the tensors have in a loaded model.
+        Checksums of the saved tensors, by their names in a loaded model.
 
     Raises:
         ModelError: the files do not hold what was trained.
@@ -96,9 +95,10 @@ def save_output(  # noqa: PLR0913, PLR0917 - the parts of a result
 
 
 def _check_written(model: Any, folder: Path, *, adapter: bool) -> dict[str, Checksum]:
-    """Reads the weights back and compares them with those in memory; returns the checksums of the latter.
+    """Read the weights back and compare them with those in memory. Returns the checksums of the latter.
 
-    transformers writes some weights in other names and shapes than it computes with. Those are counted.
+    transformers saves some weights under other names and in other shapes. Of those only the number of values is
+    compared.
     """
     own = model.state_dict().keys()  # what a stage hangs on the model is none of it
     kept = {name: tensor for name, tensor in named_tensors(model).items() if name in own}
@@ -167,9 +167,9 @@ def _save_whole(model: Any, folder: Path) -> None:
 
 
 def _keep_padding(folder: Path, source: ModelSource) -> None:
-    """Has the config of a result name the padding that its base names, which the Trainer takes from the tokenizer.
+    """Keep the base's padding token in the config of the result; the Trainer sets the tokenizer's.
 
-    Some architectures (Youtu) set the embedding of padding to 0 when they are loaded, which was learned as all others.
+    Some architectures (Youtu) zero the embedding of the padding token on loading, although it was trained.
     """
     written, padding = read_config(folder), read_config(source.folder).get("pad_token_id")
     if written.get("pad_token_id") != padding:
@@ -178,7 +178,7 @@ def _keep_padding(folder: Path, source: ModelSource) -> None:
 
 
 def _merged(model: Any, source: ModelSource, config: RunConfig) -> Any:
-    """The base with the adapter added to its weights; a quantized base is loaded again for it, unquantized."""
+    """The base with the adapter merged. A quantized base is loaded again, unquantized."""
     if not getattr(model.get_base_model(), "is_quantized", False):
         return model.merge_and_unload()
     from peft import PeftModel

@@ -1,4 +1,4 @@
-"""The forecast of a training step for a model that is loaded, and the memory that is free for it."""
+"""Forecasts the memory of a training step for a loaded model, and measures the free memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ADAPTER = ".lora_"
 def forecast_step(  # noqa: PLR0913 - what a step is made of
     model: PreTrainedModel, config: RunConfig, plan: DevicePlan, *, tokens: int, longest: int, fast: bool
 ) -> tuple[Forecast, Forecast] | None:
-    """Forecasts the peak of a step without and with gradient checkpointing.
+    """Forecast the peak memory of a training step, without and with gradient checkpointing.
 
     Args:
-        model: after its method.
+        model: after its method is applied.
         config: for the optimizer.
         plan: device and precision.
-        tokens: of the largest micro-batch, padding included.
+        tokens: tokens of the largest micro-batch, including padding.
         longest: tokens of its longest example.
-        fast: whether the fast path computes it.
+        fast: whether the fast path is used.
 
     Returns:
-        None for a model in which no layers are found.
+        Both forecasts; None for a model in which no layers are found.
     """
     sizes = architecture(base_shapes(model), model.config.to_dict())
     if sizes is None:
@@ -71,7 +71,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a training step can still take on a device."""
+    """Bytes that a training step can still allocate on a device."""
     import torch
 
     if device == "cuda":
@@ -83,7 +83,7 @@ def free_memory(device: str) -> int:
 
 
 def base_shapes(model: nn.Module) -> Shapes:
-    """Shapes of a model's own weights by name, adapters left out and 4-bit weights as what they stand for."""
+    """Shapes of a model's own weights by name, without adapters; 4-bit weights count unpacked."""
     shapes: Shapes = {}
     for name, parameter in model.named_parameters():
         if ADAPTER not in name and ".modules_to_save." not in name:

@@ -1,4 +1,4 @@
-"""What a folder's safetensors hold, from their headers alone (no torch)."""
+"""Reads the headers of safetensors files (no torch)."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64, "F16": 16,
     "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
-"""Of a number of each dtype; of one that a newer format may have nothing is checked."""
+"""Bits per value of each dtype; newer dtypes are not checked."""
 INTEGERS = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64")
 MOST_VALUES = 4_000_000
-"""Of a header: those of about half a million tensors."""
+"""Maximum number of JSON values in a header, enough for about half a million tensors."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a safetensors file: its dtype as the format names it (`F32`, `BF16` …) and its shape."""
+    """A tensor of a safetensors file.
+
+    Attributes:
+        dtype: as the format names it, e.g. `F32`, `BF16`.
+        shape: sizes of its dimensions.
+    """
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def count(self) -> int:
-        """How many numbers it holds."""
+        """Number of values."""
         return math.prod(self.shape)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Names, dtypes and shapes of all tensors in a folder's `*.safetensors`.
+    """Read names, dtypes and shapes of all tensors in a folder's `*.safetensors`, except those of adapters.
 
     Raises:
-        ModelError: a file is cut or is no safetensors file.
+        ModelError: a file is truncated or is not a safetensors file.
     """
     return {
         name: tensor
@@ -60,7 +65,7 @@ def stored_dtypes(folder: Path) -> set[str]:
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """The dtype of most of the stored numbers, e.g. `BF16`; None where there are no safetensors."""
+    """Dtype of most of the stored values, e.g. `BF16`; None if there are no safetensors."""
     counts: Counter[str] = Counter()
     for tensor in stored_tensors(folder).values():
         counts[tensor.dtype] += tensor.count
@@ -68,10 +73,10 @@ def stored_dtype(folder: Path) -> str | None:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The header of one safetensors file.
+    """Read the header of a safetensors file.
 
     Raises:
-        ModelError: it is cut or is no safetensors file.
+        ModelError: the file is truncated or is not a safetensors file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -93,12 +98,12 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 
 def _wrong(tensors: dict[str, Any], notes: Any, size: int) -> str:
-    """What is wrong with a header; empty where nothing is.
+    """Description of what is wrong with a header; empty if it is valid.
 
     Args:
-        tensors: its entries by name.
-        notes: its `__metadata__`.
-        size: bytes behind it.
+        tensors: entries by name.
+        notes: the header's `__metadata__`.
+        size: number of bytes after the header.
     """
     if not tensors:
         return "holds no weight"
@@ -118,7 +123,7 @@ def _wrong(tensors: dict[str, Any], notes: Any, size: int) -> str:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are all different."""
+    """JSON object without duplicate keys."""
     value = dict(pairs)
     if len(value) < len(pairs):
         raise ValueError("a name stands twice")
@@ -126,7 +131,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _consistent(entry: Any) -> bool:
-    """Whether a tensor has as many bytes as its shape and dtype say."""
+    """Whether a tensor's byte range matches its shape and dtype."""
     begin, end = entry["data_offsets"]
     shape, bits = entry["shape"], BITS.get(entry["dtype"])
     if (

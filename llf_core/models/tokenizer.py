@@ -1,4 +1,4 @@
-"""The tokenizer of a model, with a padding token that ends no answer."""
+"""Loads the tokenizer of a model and sets a padding token that is not the end of a text."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PADDING = ("<pad>", "<|pad|>", "[PAD]", "<|finetune_right_pad_id|>", "<|endoftex
 
 
 def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer that pads on the right and whose padding token ends no answer.
+    """Load a tokenizer that pads on the right, with a padding token other than the end of a text.
 
     Args:
         source: from `resolve_model`.
         config: for `use_fast_tokenizer` and `trust_remote_code`.
 
     Raises:
-        ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
-        UntrustedCodeError: code of its own would run that the user has not allowed.
+        ModelError: it cannot be loaded, or has token ids without an embedding in the model.
+        UntrustedCodeError: Python code of the model would run, and the user has not allowed it.
     """
     trusted = runs_own_code(source, config)
     try:
@@ -59,7 +59,13 @@ def load_tokenizer(source: ModelSource, config: RunConfig) -> PreTrainedTokenize
 
 
 def read_tokenizer(folder: Path, gguf_file: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
-    """Reads a folder's or a GGUF file's tokenizer and sets its padding; nothing of the reading is saved with it."""
+    """Read the tokenizer of a folder or GGUF file and set its padding token.
+
+    Args:
+        folder: the model's folder, or the folder of the GGUF file.
+        gguf_file: name of the GGUF file in the folder; None to read the tokenizer's own files.
+        **arguments: further arguments of `AutoTokenizer.from_pretrained`. They are not saved with the tokenizer.
+    """
     from transformers import AutoTokenizer
 
     if gguf_file is not None:
@@ -100,7 +106,7 @@ def _why_not(source: ModelSource, error: BaseException, *, trusted: bool) -> str
 
 
 def _refused_by_library(path: Path) -> str:
-    """Why the library does not take a `tokenizer.json`, as a sentence; empty where it does."""
+    """Why the library rejects a `tokenizer.json`, as a sentence; empty if it accepts it."""
     from tokenizers import Tokenizer
 
     try:
@@ -112,10 +118,10 @@ def _refused_by_library(path: Path) -> str:
 
 
 def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Sets a padding token other than the end of sequence, so that masking one never masks the other.
+    """Set a padding token other than the end of sequence, so that masking one never masks the other.
 
-    Takes the tokenizer's own, else one that its vocabulary has for the purpose, else the unknown token; only
-    a vocabulary without any of them pads with the end of sequence.
+    Uses the tokenizer's own padding token, else a token that its vocabulary has for the purpose, else the unknown
+    token. A vocabulary without any of these pads with the end of sequence.
     """
     if tokenizer.pad_token is not None and tokenizer.pad_token != tokenizer.eos_token:
         return
