@@ -33,15 +33,12 @@ PENDING = frozenset(
         "llf_core.acceleration",
         "llf_core.cli",
         "llf_core.config",
-        "llf_core.data",
+        "llf_core.data.align",
+        "llf_core.data.formats",
         "llf_core.doctor",
         "llf_core.door",
-        "llf_core.estimate",
-        "llf_core.evaluation",
-        "llf_core.generation",
         "llf_core.launch",
         "llf_core.methods",
-        "llf_core.models",
         "llf_core.modifiers",
         "llf_core.redaction",
         "llf_core.rewards",
@@ -80,9 +77,8 @@ def definitions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, a
 
 
 def decorators(node: Function) -> set[str]:
-    """Last names of a function's decorators."""
-    called = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
-    return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in called}
+    """Last parts of the names of a function's decorators."""
+    return {name_of(one) for one in node.decorator_list}
 
 
 def sections(text: str) -> dict[str, str]:
@@ -113,35 +109,30 @@ def entries(section: str) -> dict[str, str]:
     return found
 
 
-def raised(node: Function) -> set[str]:
-    """Exceptions that a body raises and does not catch; functions inside it are passed over."""
+def name_of(node: ast.expr | None) -> str:
+    """Last part of a dotted name, or of the name that is called."""
+    node = node.func if isinstance(node, ast.Call) else node
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
-    def caught(handlers: list[ast.ExceptHandler]) -> set[str]:
-        types = [handler.type for handler in handlers]
-        flat = [one for kind in types for one in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
-        return {getattr(one, "id", getattr(one, "attr", "")) for one in flat if one is not None}
 
-    def walk(nodes: list[ast.stmt], passed: frozenset[str]) -> Iterator[str]:
-        for one in nodes:
-            if isinstance(one, ast.Raise) and one.exc is not None:
-                made = one.exc.func if isinstance(one.exc, ast.Call) else one.exc
-                name = made.attr if isinstance(made, ast.Attribute) else getattr(made, "id", "")
-                if name[:1].isupper() and name not in passed:
-                    yield name
-            if isinstance(one, Function | ast.ClassDef):
-                continue
-            if isinstance(one, ast.Try):
-                yield from walk(one.body, passed | caught(one.handlers))
-                for handler in one.handlers:
-                    yield from walk(handler.body, passed)
-                yield from walk([*one.orelse, *one.finalbody], passed)
-                continue
-            for field in ("body", "orelse"):
-                yield from walk(getattr(one, field, []), passed)
-            for case in getattr(one, "cases", []):
-                yield from walk(case.body, passed)
+def caught(node: ast.Try) -> set[str]:
+    """Exceptions that the handlers of a `try` catch."""
+    types = [handler.type for handler in node.handlers]
+    return {name_of(one) for kind in types for one in (kind.elts if isinstance(kind, ast.Tuple) else [kind])}
 
-    return set(walk(node.body, frozenset(("NotImplementedError",))))
+
+def raised(node: ast.AST, passed: frozenset[str] = frozenset(("NotImplementedError",))) -> set[str]:
+    """Exceptions that a body raises and does not catch, without those of functions inside it."""
+    if isinstance(node, ast.Raise):
+        name = name_of(node.exc)
+        return {name} - passed if name[:1].isupper() else set()
+    found: set[str] = set()
+    for field, value in ast.iter_fields(node):
+        inner = passed | caught(node) if isinstance(node, ast.Try) and field == "body" else passed
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, ast.AST) and not isinstance(one, Function | ast.ClassDef):
+                found |= raised(one, inner)
+    return found
 
 
 def is_tensor(annotation: ast.expr | None) -> bool:

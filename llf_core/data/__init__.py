@@ -1,6 +1,6 @@
-"""Data Worker: load → align → render → mask → cut → pack → collate.
+"""Data Worker: load → align → render → mask → truncate → pack → collate.
 
-It imports torch, transformers and datasets inside its functions only.
+Imports torch, transformers and datasets only inside its functions.
 """
 
 from llf_core.data.collate import Collator

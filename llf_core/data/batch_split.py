@@ -1,4 +1,4 @@
-"""A batch cut into smaller ones that hold the same documents in the same order."""
+"""Splits a batch into smaller ones with the same documents in the same order."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 MULTIPLE = 8  # as the collator pads
 PER_GROUP = ("numbers", "reference", "good")
-"""Of a batch of answers, what has a row for each group of answers to one question."""
+"""Columns of a batch of answers with one row for each group of answers to the same question."""
 PER_TOKEN = ("old_log_probs", "old_values", "advantages", "returns")
-"""What has a number for each token of the answers, see `llf_core.stages.ppo.rollout`."""
+"""Columns with one value for each token of the answers, see `llf_core.stages.ppo.rollout`."""
 GROUPED = ("predictors", "targets", "answers", "ends", "forks", "groups", *PER_GROUP, *PER_TOKEN)
-"""What a batch of answers has beside a model's own inputs, see `llf_core.data.pair_collator.PairCollator`."""
+"""Columns of a batch of answers besides the model's inputs, see `llf_core.data.pair_collator.PairCollator`."""
 TEXT = frozenset(
     ("input_ids", "labels", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q",
      "max_length_k", *GROUPED)
 )  # fmt: skip
-"""Columns of a batch of texts. Tensors of pictures are laid out differently in each model, and are not taken apart."""
+"""Columns of a text batch. Image tensors differ in layout between models, so batches with media are not split."""
 
 
 def has_media(batch: Batch) -> bool:
-    """Whether a batch has tensors of pictures, videos or sounds."""
+    """Whether a batch has tensors of images, videos or audio."""
     return not batch.keys() <= TEXT
 
 
 def document_count(batch: Batch) -> int:
-    """Documents of a batch of either kind (see `llf_core.data.Collator`); of one of answers, their groups."""
+    """Number of documents of a batch (see `llf_core.data.Collator`); of a batch of answers, number of groups."""
     if "groups" in batch:
         groups: int = batch["groups"]
         return groups
@@ -44,10 +44,10 @@ def document_count(batch: Batch) -> int:
 
 
 def token_count(batch: Batch) -> Tensor:
-    """Tokens of a batch of either kind that belong to a document: no padding, no filling.
+    """Count the tokens of a flattened or padded batch that belong to a document, without padding.
 
     Returns:
-        An int64 scalar on the batch's device.
+        int64 scalar on the batch's device.
     """
     if "cu_seq_lens_q" in batch:
         end: Tensor = batch["cu_seq_lens_q"][-1]
@@ -57,10 +57,12 @@ def token_count(batch: Batch) -> Tensor:
 
 
 def learned_count(batch: Batch) -> Tensor:
-    """Labels of a batch that are learned from: all but `-100`, and never a row's first, which nothing predicts.
+    """Count the labels of a batch that contribute to the loss.
+
+    These are all labels but -100, without the first label of a row, which no token predicts.
 
     Returns:
-        An int64 scalar on the batch's device.
+        int64 scalar on the batch's device.
     """
     targets: Tensor | None = batch.get("targets")
     if targets is not None:
@@ -70,7 +72,7 @@ def learned_count(batch: Batch) -> Tensor:
 
 
 def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
-    """Cuts a batch between documents, so that the sum of a loss over all tokens stays the same.
+    """Split a batch between documents, so that the sum of a loss over all tokens stays the same.
 
     ```
     flattened [1, 9], cu_seq_lens_q [0, 4, 6, 9], in 2  ->  [1, 4] [0, 4]   and   [1, 5] [0, 2, 5]
@@ -78,14 +80,14 @@ def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
     ```
 
     Args:
-        batch: flattened or padded on the right; see `llf_core.data.Collator`.
-        parts: how many batches are wanted; a batch of fewer documents gives one a document, and one with media
-            stays whole.
+        batch: flattened, or padded on the right; see `llf_core.data.Collator`.
+        parts: desired number of batches. A batch with fewer documents is split into one batch per document; a batch
+            with media is not split.
 
     Returns:
-        Batches of the same kind, as views of the given one. Flattened ones are balanced by tokens: no other cut
-        has a smaller largest part. Padded ones have equally many rows (the first ones one more where it does not
-        come out even) and only the columns that they need.
+        Batches of the same kind, as views of the given one. Flattened batches are balanced by tokens: the largest part
+        is as small as possible. Padded batches have the same number of rows (the first ones one more, if it does not
+        divide evenly) and only the columns that they need.
     """
     parts = min(parts, document_count(batch))
     if parts <= 1 or has_media(batch):
@@ -113,14 +115,14 @@ def split(batch: Batch, parts: int) -> list[dict[str, Any]]:
 
 
 def balanced_cuts(lengths: Sequence[int], parts: int) -> list[int]:
-    """Cuts a sequence into runs whose largest sum is as small as it can be.
+    """Partition a sequence into contiguous parts so that the largest sum is as small as possible.
 
     Args:
-        lengths: positive numbers.
-        parts: number of runs, 1 to `len(lengths)`; none of them is empty.
+        lengths: positive integers.
+        parts: number of parts, from 1 to `len(lengths)`; none of them is empty.
 
     Returns:
-        `parts + 1` rising positions, from 0 to `len(lengths)`.
+        `parts + 1` increasing positions, from 0 to `len(lengths)`.
     """
     low, high = max(lengths), sum(lengths)
     while low < high:
@@ -149,7 +151,7 @@ def _runs_needed(lengths: Sequence[int], most: int) -> int:
 
 
 def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
-    """Some documents of a flattened batch."""
+    """Slice of the documents of a flattened batch."""
     ends = batch["cu_seq_lens_q"][documents.start : documents.stop + 1].tolist()
     tokens = slice(ends[0], ends[-1])
     shape = batch["input_ids"].shape
@@ -165,7 +167,7 @@ def _documents(batch: Batch, documents: slice) -> dict[str, Any]:
 
 
 def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
-    """Some rows of a padded batch, without the columns in which none of them has a token."""
+    """Slice of the rows of a padded batch, without columns that are padding in all of them."""
     shape = batch["input_ids"].shape
     longest = int(batch["attention_mask"][rows].sum(-1).max())
     columns = slice(-(-longest // MULTIPLE) * MULTIPLE)
@@ -180,13 +182,13 @@ def _rows(batch: Batch, rows: slice) -> dict[str, Any]:
 
 
 def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, Any]:
-    """Of some groups of a batch of answers, what says where its answers are.
+    """Columns of some groups of a batch of answers, besides the model's inputs.
 
     Args:
-        batch: the whole.
-        groups: which.
-        start: the place of the first of their tokens in the whole, row after row.
-        width: columns that are left.
+        batch: the whole batch.
+        groups: slice of the groups.
+        start: position of their first token in the batch, counted row by row.
+        width: number of columns that are left.
     """
     each = len(batch["ends"]) // batch["groups"]
     first, last = groups.start * each, groups.stop * each
@@ -210,6 +212,6 @@ def _answers(batch: Batch, groups: slice, start: int, width: int) -> dict[str, A
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """A tensor's shape; of a plain number, none."""
+    """Shape of a tensor; empty for a number."""
     shape: tuple[int, ...] = getattr(value, "shape", ())
     return shape

@@ -1,4 +1,4 @@
-"""Turns opened data sets into a folder of examples and a report: the work that the cache spares."""
+"""Builds a folder of examples and a report from opened data sets; the cache keeps this folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,19 @@ PEEKED = 100
 
 @dataclass(frozen=True)
 class Settings:
-    """What of a config decides which examples are made."""
+    """The config's settings that determine the examples.
+
+    Attributes:
+        cutoff_len: maximum number of tokens of an example.
+        cutoff_strategy: `cut`, `drop` or `split`.
+        train_on_prompt: whether the loss includes the prompt.
+        mask_history: whether the loss includes only the last answer.
+        default_system: system prompt of conversations without one.
+        max_samples: maximum number of records of each data set.
+        seed: random seed.
+        kind: kind of data that the stage trains on, one of `llf_core.data.formats.conversation.KINDS`.
+        workers: number of processes.
+    """
 
     cutoff_len: int
     cutoff_strategy: str
@@ -53,7 +65,7 @@ class Settings:
 
     @classmethod
     def of(cls, config: RunConfig) -> Settings:
-        """Picks them from a config."""
+        """Take the settings from a config."""
         data = config.data
         return cls(
             cutoff_len=data.cutoff_len,
@@ -68,34 +80,34 @@ class Settings:
         )
 
     def key(self) -> dict[str, Any]:
-        """The part of a cache's key; how many processes work changes nothing."""
+        """Part of the cache key; the number of processes is not in it."""
         return {name: value for name, value in asdict(self).items() if name != "workers"}
 
 
 class Told:
-    """Says every two seconds how far a preparation is, to a run's events and to whoever asked."""
+    """Reports the progress of a preparation every two seconds, as events of the run and to a callback."""
 
     def __init__(self, run: RunWriter | None, progress: Callable[[str, int], None] | None) -> None:
         self._under_way = ProgressEvents(run, "data")
         self._progress = progress
 
     def __call__(self, dataset: str, rows: int) -> None:
-        """Takes note that so many rows of a data set were prepared."""
+        """Record the number of prepared rows of a data set."""
         if self._under_way(rows, dataset=dataset) and self._progress is not None:
             self._progress(dataset, rows)
 
 
 @dataclass(frozen=True)
 class Builder:
-    """Makes examples of data sets.
+    """Builds the examples of data sets.
 
     Attributes:
-        settings: of the config.
-        tokenizer: of the model.
-        template: how conversations are rendered.
-        told: hears how far it is.
-        processor: of a model that sees.
-        media_dir: where relative paths of pictures begin.
+        settings: from the config.
+        tokenizer: tokenizer of the model.
+        template: renders conversations.
+        told: progress reporter.
+        processor: processor of a multimodal model; else None.
+        media_dir: base folder of relative paths of media.
     """
 
     settings: Settings
@@ -106,10 +118,15 @@ class Builder:
     media_dir: Path = Path()
 
     def build(self, folder: Path, train: list[Opened], evaluation: list[Opened]) -> None:
-        """Fills an empty folder with `train.arrow`, where asked for `eval.arrow`, and last `report.json`.
+        """Write `train.arrow`, `eval.arrow` if there is evaluation data, and finally `report.json`.
+
+        Args:
+            folder: empty folder to write to.
+            train: data sets to train on.
+            evaluation: data sets to evaluate on.
 
         Raises:
-            DataError: a data set that cannot be read, or that leaves no example.
+            DataError: a data set cannot be read or yields no example.
         """
         report = DataReport(template=self.template.name)
         digest = hashlib.sha256()
@@ -126,10 +143,14 @@ class Builder:
         (folder / DONE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def peek(self, opened: Opened, report: DataReport) -> Reading:
-        """How a set is read, by its first records; the report says so.
+        """Decide from a data set's first records how it is read, and note it in the report.
+
+        Args:
+            opened: the data set.
+            report: report to add to.
 
         Raises:
-            DataError: no record can be read, or no way is known to read them.
+            DataError: no record can be read, or no format fits them.
         """
         read = read_source(opened, self.settings.max_samples, self.settings.seed)
         return self._decide(opened, list(islice(whole(read, opened.source.label, []), PEEKED)), report)
@@ -150,7 +171,7 @@ class Builder:
         return reading
 
     def encoder(self, reading: Reading) -> Encoder:
-        """What makes examples of a set's records, once it is known how they are read."""
+        """Encoder for a data set's records, given how they are read."""
         settings = self.settings
         return Encoder(
             tokenizer=self.tokenizer,
@@ -188,7 +209,13 @@ class Builder:
 
 
 def whole(read: Iterable[Read], name: str, broken: list[Broken]) -> Iterator[Record]:
-    """The records; lines that cannot be read are put down as broken."""
+    """Yield the readable records and collect broken lines.
+
+    Args:
+        read: records and broken lines of a data set.
+        name: name of the data set.
+        broken: list to which broken lines are added.
+    """
     for entry in read:
         if isinstance(entry, Flaw):
             broken.append(Broken(entry.line, entry.reason, name, entry.index))

@@ -1,4 +1,4 @@
-"""Prepared data sets, kept under `LLF_HOME/cache/data` by everything that decides them."""
+"""Cache of prepared data sets under `LLF_HOME/cache/data`, keyed by everything that determines their examples."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 VERSION = 5
-"""Changed whenever the same settings would give other examples."""
+"""Version of the cache; increased when the same settings would give other examples."""
 DONE = "report.json"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 over all that decides how a tokenizer splits text."""
+    """SHA-256 of everything that determines how a tokenizer splits text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     core = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     rest = [type(tokenizer).__name__, repr(sorted(tokenizer.special_tokens_map.items()))]
@@ -30,23 +30,24 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def cache_key(parts: dict[str, Any]) -> str:
-    """32 hex digits, different where any part is."""
+    """Hash of the parts, as 32 hexadecimal digits."""
     text = json.dumps({"version": VERSION, **parts}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def prepared(key: str, make: Callable[[Path], None], *, anew: bool = False) -> tuple[Path, bool]:
-    """The folder of a prepared data set, made once whoever asks for it first.
+    """Return the folder of a prepared data set, and build it if it is missing.
 
-    A second process that asks meanwhile waits. A folder appears whole, under its name, or not at all.
+    A second process that needs the same folder waits for the first. The folder appears complete under its name, or not
+    at all.
 
     Args:
         key: from `cache_key`.
         make: fills an empty folder; its last file is `report.json`.
-        anew: make it again where it is kept already.
+        anew: build it again even if it is cached.
 
     Returns:
-        The folder, and whether it was kept from before.
+        The folder, and whether it was cached.
     """
     from llf_core.runs.lock import shared_lock
 

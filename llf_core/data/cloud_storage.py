@@ -1,4 +1,4 @@
-"""Files in a cloud (`s3://`, `gs://`, …), through fsspec: fetched, and again when they have changed; or streamed."""
+"""Cloud files (`s3://`, `gs://`, …) through fsspec: downloaded, again when they have changed, or streamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": 
 
 @dataclass(frozen=True)
 class CloudFile:
-    """A file that is read where it lies; it can what readers ask of a path.
+    """A file that is streamed from the cloud, with the methods of a path that readers use.
 
     Attributes:
         url: `protocol://path`.
@@ -31,16 +31,16 @@ class CloudFile:
 
     @property
     def suffix(self) -> str:
-        """The end of its name, with the dot."""
+        """File name extension, with the dot."""
         return PurePosixPath(self.url).suffix
 
     @property
     def stem(self) -> str:
-        """Its name without the end."""
+        """File name without its extension."""
         return PurePosixPath(self.url).stem
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Opens it.
+        """Open the file.
 
         Raises:
             DataError: see `fetch_file`.
@@ -58,16 +58,15 @@ class CloudFile:
 
 
 def fetch_file(url: str) -> Path:
-    """A copy of a file under `LLF_HOME/cache/cloud`.
+    """Download a file to `LLF_HOME/cache/cloud`, unless the copy there is current.
 
-    Public files are asked for first without anyone's name, as LLaMA-Factory does; then with the credentials that
-    fsspec finds in the environment.
+    Access is anonymous first, as in LLaMA-Factory, then with the credentials that fsspec finds in the environment.
 
     Args:
         url: `protocol://path`.
 
     Raises:
-        DataError: an unknown protocol or one whose package is missing, no such file, or no permission.
+        DataError: unknown protocol, missing package, no such file, or no permission.
     """
     import fsspec
 
@@ -89,10 +88,10 @@ def fetch_file(url: str) -> Path:
 
 
 def whole_address_of(url: str) -> str:
-    """An address as it was given, of one that a run keeps without its password.
+    """Return the URL with its password, which a run's config stores without it.
 
     Raises:
-        DataError: the environment does not tell it.
+        DataError: the environment does not contain it.
     """
     try:
         return restore_url(url)
@@ -101,11 +100,11 @@ def whole_address_of(url: str) -> str:
 
 
 def _with_and_without_name(url: str, act: Callable[[str, dict[str, Any]], T]) -> T:
-    """Does something with a file, first without anyone's name where its protocol knows that.
+    """Access a file anonymously first, if its protocol supports that, then with credentials.
 
     Args:
         url: `protocol://path`.
-        act: gets the protocol and its options.
+        act: called with the protocol and its options.
 
     Raises:
         DataError: see `fetch_file`.

@@ -1,4 +1,4 @@
-"""Examples of different lengths to one batch: one after the other, or padded to a rectangle."""
+"""Collates examples of different lengths into a batch: flattened, or padded to a rectangle."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes batches of examples, or of packed rows of them; either kind of batch holds the same examples.
+    """Collates examples, or packed rows of examples, into batches. Both kinds of batch hold the same examples.
 
-    Flattened, one after the other and without padding, for models whose attention keeps documents apart:
+    Flattened, one after the other and without padding, for models whose attention separates documents:
 
     ```
     [[5, 6, 7], [8, 9]]  ->  input_ids       [[5, 6, 7, 8, 9]]
-                             labels          [[-100, 6, 7, -100, 9]]   nothing predicts a document's first token
+                             labels          [[-100, 6, 7, -100, 9]]   no token predicts a document's first token
                              position_ids    [[0, 1, 2, 0, 1]]
                              cu_seq_lens_q   [0, 3, 5]                 and cu_seq_lens_k, the same tensor
                              max_length_q    3                         and max_length_k
     ```
 
-    Packed rows are filled up to a multiple of `fill` tokens. What is filled in belongs to no document.
+    Packed rows are padded to a multiple of `fill` tokens. The padding belongs to no document.
 
-    Padded on the right to a multiple of 8 tokens, for all others:
+    Padded on the right to a multiple of 8 tokens, for all other models:
 
     ```
     [[5, 6, 7], [8, 9]]  ->  input_ids       [[5, 6, 7, P, P, P, P, P], [8, 9, P, P, P, P, P, P]]
@@ -47,12 +47,12 @@ class Collator:
     ```
 
     Attributes:
-        tokenizer: whose padding token is used, else its end of sequence, else 0; attention never sees it.
-        processor: of a model that sees; it makes the batches that have pictures, videos or sounds.
+        tokenizer: its padding token is used, else its end of sequence, else 0; attention never sees it.
+        processor: processor of a multimodal model; it makes the batches that have media.
         flatten: whether batches are flattened.
-        fill: what the tokens of flattened rows are a multiple of. Rows of nearly the same length become equally long:
-            on a CPU every further length costs memory for products that are compiled for it.
-        multiple: what the padded length is a multiple of.
+        fill: flattened rows are padded to a multiple of this number of tokens. Rows of similar length then have equal
+            length: on a CPU every new length costs memory for products that are compiled for it.
+        multiple: padded batches have a multiple of this number of columns.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -62,20 +62,20 @@ class Collator:
     multiple: int = 8
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Makes a batch.
+        """Collate a batch.
 
         Args:
-            features: examples with `input_ids` and `labels` (`[seq]` each) and `index`, or packed rows, each with
-                its `examples`.
+            features: examples with `input_ids` and `labels` (`[seq]` each) and `index`, or packed rows, each with its
+                `examples`.
 
         Returns:
-            Flattened: `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and
-            `cu_seq_lens_k` (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int). Padded:
-            `input_ids`, `attention_mask`, `labels` (`[batch, seq]`, int64), labels -100 where padded. Where
-            the examples have a `number`, either has `numbers`: `[documents]`, int64.
+            Flattened: `input_ids`, `labels`, `position_ids` (`[1, tokens]`, int64), `cu_seq_lens_q` and `cu_seq_lens_k`
+            (`[documents + 1]`, int32), `max_length_q` and `max_length_k` (int). Padded: `input_ids`, `attention_mask`,
+            `labels` (`[batch, seq]`, int64), labels -100 at padding. If the examples have a `number`, both have
+            `numbers` (`[documents]`, int64).
 
         Raises:
-            DataError: no token of the batch is learned from; its examples are named.
+            DataError: no token of the batch contributes to the loss. The message names its examples.
         """
         examples = [example for feature in features for example in feature.get("examples", (feature,))]
         ids = [np.asarray(example["input_ids"], dtype=np.int64) for example in examples]
@@ -128,7 +128,10 @@ class Collator:
         ids: list[NDArray[np.int64]],
         labels: list[NDArray[np.int64]],
     ) -> dict[str, Any]:
-        """A padded batch with the tensors of its media; the tokens are those that were prepared."""
+        """Padded batch with the tensors of its media.
+
+        Checks that the processor's tokens are those that were prepared.
+        """
         import torch
 
         assert self.processor is not None  # noqa: S101 - for the type checker
@@ -167,7 +170,7 @@ class Collator:
 
 
 def _numbers(examples: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """By which the losses of examples are written down."""
+    """Numbers of the examples, by which their losses are recorded."""
     import torch
 
     numbers = [example["number"] for example in examples if example.get("number") is not None]

@@ -1,4 +1,4 @@
-"""One chunk of rows to tokens: align, render, tokenize, mask, cut. A pure function of rows and settings."""
+"""Encodes a chunk of rows to tokens: align, render, tokenize, mask, truncate. A pure function of rows and settings."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
 
 
 class Example(NamedTuple):
-    """An example to learn from.
+    """A training example.
 
     Attributes:
-        index: of the record that it comes from.
-        ids: `[seq]`.
-        labels: `[seq]`, -100 where nothing is learned.
-        cut: tokens that `cutoff_len` took away.
-        cut_learned: those of them that would be learned.
-        learned: labels that are learned from.
-        more: further columns: of a preference pair `rejected_ids` and `rejected_labels`, of a judged answer `good`,
-            for a model that sees `seen`: text and media as JSON, empty without media.
+        index: index of the record that it comes from.
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`, -100 where a token does not contribute to the loss.
+        cut: number of tokens that `cutoff_len` removed.
+        cut_learned: number of those that would contribute to the loss.
+        learned: number of labels that contribute to the loss.
+        more: further columns: `rejected_ids` and `rejected_labels` of a preference pair, `good` of an unpaired
+            preference, `seen` for a multimodal model (text and media as JSON, empty without media).
     """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
@@ -65,13 +65,13 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Explained:
-    """An example before it is cut.
+    """An example before truncation.
 
     Attributes:
-        conversation: what is said.
+        conversation: the conversation.
         rendered: its text.
-        tokens: its ids and labels.
-        kept: `[seq]`, whether a token is left after cutting.
+        tokens: its token ids and labels.
+        kept: `[seq]`, whether a token is left after truncation.
     """
 
     conversation: Conversation
@@ -82,13 +82,13 @@ class Explained:
 
 @dataclass
 class Chunk:
-    """What became of some rows.
+    """Result of encoding some rows.
 
     Attributes:
         examples: in the order of the rows.
-        dropped: index and reason of every row that gave none.
-        digests: SHA-256 of each row that says something, in order, whatever file it came from.
-        rows: how many there were.
+        dropped: index and reason of every row without an example.
+        digests: SHA-256 of each valid row, in order; independent of the file format.
+        rows: number of rows.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -98,25 +98,25 @@ class Chunk:
 
 
 Drawn = list[tuple[int, "Conversation", Rendered]]
-"""Record, what is said, and its text."""
+"""Record index, conversation and rendered text of each example."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How rows become tokens; can be sent to another process.
+    """Encodes rows to tokens. Can be pickled to another process.
 
     Attributes:
-        tokenizer: of the model.
-        template: how conversations are rendered.
+        tokenizer: tokenizer of the model.
+        template: renders conversations.
         reading: how rows are read.
-        cutoff_len: most tokens of an example.
-        train_on_prompt: learn every token.
-        mask_history: learn the last answer only.
-        default_system: the system prompt of conversations that bring none; None leaves that to the template.
-        cutoff_strategy: what happens to one that is longer: `cut`, `drop`, or `split` into several examples.
-        kind: what the set holds, one of `llf_core.data.formats.conversation.KINDS`.
-        processor: of a model that sees; None of all others.
-        media_dir: where relative paths of pictures, videos and sounds begin.
+        cutoff_len: maximum number of tokens of an example.
+        train_on_prompt: whether the loss includes the prompt.
+        mask_history: whether the loss includes only the last answer.
+        default_system: system prompt of conversations without one; None leaves it to the template.
+        cutoff_strategy: what happens to a longer example: `cut`, `drop`, or `split` into several examples.
+        kind: kind of data, one of `llf_core.data.formats.conversation.KINDS`.
+        processor: processor of a multimodal model; else None.
+        media_dir: base folder of relative paths of media.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -133,11 +133,11 @@ class Encoder:
 
     @cached_property
     def library(self) -> Library | None:
-        """The tokenizer's library, and the words that it was asked for."""
+        """The tokenizer's fast implementation, with a cache of tokenized words; None for a slow tokenizer."""
         return library_of(self.tokenizer)
 
     def encode(self, records: Sequence[Record]) -> Chunk:
-        """Encodes rows; one that cannot be learned from is named with its reason."""
+        """Encode records. A record that cannot be trained on is reported with its reason."""
         # Of millions of small objects none is part of a circle, and looking for circles takes a fifth of the time.
         looked = gc.isenabled()
         gc.disable()
@@ -149,7 +149,7 @@ class Encoder:
                 gc.enable()
 
     def draw(self, records: Sequence[Record]) -> tuple[Chunk, Drawn]:
-        """The first part of the work: rows become texts."""
+        """Step 1 of 3: render records to text."""
         chunk = Chunk(rows=len(records))
         drawn: Drawn = []
         for record in records:
@@ -163,11 +163,17 @@ class Encoder:
         return chunk, drawn
 
     def tokenize(self, drawn: Drawn) -> list[Encoded | BadExample]:
-        """The second part: texts become tokens. A tokenizer's library does it, while Python can do something else."""
+        """Step 2 of 3: tokenize the texts. A fast tokenizer does this without the GIL."""
         return self._encode([rendered for _, _, rendered in drawn])
 
     def finish(self, chunk: Chunk, drawn: Drawn, tokens: list[Encoded | BadExample]) -> Chunk:
-        """The last part: tokens become examples."""
+        """Step 3 of 3: turn tokens into examples.
+
+        Args:
+            chunk: from `draw`; examples and dropped records are added.
+            drawn: from `draw`.
+            tokens: from `tokenize`.
+        """
         texts = zip(drawn, tokens, strict=True)
         for (index, conversation, rendered), found in texts:
             try:
@@ -193,12 +199,15 @@ class Encoder:
 
     @cached_property
     def _texts_alone(self) -> bool:
-        """Whether the template takes texts and no parts: all named ones do, and a model's own may."""
+        """Whether the template takes content as strings only.
+
+        All named templates do; a model's own may take lists of parts.
+        """
         return bool(self.template.marked) or not takes_parts(self.template, self.tokenizer)
 
     @cached_property
     def _signs(self) -> dict[str, str]:
-        """What stands for each kind of media in the texts of a named template: what the model's own writes."""
+        """Placeholder of each kind of media in the texts of a named template, as the model's own template writes it."""
         own = choose_template(None, self.tokenizer)
         return {kind: sign for kind in ARGUMENTS if (sign := sign_of(own, self.tokenizer, kind)) is not None}
 
@@ -211,7 +220,7 @@ class Encoder:
         return replace(conversation, messages=(system, *conversation.messages))
 
     def _texts(self, conversation: Conversation) -> list[tuple[Conversation, Rendered]]:
-        """What of a conversation is tokenized: of a pair two texts, of all others one, or one an answer."""
+        """Texts to tokenize for a conversation: two of a preference pair, otherwise one, or one for each answer."""
         if self.kind == ANSWERS:
             return self._render(conversation)
         if self.kind == TEXTS:
@@ -230,7 +239,7 @@ class Encoder:
     def _pair(
         self, index: int, conversation: Conversation, better: Encoded | BadExample, worse: Encoded | BadExample
     ) -> Example:
-        """A preference pair: two answers after one question, which is cut alike for both."""
+        """Example of a preference pair: two answers to one question, which is truncated equally for both."""
         for found in (better, worse):
             if isinstance(found, BadExample):
                 raise found
@@ -308,7 +317,7 @@ class Encoder:
             return error
 
     def _with_text(self, examples: list[Example], rendered: Rendered) -> list[Example]:
-        """What a batch needs to be made of examples that see: text and media; of others nothing."""
+        """Add text and media to the examples of a multimodal model, from which the collator makes tensors."""
         seen = json.dumps([rendered.text, rendered.media]) if rendered.media else ""
         return [example._replace(more={**(example.more or {}), "seen": seen}) for example in examples]
 
@@ -348,7 +357,7 @@ class Encoder:
         return cut(tokens, self.cutoff_len, opening, closing) if len(tokens.ids) > self.cutoff_len else tokens
 
     def _cut_prompt(self, conversation: Conversation, tokens: Tokens) -> Tokens:
-        """A prompt without the end of its last words; what opens the answer stays."""
+        """Truncate the last message of a prompt; the generation prompt is kept."""
         opens = opening_of(self.template, self.tokenizer, conversation, len(conversation.messages))
         opening = len(self._ids(opens))
         if opening >= self.cutoff_len:
@@ -360,10 +369,11 @@ class Encoder:
         return Tokens(kept(tokens.ids), kept(tokens.labels), ())
 
     def _to_cut(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens, int, int]:
-        """What is cut, the oldest exchanges left out where only the last answer is learned, and what is never cut.
+        """Drop the oldest exchanges if only the last answer is trained on, and find the tokens that are always kept.
 
         Returns:
-            Conversation and tokens, how many tokens open the first answer, and how many close the one that is cut.
+            Conversation, tokens, number of tokens that open the first answer, number of tokens that close the truncated
+            one.
         """
         last_only = len(tokens.turns) == 1
         if last_only:
@@ -382,10 +392,10 @@ class Encoder:
         return conversation, tokens, opening, closing
 
     def explain(self, record: Record) -> list[Explained]:
-        """The examples of a record with what was cut of them, to be looked at; of a pair both of its answers.
+        """Encode a record for inspection, with the tokens that truncation removes; of a pair both answers.
 
         Raises:
-            BadExample: it gives none.
+            BadExample: the record yields no example.
         """
         conversation = self._with_system(self._align(record.row))
         parts = self._texts(conversation)
@@ -432,7 +442,7 @@ class Encoder:
         return ids
 
     def _without_oldest(self, conversation: Conversation, tokens: Tokens) -> tuple[Conversation, Tokens]:
-        """Leaves out the oldest exchanges, as few as are needed, where only the last answer is learned."""
+        """Drop as few of the oldest exchanges as necessary, if only the last answer is trained on."""
         messages = conversation.messages
         system = messages[:1] if messages[0]["role"] == "system" else ()
         starts = [place for place, message in enumerate(messages) if message["role"] == "user"][1:]

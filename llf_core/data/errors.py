@@ -1,19 +1,23 @@
-"""What can be wrong with data: with a whole set, or with one example of it."""
+"""Errors in data: in a whole data set, or in a single example."""
 
 from llf_core.user_error import BAD_CONFIG, UserError
 
 
 class DataError(UserError, ValueError):
-    """A data set that cannot be used as asked."""
+    """A data set that cannot be used as configured.
+
+    Attributes:
+        message: one or two sentences: what is wrong, which value, what was expected, what to do.
+    """
 
     exit_code = BAD_CONFIG
 
 
 class OtherKindError(DataError):
-    """A data set that holds something else than the stage learns from.
+    """A data set of another kind than the stage trains on.
 
     Attributes:
-        kind: what it holds, one of `llf_core.data.formats.conversation.KINDS`.
+        kind: kind of the data set, one of `llf_core.data.formats.conversation.KINDS`.
     """
 
     def __init__(self, message: str, kind: str) -> None:
@@ -22,4 +26,4 @@ class OtherKindError(DataError):
 
 
 class BadExample(ValueError):  # noqa: N818 - it is counted and named in the report, no error of the run
-    """One example that cannot be learned from; its text is the reason that the report gives."""
+    """An example that cannot be trained on. Its text is the reason, as the report shows it."""

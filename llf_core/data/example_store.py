@@ -1,4 +1,4 @@
-"""Examples as Arrow files: written row by row, read by mapping them into memory."""
+"""Stores examples as Arrow files: written row by row, read by memory mapping."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ if TYPE_CHECKING:
     from llf_core.data.encoder import Example
 
 COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "twin")
-"""Tokens, how many of them are learned, how many there were before it was cut, how many learned ones the cut took, the
-number of the data set, a number that is the same for the same tokens learned alike."""
+"""Columns of the counts, one row per example.
+
+In order: tokens; trained tokens; tokens before truncation; trained tokens that truncation removed; number of the data
+set; hash that is equal for examples with equal tokens and labels.
+"""
 SET, TWIN = COLUMNS.index("set"), COLUMNS.index("twin")
 
 
 PLAIN = {"good": "bool", "seen": "string"}
-"""Types of the columns that are no lists of numbers."""
+"""Types of the columns that are not lists of integers."""
 MORE = {PAIRS: ("rejected_ids", "rejected_labels"), JUDGED: ("good",)}
-"""Columns of a kind of examples beside `input_ids`, `labels` and `index`."""
+"""Columns of each kind of example besides `input_ids`, `labels` and `index`."""
 
 
 class ExampleWriter:
-    """Writes `input_ids`, `labels` (lists of int32), `index` and `number` chunk by chunk, and counts beside them.
+    """Writes `input_ids`, `labels` (lists of int32), `index` and `number` in chunks, with a table of counts.
 
-    The number of an example is its place in the file, which stays whatever is chosen, mixed or packed later.
-
-    The counts of an example are the columns of `COLUMNS`.
+    The number of an example is its position in the file. It stays the same however examples are selected, mixed or
+    packed later. The columns of the counts are those of `COLUMNS`.
     """
 
     def __init__(self, path: Path, kind: str = ANSWERS, *, sees: bool = False) -> None:
-        """Opens the file.
+        """Open the file.
 
         Args:
-            path: made or replaced.
-            kind: what the examples are; those of pairs and of judged answers have further columns.
-            sees: they are for a model that takes pictures.
+            path: file to create or replace.
+            kind: kind of the examples; pairs and unpaired preferences have further columns.
+            sees: whether the examples are for a multimodal model.
         """
         import pyarrow as pa
 
@@ -65,7 +67,12 @@ class ExampleWriter:
         self._stream: Any = pa.ipc.new_stream(self._file, self._schema)
 
     def write(self, examples: Sequence[Example], number: int) -> None:
-        """Appends examples of the data set of a number."""
+        """Append examples.
+
+        Args:
+            examples: the examples.
+            number: number of their data set.
+        """
         import pyarrow as pa
 
         lists: dict[str, list[array[int]]] = {
@@ -91,12 +98,12 @@ class ExampleWriter:
         self._totals = [total + more for total, more in zip(self._totals, sums, strict=True)]
 
     def totals(self) -> tuple[int, ...]:
-        """Examples, tokens and learned tokens that were written."""
+        """Number of examples, tokens and trained tokens written so far."""
         return tuple(self._totals)
 
     @property
     def count(self) -> int:
-        """How many examples were written."""
+        """Number of examples written so far."""
         return len(self._counts)
 
     def __enter__(self) -> Self:
@@ -112,7 +119,7 @@ class ExampleWriter:
 
 
 def _tokens(example: Example) -> int:
-    """Tokens of an example; of a pair, those of both sequences."""
+    """Number of tokens of an example; of a pair, of both sequences."""
     return len(example.ids) + len((example.more or {}).get("rejected_ids", ()))
 
 
@@ -121,7 +128,7 @@ def _array(numbers: Sequence[int]) -> array[int]:
 
 
 def _lists(values: list[array[int]]) -> Any:
-    """A column of lists, made of their bytes as they are."""
+    """Arrow column of lists, built from their bytes without a copy of each value."""
     import pyarrow as pa
 
     ends = np.zeros(len(values) + 1, dtype=np.int32)
@@ -131,12 +138,12 @@ def _lists(values: list[array[int]]) -> Any:
 
 
 def twin(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = None) -> int:
-    """A number of 64 bits that is the same for the same tokens learned alike, of the same pictures (BLAKE2).
+    """64-bit hash (BLAKE2) that is equal for examples with equal tokens, labels and media.
 
     Args:
-        ids: `[seq]`.
-        labels: `[seq]`.
-        more: further columns of the example, which are then the same too.
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`.
+        more: further columns of the example, which are hashed too.
     """
     digest = hashlib.blake2b(ids, digest_size=8)
     digest.update(labels)
@@ -146,35 +153,42 @@ def twin(ids: array[int], labels: array[int], more: Mapping[str, Any] | None = N
 
 
 def without_copies(twins: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers of the examples without those that repeat an earlier one.
+    """Positions of the examples that do not repeat an earlier one.
 
     Args:
         twins: `[examples]`, the column `twin`.
+
+    Returns:
+        Positions, ascending.
     """
     return np.sort(np.unique(twins, return_index=True)[1])
 
 
 def open_examples(path: Path) -> tuple[Dataset, NDArray[np.int64]]:
-    """The examples of a file, mapped and not copied, and `[example, column]`: what `COLUMNS` says of each."""
+    """Open a file of examples.
+
+    Returns:
+        The examples, memory-mapped, and their counts `[examples, columns]`, see `COLUMNS`.
+    """
     from datasets import Dataset
 
     return Dataset.from_file(str(path)), np.load(path.with_suffix(".npy"))
 
 
 def hold_out(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Chooses the examples to evaluate on, at random by a seed; copies of one another stay on one side.
+    """Split off examples for evaluation at random. Copies of an example stay on the same side.
 
     Args:
         twins: `[examples]`, the column `twin`.
-        size: a share below 1 (rounded, at least one example), or their number. Where copies do not come out even,
-            a few more are held out.
-        seed: of the choice.
+        size: fraction below 1 (rounded, at least one example), or number of examples. A few more are held out if copies
+            do not divide evenly.
+        seed: random seed.
 
     Returns:
-        The numbers of those to train on and of those to evaluate on, both ascending.
+        Positions of the training examples and of the evaluation examples, both ascending.
 
     Raises:
-        DataError: nothing would be left to train on.
+        DataError: no example would be left to train on.
     """
     total = len(twins)
     count = max(1, round(total * size)) if size < 1 else int(size)
@@ -191,11 +205,11 @@ def hold_out(twins: NDArray[np.int64], size: float, seed: int) -> tuple[NDArray[
 
 
 def write_lines(examples: Dataset, file: TextIO, **facts: Any) -> None:
-    """Writes examples as JSON lines.
+    """Write examples as JSON lines.
 
     Args:
-        examples: `index`, `input_ids`, `labels`.
-        file: open for text.
+        examples: with `index`, `input_ids`, `labels`.
+        file: text file, open for writing.
         facts: further keys of each line.
     """
     for batch in examples.iter(batch_size=1000):
@@ -205,7 +219,15 @@ def write_lines(examples: Dataset, file: TextIO, **facts: Any) -> None:
 
 
 def lengths(examples: Dataset, column: str = "input_ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Tokens of each example of the table (of those that are held out too), without reading them."""
+    """Number of tokens of each example in the underlying table, including held-out ones, without reading the tokens.
+
+    Args:
+        examples: a data set of examples.
+        column: column of token ids.
+
+    Returns:
+        `[examples]`, int64.
+    """
     import pyarrow.compute as pc
 
     counted: np.ndarray[tuple[int], np.dtype[np.int64]] = pc.list_value_length(examples.data.column(column)).to_numpy()

@@ -1,4 +1,4 @@
-"""Data sets of a Hugging Face hub, through its own client: HF_ENDPOINT, HF_HOME, HF_TOKEN, proxies are honoured."""
+"""Data sets of a Hugging Face hub, through its client (respects `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and proxies)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ REFUSED = {401, 403, 404}
 
 
 def fetch(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Any:
-    """Has the client prepare a data set; where the hub does not answer within 3 s, what its cache holds is taken.
+    """Open a data set of the hub; if the hub does not answer within 3 s, from the client's cache.
 
     Args:
-        source: with a `hub_id`.
-        cache_dir: where the client keeps what it fetches; None means its default.
-        streaming: fetch nothing yet.
+        source: a source with a `hub_id`.
+        cache_dir: cache folder of the client; None for its default.
+        streaming: whether to stream the data set instead of downloading it.
 
     Returns:
-        A `datasets.Dataset`; where it is streamed, a `datasets.IterableDataset`.
+        A `datasets.Dataset`, or a `datasets.IterableDataset` if it is streamed.
 
     Raises:
-        DataError: no such set, subset or split, gated or private, or no connection and nothing kept.
+        DataError: no such data set, subset or split; gated or private; or no connection and nothing in the cache.
     """
     import datasets
 
@@ -56,10 +56,17 @@ def fetch(source: Source, cache_dir: str | None = None, *, streaming: bool = Fal
 
 
 def fetch_info(repository: str, name: str) -> Path:
-    """The file `name` of a data set's repository.
+    """Download a file of a data set's repository.
+
+    Args:
+        repository: hub id of the data set.
+        name: name of the file.
+
+    Returns:
+        Path of the local copy.
 
     Raises:
-        DataError: the hub does not give it.
+        DataError: the hub does not provide it.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -77,7 +84,7 @@ def fetch_info(repository: str, name: str) -> Path:
 
 
 def _probe(hub_id: str) -> bool:
-    """Whether the hub answers; the client itself would try for half a minute before it says no."""
+    """Whether the hub answers. The client itself would retry for half a minute."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -104,7 +111,7 @@ def _probe(hub_id: str) -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Lets the client look into its cache alone; it takes no argument for that, only these two switches."""
+    """Make the client use only its cache. It takes no argument for that, only these two switches."""
     import datasets
     import huggingface_hub
 

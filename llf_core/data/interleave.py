@@ -1,4 +1,4 @@
-"""In which order the examples of several data sets are trained on."""
+"""Order in which the examples of several data sets are trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DRAWN = 1000
-"""Turns that are drawn at a time."""
+"""Number of random draws made at a time."""
 
 STOPS: dict[str, Literal["first_exhausted", "all_exhausted", "all_exhausted_without_replacement"]] = {
     "interleave_under": "first_exhausted",
@@ -24,7 +24,7 @@ STOPS: dict[str, Literal["first_exhausted", "all_exhausted", "all_exhausted_with
 
 
 def mixed(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], seed: int) -> NDArray[np.int64]:
-    """The numbers of the examples in the order of a strategy, by `datasets.interleave_datasets`.
+    """Order the examples of several data sets by a mixing strategy, as `datasets.interleave_datasets` does.
 
     ```
     sets [0 0 0 1], interleave_under  ->  [0 3]
@@ -32,13 +32,13 @@ def mixed(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], see
     ```
 
     Args:
-        sets: `[examples]`, the data set of each, ascending.
+        sets: `[examples]`, the data set of each example, ascending.
         strategy: a `mix_strategy`.
-        shares: how often each set takes its turn; none means equally, in order.
-        seed: of the draw that shares need.
+        shares: sampling probability of each data set; empty to alternate between them.
+        seed: random seed of the sampling.
 
     Returns:
-        Numbers of examples, some of them repeated or left out where the strategy says so.
+        Positions of examples. Some are repeated or left out, depending on the strategy.
     """
     if strategy == "concat" or not len(sets):
         return np.arange(len(sets))
@@ -60,16 +60,16 @@ def mixed(sets: NDArray[np.int64], strategy: str, shares: tuple[float, ...], see
 def in_turns(
     sets: Sequence[Callable[[], Iterator[T]]], strategy: str, shares: tuple[float, ...], seed: int
 ) -> Iterator[T]:
-    """The examples of several data sets in the order that `mixed` gives, of sets whose length nobody knows.
+    """Interleave streamed data sets of unknown length, in the order of `mixed`.
 
     Args:
-        sets: each begins a data set anew.
+        sets: for each data set, a function that starts it from the beginning.
         strategy: a `mix_strategy`.
-        shares: as `mixed` takes them.
-        seed: of the draw that shares need.
+        shares: see `mixed`.
+        seed: random seed of the sampling.
 
     Yields:
-        Examples, some of them repeated or left out where the strategy says so.
+        Examples. Some are repeated or left out, depending on the strategy.
     """
     if strategy == "concat":
         yield from chain.from_iterable(begin() for begin in sets)
@@ -89,10 +89,10 @@ def in_turns(
 
 
 class _Ahead(Generic[T]):
-    """A data set that knows whether it has come to its end, and then begins anew.
+    """A data set that reads one example ahead to know whether it is exhausted, and then starts again.
 
     Attributes:
-        ended: whether its last example was taken, once at least.
+        ended: whether it has been exhausted at least once.
     """
 
     def __init__(self, begin: Callable[[], Iterator[T]]) -> None:
@@ -113,7 +113,7 @@ class _Ahead(Generic[T]):
 
 
 def _turns(count: int, shares: list[float], seed: int) -> Iterator[int]:
-    """Who takes the next turn, without end; drawn as `datasets.interleave_datasets` does."""
+    """Endless sequence of data set indices, sampled as `datasets.interleave_datasets` does."""
     if not count:
         return
     if not shares:

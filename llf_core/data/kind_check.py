@@ -1,4 +1,4 @@
-"""Whether the chosen data sets fit what the stage learns, before anything is started."""
+"""Checks before the start of a run whether the chosen data sets fit the stage."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 FIELDS = ("dataset", "eval_dataset")
 READ_AS = ("dataset_format", "dataset_columns")
-"""What says how rows are read, where their columns do not."""
+"""Keys that set how rows are read, where the column names do not tell."""
 DEMOS = {ANSWERS: DEMO, PAIRS: DEMO_PAIRS}
-"""The shipped set of each kind."""
+"""The demo data set of each kind."""
 
 
 def against(config: RunConfig) -> tuple[Problem, ...]:
-    """What stands against the data sets of a config: an error beside the field, with what would mend it."""
+    """Problems of a config's data sets: errors with the field they belong to and suggested fixes."""
     kind, found = wanted_kind(config), []
     for key in FIELDS:
         names: Sequence[str] = config.get(key) or ()
@@ -41,17 +41,25 @@ def against(config: RunConfig) -> tuple[Problem, ...]:
 
 
 def shipped_for(name: Any, stage: str) -> str | None:
-    """The shipped set that a stage learns from, in place of another shipped one; None for every other name."""
+    """The demo data set of a stage, to replace the demo data set of another stage.
+
+    Args:
+        name: value of `dataset`.
+        stage: name of the stage.
+
+    Returns:
+        Name of the demo data set; None if `name` is not a demo data set or fits the stage.
+    """
     data_kind = plugins("stage")[stage].data_kind if stage in plugins("stage") else ANSWERS
     return DEMOS.get(data_kind) if name in DEMOS.values() else None
 
 
 def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
-    """The data sets against which nothing is known.
+    """Data sets without known problems.
 
     Args:
-        config: of the form; None while an error stands in it, then all of them.
-        names: that could be proposed.
+        config: config of the form; None if it has errors, in which case all names are returned.
+        names: candidates.
     """
     if config is None:
         return list(names)
@@ -60,7 +68,7 @@ def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
 
 
 def _fixes(key: str, names: Sequence[str], error: Exception, kind: str) -> tuple[Fix, ...]:
-    """The stages that learn from such a set, and the shipped set that the stage learns from."""
+    """Suggested fixes: stages that train on such a data set, and the demo data set of the current stage."""
     if not isinstance(error, OtherKindError):
         return ()
     stages = [name for name in STAGES[error.kind].replace(",", "").split() if name in plugins("stage")]

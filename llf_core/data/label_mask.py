@@ -1,4 +1,4 @@
-"""From text with marked answers to token ids and labels."""
+"""Tokenizes text with known answers and masks the labels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """Where an answer stands in the token ids.
+    """Range of an answer in the token ids.
 
     Attributes:
-        start: its first token.
-        end: the token after its last.
+        start: index of its first token.
+        end: index after its last token.
     """
 
     start: int
@@ -32,13 +32,13 @@ class Turn(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """A conversation as tokens.
+    """A tokenized conversation.
 
     Attributes:
-        ids: those of the whole text tokenized at once, so the ones that `apply_chat_template` gives; of a template
-            that ships with LLF, those of its pieces (see `Rendered.cuts`).
-        labels: the id where it is learned, -100 where it is only read.
-        turns: the answers, in order.
+        ids: token ids `[seq]` of the whole text tokenized at once, as by `apply_chat_template`. For a template that
+            ships with LLF, token ids of its pieces (see `Rendered.cuts`).
+        labels: labels `[seq]`: the token id where it contributes to the loss, else -100.
+        turns: ranges of the answers, in order.
     """
 
     ids: list[int]
@@ -47,10 +47,13 @@ class Tokens(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The same as `Tokens`, as arrays of int32: nothing that is stored as it is need become Python's numbers.
+    """`Tokens` as int32 arrays, which are stored without a conversion to Python integers.
 
     Attributes:
-        learned: labels that are learned from.
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`, -100 where a token does not contribute to the loss.
+        turns: ranges of the answers, in order.
+        learned: number of labels that contribute to the loss.
     """
 
     ids: array[int]
@@ -59,7 +62,7 @@ class Encoded(NamedTuple):
     learned: int
 
     def lists(self) -> Tokens:
-        """What is cut and compared."""
+        """The same as lists, which are truncated and compared."""
         return Tokens(self.ids.tolist(), self.labels.tolist(), self.turns)
 
 
@@ -70,24 +73,25 @@ def encode(
     train_on_prompt: bool = False,
     library: Library | None = None,
 ) -> list[Encoded | BadExample]:
-    r"""Tokenizes conversations together, and labels every token that shares a character with an answer.
+    r"""Tokenize a batch of conversations and label every token that shares a character with an answer.
 
     ```
     text      <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n
     labels    -100 …                                              -100 Yo <|im_end|> \n
     ```
-    What the template writes to close an answer is learned with it, the newline after the end token too, as in
-    LLaMA-Factory: nothing is generated after the end token, so that newline costs nothing and teaches nothing.
+
+    What the template writes after an answer is part of it, including the newline after the end token, as in
+    LLaMA-Factory. Generation stops at the end token, so the label on the newline has no effect on it.
 
     Args:
-        tokenizer: adds nothing of its own here; the template writes the special tokens.
+        tokenizer: used without special tokens of its own; the template writes them.
         batch: rendered conversations.
-        train_on_prompt: learn every token.
-        library: of the tokenizer, where it is at hand already, see `library_of`.
+        train_on_prompt: whether the loss includes every token.
+        library: fast implementation of the tokenizer, if the caller has it already, see `library_of`.
 
     Returns:
-        One entry a conversation; a `BadExample` where a tokenizer without offsets splits the text differently once
-        the answer follows.
+        One entry for each conversation. It is a `BadExample` if a tokenizer without offsets splits a text differently
+        once the answer follows.
     """
     library = library or library_of(tokenizer)
     if any(rendered.cuts is not None for rendered in batch):
@@ -101,7 +105,7 @@ def encode(
 def _encode_by_pieces(
     tokenizer: PreTrainedTokenizerBase, library: Library | None, batch: Sequence[Rendered], *, train_on_prompt: bool
 ) -> list[Encoded | BadExample]:
-    """Each piece of a text by itself: an answer begins with a token of its own, as when it is generated."""
+    """Tokenize each piece of a text separately, so that an answer starts at a token boundary, as in generation."""
     texts, cuts = [rendered.text for rendered in batch], [rendered.cuts or () for rendered in batch]
     ids, bounds = library.pieces(texts, cuts) if library else _pieces(tokenizer, texts, cuts)
     found: list[Encoded | BadExample] = []
@@ -116,7 +120,7 @@ def _encode_by_pieces(
 
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tuple[int, ...]]) -> Pieces:
-    """The same of a tokenizer that is written in Python."""
+    """Token ids of the pieces, for a slow tokenizer."""
     whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in cut_apart(text, own)]
     found: list[list[int]] = tokenizer(whole, add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
@@ -125,7 +129,13 @@ def _pieces(tokenizer: PreTrainedTokenizerBase, texts: list[str], cuts: list[tup
 
 
 def labelled(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -> Encoded:
-    """Tokens of which those of the answers are learned, or all."""
+    """Build labels from the ranges of the answers.
+
+    Args:
+        ids: token ids `[seq]`.
+        turns: ranges of the answers.
+        train_on_prompt: whether the loss includes every token.
+    """
     turns = tuple(turns)
     if train_on_prompt:
         return Encoded(ids, ids[:], turns, len(ids))
@@ -138,7 +148,7 @@ def labelled(ids: array[int], turns: Iterable[Turn], *, train_on_prompt: bool) -
 def _encode_by_prefix(
     tokenizer: PreTrainedTokenizerBase, rendered: Rendered, *, train_on_prompt: bool
 ) -> Encoded | BadExample:
-    """Without offsets, a token's place is known only where the tokens of a prefix begin the tokens of the whole."""
+    """Without offsets, find each answer by tokenizing prefixes, whose tokens must be a prefix of all tokens."""
 
     def tokenized(end: int) -> list[int]:
         ids: list[int] = tokenizer(rendered.text[:end], add_special_tokens=False, verbose=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""Opens a data set that was found: its files, or the copy that the hub's client keeps."""
+"""Opens data sets: local files, or a hub's copy through its client."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set on this disk.
+    """A data set that is ready to be read.
 
     Attributes:
-        source: what was asked for.
-        files: the files that hold it, in order.
-        table: a set of a hub as `datasets` opened it (a split may be a part of the files); else None.
-        streamed: it is not read as a whole, not even to tell it from another.
+        source: the data set as found.
+        files: its files, in order.
+        table: a hub's data set as opened by `datasets` (a split may be a part of its files); else None.
+        streamed: whether it is streamed, so that its content is not hashed.
     """
 
     source: Source
@@ -40,17 +40,17 @@ class Opened:
 
     @property
     def unit(self) -> str:
-        """What people call the place of a record, see `records.unit_of`."""
+        """Unit in which people count its records, see `records.unit_of`."""
         return "row" if self.table is not None else unit_of(self.files)
 
     def identity(self) -> list[Any]:
-        """What decides which examples it gives: how it is read, and its content wherever it lies."""
+        """Values that determine its examples: how it is read, and its content, independent of its location."""
         source = self.source
         how = [source.label, source.formatting, source.columns, source.tags, source.num_samples, source.ranking]
         return [*how, source.split if self.table is not None else None, self._content()]
 
     def _content(self) -> str:
-        """SHA-256 over the bytes of the files; of streamed ones, over names, sizes and times."""
+        """SHA-256 of the files' content; of streamed files, of their names, sizes and times."""
         digest = hashlib.sha256()
         for path in self.files:
             if self.streamed or not isinstance(path, Path):
@@ -63,16 +63,16 @@ class Opened:
 
 
 def open_source(source: Source, cache_dir: str | None = None, *, streaming: bool = False) -> Opened:
-    """Finds the files of a data set; a set of a hub or a cloud is fetched first, unless it is streamed.
+    """Find the files of a data set. A hub's or cloud's data set is downloaded, unless it is streamed.
 
     Args:
         source: from `find_sources`.
-        cache_dir: where Hugging Face's client keeps what it fetches; None means its default.
-        streaming: read it piece by piece, where it lies.
+        cache_dir: cache folder of Hugging Face's client; None for its default.
+        streaming: whether to stream the data set.
 
     Raises:
-        DataError: a file or folder that is not there or mixes kinds; a set that the hub or the cloud does not give;
-            one that cannot be streamed.
+        DataError: a file or folder is missing or has files of several kinds; the hub or cloud does not provide the data
+            set; or it cannot be streamed.
     """
     if streaming and source.num_samples:
         raise DataError(
@@ -109,7 +109,7 @@ def _local_files(path: Path) -> list[Path]:
 
 
 def _saved_files(path: Path, state: Path) -> list[Path]:
-    """The files of a set that `Dataset.save_to_disk` wrote, all of them in its own folder."""
+    """Files of a data set that `Dataset.save_to_disk` has written; they must be in its own folder."""
     listed = read_object(state).get("_data_files")
     names = [entry.get("filename") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     files = [path / name for name in names if isinstance(name, str) and "/" not in name]
@@ -121,18 +121,18 @@ def _saved_files(path: Path, state: Path) -> list[Path]:
 
 
 def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[Read]:
-    """The records of a data set, `num_samples` and `max_samples` applied.
+    """Read the records of a data set, with `num_samples` and `max_samples` applied.
 
     Args:
         opened: the data set.
-        max_samples: at most the first so many records.
-        seed: of the draw that `num_samples` asks for.
+        max_samples: maximum number of records, taken from the beginning.
+        seed: random seed of the sampling by `num_samples`.
 
     Yields:
-        Records, numbered through all files, and the lines that could not be read.
+        Records, numbered across all files, and broken lines.
 
     Raises:
-        DataError: a file that cannot be read, or a set without a single record.
+        DataError: a file cannot be read, or the data set has no records.
     """
     found = _read_files(opened.files) if opened.table is None else _read_table(opened.table)
     if opened.source.num_samples:
@@ -159,10 +159,10 @@ def read_source(opened: Opened, max_samples: int | None, seed: int) -> Iterator[
 
 
 def no_record(label: str, names: str) -> DataError:
-    """The error of a data set without a record.
+    """Create the error for a data set without records.
 
     Args:
-        label: the set, for a person.
+        label: name of the data set, as shown to people.
         names: its files.
     """
     return DataError(
@@ -188,7 +188,7 @@ def _read_table(table: Any) -> Iterator[Read]:
 
 
 def _draw(found: Iterator[Read], wanted: int, seed: int) -> Iterator[Read]:
-    """A permutation of the records cut to `num_samples`; beyond their number, more drawn with replacement."""
+    """Sample `num_samples` records: a permutation, and beyond their number with replacement."""
     import numpy as np
 
     entries = list(found)

@@ -1,4 +1,4 @@
-"""Pictures, videos and sounds of an example: put where its text names them, and given to the model's processor."""
+"""Images, videos and audio of an example: placed in its text and passed to the model's processor."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from llf_core.data.word_cache import Library
 
 KINDS = {"images": "image", "videos": "video", "audios": "audio"}
-"""LLaMA-Factory's names of the columns, and what one entry of each is."""
+"""LLaMA-Factory's column names, and the kind of each entry."""
 ARGUMENTS = {"image": "images", "video": "videos", "audio": "audio"}
-"""Under which name a processor takes each kind."""
+"""Name of the processor's argument for each kind."""
 PLACE = re.compile("(<image>|<video>|<audio>)")
 INLINE = "data:;base64,"
 
@@ -39,21 +39,21 @@ def with_media(
     folder: Path,
     signs: Mapping[str, str] | None = None,
 ) -> Conversation:
-    """A conversation with its media, whose messages are lists of parts, as the templates of vision models take them.
+    """Add media to a conversation, whose contents become lists of parts, as templates of multimodal models take them.
 
-    `<image>`, `<video>` and `<audio>` in the text are where the entries of their columns stand. Where the text names
-    none, they come before the first question.
+    `<image>`, `<video>` and `<audio>` in the text are placeholders for the entries of their columns. Without
+    placeholders, media come before the first question.
 
     Args:
-        conversation: what the row says.
-        row: one record.
-        columns: LLaMA-Factory's name to the row's own.
-        folder: where relative paths begin.
-        signs: what stands for each kind in texts, for a template that takes texts alone; None for one that takes
-            parts.
+        conversation: conversation of the row.
+        row: the record.
+        columns: the data set's column for each of LLaMA-Factory's names.
+        folder: base folder of relative paths.
+        signs: placeholder of each kind, for a template that takes content as strings only; None for a template that
+            takes lists of parts.
 
     Raises:
-        BadExample: the text names more or fewer than there are; an entry that is no file of this disk.
+        BadExample: the number of placeholders differs from the number of media, or a file is missing.
     """
     given = {
         kind: [_medium(kind, value, folder) for value in _listed(row.get(columns.get(column, "")))]
@@ -99,7 +99,7 @@ def _in_text(message: Message, parts: list[dict[str, str]], signs: Mapping[str, 
 
 
 def in_parts(messages: Sequence[Message]) -> list[Message]:
-    """Messages as a template takes them: the parts in the place of the text, where there are parts."""
+    """Messages whose content is the list of parts, where there is one."""
     return [
         {key: value for key, value in message.items() if key != "parts"} | {"content": message["parts"]}
         if "parts" in message
@@ -111,19 +111,19 @@ def in_parts(messages: Sequence[Message]) -> list[Message]:
 def encode_seen(
     processor: ProcessorMixin, library: Library, rendered: Rendered, *, train_on_prompt: bool = False
 ) -> Encoded:
-    """Tokenizes an example with media: the processor writes as many tokens for each as the model sees of it.
+    """Tokenize an example with media. The processor inserts as many tokens for each as the model uses.
 
-    Each answer, and what stands between the answers, is given to the processor by itself, so that it is known where
-    answers begin; it is checked that the tokenizer splits the whole the same.
+    Each answer, and the text between answers, is processed separately, so that the ranges of the answers are known. The
+    result is checked against the tokens of the whole text.
 
     Args:
-        processor: of the model.
-        library: of its tokenizer.
-        rendered: with `media`; where it has `cuts`, they are where the tokenizer starts anew.
-        train_on_prompt: learn every token.
+        processor: processor of the model.
+        library: fast implementation of its tokenizer.
+        rendered: with `media`. If it has `cuts`, the text is tokenized in these pieces.
+        train_on_prompt: whether the loss includes every token.
 
     Raises:
-        BadExample: a file that cannot be read; tokens that differ.
+        BadExample: a file cannot be read, or the tokens differ.
     """
     inner = rendered.cuts or tuple(border for answer in rendered.answers for border in answer)
     borders = sorted({0, *inner, len(rendered.text)})
@@ -151,10 +151,14 @@ def encode_seen(
 
 
 def check_unseen(processor: ProcessorMixin, text: str) -> None:
-    """Refuses a text without media that has a sign which the model would take for some.
+    """Refuse a text without media that contains a placeholder token.
+
+    Args:
+        processor: processor of the model.
+        text: rendered text.
 
     Raises:
-        BadExample: it has one.
+        BadExample: the model would expect media there.
     """
     for kind in ARGUMENTS:
         sign = getattr(processor, f"{kind}_token", None)
@@ -165,16 +169,19 @@ def check_unseen(processor: ProcessorMixin, text: str) -> None:
 def process(
     processor: ProcessorMixin, texts: list[str], media: Sequence[Sequence[Medium]], **options: Any
 ) -> dict[str, Any]:
-    """What a processor makes of texts and their media.
+    """Run a processor on texts and their media.
 
     Args:
-        processor: of the model.
+        processor: processor of the model.
         texts: rendered conversations.
-        media: of each text.
-        options: of the tokenizer.
+        media: media of each text.
+        options: options of the tokenizer.
+
+    Returns:
+        The processor's output by name.
 
     Raises:
-        BadExample: a file that cannot be read, or that the processor does not take.
+        BadExample: a file cannot be read, or the processor does not accept it.
     """
     given: dict[str, Any] = {}
     for kind, argument in ARGUMENTS.items():
@@ -211,7 +218,7 @@ def _medium(kind: str, value: Any, folder: Path) -> Medium:
 
 
 def _opened(medium: Medium) -> Any:
-    """A picture in RGB; of other kinds the path, which the processor opens by itself."""
+    """The image in RGB; for other kinds the path, which the processor opens."""
     if medium.kind != "image":
         if not Path(medium.value).is_file():
             raise BadExample(f"there is no file {medium.value}")

@@ -1,4 +1,4 @@
-"""Examples as packed rows: what a trainer's data loader draws from where `packing` is on."""
+"""A data set of packed rows, for the trainer's data loader where `packing` is on."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 class PackedRows:
     """A map-style data set whose items are rows of several examples, `{"examples": [example, …]}`.
 
-    Which examples share a row never changes, so that the order of the rows (the Trainer's sampler shuffles them
-    each epoch) is the order of everything, and a resumed run meets the same batches. Examples are read when their
-    row is asked for.
+    The examples of a row never change. The order of the rows, which the Trainer's sampler shuffles each epoch,
+    determines everything else, so a resumed run gets the same batches. Examples are read when their row is accessed.
 
     Attributes:
-        examples: `input_ids`, `labels`, `index`.
-        members: `[examples]`, their numbers, row after row.
-        ends: `[rows]`, where each row ends in `members`.
-        capacity: tokens that a row has room for.
-        tokens: of all examples.
+        examples: with `input_ids`, `labels`, `index`.
+        members: `[examples]`, positions of examples, row by row.
+        ends: `[rows]`, end of each row in `members`.
+        capacity: maximum number of tokens of a row.
+        tokens: number of tokens of all examples.
     """
 
     examples: Dataset
@@ -41,14 +40,13 @@ class PackedRows:
 
     @classmethod
     def of(cls, examples: Dataset, lengths: NDArray[np.int64], capacity: int, seed: int) -> PackedRows:
-        """Packs examples by best-fit decreasing.
+        """Pack examples by best-fit decreasing.
 
         Args:
-            examples: to pack.
-            lengths: `[examples]`, tokens of each.
-            capacity: tokens that a row has room for, at least those of the longest example.
-            seed: decides among examples of equal length, so that neighbours of a file that is sorted by subject
-                do not share rows.
+            examples: examples to pack.
+            lengths: `[examples]`, tokens.
+            capacity: maximum number of tokens of a row, at least that of the longest example.
+            seed: shuffles examples of equal length, so that neighbours in a file sorted by subject do not share rows.
         """
         shuffled = np.random.default_rng(seed).permutation(len(lengths))
         rows = pack(lengths[shuffled], capacity)
@@ -62,7 +60,7 @@ class PackedRows:
         return len(self.ends)
 
     def __getitem__(self, row: int) -> dict[str, list[dict[str, Any]]]:
-        """The examples of a row; a negative number counts from the last one."""
+        """The examples of a row; a negative index counts from the last row."""
         row = range(len(self))[row]
         start = self.ends[row - 1] if row else 0
         columns = self.examples[self.members[start : self.ends[row]].tolist()]
@@ -73,14 +71,14 @@ class PackedRows:
 
     @property
     def filled(self) -> float:
-        """Share of all rows' room that holds tokens, from above 0 to 1."""
+        """Fraction of all rows' capacity that holds tokens, in (0, 1]."""
         return self.tokens / (len(self) * self.capacity)
 
     def few(self, step: int) -> str | None:
-        """A sentence for a warning where a whole epoch is one optimizer step because of the packing; else None.
+        """Warning if packing makes a whole epoch a single optimizer step; else None.
 
         Args:
-            step: rows that an optimizer step takes.
+            step: rows per optimizer step.
         """
         if not len(self) <= step < len(self.members):
             return None
@@ -92,15 +90,15 @@ class PackedRows:
 
 
 def check_packing(*, packing: bool, flattens: bool, why: str = "") -> None:
-    """Refuses packed rows for a model that would let the examples of a row see each other.
+    """Refuse packed rows for a model whose attention would not separate the examples of a row.
 
     Args:
-        packing: whether the config asks for packed rows.
+        packing: whether the config enables packing.
         flattens: whether the model takes flattened batches; known once it is loaded.
-        why: the reason where it does not, as a sentence.
+        why: the reason if it does not, as a sentence.
 
     Raises:
-        DataError: packed rows are asked for, and the model does not take them.
+        DataError: packing is enabled and the model does not support it.
     """
     if packing and not flattens:
         raise DataError(

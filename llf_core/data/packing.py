@@ -1,4 +1,4 @@
-"""Best-fit decreasing bin packing in O(n log n): which examples share a row."""
+"""Best-fit decreasing bin packing in O(n log n), which assigns examples to packed rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ BITS = 64  # numbers below one word of a level, see Spaces
 
 
 class Spaces:
-    """A set of numbers from 0 to a largest one that finds the smallest member from a number on, in O(log largest).
+    """A set of integers from 0 to a maximum, with a successor query in O(log maximum).
 
-    Level 0 has a bit for each number; level k+1 has a bit for each word of level k, set where that is not 0.
+    Level 0 has a bit for each number; level k+1 has a bit for each word of level k, set if that word is not 0.
     """
 
     def __init__(self, largest: int) -> None:
-        """Makes an empty set.
+        """Create an empty set.
 
         Args:
-            largest: the largest number that it may hold.
+            largest: the largest number that it can hold.
         """
         self._levels: list[list[int]] = []
         size = largest + 1
@@ -34,13 +34,13 @@ class Spaces:
                 return
 
     def add(self, number: int) -> None:
-        """Takes a number in."""
+        """Add a number."""
         for words in self._levels:
             number, bit = divmod(number, BITS)
             words[number] |= 1 << bit
 
     def discard(self, number: int) -> None:
-        """Takes a number out."""
+        """Remove a number."""
         for words in self._levels:
             number, bit = divmod(number, BITS)
             words[number] &= ~(1 << bit)
@@ -48,7 +48,7 @@ class Spaces:
                 return
 
     def smallest_from(self, number: int) -> int | None:
-        """The smallest member that is at least `number`; None where there is none."""
+        """The smallest member that is at least `number`; None if there is none."""
         for level, words in enumerate(self._levels):
             place, bit = divmod(number, BITS)
             if place == len(words):
@@ -64,16 +64,16 @@ class Spaces:
 
 
 def _lowest(word: int) -> int:
-    """The place of the lowest bit that is set."""
+    """Index of the lowest set bit."""
     return (word & -word).bit_length() - 1
 
 
 def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
-    """Puts each example into a row, so that few rows are needed and none is overfull.
+    """Assign each example to a row, so that few rows are needed and none exceeds the capacity.
 
-    From the longest to the shortest, each goes where it leaves the least room, and into a new row where it fits
-    nowhere. Of rows with equal room, the one that was filled last is taken; of examples with equal lengths, the
-    first comes first. So equal lengths give equal rows.
+    From the longest to the shortest, each example goes to the row where it leaves the least space, or to a new row.
+    Ties between rows go to the row filled last, ties between examples to the first example. The result is
+    deterministic.
 
     ```
     lengths [3, 7, 5, 2, 3], capacity 10  ->  [[1, 0], [2, 4, 3]]      7 + 3    5 + 3 + 2
@@ -81,14 +81,14 @@ def pack(lengths: ArrayLike, capacity: int) -> list[list[int]]:
 
     Args:
         lengths: `[examples]`, tokens of each, from 1 to `capacity`.
-        capacity: tokens that a row has room for.
+        capacity: maximum number of tokens of a row.
 
     Returns:
-        For each row the numbers of its examples, the longest first. At most 11/9 of the fewest rows possible, and
-        one more.
+        For each row the positions of its examples, the longest first. The number of rows is at most 11/9 of the optimum
+        plus 1.
 
     Raises:
-        ValueError: a length that no row has room for, or below 1.
+        ValueError: a length is above the capacity or below 1.
 
     Source:
         Best-fit decreasing: Johnson 1973; for training data arXiv 2404.10830, section 3.

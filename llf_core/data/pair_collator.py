@@ -1,4 +1,4 @@
-"""Several answers to one question as a batch: the question is read once, and every answer by itself after it."""
+"""Collates groups of two answers to one prompt; the prompt is computed once for both answers."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ SECOND = ("rejected_ids", "rejected_labels")
 
 @dataclass(frozen=True)
 class PairCollator:
-    """Makes batches of groups of two answers.
+    """Collates groups of two answers into batches.
 
-    Where a model may be given forks, what both sequences of a group begin with stands there once:
+    If the model supports forks, the common prefix of a group occurs once:
 
     ```
-    question 5 6 7, answers 8 9 and 10   ->  input_ids      [[5, 6, 7, 8, 9, 10]]
+    prompt 5 6 7, answers 8 9 and 10     ->  input_ids      [[5, 6, 7, 8, 9, 10]]
                                              position_ids   [[0, 1, 2, 3, 4, 3]]
                                              cu_seq_lens_q  [0, 6]
-                                             forks          [[3, 5]]   where the first and the second branch begin
-                                             predictors     [2, 3, 2]  the hidden states that predict
+                                             forks          [[3, 5]]   start of the first and the second branch
+                                             predictors     [2, 3, 2]  positions whose hidden states predict the targets
                                              targets        [8, 9, 10]
-                                             answers        [0, 0, 1]  whose tokens these are
-                                             ends           [4, 5]     the last tokens of the answers
+                                             answers        [0, 0, 1]  answer that each target belongs to
+                                             ends           [4, 5]     last token of each answer
                                              groups         1
     ```
 
-    Where it may not, a group is two documents one after the other, or two padded rows; `predictors` and `ends` then
-    count through all rows.
+    Otherwise a group is two consecutive documents, or two padded rows; `predictors` and `ends` then count across all
+    rows.
 
     Attributes:
         tokenizer: see `Collator`.
-        processor: of a model that sees; pairs have no pictures yet.
+        processor: processor of a multimodal model; pairs do not support media yet.
         flatten: see `Collator`.
-        fill: not heeded.
-        fork: whether what a group begins with may stand there once.
-        second: names of the columns of the second answer's ids and labels.
+        fill: not used.
+        fork: whether the common prefix of a group may occur once.
+        second: columns of the second answer's token ids and labels.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -60,16 +60,16 @@ class PairCollator:
     second: tuple[str, str] = SECOND
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Makes a batch.
+        """Collate a batch.
 
         Args:
-            features: groups with `input_ids` and `labels`, the same of the second answer (`[seq]` each), perhaps
-                `number`, `reference` (`[2]`: the reference's log-probabilities) and `good`.
+            features: groups with `input_ids` and `labels`, the same of the second answer (`[seq]` each), and optionally
+                `number`, `reference` (`[2]`, log-probabilities of the reference policy) and `good`.
 
         Returns:
-            A model's inputs, see `Collator`, and what the class says: `predictors`, `targets`, `answers` (`[N]`,
-            int64), `ends` (`[2 · groups]`), `forks` (`[groups, 2]`), `groups`; `numbers` and `good` (`[groups]`),
-            `reference` (`[groups, 2]`, in its own precision) where the groups have them.
+            The model's inputs, see `Collator`, and the columns shown above: `predictors`, `targets`, `answers` (`[N]`,
+            int64), `ends` (`[2 * groups]`, int64), `forks` (`[groups, 2]`), `groups`; `numbers` and `good`
+            (`[groups]`), `reference` (`[groups, 2]`, dtype as given) if the groups have them.
         """
         import torch
 
@@ -133,7 +133,12 @@ class PairCollator:
 
 
 def common(first: Numbers, second: Numbers) -> int:
-    """With how many tokens both begin; at least the last of each is left to itself."""
+    """Length of the common prefix of two sequences, without the last token of either.
+
+    Args:
+        first: token ids `[seq]`.
+        second: token ids `[seq]`.
+    """
     shortest = min(len(first), len(second)) - 1
     differs = np.flatnonzero(first[:shortest] != second[:shortest])
     return int(differs[0]) if len(differs) else shortest
@@ -144,7 +149,7 @@ def _array(values: Any) -> Numbers:
 
 
 def _learned(answers: Sequence[Answer], places: Sequence[Numbers]) -> dict[str, Any]:
-    """Where the learned tokens of answers are predicted; `places` are those of each answer's tokens."""
+    """Positions that predict the trained tokens of answers. `places` has the positions of each answer's tokens."""
     import torch
 
     predictors, targets, owners = [], [], []

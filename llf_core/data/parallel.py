@@ -1,4 +1,4 @@
-"""Encodes chunks of rows, in this process or in several, always in order."""
+"""Encodes chunks of rows in this process or in worker processes, in order."""
 
 from __future__ import annotations
 
@@ -22,16 +22,24 @@ if TYPE_CHECKING:
     from llf_core.data.records import Record
 
 ROWS, CHARACTERS = 4000, 8_000_000
-"""Of a chunk at most. Words that come again within a chunk cost least; what it becomes must fit into memory."""
+"""Maximum size of a chunk. Larger chunks reuse more tokenized words; the result must fit into memory."""
 AHEAD = 2
-"""Chunks that wait for each worker, so that none idles and memory stays bounded."""
+"""Chunks queued for each worker, so that none is idle and memory is bounded."""
 WORTH = 50
-"""Chunks that this process prepares before workers are started: each takes seconds to load the tokenizer's library, in
-which this process alone, whose tokenizer works in all cores, prepares tens of thousands of rows."""
+"""Chunks that this process encodes before workers are started.
+
+Each worker takes seconds to load the tokenizer. In that time this process, whose tokenizer uses all cores, encodes tens
+of thousands of rows.
+"""
 
 
 def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Record]]:
-    """Groups of at most `size` records, smaller ones where they are long."""
+    """Group records into chunks.
+
+    Args:
+        records: records, read lazily.
+        size: maximum number of records of a chunk; chunks of long records have fewer.
+    """
     group: list[Record] = []
     characters = 0
     for record in records:
@@ -45,7 +53,7 @@ def chunks_of(records: Iterable[Record], size: int = ROWS) -> Iterator[list[Reco
 
 
 def _size(value: Any) -> int:
-    """Characters of a row."""
+    """Number of characters of a row."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
@@ -56,16 +64,16 @@ def _size(value: Any) -> int:
 
 
 def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None = None) -> Iterator[Chunk]:
-    """Encodes records chunk by chunk.
+    """Encode records chunk by chunk.
 
     Args:
-        encoder: what to do with them.
+        encoder: the encoder.
         records: read as they are needed.
-        workers: processes at most; None or 1 means this one alone. Never more than there are cores, and none for
-            the first `WORTH` chunks, which this process has done sooner than they have started.
+        workers: maximum number of processes; None or 1 for this process only. There are never more than cores, and none
+            for the first `WORTH` chunks.
 
     Yields:
-        Chunks in the order of the records, the same ones for any number of workers.
+        Chunks in the order of the records, the same for any number of workers.
     """
     groups = chunks_of(records)
     count = min(workers or 1, usable_cpus())
@@ -89,7 +97,7 @@ def encode_all(encoder: Encoder, records: Iterable[Record], workers: int | None 
 
 
 def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[Chunk]:
-    """Tokenizes a chunk in a second thread while this one renders the next, where a library does it outside Python."""
+    """Tokenize a chunk in a second thread while this one renders the next; a fast tokenizer releases the GIL."""
     if isinstance(encoder.library, Words):
         yield from map(encoder.encode, groups)
         return
@@ -106,7 +114,7 @@ def _side_by_side(encoder: Encoder, groups: Iterable[list[Record]]) -> Iterator[
 
 
 class _Work:
-    """What a worker process holds: the encoder comes once, not with every chunk."""
+    """State of a worker process: the encoder is sent once, not with every chunk."""
 
     encode: Callable[[list[Record]], Chunk]
 

@@ -1,4 +1,4 @@
-"""What can be said against a data set before it is read: by its entry, and by its first records where they are near."""
+"""Quick check of a data set before it is read: its `dataset_info.json` entry, and first records if it is local."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from llf_core.data.source import Source
 
 WHOLE = frozenset({"json"})
-"""Kinds of files that are read from end to end for their first record."""
+"""File types that must be read completely for their first record."""
 NEAR = 4_000_000
-"""Bytes of such a file, or of any that is compressed, that may be read at a glance."""
+"""Maximum size of such a file, or of a compressed file, for the quick check."""
 
 SEEN = 50_000_000
-"""Bytes that are read of one, unpacked."""
+"""Maximum number of decompressed bytes to read."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a glance shows of a data set.
+    """Result of a quick check.
 
     Attributes:
-        rows: its first records; none where they are far away or cost much reading.
-        reading: how they become conversations; None where that is not known.
-        error: what training would raise (an `OtherKindError` tells what the set holds); None where nothing is known
-            against the set, and where it is not found: that is said elsewhere, in other words.
-        entry: whether `dataset_info.json` says how it is read.
+        rows: first records; empty if the data set is remote or slow to read.
+        reading: how they are converted to conversations; None if unknown.
+        error: the error that training would raise (an `OtherKindError` has the kind of the data set); None if no
+            problem is known. A missing data set is no error here; it is reported elsewhere.
+        entry: whether `dataset_info.json` describes how it is read.
     """
 
     rows: tuple[Row, ...] = ()
@@ -51,17 +51,17 @@ class Seen:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns, in the order in which they are met."""
+        """Column names, in order of occurrence."""
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
 
 
 def see(config: RunConfig, name: str, kind: str) -> Seen:
-    """Looks at a data set as far as it costs no hub, no cloud and not much reading.
+    """Check a data set without network access and without reading much.
 
     Args:
-        config: says how its sets are read.
-        name: of the set, as `dataset` holds it.
-        kind: what the stage learns from.
+        config: for the settings of how data sets are read.
+        name: name of the data set, as in `dataset`.
+        kind: kind of data that the stage trains on.
     """
     try:
         (source,) = sources_of(config, (name,))
@@ -81,12 +81,21 @@ def see(config: RunConfig, name: str, kind: str) -> Seen:
 
 
 def precheck(config: RunConfig, name: str, kind: str) -> DataError | None:
-    """Why a data set cannot be learned from, as far as a glance shows it; see `Seen.error`."""
+    """Return the error of a quick check, or None.
+
+    Args:
+        config: for the settings of how data sets are read.
+        name: name of the data set, as in `dataset`.
+        kind: kind of data that the stage trains on.
+
+    Returns:
+        See `Seen.error`.
+    """
     return see(config, name, kind).error
 
 
 def _first_rows(source: Source) -> list[Row]:
-    """The first records of a set on this disk; none where they are far away, or cannot be read."""
+    """First records of a local data set; empty if it is remote or cannot be read."""
     if source.path is None:
         return []
     try:
@@ -102,7 +111,7 @@ def _first_rows(source: Source) -> list[Row]:
 
 @functools.lru_cache(maxsize=64)
 def _rows(file: Path, _changed: int, _size: int) -> list[Row]:
-    """Kept as long as the file stays as it is: a form asks after every stroke."""
+    """Cached until the file changes, since a form checks after every key press."""
     found: list[Row] = []
     with suppress(LongFileError):
         found.extend(

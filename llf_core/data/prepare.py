@@ -1,4 +1,4 @@
-"""From a config to examples: load → align → render → mask → cut → pack, with a report of what was made of each row."""
+"""Prepares the examples of a config, with a report: load → align → render → mask → truncate → pack."""
 
 from __future__ import annotations
 
@@ -43,16 +43,17 @@ PREVIEWED = 3
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data that is ready to be trained on.
+    """Data that is ready for training.
 
     Attributes:
-        train: `input_ids`, `labels`, `index`; or packed rows of such examples; or a stream of either.
-        eval: `input_ids`, `labels`, `index`, or None where nothing is evaluated. It is never packed: its loss is the
-            same, and a batch of `per_device_eval_batch_size` full rows would need more memory than a training step.
-        report: what was made of the data.
-        template: how it was rendered.
-        counts: `[examples, column]` of those to train on, see `llf_core.data.example_store.COLUMNS`.
-        eval_counts: the same of those to evaluate on.
+        train: examples with `input_ids`, `labels`, `index`; or packed rows of examples; or a stream of either.
+        eval: examples with `input_ids`, `labels`, `index`, or None without evaluation. They are never packed: the loss
+            is the same, and a batch of `per_device_eval_batch_size` packed rows would need more memory than a training
+            step.
+        report: report of the preparation.
+        template: template that rendered the conversations.
+        counts: `[examples, columns]` of the training examples, see `llf_core.data.example_store.COLUMNS`.
+        eval_counts: `[examples, columns]` of the evaluation examples.
     """
 
     train: Dataset | PackedRows | Stream
@@ -63,7 +64,7 @@ class Prepared:
     eval_counts: NDArray[np.int64]
 
     def fill(self, cutoff: int) -> float:
-        """Share of the packed rows' room that holds tokens; without packing, what it would be; 0 for pairs.
+        """Fraction of the packed rows' capacity that holds tokens; an estimate if packing is off, and 0 for pairs.
 
         Args:
             cutoff: `cutoff_len`.
@@ -76,7 +77,7 @@ class Prepared:
 
     @property
     def examples(self) -> Dataset:
-        """Those to train on, one by one; of data that is not streamed."""
+        """The training examples, one by one; not available for streamed data."""
         return self.train.examples if isinstance(self.train, PackedRows) else self.train
 
 
@@ -89,22 +90,21 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
     look: bool = False,
     processor: ProcessorMixin | None = None,
 ) -> Prepared:
-    """Prepares the data of a config, or takes it from an earlier preparation with the same data and settings.
+    """Prepare the data of a config, or open it from the cache if data and settings are unchanged.
 
     Args:
-        config: its data section decides; the seed decides what is held out.
-        tokenizer: of the model.
-        run: gets the event `data`, and an event `progress` every two seconds that the preparation takes.
-        progress: called with a data set's name and the rows read so far, at most every two seconds.
-        processor: of a model that sees.
-        look: of streamed data sets, prepare the first `buffer_size` records of each, to be looked at.
+        config: for the data section; the seed determines the held-out examples.
+        tokenizer: tokenizer of the model.
+        run: receives an event `data`, and an event `progress` every two seconds during the preparation.
+        progress: called with a data set's name and the number of rows read so far, at most every two seconds.
+        look: for streamed data sets, prepare the first `buffer_size` records of each, for inspection.
+        processor: processor of a multimodal model; else None.
 
     Returns:
-        The examples and the report; of streamed data sets a `Stream`, whose report grows as it is read.
+        The examples and the report. Streamed data sets give a `Stream`, whose report grows while it is read.
 
     Raises:
-        DataError: a data set that is not there, empty, of another kind, or of which no example is left; a template
-            that does not fit.
+        DataError: a data set is missing, empty, of another kind, or yields no example; or the template does not fit.
     """
     data = config.data
     template = template_of(config, tokenizer)
@@ -133,12 +133,17 @@ def prepare(  # noqa: PLR0913 - what it is made for, and who is told
 
 
 def media_dir(config: RunConfig) -> Path:
-    """Where the relative paths of pictures, videos and sounds begin."""
+    """Base folder of relative paths of images, videos and audio."""
     return Path(config.data.media_dir or config.data.dataset_dir)
 
 
 def say(run: RunWriter, report: DataReport) -> None:
-    """Writes the counts of a run's data to its events, and a warning where lines could not be read."""
+    """Write the counts of a run's data to its events, and a warning if lines could not be read.
+
+    Args:
+        run: writer of the run.
+        report: report of the preparation.
+    """
     run.event("data", **report.counts())
     left_out = report.left_out()
     if left_out:
@@ -148,7 +153,7 @@ def say(run: RunWriter, report: DataReport) -> None:
 def _built(
     builder: building.Builder, train: list[Opened], evaluation: list[Opened], *, anew: bool
 ) -> tuple[Path, DataReport]:
-    """The folder of the cache that holds the examples of some data sets, made where it is not there yet."""
+    """Folder of the cache with the examples of the data sets, built if it is missing."""
     sight = {} if builder.processor is None else {"sees": _sight(builder.processor), "media": str(builder.media_dir)}
     key = cache_key(
         {
@@ -166,13 +171,13 @@ def _built(
 
 
 def _sight(processor: ProcessorMixin) -> list[str]:
-    """What of a processor decides how many tokens a picture has."""
+    """Settings of a processor that determine the number of tokens of an image."""
     parts = (getattr(processor, name, None) for name in ("image_processor", "video_processor", "feature_extractor"))
     return [str(processor.to_json_string()), *(part.to_json_string() for part in parts if part is not None)]
 
 
 def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened], evaluation: list[Opened]) -> Prepared:
-    """Opens data sets that are read while the training goes on; what is evaluated on is prepared beforehand."""
+    """Open data sets that are read during training; evaluation data is prepared before."""
     from datasets import Dataset
 
     from llf_core.data.streaming import Stream, Streamed, row_of
@@ -198,13 +203,16 @@ def _streamed(config: RunConfig, builder: building.Builder, train: list[Opened],
 
 
 def dump_examples(prepared: Prepared, path: Path) -> None:
-    """Writes every example as a JSON line, so that anyone can compare: those to train on, then those held out.
+    """Write every example as a JSON line, for comparison: training examples first, then evaluation examples.
 
-    A line holds `index` (the 0-based number of the record in its file, of its line where a line is one), `input_ids`,
-    `labels`, and `split`.
+    A line has `index` (0-based index of the record in its file), `input_ids`, `labels`, and `split`.
+
+    Args:
+        prepared: the prepared data.
+        path: file to write.
 
     Raises:
-        OSError: the file cannot be written, or is a named pipe that nobody reads.
+        OSError: the file cannot be written, or is a named pipe without a reader.
     """
     with open(path, "w", encoding="utf-8", opener=_without_waiting) as file:
         write_lines(prepared.examples, file, split="train")
@@ -213,16 +221,20 @@ def dump_examples(prepared: Prepared, path: Path) -> None:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens a file; a named pipe only where somebody reads it."""
+    """Open a file without blocking on a named pipe that has no reader."""
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
     os.set_blocking(descriptor, True)
     return descriptor
 
 
 def template_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """How a config's conversations are rendered; what is saved and chatted with must use the same.
+    """Choose the template of a config. A saved model must use the same.
 
-    Plain texts need none, so that a base model without a template learns from them.
+    Plain text needs no template, so a base model without one can be trained on it.
+
+    Args:
+        config: for `template` and the stage.
+        tokenizer: tokenizer of the model.
 
     Raises:
         DataError: see `choose_template`.
@@ -245,7 +257,13 @@ def _open(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...]) 
 
 
 def sources_of(config: RunConfig, names: tuple[str, ...], folders: tuple[Path, ...] = ()) -> list[Source]:
-    """The data sets of a config by some of its names, and how the config says that they are read."""
+    """Find data sets by name, with the config's settings of how they are read.
+
+    Args:
+        config: for `dataset_dir`, `dataset_format` and `dataset_columns`.
+        names: names of data sets, as in `dataset`.
+        folders: folders to search for relative paths, besides the working directory.
+    """
     data = config.data
     return find_sources(names, data.dataset_dir, folders, data.dataset_format, data.dataset_columns)
 
@@ -257,7 +275,7 @@ def _ready(
     tokenizer: PreTrainedTokenizerBase,
     template: ChatTemplate,
 ) -> Prepared:
-    """Opens what the cache holds, holds out what is to be evaluated on, and counts."""
+    """Open the cached examples, split off the evaluation examples, and count."""
     examples, counts = open_examples(folder / building.TRAIN)
     size, seed = config.data.val_size, config.training.seed
     if config.data.drop_duplicates:

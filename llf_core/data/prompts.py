@@ -1,4 +1,4 @@
-"""Prompts as messages with all that their records hold, for those who generate the answers themselves."""
+"""Prompts as messages, with all columns of their records, for stages that generate the answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 TOKENS, WHOLE = COLUMNS.index("tokens"), COLUMNS.index("whole")
 ASKED = "asked"
 EXPECTED = ("answer", "solution", "answers", "ground_truth", "target", "output", "response", "completion")
-"""Columns that may hold the right answer, likely ones first."""
+"""Columns that may hold the reference answer, the most likely first."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Prompts:
     """The prompts of a config.
 
     Attributes:
-        train: those to train on, see `prompts_of`.
-        eval: those to evaluate on, or None.
-        columns: of the records, all data sets together.
-        left_out: a sentence about those that are not among them; empty where all are.
-        places: of each of `train`, its place among the prepared examples.
-        eval_places: the same of `eval`.
+        train: prompts to train on, see `prompts_of`.
+        eval: prompts to evaluate on, or None.
+        columns: columns of the records of all data sets.
+        left_out: sentence about prompts that are left out; empty if there are none.
+        places: for each row of `train`, its position among the prepared examples.
+        eval_places: the same for `eval`.
     """
 
     train: Dataset
@@ -58,16 +58,15 @@ class Prompts:
 
 
 def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = ()) -> Prompts:
-    """The prompts of prepared data, in its order, as messages instead of tokens.
+    """Read the prompts of prepared data, in its order, as messages instead of tokens.
 
     A row is `{"prompt": [{"role", "content"}, …], "row": {column: value}, "expected": text or None}`: the conversation
-    before the answer, the record as it is, and the answer that it gives. What JSON has no type for, such as a date, is
-    text.
+    before the answer, the record, and its reference answer. Values without a JSON type, such as dates, become text.
 
     Args:
-        config: of the run.
-        prepared: what `prepare` made of it; not streamed.
-        folders: where relative paths are looked for besides the working directory.
+        config: config of the run.
+        prepared: result of `prepare`; not streamed.
+        folders: folders to search for relative paths, besides the working directory.
 
     Raises:
         DataError: no prompt is left.
@@ -87,7 +86,7 @@ def prompts_of(config: RunConfig, prepared: Prepared, folders: Sequence[Path] = 
 
 
 class _Reader:
-    """Reads the records that examples were made of once more."""
+    """Reads the records of prepared examples again."""
 
     def __init__(self, config: RunConfig, names: tuple[str, ...], folders: Sequence[Path]) -> None:
         self.columns: dict[str, None] = {}
@@ -96,14 +95,14 @@ class _Reader:
         self._long = self._tools = 0
 
     def said(self) -> str:
-        """What was left out, as sentences."""
+        """Sentences about what was left out."""
         cutoff = self._config.data.cutoff_len
         long = f"{self._long:,} prompts have more than cutoff_len {cutoff:,} tokens and are left out. "
         tools = f"{self._tools:,} prompts offer functions (tools), which is not built yet, and are left out. "
         return (long if self._long else "") + (tools if self._tools else "")
 
     def rows(self, examples: Dataset, counts: NDArray[np.int64]) -> tuple[Dataset, tuple[int, ...]]:
-        """The prompts of some examples, and the places of those among them."""
+        """The prompts of some examples, and the positions of these examples."""
         from datasets import Dataset
 
         texts: dict[tuple[int, int], str | None] = {}
@@ -120,7 +119,7 @@ class _Reader:
         return kept.with_transform(_decoded), tuple(place for place, text in enumerate(found) if text)
 
     def _read(self, source: Source, wanted: set[int]) -> dict[int, str | None]:
-        """Record number to prompt; None for one that offers functions."""
+        """Prompts by record index; None for a prompt with tools."""
         config = self._config
         opened = open_source(source, config.model.cache_dir)
         records = whole(read_source(opened, config.data.max_samples, config.training.seed), source.label, [])
@@ -149,11 +148,11 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Where the records of a data set keep the right answer.
+    """Where the records of a data set have the reference answer.
 
     Attributes:
-        columns: that may hold it, likely ones first.
-        reading: how the whole conversation is read, of a set whose messages have an answer at their end.
+        columns: candidate columns, the most likely first.
+        reading: how the whole conversation is read, for a data set whose messages end with an answer.
     """
 
     columns: tuple[str, ...]
@@ -167,7 +166,7 @@ class _Answers:
         return cls(EXPECTED if known is None else (known, *EXPECTED), talk)
 
     def find(self, row: Mapping[str, Any]) -> str | None:
-        """The answer that a record gives."""
+        """The reference answer of a record."""
         for name in self.columns:
             value = row.get(name)
             if isinstance(value, list) and value:
@@ -180,6 +179,6 @@ class _Answers:
 
 
 def _decoded(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-    """Rows as they were: Arrow would give all of them the same fields."""
+    """Rows as they were. Arrow would give all rows the same fields, so they are stored as JSON."""
     rows = [json.loads(text) for text in batch[ASKED]]
     return {key: [row[key] for row in rows] for key in ("prompt", "row", "expected")}

@@ -1,4 +1,4 @@
-"""Reads the records of a data set, one by one; a broken line is named and the rest is used."""
+"""Reads the records of a data set one by one; broken lines are reported and skipped."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 TABLES = ("parquet", "arrow")
-"""Kinds of files that tell how many rows they hold, and of which any part can be read."""
+"""File types that store their number of rows and allow random access."""
 SLICE = 1000
-"""Rows of a table that are made at a time, at most."""
+"""Maximum number of rows of a table that are converted at a time."""
 SLICE_BYTES = 64 << 20
-"""Bytes of the rows of a Parquet file that are unpacked at a time, as far as its footer tells."""
+"""Maximum decompressed bytes of rows of a Parquet file that are read at a time, as stated in its footer."""
 LONGEST_LINE = 64 << 20
-"""Bytes of a line: a longer one is no record, whatever a small packed file makes of it."""
+"""Maximum bytes of a line; a small compressed file can contain a much longer one."""
 PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row of a data set and its place.
+    """A row of a data set and its position.
 
     Attributes:
-        index: its 0-based number, broken ones counted; where each line of a file is a record, that of its line, empty
-            ones counted too. People are told it from 1 on, see `DataReport.where`.
-        row: what it holds.
+        index: 0-based index, counting broken records; in a file with one record per line, the index of the line,
+            counting empty lines. It is shown to people counted from 1, see `DataReport.where`.
+        row: values by column.
     """
 
     index: int
@@ -52,8 +52,8 @@ class Flaw:
     """A line that could not be read.
 
     Attributes:
-        index: the 0-based number of the record that it would have been.
-        line: its 1-based number in the file.
+        index: 0-based index that its record would have.
+        line: 1-based number of the line in the file.
         reason: what is wrong.
     """
 
@@ -66,16 +66,16 @@ Read = Record | Flaw
 
 
 class LongFileError(DataError):
-    """A file that holds more than was to be read of it."""
+    """A file that is longer than the limit for reading it."""
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """The beginning of a file of text, unpacked; it can what readers ask of a path.
+    """The beginning of a decompressed text file, with the methods of a path that readers use.
 
     Attributes:
-        path: the file.
-        most: bytes that are read; where the file holds more, reading them raises a `LongFileError`.
+        path: path of the file.
+        most: maximum number of bytes to read. Reading beyond it raises a `LongFileError`.
     """
 
     path: Path
@@ -83,20 +83,20 @@ class Beginning:
 
     @property
     def suffix(self) -> str:
-        """The end of its name without the packing: `.jsonl` of `rows.jsonl.gz`."""
+        """File name extension without that of the compression: `.jsonl` of `rows.jsonl.gz`."""
         return f".{kind_of(self.path)}"
 
     @property
     def stem(self) -> str:
-        """Its name without the end."""
+        """File name without its extension."""
         return self.path.name.partition(".")[0]
 
     def open(self, _mode: str = "rb") -> BinaryIO:
-        """Opens it."""
+        """Open the file."""
         return cast("BinaryIO", io.BufferedReader(_Counted(_open(self.path), self)))
 
     def __str__(self) -> str:
-        """As messages name it."""
+        """The path, as in messages."""
         return str(self.path)
 
 
@@ -125,20 +125,20 @@ class _Counted(io.RawIOBase):
 
 
 def beginning(path: Path, most: int) -> File:
-    """A file of text of which no more than some bytes are read, however well it is packed; a table is itself.
+    """Limit the number of decompressed bytes that are read of a text file; a table is returned unchanged.
 
     Args:
         path: the file.
-        most: bytes, unpacked.
+        most: maximum number of decompressed bytes.
     """
     return path if kind_of(path) in TABLES else Beginning(path, most)
 
 
 def counted_rows(path: Path) -> int | None:
-    """How many rows a Parquet or Arrow file has, without reading them; None for others.
+    """Number of rows of a Parquet or Arrow file, from its metadata; None for other files.
 
     Raises:
-        DataError: it is no valid file of its kind.
+        DataError: the file is not valid.
     """
     if kind_of(path) not in TABLES or path.suffix.lower() in COMPRESSED:
         return None
@@ -154,19 +154,19 @@ def counted_rows(path: Path) -> int | None:
 
 
 def kind_of(path: File) -> str:
-    """What a file holds by its name, lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
+    """File type by name, in lower case without a dot: `jsonl` of `rows.jsonl.gz`."""
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else path.suffix
     return suffix.lower().removeprefix(".")
 
 
 def read_file(path: File) -> Iterator[Read]:
-    """Reads a json, jsonl, csv, tsv, txt, parquet or arrow file; texts may be compressed (gz, bz2, xz, zst).
+    """Read a json, jsonl, csv, tsv, txt, parquet or arrow file. Text files may be compressed (gz, bz2, xz, zst).
 
     Yields:
         A `Record`, or a `Flaw` for a line that cannot be read.
 
     Raises:
-        DataError: a file that cannot be read at all, or of another kind.
+        DataError: the file cannot be read at all, or is of another type.
     """
     reader = READERS.get(kind_of(path))
     if reader is None or (path.suffix.lower() in COMPRESSED and kind_of(path) in TABLES):
@@ -181,7 +181,7 @@ def read_file(path: File) -> Iterator[Read]:
 
 
 def _open(path: File) -> BinaryIO:
-    """The bytes of a file, unpacked."""
+    """Open a file and decompress it."""
     suffix = path.suffix.lower()
     file = path.open("rb")
     if suffix == ".zst":
@@ -193,7 +193,7 @@ def _open(path: File) -> BinaryIO:
 
 
 class _TwiceError(ValueError):
-    """An object with the same key twice: one of the two values would be lost."""
+    """A JSON object with a duplicate key: one of the two values would be lost."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _check_columns(path: File, names: Sequence[str | None]) -> None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a file with their ends; None for one that is longer than a record may be, which is passed over."""
+    """Lines of a file including line ends; None for a line above the size limit, which is skipped."""
     while line := file.readline(LONGEST_LINE):
         if len(line) < LONGEST_LINE or line.endswith(b"\n"):
             yield line
@@ -252,16 +252,16 @@ def _read_jsonl(path: File) -> Iterator[Read]:
 
 
 def _holds_lines(path: File) -> bool:
-    """Whether a json file holds an object a line and no list."""
+    """Whether a json file has one object per line instead of a list."""
     with _open(path) as file:
         return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
 def unit_of(files: Sequence[File]) -> str:
-    """What people call the place of a record: the `line` of its file, the `row` of its table, else the `record`.
+    """Unit in which people count records: `line` of a file, `row` of a table, else `record`.
 
     Args:
-        files: that hold a data set; records of several of them are numbered through all.
+        files: files of a data set; records are numbered across several files.
     """
     if len(files) != 1:
         return "record"
@@ -272,7 +272,7 @@ def unit_of(files: Sequence[File]) -> str:
 
 
 def _read_json(path: File) -> Iterator[Read]:
-    """A list of objects; a file whose first sign is `{` is taken for JSON lines, as Hugging Face does."""
+    """Read a list of objects. A file that starts with `{` is read as JSON lines, as Hugging Face does."""
     if _holds_lines(path):
         yield from _read_jsonl(path)
         return
@@ -320,15 +320,15 @@ def _read_table(path: File, delimiter: str) -> Iterator[Read]:
 
 
 def _widen_cells() -> None:
-    """Raises the `csv` module's limit of a cell, which is one for the whole process, and never lowers it."""
+    """Raise the cell size limit of the `csv` module, which is global to the process; never lower it."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))
 
 
 def _cut_lines(file: io.TextIOWrapper, path: File) -> Iterator[str]:
-    """The lines of a table.
+    """Lines of a table.
 
     Raises:
-        DataError: one is longer than a record may be; where the next row begins is not known then.
+        DataError: a line is above the size limit; where the next row starts is then unknown.
     """
     number = 0
     while line := file.readline(LONGEST_LINE):
@@ -347,7 +347,7 @@ def _read_tsv(path: File) -> Iterator[Read]:
 
 
 def _read_txt(path: File) -> Iterator[Read]:
-    """A record `{"text": …}` for each line that says something."""
+    """One record `{"text": …}` for each line that is not blank."""
     with _open(path) as file:
         for index, line in enumerate(_lines(file)):
             if line is None:
@@ -363,24 +363,29 @@ def _read_txt(path: File) -> Iterator[Read]:
 
 
 def without_nulls(value: Any) -> Any:
-    """Drops the empty fields that Arrow adds inside nested values to give all rows one type."""
+    """Remove the null fields that Arrow adds inside nested values to give all rows one type."""
     if isinstance(value, dict):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def records_of_rows(rows: list[Row], start: int = 0) -> Iterator[Record]:
-    """Rows that come out of Arrow as records, numbered from `start`."""
+    """Convert rows from Arrow to records.
+
+    Args:
+        rows: rows.
+        start: index of the first row.
+    """
     for index, row in enumerate(rows, start):
         yield Record(index, {key: without_nulls(value) for key, value in row.items()})
 
 
 def records_of_batch(batch: Any, start: int = 0) -> Iterator[Read]:
-    """The rows of a record batch, numbered from `start`; one with a broken value, or one that Python lacks, is a flaw.
+    """Convert a record batch to records; a row with an invalid value, or one without a Python type, is a `Flaw`.
 
     Args:
-        batch: a `pyarrow.RecordBatch` or a table; that of a stranger's file may point outside its own memory.
-        start: the number of its first row.
+        batch: a `pyarrow.RecordBatch` or table. An untrusted file's batch may point outside its own memory.
+        start: index of its first row.
     """
     try:
         batch.validate(full=True)
@@ -430,10 +435,10 @@ def _read_arrow(path: File) -> Iterator[Read]:
 
 
 def _batches(path: File) -> Iterator[Any]:
-    """The record batches of an Arrow file, mapped into memory.
+    """Record batches of an Arrow file, memory-mapped.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not an Arrow file.
     """
     import pyarrow as pa
 

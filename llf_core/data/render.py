@@ -1,4 +1,4 @@
-"""Renders a conversation to text, and finds its answers in it: by signs, by generation marks, or by its prefixes."""
+"""Renders conversations to text and finds the answers in it: by markers, generation blocks, or prefixes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OWN = "the model's own"
 NONE = "none, since plain texts need none"
 SHOWN_CHARACTERS = 60
 MARK = "\ue000"
-"""A sign that no template writes (private use)."""
+"""A character that no template writes (private use area)."""
 SIGNS = re.compile(f"([{JOINT}{BEGINS}{ENDS}])")
 GENERATION = re.compile(r"\{%-?\s*generation\b")
 
@@ -35,17 +35,17 @@ GENERATION = re.compile(r"\{%-?\s*generation\b")
 LONGEST_REFUSAL = 200
 WRITTEN_LIST = re.compile(r"""['"]type['"]\s*:""")
 LONGEST_CONVERSATION = 40_000_000
-"""Characters of a conversation: ten million tokens, more than any model learns from at once."""
+"""Maximum number of characters of a conversation: ten million tokens, more than any context length."""
 MOST_REPEATED_TURNS, MOST_REPEATED = 1_000_000, 1_000_000_000
-"""Turns and characters that are rendered where each answer of a conversation is found by its prefixes."""
+"""Maximum number of turns and characters that are rendered to find the answers of a conversation by prefixes."""
 
 
 def refused(error: Exception) -> BadExample:
-    """Why a template does not render a conversation, in its own words.
+    """Convert a template's error for a conversation to a `BadExample`.
 
     Raises:
-        DataError: it does not end, or fills the memory, so no record may be tried.
-        MemoryError: it was that, which no record is to blame for.
+        DataError: the template exceeds a limit, so no further record may be rendered.
+        MemoryError: the error was out of memory, which is not the record's fault.
     """
     from jinja2.exceptions import TemplateError
 
@@ -62,22 +62,22 @@ def refused(error: Exception) -> BadExample:
 
 
 class Rewritten(BadExample):
-    """A template that writes an answer differently once later turns follow, as those do that strip thoughts."""
+    """The template writes an answer differently once later turns follow, as templates do that strip reasoning."""
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """How messages become text.
+    """A chat template.
 
     Attributes:
-        name: of a shipped template, "the model's own", or that there is none.
-        jinja: its text, as `tokenizer.apply_chat_template` takes it.
-        end: the token that ends an answer; None where only the template itself knows.
+        name: name of a template that ships with LLF, "the model's own", or that there is none.
+        jinja: its source, as `tokenizer.apply_chat_template` takes it.
+        end: token that ends an answer; None if only the template itself determines it.
         options: further variables of the template, such as `enable_thinking`.
-        marked: a text that renders the same with signs in it, of a template that ships with LLF.
-        stop: further tokens that a generation stops at.
-        tokens: the tokenizer's special tokens by name, for a template that ships with LLF.
-        plain: renders what has neither functions nor thoughts, faster; the same text.
+        marked: source that renders the same text with markers; only of a template that ships with LLF.
+        stop: further stop tokens of generation.
+        tokens: special tokens of the tokenizer by name, for a template that ships with LLF.
+        plain: faster renderer of conversations without tools and reasoning; gives the same text.
     """
 
     name: str
@@ -91,16 +91,16 @@ class ChatTemplate:
 
     @cached_property
     def forgets(self) -> bool:
-        """Whether a template of ours leaves out the thoughts of earlier answers."""
+        """Whether a template that ships with LLF leaves out the reasoning of earlier answers."""
         return "preserve_thinking" in self.jinja and not dict(self.options).get("preserve_thinking")
 
     def carry(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Has a tokenizer that is saved bring this template along, so that chatting renders as training did."""
+        """Set the template on a tokenizer that is saved, so that a chat is rendered as in training."""
         if self.name not in {OWN, NONE}:
             tokenizer.chat_template, tokenizer.eos_token = self.jinja, self.end
 
     def end_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """The tokens that an answer ends with and that a generation stops at; none of the model's own template."""
+        """Stop token ids: those that end an answer. Empty for the model's own template."""
         found = (tokenizer.convert_tokens_to_ids(one) for one in (self.end, *self.stop) if one)
         return [one for one in found if one not in {None, tokenizer.unk_token_id}]
 
@@ -113,17 +113,17 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         signs: bool = False,
     ) -> str:
-        """The text of some messages.
+        """Render messages to text.
 
         Args:
-            tokenizer: whose special tokens the template uses.
-            messages: what is said.
+            tokenizer: for its special tokens.
+            messages: the messages.
             tools: functions that may be called, as JSON schemas.
-            add_generation_prompt: end with what opens an answer.
-            signs: leave the signs of `llf_core.data.templates` in the text.
+            add_generation_prompt: whether to append the header of an answer.
+            signs: whether to keep the markers of `llf_core.data.templates` in the text.
 
         Raises:
-            BadExample: the template refuses them, in its own words.
+            BadExample: the template raises an error; its message is the reason.
         """
         if not messages:
             return ""
@@ -154,18 +154,18 @@ def choose_template(
     preserve_thinking: bool = False,
     tool_format: str | None = None,
 ) -> ChatTemplate:
-    """The tokenizer's own chat template unless another one is named.
+    """Choose a named template, or the tokenizer's own.
 
     Args:
-        name: `template` of the config.
-        tokenizer: of the model that is trained.
-        enable_thinking: passed on where the template asks for it.
-        preserve_thinking: the same; keeps the thoughts of earlier answers.
-        tool_format: how a named template offers and calls functions; None as its models do.
+        name: `template` of the config; None for the tokenizer's own.
+        tokenizer: tokenizer of the model.
+        enable_thinking: passed to the template if it uses this variable.
+        preserve_thinking: passed to the template if it uses this variable; keeps the reasoning of earlier answers.
+        tool_format: how a named template writes tools and calls; None for the format of its models.
 
     Raises:
-        DataError: an unknown name, a tokenizer without a chat template, or one that lacks the token that ends an
-            answer, so that a model trained with the template would never stop.
+        DataError: unknown name, a tokenizer without a chat template, or one without the token that ends an answer, so
+            that the trained model would never stop.
     """
     if name is not None:
         named = named_template(name)
@@ -196,13 +196,13 @@ def choose_template(
 
 
 def _options(jinja: str, enable_thinking: bool | None, preserve_thinking: bool) -> tuple[tuple[str, Any], ...]:
-    """The variables that a template asks for; one that it does not know would only change the cache's key."""
+    """Variables that the template uses. Others are left out, since they would only change the cache key."""
     asked = {"enable_thinking": enable_thinking, "preserve_thinking": preserve_thinking or None}
     return tuple((name, value) for name, value in asked.items() if value is not None and name in jinja)
 
 
 def _puts_a_blank(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether it reads the first word of a text as if a blank stood before it, as SentencePiece does."""
+    """Whether the tokenizer adds a space before the first word of a text, as SentencePiece does."""
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
     return bool(ids) and str(tokenizer.convert_ids_to_tokens(ids)[0]).startswith("▁")
 
@@ -216,7 +216,7 @@ def _fits(name: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _made_of_text(name: str) -> bool:
-    """Whether a template writes no token of its own, so that it fits every tokenizer."""
+    """Whether a template writes no special tokens of its own, so that it fits every tokenizer."""
     return not named_template(name).tokens
 
 
@@ -227,19 +227,19 @@ def render_all(
     *,
     last_only: bool = False,
 ) -> Iterator[tuple[Conversation, Rendered]]:
-    """The examples of a conversation: one, unless the template writes its answers differently once others follow.
+    """Render the examples of a conversation: one, or one per answer if the template rewrites earlier answers.
 
-    Templates of thinking models leave out the thoughts of earlier answers. Then each answer is an example of its own,
-    after the context that the model meets when it gives it.
+    Templates of reasoning models leave out the reasoning of earlier answers. Then each answer is an example of its own,
+    after the context that the model has when it generates the answer.
 
     Args:
-        template: how to render.
-        tokenizer: whose special tokens the template uses.
+        template: the template.
+        tokenizer: for its special tokens.
         conversation: ends with an answer.
-        last_only: learn the last answer only.
+        last_only: whether to train on the last answer only.
 
     Yields:
-        What is said, as far as the example goes, and its text.
+        The conversation up to the example's last answer, and its text.
 
     Raises:
         BadExample: see `render_answers`.
@@ -263,24 +263,25 @@ def render_answers(
     *,
     last_only: bool = False,
 ) -> Rendered:
-    """Renders a conversation and finds its answers.
+    """Render a conversation and find the ranges of its answers.
 
-    A template of our own renders signs where answers begin and end; one with `{% generation %}` marks tells itself
-    what is learned. Of all others, prefixes are rendered: for the answer in turn i, the text up to the generation
-    prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows their common
-    beginning. Both must begin the text of the whole conversation, or else the loss would be taken on a context that
-    the model never meets.
+    A template that ships with LLF renders markers where answers begin and end; one with `{% generation %}` blocks marks
+    the trained text itself. For all others prefixes are rendered: for the answer in turn i, the text up to the
+    generation prompt (`messages[:i]`) and the text with the answer (`messages[:i + 1]`); the answer is what follows
+    their common prefix. Both must be prefixes of the whole text. Otherwise the loss would use a context that never
+    occurs in generation.
 
     Args:
-        template: how to render.
-        tokenizer: whose special tokens the template uses.
+        template: the template.
+        tokenizer: for its special tokens.
         conversation: ends with an answer.
-        last_only: find only the last answer.
+        last_only: whether to find the last answer only.
 
     Raises:
-        Rewritten: it shows an answer differently once later turns follow (as templates do that strip earlier
-            thinking).
-        BadExample: it is too long, the template refuses it, or leaves out a part of an answer, a call, or the tools.
+        Rewritten: the template writes an answer differently once later turns follow (as templates do that strip earlier
+            reasoning).
+        BadExample: the conversation is too long, the template raises an error, or it leaves out a part of an answer, a
+            call, or the tools.
     """
     _length(conversation)
     if template.marked:
@@ -309,10 +310,10 @@ def render_answers(
 
 
 def _length(conversation: Conversation) -> int:
-    """Characters of what is said.
+    """Number of characters of a conversation.
 
     Raises:
-        BadExample: they are too many for one example.
+        BadExample: it is too long for an example.
     """
     length = sum(len(message["content"]) for message in conversation.messages)
     if length > LONGEST_CONVERSATION:
@@ -321,10 +322,10 @@ def _length(conversation: Conversation) -> int:
 
 
 def _check_repeats(conversation: Conversation) -> None:
-    """What is to be rendered again for each of its answers is no more than a machine does in seconds.
+    """Limit the text that is rendered again for each answer of a conversation.
 
     Raises:
-        BadExample: it is more.
+        BadExample: the limit is exceeded.
     """
     turns, length = len(conversation.messages), _length(conversation)
     answers = sum(message["role"] == ANSWER for message in conversation.messages)
@@ -338,7 +339,7 @@ def _check_repeats(conversation: Conversation) -> None:
 def _by_signs(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
-    """What a template of our own renders; a thinking one writes one answer in full, so it takes one at a time."""
+    """Ranges of the answers from the markers of LLF's templates; one that strips reasoning marks one at a time."""
     messages = conversation.messages
     if template.forgets and not last_only:
         asked = max(place for place, message in enumerate(messages) if message["role"] == "user")
@@ -357,7 +358,7 @@ def _by_signs(
 
 
 def _parted(marked: str) -> Rendered:
-    """What a text with signs in it says."""
+    """Text and ranges of a text with markers."""
     # Where an answer begins or ends, the tokenizer starts anew too.
     parts = marked.replace(BEGINS, JOINT + BEGINS).replace(ENDS, JOINT + ENDS).split(JOINT)
     place = len(parts[0])
@@ -376,10 +377,15 @@ def _parted(marked: str) -> Rendered:
 
 
 def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
-    """Renders a conversation up to where its next answer begins.
+    """Render a conversation up to the start of its next answer.
+
+    Args:
+        template: the template.
+        tokenizer: for its special tokens.
+        conversation: ends with a message that is not an answer.
 
     Raises:
-        BadExample: it is too long, or the template refuses it.
+        BadExample: it is too long, or the template raises an error.
     """
     _length(conversation)
     text = template.render(
@@ -395,7 +401,7 @@ def render_prompt(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, co
 def _by_marks(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, last_only: bool
 ) -> Rendered:
-    """What stands between a template's own `{% generation %}` marks."""
+    """Ranges of the answers from the template's own `{% generation %}` blocks."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
@@ -418,9 +424,9 @@ def _by_marks(
 def _shared(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int, turn: str
 ) -> int:
-    """Where an answer starts whose generation prompt does not begin it word for word.
+    """Start of an answer whose text does not begin with its generation prompt.
 
-    Such a prompt may open a thought that the rendered answer does not repeat; all before it must be the same.
+    Such a prompt may open a reasoning block that the rendered answer does not repeat. All text before it must be equal.
     """
     messages, tools = conversation.messages[:place], conversation.tools
     prompt = template.render(tokenizer, messages, tools, add_generation_prompt=True)
@@ -432,7 +438,7 @@ def _shared(
 
 
 def _check_said(message: Message, said: str, template: str) -> None:
-    """The template must show the answer whole, blanks aside."""
+    """Check that the template writes the whole answer, apart from whitespace."""
     shown = "".join(said.split())
     content = PLACE.sub("", message["content"]) if "parts" in message else message["content"]
     if "".join(content.split()) not in shown:
@@ -444,7 +450,12 @@ def _check_said(message: Message, said: str, template: str) -> None:
 
 
 def shared_length(one: str, other: str) -> int:
-    """How many characters two texts have in common from their beginning."""
+    """Length of the common prefix of two strings.
+
+    Args:
+        one: a string.
+        other: a string.
+    """
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
@@ -452,18 +463,18 @@ def shared_length(one: str, other: str) -> int:
 def closing_of(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
 ) -> str:
-    """What the template writes after the words of an answer: `<|im_end|>` and a newline.
+    """Text that the template writes after the words of an answer, such as `<|im_end|>` and a newline.
 
-    Found by saying one word more: from there on the two texts are the same.
+    Found by adding a word to the answer: the common suffix of both texts.
 
     Args:
-        template: how to render.
-        tokenizer: whose special tokens the template uses.
-        conversation: that the answer belongs to.
-        place: of the answer among the messages.
+        template: the template.
+        tokenizer: for its special tokens.
+        conversation: conversation with the answer.
+        place: index of the answer among the messages.
 
     Raises:
-        BadExample: the template refuses.
+        BadExample: the template raises an error.
     """
     *before, answer = conversation.messages[: place + 1]
     text, other = (
@@ -474,7 +485,7 @@ def closing_of(
 
 
 def _longer(message: Message) -> Message:
-    """A message that says one word more."""
+    """The message with one more word."""
     longer = {**message, "content": message["content"] + MARK}
     if "parts" in message:
         longer["parts"] = [*message["parts"], {"type": "text", "text": MARK}]
@@ -482,13 +493,13 @@ def _longer(message: Message) -> Message:
 
 
 def takes_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer's own template takes messages in parts, as those of models that see do, or texts alone.
+    """Whether a tokenizer's own template takes lists of parts as content, as those of multimodal models do.
 
-    One that takes texts alone raises an error for a list of parts, or writes it as Python does: `[{'type': 'text', …`.
+    Other templates raise an error for a list of parts, or write its Python representation: `[{'type': 'text', …`.
 
     Args:
         template: "the model's own".
-        tokenizer: that brings it.
+        tokenizer: tokenizer with the template.
     """
     message = {"role": "user", "content": MARK}
     try:
@@ -503,15 +514,15 @@ def takes_parts(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase) -> b
 
 
 def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: str) -> str | None:
-    """What a tokenizer's own template writes where a picture, a video or a sound stands.
+    """Placeholder that a tokenizer's own template writes for an image, video or audio.
 
     Args:
         template: "the model's own".
-        tokenizer: that brings it.
+        tokenizer: tokenizer with the template.
         kind: `image`, `video` or `audio`.
 
     Returns:
-        None where the template takes none.
+        The placeholder; None if the template does not support this kind.
     """
     if not takes_parts(template, tokenizer):
         return None
@@ -527,18 +538,18 @@ def sign_of(template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, kind: st
 def opening_of(
     template: ChatTemplate, tokenizer: PreTrainedTokenizerBase, conversation: Conversation, place: int
 ) -> str:
-    """What the template writes between the words of a question and its answer: `<|im_end|>`, the answer's header.
+    """Text that the template writes between the words of a question and its answer, such as `<|im_end|>` and a header.
 
-    Found by saying one word more: up to there the two prompts are the same.
+    Found by adding a word to the question: the rest of the prompt after the common prefix of both prompts.
 
     Args:
-        template: how to render.
-        tokenizer: whose special tokens the template uses.
-        conversation: that the answer belongs to.
-        place: of the answer among the messages.
+        template: the template.
+        tokenizer: for its special tokens.
+        conversation: conversation with the answer.
+        place: index of the answer among the messages.
 
     Raises:
-        BadExample: the template refuses.
+        BadExample: the template raises an error.
     """
     *before, question = conversation.messages[:place]
     longer = _longer(question)

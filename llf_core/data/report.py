@@ -1,4 +1,4 @@
-"""What was made of the data: every cut, dropped and broken example by its number, and three of them to look at."""
+"""Report of a preparation: every truncated, dropped and broken example by its index, and a preview."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ REJECTED = "\n… rejected: "
 
 
 class Truncated(NamedTuple):
-    """An example that `cutoff_len` shortened."""
+    """An example that was truncated to `cutoff_len`.
+
+    Attributes:
+        index: index of its record.
+        cut: number of removed tokens.
+        dataset: name of the data set.
+    """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     cut: int
@@ -33,7 +39,13 @@ class Truncated(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """An example that nothing can be learned from."""
+    """A record that yields no example.
+
+    Attributes:
+        index: index of the record.
+        reason: why.
+        dataset: name of the data set.
+    """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     reason: str
@@ -41,7 +53,13 @@ class Dropped(NamedTuple):
 
 
 class Divided(NamedTuple):
-    """A record that gives several examples: it is longer than `cutoff_len`, or each of its answers is one."""
+    """A record that yields several examples: it is longer than `cutoff_len`, or each of its answers is one.
+
+    Attributes:
+        index: index of the record.
+        parts: number of examples.
+        dataset: name of the data set.
+    """
 
     index: int  # type: ignore[assignment]  # nobody looks a value up in it
     parts: int
@@ -49,7 +67,14 @@ class Divided(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A line that cannot be read, and the record that it would have been."""
+    """A line that cannot be read.
+
+    Attributes:
+        line: 1-based number of the line in its file.
+        reason: what is wrong.
+        dataset: name of the data set.
+        index: index that the record would have.
+    """
 
     line: int
     reason: str
@@ -58,15 +83,15 @@ class Broken(NamedTuple):
 
 
 class SetCounts(NamedTuple):
-    """What became of a data set, what is held out of it included.
+    """Counts of a data set, including held-out examples.
 
     Attributes:
-        dataset: its name.
-        records: lines that cannot be read among them.
-        examples: that are kept.
-        tokens: of them.
-        trained_tokens: those of them that are learned from.
-        unit: what people call the place of a record: `line`, `row` or `record`.
+        dataset: name of the data set.
+        records: number of records, including broken lines.
+        examples: number of examples.
+        tokens: number of tokens of the examples.
+        trained_tokens: number of tokens that contribute to the loss.
+        unit: unit in which people count its records: `line`, `row` or `record`.
     """
 
     dataset: str
@@ -78,7 +103,12 @@ class SetCounts(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A stretch of an example, all of it trained or none."""
+    """A part of an example's text that is either trained on or not.
+
+    Attributes:
+        text: the text.
+        trained: whether its tokens contribute to the loss.
+    """
 
     text: str
     trained: bool
@@ -86,10 +116,10 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Shown:
-    """One example, decoded.
+    """A decoded example.
 
     Attributes:
-        index: of its record.
+        index: index of its record.
         segments: its text, in order.
     """
 
@@ -97,7 +127,7 @@ class Shown:
     segments: tuple[Segment, ...]
 
     def text(self) -> str:
-        """The trained parts between ⟦ and ⟧."""
+        """The text, with the trained parts between ⟦ and ⟧."""
         return "".join(f"{OPEN}{part.text}{CLOSE}" if part.trained else part.text for part in self.segments)
 
 
@@ -112,30 +142,30 @@ LISTS: dict[str, Any] = {
 
 @dataclass
 class DataReport:
-    """What was made of the data.
+    """Report of a preparation.
 
     Attributes:
-        examples: to train on.
-        eval_examples: to evaluate on.
-        leaked: those of them that are trained on too.
-        tokens: of the examples to train on.
-        trained_tokens: those of them that are learned from.
-        truncated: every example that was cut, with the tokens it lost and its data set.
-        dropped: every example that was left out, with the reason and its data set.
-        broken: every line that could not be read, with the reason and its data set.
-        divided: every record that gives several examples, with their number and its data set.
-        sets: what became of each data set, those to evaluate on too.
-        readings: for each data set, how its rows were read and why.
-        template: how conversations were rendered.
+        examples: number of training examples.
+        eval_examples: number of evaluation examples.
+        leaked: number of evaluation examples that are also training examples.
+        tokens: number of tokens of the training examples.
+        trained_tokens: number of those tokens that contribute to the loss.
+        truncated: every truncated example.
+        dropped: every dropped record.
+        broken: every line that could not be read.
+        divided: every record that yields several examples.
+        sets: counts of each data set, including those for evaluation.
+        readings: for each data set, how its rows are read and why.
+        template: name of the template.
         preview: the first examples, decoded.
-        fingerprint: SHA-256 over the conversations; the same for the same data in another file.
-        cached: whether the result of an earlier preparation was taken.
-        streamed: whether examples are made while the training goes on; counts are of what was read so far.
-        copies: examples that were left out since they repeat an earlier one.
-        repeated: examples to train on that repeat an earlier one.
-        rows: that the examples to train on were packed into; 0 where each is a row of its own.
-        row_capacity: tokens that a packed row has room for.
-        packing_fill: share of the packed rows' room that holds tokens; 0 where nothing is packed.
+        fingerprint: SHA-256 of the conversations, independent of the file format.
+        cached: whether the examples were in the cache.
+        streamed: whether examples are made during training; counts cover what has been read so far.
+        copies: number of examples that were removed as duplicates.
+        repeated: number of training examples that duplicate an earlier one.
+        rows: number of packed rows; 0 without packing.
+        row_capacity: maximum number of tokens of a packed row.
+        packing_fill: fraction of the packed rows' capacity that holds tokens; 0 without packing.
     """
 
     examples: int = 0
@@ -161,7 +191,7 @@ class DataReport:
     packing_fill: float = 0.0
 
     def json(self) -> dict[str, Any]:
-        """The report as JSON values; lists of records are lists of objects."""
+        """The report as JSON values; named tuples become objects."""
         value = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         for name in LISTS:
             value[name] = [entry._asdict() for entry in value[name]]
@@ -173,7 +203,7 @@ class DataReport:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> DataReport:
-        """The report that `json` wrote."""
+        """Read a report that `json` has written."""
         fields = dict(value)
         for name, kind in LISTS.items():
             fields[name] = [kind(**entry) for entry in value[name]]
@@ -183,19 +213,19 @@ class DataReport:
         return cls(**fields)
 
     def where(self, index: int, dataset: str) -> str:
-        """The place of a record as people are told it, counted from 1: `line 8`, `row 8`.
+        """Place of a record as shown to people, counted from 1: `line 8`, `row 8`.
 
         Args:
-            index: its 0-based number.
-            dataset: its data set.
+            index: its 0-based index.
+            dataset: name of the data set.
         """
         unit = next((counts.unit for counts in self.sets if counts.dataset == dataset), "record")
         return f"{unit} {index + 1:,}"
 
     def counts(self) -> dict[str, int]:
-        """The numbers of the event `data`.
+        """The values of the event `data`.
 
-        `rows` where the examples are packed, `leaked` where some are held out, `copies` where some repeat earlier ones.
+        `rows` only with packing, `leaked` only with held-out examples, `copies` only with duplicates.
         """
         more = {"rows": self.rows} if self.rows else {}
         if self.eval_examples:
@@ -213,17 +243,23 @@ class DataReport:
         }
 
     def note(self, dataset: str, examples: Sequence[Example], dropped: Sequence[tuple[int, str]]) -> None:
-        """Puts down which examples of a data set were cut, which records were dropped, and which give several."""
+        """Record the truncated examples, dropped records and divided records of a data set.
+
+        Args:
+            dataset: name of the data set.
+            examples: its examples.
+            dropped: index and reason of each dropped record.
+        """
         self.truncated += [Truncated(one.index, one.cut, dataset) for one in examples if one.cut]
         self.dropped += [Dropped(index, reason, dataset) for index, reason in dropped]
         parts = Counter(one.index for one in examples)
         self.divided += [Divided(index, count, dataset) for index, count in parts.items() if count > 1]
 
     def check_all_used(self) -> None:
-        """Refuses data of which something gives no example.
+        """Refuse data with unusable records.
 
         Raises:
-            DataError: the first such records are named.
+            DataError: names the first unusable records.
         """
         unusable = self.unusable()
         if not unusable:
@@ -237,7 +273,7 @@ class DataReport:
         )
 
     def nothing_left(self, names: Sequence[str]) -> DataError:
-        """The error of data sets that give no example at all."""
+        """Create the error for data sets without any example."""
         reasons = Counter(entry.reason for entry in self.dropped).most_common(REASONS_NAMED)
         why = "; ".join(f"{reason} ({count:,} of them)" for reason, count in reasons)
         lines = f"; {len(self.broken)} lines cannot be read" if self.broken else ""
@@ -246,18 +282,18 @@ class DataReport:
         )
 
     def unusable(self) -> list[Dropped]:
-        """Every record that gives no example, lines that cannot be read among them, by data set and number."""
+        """All unusable records: dropped records and broken lines, by data set and index."""
         lines = [Dropped(one.index, self._unread(one), one.dataset) for one in self.broken]
         order = {counts.dataset: place for place, counts in enumerate(self.sets)}
         return sorted([*self.dropped, *lines], key=lambda one: (order.get(one.dataset, 0), one.index))
 
     def summary(self) -> dict[str, Any]:
-        """What `llf inspect --json` prints: `dropped` holds the lines that cannot be read too."""
+        """The JSON that `llf inspect --json` prints; `dropped` includes broken lines."""
         records = sum(counts.records for counts in self.sets)
         return self.json() | {"records": records, "dropped": [entry._asdict() for entry in self.unusable()]}
 
     def left_out(self) -> str | None:
-        """A sentence on the lines that could not be read, for a warning; None where all could be."""
+        """Warning about broken lines; None if there are none."""
         if not self.broken:
             return None
         first, count = self.broken[0], len(self.broken)
@@ -266,12 +302,12 @@ class DataReport:
         return f"{which}{more}. The rest is used: {self.examples + self.eval_examples:,} examples."
 
     def duplicates_warning(self) -> str | None:
-        """What is to be said of copies among the examples to train on, and what leaves them out; None of few."""
+        """Warning about duplicates among the training examples, and the key that removes them; None for few."""
         told = duplicates_warning(self.repeated, self.examples)
         return None if told is None else f"{told} `drop_duplicates: true` leaves them out."
 
     def text(self) -> str:
-        """The report for a terminal or a log."""
+        """The report as text for a terminal or log."""
         told = self.duplicates_warning()
         share = self.trained_tokens / self.tokens if self.tokens else 0.0
         lines = [
@@ -299,7 +335,7 @@ class DataReport:
         return "\n".join(lines)
 
     def _unread(self, one: Broken) -> str:
-        """Why a line gives no record; with its number where the record's place does not tell it."""
+        """Why a line is broken; with its number if the record's place does not show it."""
         by_line = self.where(one.index, one.dataset) == f"line {one.line:,}"
         return f"{'it' if by_line else f'line {one.line:,}'} cannot be read: {one.reason}"
 
@@ -320,11 +356,11 @@ def _named(what: str, entries: list[str]) -> list[str]:
 
 
 def show_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Shown:
-    """Decodes a prepared example; of a pair the rejected answer stands behind the chosen one.
+    """Decode a prepared example; of a pair, the rejected answer follows the chosen one.
 
     Args:
-        tokenizer: of the model.
-        row: `index`, `input_ids`, `labels`; of a pair `rejected_ids`, `rejected_labels`.
+        tokenizer: tokenizer of the model.
+        row: `index`, `input_ids`, `labels`; of a pair also `rejected_ids`, `rejected_labels`.
     """
     shown = show(tokenizer, row["index"], row["input_ids"], row["labels"])
     if "rejected_ids" not in row:
@@ -335,13 +371,13 @@ def show_row(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> Show
 
 
 def show(tokenizer: PreTrainedTokenizerBase, index: int, ids: Sequence[int], labels: Sequence[int]) -> Shown:
-    """Decodes an example, its trained stretches apart.
+    """Decode an example into trained and untrained segments.
 
     Args:
-        tokenizer: of the model.
-        index: of its record.
-        ids: `[seq]`.
-        labels: `[seq]`, -100 where nothing is learned.
+        tokenizer: tokenizer of the model.
+        index: index of its record.
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`, -100 where a token does not contribute to the loss.
     """
     borders = [
         place

@@ -1,4 +1,4 @@
-"""Which data sets a config names: entries of `dataset_info.json`, files, hub ids, the shipped set."""
+"""Finds the data sets that a config names: entries of `dataset_info.json`, files, hub ids, the demo data sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
 SHIPPED = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
-"""Data sets of our own writing: the same voice as answers, and as pairs in which a plain answer is the worse one."""
+"""Demo data sets: answers in one style, and pairs whose rejected answer is a plain one."""
 FORMATS = ("alpaca", "sharegpt", "openai")
 TAGS = (
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
@@ -32,7 +32,7 @@ NOT_BUILT_PLACES = {
     "script_url": "loading scripts",
 }
 MOST_SAMPLES = 100_000_000
-"""Examples that `num_samples` may ask for."""
+"""Maximum of `num_samples`."""
 
 
 def find_sources(
@@ -42,18 +42,18 @@ def find_sources(
     formatting: str | None = None,
     columns: dict[str, str] | None = None,
 ) -> list[Source]:
-    """Finds every named data set; nothing is read but `dataset_info.json`.
+    """Find data sets by name. Reads only `dataset_info.json`.
 
     Args:
-        names: as `dataset` holds them.
-        dataset_dir: folder with `dataset_info.json` and the files that it names; as in LLaMA-Factory, `ONLINE`
-            takes names for hub ids, and `REMOTE:owner/name` reads that file from a data set of the hub.
-        folders: where relative paths are looked for besides the working directory and `dataset_dir`.
-        formatting: of sets without an entry; None where it is to be proposed.
-        columns: of these.
+        names: as in `dataset`.
+        dataset_dir: folder with `dataset_info.json` and its files. As in LLaMA-Factory, `ONLINE` makes all names hub
+            ids, and `REMOTE:owner/name` reads the file from a hub's data set.
+        folders: folders to search for relative paths, besides the working directory and `dataset_dir`.
+        formatting: format of data sets without an entry; None to infer it.
+        columns: columns of data sets without an entry.
 
     Raises:
-        DataError: a name that is no entry, file, folder, or hub id; an entry that cannot be used.
+        DataError: a name is no entry, file, folder or hub id, or its entry cannot be used.
     """
     if str(dataset_dir) == ONLINE:
         found = [Source(name, hub_id=name) for name in names]
@@ -78,10 +78,10 @@ def find_sources(
 
 
 def read_info(dataset_dir: str | Path) -> dict[str, dict[str, Any]]:
-    """The entries of `dataset_info.json`, or none where there is no such file.
+    """Read the entries of `dataset_info.json`; empty if there is no such file.
 
     Raises:
-        DataError: the file is no JSON object of objects.
+        DataError: the file is not a JSON object of objects.
     """
     if str(dataset_dir).startswith(REMOTE):
         path = fetch_info(str(dataset_dir).removeprefix(REMOTE), INFO_FILE)

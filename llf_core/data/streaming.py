@@ -1,4 +1,4 @@
-"""Examples that are made while the training goes on, of data sets that need not fit anywhere."""
+"""Streams examples during training, from data sets of any size."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Streamed:
-    """A data set that is read anew whenever it has come to its end.
+    """A streamed data set, which starts again when it is exhausted.
 
     Attributes:
-        opened: where its records come from.
-        encoder: makes examples of them.
+        opened: the data set.
+        encoder: encodes its records.
     """
 
     opened: Opened
@@ -44,24 +44,24 @@ class Streamed:
 
 
 class Stream:
-    """Examples without end, in an order that the config alone decides, however many processes prepare them.
+    """An endless stream of examples in an order that depends only on the config, not on the number of processes.
 
-    Each time the data sets have come to their end they are read again and shuffled otherwise. What became of the
-    records is counted the first time; `report` says so far.
+    When the data sets are exhausted, they are read again in a different order. Records are counted in the first pass;
+    `report` has the counts so far.
 
     Attributes:
-        report: what was made of the data up to now.
-        capacity: most tokens of an example or of a packed row.
+        report: report of the data read so far.
+        capacity: maximum number of tokens of an example or packed row.
     """
 
     def __init__(self, sets: list[Streamed], config: RunConfig, report: DataReport, held: int = 0) -> None:
-        """Prepares nothing yet.
+        """Create the stream; nothing is read yet.
 
         Args:
-            sets: at least one.
-            config: its data section decides, and the seed.
-            report: is filled while examples are made.
-            held: so many examples at the beginning are left out, since they are evaluated on.
+            sets: data sets, at least one.
+            config: for the data section and the seed.
+            report: updated while examples are read.
+            held: number of examples at the beginning that are skipped, since they are evaluation data.
         """
         self._sets = sets
         self._data = config.data
@@ -74,7 +74,7 @@ class Stream:
         self._counted = [SetCounts(one.opened.source.label, 0, 0, 0, 0, unit=one.opened.unit) for one in sets]
 
     def __iter__(self) -> Iterator[Row]:
-        """Rows of the examples: `input_ids`, `labels`, `index`; with packing, `examples` of them."""
+        """Rows of the examples: `input_ids`, `labels`, `index`; with packing, `examples`, a list of them."""
         counted, self._counts = self._counts, False
         for time in count():
             random = np.random.default_rng([self._seed, time])
@@ -89,13 +89,13 @@ class Stream:
             yield from self._packed(every, random) if self._data.packing else every
 
     def in_order(self, *, counted: bool = False) -> Iterator[Example]:
-        """The examples of all data sets once, before they are shuffled.
+        """Read all data sets once, without shuffling.
 
         Args:
-            counted: put down in the report what becomes of the records.
+            counted: whether to count the records in the report.
 
         Raises:
-            DataError: there is none; a record that gives none where `stop_on_dropped` is true.
+            DataError: there is no example; or a record is unusable and `stop_on_dropped` is true.
         """
         first = [counted] * len(self._sets)
 
@@ -127,7 +127,7 @@ class Stream:
             self._count(number, Chunk(), broken)
 
     def _count(self, number: int, chunk: Chunk, broken: list[Broken]) -> None:
-        """Puts down what became of some records and of the lines between them that cannot be read."""
+        """Count records and the broken lines between them in the report."""
         report, before = self.report, self._counted[number]
         report.note(before.dataset, chunk.examples, chunk.dropped)
         report.broken += broken
@@ -147,7 +147,7 @@ class Stream:
             report.check_all_used()
 
     def _packed(self, rows: Iterator[Row], random: np.random.Generator) -> Iterator[Row]:
-        """Packs what the buffer holds, again and again."""
+        """Pack the examples in the buffer, repeatedly."""
         while window := list(islice(rows, self._data.buffer_size)):
             packed = pack(np.array([len(row["input_ids"]) for row in window]), self._data.cutoff_len)
             for place in random.permutation(len(packed)):
@@ -155,7 +155,13 @@ class Stream:
 
 
 def shuffled(examples: Iterable[Example], size: int, random: np.random.Generator) -> Iterator[Example]:
-    """The examples in random order, each drawn among `size` that are held at a time."""
+    """Shuffle a stream with a buffer, as `datasets.IterableDataset.shuffle` does.
+
+    Args:
+        examples: the examples.
+        size: size of the buffer; each example is drawn from it at random.
+        random: random generator.
+    """
     held: list[Example] = []
     for example in examples:
         if len(held) < size:
@@ -168,6 +174,6 @@ def shuffled(examples: Iterable[Example], size: int, random: np.random.Generator
 
 
 def row_of(example: Example) -> Row:
-    """An example by the names of its columns."""
+    """Convert an example to a row, by column names."""
     ids, labels = list(example.ids), list(example.labels)
     return {"input_ids": ids, "labels": labels, "index": example.index, **(example.more or {})}

@@ -1,4 +1,4 @@
-"""Cuts conversations that are longer than `cutoff_len`; the header that an answer needs is never cut."""
+"""Truncates conversations to `cutoff_len`; the header of an answer is never removed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
-    """How many tokens of a question and of its answer are kept.
+    """Number of tokens to keep of a question and of its answer.
 
-    Either may take half of the room, and what the other leaves: `(3000, 2000, 1000) -> (500, 500)`,
-    `(100, 2000, 1000) -> (100, 900)`. (LLaMA-Factory divides in proportion, so that a question of 1,100 tokens
-    before an answer of 50,000 keeps 44 at a cutoff of 2,048.)
+    Either may use half of the budget plus what the other leaves: `(3000, 2000, 1000) -> (500, 500)`, `(100, 2000, 1000)
+    -> (100, 900)`. (LLaMA-Factory divides the budget in proportion, so that a question of 1,100 tokens before an answer
+    of 50,000 keeps 44 at a cutoff of 2,048.)
 
     Args:
-        source: tokens of the question, all before it included.
+        source: tokens of the question, including everything before it.
         target: tokens of the answer.
-        cutoff: room for both.
+        cutoff: budget for both.
 
     Returns:
         Tokens of the question and of the answer; together at most `cutoff`.
@@ -32,16 +32,21 @@ def cut_lengths(source: int, target: int, cutoff: int) -> tuple[int, int]:
 
 
 def overlong(tokens: Tokens, cutoff: int) -> int:
-    """The number of the first answer that does not fit whole."""
+    """Index of the first answer that does not fit completely.
+
+    Args:
+        tokens: the conversation.
+        cutoff: `cutoff_len`.
+    """
     return next(number for number, turn in enumerate(tokens.turns) if turn.end > cutoff)
 
 
 def cut(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
-    r"""Shortens a conversation to at most `cutoff` tokens.
+    r"""Truncate a conversation to at most `cutoff` tokens.
 
-    Of the first exchange, the question loses the end of its words and the answer the end of its own, by
-    `cut_lengths`; what opens and what closes the answer stays. Of later exchanges the answer loses the end of its
-    words, and one whose answer has no room goes entirely.
+    In the first exchange, the end of the question and the end of the answer are removed, according to `cut_lengths`;
+    the header and the end token of the answer are kept. In later exchanges the end of the answer is removed; an
+    exchange without room for its answer is removed completely.
 
     ```
     question…………<|im_end|>\n<|im_start|>assistant\nanswer…………<|im_end|>\n
@@ -49,13 +54,13 @@ def cut(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
     ```
 
     Args:
-        tokens: more than `cutoff`, with at least one answer.
+        tokens: more than `cutoff` tokens, with at least one answer.
         cutoff: `cutoff_len`.
-        opening: how many tokens before the first answer are never cut.
-        closing: how many tokens at the end of the first answer that does not fit are never cut.
+        opening: number of tokens before the first answer that are never removed.
+        closing: number of tokens at the end of the first answer that does not fit which are never removed.
 
     Raises:
-        BadExample: there is no room for the opening of the first answer, one token of it and its closing.
+        BadExample: there is no room for the header of the first answer, one token of it and its end.
     """
     number = overlong(tokens, cutoff)
     turn = tokens.turns[number]
@@ -85,9 +90,9 @@ def cut(tokens: Tokens, cutoff: int, opening: int, closing: int) -> Tokens:
 
 
 def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
-    """Cuts a conversation into parts of at most `cutoff` tokens, in which every learned token is learned once.
+    """Split a conversation into parts of at most `cutoff` tokens, in which every token is trained on once.
 
-    Each part but the first begins with a quarter of tokens that the part before it ended with, to be read only.
+    Each part but the first begins with the last quarter of the part before it as context, without labels.
 
     ```
     [0 1 2 3 4 5 6 7 8 9], cutoff 4  ->  [0 1 2 3], [(3) 4 5 6], [(6) 7 8 9]
@@ -98,7 +103,7 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
         cutoff: at least 2.
 
     Returns:
-        The parts that have something to learn; none of them tells where its answers stand.
+        The parts with labels, without the ranges of their answers.
     """
     overlap = max(1, cutoff // 4)
     parts, start, end = [], 0, cutoff
@@ -113,7 +118,12 @@ def split_long(tokens: Tokens, cutoff: int) -> list[Tokens]:
 
 
 def blocks(tokens: Tokens, size: int) -> list[Tokens]:
-    """Cuts a plain text into blocks of `size` tokens; the last one is as long as what is left, so no tail is lost."""
+    """Split a plain text into blocks; the last block has the remaining tokens.
+
+    Args:
+        tokens: the text.
+        size: number of tokens of a block.
+    """
     return [
         Tokens(tokens.ids[start : start + size], tokens.labels[start : start + size], ())
         for start in range(0, len(tokens.ids), size)
@@ -121,6 +131,6 @@ def blocks(tokens: Tokens, size: int) -> list[Tokens]:
 
 
 def learned(labels: Sequence[int]) -> int:
-    """How many labels are learned from: never the first of a sequence, which nothing predicts."""
+    """Number of labels that contribute to the loss, without the first label of a sequence, which no token predicts."""
     first = bool(labels) and labels[0] != IGNORED
     return len(labels) - labels.count(IGNORED) - first

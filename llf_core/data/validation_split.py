@@ -1,4 +1,4 @@
-"""What a run held out, as conversations."""
+"""The evaluation examples of a run as conversations."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def held_out(config: RunConfig, tokenizer: PreTrainedTokenizerBase, most: int | None = None) -> list[Conversation]:
-    """The conversations of a config's evaluation examples: with its system prompt, and the answers that they have.
+    """Read the conversations of a config's evaluation examples, with its system prompt and their answers.
 
     Args:
-        config: of the run.
-        tokenizer: of its model.
-        most: how many at most, the first ones.
+        config: config of the run.
+        tokenizer: tokenizer of its model.
+        most: maximum number of conversations, taken from the beginning.
 
     Raises:
-        DataError: nothing is held out; it is plain text; it is streamed.
+        DataError: there are no evaluation examples, they are plain text, or they are streamed.
     """
     data = config.data
     if not (data.eval_dataset or data.val_size):

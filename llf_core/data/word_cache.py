@@ -1,7 +1,7 @@
-"""Token ids of texts by way of their words, each of which the tokenizer's library sees once.
+"""Tokenizes texts by words, with a cache of the token ids of each word.
 
-A byte-level BPE takes a text apart before every single blank that stands between two words, and joins nothing across
-it. So the ids of a text are those of its words one after the other, and a word that was met before is looked up.
+A byte-level BPE tokenizer splits a text before every single space between two words, and merges nothing across it. So
+the token ids of a text are those of its words, and each word is tokenized once.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 Spans = tuple[tuple[int, int], ...]
 
 LONG = 40
-"""Characters of a word that is not kept: such are rare, and each its own."""
+"""Maximum number of characters of a cached word; longer ones are rarely repeated."""
 MOST = 200_000
-"""Words that are kept; about 50 MB."""
+"""Maximum number of cached words; about 50 MB."""
 TOGETHER = 64
-"""Words that go to the library as one text."""
+"""Number of words that are tokenized in one call."""
 BLANK_SIGN = "\u0120"
-"""How byte-level tokenizers write a blank."""
+"""Representation of a space in a byte-level vocabulary."""
 
 BLANK = 0x20
 SPACES = np.zeros(256, dtype=bool)
-"""Bytes that are white space by themselves, by Python's measure, which is wider than Unicode's."""
+"""Single bytes that are whitespace in Python, whose definition is wider than Unicode's."""
 SPACES[[*range(0x09, 0x0E), *range(0x1C, 0x21)]] = True
 WIDE = [*"\x85\xa0\u1680", *map(chr, range(0x2000, 0x200B)), *"\u2028\u2029\u202f\u205f\u3000"]
-"""White space of two and three bytes in UTF-8."""
+"""Whitespace that has two or three bytes in UTF-8."""
 
 # Patterns by which byte-level tokenizers take texts apart: GPT-2's, Llama 3's, Qwen's, DeepSeek's, GPT-4o's. In none
 # can a match hold a blank after another sign that is no white space, and none looks back.
@@ -62,15 +62,15 @@ MAIN = {
     r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + ENDINGS,
 }
 BESIDE = {r"\p{N}{1,3}", r"\p{N}", "[一-龥\u3040-ゟ\u30a0-ヿ]+"}
-"""Patterns without blanks that take parts out beforehand."""
+"""Patterns without spaces that split off parts before."""
 
 
 class Pieces(NamedTuple):
-    """Pieces of texts in tokens, all in a row.
+    """Tokenized pieces of texts, concatenated.
 
     Attributes:
-        ids: `[tokens]`, int32.
-        bounds: `[pieces + 1]`, where the tokens of each piece begin.
+        ids: token ids `[tokens]`, int32.
+        bounds: `[pieces + 1]`, start of each piece.
     """
 
     ids: array[int]
@@ -78,53 +78,63 @@ class Pieces(NamedTuple):
 
 
 def cut_apart(text: str, cuts: Sequence[int]) -> list[str]:
-    """The pieces of a text: from its beginning to the first cut, and from each cut to the next."""
+    """Split a text at positions.
+
+    Args:
+        text: the text.
+        cuts: positions in characters, ascending.
+
+    Returns:
+        `len(cuts) + 1` pieces.
+    """
     return [text[start:end] for start, end in pairwise((0, *cuts, len(text)))]
 
 
 def in_a_row(pieces: Sequence[array[int]]) -> Pieces:
-    """Pieces put one after the other."""
+    """Concatenate pieces."""
     bounds = [0, *np.cumsum([len(ids) for ids in pieces], dtype=np.int64).tolist()]
     return Pieces(array("i", b"".join(pieces)), bounds)
 
 
 @dataclass
 class Library:
-    """The library of a tokenizer, which takes each text as a whole.
+    """The fast implementation of a tokenizer, which tokenizes each text as a whole.
 
     Attributes:
-        backend: the library's own tokenizer; it adds nothing of its own here.
+        backend: tokenizer of the `tokenizers` library; it adds no special tokens here.
     """
 
     backend: Tokenizer
 
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """The ids of the pieces of texts, each tokenized by itself.
+        """Tokenize the pieces of texts separately.
 
         Args:
-            texts: to be tokenized.
-            cuts: of each text, where it is cut, in characters, ascending; between two equal ones is a piece of nothing.
+            texts: the texts.
+            cuts: positions in characters at which each text is split, ascending; two equal positions give an empty
+                piece.
 
         Returns:
-            Of each text one piece more than it has cuts.
+            For each text, one piece more than it has cuts.
         """
         whole = [piece for text, own in zip(texts, cuts, strict=True) for piece in cut_apart(text, own)]
         return in_a_row(self._asked(whole))
 
     def ids(self, texts: Sequence[str]) -> list[array[int]]:
-        """The ids of each text."""
+        """Token ids of each text."""
         ids, bounds = self.pieces(texts, [()] * len(texts))
         return [ids[start:end] for start, end in pairwise(bounds)]
 
     def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """The ids of each text, and where in them some of its parts stand.
+        """Token ids of each text, and the token ranges of some of its parts.
 
         Args:
-            texts: to be tokenized.
-            parts: of each text, parts `[start, end)` in characters.
+            texts: the texts.
+            parts: for each text, parts `[start, end)` in characters.
 
         Returns:
-            Of each text its ids, and of each part `[start, end)` in tokens: those that share a character with it.
+            For each text its token ids, and for each part `[start, end)` in tokens: all tokens that share a character
+            with it.
         """
         return [
             (ids, tuple(places_in(spans, first, last) for first, last in wanted))
@@ -132,7 +142,7 @@ class Library:
         ]
 
     def _asked(self, texts: Sequence[str]) -> list[array[int]]:
-        """What the library says of each text."""
+        """Tokenize texts with the library."""
         self._bare()
         # A system prompt that many share, or an answer that comes again, is tokenized once.
         distinct = list(dict.fromkeys(texts))
@@ -143,7 +153,7 @@ class Library:
         return [known[text] for text in texts]
 
     def _with_spans(self, texts: Sequence[str]) -> list[tuple[array[int], Spans]]:
-        """The ids of texts, and which characters `[start, end)` each token stands for."""
+        """Token ids of texts, and the characters `[start, end)` of each token."""
         self._bare()
         with _told():
             found = self.backend.encode_batch(texts, add_special_tokens=False)
@@ -161,7 +171,7 @@ class Library:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Has what the library cannot encode be told as an error of the data set, also from another process."""
+    """Context manager that converts the library's encoding errors to `DataError`, also from another process."""
     try:
         with panics_as_errors():
             yield
@@ -175,12 +185,12 @@ def _told() -> Iterator[None]:
 
 
 def places_in(spans: Spans, first: int, last: int) -> tuple[int, int]:
-    """The tokens `[start, end)` that share a character with the characters `[first, last)`.
+    """Tokens `[start, end)` that share a character with the characters `[first, last)`.
 
     Args:
-        spans: of each token, in order.
-        first: where a part of the text begins.
-        last: where it ends.
+        spans: character range of each token, in order.
+        first: start of a part of the text.
+        last: end of the part.
     """
     start = bisect_right(spans, first, key=itemgetter(1))
     return start, bisect_left(spans, last, lo=start, key=itemgetter(0))
@@ -188,13 +198,13 @@ def places_in(spans: Spans, first: int, last: int) -> tuple[int, int]:
 
 @dataclass
 class Found:
-    """Texts in bytes, words and tokens, all in a row.
+    """Concatenated texts as bytes, words and tokens.
 
     Attributes:
-        data: of all texts, UTF-8.
-        words: `[words + 1]`, the byte where each word begins.
-        tokens: `[words + 1]`, the token where each word begins.
-        ids: `[tokens]`.
+        data: all texts, UTF-8.
+        words: `[words + 1]`, first byte of each word.
+        tokens: `[words + 1]`, first token of each word.
+        ids: token ids `[tokens]`.
     """
 
     data: bytes
@@ -205,9 +215,9 @@ class Found:
 
 @dataclass
 class Words(Library):
-    """A library whose texts are those of their words; it is asked for each word once.
+    """A fast tokenizer whose texts are tokenized by words, with a cache.
 
-    Python sees each different word of a chunk once; what is done for every word is done by arrow and numpy.
+    Python handles each distinct word of a chunk once; work on every word is done by Arrow and NumPy.
     """
 
     _known: dict[str, bytes] = field(default_factory=dict)
@@ -215,14 +225,19 @@ class Words(Library):
     _signs: re.Pattern[bytes] | None = None
 
     def __post_init__(self) -> None:
-        """Notes the tokens that part a text wherever they stand in it; of two that begin alike, the longer first."""
+        """Collect the tokens that split a text wherever they occur; of two with a common prefix, the longer first."""
         added = self.backend.get_added_tokens_decoder().values()
         signs = sorted((one.content.encode() for one in added if not one.normalized), key=len, reverse=True)
         if signs:
             self._signs = re.compile(b"|".join(map(re.escape, signs)))
 
     def pieces(self, texts: Sequence[str], cuts: Sequence[Sequence[int]]) -> Pieces:
-        """The ids of the pieces of texts; see `Library.pieces`."""
+        """Tokenize the pieces of texts separately; see `Library.pieces`.
+
+        Args:
+            texts: the texts.
+            cuts: positions in characters at which each text is split.
+        """
         places = _in_bytes(texts, cuts)
         borders = np.fromiter(chain.from_iterable(places), np.int64)
         found = self._find("".join(texts).encode(), borders)
@@ -230,7 +245,12 @@ class Words(Library):
         return Pieces(array("i", found.ids.tobytes()), bounds)
 
     def located(self, texts: Sequence[str], parts: Sequence[Spans]) -> list[tuple[array[int], Spans]]:
-        """The ids of each text, and where in them some of its parts stand; see `Library.located`."""
+        """Token ids of each text, and the token ranges of some of its parts; see `Library.located`.
+
+        Args:
+            texts: the texts.
+            parts: for each text, parts `[start, end)` in characters.
+        """
         places = _in_bytes(texts, [tuple(chain.from_iterable(own)) for own in parts])
         starts = np.array([own[0] for own in places], np.int64)
         found = self._find("".join(texts).encode(), starts)
@@ -262,7 +282,7 @@ class Words(Library):
         return before + begins, before + bisect_right(spans, character, key=itemgetter(1))
 
     def _find(self, data: bytes, borders: NDArray[np.int64]) -> Found:
-        """The words of texts and their tokens; nothing reaches over a border."""
+        """Words of texts and their tokens; no word spans a border."""
         import pyarrow as pa
 
         words = _parted(data, borders, self._signs)
@@ -280,7 +300,7 @@ class Words(Library):
         return Found(data, words, tokens, values[places])
 
     def _ids(self, words: list[str]) -> list[bytes]:
-        """The ids of different words, as bytes of int32."""
+        """Token ids of distinct words, as bytes of int32."""
         known = self._known
         ids = [known.get(word) for word in words]
         new = [word for word, found in zip(words, ids, strict=True) if found is None]
@@ -291,10 +311,10 @@ class Words(Library):
         return [made[word] if found is None else found for word, found in zip(words, ids, strict=True)]
 
     def _new(self, words: list[str]) -> dict[str, bytes]:
-        """The ids of words that nobody met before.
+        """Token ids of words that are not in the cache.
 
-        What the library does for a text takes longer than what it does for a word, so words are put together where
-        it is seen afterwards where each begins: only there does a token begin with a blank.
+        A call of the library costs more than tokenizing a word, so words are joined with spaces. A token that begins
+        with a space marks the start of a word, so that the ids can be separated again.
         """
         apart = [word for word in words if word[0] != " " or word.split() != [word[1:]]]
         alone = set(apart)
@@ -313,7 +333,7 @@ class Words(Library):
 
     @cached_property
     def _blank_first(self) -> NDArray[np.bool_]:
-        """`[vocabulary]`, whether a token begins with a blank."""
+        """`[vocabulary]`, whether a token begins with a space."""
         tokens = self.backend.get_vocab()
         found = np.zeros(max(tokens.values()) + 1, dtype=bool)
         found[[number for token, number in tokens.items() if token.startswith(BLANK_SIGN)]] = True
@@ -321,11 +341,11 @@ class Words(Library):
 
 
 def _in_bytes(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Where each text begins once they stand in a row, and places in it; in bytes of UTF-8.
+    """Byte offsets (UTF-8) of each text in the concatenation, and of positions in it.
 
     Args:
-        texts: to stand in a row.
-        places: of each text, in characters.
+        texts: texts to concatenate.
+        places: positions in each text, in characters.
     """
     found, start = [], 0
     for text, own in zip(texts, places, strict=True):
@@ -339,12 +359,15 @@ def _in_bytes(texts: Sequence[str], places: Sequence[Sequence[int]]) -> list[lis
 
 
 def _parted(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | None) -> NDArray[np.int64]:
-    """`[words + 1]`, the byte where each word of texts begins: at borders, around signs, at blanks between two words.
+    """Find the words of texts: they begin at borders, around special tokens, and at spaces between two words.
 
     Args:
         data: the texts, UTF-8.
-        borders: bytes where a text or a piece of one begins, ascending, the first one 0.
-        signs: tokens that part a text wherever they stand.
+        borders: bytes where a text or piece begins, ascending, the first one 0.
+        signs: pattern of the tokens that split a text wherever they occur.
+
+    Returns:
+        `[words + 1]`, first byte of each word.
     """
     raw = np.frombuffer(data, np.uint8)
     begins = np.zeros(len(raw) + 1, dtype=bool)
@@ -366,7 +389,7 @@ def _parted(data: bytes, borders: NDArray[np.int64], signs: re.Pattern[bytes] | 
 
 
 def _begins_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether white space of more than one byte begins at a place."""
+    """Whether multi-byte whitespace begins at a position."""
     found = np.isin(raw[places], [one.encode()[0] for one in WIDE])
     begun = places[found][:, None] + np.arange(3)
     read = raw[np.minimum(begun, len(raw) - 1)]
@@ -375,7 +398,7 @@ def _begins_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[n
 
 
 def _ends_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether white space of more than one byte ends at a place, as far as its last two bytes say."""
+    """Whether multi-byte whitespace ends at a position, judged by its last two bytes."""
     found = np.isin(raw[places], [one.encode()[-1] for one in WIDE])
     read = raw[places[found][:, None] + np.arange(-1, 1)]
     found[found] = _is_one(read, [one.encode()[-2:] for one in WIDE])
@@ -383,7 +406,7 @@ def _ends_wide(raw: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.
 
 
 def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
-    """Whether each row of bytes begins with one of some."""
+    """Whether each row of bytes begins with one of the given sequences."""
     found = np.zeros(len(read), dtype=bool)
     for one in set(wanted):
         found |= (read[:, : len(one)] == list(one)).all(axis=1)
@@ -391,7 +414,7 @@ def _is_one(read: NDArray[np.uint8], wanted: list[bytes]) -> NDArray[np.bool_]:
 
 
 def library_of(tokenizer: PreTrainedTokenizerBase) -> Library | None:
-    """The library of a tokenizer, by words where they are known to be apart; None for one that is written in Python."""
+    """Fast implementation of a tokenizer, with a word cache if its pattern allows it; None for a slow tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
     if backend is None:
         return None
@@ -399,7 +422,7 @@ def library_of(tokenizer: PreTrainedTokenizerBase) -> Library | None:
 
 
 def _splits_before_blanks(backend: Tokenizer) -> bool:
-    """Whether a tokenizer always takes a text apart before a single blank between two words."""
+    """Whether a tokenizer always splits a text before a single space between two words."""
     model = backend.model
     if type(model).__name__ != "BPE" or model.dropout or backend.pre_tokenizer is None:
         return False
@@ -415,7 +438,7 @@ def _splits_before_blanks(backend: Tokenizer) -> bool:
 
 
 def _splits(part: dict[str, Any]) -> bool | None:
-    """Whether a pre-tokenizer parts words at blanks; None where it is not known."""
+    """Whether a pre-tokenizer splits words at spaces; None if unknown."""
     if part["type"] == "ByteLevel":
         return None if part["add_prefix_space"] else bool(part["use_regex"])
     if part["type"] == "Digits":

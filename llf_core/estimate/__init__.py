@@ -1,4 +1,4 @@
-"""What a run will need, before it is started and without loading its model. Imports no torch."""
+"""Forecasts the resources of a run before it starts, without loading its model. Imports no torch."""
 
 from llf_core.estimate.activations import Pass
 from llf_core.estimate.available import available_memory

@@ -1,4 +1,4 @@
-"""What the layers of a decoder keep for the backward pass, in bytes a token."""
+"""Activation memory of decoder layers, in bytes per token."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ EXTRA = {
     (False, True, True): 1.8,
     (False, True, False): 1.32,
 }
-"""Kept over what would suffice, by (fast path, base weights trained, autocast); counted on a Llama."""
+"""Measured memory divided by the formula's, by (fast path, base weights trained, autocast); measured on a Llama."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward of a micro-batch.
+    """Settings of a forward and backward pass of a micro-batch.
 
     Attributes:
-        tokens: of the micro-batch, padding included.
+        tokens: tokens of the micro-batch, including padding.
         longest: tokens of its longest example.
-        width: bytes of a number that is computed in: 2 or 4.
-        autocast: whether weights have another dtype than what is computed in.
-        trains_base: whether weights of the layers themselves are trained, not adapters beside them.
-        rank: columns of an adapter; 0 where there is none.
-        fast: whether the fast path computes it.
-        on_cpu: whether attention is the CPU's.
-        first: the first layer that is trained; those below keep nothing.
-        checkpointing: whether layers are computed again in the backward pass.
+        width: bytes per value of the compute dtype: 2 or 4.
+        autocast: whether weights have another dtype than the compute dtype.
+        trains_base: whether weights of the layers themselves are trained, not only adapters.
+        rank: LoRA rank; 0 without an adapter.
+        fast: whether the fast path is used.
+        on_cpu: whether attention runs on the CPU.
+        first: index of the first trained layer; layers below store no activations.
+        checkpointing: whether gradient checkpointing is on.
     """
 
     tokens: int
@@ -54,11 +54,11 @@ class Pass:
 
 
 def activations(model: Architecture, step: Pass) -> int:
-    """Bytes that a micro-batch keeps until its backward pass, and what the backward of a layer needs beside them.
+    """Bytes of the activations stored for the backward pass, plus the temporary memory of one layer's backward pass.
 
     Args:
-        model: its sizes.
-        step: how it is computed.
+        model: sizes of the model.
+        step: settings of the pass.
     """
     layers = max(0, model.layers - step.first)
     one = step.tokens * layer(model, step)
@@ -70,7 +70,12 @@ def activations(model: Architecture, step: Pass) -> int:
 
 
 def layer(model: Architecture, step: Pass) -> float:
-    """Bytes that one layer keeps for one token."""
+    """Bytes that a layer stores per token.
+
+    Args:
+        model: sizes of the model.
+        step: settings of the pass.
+    """
     numbers = model.inner + AROUND * model.hidden
     kept = numbers * step.width * EXTRA[step.fast, step.trains_base, step.autocast]
     kept += model.linears * step.rank * MASTER
@@ -80,10 +85,15 @@ def layer(model: Architecture, step: Pass) -> float:
 
 
 def transient(model: Architecture, step: Pass) -> float:
-    """Bytes a token of the gradients that are under way in the backward pass of one layer."""
+    """Bytes per token of the gradients of activations in the backward pass of one layer.
+
+    Args:
+        model: sizes of the model.
+        step: settings of the pass.
+    """
     return (model.inner + AROUND * model.hidden) * step.width + 2 * model.hidden * MASTER
 
 
 def stream(step: Pass) -> int:
-    """Bytes of a number of the hidden state between layers: float32 where the embedding is."""
+    """Bytes per value of the hidden states between layers: float32 if the embedding is."""
     return MASTER if step.trains_base else step.width

@@ -1,4 +1,4 @@
-"""How much memory this process can still take."""
+"""Memory that is available to this process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from llf_core.launch.cgroup import Cgroup
 
 
 def available_memory(cgroup: Cgroup | None = None) -> int:
-    """Bytes that can be taken without swapping and without meeting the container's limit.
+    """Bytes that can be allocated without swapping and within the container's limit.
 
     Args:
-        cgroup: the control groups to ask; this process's own unless given.
+        cgroup: control groups to query; None for those of this process.
     """
     free = int(psutil.virtual_memory().available)
     room = (cgroup or Cgroup()).memory_left()

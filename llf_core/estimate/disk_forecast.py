@@ -1,4 +1,4 @@
-"""How many bytes a run will write."""
+"""Forecast of the disk space of a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KEPT = 2  # checkpoints that stay unless `save_total_limit` says otherwise
 
 
 def disk(config: RunConfig) -> int | None:
-    """About how many bytes a run will have on disk at most: its checkpoints, and its result.
+    """Forecast the peak disk usage of a run: its checkpoints and its result.
 
     Args:
         config: the run's config.
 
     Returns:
-        Bytes; None where the model's shape is not known without asking a hub.
+        Bytes; None if the model's shapes are not known without querying a hub.
     """
     weights = shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained(config, weights)
@@ -35,7 +35,7 @@ def disk(config: RunConfig) -> int | None:
 
 
 def _checkpoints(config: RunConfig) -> int:
-    """How many are there at once: those that are kept, the best, and the one being written."""
+    """Maximum number of checkpoints at a time: those kept, the best, and the one being written."""
     training = config.training
     at_most = (training.save_total_limit or KEPT) + 2
     if training.save_strategy == "no":

@@ -1,4 +1,4 @@
-"""How much memory a training step needs at its peak, as a sum that can be read."""
+"""Forecast of the peak memory of a training step, as a sum of parts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 BASE = {"cpu": 760_000_000, "mps": 900_000_000, "cuda": 0}
 """Bytes of the process with its libraries and data, without a model.
 
-Pages of a mapped weight file come on top in the resident set; the kernel drops them where memory is short. What
-CUDA's context takes is missing from its free memory already.
+The resident set also includes pages of mapped weight files, which the kernel drops when memory is short. The memory of
+the CUDA context is already missing from the device's free memory.
 """
 ADAM = 8.0
 STATES = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "adagrad": 4.0, "rmsprop": 4.0, "ademamix": 12.0}
-"""Bytes of optimizer state for each trained number, by the first word of its name; Adam's two moments are `ADAM`."""
+"""Bytes of optimizer state per trained parameter, by the first word of the optimizer's name; `ADAM` for Adam."""
 HEAD = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
 HEAD_ELSEWHERE = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 LOGITS = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
@@ -30,14 +30,14 @@ SCALES = 0.52  # bytes of a 4-bit weight with its scales
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes at the peak of a step.
+    """Peak memory of a step, in bytes.
 
     Attributes:
         base: the process itself: Python and its libraries.
-        weights: all weights, trained ones in their own precision.
-        gradients: of the trained weights.
-        optimizer: its state.
-        activations: kept by the layers for the backward pass.
+        weights: all weights; trained ones in their own precision.
+        gradients: gradients of the trained weights.
+        optimizer: optimizer state.
+        activations: activations stored for the backward pass.
         head: logits.
     """
 
@@ -50,12 +50,12 @@ class Forecast:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(dataclasses.astuple(self))
 
     @property
     def step(self) -> int:
-        """What is not there yet when the model is loaded."""
+        """Sum of the parts that are allocated after the model is loaded."""
         return self.total - self.base - self.weights
 
     def text(self) -> str:
@@ -73,18 +73,18 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     optim: str = "adamw_torch_fused",
     device: str = "cpu",
 ) -> Forecast:
-    """Forecasts the peak of a training step.
+    """Forecast the peak memory of a training step.
 
     Args:
-        model: the model's sizes.
-        step: its largest micro-batch, and how it is computed.
-        weights: bytes of all weights, as they are loaded.
-        trained: how many numbers are trained.
-        optim: the optimizer's name, as in the config.
+        model: sizes of the model.
+        step: settings of the pass over its largest micro-batch.
+        weights: bytes of all weights as loaded.
+        trained: number of trained parameters.
+        optim: name of the optimizer, as in the config.
         device: `cpu`, `mps` or `cuda`.
 
     Returns:
-        Its parts. Not counted: 8-bit products, attention that builds its whole matrix, models without layers.
+        The parts in bytes. Not included: 8-bit matrix products, and attention that stores the whole attention matrix.
     """
     copies = trained * step.width if step.trains_base and step.autocast else 0  # autocast keeps them for a whole pass
     return Forecast(
@@ -98,26 +98,31 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
 
 
 def state_bytes(optim: str) -> float:
-    """Bytes of state that an optimizer keeps for each trained number."""
+    """Bytes of optimizer state per trained parameter."""
     name = optim.removeprefix("paged_")
     whole = STATES.get(name.split("_")[0], ADAM)
     return whole / 4 if name.endswith("8bit") else whole
 
 
 def head_bytes(model: Architecture, step: Pass) -> int:
-    """Bytes of the logits: of a chunk on the fast path, else of the whole micro-batch."""
+    """Bytes of the logits: of a chunk on the fast path, else of the whole micro-batch.
+
+    Args:
+        model: sizes of the model.
+        step: settings of the pass.
+    """
     whole = step.tokens * model.vocabulary * LOGITS
     return min(HEAD if step.on_cpu else HEAD_ELSEWHERE, whole) if step.fast else whole
 
 
 def weight_bytes(model: Architecture, parameters: int, *, width: int, bits: int | None = None) -> int:
-    """Bytes of the weights before any is trained: all in one precision, or those of the layers in 4 or 8 bits.
+    """Bytes of the weights before training: all in one dtype, or those of the layers quantized to 4 or 8 bits.
 
     Args:
-        model: the model's sizes.
-        parameters: how many there are.
-        width: bytes of an unquantized one.
-        bits: `quantization_bit`.
+        model: sizes of the model.
+        parameters: number of parameters.
+        width: bytes of an unquantized parameter.
+        bits: `quantization_bit`; None if not quantized.
     """
     if bits is None:
         return parameters * width

@@ -1,4 +1,4 @@
-"""What a model's shapes say of the memory that its layers need."""
+"""Sizes of a model that determine its memory, derived from the shapes of its weights."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _HEAD = 64  # width of a head where nothing tells
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes that decide how much a step keeps.
+    """Sizes of a decoder.
 
     Attributes:
-        hidden: width of the hidden state.
-        layers: how many transformer layers there are.
-        inner: numbers a token that the linear layers of one layer read or write beside the hidden state.
-        linears: linear layers of one layer.
-        largest: parameters of the largest linear layer.
-        heads: attention heads.
-        vocabulary: rows of the embedding.
-        outer: parameters outside the layers.
+        hidden: hidden size.
+        layers: number of transformer layers.
+        inner: sum over the linear layers of one layer of the dimension that is not the hidden size.
+        linears: number of linear layers of one layer.
+        largest: number of parameters of the largest linear layer.
+        heads: number of attention heads.
+        vocabulary: number of rows of the embedding.
+        outer: number of parameters outside the layers.
     """
 
     hidden: int
@@ -45,17 +45,17 @@ class Architecture:
 
 
 def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> Architecture | None:
-    """Sizes of a decoder, whatever its family calls its layers.
+    """Derive the sizes of a decoder of any model family.
 
-    Each linear layer reads or writes the hidden state on one side; its other side is what counts. Of experts, only
-    those count that see a token.
+    Each linear layer has the hidden size on one side; its other side is counted. Of experts, only the active ones per
+    token are counted.
 
     Args:
-        weights: shape of every weight by its name.
-        settings: the model's `config.json`.
+        weights: shape of every weight by name.
+        settings: content of `config.json`.
 
     Returns:
-        None where the names show no layers or no embedding.
+        The sizes; None if the names show no layers or no embedding.
     """
     settings = _text(settings or {})
     outer = {name: shape for name, shape in weights.items() if not LAYER.search(name)}
@@ -80,7 +80,7 @@ def architecture(weights: Shapes, settings: Mapping[str, Any] | None = None) -> 
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """The `config.json` of the embedded model or of a folder; empty where there is none that can be read."""
+    """Read the `config.json` of the embedded model or of a folder; empty if there is none."""
     if name == EMBEDDED:
         return {"num_attention_heads": 9}
     try:
@@ -91,6 +91,6 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def _text(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part that describes the language model, where there are others beside it."""
+    """Sub-config of the language model of a multimodal model."""
     inner = settings.get("text_config")
     return inner if isinstance(inner, dict) else settings

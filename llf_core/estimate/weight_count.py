@@ -1,4 +1,4 @@
-"""Shapes of a model's weights, and how many of them a method trains, from file headers alone."""
+"""Shapes of a model's weights, and the number of trained parameters, from file headers alone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # Smol
 
 
 def shapes(name: str) -> Shapes | None:
-    """The shape of every weight of a model.
+    """Read the shape of every weight of a model.
 
     Args:
-        name: the embedded model's name, or a folder with safetensors files.
+        name: name of the embedded model, or a folder with safetensors files.
 
     Returns:
-        Shapes by the weight's name; None where nothing can be known without asking a hub or reading a whole file.
+        Shapes by name; None if they are not known without querying a hub or reading a whole file.
     """
     if name == EMBEDDED:
         return _embedded()
@@ -35,12 +35,20 @@ def shapes(name: str) -> Shapes | None:
 
 
 def count(weights: Mapping[str, tuple[int, ...]]) -> int:
-    """How many numbers some weights hold."""
+    """Number of parameters of some weights."""
     return sum(math.prod(shape) for shape in weights.values())
 
 
 def trained(config: RunConfig, weights: Shapes) -> int | None:
-    """How many parameters a config trains; None for a method that is not known here."""
+    """Number of parameters that a config trains.
+
+    Args:
+        config: the run's config.
+        weights: shapes of the model's weights by name.
+
+    Returns:
+        The number; None for a method that is not known here.
+    """
     kind = config.get("finetuning_type")
     if kind == "full":
         return count(weights)
@@ -52,7 +60,7 @@ def trained(config: RunConfig, weights: Shapes) -> int | None:
 
 
 def _adapters(weights: Shapes, rank: int, targets: tuple[str, ...]) -> int:
-    """`rank * (in + out)` for each linear layer that gets an adapter."""
+    """Parameters of LoRA adapters: `rank * (in + out)` for each adapted linear layer."""
     total = 0
     for name, shape in weights.items():
         module = name.removesuffix(".weight").rsplit(".", 1)[-1]
@@ -63,7 +71,7 @@ def _adapters(weights: Shapes, rank: int, targets: tuple[str, ...]) -> int:
 
 
 def _last_layers(weights: Shapes, number: int) -> int:
-    """Parameters of the last layers; of the first ones where the number is below 0."""
+    """Parameters of the last layers; of the first ones if `number` is negative."""
     layers = {name: int(found.group(1)) for name in weights if (found := LAYER.search(name))}
     depth = max(layers.values(), default=-1) + 1
     chosen = range(depth - number, depth) if number > 0 else range(-number)

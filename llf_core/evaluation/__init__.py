@@ -1,1 +1,1 @@
-"""What a tuned model does, measured and shown."""
+"""Evaluation of finished runs: losses, answers, win rates and reward accuracy."""

@@ -1,7 +1,7 @@
-"""The same prompts answered by the base model and by the tuned one.
+"""Answers the same prompts with the base model and the tuned model.
 
-`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints the answers as JSON; notebooks and the CLI start it
-as a child process, so that no view ever holds a model.
+`python -m llf_core.evaluation.answers RUN_ID PROMPT …` prints the answers as JSON. Notebooks and the CLI start it as a
+child process, so that no view loads a model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ EVERY = 0.25  # seconds between two signs of progress
 
 @dataclass(frozen=True)
 class Answer:
-    """One prompt, answered twice (greedily)."""
+    """A prompt and the greedy answers of both models.
+
+    Attributes:
+        prompt: user message.
+        base: answer of the base model.
+        tuned: answer of the tuned model.
+    """
 
     prompt: str
     base: str
@@ -38,16 +44,16 @@ class Answer:
 def answer(
     folder: RunFolder, prompts: Sequence[str], max_new_tokens: int = 64, progress: Progress = worker_process.silent
 ) -> list[Answer]:
-    """Answers prompts with a finished run's base model and with its result, and keeps them in `samples.jsonl`.
+    """Answer prompts with the base model and the result of a finished run, and store the answers in `samples.jsonl`.
 
     Args:
-        folder: a run with `output/`.
-        prompts: user messages, each a conversation of its own.
-        max_new_tokens: where an answer that does not end is cut.
-        progress: called with what is done, how many tokens are made, and of how many at most.
+        folder: run with `output/`.
+        prompts: user messages, each its own conversation.
+        max_new_tokens: maximum number of tokens of an answer.
+        progress: called with a description, the number of generated tokens, and the maximum number.
 
     Returns:
-        One entry a prompt, in order.
+        One entry for each prompt, in order.
 
     Raises:
         FileNotFoundError: the run has no result yet.
@@ -82,16 +88,16 @@ def answer(
 
 
 class Tokens:
-    """Tells now and then how many tokens of answers are made."""
+    """Reports the number of generated tokens at intervals."""
 
     def __init__(self, what: str, most: int, progress: Progress) -> None:
-        """Tells that none is made yet."""
+        """Report that no token is generated yet."""
         self._what, self._most, self._progress = what, most, progress
         self._made, self._next = 0, 0.0
         self("", "")
 
     def __call__(self, *_: object) -> None:
-        """Takes note of one more piece of an answer."""
+        """Count a token."""
         now = time.monotonic()
         if now >= self._next:
             self._progress(self._what, self._made, self._most)
@@ -108,10 +114,18 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
     *,
     trust: bool = False,
 ) -> list[Answer]:
-    """`answer` in a process of its own: the caller loads no model and no torch. `trust` allows foreign code.
+    """Call `answer` in a child process: the caller loads neither a model nor torch.
+
+    Args:
+        run_id: id of the run.
+        prompts: user messages, each its own conversation.
+        max_new_tokens: maximum number of tokens of an answer.
+        home: `LLF_HOME`; None for the environment's.
+        progress: see `answer`.
+        trust: whether to allow Python code of the model and the run.
 
     Raises:
-        RuntimeError: why it fails.
+        RuntimeError: the child process failed; the message says why.
     """
     options = ["--tokens", str(max_new_tokens), "--", *prompts]
     made = worker_process.ask(MODULE, run_id, *options, home=home, progress=progress, trust=trust, of=run_id)
@@ -119,7 +133,7 @@ def answer_in_child(  # noqa: PLR0913 - as `answer`
 
 
 def main() -> None:
-    """Prints the answers as one line of JSON."""
+    """Print the answers as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("prompts", nargs="+")

@@ -1,4 +1,4 @@
-"""How sure a share is that was counted."""
+"""Confidence interval of a measured proportion."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ SIGMA = 1.959963984540054  # of a normal distribution, 95 % lie within so many s
 
 
 def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (E. B. Wilson, 1927); it holds for few trials and for shares near 0 and 1 too.
+    """Wilson score interval (95 %) of a proportion. Also valid for few trials and proportions near 0 and 1.
 
     Args:
-        successes: how many there were; a tie may count as a half.
-        count: of how many trials, at least one.
+        successes: number of successes; a tie may count as one half.
+        count: number of trials, at least 1.
 
     Returns:
-        Lower and upper end, 0 to 1.
+        Lower and upper bound, in [0, 1].
+
+    Source:
+        E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927), p. 209.
     """
     share, squared = successes / count, SIGMA**2
     middle = (share + squared / (2 * count)) / (1 + squared / count)

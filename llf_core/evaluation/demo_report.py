@@ -1,4 +1,4 @@
-"""What the first command shows: did the loss fall, and does the model answer differently?"""
+"""Report on the demo run: whether its loss decreased, and how the model's answers changed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ COLUMN = 44
 
 
 def newest_demo() -> str:
-    """The newest run on the demo data, whatever else was started since; `last` where there is none."""
+    """Id of the newest run on the demo data; `last` if there is none."""
     return next((row.id for row in list_runs(limit=sys.maxsize).rows if row.dataset == DEMO), "last")
 
 
 def kept_answers(run: Run) -> list[Answer]:
-    """The newest answers of base and tuned model that the run's `samples.jsonl` holds, prompt by prompt."""
+    """The newest stored answers of base and tuned model for each prompt, from the run's `samples.jsonl`."""
     texts: dict[str, dict[str, str]] = {}
     for sample in RunReader(run.folder).samples():
         if sample.get("kind") == "answer":
@@ -37,14 +37,14 @@ def kept_answers(run: Run) -> list[Answer]:
 
 
 def report_on(run: Run) -> tuple[bool, str]:
-    """Judges a demo run.
+    """Evaluate a demo run.
 
     Args:
         run: a run that has ended.
 
     Returns:
-        Whether it finished with at least 5 logged losses, the last three of which average under 0.8 of the first
-        three; and the text to print, answers side by side.
+        Whether it finished with at least 5 logged losses, of which the mean of the last three is below 0.8 times the
+        mean of the first three; and the report as text, with the answers side by side.
     """
     status = run.status()
     losses = RunReader(run.folder).metrics().values("loss")
@@ -73,7 +73,7 @@ def report_on(run: Run) -> tuple[bool, str]:
 
 
 def side_by_side(answers: list[Answer]) -> str:
-    """Answers as plain text, base on the left, tuned on the right."""
+    """Format answers as plain text: base model on the left, tuned model on the right."""
     import textwrap
 
     rows = [("base", "tuned"), ("-" * COLUMN, "-" * COLUMN)]

@@ -1,4 +1,4 @@
-"""What a run began with and its result, one after the other."""
+"""Loads the base model and the result of a run, one after the other."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 def load_base_and_tuned(
     folder: RunFolder, config: RunConfig
 ) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
-    """Yields `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`; only one model is in memory.
+    """Yield `("base", model, tokenizer)`, then `("tuned", model, tokenizer)`. Only one model is in memory at a time.
 
-    The base is the model before the run's first step, with the adapters that the run began with. An adapter takes
-    the place of the last of these; a whole model replaces all. Their weights are laid out for answers (`settle`),
-    since these models do nothing else.
+    The base is the model before the run's first step, including the adapters that the run started from. A tuned adapter
+    replaces the last of these; a tuned whole model replaces everything. The weights are prepared for generation
+    (`settle`).
 
     Args:
-        folder: a run with `output/`.
+        folder: run with `output/`.
         config: the run's config.
 
     Raises:
-        ModelError: the base is no longer there, or the run made a reward model.
+        ModelError: the base no longer exists, or the run trained a reward model.
     """
     if not generates(config):
         raise ModelError(

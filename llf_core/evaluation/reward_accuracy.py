@@ -1,7 +1,7 @@
-"""How often a reward model ranks the pairs of a preference data set as people did.
+"""Accuracy of a reward model on the pairs of a preference data set.
 
-`python -m llf_core.evaluation.reward_accuracy REWARD_MODEL DATA` prints it as JSON; notebooks and the CLI start it as a
-child process, so that no view ever holds a model.
+`python -m llf_core.evaluation.reward_accuracy REWARD_MODEL DATA` prints it as JSON. Notebooks and the CLI start it as a
+child process, so that no view loads a model.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ READ = (
     "template", "tool_format", "enable_thinking", "preserve_thinking", "default_system", "cutoff_len",
     "cutoff_strategy",
 )  # fmt: skip
-"""Keys of a run's config that decide how it reads a pair."""
+"""Config keys of a run that determine how it tokenizes a pair."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How a reward model ranks pairs.
+    """Accuracy of a reward model.
 
     Attributes:
-        accuracy: share of the pairs whose better answer has the higher reward; equal rewards are wrong.
-        low: lower end of its 95 % band (Wilson).
-        high: upper end.
-        pairs: how many were ranked.
-        margin: mean of the better answers' rewards less the others'.
-        dropped: by reason, how many records give no pair.
+        accuracy: fraction of pairs whose chosen answer has the higher reward; equal rewards count as wrong.
+        low: lower bound of its 95 % interval (Wilson).
+        high: upper bound of the interval.
+        pairs: number of pairs.
+        margin: mean reward of the chosen answers minus that of the rejected ones.
+        dropped: number of unusable records by reason.
     """
 
     accuracy: float
@@ -55,7 +55,13 @@ class Accuracy:
 
 
 def ranked(chosen: Sequence[float], rejected: Sequence[float], dropped: dict[str, int]) -> Accuracy:
-    """Counts the rewards of pairs, at least one."""
+    """Compute the accuracy from rewards.
+
+    Args:
+        chosen: rewards of the chosen answers, at least one.
+        rejected: rewards of the rejected answers, in the same order.
+        dropped: number of unusable records by reason.
+    """
     margins = [better - worse for better, worse in zip(chosen, rejected, strict=True)]
     right = sum(margin > 0 for margin in margins)
     low, high = wilson_interval(right, len(margins))
@@ -70,18 +76,18 @@ def reward_accuracy(
     most: int | None = None,
     progress: Progress = worker_process.silent,
 ) -> Accuracy:
-    """Scores both answers of each pair of a preference data set, which the result of a run reads as the run did.
+    """Score both answers of each pair of a preference data set. The result of a run tokenizes pairs as the run did.
 
     Args:
         reward_model: see `llf_core.models.reward_model.load_scorer`.
-        data: a data set as `dataset` has it. That it was held out from the reward model's training is up to the caller.
-        dataset_dir: where named data sets are.
-        most: at most the first so many pairs.
-        progress: called with what is done, how many, and of how many.
+        data: data set, as in `dataset`. The caller has to make sure that the reward model was not trained on it.
+        dataset_dir: folder of named data sets.
+        most: maximum number of pairs, taken from the beginning.
+        progress: called with a description, the number of scored answers and the total.
 
     Raises:
-        ModelError: the reward model is not there or is none.
-        DataError: the data set is not there, holds no pairs, or none that can be used.
+        ModelError: the reward model does not exist or is no reward model.
+        DataError: the data set does not exist, has no pairs, or no usable ones.
     """
     from llf_core.config import RunConfig
     from llf_core.models.reward_model import load_scorer, run_of
@@ -107,7 +113,7 @@ def reward_accuracy(
 
 
 class _Talks:
-    """Reads pairs as conversations, which a reward model's own template makes texts of."""
+    """Reads pairs as conversations, which the reward model's own template renders."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -118,7 +124,7 @@ class _Talks:
 
 
 class _Tokens:
-    """Reads pairs as a run of stage rm reads them."""
+    """Tokenizes pairs as a run of stage rm does."""
 
     def __init__(self, config: RunConfig, scorer: Scorer, reading: Reading) -> None:
         from llf_core.data.build import Builder, Settings, Told
@@ -144,16 +150,16 @@ def _pairs(
     dropped: Counter[str],
     kind: Callable[[Reading], Callable[[Record], tuple[Any, ...]]],
 ) -> Iterator[tuple[Any, ...]]:
-    """Both answers of the pairs of a config's data sets, with their question; why others are left out is counted.
+    """Both answers of each pair of a config's data sets, with their prompt. Unusable records are counted by reason.
 
     Args:
-        config: names the data sets.
-        most: pairs at most.
-        dropped: counts.
-        kind: makes of a reading what reads a record.
+        config: for the data sets.
+        most: maximum number of pairs.
+        dropped: counts of unusable records, updated.
+        kind: creates the function that reads a record, from a data set's reading.
 
     Raises:
-        DataError: there is none.
+        DataError: there are no pairs.
     """
     from itertools import islice
 
@@ -200,12 +206,21 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
     progress: Progress = worker_process.silent,
     trust: bool = False,
 ) -> Accuracy:
-    """`reward_accuracy` in a process of its own: the caller loads no model and no torch. An interrupt ends it.
+    """Call `reward_accuracy` in a child process: the caller loads neither a model nor torch.
 
-    `trust` allows foreign code.
+    An interrupt ends the process.
+
+    Args:
+        reward_model: see `reward_accuracy`.
+        data: see `reward_accuracy`.
+        dataset_dir: see `reward_accuracy`.
+        most: see `reward_accuracy`.
+        home: `LLF_HOME`; None for the environment's.
+        progress: see `reward_accuracy`.
+        trust: whether to allow Python code of the model and the run.
 
     Raises:
-        RuntimeError: why it fails.
+        RuntimeError: the child process failed; the message says why.
     """
     given = {"dir": dataset_dir, "most": most}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
@@ -215,7 +230,7 @@ def reward_accuracy_in_child(  # noqa: PLR0913 - as `reward_accuracy`
 
 
 def main() -> None:
-    """Prints the accuracy as one line of JSON."""
+    """Print the accuracy as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("reward_model")
     parser.add_argument("data")

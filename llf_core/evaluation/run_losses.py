@@ -1,7 +1,7 @@
-"""The loss of a run's base and of its result on held-out examples, computed as the run computes it.
+"""Evaluation loss of a run's base model and of its result, computed as in the run.
 
-`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON; notebooks and the CLI start it as a child
-process, so that no view ever holds a model.
+`python -m llf_core.evaluation.run_losses RUN_ID` prints them as JSON. Notebooks and the CLI start it as a child
+process, so that no view loads a model.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MODULE = "llf_core.evaluation.run_losses"
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean losses of what the stage counts (a trained token, a pair, an answer), of the base and of the run's result.
+    """Evaluation losses of base model and result: means over what the stage counts (trained tokens, pairs or answers).
 
-    BCO's running mean of rewards (`pref_bco_weight`) is not known here, so with it both stand at 0.
+    BCO's running mean of rewards (`pref_bco_weight`) is not available here and is taken as 0 for both.
 
     Attributes:
-        base: before training.
-        tuned: after it.
-        examples: on which they were computed.
+        base: loss before training.
+        tuned: loss after training.
+        examples: number of evaluation examples.
     """
 
     base: float
@@ -49,17 +49,17 @@ class Losses:
 
 
 def losses(folder: RunFolder, data: str | None = None) -> Losses:
-    """Computes the evaluation loss of a finished run's base and of its result.
+    """Compute the evaluation loss of a finished run's base model and of its result.
 
     Args:
-        folder: a run with `output/`.
-        data: a data set as `eval_dataset` has it; else what the run held out.
+        folder: run with `output/`.
+        data: data set, as in `eval_dataset`; None for the run's evaluation data.
 
     Raises:
         FileNotFoundError: the run has no result yet.
-        ValueError: it held nothing out, and no data is given.
-        ConfigError: its config has errors by now.
-        UntrustedCodeError: its reward functions or its model's code would run, and the user has not allowed them.
+        ValueError: the run has no evaluation data, and `data` is None.
+        ConfigError: the run's config is no longer valid.
+        UntrustedCodeError: reward functions of the run or code of the model would run, and the user has not allowed it.
     """
     if not folder.output.is_dir():
         raise FileNotFoundError(f"{folder.id} has no output yet. Expected a finished run: wait for it, or resume it.")
@@ -78,7 +78,7 @@ def losses(folder: RunFolder, data: str | None = None) -> Losses:
 
 
 def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
-    """The config of a run that would begin with the result of this one, and be compared with what that began with."""
+    """Config of a run that starts from the result of this one and uses this run's base as the reference model."""
     config = with_its_reference(config)
     if not (folder.output / "adapter_config.json").is_file():
         return config.replace(model_name_or_path=str(folder.output))
@@ -89,7 +89,7 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
 
 
 def with_its_reference(config: RunConfig) -> RunConfig:
-    """The config with the model before the first step named as the reference, where its loss compares with that."""
+    """Name the model before the first step as the reference model, if the stage's loss uses one."""
     free = config.stage.stage == "dpo" and config.get("pref_loss") in REFERENCE_FREE
     if config.stage.stage not in COMPARED or free or names_reference(config):
         return config
@@ -111,7 +111,7 @@ def _forget() -> None:
 
 
 def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
-    """Mean loss of the held-out examples, and their number, of the model that a run of this config begins with."""
+    """Mean loss of the evaluation examples and their number, for the model that a run of this config starts from."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
     from llf_core.training.metrics_callback import MetricsCallback
@@ -128,23 +128,29 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
 
 
 def _with_code(run: RunFolder, new: RunFolder) -> None:
-    """Takes over a run's reward functions."""
+    """Copy a run's reward functions."""
     if is_folder(run.code, run.path):
         copy_folder(run.code, new.code)
 
 
 def losses_in_child(run_id: str, data: str | None = None, home: Path | None = None, *, trust: bool = False) -> Losses:
-    """`losses` in a process of its own: the caller loads no model and no torch. `trust` allows foreign code.
+    """Call `losses` in a child process: the caller loads neither a model nor torch.
+
+    Args:
+        run_id: id of the run.
+        data: see `losses`.
+        home: `LLF_HOME`; None for the environment's.
+        trust: whether to allow Python code of the model and the run.
 
     Raises:
-        RuntimeError: why it fails.
+        RuntimeError: the child process failed; the message says why.
     """
     options = [] if data is None else [f"--data={data}"]
     return Losses(**worker_process.ask(MODULE, run_id, *options, home=home, trust=trust, of=run_id))
 
 
 def main() -> None:
-    """Prints the losses as one line of JSON."""
+    """Print the losses as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("--data")

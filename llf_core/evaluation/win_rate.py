@@ -1,7 +1,7 @@
-"""How often a reward model prefers the answers of a run's result to those of its base, which the run began with.
+"""Win rate of a run's result against its base model, judged by a reward model.
 
-`python -m llf_core.evaluation.win_rate RUN_ID REWARD_MODEL` prints it as JSON; notebooks and the CLI start it as a
-child process, so that no view ever holds a model.
+`python -m llf_core.evaluation.win_rate RUN_ID REWARD_MODEL` prints it as JSON. Notebooks and the CLI start it as a
+child process, so that no view loads a model.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ TOKENS, MOST = 128, 100
 
 @dataclass(frozen=True)
 class PairwiseComparison:
-    """One prompt, answered twice, and what the reward model says of it.
+    """A prompt, the answers of both models, and their rewards.
 
     Attributes:
-        prompt: the last thing that was said to the models.
-        base: the base's answer.
-        tuned: the result's.
-        base_score: reward of the base's answer.
-        tuned_score: reward of the result's.
+        prompt: last message of the prompt.
+        base: answer of the base model.
+        tuned: answer of the tuned model.
+        base_score: reward of the base model's answer.
+        tuned_score: reward of the tuned model's answer.
     """
 
     prompt: str
@@ -50,18 +50,18 @@ class PairwiseComparison:
 
 @dataclass(frozen=True)
 class WinRate:
-    """How the answers of a run's result compare with its base's.
+    """Win rate of a run's result against its base model.
 
     Attributes:
-        rate: share of the prompts at which the result's answer has the higher reward; a tie is a half.
-        low: lower end of the rate's 95 % band (Wilson).
-        high: upper end.
-        wins: prompts that the result wins.
-        ties: prompts with equal rewards.
-        losses: prompts that the base wins.
-        base: mean reward of the base's answers.
-        tuned: mean reward of the result's answers.
-        contests: each prompt.
+        rate: fraction of prompts at which the tuned model's answer has the higher reward; a tie counts one half.
+        low: lower bound of its 95 % interval (Wilson).
+        high: upper bound of the interval.
+        wins: number of prompts that the tuned model wins.
+        ties: number of prompts with equal rewards.
+        losses: number of prompts that the base model wins.
+        base: mean reward of the base model's answers.
+        tuned: mean reward of the tuned model's answers.
+        contests: the comparison for each prompt.
     """
 
     rate: float
@@ -76,7 +76,7 @@ class WinRate:
 
 
 def judged(contests: Sequence[PairwiseComparison]) -> WinRate:
-    """Counts contests, at least one."""
+    """Compute the win rate from comparisons, at least one."""
     count = len(contests)
     wins = sum(one.tuned_score > one.base_score for one in contests)
     losses = sum(one.tuned_score < one.base_score for one in contests)
@@ -95,23 +95,24 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     most: int = MOST,
     progress: Progress = worker_process.silent,
 ) -> WinRate:
-    """Has a finished run's base and its result answer prompts (greedily), and a reward model score the answers.
+    """Answer prompts greedily with a finished run's base model and its result, and score the answers.
 
-    Both are asked with the run's chat template, so they read the same tokens. One model is in memory at a time.
+    Both models get the run's chat template, so they read the same tokens. One model is in memory at a time.
 
     Args:
-        folder: a run with `output/`.
-        reward_model: see `llf_core.models.reward_model.load_scorer`.
-        prompts: user messages, each a conversation of its own; else what the run held out, without its last answer.
-        max_new_tokens: where an answer that does not end is cut.
-        most: of what the run held out, at most the first so many.
-        progress: called with what is done, how many, and of how many.
+        folder: run with `output/`.
+        reward_model: reward model that scores the answers, see `llf_core.models.reward_model.load_scorer`.
+        prompts: user messages, each its own conversation; None for the run's evaluation examples without their last
+            answer.
+        max_new_tokens: maximum number of tokens of an answer.
+        most: maximum number of evaluation examples, taken from the beginning.
+        progress: called with a description, the number done and the total.
 
     Raises:
         FileNotFoundError: the run has no result yet.
-        ModelError: its result writes no answers; the reward model is not there or is none.
-        DataError: it held nothing out, and no prompts are given.
-        ValueError: no prompt is given.
+        ModelError: the result generates no text, or the reward model does not exist or is no reward model.
+        DataError: the run has no evaluation data, and `prompts` is None.
+        ValueError: `prompts` is empty.
     """
     from llf_core.models.reward_model import find_scorer, load_scorer
 
@@ -139,7 +140,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     most: int,
     progress: Progress,
 ) -> tuple[list[Messages], dict[str, list[str]]]:
-    """The prompts as messages, and the answers of base and tuned."""
+    """The prompts as messages, and the answers of both models."""
     from llf_core.data import template_of
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.label_mask import Encoded, encode
@@ -170,7 +171,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> Messages:
-    """A conversation up to its last answer."""
+    """A conversation without its last answer."""
     answered = messages[-1]["role"] == "assistant"
     return [dict(message) for message in (messages[:-1] if answered else messages)]
 
@@ -186,12 +187,22 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
     progress: Progress = worker_process.silent,
     trust: bool = False,
 ) -> WinRate:
-    """`win_rate` in a process of its own: the caller loads no model and no torch. An interrupt ends the process.
+    """Call `win_rate` in a child process: the caller loads neither a model nor torch.
 
-    `trust` allows foreign code.
+    An interrupt ends the process.
+
+    Args:
+        run_id: id of the run.
+        reward_model: see `win_rate`.
+        prompts: see `win_rate`.
+        max_new_tokens: see `win_rate`.
+        most: see `win_rate`.
+        home: `LLF_HOME`; None for the environment's.
+        progress: see `win_rate`.
+        trust: whether to allow Python code of the model and the run.
 
     Raises:
-        RuntimeError: why it fails.
+        RuntimeError: the child process failed; the message says why.
     """
     options = [f"--tokens={max_new_tokens}", f"--most={most}", *([] if prompts is None else ["--given"])]
     named = [run_id, reward_model, *(prompts or ())]
@@ -201,7 +212,7 @@ def win_rate_in_child(  # noqa: PLR0913 - as `win_rate`
 
 
 def main() -> None:
-    """Prints the win rate as one line of JSON."""
+    """Print the win rate as a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_id")
     parser.add_argument("reward_model")

@@ -1,4 +1,4 @@
-"""What needs a model, asked of a process of its own, so that no view ever holds one."""
+"""Runs an evaluation in a child process, so that no view loads a model."""
 
 from __future__ import annotations
 
@@ -30,11 +30,17 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how much of it is done, and of how much."""
+"""Called with a description of the work, the number of steps done and the total."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """Progress callback that does nothing.
+
+    Args:
+        what: description of the work.
+        done: number of steps done.
+        total: number of steps.
+    """
 
 
 def ask(
@@ -45,19 +51,20 @@ def ask(
     trust: bool = False,
     of: str | None = None,
 ) -> Any:
-    """What a module prints with `answer`.
+    """Run a module in a child process and return the value that it prints with `answer`.
 
     Args:
-        module: run with `python -m`.
-        arguments: of its command line.
-        home: `LLF_HOME` where it is not the environment's.
-        progress: hears how far it is. What it raises, such as an interrupt, ends the process.
-        of: the id of the run whose models it needs: it computes with that run's number of threads.
-        trust: let the code of models and runs run that has not been allowed yet, and remember it as allowed.
+        module: module to run with `python -m`.
+        arguments: command-line arguments.
+        home: `LLF_HOME`; None for the environment's.
+        progress: progress callback. An exception in it, such as an interrupt, ends the process.
+        trust: whether to allow Python code of models and runs that has not been allowed yet, and to remember it as
+            allowed.
+        of: id of the run whose models are loaded; the process uses that run's number of threads.
 
     Raises:
-        RuntimeError: it failed; one sentence.
-        UntrustedCodeError: code would run that has not been allowed.
+        RuntimeError: the process failed; the message is one sentence.
+        UntrustedCodeError: code would run that the user has not allowed.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
     env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), _threads(of, home))
@@ -92,7 +99,7 @@ def ask(
 
 
 def _threads(run_id: str | None, home: Path | None) -> int | None:
-    """How many threads the run of an id computes with; None where that is not known."""
+    """Number of compute threads of a run; None if unknown."""
     if run_id is None:
         return None
     try:
@@ -102,11 +109,11 @@ def _threads(run_id: str | None, home: Path | None) -> int | None:
 
 
 def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder | None = None) -> None:
-    """Prints what is made as one line of JSON, or why it can't be; what is printed on the way goes to stderr.
+    """Print a value as a line of JSON, or the error; all other output goes to stderr.
 
     Args:
-        make: makes it; where it takes an argument, it is given what tells how far it is.
-        of: the run whose models it needs, and no others: the libraries that these need are imported first.
+        make: computes the value. If it takes an argument, it receives a progress callback.
+        of: the run whose models are loaded, if no others are; the libraries that they need are imported first.
     """
     stdout = sys.stdout
     log_to("stderr")
@@ -134,7 +141,7 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
 
 
 def _import_for(run: RunFolder) -> None:
-    """Imports what the models of a run need."""
+    """Import the libraries that the models of a run need."""
     from llf_core.config import ConfigError
 
     try:

@@ -1,4 +1,4 @@
-"""Completions of a model: a decode loop of our own with the texts of `model.generate` and less work around each token.
+"""Text generation: a decode loop with the output of `model.generate` and less overhead per token.
 
 `generate` imports torch and transformers when it is called; import the other modules inside functions.
 """
@@ -16,10 +16,10 @@ __all__ = ["end_at", "generate", "settle"]
 
 
 def settle(model: nn.Module) -> None:
-    """Lays a model's weights out for answers: neighbours in one buffer, and narrow copies where they are exact.
+    """Prepare a model's weights for generation: joins adjacent matrices, and adds bfloat16 copies where they are exact.
 
     Args:
-        model: is only read from, from now on.
+        model: must not be trained afterwards.
     """
     from llf_core.generation.bf16_weights import narrow_weights
     from llf_core.generation.weight_products import join_weights

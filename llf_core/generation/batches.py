@@ -1,4 +1,4 @@
-"""Answers to many prompts, some at once."""
+"""Batched generation."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Batches:
-    """Answers prompts, the longest ones together.
+    """Generates answers in batches of prompts of similar length.
 
     Args:
-        model: a causal language model, perhaps wrapped by PEFT, in evaluation mode.
+        model: causal language model in evaluation mode, wrapped by PEFT or not.
         tokenizer: its tokenizer.
-        ends: ids that end an answer.
-        stops: texts that end an answer.
-        on_text: called with a prompt's number and each new piece of its answer.
-        cancelled: asked after each token.
+        ends: end-of-sequence token ids.
+        stops: stop strings.
+        on_text: called with the index of a prompt and each new piece of its answer.
+        cancelled: polled after each token; true ends generation.
 
     Attributes:
-        plain: why `model.generate` does it, or why single tokens go through the model's own forward; None where
-            neither is so.
+        plain: why `model.generate` is used, or why single tokens go through the model's own forward; None if neither is
+            so.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one place that makes it
@@ -57,7 +57,18 @@ class Batches:
         batch_size: int,
         on_done: Callable[[int], object] = lambda _: None,
     ) -> list[str]:
-        """Texts after token ids of prompts, in order; `on_done` hears after each batch how many there are."""
+        """Generate answers as text.
+
+        Args:
+            prompts: token ids of each prompt.
+            sampling: sampling parameters.
+            max_new_tokens: maximum number of tokens of an answer.
+            batch_size: prompts per batch.
+            on_done: called after each batch with the number of answered prompts.
+
+        Returns:
+            One answer for each prompt, in order.
+        """
         answers = [""] * len(prompts)
         done = 0
         for chosen in _by_length(prompts, batch_size):
@@ -84,10 +95,17 @@ class Batches:
         batch_size: int,
         on_token: Callable[[int, int], object] = lambda *_: None,
     ) -> list[list[int]]:
-        """Token ids after those of prompts, in order; the id that ends an answer is its last one.
+        """Generate answers as token ids.
 
-        `limits` says where each is cut. `on_token` hears after each token how many answers there are, and how long
-        that one is which it belongs to.
+        Args:
+            prompts: token ids of each prompt.
+            sampling: sampling parameters.
+            limits: maximum number of tokens of each answer.
+            batch_size: prompts per batch.
+            on_token: called after each token with the number of answered prompts and the length of the token's answer.
+
+        Returns:
+            Token ids of each answer, in order, including the end-of-sequence token.
         """
         found: list[list[int]] = [[] for _ in prompts]
         ends = set(self._ends)
@@ -148,7 +166,7 @@ class Batches:
 
 
 def _by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """The numbers of prompts in batches, the longest ones first."""
+    """Indices of prompts in batches, longest prompts first."""
     order = sorted(range(len(prompts)), key=lambda one: -len(prompts[one]))
     for start in range(0, len(prompts), batch_size):
         yield order[start : start + batch_size]

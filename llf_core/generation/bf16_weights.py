@@ -1,8 +1,8 @@
-"""Float32 weights whose numbers bfloat16 holds exactly, read as bfloat16.
+"""Reads float32 weights as bfloat16 where bfloat16 represents them exactly.
 
-One token meets every weight once, so it takes as long as the memory takes to hand them over. Most models are stored
-in bfloat16: in float32 half of what is read are zeros. Blocks of the narrow copy become float32 in the cache, and the
-products are the same float32 products of the same numbers.
+Decoding a token reads every weight once, so its time is that of the memory bandwidth. Most models are stored in
+bfloat16, and half of the bits of their float32 weights are zero. Blocks of the bfloat16 copy are converted to float32
+in the CPU cache; the products are the same float32 products of the same values.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ NAME = "_llf_narrow"
 
 
 def narrow_weights(model: nn.Module) -> int:
-    """Keeps a bfloat16 copy beside each float32 weight of a linear layer that it holds exactly.
+    """Add a bfloat16 copy to each float32 weight of a linear layer that bfloat16 represents exactly.
 
-    Only on a CPU, and only while no more than half of the free memory goes into copies. A copy counts as long as its
-    weight is not changed in place. Call it after `join_weights`: neighbours stay neighbours.
+    Only on a CPU, and only up to half of the free memory. A copy is used as long as its weight is not modified in
+    place. Call it after `join_weights`, so that joined weights have joined copies.
 
     Args:
-        model: is only read from, from now on.
+        model: must not be trained afterwards.
 
     Returns:
         Bytes of the copies.
@@ -58,7 +58,7 @@ def narrow_weights(model: nn.Module) -> int:
 
 
 def _exact(whole: Tensor) -> Tensor | None:
-    """The numbers in bfloat16; None where it rounds one of them."""
+    """The values in bfloat16; None if one of them would be rounded."""
     narrow = torch.empty_like(whole, dtype=torch.bfloat16)
     for start in range(0, len(whole), ROOM):
         part = slice(start, start + ROOM)
@@ -69,7 +69,11 @@ def _exact(whole: Tensor) -> Tensor | None:
 
 
 def narrow_of(weight: Any) -> Tensor | None:
-    """The copy that `narrow_weights` made, where the weight is still what it was."""
+    """The copy that `narrow_weights` made; None if there is none or the weight has changed.
+
+    Returns:
+        Tensor of the weight's shape, bfloat16.
+    """
     if not hasattr(weight, NAME):  # a weight that was made in inference mode counts no changes
         return None
     version, place, narrow = getattr(weight, NAME)
@@ -77,10 +81,14 @@ def narrow_of(weight: Any) -> Tensor | None:
 
 
 class Narrow:
-    """Products of a float32 vector with a matrix that is read narrow."""
+    """Matrix-vector products in float32 with a matrix stored in bfloat16."""
 
     def __init__(self, matrix: Tensor) -> None:
-        """Takes the matrix, `[out, in]` in bfloat16."""
+        """Store the matrix.
+
+        Args:
+            matrix: `[out, in]`, bfloat16.
+        """
         rows = max(1, ROOM // matrix.shape[1])
         starts = range(0, len(matrix), rows)
         self._parts = [(matrix[start : start + rows], slice(start, start + rows)) for start in starts]
@@ -91,13 +99,18 @@ class Narrow:
             yield part.float(), rows
 
     def mv(self, x: Tensor) -> Tensor:
-        """`[in]` to `[out]`."""
+        """Multiply the matrix by a vector: `[in]` to `[out]`, float32."""
         result = x.new_empty(self._out)
         for block, rows in self._blocks():
             torch.mv(block, x, out=result[rows])
         return result
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Adds the product to `y` in place."""
+        """Add the product to `y` in place.
+
+        Args:
+            y: `[out]`, float32; changed in place.
+            x: `[in]`, float32.
+        """
         for block, rows in self._blocks():
             y[rows].addmv_(block, x)

@@ -1,4 +1,4 @@
-"""A conversation whose past stays in the cache: each turn reads only what is new."""
+"""Multi-turn chat with a key-value cache: each turn computes only the new tokens."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer.
+    """An answer.
 
     Attributes:
-        text: without special tokens and without space around it.
-        kept: tokens of the prompt that were in the cache already.
-        read: tokens of the prompt that were read for it.
-        tokens: tokens of the answer.
+        text: text without special tokens and surrounding whitespace.
+        kept: number of prompt tokens found in the cache.
+        read: number of prompt tokens computed for this answer.
+        tokens: number of tokens of the answer.
     """
 
     text: str
@@ -39,19 +39,19 @@ class Reply:
 
 
 class Conversation:
-    """Answers to a growing, or changing, list of messages.
+    """Answers a list of messages that grows or changes.
 
-    The longest beginning of token ids that the last turn's cache shares with this turn's prompt is kept, whatever the
-    template or an edited message did to the rest.
+    The cache of the last turn is reused for the longest common prefix of its token ids with the new prompt, whatever
+    the template or an edited message changed after it.
 
     Args:
-        model: a causal language model, perhaps wrapped by PEFT. After a change of its weights or adapters make a new
-            conversation: the cache is theirs.
+        model: causal language model, wrapped by PEFT or not. Create a new conversation after a change of its weights or
+            adapters, since the cache depends on them.
         tokenizer: its tokenizer, with a chat template.
 
     Attributes:
-        plain: why `model.generate` answers and nothing is kept, or why single tokens go through the model's own
-            forward; None where neither is so.
+        plain: why `model.generate` is used without a cache, or why single tokens go through the model's own forward;
+            None if neither is so.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -71,15 +71,15 @@ class Conversation:
         on_text: Callable[[str], object] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Reply:
-        """Answers the last message.
+        """Answer the last message.
 
         Args:
-            messages: all of the conversation, `{"role": …, "content": …}` each.
-            sampling: how tokens are chosen.
-            max_new_tokens: where an answer that does not end is cut.
-            stop: texts that end the answer; neither they nor what follows belongs to it.
+            messages: the whole conversation, `{"role": …, "content": …}` each.
+            sampling: sampling parameters.
+            max_new_tokens: maximum number of tokens of the answer.
+            stop: stop strings; the answer ends before them.
             on_text: called with each new piece of the answer.
-            cancelled: asked after each token; true ends the answer where it is.
+            cancelled: polled after each token; true ends the answer.
         """
         rendered = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         prompt: list[int] = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
@@ -141,6 +141,11 @@ class Conversation:
 
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two lists have in common from their start."""
+    """Length of the common prefix of two lists of token ids.
+
+    Args:
+        one: token ids.
+        other: token ids.
+    """
     length = min(len(one), len(other))
     return next((at for at in range(length) if one[at] != other[at]), length)

@@ -1,4 +1,4 @@
-"""The loop: choose, stop, drop what is finished, read what was chosen."""
+"""The decode loop: choose tokens, remove finished rows, compute the next logits."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def decode(  # noqa: PLR0913 - what a loop knows
     cancelled: Callable[[], bool] = lambda: False,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Continues what a decoder has read; rows that are finished leave the batch.
+    """Generate tokens after the prompts that a decoder has read. Finished rows leave the batch.
 
     Args:
         decoder: has just read `prompts`.
-        logits: what its reading returned.
+        logits: logits `[batch, vocabulary]` that its `read` returned.
         prompts: token ids of each row.
-        sampling: how tokens are chosen.
-        max_new_tokens: where a row is cut.
-        put: takes a row and its new token and says whether the row ends with it.
-        cancelled: asked after each step.
-        numbers: the number of each row among all prompts; what is drawn depends on it.
+        sampling: sampling parameters.
+        max_new_tokens: maximum number of tokens of a row.
+        put: called with a row and its new token; returns whether the row ends with it.
+        cancelled: polled after each step; true ends generation.
+        numbers: index of each row among all prompts, which selects its random seed.
     """
     rows = list(range(len(prompts)))
     of = list(numbers) if numbers is not None else rows

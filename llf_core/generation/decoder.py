@@ -1,4 +1,4 @@
-"""A batch of texts that a model continues token by token."""
+"""Computes next-token logits for a batch, with a key-value cache."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class Decoder:
-    """Reads prompts into a cache, then one token a row and step.
+    """Reads prompts into a cache, then one token per row and step.
 
-    The model's own forward reads prompts. Single tokens go through a faster forward where the model is recognised
-    and the faster one gives the scores of the model's own for the first prompt's last token; `plain` says why not.
+    Prompts go through the model's own forward. Single tokens go through a faster forward if the model is supported and
+    the faster one reproduces the logits of the first prompt's last token; `plain` says why not.
 
     Args:
-        model: a causal language model that `unsupported` lets through, in evaluation mode.
+        model: causal language model that `unsupported` accepts, in evaluation mode.
 
     Attributes:
-        plain: why single tokens go through the model's own forward; None where they do not.
+        plain: why single tokens go through the model's own forward; None if they do not.
     """
 
     def __init__(self, model: Any) -> None:
@@ -46,15 +46,15 @@ class Decoder:
 
     @property
     def length(self) -> int:
-        """Positions in the cache, padding included."""
+        """Number of positions in the cache, including padding."""
         return int(self._cache.layers[0].get_seq_length())
 
     def read(self, prompts: Sequence[Sequence[int]], room: int) -> Tensor:
-        """Starts anew with one row a prompt, padded on the left.
+        """Clear the cache and read one prompt per row, padded on the left.
 
         Args:
             prompts: token ids, none empty.
-            room: tokens that will follow.
+            room: number of tokens that will follow.
 
         Returns:
             Logits after each prompt, `[batch, vocabulary]`.
@@ -71,7 +71,12 @@ class Decoder:
         return self._check(tokens, self._forward(tokens, positions, self._long(self._mask), self._cache))
 
     def go_on(self, tokens: Sequence[int], keep: int, room: int) -> Tensor:
-        """Goes on with the one row: forgets all after its first `keep` tokens and reads `tokens`.
+        """Continue a single row: truncate the cache and read more tokens.
+
+        Args:
+            tokens: token ids to read, at least one.
+            keep: number of cached positions to keep.
+            room: number of tokens that will follow.
 
         Returns:
             Logits after the last token, `[1, vocabulary]`.
@@ -85,7 +90,11 @@ class Decoder:
         return self._forward(new, positions, None, self._cache)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Reads one token a row and returns the logits after it, `[batch, vocabulary]`."""
+        """Read one token per row.
+
+        Returns:
+            Logits after these tokens, `[batch, vocabulary]`.
+        """
         read = torch.tensor(tokens, device=self._device)
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
@@ -97,7 +106,7 @@ class Decoder:
         return logits
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Goes on with these rows of the batch only."""
+        """Remove all rows of the batch except these."""
         chosen = torch.tensor(rows, device=self._device)
         keep_rows(self._cache, chosen)
         self._positions = self._positions[chosen]
@@ -105,7 +114,7 @@ class Decoder:
             self._mask = self._mask[chosen]
 
     def _check(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        """Reads the last token once more with the fast forward and drops that where it gives other scores."""
+        """Read the last token again with the fast forward, and discard that if its logits differ."""
         if self._fast is None or self._checked:
             return logits
         self._checked = True

@@ -1,4 +1,4 @@
-"""One token through decoder blocks of Llama's kind (Llama, Mistral, Qwen 2 and 3, Gemma 1, …) in few operations."""
+"""Fast forward pass of a single token through Llama-like decoder blocks (Llama, Mistral, Qwen 2 and 3, Gemma 1, …)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,20 @@ CLOSE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bf
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The parts of one decoder block."""
+    """The parts of one decoder block.
+
+    Attributes:
+        input_norm: norm before attention.
+        qkv: joined query, key and value projections.
+        q_norm: norm of the queries; None if there is none.
+        k_norm: norm of the keys; None if there is none.
+        o: output projection of attention.
+        mlp_norm: norm before the MLP.
+        gate_up: joined gate and up projections.
+        act: activation function.
+        down: down projection.
+        inner: intermediate size of the MLP.
+    """
 
     input_norm: Norm
     qkv: Product
@@ -44,9 +57,21 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockForward:
-    """Logits after one token a row, with a cache of growing layers.
+    """Computes logits after one token per row, with a cache of growing layers.
 
-    Made by `block_forward`, which reads the weights where they are: make a new one after weights or adapters changed.
+    Created by `block_forward`. It refers to the model's weights; create a new one after weights or adapters have
+    changed.
+
+    Attributes:
+        embed: token embedding.
+        rotation: rotary position embedding.
+        blocks: decoder blocks.
+        norm: final norm.
+        head: output head.
+        heads: number of query heads.
+        kv_heads: number of key-value heads.
+        head_dim: size of a head.
+        scaling: factor of the attention scores.
     """
 
     embed: nn.Module
@@ -60,13 +85,13 @@ class BlockForward:
     scaling: float
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Reads one token a row into the cache.
+        """Read one token per row into the cache.
 
         Args:
-            tokens: `[batch]` of int64.
-            positions: of these tokens, `[batch]`.
-            mask: true where a token is, `[batch, past + 1]`; None where nothing is padded.
-            cache: filled by `past` tokens.
+            tokens: token ids `[batch]`, int64.
+            positions: positions of these tokens, `[batch]`, int64.
+            mask: true at tokens, false at padding, `[batch, past + 1]`; None without padding.
+            cache: holds `past` tokens.
 
         Returns:
             Logits `[batch, vocabulary]`.
@@ -103,16 +128,24 @@ class BlockForward:
 
     @staticmethod
     def agrees(found: Tensor, expected: Tensor) -> bool:
-        """Whether logits are the same but for rounding."""
+        """Whether two sets of logits are equal up to rounding.
+
+        Args:
+            found: logits `[batch, vocabulary]`.
+            expected: logits `[batch, vocabulary]`.
+        """
         distance = (found.float() - expected.float()).abs().max()
         return bool(distance <= CLOSE[expected.dtype] * expected.float().abs().max().clamp(min=1.0))
 
 
 def block_forward(model: nn.Module) -> BlockForward | str:
-    """A faster forward for one token, or why the model has none.
+    """Build a fast forward for single tokens.
 
-    Its parts are recognised by their names and shapes; whether the whole gives the model's scores is for the caller
-    to check (`BlockForward.agrees`) before its first token counts.
+    The parts are recognized by their names and shapes. The caller must check that the logits equal the model's
+    (`BlockForward.agrees`) before using it.
+
+    Returns:
+        The forward, or a sentence that says why the model has none.
     """
     causal = causal_model(model)
     decoder: Any = causal.get_decoder() if hasattr(causal, "get_decoder") else None

@@ -1,4 +1,4 @@
-"""Answers of a model to user messages."""
+"""Generates answers to user messages."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ def generate(  # noqa: PLR0913 - the settings of sampling
     on_text: Callable[[int, str], object] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """Answers each prompt as a conversation of its own; batches are padded on the left, so they change nothing.
+    """Answer each prompt as its own conversation. Batches are padded on the left, which does not change the answers.
 
     Args:
-        model: a causal language model or a PEFT model; its training mode is left as it was.
+        model: causal language model or PEFT model; its training mode is the same afterwards.
         tokenizer: its tokenizer; without a chat template the prompt itself is continued.
         prompts: user messages.
-        max_new_tokens: where an answer that does not end is cut.
-        do_sample: draw tokens; else always the likeliest.
-        temperature: of the drawing.
-        top_p: share of the probability that is drawn from.
-        top_k: how many tokens are drawn from; 0 for all.
-        repetition_penalty: scores of tokens that are there already are divided by it; None for the model's own.
-        seed: of the drawing, of prompt `i` it is `seed + i`; torch's own generator is left as it was.
-        stop: texts that end an answer; neither they nor what follows belongs to it.
-        system: a system message for all; None leaves it to the template.
-        batch_size: prompts computed at once.
-        on_text: called with a prompt's number and each new piece of its answer.
-        cancelled: asked after each token; true ends all answers where they are.
+        max_new_tokens: maximum number of tokens of an answer.
+        do_sample: sample tokens; else decode greedily.
+        temperature: temperature of sampling.
+        top_p: nucleus sampling: cumulative probability of the tokens to sample from.
+        top_k: number of most likely tokens to sample from; 0 for all.
+        repetition_penalty: factor that reduces the scores of tokens that have already occurred; None for the model's
+            own.
+        seed: random seed; prompt `i` uses `seed + i`. torch's global generator is not used.
+        stop: stop strings; an answer ends before them.
+        system: system message of all prompts; None leaves it to the template.
+        batch_size: prompts per batch.
+        on_text: called with the index of a prompt and each new piece of its answer.
+        cancelled: polled after each token; true ends all answers.
 
     Returns:
-        One answer a prompt, in order, without special tokens and without space around it.
+        One answer for each prompt, in order, without special tokens and surrounding whitespace.
     """
     from llf_core.generation.sampling import Sampling
 
@@ -86,23 +87,23 @@ def answer_ids(  # noqa: PLR0913 - the settings of an answer
     on_done: Callable[[int], object] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """`generate` after prompts that are tokens already.
+    """Generate answers as text after tokenized prompts.
 
     Args:
         model: see `generate`.
-        tokenizer: reads the answers.
-        prompts: token ids of each.
-        sampling: how tokens are drawn; None for always the likeliest.
-        max_new_tokens: where an answer that does not end is cut.
-        ends: further tokens that end an answer.
+        tokenizer: decodes the answers.
+        prompts: token ids of each prompt.
+        sampling: sampling parameters; None for greedy decoding.
+        max_new_tokens: maximum number of tokens of an answer.
+        ends: further end-of-sequence token ids.
         stop: see `generate`.
-        batch_size: prompts computed at once.
+        batch_size: prompts per batch.
         on_text: see `generate`.
-        on_done: called with how many prompts are answered.
+        on_done: called with the number of answered prompts.
         cancelled: see `generate`.
 
     Returns:
-        One answer a prompt, in order, without special tokens and without space around it.
+        One answer for each prompt, in order, without special tokens and surrounding whitespace.
     """
     from llf_core.generation.batches import Batches
     from llf_core.generation.sampling import Sampling
@@ -126,19 +127,19 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
     batch_size: int = 8,
     on_token: Callable[[int, int], object] = lambda *_: None,
 ) -> list[list[int]]:
-    """`answer_ids` as tokens.
+    """Generate answers as token ids after tokenized prompts.
 
     Args:
         model: see `generate`.
         tokenizer: its tokenizer.
-        prompts: token ids of each, none empty.
-        sampling: how tokens are drawn.
-        max_new_tokens: where an answer that does not end is cut, at least 1; one for all, or one each.
-        batch_size: prompts computed at once.
-        on_token: called after each token with how many prompts are answered, and the tokens of its answer so far.
+        prompts: token ids of each prompt, none empty.
+        sampling: sampling parameters.
+        max_new_tokens: maximum number of tokens of an answer, at least 1; one for all, or one for each prompt.
+        batch_size: prompts per batch.
+        on_token: called after each token with the number of answered prompts and the length of the token's answer.
 
     Returns:
-        Token ids of each answer, at least one; one that ends an answer is its last.
+        Token ids of each answer, at least one, including the end-of-sequence token.
     """
     from llf_core.generation.batches import Batches
 
@@ -150,7 +151,7 @@ def continuations(  # noqa: PLR0913 - the settings of an answer
 
 @contextmanager
 def _answering(model: PreTrainedModel) -> Iterator[None]:
-    """A model in evaluation mode and one dtype; its mode is left as it was."""
+    """Context manager: evaluation mode and a single compute dtype. Restores the previous mode."""
     training = model.training
     model.eval()
     try:
@@ -161,16 +162,26 @@ def _answering(model: PreTrainedModel) -> Iterator[None]:
 
 
 def penalty_of(model: PreTrainedModel, asked: float | None) -> float:
-    """The repetition penalty that was asked for, else that of the model's generation config, else 1."""
+    """Repetition penalty to use.
+
+    Args:
+        model: for its generation config.
+        asked: the requested penalty; None for the one of the generation config, or 1.
+    """
     configured = getattr(model.generation_config, "repetition_penalty", None)
     return float(next((one for one in (asked, configured) if one is not None), 1.0))
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> Any:
-    """Token ids of prompts, padded on the left.
+    """Tokenize prompts as conversations, padded on the left.
+
+    Args:
+        tokenizer: with or without a chat template.
+        prompts: user messages.
+        system: system message of all prompts; None leaves it to the template.
 
     Returns:
-        A `BatchEncoding` of `input_ids` and `attention_mask`, each `[prompts, longest]`.
+        A `BatchEncoding` with `input_ids` and `attention_mask`, `[prompts, longest]` each.
     """
     if not tokenizer.chat_template:
         return tokenizer(list(prompts), return_tensors="pt", padding=True, padding_side="left")
@@ -185,16 +196,28 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: s
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
-    """Ids that end an answer: the tokenizer's and those of the model's generation config."""
+    """End-of-sequence token ids of the tokenizer and of the model's generation config.
+
+    Args:
+        model: for its generation config.
+        tokenizer: the tokenizer.
+
+    Returns:
+        Token ids; None if there are none.
+    """
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     return sorted(one for one in ids if one is not None) or None
 
 
 def end_at(model: PreTrainedModel, ids: Sequence[int]) -> None:
-    """Has a model's answers end at further tokens, wherever it is loaded: its generation config says so.
+    """Add end-of-sequence token ids to a model's generation config, which is saved with the model.
 
-    transformers' own `generate` asks the generation config alone, not the tokenizer.
+    transformers' own `generate` reads the generation config only, not the tokenizer.
+
+    Args:
+        model: changed in place.
+        ids: token ids.
     """
     generation = getattr(model, "generation_config", None)
     if generation is None or not ids:

@@ -1,4 +1,4 @@
-"""Keys and values of past tokens, in buffers that are written in place and kept between turns."""
+"""Key-value cache with preallocated buffers, which are reused between turns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SMALLEST = 64
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no types
-    """A `DynamicLayer` whose `keys` and `values` are the filled parts of larger buffers.
+    """A `DynamicLayer` whose `keys` and `values` are views of larger buffers.
 
-    A step writes one position instead of copying all earlier ones; a full buffer doubles.
+    A step writes one position instead of copying all earlier ones; a full buffer doubles its size.
 
     Args:
-        room: positions that the first buffer holds.
+        room: number of positions of the first buffer.
     """
 
     def __init__(self, room: int = SMALLEST) -> None:
@@ -30,7 +30,17 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         self._values: Tensor | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Appends `[batch, heads, new, head_dim]` of each and returns all: `[batch, heads, length, head_dim]`."""
+        """Append keys and values.
+
+        Args:
+            key_states: new keys `[batch, heads, new, head_dim]`.
+            value_states: new values `[batch, heads, new, head_dim]`.
+            *_: not used.
+            **__: not used.
+
+        Returns:
+            All keys and values, `[batch, heads, length, head_dim]` each.
+        """
         past = self.get_seq_length()
         length = past + key_states.shape[-2]
         if self._keys is None or self._values is None or length > self._keys.shape[-2]:
@@ -44,14 +54,14 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these rows of the batch only."""
+        """Remove all rows of the batch except `indices`, `[kept]`, int64."""
         if self._keys is not None and self._values is not None:
             length = self.get_seq_length()
             self._keys, self._values = self._keys[indices], self._values[indices]
             self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
 
     def reset(self) -> None:
-        """Forgets all positions."""
+        """Remove all positions."""
         self._keys = self._values = None
         super().reset()
 
@@ -65,18 +75,33 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
 
 
 def growing_cache(layers: int, room: int) -> Cache:
-    """A cache of `layers` layers for `room` positions at first."""
+    """Create a cache of growing layers.
+
+    Args:
+        layers: number of layers.
+        room: number of positions of the first buffers.
+    """
     return Cache(layers=[GrowingLayer(room) for _ in range(layers)])
 
 
 def forget(cache: Cache, length: int) -> None:
-    """Keeps the first `length` positions of a cache of growing layers."""
+    """Truncate a cache of growing layers.
+
+    Args:
+        cache: changed in place.
+        length: number of positions to keep.
+    """
     for layer in cache.layers:
         if layer.get_seq_length() > length:
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
 
 
 def keep_rows(cache: Cache, rows: Tensor) -> None:
-    """Keeps these rows of the batch, `[kept]` of int64."""
+    """Remove all rows of the batch except some.
+
+    Args:
+        cache: changed in place.
+        rows: rows to keep, `[kept]`, int64.
+    """
     for layer in cache.layers:
         layer.batch_select_indices(rows)

@@ -1,4 +1,4 @@
-"""The model's own forward, called through its public arguments with a cache that is kept."""
+"""The model's own forward pass with a key-value cache."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class PlainForward:
-    """Scores of the next token by the model's own forward.
+    """Next-token logits by the model's own forward pass.
 
     Args:
-        model: a causal language model of transformers, perhaps wrapped by PEFT.
+        model: causal language model of transformers, wrapped by PEFT or not.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -29,13 +29,13 @@ class PlainForward:
         self._last: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
-        """Reads new tokens into the cache.
+        """Read new tokens into the cache.
 
         Args:
-            tokens: `[batch, new]` of int64.
-            positions: of these tokens, `[batch, new]`.
-            mask: 1 where a token is, 0 where padding is, `[batch, past + new]`; None where nothing is padded.
-            cache: filled by `past` tokens.
+            tokens: token ids `[batch, new]`, int64.
+            positions: positions of these tokens, `[batch, new]`, int64.
+            mask: 1 at tokens, 0 at padding, `[batch, past + new]`; None without padding.
+            cache: holds `past` tokens.
 
         Returns:
             Logits after the last token, `[batch, vocabulary]`.

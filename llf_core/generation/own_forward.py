@@ -1,4 +1,4 @@
-"""The forward of a model without what accelerate puts around it."""
+"""A model's forward without accelerate's wrapper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def own_forward(model: Any) -> Iterator[None]:
-    """The model as it is without accelerate around it, which computes in half precision whatever comes in."""
+    """Context manager that removes accelerate's wrapper from a model's forward, which autocasts to half precision."""
     wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     if wrapped is None or own is None:
         yield

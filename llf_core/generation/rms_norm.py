@@ -1,4 +1,4 @@
-"""RMS norms of one token's state."""
+"""RMS norm for decoding (arXiv 1910.07467, eq. 4)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CLOSE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 1e-2, torch.bf
 
 
 class Norm:
-    """`x / sqrt(mean(x²) + eps) * weight` over the last dimension.
+    """RMS norm: `x / sqrt(mean(x²) + eps) * weight` over the last dimension.
 
     Args:
-        weight: `[width]`, the offset of Gemma's norms included.
+        weight: `[width]`, including the offset of Gemma's norms.
         eps: epsilon.
     """
 
@@ -27,14 +27,14 @@ class Norm:
         self._sum_eps = self.width * eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[…, width]` to the same."""
+        """Normalize `x`, `[..., width]`. Returns a tensor of the same shape."""
         if x.dim() == 1 and self._scaled is not None:
             return torch.mul(x, self._scaled).mul_(torch.dot(x, x).add_(self._sum_eps).rsqrt_())
         return F.rms_norm(x, (self.width,), self._weight, self._eps)
 
     @classmethod
     def read(cls, module: Any) -> Norm | None:
-        """A module as a norm; None where it gives something else."""
+        """Convert a module to a norm; None if its output differs from an RMS norm."""
         weight = getattr(module, "weight", None)
         eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not isinstance(weight, Tensor) or weight.dim() != 1 or not isinstance(eps, float):

@@ -1,4 +1,4 @@
-"""Rotary position embedding as one small matrix a position."""
+"""Rotary position embedding (RoPE, arXiv 2104.09864) as one small matrix per position."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ if TYPE_CHECKING:
 
 
 class Rotation:
-    """Matrices that turn queries and keys of one position by `x @ R`: one product instead of five operations.
+    """Rotates queries and keys of a position by a matrix, `x @ R`: one product instead of five operations.
 
     Args:
-        rotary: the model's own rotary embedding, which gives `cos` and `sin`.
-        turn: `[rotated, rotated]`: `x @ turn` is Llama's `rotate_half(x)`.
-        head_dim: of queries and keys; dimensions after the rotated ones are left as they are.
+        rotary: the model's rotary embedding, which computes `cos` and `sin`.
+        turn: `[rotated, rotated]`; `x @ turn` is Llama's `rotate_half(x)`.
+        head_dim: head size of queries and keys; dimensions beyond the rotated ones are unchanged.
     """
 
     def __init__(self, rotary: Any, turn: Tensor, head_dim: int) -> None:
         self._rotary, self._turn, self._head_dim = rotary, turn, head_dim
 
     def __call__(self, like: Tensor, positions: Tensor) -> Tensor:
-        """Of `positions` `[batch]`, in the dtype of `like`: `[batch, head_dim, head_dim]`."""
+        """Rotation matrices of positions.
+
+        Args:
+            like: tensor of any shape whose dtype the result has.
+            positions: `[batch]`, int64.
+
+        Returns:
+            `[batch, head_dim, head_dim]`.
+        """
         cos, sin = self._rotary(like, positions[:, None])
         rotated: Tensor = torch.diag_embed(cos[:, 0]) + self._turn.to(sin) * sin
         rest: int = self._head_dim - rotated.shape[-1]
@@ -35,7 +43,15 @@ class Rotation:
 
     @classmethod
     def read(cls, rotary: Any, head_dim: int) -> Rotation | None:
-        """A rotary embedding of Llama's kind; None for one that changes with the length of the text."""
+        """Convert a rotary embedding like Llama's.
+
+        Args:
+            rotary: the model's rotary embedding.
+            head_dim: head size of queries and keys.
+
+        Returns:
+            The rotation; None if the embedding depends on the length of the text.
+        """
         frequencies = getattr(rotary, "inv_freq", None)
         if frequencies is None or getattr(rotary, "rope_type", "default") in ("dynamic", "longrope"):
             return None

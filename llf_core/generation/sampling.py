@@ -1,4 +1,4 @@
-"""How a token is chosen from the model's scores, by transformers' own processors."""
+"""Chooses tokens from logits, with transformers' logits processors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen.
+    """Sampling parameters.
 
     Attributes:
-        do_sample: draw; else always the likeliest.
-        temperature: of the drawing.
-        top_k: how many tokens are drawn from; 0 for all.
-        top_p: share of the probability that is drawn from.
-        repetition_penalty: scores of tokens that are already in prompt or answer are divided by it (multiplied where
-            they are negative); 1 changes nothing.
-        seed: of the drawing. Prompt `i` draws with `seed + i`, so that its answer doesn't depend on the others.
+        do_sample: sample tokens; else decode greedily.
+        temperature: temperature of sampling.
+        top_k: number of most likely tokens to sample from; 0 for all.
+        top_p: nucleus sampling: cumulative probability of the tokens to sample from.
+        repetition_penalty: divides the scores of tokens that are in the prompt or answer (multiplies negative scores);
+            1 has no effect.
+        seed: random seed. Prompt `i` uses `seed + i`, so that its answer does not depend on the other prompts.
     """
 
     do_sample: bool = False
@@ -38,7 +38,7 @@ class Sampling:
     seed: int = 0
 
     def warpers(self) -> LogitsProcessorList:
-        """What changes the scores before a token is drawn, in the order of `model.generate`."""
+        """Logits processors of sampling, in the order of `model.generate`."""
         found = LogitsProcessorList()
         if self.do_sample:
             if self.temperature != 1.0:
@@ -54,9 +54,9 @@ class Chooser:
     """Chooses the next token of each row.
 
     Args:
-        sampling: how.
-        rows: the number of each row among all prompts.
-        device: where the scores are.
+        sampling: sampling parameters.
+        rows: index of each row among all prompts.
+        device: device of the logits.
     """
 
     def __init__(self, sampling: Sampling, rows: Sequence[int], device: torch.device) -> None:
@@ -69,15 +69,15 @@ class Chooser:
         }
 
     def __call__(self, scores: Tensor, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> list[int]:
-        """Chooses.
+        """Choose a token for each row.
 
         Args:
-            scores: the model's logits `[batch, vocabulary]`.
-            rows: the number of each row among all prompts.
-            texts: token ids of each row so far, its prompt first and without padding.
+            scores: logits `[batch, vocabulary]`.
+            rows: index of each row among all prompts.
+            texts: token ids of each row so far, with its prompt and without padding.
 
         Returns:
-            One token id a row.
+            One token id per row.
         """
         scores = scores.float()
         if self._penalty is not None:

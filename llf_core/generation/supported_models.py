@@ -1,4 +1,4 @@
-"""Which models this loop can decode, and why the others are left to `model.generate`."""
+"""Determines which models the decode loop supports; others use `model.generate`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ UNDERSTOOD = {
 
 
 def causal_model(model: Any) -> Any:
-    """The model of transformers inside a PEFT model, or the model itself."""
+    """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def unsupported(model: Any) -> str | None:
-    """Why a model is decoded by `model.generate`; None where this loop does it.
+    """Reason why a model needs `model.generate`; None if the decode loop supports it.
 
     Args:
-        model: a causal language model of transformers, perhaps wrapped by PEFT.
+        model: causal language model of transformers, wrapped by PEFT or not.
     """
     causal = causal_model(model)
     name = type(causal).__name__

@@ -1,4 +1,4 @@
-"""Text of tokens as they come, and where it stops."""
+"""Streams tokens to text and detects stop strings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ UNFINISHED = "\ufffd"  # what a decoder shows for the first bytes of a character
 
 
 class TextStream:
-    """One answer: token ids in, text out.
+    """Converts the token ids of an answer to text as they arrive.
 
     Args:
-        tokenizer: decodes; special tokens give no text.
-        ends: ids that end the answer.
-        stops: texts that end the answer; neither they nor what follows belongs to it.
-        on_text: called with each new piece; pieces joined are `text`.
+        tokenizer: decodes the tokens; special tokens are skipped.
+        ends: end-of-sequence token ids.
+        stops: stop strings; the answer ends before them.
+        on_text: called with each new piece; the concatenated pieces are `text`.
 
     Attributes:
         text: the answer so far.
@@ -40,7 +40,7 @@ class TextStream:
         self.text = ""
 
     def put(self, token: int) -> bool:
-        """Takes a token and says whether the answer ends with it."""
+        """Add a token. Returns whether the answer ends with it."""
         self._ids.append(token)
         if token in self._ends:
             self.close()
@@ -59,7 +59,7 @@ class TextStream:
         return False
 
     def close(self) -> None:
-        """Gives what was held back: nothing more comes."""
+        """Emit text that was held back, as no token follows."""
         if self._ids:
             self.text = self._decode()
             cut = self._stopped(self.text)
@@ -75,7 +75,7 @@ class TextStream:
         return min(found, default=None)
 
     def _held(self, text: str) -> int:
-        """How much of the end may yet change: bytes of a character, or the beginning of a stop."""
+        """Number of final characters that may change: an incomplete character, or the beginning of a stop string."""
         whole = text.rstrip(UNFINISHED)
         begun = [
             size

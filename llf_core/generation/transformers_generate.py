@@ -1,4 +1,4 @@
-"""Decoding by transformers' own `generate`, for models that our loop leaves alone."""
+"""Generation by transformers' `generate`, for models that the decode loop does not support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no types
-    """Hands each row's new token on, and ends rows and the whole."""
+    """Stopping criterion that reports each row's new token, ends finished rows, and stops when cancelled."""
 
     def __init__(self, rows: int, put: Callable[[int, int], bool], cancelled: Callable[[], bool]) -> None:
         self._put, self._cancelled = put, cancelled
@@ -43,18 +43,18 @@ def decode_plainly(  # noqa: PLR0913 - what a loop knows
     cancelled: Callable[[], bool] = lambda: False,
     numbers: Sequence[int] | None = None,
 ) -> None:
-    """Continues prompts by `model.generate`.
+    """Generate tokens with `model.generate`.
 
     Args:
-        model: a model of transformers, perhaps wrapped by PEFT.
+        model: transformers model, wrapped by PEFT or not.
         prompts: token ids, none empty.
-        sampling: how tokens are chosen. Drawn rows are computed one by one, each with its own seed.
-        max_new_tokens: where a row is cut.
-        pad: a token id to pad with.
-        ends: ids that end a row.
-        put: takes a row and its new token and says whether the row ends with it.
-        cancelled: asked after each step.
-        numbers: the number of each row among all prompts; what is drawn depends on it.
+        sampling: sampling parameters. Sampled rows are computed one by one, each with its own seed.
+        max_new_tokens: maximum number of tokens of a row.
+        pad: token id of padding.
+        ends: end-of-sequence token ids.
+        put: called with a row and its new token; returns whether the row ends with it.
+        cancelled: polled after each step; true ends generation.
+        numbers: index of each row among all prompts, which selects its random seed.
     """
     of = list(numbers) if numbers is not None else list(range(len(prompts)))
     if sampling.do_sample and len(prompts) > 1:

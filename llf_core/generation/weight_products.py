@@ -1,4 +1,4 @@
-"""Products of one token's state with weights: neighbours in one buffer are one product, adapters stay unmerged."""
+"""Matrix products of decoding: joined weights are multiplied at once, adapters stay unmerged."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer's frozen part and the LoRA adapters that are active on it.
+    """A linear layer's base weight and its active LoRA adapters.
 
     Attributes:
         weight: `[out, in]`.
-        bias: `[out]`.
-        adapters: `(A [rank, in], B [out, rank], scaling)` of each.
+        bias: `[out]`, or None.
+        adapters: `(A [rank, in], B [out, rank], scaling)` of each adapter.
     """
 
     weight: Tensor
@@ -33,7 +33,7 @@ class Linear:
 
 
 def read_linear(module: Any) -> Linear | None:
-    """A module as a `Linear`; None where its forward may be something else (4-bit weights, DoRA, several kinds)."""
+    """Convert a module to a `Linear`; None if its forward may differ (4-bit weights, DoRA, several adapter types)."""
     if type(module) is nn.Linear:
         return Linear(module.weight, module.bias)
     base = getattr(module, "base_layer", None)
@@ -53,7 +53,14 @@ def read_linear(module: Any) -> Linear | None:
 
 
 def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
-    """One view `[sum of out, in]` over weights that lie behind each other in one buffer; None where they don't."""
+    """View of weights that are contiguous in one buffer.
+
+    Args:
+        weights: `[out, in]` each, with the same `in`.
+
+    Returns:
+        `[sum of out, in]`; None if they are not contiguous.
+    """
     first = weights[0]
     if len(weights) == 1:
         return first
@@ -68,10 +75,10 @@ def adjacent(weights: Sequence[Tensor]) -> Tensor | None:
 
 
 class Product:
-    """The products of linear layers that share their input.
+    """Products of linear layers with the same input.
 
-    Adapters are not merged: their small matrices are put together (copies; a thousandth of the weights), so that all
-    layers of one input cost two small products more, and rounding stays that of the adapted layers.
+    Adapters are not merged: their small matrices are concatenated (copies, a thousandth of the weights), so that all
+    layers with the same input cost only two more small products, and rounding is that of the adapted layers.
 
     Args:
         layers: in the order of their outputs.
@@ -96,7 +103,7 @@ class Product:
         self._single = self._weights[0] if len(self._weights) == 1 and self._biases[0] is None else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[in]` to `[out]`, or `[batch, in]` to `[batch, out]`."""
+        """Multiply: `[in]` to `[out]`, or `[batch, in]` to `[batch, out]`."""
         if x.dim() == 1:
             if self._narrow is not None:
                 y = self._narrow.mv(x)
@@ -115,7 +122,12 @@ class Product:
         return self._adapt(y, x)
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
-        """Adds the product to `y` in place."""
+        """Add the product to `y` in place.
+
+        Args:
+            y: `[out]` or `[batch, out]`; changed in place.
+            x: `[in]` or `[batch, in]`.
+        """
         if x.dim() == 1 and self._single is not None and self._narrow is not None:
             self._narrow.add_to(y, x)
             self._adapt(y, x)
@@ -133,7 +145,7 @@ class Product:
 
 
 def _adapters(layers: Sequence[Linear], sizes: list[int], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """All A below each other, and all scaled B as blocks on a diagonal."""
+    """All A matrices stacked, and all scaled B matrices as a block diagonal matrix."""
     downs, ups, start = [], [], 0
     for layer, size in zip(layers, sizes, strict=True):
         for down, up, scaling in layer.adapters:
@@ -146,16 +158,16 @@ def _adapters(layers: Sequence[Linear], sizes: list[int], like: Tensor) -> tuple
 
 
 def join_weights(model: nn.Module) -> int:
-    """Moves weights that share their input behind each other, so that they are one product; no copy is kept.
+    """Move weights with the same input into one buffer each, so that they are multiplied at once; no copy is kept.
 
-    The parameters stay what they are, as views of the new buffer. For a model that is only read from: what holds a
-    weight's old memory would keep it alive.
+    The parameters become views of the new buffer. Do not train the model afterwards: other references to a weight's old
+    memory would keep it alive.
 
     Args:
-        model: a causal language model, perhaps wrapped by PEFT.
+        model: causal language model, wrapped by PEFT or not.
 
     Returns:
-        How many groups were joined.
+        Number of joined groups.
     """
     joined = 0
     for module in model.modules():

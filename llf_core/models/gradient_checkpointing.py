@@ -1,7 +1,4 @@
-"""Gradient checkpointing:
-
-activations are recomputed in the backward pass instead of being stored (arXiv 1604.06174).
-"""
+"""Gradient checkpointing (arXiv 1604.06174), which recomputes activations in the backward pass."""
 
 from __future__ import annotations
 

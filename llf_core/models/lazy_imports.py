@@ -75,9 +75,9 @@ def quick_imports(config: RunConfig | None) -> Iterator[None]:
 
 
 def needs_bitsandbytes(config: RunConfig) -> bool:
-    """Whether a run may need bitsandbytes:
+    """Whether a run may need bitsandbytes.
 
-    for quantized weights, its optimizers, or a model whose config is not available.
+    It is needed for quantized weights, for its optimizers, and possibly for a model whose config is not available.
     """
     if config.model.quantization_bit is not None or config.get("optim") not in OWN_OPTIMIZERS:
         return True

@@ -1,4 +1,4 @@
-"""What the loss sees, to be looked at: counts, lengths, records worth a look, examples token by token, packed rows."""
+"""Inspection of prepared data: counts, lengths, notable records, examples token by token, packed rows."""
 
 from llf_core.data.inspect.inspection import Inspection
 

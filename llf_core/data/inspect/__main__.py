@@ -1,10 +1,10 @@
-"""A process that answers what a view asks of a data set: `python -m llf_core.data.inspect CONFIG`.
+"""Process that answers a view's requests about a data set: `python -m llf_core.data.inspect CONFIG`.
 
-First it tells how each set's rows are read, `{"readings": […]}`, then how far the preparation is,
-`{"progress": "rows.jsonl", "rows": 1200}`, then `{"ready": …}` with the overview. From then on it reads a request a
-line from its standard input, `{"id": 1, "ask": "example", "number": 3}`, and answers each with a line,
-`{"id": 1, "answer": …}` or `{"id": 1, "error": "a sentence"}`. It ends with its input. Python code of a model that the
-user has not allowed is not run: the error that is told in its place comes with `code`, see `ForeignCode.json`.
+First it writes how each data set is read, `{"readings": […]}`, then the progress of the preparation, `{"progress":
+"rows.jsonl", "rows": 1200}`, then `{"ready": …}` with the overview. After that it reads one request per line from
+standard input, `{"id": 1, "ask": "example", "number": 3}`, and answers each with a line, `{"id": 1, "answer": …}` or
+`{"id": 1, "error": "a sentence"}`. It exits at the end of its input. Python code of a model runs only if the user has
+allowed it; otherwise the error has the key `code`, see `ForeignCode.json`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ASKED = ("overview", "lengths", "notable", "example", "search", "rows", "numbere
 
 
 def main() -> int:
-    """Answers until the input ends.
+    """Answer requests until the input ends.
 
     Returns:
-        2 where the config or the data cannot be used.
+        Exit code: 0, or 2 if the config or the data cannot be used.
     """
     # What libraries print must not stand among the answers.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
@@ -60,7 +60,15 @@ def main() -> int:
 
 
 def answer(inspection: Inspection, line: str) -> dict[str, Any]:
-    """The answer to a request; an error is a sentence."""
+    """Answer a request.
+
+    Args:
+        inspection: the opened data.
+        line: the request as JSON.
+
+    Returns:
+        Object with `id` and `answer`, or `id` and `error`, a sentence.
+    """
     number = None
     try:
         request = json.loads(line)
@@ -73,7 +81,12 @@ def answer(inspection: Inspection, line: str) -> dict[str, Any]:
 
 
 def say(out: TextIO, value: dict[str, Any]) -> None:
-    """Writes a line."""
+    """Write a line of JSON.
+
+    Args:
+        out: standard output.
+        value: object to write.
+    """
     out.write(json.dumps(value, ensure_ascii=True) + "\n")
     out.flush()
 

@@ -1,4 +1,4 @@
-"""How each data set's rows are read, and what else its columns could be: what a person can correct."""
+"""How each data set's columns are read, and which other roles they could have, for the user to correct."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def all_roles(config: RunConfig) -> dict[str, list[str]]:
-    """What columns can hold for the stage of a config, by format, in the words of `dataset_info.json`."""
+    """Roles that columns can have for the config's stage, by format, as in `dataset_info.json`."""
     kind = wanted_kind(config)
     return {name: list(roles(name, kind)) for name in formats(kind)}
 
 
 def readings(config: RunConfig) -> list[dict[str, Any]]:
-    """How each data set of a config is read.
+    """Describe how each data set of a config is read.
 
     Returns:
-        Of each: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` says how it is read), `format`,
-        `columns`, `fits` (share of the first rows), `reason`; or `error` where it cannot be read.
+        For each data set: `dataset`, `names` (its columns), `entry` (whether `dataset_info.json` describes it),
+        `format`, `columns`, `fits` (fraction of the first rows), `reason`; or `error` if it cannot be read.
     """
     data = config.data
     found = []

@@ -1,4 +1,4 @@
-"""An example token by token: what each is, who says it, and what becomes of it."""
+"""Explains an example token by token: its text, role, and whether it is trained on, read or truncated."""
 
 from __future__ import annotations
 
@@ -23,10 +23,16 @@ PROMPT, TRAINED, CUT = "prompt", "trained", "cut"
 
 
 def explained(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[dict[str, Any]]:
-    """The turns of an example.
+    """Tokens of an example by turn.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        template: template that rendered the example.
+        found: the example before truncation.
 
     Returns:
-        For each turn its `role` and its `tokens`: `[text, id, state, special]`, states `prompt`, `trained`, `cut`.
+        For each turn its `role` and its `tokens`: `[text, id, state, special]`, with state `prompt`, `trained` or
+        `cut`.
     """
     spans = token_spans(tokenizer, found.rendered)
     ids, labels = found.tokens.ids, found.tokens.labels
@@ -48,7 +54,16 @@ def explained(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found:
 
 
 def plain(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequence[int]) -> list[list[Any]]:
-    """Tokens by themselves, where nothing is known of their text."""
+    """Tokens without turns, for an example whose text is not available.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        ids: token ids `[seq]`.
+        labels: labels `[seq]`.
+
+    Returns:
+        `[text, id, state, special]` of each token.
+    """
     special = set(tokenizer.all_special_ids)
     return [
         [tokenizer.decode([one]), one, TRAINED if label != IGNORED else PROMPT, one in special]
@@ -57,7 +72,15 @@ def plain(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], labels: Sequen
 
 
 def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[tuple[int, int]] | None:
-    """Where each token begins and ends in the text; None for a tokenizer that does not tell."""
+    """Character range of each token in the text.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        rendered: the rendered text.
+
+    Returns:
+        `[start, end)` of each token; None for a tokenizer without offsets.
+    """
     if not tokenizer.is_fast:
         return None
     borders = sorted({0, *(rendered.cuts or ()), len(rendered.text)})
@@ -71,10 +94,18 @@ def token_spans(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[
 
 
 def role_borders(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, found: Explained) -> list[tuple[int, str]]:
-    """Where each message's turn begins in the text, as far as the beginnings of the conversation show it.
+    """Find where each message begins in the rendered text, by rendering prefixes of the conversation.
 
-    What a template writes before the first message (a default system prompt) is told from it by the token that begins
-    the later turns.
+    What a template writes before the first message (a default system prompt) is separated from it by the token that
+    begins the later turns.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        template: template that rendered the example.
+        found: the example before truncation.
+
+    Returns:
+        Character position and role of each turn.
     """
     messages, text = found.conversation.messages, found.rendered.text
     borders = [(0, str(messages[0]["role"]))]

@@ -1,4 +1,4 @@
-"""A prepared data set to be looked at, page by page."""
+"""Inspects a prepared data set page by page."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ SEARCH_SECONDS = 1.0
 
 
 class Inspection:
-    """What the loss sees of a config's data.
+    """A view of a config's data as the loss sees it.
 
-    Examples are numbered: those to train on in their order, then those that are held out.
+    Examples are numbered: training examples in their order, then evaluation examples.
 
     Args:
         config: as for a run.
-        tokenizer: of its model.
-        prepared: its data.
-        seconds: how long the preparation took.
-        speed: tokens a second of an earlier run of the same model on this machine, for the time of an epoch.
-        processor: of a model that sees.
+        tokenizer: tokenizer of the model.
+        prepared: the prepared data.
+        seconds: duration of the preparation.
+        speed: tokens per second of an earlier run of the same model on this machine, to estimate the time of an epoch.
+        processor: processor of a multimodal model; else None.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what was prepared, and by what
@@ -79,7 +79,13 @@ class Inspection:
         progress: Callable[[str, int], None] | None = None,
         processor: ProcessorMixin | None = None,
     ) -> Inspection:
-        """Prepares the data of a config, or takes what is kept.
+        """Prepare the data of a config, or open it from the cache.
+
+        Args:
+            config: as for a run.
+            tokenizer: tokenizer of the model.
+            progress: called with a data set's name and the number of rows read so far.
+            processor: processor of a multimodal model; else None.
 
         Raises:
             DataError: see `prepare`.
@@ -89,7 +95,7 @@ class Inspection:
         return cls(config, tokenizer, prepared, time.monotonic() - began, earlier_speed(config), processor)
 
     def overview(self) -> dict[str, Any]:
-        """Counts in all and of each data set, how conversations are rendered, and what there is to look at."""
+        """Counts in total and of each data set, the template, and the number of notable records."""
         report = self._prepared.report
         return {
             "examples": report.examples,
@@ -119,9 +125,10 @@ class Inspection:
         }
 
     def lengths(self) -> dict[str, Any]:
-        """A histogram of the lengths before anything is cut, and what other cutoffs would cost.
+        """Histogram of lengths before truncation, and the cost of other cutoffs.
 
-        See `llf_core.data.inspect.lengths`. Of pairs it is the longer side, as it is left, and nothing is forecast.
+        See `llf_core.data.inspect.lengths`. For pairs, the length is that of the longer answer after truncation, and no
+        costs are estimated.
         """
         counts, cutoff = self._prepared.counts, self._config.data.cutoff_len
         if "rejected_ids" in self._prepared.examples.column_names:
@@ -142,9 +149,16 @@ class Inspection:
         return found | {"longer": len(self._prepared.report.truncated), "cutoffs": [], "speed": self._speed}
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = 18) -> dict[str, Any]:
-        """A page of the records to look at: `total`, `kinds` and `rows`.
+        """A page of notable records.
 
-        Each has the example's `number` or None, and `where` its record is (`line 8`).
+        Args:
+            kind: kind of records, one of `notable_records.KINDS` and `ASIDE`; `all` for all of `KINDS`.
+            offset: index of the first record.
+            limit: maximum number of records.
+
+        Returns:
+            `total`, `kinds` (number of records of each kind) and `rows`. Each row has the example's `number` or None,
+            and `where` its record is (`line 8`).
         """
         found = page(self._notable, kind, offset, limit)
         for row in found["rows"]:
@@ -153,15 +167,15 @@ class Inspection:
         return found
 
     def example(self, number: int) -> dict[str, Any]:
-        """One example, token by token.
+        """Show an example token by token.
 
         Returns:
             `number`, `dataset`, `record`, `where` (`line 8`), `held_out`, `turns` (see `explained`), the counts
-            `tokens`, `prompt`, `trained`, `cut`, and where it is packed: `row`, `offset`. Of a pair these are of the
-            chosen answer, and `rejected` has `turns` and counts of the other one.
+            `tokens`, `prompt`, `trained`, `cut`, and if it is packed, `row` and `offset`. For a pair these describe the
+            chosen answer, and `rejected` has the turns and counts of the other one.
 
         Raises:
-            IndexError: there is no such example.
+            IndexError: there is no example with this number.
         """
         dataset, record = self._names[number]
         table, base = self._table(number)
@@ -175,7 +189,7 @@ class Inspection:
         return found | ({"rejected": other[0]} if other else {}) | self._packed_at(number)
 
     def _sides(self, number: int, sides: Sequence[tuple[list[int], list[int]]]) -> list[dict[str, Any]]:
-        """Turns and counts of an example; of a pair those of both answers."""
+        """Turns and counts of an example; of a pair for both answers."""
         turns = self._turns(number, [ids for ids, _ in sides])
         found: list[dict[str, Any]] = []
         for place, (ids, labels) in enumerate(sides):
@@ -188,15 +202,14 @@ class Inspection:
         return found
 
     def numbered(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """The texts of examples to train on, by the numbers that a run writes their losses down with.
+        """Texts of training examples, by the numbers under which a run records their losses.
 
         Args:
-            numbers: `number` of each, see `llf_core.data.example_store.ExampleWriter`.
+            numbers: `number` of each example, see `llf_core.data.example_store.ExampleWriter`.
 
         Returns:
-            `number`, `place` (by which `example` finds it), `dataset`, `record`, `where` (`line 8`), `segments`
-            (`[text, trained]` each);
-            of a number that this data has not, nothing.
+            For each: `number`, `place` (argument of `example`), `dataset`, `record`, `where` (`line 8`), `segments`
+            (`[text, trained]` each). Unknown numbers are left out.
         """
         found = []
         for number in numbers:
@@ -213,10 +226,16 @@ class Inspection:
         return found
 
     def search(self, text: str, start: int = 0, limit: int = 18) -> dict[str, Any]:
-        """Examples whose text holds some words, looked for in a second's time.
+        """Search the text of examples, for at most one second.
+
+        Args:
+            text: words to search for.
+            start: number of the example to start at.
+            limit: maximum number of results.
 
         Returns:
-            `rows` (`number`, `dataset`, `record`, `where`, `reason`), and `next`: where to go on, None at the end.
+            `rows` (`number`, `dataset`, `record`, `where`, `reason`), and `next`: the `start` of the next call, or None
+            at the end.
         """
         wanted, began = text.casefold(), time.monotonic()
         rows: list[dict[str, Any]] = []
@@ -237,7 +256,16 @@ class Inspection:
         return {"rows": rows, "next": place if place < total else None}
 
     def rows(self, offset: int = 0, limit: int = 7, *, least_full_first: bool = False) -> dict[str, Any]:
-        """Packed rows: `total`, `capacity`, and of each its examples as `[number, label, prompt, trained]`."""
+        """A page of packed rows.
+
+        Args:
+            offset: index of the first row.
+            limit: maximum number of rows.
+            least_full_first: order the rows by the number of tokens instead.
+
+        Returns:
+            `total`, `capacity`, and the examples of each row as `[number, label, prompt, trained]`.
+        """
         packed = self._prepared.train
         if not isinstance(packed, PackedRows):
             return {"total": 0, "capacity": 0, "rows": []}
@@ -261,7 +289,7 @@ class Inspection:
         return self._prepared.report.where(record, dataset)
 
     def _table(self, number: int) -> tuple[Any, int]:
-        """The table that holds an example, and the number of its first one."""
+        """The table that contains an example, and the number of the table's first example."""
         trained = len(self._prepared.counts)
         return (self._prepared.examples, 0) if number < trained else (self._prepared.eval, trained)
 
@@ -284,7 +312,7 @@ class Inspection:
 
     @cached_property
     def _by_number(self) -> dict[int, int]:
-        """The place of each example to train on."""
+        """Position of each training example by its number."""
         return {number: place for place, number in enumerate(self._prepared.examples["number"])}
 
     @cached_property
@@ -304,7 +332,7 @@ class Inspection:
         return found
 
     def _turns(self, number: int, sides: Sequence[list[int]]) -> list[list[dict[str, Any]]] | None:
-        """The turns of an example's sides from its record; None where they cannot be had, or give other tokens."""
+        """Turns of an example, from its record; None if they are not available or tokenize differently."""
         part = (number - self._first[self._names[number]]) * len(sides)
         found = self._explain(number)[part : part + len(sides)]
         for one, ids in zip(found, sides, strict=False):
@@ -343,7 +371,7 @@ class Inspection:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """`[examples]`, where each stands in the members of the packed rows."""
+        """`[examples]`, position of each example among the members of the packed rows."""
         packed: Any = self._prepared.train
         places = np.empty(len(packed.members), dtype=np.int64)
         places[packed.members] = np.arange(len(packed.members))
@@ -361,7 +389,7 @@ class Inspection:
 
 
 def earlier_speed(config: RunConfig) -> float | None:
-    """Tokens a second in the newest run of the same model and method that was measured on this machine."""
+    """Tokens per second of the newest run with the same model and method on this machine; None if there is none."""
     for row in list_runs(home(), 0, 50, None, None).rows:
         try:
             folder = open_run(row.id)

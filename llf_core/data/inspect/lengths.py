@@ -1,4 +1,4 @@
-"""How long examples are, and what each cutoff would cost."""
+"""Lengths of examples, and the cost of each cutoff."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ PACKED_MOST = 200_000  # examples; more are packed as a sample of so many
 
 
 def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, Any]:
-    """Bars of the lengths that examples have before they are cut.
+    """Histogram of the lengths before truncation.
+
+    Args:
+        lengths: `[examples]`, tokens.
+        cutoff: current `cutoff_len`.
 
     Returns:
-        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest`, `cutoff`, `longer` (examples that
-        are longer than it).
+        `edges` (`[bars + 1]`, tokens), `counts` (`[bars]`), `median`, `longest`, `cutoff`, `longer` (number of examples
+        longer than the cutoff).
     """
     top = max(int(np.quantile(lengths, 0.995)), cutoff if (lengths > cutoff).any() else 0, 2)
     width = -(-top // BARS)
@@ -43,24 +47,30 @@ def histogram(lengths: NDArray[np.int64], cutoff: int) -> dict[str, Any]:
 
 
 def offered(cutoff: int, longest: int) -> list[int]:
-    """Cutoffs around the one that is set, itself among them; none above the first that cuts nothing."""
+    """Cutoffs to compare: multiples of the current one, up to the first that truncates nothing.
+
+    Args:
+        cutoff: current `cutoff_len`.
+        longest: tokens of the longest example.
+    """
     near = {max(STEP, round(cutoff * factor / STEP) * STEP) for factor in FACTORS}
     enough = -(-longest // STEP) * STEP
     return sorted({one for one in near if one <= max(enough, cutoff)} | {cutoff})
 
 
 def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float | None) -> dict[str, Any]:
-    """What a cutoff would cost.
+    """Estimate the cost of a cutoff.
 
     Args:
-        counts: `[examples, column]`, see `llf_core.data.example_store.COLUMNS`.
+        counts: `[examples, columns]`, see `llf_core.data.example_store.COLUMNS`.
         cutoff: tokens.
-        config: the rest of the settings.
-        speed: tokens a second of an earlier run, or None.
+        config: the other settings.
+        speed: tokens per second of an earlier run, or None.
 
     Returns:
-        `cutoff`, `cut` (examples), `lost` (tokens), `lost_answers` (share of the learned tokens), `rows` (packed),
-        `fill`, `seconds` (of an epoch; None without a speed), `memory` (bytes; None where it cannot be forecast).
+        `cutoff`, `cut` (number of truncated examples), `lost` (tokens), `lost_answers` (fraction of the trained
+        tokens), `rows` (packed), `fill`, `seconds` (of an epoch; None without a speed), `memory` (bytes; None if
+        unknown).
     """
     learned, whole, learned_cut = (counts[:, column] for column in (1, 2, 3))
     target = learned + learned_cut
@@ -84,7 +94,16 @@ def cost(counts: NDArray[np.int64], cutoff: int, config: RunConfig, speed: float
 
 
 def memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | None:
-    """Bytes at the peak of the largest step, forecast from the config alone; None for models that are not known."""
+    """Forecast the peak memory of the largest step from the config alone.
+
+    Args:
+        config: of the run.
+        lengths: `[examples]`, tokens.
+        cutoff: `cutoff_len`.
+
+    Returns:
+        Bytes; None for models whose sizes are unknown.
+    """
     weights = shapes(config.model.model_name_or_path)
     model = architecture(weights, settings_of(config.model.model_name_or_path)) if weights else None
     numbers = trained(config, weights) if weights else None

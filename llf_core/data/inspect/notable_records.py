@@ -1,4 +1,4 @@
-"""Records that a person should look at: left out, cut, doubled, or trained on though they are held out."""
+"""Notable records: dropped, truncated, duplicated, or leaked from evaluation into training data."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 KINDS = ("dropped", "cut", "divided", "doubled", "leaked")
 ASIDE = ("unanswered", "longest")
-"""Further kinds, which are not among all: records that are dropped for want of an answer, and the longest examples."""
+"""Kinds that are not part of `all`: records dropped because they have no answer, and the longest examples."""
 LONGEST = 100
 TWINS_NAMED = 3
 
 
 class Notable(NamedTuple):
-    """A record to look at.
+    """A notable record.
 
     Attributes:
         kind: one of `KINDS`, or `longest`.
-        dataset: its data set.
-        record: its 0-based number there.
-        reason: what there is to see.
+        dataset: name of its data set.
+        record: its 0-based index in the data set.
+        reason: why it is notable.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Notable(NamedTuple):
 
 
 def from_report(report: DataReport) -> Iterator[Notable]:
-    """What the preparation itself put down."""
+    """Records that the preparation has reported."""
     for dropped in report.unusable():
         yield Notable("dropped", dropped.dataset, dropped.index, dropped.reason)
     for cut in sorted(report.truncated, key=lambda one: -one.cut):
@@ -51,12 +51,12 @@ def from_report(report: DataReport) -> Iterator[Notable]:
 def twins(
     names: list[tuple[str, int]], hashes: NDArray[np.int64], where: Callable[[int, str], str]
 ) -> Iterator[Notable]:
-    """Examples of the same tokens; each is named but the first, once for all parts of a record.
+    """Duplicates: examples with the same tokens as an earlier one, once for all parts of a record.
 
     Args:
         names: data set and record of each example.
-        hashes: `[examples]`, the same for the same tokens.
-        where: writes the place of a record, see `DataReport.where`.
+        hashes: `[examples]`, equal for equal tokens.
+        where: formats the place of a record, see `DataReport.where`.
     """
     order = np.argsort(hashes, kind="stable")
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
@@ -81,7 +81,15 @@ def leaks(
     held_hashes: NDArray[np.int64],
     where: Callable[[int, str], str],
 ) -> Iterator[Notable]:
-    """Examples that are held out, and trained on too."""
+    """Evaluation examples that also occur in the training data.
+
+    Args:
+        names: data set and record of each training example.
+        hashes: `[examples]`, of the training examples.
+        held_names: data set and record of each evaluation example.
+        held_hashes: `[eval_examples]`, of the evaluation examples.
+        where: formats the place of a record, see `DataReport.where`.
+    """
     trained: dict[int, tuple[str, int]] = {}
     for digest, name in zip(hashes.tolist(), names, strict=True):
         trained.setdefault(digest, name)
@@ -94,7 +102,7 @@ def leaks(
 
 
 def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[Notable]:
-    """The longest examples, by their tokens before any cut.
+    """The longest examples, by tokens before truncation.
 
     Args:
         names: data set and record of each example.
@@ -106,12 +114,22 @@ def longest(names: list[tuple[str, int]], whole: NDArray[np.int64]) -> Iterator[
 
 
 def is_unanswered(one: Notable) -> bool:
-    """Whether a record is dropped since it has no answer."""
+    """Whether a record was dropped because it has no answer."""
     return one.kind == "dropped" and one.reason.startswith(UNANSWERED)
 
 
 def page(found: list[Notable], kind: str, offset: int, limit: int) -> dict[str, Any]:
-    """A part of the list: `total`, `kinds` (how many of each), `rows`."""
+    """A page of a list of records.
+
+    Args:
+        found: all records.
+        kind: one of `KINDS` or `ASIDE`, or `all`.
+        offset: index of the first record.
+        limit: maximum number of records.
+
+    Returns:
+        `total`, `kinds` (number of records of each kind) and `rows`.
+    """
     groups = {name: [one for one in found if one.kind == name] for name in (*KINDS, "longest")}
     groups["unanswered"] = [one for one in groups["dropped"] if is_unanswered(one)]
     groups["all"] = [one for one in found if one.kind in KINDS]

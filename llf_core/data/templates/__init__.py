@@ -1,7 +1,7 @@
-"""Chat templates by name: Jinja texts made of the entries of `config/templates.toml` by `turns.jinja`.
+"""Named chat templates: Jinja sources built by `turns.jinja` from the entries of `config/templates.toml`.
 
-The Jinja sees what a tokenizer's own template sees: `messages`, `tools`, `add_generation_prompt`, `enable_thinking`,
-`preserve_thinking`, the special tokens.
+The source uses the variables of a tokenizer's own template: `messages`, `tools`, `add_generation_prompt`,
+`enable_thinking`, `preserve_thinking`, and the special tokens.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 JOINT, BEGINS, ENDS = "\ue001", "\ue002", "\ue003"
-"""Signs (private use) in what `NamedTemplate.marked` renders: a tokenizer starts anew at each of them; an answer begins
-and ends."""
+"""Markers (private use) in the output of `NamedTemplate.marked`: tokenization boundary, start and end of an answer."""
 TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 PLAIN: dict[str, Any] = {
     "default": "", "prefix": "", "system": "{content}", "fused": False, "user": "{content}", "open": "",
@@ -39,12 +38,12 @@ class NamedTemplate:
     """A template that ships with LLF.
 
     Attributes:
-        name: LLaMA-Factory's name of it.
-        label: the models that it belongs to.
-        end: the token that ends an answer, or `eos_token` for the tokenizer's own.
-        stop: further tokens that a generation stops at.
-        thinks: whether answers begin with a thought, which is left out once later questions follow.
-        tokens: what it writes that looks like tokens of its own (`<|user|>`).
+        name: its name in LLaMA-Factory.
+        label: models that use it.
+        end: token that ends an answer; `eos_token` for the tokenizer's own.
+        stop: further stop tokens of generation.
+        thinks: whether answers begin with reasoning, which is left out once later questions follow.
+        tokens: special tokens that it writes (`<|user|>`).
     """
 
     name: str
@@ -55,16 +54,16 @@ class NamedTemplate:
     tokens: frozenset[str]
 
     def jinja(self, *, space: bool = False, tools: str | None = None) -> str:
-        """The text that is saved with a model.
+        """Source that is saved with a model.
 
         Args:
-            space: the tokenizer puts a blank before the first word of a text.
-            tools: another tool format than its own.
+            space: whether the tokenizer adds a space before the first word of a text.
+            tools: tool format, if not the template's own.
         """
         return _made(self.name, tools, marked=False, space=space)
 
     def marked(self, *, tools: str | None = None) -> str:
-        """The text that renders the same, with signs for where answers are and where a tokenizer starts anew."""
+        """Source that renders the same text, with markers for answers and tokenization boundaries."""
         return _made(self.name, tools, marked=True, space=False)
 
 
@@ -73,16 +72,17 @@ CONTENT = "\0"
 
 @dataclass(frozen=True)
 class Plain:
-    """Renders conversations without functions and thoughts: the text of `NamedTemplate.marked`, ten times as fast.
+    """Renders conversations without tools and reasoning like `NamedTemplate.marked`, ten times as fast.
 
     Attributes:
-        prefix: in front of everything. In it and all slots, a null stands for what is said.
-        system: slot of the system prompt; `fused`: it goes in front of the first question.
-        default: the system prompt of conversations without one.
+        prefix: start of the text. In it and all slots, a null character is the placeholder of the content.
+        system: slot of the system prompt.
+        fused: whether the system prompt is part of the first question.
+        default: system prompt of conversations without one.
         user: slot of a question.
-        said: slot of an answer, with what opens it and the signs.
-        last: ends the last answer.
-        between: ends the others.
+        said: slot of an answer, with its header and markers.
+        last: end of the last answer.
+        between: end of the other answers.
     """
 
     prefix: str
@@ -96,11 +96,11 @@ class Plain:
 
     @classmethod
     def of(cls, name: str, tokens: Mapping[str, str]) -> Plain | None:
-        """The renderer of a template; None for one of thinking models.
+        """Create the renderer of a template; None for a template of reasoning models.
 
         Args:
-            name: of the template.
-            tokens: the tokenizer's special tokens by name.
+            name: name of the template.
+            tokens: special tokens of the tokenizer by name.
         """
         entry: dict[str, Any] = PLAIN | entries()[name]
         if entry["think"]:
@@ -125,7 +125,7 @@ class Plain:
         )
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str | None:
-        """The text with signs; None for a conversation with functions, which Jinja renders."""
+        """Render a conversation with markers; None for a conversation with tools, which needs Jinja."""
         system, turns = self.default, messages
         if messages[0]["role"] == "system":
             system, turns = messages[0]["content"], messages[1:]
@@ -149,10 +149,10 @@ class Plain:
 
 @cache
 def named_template(name: str) -> NamedTemplate:
-    """Reads a template.
+    """Read a template by name.
 
     Raises:
-        DataError: there is none of that name; the nearest one is named.
+        DataError: there is no template of this name; the message suggests the nearest name.
     """
     if name not in entries():
         choices = f"There are {listed(template_names())}; leave template out for the model's own."
@@ -229,7 +229,12 @@ def _maker() -> Template:
 
 
 def render(jinja: str, variables: dict[str, Any]) -> str:
-    """Renders a text of ours. Texts of others go through transformers, in its sandbox, which takes longer."""
+    """Render a trusted Jinja source. Untrusted sources go through transformers' sandbox, which is slower.
+
+    Args:
+        jinja: the source.
+        variables: its variables.
+    """
     template, known = _compiled(jinja)
     # `Template.render` would copy the environment's names anew each time, which takes longer than all the rest.
     return "".join(template.root_render_func(template.new_context(known | variables, shared=True)))
@@ -237,7 +242,7 @@ def render(jinja: str, variables: dict[str, Any]) -> str:
 
 @cache
 def _compiled(jinja: str) -> tuple[Template, dict[str, Any]]:
-    """A template, and the names that it knows beside its variables."""
+    """A compiled template, and the globals that it may use."""
     from jinja2 import Environment
     from jinja2.exceptions import TemplateError
 
@@ -255,11 +260,11 @@ def _compiled(jinja: str) -> tuple[Template, dict[str, Any]]:
 
 
 def _literal(text: str) -> str:
-    """A text as Jinja writes it."""
+    """A string as a Jinja literal."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
     return f"'{escaped}'"
 
 
 def _all(*expressions: str) -> str:
-    """Jinja that puts expressions together."""
+    """Jinja expression that concatenates expressions."""
     return " ~ ".join(one for one in expressions if one and one != "''") or "''"
