@@ -1,4 +1,4 @@
-"""A conversation as text: what rendering gives and tokenizing takes."""
+"""A rendered conversation: output of rendering, input of tokenization."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text.
+    """A rendered conversation.
 
     Attributes:
-        text: all of it.
-        answers: where the answers stand in it, `[start, end)` in characters: from the end of the generation prompt
-            to the end of all that the template writes for the turn (the token that ends it, a newline after it).
-        cuts: where the text is taken apart before it is tokenized, every border of an answer among them; None where
-            it is tokenized as one, as `apply_chat_template` does.
-        media: pictures, videos and sounds that it names, in order.
+        text: the whole text.
+        answers: ranges `[start, end)` of the answers in characters: from the end of the generation prompt to the end of
+            what the template writes for the turn (the end token and a newline after it).
+        cuts: positions at which the text is split before tokenization, including every boundary of an answer; None if
+            it is tokenized as a whole, as by `apply_chat_template`.
+        media: images, videos and audio, in order of their placeholders.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""One data set that a config names: where it lies, and what its records look like."""
+"""A data set that a config names: its location and its format."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """One data set, found but not read.
+    """A data set that was found but not read yet.
 
     Attributes:
-        name: as the config names it.
-        label: the same for a person: a path's last part where that tells it from the others.
-        path: its file or folder; None for a set of a hub.
-        hub_id: its id on a hub.
-        url: where it lies in a cloud.
-        subset: its configuration on the hub.
-        split: which split of the hub's set.
-        folder: a folder inside the hub's repository.
-        num_samples: draw this many examples, with replacement where the set is smaller.
-        formatting: `alpaca`, `sharegpt`, `openai`, or None where it must be proposed from the columns.
-        columns: LLaMA-Factory's name of a column to the set's own; None means the format's defaults.
-        tags: LLaMA-Factory's name of a tag to the set's own.
-        ranking: whether it holds preference pairs.
-        described: where format and columns are from.
+        name: name in the config.
+        label: name as shown to people: the last component of a path, if that is unique.
+        path: file or folder; None for a hub's data set.
+        hub_id: id of a hub's data set.
+        url: URL of a cloud file.
+        subset: subset (configuration) of the hub's data set.
+        split: split of the hub's data set.
+        folder: folder inside the hub's repository.
+        num_samples: number of examples to sample, with replacement if there are fewer.
+        formatting: `alpaca`, `sharegpt`, `openai`, or None to infer it from the columns.
+        columns: the data set's column for each of LLaMA-Factory's names; None for the format's defaults.
+        tags: the data set's tag for each of LLaMA-Factory's names.
+        ranking: whether it has preference pairs.
+        described: where format and columns are set.
     """
 
     name: str

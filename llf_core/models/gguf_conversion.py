@@ -1,4 +1,4 @@
-"""A GGUF file written once as ordinary weights, with its tokenizer."""
+"""Converts a GGUF file to ordinary weights, with its tokenizer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Writes a GGUF file's model as bfloat16 safetensors with its tokenizer and chat template.
+    """Convert the model of a GGUF file to bfloat16 safetensors with its tokenizer and chat template.
 
-    The ids of the special tokens go to the model's configs too: GGUF's metadata names them for the tokenizer only.
+    The ids of special tokens are written to the model's configs too: GGUF stores them for the tokenizer only.
+
+    Args:
+        gguf: the GGUF file.
+        folder: folder to write to.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -40,10 +44,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Has transformers read a GGUF file once.
+    """Context manager in which transformers parses a GGUF file only once.
 
-    It parses the whole file for the tokenizer, for the config and for the weights, and it makes the table of all names
-    of weights again for every module of a model: half of the time that a conversion took.
+    transformers parses the whole file for the tokenizer, the config and the weights, and rebuilds the table of weight
+    names for every module of a model. Caching both halves the time of a conversion.
     """
     import gguf
     import numpy as np
