@@ -183,9 +183,9 @@ def test_a_checkpoint_that_is_removed_while_it_is_looked_at_does_not_count(monke
     (path / "weights").write_bytes(bytes(9))
     checkpoints.finish(4)
     assert checkpoints.list() == [4]
-    read = checkpoints_module.peek_object
+    read = checkpoints_module.read_object_or_empty
     monkeypatch.setattr(
-        checkpoints_module, "peek_object", lambda *args, **more: (read(*args, **more), shutil.rmtree(path))[0]
+        checkpoints_module, "read_object_or_empty", lambda *args, **more: (read(*args, **more), shutil.rmtree(path))[0]
     )
     assert checkpoints.list() == []
 

@@ -11,6 +11,7 @@ import pytest
 
 from llf_core import cli, runs
 from llf_core.data import dump_examples
+from llf_core.user_error import BAD_CONFIG
 from tests.odd_files import put
 
 
@@ -42,7 +43,7 @@ def test_a_search_that_is_too_long_ends_in_a_sentence(monkeypatch, capsys, words
     monkeypatch.setattr(sys, "argv", ["llf", "runs", "list", "--query", words])
     with pytest.raises(SystemExit) as end:
         cli.main()
-    assert end.value.code == cli.BAD_CONFIG
+    assert end.value.code == BAD_CONFIG
     assert "Expected at most" in capsys.readouterr().err
 
 

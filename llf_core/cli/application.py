@@ -1,0 +1,84 @@
+"""The `llf` command: which commands there are, and how one ends that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+
+import typer
+
+from llf_core import NO_WINDOWS
+from llf_core.cli.environment import env, version
+from llf_core.cli.evaluation import reward_accuracy, runs_loss, runs_win_rate
+from llf_core.cli.inspect import inspect
+from llf_core.cli.runs.bin import runs_clean, runs_delete, runs_restore
+from llf_core.cli.runs.look import runs_list, runs_show
+from llf_core.cli.runs.requests import runs_checkpoint, runs_evaluate, runs_kill, runs_sample, runs_set, runs_stop
+from llf_core.cli.runs.restart import runs_branch, runs_replay, runs_resume
+from llf_core.cli.terminal import print_error
+from llf_core.cli.train import demo, train
+from llf_core.cli.validate import validate
+from llf_core.user_error import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Fine-tune language models. Runs live in $LLF_HOME/runs and outlive this terminal.",
+)
+runs_app = typer.Typer(no_args_is_help=True, help="List runs, look into them, stop, resume, delete.")
+app.add_typer(runs_app, name="runs")
+
+app.command()(train)
+app.command()(validate)
+app.command()(inspect)
+app.command()(env)
+app.command()(demo)
+app.command()(version)
+runs_app.command("list")(runs_list)
+runs_app.command("show")(runs_show)
+runs_app.command("stop")(runs_stop)
+runs_app.command("checkpoint")(runs_checkpoint)
+runs_app.command("evaluate")(runs_evaluate)
+runs_app.command("sample")(runs_sample)
+runs_app.command("set")(runs_set)
+runs_app.command("replay")(runs_replay)
+runs_app.command("branch")(runs_branch)
+runs_app.command("loss")(runs_loss)
+runs_app.command("win-rate")(runs_win_rate)
+app.command("reward-accuracy")(reward_accuracy)
+runs_app.command("kill")(runs_kill)
+runs_app.command("resume")(runs_resume)
+runs_app.command("delete")(runs_delete)
+runs_app.command("restore")(runs_restore)
+runs_app.command("clean")(runs_clean)
+
+
+def main() -> None:
+    """Runs the command; an error that a user can mend is one line, without a trace."""
+    if sys.platform == "win32":
+        sys.exit(NO_WINDOWS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a sign, or a file name that is no text
+            stream.reconfigure(errors="backslashreplace")
+    from llf_core.runs.log_handler import log_to
+
+    log_to("stderr")  # stdout is the command's result
+    try:
+        app()
+    except UserError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename:
+            print_error(OSError(f"{error.filename} cannot be used: {error.strerror}."))
+            sys.exit(1)
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}:
+            raise
+        with suppress(OSError, ValueError):  # what is left of the output goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_error(OSError(f"The output cannot be written: {error.strerror}. Make room, or send it elsewhere."))
+        sys.exit(1)

@@ -1,0 +1,23 @@
+"""The run that a command names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.cli.errors import in_a_sentence
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
+
+
+def attach_run(run_id: str) -> Run:
+    """The run of an id, of the beginning of one, or the last.
+
+    Raises:
+        UserError: there is none.
+    """
+    from llf_core.launch import attach
+    from llf_core.runs.find import find_run
+
+    with in_a_sentence():
+        return attach(find_run(run_id))

@@ -1,0 +1,43 @@
+"""Errors that end a command in a sentence, and its exit codes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from llf_core.user_error import BAD_CONFIG, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INTERRUPTED = 130
+
+
+class UsageError(UserError):
+    """An option or argument that a command cannot use."""
+
+    exit_code = BAD_CONFIG
+
+
+@contextmanager
+def in_a_sentence() -> Iterator[None]:
+    """What a run or the system refuses, without a trace."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(_refused(error)) from None
+    except (RuntimeError, ValueError) as error:
+        raise UserError(str(error)) from None
+
+
+def _refused(error: OSError) -> str:
+    """What the system said, as a sentence."""
+    from llf_core.runs.disk_errors import disk_sentence, is_disk_error
+    from llf_core.runs.folder import home
+
+    if is_disk_error(error) and error.strerror == os.strerror(error.errno or 0):  # not a sentence of ours already
+        return disk_sentence(error, home())
+    return str(error) if error.filename or not error.strerror else error.strerror

@@ -1,0 +1,98 @@
+"""`llf runs loss`, `llf runs win-rate` and `llf reward-accuracy`: how good a result or a reward model is."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.attach_run import attach_run
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.parameters import Json, RewardModel, RunId, Trust
+from llf_core.cli.terminal import out, print_json, progress_status
+
+
+def runs_loss(
+    run: RunId,
+    data: Annotated[
+        str | None, typer.Option(help="Data set to evaluate on. Default: the run's validation data.")
+    ] = None,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Compute the evaluation loss of the base model and of the result of a finished run."""
+    from dataclasses import asdict
+
+    from llf_core.evaluation.run_losses import losses_in_child
+
+    found = attach_run(run)
+    with in_a_sentence(), out.status("Computing the losses of base and result …"):
+        computed = losses_in_child(found.id, data, found.folder.home, trust=trust)
+    if as_json:
+        print_json(asdict(computed))
+    else:
+        out.print(f"base {computed.base:.4f}, tuned {computed.tuned:.4f}, on {computed.examples:,} examples")
+
+
+def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
+    run: RunId,
+    reward_model: RewardModel,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Prompt to answer; can be repeated. Default: the run's validation data.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 128,
+    most: Annotated[int, typer.Option(help="Maximum number of prompts from the validation data.", min=1)] = 100,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Compute how often a reward model prefers the answers of the result to those of the base model (win rate)."""
+    from dataclasses import asdict
+
+    from llf_core.evaluation.win_rate import win_rate_in_child
+
+    found = attach_run(run)
+    with in_a_sentence(), progress_status() as progress:
+        rate = win_rate_in_child(
+            found.id,
+            reward_model,
+            prompt,
+            max_new_tokens=tokens,
+            most=most,
+            home=found.folder.home,
+            progress=progress,
+            trust=trust,
+        )
+    if as_json:
+        print_json(asdict(rate))
+    else:
+        out.print(
+            f"{rate.rate:.0%} (95 % band {rate.low:.0%} to {rate.high:.0%}): {rate.wins} won, {rate.ties} equal, "
+            f"{rate.losses} lost; mean reward {rate.base:.3f} of the base, {rate.tuned:.3f} of the result"
+        )
+
+
+def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
+    reward_model: RewardModel,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A preference data set: a name, a file, a folder.")],
+    dataset_dir: Annotated[str | None, typer.Option(help="Folder with dataset_info.json.")] = None,
+    most: Annotated[int | None, typer.Option(help="Maximum number of pairs.", min=1)] = None,
+    as_json: Json = False,
+    trust: Trust = False,
+) -> None:
+    """Compute how often a reward model scores the chosen answer above the rejected one (accuracy)."""
+    from dataclasses import asdict
+
+    from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child
+
+    with in_a_sentence(), progress_status() as progress:
+        found = reward_accuracy_in_child(
+            reward_model, data, dataset_dir=dataset_dir, most=most, progress=progress, trust=trust
+        )
+    if as_json:
+        print_json(asdict(found))
+        return
+    out.print(
+        f"{found.accuracy:.1%} of {found.pairs:,} pairs (95 % band {found.low:.1%} to {found.high:.1%}), "
+        f"mean margin {found.margin:.3f}"
+    )
+    for reason, count in found.dropped.items():
+        out.print(f"{count:,} left out: {escape(reason)}")

@@ -1,0 +1,62 @@
+"""Follows a run until it ends."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.errors import INTERRUPTED
+from llf_core.cli.terminal import err, out, print_json
+from llf_core.user_error import BAD_CONFIG
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
+    from llf_core.runs import Status
+
+SETTLE_SECONDS = 10
+
+
+def follow_run(run: Run, *, as_json: bool) -> None:
+    """Shows progress until the run ends, then exits with 0, 1 or (interrupted) 130."""
+    if not as_json:
+        err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")
+    interrupted = False
+    while True:
+        try:
+            run.wait(progress=not as_json, interrupt="raise")
+            break
+        except KeyboardInterrupt:
+            if interrupted:
+                run.kill()
+                err.print("Killed.")
+            else:
+                interrupted = True
+                run.stop()
+                err.print("Stopping after the current step, with a checkpoint. Ctrl-C again kills the run.")
+    status = _settled(run)
+    if as_json:
+        print_json({"id": run.id, "state": status.state, "step": status.step, "reason": status.reason})
+    else:
+        at = f" at step {status.step:,} of {status.total:,}" if status.total else ""
+        out.print(f"{status.state}{at}. {escape(status.reason or '')}".rstrip())
+        if status.state == "stopped":
+            out.print(f"Go on with: llf runs resume {run.id}")
+        if run.output.is_dir():
+            out.print(f"The result is in {run.output}", markup=False)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if status.state not in {"finished", "stopped"}:
+        raise typer.Exit(BAD_CONFIG if status.exit_code == BAD_CONFIG else 1)
+
+
+def _settled(run: Run) -> Status:
+    """The status once the supervisor, which has the exit code, has had its say too."""
+    until = time.monotonic() + SETTLE_SECONDS
+    status = run.status()
+    while status.exit_code is None and status.guard is not None and status.guard.alive() and time.monotonic() < until:
+        time.sleep(0.02)
+        status = run.status()
+    return status

@@ -1,0 +1,36 @@
+"""The reward functions of a file that a command is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.terminal import err
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+
+def functions_of_file(path: Path | None) -> dict[str, Callable[..., Any]]:
+    """The functions of a file by their names."""
+    if path is None:
+        return {}
+    from llf_core.rewards import by_name, from_file
+
+    with in_a_sentence():
+        return {name: one for name, one in by_name(from_file(path)).items() if one is not None}
+
+
+def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]:
+    """The reward functions that a config names."""
+    from llf_core.config import validate as check
+
+    return check(source, overrides or ()).config.get("reward_functions") or ()
+
+
+def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Says which of the given reward functions are not used."""
+    others = ", ".join(name for name in given if name not in set(known))
+    if others:
+        err.print(f"{who} has no reward function {others}: left aside.", highlight=False)

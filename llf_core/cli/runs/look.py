@@ -1,0 +1,85 @@
+"""`llf runs list` and `show`."""
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from llf_core.cli.attach_run import attach_run
+from llf_core.cli.errors import UsageError, in_a_sentence
+from llf_core.cli.parameters import Json, RunId
+from llf_core.cli.terminal import out, print_json
+from llf_core.user_error import UserError
+
+LOG_LINES = 10
+STATES_SHOWN = ("created", "starting", "running", "stopping", "finished", "stopped", "failed", "lost", "broken")
+
+
+def runs_list(
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    query: Annotated[str | None, typer.Option(help="Only runs with these words in name, tags, note, data.")] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of runs, newest first.")] = 20,
+    offset: Annotated[int, typer.Option(help="Skip this many runs.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """List runs, newest first."""
+    from llf_core.config.did_you_mean import did_you_mean
+    from llf_core.runs import home, list_runs
+    from llf_core.runs.folder import in_the_way, run_ids
+
+    if state is not None and state not in STATES_SHOWN:
+        expected = f"Expected one of {', '.join(STATES_SHOWN)}."
+        raise UsageError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}")
+
+    if (said := in_the_way()) is not None:
+        raise UserError(said)
+    try:
+        page = list_runs(home(), offset, limit, state, query)
+    except ValueError as error:  # a search of too many words
+        raise UsageError(str(error)) from None
+    if as_json:
+        print_json({"total": page.total, "runs": [row.json() for row in page.rows]})
+        return
+    from llf_core.runs.run_table import table
+
+    if page.rows:
+        for line in table(page.rows, run_ids(), out.width):
+            out.print(line, markup=False)
+    out.print(f"[dim]{len(page.rows)} of {page.total} runs in {escape(str(home() / 'runs'))}[/dim]")
+
+
+def runs_show(
+    run: RunId,
+    as_json: Json = False,
+    code: Annotated[bool, typer.Option("--code", help="Print a notebook cell that starts the same run.")] = False,
+) -> None:
+    """Show a run: state, settings, last metrics, and what you can do next."""
+    from llf_core.runs.config_file import changed_config
+    from llf_core.runs.find import short_id
+    from llf_core.runs.findings import advice, stands
+    from llf_core.runs.folder import run_ids
+    from llf_core.runs.overview import overview
+
+    found = attach_run(run)
+    if code:
+        with in_a_sentence():
+            out.print(found.code(), markup=False, highlight=False, soft_wrap=True)
+        return
+    facts = found.summary()
+    if as_json:
+        print_json(facts)
+        return
+    state, events = facts["state"], [one for one in found.events() if one.get("attempt", 1) == facts["attempt"]]
+    findings = [
+        f"{one['message']} {advice(one, state)}".strip()
+        for one in events
+        if one["type"] == "finding" and stands(one, state, facts["step"])
+    ]
+    called, changed = short_id(found.id, run_ids()), changed_config(found.folder)
+    for line in overview(facts, changed=changed, findings=findings, called=called, width=out.width):
+        out.print(line, markup=False)
+    expected = any(one["type"] == "error" and "trace" not in one for one in events)  # the reason says it all
+    log = found.log(LOG_LINES).rstrip() if state in {"failed", "lost", "broken"} and not expected else ""
+    if log:
+        out.print(f"\nThe last lines of {found.folder.log}:", markup=False)
+        out.print(log, markup=False)

@@ -1,0 +1,85 @@
+"""`llf runs stop`, `kill`, `checkpoint`, `evaluate`, `sample` and `set`: what a live run is asked for."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llf_core.cli.attach_run import attach_run
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.parameters import RunId
+from llf_core.cli.terminal import out
+from llf_core.user_error import UserError
+
+if TYPE_CHECKING:
+    from llf_core.launch import Run
+
+
+def runs_stop(run: RunId) -> None:
+    """Stop a run after the current step, with a checkpoint."""
+    found = attach_run(run)
+    if not _has_ended(found):
+        with in_a_sentence():
+            found.stop(wait=True)
+        out.print(f"{found.id} is {found.state}.")
+
+
+def runs_kill(run: RunId) -> None:
+    """Kill a run now. Its work since the last checkpoint is lost."""
+    found = attach_run(run)
+    if not _has_ended(found):
+        with in_a_sentence():
+            found.kill()
+        out.print(f"{found.id} is {found.state}.")
+
+
+def runs_checkpoint(run: RunId) -> None:
+    """Write a checkpoint after the current step; the run goes on."""
+    _ask(run, "checkpoint")
+
+
+def runs_evaluate(run: RunId) -> None:
+    """Compute the evaluation loss after the current step."""
+    _ask(run, "evaluate")
+
+
+def runs_sample(run: RunId) -> None:
+    """Answer the watched prompts after the current step."""
+    _ask(run, "sample")
+
+
+def runs_set(
+    run: RunId,
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="learning_rate, max_steps or watch.")],
+) -> None:
+    """Change a live run from its next step on: learning_rate=1e-4, max_steps=200, watch="Say hi."."""
+    given: dict[str, Any] = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise UserError(f"{change!r} is not KEY=VALUE, such as learning_rate=1e-4.")
+        try:
+            given[key] = value if key == "watch" else float(value)
+        except ValueError:
+            raise UserError(f"{key} is {value!r}. Expected a number.") from None
+    _ask(run, "set", given)
+
+
+def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
+    """Asks a live run, and prints what it answers."""
+    from llf_core.runs.change_journal import check
+
+    found = attach_run(run)
+    with in_a_sentence():
+        said = found.ask(what, check(args) if args is not None else None, wait=True, by="terminal")
+    out.print(said, markup=False)
+
+
+def _has_ended(run: "Run") -> bool:
+    """Whether there is nothing left to end; says so."""
+    from llf_core.runs import FINAL
+
+    with in_a_sentence():
+        state = run.state
+    if state in FINAL:
+        out.print(f"{run.id} has ended already: {state}.")
+    return state in FINAL

@@ -1,0 +1,81 @@
+"""`llf runs resume`, `branch` and `replay`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from llf_core.cli.attach_run import attach_run
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.follow_run import follow_run
+from llf_core.cli.parameters import Detach, RewardFile, RunId, Trust
+from llf_core.cli.reward_functions import functions_of_file, say_unused
+from llf_core.cli.terminal import out
+from llf_core.user_error import UserError
+
+
+def runs_resume(
+    run: RunId,
+    detach: Detach = False,
+    rewards: RewardFile = None,
+    trust: Trust = False,
+) -> None:
+    """Resume from the newest complete checkpoint, in the same folder. Reward functions can be replaced."""
+    found = attach_run(run)
+    with in_a_sentence():
+        from llf_core.rewards import functions_of
+
+        given, known = functions_of_file(rewards), functions_of(found.folder)
+        mended = [one for name, one in given.items() if name in known]
+        if given and not mended:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise UserError(
+                f"{rewards} has no reward function of {found.id}: it defines {', '.join(given)}, and {has}."
+            )
+        say_unused(found.id, given, known)
+        found.resume(rewards=mended, trust=trust)
+    if detach:
+        out.print(found.id)
+    else:
+        follow_run(found, as_json=False)
+
+
+def runs_branch(
+    run: RunId,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Overrides, such as learning_rate=5e-5.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Step of the checkpoint. Default: the newest.")] = None,
+    detach: Detach = False,
+    trust: Trust = False,
+) -> None:
+    """Start a new run from a checkpoint of another run, with changed settings."""
+    from llf_core.door import NotPlainError
+    from llf_core.door.plain_yaml import yaml_value
+
+    found = attach_run(run)
+    given: dict[str, Any] = {}
+    for change in changes or ():
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise UserError(f"{change!r} is not KEY=VALUE, such as learning_rate=5e-5.")
+        try:
+            given[key] = yaml_value(value)
+        except NotPlainError:
+            given[key] = value  # a text that is no YAML
+    with in_a_sentence():
+        new = found.branch(step, changes=given, trust=trust)
+    if detach:
+        out.print(new.id)
+    else:
+        follow_run(new, as_json=False)
+
+
+def runs_replay(run: RunId, detach: Detach = False, trust: Trust = False) -> None:
+    """Start a new run with the same config and the same live changes at the same steps."""
+    found = attach_run(run)
+    with in_a_sentence():
+        new = found.replay(trust=trust)
+    if detach:
+        out.print(new.id)
+    else:
+        follow_run(new, as_json=False)

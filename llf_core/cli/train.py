@@ -1,0 +1,61 @@
+"""`llf train` and `llf demo`: commands that start a run and follow it."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from llf_core.cli.attach_run import attach_run
+from llf_core.cli.checked_config import load_config
+from llf_core.cli.errors import in_a_sentence
+from llf_core.cli.follow_run import follow_run
+from llf_core.cli.parameters import ConfigFile, Json, Overrides, RewardFile
+from llf_core.cli.reward_functions import functions_of_file, names_in_config, say_unused
+from llf_core.cli.terminal import err, out, print_json
+from llf_core.user_error import UserError
+
+
+def train(  # noqa: PLR0913, PLR0917 - options of a command
+    config: ConfigFile,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Start when no other run trains on this machine.")] = False,
+    rewards: RewardFile = None,
+    as_json: Json = False,
+) -> None:
+    """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
+    from llf_core.launch import active_runs, launch
+
+    given = functions_of_file(rewards)
+    named = list(names_in_config(config, overrides) or given) if given else []
+    loaded = load_config(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])
+    say_unused("The config", given, named)
+    for other in () if queue else active_runs():
+        err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
+    with in_a_sentence():
+        run = launch(loaded, name=name, queue=queue, rewards=[given.get(one, one) for one in named] if given else None)
+    if detach:
+        print_json({"id": run.id, "folder": str(run.folder.path)}) if as_json else out.print(run.id)
+        return
+    follow_run(run, as_json=as_json)
+
+
+def demo(
+    report: Annotated[bool, typer.Option("--report", help="Only report on the newest run on the demo data.")] = False,
+) -> None:
+    """Fine-tune a small model in about a minute, then show how its answers changed."""
+    from llf_core.config import RunConfig, preset
+    from llf_core.evaluation.demo_report import newest_demo, report_on
+    from llf_core.launch import launch
+
+    run = attach_run(newest_demo()) if report else launch(RunConfig.load(preset("first-minute")), name="demo")
+    if not report:
+        follow_run(run, as_json=False)
+    try:
+        good, text = report_on(run)
+    except RuntimeError as error:
+        raise UserError(f"The answers could not be made: {error}") from None
+    out.print(text, markup=False)
+    if not good:
+        raise typer.Exit(1)

@@ -1,0 +1,30 @@
+"""`llf validate`: checks a config."""
+
+import typer
+
+from llf_core.cli.checked_config import with_data_checks, with_name_checks
+from llf_core.cli.parameters import ConfigFile, Json, Overrides
+from llf_core.cli.terminal import out, print_json, print_problem
+from llf_core.user_error import BAD_CONFIG
+
+
+def validate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Check a config: unknown keys, names that do not exist, columns that fit no format, impossible combinations."""
+    from llf_core.config import validate as check
+
+    report = with_data_checks(with_name_checks(check(config, overrides or ())))
+    if as_json:
+        print_json(report.json())
+    else:
+        for problem in report.problems:
+            print_problem(problem)
+        if report.ok:
+            warnings = sum(problem.severity == "warning" for problem in report.problems)
+            told = f" {warnings} warning{'s' if warnings > 1 else ''}: see above." if warnings else ""
+            out.print(f"The config is good.{told}")
+    if not report.ok:
+        raise typer.Exit(BAD_CONFIG)
