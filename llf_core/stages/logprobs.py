@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
-
 from llf_core.acceleration.kernels.token_loss import log_probs
 from llf_core.acceleration.patching.causal_head import forward
 
@@ -59,10 +57,3 @@ def answer_log_probs(model: nn.Module, batch: Mapping[str, Any]) -> Answers:
         tokens.new_zeros(count).index_add(0, owners, tokens),
         owners.bincount(minlength=count),
     )
-
-
-def of_all_ranks(sums: Tensor) -> Tensor:
-    """Sums, added up over all processes that train together."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(sums)
-    return sums

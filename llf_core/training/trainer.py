@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import gather_object
 
 from llf_core.data.batch_split import document_count, has_media, learned_count, token_count
+from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
 from llf_core.training.oom_messages import (
@@ -77,7 +78,7 @@ class RunTrainer(TrainingLoop):
         batches = self.stage.batches(batches)
         counts = [torch.stack([token_count(batch), learned_count(batch), self._count(batch)]) for batch in batches]
         own = torch.stack(counts).sum(0).to(device)
-        whole = self.accelerator.gather(own).view(-1, 3).sum(0)
+        whole = sum_over_ranks(own)
         self._tokens = whole[:2]
         return batches, whole[2]
 
@@ -214,7 +215,7 @@ class RunTrainer(TrainingLoop):
         self.stage.keep()
         trained = self.stage.measures.take()  # of the steps since the last log, which are not evaluated
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        total, count = (sum(rank) for rank in zip(*gather_object([self._evaluated.tolist()]), strict=True))
+        total, count = sum_over_ranks(self._evaluated).tolist()
         output.metrics[f"{metric_key_prefix}_loss"] = total / count
         means = self._means()
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})

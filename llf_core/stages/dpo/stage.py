@@ -248,12 +248,12 @@ class DPO(Stage):
     def _bco(self, pairs: Pairs, *, training: bool) -> Tensor:
         import torch
 
-        from llf_core.stages.logprobs import of_all_ranks
+        from llf_core.stages.base.all_reduce import sum_over_ranks
         from llf_core.stages.losses.bco import bco
 
         if training:
             rewards = self.terms.beta * (pairs.chosen_ratio + pairs.rejected_ratio).detach()
-            total, count = of_all_ranks(torch.stack([rewards.sum(), rewards.new_tensor(2.0 * len(rewards))]))
+            total, count = sum_over_ranks(torch.stack([rewards.sum(), rewards.new_tensor(2.0 * len(rewards))]))
             self.baseline.add(total, count)
         return bco(pairs, self.terms, self.baseline.mean)
 

@@ -129,7 +129,8 @@ class KTO(Stage):
         """Sum over the answers of a batch, see `Stage.loss_sum`."""
         import torch
 
-        from llf_core.stages.logprobs import answer_log_probs, of_all_ranks
+        from llf_core.stages.base.all_reduce import sum_over_ranks
+        from llf_core.stages.logprobs import answer_log_probs
         from llf_core.stages.losses.kto import kl_estimate, kto
 
         answers = answer_log_probs(model, batch)
@@ -138,7 +139,7 @@ class KTO(Stage):
         good, lengths = batch["good"], answers.lengths[0::2]
         ratio = policy - reference
         far = foreign.detach() - reference_foreign
-        total, count = of_all_ranks(torch.stack([far.sum(), far.new_tensor(float(len(far)))]))
+        total, count = sum_over_ranks(torch.stack([far.sum(), far.new_tensor(float(len(far)))]))
         kl = kl_estimate((total / count).reshape(1))
         costs = kto(ratio, kl, good, self.beta, self.weights)
         if self.ftx:

@@ -256,17 +256,18 @@ class PPO(Stage):
         """What the updates are made of; moments and coefficient take note of the answers."""
         import torch
 
+        from llf_core.stages.base.all_reduce import sum_over_ranks
         from llf_core.stages.ppo.experience import build_experience
 
         written = [one for one, _, _ in judged]
         given = torch.tensor([score for _, score, _ in judged], dtype=torch.float32)
         read = self.author.read(written)
         if self.options.ppo_score_norm:
-            self.moments.update(given, self._add_up)
+            self.moments.update(given, sum_over_ranks)
             given = self.moments.normalised(given)
-        found = build_experience(written, given, read, self.options, self.controller.coefficient, add_up=self._add_up)
+        found = build_experience(written, given, read, self.options, self.controller.coefficient, add_up=sum_over_ranks)
         kl = found.kl.double()
-        total, count = self._add_up(torch.stack([kl.sum(), torch.ones_like(kl).sum()])).tolist()
+        total, count = sum_over_ranks(torch.stack([kl.sum(), torch.ones_like(kl).sum()])).tolist()
         self.controller.update(total / count, int(count))
         self._tell_scores(judged)
         for measure in found.told:
@@ -406,16 +407,6 @@ class PPO(Stage):
         """Whether something is so on all processes."""
         import torch
 
-        return bool(self._add_up(torch.tensor(float(here))) == self.plan.processes)
+        from llf_core.stages.base.all_reduce import sum_over_ranks
 
-    @staticmethod
-    def _add_up(own: Tensor) -> Tensor:
-        """Sums a tensor over all processes."""
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()):
-            return own
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if dist.get_backend() == "nccl" else "cpu"
-        whole = own.to(device)
-        dist.all_reduce(whole)
-        return whole.to(own.device)
+        return bool(sum_over_ranks(torch.tensor(float(here))) == self.plan.processes)
