@@ -71,10 +71,12 @@ def not_finite(vitals: RunMetrics) -> Finding | None:
     if not len(broken):
         return None
     rate = vitals.learning_rate
+    precision = "bf16 in place of fp16" if vitals.config.get("fp16") else "fp32"
     return Finding(
         "not_finite",
         f"The loss is {values[broken[0]]} at step {steps[broken[0]]}, and what was trained since is lost.",
-        f"Go on from a checkpoint before that step with a lower learning rate than {written(rate)}, or train in fp32.",
+        f"Go on from a checkpoint before that step with a lower learning rate than {written(rate)}, or train in "
+        f"{precision}.",
         config={"learning_rate": _tenth(rate)},
     )
 

@@ -255,13 +255,6 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             values |= self._load.read()
             self.writer.status(step_seconds=round(seconds, 4))
             self._logged_tokens, self._busy, self._busy_steps = read, 0.0, 0
-            if not math.isfinite(values["loss"]):
-                self.writer.event(
-                    "warning",
-                    key="learning_rate",
-                    message=f"The loss is {values['loss']} at step {state.global_step}. Expected a finite number: "
-                    f"lower learning_rate{', or set bf16: true in place of fp16' if args.fp16 else ''}.",
-                )
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)
             if self._receipt is not None and "loss" in values:

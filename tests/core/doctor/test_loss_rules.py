@@ -217,6 +217,13 @@ def test_answers_that_all_earn_the_same_are_named():
     assert "not_finite" in of_a_run("grpo", series | {"loss": (steps, np.where(steps == 9, np.nan, 0.1))})
 
 
+def test_a_loss_that_is_not_finite_names_the_precision_to_try():
+    broken = PATHOLOGIES["not_finite"]
+    assert found(vitals(broken))["not_finite"].fix.endswith("or train in fp32.")
+    config = {"stage": "sft", "fp16": True}
+    assert found(vitals(broken, config=config))["not_finite"].fix.endswith("or train in bf16 in place of fp16.")
+
+
 def test_the_stages_that_draw_answers_are_those_that_learn_from_prompts():
     from llf_core.config.registry import plugins
 

@@ -9,6 +9,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
+from llf_core.doctor import Doctor
 from llf_core.runs import Checkpoints, RunReader, read_status, send_request, status
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
@@ -224,10 +225,11 @@ def test_an_evaluation_leaves_out_no_example_though_the_last_batch_of_an_epoch_i
     assert len(RunReader(folder).metrics().values("eval_loss")) == 1
 
 
-def test_a_loss_that_is_not_finite_is_news(trained):
+def test_a_loss_that_is_not_finite_is_logged_and_told_once(trained):
     folder, _ = trained(learning_rate=1e30, max_grad_norm=0.0, lr_scheduler_type="constant", finetuning_type="full")
     assert not all(math.isfinite(value) for value in RunReader(folder).metrics().values("loss"))
-    assert any("loss is" in event["message"] for event in events(folder, "warning"))
+    assert [one.rule for one in Doctor(folder).look()].count("not_finite") == 1
+    assert not any("loss is" in event["message"] for event in events(folder, "warning"))
     for line in folder.metrics.read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
