@@ -22,9 +22,11 @@ def main(arguments: list[str]) -> None:
 
     from llf_core.launch.supervisor import Supervisor
     from llf_core.runs import RunFolder
+    from llf_core.runs.log_handler import log_to_run
     from llf_core.runs.log_stream import tolerate_a_full_log
 
     tolerate_a_full_log()
+    log_to_run()
     path, *rest = arguments
     Supervisor(RunFolder(Path(path)), rest[1:] or None).run(taken_over=lambda: os.write(mouth, b"."))
 

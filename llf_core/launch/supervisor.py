@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from llf_core.doctor import Doctor
     from llf_core.runs import Request, RunFolder
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 STOP_GRACE = 120.0
@@ -190,7 +193,7 @@ class Supervisor:
             for finding in self._doctor.look():
                 self._writer.event("finding", **finding.event())
         except Exception as error:  # noqa: BLE001 - a full disk, a folder that somebody took apart: the run goes on
-            print(f"The curves could not be looked at: {type(error).__name__}: {error}", flush=True)  # noqa: T201 - log.txt
+            logger.warning(f"The curves could not be looked at: {type(error).__name__}: {error}")
         # A long run's first look at all of its numbers takes seconds, which its training should not miss.
         took = time.monotonic() - began
         self._visit = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)
@@ -218,7 +221,7 @@ class Supervisor:
             if not now.final and not 0 <= time.time() - now.heartbeat < silence:
                 status.update(self._folder, of_attempt=self._attempt, heartbeat=time.time())
         except OSError as error:  # a full disk, for one: the trainer will meet it too, and say so
-            print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
+            logger.warning(f"The heartbeat could not be written: {error}")
 
     def _say_last_word(self, ending: ProcessEnd) -> None:
         now = read_status(self._folder)
@@ -254,4 +257,4 @@ class Supervisor:
         except OSError as error:
             if not is_disk_error(error):
                 raise
-            print(f"A line could not be written: {error}", flush=True)  # noqa: T201 - log.txt
+            logger.warning(f"A line could not be written: {error}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
 def shared_lock(name: str, waiting: str) -> Iterator[None]:
@@ -23,14 +25,14 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
 
     Args:
         name: of the resource.
-        waiting: printed once where another process holds it.
+        waiting: logged once where another process holds it.
     """
     descriptor = open_lock(lock_path(home(), name))
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(waiting, file=sys.stderr, flush=True)  # noqa: T201 - a command's stdout stays its result
+            logger.warning(waiting)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

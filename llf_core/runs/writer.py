@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llf_core.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 LAST_WORDS = {"state", "error", "answer"}
 
@@ -134,11 +137,11 @@ class RunWriter:
             try:
                 if self.flush().attempt != self.attempt:
                     # Two trainers in one folder would spoil each other's checkpoints.
-                    print(f"Attempt {self.attempt} was given up for a later one and ends.", flush=True)  # noqa: T201
+                    logger.error(f"Attempt {self.attempt} was given up for a later one and ends.")
                     os._exit(1)
             except (OSError, statuses.BrokenRunError) as error:
                 # A missed heartbeat is no reason to end a training; the changes wait for the next one.
-                print(f"The heartbeat could not be written: {error}", flush=True)  # noqa: T201 - log.txt
+                logger.warning(f"The heartbeat could not be written: {error}")
 
     def close(self, state: str, reason: str | None = None) -> None:
         """Says the attempt's last word: final state and event. Where another was said before, that stands.
@@ -168,7 +171,7 @@ class RunWriter:
             try:
                 self.event("state", state=state, **({} if reason is None else {"reason": reason}))
             except OSError as error:  # the status has it
-                print(f"The last event could not be written: {error}", flush=True)  # noqa: T201 - log.txt
+                logger.warning(f"The last event could not be written: {error}")
         self.release()
 
     def _unwritten(self, state: str, reason: str | None, error: OSError) -> str:

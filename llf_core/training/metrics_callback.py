@@ -259,7 +259,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.writer.metric(state.global_step, values)
             if self._receipt is not None and "loss" in values:
                 self.doubt(self._receipt.note(state.global_step, values["loss"]))
-            print(_line(state, values), flush=True)  # noqa: T201 - stdout is the run's log.txt
+            logger.info(_line(state, values))
         if self._base_waits and "loss" in values:
             self._base_waits = False
             self._watch(0)
@@ -387,7 +387,7 @@ def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
 
 def _line(state: TrainerState, values: dict[str, float]) -> str:
     """One line of log.txt: what a person wants to read of a step."""
-    parts = [time.strftime("%H:%M:%S"), f"step {state.global_step:>5}/{state.max_steps}"]
+    parts = [f"step {state.global_step:>5}/{state.max_steps}"]
     writers: dict[str, Callable[[float], str]] = {
         "loss": lambda value: f"loss {number(value)}",
         "eval_loss": lambda value: f"eval_loss {number(value)}",
@@ -397,5 +397,5 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
         "memory": lambda value: " ".join(size(value)),
     }
     parts += [say(values[name]) for name, say in writers.items() if name in values]
-    parts[2:2] = [f"{within(one['label'])} {write(one['value'], one['form'])}" for one in told(values)]
+    parts[1:1] = [f"{within(one['label'])} {write(one['value'], one['form'])}" for one in told(values)]
     return "  ".join(parts)

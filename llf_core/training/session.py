@@ -94,12 +94,10 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
         config = run_config(folder)
         with panics_as_errors():
             state, reason = _train(folder, writer, config)
-    except Exception as error:  # noqa: BLE001 - the last word of a run must be written whatever ended it
-        trace = traceback.format_exc()
+    except Exception as error:
         failure = explain(error, config, folder)
-        with suppress(OSError):  # a full disk has no room for it
-            print(trace, flush=True)  # noqa: T201 - stdout is log.txt
-        details = {} if failure.expected else {"trace": trace}
+        logger.exception("The run failed.")
+        details = {} if failure.expected else {"trace": traceback.format_exc()}
         with suppress(OSError):
             writer.event("error", message=failure.message, what_to_do=failure.what_to_do, **details)
         writer.close("failed", failure.reason)
@@ -142,7 +140,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
     writer.status(step=step)
     if isinstance(work.data.train, Stream):
         say(writer, work.data.report)
-        print(work.data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+        logger.info(work.data.report.text())
         write_resolved(work, chosen)
     if progress.stop_wanted and step < total:
         progress.answer_waiting(step)
@@ -184,7 +182,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     begin_phase(writer, "data")
     data = prepare(config, tokenizer, run=writer, processor=processor)
     data.template.carry(tokenizer)
-    print(data.report.text(), flush=True)  # noqa: T201 - stdout is log.txt
+    logger.info(data.report.text())
     begin_phase(writer, "model", "load")
     set_seed(config.training.seed)
     model = _adapted(load_model(source, config, plan), source, config, writer, sees=processor is not None)
