@@ -111,7 +111,7 @@ def _checkpoint(name: str) -> None:
     from llf_core.runs import send_request
 
     run = _attached(name)
-    if run.status().ended_somehow:
+    if run.status().has_ended:
         raise ValueError(f"{run.id} is {run.state}. Expected a run that is going.")
     send_request(run.folder, "checkpoint", by="magic")
     _tell(run, "writes a checkpoint after the current step")

@@ -35,9 +35,9 @@ def in_a_sentence() -> Iterator[None]:
 
 def _refused(error: OSError) -> str:
     """What the system said, as a sentence."""
-    from llf_core.runs.disk_errors import disk_sentence, is_disk_error
+    from llf_core.runs.disk_errors import command_message, is_disk_error
     from llf_core.runs.folder import home
 
     if is_disk_error(error) and error.strerror == os.strerror(error.errno or 0):  # not a sentence of ours already
-        return disk_sentence(error, home())
+        return command_message(error, home())
     return str(error) if error.filename or not error.strerror else error.strerror

@@ -56,7 +56,12 @@ def _settled(run: Run) -> Status:
     """The status once the supervisor, which has the exit code, has had its say too."""
     until = time.monotonic() + SETTLE_SECONDS
     status = run.status()
-    while status.exit_code is None and status.guard is not None and status.guard.alive() and time.monotonic() < until:
+    while (
+        status.exit_code is None
+        and status.supervisor_process is not None
+        and status.supervisor_process.alive()
+        and time.monotonic() < until
+    ):
         time.sleep(0.02)
         status = run.status()
     return status

@@ -133,7 +133,7 @@ def share_or_number(value: float) -> float:
     """A share below 1 as it is, and 500.0 as 500, so that a file shows what was meant.
 
     Raises:
-        ValueError: neither a share nor a whole number, or more than `MOST_STEPS`.
+        ValueError: neither a share nor a whole number, or more than `MAX_STEPS`.
     """
     if value > MOST_STEPS:
         raise ValueError(f"Expected a whole number of at most {MOST_STEPS:,}, or a share below 1.")

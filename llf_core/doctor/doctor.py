@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.doctor.loss_rules import RULES
 from llf_core.doctor.run_metrics import RunMetrics
 from llf_core.runs import RunReader
-from llf_core.runs.change_journal import Changes
+from llf_core.runs.change_journal import ActiveChanges
 from llf_core.runs.config_file import read_config
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Doctor:
         self._limit = memory_limit
         self._config: dict[str, Any] = {}
         self._data: dict[str, Any] = {}
-        self._changes = Changes()
+        self._changes = ActiveChanges()
         self._told: set[tuple[int, str]] = set()
         self._moved = (-1, 0.0)  # the last step that was seen, and when it was new
 

@@ -14,7 +14,7 @@ class Finding:
         rule: its name; a run is told of each rule once an attempt.
         message: one sentence with the numbers.
         fix: what to do, one sentence.
-        change: what may be changed in the live run at once, see `llf_core.runs.change_journal.check`.
+        change: what may be changed in the live run at once, see `llf_core.runs.change_journal.check_changes`.
         config: what to change in the next run's config.
         until: the step with whose end it is over; None where it stays.
     """

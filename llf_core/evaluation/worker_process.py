@@ -20,7 +20,7 @@ from llf_core.models.bounded_tokenizers import panics_as_errors
 from llf_core.models.lazy_imports import begin_imports, quick_imports
 from llf_core.runs import open_run
 from llf_core.runs.config_file import run_config
-from llf_core.runs.foreign_code import RUN, VARIABLE, UntrustedCodeError
+from llf_core.runs.foreign_code import RUN_VALUE, VARIABLE, UntrustedCodeError
 from llf_core.runs.log_handler import log_to
 from llf_core.runs.plain_text import without_escapes
 
@@ -68,7 +68,7 @@ def ask(
     """
     command = [sys.executable, "-P", "-m", module, *arguments]  # -P: a `datasets.py` beside the notebook is no library
     env = computing_environment(os.environ | ({} if home is None else {"LLF_HOME": str(home)}), _threads(of, home))
-    env[VARIABLE] = RUN if trust else ""
+    env[VARIABLE] = RUN_VALUE if trust else ""
     said = ""
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,

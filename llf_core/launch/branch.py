@@ -14,13 +14,13 @@ from llf_core.door import HISTORY_BYTES, read_object, read_text
 from llf_core.launch.environment import start_facts
 from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, create_run, open_run, read_meta, status, update_env
-from llf_core.runs.change_journal import Change, check, journal, write_replay
+from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.runs.config_file import read_config, run_config
 from llf_core.runs.files import open_to_append
 from llf_core.runs.foreign_code import check_run
 from llf_core.runs.jsonl import as_number, encode, records
 from llf_core.runs.moving import copy_folder
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
     """
     _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
-    told = journal(folder)
+    told = read_changes(folder)
     parent = read_object(folder.env).get("parent") or {}
     if isinstance(parent.get("changes"), dict):
         other, step = open_run(parent["run"], folder.home), int(parent["step"])
@@ -85,7 +85,7 @@ def _check(folder: RunFolder, trust: bool | str, what: str) -> None:
 
 
 def _proven(new: RunFolder) -> RunFolder:
-    prove(new)
+    sign_run(new)
     return new
 
 
@@ -120,7 +120,7 @@ def branch(
     step = _checkpoint(folder, step)
     changes = dict(changes or {})
     live = {key: changes[key] for key in LIVE if key in changes}
-    own = [Change(step, check(live), f"branch-{secrets.token_hex(4)}")] if live else []
+    own = [Change(step, check_changes(live), f"branch-{secrets.token_hex(4)}")] if live else []
     name = name or changes.get("run_name") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
     return _branch(folder, step, changes, name, own)
 
@@ -141,7 +141,7 @@ def _branch(
     except ConfigError:
         check_stored(folder, "branch")  # what is wrong without the changes too
         raise
-    before = [change for change in journal(folder) if change.step <= step]
+    before = [change for change in read_changes(folder) if change.step <= step]
 
     def fill(new: RunFolder) -> None:
         total = _copy_checkpoint(folder, new, step)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import llf_core
 from llf_core.runs import RunReader, read_status, status
-from llf_core.runs.disk_errors import told
+from llf_core.runs.disk_errors import failure_message
 from llf_core.runs.files import open_to_append
 from llf_core.runs.final_status import keep_reason, kept_reason
 
@@ -41,7 +41,7 @@ def start_supervisor(
     try:
         opened = open_to_append(folder.log)
     except OSError as error:
-        raise RuntimeError(_failed(folder, attempt, " ".join(told(folder, error)))) from error
+        raise RuntimeError(_failed(folder, attempt, " ".join(failure_message(folder, error)))) from error
     with opened as log:
         first = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-P", "-m", "llf_core.launch.supervise", *arguments],

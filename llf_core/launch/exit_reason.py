@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import Checkpoints, RunReader
-from llf_core.runs.checkpoints import what_is_safe
-from llf_core.runs.disk_errors import takes_nothing
-from llf_core.runs.disk_errors import told as disk_told
+from llf_core.runs.checkpoints import recoverable_message
+from llf_core.runs.disk_errors import failure_message as disk_told
+from llf_core.runs.disk_errors import is_unwritable
 from llf_core.runs.kill import killed_reason
 from llf_core.user_error import BAD_CONFIG
 
@@ -50,7 +50,7 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
         ending: how its trainer ended.
     """
     at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
-    safe = what_is_safe(folder)
+    safe = recoverable_message(folder)
     if ending.kill_asked:
         return "failed", killed_reason(folder, status)
     if ending.stop_asked and ending.exit_code in {0, -signal.SIGTERM}:
@@ -59,7 +59,7 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
         return "failed", f"Stopped {at}, and nothing had been saved. Start it again."
     said = _last_error(folder, status.attempt) if ending.exit_code > 0 else None
     # What ends a trainer that finds no room to say so: any error, or a mapped file that could not grow.
-    if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and takes_nothing(folder):
+    if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and is_unwritable(folder):
         return "failed", " ".join(disk_told(folder))
     if ending.exit_code <= 0:
         return "failed", f"The trainer {_sudden_end(ending)} {at}. {safe}"

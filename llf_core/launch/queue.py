@@ -90,7 +90,7 @@ class Machine:
                 written = folder.status.stat().st_mtime_ns
                 if name == but or self._ended.get(name) == written:
                     continue
-                now = status.shown(status.read_status(folder))
+                now = status.effective_status(status.read_status(folder))
             except (OSError, status.BrokenRunError):
                 continue
             if now.final or now.state == "lost":

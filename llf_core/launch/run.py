@@ -21,13 +21,13 @@ from llf_core.runs import (
     send_request,
     status,
 )
-from llf_core.runs.change_journal import check, journal
+from llf_core.runs.change_journal import check_changes, read_changes
 from llf_core.runs.config_file import run_config
+from llf_core.runs.disk_errors import failure_message as disk_told
 from llf_core.runs.disk_errors import is_disk_error
-from llf_core.runs.disk_errors import told as disk_told
 from llf_core.runs.final_status import keep_reason
 from llf_core.runs.foreign_code import check_run
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 from llf_core.runs.writer import write_event
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Run:
                 now = self.status()
                 if watch is not None:
                     watch.show(now)
-                if now.ended_somehow or (until is not None and time.monotonic() >= until):
+                if now.has_ended or (until is not None and time.monotonic() >= until):
                     return now
                 left = LOOK_SECONDS if until is None else max(0.0, until - time.monotonic())
                 time.sleep(min(LOOK_SECONDS, left))
@@ -177,13 +177,13 @@ class Run:
         Example:
             >>> run.set(learning_rate=1e-4)
         """
-        return self.ask("set", check(changes), wait=wait, by=by)
+        return self.ask("set", check_changes(changes), wait=wait, by=by)
 
     def ask(self, type: str, args: Mapping[str, Any] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
         """Drops a request into a live run, which takes it after the current step.
 
         Args:
-            type: one of `llf_core.runs.control.TYPES`.
+            type: one of `llf_core.runs.control.REQUEST_TYPES`.
             args: what the type needs.
             wait: whether to return only when the trainer has answered.
             by: who asks.
@@ -195,12 +195,12 @@ class Run:
             RuntimeError: nothing of the run is going, or the trainer refused.
         """
         now = self.status()
-        if now.ended_somehow:
+        if now.has_ended:
             raise RuntimeError(f"{self.id} is {now.state}. Expected a run that is going.")
         reader = RunReader(self.folder)
         request = send_request(self.folder, type, args, by)
         while wait:
-            over = self.status().ended_somehow
+            over = self.status().has_ended
             for event in reader.events():
                 if event["type"] == "answer" and event.get("id") == request:
                     if not event.get("ok"):
@@ -220,7 +220,7 @@ class Run:
         from llf_core.rewards import cell_of
 
         cell = f"{cell_of(self.folder)}{run_config(self.folder).python()}"
-        if not journal(self.folder):
+        if not read_changes(self.folder):
             return cell
         return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
 
@@ -329,7 +329,7 @@ class Run:
         now = self.status()
         if now.state == "finished":
             raise RuntimeError(f"{self.id} has finished. Start a new run to train further.")
-        if not now.ended_somehow:
+        if not now.has_ended:
             raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended: stop it first.")
         if command is None:
             check_stored(self.folder, "resume", env)
@@ -346,7 +346,7 @@ class Run:
         try:
             status.begin_attempt(self.folder, attempt, step=step)
             write_event(self.folder, attempt, "resumed", from_step=step, checkpoint=where, **more)
-            prove(self.folder)
+            sign_run(self.folder)
         except OSError as error:
             if not is_disk_error(error):
                 raise
@@ -393,17 +393,17 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """What `llf runs show` shows, as JSON values; a number that is not finite is spelled out."""
-        from llf_core.runs.jsonl import spelled
+        from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row
-        from llf_core.runs.metric_catalog import told
+        from llf_core.runs.metric_catalog import key_values
 
         row = read_row(self.folder).json()
         columns = self._reader.metrics()
         latest = {name: columns.last(name) for name in columns.names}
-        found: dict[str, Any] = spelled(
+        found: dict[str, Any] = spell_non_finite(
             {
                 **row,
-                "counted": told({name: value for name, value in latest.items() if value is not None}),
+                "counted": key_values({name: value for name, value in latest.items() if value is not None}),
                 "folder": str(self.folder.path),
                 "checkpoints": Checkpoints(self.folder).list(),
                 "output": str(self.output) if is_folder(self.output) else None,
@@ -416,10 +416,10 @@ class Run:
 
 def _wait_for_teardown(now: Status) -> None:
     """Lets processes that have said their last word leave: they still hold memory and files."""
-    if not now.here:
+    if not now.is_on_this_host:
         return
     until = time.monotonic() + TEARDOWN_SECONDS
-    while any(process is not None and process.alive() for process in (now.trainer, now.guard)):
+    while any(process is not None and process.alive() for process in (now.trainer, now.supervisor_process)):
         if time.monotonic() > until:
             raise RuntimeError(f"Process {now.pid} of the last attempt has not ended yet. Kill it, then resume.")
         time.sleep(0.05)

@@ -19,7 +19,7 @@ from llf_core.runs.files import replace_file
 from llf_core.runs.folder import home as default_home
 from llf_core.runs.folder import home_folder, run_ids
 from llf_core.runs.moving import move
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -133,7 +133,7 @@ def _fill(new: RunFolder, config: RunConfig, notebook: dict[str, str] | None, ma
     update_env(new, **start_facts(config, notebook, mark))
     if queue:
         enter(new)
-    prove(new)
+    sign_run(new)
 
 
 def _create(

@@ -17,12 +17,12 @@ from llf_core.launch.exit_reason import ProcessEnd, exit_reason
 from llf_core.launch.local_process import Trainer, computing_environment, threads_of, trainer_command
 from llf_core.redaction.file_modes import make_private
 from llf_core.runs import Inbox, RunWriter, read_status, status
-from llf_core.runs.control import pending, remove_request
-from llf_core.runs.disk_errors import is_disk_error, told
+from llf_core.runs.control import pending_requests, remove_request
+from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.fault_points import reach
 from llf_core.runs.files import open_to_append
 from llf_core.runs.final_status import kept_reason
-from llf_core.runs.kill import WORKS_FOR
+from llf_core.runs.kill import RUN_VARIABLE
 from llf_core.runs.last_step import last_logged_step
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.runs.status import HEARTBEAT_SECONDS
@@ -82,7 +82,9 @@ class Supervisor:
                 self._say_last_word(self._supervise())
         except Exception as error:
             reason = f"The supervisor could not go on: {type(error).__name__}: {error}."
-            self._writer.close("failed", " ".join(told(self._folder, error)) if is_disk_error(error) else reason)
+            self._writer.close(
+                "failed", " ".join(failure_message(self._folder, error)) if is_disk_error(error) else reason
+            )
             raise
 
     def _take_over(self, state: str) -> bool:
@@ -135,7 +137,7 @@ class Supervisor:
         """Starts the trainer and looks after it until it ends."""
         kills_before = self._cgroup.oom_kills()
         with open_to_append(self._folder.log) as log:
-            environment = computing_environment(os.environ, self._threads()) | {WORKS_FOR: str(self._folder.path)}
+            environment = computing_environment(os.environ, self._threads()) | {RUN_VARIABLE: str(self._folder.path)}
             trainer = Trainer(self._command, environment, log)
         reach("trainer.forked")
         process = ProcessId.of(trainer.pid)
@@ -240,7 +242,7 @@ class Supervisor:
         self._refuse_leftovers("The run has ended.")
 
     def _refuse_leftovers(self, message: str) -> None:
-        for request in pending(self._folder):
+        for request in pending_requests(self._folder):
             self._answer(request, ok=False, message=message)
 
     def _answer(self, request: Request, *, ok: bool, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The run folder: its files, who writes them, who reads them. Imports no torch and no pandas."""
+"""The run folder: its files, and the classes that write and read them. Imports neither torch nor pandas."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llf_core.runs.writer import RunWriter
 
 if TYPE_CHECKING:
     from llf_core.runs.bin import (
-        Binned,
-        Freed,
-        binned,
+        DeletedRun,
+        RemovedItems,
         clean,
-        cleanable,
         delete_run,
+        deleted_runs,
+        find_cleanable,
         folder_bytes,
         remove_from_bin,
         restore_run,
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     from llf_core.runs.reader import RunReader
     from llf_core.runs.run_index import active_runs, list_runs
 
-# What only readers need is loaded when it is used, so that a trainer or a supervisor starts without numpy.
+# Modules for readers are imported on first use, so that trainer and supervisor start without numpy.
 _LAZY = {
-    "Binned": "bin",
+    "DeletedRun": "bin",
     "Columns": "metric_columns",
-    "Freed": "bin",
+    "RemovedItems": "bin",
     "Page": "listing",
     "Row": "listing",
     "RunReader": "reader",
     "active_runs": "run_index",
-    "binned": "bin",
+    "deleted_runs": "bin",
     "clean": "bin",
-    "cleanable": "bin",
+    "find_cleanable": "bin",
     "create_run": "creation",
     "decimate": "downsample",
     "delete_run": "bin",
@@ -64,12 +64,12 @@ _LAZY = {
 
 __all__ = [
     "FINAL",
-    "Binned",
     "Checkpoints",
     "Columns",
-    "Freed",
+    "DeletedRun",
     "Inbox",
     "Page",
+    "RemovedItems",
     "Request",
     "Row",
     "RunFolder",
@@ -77,12 +77,12 @@ __all__ = [
     "RunWriter",
     "Status",
     "active_runs",
-    "binned",
     "clean",
-    "cleanable",
     "create_run",
     "decimate",
     "delete_run",
+    "deleted_runs",
+    "find_cleanable",
     "folder_bytes",
     "free_bytes",
     "home",

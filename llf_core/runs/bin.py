@@ -1,4 +1,4 @@
-"""Deleting moves a run to the bin; only `clean` and `remove_from_bin` remove anything for good."""
+"""Deleted runs: `delete_run` moves a run to the bin; only `clean` and `remove_from_bin` remove files permanently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llf_core.runs.files import locked, special_file
 from llf_core.runs.folder import RUN_ID, RunFolder, check_run_id, home, open_run, run_ids
 from llf_core.runs.listing import Row, read_row
 from llf_core.runs.moving import move
-from llf_core.runs.status import BrokenRunError, read_status, shown
+from llf_core.runs.status import BrokenRunError, effective_status, read_status
 from llf_core.runs.uploads import unused_uploads
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ DAY = 86400.0
 
 
 @dataclass(frozen=True)
-class Freed:
-    """What cleaning removes.
+class RemovedItems:
+    """Files that `clean` removes.
 
     Attributes:
-        items: folders, and files of `uploads`; of each kind the oldest first.
-        bytes: what they take on the disk.
+        items: run folders, and files in `uploads`; oldest first within each kind.
+        bytes: their size on disk.
     """
 
     items: tuple[Path, ...]
@@ -39,13 +39,13 @@ class Freed:
 
 
 @dataclass(frozen=True)
-class Binned:
+class DeletedRun:
     """A run in the bin.
 
     Attributes:
-        row: as it was listed.
-        deleted: when it was deleted, in Unix seconds.
-        bytes: what it takes on the disk.
+        row: the run as listed.
+        deleted: time of deletion, Unix seconds.
+        bytes: size on disk.
     """
 
     row: Row
@@ -53,7 +53,7 @@ class Binned:
     bytes: int
 
     def json(self) -> dict[str, Any]:
-        """As a JSON object: the row with `deleted` and `bytes`."""
+        """The row as a JSON object, with `deleted` and `bytes`."""
         return self.row.json() | {"deleted": self.deleted, "bytes": self.bytes}
 
 
@@ -62,8 +62,8 @@ def _root(given: Path | str | None) -> Path:
 
 
 @contextmanager
-def _held(given: Path | str | None) -> Iterator[Path]:
-    """The bin, held while something is moved into it or out of it: two views may ask for the same run."""
+def _bin_lock(given: Path | str | None) -> Iterator[Path]:
+    """Hold the lock of the bin while a run is moved into or out of it: two views may request the same move."""
     path = _root(given) / "bin"
     path.mkdir(parents=True, exist_ok=True)
     with locked(path / ".lock"):
@@ -71,32 +71,36 @@ def _held(given: Path | str | None) -> Iterator[Path]:
 
 
 def delete_run(run_id: str, home: Path | str | None = None) -> Path:
-    """Moves a run that has ended to `$LLF_HOME/bin`.
+    """Move an ended run to `$LLF_HOME/bin`.
+
+    Args:
+        run_id: the run's id.
+        home: `LLF_HOME`. Default: from the environment.
 
     Returns:
-        Where it is now.
+        The run's new path.
 
     Raises:
-        ValueError: `run_id` is no id.
-        FileNotFoundError: there is no such run.
-        RuntimeError: it is still going.
-        OSError: it cannot be moved; it is where it was.
+        ValueError: `run_id` is not a valid id.
+        FileNotFoundError: the run does not exist.
+        RuntimeError: the run has not ended.
+        OSError: the move failed; the run is still at its old path.
     """
-    with _held(home) as bin_folder:
+    with _bin_lock(home) as bin_folder:
         folder = open_run(run_id, home)
-        with _resting(folder):
+        with _attempt_lock(folder):
             _check_ended(folder)
             target = bin_folder / run_id
-            if os.path.lexists(target):  # a run restored by copying: the older one in the bin makes way
-                _aside(target)
-            os.utime(folder.path)  # the bin counts days from now
+            if os.path.lexists(target):  # a restored copy was deleted again: it replaces the older one in the bin
+                _rename_before_removal(target)
+            os.utime(folder.path)  # age in the bin is counted from now
             move(folder.path, target)
     return target
 
 
 @contextmanager
-def _resting(folder: RunFolder) -> Iterator[None]:
-    """Keeps the next attempt of a run from beginning meanwhile, where its lock is one."""
+def _attempt_lock(folder: RunFolder) -> Iterator[None]:
+    """Prevent the next attempt of a run from starting meanwhile, if the run has a lock file."""
     with ExitStack() as stack:
         with suppress(UnreadableError):
             stack.enter_context(locked(folder.status_lock))
@@ -104,13 +108,13 @@ def _resting(folder: RunFolder) -> Iterator[None]:
 
 
 def _check_ended(folder: RunFolder) -> None:
-    """Refuses a run that goes.
+    """Raise an error if the run has not ended.
 
     Raises:
-        RuntimeError: it does.
+        RuntimeError: the run has not ended.
     """
     try:
-        state = "lost" if special_file(folder.path) else shown(read_status(folder)).state
+        state = "lost" if special_file(folder.path) else effective_status(read_status(folder)).state
     except BrokenRunError:
         return
     if state not in {"finished", "stopped", "failed", "lost"}:
@@ -118,15 +122,19 @@ def _check_ended(folder: RunFolder) -> None:
 
 
 def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
-    """Brings a run back from the bin.
+    """Move a run from the bin back to `$LLF_HOME/runs`.
+
+    Args:
+        run_id: the run's id.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        ValueError: `run_id` is no id.
-        FileNotFoundError: the bin does not hold it.
-        FileExistsError: a run of this id is there already.
-        OSError: it cannot be moved; it is where it was.
+        ValueError: `run_id` is not a valid id.
+        FileNotFoundError: the bin does not hold this run.
+        FileExistsError: a run with this id exists in `runs`.
+        OSError: the move failed; the run is still in the bin.
     """
-    with _held(home) as bin_folder:
+    with _bin_lock(home) as bin_folder:
         source = _in_bin(bin_folder, run_id)
         target = _root(home) / "runs" / run_id
         if os.path.lexists(target):
@@ -137,38 +145,42 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
 
 
 def remove_from_bin(run_id: str, home: Path | str | None = None) -> None:
-    """Removes a run from the bin for good.
-
-    Raises:
-        ValueError: `run_id` is no id.
-        FileNotFoundError: the bin does not hold it.
-    """
-    with _held(home) as bin_folder:
-        aside = _aside(_in_bin(bin_folder, run_id))
-    shutil.rmtree(aside, onerror=_unless_gone)
-
-
-def binned(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> tuple[int, list[Binned]]:
-    """What is in the bin.
+    """Remove a run from the bin permanently.
 
     Args:
-        home: `LLF_HOME` where it is not the environment's.
-        offset: leaves out so many.
-        limit: at most so many.
+        run_id: the run's id.
+        home: `LLF_HOME`. Default: from the environment.
+
+    Raises:
+        ValueError: `run_id` is not a valid id.
+        FileNotFoundError: the bin does not hold this run.
+    """
+    with _bin_lock(home) as bin_folder:
+        aside = _rename_before_removal(_in_bin(bin_folder, run_id))
+    shutil.rmtree(aside, onerror=_ignore_missing)
+
+
+def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 50) -> tuple[int, list[DeletedRun]]:
+    """List the runs in the bin.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+        offset: number of runs to skip.
+        limit: maximum number of runs to return.
 
     Returns:
-        How many runs there are in all, and some of them, last deleted first.
+        The total number of runs in the bin, and the selected ones, last deleted first.
     """
     found = []
     with suppress(FileNotFoundError), os.scandir(_root(home) / "bin") as entries:
         for entry in entries:
-            with suppress(OSError):  # just restored, or unreadable
+            with suppress(OSError):  # restored meanwhile, or unreadable
                 if RUN_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                     found.append((entry.stat().st_mtime, entry.path))
     found.sort(reverse=True)
     shown = [(deleted, Path(path)) for deleted, path in found[offset : offset + limit]]
     return len(found), [
-        Binned(read_row(RunFolder(path), curve=False), deleted, folder_bytes(path)) for deleted, path in shown
+        DeletedRun(read_row(RunFolder(path), curve=False), deleted, folder_bytes(path)) for deleted, path in shown
     ]
 
 
@@ -180,7 +192,7 @@ def _in_bin(bin_folder: Path, run_id: str) -> Path:
 
 
 def folder_bytes(path: Path) -> int:
-    """Bytes of all files below a folder; links are not followed, and what cannot be read counts nothing."""
+    """Total size of the files below a folder. Links are not followed; unreadable files count 0."""
     total = 0
     waiting = [str(path)] if is_folder(path) else []
     while waiting:
@@ -196,46 +208,54 @@ def folder_bytes(path: Path) -> int:
     return total
 
 
-def cleanable(
+def find_cleanable(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
-) -> Freed:
-    """What `clean` would remove, and how much room that makes.
+) -> RemovedItems:
+    """Find what `clean` would remove, and the disk space it would free.
 
     Args:
-        home: `LLF_HOME` where it is not the environment's.
-        days: only what has been in the bin for at least so many days.
-        checkpoints: also the checkpoints of finished runs, whose result is in `output/`.
-        keep_latest: of those, all but the newest.
+        home: `LLF_HOME`. Default: from the environment.
+        days: only runs that have been in the bin for at least this many days.
+        checkpoints: also checkpoints of finished runs, whose result is in `output/`.
+        keep_latest: keep the newest checkpoint of each finished run.
     """
-    items = _old_in_bin(_root(home) / "bin", days) + _half_made(_root(home) / "runs") + unused_uploads(_root(home))
+    items = (
+        _old_in_bin(_root(home) / "bin", days) + _unfinished_folders(_root(home) / "runs") + unused_uploads(_root(home))
+    )
     if checkpoints:
-        items += _of_finished_runs(_root(home) / "runs", keep_latest=keep_latest)
-    return Freed(tuple(items), sum(map(_bytes, items)))
+        items += _finished_checkpoints(_root(home) / "runs", keep_latest=keep_latest)
+    return RemovedItems(tuple(items), sum(map(_bytes, items)))
 
 
 def clean(
     home: Path | str | None = None, *, days: float = 0, checkpoints: bool = False, keep_latest: bool = False
-) -> Freed:
-    """Removes for good what `cleanable` names.
+) -> RemovedItems:
+    """Permanently remove what `find_cleanable` lists.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+        days: only runs that have been in the bin for at least this many days.
+        checkpoints: also checkpoints of finished runs, whose result is in `output/`.
+        keep_latest: keep the newest checkpoint of each finished run.
 
     Returns:
         What was removed.
     """
-    with _held(home) as bin_folder:
-        freed = cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
-        items = [_aside(item) if item.parent == bin_folder else item for item in freed.items]
+    with _bin_lock(home) as bin_folder:
+        freed = find_cleanable(home, days=days, checkpoints=checkpoints, keep_latest=keep_latest)
+        items = [_rename_before_removal(item) if item.parent == bin_folder else item for item in freed.items]
     for item in items:
-        if not is_folder(item):  # a link: what it leads to is not ours
+        if not is_folder(item):  # a link: its target is not removed
             item.unlink(missing_ok=True)
             continue
-        # `complete.json` goes first: no half of a checkpoint ever counts.
+        # `complete.json` is removed first, so that a partial checkpoint never counts.
         (item / "complete.json").unlink(missing_ok=True)
-        shutil.rmtree(item, onerror=_unless_gone)
+        shutil.rmtree(item, onerror=_ignore_missing)
     return freed
 
 
-def _unless_gone(_: object, __: str, failure: tuple[type[BaseException], BaseException, Any]) -> None:
-    """Passes over what another process removes at the same time."""
+def _ignore_missing(_: object, __: str, failure: tuple[type[BaseException], BaseException, Any]) -> None:
+    """Ignore files that another process removes at the same time."""
     if not isinstance(failure[1], FileNotFoundError):
         raise failure[1]
 
@@ -244,8 +264,8 @@ def _bytes(item: Path) -> int:
     return item.stat().st_size if item.is_file() else folder_bytes(item)
 
 
-def _aside(item: Path) -> Path:
-    """Renames what is to be removed from the bin: nobody can restore a half of it."""
+def _rename_before_removal(item: Path) -> Path:
+    """Rename a run before it is removed, so that nobody restores half of it."""
     return item.rename(item.with_name(f".{item.name.lstrip('.')[:100]}.{time.time_ns():x}"))
 
 
@@ -258,15 +278,15 @@ def _old_in_bin(bin_folder: Path, days: float) -> list[Path]:
     return [entry for deleted, entry in sorted(found) if deleted <= before]
 
 
-def _half_made(runs: Path) -> list[Path]:
-    """Run folders that a process was killed in the middle of making, a day ago or longer."""
+def _unfinished_folders(runs: Path) -> list[Path]:
+    """Run folders whose creation was interrupted at least a day ago."""
     if not runs.is_dir():
         return []
     before = time.time() - DAY
     return [entry for entry in sorted(runs.glob(".new-*")) if entry.lstat().st_mtime < before]
 
 
-def _of_finished_runs(runs: Path, *, keep_latest: bool) -> list[Path]:
+def _finished_checkpoints(runs: Path, *, keep_latest: bool) -> list[Path]:
     found: list[Path] = []
     for name in run_ids(runs.parent):
         folder = RunFolder(runs / name)

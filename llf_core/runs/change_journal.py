@@ -1,7 +1,7 @@
-"""Changes of a live run: what may be changed, and which changes of its journal hold at which step.
+"""Changes to a live run: which settings may change, and which recorded changes are active at a step.
 
-A change is an event `steered{step, changes, id, cancels?}`: it holds from the step after `step` on. A run that is
-resumed from before it, or replayed, makes it again at the same step.
+A change is an event `steered{step, changes, id, cancels?}`. It takes effect after optimizer step `step`. A run that is
+resumed from an earlier step, or replayed, applies it again at the same step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import HISTORY_BYTES, read_object
-from llf_core.runs.event_fields import checked
+from llf_core.runs.event_fields import valid_fields
 from llf_core.runs.files import json_bytes, replace_file
 from llf_core.runs.jsonl import records
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-LOWEST_RATE, HIGHEST_RATE = 1e-20, 1.0  # that far apart one is still scaled to the other
+LOWEST_RATE, HIGHEST_RATE = 1e-20, 1.0  # ratio up to which a schedule can be rescaled in float64
 BEYOND = 10**40
-MOST_STEPS = 10**12  # a schedule still reckons with it exactly
+MAX_STEPS = 10**12  # schedules compute with it exactly
 
 
 @dataclass(frozen=True)
 class Change:
-    """Something that was changed while a run went on.
+    """A change that was made to a live run.
 
     Attributes:
-        step: the last optimizer step before it holds.
-        changes: by name, see `check`.
-        id: of the request.
+        step: last optimizer step before the change takes effect.
+        changes: new values by name, see `check_changes`.
+        id: id of the request.
     """
 
     step: int
@@ -40,22 +40,22 @@ class Change:
     id: str
 
     def json(self) -> dict[str, Any]:
-        """As it stands in `replay.json`."""
+        """The change as stored in `replay.json`."""
         return {"step": self.step, "changes": self.changes, "id": self.id}
 
 
-def check(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes as a trainer takes them.
+def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate changes and convert them to the types that the trainer expects.
 
     Args:
-        changes: `learning_rate` (the schedule's peak), `max_steps` (the step that the run and its schedule end at),
-            `watch` (a prompt to be answered from here on), `evaluate` (true).
+        changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule), `watch`
+            (a sample prompt to add), `evaluate` (true).
 
     Returns:
-        The same, numbers as numbers.
+        The validated changes.
 
     Raises:
-        ValueError: an unknown name, or a value out of range; one sentence.
+        ValueError: a name is unknown, or a value is out of range; one sentence.
     """
     if not changes:
         raise ValueError(f"Nothing is to be changed. Expected one of {', '.join(CHECKS)}.")
@@ -73,8 +73,8 @@ def _rate(value: Any) -> float:
 
 def _step(value: Any) -> int:
     known = not isinstance(value, bool) and isinstance(value, int | float)
-    if not known or not 1 <= value <= MOST_STEPS or value != int(value):
-        raise ValueError(f"max_steps is {_shown(value)}. Expected a whole number of steps from 1 to {MOST_STEPS:,}.")
+    if not known or not 1 <= value <= MAX_STEPS or value != int(value):
+        raise ValueError(f"max_steps is {_shown(value)}. Expected a whole number of steps from 1 to {MAX_STEPS:,}.")
     return int(value)
 
 
@@ -89,14 +89,14 @@ def _prompt(value: Any) -> str:
     return value.strip()
 
 
-def _yes(value: Any) -> bool:
+def _true(value: Any) -> bool:
     if value is not True:
         raise ValueError(f"evaluate is {_shown(value)}. Expected true.")
     return True
 
 
 def _shown(value: Any) -> str:
-    """A value as a message repeats it: its beginning, and of what has no bound its kind."""
+    """A value for a message, shortened; containers are described by their type."""
     if isinstance(value, int) and abs(value) >= BEYOND:
         return "a number of more than 40 digits"
     return str(value)[:40] if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
@@ -106,26 +106,26 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "learning_rate": _rate,
     "max_steps": _step,
     "watch": _prompt,
-    "evaluate": _yes,
+    "evaluate": _true,
 }
 
 
-def journal(folder: RunFolder) -> list[Change]:
-    """The changes that led to a run as it is: without those that a later attempt did otherwise; by step.
+def read_changes(folder: RunFolder) -> list[Change]:
+    """Read the changes that define the current state of a run, by step, without those a later attempt replaced.
 
-    What a run that replays another one has not come to yet is among them.
+    Changes that a replaying run has not reached yet are included.
     """
-    changes = Changes(_to_replay(folder))
+    changes = ActiveChanges(_planned_changes(folder))
     for event in records(folder.events):
-        changes.add(checked(event))
+        changes.add(valid_fields(event))
     return list(changes.standing())
 
 
-class Changes:
-    """The changes that some events leave standing; asked again and again, it sorts only what is new.
+class ActiveChanges:
+    """The changes that remain active after a sequence of events. Updated incrementally.
 
     Args:
-        planned: what was to be done anyway.
+        planned: changes that are scheduled already.
     """
 
     def __init__(self, planned: Iterable[Change] = ()) -> None:
@@ -135,18 +135,18 @@ class Changes:
         self._told: dict[str, tuple[list[int], list[Any]]] = {}
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """Takes in the next event of a run."""
+        """Process the next event of a run."""
         if event.get("type") != "steered":
             return
         self._standing = None
-        change = change_of(event)
+        change = parse_change(event)
         if change is not None:
             self._found[change.id] = change
             self._cancelled.discard(change.id)
         self._cancelled.update(map(str, event.get("cancels") or ()))
 
     def standing(self) -> tuple[Change, ...]:
-        """What remains, by step."""
+        """The active changes, by step."""
         if self._standing is None:
             left = (one for one in self._found.values() if one.id not in self._cancelled)
             self._standing = tuple(sorted(left, key=lambda one: one.step))
@@ -159,7 +159,12 @@ class Changes:
         return self._standing
 
     def held(self, name: str, step: int) -> Any:
-        """What a run was last told of something, as far as it holds at a step; None where nothing."""
+        """The latest value of a setting that is active at a step; None if it was never changed.
+
+        Args:
+            name: name of the setting, see `check_changes`.
+            step: optimizer step.
+        """
         self.standing()
         steps, values = self._told.get(name, ([], []))
         place = bisect_right(steps, step)
@@ -167,22 +172,27 @@ class Changes:
 
 
 def write_replay(folder: RunFolder, changes: Iterable[Change]) -> None:
-    """Has a run that is not started yet make changes at the steps at which another one made them."""
+    """Schedule changes in a run that has not started, at the steps at which another run made them.
+
+    Args:
+        folder: the run.
+        changes: the changes.
+    """
     replace_file(folder.replay, json_bytes({"v": 1, "changes": [change.json() for change in changes]}))
 
 
-def _to_replay(folder: RunFolder) -> list[Change]:
+def _planned_changes(folder: RunFolder) -> list[Change]:
     stored = read_object(folder.replay, HISTORY_BYTES).get("changes")
     stored = [one for one in stored if isinstance(one, dict)] if isinstance(stored, list) else []
-    return [change for change in map(change_of, stored) if change is not None]
+    return [change for change in map(parse_change, stored) if change is not None]
 
 
-def change_of(event: Mapping[str, Any]) -> Change | None:
-    """The change that an event tells of; None where a later version wrote one that is not known here."""
+def parse_change(event: Mapping[str, Any]) -> Change | None:
+    """Parse a `steered` event; returns None for changes that a later version introduced."""
     step, changes = event.get("step"), event.get("changes")
     if not isinstance(step, int) or not isinstance(changes, dict):
         return None
     try:
-        return Change(step, check(changes), str(event.get("id", "")))
+        return Change(step, check_changes(changes), str(event.get("id", "")))
     except ValueError:
         return None

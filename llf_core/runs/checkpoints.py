@@ -1,6 +1,6 @@
-"""`checkpoints/checkpoint-N/`: counts only with a `complete.json`, written last, that names all its files.
+"""`checkpoints/checkpoint-N/`: complete only with `complete.json`, written last, which lists all its files.
 
-A link counts nothing, and nothing behind one is touched.
+Links are never followed: a checkpoint behind a link does not count, and nothing behind one is modified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"checkpoint-(\d+)")
 COMPLETE = "complete.json"
-Steps = list[int]  # the class has a method `list`
+Steps = list[int]  # an alias, since the class has a method `list`
 
 
 class Checkpoints:
@@ -37,11 +37,11 @@ class Checkpoints:
         self._root, self._run = folder.checkpoints, folder.path
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step is or would be."""
+        """Path of the checkpoint of a step, whether it exists or not."""
         return self._root / f"checkpoint-{step}"
 
     def flush(self, step: int) -> None:
-        """Waits until the disk has the files of a checkpoint that are there.
+        """Flush the files of a checkpoint to disk.
 
         Raises:
             OSError: the disk is full.
@@ -51,13 +51,13 @@ class Checkpoints:
             sync_file(path / name)
 
     def finish(self, step: int) -> int:
-        """Makes a written checkpoint count: flushes every file, then writes `complete.json`, flushed too.
+        """Mark a checkpoint as complete: flush every file, then write and flush `complete.json`.
 
         Returns:
-            Its size in bytes.
+            Size of the checkpoint in bytes.
 
         Raises:
-            OSError: the disk is full; the checkpoint then does not count.
+            OSError: the disk is full; the checkpoint stays incomplete.
         """
         path = self.path(step)
         files = {name: size for name, size in _files(path).items() if name != COMPLETE}
@@ -71,7 +71,7 @@ class Checkpoints:
         return sum(files.values())
 
     def complete(self, step: int) -> bool:
-        """Whether the checkpoint of a step counts: every named file is there with its size."""
+        """Whether a checkpoint is complete: every listed file exists with its recorded size."""
         path = self.path(step)
         facts = read_object_or_empty(path / COMPLETE, root=self._run)
         files = facts.get("files")
@@ -81,35 +81,35 @@ class Checkpoints:
         return all(there.get(name) == size for name, size in files.items())
 
     def check(self) -> None:
-        """Refuses links in the place of folders: a run that went on without what is behind them would lose it.
+        """Refuse links in place of checkpoint folders: a run that ignored them would lose what they point to.
 
         Raises:
-            UnreadableError: one sentence that names the first.
+            UnreadableError: a folder is a link; one sentence that names the first.
         """
         with suppress(FileNotFoundError):
             for name in sorted(filter(NAME.fullmatch, list_folder(self._root, self._run))):
                 list_folder(self._root / name, self._run)
 
     def list(self) -> Steps:
-        """The steps of the checkpoints that count, in order."""
+        """Steps of the complete checkpoints, in ascending order."""
         return [step for step in self._steps() if self.complete(step)]
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that counts; what resume goes on from."""
+        """The newest complete checkpoint, from which a resume continues; None if there is none."""
         for step in reversed(self._steps()):
             if self.complete(step):
                 return self.path(step)
         return None
 
     def prune(self, keep: int | None = 2, best: int | None = None) -> Steps:
-        """Removes old checkpoints, and parts of checkpoints older than the newest whole one.
+        """Remove old checkpoints, and incomplete ones older than the newest complete one.
 
         Args:
-            keep: how many of the newest to keep; None keeps all. At least one is always kept.
-            best: the step of one more to keep.
+            keep: number of newest checkpoints to keep; None keeps all. At least one is always kept.
+            best: step of one more checkpoint to keep.
 
         Returns:
-            The steps of the removed checkpoints that counted.
+            Steps of the complete checkpoints that were removed.
         """
         whole = self.list()
         if not whole:
@@ -123,13 +123,13 @@ class Checkpoints:
         return [step for step in whole if step not in stay]
 
     def remove_unfinished(self) -> None:
-        """Removes parts of checkpoints, which a process left before it wrote their `complete.json`."""
+        """Remove incomplete checkpoints that an interrupted process left."""
         for step in self._steps():
             if not (self.path(step) / COMPLETE).exists():
                 shutil.rmtree(self.path(step))
 
     def remove(self, step: int) -> None:
-        """Removes one checkpoint. `complete.json` goes first, so that no half of it ever counts."""
+        """Remove a checkpoint. `complete.json` is removed first, so that a partial checkpoint never counts."""
         path = self.path(step)
         (path / COMPLETE).unlink(missing_ok=True)
         reach("checkpoint.uncounted")
@@ -145,8 +145,8 @@ class Checkpoints:
         return [step for step in steps if is_folder(self.path(step), self._run)]
 
 
-def what_is_safe(folder: RunFolder) -> str:
-    """What of a run can be used after its end, in one sentence."""
+def recoverable_message(folder: RunFolder) -> str:
+    """One sentence about what can be used of an ended run."""
     latest = Checkpoints(folder).latest()
     if latest is None:
         return "There is no checkpoint yet: resume starts from the beginning."
@@ -154,7 +154,7 @@ def what_is_safe(folder: RunFolder) -> str:
 
 
 def _files(path: Path) -> dict[str, int]:
-    """Size in bytes of each file below a folder, by its path in it; what vanishes meanwhile is left out."""
+    """Size in bytes of each file below a folder, by relative path. Files that vanish meanwhile are skipped."""
     sizes: dict[str, int] = {}
     for place, _, names in os.walk(path):
         for name in names:

@@ -1,4 +1,4 @@
-"""Files of Python code that come with a model or lie in a run's folder: found and read, within bounds."""
+"""Finds and reads Python files of models and run folders, with limits."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from llf_core.user_error import UserError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-MOST_FILES, MOST_FOLDERS = 500, 5_000
-MOST_BYTES = 4 << 20
-"""Python or JSON files of a model are far smaller; of a larger one nothing is allowed."""
+MAX_FILES, MAX_FOLDERS = 500, 5_000
+MAX_BYTES = 4 << 20
+"""Maximum size of a Python or JSON file of a model; code in larger files is never allowed."""
 
 
 class TooMuchCodeError(UserError, ValueError):
-    """A folder holds more code than anybody could read."""
+    """A folder holds more code than a person could review."""
 
 
-def python_files(folder: Path, but: Collection[Path] = ()) -> Iterator[Path]:
-    """The Python files in a folder and below it, links followed.
+def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]:
+    """Find Python files in a folder and its subfolders, following links.
 
     Args:
-        folder: where to look.
-        but: folders that are left out.
+        folder: where to search.
+        exclude: folders to skip.
 
     Raises:
-        TooMuchCodeError: there are more than anybody could read.
+        TooMuchCodeError: there is more code than a person could review.
     """
     found: list[Path] = []
     folders, seen = 0, set()
     for place, inner, names in os.walk(folder, followlinks=True):
         folders += 1
         real = os.path.realpath(place)
-        inner[:] = sorted(name for name in inner if Path(place, name) not in but)
-        if real in seen:  # a link back up
+        inner[:] = sorted(name for name in inner if Path(place, name) not in exclude)
+        if real in seen:  # a link to a parent folder
             inner.clear()
             continue
         seen.add(real)
         found += [Path(place, name) for name in sorted(names) if name.endswith(".py")]
-        if folders > MOST_FOLDERS or len(found) > MOST_FILES:
+        if folders > MAX_FOLDERS or len(found) > MAX_FILES:
             raise TooMuchCodeError(
-                f"{folder} holds more than {MOST_FILES} Python files or {MOST_FOLDERS:,} folders. "
+                f"{folder} holds more than {MAX_FILES} Python files or {MAX_FOLDERS:,} folders. "
                 "Expected the code of one model."
             )
     yield from found
 
 
 def read_code(path: Path) -> bytes:
-    """What a file of code holds.
+    """Read a source file.
 
     Raises:
-        TooMuchCodeError: it is no regular file, or larger than code is.
+        TooMuchCodeError: it is not a regular file, or is larger than `MAX_BYTES`.
     """
     run = _run_of(path)
     try:
         if run is not None:
-            return read_bytes(path, MOST_BYTES, run)
-        return read_bytes(Path(os.path.realpath(path)), MOST_BYTES)  # a file of a hub's cache is a link
+            return read_bytes(path, MAX_BYTES, run)
+        return read_bytes(Path(os.path.realpath(path)), MAX_BYTES)  # files in the hub cache are links
     except OSError:
-        message = f"{path} is not a regular file of at most {MOST_BYTES:,} bytes, so it is not read as code."
+        message = f"{path} is not a regular file of at most {MAX_BYTES:,} bytes, so it is not read as code."
         raise TooMuchCodeError(message) from None
 
 
 def _run_of(path: Path) -> Path | None:
-    """The run folder that a file lies in, of which no link is followed: it might show a file of this machine."""
+    """The run folder that contains a file. Its links are not followed: they could expose files of this machine."""
     inside = (one for one in path.parents if one.parent.name in {"runs", "bin"})
     return next((one for one in inside if os.path.lexists(one / "config.yaml")), None)

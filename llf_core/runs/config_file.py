@@ -1,4 +1,4 @@
-"""What a run was asked for: its `config.yaml`, for those who only look."""
+"""Read-only access to a run's `config.yaml`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The flat keys of a `config.yaml` without secrets; empty where the file is missing or is no mapping."""
+    """The flat keys of a `config.yaml` without secrets; empty if the file is missing or is not a mapping."""
     try:
         config = yaml_value(redact(read_text(path)))
     except (OSError, NotPlainError):
@@ -26,24 +26,24 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def run_config(folder: RunFolder) -> RunConfig:
-    """The config of a run.
+    """Load the config of a run.
 
     Raises:
-        ConfigError: it has errors by now, or cannot be read.
+        ConfigError: the config cannot be read or is no longer valid.
     """
     from llf_core.config import ConfigError, Problem, RunConfig
 
     try:
-        os.close(open_file(folder.config))  # a person's own config may be a link; a run's is none
+        os.close(open_file(folder.config))  # a user's config may be a link, a run's may not
     except UnreadableError as error:
         raise ConfigError((Problem("invalid", "", None, f"The run's config cannot be read: {error}"),)) from None
     except FileNotFoundError:
-        pass  # told below, with its path
+        pass  # reported below, with its path
     return RunConfig.load(folder.config)
 
 
-def changed_config(folder: RunFolder) -> dict[str, Any]:
-    """What the run asks for that is no default; all there is where its config is broken or of another version."""
+def non_default_config(folder: RunFolder) -> dict[str, Any]:
+    """Settings of a run that differ from the defaults; all settings if the config is no longer valid."""
     from llf_core.config import ConfigError
 
     try:
@@ -54,8 +54,10 @@ def changed_config(folder: RunFolder) -> dict[str, Any]:
     return changed
 
 
-def written_config(folder: RunFolder) -> dict[str, Any]:
-    """The same, with each float as the text that the form writes it in: `5e-5`."""
+def formatted_config(folder: RunFolder) -> dict[str, Any]:
+    """Like `non_default_config`, with each float as the text that the form displays: `5e-5`."""
     from llf_core.config.number_format import exact
 
-    return {key: exact(value) if isinstance(value, float) else value for key, value in changed_config(folder).items()}
+    return {
+        key: exact(value) if isinstance(value, float) else value for key, value in non_default_config(folder).items()
+    }

@@ -1,4 +1,4 @@
-"""`control/`: requests to a live run, one small file each, dropped in whole and taken out once answered."""
+"""`control/`: requests to a live run. Each is one small file, written atomically and removed once answered."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-TYPES = ("stop", "kill", "checkpoint", "evaluate", "sample", "set")
+REQUEST_TYPES = ("stop", "kill", "checkpoint", "evaluate", "sample", "set")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request.
+    """A request to a live run.
 
     Attributes:
         id: 8 hex digits.
-        type: one of `TYPES`, or `unreadable` for a file that is no request.
-        args: what the type needs, for example `grace` in seconds for `stop`.
-        by: who asks, for the event.
+        type: one of `REQUEST_TYPES`, or `unreadable` for an invalid file.
+        args: arguments of the type, for example `grace` in seconds for `stop`.
+        by: who sent it, recorded in the event.
         time: Unix seconds.
-        path: its file.
+        path: file of the request.
     """
 
     id: str
@@ -42,23 +42,23 @@ class Request:
 
 
 def send_request(folder: RunFolder, type: str, args: Mapping[str, Any] | None = None, by: str = "") -> str:  # noqa: A002
-    """Drops a request into a run. Whether it is still going is for the caller to look at first.
+    """Send a request to a run. The caller checks first whether the run is live.
 
     Args:
         folder: the run.
-        type: one of `TYPES`.
+        type: one of `REQUEST_TYPES`.
         args: JSON values.
-        by: who asks, for example `monitor`.
+        by: sender, for example `monitor`.
 
     Returns:
-        The request's id, which its `answer` event carries.
+        The request's id. The trainer's `answer` event has the same id.
 
     Raises:
-        ValueError: the type is unknown or the arguments are too large.
-        OSError: `control/` is no folder, or cannot be written to.
+        ValueError: the type is unknown, or the arguments are too large.
+        OSError: `control/` is not a folder or is not writable.
     """
-    if type not in TYPES:
-        raise ValueError(f"There is no request {type!r}. Expected one of {', '.join(TYPES)}.")
+    if type not in REQUEST_TYPES:
+        raise ValueError(f"There is no request {type!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
     now = time.time_ns()
     request_id = secrets.token_hex(4)
     body = {"v": 1, "id": request_id, "type": type, "args": dict(args or {}), "by": by, "time": now / 1e9}
@@ -66,20 +66,20 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, Any] | None = 
     if len(data) > REQUEST_BYTES:
         raise ValueError(f"The request has {len(data)} bytes. Expected at most {REQUEST_BYTES}.")
     folder.control.mkdir(exist_ok=True)
-    list_folder(folder.control, folder.path)  # nothing is written through a link
+    list_folder(folder.control, folder.path)  # never write through a link
     name = f"{now}-{request_id}.json"
     replace_file(folder.control / name, data, temporary=f".{name}", point="control")
     return request_id
 
 
 class Inbox:
-    """The requests of a run that this process has not seen yet.
+    """Requests of a run that this process has not processed yet.
 
-    The trainer's inbox leaves `kill` to the supervisor, which must be able to act while the trainer can't.
+    The trainer's inbox leaves `kill` to the supervisor, which can act while the trainer is blocked.
 
     Args:
         folder: the run.
-        leaves: the types that are somebody else's.
+        leaves: request types handled by another process.
     """
 
     def __init__(self, folder: RunFolder, leaves: frozenset[str] = frozenset({"kill"})) -> None:
@@ -88,10 +88,10 @@ class Inbox:
         self._seen: set[str] = set()
 
     def scan(self) -> list[Request]:
-        """The new requests, oldest first. An empty folder costs one look (some µs)."""
+        """The new requests, oldest first. Scanning an empty folder takes a few µs."""
         try:
             names = list_folder(self._folder.control, self._folder.path)
-        except OSError:  # none yet, or something else in its place: nobody can ask
+        except OSError:  # missing or not a folder: no requests
             return []
         if not names:
             self._seen.clear()
@@ -109,27 +109,27 @@ class Inbox:
         return requests
 
     def done(self, request: Request) -> None:
-        """Removes an answered request."""
+        """Remove an answered request."""
         remove_request(request)
 
 
 def remove_request(request: Request) -> None:
-    """Takes a request's file out; one that is gone already is fine."""
+    """Remove the file of a request, if it still exists."""
     try:
         request.path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):
-        # Somebody put a folder there: it is no request and not ours to empty.
+        # A folder in `control/` is not a request and is left alone.
         if not request.path.is_dir():
             raise
 
 
-def pending(folder: RunFolder) -> list[Request]:
-    """All requests that wait, whoever saw them, oldest first."""
+def pending_requests(folder: RunFolder) -> list[Request]:
+    """All pending requests, oldest first, including those that other processes have seen."""
     return Inbox(folder, leaves=frozenset()).scan()
 
 
 def read_request(path: Path) -> Request | None:
-    """The request in a file; of type `unreadable` where it holds none; None where the file is gone."""
+    """Read a request file. The type is `unreadable` if the content is invalid; returns None if the file is gone."""
     nothing = Request(id="", type="unreadable", path=path)
     try:
         value = json_value(read_bytes(path, REQUEST_BYTES))
@@ -137,14 +137,14 @@ def read_request(path: Path) -> Request | None:
         return None
     except (OSError, NotPlainError):
         return nothing
-    if not isinstance(value, dict) or value.get("v") != 1 or value.get("type") not in TYPES:
+    if not isinstance(value, dict) or value.get("v") != 1 or value.get("type") not in REQUEST_TYPES:
         return nothing
     own, args, by, asked = (value.get(key) for key in ("id", "args", "by", "time"))
     args = args if isinstance(args, dict) else {}
     return Request(
         id=str(own)[:64] if isinstance(own, str | int) else "",
         type=value["type"],
-        # No request takes more than numbers and texts; what is nested may be too deep to be written down.
+        # Request arguments are scalars; nested values may be too deep to store.
         args={name: None if isinstance(one, dict | list) else one for name, one in args.items()},
         by=by[:200] if isinstance(by, str) else "",
         time=as_number(asked) or 0.0,

@@ -1,4 +1,4 @@
-"""Makes a run's folder, whole before anyone can see it."""
+"""Creates run folders that become visible only once complete."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from llf_core.redaction import redact
 from llf_core.redaction.file_modes import make_private
-from llf_core.runs.disk_errors import is_disk_error, no_room
+from llf_core.runs.disk_errors import is_disk_error, start_message
 from llf_core.runs.files import json_bytes, replace_file
-from llf_core.runs.folder import RunFolder, home_folder, in_the_way
+from llf_core.runs.folder import RunFolder, blocked_path_message, home_folder
 from llf_core.runs.jsonl import append
 from llf_core.runs.status import RESERVE_BYTES, first_status
 
@@ -30,22 +30,22 @@ def create_run(
     home: Path | str | None = None,
     fill: Callable[[RunFolder], None] | None = None,
 ) -> RunFolder:
-    """Makes a run's folder in the state `created`, whole before anyone can see it.
+    """Create a run's folder in the state `created`. It becomes visible only once complete.
 
     Args:
-        config_yaml: the config's text, with defaults.
-        name: what views call the run; part of its id.
-        home: `LLF_HOME` where it is not the environment's.
-        fill: puts more into the folder before anyone can see it. Where that fails, nothing is left.
+        config_yaml: the config as YAML, with defaults.
+        name: display name of the run; part of its id.
+        home: `LLF_HOME`. Default: from the environment.
+        fill: writes more files before the folder becomes visible. If it fails, nothing is left.
 
     Returns:
-        The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … where that is taken.
+        The folder. Its id is `YYYYMMDD-HHMMSS-<slug>` in local time, with `-2`, `-3` … appended if taken.
 
     Raises:
-        OSError: the folder can't be written.
-        NotADirectoryError: a file stands where the folder of runs should; a sentence.
+        OSError: the folder cannot be written.
+        NotADirectoryError: a file exists in place of the folder of runs; a sentence.
     """
-    if (said := in_the_way(home)) is not None:
+    if (said := blocked_path_message(home)) is not None:
         raise NotADirectoryError(said)
     name = redact(name)
     runs = home_folder(home) / "runs"
@@ -62,16 +62,16 @@ def create_run(
         if fill is not None:
             fill(new)
         make_private(new.path)
-        return _settle(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
+        return _rename_to_free_id(new.path, runs, time.strftime("%Y%m%d-%H%M%S-", time.localtime(now)) + slug(name))
     except BaseException as error:
         shutil.rmtree(new.path, ignore_errors=True)
         if isinstance(error, OSError) and is_disk_error(error):
-            raise OSError(error.errno, no_room(runs, error)) from error
+            raise OSError(error.errno, start_message(runs, error)) from error
         raise
 
 
-def _settle(new: Path, runs: Path, wanted: str) -> RunFolder:
-    """Moves a finished folder to the first free id. The rename decides: it fails on a folder with files."""
+def _rename_to_free_id(new: Path, runs: Path, wanted: str) -> RunFolder:
+    """Rename a finished folder to the first free id. The rename is atomic and fails on a non-empty folder."""
     number = 1
     while True:
         target = runs / (wanted if number == 1 else f"{wanted}-{number}")
@@ -87,6 +87,6 @@ def _settle(new: Path, runs: Path, wanted: str) -> RunFolder:
 
 
 def slug(name: str) -> str:
-    """The part of a run id that people read: `SmolLM2 / SFT!` becomes `smollm2-sft`."""
+    """The readable part of a run id: `SmolLM2 / SFT!` becomes `smollm2-sft`."""
     words = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-._")
     return re.sub(r"\.{2,}", ".", words)[:SLUG_LENGTH].strip("-._") or "run"

@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or failing, in words: which one it is, what is missing, and what to do."""
+"""Explains a disk that is full, read-only or failing: which disk, how many bytes are missing, and what to do."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.runs.checkpoints import Checkpoints, what_is_safe
-from llf_core.runs.event_fields import is_whole
+from llf_core.runs.checkpoints import Checkpoints, recoverable_message
+from llf_core.runs.event_fields import is_count
 from llf_core.runs.formatting import size
-from llf_core.runs.jsonl import NEWS, records
+from llf_core.runs.jsonl import MAX_NEW_BYTES, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,50 +25,53 @@ if TYPE_CHECKING:
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FAILING = frozenset({errno.EIO, errno.ESTALE})
 DISK = FULL | FAILING | {errno.EROFS}
-SIGNS = ("file write failed", "failed writing file", "unexpected pos", "iostream error")
-"""What torch.save says, which loses the number of the error."""
-SYSTEM = re.compile(r"\bos error (\d+)\b")
-"""How libraries in Rust (safetensors, tokenizers) write the number of the error."""
-FULL_BELOW = 2**18
-"""Bytes free at which a disk counts as full where nothing but its free space tells."""
-LOGS = 2**20
-"""Bytes that a run writes beside a checkpoint, at least."""
-FILES = 32
-"""Files that a run makes beside those that it has, at least."""
-BYTES_OF_A_PARAMETER = 12
-"""Of a trained one in a checkpoint: itself, and the two numbers that Adam keeps of it."""
+TORCH_MESSAGES = ("file write failed", "failed writing file", "unexpected pos", "iostream error")
+"""Messages of torch.save for disk errors, which lack the error number."""
+RUST_ERROR_NUMBER = re.compile(r"\bos error (\d+)\b")
+"""Format of the error number in messages of Rust libraries (safetensors, tokenizers)."""
+FULL_BELOW_BYTES = 2**18
+"""Free bytes below which a disk counts as full if there is no error number."""
+LOG_BYTES = 2**20
+"""Minimum bytes a run writes besides a checkpoint."""
+MIN_FREE_INODES = 32
+"""Minimum number of new files a run creates."""
+BYTES_PER_PARAMETER = 12
+"""Checkpoint bytes per trained parameter: the float32 value and the two moments of Adam."""
 
 
 def is_disk_error(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that a disk is full, read-only or failing."""
-    return any(_number_of(one) is not None or _says_so(one) for one in _chain(error))
+    """Whether an error or one of its causes means that a disk is full, read-only or failing."""
+    return any(_number_of(one) is not None or _is_disk_error(one) for one in _chain(error))
 
 
-def takes_nothing(folder: RunFolder) -> bool:
-    """Whether the disk of a run has no room or is read-only: for a process that left no word of its own."""
+def is_unwritable(folder: RunFolder) -> bool:
+    """Whether a run's disk is full or read-only. Used when a process exited without a message."""
     try:
         facts = os.statvfs(folder.path)
     except OSError:
         return False
-    full = facts.f_bavail * facts.f_frsize < FULL_BELOW
+    full = facts.f_bavail * facts.f_frsize < FULL_BELOW_BYTES
     return full or _is_read_only(facts) or _has_no_inodes(facts)
 
 
-def make_room(folder: RunFolder) -> None:
-    """Removes what was only half written and counts for nothing: a checkpoint without its last file, a result."""
+def remove_partial_files(folder: RunFolder) -> None:
+    """Remove incomplete checkpoints and results to free disk space."""
     with suppress(OSError):
         Checkpoints(folder).remove_unfinished()
     shutil.rmtree(folder.path / ".output", ignore_errors=True)
 
 
-def told(folder: RunFolder, error: BaseException | None = None) -> tuple[str, str]:
-    """What happened and what to do, in sentences for a person.
+def failure_message(folder: RunFolder, error: BaseException | None = None) -> tuple[str, str]:
+    """Explain a disk error of a run, and what to do about it.
 
     Args:
-        folder: the run. What it had written in part should be removed by now, see `make_room`.
-        error: what said so; None where only the disk itself tells.
+        folder: the run. Call `remove_partial_files` first.
+        error: the error; None to judge by the state of the disk.
+
+    Returns:
+        What happened, and what to do, as sentences for the user.
     """
-    safe = what_is_safe(folder)
+    safe = recoverable_message(folder)
     limit = _file_limit(folder, error)
     if limit is not None:
         return (
@@ -76,48 +79,48 @@ def told(folder: RunFolder, error: BaseException | None = None) -> tuple[str, st
             "Raise the limit where the run is started, then resume.",
         )
     number = _number(error)
-    if number is None and not takes_nothing(folder):
-        number = _probe(folder.path)  # a library lost it
-    what, remedy = _what(_place(folder, error), number, _needed(folder), "The run", "to go on")
+    if number is None and not is_unwritable(folder):
+        number = _probe(folder.path)  # dropped by a library
+    what, remedy = _describe(_place(folder, error), number, _bytes_needed(folder), "The run", "to go on")
     return f"{what} {safe}", f"{remedy}, then resume." if remedy else "Resume."
 
 
-def no_room(place: Path, error: BaseException) -> str:
-    """Why no run can begin, in sentences for a person.
+def start_message(place: Path, error: BaseException) -> str:
+    """Explain why a run cannot start, in sentences for the user.
 
     Args:
-        place: the folder of runs, or where it would be.
-        error: what said so.
+        place: the folder of runs, or its intended path.
+        error: the error.
     """
     place = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
     if (number := _number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
         return f"No run can begin in {place}: the limit on file sizes is {limit} (`ulimit -f`). Raise it first."
     free = 0 if number == errno.EDQUOT else shutil.disk_usage(place).free
-    what, remedy = _what(place, number, LOGS if free < LOGS else free + LOGS, "A run")
+    what, remedy = _describe(place, number, LOG_BYTES if free < LOG_BYTES else free + LOG_BYTES, "A run")
     return f"No run can begin. {what} {remedy}, then start it again." if remedy else f"No run can begin. {what}"
 
 
-def disk_sentence(error: OSError, place: Path) -> str:
-    """What a command that met a disk error says, in sentences for a person.
+def command_message(error: OSError, place: Path) -> str:
+    """Explain a disk error that a command encountered, in sentences for the user.
 
     Args:
         error: the error, see `is_disk_error`.
-        place: a folder on the disk, where the error names none.
+        place: a folder on the disk, used if the error names no file.
     """
-    what, remedy = _what(_named(error) or place, _number(error), 0, "")
+    what, remedy = _describe(_error_folder(error) or place, _number(error), 0, "")
     return f"{what} {remedy}, then try again." if remedy else f"{what} Try again."
 
 
-def _what(place: Path, number: int | None, needed: int, who: str, purpose: str = "") -> tuple[str, str]:
-    """What is wrong with a disk, as a sentence, and what to do about it; empty where it takes files again.
+def _describe(place: Path, number: int | None, needed: int, who: str, purpose: str = "") -> tuple[str, str]:
+    """Describe the problem of a disk, and what to do about it; both empty if the disk accepts writes again.
 
     Args:
-        place: a folder on it.
-        number: the number of the error; None where it is not known.
-        needed: bytes.
-        who: needs them.
-        purpose: for what.
+        place: a folder on the disk.
+        number: the error number; None if unknown.
+        needed: required bytes.
+        who: subject that needs them, for the message.
+        purpose: what they are needed for.
     """
     mount, facts = _mount(place), os.statvfs(place)
     if number == errno.EROFS or (number is None and _is_read_only(facts)):
@@ -128,12 +131,12 @@ def _what(place: Path, number: int | None, needed: int, who: str, purpose: str =
         return what, "Check the disk, or the connection to the network drive (see `dmesg`)"
     if number in {None, errno.ENOSPC} and _has_no_inodes(facts):
         free_files = f"{facts.f_favail:,} of its {facts.f_files:,} inodes are free"
-        what = f"The disk at {mount} has no room for more files: {free_files}, and a run makes about {FILES}."
+        what = f"The disk at {mount} has no room for more files: {free_files}, and a run makes about {MIN_FREE_INODES}."
         return what, "Remove files (`llf runs clean` removes deleted runs for good)"
     quota = number == errno.EDQUOT
     free = 0 if quota else facts.f_bavail * facts.f_frsize
     missing = needed - free
-    if missing <= (0 if needed else -LOGS) and not quota:
+    if missing <= (0 if needed else -LOG_BYTES) and not quota:
         return f"The disk at {mount} was full. It has {_bytes(free)} free by now.", ""
     what = f"Your quota of the disk at {mount} is used up."
     if not quota:
@@ -143,12 +146,14 @@ def _what(place: Path, number: int | None, needed: int, who: str, purpose: str =
     return what, f"Free {'that much' if needed else 'space'} (`llf runs clean` removes deleted runs for good)"
 
 
-def _says_so(error: BaseException) -> bool:
-    return not (isinstance(error, OSError) and error.errno is not None) and any(sign in str(error) for sign in SIGNS)
+def _is_disk_error(error: BaseException) -> bool:
+    return not (isinstance(error, OSError) and error.errno is not None) and any(
+        sign in str(error) for sign in TORCH_MESSAGES
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it came from."""
+    """An error followed by its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -157,7 +162,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _number(error: BaseException | None) -> int | None:
-    """The system's number of the error that says so; None where a library lost it."""
+    """The system's error number; None if a library dropped it."""
     return next((number for one in _chain(error) if (number := _number_of(one)) is not None), None)
 
 
@@ -165,13 +170,13 @@ def _number_of(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in DISK else None
     text = str(error)
-    if match := SYSTEM.search(text):
+    if match := RUST_ERROR_NUMBER.search(text):
         return int(match[1]) if int(match[1]) in DISK else None
     return next((number for number in DISK if os.strerror(number) in text), None)
 
 
 def _probe(place: Path) -> int | None:
-    """The number of the error that a small file meets in a folder; None where it meets none."""
+    """The error number that writing a small file to a folder yields; None if the write succeeds."""
     file = place / f".probe-{os.getpid()}"
     try:
         try:
@@ -191,62 +196,62 @@ def _is_read_only(facts: os.statvfs_result) -> bool:
 
 
 def _has_no_inodes(facts: os.statvfs_result) -> bool:
-    """Whether a disk that counts its files (some do not) has no room for those of a run."""
-    return facts.f_files > 0 and facts.f_favail < FILES
+    """Whether a file system with a limited number of inodes has too few for a run."""
+    return facts.f_files > 0 and facts.f_favail < MIN_FREE_INODES
 
 
 def _file_limit(folder: RunFolder, error: BaseException | None) -> int | None:
-    """The limit on file sizes in bytes, where one was met."""
+    """The file size limit in bytes, if it was exceeded."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     number = _number(error)
-    unsure = number is None and not takes_nothing(folder)
+    unsure = number is None and not is_unwritable(folder)
     return limit if limit != resource.RLIM_INFINITY and (number == errno.EFBIG or unsure) else None
 
 
 def _place(folder: RunFolder, error: BaseException | None) -> Path:
-    """A folder on the disk that is meant: the error's own, else of those that a run writes to the worst."""
-    if (named := _named(error)) is not None:
+    """A folder on the affected disk: from the error, else the fullest of the disks that the run writes to."""
+    if (named := _error_folder(error)) is not None:
         return named
     cache = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     places = [place for place in (folder.path, Path(tempfile.gettempdir()), cache) if place.is_dir()]
     number = _number(error)
     if number is not None and number not in FULL:
         return next((place for place in places if _is_read_only(os.statvfs(place))), folder.path)
-    if takes_nothing(folder):
+    if is_unwritable(folder):
         return folder.path
     return min(places, key=lambda place: shutil.disk_usage(place).free)
 
 
-def _named(error: BaseException | None) -> Path | None:
+def _error_folder(error: BaseException | None) -> Path | None:
     """The folder of the file that a disk error names."""
     for one in _chain(error):
         name = (one.filename2 or one.filename) if isinstance(one, OSError) and one.errno in DISK else None
-        if isinstance(name, str):  # of two, the second is written to
-            file = Path(name)  # relative to a folder that was open, where it is not absolute
+        if isinstance(name, str):  # os.rename and os.link name two paths; the second is written
+            file = Path(name)  # a relative path refers to an open folder descriptor
             return next((path for path in file.parents if path.is_dir()), None) if file.is_absolute() else None
     return None
 
 
 def _mount(place: Path) -> Path:
-    """Where a folder's disk is mounted."""
+    """Mount point of a folder's file system."""
     place = place.resolve()
     return next((path for path in (place, *place.parents) if path.is_mount()), place)
 
 
-def _needed(folder: RunFolder) -> int:
-    """About how many bytes a run writes until its next checkpoint is whole."""
+def _bytes_needed(folder: RunFolder) -> int:
+    """Estimated bytes until the run's next checkpoint is complete."""
     latest = Checkpoints(folder).latest()
     if latest is not None:
-        return LOGS + sum(file.stat().st_size for file in latest.rglob("*") if file.is_file())
-    return LOGS + BYTES_OF_A_PARAMETER * _trained(folder)
+        return LOG_BYTES + sum(file.stat().st_size for file in latest.rglob("*") if file.is_file())
+    return LOG_BYTES + BYTES_PER_PARAMETER * _trained(folder)
 
 
 def _trained(folder: RunFolder) -> int:
-    """Parameters that a run trains, as it said when it began; 0 where it did not come so far."""
+    """Number of trained parameters according to the event `model`; 0 if the run did not get that far."""
     with suppress(OSError):
-        for event in records(folder.events, NEWS):
+        for event in records(folder.events, MAX_NEW_BYTES):
             trained = event.get("trainable")
-            if event.get("type") == "model" and isinstance(trained, int) and is_whole(trained):
+            if event.get("type") == "model" and isinstance(trained, int) and is_count(trained):
                 return trained
     return 0
 

@@ -1,4 +1,4 @@
-"""At most so many points of a curve, with every gap, minimum and maximum."""
+"""Downsampling of curves that keeps gaps, minima and maxima."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ MOST_POINTS = 2000
 
 
 def decimate(x: ArrayLike, y: ArrayLike, n: int = MOST_POINTS) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Picks points so that the drawn curve looks the same.
+    """Select points such that the plotted curve looks the same (min-max downsampling).
 
-    In each stretch of equally many points the lowest and the highest stay, and so do the first and the last
-    point of all. Values that are not finite are gaps: the first and the last of each run of them stay, and
-    break the line that is drawn. Where there are so many gaps that they would fill half of the points, each
-    stretch of the curve that holds one keeps one.
+    The series is divided into buckets of equal size; the minimum and maximum of each bucket are kept, and so are the
+    first and last point. Values that are not finite are gaps: the first and last point of each gap are kept and break
+    the line. If gaps would take more than half of the points, one gap point per bucket is kept.
 
     Args:
-        x: `[count]`, rising.
+        x: `[count]`, ascending.
         y: `[count]`.
-        n: the most points, at least 8.
+        n: maximum number of points, at least 8.
 
     Returns:
-        The chosen x and y, in order; copies of the whole where it is short enough.
+        The selected x and y, in order; copies of the input if it is short enough.
 
     Raises:
-        ValueError: the lengths differ or `n` is under 8.
+        ValueError: the lengths differ, or `n` is less than 8.
     """
     xs, ys = np.asarray(x), np.asarray(y, np.float64)
     if xs.shape != ys.shape or xs.ndim != 1:
@@ -47,7 +46,7 @@ def decimate(x: ArrayLike, y: ArrayLike, n: int = MOST_POINTS) -> tuple[NDArray[
 
 
 def _gap_points(finite: NDArray[np.bool_], most: int) -> NDArray[np.intp]:
-    """First and last index of each run of gaps; where those are too many, one in each of `most` stretches."""
+    """First and last index of each gap; if these are too many, one in each of `most` buckets."""
     missing = np.flatnonzero(~finite)
     if not len(missing):
         return missing
@@ -61,7 +60,7 @@ def _gap_points(finite: NDArray[np.bool_], most: int) -> NDArray[np.intp]:
 
 
 def _extremes(ys: NDArray[np.float64], where: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    """Indices of the lowest and highest of each stretch of the finite values, at most `most` of them."""
+    """Indices of the minimum and maximum of each bucket of finite values, at most `most` in total."""
     most -= most % 2
     if len(where) <= most:
         return where

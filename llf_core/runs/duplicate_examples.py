@@ -1,17 +1,17 @@
-"""What is said of data in which many examples are copies of earlier ones, by everyone who says it."""
+"""The warning about duplicate training examples, shared by all views."""
 
 from __future__ import annotations
 
 SHARE = 0.03
-"""Of the examples to train on, from which on copies are worth a word."""
+"""Minimum share of duplicate training examples for a warning."""
 
 
 def duplicates_warning(copies: int, examples: int) -> str | None:
-    """A sentence on the copies among the examples to train on; None where they are few.
+    """A warning sentence about duplicate training examples; None if there are few.
 
     Args:
-        copies: examples of the same tokens as an earlier one.
-        examples: all of them.
+        copies: number of examples with the same tokens as an earlier one.
+        examples: number of all training examples.
     """
     if copies <= SHARE * examples:
         return None

@@ -1,4 +1,4 @@
-"""The fields of events, checked where they are read: an odd one, of a torn file or a newer program, spoils no view."""
+"""Validation of event fields on reading, so that an invalid field of a damaged or newer file breaks no view."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.plain_text import one_way
+from llf_core.runs.plain_text import strip_bidi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 LATEST = 2.0**37
-"""Seconds since 1970 that a calendar knows (the year 6325), everywhere."""
+"""Largest valid timestamp in Unix seconds (the year 6325)."""
 LARGEST = 2**53
-"""Whole numbers from here on are none in JavaScript."""
+"""Smallest integer that JavaScript cannot represent exactly."""
 
 
-def is_moment(value: Any) -> bool:
+def is_timestamp(value: Any) -> bool:
     """Whether a value is a time in Unix seconds."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and 0 <= number < LATEST
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value is a count, a step or the number of an attempt."""
+def is_count(value: Any) -> bool:
+    """Whether a value is a count, a step or an attempt number."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
-def is_amount(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Whether a value is a finite number."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and math.isfinite(number)
@@ -39,27 +39,27 @@ def _is(kind: type) -> Callable[[Any], bool]:
 
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
-    "time": is_moment,
-    "attempt": is_whole,
-    "step": is_whole,
-    "from_step": is_whole,
-    "parameters": is_whole,
-    "trainable": is_whole,
-    "bytes": is_amount,
-    "largest": is_amount,
+    "time": is_timestamp,
+    "attempt": is_count,
+    "step": is_count,
+    "from_step": is_count,
+    "parameters": is_count,
+    "trainable": is_count,
+    "bytes": is_finite_number,
+    "largest": is_finite_number,
     "args": _is(dict),
     "changes": _is(dict),
     "values": _is(dict),
     "cancels": _is(list),
     "message": _is(str),
 }
-"""What the fields hold that views reckon with, whatever the type of the event."""
+"""Validity check by field name, for fields that views compute with, whatever the type of the event."""
 
 
-def checked(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The event without the fields that do not hold what they should: they count as not written.
+def valid_fields(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event without invalid fields, which count as missing.
 
-    Its texts are as they are shown, see `one_way`.
+    Strings are returned without bidirectional controls, see `strip_bidi`.
     """
     good = ((name, value) for name, value in event.items() if name not in CHECKS or CHECKS[name](value))
-    return {name: one_way(value) if isinstance(value, str) else value for name, value in good}
+    return {name: strip_bidi(value) if isinstance(value, str) else value for name, value in good}

@@ -1,7 +1,7 @@
-"""What each example cost whenever it was trained on, and which examples stand out.
+"""Loss of each training example at each step, and the examples with unusual losses.
 
-Losses fall while a run goes on, so an example is compared with those around it: its excess is its loss less the median
-of the examples of some twenty steps.
+The loss decreases during training, so an example is compared with its neighbors in time: its excess loss is its loss
+minus the median over the examples of about twenty steps.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-NEAR = 10
-"""Steps before and after the middle of those whose examples are compared."""
-OUTLIER = 3.5
-"""Deviations (1.4826 times the median absolute one) above which an excess is no chance."""
-SPREAD = 1.4826
-EASY = 0.25
-"""Share of the usual loss below which an example that was never seen is suspiciously easy."""
-STAYS = 0.97
-"""Share of its first loss that an example has kept where nothing of it was learned."""
-KINDS = ("hardest", "unlearned", "easy", "odd")
+NEIGHBOR_STEPS = 10
+"""Number of steps before and after the center of a comparison window."""
+OUTLIER_DEVIATIONS = 3.5
+"""Threshold for outliers, in scaled median absolute deviations (1.4826 MAD)."""
+MAD_SCALE = 1.4826
+EASY_SHARE = 0.25
+"""An unseen example with less than this share of the median loss is suspiciously easy."""
+UNLEARNED_SHARE = 0.97
+"""An example that keeps at least this share of its first loss was not learned."""
+OUTLIER_KINDS = ("hardest", "unlearned", "easy", "odd")
 
 
 @dataclass(frozen=True)
-class Costs:
-    """An example and its losses.
+class ExampleLoss:
+    """A training example and its losses, each a mean over its trained tokens.
 
     Attributes:
-        number: in the prepared training set.
-        first: its loss when it was first seen; a mean over its tokens, as all of these.
-        last: when it was last seen.
-        excess: how much more it cost than others around it, a mean over all times.
-        seen: how often.
-        tokens: that are learned from.
-        step: the step at which it was seen last.
+        number: position in the prepared training set.
+        first: loss when it was first trained on.
+        last: loss when it was last trained on.
+        excess: mean over all visits of its loss minus the median of its neighbors.
+        seen: number of visits.
+        tokens: number of trained tokens.
+        step: step of the last visit.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Costs:
     step: int
 
     def json(self) -> dict[str, Any]:
-        """As a JSON object; nothing for what is not finite."""
+        """A JSON object without values that are not finite."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -64,7 +64,7 @@ class Costs:
 
 
 class ExampleLosses:
-    """Reads `examples.jsonl`; each look costs what is new. Of a step that was made twice the last attempt counts.
+    """Reads `examples.jsonl` incrementally. For a repeated step the last attempt counts.
 
     Args:
         folder: the run.
@@ -75,12 +75,12 @@ class ExampleLosses:
         self._clear()
 
     def _clear(self) -> None:
-        # Of each record its attempt and where its examples begin; of all examples in a row what they cost.
+        # Attempt and slice of each record; examples of all records are concatenated in arrays.
         self._records: dict[int, tuple[int, int, int]] = {}  # step -> attempt, first, end
         self._number, self._loss, self._tokens = array("q"), array("d"), array("q")
 
-    def look(self) -> bool:
-        """Reads what is new; whether there was something."""
+    def refresh(self) -> bool:
+        """Read new records. Returns whether there were any."""
         found = False
         for data, again in self._tail.pieces():
             if again:
@@ -97,7 +97,7 @@ class ExampleLosses:
             numbers, losses, tokens = (record[name] for name in ("number", "loss", "tokens"))
             read = array("q", numbers), array("d", map(_loss, losses)), array("q", tokens)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            return  # a line that is cut, or of a later version
+            return  # an incomplete line, or one of a newer version
         known = self._records.get(step)
         if len({len(part) for part in read}) > 1 or (known is not None and known[0] > attempt):
             return
@@ -110,36 +110,40 @@ class ExampleLosses:
     def __len__(self) -> int:
         return len(self._records)
 
-    def at(self, step: int) -> list[Costs]:
-        """The examples of a step, dearest first; of one that was not written down, none."""
+    def at(self, step: int) -> list[ExampleLoss]:
+        """The examples of a step, highest loss first; empty if the step was not recorded."""
         if step not in self._records:
             return []
         _, first, end = self._records[step]
         then = dict(zip(self._number[first:end], self._loss[first:end], strict=True))
-        return sorted(self.all(set(then)), key=lambda one: _dear(then[one.number]), reverse=True)
+        return sorted(self.all(set(then)), key=lambda one: _sort_key(then[one.number]), reverse=True)
 
-    def all(self, only: set[int] | None = None) -> list[Costs]:
-        """Every example that was seen, or some, by number."""
+    def all(self, only: set[int] | None = None) -> list[ExampleLoss]:
+        """All examples, by number.
+
+        Args:
+            only: numbers to select. Default: all.
+        """
         if not self._records:
             return []
         order = sorted(self._records)
         bounds = np.array([self._records[step][1:] for step in order], np.int64)
         lengths = bounds[:, 1] - bounds[:, 0]
         ends = np.cumsum(lengths)
-        # Where the examples of the steps stand, in the order of the steps; of steps made twice only the last.
+        # Array positions of the examples in step order; for repeated steps only those of the last attempt.
         places = np.repeat(bounds[:, 0] - (ends - lengths), lengths) + np.arange(int(ends[-1]))
         number, loss, tokens = (np.array(part)[places] for part in (self._number, self._loss, self._tokens))
         steps = np.repeat(np.array(order), lengths)
-        excess = loss - np.repeat(_usual(loss, ends, lengths), lengths)
+        excess = loss - np.repeat(_neighbor_medians(loss, ends, lengths), lengths)
         if only is not None:
             kept = np.isin(number, list(only))
             number, loss, tokens, steps, excess = (part[kept] for part in (number, loss, tokens, steps, excess))
         if not len(number):
             return []
-        by_number = np.argsort(number, kind="stable")  # of one example, in the order in which it was seen
+        by_number = np.argsort(number, kind="stable")  # visits of one example, in order
         firsts = np.flatnonzero(np.diff(number[by_number], prepend=number.min() - 1))
         return [
-            Costs(
+            ExampleLoss(
                 number=int(number[group[0]]),
                 first=float(loss[group[0]]),
                 last=float(loss[group[-1]]),
@@ -151,19 +155,19 @@ class ExampleLosses:
             for group in np.split(by_number, firsts[1:])
         ]
 
-    def standing_out(self, kind: str) -> list[Costs]:
-        """Examples that stand out, those first that do most.
+    def outliers(self, kind: str) -> list[ExampleLoss]:
+        """Examples with unusual losses, most unusual first.
 
         Args:
-            kind: `hardest` (all, by how much more they cost than others), `unlearned` (seen again, and as dear as at
-                first), `easy` (cheap when they were first seen), `odd` (so dear that it is no chance: a wrong answer,
-                another language, garbage).
+            kind: `hardest` (all examples, by excess loss), `unlearned` (visited again without progress), `easy` (low
+                loss at the first visit), `odd` (loss so high that it is not chance: a wrong answer, another language,
+                garbage).
 
         Raises:
-            ValueError: an unknown kind.
+            ValueError: the kind is unknown.
         """
-        if kind not in KINDS:
-            raise ValueError(f"There is no kind {kind!r} of examples. Expected one of {', '.join(KINDS)}.")
+        if kind not in OUTLIER_KINDS:
+            raise ValueError(f"There is no kind {kind!r} of examples. Expected one of {', '.join(OUTLIER_KINDS)}.")
         everything = [one for one in self.all() if np.isfinite(one.excess)]
         if not everything:
             return []
@@ -171,20 +175,24 @@ class ExampleLosses:
         if kind == "hardest":
             return dearest
         if kind == "unlearned":
-            return [one for one in dearest if one.seen > 1 and one.last >= STAYS * one.first and one.excess > 0]
+            return [
+                one for one in dearest if one.seen > 1 and one.last >= UNLEARNED_SHARE * one.first and one.excess > 0
+            ]
         if kind == "easy":
             usual = float(np.median([one.first for one in everything]))
-            return sorted((one for one in everything if one.first < EASY * usual), key=lambda one: one.first)
+            return sorted((one for one in everything if one.first < EASY_SHARE * usual), key=lambda one: one.first)
         excess = np.array([one.excess for one in everything])
         middle = float(np.median(excess))
-        spread = SPREAD * float(np.median(np.abs(excess - middle)))
-        return [one for one in dearest if one.excess > middle + OUTLIER * max(spread, 1e-9)]
+        spread = MAD_SCALE * float(np.median(np.abs(excess - middle)))
+        return [one for one in dearest if one.excess > middle + OUTLIER_DEVIATIONS * max(spread, 1e-9)]
 
 
-def _usual(loss: NDArray[np.float64], ends: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """`[steps]`, the median loss of the examples of each group of steps that stand beside each other."""
+def _neighbor_medians(
+    loss: NDArray[np.float64], ends: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Median loss of the examples in each window of neighboring steps, `[steps]`."""
     usual = np.empty(len(ends))
-    groups = max(1, len(ends) // (2 * NEAR + 1))
+    groups = max(1, len(ends) // (2 * NEIGHBOR_STEPS + 1))
     for steps in np.array_split(np.arange(len(ends)), groups):
         first = int(ends[steps[0]] - lengths[steps[0]])
         part = loss[first : int(ends[steps[-1]])]
@@ -199,6 +207,6 @@ def _loss(value: Any) -> float:
     return number
 
 
-def _dear(loss: float) -> float:
-    """For an order: what is no number is dearest of all."""
+def _sort_key(loss: float) -> float:
+    """Sort key by loss; NaN counts as the highest loss."""
     return math.inf if math.isnan(loss) else loss

@@ -1,9 +1,9 @@
-"""Dies on purpose at a named write: how the tests prove that a kill between any two writes loses nothing.
+"""Fault injection: kills the process at a named write, so that tests prove that no data is lost.
 
-`LLF_FAULT=<point>:<n>` ends the process with SIGKILL the n-th time (from 1) that it reaches `point`. A point
-is named after the file and the moment, for example `status.written` (the new file is there, under its other
-name) or `complete.renamed`. `<point>:<n>@<program>` means only the processes of that program, for example
-`supervise`. Without the variable a point costs one look-up in an empty dict.
+`LLF_FAULT=<point>:<n>` ends the process with SIGKILL the n-th time (from 1) it reaches `point`. A point is named after
+the file and the operation, for example `status.written` (the new file exists under its temporary name) or
+`complete.renamed`. `<point>:<n>@<program>` restricts it to processes of one program, for example `supervise`. Without
+the variable a point costs one lookup in an empty dict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if "LLF_FAULT" in os.environ:
 
 
 def reach(point: str) -> None:
-    """Marks a place between two writes; dies here where `LLF_FAULT` says so."""
+    """Mark a point between two writes. Kills the process if `LLF_FAULT` names this point."""
     if point in _left:
         _left[point] -= 1
         if _left[point] <= 0:

@@ -1,4 +1,4 @@
-"""Small files that are replaced whole: a reader sees the old one or the new one, never a part."""
+"""Small files that are replaced atomically: readers see either the old or the new content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from llf_core.door import open_file
 from llf_core.redaction import redact_nested
 from llf_core.runs.fault_points import reach
-from llf_core.runs.jsonl import spelled
+from llf_core.runs.jsonl import spell_non_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,22 +27,22 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 def replace_file(
     path: Path, data: bytes, *, sync: bool = False, temporary: str | None = None, point: str | None = None
 ) -> None:
-    """Writes `data` under another name in the same folder, then renames it to `path`.
+    """Write `data` to a temporary file in the same folder, then rename it to `path`.
 
     Args:
-        path: the file to replace or make.
-        data: its whole content.
-        sync: whether to flush file and folder to the disk before returning.
-        temporary: the other name; one that no other writer uses at the same time.
-        point: its name among the fault points; unset, the file's without its ending.
+        path: the file to create or replace.
+        data: the complete content.
+        sync: whether to flush file and folder to disk before returning.
+        temporary: name of the temporary file, used by no other writer at the same time.
+        point: name of the fault point. Default: the file name without its suffix.
 
     Raises:
-        OSError: nothing was changed; what was written under the other name is removed.
+        OSError: nothing was changed; the temporary file is removed.
     """
     point = point or path.stem
     new = path.with_name(temporary or f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     try:
-        new.unlink(missing_ok=True)  # of a kill before, or a link that somebody put there
+        new.unlink(missing_ok=True)  # left by a killed process, or a planted link
         with os.fdopen(open_file(new, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(data)
             if sync:
@@ -59,15 +59,15 @@ def replace_file(
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """A regular file that is appended to; made where there is none."""
+    """Open a regular file for appending, and create it if missing."""
     return os.fdopen(open_file(path, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def sync_file(path: Path) -> None:
-    """Flushes a file's content to the disk.
+    """Flush a file to disk.
 
     Raises:
-        OSError: it is not a file that can be opened, or the disk fails.
+        OSError: the file cannot be opened, or the disk fails.
     """
     descriptor = open_file(path)
     try:
@@ -77,7 +77,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -86,28 +86,28 @@ def sync_folder(path: Path) -> None:
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:
-    """A JSON object as an indented file, without secrets; a number that is not finite is spelled out."""
-    text = json.dumps(spelled(redact_nested(value)), ensure_ascii=False, indent=1, allow_nan=False)
+    """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings."""
+    text = json.dumps(spell_non_finite(redact_nested(value)), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def special_file(folder: Path) -> str | None:
-    """The name of a pipe, a socket or a device in a folder, or of a link to one: reading it might never end."""
+    """Name of a pipe, socket or device in a folder, or of a link to one; None if there is none."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.is_file() and not entry.is_dir() and os.path.exists(entry.path):  # noqa: PTH110
                     return entry.name
-    except OSError:  # no folder, or nobody may look into it: reading it says so
+    except OSError:  # missing or not readable: reading it raises the error
         pass
     return None
 
 
 def open_lock(path: Path) -> int:
-    """Opens a lock; one that another user has made may be held by who only reads it.
+    """Open a lock file. A lock file of another user is opened read-only.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     try:
         return open_file(path, flags=os.O_RDWR | os.O_CREAT)
@@ -122,14 +122,18 @@ def open_lock(path: Path) -> int:
 
 @contextmanager
 def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Holds the lock of a run while it reads, changes and replaces one of its small files.
+    """Hold a run's lock (flock) while one of its small files is read, changed and replaced.
 
-    On a file system without locks (some network drives) it goes on without one: supervisor and trainer write
-    at different times there too, only not provably.
+    On file systems without locks (some network drives) the block runs without one: supervisor and trainer write at
+    different times there too, but this is not guaranteed.
+
+    Args:
+        path: the lock file.
+        seconds: maximum time to wait for the lock.
 
     Raises:
         TimeoutError: another process held the lock for `seconds`.
-        OSError: it cannot be opened, or is no regular file.
+        OSError: the file cannot be opened, or is not a regular file.
     """
     descriptor = open_lock(path)
     try:
@@ -137,7 +141,7 @@ def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         try:
             yield
         finally:
-            # Closing would not do: a process forked meanwhile holds the same lock through its copy.
+            # Closing is not enough: a forked process holds the same lock through its copy of the descriptor.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""The final status of an attempt that its disk cannot store: kept in memory until the machine is restarted.
+"""The final status of an attempt whose disk cannot store it, kept in memory until the machine restarts.
 
-A run's folder is the truth about it, and without a final state it is `lost`. Why is then told from here, to the same
-user on the same machine.
+Without a final state in its folder a run is `lost`; the reason is then read from here, for the same user on the same
+machine.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - in a folder there that only its owner 
 
 
 def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
-    """Keeps the reason of an attempt's end outside its folder; the first one stays. Never raises an OSError.
+    """Keep the reason of an attempt's end outside its folder, unless one is kept already. Never raises an OSError.
 
     Args:
         folder: the run.
-        attempt: its number.
-        reason: sentences for a person.
+        attempt: number of the attempt.
+        reason: sentences for the user.
     """
     if kept_reason(folder, attempt) is not None:
         return
@@ -42,7 +42,12 @@ def keep_reason(folder: RunFolder, attempt: int, reason: str) -> None:
 
 
 def kept_reason(folder: RunFolder, attempt: int) -> str | None:
-    """What `keep_reason` kept of an attempt; None where it kept nothing."""
+    """The reason kept by `keep_reason`; None if there is none.
+
+    Args:
+        folder: the run.
+        attempt: number of the attempt.
+    """
     place = _place()
     try:
         if not _is_own(place):
@@ -57,7 +62,7 @@ def kept_reason(folder: RunFolder, attempt: int) -> str | None:
 
 
 def forget_reason(folder: RunFolder) -> None:
-    """Removes what is kept of a run."""
+    """Remove the kept reason of a run."""
     with suppress(OSError):
         place = _place()
         if _is_own(place):
@@ -70,7 +75,7 @@ def _place() -> Path:
 
 
 def _is_own(place: Path) -> bool:
-    """Whether a folder is this user's, and nobody else may write into it."""
+    """Whether a folder belongs to this user and nobody else can write to it."""
     facts = place.lstat()
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077
 

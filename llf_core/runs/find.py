@@ -1,4 +1,4 @@
-"""Which run somebody means."""
+"""Resolves abbreviated run ids."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.did_you_mean import listed
 from llf_core.runs.folder import check_run_id, home, run_ids
-from llf_core.runs.nearest_run import STAMP, near_run
+from llf_core.runs.nearest_run import STAMP, nearest_run_hint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,15 +16,15 @@ BETWEEN, LEAST_END = "…", 3
 
 
 def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> str:
-    """The id that a text means: a run's id, the beginning of one, beginning and end with `…` between, or `last`.
+    """Resolve a text to a run id: an id, a prefix of one, prefix and suffix with `…` between, or `last`.
 
     Args:
-        text: what was typed.
-        folder: `LLF_HOME` where it is not the environment's.
-        binned: whether it is one of those in the bin.
+        text: the user's input.
+        folder: `LLF_HOME`. Default: from the environment.
+        binned: whether to search the bin.
 
     Raises:
-        ValueError: there is no such run, or several begin so; a sentence with the nearest ones.
+        ValueError: no run matches, or several do; a sentence with the closest ids.
     """
     known, place = run_ids(folder, binned=binned), (folder or home()) / ("bin" if binned else "runs")
     if text == "last":
@@ -39,14 +39,14 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
         raise ValueError(f"{len(begun)} runs match {text}: {listed(begun)}. Expected more of one id.")
     if begun:
         return begun[0]
-    mean = near_run(text, known)
+    mean = nearest_run_hint(text, known)
     if not mean:
         check_run_id(text)
     raise ValueError(f"There is no run {text!r} in {place}.{mean}")
 
 
 def short_id(run_id: str, known: Sequence[str]) -> str:
-    """What tells an id from the others: when the run was made, and its end where others were made in that second.
+    """Abbreviate an id to its timestamp, plus its suffix if several runs share that second.
 
     Args:
         run_id: the id.

@@ -1,4 +1,4 @@
-"""What is to be done about a finding, which depends on whether the run goes on."""
+"""Advice for warnings and findings, which depends on whether the run is live."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ from llf_core.runs.status import FINAL
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-OVER = frozenset({*FINAL, "lost"})
-"""States in which nothing can be changed any more."""
+ENDED_STATES = frozenset({*FINAL, "lost"})
+"""States in which a run can no longer be changed."""
 
 
-def stands(event: Mapping[str, Any], state: str, step: int) -> bool:
-    """Whether a warning or finding still says something about a run in this state, at this step.
+def is_active(event: Mapping[str, Any], state: str, step: int) -> bool:
+    """Whether a warning or finding still applies. Findings about the current step end with that step or with the run.
 
-    What is said of a step under way is over when that has ended, or the run has.
+    Args:
+        event: the warning or finding.
+        state: the run's state.
+        step: the run's current step.
     """
     until = event.get("until")
-    return not isinstance(until, int) or (state not in OVER and step < until)
+    return not isinstance(until, int) or (state not in ENDED_STATES and step < until)
 
 
 def advice(event: Mapping[str, Any], state: str) -> str:
-    """What to do: as the finding says while the run goes on, then only what the next run may have otherwise."""
-    if state not in OVER:
+    """What to do about a finding: as stated while the run is live, afterwards only changes for the next run.
+
+    Args:
+        event: the warning or finding.
+        state: the run's state.
+    """
+    if state not in ENDED_STATES:
         return str(event.get("fix") or "")
     config = event.get("config")
     changes = config.items() if isinstance(config, dict) else ()

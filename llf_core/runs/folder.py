@@ -1,4 +1,4 @@
-"""Where a run lives: `$LLF_HOME/runs/<run_id>/` and the names of the files in it."""
+"""Paths of a run: `$LLF_HOME/runs/<run_id>/` and the files in it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def home_folder(given: Path | str | None) -> Path:
 
 
 def check_run_id(run_id: str) -> str:
-    """Returns `run_id` where it is one.
+    """Return `run_id` if it is valid.
 
     Raises:
-        ValueError: it is not, for example because it is a path.
+        ValueError: it is not a valid id, for example because it is a path.
     """
     if not RUN_ID.fullmatch(run_id) or ".." in run_id:
         raise ValueError(
@@ -39,7 +39,7 @@ def check_run_id(run_id: str) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, and one path for each of its files. Making one touches no disk.
+    """A run's folder, with one path per file. Creating this object does not access the disk.
 
     Args:
         path: the folder.
@@ -62,12 +62,12 @@ class RunFolder:
 
     @cached_property
     def config(self) -> Path:
-        """What was asked, with defaults."""
+        """The requested config, with defaults."""
         return self.path / "config.yaml"
 
     @cached_property
     def resolved(self) -> Path:
-        """What this machine made of it."""
+        """Device, precision and model as resolved on this machine."""
         return self.path / "resolved.yaml"
 
     @cached_property
@@ -82,17 +82,17 @@ class RunFolder:
 
     @cached_property
     def status_lock(self) -> Path:
-        """Locked while one of the small files is changed."""
+        """Lock file for changes to the run's small files."""
         return self.path / "status.lock"
 
     @cached_property
     def metrics(self) -> Path:
-        """Numbers of each logged step."""
+        """Metrics of each logged step."""
         return self.path / "metrics.jsonl"
 
     @cached_property
     def events(self) -> Path:
-        """What happened."""
+        """Events."""
         return self.path / "events.jsonl"
 
     @cached_property
@@ -102,22 +102,22 @@ class RunFolder:
 
     @cached_property
     def examples(self) -> Path:
-        """The loss of each example at each step that it was trained on."""
+        """Loss of each training example at each step."""
         return self.path / "examples.jsonl"
 
     @cached_property
     def queue(self) -> Path:
-        """There while the run waits for its turn."""
+        """Exists while the run waits in the queue."""
         return self.path / "queue.json"
 
     @cached_property
     def replay(self) -> Path:
-        """Changes that another run was told while it went on, to be made again."""
+        """Scheduled live changes of a run that repeats another one."""
         return self.path / "replay.json"
 
     @cached_property
     def proof(self) -> Path:
-        """Shows that the run was made by this user on this machine, see `llf_core.runs.trust`."""
+        """Signature that the run was created by this user on this machine, see `llf_core.runs.trust`."""
         return self.path / "proof.json"
 
     @cached_property
@@ -127,12 +127,12 @@ class RunFolder:
 
     @cached_property
     def data(self) -> Path:
-        """Rows handed over from a cell."""
+        """Training rows passed from a notebook cell."""
         return self.path / "data"
 
     @cached_property
     def code(self) -> Path:
-        """Source of functions written in a cell."""
+        """Source of reward functions written in a notebook cell."""
         return self.path / "code"
 
     @cached_property
@@ -147,27 +147,27 @@ class RunFolder:
 
     @cached_property
     def checkpoints(self) -> Path:
-        """Checkpoints, `checkpoint-N` each."""
+        """Checkpoints, one folder `checkpoint-N` each."""
         return self.path / "checkpoints"
 
     @cached_property
     def output(self) -> Path:
-        """The result."""
+        """The trained adapter or model."""
         return self.path / "output"
 
     @cached_property
     def output_record(self) -> Path:
-        """The checksums of the result's tensors."""
+        """Checksums of the result's tensors."""
         return self.path / "output.json"
 
     @cached_property
     def reserve(self) -> Path:
-        """64 KiB that are given back when the disk is full, so that the run's last words find room."""
+        """A 64 KiB file that is removed on a full disk to make room for the final status."""
         return self.path / ".reserve"
 
 
-def in_the_way(home: Path | str | None = None) -> str | None:
-    """The sentence to say where a file stands in the place of the folder of runs, or of one above it."""
+def blocked_path_message(home: Path | str | None = None) -> str | None:
+    """The error message if a file exists in place of the folder of runs or one of its parents; else None."""
     runs = home_folder(home) / "runs"
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
     if place.is_dir() or not os.path.lexists(place):
@@ -178,43 +178,48 @@ def in_the_way(home: Path | str | None = None) -> str | None:
 
 
 def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
-    """The folder of a run that exists.
+    """Open the folder of an existing run.
 
     Args:
         run_id: its id, never a path.
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        ValueError: `run_id` is no id.
-        FileNotFoundError: there is no such run.
+        ValueError: `run_id` is not a valid id.
+        FileNotFoundError: the run does not exist.
     """
     folder = RunFolder(home_folder(home) / "runs" / check_run_id(run_id))
     if not is_folder(folder.path):
-        from llf_core.runs.nearest_run import near_run  # with the config, which a supervisor starts without
+        from llf_core.runs.nearest_run import nearest_run_hint  # imported late, since a supervisor starts without it
 
         raise FileNotFoundError(
-            f"There is no run {run_id} in {folder.path.parent}.{near_run(run_id, run_ids(home))} Look at "
+            f"There is no run {run_id} in {folder.path.parent}.{nearest_run_hint(run_id, run_ids(home))} Look at "
             "`llf runs list`; where it was started with another LLF_HOME, set that."
         )
     return folder
 
 
 def run_ids(home: Path | str | None = None, *, binned: bool = False) -> tuple[str, ...]:
-    """Names of the run folders, oldest first: of those that are there, or of those that are in the bin."""
+    """Ids of all runs, oldest first.
+
+    Args:
+        home: `LLF_HOME`. Default: from the environment.
+        binned: whether to list the bin.
+    """
     try:
-        return look(home_folder(home) / ("bin" if binned else "runs"))[0]
+        return list_run_folders(home_folder(home) / ("bin" if binned else "runs"))[0]
     except OSError:
         return ()
 
 
-def look(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What is in `runs/` or in the bin; hidden names are left out.
+def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """List the entries of `runs/` or of the bin, except hidden ones.
 
     Args:
         place: the folder.
 
     Returns:
-        The names of the run folders, oldest first; and what else is there, by name, with why it is no run.
+        Names of the run folders, oldest first; and the reason for each other entry why it is not a run, by name.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -228,7 +233,7 @@ def look(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
             try:
                 is_run = entry.is_dir(follow_symlinks=False)
                 kind = "a link" if entry.is_symlink() else "a file"
-            except OSError as error:  # it went, or the system says no more of it
+            except OSError as error:  # removed meanwhile, or not accessible
                 is_run, kind = False, f"unreadable ({error.strerror})"
             if not is_run:
                 odd[name] = f"This is {kind}. Expected a run's folder. Move it elsewhere or remove it."

@@ -1,4 +1,4 @@
-"""The Python code that comes with a model or lies in a run's folder, read without running it."""
+"""Finds the Python code that comes with a model or a run folder, without executing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llf_core.config.paths import expanded, is_there
 from llf_core.door import NotPlainError, json_value, read_object_or_empty
 from llf_core.runs.code_files import TooMuchCodeError, python_files, read_code
 from llf_core.runs.config_file import run_config
-from llf_core.runs.trust import allow, is_allowed, is_ours
+from llf_core.runs.trust import allow, is_allowed, is_signed
 from llf_core.user_error import BAD_CONFIG, UserError
 
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.runs.folder import RunFolder
 
-VARIABLE, RUN = "LLF_FOREIGN_CODE", "run"
-"""Of the environment: `run` in processes that train what the user has started. Without it, code has to be allowed."""
+VARIABLE, RUN_VALUE = "LLF_FOREIGN_CODE", "run"
+"""Environment variable: `run` in processes that train what the user started. Otherwise code must be allowed first."""
 SHOWN_LINES, SHOWN_FILES, SHOWN_WIDTH = 12, 20, 160
 NOT_ALLOWED = "you have not allowed it"
-SHORT = 12
-"""Characters of a hash that people compare."""
+MIN_HASH_CHARACTERS = 12
+"""Characters of a hash that are displayed for comparison."""
 
 
 class UntrustedCodeError(UserError, RuntimeError):
-    """Code would run that the user has not allowed; its text says which, and how to allow it.
+    """Code would run that the user has not allowed. The message names it, and how to allow it.
 
     Attributes:
-        code: what would run.
+        code: the code that would run.
     """
 
     exit_code = BAD_CONFIG
@@ -49,13 +49,13 @@ class UntrustedCodeError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class ForeignCode:
-    """Code that somebody else may have written.
+    """Code from an untrusted source.
 
     Attributes:
-        owner: what it belongs to, as the subject of a sentence: `the model data/model`.
-        folder: where it lies; what is allowed is allowed for this folder.
-        files: its Python files, by the names that people are shown.
-        references: what of it is called: classes named by `auto_map`, in the form `file: Class of module`.
+        owner: what the code belongs to, as the subject of a sentence: `the model data/model`.
+        folder: its location; permission is granted per folder.
+        files: Python files by display name.
+        references: classes named by `auto_map`, as `file: Class of module`.
     """
 
     owner: str
@@ -65,7 +65,7 @@ class ForeignCode:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the files' names and contents and of the references."""
+        """Hash of file names, contents and references."""
         digest = hashlib.sha256()
         for name, path in self.files:
             digest.update(f"{name}\0{hashlib.sha256(read_code(path)).hexdigest()}\n".encode("utf-8", "replace"))
@@ -86,21 +86,21 @@ class ForeignCode:
         }
 
     def __str__(self) -> str:
-        """One line: whose code, which files, where, and the hash."""
+        """One line with owner, files, folder and hash."""
         names = ", ".join(name for name, _ in self.files[:3]) or "none of it is on this machine yet"
         more = f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""  # noqa: PLR2004
-        return f"{self.owner}: {names}{more} in {self.folder} (SHA-256 {self.sha256[:SHORT]})"
+        return f"{self.owner}: {names}{more} in {self.folder} (SHA-256 {self.sha256[:MIN_HASH_CHARACTERS]})"
 
 
 def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
-    """The Python code that loading a model or tokenizer may run; None where there is none.
+    """Find the Python code that loading a model or tokenizer may run; None if there is none.
 
     Args:
-        folder: of the model or adapter.
-        name: what the user calls it.
+        folder: folder of the model or adapter.
+        name: the user's name for it.
 
     Raises:
-        TooMuchCodeError: there is more than anybody could read.
+        TooMuchCodeError: there is more code than a person could review.
     """
     folder = folder if folder.is_dir() else folder.parent
     references: list[str] = []
@@ -108,18 +108,18 @@ def code_of_model(folder: Path, name: str | None = None) -> ForeignCode | None:
     for path in sorted(folder.glob("*.json")):
         for where, reference in _auto_map(path):
             references.append(f"{path.name}: {where} {reference}")
-            files |= _elsewhere(folder, reference)
+            files |= _external_files(folder, reference)
     if not files and not references:
         return None
     return ForeignCode(f"the model {name or folder}", folder, tuple(sorted(files.items())), tuple(references))
 
 
 def code_of_rewards(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode | None:
-    """The reward functions in a run's `code/`; None where there are none.
+    """Find the reward functions in a run's `code/`; None if there are none.
 
     Args:
         folder: the run.
-        names: of the functions that its config names.
+        names: functions named in the config.
     """
     wanted = [folder.code / f"{name}.py" for name in names]
     paths = [*python_files(folder.code), *(path for path in wanted if path.is_file())]
@@ -128,10 +128,10 @@ def code_of_rewards(folder: RunFolder, names: Iterable[str] = ()) -> ForeignCode
 
 
 def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
-    """What training a run would execute of its own folder and of its models; nothing of it is executed here.
+    """Find the code that training a run would execute, from its folder and its models. Executes none of it.
 
     Args:
-        folder: the run, of whoever made it.
+        folder: the run, possibly created by someone else.
     """
     from llf_core.config import ConfigError
 
@@ -140,14 +140,14 @@ def code_of_run(folder: RunFolder) -> tuple[ForeignCode, ...]:
     try:
         config = run_config(folder)
     except ConfigError:
-        return tuple(found)  # resume, replay and branch refuse it with what is wrong, and no trainer begins with it
+        return tuple(found)  # resume, replay and branch report the error, and no trainer starts with it
     rewards = code_of_rewards(folder, config.get("reward_functions") or ())
     found = [] if rewards is None else [rewards]
     return (*found, *(code_of_config(config) if config.model.trust_remote_code else ()))
 
 
 def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
-    """The code of all models that a config names, and of the bases of its adapters, as far as it is on this machine."""
+    """Find the code of all models and adapter bases named in a config, as far as they are on this machine."""
     from llf_core.config.field_specs import fields
 
     values = [config.get(spec.key) for spec in fields() if spec.path in {"model", "adapters"}]
@@ -162,42 +162,42 @@ def code_of_config(config: RunConfig) -> tuple[ForeignCode, ...]:
         found[name] = None if places else ForeignCode(f"the model {name}", path, ())
         for place in places:
             found[str(place)] = code_of_model(place, name)
-            base = _base(place) if place.is_dir() else None
+            base = _base_model(place) if place.is_dir() else None
             names += [base] if isinstance(base, str) and base else []
     return tuple(one for one in found.values() if one is not None)
 
 
-def _base(place: Path) -> Any:
-    """The model that an adapter is of, as its config says; a file of a hub's cache is a link."""
+def _base_model(place: Path) -> Any:
+    """The base model named in an adapter's config."""
     return read_object_or_empty(Path(os.path.realpath(place / "adapter_config.json"))).get("base_model_name_or_path")
 
 
 def code_to_allow(folder: RunFolder) -> tuple[ForeignCode, ...]:
-    """What the user must allow before a run is trained again; nothing of one that this user has made or allowed."""
-    return () if is_ours(folder) else code_of_run(folder)
+    """Find the code that the user must allow before the run can be trained again; empty for signed or allowed runs."""
+    return () if is_signed(folder) else code_of_run(folder)
 
 
-def shown(code: Iterable[ForeignCode]) -> dict[str, Any]:
-    """Code as a view shows it: `code`, and `sha256` of all, by which the reader allows it."""
+def code_as_json(code: Iterable[ForeignCode]) -> dict[str, Any]:
+    """Code as shown by views: `code`, and the combined hash `sha256` by which the user allows it."""
     code = tuple(code)
-    return {"sha256": hash_of(code) if code else "", "code": [one.json() for one in code]}
+    return {"sha256": combined_hash(code) if code else "", "code": [one.json() for one in code]}
 
 
 def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
-    """Lets a run be started again only where this user has made it, has allowed it, or it brings no code.
+    """Refuse to restart a run with code, unless this user created or allowed it.
 
     Args:
         folder: the run.
-        trust: whether the user allows its code; or the beginning of the hash that the user was shown.
+        trust: True to allow its code, or a prefix of the hash that was displayed.
         how: the call that allows it, for the message.
 
     Raises:
-        UntrustedCodeError: it was made elsewhere, and code of it would run.
+        UntrustedCodeError: the run was created elsewhere, and its code would run.
     """
     code = code_to_allow(folder)
     if not code or trust is True:
         return
-    if isinstance(trust, str) and len(trust) >= SHORT and hash_of(code).startswith(trust):
+    if isinstance(trust, str) and len(trust) >= MIN_HASH_CHARACTERS and combined_hash(code).startswith(trust):
         return
     changed = "What would run is not what was shown. " if trust else ""
     listed = "".join(f"\n  {one}" for one in code)
@@ -208,38 +208,38 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
     )
 
 
-def hash_of(code: Iterable[ForeignCode]) -> str:
-    """One hash of several."""
+def combined_hash(code: Iterable[ForeignCode]) -> str:
+    """One hash of several pieces of code."""
     return hashlib.sha256("\n".join(one.sha256 for one in code).encode()).hexdigest()
 
 
 def _auto_map(path: Path) -> Iterator[tuple[str, str]]:
-    """What a JSON file of a model names as classes of its own, wherever in it; of a config that is not read, its hash.
+    """Classes that a model's JSON file names in `auto_map`, at any depth. An unreadable config yields its hash.
 
-    transformers may read what is refused here, so an unread config counts as code.
+    transformers may read what is refused here, so an unreadable config counts as code.
     """
     if not path.is_file():
         return
     try:
         content = json_value(read_code(path))
     except (NotPlainError, TooMuchCodeError) as error:
-        if "config" in path.name:  # others are tokenizer.json, indexes of weights
+        if "config" in path.name:  # larger ones are tokenizer.json and weight indexes
             with path.open("rb") as file:
                 yield f"is not read ({error}):", hashlib.file_digest(file, "sha256").hexdigest()
         return
-    yield from _named(content, "auto_map")
+    yield from _auto_map_names(content, "auto_map")
 
 
-def _named(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def _auto_map_names(value: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key:
                 yield from _texts(inner, "")
             else:
-                yield from _named(inner, key)
+                yield from _auto_map_names(inner, key)
     elif isinstance(value, list):
         for inner in value:
-            yield from _named(inner, key)
+            yield from _auto_map_names(inner, key)
 
 
 def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -253,8 +253,8 @@ def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
             yield from _texts(inner, where)
 
 
-def _elsewhere(folder: Path, reference: str) -> dict[str, Path]:
-    """Files that a reference names outside of the model's folder: of another repository, or by a whole path."""
+def _external_files(folder: Path, reference: str) -> dict[str, Path]:
+    """Files referenced outside the model's folder: in another repository, or by absolute path."""
     repository, _, rest = reference.rpartition("--")
     module = rest.partition(".")[0]
     if not repository:
@@ -275,23 +275,33 @@ def _head(path: Path) -> list[str]:
 
 
 def is_code_allowed(code: ForeignCode, home: Path) -> bool:
-    """Whether the user has allowed code as it is now."""
+    """Whether the user has allowed this code in its current version.
+
+    Args:
+        code: the code.
+        home: `LLF_HOME`.
+    """
     return is_allowed(code.folder, code.sha256, home)
 
 
 def allow_code(code: ForeignCode, home: Path) -> None:
-    """Remembers that the user allows code as it is now."""
+    """Record that the user allows this code in its current version.
+
+    Args:
+        code: the code.
+        home: `LLF_HOME`.
+    """
     allow(code.folder, code.sha256, home)
 
 
 @contextmanager
 def started_by_user() -> Iterator[None]:
-    """What the user has started runs the code that its config allows: a training, or `llf inspect`.
+    """Mark a process that the user started (training, `llf inspect`): the config decides whether code runs.
 
-    A process that is already told to look only goes on doing so.
+    A process that was marked as inspecting only stays so.
     """
     before = os.environ.get(VARIABLE)
-    os.environ.setdefault(VARIABLE, RUN)
+    os.environ.setdefault(VARIABLE, RUN_VALUE)
     try:
         yield
     finally:
@@ -300,23 +310,23 @@ def started_by_user() -> Iterator[None]:
 
 
 def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None:
-    """Lets code run in a process that trains, and elsewhere where the user has allowed it as it is now.
+    """Allow code to run in a training process, and elsewhere only if the user has allowed this version.
 
-    What a training runs the user has allowed by starting it, so that views need not ask for it again.
+    Code that training runs is recorded as allowed, so that views do not ask again.
 
     Args:
-        code: what would run.
+        code: code that would run.
         home: `LLF_HOME`.
-        run: the run that it lies in; code of one that was made here needs no other leave.
+        run: run that contains the code; code of a signed run needs no permission.
 
     Raises:
-        UntrustedCodeError: nobody has allowed it.
+        UntrustedCodeError: the code is not allowed.
     """
-    if os.environ.get(VARIABLE) == RUN:
+    if os.environ.get(VARIABLE) == RUN_VALUE:
         with suppress(OSError, ValueError):
             allow_code(code, home)
         return
-    if is_code_allowed(code, home) or (run is not None and is_ours(run)):
+    if is_code_allowed(code, home) or (run is not None and is_signed(run)):
         return
     raise UntrustedCodeError(
         f"This Python code would run with your rights, and {NOT_ALLOWED}: {code}. Nothing was run. Read the "
@@ -326,25 +336,25 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
 
 
 def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
-    """Whether a model's own Python code is to be run; every loader of models, tokenizers and processors asks here.
+    """Whether to run a model's own Python code. All loaders of models, tokenizers and processors call this.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         home: `LLF_HOME`.
-        trust_remote_code: what the config says.
+        trust_remote_code: value in the config.
 
     Returns:
-        False where the config forbids it, or there is none.
+        False if the config forbids it or there is no code.
 
     Raises:
-        UntrustedCodeError: it would run in a process that only looks, and nobody has allowed it.
+        UntrustedCodeError: code would run in a process that only inspects, and the user has not allowed it.
     """
     if not trust_remote_code:
         return False
     try:
         code = code_of_model(folder)
     except TooMuchCodeError as error:
-        if os.environ.get(VARIABLE) == RUN:
+        if os.environ.get(VARIABLE) == RUN_VALUE:
             return True
         raise UntrustedCodeError(f"{error} Nothing of it was run.", ()) from error
     if code is None:

@@ -1,7 +1,7 @@
-"""JSON lines: appended with one `os.write` each, read again by anyone at any time.
+"""JSON Lines: one `os.write` per appended record, incremental reading.
 
-JSON has no NaN, so a number that is not finite is written as `"NaN"`, `"Infinity"` or `"-Infinity"`, and
-`as_number` turns it back where a number is expected.
+JSON has no NaN, so non-finite numbers are written as `"NaN"`, `"Infinity"` or `"-Infinity"`; `as_number` converts them
+back.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK = 8 << 20
-"""Bytes that are read and parsed at a time."""
-LONGEST_LINE = 16 << 20
-"""Bytes of a line; a record of a step with 1,000,000 examples has less."""
-FARTHEST = 256 << 20
-"""Bytes that are searched for the end of a line that is longer than that."""
-NEWS = 32 << 20
-"""Bytes of events or samples that one look reads: of more, the last."""
+"""Bytes read and parsed at a time."""
+MAX_LINE_BYTES = 16 << 20
+"""Maximum length of a line. A record of a step with 1,000,000 examples is shorter."""
+MAX_SEARCH_BYTES = 256 << 20
+"""Maximum bytes searched for the end of an overlong line."""
+MAX_NEW_BYTES = 32 << 20
+"""Maximum bytes of new events or samples per read; of more, only the end is read."""
 PIECE = 1 << 20
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def as_number(value: Any) -> float | None:
-    """The number that a JSON value stands for, or None where it stands for none."""
+    """Convert a JSON value to a float, with `"NaN"` and `"Infinity"`; None if it is not a number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             return float(value)
-        except OverflowError:  # hundreds of digits
+        except OverflowError:  # an integer with hundreds of digits
             return None
     return NOT_FINITE.get(value) if isinstance(value, str) else None
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """A record as one line of JSON that every parser reads.
+    """Encode a record as one line of valid JSON.
 
     Raises:
-        TypeError: a value is neither JSON nor a scalar of numpy or torch.
+        TypeError: a value is neither JSON nor a numpy or torch scalar.
     """
     try:
         text = _dumps(record)
     except ValueError:
-        text = _dumps(spelled(record))
+        text = _dumps(spell_non_finite(record))
     # A lone surrogate becomes its JSON escape.
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
@@ -67,12 +67,12 @@ def _scalar(value: Any) -> Any:
     return item()
 
 
-def spelled(value: Any) -> Any:
-    """The same value with every number that is not finite spelled out."""
+def spell_non_finite(value: Any) -> Any:
+    """Replace non-finite numbers in a JSON-like value with strings."""
     if isinstance(value, dict):
-        return {key: spelled(one) for key, one in value.items()}
+        return {key: spell_non_finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [spelled(one) for one in value]
+        return [spell_non_finite(one) for one in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -81,10 +81,10 @@ def spelled(value: Any) -> Any:
 
 
 class Appender:
-    """An append-only file kept open. Several processes may append to one file.
+    """An append-only file that is kept open. Several processes may append to the same file.
 
     Args:
-        path: the file; made on the first append.
+        path: the file; created on the first append.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,13 +93,13 @@ class Appender:
         self._descriptor: int | None = None
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Appends one record with one write; where the last line is cut, ends it first.
+        """Append one record with a single write, after terminating an incomplete last line.
 
-        A file grows page by page while another process writes a line, which then looks cut from here. The
-        write waits for that one, so what comes of it is an empty line between two whole ones; readers pass over it.
+        While another process writes a line, the file may grow page by page and look incomplete. The kernel serializes
+        the writes, so at worst an empty line appears between two complete ones; readers skip it.
 
         Raises:
-            OSError: the disk is full or a limit on file sizes was met. Earlier records are whole.
+            OSError: the disk is full, or a file size limit was exceeded. Earlier records are intact.
         """
         line = encode(record)
         if self._descriptor is None:
@@ -110,21 +110,29 @@ class Appender:
         reach(f"{self._point}.append")
         try:
             written = os.write(self._descriptor, line)
-            if written < len(line):  # a disk that just became full: the second write says why
+            if written < len(line):  # the disk just became full: the second write raises the error
                 written += os.write(self._descriptor, line[written:])
         except OSError as error:
             raise OSError(error.errno, os.strerror(error.errno or 0), str(self._path)) from error
         reach(f"{self._point}.appended")
 
     def close(self) -> None:
-        """Closes the file; the next append opens it again."""
+        """Close the file. The next append reopens it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def append(path: Path, record: Mapping[str, Any]) -> None:
-    """Appends one record, without secrets, to a file that is not kept open."""
+    """Append one record, without secrets, to a file that is not kept open.
+
+    Args:
+        path: the file.
+        record: the record.
+
+    Raises:
+        OSError: the disk is full, or a file size limit was exceeded.
+    """
     appender = Appender(path)
     try:
         appender.append(redact_nested(dict(record)))
@@ -133,7 +141,7 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The object on a line, or None where the line holds none (cut, garbage, not an object)."""
+    """Parse the object on a line; None if the line is incomplete or not an object."""
     try:
         value = json_value(line)
     except NotPlainError:
@@ -142,27 +150,27 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def records(path: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
-    """The objects of a file of lines, in order; none where there is no file.
+    """Iterate over the objects of a JSON Lines file, in order; empty if there is no file.
 
     Args:
         path: the file.
-        most: bytes at its end that are read; unset, all.
+        most: read only this many bytes from the end. Default: all.
 
     Raises:
-        UnreadableError: it is no regular file, or the system refuses it.
+        UnreadableError: it is not a regular file, or the system denies access.
     """
     for data, _ in Tail(path, most).pieces():
         yield from (record for record in map(parse, data.splitlines()) if record is not None)
 
 
 class Tail:
-    """Reads what was appended to a file since the last look. Holds no file open.
+    """Reads what was appended to a file since the last read. Does not keep the file open.
 
-    A line of more than `LONGEST_LINE` is no record and is passed over, so that no file takes more memory than a piece.
+    Lines longer than `MAX_LINE_BYTES` are skipped, so that memory stays bounded.
 
     Args:
         path: the file; it may not exist yet.
-        most: bytes that are read at all: of a file with more news than that, only the last so many.
+        most: maximum bytes of new data to read: if there is more, only the end is read.
     """
 
     HEAD = 64
@@ -175,7 +183,7 @@ class Tail:
         self._head = b""
 
     def pieces(self) -> Iterator[tuple[bytes, bool]]:
-        """Reads all whole lines that are new, some megabytes at a time; see `read`."""
+        """Read all new complete lines in chunks of some megabytes, see `read`."""
         while True:
             data, again = self.read()
             if data or again:
@@ -184,17 +192,17 @@ class Tail:
                 return
 
     def read(self, most: int = CHUNK) -> tuple[bytes, bool]:
-        """Reads whole lines that are new.
+        """Read new complete lines.
 
         Args:
-            most: bytes to read at most, more only for a line that is longer.
+            most: maximum bytes to read, exceeded only for a single longer line.
 
         Returns:
-            Their bytes, and whether the file was cut or replaced since the last look, so that everything read
-            before is void.
+            The bytes, and whether the file was truncated or replaced since the last read, so that all earlier data is
+            invalid.
 
         Raises:
-            UnreadableError: it is no regular file, or the system refuses it.
+            UnreadableError: it is not a regular file, or the system denies access.
         """
         try:
             descriptor = open_file(self._path)
@@ -218,19 +226,19 @@ class Tail:
             head = os.pread(descriptor, min(self.HEAD, offset + len(data)), 0)
         finally:
             os.close(descriptor)
-        # Only now: a look that failed has seen nothing.
+        # Updated last, so that a failed read can be repeated.
         self._inode, self._offset, self._head = facts.st_ino, offset + len(data), head
         return data, again
 
 
 def _whole_lines(descriptor: int, offset: int, size: int, most: int) -> tuple[bytes, int]:
-    """The bytes from `offset` to the last newline of the next `most`, and where they begin.
+    """The bytes from `offset` to the last newline within the next `most` bytes, and their start.
 
     Args:
         descriptor: the file.
-        offset: where to begin; it moves behind a line that is too long.
-        size: of the file.
-        most: bytes; more where no line ends in them.
+        offset: start position; moved past a line that is too long.
+        size: file size.
+        most: maximum bytes; exceeded if no line ends within them.
     """
     wanted = most
     while True:
@@ -238,17 +246,17 @@ def _whole_lines(descriptor: int, offset: int, size: int, most: int) -> tuple[by
         end = data.rfind(b"\n") + 1
         if end or not data or offset + len(data) >= size:
             return data[:end], offset
-        if len(data) > LONGEST_LINE:
+        if len(data) > MAX_LINE_BYTES:
             offset = _next_line(descriptor, offset + len(data), size)
         wanted *= 2
 
 
 def _next_line(descriptor: int, offset: int, size: int) -> int:
-    """Where the first line begins after `offset`: holes of a sparse file, and what has no end, are not read."""
-    given_up = offset + FARTHEST
+    """Start of the first line after `offset`. Holes of sparse files are skipped, and the search is bounded."""
+    given_up = offset + MAX_SEARCH_BYTES
     while offset < size:
         if offset > given_up:
-            offset, given_up = max(offset, size - LONGEST_LINE), size
+            offset, given_up = max(offset, size - MAX_LINE_BYTES), size
         data = os.pread(descriptor, min(PIECE, size - offset), offset)
         end = data.find(b"\n") + 1
         if end or not data:
@@ -258,9 +266,9 @@ def _next_line(descriptor: int, offset: int, size: int) -> int:
 
 
 def _next_data(descriptor: int, offset: int, size: int) -> int:
-    """Where bytes that were written come next, at `offset` or behind a hole."""
+    """Start of the next written bytes at or after `offset`, past holes of a sparse file."""
     try:
         return os.lseek(descriptor, offset, os.SEEK_DATA)
     except OSError as error:
-        # Nothing but a hole is left; elsewhere the file system cannot tell.
+        # ENXIO: only a hole is left; other errors: the file system does not support it.
         return size if error.errno == errno.ENXIO else offset

@@ -1,4 +1,4 @@
-"""How far a run came, told by what it wrote: its status is some seconds behind its metrics."""
+"""The last step of a run as its files prove it: the status is some seconds behind the metrics."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LOOKED_AT = 64 * 1024  # bytes at the end of the metrics; a record has about 300
 
 
 def last_logged_step(folder: RunFolder, status: Status) -> int:
-    """The last step that an attempt has made, by its status, its metrics or its checkpoints.
+    """The last step of an attempt according to its status, metrics and checkpoints.
 
     Args:
         folder: the run.
-        status: as stored; its attempt counts.
+        status: as stored; defines the attempt.
     """
     steps = [status.step, *Checkpoints(folder).list()[-1:]]
     try:
         records = [parse(line) for line in read_end(folder.metrics, LOOKED_AT).splitlines()]
-    except OSError:  # none yet, or none that is read: checkpoints and status prove enough
+    except OSError:  # missing or unreadable: checkpoints and status are used
         records = []
     own = [record.get("step") for record in records if record and record.get("attempt") == status.attempt]
     return max(step for step in [*steps, *own] if isinstance(step, int))

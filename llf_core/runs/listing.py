@@ -1,4 +1,4 @@
-"""Runs as they are listed, read from three small files each."""
+"""Runs as listed, read from three small files each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from llf_core.door.plain_yaml import yaml_value
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs.files import special_file
 from llf_core.runs.folder import RunFolder, home
-from llf_core.runs.jsonl import spelled
+from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.meta import read_meta
-from llf_core.runs.metric_catalog import HELD_OUT, told
+from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values
 from llf_core.runs.pace import pace, remaining
-from llf_core.runs.plain_text import one_way
+from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.shown_status import shown_status
-from llf_core.runs.sparkline import Shape, shape
+from llf_core.runs.sparkline import CurveSummary, curve_summary
 from llf_core.runs.status import BrokenRunError
 
 CONFIG_HEAD = 32 * 1024  # bytes
@@ -32,15 +32,15 @@ _KEY = re.compile(rf"^({'|'.join(SHOWN_KEYS)}):(.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Row:
-    """One run in a list. Times are Unix seconds; `state` is as shown, or `broken` with the reason.
+    """One run in a list. Times are Unix seconds; `state` is the effective state, or `broken` with the reason.
 
     Attributes:
-        step_seconds: what the last step took.
-        per_step: seconds a step takes now, evaluations and checkpoints included.
-        spark: a few values of the number to look at first, from the first to the last.
-        loss: the last logged loss of the training; NaN where it is not a finite number.
-        eval_loss: the last one of held-out examples.
-        counted: what counts beside the loss, as `{"name", "label", "form", "value"}`, the most telling first.
+        step_seconds: duration of the last step.
+        per_step: current seconds per step, evaluations and checkpoints included.
+        spark: a few values of the primary metric, from first to last.
+        loss: last logged training loss; NaN if it is not finite.
+        eval_loss: last evaluation loss.
+        counted: key metrics other than the loss, as `{"name", "label", "form", "value"}`, most important first.
     """
 
     id: str
@@ -70,29 +70,29 @@ class Row:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to the last planned step of a run that makes steps, by its last ones."""
+        """Estimated seconds to the last planned step of a run that is training."""
         return remaining(self.state, self.step, self.total, self.per_step)
 
     @cached_property
     def text(self) -> str:
-        """As JSON: a row is asked for much more often than it changes."""
+        """The row as JSON text, cached because a row is requested more often than it changes."""
         return json.dumps(redact_nested(self.json()))
 
     def json(self) -> dict[str, Any]:
-        """As a JSON object; a number that is not finite is spelled out."""
+        """The row as a JSON object; non-finite numbers are strings."""
         lists = {name: list(getattr(self, name)) for name in ("tags", "spark", "counted")}
-        found: dict[str, Any] = spelled(asdict(self) | lists | {"remaining": self.remaining})
+        found: dict[str, Any] = spell_non_finite(asdict(self) | lists | {"remaining": self.remaining})
         return found
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the runs that match, and how many match in all.
+    """Some of the matching runs, and the number of all.
 
     Attributes:
-        total: runs that match.
-        rows: some of them.
-        reading: how many runs have been looked at, and how many there are, while not all of them have been.
+        total: number of matching runs.
+        rows: the selected rows.
+        reading: number of indexed runs and of all runs, until all are indexed.
     """
 
     total: int
@@ -100,11 +100,11 @@ class Page:
     reading: tuple[int, int] | None = None
 
     def json(self) -> dict[str, Any]:
-        """As the server and `llf runs list --json` answer it."""
+        """The page as returned by the server and by `llf runs list --json`."""
         return {"total": self.total, "runs": [row.json() for row in self.rows], **self._reading()}
 
     def text(self) -> str:
-        """The same, as JSON."""
+        """The page as JSON text."""
         more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in self._reading().items())
         return f'{{"total": {self.total}, "runs": [{", ".join(row.text for row in self.rows)}]{more}}}'
 
@@ -113,11 +113,11 @@ class Page:
 
 
 def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
-    """One run as it is listed. Never raises for a broken folder: the row says what is wrong.
+    """Read one run for a list. Never raises for a broken folder; the row has the reason.
 
     Args:
         folder: the run.
-        curve: read how it went too.
+        curve: whether to read the metrics too.
     """
     special = special_file(folder.path)
     if special:
@@ -129,7 +129,7 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
     except BrokenRunError as error:
         return Row(folder.id, name, "broken", reason=str(error), tags=tags, note=meta["note"])
     config = _config_head(folder)
-    went = shape(folder) if curve else Shape()
+    went = curve_summary(folder) if curve else CurveSummary()
     return Row(
         id=folder.id,
         name=name,
@@ -153,13 +153,13 @@ def read_row(folder: RunFolder, *, curve: bool = True) -> Row:
         note=meta["note"],
         spark=went.points,
         loss=went.last.get("loss"),
-        eval_loss=went.last.get(HELD_OUT + "loss"),
-        counted=tuple(told(went.last)),
+        eval_loss=went.last.get(EVAL_PREFIX + "loss"),
+        counted=tuple(key_values(went.last)),
     )
 
 
 def _config_head(folder: RunFolder) -> dict[str, str]:
-    """The keys of `config.yaml` that a list shows, found without a YAML parser, which takes milliseconds."""
+    """The config keys shown in lists, found without a YAML parser, which would take milliseconds."""
     try:
         descriptor = open_file(folder.config)
     except OSError:
@@ -174,17 +174,17 @@ def _config_head(folder: RunFolder) -> dict[str, str]:
     for key, text in _KEY.findall(head):
         try:
             value = yaml_value(text) if any(mark in text for mark in "'\"[{#&*!|>") else text.strip()
-        except NotPlainError:  # brackets without end, an alias
+        except NotPlainError:  # unbalanced brackets, an alias
             continue
         if isinstance(value, list):
             value = ",".join(map(str, value))
         if value not in (None, "null", "~"):
-            found[key] = one_way(str(value))
+            found[key] = strip_bidi(str(value))
     return found
 
 
 def free_bytes(given: Path | str | None = None) -> int:
-    """Bytes that a run may still write under `LLF_HOME`, or another folder in its place."""
+    """Free bytes on the disk of `LLF_HOME`, or of another folder."""
     path = Path(given) if given is not None else home()
     while not path.exists():
         path = path.parent

@@ -1,4 +1,4 @@
-"""One writer at a time for what all processes of a machine share."""
+"""Locks for resources that all processes of a machine share."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def shared_lock(name: str, waiting: str) -> Iterator[None]:
-    """Holds `LLF_HOME/locks/<name>` (flock); the system frees it when the process ends, however it ends.
+    """Hold the lock `LLF_HOME/locks/<name>` (flock). The system releases it when the process ends.
 
     Args:
-        name: of the resource.
-        waiting: logged once where another process holds it.
+        name: name of the resource.
+        waiting: message logged once if another process holds the lock.
     """
     descriptor = open_lock(lock_path(home(), name))
     try:
@@ -40,11 +40,11 @@ def shared_lock(name: str, waiting: str) -> Iterator[None]:
 
 
 def lock_path(root: Path, name: str) -> Path:
-    """The file of a shared lock, in a folder for all who may write in `LLF_HOME`.
+    """Path of a shared lock file, in a folder for all users who may write to `LLF_HOME`.
 
     Args:
         root: `LLF_HOME`.
-        name: of the resource.
+        name: name of the resource.
     """
     folder = root / "locks"
     if not folder.exists():
@@ -54,7 +54,7 @@ def lock_path(root: Path, name: str) -> Path:
             folder.chmod(root.stat().st_mode & 0o777)
     path = folder / name
     if not path.exists():
-        with suppress(OSError):  # another process was faster; whoever opens it hears of all else
+        with suppress(OSError):  # another process created it first; other errors appear on opening
             descriptor = open_file(path, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             os.fchmod(descriptor, root.stat().st_mode & 0o666)
             os.close(descriptor)

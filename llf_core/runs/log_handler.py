@@ -1,4 +1,4 @@
-"""Where the log messages of LLF go: in a trainer to stdout, which is log.txt; in a command to the terminal."""
+"""Destination of LLF's log messages: stdout (log.txt) in a trainer, the terminal in a command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ LOGGER = logging.getLogger("llf_core")
 
 
 class _StandardStream(logging.Handler):
-    """Writes to the stream that the process has when it logs: a trainer and tests replace it."""
+    """Writes to the current `sys.stdout` or `sys.stderr`, which a trainer and tests replace."""
 
     def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
         super().__init__(logging.INFO)
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes one line."""
+        """Write one line."""
         try:
             print(self.format(record), file=getattr(sys, self._stream), flush=True)
         except Exception:  # noqa: BLE001 - logging's own way: a message that cannot be written ends nothing
@@ -25,11 +25,11 @@ class _StandardStream(logging.Handler):
 
 
 def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> None:
-    """Sends the messages of LLF from INFO on to a stream of this process, and nowhere else.
+    """Send LLF's messages of level INFO and above to a standard stream, and nowhere else.
 
     Args:
-        stream: its name. `stderr` keeps stdout for a command's result.
-        layout: of a line, as `logging.Formatter` takes it.
+        stream: name of the stream. `stderr` keeps stdout free for a command's result.
+        layout: line format, see `logging.Formatter`.
     """
     handler = _StandardStream(stream)
     handler.setFormatter(logging.Formatter(layout, "%H:%M:%S"))
@@ -39,5 +39,5 @@ def log_to(stream: Literal["stdout", "stderr"], layout: str = "%(message)s") -> 
 
 
 def log_to_run() -> None:
-    """Sends the messages of LLF to the run's log: `14:36:12  message`."""
+    """Send LLF's messages to the run's log: `14:36:12  message`."""
     log_to("stdout", "%(asctime)s  %(message)s")

@@ -1,4 +1,4 @@
-"""The streams of a process whose output is the log of a run: without secrets, and what finds no room is left out."""
+"""Standard streams of a process that logs to a run: secrets are removed, and write errors are ignored."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class _Tolerant(io.RawIOBase):
-    """Writes to a descriptor; an error of the system is passed over, since a log line must end no run."""
+    """Writes to a descriptor and ignores system errors, since a log line must not end a run."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The file descriptor."""
         return self._descriptor
 
     def write(self, data: Buffer) -> int:
-        """Writes what there is room for, and says that all was written."""
+        """Write what fits, and report all bytes as written."""
         view = memoryview(data).cast("B")
         with suppress(OSError):
             os.write(self._descriptor, view)
@@ -37,7 +37,7 @@ class _Tolerant(io.RawIOBase):
 
 
 def tolerate_a_full_log() -> None:
-    """Has `sys.stdout` and `sys.stderr` leave out secrets, and what finds no room, for the rest of the process."""
+    """Replace `sys.stdout` and `sys.stderr` with streams that remove secrets and ignore a full disk."""
     sys.stdout, sys.stderr = _text(1), _text(2)
 
 

@@ -1,4 +1,4 @@
-"""`meta.json` (name, tags, note: owned by views) and `env.json` (facts that launcher and trainer add to)."""
+"""`meta.json` (name, tags, note; owned by views) and `env.json` (facts recorded by launcher and trainer)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_object
 from llf_core.runs.files import json_bytes, locked, replace_file
-from llf_core.runs.plain_text import one_way
+from llf_core.runs.plain_text import strip_bidi
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def read_meta(folder: RunFolder) -> dict[str, Any]:
-    """`revision`, `name`, `tags` and `note`, as they are shown; what is gone or of another type is as if never set."""
+    """Read `revision`, `name`, `tags` and `note`. Missing or invalid values are replaced by defaults."""
     try:
         meta = _whole(folder, read_object(folder.meta))
-    except OSError:  # nobody else may read it, for one: a list goes on without the name
+    except OSError:  # for example not readable for this user: the list omits the name
         meta = _whole(folder, {})
-    texts = {"name": one_way(meta["name"]), "note": one_way(meta["note"])}
-    return meta | texts | {"tags": [one_way(tag) if isinstance(tag, str) else tag for tag in meta["tags"]]}
+    texts = {"name": strip_bidi(meta["name"]), "note": strip_bidi(meta["note"])}
+    return meta | texts | {"tags": [strip_bidi(tag) if isinstance(tag, str) else tag for tag in meta["tags"]]}
 
 
 def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:
@@ -29,22 +29,22 @@ def _whole(folder: RunFolder, there: dict[str, Any]) -> dict[str, Any]:
 
 
 class StaleError(UserError, RuntimeError):
-    """Somebody else has changed it in the meantime."""
+    """The file was changed by someone else in the meantime."""
 
 
 def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -> dict[str, Any]:
-    """Changes name, tags or note, and counts the revision up.
+    """Change name, tags or note, and increment the revision.
 
     Args:
         folder: the run.
-        seen: the revision that the change is made on; unset, whatever is there.
+        seen: revision that the change is based on. Default: the current one.
         changes: new values.
 
     Returns:
-        What the file holds now.
+        The new content of the file.
 
     Raises:
-        StaleError: the revision is another one by now; nothing was changed.
+        StaleError: the revision has changed; nothing was written.
     """
     with locked(folder.status_lock):
         meta = _whole(folder, read_object(folder.meta))
@@ -59,10 +59,14 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -
 
 
 def update_env(folder: RunFolder, **facts: Any) -> dict[str, Any]:
-    """Adds facts to `env.json`; a dict is merged into the dict that is there.
+    """Add facts to `env.json`; a dict is merged into an existing dict.
+
+    Args:
+        folder: the run.
+        facts: values by key.
 
     Returns:
-        What the file holds now.
+        The new content of the file.
     """
     with locked(folder.status_lock):
         env = {"format": 1, **read_object(folder.env)}

@@ -1,7 +1,7 @@
-"""What the numbers of a run mean: in which group each stands, how it is written, and which of them count.
+"""Catalog of metrics: groups, labels, number formats, and which metrics matter most.
 
-A view shows the groups of what a run has logged, whatever its stage is called. A stage of another package may log any
-name: one that no group knows has a group of its own, with those that it shares the first part of its name with.
+Views show the groups of the metrics that a run has logged, whatever its stage. Plug-in stages may log any name: unknown
+names form groups by the part before the slash.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 Form = Literal["number", "share", "count"]
 
-HELD_OUT = "eval_"
-"""Stands before the name of what was measured on held-out examples."""
-ELSEWHERE = frozenset(
+EVAL_PREFIX = "eval_"
+"""Prefix of metrics computed on validation examples."""
+UNGROUPED = frozenset(
     {
-        "learning_rate", "grad_norm", "tokens_per_second", "memory",  # charts of their own, for every run
+        "learning_rate", "grad_norm", "tokens_per_second", "memory",  # shown in separate charts of every run
         "epoch", "tokens", "trained_tokens", "step_seconds", "num_tokens", "step_time",  # counters and clocks
     }
 )  # fmt: skip
-"""Names that belong to no group."""
+"""Metrics that belong to no group."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Numbers that are read together.
+    """Metrics that are shown together.
 
     Attributes:
-        title: its heading.
-        help: one sentence: what it is, and what a good run does.
-        lines: name -> label, in their order; a `*` in a name stands for any word, and in the label for that word.
-        form: how its numbers are written; `share` is a number from 0 to 1 that is written in per cent.
-        log: whether a logarithmic scale makes sense.
-        level: a height to compare with, which a chart marks.
-        level_label: what that height is.
-        top: the highest value that there can be, where a chart reaches up to it whatever was logged.
-        aside: the sentence in place of `help` where another number is the one to look at first.
-        detail: whether it is looked at only where something is odd; so is one with a sentence `aside` that holds.
+        title: heading.
+        help: one sentence: what it measures, and how it develops in a good run.
+        lines: label by metric name, in display order; `*` in a name matches any word, which replaces `*` in the label.
+        form: number format; `share` is a number from 0 to 1 shown in percent.
+        log: whether a logarithmic axis is useful.
+        level: reference value marked in the chart.
+        level_label: label of the reference value.
+        top: maximum possible value, if the axis should always reach it.
+        aside: replaces `help` if another metric is the primary one.
+        detail: whether the group is only needed for diagnosis; so are groups whose `aside` applies.
     """
 
     title: str
@@ -56,12 +56,12 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A group as far as a run has logged it.
+class LoggedGroup:
+    """A group restricted to what a run has logged.
 
     Attributes:
-        group: which.
-        lines: name -> label of what was logged, without what stands before held-out names.
+        group: the group.
+        lines: label by logged metric name, without the evaluation prefix.
     """
 
     group: Group
@@ -230,9 +230,9 @@ GROUPS: tuple[Group, ...] = (
         detail=True,
     ),
 )
-"""All groups that are known, the one to look at first at the top."""
-COUNTED = ("rewards/accuracies", "rewards/margins", "reward", "kl", "response_length", "completions/mean_length")
-"""Names that tell how a run does where its loss alone does not, the most telling first."""
+"""All known groups, most important first."""
+KEY_METRICS = ("rewards/accuracies", "rewards/margins", "reward", "kl", "response_length", "completions/mean_length")
+"""Metrics that show the quality of a run besides its loss, most important first."""
 _LABELS = {
     "rewards/accuracies": "Training accuracy",
     "rewards/margins": "Training margin",
@@ -240,19 +240,19 @@ _LABELS = {
     "response_length": "Answer length",
     "completions/mean_length": "Answer length",
 }
-BETTER = {"rewards/accuracies": "more", "reward": "more", "loss": "less"}
-"""By which runs are told apart, the most telling first: whether more of it is better, or less."""
+BETTER_DIRECTION = {"rewards/accuracies": "more", "reward": "more", "loss": "less"}
+"""Metrics by which runs are ranked, most important first: whether more or less is better."""
 _LEADS = ("reward", "loss")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """A number that counts.
+class KeyMetric:
+    """A metric that shows the quality of a run.
 
     Attributes:
-        name: as it is logged.
-        label: for people.
-        form: how it is written.
+        name: as logged.
+        label: display label.
+        form: number format.
     """
 
     name: str
@@ -260,85 +260,87 @@ class Counted:
     form: Form
 
 
-def lead(names: Iterable[str]) -> str:
-    """The number to look at first: the reward where there is one, else the loss."""
+def primary_metric(names: Iterable[str]) -> str:
+    """The metric to look at first: the reward if logged, else the loss."""
     found = set(names)
     return next((name for name in _LEADS if name in found), _LEADS[-1])
 
 
-def counted(names: Iterable[str]) -> list[Counted]:
-    """What counts of what was logged.
+def key_metrics(names: Iterable[str]) -> list[KeyMetric]:
+    """The key metrics among those logged.
 
     Args:
         names: as logged, in any order.
     """
-    found = {name.removeprefix(HELD_OUT) for name in names}
+    found = {name.removeprefix(EVAL_PREFIX) for name in names}
     return [
-        Counted(name, _LABELS.get(name, name.capitalize()), _home(name)[0].form) for name in COUNTED if name in found
+        KeyMetric(name, _LABELS.get(name, name.capitalize()), _group_of(name)[0].form)
+        for name in KEY_METRICS
+        if name in found
     ]
 
 
-def told(values: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What counts of the last values, as JSON: `{"name", "label", "form", "value"}`, held out before the training.
+def key_values(values: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Key metrics with their last values as JSON: `{"name", "label", "form", "value"}`, evaluation before training.
 
     Args:
-        values: by name, as logged.
+        values: last values by name, as logged.
     """
     found = []
-    for one in counted(values):
-        for name, label in ((HELD_OUT + one.name, held_out_label(one.label)), (one.name, one.label)):
+    for one in key_metrics(values):
+        for name, label in ((EVAL_PREFIX + one.name, held_out_label(one.label)), (one.name, one.label)):
             if name in values:
                 found.append({"name": name, "label": label, "form": one.form, "value": values[name]})
     return found
 
 
 def held_out_label(label: str) -> str:
-    """A label of a number that was measured on held-out examples: `Held-out accuracy`."""
-    return f"Held-out {within(within(label).removeprefix('training '))}"
+    """Label of a metric computed on validation examples: `Held-out accuracy`."""
+    return f"Held-out {lowercase_label(lowercase_label(label).removeprefix('training '))}"
 
 
-def within(label: str) -> str:
-    """A label in the middle of a sentence: `accuracy`, but `KL divergence`."""
+def lowercase_label(label: str) -> str:
+    """Label for use within a sentence: `accuracy`, but `KL divergence`."""
     return label if label[1:2].isupper() else label[:1].lower() + label[1:]
 
 
-def decides(names: Iterable[str]) -> Counted:
-    """The number by which runs are told apart.
+def ranking_metric(names: Iterable[str]) -> KeyMetric:
+    """The metric by which runs are ranked.
 
     Args:
-        names: what was logged in any of them.
+        names: metrics logged by any of the runs.
     """
-    found = {name.removeprefix(HELD_OUT) for name in names}
-    name = next((name for name in BETTER if name in found), "loss")
-    return next((one for one in counted([name])), Counted(name, "Loss", "number"))
+    found = {name.removeprefix(EVAL_PREFIX) for name in names}
+    name = next((name for name in BETTER_DIRECTION if name in found), "loss")
+    return next((one for one in key_metrics([name])), KeyMetric(name, "Loss", "number"))
 
 
-def shown(names: Iterable[str]) -> list[Shown]:
-    """The groups that a run's numbers stand in; every name is in one, but those of `ELSEWHERE`.
+def logged_groups(names: Iterable[str]) -> list[LoggedGroup]:
+    """The groups of a run's metrics. Every name is in a group, except those in `UNGROUPED`.
 
     Args:
-        names: as logged; what is held out belongs to the name without `eval_`.
+        names: as logged; evaluation metrics belong to the name without `eval_`.
     """
     found: dict[str, tuple[Group, dict[str, str]]] = {}
-    logged = list(dict.fromkeys(name.removeprefix(HELD_OUT) for name in names))
-    first = lead(logged)
+    logged = list(dict.fromkeys(name.removeprefix(EVAL_PREFIX) for name in names))
+    first = primary_metric(logged)
     for name in logged:
-        if name not in ELSEWHERE:
-            group, label = _home(name)
+        if name not in UNGROUPED:
+            group, label = _group_of(name)
             found.setdefault(group.title, (group, {}))[1][name] = label
     order = [group.title for group in GROUPS]
     ranked = sorted(found.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
     return [
-        Shown(replace(group, help=group.aside, detail=True) if group.aside and first not in lines else group,
+        LoggedGroup(replace(group, help=group.aside, detail=True) if group.aside and first not in lines else group,
               _in_order(group, lines))
         for _, (group, lines) in ranked
     ]  # fmt: skip
 
 
-def _home(name: str) -> tuple[Group, str]:
-    """The group of a name, and its label there."""
+def _group_of(name: str) -> tuple[Group, str]:
+    """The group of a metric, and its label there."""
     patterns = [(group, pattern, label) for group in GROUPS for pattern, label in group.lines.items()]
-    for group, pattern, label in sorted(patterns, key=lambda one: "*" in one[1]):  # whole names before patterns
+    for group, pattern, label in sorted(patterns, key=lambda one: "*" in one[1]):  # exact names before patterns
         match = re.fullmatch(re.escape(pattern).replace(r"\*", "([^/]+)"), name)
         if match is not None:
             return group, label.replace("*", match.group(1)) if match.groups() else label

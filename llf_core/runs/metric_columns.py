@@ -1,4 +1,4 @@
-"""Metrics as numpy columns, one pair of steps and values a name, kept up to date as lines are appended."""
+"""Metrics as numpy arrays of steps and values per name, updated as lines are appended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.runs.metric_lines import MOST_NAMES, parse_lines
+from llf_core.runs.metric_lines import MAX_NAMES, parse_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,36 +22,34 @@ TIME = "time"
 
 
 class Columns:
-    """The numbers of a run. For one step and name the highest attempt wins, then the later line.
+    """The metrics of a run. For one step and name the highest attempt wins, then the later line.
 
-    What an attempt logged beyond the step at which a later one went on does not count: that one makes these steps
-    again. So the last value of a name is the last one that was logged.
-
-    Arrays that are handed out stay as they are; later lines never change them.
+    Values of an earlier attempt beyond the step from which a later one resumed do not count, since those steps were
+    repeated. So the last value of a name is the one logged last. Returned arrays are never modified by later lines.
     """
 
     def __init__(self) -> None:
         self._series: dict[str, _Series] = {}
-        self._first: dict[int, int] = {}  # the first step that each attempt logged
+        self._first: dict[int, int] = {}  # first logged step by attempt
 
     @property
     def names(self) -> list[str]:
-        """The names that have a value, in the order in which they came."""
+        """Names with a value, in order of first appearance."""
         return [name for name, series in self._series.items() if name != TIME and len(series.steps)]
 
     def steps(self, name: str = "loss") -> Ints:
-        """Steps that have a value of this name, rising. `[n]`, int64; empty where there is none."""
+        """Steps with a value of this metric, ascending: `[n]`, int64; empty if there are none."""
         return self._of(name).steps
 
     def values(self, name: str = "loss") -> Floats:
-        """Values of this name, one for each of `steps(name)`. `[n]`, float64; NaN and infinities are kept."""
+        """Values of this metric, one per step in `steps(name)`: `[n]`, float64, NaN and infinities included."""
         return self._of(name).values
 
     def times(self, attempt: int | None = None) -> tuple[Ints, Floats]:
-        """Every step that has a record, and when it was written, in Unix seconds. `[n]` each.
+        """Steps and their times in Unix seconds, `[n]` each.
 
         Args:
-            attempt: only the records of this one.
+            attempt: only records of this attempt. Default: all.
         """
         series = self._of(TIME)
         if attempt is None:
@@ -60,7 +58,7 @@ class Columns:
         return series.steps[own], series.values[own]
 
     def last(self, name: str) -> float | None:
-        """The newest value of a name, or None."""
+        """The latest value of a metric, or None."""
         values = self.values(name)
         return float(values[-1]) if len(values) else None
 
@@ -71,14 +69,14 @@ class Columns:
         return iter(self.names)
 
     def __len__(self) -> int:
-        """How many steps have a record."""
+        """Number of steps with a record."""
         return len(self._of(TIME).steps)
 
     def add(self, data: bytes) -> bool:
-        """Takes in whole lines of `metrics.jsonl`; a line that is no record is passed over.
+        """Add complete lines of `metrics.jsonl`. Invalid lines are skipped.
 
         Returns:
-            Whether there was a record among them.
+            Whether they contained a record.
         """
         found = False
         for block in parse_lines(data):
@@ -98,11 +96,11 @@ class Columns:
             if len(self._first) > 1:
                 held = self._holds(steps, attempts)
                 steps, values, attempts = steps[held], values[held], attempts[held]
-            if len(steps) and (name in self._series or len(self._series) <= MOST_NAMES):  # the time is one more
+            if len(steps) and (name in self._series or len(self._series) <= MAX_NAMES):  # plus one for the time
                 self._series.setdefault(name, _Series()).append(steps, values, attempts)
 
     def _note_attempts(self, block: Block) -> bool:
-        """Takes note of where attempts began; whether an earlier line may not count any more."""
+        """Record the first step of each attempt. Returns whether earlier lines may have become invalid."""
         before = dict(self._first)
         for attempt in np.unique(block.attempts).tolist():
             first = int(block.steps[block.attempts == attempt].min())
@@ -110,7 +108,7 @@ class Columns:
         return len(self._first) > 1 and self._first != before
 
     def _holds(self, steps: Ints, attempts: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which records count: those that no later attempt went on before. `[n]`."""
+        """Mask `[n]` of the records that no later attempt has replaced."""
         held = np.ones(len(steps), np.bool_)
         for attempt, first in self._first.items():
             held &= (attempts >= attempt) | (steps <= first)
@@ -121,7 +119,7 @@ class Columns:
 
 
 class _Series:
-    """One name's steps, values and attempts in arrays with room at the end."""
+    """Steps, values and attempts of one metric, in arrays with spare capacity."""
 
     def __init__(self) -> None:
         self._steps = np.empty(0, np.int64)
@@ -147,7 +145,11 @@ class _Series:
         return view
 
     def keep(self, holds: Callable[[Ints, NDArray[np.int32]], NDArray[np.bool_]]) -> None:
-        """Leaves out what does not count any more."""
+        """Remove replaced values.
+
+        Args:
+            holds: returns the mask of values to keep.
+        """
         held = holds(self._steps[: self._count], self._attempts[: self._count])
         if not held.all():
             for name in ("_steps", "_values", "_attempts"):
@@ -155,7 +157,13 @@ class _Series:
             self._count = int(held.sum())
 
     def append(self, steps: Ints, values: Floats, attempts: NDArray[np.int32]) -> None:
-        """Adds values in the order of their lines."""
+        """Append values in line order.
+
+        Args:
+            steps: `[n]`.
+            values: `[n]`.
+            attempts: `[n]`.
+        """
         rising = len(steps) == 1 or bool((steps[1:] > steps[:-1]).all())
         if rising and (self._count == 0 or steps[0] > self._steps[self._count - 1]):
             self._extend(steps, values, attempts)
@@ -179,7 +187,7 @@ class _Series:
         all_steps = np.concatenate([self._steps[: self._count], steps])
         all_values = np.concatenate([self._values[: self._count], values])
         all_attempts = np.concatenate([self._attempts[: self._count], attempts])
-        order = np.lexsort((all_attempts, all_steps))  # stable: of equals the later line comes last
+        order = np.lexsort((all_attempts, all_steps))  # stable: among equals the later line comes last
         ordered = all_steps[order]
         last = np.append(ordered[1:] != ordered[:-1], True)
         chosen = order[last]

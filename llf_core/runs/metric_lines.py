@@ -1,4 +1,4 @@
-"""From lines of `metrics.jsonl` to arrays: by pyarrow where they are many, one by one where they are odd."""
+"""Parses lines of `metrics.jsonl` into arrays, with pyarrow for large regular inputs, else line by line."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
 
     Rows = slice | NDArray[np.intp]
 
-FEW = 64 * 1024  # bytes that are read line by line sooner than pyarrow is loaded
-BLOCK = 2 * 1024 * 1024  # bytes that one thread parses at a time
+MIN_ARROW_BYTES = 64 * 1024  # below this size, parsing line by line is faster than importing pyarrow
+BLOCK = 2 * 1024 * 1024  # bytes per thread and block
 LARGEST_STEP = 2**53
 LARGEST_ATTEMPT = 2**31
-MOST_NAMES = 1000
-"""Names of numbers that a run has; those that come after so many are left out."""
+MAX_NAMES = 1000
+"""Maximum number of metrics per run; further names are ignored."""
 NAME = re.compile(rb'"[^"]*"\s*:')
-SEARCHED = 256 * 1024  # bytes that are searched for names at a time
-MANY = 1000  # words in a piece, from which on replacing the rest at once is faster
+SEARCHED = 256 * 1024  # bytes searched for names at a time
+MANY = 1000  # from this number of words, replacing all at once is faster
 
 
-class StandIn(NamedTuple):
-    """A number that travels in the place of a word: pyarrow reads no NaN, nor words and numbers in one column."""
+class Placeholder(NamedTuple):
+    """A number that replaces a string before parsing, since pyarrow reads no NaN and no mixed columns."""
 
     word: bytes
-    letter: int  # where the word's rare letter is
+    letter: int  # position of the word's rare letter
     number: bytes
     meant: float
 
 
-STAND_INS = (
-    StandIn(b'"NaN"', 1, b"1.7976931348621e+308", np.nan),
-    StandIn(b'"Infinity"', 1, b"1.7976931348622e+308", np.inf),
-    StandIn(b'"-Infinity"', 2, b"-1.7976931348622e+308", -np.inf),
+PLACEHOLDERS = (
+    Placeholder(b'"NaN"', 1, b"1.7976931348621e+308", np.nan),
+    Placeholder(b'"Infinity"', 1, b"1.7976931348622e+308", np.inf),
+    Placeholder(b'"-Infinity"', 2, b"-1.7976931348622e+308", -np.inf),
 )
 
 
 @dataclass
 class Block:
-    """Records in the order of their lines.
+    """Records in line order.
 
     Attributes:
         steps: `[rows]`, int64.
-        times: `[rows]`, float64, Unix seconds; NaN where a record has none.
+        times: `[rows]`, float64, Unix seconds; NaN if missing.
         attempts: `[rows]`, int32.
-        values: for each name the rows that have it, and their values as float64.
+        values: for each metric the rows that have it, and their values as float64.
     """
 
     steps: NDArray[np.int64]
@@ -62,30 +62,30 @@ class Block:
 
 
 def parse_lines(data: bytes) -> Iterator[Block]:
-    """Reads whole lines.
+    """Parse complete lines.
 
     Args:
         data: bytes that end with a newline, or nothing.
 
     Yields:
-        The records, in order; lines that hold none are passed over.
+        The records in order; invalid lines are skipped.
     """
-    if len(data) > FEW:
-        block = _by_pyarrow(data) if _few_names(data) else None
+    if len(data) > MIN_ARROW_BYTES:
+        block = _parse_with_pyarrow(data) if _few_names(data) else None
         if block is not None:
             yield block
             return
         middle = data.rfind(b"\n", 0, len(data) // 2) + 1
         if middle > 0:
-            # Each half by itself, so that one bad line slows only its neighbours.
+            # Parse each half separately, so that one invalid line slows only its neighbors.
             yield from parse_lines(data[:middle])
             yield from parse_lines(data[middle:])
             return
-    yield _by_hand(data)
+    yield _parse_line_by_line(data)
 
 
-def _by_hand(data: bytes) -> Block:
-    """Reads each line by itself."""
+def _parse_line_by_line(data: bytes) -> Block:
+    """Parse each line separately."""
     steps: list[int] = []
     times: list[float] = []
     attempts: list[int] = []
@@ -97,7 +97,7 @@ def _by_hand(data: bytes) -> Block:
         attempt = record.get("attempt", 1)
         for name, value in record["values"].items():
             number = as_number(value)
-            if number is not None and (name in columns or len(columns) < MOST_NAMES):
+            if number is not None and (name in columns or len(columns) < MAX_NAMES):
                 rows, values = columns.setdefault(name, ([], []))
                 rows.append(len(steps))
                 values.append(number)
@@ -114,13 +114,13 @@ def _by_hand(data: bytes) -> Block:
 
 
 def _few_names(data: bytes) -> bool:
-    """Whether no more names stand in these lines than a run has: pyarrow makes a column as long as all for each."""
-    if b"\\" in data:  # in a name, it hides where that ends
+    """Whether the lines hold at most `MAX_NAMES` names; pyarrow allocates a full column for each."""
+    if b"\\" in data:  # an escape in a name hides where it ends
         return False
     names: set[bytes] = set()
     for start in range(0, len(data), SEARCHED):
         names.update(NAME.findall(data, start, start + SEARCHED))
-        if len(names) > MOST_NAMES:
+        if len(names) > MAX_NAMES:
             return False
     return True
 
@@ -129,14 +129,14 @@ def _is_step(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST_STEP
 
 
-def _by_pyarrow(data: bytes) -> Block | None:
-    """Reads many lines at once; None where a line among them is not like the others."""
+def _parse_with_pyarrow(data: bytes) -> Block | None:
+    """Parse many lines at once; None if a line differs from the others in structure."""
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
     if not _all_objects(data):
         return None
-    numbers = _with_stand_ins(data)
+    numbers = _with_placeholders(data)
     options = arrow_json.ReadOptions(block_size=BLOCK)
     try:
         table = arrow_json.read_json(pa.BufferReader(numbers), read_options=options)
@@ -154,9 +154,9 @@ def _by_pyarrow(data: bytes) -> Block | None:
 
 
 def _all_objects(data: bytes) -> bool:
-    """Whether every line begins as an object does, and has one more object in it at most, and no list.
+    """Whether every line starts with an object and contains at most one nested object and no list.
 
-    A line `null`, or one nested thousands of levels deep, would crash pyarrow (26.0) and this process.
+    A line `null`, or one nested thousands of levels deep, would crash pyarrow 26.0 and this process.
     """
     letters = np.frombuffer(data, np.uint8)
     begins = np.append(0, np.flatnonzero(letters[:-1] == ord("\n")) + 1)
@@ -166,17 +166,18 @@ def _all_objects(data: bytes) -> bool:
     return bool(np.diff(np.searchsorted(opened, np.append(begins, len(letters)))).max() <= 2)  # noqa: PLR2004
 
 
-def _with_stand_ins(data: bytes) -> bytes:
-    """The lines with numbers in place of the three words; the same object where there is none."""
-    for one in STAND_INS:
+def _with_placeholders(data: bytes) -> bytes:
+    """Replace the three strings for non-finite numbers; returns the same object if there are none."""
+    for one in PLACEHOLDERS:
         data = _replaced(data, one)
     return data
 
 
-def _replaced(data: bytes, one: StandIn) -> bytes:
-    """`data.replace(one.word, one.number)`, fast where the word is rare.
+def _replaced(data: bytes, one: Placeholder) -> bytes:
+    """`data.replace(one.word, one.number)`, optimized for rare words.
 
-    A search for the word's rare letter is ten times as fast as one for a word that begins as every name does.
+    Searching for the word's rare letter is ten times faster than for a word whose beginning is as frequent as that of
+    every name.
     """
     letter = one.word[one.letter : one.letter + 1]
     pieces: list[bytes] = []
@@ -193,7 +194,7 @@ def _replaced(data: bytes, one: StandIn) -> bytes:
 
 
 def _has_form(table: Any) -> bool:
-    """Whether every record has a whole step and, in `values`, nothing but numbers."""
+    """Whether every record has an integer step and only numbers in `values`."""
     import pyarrow as pa
 
     kinds = {column: table.schema.field(column).type for column in ("step", "values") if column in table.column_names}
@@ -205,7 +206,7 @@ def _has_form(table: Any) -> bool:
 
 
 def _numpy(column: Any) -> NDArray[Any]:
-    """A column of numbers without a gap. Not `to_numpy`, which imports pandas."""
+    """A number column without nulls as numpy. Avoids `to_numpy`, which imports pandas."""
     return np.from_dlpack(column.combine_chunks())
 
 
@@ -225,7 +226,7 @@ def _attempts(table: Any) -> NDArray[np.int32]:
 
 
 def _filled(column: Any, default: float) -> NDArray[np.float64]:
-    """A column as float64, with `default` in its gaps. Not `fill_null`, which imports pandas."""
+    """A column as float64, nulls replaced by `default`. Avoids `fill_null`, which imports pandas."""
     filled = np.full(len(column), default)
     rows, numbers = _values(column, spelled=False)
     filled[rows] = numbers
@@ -233,7 +234,7 @@ def _filled(column: Any, default: float) -> NDArray[np.float64]:
 
 
 def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
-    """The rows that have a value, and the values."""
+    """The rows with a value, and the values."""
     import pyarrow as pa
 
     rows: Rows = slice(None)
@@ -242,7 +243,7 @@ def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
         column = column.drop_null()
     numbers = np.array(_numpy(column), np.float64)
     if spelled:
-        for one in STAND_INS:
+        for one in PLACEHOLDERS:
             numbers[numbers == float(one.number)] = one.meant
     return rows, numbers
 

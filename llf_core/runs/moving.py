@@ -1,4 +1,4 @@
-"""Moves and copies folders of runs, to another disk too: whole under another name first, then named."""
+"""Moves and copies run folders, also between disks: complete under a temporary name first, then renamed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def move(source: Path, target: Path) -> None:
-    """Moves a file or a folder: by renaming, and to another disk by copying, flushing, renaming and removing.
+    """Move a file or folder: by renaming, or to another disk by copying, flushing, renaming and removing.
 
-    Whenever the process is killed, either place holds all of it; what is half copied has a hidden name, which
-    `llf runs clean` removes.
+    If the process is killed at any point, one of the two paths holds everything. A partial copy has a hidden name,
+    which `llf runs clean` removes.
 
     Args:
-        source: what is moved.
-        target: its new path, where nothing is.
+        source: what to move.
+        target: its new path, which must not exist.
 
     Raises:
-        OSError: it is where it was.
+        OSError: the move failed; the source is unchanged.
     """
     try:
         source.rename(target)
@@ -37,7 +37,7 @@ def move(source: Path, target: Path) -> None:
             raise
     else:
         return
-    check_room(source, target.parent)
+    check_free_space(source, target.parent)
     new = target.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")
     try:
         if source.is_dir():
@@ -51,19 +51,19 @@ def move(source: Path, target: Path) -> None:
         _remove(new)
         raise
     sync_folder(target.parent)
-    # Nobody lists half of it meanwhile.
+    # A hidden name, so that a partial copy is never listed.
     _remove(source.rename(source.with_name(f".new-{os.getpid()}-{secrets.token_hex(4)}")))
 
 
-def check_room(source: Path, place: Path) -> None:
-    """Refuses what does not fit on another disk before any of it is copied.
+def check_free_space(source: Path, place: Path) -> None:
+    """Check that a copy fits on another disk before copying.
 
     Args:
-        source: a file or a folder.
+        source: a file or folder.
         place: the folder that it would be copied into.
 
     Raises:
-        OSError: a sentence with the bytes that are missing.
+        OSError: the disk has too little space; a sentence with the missing bytes.
     """
     files = source.rglob("*") if source.is_dir() else (source,)
     needed = sum(facts.st_size for facts in (file.lstat() for file in files) if stat.S_ISREG(facts.st_mode))
@@ -80,13 +80,13 @@ def check_room(source: Path, place: Path) -> None:
 def copy_folder(
     source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2, *, links: bool = False
 ) -> None:
-    """Copies the regular files and the folders of a folder; pipes, sockets and devices are left out.
+    """Copy the regular files and folders of a folder. Pipes, sockets and devices are skipped.
 
     Args:
-        source: a folder.
-        target: where nothing is yet.
-        copy: copies one file.
-        links: whether links are copied, as links; else they are left out too.
+        source: the folder.
+        target: its new path, which must not exist.
+        copy: function that copies one file.
+        links: whether to copy links as links; else they are skipped.
 
     Raises:
         OSError: something cannot be read or written.
@@ -95,7 +95,7 @@ def copy_folder(
 
     def copy_one(old: str, new: str) -> object:
         if failed:
-            raise failed[0]  # the tree is given up
+            raise failed[0]  # stops the walk
         try:
             return copy(old, new)
         except OSError as error:
@@ -104,7 +104,7 @@ def copy_folder(
 
     try:
         shutil.copytree(source, target, symlinks=True, copy_function=copy_one, ignore=_left_out(links=links))
-    except shutil.Error as error:  # a list of what failed, as texts
+    except shutil.Error as error:  # a list of failures
         if failed:
             raise failed[0] from None
         first = error.args[0][0] if error.args and error.args[0] else ("", "", str(error))

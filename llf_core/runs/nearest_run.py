@@ -1,4 +1,4 @@
-"""Which run may have been meant by an id that no run has."""
+"""Suggests the closest run for an unknown id."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STAMP = len("20261124-142530")
-"""Characters of an id that say when its run was made."""
+"""Length of the timestamp in a run id."""
 
 
-def near_run(text: str, known: Sequence[str]) -> str:
-    """The newest run whose id, or the part of it behind the time, is like a text: ` Did you mean …?`; empty for none.
+def nearest_run_hint(text: str, known: Sequence[str]) -> str:
+    """The newest run whose id or slug is similar, as ` Did you mean …?`; empty if there is none.
 
     Args:
-        text: what was typed.
+        text: the user's input.
         known: all ids, oldest first.
     """
     newest = tuple(reversed(known))

@@ -1,4 +1,4 @@
-"""One run as text for a terminal: what became of it, its numbers, and what can be done now."""
+"""Summary of a run as text for a terminal: state, metrics, and available commands."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import exact
 from llf_core.runs import formatting
-from llf_core.runs.metric_catalog import within
+from llf_core.runs.metric_catalog import lowercase_label
 from llf_core.runs.run_table import age
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-LABEL = 13  # characters of the column of labels
+LABEL = 13  # width of the label column
 NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
     "created": (("it waits in the queue; end it with", "kill"),),
     "starting": (("end it with", "stop"),),
@@ -25,9 +25,9 @@ NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
     "lost": (("go on from the newest checkpoint", "resume"),),
     "finished": (("compare with the base", "loss"), ("go on with other settings", "branch")),
 }
-"""By state: what for, and which command."""
+"""Available commands by state, with their purpose."""
 CHANGED_ASIDE = {"model_name_or_path", "dataset", "stage", "finetuning_type"}
-"""Keys that stand in lines of their own."""
+"""Config keys shown on their own lines."""
 
 
 def overview(  # noqa: PLR0913 - what it shows
@@ -39,14 +39,14 @@ def overview(  # noqa: PLR0913 - what it shows
     width: int = 80,
     now: float | None = None,
 ) -> list[str]:
-    """Lines of the form `Label  value`.
+    """Format a run summary as lines `Label  value`.
 
     Args:
         facts: `Run.summary()`.
-        changed: what the run asks for that is no default.
-        findings: what was found wrong in it.
-        called: what the run is called in a command, where that is not its whole id.
-        width: characters of a line; longer values go on in the next one.
+        changed: settings that differ from the defaults.
+        findings: warnings and findings about the run.
+        called: abbreviation of the id for commands. Default: the full id.
+        width: maximum line width in characters; longer values are wrapped.
         now: Unix seconds.
     """
     lines: list[str] = []
@@ -99,11 +99,11 @@ def _time(facts: Mapping[str, Any], now: float) -> str:
 
 
 def _numbers(facts: Mapping[str, Any]) -> str:
-    """The last logged values: the loss first, then what counts beside it."""
+    """The last logged values: the loss first, then the key metrics."""
     found = {"loss": facts["loss"], "eval_loss": facts["eval_loss"]}
     texts = [f"{name} {_number(value)}" for name, value in found.items() if value is not None]
     texts += [
-        f"{within(one['label'])} {formatting.value(float(one['value']), one['form'])}"
+        f"{lowercase_label(one['label'])} {formatting.value(float(one['value']), one['form'])}"
         for one in facts["counted"]
         if isinstance(one["value"], int | float)
     ]
@@ -133,7 +133,7 @@ def _checkpoints(facts: Mapping[str, Any]) -> str:
 
 
 def _next(facts: Mapping[str, Any], called: str) -> list[str]:
-    """What can be done now, a command each; none that this run would refuse."""
+    """Commands that this run accepts now, one per line."""
     there = {"resume": True, "branch": bool(facts["checkpoints"]), "loss": bool(facts["output"])}
     commands = [one for one in NEXT.get(facts["state"], ()) if there.get(one[1], True)]
     lines: list[str] = []

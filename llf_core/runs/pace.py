@@ -1,4 +1,4 @@
-"""How long a step takes, and how long a run still needs."""
+"""Speed of a run and its remaining time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llf_core.door import open_file
-from llf_core.runs.latest_metrics import backwards
+from llf_core.runs.latest_metrics import read_backwards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,47 +14,56 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
     from llf_core.runs.status import Status
 
-RECENT = 50  # logged steps: old speeds say little about the next hour
-GOING = frozenset({"running", "stopping"})
+RECENT = 50  # logged steps; older speeds say little about the next hour
+STEPPING_STATES = frozenset({"running", "stopping"})
 
 
 def seconds_per_step(steps: Sequence[int], times: Sequence[float], fallback: float | None) -> float | None:
-    """Seconds a step takes now, evaluations and checkpoints included.
+    """Current seconds per step, evaluations and checkpoints included.
+
+    Elapsed time divided by the step number would be wrong after a resume, since the steps of earlier attempts took no
+    time in this one.
 
     Args:
-        steps: `[n]` logged steps of the current attempt, rising; only the last 50 count.
+        steps: `[n]` logged steps of the current attempt, ascending; only the last 50 are used.
         times: `[n]` their Unix times.
-        fallback: the trainer's own `step_seconds`, for an attempt that has not logged twice yet.
+        fallback: the trainer's own `step_seconds`, for an attempt with fewer than two records.
 
     Returns:
-        Seconds a step, or None where nothing is known. Elapsed time over the step number would be wrong after a
-        resume, since the steps of earlier attempts took no time in this one.
+        Seconds per step, or None if unknown.
     """
     steps, times = steps[-RECENT:], times[-RECENT:]
     made = took = 0.0
     for place in range(1, len(steps)):
         apart = float(times[place] - times[place - 1])
-        if apart > 0:  # else the clock was set back in between
+        if apart > 0:  # else the clock was set back
             took += apart
             made += int(steps[place]) - int(steps[place - 1])
     return took / made if made > 0 else fallback
 
 
 def remaining(state: str, step: int, total: int, per_step: float | None) -> float | None:
-    """Seconds to the last planned step of a run that makes steps; None where they can't be estimated."""
-    if state not in GOING or total <= 0 or per_step is None:
+    """Estimated seconds to the last planned step; None if the run is not training or the speed is unknown.
+
+    Args:
+        state: the run's state.
+        step: current step.
+        total: planned steps.
+        per_step: seconds per step.
+    """
+    if state not in STEPPING_STATES or total <= 0 or per_step is None:
         return None
     return max(0, total - step) * per_step
 
 
 def pace(folder: RunFolder, status: Status) -> float | None:
-    """Seconds a step of a run takes now, read from the end of its metrics; None where nothing is known.
+    """Current seconds per step of a run, read from the end of its metrics; None if unknown.
 
     Args:
         folder: the run.
-        status: as shown.
+        status: its effective status.
     """
-    if status.state not in GOING:
+    if status.state not in STEPPING_STATES:
         return status.step_seconds
     try:
         descriptor = open_file(folder.metrics)
@@ -69,9 +78,9 @@ def pace(folder: RunFolder, status: Status) -> float | None:
 
 
 def _recent(descriptor: int, attempt: int) -> dict[int, float]:
-    """Step and time of the last records of an attempt; of several records of a step the last one's."""
+    """Time by step for the last records of an attempt; the last record of a step wins."""
     found: dict[int, float] = {}
-    for record in backwards(descriptor):
+    for record in read_backwards(descriptor):
         step, moment = record.get("step"), record.get("time")
         if record.get("attempt", 1) != attempt or len(found) > RECENT:
             break

@@ -1,4 +1,4 @@
-"""What a trainer is at before it makes its first step, in a run's events."""
+"""Phases of a trainer before its first step, as events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PHASES: tuple[Phase, ...] = ("environment", "model", "data", "first step")
 
 
 def begin_phase(writer: RunWriter, name: Phase, what: str = "") -> None:
-    """Writes that a phase begins, which ends the one before.
+    """Record the start of a phase, which ends the previous one.
 
     Args:
-        writer: of the attempt.
-        name: `environment`: the libraries are imported; `model`; `data`: the examples are prepared; `first step`: the
-            optimizer is made, and the step.
-        what: is done in it: `find` the model (download and convert it where it is not here yet), and later `load` it.
+        writer: the attempt's writer.
+        name: `environment`: imports; `model`; `data`: preparing examples; `first step`: creating the optimizer, and the
+            step.
+        what: activity within the phase: `find` the model (download and convert it), later `load` it.
     """
     writer.event("phase", name=name, **({"what": what} if what else {}))

@@ -1,4 +1,4 @@
-"""Text without a terminal's colours: what other processes write is shown in pages, which do not know them."""
+"""Removes terminal colors and bidirectional controls from text that is shown in pages."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from llf_core.door import BIDI_CONTROLS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORCED = ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-"""Variables by which a process takes a file or pipe for a terminal. A Jupyter kernel sets some for what it starts."""
-# CSI sequences (colours, the cursor), OSC ones up to their end (links, titles), and other escapes of one letter.
+COLOR_VARIABLES = ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""Environment variables that force colors without a terminal. Jupyter kernels set some of them."""
+# CSI sequences (colors, cursor), OSC sequences (links, titles), and other single-letter escapes.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
 
 def plain_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """An environment whose processes write no colours."""
-    return {key: value for key, value in base.items() if key not in FORCED} | {"NO_COLOR": "1"}
+    """An environment whose processes write no colors."""
+    return {key: value for key, value in base.items() if key not in COLOR_VARIABLES} | {"NO_COLOR": "1"}
 
 
 def without_escapes(text: str) -> str:
-    """A text without escape sequences."""
+    """Remove escape sequences from text."""
     return ESCAPES.sub("", text)
 
 
-def one_way(text: str) -> str:
-    """A text without the signs that turn what follows: a name would mirror the words around it.
+def strip_bidi(text: str) -> str:
+    """Remove bidirectional control characters, which would reverse the text around a name.
 
-    Letters that are written from right to left need none of them.
+    Right-to-left scripts do not need them.
     """
     return text if text.isascii() else BIDI_CONTROLS.sub("", text)
 
 
-def all_one_way(value: Any) -> Any:
-    """A value of JSON whose texts and names are all as `one_way` leaves them."""
+def strip_bidi_nested(value: Any) -> Any:
+    """Apply `strip_bidi` to all strings and keys of a JSON value."""
     if isinstance(value, dict):
-        return {one_way(key): all_one_way(one) for key, one in value.items()}
+        return {strip_bidi(key): strip_bidi_nested(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [all_one_way(one) for one in value]
-    return one_way(value) if isinstance(value, str) else value
+        return [strip_bidi_nested(one) for one in value]
+    return strip_bidi(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Which process is meant: a pid counts only with its start time, on its host, in its boot."""
+"""Process identity: a pid is valid only with its start time, host and boot id."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 
 import psutil
 
-TOLERANCE = 1.0  # seconds between two readings of one start time
+TOLERANCE = 1.0  # tolerance in seconds between two readings of a start time
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process that no other process can be taken for.
+    """Identity of a process that survives reuse of its pid.
 
     Attributes:
-        pid: the process id.
-        started: Unix seconds, as psutil tells it. It moves when the system clock is set.
-        ticks: on Linux, clock ticks from boot to start, which never move; None elsewhere.
+        pid: process id.
+        started: start time in Unix seconds, as reported by psutil. Shifts when the system clock is set.
+        ticks: on Linux, clock ticks from boot to start, which never shift; None elsewhere.
     """
 
     pid: int
@@ -32,7 +32,7 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId:
-        """The process that has this pid now.
+        """The process that currently has this pid.
 
         Raises:
             psutil.NoSuchProcess: there is none.
@@ -41,12 +41,12 @@ class ProcessId:
 
     @classmethod
     def own(cls) -> ProcessId:
-        """This process."""
+        """The current process."""
         return cls.of(os.getpid())
 
     @classmethod
     def read(cls, value: Any) -> ProcessId | None:
-        """From a JSON object with `pid` and `started`; None where it names no process."""
+        """Parse a JSON object with `pid` and `started`; None if it names no process."""
         if not isinstance(value, dict):
             return None
         pid, started, ticks = (value.get(key) for key in ("pid", "started", "ticks"))
@@ -55,11 +55,11 @@ class ProcessId:
         return cls(pid, float(started), ticks if isinstance(ticks, int) else None)
 
     def json(self) -> dict[str, Any]:
-        """As `status.json` holds it."""
+        """The identity as stored in `status.json`."""
         return asdict(self)
 
     def alive(self) -> bool:
-        """Whether this very process still runs on this machine; a zombie does not."""
+        """Whether this process still runs on this machine; a zombie does not count."""
         try:
             process = psutil.Process(self.pid)
             if self.ticks is not None:
@@ -72,7 +72,7 @@ class ProcessId:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Clock ticks from boot to the start of a process, where `/proc` tells."""
+    """Clock ticks from boot to the start of a process, if `/proc` is available."""
     try:
         facts = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -82,13 +82,13 @@ def _start_ticks(pid: int) -> int | None:
 
 @cache
 def host() -> str:
-    """The name of this machine (of this container, where it is one)."""
+    """Name of this machine, or of the container."""
     return socket.gethostname()
 
 
 @cache
 def boot_id() -> str:
-    """What changes with every boot of this machine."""
+    """Identifier that changes with every boot of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:

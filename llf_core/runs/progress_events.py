@@ -1,4 +1,4 @@
-"""How far something is that takes its time, in a run's events."""
+"""Progress of long operations, as events of the run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
     from llf_core.runs.writer import RunWriter
 
 EVERY = 2.0
-"""Seconds between two events."""
+"""Minimum seconds between two events."""
 
 
 class ProgressEvents:
-    """Writes an event `progress` every two seconds; where one was written, the end of the work is told too.
+    """Writes a `progress` event every two seconds, and a last one at the end of a reported operation.
 
     Attributes:
-        of: how many there are to do, if that is known.
+        of: total number of items, if known.
     """
 
     def __init__(self, writer: RunWriter | None, what: str, of: int | None = None, **more: Any) -> None:
-        """The work begins.
+        """Start an operation.
 
         Args:
-            writer: of the attempt; None writes nothing.
-            what: is done, as the monitor has words for it.
-            of: how many there are to do, if that is known.
-            more: stands in every event.
+            writer: the attempt's writer; None disables events.
+            what: name of the operation, for which the monitor has a label.
+            of: total number of items, if known.
+            more: further fields of every event.
         """
         self._writer, self._told = writer, {"what": what, **more} | ({} if of is None else {"of": of})
         self.of = of
@@ -34,7 +34,12 @@ class ProgressEvents:
         self._said = False
 
     def __call__(self, rows: int, **more: Any) -> bool:
-        """Takes note of how many are done; true where it was time to say so."""
+        """Report the number of completed items. Returns True if an event was written.
+
+        Args:
+            rows: completed items.
+            more: further fields of the event.
+        """
         now = time.monotonic()
         if now < self._next and not (self._said and rows == self.of):
             return False

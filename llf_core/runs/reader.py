@@ -1,4 +1,4 @@
-"""Reads a run's folder, live or past; keeps its place, so that each look costs only what is new."""
+"""Incremental reader of a run's folder, live or ended."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import read_end
 from llf_core.redaction import redact
-from llf_core.runs.event_fields import checked
-from llf_core.runs.jsonl import NEWS, Tail, as_number, parse
+from llf_core.runs.event_fields import valid_fields
+from llf_core.runs.jsonl import MAX_NEW_BYTES, Tail, as_number, parse
 from llf_core.runs.meta import read_meta
 from llf_core.runs.shown_status import shown_status
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from llf_core.runs.metric_columns import Columns
     from llf_core.runs.status import Status
 
-MOST_RECORDS = 50_000
-"""Events or samples that one look hands out: of more, the last."""
-LONGEST_LOG = 4 << 20  # bytes
-LONGEST_LINE = 4096  # bytes of a log line, at a guess
+MAX_RECORDS = 50_000
+"""Maximum number of events or samples returned per read; of more, the last ones."""
+MAX_LOG_BYTES = 4 << 20  # bytes
+LONGEST_LINE = 4096  # estimated bytes of a log line
 
 
 class RunReader:
-    """One reader of a run.
+    """Reads a run incrementally: each call costs only what is new.
 
     Args:
         folder: the run.
@@ -33,13 +33,13 @@ class RunReader:
         self.folder = folder
         self._columns: Columns | None = None
         self._metrics = Tail(folder.metrics)
-        self._events = Tail(folder.events, NEWS)
-        self._samples = Tail(folder.samples, NEWS)
+        self._events = Tail(folder.events, MAX_NEW_BYTES)
+        self._samples = Tail(folder.samples, MAX_NEW_BYTES)
         self._given = {"events": 0, "samples": 0}
         self._passed_over = {"events": 0, "samples": 0}
 
     def status(self) -> Status:
-        """The status as it is shown: `lost` where the processes are gone without a final status.
+        """The effective status: `lost` if the processes are gone without a final status.
 
         Raises:
             BrokenRunError: there is no readable status.
@@ -51,8 +51,8 @@ class RunReader:
         return read_meta(self.folder)
 
     def metrics(self) -> Columns:
-        """All metrics so far; the same object each time, with the new lines taken in."""
-        from llf_core.runs.metric_columns import Columns  # with numpy, which a supervisor starts without
+        """All metrics so far. Returns the same object each time, updated with new lines."""
+        from llf_core.runs.metric_columns import Columns  # imports numpy, which a supervisor starts without
 
         columns = self._columns or Columns()
         for data, again in self._metrics.pieces():
@@ -64,12 +64,11 @@ class RunReader:
         return columns
 
     def events(self) -> list[dict[str, Any]]:
-        """The events that are new since the last call, in order; all of them at first.
+        """Events since the last call, in order; all events at the first call.
 
-        Numbers in `values` that were not finite are floats again; a field that holds no such value as it should is
-        left out, see `event_fields`.
+        Non-finite numbers in `values` are floats. Invalid fields are removed, see `event_fields`.
         """
-        events = [checked(event) for event in self._new("events", self._events)]
+        events = [valid_fields(event) for event in self._new("events", self._events)]
         for event in events:
             if "values" in event:
                 event["values"] = {
@@ -79,15 +78,15 @@ class RunReader:
         return [event for event in events if isinstance(event.get("type"), str)]
 
     def samples(self) -> list[dict[str, Any]]:
-        """The samples that are new since the last call, in order."""
+        """Samples since the last call, in order."""
         return self._new("samples", self._samples)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of `log.txt`; what a carriage return overwrote is left out."""
+        """The last lines of `log.txt`, without text that a carriage return overwrote."""
         return log_tail(self.folder, lines)
 
     def _new(self, name: str, tail: Tail) -> list[dict[str, Any]]:
-        """The objects that were not handed out yet. A file that was replaced (copied again, say) begins as before."""
+        """Objects not returned yet. A replaced file is read from its beginning, without repeats."""
         new: list[dict[str, Any]] = []
         taken = 0  # lines
         for data, again in tail.pieces():
@@ -101,25 +100,29 @@ class RunReader:
             self._passed_over[name] -= known
             taken += len(lines) - known
             self._given[name] += len(lines) - known
-            found = map(parse, lines[max(known, len(lines) - MOST_RECORDS) :])
+            found = map(parse, lines[max(known, len(lines) - MAX_RECORDS) :])
             new += [record for record in found if record is not None]
-            del new[:-MOST_RECORDS]
+            del new[:-MAX_RECORDS]
         return new
 
 
 def log_tail(folder: RunFolder, lines: int = 20) -> str:
-    """The last lines of a run's `log.txt`, decoded and without secrets; the empty string where there is none.
+    """The last lines of a run's `log.txt`, decoded and without secrets; empty if there is none.
+
+    Args:
+        folder: the run.
+        lines: maximum number of lines.
 
     Raises:
-        UnreadableError: it is no regular file, or the system refuses it.
+        UnreadableError: it is not a regular file, or the system denies access.
     """
     if lines <= 0:
         return ""
     try:
-        data = read_end(folder.log, min(lines * LONGEST_LINE, LONGEST_LOG))
+        data = read_end(folder.log, min(lines * LONGEST_LINE, MAX_LOG_BYTES))
     except FileNotFoundError:
         return ""
     text = redact(data.decode("utf-8", "replace"))
-    # A progress bar rewrites its line: only what it shows in the end is a line.
+    # A progress bar rewrites its line; only the last version counts.
     shown_lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.rstrip("\n").split("\n")]
     return "\n".join(shown_lines[-lines:])

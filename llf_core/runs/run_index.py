@@ -1,9 +1,9 @@
-"""What is known of all runs of a home, for who lists and searches them again and again.
+"""In-memory index of all runs in `LLF_HOME`, for repeated listing and searching.
 
-Three things are kept of a run: its row, as it is shown; an entry, by which it is found, filtered and put in order; and
-what its files looked like (inode, size, times) when they were read. A page of the newest runs needs the files of that
-page alone. Everything else needs the entries of all runs, which a thread brings up to date: at first all of them, the
-newest first, then only those whose files have changed.
+Per run it keeps the row as displayed, an entry for search, filter and sort, and the signature of its files (inode,
+size, times) at the time of reading. A page of the newest runs reads only the files of that page. All else needs the
+entries of all runs, which a thread updates: all of them at first, newest first, then only those whose files have
+changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.runs import listing
-from llf_core.runs.folder import RunFolder, home, look
+from llf_core.runs.folder import RunFolder, home, list_run_folders
 from llf_core.runs.latest_metrics import last_loss
 from llf_core.runs.listing import Page, Row
 from llf_core.runs.search import Search, searched_text
@@ -28,36 +28,36 @@ from llf_core.runs.search import Search, searched_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-SETTLED = frozenset({"finished", "stopped", "failed", "lost", "broken"})
-"""States that change only together with a file: of the others, whether a process still lives is in no file."""
-FOUND_BY = ("status.json", "meta.json", "config.yaml")
-SHOWN_BY = (*FOUND_BY, "metrics.jsonl")
-CHEAP = 0.02
-"""Seconds of processor time: where looking at all runs takes no more, every question is preceded by a look."""
-SHARE = 0.04
-"""Of one core: what looking again and again may take."""
-AT_ONCE, PAUSE = 0.004, 0.006
-"""Seconds that a thread reads before it rests, and rests: a server has other things to do."""
+SETTLED_STATES = frozenset({"finished", "stopped", "failed", "lost", "broken"})
+"""States that change only together with a file. For other states the processes must be checked as well."""
+INDEXED_FILES = ("status.json", "meta.json", "config.yaml")
+ROW_FILES = (*INDEXED_FILES, "metrics.jsonl")
+CHEAP_SCAN_SECONDS = 0.02
+"""If a scan of all runs takes at most this CPU time, every query scans first."""
+MAX_CPU_SHARE = 0.04
+"""Maximum share of one core for repeated scans."""
+SCAN_SECONDS, PAUSE = 0.004, 0.006
+"""How long the scanning thread works, and pauses, in seconds, so that the server stays responsive."""
 KEPT_RESULTS = 256
-FRESH = 1.0
-"""Seconds in which a folder may change twice with one time stamp, on some file systems."""
+TIMESTAMP_SECONDS = 1.0
+"""Timestamp resolution of some file systems: a folder may change twice within it unnoticed."""
 Signature = tuple[int, ...]
 NOT_THERE: Signature = (0,)
 
 
-class GoneError(Exception):
-    """Nobody waits for the answer any more."""
+class QueryCancelledError(Exception):
+    """The client has gone; the query was cancelled."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """By what a run is found, filtered and put in order.
+    """Search, filter and sort keys of a run.
 
     Attributes:
         text: `searched_text` of its row.
-        state: as shown.
-        name: in lower case.
-        order: where it stands among the losses.
+        state: effective state.
+        name: name in lower case.
+        order: sort key by loss.
         output: whether it has a result.
     """
 
@@ -68,24 +68,24 @@ class Entry:
     output: bool
 
 
-Found = list[tuple[str, Entry]]
-ORDERS: dict[str, Callable[[Found], Found]] = {
+IndexedRuns = list[tuple[str, Entry]]
+ORDERS: dict[str, Callable[[IndexedRuns], IndexedRuns]] = {
     "newest": lambda found: found,
     "oldest": lambda found: found[::-1],
     "name": lambda found: sorted(found, key=lambda one: one[1].name),
     "state": lambda found: sorted(found, key=lambda one: one[1].state),
     "loss": lambda found: sorted(found, key=lambda one: one[1].order),
 }
-"""What stands newest first, put in another order."""
+"""Sort orders, applied to a list that is newest first."""
 
 
 class RunIndex:
-    """The runs of a home for somebody who asks again and again: only what has changed is read anew.
+    """Index of the runs in `LLF_HOME`: only changed runs are read again.
 
-    Every method may be called from any thread; no lock is held while a file is read.
+    All methods are thread-safe; no lock is held while a file is read.
 
     Args:
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
@@ -96,7 +96,7 @@ class RunIndex:
         self._entries: dict[str, tuple[Signature, Entry]] = {}
         self._odd: tuple[Row, ...] = ()
         self._generation = 0
-        self._newest: tuple[int, Found] = (-1, [])
+        self._newest: tuple[int, IndexedRuns] = (-1, [])
         self._results: OrderedDict[tuple[object, ...], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
         self._look: Future[None] | None = None
@@ -111,84 +111,86 @@ class RunIndex:
         query: str | None = None,
         sort: str = "newest",
         *,
-        gone: Callable[[], bool] = lambda: False,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Page:
-        """Some of the runs, after a look at all of them where it takes one; see `list_runs`.
+        """List runs, after a scan of all runs if needed; see `list_runs`.
 
         Args:
-            offset: leaves out so many.
-            limit: at most so many.
-            state: only runs shown in this state.
-            query: only runs that these words are found in.
-            sort: see `list_runs`.
-            gone: asked now and then; where it is true, nobody waits for the answer any more.
+            offset: number of runs to skip.
+            limit: maximum number of runs to return.
+            state: only runs in this state.
+            query: only runs that contain these words.
+            sort: sort order, see `list_runs`.
+            is_cancelled: called now and then; True cancels the query.
 
         Raises:
-            ValueError: `sort` is none that is known, or the query is too long.
-            GoneError: nobody waits for the answer any more.
+            ValueError: `sort` is unknown, or the query is too long.
+            QueryCancelledError: `is_cancelled` returned True.
         """
-        asked = Asked(state, query, sort)
-        if not asked.plain:
+        asked = RunQuery(state, query, sort)
+        if not asked.is_unfiltered:
             self.refresh(at_once=True).result()
-        return self.page_as_known(offset, limit, asked, gone=gone)
+        return self.cached_page(offset, limit, asked, is_cancelled=is_cancelled)
 
-    def page_as_known(self, offset: int, limit: int, asked: Asked, *, gone: Callable[[], bool] = lambda: False) -> Page:
-        """Some of the runs, by what is known of them now: `Page.reading` tells how much is not known yet.
+    def cached_page(
+        self, offset: int, limit: int, asked: RunQuery, *, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Page:
+        """List runs from the current index without a scan; `Page.reading` tells how complete it is.
 
         Args:
-            offset: leaves out so many.
-            limit: at most so many.
-            asked: which runs, in which order.
-            gone: see `page`.
+            offset: number of runs to skip.
+            limit: maximum number of runs to return.
+            asked: filter and sort order.
+            is_cancelled: see `page`.
 
         Raises:
-            GoneError: nobody waits for the answer any more.
+            QueryCancelledError: `is_cancelled` returned True.
         """
         names = self.names()
-        found = names if asked.plain else self._find(names, asked, gone)
-        if asked.sort == "newest" and asked.plain:
+        found = names if asked.is_unfiltered else self._find(names, asked, is_cancelled)
+        if asked.sort == "newest" and asked.is_unfiltered:
             end = len(found) - offset
             wanted: Iterable[str] = found[max(0, end - limit) : max(0, end)][::-1]
         else:
             wanted = found[offset : offset + limit]
         rows = []
         for name in wanted:
-            if gone():
-                raise GoneError
+            if is_cancelled():
+                raise QueryCancelledError
             rows.append(self._row(name))
-        odd = [row for row in self._odd if asked.takes(row)]  # after all runs, in every order
+        odd = [row for row in self._odd if asked.matches(row)]  # last in every order
         rows += odd[max(0, offset - len(found)) : max(0, offset + limit - len(found))]
         known = len(self._entries)
-        reading = None if asked.plain or known >= len(names) else (known, len(names))
+        reading = None if asked.is_unfiltered or known >= len(names) else (known, len(names))
         return Page(len(found) + len(odd), tuple(rows), reading)
 
     def finished(self) -> list[str]:
-        """Ids of finished runs that have a result, by what is known of them now, the newest first."""
+        """Ids of indexed finished runs with a result, newest first."""
         entries = self._entries
         found = ((name, entries.get(name)) for name in reversed(self.names()))
         return [name for name, one in found if one is not None and one[1].state == "finished" and one[1].output]
 
     def row(self, name: str) -> Row:
-        """The row of an id, read again where its files have changed."""
+        """The row of a run, read again if its files have changed."""
         return self._row(name)
 
     def folder(self, name: str) -> RunFolder:
-        """The folder of an id."""
+        """The folder of a run."""
         return RunFolder(self._root / "runs" / name)
 
     def names(self) -> tuple[str, ...]:
-        """The ids of all runs, oldest first; the folder is listed again only where something came or went."""
+        """Ids of all runs, oldest first. The folder is listed again only if an entry was added or removed."""
         signature = _signature(self._runs)
         known = self._names
         if signature == known[0]:
             return known[1]
         try:
-            names, odd = look(Path(self._runs))
+            names, odd = list_run_folders(Path(self._runs))
         except (FileNotFoundError, NotADirectoryError):
             names, odd = (), {}
         self._odd = tuple(Row(name, name, "broken", reason=reason) for name, reason in odd.items())
-        if signature != NOT_THERE and time.time() - signature[1] / 1e9 < FRESH:
-            signature = ()  # what comes next may leave no other time stamp
+        if signature != NOT_THERE and time.time() - signature[1] / 1e9 < TIMESTAMP_SECONDS:
+            signature = ()  # the next change may have the same timestamp
         with self._lock:
             if names != known[1]:
                 self._generation += 1
@@ -201,26 +203,26 @@ class RunIndex:
 
     @property
     def begun(self) -> bool:
-        """Whether all runs have been looked at, or are being looked at now."""
+        """Whether all runs have been scanned, or a scan is in progress."""
         return self._look is not None or self._looked > -math.inf
 
     def refresh(self, *, at_once: bool = False) -> Future[None]:
-        """Begins a look at all runs where the last one is too long ago.
+        """Start a scan of all runs if the last one is outdated.
 
-        A look takes a `stat` of each folder and of three files in it, and reads the runs that it finds changed. The
-        longer it takes, the longer it holds, so that all looks together take no more than `SHARE` of a core.
+        A scan takes one `stat` of each folder and of three files in it, and reads changed runs. The longer it takes,
+        the longer it stays valid, so that all scans together take at most `MAX_CPU_SHARE` of a core.
 
         Args:
-            at_once: look without rests, in this thread, unless another one is at it.
+            at_once: scan without pauses in this thread, unless another thread is scanning.
 
         Returns:
-            Done once the entries are those of a look that is not too old.
+            Completed once the entries are up to date.
         """
         with self._lock:
             if self._look is not None:
                 return self._look
             future: Future[None] = Future()
-            rest = 0.0 if self._cost <= CHEAP else self._cost / SHARE
+            rest = 0.0 if self._cost <= CHEAP_SCAN_SECONDS else self._cost / MAX_CPU_SHARE
             if time.monotonic() - self._looked < rest:
                 future.set_result(None)
                 return future
@@ -237,7 +239,7 @@ class RunIndex:
             slice_began = began
             for name in reversed(self.names()):
                 self._note(name)
-                if rests and time.monotonic() - slice_began > AT_ONCE:
+                if rests and time.monotonic() - slice_began > SCAN_SECONDS:
                     time.sleep(PAUSE)
                     slice_began = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - whoever waits hears of it
@@ -251,10 +253,10 @@ class RunIndex:
         future.set_result(None)
 
     def _note(self, name: str) -> None:
-        """Brings the entry of a run up to date."""
-        signature = self._signature(name, FOUND_BY)
+        """Update the entry of a run."""
+        signature = self._signature(name, INDEXED_FILES)
         known = self._entries.get(name)
-        if known is not None and known[0] == signature and known[1].state in SETTLED:
+        if known is not None and known[0] == signature and known[1].state in SETTLED_STATES:
             return
         folder = self.folder(name)
         row = listing.read_row(folder, curve=False)
@@ -269,8 +271,12 @@ class RunIndex:
             if known is None or known[1] != entry:
                 self._generation += 1
 
-    def _find(self, names: tuple[str, ...], asked: Asked, gone: Callable[[], bool]) -> tuple[str, ...]:
-        """The ids of what is asked for, in order; kept until an entry changes."""
+    def _find(self, names: tuple[str, ...], asked: RunQuery, is_cancelled: Callable[[], bool]) -> tuple[str, ...]:
+        """Ids that match a query, in order; cached until an entry changes.
+
+        Raises:
+            QueryCancelledError: `is_cancelled` returned True.
+        """
         search, state = asked.search, asked.state
         key = (search.words, state, asked.sort)
         with self._lock:
@@ -285,12 +291,12 @@ class RunIndex:
             chosen = self._newest[1]
         if state is not None:
             chosen = [one for one in chosen if one[1].state == state]
-        for word in search.words:  # most runs lack one of them, and this is fast
+        for word in search.words:  # most runs lack one of these files, and this check is fast
             chosen = [one for one in chosen if word in one[1].text or word in one[0]]
-            if gone():
-                raise GoneError
+            if is_cancelled():
+                raise QueryCancelledError
         if search.words:
-            chosen = [one for one in chosen if search.finds_in(one[1].text, one[0])]
+            chosen = [one for one in chosen if search.matches_text(one[1].text, one[0])]
         found = tuple(name for name, _ in ORDERS[asked.sort](chosen))
         with self._lock:
             self._results[*key, generation] = found
@@ -299,11 +305,11 @@ class RunIndex:
         return found
 
     def _row(self, name: str) -> Row:
-        signature = self._signature(name, SHOWN_BY)
+        signature = self._signature(name, ROW_FILES)
         known = self._rows.get(name)
-        if known is not None and known[0] == signature and known[1].state in SETTLED:
+        if known is not None and known[0] == signature and known[1].state in SETTLED_STATES:
             return known[1]
-        found_by = self._signature(name, FOUND_BY)
+        found_by = self._signature(name, INDEXED_FILES)
         row = listing.read_row(self.folder(name))
         with self._lock:
             self._rows[name] = (signature, row)
@@ -311,7 +317,7 @@ class RunIndex:
         return row
 
     def _signature(self, name: str, files: tuple[str, ...]) -> Signature:
-        """What changes when one of the files does, or an entry of the folder."""
+        """Signature of a run's files and folder entries."""
         path = f"{self._runs}/{name}"
         parts = _signature(path)
         for file in files:
@@ -322,16 +328,16 @@ class RunIndex:
 default_home = home
 
 
-class Asked:
-    """Which runs are asked for, and in which order.
+class RunQuery:
+    """Filter and sort order of a list of runs.
 
     Args:
-        state: only runs shown in this state.
-        query: only runs that these words are found in.
-        sort: their order.
+        state: only runs in this state.
+        query: only runs that contain these words.
+        sort: sort order, see `list_runs`.
 
     Raises:
-        ValueError: `sort` is none that is known, or the query is too long.
+        ValueError: `sort` is unknown, or the query is too long.
     """
 
     def __init__(self, state: str | None = None, query: str | None = None, sort: str = "newest") -> None:
@@ -340,13 +346,13 @@ class Asked:
         self.state, self.sort = state or None, sort
         self.search = Search(query or "")
 
-    def takes(self, row: Row) -> bool:
-        """Whether a row is among them."""
-        return self.state in {None, row.state} and self.search.finds_in(searched_text(row), row.id)
+    def matches(self, row: Row) -> bool:
+        """Whether a row passes the filter."""
+        return self.state in {None, row.state} and self.search.matches_text(searched_text(row), row.id)
 
     @property
-    def plain(self) -> bool:
-        """Whether the ids alone tell: nothing is searched or filtered, and their own order is asked for."""
+    def is_unfiltered(self) -> bool:
+        """Whether the ids alone answer the query: no search, no filter, default order."""
         return not self.state and not self.search.words and self.sort in {"newest", "oldest"}
 
 
@@ -358,25 +364,25 @@ def list_runs(  # noqa: PLR0913, PLR0917 - each narrows the list by one thing
     query: str | None = None,
     sort: str = "newest",
 ) -> Page:
-    """Lists runs.
+    """List runs.
 
     Args:
-        home: `LLF_HOME` where it is not the environment's.
-        offset: leaves out so many.
-        limit: at most so many.
-        state: only runs shown in this state.
-        query: only runs that these words are found in, see `Search`.
-        sort: `newest`, `oldest`, `name`, `state`, or `loss`: the lowest last loss first, then runs without one and
-            those that failed.
+        home: `LLF_HOME`. Default: from the environment.
+        offset: number of runs to skip.
+        limit: maximum number of runs to return.
+        state: only runs in this state.
+        query: only runs that contain these words, see `Search`.
+        sort: `newest`, `oldest`, `name`, `state`, or `loss`: lowest last loss first, then runs without a loss and
+            failed runs.
 
     Raises:
-        ValueError: `sort` is none of these, or the query has too many words or characters.
+        ValueError: `sort` is unknown, or the query has too many words or characters.
     """
     return RunIndex(home).page(offset, limit, state, query, sort)
 
 
 def active_runs(home: Path | str | None = None) -> list[Row]:
-    """The runs that are going now, newest first: a form names them before Start, for they use the device."""
+    """Runs that are live now, newest first. The form lists them before Start, since they use the device."""
     active = {"created", "starting", "running", "stopping"}
     index = RunIndex(home)
     rows = (listing.read_row(index.folder(name), curve=False) for name in reversed(index.names()))
@@ -384,15 +390,15 @@ def active_runs(home: Path | str | None = None) -> list[Row]:
 
 
 def _is_folder(path: str) -> bool:
-    """Whether a folder is there that is no link."""
+    """Whether a path is a folder and not a link."""
     try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)  # for each of many runs
+        return stat.S_ISDIR(os.lstat(path).st_mode)  # called for many runs
     except OSError:
         return False
 
 
 def _signature(path: str) -> Signature:
-    """What changes when a file or a folder does."""
+    """Signature of a file or folder: changes with its content."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - for each of many runs
     except OSError:

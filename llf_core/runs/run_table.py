@@ -1,4 +1,4 @@
-"""Runs as the lines of a table, for a terminal."""
+"""Runs as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ LEAST_NAME = 10
 
 
 def table(rows: Sequence[Row], known: Sequence[str], width: int, now: float | None = None) -> list[str]:
-    """A header and a line a run; below a run that did not end well its reason.
+    """Format runs as a header and one line each; failed and lost runs have a second line with the reason.
 
     Args:
         rows: the runs.
-        known: the ids of all runs, so that each is called by as much of its id as tells it from the others.
-        width: characters of a line. The name is shortened in its middle; where even that is not enough, lines are
-            longer.
+        known: ids of all runs, to abbreviate ids unambiguously.
+        width: line width in characters. Names are shortened in the middle; lines may still exceed it.
         now: Unix seconds.
     """
     moment = time.time() if now is None else now
@@ -58,7 +57,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago: `12 s`, `7 min`, `3 h`, `5 d`."""
+    """Format the age: `12 s`, `7 min`, `3 h`, `5 d`."""
     whole = max(0, int(seconds))
     for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if whole >= size:
@@ -67,7 +66,12 @@ def age(seconds: float) -> str:
 
 
 def middle_cut(text: str, width: int) -> str:
-    """A text with `…` in its middle where it is longer; names differ at their ends."""
+    """Shorten a text in the middle with `…`, since names differ at their ends.
+
+    Args:
+        text: the text.
+        width: maximum length.
+    """
     if len(text) <= width:
         return text
     end = (width - 1) // 2
@@ -75,6 +79,11 @@ def middle_cut(text: str, width: int) -> str:
 
 
 def end_cut(text: str, width: int) -> str:
-    """The first line of a text, with `…` at its end where it is longer."""
+    """The first line of a text, shortened at the end with `…`.
+
+    Args:
+        text: the text.
+        width: maximum length.
+    """
     first = " ".join(text.split())
     return first if len(first) <= width else f"{first[: max(0, width - 1)]}…"

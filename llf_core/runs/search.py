@@ -1,4 +1,4 @@
-"""Which runs a search finds: words of what people name, never a part of an id by accident."""
+"""Search for runs by words of their names, tags, notes and settings."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ if TYPE_CHECKING:
     from llf_core.runs.listing import Row
 
 ID_PREFIX = 8
-"""Characters of an id from which on its beginning finds it: a date."""
-MOST_WORDS, LONGEST = 20, 200
-"""Words and characters of a search, at most: each word is looked for in each run."""
+"""Minimum length of an id prefix that matches: a date."""
+MAX_WORDS, MAX_CHARACTERS = 20, 200
+"""Limits on a query, since each word is searched in each run."""
 
 
 class Search:
-    """A search for runs.
+    """A search query.
 
-    Every word must be found: at the beginning of a word in name, tags, note, data, model, stage or method, a number as
-    a whole one, or as an id or its beginning. `experiment 12` finds neither `experiment 120` nor what began at 12:00.
+    Every word must match: the beginning of a word in name, tags, note, data, model, stage or method (a number as a
+    whole), or an id or its prefix. `experiment 12` matches neither `experiment 120` nor a run started at 12:00.
 
     Args:
-        text: words with blanks between them, in any case.
+        text: words separated by spaces, case-insensitive.
 
     Raises:
-        ValueError: the text is longer than `LONGEST` characters, or has more than `MOST_WORDS` words.
+        ValueError: the text has more than `MAX_CHARACTERS` characters or `MAX_WORDS` words.
     """
 
     def __init__(self, text: str) -> None:
-        if len(text) > LONGEST:
-            raise ValueError(f"The search has {len(text):,} characters. Expected at most {LONGEST}: use fewer words.")
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(
+                f"The search has {len(text):,} characters. Expected at most {MAX_CHARACTERS}: use fewer words."
+            )
         words = text.lower().split()
-        if len(words) > MOST_WORDS:
-            raise ValueError(f"The search has {len(words)} words. Expected at most {MOST_WORDS}.")
+        if len(words) > MAX_WORDS:
+            raise ValueError(f"The search has {len(words)} words. Expected at most {MAX_WORDS}.")
         self.words = tuple(sorted(set(words), key=lambda word: (-len(word), word)))
         """The words, each once, the longest first: it is found most seldom."""
         self._patterns = [(word, _pattern(word).search) for word in self.words]
 
-    def finds(self, row: Row) -> bool:
-        """Whether a run matches every word."""
-        return self.finds_in(searched_text(row), row.id)
+    def matches(self, row: Row) -> bool:
+        """Whether every word matches a run."""
+        return self.matches_text(searched_text(row), row.id)
 
-    def finds_in(self, text: str, run_id: str) -> bool:
-        """Whether a run matches every word.
+    def matches_text(self, text: str, run_id: str) -> bool:
+        """Whether every word matches a run.
 
         Args:
             text: `searched_text` of its row.
@@ -55,7 +57,7 @@ class Search:
 
 
 def searched_text(row: Row) -> str:
-    """What is searched of a run, in lower case: all that people name, a line each."""
+    """The searchable text of a run in lower case, one field per line."""
     paths = (_shown(path) for path in (row.model, *row.dataset.split(",")))
     return "\n".join((row.name, *row.tags, row.note, *paths, row.stage, row.method)).lower()
 
@@ -67,5 +69,5 @@ def _pattern(word: str) -> re.Pattern[str]:
 
 
 def _shown(path: str) -> str:
-    """The name of a file or a folder without where it lies; the id of a hub as it is."""
+    """A file or folder name without its path; a hub id unchanged."""
     return path.rstrip("/").rpartition("/")[2] if path.startswith(("/", "~", ".")) else path

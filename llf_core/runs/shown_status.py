@@ -1,15 +1,15 @@
-"""The status of a run as views show it: of a lost one, how far it came, why it ended and what is safe."""
+"""The status of a run as views show it, with the last step and recovery advice for a lost run."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from llf_core.runs.checkpoints import what_is_safe
-from llf_core.runs.disk_errors import takes_nothing, told
+from llf_core.runs.checkpoints import recoverable_message
+from llf_core.runs.disk_errors import failure_message, is_unwritable
 from llf_core.runs.final_status import kept_reason
 from llf_core.runs.last_step import last_logged_step
-from llf_core.runs.status import never_began, read_status, shown
+from llf_core.runs.status import effective_status, is_never_started, read_status
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def shown_status(folder: RunFolder) -> Status:
-    """The status of a run as a view shows it; a lost one says how far it came and what is safe.
+    """The status of a run as views show it. For a lost run the reason names its last step and what can be recovered.
 
     Raises:
         BrokenRunError: there is no readable status.
     """
-    status = shown(read_status(folder))
-    if never_began(folder, status):
+    status = effective_status(read_status(folder))
+    if is_never_started(folder, status):
         status = dataclasses.replace(status, state="lost")
     if status.state != "lost":
         return status
@@ -34,6 +34,8 @@ def shown_status(folder: RunFolder) -> Status:
 
 
 def _why_lost(folder: RunFolder, at: str) -> str:
-    """What is known of a run whose processes left no word anywhere."""
+    """Why the processes of a run may have ended without a final status."""
     gone = f"The run's processes ended without a final status, {at}."
-    return " ".join([gone, *told(folder)]) if takes_nothing(folder) else f"{gone} {what_is_safe(folder)}"
+    return (
+        " ".join([gone, *failure_message(folder)]) if is_unwritable(folder) else f"{gone} {recoverable_message(folder)}"
+    )

@@ -1,4 +1,4 @@
-"""The shape of a run for a list: a few points of a long file, read at a few places."""
+"""Sparkline of a run: a few points of its metrics, read at a few file positions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.door import open_file
 from llf_core.runs.jsonl import as_number, parse
-from llf_core.runs.latest_metrics import latest
-from llf_core.runs.metric_catalog import BETTER, COUNTED, lead
+from llf_core.runs.latest_metrics import latest_values
+from llf_core.runs.metric_catalog import BETTER_DIRECTION, KEY_METRICS, primary_metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,36 +18,35 @@ if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
 POINTS = 20
-BLOCK = 4096  # bytes at each place; a record has about 300, and up to 1,500 where a stage tells much
+BLOCK = 4096  # bytes per read; a record has about 300, up to 1,500 for stages with many metrics
 WHOLE = POINTS * BLOCK
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How a run went, in a few numbers.
+class CurveSummary:
+    """A run's primary metric in a few points.
 
     Attributes:
-        points: at most `POINTS` values of the number to look at first, from the first to the last.
-        last: the last logged value of each number that counts, by name; one may be NaN.
+        points: at most `POINTS` values of the primary metric, from first to last.
+        last: last logged value of each key metric, by name; may be NaN.
     """
 
     points: tuple[float, ...] = ()
     last: Mapping[str, float] = field(default_factory=dict)
 
 
-def shape(folder: RunFolder) -> Shape:
-    """A run's shape, evenly spread over its metrics.
+def curve_summary(folder: RunFolder) -> CurveSummary:
+    """Sample a run's primary metric evenly over its metrics file.
 
-    It costs as many small reads as it has points, however long the file is. Of steps that were made twice both may be
-    among them.
+    Takes one small read per point, however long the file is. For repeated steps both values may be included.
     """
     try:
         return _shape(open_file(folder.metrics))
-    except OSError:  # no metrics yet, or none that may be read: the run is listed without
-        return Shape()
+    except OSError:  # missing or unreadable metrics: listed without a curve
+        return CurveSummary()
 
 
-def _shape(descriptor: int) -> Shape:
+def _shape(descriptor: int) -> CurveSummary:
     try:
         size = os.fstat(descriptor).st_size
         if size <= WHOLE:
@@ -55,17 +54,17 @@ def _shape(descriptor: int) -> Shape:
         else:
             places = [round(number * (size - BLOCK) / (POINTS - 1)) for number in range(POINTS)]
             blocks = [_records(os.pread(descriptor, BLOCK, place), cut=place > 0) for place in places]
-        # Some numbers stand in few records, as a reward that is known once a phase.
+        # Some metrics occur in few records, such as a reward logged once per phase.
         logged = {name for block in blocks for one in block for name in one}
-        last = latest(descriptor, logged.intersection({*COUNTED, *BETTER}))
+        last = latest_values(descriptor, logged.intersection({*KEY_METRICS, *BETTER_DIRECTION}))
     finally:
         os.close(descriptor)
-    first = lead(logged)
+    first = primary_metric(logged)
     points = [value for block in blocks if (value := _last(block, first)) is not None]
-    if points and math.isfinite(last.get(first, math.nan)):  # it is what is shown as a number beside it
+    if points and math.isfinite(last.get(first, math.nan)):  # the number displayed next to the curve
         points[-1] = last[first]
     step = max(1, -(-len(points) // POINTS))
-    return Shape(tuple(points[-1::-step][::-1]), last)
+    return CurveSummary(tuple(points[-1::-step][::-1]), last)
 
 
 def _last(block: list[dict[str, Any]], name: str) -> float | None:
@@ -74,7 +73,7 @@ def _last(block: list[dict[str, Any]], name: str) -> float | None:
 
 
 def _records(data: bytes, *, cut: bool = False) -> list[dict[str, Any]]:
-    """What whole lines of the training say, in order; where the first line may be cut, it is left out."""
+    """Training records on complete lines, in order; the first line is skipped if it may be incomplete."""
     lines = data.split(b"\n")[1 if cut else 0 :]
     found = []
     for line in lines:

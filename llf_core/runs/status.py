@@ -1,4 +1,4 @@
-"""`status.json`: the state of a run, changed under a lock, and shown as it really is."""
+"""`status.json`: the state of a run, changed under a lock, and its effective state."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from llf_core.runs.event_fields import LARGEST, LATEST
 from llf_core.runs.files import DISK_FULL, json_bytes, locked, replace_file
 from llf_core.runs.final_status import forget_reason, kept_reason
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.plain_text import one_way
+from llf_core.runs.plain_text import strip_bidi
 from llf_core.runs.process import ProcessId, boot_id, host
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
-AFTER_THE_END = frozenset({"exit_code", "best"})  # may still be added
+EDITABLE_WHEN_FINAL = frozenset({"exit_code", "best"})  # fields that may be added to a final status
 FINAL = frozenset({"finished", "stopped", "failed"})
 STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
 RESERVE_BYTES = 64 * 1024
 HEARTBEAT_SECONDS = 2.0
-SILENCE_SECONDS = 60.0  # of a heartbeat from another host, before its run counts as lost
-START_SECONDS = 30.0  # from the launch to the supervisor's first word
+SILENCE_SECONDS = 60.0  # maximum heartbeat age of another host before the run counts as lost
+START_SECONDS = 30.0  # from launch to the supervisor's first status update
 
 
 class BrokenRunError(UserError, ValueError):
-    """A run folder whose `status.json` can't be read."""
+    """A run folder whose `status.json` cannot be read; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What `status.json` says. Times are Unix seconds; `state` may also be `lost` where it is shown."""
+    """Content of `status.json`. Times are Unix seconds; the effective `state` may also be `lost`."""
 
     format: int = 1
     state: str = "created"
@@ -60,31 +60,31 @@ class Status:
 
     @property
     def final(self) -> bool:
-        """Whether this attempt has ended by its own or its supervisor's word."""
+        """Whether this attempt has a final state, written by the trainer or the supervisor."""
         return self.state in FINAL
 
     @property
-    def ended_somehow(self) -> bool:
-        """Whether nothing of this attempt runs any more, as far as can be known."""
+    def has_ended(self) -> bool:
+        """Whether no process of this attempt is alive, as far as known."""
         return self.final or self.state == "lost"
 
     @property
     def trainer(self) -> ProcessId | None:
-        """The trainer's process, once there is one."""
+        """The trainer's process, once started."""
         return ProcessId.read({"pid": self.pid, "started": self.started, "ticks": self.ticks})
 
     @property
-    def guard(self) -> ProcessId | None:
-        """The supervisor's process, once there is one."""
+    def supervisor_process(self) -> ProcessId | None:
+        """The supervisor's process, once started."""
         return ProcessId.read(self.supervisor)
 
     @property
-    def here(self) -> bool:
-        """Whether its processes are of this machine and this boot, so that their pids mean something."""
+    def is_on_this_host(self) -> bool:
+        """Whether its processes belong to this machine and boot, so that their pids are valid."""
         return self.host == host() and self.boot_id == boot_id()
 
     def json(self) -> dict[str, Any]:
-        """As a JSON object; a `best` that is not finite is spelled out."""
+        """The status as a JSON object; a non-finite `best` is a string."""
         return dataclasses.asdict(self)
 
 
@@ -92,10 +92,10 @@ _FIELDS = {field.name: field for field in dataclasses.fields(Status)}
 
 
 def read_status(folder: RunFolder) -> Status:
-    """What `status.json` says, word for word: a state that nobody lives up to any more is not `lost` here.
+    """Read `status.json` as stored: a run without live processes is not reported as `lost`.
 
     Raises:
-        BrokenRunError: the file is gone, garbage or of a format from the future.
+        BrokenRunError: the file is missing, invalid or of a newer format.
     """
     try:
         value = json_value(read_bytes(folder.status))
@@ -113,7 +113,7 @@ def read_status(folder: RunFolder) -> Status:
 
 
 def _checked(key: str, value: Any) -> Any:
-    """A field's value where it has its type, else the field's default: one odd field spoils no listing."""
+    """A field's value if its type is valid, else the default, so that one invalid field breaks no list."""
     kind, _, optional = str(_FIELDS[key].type).partition(" | ")
     if value is None and optional:
         return None
@@ -125,12 +125,12 @@ def _checked(key: str, value: Any) -> Any:
     if kind == "int":
         fits = fits and abs(value) < LARGEST
     if fits and isinstance(value, str):
-        return one_way(value)
+        return strip_bidi(value)
     return value if fits else _FIELDS[key].default
 
 
-def shown(status: Status, now: float | None = None) -> Status:
-    """The status as a view shows it: `lost` where the state is not final and nobody is left to end it.
+def effective_status(status: Status, now: float | None = None) -> Status:
+    """The status as views show it: `lost` if the state is not final and no process is left to end it.
 
     Args:
         status: as stored.
@@ -144,7 +144,7 @@ def shown(status: Status, now: float | None = None) -> Status:
     elif status.boot_id != boot_id():
         lost = True
     else:
-        known = [process for process in (status.trainer, status.guard) if process is not None]
+        known = [process for process in (status.trainer, status.supervisor_process) if process is not None]
         starts = not known and now - status.heartbeat <= START_SECONDS
         lost = not starts and not any(process.alive() for process in known)
     if not lost:
@@ -156,33 +156,39 @@ def shown(status: Status, now: float | None = None) -> Status:
     return dataclasses.replace(status, state="lost", reason=reason)
 
 
-def never_began(folder: RunFolder, status: Status) -> bool:
-    """Whether an attempt ended before its disk took the name of any of its processes."""
-    unnamed = not status.final and status.trainer is None and status.guard is None
+def is_never_started(folder: RunFolder, status: Status) -> bool:
+    """Whether an attempt ended before its disk could store any process id.
+
+    Args:
+        folder: the run.
+        status: as stored.
+    """
+    unnamed = not status.final and status.trainer is None and status.supervisor_process is None
     return unnamed and kept_reason(folder, status.attempt) is not None
 
 
 def first_status(now: float) -> dict[str, Any]:
-    """What `status.json` holds at first."""
+    """Initial content of `status.json`."""
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 
 
 def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) -> Status:
-    """Changes fields of `status.json` under the run's lock.
+    """Change fields of `status.json` under the run's lock.
 
-    A final state and its reason stay as they are: only `begin_attempt` leaves them.
+    A final state and its reason cannot be changed here; only `begin_attempt` resets them.
 
     Args:
         folder: the run.
-        of_attempt: the attempt that speaks; where a later one has begun, nothing is changed.
-        changes: fields by name. A new `state` in the final ones also sets `ended`.
+        of_attempt: the caller's attempt; if a later one has started, nothing is changed.
+        changes: fields by name. A final `state` also sets `ended`.
 
     Returns:
-        The status as it is now.
+        The new status.
 
     Raises:
-        BrokenRunError: there is no readable status to change.
-        OSError: the disk is full, and nothing is left of the run's reserve.
+        TypeError: a field is unknown.
+        BrokenRunError: there is no readable status.
+        OSError: the disk is full, and the run's reserve is used up.
     """
     unknown = changes.keys() - _FIELDS.keys()
     if unknown:
@@ -192,7 +198,7 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) 
         if of_attempt is not None and old.attempt != of_attempt:
             return old
         if old.final:
-            changes = {key: value for key, value in changes.items() if key in AFTER_THE_END}
+            changes = {key: value for key, value in changes.items() if key in EDITABLE_WHEN_FINAL}
         elif changes.get("state") in FINAL:
             changes = {"ended": time.time(), **changes}
         new = dataclasses.replace(old, **changes)
@@ -202,19 +208,19 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) 
 
 
 def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:
-    """Starts the next attempt of a run that has ended or is lost: the one way out of a final state.
+    """Start the next attempt of an ended or lost run: the only way out of a final state.
 
     Args:
         folder: the run.
-        attempt: its number; one more than the last.
-        step: where it goes on; where the last attempt ended unless given.
+        attempt: its number: one more than the last.
+        step: step at which it continues. Default: where the last attempt ended.
 
     Raises:
-        RuntimeError: the run is still going, or somebody else began this attempt first.
+        RuntimeError: the run has not ended, or another process started this attempt first.
     """
     with locked(folder.status_lock):
         old = read_status(folder)
-        if not shown(old).ended_somehow and not never_began(folder, old):
+        if not effective_status(old).has_ended and not is_never_started(folder, old):
             raise RuntimeError(f"{folder.id} is {old.state}. Expected a run that has ended: stop it first.")
         if attempt != old.attempt + 1:
             raise RuntimeError(f"{folder.id} is at attempt {old.attempt}; attempt {attempt} can't begin.")
@@ -239,7 +245,7 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
 
 def _replace(folder: RunFolder, status: Status) -> None:
     data = json_bytes(status.json())
-    temporary = f".status.json.{os.getpid()}"  # the same each time: a kill leaves one such file, not many
+    temporary = f".status.json.{os.getpid()}"  # a fixed name, so that killed processes leave only one such file
     try:
         replace_file(folder.status, data, temporary=temporary)
     except OSError as error:
@@ -249,14 +255,14 @@ def _replace(folder: RunFolder, status: Status) -> None:
 
 
 def keep_reserve(folder: RunFolder) -> None:
-    """Makes the run's reserve where it has none and there is room for it."""
+    """Create the run's reserve file if it is missing and there is space."""
     if not folder.reserve.exists():
         with suppress(OSError):
             replace_file(folder.reserve, bytes(RESERVE_BYTES))
 
 
 def give_back_reserve(folder: RunFolder) -> bool:
-    """Removes the run's reserve, so that its last words fit on a full disk. Returns whether there was one."""
+    """Remove the run's reserve file so that final messages fit on a full disk. Returns whether it existed."""
     try:
         os.unlink(folder.reserve)  # noqa: PTH108 - tells whether this call removed it
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a checkpoint remembers beside the Trainer's own state."""
+"""Counters that a checkpoint stores in addition to the Trainer's state."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ COUNTERS = "llf_state.json"
 
 
 def read_counters(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint remembers beside the Trainer's own state.
+    """Read the counters of a checkpoint.
 
     Returns:
-        `seen` (tokens read and learned from), `threads`, what memory left of the config's batches:
-        `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; and `held`, what the run was told
-        to change.
+        `seen` (tokens processed and trained on), `threads`; batch sizes after out-of-memory retries:
+        `per_device_train_batch_size`, `gradient_accumulation_steps`, `eval_parts`; and `held`, the active live changes.
     """
     counters: dict[str, Any] = json_value(read_bytes(checkpoint / COUNTERS, HISTORY_BYTES))
     return counters
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """The step of a checkpoint's folder, `checkpoint-N`."""
+    """Step of a checkpoint folder `checkpoint-N`."""
     return int(Path(checkpoint).name.rpartition("-")[2])

@@ -1,7 +1,7 @@
-"""Whose code a run may execute: proofs that a run was made here, and the code that the user has allowed.
+"""Signatures that prove which runs were created here, and which code the user has allowed.
 
-Both are signed with a key of this `LLF_HOME`, which only its owner can read. The key names the file that it lies in, so
-a copy of it in another folder (an `LLF_HOME` that somebody else has packed) signs nothing.
+Both use a key of this `LLF_HOME` that only its owner can read. The key file stores its own inode, so a copy in another
+folder (an `LLF_HOME` that someone else packed) is invalid.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ KEY, TRUSTED = "trust.key", "trusted.json"
 KEY_BYTES = 32
 MOST_BYTES = 1 << 20
 PRIVATE = 0o600
-MADE = (".output", "cache")
-"""Folders that a trainer makes beside `output/` and `checkpoints/`."""
+GENERATED_FOLDERS = (".output", "cache")
+"""Folders that a trainer creates besides `output/` and `checkpoints/`."""
 
 
-def prove(folder: RunFolder) -> None:
-    """Signs what a run executes, as it is now: its config and its Python files.
+def sign_run(folder: RunFolder) -> None:
+    """Sign the code that a run executes: its config and its Python files.
 
-    A home without a key of its own (it cannot be written, or belongs to another user) signs nothing; its runs are then
-    taken for runs made elsewhere.
+    Without a key (the home is not writable, or belongs to another user) nothing is signed, and the run is treated as
+    created elsewhere.
 
     Args:
-        folder: a run that this user has just made, or has allowed.
+        folder: a run that this user has just created or allowed.
     """
     key = _key(folder.home, make=True)
     if key is None:
@@ -49,8 +49,8 @@ def prove(folder: RunFolder) -> None:
         _write(folder.proof, {"v": 1, "hmac": _sign(key, "run", _executed(folder))})
 
 
-def is_ours(folder: RunFolder) -> bool:
-    """Whether this user has made a run on this machine, or has allowed it, and its config and code are as then."""
+def is_signed(folder: RunFolder) -> bool:
+    """Whether a run was created or allowed by this user on this machine, with config and code unchanged since."""
     key = _key(folder.home)
     if key is None:
         return False
@@ -64,26 +64,27 @@ def is_ours(folder: RunFolder) -> bool:
 
 
 def is_allowed(folder: Path, sha256: str, home: Path) -> bool:
-    """Whether the user has allowed a folder's code.
+    """Whether the user has allowed the code in a folder.
 
     Args:
-        folder: where the code lies.
-        sha256: of the code, see `llf_core.runs.foreign_code`.
+        folder: location of the code.
+        sha256: hash of the code, see `llf_core.runs.foreign_code`.
         home: `LLF_HOME`.
     """
     return sha256 in _allowed(home).get(str(folder.resolve()), ())
 
 
 def allow(folder: Path, sha256: str, home: Path) -> None:
-    """Remembers that the user allows a folder's code, as it is now.
+    """Record that the user allows the code in a folder, in its current version.
 
     Args:
-        folder: where the code lies.
-        sha256: of the code that the user was shown.
+        folder: location of the code.
+        sha256: hash of the code that the user was shown.
         home: `LLF_HOME`.
 
     Raises:
-        OSError: it cannot be remembered.
+        PermissionError: this `LLF_HOME` has no key of this user.
+        OSError: the file cannot be written.
     """
     home.mkdir(parents=True, exist_ok=True)
     key = _key(home, make=True)
@@ -99,7 +100,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
 
 
 def _allowed(home: Path) -> dict[str, list[str]]:
-    """Hashes of the code that is allowed, by folder; none where the list is not signed by this home's key."""
+    """Hashes of allowed code by folder; empty if the list is not signed with this home's key."""
     key, kept = _key(home), _read(home / TRUSTED)
     allowed, mark = kept.get("allowed"), kept.get("hmac")
     if key is None or not isinstance(mark, str) or not isinstance(allowed, dict):
@@ -109,8 +110,8 @@ def _allowed(home: Path) -> dict[str, list[str]]:
 
 def _executed(folder: RunFolder) -> dict[str, str]:
     """SHA-256 of a run's config and of each Python file in its folder, by name."""
-    made = (folder.output, folder.checkpoints, *(folder.path / name for name in MADE))
-    files = [folder.config, *python_files(folder.path, but=made)]
+    made = (folder.output, folder.checkpoints, *(folder.path / name for name in GENERATED_FOLDERS))
+    files = [folder.config, *python_files(folder.path, exclude=made)]
     return {os.path.relpath(path, folder.path): hashlib.sha256(read_code(path)).hexdigest() for path in files}
 
 
@@ -120,7 +121,7 @@ def _sign(key: bytes, what: str, value: Any) -> str:
 
 
 def _key(home: Path, *, make: bool = False) -> bytes | None:
-    """The key of a home; None where there is none, or it is not this user's own."""
+    """The key of a home; None if there is none, or it belongs to another user."""
     key = _read_key(home / KEY)
     if key is None and make:
         with suppress(OSError):
@@ -148,7 +149,7 @@ def _read_key(path: Path) -> bytes | None:
 
 
 def _make_key(path: Path) -> None:
-    """Writes a new key; where another process was faster, its key stays."""
+    """Create a key, unless another process created one first."""
     new = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     try:
@@ -162,7 +163,7 @@ def _make_key(path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """An object of a small regular file; empty else."""
+    """Read a JSON object from a small regular file; empty otherwise."""
     try:
         about = path.lstat()
         return read_object(path) if stat.S_ISREG(about.st_mode) and about.st_size <= MOST_BYTES else {}
@@ -171,7 +172,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    """Replaces a file that only its owner can read."""
+    """Replace a file that only its owner can read."""
     new = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     try:

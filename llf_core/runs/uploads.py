@@ -1,4 +1,4 @@
-"""Data that a form was given and that lies nowhere else: `$LLF_HOME/uploads`."""
+"""Files uploaded to a form that exist nowhere else: `$LLF_HOME/uploads`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 UPLOADS = "uploads"
 DAY = 86400.0
 UNUSED_DAYS = 7
-"""So long after the last use by a form a file is kept, whether a run names it or not."""
+"""A file is kept for this many days after its last use in a form, even if no run refers to it."""
 
 
 def unused_uploads(root: Path) -> list[Path]:
-    """The files that no form has used for a week and that no run names, those in the bin included; oldest first.
+    """Files that no form has used for a week and no run refers to (including the bin), oldest first.
 
     Args:
         root: `LLF_HOME`.
@@ -39,22 +39,22 @@ def unused_uploads(root: Path) -> list[Path]:
     return [path for _, path in sorted(found) if path.name not in named]
 
 
-def hold(root: Path, names: Iterable[str]) -> None:
-    """Counts those of some files that lie in `uploads` as used now; costs a stat a file.
+def mark_used(root: Path, names: Iterable[str]) -> None:
+    """Mark files in `uploads` as used now; takes one `stat` per file.
 
     Args:
         root: `LLF_HOME`.
         names: paths, or names of data sets.
     """
     for name in names:
-        path = root / name  # an absolute name stays as it is
+        path = root / name  # an absolute path stays unchanged
         with suppress(OSError, ValueError):
             if path.parent == root / UPLOADS and path.stat().st_mtime < time.time() - DAY:
                 os.utime(path)
 
 
 def _named(root: Path) -> str:
-    """The configs of all runs that name something in `uploads`, as one text."""
+    """The configs of all runs that refer to `uploads`, as one text."""
     texts = []
     for place in ("runs", "bin"):
         for config in (root / place).glob("*/config.yaml"):

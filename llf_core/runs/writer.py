@@ -1,4 +1,4 @@
-"""Writes a run's folder from the process that trains it."""
+"""Writes a run's folder from the training process."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS = {"state", "error", "answer"}
+FINAL_EVENTS = {"state", "error", "answer"}
 
 
 class RunWriter:
-    """Appends metrics, events and samples, and keeps the status. Every method may be called from any thread.
+    """Appends metrics, events and samples, and updates the status. All methods are thread-safe.
 
     Args:
         folder: the run.
-        attempt: which attempt speaks. What one says after a later one has begun does not reach the status.
+        attempt: the writer's attempt. Once a later attempt has started, its status updates are ignored.
     """
 
     def __init__(self, folder: RunFolder, attempt: int = 1) -> None:
@@ -48,54 +48,61 @@ class RunWriter:
         self._thread: threading.Thread | None = None
 
     def metric(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends one record of numbers.
+        """Append the metrics of a step.
 
         Args:
-            step: the optimizer step.
-            values: numbers by name; one that is not finite is kept as such.
+            step: optimizer step.
+            values: values by name; non-finite ones are stored as such.
 
         Raises:
-            OSError: the disk is full. Earlier records are whole.
+            OSError: the disk is full. Earlier records are intact.
         """
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
     def event(self, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
-        """Appends one event, without secrets.
+        """Append one event, without secrets.
+
+        Args:
+            type: type of the event.
+            fields: its fields.
 
         Raises:
-            OSError: the disk is full; for a last word (`state`, `error`, `answer`), even after the run's
-                reserve was given back.
+            OSError: the disk is full. For final events (`state`, `error`, `answer`) the reserve was used first.
         """
         record = redact_nested({"v": 1, "time": _now(), "attempt": self.attempt, "type": type, **fields})
         try:
             self._events.append(record)
         except OSError as error:
-            if type not in LAST_WORDS or error.errno not in DISK_FULL or not give_back_reserve(self.folder):
+            if type not in FINAL_EVENTS or error.errno not in DISK_FULL or not give_back_reserve(self.folder):
                 raise
             self._events.append(record)
 
     def sample(self, **fields: Any) -> None:
-        """Appends one generated text or example, without secrets: `step`, `kind`, `prompt`, `text`, `of`."""
+        """Append one generated text, without secrets.
+
+        Args:
+            fields: `step`, `kind`, `prompt`, `text`, `of`, and for completions `reward` and `rewards`.
+        """
         self._samples.append(redact_nested({"time": _now(), "attempt": self.attempt, **fields}))
 
     def examples(self, step: int, numbers: Sequence[int], losses: Sequence[float], tokens: Sequence[int]) -> None:
-        """Appends what the examples of a step cost.
+        """Append the losses of the examples of a step.
 
         Args:
-            step: the optimizer step.
-            numbers: `[examples]`, their `number` in the prepared training set.
-            losses: `[examples]`, the sum of each one's loss; its mean over the tokens is written.
-            tokens: `[examples]`, of how many tokens.
+            step: optimizer step.
+            numbers: `[examples]`, `number` of each in the prepared training set.
+            losses: `[examples]`, summed loss of each; the mean over its tokens is stored.
+            tokens: `[examples]`, number of trained tokens of each.
         """
         means = [float(f"{loss / max(count, 1):.5g}") for loss, count in zip(losses, tokens, strict=True)]
         record = {"step": step, "attempt": self.attempt, "number": list(numbers), "loss": means, "tokens": list(tokens)}
         self._examples.append(record)
 
     def status(self, **changes: Any) -> None:
-        """Changes fields of the status: at once for a new state, else with the next heartbeat.
+        """Change fields of the status: a new state at once, other fields with the next heartbeat.
 
         Raises:
-            OSError: the disk is full and the change would not wait.
+            OSError: the disk is full, and the change could not wait.
         """
         with self._lock:
             self._changes.update(changes)
@@ -103,7 +110,7 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> statuses.Status:
-        """Writes what `status` collected, with a heartbeat. Returns the status as it is then."""
+        """Write pending status changes with a heartbeat. Returns the new status."""
         with self._flushing:
             with self._lock:
                 changes, self._changes = self._changes, {}
@@ -116,13 +123,13 @@ class RunWriter:
                 raise
 
     def start_heartbeat(self, seconds: float = HEARTBEAT_SECONDS) -> None:
-        """Names this process as the run's trainer, and writes status and heartbeat from a thread of its own.
+        """Register this process as the run's trainer, and write status and heartbeat from a background thread.
 
         Args:
-            seconds: between two writes.
+            seconds: interval between two writes.
 
         Raises:
-            RuntimeError: a later attempt has begun.
+            RuntimeError: a later attempt has started.
         """
         own = ProcessId.own()
         self._changes |= {"pid": own.pid, "started": own.started, "ticks": own.ticks}
@@ -136,7 +143,7 @@ class RunWriter:
         while not self._ended.wait(seconds):
             try:
                 if self.flush().attempt != self.attempt:
-                    # Two trainers in one folder would spoil each other's checkpoints.
+                    # Two trainers in one folder would corrupt each other's checkpoints.
                     logger.error(f"Attempt {self.attempt} was given up for a later one and ends.")
                     os._exit(1)
             except (OSError, statuses.BrokenRunError) as error:
@@ -144,7 +151,7 @@ class RunWriter:
                 logger.warning(f"The heartbeat could not be written: {error}")
 
     def close(self, state: str, reason: str | None = None) -> None:
-        """Says the attempt's last word: final state and event. Where another was said before, that stands.
+        """Write the attempt's final state and event, unless one was written before.
 
         Args:
             state: `finished`, `stopped` or `failed`.
@@ -152,14 +159,14 @@ class RunWriter:
 
         Raises:
             ValueError: the state is not final.
-            OSError: the disk takes nothing, and no reserve is left. The reason is kept in memory, see `last_words`.
+            OSError: the disk is full, and so is the reserve. The reason is kept in memory, see `final_status`.
         """
         if state not in FINAL:
             raise ValueError(f"A run can't close as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
-        # The state first: it is what must not be missing where only one of the two is written.
+        # The state first: if only one of the two is written, it must be this one.
         with self._lock:
             self._changes |= {"state": state, "reason": reason}
         try:
@@ -175,21 +182,30 @@ class RunWriter:
         self.release()
 
     def _unwritten(self, state: str, reason: str | None, error: OSError) -> str:
-        """The final status that the disk could not store."""
+        """The reason that the disk could not store."""
         if state == "failed" and reason is not None:
             return reason
-        from llf_core.runs.disk_errors import told  # reads runs, which this module writes
+        from llf_core.runs.disk_errors import failure_message  # imported late: it reads runs, which this module writes
 
-        return " ".join([f"The attempt had {state}, which could not be written down.", *told(self.folder, error)])
+        return " ".join(
+            [f"The attempt had {state}, which could not be written down.", *failure_message(self.folder, error)]
+        )
 
     def release(self) -> None:
-        """Closes the files; whatever is written next opens them again."""
+        """Close the files. Later writes reopen them."""
         for file in (self._metrics, self._events, self._samples, self._examples):
             file.close()
 
 
 def write_event(folder: RunFolder, attempt: int, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
-    """Appends one event to a run that this process does not train; see `RunWriter.event`."""
+    """Append one event to a run that this process does not train; see `RunWriter.event`.
+
+    Args:
+        folder: the run.
+        attempt: number of the attempt.
+        type: type of the event.
+        fields: its fields.
+    """
     writer = RunWriter(folder, attempt)
     try:
         writer.event(type, **fields)
@@ -198,5 +214,5 @@ def write_event(folder: RunFolder, attempt: int, type: str, **fields: Any) -> No
 
 
 def _now() -> float:
-    """Unix seconds, to the millisecond."""
+    """Unix seconds, rounded to milliseconds."""
     return round(time.time(), 3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.stage import SAMPLED
 from llf_core.redaction import redact
-from llf_core.runs.disk_errors import is_disk_error, make_room, told
+from llf_core.runs.disk_errors import failure_message, is_disk_error, remove_partial_files
 from llf_core.stages.base.oom_retry import is_out_of_memory
 from llf_core.user_error import FAILED, UserError
 
@@ -76,8 +76,8 @@ def explain(error: BaseException, config: RunConfig | None = None, folder: RunFo
         The sentence for the status, and the exit code.
     """
     if folder is not None and is_disk_error(error):
-        make_room(folder)
-        return Failure(*told(folder, error))
+        remove_partial_files(folder)
+        return Failure(*failure_message(folder, error))
     if isinstance(error, UserError):
         return Failure(error.message, error.what_to_do, error.exit_code)
     if isinstance(error, UnpicklingError):

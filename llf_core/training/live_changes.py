@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.change_journal import Change, check, journal
+from llf_core.runs.change_journal import Change, check_changes, read_changes
 from llf_core.runs.formatting import rate as written
 from llf_core.runs.step_counters import read_counters, step_of
 
@@ -42,7 +42,7 @@ class LiveChanges:
         """Takes over what the checkpoint holds, and looks up what is to be changed again after its step."""
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
-        known = journal(self._folder)
+        known = read_changes(self._folder)
         self._plan = [change for change in known if change.step > step]
         first = _begun_with(known, step, held)
         if first.changes:
@@ -69,7 +69,7 @@ class LiveChanges:
         Raises:
             ValueError: it can't be made; nothing was changed.
         """
-        checked = check(changes)
+        checked = check_changes(changes)
         said = self._make(checked, step, control)
         given_up = [one for one in self._plan if one.changes.keys() & checked.keys() & SET]
         self._plan = [one for one in self._plan if one not in given_up]
@@ -158,4 +158,4 @@ def _begun_with(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> 
 def held_from(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     """What holds for a run that goes on at a checkpoint: what the checkpoint holds, and what a branch begins with."""
     held: dict[str, Any] = read_counters(checkpoint).get("held", {})
-    return held | _begun_with(journal(folder), step_of(checkpoint), held).changes
+    return held | _begun_with(read_changes(folder), step_of(checkpoint), held).changes

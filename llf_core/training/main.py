@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llf_core.models.lazy_imports import begin_imports, quick_imports
 from llf_core.runs import RunFolder, RunWriter, read_status
 from llf_core.runs.config_file import run_config
-from llf_core.runs.disk_errors import is_disk_error, told
+from llf_core.runs.disk_errors import failure_message, is_disk_error
 from llf_core.runs.log_stream import tolerate_a_full_log
 from llf_core.runs.phases import begin_phase
 
@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - nothing else says what ended a trainer before it could import torch
         traceback.print_exc()
         reason = f"The trainer could not begin: {type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")
-        reason = " ".join(told(folder, error)) if is_disk_error(error) else f"{reason}. log.txt holds the trace."
+        reason = (
+            " ".join(failure_message(folder, error)) if is_disk_error(error) else f"{reason}. log.txt holds the trace."
+        )
         RunWriter(folder, attempt).close("failed", reason)
         return 1
     from llf_core.runs.foreign_code import started_by_user  # with the config, which is read beside the imports above

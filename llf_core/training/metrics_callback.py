@@ -19,7 +19,7 @@ from llf_core.models.checksums import checksums, kept_tensors
 from llf_core.runs import Checkpoints, Inbox
 from llf_core.runs.formatting import count, number, rate, size
 from llf_core.runs.formatting import value as write
-from llf_core.runs.metric_catalog import told, within
+from llf_core.runs.metric_catalog import key_values, lowercase_label
 from llf_core.runs.step_counters import COUNTERS, read_counters
 from llf_core.training.checkpoint_check import check_reloaded
 from llf_core.training.gpu_usage import GpuLoad
@@ -397,5 +397,5 @@ def _line(state: TrainerState, values: dict[str, float]) -> str:
         "memory": lambda value: " ".join(size(value)),
     }
     parts += [say(values[name]) for name, say in writers.items() if name in values]
-    parts[1:1] = [f"{within(one['label'])} {write(one['value'], one['form'])}" for one in told(values)]
+    parts[1:1] = [f"{lowercase_label(one['label'])} {write(one['value'], one['form'])}" for one in key_values(values)]
     return "  ".join(parts)

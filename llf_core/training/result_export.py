@@ -23,9 +23,9 @@ from llf_core.config.name_checks.output_folder import (
     walk,
 )
 from llf_core.config.paths import expanded
-from llf_core.runs.disk_errors import disk_sentence, is_disk_error
+from llf_core.runs.disk_errors import command_message, is_disk_error
 from llf_core.runs.files import sync_folder
-from llf_core.runs.moving import check_room
+from llf_core.runs.moving import check_free_space
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def copy_result(config: RunConfig, folder: RunFolder) -> str:
     new = target.with_name(f".{folder.id[:100]}-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        check_room(folder.output, target.parent)
+        check_free_space(folder.output, target.parent)
         new.mkdir()
         _copy(folder.output, new, folder.id)
         kept = _put(new, target)
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         full = is_disk_error(error) and error.strerror == os.strerror(error.errno or 0)
-        why = disk_sentence(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
+        why = command_message(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
         message = f"The result could not be copied to {target}. {why}"
         raise NotCopiedError(f"{message} It is whole in {folder.output}: copy it by hand.") from error
     except NotCopiedError as error:

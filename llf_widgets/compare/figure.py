@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
-from llf_core.runs.metric_catalog import GROUPS, HELD_OUT, lead, shown, within
+from llf_core.runs.metric_catalog import EVAL_PREFIX, GROUPS, logged_groups, lowercase_label, primary_metric
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import line
 from llf_widgets.compare.labels import labels, middle
@@ -88,7 +88,7 @@ class Choice:
         if self.name == "loss":
             return "Evaluation loss", "Training loss"
         title = self.group.title if len(self.group.lines) == 1 else f"{self.group.title}: {self.label}"
-        return f"Held out: {within(title)}", title
+        return f"Held out: {lowercase_label(title)}", title
 
 
 def choices(watches: Sequence[Watch]) -> list[Choice]:
@@ -97,8 +97,8 @@ def choices(watches: Sequence[Watch]) -> list[Choice]:
     Args:
         watches: the runs, each looked at.
     """
-    names = [lead(watches[0].series), *(name for watch in watches for name in watch.series)]
-    return [Choice(name, label, one.group) for one in shown(names) for name, label in one.lines.items()]
+    names = [primary_metric(watches[0].series), *(name for watch in watches for name in watch.series)]
+    return [Choice(name, label, one.group) for one in logged_groups(names) for name, label in one.lines.items()]
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def figure_json(
     for number, (watch, called) in enumerate(zip(watches, labels(watches), strict=True)):
         steps, values = line(watch.series, curve)
         lower.append(_drawn(number, called, watch, steps, watch.smoothed.get(curve, values), over, values))
-        upper.append(_drawn(number, called, watch, *line(watch.series, HELD_OUT + curve), over))
+        upper.append(_drawn(number, called, watch, *line(watch.series, EVAL_PREFIX + curve), over))
     log = log and choice.group.log
     held_out, training = choice.titles()
     if any(one.y.size for one in upper):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import folder_bytes
-from llf_core.runs.change_journal import journal
-from llf_core.runs.metric_catalog import BETTER, Counted, counted, lead
+from llf_core.runs.change_journal import read_changes
+from llf_core.runs.metric_catalog import BETTER_DIRECTION, KeyMetric, key_metrics, primary_metric
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import highest, last_finite, median
 from llf_widgets.compare.labels import UNSHOWN, differing, value_of
@@ -70,12 +70,12 @@ def parts(watches: Sequence[Watch]) -> list[Part]:
 
 def _result(watches: Sequence[Watch]) -> Part:
     names = {name: None for watch in watches for name in watch.series}
-    told = counted(names)
-    if lead(names) == "loss":
-        told.append(Counted("loss", "Loss", "number"))
+    told = key_metrics(names)
+    if primary_metric(names) == "loss":
+        told.append(KeyMetric("loss", "Loss", "number"))
     lines = []
     for one in (result(watches, what) for what in told):
-        sign = {"more": -1, "less": 1}.get(BETTER.get(one.what.name, ""), 0)
+        sign = {"more": -1, "less": 1}.get(BETTER_DIRECTION.get(one.what.name, ""), 0)
         if one.held_out or one.what.name == "loss":
             best = [one.best(watch) for watch in watches]
             lines.append(
@@ -141,7 +141,7 @@ def _told(watch: Watch) -> str:
     }
     said = [
         texts[name](value, change.step + 1)
-        for change in journal(watch.folder)
+        for change in read_changes(watch.folder)
         for name, value in change.changes.items()
         if name in texts
     ]

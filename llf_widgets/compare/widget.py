@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import traitlets
 
-from llf_core.runs.metric_catalog import lead
+from llf_core.runs.metric_catalog import primary_metric
 from llf_core.runs.run_index import RunIndex
 from llf_core.runs.summary_numbers import window_of
 from llf_widgets.close_parts import close_parts
@@ -215,8 +215,8 @@ class Compare(widgets.VBox):
         with self._sides.hold_sync():
             self._sides.curves = list(offered.values())
             if self._sides.curve in {self._first, ""} or self._sides.curve not in names:
-                self._sides.curve = lead(names)
-        self._first = lead(names)
+                self._sides.curve = primary_metric(names)
+        self._first = primary_metric(names)
 
     _first = "loss"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import traitlets
 
 from llf_core.runs.config_file import run_config
-from llf_core.runs.example_losses import KINDS, ExampleLosses
+from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
 from llf_widgets.examples.summary import summary_html
 from llf_widgets.foreign_code import allow_shown
 from llf_widgets.front_end import FrontEnd
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llf_core.launch import Run
     from llf_core.runs import RunFolder
-    from llf_core.runs.example_losses import Costs
+    from llf_core.runs.example_losses import ExampleLoss
 
 PAGE = 10
 UNREAD = "The texts are not read, since the tokenizer would run the code below: examples are shown by number."
@@ -67,25 +67,25 @@ class Examples(FrontEnd):
         self.show_step(step)
         return [one.json() for one in self._losses.at(step)]
 
-    def standing_out(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
+    def outliers(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
         """Rows that stand out, and shows them; see `llf_core.runs.example_losses.ExampleLosses.standing_out`.
 
         Raises:
             ValueError: an unknown kind.
         """
-        self._losses.look()
-        found = self._losses.standing_out(kind)[:limit]
+        self._losses.refresh()
+        found = self._losses.outliers(kind)[:limit]
         self.show(kind)
         return [one.json() for one in found]
 
     def show(self, kind: str, offset: int = 0) -> None:
         """Shows a page of the rows that stand out."""
-        self._losses.look()
-        self._show(self._losses.standing_out(kind), {"kind": kind, "offset": offset})
+        self._losses.refresh()
+        self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
 
     def show_step(self, step: int, offset: int = 0) -> None:
         """Shows the rows of a step, dearest first; of one that was not written down, none."""
-        self._losses.look()
+        self._losses.refresh()
         self._show(self._losses.at(step), {"step": step, "offset": offset})
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
@@ -102,7 +102,7 @@ class Examples(FrontEnd):
             self._child.close()
         super().close()
 
-    def _show(self, found: list[Costs], asked: dict[str, Any]) -> None:
+    def _show(self, found: list[ExampleLoss], asked: dict[str, Any]) -> None:
         rows = [one.json() for one in found[asked["offset"] : asked["offset"] + PAGE]]
         self._page = {"total": len(found), "rows": rows, "seen": len(self._losses), "asked": asked}
         if not rows or self._code:
@@ -155,5 +155,5 @@ class Examples(FrontEnd):
             self._allow()
         elif isinstance(content.get("step"), int):
             self.show_step(content["step"], offset)
-        elif content.get("kind") in KINDS:
+        elif content.get("kind") in OUTLIER_KINDS:
             self.show(content["kind"], offset)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llf_core.launch import free_bytes
 from llf_core.runs import home
-from llf_core.runs.folder import in_the_way
+from llf_core.runs.folder import blocked_path_message
 from llf_widgets.forms.messages import Message
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def missing(packages: Sequence[str] = TRAINING) -> Message | None:
 
 def unwritable(folder: Path) -> Message | None:
     """An error where runs cannot be written."""
-    if (said := in_the_way(folder)) is not None:
+    if (said := blocked_path_message(folder)) is not None:
         return Message("error", said)
     place = _existing(folder / "runs")
     if os.access(place, os.W_OK | os.X_OK):

@@ -18,7 +18,7 @@ from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.data.kind_check import READ_AS, against, shipped_for
 from llf_core.launch.cell_rows import RowsError
 from llf_core.runs.folder import home, run_ids
-from llf_core.runs.uploads import hold
+from llf_core.runs.uploads import mark_used
 from llf_widgets.forms.cell_rows import CellRows
 from llf_widgets.forms.values import parse, show
 from llf_widgets.start import split_rows
@@ -265,7 +265,7 @@ class FormState:
                 self.cell_rows.hold()
         for key in NAMES_DATA:
             names = self.given.get(key) or ()
-            hold(home(), names.split(",") if isinstance(names, str) else [str(one) for one in names])
+            mark_used(home(), names.split(",") if isinstance(names, str) else [str(one) for one in names])
 
     def say(self, key: str, problem: Problem) -> None:
         """Says something beside a field, as long as it keeps its value."""

@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 
 from llf_core.runs import FINAL
-from llf_core.runs.metric_catalog import within
+from llf_core.runs.metric_catalog import lowercase_label
 from llf_widgets.close_parts import close_parts
 from llf_widgets.compare.widget import MOST, Compare
 from llf_widgets.forms.sweeping import UNSET
@@ -82,7 +82,7 @@ class SweepView(widgets.VBox):
     def stop(self) -> None:
         """Stops what goes, with a checkpoint, and takes the others out of the queue."""
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
-            if not run.status().ended_somehow:
+            if not run.status().has_ended:
                 run.stop(by="form")
 
     def _tick(self) -> float | None:
@@ -102,7 +102,7 @@ class SweepView(widgets.VBox):
         values = [told.value(watch) for watch in self._watches]
         known = [value for value in values if value is not None]
         best = (max if told.more else min)(known) if len(set(known)) > 1 else None
-        which = f"the {'highest' if told.more else 'lowest'} {within(told.what.label)}"
+        which = f"the {'highest' if told.more else 'lowest'} {lowercase_label(told.what.label)}"
         self._lines.note = f"Below: the {MOST} with {which} so far." if len(self._runs) > MOST else ""
         self._lines.view = {
             "keys": list(self._keys),

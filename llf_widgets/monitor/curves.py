@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.runs import decimate
-from llf_core.runs.change_journal import change_of
+from llf_core.runs.change_journal import parse_change
 from llf_core.runs.formatting import rate
-from llf_core.runs.metric_catalog import ELSEWHERE, HELD_OUT, Shown, lead, shown
+from llf_core.runs.metric_catalog import EVAL_PREFIX, UNGROUPED, LoggedGroup, logged_groups, primary_metric
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,8 +48,8 @@ class Curves:
     last: Mapping[str, float]
     lines: Mapping[str, Line]
     smooth: Mapping[str, Line]
-    main: Shown
-    groups: tuple[Shown, ...]
+    main: LoggedGroup
+    groups: tuple[LoggedGroup, ...]
     left_out: tuple[str, ...]
     planned: Line
     kept: np.ndarray
@@ -74,7 +74,7 @@ class Curves:
 
     def held_out(self, name: str) -> bool:
         """Whether a number was measured on held-out examples too."""
-        return HELD_OUT + name in self.lines
+        return EVAL_PREFIX + name in self.lines
 
 
 def curves(  # noqa: PLR0913 - what stands beside the lines
@@ -100,11 +100,11 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
         planned: the learning rates of the schedule; drawn from the last logged one on.
         details: whether groups are drawn too that are looked at only where something is odd; a few always are.
     """
-    first = lead(series)
-    main, *others = sorted(shown([first, *series]), key=lambda one: first not in one.lines)
+    first = primary_metric(series)
+    main, *others = sorted(logged_groups([first, *series]), key=lambda one: first not in one.lines)
     aside = [one for one in others if one.group.detail]
     left_out = [] if details or len(aside) < WORTH_A_CLICK else aside
-    lines = {name: _thin(*line) for name, line in series.items() if name in MACHINE or name not in ELSEWHERE}
+    lines = {name: _thin(*line) for name, line in series.items() if name in MACHINE or name not in UNGROUPED}
     lines |= {name: NOTHING for name in (first, *MACHINE) if name not in lines}
     lines["memory"] = (lines["memory"][0], lines["memory"][1] / 1e9)
     steps, values = series.get(first, NOTHING)
@@ -142,7 +142,7 @@ def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
         return event["from_step"], f"attempt {event['attempt']}, from step {event['from_step']}"
     if event.get("type") != "steered" or event.get("again"):
         return None
-    change = change_of(event)
+    change = parse_change(event)
     if change is None:
         return None
     words = {"learning_rate": lambda to: f"learning rate {rate(to)}", "max_steps": lambda to: f"ends at step {to:,}"}

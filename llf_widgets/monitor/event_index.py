@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.change_journal import Changes
+from llf_core.runs.change_journal import ActiveChanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ class EventIndex:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.changes = Changes()
+        self.changes = ActiveChanges()
         self._last: dict[str, Event] = {}
         self._attempts: dict[int, _Attempt] = {}
         self._marked: list[Event] = []

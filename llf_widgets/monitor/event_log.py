@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.metric_catalog import HELD_OUT, counted, held_out_label, within
+from llf_core.runs.metric_catalog import EVAL_PREFIX, held_out_label, key_metrics, lowercase_label
 from llf_core.runs.plain_text import without_escapes
 from llf_widgets.monitor import formatting
 
@@ -127,10 +127,10 @@ def _bytes(event: dict[str, Any]) -> str:
 def _evaluation(event: dict[str, Any]) -> str:
     values = event.get("values") or {}
     loss = values.get("eval_loss")
-    told = [
-        f"{within(held_out_label(one.label))} {formatting.value(float(values[HELD_OUT + one.name]), one.form)}"
-        for one in counted(name for name in values if name.startswith(HELD_OUT))
-    ]
+    metrics = key_metrics(name for name in values if name.startswith(EVAL_PREFIX))
+    labels = [lowercase_label(held_out_label(metric.label)) for metric in metrics]
+    numbers = [formatting.value(float(values[EVAL_PREFIX + metric.name]), metric.form) for metric in metrics]
+    told = [f"{label} {number}" for label, number in zip(labels, numbers, strict=True)]
     return ", ".join(["evaluation" if loss is None else f"evaluation {formatting.number(float(loss))}", *told])
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.metric_catalog import HELD_OUT
+from llf_core.runs.metric_catalog import EVAL_PREFIX
 from llf_core.runs.smoothing import label
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.curves import NOTHING
@@ -28,7 +28,7 @@ from llf_widgets.monitor.layout import (
 )
 
 if TYPE_CHECKING:
-    from llf_core.runs.metric_catalog import Shown
+    from llf_core.runs.metric_catalog import LoggedGroup
     from llf_widgets.monitor.curves import Curves, Line
 
 HELP_WIDTH = 56  # letters of 11 pixels that fit above a group's chart in the narrowest figure
@@ -64,7 +64,7 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
     return [
         _seen(curves.line(curves.lead)),
         _points(curves.smooth.get(curves.lead, NOTHING)),
-        _points(curves.line(HELD_OUT + curves.lead)),
+        _points(curves.line(EVAL_PREFIX + curves.lead)),
         *(_seen(curves.line(name)) for name in PANELS),
         {"x": curves.kept, "y": np.full(curves.kept.size, 0.03)},
         {"x": curves.best, "y": np.full(curves.best.size, 0.03)},
@@ -96,7 +96,7 @@ def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, 
     return notes
 
 
-def _group_notes(number: int, one: Shown, curves: Curves, places: Places) -> list[dict[str, Any]]:
+def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) -> list[dict[str, Any]]:
     """A group's heading and sentence, what its level is, and the labels of its lines."""
     group, axis = one.group, axis_number(number)
     (left, _), (_, top) = places.group(number)
@@ -121,7 +121,7 @@ def _group_notes(number: int, one: Shown, curves: Curves, places: Places) -> lis
     return notes + _line_labels(one, axis, curves)
 
 
-def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
+def _line_labels(one: LoggedGroup, axis: int, curves: Curves) -> list[dict[str, Any]]:
     """A label at the end of each line; where the ends are near each other the labels are moved apart."""
     ends: list[tuple[str, str, float, float]] = []  # text, colour, x, y
     for place, (name, called) in enumerate(one.lines.items()):
@@ -129,7 +129,7 @@ def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
         alone = len(one.lines) == 1
         told = [(name, called, color)]
         if alone and curves.held_out(name):
-            told.append((HELD_OUT + name, "held out", held_out_tone(one, color)))
+            told.append((EVAL_PREFIX + name, "held out", held_out_tone(one, color)))
         for logged, text, tone in told:
             x, y = _finite(curves.line(logged))
             if x.size:
@@ -153,7 +153,7 @@ def _line_labels(one: Shown, axis: int, curves: Curves) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _reach(one: Shown, curves: Curves) -> tuple[float, float]:
+def _reach(one: LoggedGroup, curves: Curves) -> tuple[float, float]:
     """About from where to where a group's axis goes."""
     group = one.group
     if group.top is not None:
@@ -189,13 +189,13 @@ def moved_apart(heights: list[float], least: float) -> list[float]:
     return moved
 
 
-def _lines_of(one: Shown, curves: Curves) -> list[Line]:
+def _lines_of(one: LoggedGroup, curves: Curves) -> list[Line]:
     """The lines of a group's traces, in their order."""
     found = []
     for name in one.lines:
         found += [curves.line(name), curves.smooth.get(name, NOTHING)]
         if curves.held_out(name):
-            found.append(curves.line(HELD_OUT + name))
+            found.append(curves.line(EVAL_PREFIX + name))
     return found
 
 
@@ -243,7 +243,7 @@ def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
 
 def _end_labels(curves: Curves) -> list[dict[str, Any]]:
     """Of the large chart: each line's name and last logged value at its end; of two near ones the higher goes up."""
-    told = ((curves.lead, curves.main.lines[curves.lead]), (HELD_OUT + curves.lead, "evaluation"))
+    told = ((curves.lead, curves.main.lines[curves.lead]), (EVAL_PREFIX + curves.lead, "evaluation"))
     drawn = [_finite(curves.line(name)) for name, _ in told]
     every = np.concatenate([_finite(curves.line(curves.lead))[1], *(y for _, y in drawn)])
     positions = ["middle right", "middle right"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.metric_catalog import HELD_OUT
+from llf_core.runs.metric_catalog import EVAL_PREFIX
 
 if TYPE_CHECKING:
-    from llf_core.runs.metric_catalog import Form, Shown
+    from llf_core.runs.metric_catalog import Form, LoggedGroup
     from llf_widgets.monitor.curves import Curves
 
 # Middle tones with at least 4.2:1 on white and on #111. `monitor.css` knows each by its exact numbers.
@@ -171,7 +171,7 @@ def traces(curves: Curves) -> list[dict[str, Any]]:
     ]
 
 
-def _group_traces(number: int, shown: Shown, curves: Curves) -> list[dict[str, Any]]:
+def _group_traces(number: int, shown: LoggedGroup, curves: Curves) -> list[dict[str, Any]]:
     """Of each line of a group: every step, smoothed, and on held-out examples where there are any."""
     axis, form = axis_number(number), FORMATS[shown.group.form][1]
     common = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}", "mode": "lines", "showlegend": False}
@@ -189,13 +189,13 @@ def _group_traces(number: int, shown: Shown, curves: Curves) -> list[dict[str, A
             look = {"line": {"color": other, "width": 1.75, "dash": "6px,3px"}, "marker": {"color": other, "size": 5}}
             said = tip.replace(plain(label), "held out" if len(shown.lines) == 1 else f"{plain(label)}, held out")
             found.append(
-                common | look | {"name": HELD_OUT + plain(name), "mode": "lines+markers", "cliponaxis": False}
+                common | look | {"name": EVAL_PREFIX + plain(name), "mode": "lines+markers", "cliponaxis": False}
                 | {"hovertemplate": said}
             )  # fmt: skip
     return found
 
 
-def held_out_tone(shown: Shown, color: str) -> str:
+def held_out_tone(shown: LoggedGroup, color: str) -> str:
     """The colour of a line of held-out examples: its own where it stands beside one line, else that line's."""
     return EVALUATION if len(shown.lines) == 1 else color
 
@@ -263,7 +263,7 @@ def layout(curves: Curves, total: int, places: Places) -> dict[str, Any]:
     return shape
 
 
-def _scale(shown: Shown) -> dict[str, Any]:
+def _scale(shown: LoggedGroup) -> dict[str, Any]:
     """How a group's numbers are written on its axis, and from where to where they reach."""
     group = shown.group
     if group.top is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.metric_catalog import HELD_OUT, Counted, counted, held_out_label, lead
+from llf_core.runs.metric_catalog import EVAL_PREFIX, KeyMetric, held_out_label, key_metrics, primary_metric
 from llf_core.runs.smoothing import label
 from llf_core.runs.summary_numbers import best, first, highest, last, last_finite, line, median
 from llf_widgets.monitor import formatting
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Smoothed = Mapping[str, np.ndarray]
 
 NONE = "–"  # noqa: RUF001 - a dash as wide as a digit
-LOSS = Counted("loss", "Training loss", "number")
+LOSS = KeyMetric("loss", "Training loss", "number")
 
 
 def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number, ...]:
@@ -34,13 +34,13 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
     """
     told = [
         _training(series, smoothed, window, one)
-        if last(series, HELD_OUT + one.name) is None
+        if last(series, EVAL_PREFIX + one.name) is None
         else _held_out(series, one)
-        for one in counted(series)
+        for one in key_metrics(series)
     ]
-    if lead(series) == "loss":
+    if primary_metric(series) == "loss":
         told.append(_training(series, smoothed, window, LOSS))
-        told += [] if told[1:] and last(series, HELD_OUT + "loss") is None else [_evaluation(series)]
+        told += [] if told[1:] and last(series, EVAL_PREFIX + "loss") is None else [_evaluation(series)]
     peak, norm = highest(series, "learning_rate"), median(series, "grad_norm")
     return (
         *[
@@ -92,14 +92,14 @@ def summary_rows(
 def _told(series: Series, smoothed: Smoothed, window: int) -> list[Number]:
     """What counts, held out and in the training, then the losses where these say how the run does."""
     told = []
-    for one in counted(series):
-        if last(series, HELD_OUT + one.name) is not None:
+    for one in key_metrics(series):
+        if last(series, EVAL_PREFIX + one.name) is not None:
             told.append(_held_out_row(series, one))
         if last(series, one.name) is not None:
             told.append(_training(series, smoothed, window, one))
-    if lead(series) == "loss":
+    if primary_metric(series) == "loss":
         told += [_training(series, smoothed, window, LOSS)] if last(series, "loss") is not None else []
-        told += [_evaluation(series)] if last(series, HELD_OUT + "loss") is not None else []
+        told += [_evaluation(series)] if last(series, EVAL_PREFIX + "loss") is not None else []
     return told
 
 
@@ -107,7 +107,7 @@ def _by_hand(event: dict[str, Any]) -> bool:
     return "says" in event and not event.get("again")
 
 
-def _training(series: Series, smoothed: Smoothed, window: int, one: Counted) -> Number:
+def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -> Number:
     """A number of the training: the last logged value, with the smoothed one and the first."""
     now, began = last(series, one.name), first(series, one.name)
     if now is None or began is None:
@@ -120,25 +120,25 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: Counted) -> 
     return Number(one.label, formatting.value(now, one.form), note="; ".join(notes))
 
 
-def _held_out(series: Series, one: Counted) -> Number:
+def _held_out(series: Series, one: KeyMetric) -> Number:
     """A number that was measured on held-out examples, with that of the training."""
-    value, training = last(series, HELD_OUT + one.name), last(series, one.name)
+    value, training = last(series, EVAL_PREFIX + one.name), last(series, one.name)
     note = "" if training is None else f"training {formatting.value(training, one.form)}"
     return Number(held_out_label(one.label), _write(value, one), note=note)
 
 
-def _held_out_row(series: Series, one: Counted) -> Number:
-    steps, values = line(series, HELD_OUT + one.name)
+def _held_out_row(series: Series, one: KeyMetric) -> Number:
+    steps, values = line(series, EVAL_PREFIX + one.name)
     began = f"first {formatting.value(float(values[0]), one.form)}, " if values.size > 1 else ""
     return Number(held_out_label(one.label), _write(float(values[-1]), one), note=f"{began}at step {int(steps[-1]):,}")
 
 
-def _write(value: float | None, one: Counted) -> str:
+def _write(value: float | None, one: KeyMetric) -> str:
     return NONE if value is None else formatting.value(value, one.form)
 
 
 def _evaluation(series: Series) -> Number:
-    now, found = last(series, HELD_OUT + "loss"), best(series, HELD_OUT + "loss")
+    now, found = last(series, EVAL_PREFIX + "loss"), best(series, EVAL_PREFIX + "loss")
     if now is None:
         return Number("Evaluation loss", NONE, note="none so far")
     note = "" if found is None else f"best {formatting.number(found[1])} at step {found[0]:,}"

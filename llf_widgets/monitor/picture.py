@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llf_core.runs.metric_catalog import HELD_OUT
+from llf_core.runs.metric_catalog import EVAL_PREFIX
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.curves import NOTHING
 from llf_widgets.monitor.figure import moved_apart
@@ -16,7 +16,7 @@ from llf_widgets.monitor.layout import held_out_tone, tones
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llf_core.runs.metric_catalog import Form, Shown
+    from llf_core.runs.metric_catalog import Form, LoggedGroup
     from llf_widgets.monitor.curves import Curves
 
     End = tuple[float, float, str, str]  # x, y, words, colour
@@ -53,7 +53,7 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
     axes.plot(*curves.line(curves.lead), color=TRAINING, linewidth=0.8, alpha=0.5)
     axes.plot(*curves.smooth.get(curves.lead, NOTHING), color=TRAINING, linewidth=1.6)
     axes.plot(
-        *curves.line(HELD_OUT + curves.lead),
+        *curves.line(EVAL_PREFIX + curves.lead),
         color=EVALUATION,
         linewidth=1.6,
         linestyle=(0, (5, 2)),
@@ -93,7 +93,7 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
     return buffer.getvalue()
 
 
-def _draw_group(axes: Any, one: Shown, curves: Curves, total: int) -> None:
+def _draw_group(axes: Any, one: LoggedGroup, curves: Curves, total: int) -> None:
     """A group's lines, smoothed, and dashed those of held-out examples."""
     ends: list[End] = []
     for number, (name, label) in enumerate(one.lines.items()):
@@ -101,10 +101,10 @@ def _draw_group(axes: Any, one: Shown, curves: Curves, total: int) -> None:
         other = hex_of(held_out_tone(one, tone))
         axes.plot(*curves.line(name), color=hex_of(tone), linewidth=0.6, alpha=0.35)
         axes.plot(*curves.smooth.get(name, NOTHING), color=hex_of(tone), linewidth=1.3)
-        held_out = curves.line(HELD_OUT + name)
+        held_out = curves.line(EVAL_PREFIX + name)
         axes.plot(*held_out, color=other, linewidth=1.3, linestyle=(0, (5, 2)), marker="o", markersize=2)
         ends += _end(curves, name, label, hex_of(tone), one.group.form)
-        ends += _end(curves, HELD_OUT + name, "held out", other, one.group.form) if len(one.lines) == 1 else []
+        ends += _end(curves, EVAL_PREFIX + name, "held out", other, one.group.form) if len(one.lines) == 1 else []
     group = one.group
     if group.level is not None:
         axes.axhline(group.level, color=QUIET, linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
@@ -122,7 +122,7 @@ def _label_ends(axes: Any, curves: Curves) -> None:
     """Each line's name and last logged value at its end."""
     form, first = curves.main.group.form, curves.lead
     ends = _end(curves, first, curves.main.lines[first], TRAINING, form)
-    _label(axes, ends + _end(curves, HELD_OUT + first, "evaluation", EVALUATION, form), 9)
+    _label(axes, ends + _end(curves, EVAL_PREFIX + first, "evaluation", EVALUATION, form), 9)
 
 
 def _end(curves: Curves, name: str, word: str, color: str, form: Form) -> list[End]:

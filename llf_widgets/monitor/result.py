@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llf_core.runs import summary_numbers
-from llf_core.runs.metric_catalog import BETTER, HELD_OUT, Counted, decides, held_out_label
+from llf_core.runs.metric_catalog import BETTER_DIRECTION, EVAL_PREFIX, KeyMetric, held_out_label, ranking_metric
 from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Result:
         held_out: whether one of the runs has measured it on held-out examples: then only these count.
     """
 
-    what: Counted
+    what: KeyMetric
     held_out: bool
 
     @property
@@ -35,7 +35,7 @@ class Result:
             return f"{self.training_label}, last"
         if self.what.name == "loss":
             return "Evaluation loss, best"
-        return f"{held_out_label(self.what.label)}, {'best' if self.what.name in BETTER else 'last'}"
+        return f"{held_out_label(self.what.label)}, {'best' if self.what.name in BETTER_DIRECTION else 'last'}"
 
     @property
     def training_label(self) -> str:
@@ -45,11 +45,11 @@ class Result:
     @property
     def more(self) -> bool:
         """Whether more of it is better."""
-        return BETTER.get(self.what.name) == "more"
+        return BETTER_DIRECTION.get(self.what.name) == "more"
 
     def best(self, watch: Watch) -> tuple[int, float] | None:
         """Step and value where it was best on held-out examples, or last where more is neither better nor worse."""
-        return summary_numbers.best(watch.series, HELD_OUT + self.what.name)
+        return summary_numbers.best(watch.series, EVAL_PREFIX + self.what.name)
 
     def last(self, watch: Watch) -> float | None:
         """The last logged value of the training."""
@@ -68,7 +68,7 @@ class Result:
         return formatting.value(value, self.what.form)
 
 
-def result(watches: Sequence[Watch], what: Counted | None = None) -> Result:
+def result(watches: Sequence[Watch], what: KeyMetric | None = None) -> Result:
     """What runs are told apart by.
 
     Args:
@@ -76,5 +76,5 @@ def result(watches: Sequence[Watch], what: Counted | None = None) -> Result:
         what: that number, in place of the one that tells most.
     """
     names = [name for watch in watches for name in watch.series]
-    what = what or decides(names)
-    return Result(what, HELD_OUT + what.name in names)
+    what = what or ranking_metric(names)
+    return Result(what, EVAL_PREFIX + what.name in names)

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.plain_text import all_one_way
+from llf_core.runs.plain_text import strip_bidi_nested
 from llf_widgets.figures import packed
 from llf_widgets.home import shown_path
 from llf_widgets.monitor.event_log import log_lines
@@ -119,7 +119,7 @@ class RunView:
             options: how `charts` are drawn, and which `answers` are wanted.
         """
         with self._lock:
-            return self._draw(options) if name == "charts" else all_one_way(PART[name](self.watch, options))
+            return self._draw(options) if name == "charts" else strip_bidi_nested(PART[name](self.watch, options))
 
     def news(self, have: Mapping[str, Any], options: Options = DEFAULT) -> dict[str, Any]:
         """Looks, then gives what somebody lacks.
@@ -157,7 +157,7 @@ class RunView:
             "window": self.watch.window,
             "left_out": list(curves.left_out),
         }
-        self._charts[options] = revision, all_one_way(drawn)
+        self._charts[options] = revision, strip_bidi_nested(drawn)
         return self._charts[options][1]
 
 

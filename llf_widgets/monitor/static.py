@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llf_core.door import visible
-from llf_core.runs.plain_text import one_way
+from llf_core.runs.plain_text import strip_bidi
 from llf_widgets.home import folder_of, home_hash
 from llf_widgets.monitor import formatting
 from llf_widgets.monitor.picture import picture
@@ -84,6 +84,6 @@ def _texts(watch: Watch, run: Summary) -> dict[str, Any]:
     home = home_hash(watch.folder.home)
     return {
         VIEW: {"view": "monitor", "run": facts.id, "home": home, "state": facts.state, "step": facts.step},
-        "text/html": one_way(summary_html(run)),
+        "text/html": strip_bidi(summary_html(run)),
         "text/plain": visible(summary_text(run)),
     }

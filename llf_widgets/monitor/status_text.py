@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.runs.change_journal import check
-from llf_core.runs.findings import advice, stands
+from llf_core.runs.change_journal import check_changes
+from llf_core.runs.findings import advice, is_active
 from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
             text = f"{str(event.get('request', 'The request')).capitalize()} was refused: {text}"
         elif kind not in ("warning", "finding") or not text:
             continue
-        if not stands(event, facts.state, facts.step):
+        if not is_active(event, facts.state, facts.step):
             continue
         if what_to_do := advice(event, facts.state):
             text = f"{text} {what_to_do}"
@@ -102,7 +102,7 @@ def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
     if facts.state != "running" or not isinstance(change, dict) or not change:
         return []
     try:
-        change = check(change)
+        change = check_changes(change)
     except ValueError:  # of a newer version
         return []
     labels = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from llf_core.runs.metric_catalog import held_out_label, within
+from llf_core.runs.metric_catalog import held_out_label, lowercase_label
 from llf_widgets.monitor import formatting
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ class Summary:
         names = [what for what, _, _ in self.rows]
         before = names[: next((place for place, what in enumerate(names) if what in EVERY_RUN), len(names))]
         counted = [what for what in before if held_out_label(what) not in before][:COUNTED]
-        return ", ".join(f"{within(what)} {value}" for what, value, _ in self.rows if what in (*counted, *EVERY_RUN))
+        return ", ".join(
+            f"{lowercase_label(what)} {value}" for what, value, _ in self.rows if what in (*counted, *EVERY_RUN)
+        )
 
 
 def summary_html(run: Summary) -> str:

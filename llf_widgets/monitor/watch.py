@@ -14,9 +14,9 @@ from llf_core.door import UnreadableError, is_folder, read_object_or_empty
 from llf_core.launch.queue import Turn
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
-from llf_core.runs.event_fields import is_amount, is_whole
+from llf_core.runs.event_fields import is_count, is_finite_number
 from llf_core.runs.jsonl import as_number
-from llf_core.runs.pace import GOING, RECENT, seconds_per_step
+from llf_core.runs.pace import RECENT, STEPPING_STATES, seconds_per_step
 from llf_core.runs.status import BrokenRunError
 from llf_core.runs.summary_numbers import smoothed, window_of
 from llf_widgets.home import shown_path
@@ -183,7 +183,7 @@ class Watch:
         steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
         if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):
             return NOTHING
-        if not all(map(is_whole, steps)) or not all(map(is_amount, rates)):
+        if not all(map(is_count, steps)) or not all(map(is_finite_number, rates)):
             return NOTHING
         return np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64)
 
@@ -327,7 +327,7 @@ class Watch:
 
     def _per_step(self, status: Status) -> float | None:
         """Seconds a step of the current attempt takes, also before it has logged twice."""
-        if self._columns is None or status.state not in GOING:
+        if self._columns is None or status.state not in STEPPING_STATES:
             return status.step_seconds
         steps, times = self._columns.times(status.attempt)
         return seconds_per_step(steps[-RECENT:].tolist(), times[-RECENT:].tolist(), status.step_seconds)

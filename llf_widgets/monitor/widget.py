@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from llf_core.runs import FINAL, home
-from llf_core.runs.change_journal import check
-from llf_core.runs.control import TYPES
-from llf_core.runs.foreign_code import code_to_allow, shown
+from llf_core.runs.change_journal import check_changes
+from llf_core.runs.control import REQUEST_TYPES
+from llf_core.runs.foreign_code import code_as_json, code_to_allow
 from llf_widgets.close_parts import close_parts
 from llf_widgets.examples.widget import Examples
 from llf_widgets.home import compare, folder_of, home_hash
@@ -186,7 +186,7 @@ class Monitor(widgets.VBox):
 
         run = Run(self._run_view.watch.folder)
         if what in {"checkpoint", "evaluate", "sample", "set"}:
-            run.ask(what, check(args) if what == "set" else {}, by="monitor")
+            run.ask(what, check_changes(args) if what == "set" else {}, by="monitor")
             return f"{REQUESTED[what]} requested through the kernel"
         if what == "stop":
             requested = run.stop(by="monitor")
@@ -194,13 +194,13 @@ class Monitor(widgets.VBox):
         if what == "kill":
             return f"The run is {run.kill(by='monitor').state}"
         if what == "code":
-            return json.dumps(shown(code_to_allow(run.folder)))
+            return json.dumps(code_as_json(code_to_allow(run.folder)))
         if what == "resume":
             trust = args.get("trust")
             run.resume(trust=trust if isinstance(trust, str) else False)
             self.refresh()
             return "The run goes on"
-        raise ValueError(f"{what!r} is not a request. Expected one of {', '.join(TYPES)}, or resume.")
+        raise ValueError(f"{what!r} is not a request. Expected one of {', '.join(REQUEST_TYPES)}, or resume.")
 
     def _serve(self, what: str, args: dict[str, Any]) -> str:
         """Does what concerns this view alone."""

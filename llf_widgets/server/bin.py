@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
-from llf_core.runs import binned, delete_run, remove_from_bin, restore_run
+from llf_core.runs import delete_run, deleted_runs, remove_from_bin, restore_run
 from llf_widgets.server.handler import LONG_PATIENCE, RunsAPIHandler, why
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class BinHandler(RunsAPIHandler):
         """Answers `{"total", "runs"}`, last deleted first."""
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 50, 1, 200)
-        total, found = await self.off_loop(binned, None, offset, limit, patience=LONG_PATIENCE)
+        total, found = await self.off_loop(deleted_runs, None, offset, limit, patience=LONG_PATIENCE)
         self.finish({"total": total, "runs": [one.json() for one in found]})
 
 

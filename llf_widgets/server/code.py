@@ -6,7 +6,7 @@ from jupyter_server.auth.decorator import authorized
 from tornado.web import HTTPError, authenticated
 
 from llf_core.runs.code_files import TooMuchCodeError
-from llf_core.runs.foreign_code import code_to_allow, shown
+from llf_core.runs.foreign_code import code_as_json, code_to_allow
 from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ class CodeHandler(RunsAPIHandler):
 
 def read(folder: RunFolder) -> dict[str, Any]:
     """The code of a run as a view shows it."""
-    return shown(code_to_allow(folder))
+    return code_as_json(code_to_allow(folder))

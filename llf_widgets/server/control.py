@@ -7,8 +7,8 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.door import NotPlainError, json_value
 from llf_core.runs import RunReader, kill_run, send_request
-from llf_core.runs.change_journal import check
-from llf_core.runs.control import TYPES
+from llf_core.runs.change_journal import check_changes
+from llf_core.runs.control import REQUEST_TYPES
 from llf_widgets.server.handler import RunsAPIHandler, why
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     if unknown:
         raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}. Expected type, args and by.")
     kind, args, by = sent.get("type"), sent.get("args", {}), sent.get("by", "server")
-    if kind not in TYPES:
-        raise HTTPError(400, f"type is {str(kind)[:40]!r}. Expected one of {', '.join(TYPES)}.")
+    if kind not in REQUEST_TYPES:
+        raise HTTPError(400, f"type is {str(kind)[:40]!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
     if not isinstance(by, str) or len(by) > 64:  # noqa: PLR2004
         raise HTTPError(400, "by is not a text of at most 64 characters.")
     return kind, _read_args(kind, args), by
@@ -85,7 +85,7 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
 def _read_args(kind: str, args: Any) -> dict[str, Any]:
     if kind == "set" and isinstance(args, dict):  # else it is refused below
         try:
-            return check(args)
+            return check_changes(args)
         except ValueError as error:
             raise HTTPError(400, str(error)) from None
     allowed = {"grace"} if kind == "stop" else set()

@@ -15,7 +15,7 @@ from llf_core.door import UnreadableError
 from llf_core.redaction import redact, redact_nested
 from llf_core.runs import home, open_run
 from llf_core.runs.files import special_file
-from llf_core.runs.jsonl import spelled
+from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.run_index import RunIndex
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class RunsAPIHandler(APIHandler):
 
     def write(self, chunk: Any) -> None:
         """An answer that every browser reads, without secrets: JSON has no NaN, and a run's files may."""
-        super().write(spelled(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
+        super().write(spell_non_finite(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """One sentence; of an unexpected error nothing but that it is in the server's log."""

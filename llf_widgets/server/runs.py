@@ -11,13 +11,13 @@ from tornado.web import HTTPError, authenticated
 
 from llf_core.door import read_object_or_empty
 from llf_core.runs import Checkpoints, RunReader, decimate
-from llf_core.runs.config_file import written_config
-from llf_core.runs.findings import advice, stands
-from llf_core.runs.jsonl import spelled
+from llf_core.runs.config_file import formatted_config
+from llf_core.runs.findings import advice, is_active
+from llf_core.runs.jsonl import spell_non_finite
 from llf_core.runs.listing import read_row
-from llf_core.runs.metric_catalog import HELD_OUT, lead, told
-from llf_core.runs.plain_text import all_one_way
-from llf_core.runs.run_index import Asked, GoneError
+from llf_core.runs.metric_catalog import EVAL_PREFIX, key_values, primary_metric
+from llf_core.runs.plain_text import strip_bidi_nested
+from llf_core.runs.run_index import QueryCancelledError, RunQuery
 from llf_core.runs.status import BrokenRunError
 from llf_widgets.server.handler import LOOK_SECONDS, RunsAPIHandler, why
 
@@ -51,13 +51,13 @@ class RunsHandler(RunsAPIHandler):
             raise HTTPError(400, f"state is {state[:40]!r}. Expected one of {', '.join(sorted(STATES))}.")
         query = self.get_query_argument("query", "") or None
         try:
-            asked = Asked(state, query, self.get_query_argument("sort", "newest"))
+            asked = RunQuery(state, query, self.get_query_argument("sort", "newest"))
         except ValueError as error:
             raise HTTPError(400, "%s", error) from None
-        if not asked.plain or not self.index.begun:
-            await self.look(LOOK_SECONDS if not asked.plain else 0)
-        page = partial(self.index.page_as_known, offset, limit, asked, gone=self.gone_away.is_set)
-        with suppress(GoneError):
+        if not asked.is_unfiltered or not self.index.begun:
+            await self.look(LOOK_SECONDS if not asked.is_unfiltered else 0)
+        page = partial(self.index.cached_page, offset, limit, asked, is_cancelled=self.gone_away.is_set)
+        with suppress(QueryCancelledError):
             self.finish(await self.in_list_thread(lambda: page().text().replace("</", "<\\/")))
 
 
@@ -142,19 +142,19 @@ class Opened:
             if event["type"] in TOLD:
                 self._told.append({key: event[key] for key in (*SHOWN_KEYS, "until", "config") if key in event})
         last = {name: value for name in columns.names if (value := columns.last(name)) is not None}
-        first = lead(columns.names)
+        first = primary_metric(columns.names)
         row = read_row(folder)
         return {
             "row": row.json(),
-            "numbers": spelled(last),
-            "counted": spelled(told(last)),
+            "numbers": spell_non_finite(last),
+            "counted": spell_non_finite(key_values(last)),
             "curves": {
-                name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{HELD_OUT}{first}")
+                name: _curve(columns.steps(name), columns.values(name)) for name in (first, f"{EVAL_PREFIX}{first}")
             },
             "checkpoints": Checkpoints(folder).list(),
-            "config": written_config(folder),
+            "config": formatted_config(folder),
             "environment": _environment(folder),
-            "events": [_shown(event, row.state) for event in self._told if stands(event, row.state, row.step)],
+            "events": [_shown(event, row.state) for event in self._told if is_active(event, row.state, row.step)],
             "answers": [{"prompt": prompt, **answer} for prompt, answer in list(self._answers.items())[-3:]],
             "log": [line[:TEXT] for line in reader.log_tail(SHOWN_LINES).splitlines()],
         }
@@ -162,7 +162,7 @@ class Opened:
 
 def shown_details(opened: Opened) -> dict[str, Any]:
     """The details of a run as a page shows them: no text of a stranger's turns what stands around it."""
-    return {name: all_one_way(part) for name, part in opened.details().items()}
+    return {name: strip_bidi_nested(part) for name, part in opened.details().items()}
 
 
 def _shown(event: dict[str, Any], state: str) -> dict[str, Any]:

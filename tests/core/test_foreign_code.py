@@ -21,8 +21,8 @@ from llf_core.evaluation.win_rate import win_rate
 from llf_core.launch import Run, launch
 from llf_core.models import ModelError
 from llf_core.runs import read_status, status
-from llf_core.runs.foreign_code import UntrustedCodeError, code_of_model, code_of_run, hash_of
-from llf_core.runs.trust import allow, is_allowed, is_ours, prove
+from llf_core.runs.foreign_code import UntrustedCodeError, code_of_model, code_of_run, combined_hash
+from llf_core.runs.trust import allow, is_allowed, is_signed, sign_run
 from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
 from tests.hostile import evil_model, evil_run
@@ -168,11 +168,11 @@ def test_a_run_made_elsewhere_is_not_trained_unasked(tiny_model_dir, mark, llf, 
 def test_with_leave_it_is_trained_and_is_ones_own_from_then_on(tiny_model_dir, mark):
     run = evil_run(tiny_model_dir, mark, "stopped")
     shutil.rmtree(run.checkpoints)
-    shown = hash_of(code_of_run(run))
+    shown = combined_hash(code_of_run(run))
     again = Run(run).resume(trust=shown[:12])
     assert again.wait(120, progress=False).state == "finished", again.log(30)
     assert mark.exists()
-    assert is_ours(run)
+    assert is_signed(run)
     code = code_of_model(run.data / "model")
     assert is_allowed(code.folder, code.sha256, run.home)  # who trains on it has allowed it: no view asks again
     result = code_of_model(run.output)
@@ -187,11 +187,11 @@ def test_a_run_that_was_started_here_needs_no_leave_until_its_code_is_changed(tm
     evil_model(model, tiny_model_dir, mark)
     config = {"model_name_or_path": str(model), "dataset": "llf_demo", "trust_remote_code": True, "max_steps": 1}
     run = launch(config, command=["false"])
-    assert is_ours(run.folder)
+    assert is_signed(run.folder)
     assert run.wait(30, progress=False).state == "failed"
     run.resume(command=["false"])
     run.wait(30, progress=False)
-    assert is_ours(run.replay(command=["false"]).folder)
+    assert is_signed(run.replay(command=["false"]).folder)
     before = run.folder.config.read_text()
     for broken in (before + "seed: 7\n", before + "{"):
         run.folder.config.write_text(broken)
@@ -199,11 +199,11 @@ def test_a_run_that_was_started_here_needs_no_leave_until_its_code_is_changed(tm
             with pytest.raises(ConfigError):
                 again()
     run.folder.config.write_text(before.replace("seed: 42", "seed: 7"))
-    assert not is_ours(run.folder)
+    assert not is_signed(run.folder)
     with pytest.raises(UntrustedCodeError, match="made elsewhere or changed since"):
         run.resume()
     run.resume(command=["false"], trust=True)
-    assert is_ours(run.folder)
+    assert is_signed(run.folder)
     assert not mark.exists()
 
 
@@ -216,49 +216,49 @@ def test_a_run_that_brings_no_code_needs_no_leave(tiny_model_dir, mark):
 
 class TestProof:
     def test_it_holds_for_config_and_code_as_they_were(self, run):
-        assert not is_ours(run)
-        prove(run)
-        assert is_ours(run)
+        assert not is_signed(run)
+        sign_run(run)
+        assert is_signed(run)
         assert run.proof.stat().st_mode & 0o777 == 0o600
         for path in (run.config, run.code / "vowels.py", run.data / "model" / "evil.py"):
             before = path.read_text()
             path.write_text(before + "\n# more")
-            assert not is_ours(run)
+            assert not is_signed(run)
             path.write_text(before)
-            assert is_ours(run)
+            assert is_signed(run)
         (run.code / "new.py").write_text("")
-        assert not is_ours(run)
+        assert not is_signed(run)
 
     def test_it_survives_a_rename_and_what_training_writes(self, run):
-        prove(run)
+        sign_run(run)
         (run.output / "modeling.py").write_text("")
         status.update(run, state="stopped")
         moved = type(run)(run.path.rename(run.path.with_name("20260101-000000-other")))
-        assert is_ours(moved)
+        assert is_signed(moved)
 
     def test_a_home_that_was_packed_elsewhere_proves_nothing(self, run, llf_home, tmp_path):
-        prove(run)
+        sign_run(run)
         code = code_of_model(run.data / "model")
         allow(code.folder, code.sha256, llf_home)
         assert (llf_home / "trusted.json").stat().st_mode & 0o777 == 0o600
         assert (llf_home / "trust.key").stat().st_mode & 0o777 == 0o600
         other = tmp_path / "unpacked"
         shutil.copytree(llf_home, other)
-        assert not is_ours(type(run)(other / "runs" / run.id))
+        assert not is_signed(type(run)(other / "runs" / run.id))
         shutil.copy2(llf_home / "trust.key", other / "trust.key.new")
         (other / "trust.key.new").replace(other / "trust.key")
         assert not is_allowed(code.folder, code.sha256, other)
         assert is_allowed(code.folder, code.sha256, llf_home)
 
     def test_a_key_that_others_can_read_is_none(self, run, llf_home):
-        prove(run)
+        sign_run(run)
         (llf_home / "trust.key").chmod(0o644)
-        assert not is_ours(run)
-        prove(run)
-        assert is_ours(run)
+        assert not is_signed(run)
+        sign_run(run)
+        assert is_signed(run)
 
     def test_a_list_that_is_not_signed_allows_nothing(self, run, llf_home):
-        prove(run)
+        sign_run(run)
         code = code_of_model(run.data / "model")
         listed = {"v": 1, "allowed": {str(code.folder): [code.sha256]}, "hmac": "00"}
         (llf_home / "trusted.json").write_text(json.dumps(listed))
@@ -266,8 +266,8 @@ class TestProof:
 
     def test_a_home_that_cannot_be_written_signs_nothing_and_stops_nothing(self, run, monkeypatch):
         monkeypatch.setattr("llf_core.runs.trust._make_key", lambda path: os.open("/nonexistent/key", os.O_RDONLY))
-        prove(run)
-        assert not is_ours(run)
+        sign_run(run)
+        assert not is_signed(run)
 
 
 class TestCodeOfAModel:

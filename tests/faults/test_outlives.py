@@ -25,7 +25,7 @@ def wait_for_step(run, step, seconds=120):
     reader = RunReader(run.folder)
     while (made := max(reader.metrics().steps("loss"), default=0)) < step:
         now = run.status()
-        assert not now.ended_somehow, f"{now.state}: {now.reason}\n{run.log(30)}"
+        assert not now.has_ended, f"{now.state}: {now.reason}\n{run.log(30)}"
         assert time.monotonic() < until, f"it stays at step {made}"
         time.sleep(0.02)
     return made

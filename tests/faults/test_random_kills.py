@@ -105,7 +105,7 @@ def strike(notebook, run, moment):
     reader = RunReader(run.folder)
     while moment.step is not None and max(reader.metrics().steps("loss"), default=0) < moment.step:
         assert time.monotonic() < until, run.log(30)
-        assert not run.status().ended_somehow, f"{run.status().reason}\n{run.log(30)}"
+        assert not run.status().has_ended, f"{run.status().reason}\n{run.log(30)}"
         time.sleep(0.01)
     time.sleep(moment.wait)
     before, known = read_status(run.folder), losses(run.folder)
@@ -113,7 +113,11 @@ def strike(notebook, run, moment):
         notebook.kill(moment.victim)
         return before, known
     # The trainer first: killed the other way round, it may say its last word between.
-    victims = {"trainer": [before.trainer], "supervisor": [before.guard], "both": [before.trainer, before.guard]}
+    victims = {
+        "trainer": [before.trainer],
+        "supervisor": [before.supervisor_process],
+        "both": [before.trainer, before.supervisor_process],
+    }
     for process in victims[moment.victim]:
         if process is not None and process.alive():
             os.kill(process.pid, signal.SIGKILL)
@@ -125,10 +129,10 @@ def wait_until_gone(run):
     until = time.monotonic() + ATTEMPT_SECONDS
     while True:
         stored = read_status(run.folder)
-        processes = [process for process in (stored.trainer, stored.guard) if process is not None]
+        processes = [process for process in (stored.trainer, stored.supervisor_process) if process is not None]
         alive = [process for process in processes if process.alive()]
         shown = run.status()
-        if not alive and (processes or shown.ended_somehow):
+        if not alive and (processes or shown.has_ended):
             return run.status()
         if alive and all(process.alive() for process in alive):
             assert shown.state != "lost", "a run that lives was shown as lost"

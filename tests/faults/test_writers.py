@@ -14,7 +14,7 @@ import pytest
 from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import create_run, list_runs, open_run, read_status
-from llf_core.runs.status import START_SECONDS, shown
+from llf_core.runs.status import START_SECONDS, effective_status
 from tests.faults.jupyter import Jupyter, write_config
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
@@ -58,7 +58,7 @@ def test_a_cell_that_dies_before_the_supervisor_leaves_a_run_that_is_soon_lost(c
     run = Run(open_run(row.id))
     assert run.state == "created"
     stored = read_status(run.folder)
-    assert shown(stored, stored.heartbeat + START_SECONDS + 1).state == "lost"
+    assert effective_status(stored, stored.heartbeat + START_SECONDS + 1).state == "lost"
     # As if that time had passed:
     run.folder.status.write_text(json.dumps(json.loads(run.folder.status.read_text()) | {"heartbeat": 1.0}))
     resume(run)
@@ -88,7 +88,7 @@ def going():
         start_supervisor(folder, command=[sys.executable, str(PROGRAM), str(folder.path), "long"])
         run = Run(folder)
         while run.state != "running":
-            assert not run.status().ended_somehow
+            assert not run.status().has_ended
             time.sleep(0.02)
         return run
 
@@ -121,7 +121,7 @@ DIES_AT = {"status.written": "lost", "status.renamed": "failed", "events.append"
 @pytest.mark.parametrize(("point", "state"), DIES_AT.items())
 def test_a_kill_by_the_server_is_told_truly_wherever_it_dies(server, going, point, state):
     jupyter, run = server(point), going()
-    os.kill(read_status(run.folder).guard.pid, signal.SIGKILL)  # so that the server carries it out itself
+    os.kill(read_status(run.folder).supervisor_process.pid, signal.SIGKILL)  # so that the server carries it out itself
     ask_and_die(jupyter, run, "kill")
     stored = read_status(run.folder)
     assert not stored.trainer.alive()

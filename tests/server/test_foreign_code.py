@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llf_core.runs import status
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 from llf_widgets.server.routes import ROUTES
 from tests.hostile import evil_run
 
@@ -51,5 +51,5 @@ async def test_the_code_of_a_run_is_told_until_it_is_allowed(ask: Ask, tiny_mode
     assert {file["name"] for file in model["files"]} == {"evil.py", "custom_generate/generate.py"}
     assert len(found["sha256"]) == 64
     status.update(run, state="stopped")
-    prove(run)
+    sign_run(run)
     assert await ask("runs", run.id, "code") == (200, {"sha256": "", "code": []})

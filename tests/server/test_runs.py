@@ -13,7 +13,7 @@ import pytest
 from llf_core import __version__
 from llf_core.runs import listing
 from llf_core.runs.listing import read_row
-from llf_core.runs.run_index import GoneError, RunIndex
+from llf_core.runs.run_index import QueryCancelledError, RunIndex
 
 
 async def test_version_tells_what_the_server_is(ask, llf_home):
@@ -157,7 +157,7 @@ async def test_work_ends_when_the_client_has_gone(
         while not gone():
             time.sleep(0.01)
         ended.set()
-        raise GoneError
+        raise QueryCancelledError
 
     monkeypatch.setattr(RunIndex, "page_as_known", wait)
     assert http_server_client is not None

@@ -277,6 +277,6 @@ def real(lab: Lab, tiny_model_dir: Path, tmp_path: Path) -> Iterator[Callable[..
 
     yield start
     for run in started:
-        if not run.status().ended_somehow:
+        if not run.status().has_ended:
             run.kill()
             run.wait(30, progress=False)

@@ -156,7 +156,7 @@ def real_run(lab: Any, tiny_model_dir: Path, tmp_path: Path) -> Any:
     }  # fmt: skip
     run = launch(config, home=lab.home, name="real")
     yield run
-    if not run.status().ended_somehow:
+    if not run.status().has_ended:
         run.kill()
         run.wait(30, progress=False)
 

@@ -45,7 +45,7 @@ def busy(lab: Lab, settings: dict[str, Any]) -> Iterator[Any]:
     more = {"max_steps": 20_000, "eval_strategy": "no", "lr_scheduler_type": "constant"}
     run = launch(settings | more, name="goes already", home=lab.home)
     yield run
-    if not run.status().ended_somehow:
+    if not run.status().has_ended:
         run.kill()
     run.wait(30, progress=False)
 

@@ -36,11 +36,11 @@ def runs_clean(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete the runs in the bin permanently, and uploads that were not used for a week."""
-    from llf_core.runs import clean, cleanable
+    from llf_core.runs import clean, find_cleanable
     from llf_core.runs.formatting import size
     from llf_core.runs.uploads import UPLOADS
 
-    freed = cleanable(days=days, checkpoints=checkpoints)
+    freed = find_cleanable(days=days, checkpoints=checkpoints)
     if not freed.items:
         out.print("Nothing to clean.")
         return

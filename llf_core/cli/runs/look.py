@@ -25,13 +25,13 @@ def runs_list(
     """List runs, newest first."""
     from llf_core.config.did_you_mean import did_you_mean
     from llf_core.runs import home, list_runs
-    from llf_core.runs.folder import in_the_way, run_ids
+    from llf_core.runs.folder import blocked_path_message, run_ids
 
     if state is not None and state not in STATES_SHOWN:
         expected = f"Expected one of {', '.join(STATES_SHOWN)}."
         raise UsageError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}")
 
-    if (said := in_the_way()) is not None:
+    if (said := blocked_path_message()) is not None:
         raise UserError(said)
     try:
         page = list_runs(home(), offset, limit, state, query)
@@ -54,9 +54,9 @@ def runs_show(
     code: Annotated[bool, typer.Option("--code", help="Print a notebook cell that starts the same run.")] = False,
 ) -> None:
     """Show a run: state, settings, last metrics, and what you can do next."""
-    from llf_core.runs.config_file import changed_config
+    from llf_core.runs.config_file import non_default_config
     from llf_core.runs.find import short_id
-    from llf_core.runs.findings import advice, stands
+    from llf_core.runs.findings import advice, is_active
     from llf_core.runs.folder import run_ids
     from llf_core.runs.overview import overview
 
@@ -73,9 +73,9 @@ def runs_show(
     findings = [
         f"{one['message']} {advice(one, state)}".strip()
         for one in events
-        if one["type"] == "finding" and stands(one, state, facts["step"])
+        if one["type"] == "finding" and is_active(one, state, facts["step"])
     ]
-    called, changed = short_id(found.id, run_ids()), changed_config(found.folder)
+    called, changed = short_id(found.id, run_ids()), non_default_config(found.folder)
     for line in overview(facts, changed=changed, findings=findings, called=called, width=out.width):
         out.print(line, markup=False)
     expected = any(one["type"] == "error" and "trace" not in one for one in events)  # the reason says it all

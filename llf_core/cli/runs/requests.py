@@ -66,11 +66,11 @@ def runs_set(
 
 def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
     """Asks a live run, and prints what it answers."""
-    from llf_core.runs.change_journal import check
+    from llf_core.runs.change_journal import check_changes
 
     found = attach_run(run)
     with in_a_sentence():
-        said = found.ask(what, check(args) if args is not None else None, wait=True, by="terminal")
+        said = found.ask(what, check_changes(args) if args is not None else None, wait=True, by="terminal")
     out.print(said, markup=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.launch.branch import branch, replay
 from llf_core.runs import Checkpoints, RunReader, RunWriter, open_run, read_meta, read_status
-from llf_core.runs.change_journal import journal
+from llf_core.runs.change_journal import read_changes
 from llf_core.runs.config_file import read_config
 from llf_core.training.session import run_attempt
 from tests.attempts import data_file, make_run, settings, trained
@@ -92,7 +92,7 @@ def test_what_the_run_was_told_before_holds_in_the_branch(make_run, at_steps):
     assert run_attempt(new, 1) == 0
     peaks = {1: 1e-2, 2: 2e-3, 3: 2e-3, 4: 4e-3, 5: 4e-3, 6: 4e-3}
     assert rates(new) == pytest.approx({step: linear(peak, step, 6) for step, peak in peaks.items()}, rel=1e-12)
-    assert [change.step for change in journal(new)] == [1, 3]
+    assert [change.step for change in read_changes(new)] == [1, 3]
 
 
 def test_a_branch_is_replayed_from_where_it_began(parent, at_steps):

@@ -29,7 +29,11 @@ def wait_until_gone(run, seconds=60):
     end = time.monotonic() + seconds
     while True:
         before = read_status(run.folder)
-        alive = [process for process in (before.trainer, before.guard) if process is not None and process.alive()]
+        alive = [
+            process
+            for process in (before.trainer, before.supervisor_process)
+            if process is not None and process.alive()
+        ]
         if not alive:
             return run.status()
         shown = run.status().state
@@ -84,7 +88,11 @@ def one_moment(command, who, wait):
     time.sleep(wait)
     now = read_status(folder)
     # The trainer first: killed the other way round, it may say its last word between.
-    for process in {"trainer": [now.trainer], "supervisor": [now.guard], "both": [now.trainer, now.guard]}[who]:
+    for process in {
+        "trainer": [now.trainer],
+        "supervisor": [now.supervisor_process],
+        "both": [now.trainer, now.supervisor_process],
+    }[who]:
         kill(process)
     final = wait_until_gone(run)
     check(run)

@@ -65,7 +65,7 @@ def test_a_run_is_taken_out_of_the_queue_and_can_be_started_later(started, queue
     until(lambda: events(run, "answer"))
     assert [(one["id"], one["ok"]) for one in events(run, "answer")] == [(request, True)]
     assert not run.folder.queue.exists()
-    until(lambda: not run.status().guard.alive())
+    until(lambda: not run.status().supervisor_process.alive())
     run.resume(command=command(run.folder, "short"))
     assert run.wait(30, progress=False).state == "finished"
     busy.kill()
@@ -77,7 +77,7 @@ def test_a_run_whose_supervisor_is_gone_holds_nobody_up(started, queued, until):
     lost, run = queued("short", "lost"), queued("short", "behind")
     import psutil
 
-    psutil.Process(lost.status().guard.pid).kill()
+    psutil.Process(lost.status().supervisor_process.pid).kill()
     until(lambda: lost.state == "lost")
     assert [row.name for row in Turn(run.folder).ahead()] == ["supervised"]
     busy.kill()

@@ -15,7 +15,7 @@ from llf_core.launch import Run, active_runs, attach
 from llf_core.launch.stored_config import check_stored
 from llf_core.runs import Checkpoints, RunWriter, create_run, read_status, send_request, status
 from llf_core.runs.process import ProcessId
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 
 GONE = {"pid": 2**22 - 1, "started": 1.0, "ticks": 1}
 
@@ -113,8 +113,8 @@ def test_kill_where_the_supervisor_is_dead(started, until):
     run = started("train")
     until(lambda: run.state == "running")
     now = run.status()
-    os.kill(now.guard.pid, signal.SIGKILL)
-    until(lambda: not now.guard.alive())
+    os.kill(now.supervisor_process.pid, signal.SIGKILL)
+    until(lambda: not now.supervisor_process.alive())
     final = run.kill()
     assert final.state == "failed"
     assert final.reason.startswith("Killed by the user at step")
@@ -127,10 +127,10 @@ def test_kill_where_the_supervisor_hangs(started, until):
     run = started("train")
     until(lambda: run.state == "running")
     now = run.status()
-    os.kill(now.guard.pid, signal.SIGSTOP)
+    os.kill(now.supervisor_process.pid, signal.SIGSTOP)
     assert run.kill().state == "failed"
     assert not now.trainer.alive()
-    assert not now.guard.alive()
+    assert not now.supervisor_process.alive()
 
 
 def test_kill_never_touches_a_process_that_only_has_the_pid(folder):
@@ -235,7 +235,7 @@ def test_a_config_that_is_refused_by_now_is_told_before_anything_is_changed(llf_
     checkpoints.path(2).mkdir(parents=True)
     (checkpoints.path(2) / "model").write_text("whole")
     checkpoints.finish(2)
-    prove(folder)
+    sign_run(folder)
     with pytest.raises(ConfigError) as error:
         getattr(Run(folder), what)()
     wrong, fix = REFUSED_NOW[keys]
@@ -256,7 +256,7 @@ def test_an_address_that_is_kept_without_its_password_is_asked_for_before_anythi
     kept = "https://***@data.example.org/faq.jsonl"
     folder = create_run(f"dataset: {kept}\nmodel_name_or_path: smollm2-135m-instruct\n", "old")
     RunWriter(folder).close("stopped")
-    prove(folder)
+    sign_run(folder)
     with pytest.raises(ConfigError, match=rf"Set the environment variable LLF_URLS .*, then {what}\.") as error:
         getattr(Run(folder), what)()
     assert kept in str(error.value)
@@ -269,7 +269,7 @@ def test_resume_of_a_lost_run(started, until, command):
     run = started("brief")
     until(lambda: Checkpoints(run.folder).latest())
     now = run.status()
-    os.kill(now.guard.pid, signal.SIGKILL)
+    os.kill(now.supervisor_process.pid, signal.SIGKILL)
     os.kill(now.pid, signal.SIGKILL)
     until(lambda: run.state == "lost")
     run.resume(command=command(run.folder, "brief"))

@@ -24,7 +24,7 @@ from tests.processes import end, processes_of
 def ended(run, seconds=30):
     """The status once the supervisor has gone too."""
     now = run.wait(seconds, progress=False)
-    guard = now.guard
+    guard = now.supervisor_process
     end = time.monotonic() + seconds
     while guard is not None and guard.alive():
         assert time.monotonic() < end, "the supervisor stays"
@@ -76,7 +76,7 @@ def test_curves_that_cannot_be_read_end_no_run(command):
 def test_it_belongs_to_nobody(started, until):
     run = started("train")
     trainer = until(lambda: run.status().pid)
-    guard = psutil.Process(run.status().guard.pid)
+    guard = psutil.Process(run.status().supervisor_process.pid)
     # Its parent has gone: init, or whoever takes in orphans here, is the parent now.
     assert guard.ppid() != os.getpid()
     assert os.getsid(guard.pid) != os.getsid(0)
@@ -178,7 +178,7 @@ def test_a_grace_that_is_no_time_counts_as_two_minutes(started, until, grace):
 def test_sigterm_to_the_supervisor_lets_the_trainer_save(started, until):
     run = started("train")
     until(lambda: run.status().step > 2)
-    os.kill(run.status().guard.pid, signal.SIGTERM)
+    os.kill(run.status().supervisor_process.pid, signal.SIGTERM)
     assert ended(run).state == "stopped"
 
 
@@ -201,8 +201,8 @@ def test_the_supervisor_keeps_the_heartbeat_of_a_trainer_that_does_not(started, 
 def test_where_the_supervisor_is_killed_the_trainer_says_its_own_last_word(started, until):
     run = started("train")
     until(lambda: run.state == "running")
-    os.kill(run.status().guard.pid, signal.SIGKILL)
-    until(lambda: not run.status().guard.alive())
+    os.kill(run.status().supervisor_process.pid, signal.SIGKILL)
+    until(lambda: not run.status().supervisor_process.alive())
     assert run.state == "running"
     run.stop(wait=True)
     assert (run.state, read_status(run.folder).state) == ("stopped", "stopped")
@@ -212,7 +212,7 @@ def test_where_both_are_killed_the_run_is_lost(started, until):
     run = started("train")
     until(lambda: run.state == "running")
     now = run.status()
-    os.kill(now.guard.pid, signal.SIGKILL)
+    os.kill(now.supervisor_process.pid, signal.SIGKILL)
     os.kill(now.pid, signal.SIGKILL)
     assert until(lambda: run.state == "lost")
     assert read_status(run.folder).state in {"running", "stopping"}
@@ -328,7 +328,7 @@ def test_nothing_holds_the_notebooks_files_open(started, tmp_path, until):
         os.set_inheritable(file.fileno(), True)  # noqa: FBT003 - its only way
         run = started("train")
         until(lambda: run.state == "running")
-        for pid in (run.status().pid, run.status().guard.pid):
+        for pid in (run.status().pid, run.status().supervisor_process.pid):
             held = {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
             assert str(tmp_path / "open") not in held
             assert str(run.folder.log) in held

@@ -10,11 +10,11 @@ import pytest
 from llf_core.runs import (
     Checkpoints,
     RunFolder,
-    binned,
     clean,
-    cleanable,
     create_run,
     delete_run,
+    deleted_runs,
+    find_cleanable,
     folder_bytes,
     home,
     list_runs,
@@ -88,7 +88,7 @@ def test_clean_empties_the_bin_and_counts_bytes(ended):
     assert clean().items == ()
     target = delete_run(ended.id)
     size = folder_bytes(target)
-    assert cleanable().bytes == size
+    assert find_cleanable().bytes == size
     assert clean().items == (target,)
     assert not target.exists()
     with pytest.raises(FileNotFoundError):
@@ -105,7 +105,7 @@ def test_clean_spares_what_is_newer_than_asked(ended):
 def test_days_count_from_the_deletion_not_from_the_run(ended):
     os.utime(ended.path, (1, 1))
     delete_run(ended.id)
-    assert cleanable(days=1).items == ()
+    assert find_cleanable(days=1).items == ()
 
 
 def test_checkpoints_of_finished_runs_only(ended):
@@ -128,7 +128,7 @@ def test_checkpoints_of_finished_runs_only(ended):
 def test_a_half_made_folder_goes_after_a_day(folder):
     half = home() / "runs" / ".new-1-aa"
     half.mkdir()
-    assert cleanable().items == ()
+    assert find_cleanable().items == ()
     os.utime(half, (1, 1))
     assert clean().items == (half,)
 
@@ -149,12 +149,12 @@ def test_the_bin_lists_what_was_deleted_last_first(ended):
     size = folder_bytes(ended.path)
     for folder, deleted in ((ended, 1000.0), (other, 2000.0)):
         os.utime(delete_run(folder.id), (deleted, deleted))
-    total, (first, second) = binned()
+    total, (first, second) = deleted_runs()
     assert (total, first.row.id, first.row.name, first.row.model) == (2, other.id, "other", "tiny")
     assert (first.row.reason, first.deleted) == ("Out of memory.", 2000.0)
     assert (second.row.id, second.bytes, second.json()["bytes"]) == (ended.id, size, size)
-    assert [one.row.id for one in binned(offset=1, limit=1)[1]] == [ended.id]
-    assert binned(home() / "nowhere") == (0, [])
+    assert [one.row.id for one in deleted_runs(offset=1, limit=1)[1]] == [ended.id]
+    assert deleted_runs(home() / "nowhere") == (0, [])
 
 
 def test_what_is_no_run_is_not_in_the_bin(ended, tmp_path):
@@ -163,7 +163,7 @@ def test_what_is_no_run_is_not_in_the_bin(ended, tmp_path):
     (home() / "bin" / f".{ended.id}.1").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (home() / "bin" / "linked").symlink_to(tmp_path / "elsewhere")
-    assert [one.row.id for one in binned()[1]] == [ended.id]
+    assert [one.row.id for one in deleted_runs()[1]] == [ended.id]
     for act in (restore_run, remove_from_bin):
         with pytest.raises(FileNotFoundError):
             act("linked")

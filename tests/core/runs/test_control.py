@@ -6,7 +6,7 @@ import re
 import pytest
 
 from llf_core.runs import Inbox, send_request
-from llf_core.runs.control import pending, read_request, remove_request
+from llf_core.runs.control import pending_requests, read_request, remove_request
 
 
 def test_a_request_is_the_contracts_file(folder):
@@ -37,7 +37,7 @@ def test_each_is_seen_once_in_order_and_kill_is_left_alone(folder):
     inbox.done(first)
     inbox.done(first)
     assert len(list(folder.control.iterdir())) == 2
-    assert [request.type for request in pending(folder)] == ["kill", "stop"]
+    assert [request.type for request in pending_requests(folder)] == ["kill", "stop"]
     assert [request.type for request in Inbox(folder, leaves=frozenset({"stop"})).scan()] == ["kill"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import RunReader, RunWriter, create_run, final_status, list_runs, read_status, status
-from llf_core.runs.disk_errors import is_disk_error, told
+from llf_core.runs.disk_errors import failure_message, is_disk_error
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -61,7 +61,7 @@ def test_a_disk_that_becomes_read_only(disk):
     assert shown.state == "lost"
     assert shown.reason.startswith(f"The run's processes ended without a final status, at step 3 of 8. {words}")
     # A library that loses the number of the error is no full disk.
-    assert told(folder, RuntimeError("unexpected pos 64 vs 0"))[0].startswith(words)
+    assert failure_message(folder, RuntimeError("unexpected pos 64 vs 0"))[0].startswith(words)
     # No run begins there.
     with pytest.raises(OSError, match="No run can begin") as refused:
         create_run("a: 1\n", "another")
@@ -75,7 +75,7 @@ def test_a_disk_without_inodes(disk):
     with pytest.raises(OSError, match="No space left") as full:
         any((home / f"file-{number}").touch() for number in range(60))
     words = f"The disk at {home} has no room for more files: 0 of its 60 inodes are free, and a run makes about 32."
-    assert told(folder, full.value)[0].startswith(words)
+    assert failure_message(folder, full.value)[0].startswith(words)
     assert words in RunReader(folder).status().reason
     with pytest.raises(OSError, match="No run can begin") as refused:
         create_run("a: 1\n", "another")

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from llf_core.runs import RunReader
-from llf_core.runs.change_journal import check, journal
-from llf_core.runs.event_fields import CHECKS, checked
+from llf_core.runs.change_journal import check_changes, read_changes
+from llf_core.runs.event_fields import CHECKS, valid_fields
 from llf_core.runs.status import read_status
 
 ODD = [None, True, -1, 10**400, "x", [], [None], {"x": 1}, "NaN", float("inf"), 1e18]
@@ -37,18 +37,18 @@ def test_a_field_that_is_odd_is_left_out(name, written):
 
 def test_good_fields_stay():
     event = {"type": "x", "time": 1.5e9, "attempt": 0, "step": 3, "bytes": 1, "largest": 0.5, "args": {}, "more": None}
-    assert checked(event) == event
+    assert valid_fields(event) == event
 
 
 def test_a_journal_with_an_odd_change_is_read(written):
-    assert journal(written(type="steered", step=3, changes={"max_steps": 9}, id="a", cancels=7))[0].step == 3
-    assert journal(written(type="steered", step=3, changes={"max_steps": 10**400}, id="a")) == []
+    assert read_changes(written(type="steered", step=3, changes={"max_steps": 9}, id="a", cancels=7))[0].step == 3
+    assert read_changes(written(type="steered", step=3, changes={"max_steps": 10**400}, id="a")) == []
 
 
 @pytest.mark.parametrize("steps", [10**400, 1e308, 10**12 + 1, float("nan"), float("inf"), 0, 1.5, True])
 def test_a_number_of_steps_that_no_schedule_reckons_with_is_refused(steps):
     with pytest.raises(ValueError, match="max_steps is"):
-        check({"max_steps": steps})
+        check_changes({"max_steps": steps})
 
 
 @pytest.mark.parametrize(

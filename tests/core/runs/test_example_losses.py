@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llf_core.runs import RunWriter, create_run
-from llf_core.runs.example_losses import KINDS, ExampleLosses
+from llf_core.runs.example_losses import OUTLIER_KINDS, ExampleLosses
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def folder():
 
 def read(folder):
     losses = ExampleLosses(folder)
-    losses.look()
+    losses.refresh()
     return losses
 
 
@@ -52,10 +52,10 @@ def test_what_is_cut_or_of_a_later_version_is_passed_over(folder):
 
 
 def test_nothing_stands_out_of_nothing(folder):
-    for kind in KINDS:
-        assert read(folder).standing_out(kind) == []
+    for kind in OUTLIER_KINDS:
+        assert read(folder).outliers(kind) == []
     with pytest.raises(ValueError, match="hardest"):
-        read(folder).standing_out("worst")
+        read(folder).outliers("worst")
 
 
 def run(folder, epochs=2, examples=400, batch=8):
@@ -79,11 +79,11 @@ def run(folder, epochs=2, examples=400, batch=8):
 def test_examples_that_stand_out_are_told_from_those_that_were_seen_early(folder):
     run(folder)
     losses = read(folder)
-    assert {one.number for one in losses.standing_out("hardest")[:3]} == {11, 222, 333}
-    assert {one.number for one in losses.standing_out("odd")} == {11, 222, 333, 55}
-    assert [one.number for one in losses.standing_out("easy")] == [44]
-    assert 55 in [one.number for one in losses.standing_out("unlearned")[:4]]
-    assert len(losses.standing_out("hardest")) == 400
+    assert {one.number for one in losses.outliers("hardest")[:3]} == {11, 222, 333}
+    assert {one.number for one in losses.outliers("odd")} == {11, 222, 333, 55}
+    assert [one.number for one in losses.outliers("easy")] == [44]
+    assert 55 in [one.number for one in losses.outliers("unlearned")[:4]]
+    assert len(losses.outliers("hardest")) == 400
     assert {one.seen for one in losses.all()} == {2}
 
 
@@ -100,15 +100,15 @@ def test_a_loss_that_is_no_number_comes_first_and_is_told(folder):
     writer.examples(1, [0, 1, 2], [1.0, float("nan"), 2.0], [1, 1, 1])
     first, *_ = read(folder).at(1)
     assert (first.number, first.json()["last"], first.json()["excess"]) == (1, None, None)
-    assert [one.number for one in read(folder).standing_out("hardest")] == [2, 0]
+    assert [one.number for one in read(folder).outliers("hardest")] == [2, 0]
 
 
 def test_a_look_costs_what_is_new(folder):
     writer = RunWriter(folder)
     writer.examples(1, [0], [1.0], [1])
     losses = ExampleLosses(folder)
-    assert losses.look()
-    assert not losses.look()
+    assert losses.refresh()
+    assert not losses.refresh()
     writer.examples(2, [1], [1.0], [1])
-    assert losses.look()
+    assert losses.refresh()
     assert len(losses) == 2

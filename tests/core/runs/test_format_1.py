@@ -22,11 +22,11 @@ def test_status(run):
     assert (status.state, status.step, status.total, status.attempt) == ("stopped", 93, 141, 2)
     assert (status.exit_code, status.pid, status.ticks) == (0, 4711, 247026)
     assert status.trainer.started == 1764002731.12
-    assert status.guard.pid == 4709
+    assert status.supervisor_process.pid == 4709
     assert status.best == {"step": 75, "value": 1.349, "metric": "eval_loss"}
     assert status.final
-    assert status.ended_somehow
-    assert not status.here
+    assert status.has_ended
+    assert not status.is_on_this_host
 
 
 def test_metrics_take_the_highest_attempt_and_skip_what_is_no_record(run):

@@ -2,7 +2,16 @@
 
 import pytest
 
-from llf_core.runs.metric_catalog import ELSEWHERE, GROUPS, counted, decides, lead, shown, told, within
+from llf_core.runs.metric_catalog import (
+    GROUPS,
+    UNGROUPED,
+    key_metrics,
+    key_values,
+    logged_groups,
+    lowercase_label,
+    primary_metric,
+    ranking_metric,
+)
 
 DPO = ("loss", "grad_norm", "learning_rate", "rewards/chosen", "rewards/rejected", "rewards/margins",
        "rewards/accuracies", "logps/chosen", "logps/rejected", "epoch", "tokens", "memory")  # fmt: skip
@@ -18,7 +27,7 @@ GRPO = ("loss", "num_tokens", "completions/mean_length", "completions/min_length
 
 
 def titles(names):
-    return [one.group.title for one in shown(names)]
+    return [one.group.title for one in logged_groups(names)]
 
 
 def test_a_run_shows_the_groups_of_what_it_has_logged():
@@ -37,29 +46,29 @@ def test_a_run_shows_the_groups_of_what_it_has_logged():
 
 @pytest.mark.parametrize("names", [DPO, PPO, GRPO])
 def test_every_name_is_in_one_group(names):
-    found = [name for one in shown(names) for name in one.lines]
-    assert sorted(found) == sorted(set(names) - ELSEWHERE)
+    found = [name for one in logged_groups(names) for name in one.lines]
+    assert sorted(found) == sorted(set(names) - UNGROUPED)
 
 
 def test_what_is_held_out_belongs_to_the_name_without_it():
-    (one,) = shown(["eval_rewards/accuracies"])
+    (one,) = logged_groups(["eval_rewards/accuracies"])
     assert one.lines == {"rewards/accuracies": "training"}
-    assert shown(["rewards/accuracies", "eval_rewards/accuracies"]) == [one]
+    assert logged_groups(["rewards/accuracies", "eval_rewards/accuracies"]) == [one]
 
 
 def test_reward_functions_stand_side_by_side_under_their_names():
-    (one,) = shown(["rewards/format/mean", "rewards/correct/mean"])
+    (one,) = logged_groups(["rewards/format/mean", "rewards/correct/mean"])
     assert (one.group.title, one.lines) == (
         "Reward by function", {"rewards/format/mean": "format", "rewards/correct/mean": "correct"},
     )  # fmt: skip
-    (one,) = shown(["unjudged", "rewards/format/skipped"])
+    (one,) = logged_groups(["unjudged", "rewards/format/skipped"])
     assert one.group.title == "Unjudged answers"
     assert one.lines == {"unjudged": "by none", "rewards/format/skipped": "not by format"}
     assert titles(["rewards/chosen"]) == ["Rewards"]  # a whole name goes before a pattern
 
 
 def test_a_name_that_no_group_knows_has_one_with_its_family():
-    found = shown(["mine/a", "odd", "mine/b", "mine/deep/c"])
+    found = logged_groups(["mine/a", "odd", "mine/b", "mine/deep/c"])
     assert [(one.group.title, list(one.lines.values())) for one in found] == [
         ("mine", ["a", "b"]), ("odd", ["odd"]), ("mine/deep", ["c"]),
     ]  # fmt: skip
@@ -67,31 +76,35 @@ def test_a_name_that_no_group_knows_has_one_with_its_family():
 
 
 def test_the_reward_is_looked_at_first_where_there_is_one():
-    assert (lead(DPO), lead(PPO), lead(())) == ("loss", "reward", "loss")
-    (loss,) = [one for one in shown(PPO) if one.group.title == "Loss"]
+    assert (primary_metric(DPO), primary_metric(PPO), primary_metric(())) == ("loss", "reward", "loss")
+    (loss,) = [one for one in logged_groups(PPO) if one.group.title == "Loss"]
     assert "look at the reward" in loss.group.help
-    (loss,) = [one for one in shown(DPO) if one.group.title == "Loss"]
+    (loss,) = [one for one in logged_groups(DPO) if one.group.title == "Loss"]
     assert "reward" not in loss.group.help
 
 
 def test_what_counts_is_told_held_out_before_the_training():
-    assert counted(["loss", "eval_loss"]) == []
-    assert [one.label for one in counted(DPO)] == ["Training accuracy", "Training margin"]
-    assert [one.label for one in counted(PPO)] == ["Reward", "KL divergence", "Answer length"]
+    assert key_metrics(["loss", "eval_loss"]) == []
+    assert [one.label for one in key_metrics(DPO)] == ["Training accuracy", "Training margin"]
+    assert [one.label for one in key_metrics(PPO)] == ["Reward", "KL divergence", "Answer length"]
     last = {"loss": 0.6, "rewards/accuracies": 0.75, "eval_rewards/accuracies": 0.7, "rewards/margins": 0.3}
-    assert [(one["label"], one["value"]) for one in told(last)] == [
+    assert [(one["label"], one["value"]) for one in key_values(last)] == [
         ("Held-out accuracy", 0.7), ("Training accuracy", 0.75), ("Training margin", 0.3),
     ]  # fmt: skip
 
 
 def test_runs_are_told_apart_by_accuracy_reward_or_loss():
-    assert [decides(names).name for names in (DPO, PPO, ["loss"], [])] == [
+    assert [ranking_metric(names).name for names in (DPO, PPO, ["loss"], [])] == [
         "rewards/accuracies", "reward", "loss", "loss",
     ]  # fmt: skip
 
 
 def test_labels_begin_small_within_a_sentence():
-    assert (within("Accuracy"), within("KL divergence"), within("")) == ("accuracy", "KL divergence", "")
+    assert (lowercase_label("Accuracy"), lowercase_label("KL divergence"), lowercase_label("")) == (
+        "accuracy",
+        "KL divergence",
+        "",
+    )
 
 
 def test_every_group_explains_itself_in_a_sentence_that_fits_above_its_chart():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.launch import start
-from llf_core.runs import binned, clean, create_run, delete_run, home, list_runs, moving, restore_run, status
+from llf_core.runs import clean, create_run, delete_run, deleted_runs, home, list_runs, moving, restore_run, status
 from llf_core.runs.moving import copy_folder, move
 
 
@@ -65,7 +65,7 @@ def test_a_run_goes_to_the_bin_and_back():
     assert not folder.path.exists()
     assert (target / "output" / "weights").read_bytes() == b"x" * 1000
     assert (target / "output" / "link").is_symlink()
-    assert [one.row.id for one in binned()[1]] == [folder.id]
+    assert [one.row.id for one in deleted_runs()[1]] == [folder.id]
     back = restore_run(folder.id)
     assert (back.output / "weights").read_bytes() == b"x" * 1000
     assert [row.id for row in list_runs().rows] == [folder.id]

@@ -6,8 +6,8 @@ import math
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llf_core.runs.change_journal import CHECKS, change_of, check
-from llf_core.runs.control import TYPES, read_request
+from llf_core.runs.change_journal import CHECKS, check_changes, parse_change
+from llf_core.runs.control import REQUEST_TYPES, read_request
 from llf_core.runs.jsonl import encode, parse
 
 DIGITS = 10**400
@@ -25,7 +25,7 @@ bodies = st.fixed_dictionaries(
     optional={
         "v": st.just(1) | plain,
         "id": st.text(max_size=80) | nested,
-        "type": st.sampled_from(TYPES) | nested,
+        "type": st.sampled_from(REQUEST_TYPES) | nested,
         "args": st.dictionaries(names, plain, max_size=3) | nested,
         "by": nested,
         "time": nested,
@@ -37,7 +37,7 @@ bodies = st.fixed_dictionaries(
 def taken(changes):
     """What is taken of some changes; None where a short sentence refuses them."""
     try:
-        return check(changes)
+        return check_changes(changes)
     except ValueError as error:
         said = str(error)
     assert len(said) < 250
@@ -63,12 +63,12 @@ def test_a_body_is_a_request_or_none(tmp_path_factory, body):
     path = tmp_path_factory.mktemp("control") / "1-a.json"
     path.write_bytes(json.dumps(body).encode("utf-8", "surrogatepass"))
     request = read_request(path)
-    assert request.type in {*TYPES, "unreadable"}
+    assert request.type in {*REQUEST_TYPES, "unreadable"}
     line = encode({"id": request.id, "request": request.type, "args": request.args, "by": request.by})
     assert parse(line)["request"] == request.type
     changes = taken(request.args)
     if changes is not None:
-        assert change_of({"step": 1, "changes": changes, "id": request.id}).changes == changes
+        assert parse_change({"step": 1, "changes": changes, "id": request.id}).changes == changes
 
 
 @settings(max_examples=300, deadline=None)

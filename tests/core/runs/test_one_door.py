@@ -118,14 +118,14 @@ index.page(); index.page(query="run", sort="loss"); adapters(index, 0, 5); Machi
 run = attach(folder.id); run.summary(); run.events(); run.log(5); run.code()
 reader = RunReader(folder); reader.status(); reader.meta(); reader.metrics(); reader.events(); reader.samples()
 view = RunView(folder); view.news({}, Options(details=True)); bundle(view.watch)
-read(folder); Opened(folder).details(); config_file.changed_config(folder); config_file.run_config(folder)
-example_losses.ExampleLosses(folder).look(); change_journal.journal(folder)
+read(folder); Opened(folder).details(); config_file.non_default_config(folder); config_file.run_config(folder)
+example_losses.ExampleLosses(folder).refresh(); change_journal.read_changes(folder)
 Doctor(folder, 1e9).look(); functions_of(folder)
 for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass
 from llf_core.launch.branch import branch, replay
 branch(folder, 3, {"max_steps": 9}, "branched", trust=True)
 send_request(folder, "stop"); Inbox(folder).scan(); update_meta(folder, note="x")
-bin.cleanable(checkpoints=True); delete_run(folder.id); binned(); restore_run(folder.id)
+bin.find_cleanable(checkpoints=True); delete_run(folder.id); deleted_runs(); restore_run(folder.id)
 print("\\n".join(seen))
 """
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llf_core.runs import RunReader, RunWriter, Status, create_run
 from llf_core.runs.jsonl import encode
-from llf_core.runs.latest_metrics import CHUNK, backwards, latest
+from llf_core.runs.latest_metrics import CHUNK, latest_values, read_backwards
 from llf_core.runs.pace import pace, remaining, seconds_per_step
 
 
@@ -83,7 +83,7 @@ def test_the_last_values_are_those_of_the_whole_run(records):
 def read(folder, *names):
     descriptor = os.open(folder.metrics, os.O_RDONLY)
     try:
-        return dict(sorted(latest(descriptor, names).items()))
+        return dict(sorted(latest_values(descriptor, names).items()))
     finally:
         os.close(descriptor)
 
@@ -120,5 +120,5 @@ def test_lines_longer_than_a_chunk_are_whole(length, tmp_path):
     path = tmp_path / "lines"
     path.write_bytes(b"".join(encode({"number": number, "text": "x" * length}) for number in range(5)) + b'{"cut": ')
     descriptor = os.open(path, os.O_RDONLY)
-    assert [one["number"] for one in backwards(descriptor)] == [4, 3, 2, 1, 0]
+    assert [one["number"] for one in read_backwards(descriptor)] == [4, 3, 2, 1, 0]
     os.close(descriptor)

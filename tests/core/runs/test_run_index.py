@@ -8,7 +8,7 @@ import pytest
 
 from llf_core.runs import RunWriter, create_run, delete_run, listing, status, update_meta
 from llf_core.runs.listing import read_row
-from llf_core.runs.run_index import Asked, GoneError, RunIndex
+from llf_core.runs.run_index import QueryCancelledError, RunIndex, RunQuery
 
 
 def make(count):
@@ -32,7 +32,7 @@ def read(monkeypatch):
 
 def test_a_page_of_the_newest_reads_the_runs_of_that_page_alone(read):
     folders = make(6)
-    page = RunIndex().page_as_known(1, 2, Asked())
+    page = RunIndex().cached_page(1, 2, RunQuery())
     assert (page.total, names(page), page.reading) == (6, ["run 4", "run 3"], None)
     assert read == [folders[4].id, folders[3].id]
     assert names(RunIndex().page(4, 5, sort="oldest")) == ["run 4", "run 5"]
@@ -58,13 +58,13 @@ def test_a_search_answers_by_what_is_known_and_tells_how_much_that_is(monkeypatc
     assert three.wait(30)
     assert index.begun
     assert index.refresh() is look
-    page = index.page_as_known(0, 10, Asked(query="run"))
+    page = index.cached_page(0, 10, RunQuery(query="run"))
     assert (page.total, names(page), page.reading) == (3, ["run 4", "run 3", "run 2"], (3, 5))
     assert json.loads(page.text()) == page.json()
     assert page.json()["reading"] == {"done": 3, "of": 5}
     go_on.set()
     look.result(30)
-    page = index.page_as_known(0, 10, Asked(query="run"))
+    page = index.cached_page(0, 10, RunQuery(query="run"))
     assert (page.total, page.reading) == (5, None)
     assert json.loads(page.text()) == page.json()
 
@@ -74,9 +74,9 @@ def test_a_search_once_more_reads_nothing_and_looks_at_no_text(read, monkeypatch
     index = RunIndex()
     first = index.page(query="run 2")
     read.clear()
-    asked = Asked(query="2 RUN")
+    asked = RunQuery(query="2 RUN")
     monkeypatch.setattr(asked.search, "finds_in", lambda *_: pytest.fail("was looked for again"))
-    assert index.page_as_known(0, 50, asked) == first
+    assert index.cached_page(0, 50, asked) == first
     assert read == []
 
 
@@ -126,10 +126,10 @@ def test_work_ends_where_nobody_waits_for_it(read):
     index = RunIndex()
     index.page(query="run")
     read.clear()
-    with pytest.raises(GoneError):
-        index.page(query="ru", gone=lambda: True)
-    with pytest.raises(GoneError):
-        RunIndex().page(gone=lambda: True)
+    with pytest.raises(QueryCancelledError):
+        index.page(query="ru", is_cancelled=lambda: True)
+    with pytest.raises(QueryCancelledError):
+        RunIndex().page(is_cancelled=lambda: True)
     assert read == []
 
 

@@ -29,7 +29,7 @@ ROW = Row(
     ],
 )  # fmt: skip
 def test_words_are_found(query):
-    assert Search(query).finds(ROW)
+    assert Search(query).matches(ROW)
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,12 @@ def test_words_are_found(query):
     ["99", "121212", "2026", "24", "1", "experiment 20", "xperiment", "ora", "e-3", "2026-12", "data", "mistral", "v1"],
 )
 def test_parts_of_ids_folders_words_and_numbers_are_not(query):
-    assert not Search(query).finds(ROW)
+    assert not Search(query).matches(ROW)
 
 
 def test_a_number_is_a_whole_one():
     rows = [Row(id=f"20261112-12{number:04}-x", name=f"experiment {number}", state="finished") for number in range(300)]
-    assert [row.name for row in rows if Search("experiment 12").finds(row)] == ["experiment 12"]
+    assert [row.name for row in rows if Search("experiment 12").matches(row)] == ["experiment 12"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from llf_core.runs import FINAL, Status, create_run, read_status, status
 from llf_core.runs.process import ProcessId, boot_id, host
-from llf_core.runs.status import BrokenRunError, begin_attempt, shown, update
+from llf_core.runs.status import BrokenRunError, begin_attempt, effective_status, update
 
 GONE = ProcessId(2**22 - 1, 1.0, 1)
 STATES = ("created", "starting", "running", "stopping")
@@ -40,28 +40,28 @@ def zombie():
 @pytest.mark.parametrize("state", STATES)
 def test_lost_where_both_are_gone_and_not_where_one_lives(state):
     own = ProcessId.own()
-    assert shown(a_status(state)).state == "lost"
-    assert shown(a_status(state, trainer=own)).state == state
-    assert shown(a_status(state, guard=own)).state == state
-    lost = shown(a_status(state))
-    assert lost.ended_somehow
+    assert effective_status(a_status(state)).state == "lost"
+    assert effective_status(a_status(state, trainer=own)).state == state
+    assert effective_status(a_status(state, guard=own)).state == state
+    lost = effective_status(a_status(state))
+    assert lost.has_ended
     assert not lost.final
     assert "step 3 of 9" in lost.reason
 
 
 @pytest.mark.parametrize("state", sorted(FINAL))
 def test_a_final_state_is_never_lost(state):
-    assert shown(a_status(state, heartbeat=0.0)).state == state
+    assert effective_status(a_status(state, heartbeat=0.0)).state == state
 
 
 def test_a_zombie_is_gone(zombie):
-    assert shown(a_status(trainer=zombie, guard=None)).state == "lost"
+    assert effective_status(a_status(trainer=zombie, guard=None)).state == "lost"
 
 
 def test_a_pid_that_was_given_to_another_process_is_gone():
     own = ProcessId.own()
     for other in (dataclasses.replace(own, ticks=own.ticks - 1), dataclasses.replace(own, ticks=None, started=5.0)):
-        assert shown(a_status(trainer=other, guard=None)).state == "lost"
+        assert effective_status(a_status(trainer=other, guard=None)).state == "lost"
 
 
 def test_a_changed_system_clock_changes_nothing_where_ticks_are_known():
@@ -74,19 +74,19 @@ def test_a_changed_system_clock_changes_nothing_where_ticks_are_known():
 
 def test_another_boot_of_this_host_is_lost_whatever_the_pids_say():
     own = ProcessId.own()
-    assert shown(a_status(trainer=own, guard=own, boot_id="another")).state == "lost"
+    assert effective_status(a_status(trainer=own, guard=own, boot_id="another")).state == "lost"
 
 
 def test_another_host_is_judged_by_its_heartbeat():
     now = 1000.0
-    assert shown(a_status(host="elsewhere", heartbeat=941.0), now).state == "running"
-    assert shown(a_status(host="elsewhere", heartbeat=939.0), now).state == "lost"
+    assert effective_status(a_status(host="elsewhere", heartbeat=941.0), now).state == "running"
+    assert effective_status(a_status(host="elsewhere", heartbeat=939.0), now).state == "lost"
 
 
 def test_before_any_process_is_known_half_a_minute_is_given():
     for state in ("created", "starting"):
-        assert shown(a_status(state, None, None, heartbeat=971.0), 1000.0).state == state
-        assert shown(a_status(state, None, None, heartbeat=969.0), 1000.0).state == "lost"
+        assert effective_status(a_status(state, None, None, heartbeat=971.0), 1000.0).state == state
+        assert effective_status(a_status(state, None, None, heartbeat=969.0), 1000.0).state == "lost"
 
 
 def test_update_changes_only_what_it_names(folder):
@@ -126,7 +126,7 @@ def test_begin_attempt_leaves_a_final_state_and_keeps_what_holds(folder):
     new = begin_attempt(folder, 2, step=4)
     assert (new.state, new.attempt, new.step, new.total, new.device) == ("created", 2, 4, 9, "cpu")
     assert (new.pid, new.supervisor, new.reason, new.exit_code, new.ended) == (None, None, None, None, None)
-    assert shown(new).state == "created"
+    assert effective_status(new).state == "created"
 
 
 def test_begin_attempt_refuses_a_run_that_goes_and_a_number_that_is_taken(folder):
@@ -181,7 +181,7 @@ def test_a_field_of_the_wrong_type_counts_as_unsaid(folder):
         None,
     )
     assert read.total == 9
-    assert shown(read).state == "lost"
+    assert effective_status(read).state == "lost"
 
 
 COUNT = """

@@ -3,8 +3,8 @@
 import os
 import time
 
-from llf_core.runs import clean, cleanable, create_run
-from llf_core.runs.uploads import DAY, UPLOADS, hold, unused_uploads
+from llf_core.runs import clean, create_run, find_cleanable
+from llf_core.runs.uploads import DAY, UPLOADS, mark_used, unused_uploads
 
 NEW, OLD = 1, 8
 
@@ -29,10 +29,10 @@ def test_what_no_run_names_and_no_form_uses_goes_after_a_week(llf_home):
     run = create_run(f'eval_dataset: ["{binned}"]\n'.replace("ö", "\\xf6"), "second")
     (llf_home / "bin").mkdir()
     run.path.rename(llf_home / "bin" / run.id)
-    hold(llf_home, ["llf_demo", "", str(used), str(elsewhere), f"{UPLOADS}/gone.jsonl"])
+    mark_used(llf_home, ["llf_demo", "", str(used), str(elsewhere), f"{UPLOADS}/gone.jsonl"])
     assert unused_uploads(llf_home) == [free]
-    assert cleanable(days=30).bytes == 5
+    assert find_cleanable(days=30).bytes == 5
     assert clean(days=30).items == (free,)
     assert not free.exists()
     assert all(path.exists() for path in (named, binned, new, used))
-    assert cleanable(days=30).items == ()
+    assert find_cleanable(days=30).items == ()

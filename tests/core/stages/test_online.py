@@ -11,7 +11,7 @@ import pytest
 from llf_core.config import RunConfig
 from llf_core.rewards import write_code
 from llf_core.runs import Checkpoints, RunReader, create_run, progress_events, send_request, status
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 
@@ -209,7 +209,7 @@ def test_base_and_result_are_compared_by_functions_of_a_cell(make_online):
     from llf_core.evaluation.run_losses import losses
 
     folder = make_online(max_steps=2, val_size=4)
-    prove(folder)
+    sign_run(folder)
     assert attempt(folder) == 0
     assert losses(folder).examples == 4
 

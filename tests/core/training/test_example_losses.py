@@ -105,6 +105,6 @@ def test_corrupt_rows_top_the_list(trained, tmp_path):
     )  # fmt: skip
     assert code == 0
     losses = read(folder)
-    assert {one.number for one in losses.standing_out("hardest")[:10]} == corrupt
-    assert corrupt <= {one.number for one in losses.standing_out("odd")}
+    assert {one.number for one in losses.outliers("hardest")[:10]} == corrupt
+    assert corrupt <= {one.number for one in losses.outliers("odd")}
     assert np.isfinite([one.last for one in losses.all()]).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llf_core.runs import Checkpoints, RunReader, RunWriter, read_status, send_request, status
-from llf_core.runs.change_journal import Change, check, journal, write_replay
+from llf_core.runs.change_journal import Change, check_changes, read_changes, write_replay
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import run_attempt
 from tests.core.training.test_session import events, losses, next_attempt, stop_at
@@ -207,7 +207,7 @@ def test_what_was_told_after_the_checkpoint_is_done_again(make_run, at_steps, mo
     first, second = events(dies, "steered")
     assert (first["id"], first["step"], first["attempt"]) == (second["id"], second["step"], 1)
     assert (second["attempt"], second["again"]) == (2, True)
-    assert journal(dies) == [Change(4, {"learning_rate": 3e-3}, first["id"])]
+    assert read_changes(dies) == [Change(4, {"learning_rate": 3e-3}, first["id"])]
 
 
 def test_a_new_word_takes_the_place_of_what_would_be_done_again(make_run, at_steps, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_new_word_takes_the_place_of_what_would_be_done_again(make_run, at_ste
     assert run_attempt(folder, 2) == 0
     found = rates(folder)
     assert [found[step] for step in range(4, 9)] == [1e-3, 5e-4, 5e-4, 5e-4, 5e-4]
-    assert [change.changes for change in journal(folder)] == [{"learning_rate": 5e-4}]
+    assert [change.changes for change in read_changes(folder)] == [{"learning_rate": 5e-4}]
 
 
 def test_a_replay_makes_the_same_curve(make_run, at_steps):
@@ -230,12 +230,12 @@ def test_a_replay_makes_the_same_curve(make_run, at_steps):
     at_steps(folder, {2: [("set", {"learning_rate": 2e-3}), ("evaluate", {})], 4: [("set", {"max_steps": 8})]})
     assert run_attempt(folder, 1) == 0
     again = make_run(max_steps=6, val_size=0.25, lora_dropout=0.1)
-    write_replay(again, journal(folder))
+    write_replay(again, read_changes(folder))
     assert run_attempt(again, 1) == 0
     assert losses(again) == losses(folder)
     assert len(losses(again)) == 8
     assert [one["step"] for one in events(again, "evaluation")] == [one["step"] for one in events(folder, "evaluation")]
-    assert journal(again) == journal(folder)
+    assert read_changes(again) == read_changes(folder)
 
 
 def test_an_evaluation_comes_now_and_is_answered(make_run, at_steps):
@@ -389,7 +389,7 @@ def test_a_change_of_a_later_version_is_left_out(make_run):
     ]
     with folder.events.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    assert journal(folder) == [Change(3, {"learning_rate": 1e-3}, "c")]
+    assert read_changes(folder) == [Change(3, {"learning_rate": 1e-3}, "c")]
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_a_change_of_a_later_version_is_left_out(make_run):
 )  # fmt: skip
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="Expected"):
-        check(bad)
+        check_changes(bad)
 
 
 def test_a_reward_model_has_nothing_to_watch(make_run, at_steps, tmp_path):

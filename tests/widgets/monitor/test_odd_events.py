@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from llf_core.runs.jsonl import spelled
+from llf_core.runs.jsonl import spell_non_finite
 from llf_widgets.monitor.run_view import PARTS, RunView
 from llf_widgets.monitor.static import first_bundle
 
@@ -36,7 +36,7 @@ def test_no_field_of_an_event_ends_the_view(event, trainer):
     whole = {"time": 1.7e9, "attempt": 1, **event}
     for name in whole:
         for odd in ODD:
-            run.folder.events.write_text(json.dumps(spelled(whole | {name: odd})) + "\n")
+            run.folder.events.write_text(json.dumps(spell_non_finite(whole | {name: odd})) + "\n")
             view = RunView(run.folder)
             news = view.news({})
             assert set(news["parts"]) == set(PARTS), (name, odd)

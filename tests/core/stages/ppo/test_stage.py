@@ -21,7 +21,7 @@ from llf_core.config import validate
 from llf_core.redaction.url_secrets import URLS_VARIABLE
 from llf_core.rewards import Reward, Weighed
 from llf_core.runs import Checkpoints, RunReader, progress_events, read_status, send_request, status
-from llf_core.runs.trust import prove
+from llf_core.runs.trust import sign_run
 from llf_core.stages.ppo import reward_endpoint, rollout_worker
 from llf_core.stages.ppo.stage import PPO
 from llf_core.training.metrics_callback import MetricsCallback
@@ -601,7 +601,7 @@ def with_code(folder):
     folder.code.mkdir(exist_ok=True)
     for name, text in FUNCTIONS.items():
         (folder.code / f"{name}.py").write_text(text)
-    prove(folder)
+    sign_run(folder)
     return folder
 
 
