@@ -10,7 +10,7 @@
 #   PYTHON=python3.12          another Python for .venv
 #   PIP_ARGS="-c constraints.txt"   the versions that were tested, instead of the newest
 #   PYTEST_ARGS="-k supervisor"     passed to pytest
-#   WORKERS=0                       tests one by one, as a debugger needs them; 2 run beside each other otherwise
+#   WORKERS=0                       tests one by one, as a debugger needs them; 3 run beside each other otherwise
 #   LAB_ARGS="--no-browser"         passed to JupyterLab
 #   KIT_ARGS="--python 3.13"        passed to the making of the GPU kit: the Python of the machine with the card
 #   BENCH_ARGS="--only sft"         passed to the benchmark; --quick is a smoke test that changes no document
@@ -26,8 +26,9 @@ PYTEST_ARGS ?=
 LAB_ARGS ?=
 BENCH_ARGS ?=
 KIT_ARGS ?=
-# Much of the time tests wait, for a browser or another process; files stay together, and in order.
-WORKERS ?= 2
+# Half of the time tests wait, for a browser or another process: three at once keep two cores busy. Files stay together,
+# and in order.
+WORKERS ?= 3
 IN_PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BUILD := build

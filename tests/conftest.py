@@ -1,13 +1,17 @@
-"""Every test has an LLF_HOME of its own, and leaves no process behind."""
+"""Every test has an LLF_HOME of its own, and leaves neither a process nor a change of the worker's own behind."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
+import hypothesis
 import psutil
 import pytest
+
+from tests.process_state import ProcessState, seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,10 +19,16 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerFast
 
+    from tests.forking import ForkServer
+
 # Before torch is loaded: threads of tests that run beside others sleep while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A shell has what it runs in the background ignore interrupts, and all that the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# One profile for all: of two, whichever was loaded last would count for every test. How long an example takes says
+# nothing where several test runs share a machine.
+hypothesis.settings.register_profile("llf", max_examples=60, deadline=None)
+hypothesis.settings.load_profile("llf")
 PATIENCE = 5.0
 
 
@@ -28,7 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def llf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def process_state() -> Iterator[None]:
+    """Fails a test that leaves changed what all tests of this process share, and puts it back; seeds what draws."""
+    state = ProcessState()
+    seed()
+    yield
+    if changes := state.restore():
+        pytest.fail("The test left the process changed. " + "; ".join(changes), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def llf_home(process_state: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """`LLF_HOME` of this test. What its runs or the test itself started is ended afterwards."""
     home = tmp_path / "llf-home"
     monkeypatch.setenv("LLF_HOME", str(home))
@@ -57,6 +77,26 @@ def tiny_model_dir(tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: py
     tiny_llama(tiny_tokenizer).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Forks interpreters that have torch loaded."""
+    from tests.forking import ForkServer
+
+    server = ForkServer(tmp_path_factory.mktemp("forking"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def warm_python(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Has what this test starts with `sys.executable` begin with torch loaded: seconds less each.
+
+    For tests of what such a process answers, not of how it starts: libraries read the environment when they are loaded.
+    """
+    monkeypatch.setattr(sys, "executable", str(fork_server.python))
+    return fork_server.python
 
 
 def recorded(home: Path) -> list[psutil.Process]:

@@ -210,7 +210,8 @@ class Bomb:
 
 def test_a_pickle_is_refused_and_never_opened(refused, copy, tmp_path):
     folder, mark = copy("model.safetensors"), tmp_path / "ran"
-    torch.save({"bomb": Bomb(str(mark))}, folder / "pytorch_model.bin")
+    # As large as the weights that its config promises: whatever is smaller is refused for that.
+    torch.save({"bomb": Bomb(str(mark)), "padding": torch.zeros(200_000)}, folder / "pytorch_model.bin")
     reason = refused(model_name_or_path=str(folder))
     assert "only as pickle (pytorch_model.bin), which can run code" in reason
     assert "allow_pickle: true" in reason

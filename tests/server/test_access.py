@@ -91,10 +91,17 @@ class TestDenied:
         assert not list(folder.control.iterdir())
 
 
-def auth_warnings(extra=()):
+class Served(ServerApp):
+    """A server that is never started: it leaves the signals to the tests."""
+
+    def init_signal(self):
+        pass
+
+
+def auth_warnings():
     """What Jupyter Server says of handlers that do not ask who is there."""
     ServerApp.clear_instance()
-    app = ServerApp(
+    app = Served(
         allow_unauthenticated_access=False,
         allow_root=True,
         open_browser=False,

@@ -290,7 +290,7 @@ def test_layers_that_mix_tokens_outside_of_attention_are_refused():
     torch.testing.assert_close(model(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.long)])
 def test_two_hundred_steps_follow_the_plain_path(dtype):
     fast, plain = pair(with_lora(tiny("llama", dtype)))
     curves = []

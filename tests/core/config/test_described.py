@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 
@@ -45,6 +44,8 @@ def test_a_preset_is_found_by_name():
 
 
 def test_the_schema_takes_good_configs_and_refuses_others():
+    import jsonschema  # takes seconds
+
     checker = jsonschema.Draft202012Validator(schema())
     checker.check_schema(schema())
     for values in ({"dataset": "x"}, *(preset(one.name) for one in presets())):

@@ -4,14 +4,10 @@ import copy
 import json
 
 import pytest
-from hypothesis import settings
 
 from llf_core.config import RunConfig
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.render import ChatTemplate
-
-settings.register_profile("data", max_examples=60, deadline=None)
-settings.load_profile("data")
 
 
 @pytest.fixture

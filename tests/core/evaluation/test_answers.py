@@ -61,6 +61,7 @@ def test_the_tokens_of_answers_are_told_now_and_then(monkeypatch):
     assert heard == [("Answers", 0, 192), ("Answers", 3, 192), ("Answers", 6, 192), ("Answers", 9, 192)]
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_run_without_output_says_so(make_run):
     with pytest.raises(RuntimeError, match="has no output yet"):
         answer_in_child(make_run().id, ["x"])

@@ -31,6 +31,7 @@ def test_equal_rewards_are_no_right_order():
     assert 0 < found.low < 0.5 < found.high < 1
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_it_is_what_the_run_itself_measured(trained, rows, tmp_path):
     path = tmp_path / "pairs.json"
     path.write_text(json.dumps(rows))

@@ -54,6 +54,7 @@ def test_the_base_of_a_run_that_goes_on_has_the_adapter_that_it_began_with(train
     assert abs(logged[0] - logged[1]) > 0.01
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_other_data_is_evaluated_in_a_child(trained, data_file):
     folder, _ = trained(max_steps=2)
     found = losses_in_child(folder.id, str(data_file))
@@ -61,6 +62,7 @@ def test_other_data_is_evaluated_in_a_child(trained, data_file):
     assert 0 < found.tuned < 20
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_what_is_missing_is_said(trained, make_run):
     with pytest.raises(RuntimeError, match="has no output yet"):
         losses_in_child(make_run().id)

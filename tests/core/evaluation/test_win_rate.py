@@ -83,6 +83,7 @@ def test_prompts_in_a_child(trained, reward_model):
     assert ("Answers of the base", 2, 2) in told
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_terminal_shows_the_rate_and_its_band(trained, reward_model):
     folder, _ = trained(max_steps=1)
     asked = ["runs", "win-rate", folder.id, reward_model.id, "--prompt", "Hello", "--tokens", "2"]
@@ -92,6 +93,7 @@ def test_a_terminal_shows_the_rate_and_its_band(trained, reward_model):
     assert sum(int(number) for number in re.findall(r"(\d+) (?:won|equal|lost)", shown.output)) == 1
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_an_interrupt_ends_the_child(trained, reward_model):
     import psutil
 

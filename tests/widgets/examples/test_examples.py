@@ -62,6 +62,7 @@ def test_a_page_has_losses_at_once_and_texts_when_they_are_read(view, data_file)
     assert view._page["asked"] == {"kind": "hardest", "offset": 20}
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_data_that_is_not_what_it_was_is_told(folder, data_file):
     data_file.write_text(json.dumps([{"instruction": "Only one.", "output": "It is."}]))
@@ -92,6 +93,7 @@ def test_a_point_of_the_curve_leads_to_its_rows(folder):
     monitor.close()
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_a_tokenizer_that_brings_code_is_shown_and_runs_only_when_it_is_allowed(tiny_model_dir, tmp_path):
     mark = tmp_path / "it-ran"

@@ -81,6 +81,7 @@ def test_a_view_prepares_shows_and_changes(inspect):
         os.kill(first, 0)
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_path):
     view = inspect([{"a": 1}])
@@ -92,6 +93,7 @@ def test_data_that_cannot_be_used_is_told_and_can_be_tried_again(inspect, tmp_pa
     assert view.wait(60).overview()["examples"] == 1
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_how_rows_are_read_is_corrected_in_the_view(inspect):
     view = inspect([{"frage": "Hi", "reply": "Yo"}])
@@ -119,6 +121,7 @@ def test_a_process_that_dies_is_told(inspect):
         asked.result(timeout=5)
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_rows_from_a_cell_can_be_looked_at(tiny_model_dir):
     view = Inspect({"model_name_or_path": str(tiny_model_dir), "dataset": ROWS})
@@ -129,6 +132,7 @@ def test_rows_from_a_cell_can_be_looked_at(tiny_model_dir):
         view.close()
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_the_output_gets_the_counts_when_they_are_known(inspect, monkeypatch):
     shown = []
@@ -161,6 +165,7 @@ def test_what_a_saved_notebook_keeps():
     assert summary_html("failed", "<No>", {}) == "<p>Inspect: &lt;No&gt;</p>"
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_the_form_shows_every_token_below_and_takes_what_is_changed_there(tmp_path, tiny_model_dir):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -183,6 +188,7 @@ def test_the_form_shows_every_token_below_and_takes_what_is_changed_there(tmp_pa
     assert studio._preview._messages[0]["level"] == "error"
 
 
+@pytest.mark.usefixtures("warm_python")
 @pytest.mark.launches
 def test_code_that_comes_with_a_model_is_shown_and_runs_only_when_it_is_allowed(inspect, tiny_model_dir, tmp_path):
     model, mark = tmp_path / "model", tmp_path / "it-ran"

@@ -755,6 +755,7 @@ def test_base_and_result_are_compared_by_functions_of_a_cell(make_run, functions
 
 
 # -- several processes ---------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("warm_python")
 def test_two_processes_answer_other_prompts_and_stay_one_policy(settings, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -1,0 +1,129 @@
+"""A process that has loaded torch and what stands on it, and forks an interpreter for each that `python` asks for.
+
+`python server.py SOCKET` prints `ready`, then forks for each connection; `client.py` says what is sent.
+"""
+
+import array
+import atexit
+import contextlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+
+import datasets
+import peft
+import torch
+import transformers
+from transformers import LlamaForCausalLM, LlamaTokenizerFast
+
+from llf_core.data import inspect
+from llf_core.training import session
+
+LOADED = (datasets, peft, transformers, LlamaForCausalLM, LlamaTokenizerFast, inspect, session)
+MOST = 1 << 22
+
+
+def receive(connection):
+    """What is asked for, and the three standard streams."""
+    data, ancillary, _, _ = connection.recvmsg(MOST, socket.CMSG_SPACE(3 * 4))
+    descriptors = array.array("i")
+    for _, _, some in ancillary:
+        descriptors.frombytes(some)
+    while not data.endswith(b"\n"):
+        data += connection.recv(MOST)
+    return json.loads(data), list(descriptors)
+
+
+def run(asked, descriptors):
+    """Becomes the interpreter that was asked for; its exit code."""
+    os.setsid()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    os.umask(asked["umask"])
+    os.chdir(asked["cwd"])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    arguments = asked["arguments"]
+    safe = arguments[0] == "-P"
+    kind, rest = (arguments[safe], arguments[safe + 1 :])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*paths, *(path for path in sys.path[1:] if path not in paths)]
+    code = 0
+    try:
+        if kind == "-m":
+            sys.path[:0] = [] if safe else [os.getcwd()]
+            sys.argv[:] = ["-m", *rest[1:]]
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            sys.path[:0] = [] if safe else [""]
+            sys.argv[:] = ["-c", *rest[1:]]
+            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.path[:0] = [] if safe else [os.path.dirname(kind)]
+            sys.argv[:] = [kind, *rest]
+            runpy.run_path(kind, run_name="__main__")
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1
+        if isinstance(ending.code, str):
+            print(ending.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def keep(connection):
+    """Forks the interpreter, hands it the signals that its `python` gets, ends it with that one, and tells its exit."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    asked, descriptors = receive(connection)
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        os._exit(run(asked, descriptors) & 0xFF)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    ended = os.pidfd_open(child)
+    while True:
+        readable, _, _ = select.select([ended, connection], [], [])
+        if ended in readable:
+            break
+        sent = connection.recv(1)
+        if not sent:  # killed
+            os.kill(child, signal.SIGKILL)
+            break
+        os.kill(child, sent[0])
+    _, status = os.waitpid(child, 0)
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(sys.argv[1])
+        listening.listen(64)
+        print("ready", flush=True)
+        while True:
+            readable, _, _ = select.select([listening, 0], [], [])
+            if 0 in readable:  # closed by whoever started it
+                break
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                keep(connection)
+                os._exit(0)
+            connection.close()

@@ -1,0 +1,62 @@
+"""The forked interpreter does what `python` does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+
+@pytest.fixture(params=["forked", "real"])
+def python(request, fork_server):
+    return str(fork_server.python) if request.param == "forked" else sys.executable
+
+
+def run(python, *arguments, **options):
+    return subprocess.run([python, *arguments], capture_output=True, text=True, check=False, timeout=60, **options)
+
+
+def test_code_gets_arguments_environment_folder_and_streams(python, tmp_path):
+    code = "import os, sys; print(sys.argv[1:], os.environ['LLF_SAID'], os.getcwd(), sys.stdin.read()); sys.exit(3)"
+    done = run(python, "-P", "-c", code, "a b", env=os.environ | {"LLF_SAID": "x"}, cwd=tmp_path, input="in")
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout == f"['a b'] x {tmp_path} in\n"
+
+
+def test_a_script_finds_what_lies_beside_it(python, tmp_path):
+    (tmp_path / "beside.py").write_text("VALUE = 5\n")
+    script = tmp_path / "script.py"
+    script.write_text("import sys, beside\nprint(__name__, beside.VALUE, sys.argv[1:])\n")
+    assert run(python, str(script), "x").stdout == "__main__ 5 ['x']\n"
+
+
+def test_an_error_is_a_trace_and_exit_1(python):
+    done = run(python, "-c", "1 / 0")
+    assert done.returncode == 1
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_a_module_is_run_as_main(python):
+    done = run(python, "-P", "-m", "llf_core.data.inspect", "/nowhere.yaml")
+    assert done.returncode != 0
+    assert done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_signal_ends_it_and_what_it_stands_for(python, number):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    process = subprocess.Popen([python, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(process.stdout.readline())
+    process.send_signal(number)
+    assert process.wait(30) == -number
+    until = time.monotonic() + 30
+    while psutil.pid_exists(pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not psutil.pid_exists(pid)
+
+
+def test_how_it_ended_is_told(python):
+    assert run(python, "-c", "import os; os.kill(os.getpid(), 9)").returncode == -signal.SIGKILL
