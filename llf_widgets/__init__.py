@@ -6,11 +6,11 @@ imports the package too and needs neither plotly nor ipywidgets.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core import NO_WINDOWS, __version__
+from llf_core.lazy_exports import lazy_exports
 
 if sys.platform == "win32":
     raise ImportError(NO_WINDOWS)
@@ -68,14 +68,7 @@ _HOMES = {
     "win_rate": "llf_widgets.rewards",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Brings a public name on first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

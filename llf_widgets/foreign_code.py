@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-def allow_shown(code: Iterable[Mapping[str, Any]], of: Path | None = None) -> None:
+def allow_shown(code: Iterable[Mapping[str, Any]]) -> str:
     """Remembers that the reader allows code as it was shown; where it has changed since, views ask again.
 
     Args:
         code: as `llf_core.runs.foreign_code.ForeignCode.json` makes it.
-        of: `LLF_HOME` where it is not the environment's.
 
-    Raises:
-        OSError: it cannot be remembered.
+    Returns:
+        Why it cannot be remembered; empty where it is.
     """
-    for one in code:
-        allow(Path(one["folder"]), str(one["sha256"]), of or home())
+    try:
+        for one in code:
+            allow(Path(one["folder"]), str(one["sha256"]), home())
+    except OSError as error:
+        return str(error)
+    return ""

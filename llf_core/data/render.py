@@ -476,12 +476,26 @@ def closing_of(
     Raises:
         BadExample: the template raises an error.
     """
-    *before, answer = conversation.messages[: place + 1]
-    text, other = (
-        template.render(tokenizer, [*before, last], conversation.tools) for last in (answer, _longer(answer))
-    )
+    text, other = _also_longer(template, tokenizer, conversation, place + 1)
     length = shared_length(text[::-1], other[::-1])
     return text[len(text) - length :]
+
+
+def _also_longer(
+    template: ChatTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    conversation: Conversation,
+    end: int,
+    *,
+    add_generation_prompt: bool = False,
+) -> tuple[str, str]:
+    """The messages before `end` as text, and the same with one more word in the last one."""
+    *before, last = conversation.messages[:end]
+    text, other = (
+        template.render(tokenizer, [*before, one], conversation.tools, add_generation_prompt=add_generation_prompt)
+        for one in (last, _longer(last))
+    )
+    return text, other
 
 
 def _longer(message: Message) -> Message:
@@ -551,10 +565,5 @@ def opening_of(
     Raises:
         BadExample: the template raises an error.
     """
-    *before, question = conversation.messages[:place]
-    longer = _longer(question)
-    prompt, other = (
-        template.render(tokenizer, [*before, last], conversation.tools, add_generation_prompt=True)
-        for last in (question, longer)
-    )
+    prompt, other = _also_longer(template, tokenizer, conversation, place, add_generation_prompt=True)
     return prompt[shared_length(prompt, other) :]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llf_core.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from llf_core.launch.parameter_sweep import sweep
@@ -24,10 +25,4 @@ _LAZY = {
 
 __all__ = ["Run", "active_runs", "attach", "free_bytes", "launch", "sweep"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(__name__, _LAZY)

@@ -31,14 +31,20 @@ GIT_SECONDS = 1.0
 def describe() -> dict[str, Any]:
     """Versions, device and folders, as `llf env` shows them: what to paste into a bug report."""
     return {
+        **_versions(),
+        "threads": usable_cpus(),
+        "home": str(home()),
+        "free": f"{free_bytes() / 1e9:.1f} GB",
+    }
+
+
+def _versions() -> dict[str, Any]:
+    return {
         "llf": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages(),
         "device": device(),
-        "threads": usable_cpus(),
-        "home": str(home()),
-        "free": f"{free_bytes() / 1e9:.1f} GB",
     }
 
 
@@ -54,11 +60,7 @@ def start_facts(
     """
     here = Path.cwd()
     return {
-        "llf": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": packages(),
-        "device": device(),
+        **_versions(),
         "command": [sys.executable, *sys.argv],
         "cwd": str(here),
         "notebook": notebook,

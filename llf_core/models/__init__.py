@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llf_core.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from llf_core.models.device import DevicePlan, plan_device
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
 
 # Loaded when used: plug-ins, which a form and a launcher read, need a module or two of this package.
 _LAZY = {
-    "DevicePlan": "device",
-    "ModelError": "errors",
-    "ModelSource": "model_source",
-    "count_parameters": "parameter_count",
-    "load_model": "load",
-    "load_processor": "processor",
-    "load_tokenizer": "tokenizer",
-    "plan_device": "device",
-    "resolve_model": "resolve",
-    "save_output": "save_result",
+    "DevicePlan": ".device",
+    "ModelError": ".errors",
+    "ModelSource": ".model_source",
+    "count_parameters": ".parameter_count",
+    "load_model": ".load",
+    "load_processor": ".processor",
+    "load_tokenizer": ".tokenizer",
+    "plan_device": ".device",
+    "resolve_model": ".resolve",
+    "save_output": ".save_result",
 }
 
 __all__ = [
@@ -43,10 +44,4 @@ __all__ = [
     "save_output",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(__name__, _LAZY)

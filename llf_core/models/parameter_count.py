@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Iterator
 
+    from torch import nn
 
 EXPERT_AXES = 3
 MATRIX_AXES = 2
@@ -44,9 +45,8 @@ def expert_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         Parameters by path.
     """
     return {
-        f"{path}.{name}": parameter
-        for path, module in model.named_modules()
-        for name, parameter in module.named_parameters(recurse=False)
+        path: parameter
+        for path, module, parameter in _own_parameters(model)
         if parameter.ndim == EXPERT_AXES and parameter.shape[0] in _expert_counts(module)
     }
 
@@ -63,13 +63,19 @@ def expert_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
         Parameters by path.
     """
     return {
-        f"{path}.{name}": parameter
-        for path, module in model.named_modules()
+        path: parameter
+        for path, module, parameter in _own_parameters(model)
         if "Expert" in type(module).__name__
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.ndim == MATRIX_AXES
+        and parameter.ndim == MATRIX_AXES
         and any(1 < count < parameter.shape[0] and parameter.shape[0] % count == 0 for count in _expert_counts(module))
     }
+
+
+def _own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """Path of each parameter, the module that holds it, and the parameter."""
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            yield f"{path}.{name}", module, parameter
 
 
 def _expert_counts(module: nn.Module) -> set[int]:

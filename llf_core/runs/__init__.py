@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core import NO_WINDOWS
+from llf_core.lazy_exports import lazy_exports
 
 if sys.platform == "win32":
     raise ImportError(NO_WINDOWS)
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 
 # Modules for readers are imported on first use, so that trainer and supervisor start without numpy.
 _LAZY = {
-    "DeletedRun": "bin",
-    "Columns": "metric_columns",
-    "RemovedItems": "bin",
-    "Page": "listing",
-    "Row": "listing",
-    "RunReader": "reader",
-    "active_runs": "run_index",
-    "deleted_runs": "bin",
-    "clean": "bin",
-    "find_cleanable": "bin",
-    "create_run": "creation",
-    "decimate": "downsample",
-    "delete_run": "bin",
-    "folder_bytes": "bin",
-    "free_bytes": "listing",
-    "kill_run": "kill",
-    "list_runs": "run_index",
-    "remove_from_bin": "bin",
-    "restore_run": "bin",
+    "DeletedRun": ".bin",
+    "Columns": ".metric_columns",
+    "RemovedItems": ".bin",
+    "Page": ".listing",
+    "Row": ".listing",
+    "RunReader": ".reader",
+    "active_runs": ".run_index",
+    "deleted_runs": ".bin",
+    "clean": ".bin",
+    "find_cleanable": ".bin",
+    "create_run": ".creation",
+    "decimate": ".downsample",
+    "delete_run": ".bin",
+    "folder_bytes": ".bin",
+    "free_bytes": ".listing",
+    "kill_run": ".kill",
+    "list_runs": ".run_index",
+    "remove_from_bin": ".bin",
+    "restore_run": ".bin",
 }
 
 __all__ = [
@@ -99,10 +99,4 @@ __all__ = [
     "update_meta",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(__name__, _LAZY)

@@ -138,10 +138,8 @@ class Examples(FrontEnd):
 
     def _allow(self) -> None:
         """Allows the code that is shown, and reads the texts."""
-        try:
-            allow_shown(self._code)
-        except OSError as error:
-            self._note = str(error)
+        if refused := allow_shown(self._code):
+            self._note = refused
             return
         self._code, self._note = [], ""
         self._receive(self, self._page["asked"], [])

@@ -235,10 +235,8 @@ class Inspect(FrontEnd):
 
     def _allow(self) -> None:
         """Allows the code that is shown, and looks again."""
-        try:
-            allow_shown(self._code)
-        except OSError as error:
-            self._note = str(error)
+        if refused := allow_shown(self._code):
+            self._note = refused
             return
         self._open()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llf_core.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from llf_widgets.monitor.static import summary_bundle
@@ -14,10 +15,4 @@ _LAZY = {"Monitor": "llf_widgets.monitor.widget", "summary_bundle": "llf_widgets
 
 __all__ = ["Monitor", "summary_bundle"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(__name__, _LAZY)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
+
+    from llf_core.acceleration.kernels.context import Context
+
+    class _Context(Context, Protocol):
+        layout: Layout
+        tokens: int
+
 
 BLOCK = 256  # queries at a time
 LONGEST = BLOCK + BLOCK // 2  # a document up to this length is one block
@@ -171,7 +178,7 @@ def _rotated_back(grad: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class _DocumentAttention(Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -205,7 +212,7 @@ class _DocumentAttention(Function):
         return layout.gather(output, tokens)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, cos, sin, sinks, *kept = ctx.saved_tensors
         layout: Layout = ctx.layout
         groups, _, repeats, dim = q.shape

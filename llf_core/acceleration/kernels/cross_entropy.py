@@ -15,9 +15,15 @@ import torch
 from llf_core.acceleration.kernels.matmul import product
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
+
+    BlockCost = Callable[[Tensor, slice, slice, Tensor | None], Tensor]
+    """Costs `[rows]` of a block: of its scaled and capped logits `[rows, V]`, its place among all rows and in its
+    chunk, and the derivative of the soft cap. Where gradients are wanted, that of the block's unscaled logits
+    (lifted) is left in their place.
+    """
 
 # Bytes of a chunk's logits: the head's weight is read once a chunk, and a product wants some hundred rows.
 CHUNK = {"cpu": 48 << 20}
@@ -193,6 +199,37 @@ def cross_entropies(
     Returns:
         `[N]` in the exact dtype.
     """
+
+    def cost(block: Tensor, outer: slice, _inner: slice, slope: Tensor | None) -> Tensor:
+        found = _costs(block, targets[outer], terms)
+        if gradients.wanted:
+            _differentiate(block, targets[outer], terms, slope, None if factors is None else factors[outer])
+        return found
+
+    return chunked(rows, weight, bias, terms, gradients, lambda _part: cost)
+
+
+def chunked(
+    rows: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    terms: Terms,
+    gradients: Gradients,
+    begin: Callable[[slice], BlockCost],
+) -> Tensor:
+    """Costs of all rows, chunk by chunk and block by block; fills `gradients`.
+
+    Args:
+        rows: `[N, H]`, or the logits `[N, V]` where there is no weight.
+        weight: `[V, H]`.
+        bias: `[V]`.
+        terms: of the logits.
+        gradients: buffers for what is wanted, see `room`.
+        begin: called with the rows of each chunk; returns what gives the costs of its blocks.
+
+    Returns:
+        `[N]` in the exact dtype.
+    """
     if weight is not None:
         weight = weight.to(terms.dtype)
         bias = None if bias is None else bias.to(terms.dtype)
@@ -201,15 +238,15 @@ def cross_entropies(
     for part in chunks.slices():
         chunk = rows[part].to(terms.dtype)
         logits = chunks.logits(part, chunk, gradients.rows)
+        cost = begin(part)
         for inner in chunks.blocks(len(chunk)):
             outer = slice(part.start + inner.start, part.start + inner.stop)
             block = chunks.block(logits[inner])
             slope = chunks.slope(block) if gradients.wanted else None
             apply_terms(block, terms, slope)
-            costs[outer] = _costs(block, targets[outer], terms)
+            costs[outer] = cost(block, outer, inner, slope)
             if not gradients.wanted:
                 continue
-            _differentiate(block, targets[outer], terms, slope, None if factors is None else factors[outer])
             if gradients.bias is not None:
                 gradients.bias += block.sum(0)
             if block.dtype != logits.dtype:
@@ -235,9 +272,7 @@ def add_outer(gradient: Tensor, rows: Tensor, total: Tensor, *, first: bool) -> 
             total[part] += gradient[:, part].t() @ rows
 
 
-def room(
-    rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: tuple[bool, bool, bool]
-) -> Gradients:
+def room(rows: Tensor, weight: Tensor | None, bias: Tensor | None, terms: Terms, wants: Sequence[bool]) -> Gradients:
     """Buffers for the gradients of rows, weight and bias that are wanted."""
     made_rows = torch.empty_like(rows, dtype=terms.dtype) if wants[0] else None
     made_weight, made_bias = None, None

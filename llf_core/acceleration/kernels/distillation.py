@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.autograd import Function
 
-from llf_core.acceleration.kernels.cross_entropy import Chunks, Gradients, Terms, add_outer, apply_terms, factored, room
-from llf_core.acceleration.kernels.matmul import product
+from llf_core.acceleration.kernels.cross_entropy import Chunks, Gradients, Terms, apply_terms, chunked, factored, room
 from llf_core.acceleration.kernels.token_loss import products_dtype
 
 if TYPE_CHECKING:
@@ -23,7 +22,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from llf_core.acceleration.kernels.context import Context
+    from llf_core.acceleration.kernels.cross_entropy import BlockCost
     from llf_core.acceleration.patching.causal_head import Head
+
+    class _Context(Context, Protocol):
+        factor: float
+        dtypes: list[torch.dtype | None]
 
 
 def divergence_sum(
@@ -114,7 +119,7 @@ class Divergence(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         rows: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
@@ -134,7 +139,7 @@ class Divergence(Function):
         return costs.sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """See the class."""
         return (*factored(Gradients(*ctx.saved_tensors), grad * ctx.factor, ctx.dtypes), None, None, None)
 
@@ -155,40 +160,26 @@ def divergences(
     Returns:
         `[N]` in the exact dtype.
     """
-    weight, bias = _as(weight, terms), _as(bias, terms)
-    costs = rows.new_empty(len(rows), dtype=terms.exact)
-    chunks = Chunks(rows, weight, bias, terms)
     theirs = Chunks(
         teacher.rows, _as(teacher.head.weight, teacher.terms), _as(teacher.head.bias, teacher.terms), teacher.terms
     )
-    for part in chunks.slices():
-        chunk = rows[part].to(terms.dtype)
-        logits = chunks.logits(part, chunk, gradients.rows)
+
+    def begin(part: slice) -> BlockCost:
         taught = theirs.logits(part, teacher.rows[part].to(teacher.terms.dtype), None)
-        for inner in chunks.blocks(len(chunk)):
-            block = chunks.block(logits[inner])
-            slope = chunks.slope(block) if gradients.wanted else None
-            apply_terms(block, terms, slope)
+
+        def cost(block: Tensor, _outer: slice, inner: slice, slope: Tensor | None) -> Tensor:
             other = theirs.block(taught[inner])
             apply_terms(other, teacher.terms, None)
-            outer = slice(part.start + inner.start, part.start + inner.stop)
-            costs[outer] = _compare(block, other.to(block.dtype), teacher, wanted=gradients.wanted)
-            if not gradients.wanted:
-                continue
-            if slope is not None:
-                block.mul_(slope)
-            block.mul_(terms.scale * terms.lift)
-            if gradients.bias is not None:
-                gradients.bias += block.sum(0)
-            if block.dtype != logits.dtype:
-                logits[inner].copy_(block)
-        if weight is None:
-            continue
-        if gradients.rows is not None:
-            gradients.rows[part] = product(logits, weight)
-        if gradients.weight is not None:
-            add_outer(logits, chunk, gradients.weight, first=part.start == 0)
-    return costs
+            found = _compare(block, other.to(block.dtype), teacher, wanted=gradients.wanted)
+            if gradients.wanted:
+                if slope is not None:
+                    block.mul_(slope)
+                block.mul_(terms.scale * terms.lift)
+            return found
+
+        return cost
+
+    return chunked(rows, weight, bias, terms, gradients, begin)
 
 
 def _compare(student: Tensor, taught: Tensor, teacher: Teacher, *, wanted: bool) -> Tensor:

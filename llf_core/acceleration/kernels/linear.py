@@ -8,7 +8,7 @@ output is written. The backward pass is by hand: it keeps the input and `x Aᵀ`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.autograd import Function
@@ -18,7 +18,16 @@ from llf_core.acceleration.kernels.matmul import product
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bitsandbytes.functional import QuantState
     from torch import Tensor
+
+    from llf_core.acceleration.kernels.context import Context
+
+    class _Context(Context, Protocol):
+        operands: tuple[Operand, ...]
+        shape: torch.Size
+        ranks: list[int]
+        dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class Operand:
 
     weight: Tensor
     bias: Tensor | None = None
-    quant_state: Any = None
+    quant_state: QuantState | None = None
     transposed: bool = False
     adapter: tuple[Tensor, Tensor] | None = None
     scale: float = 1.0
@@ -54,7 +63,7 @@ class Operand:
 
 class _Linears(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, operands: tuple[Operand, ...], *adapters: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: _Context, x: Tensor, operands: tuple[Operand, ...], *adapters: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1])
         ranks = [a.shape[0] for a in adapters[::2]]
         inners: list[Tensor] = []
@@ -77,7 +86,7 @@ class _Linears(Function):
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         flat, stacked, *rest = ctx.saved_tensors
         count = len(ctx.ranks)
         inners, factors = rest[:count], rest[count:]

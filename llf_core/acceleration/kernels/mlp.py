@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -11,15 +11,17 @@ from torch.autograd import Function
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from llf_core.acceleration.kernels.context import Context
+
 
 class _SwiGLU(Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+    def forward(ctx: Context, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, Tensor]:
         (grad,) = grads
         gate, up = ctx.saved_tensors
         grad_up = F.silu(gate).mul_(grad)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.autograd import Function
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from llf_core.acceleration.kernels.context import Context
+
+    class _Context(Context, Protocol):
+        offset: float
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -17,7 +22,7 @@ def _wide(x: Tensor) -> Tensor:
 
 class _RMSNorm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
         exact = _wide(x)
         norm = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
@@ -28,7 +33,7 @@ class _RMSNorm(Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, weight, inverse = ctx.saved_tensors
         exact, inner = _wide(x), _wide(grad)

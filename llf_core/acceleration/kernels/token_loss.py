@@ -10,7 +10,7 @@ models apply in their own dtype, are float32 here.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.autograd import Function
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from llf_core.acceleration.kernels.context import Context
     from llf_core.acceleration.patching.causal_head import Head
+
+    class _Context(Context, Protocol):
+        terms: Terms
+        summed: bool
+        made: bool
+        dtypes: list[torch.dtype | None]
 
 
 def log_probs(rows: Tensor, head: Head, targets: Tensor) -> Tensor:
@@ -110,7 +117,7 @@ class CrossEntropy(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         rows: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
@@ -133,9 +140,9 @@ class CrossEntropy(Function):
         return costs.sum() if summed else costs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """See the class."""
-        terms: Terms = ctx.terms
+        terms = ctx.terms
         if ctx.made:
             gradients = Gradients(*ctx.saved_tensors)
             factor = grad / terms.lift

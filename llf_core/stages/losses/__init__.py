@@ -1,4 +1,4 @@
-"""The losses of the preference family: pure functions of pairs of answers, a file each."""
+"""The losses of the preference family: pure functions of pairs of answers, a file a family."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from llf_core.stages.losses.aot import aot
-from llf_core.stages.losses.aot_unpaired import aot_unpaired
+from llf_core.stages.losses.aot import aot, aot_unpaired
 from llf_core.stages.losses.apo_down import apo_down
 from llf_core.stages.losses.apo_zero import apo_zero
 from llf_core.stages.losses.bco_pair import bco_pair
