@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from llf_core.acceleration.frozen_layer_store import TrunkStore
 
     Place = tuple[int, slice]
 
 
-def frozen_depth(decoder: Any) -> int:
+def frozen_depth(decoder: PreTrainedModel) -> int:
     """How many of a decoder's lowest layers compute the same in every epoch.
 
     Args:
@@ -69,7 +70,7 @@ class Trunk:
         skipped: tokens for which the layers were left out.
     """
 
-    def __init__(self, decoder: Any, depth: int, store: TrunkStore) -> None:
+    def __init__(self, decoder: PreTrainedModel, depth: int, store: TrunkStore) -> None:
         """Replaces the forward of the lowest layers; `remove` gives them their own back.
 
         Args:
@@ -83,7 +84,7 @@ class Trunk:
         self._keys: list[tuple[bytes, Place]] = []
         self._states: Tensor | None = None
         self._layers = list(decoder.layers[:depth])
-        self._own: list[Callable[..., Any] | None] = [vars(layer).get("forward") for layer in self._layers]
+        self._own: list[Callable[..., Tensor] | None] = [vars(layer).get("forward") for layer in self._layers]
         self._hook = decoder.register_forward_pre_hook(self._enter, with_kwargs=True)
         for place, layer in enumerate(self._layers):
             layer.forward = MethodType(self._layer_forward(layer.forward, last=place == depth - 1), layer)
@@ -114,8 +115,8 @@ class Trunk:
             self._states = states.to(ids.device)
             self.skipped += sum(place[1].stop - place[1].start for place in places)
 
-    def _layer_forward(self, own: Callable[..., Any], *, last: bool) -> Callable[..., Any]:
-        def forward(_: nn.Module, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _layer_forward(self, own: Callable[..., Tensor], *, last: bool) -> Callable[..., Tensor]:
+        def forward(_: nn.Module, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
             if self._states is not None:
                 return self._states if last else hidden_states
             output = own(hidden_states, *args, **kwargs)

@@ -7,7 +7,7 @@ in the CPU cache; the products are the same float32 products of the same values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -68,7 +68,7 @@ def _exact(whole: Tensor) -> Tensor | None:
     return narrow
 
 
-def narrow_of(weight: Any) -> Tensor | None:
+def narrow_of(weight: Tensor) -> Tensor | None:
     """The copy that `narrow_weights` made; None if there is none or the weight has changed.
 
     Returns:

@@ -16,7 +16,7 @@ from llf_core.models.mixed_dtypes import one_dtype
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llf_core.generation.sampling import Sampling
 
@@ -54,7 +54,7 @@ class Conversation:
             None if neither is so.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model, self._tokenizer = model, tokenizer
         self._ends = end_tokens(model, tokenizer) or []
         self.plain = unsupported(model)

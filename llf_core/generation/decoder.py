@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from llf_core.generation.decoder_block import BlockForward
 
@@ -32,7 +33,7 @@ class Decoder:
         plain: why single tokens go through the model's own forward; None if they do not.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self._layers = causal_model(model).config.get_text_config(decoder=True).num_hidden_layers
         self._device = model.get_input_embeddings().weight.device
         self._forward = PlainForward(model)

@@ -148,7 +148,7 @@ def block_forward(model: nn.Module) -> BlockForward | str:
         The forward, or a sentence that says why the model has none.
     """
     causal = causal_model(model)
-    decoder: Any = causal.get_decoder() if hasattr(causal, "get_decoder") else None
+    decoder = causal.get_decoder() if hasattr(causal, "get_decoder") else None
     layers, rotary = getattr(decoder, "layers", None), getattr(decoder, "rotary_emb", None)
     if layers is None or rotary is None or len(layers) == 0:
         return f"{type(causal).__name__} has no blocks of Llama's kind."
@@ -161,7 +161,7 @@ def block_forward(model: nn.Module) -> BlockForward | str:
     rotation = Rotation.read(rotary, layers[0].self_attn.head_dim) if blocks[0] is not None else None
     if head is None or norm is None or rotation is None or any(block is None for block in blocks):
         return f"{type(causal).__name__} has parts that are not of Llama's kind."
-    attention: Any = layers[0].self_attn
+    attention = layers[0].self_attn
     query, key = (read_linear(part) for part in (attention.q_proj, attention.k_proj))
     assert query is not None  # noqa: S101 - _block has read them
     assert key is not None  # noqa: S101 - ditto

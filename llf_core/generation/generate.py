@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.models.mixed_dtypes import one_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from llf_core.generation.sampling import Sampling
 
@@ -172,7 +172,7 @@ def penalty_of(model: PreTrainedModel, asked: float | None) -> float:
     return float(next((one for one in (asked, configured) if one is not None), 1.0))
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> Any:
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], system: str | None = None) -> BatchEncoding:
     """Tokenize prompts as conversations, padded on the left.
 
     Args:

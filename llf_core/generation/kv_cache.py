@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -29,7 +29,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers ships no
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Append keys and values.
 
         Args:

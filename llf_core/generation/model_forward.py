@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,7 +26,7 @@ class PlainForward:
         taken = inspect.signature(type(causal_model(model)).forward).parameters
         self._cache = "cache" if "cache" in taken else "past_key_values"  # renamed within transformers 5
         self._positions = "position_ids" in taken
-        self._last: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
+        self._last = {"logits_to_keep": 1} if "logits_to_keep" in taken else {}
 
     def __call__(self, tokens: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache) -> Tensor:
         """Read new tokens into the cache.
@@ -40,7 +40,7 @@ class PlainForward:
         Returns:
             Logits after the last token, `[batch, vocabulary]`.
         """
-        inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, self._cache: cache, "use_cache": True}
+        inputs = {"input_ids": tokens, "attention_mask": mask, self._cache: cache, "use_cache": True}
         if self._positions:
             inputs["position_ids"] = positions
         with torch.no_grad():

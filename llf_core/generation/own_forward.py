@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from transformers import PreTrainedModel
+
 
 @contextmanager
-def own_forward(model: Any) -> Iterator[None]:
+def own_forward(model: PreTrainedModel) -> Iterator[None]:
     """Context manager that removes accelerate's wrapper from a model's forward, which autocasts to half precision."""
     wrapped, own = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
     if wrapped is None or own is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -19,7 +21,7 @@ class Rotation:
         head_dim: head size of queries and keys; dimensions beyond the rotated ones are unchanged.
     """
 
-    def __init__(self, rotary: Any, turn: Tensor, head_dim: int) -> None:
+    def __init__(self, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], turn: Tensor, head_dim: int) -> None:
         self._rotary, self._turn, self._head_dim = rotary, turn, head_dim
 
     def __call__(self, like: Tensor, positions: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ class Rotation:
         return whole
 
     @classmethod
-    def read(cls, rotary: Any, head_dim: int) -> Rotation | None:
+    def read(cls, rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], head_dim: int) -> Rotation | None:
         """Convert a rotary embedding like Llama's.
 
         Args:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import DynamicCache, DynamicLayer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 # What a generation config may say: chosen by our own arguments, without effect on tokens, or read by Sampling.
 UNDERSTOOD = {
@@ -26,12 +30,12 @@ UNDERSTOOD = {
 }
 
 
-def causal_model(model: Any) -> Any:
+def causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The transformers model inside a PEFT model, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def unsupported(model: Any) -> str | None:
+def unsupported(model: PreTrainedModel | PeftModel) -> str | None:
     """Reason why a model needs `model.generate`; None if the decode loop supports it.
 
     Args:

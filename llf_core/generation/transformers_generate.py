@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from llf_core.generation.sampling import Sampling
 
@@ -22,7 +23,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no t
         self._put, self._cancelled = put, cancelled
         self.done = [False] * rows
 
-    def __call__(self, input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(self, input_ids: Tensor, *_: object, **__: object) -> Tensor:
         for row, token in enumerate(input_ids[:, -1].tolist()):
             if not self.done[row]:
                 self.done[row] = self._put(row, token)
@@ -32,7 +33,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers ships no t
 
 
 def decode_plainly(  # noqa: PLR0913 - what a loop knows
-    model: Any,
+    model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     *,
     sampling: Sampling,
@@ -77,7 +78,7 @@ def decode_plainly(  # noqa: PLR0913 - what a loop knows
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([[pad] * (longest - len(one)) + list(one) for one in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=device)
-    drawn: dict[str, Any] = {"temperature": None, "top_p": None, "top_k": None}
+    drawn: dict[str, float | None] = {"temperature": None, "top_p": None, "top_k": None}
     if sampling.do_sample:
         drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
     with torch.random.fork_rng(), torch.no_grad():

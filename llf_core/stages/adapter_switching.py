@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.models.save_result import POLICY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from peft import PeftConfig, PeftModel
     from torch import Tensor
 
 
-def add_frozen(model: Any, name: str, settings: Any, weights: Mapping[str, Tensor]) -> None:
+def add_frozen(model: PeftModel, name: str, settings: PeftConfig, weights: Mapping[str, Tensor]) -> None:
     """Loads another adapter beside the one that is trained.
 
     Args:
@@ -42,14 +43,14 @@ def add_frozen(model: Any, name: str, settings: Any, weights: Mapping[str, Tenso
     save_policy_alone(model)
 
 
-def save_policy_alone(model: Any) -> None:
+def save_policy_alone(model: PeftModel) -> None:
     """Has a PEFT model save the adapter that is trained, and none of those that were put beside it."""
     if "save_pretrained" not in vars(model):
         model.save_pretrained = partial(model.save_pretrained, selected_adapters=[POLICY])
 
 
 @contextmanager
-def wearing(model: Any, name: str | None) -> Iterator[None]:
+def wearing(model: PeftModel, name: str | None) -> Iterator[None]:
     """The model with another adapter, or with none, for a while; which parameters are trained stays as it was.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,14 +13,17 @@ from llf_core.models.adapter_loading import goes_on, with_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llf_core.stages.base.context import TrainingContext
 
 
-def load_auxiliary(work: TrainingContext, what: str, name: str, adapters: Sequence[str], bits: int | None) -> Any:
+def load_auxiliary(
+    work: TrainingContext, what: str, name: str, adapters: Sequence[str], bits: int | None
+) -> PreTrainedModel:
     """Loads a model that reads the same batches as the one in training.
 
     Args:
@@ -45,7 +48,7 @@ def load_auxiliary(work: TrainingContext, what: str, name: str, adapters: Sequen
     return frozen(model, work, f"The model {name} of {what}").to(work.model.device)
 
 
-def load_unchanged(work: TrainingContext) -> Any:
+def load_unchanged(work: TrainingContext) -> PreTrainedModel:
     """The model in training before its first step, a second time and frozen.
 
     Args:
@@ -58,7 +61,7 @@ def load_unchanged(work: TrainingContext) -> Any:
     return frozen(again, work, "The model before its first step")
 
 
-def frozen(model: Any, work: TrainingContext, called: str) -> Any:
+def frozen(model: PreTrainedModel, work: TrainingContext, called: str) -> PreTrainedModel:
     """A model that is given the same batches as the one in training, in evaluation mode; nothing in it is trained.
 
     Raises:
@@ -70,7 +73,7 @@ def frozen(model: Any, work: TrainingContext, called: str) -> Any:
     return model
 
 
-def accelerate_like(model: Any, work: TrainingContext, called: str) -> None:
+def accelerate_like(model: PreTrainedModel, work: TrainingContext, called: str) -> None:
     """Puts a model on the fast path as far as the one in training is, which it shares batches with.
 
     Raises:
@@ -112,7 +115,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def computing(work: TrainingContext) -> Any:
+def computing(work: TrainingContext) -> AbstractContextManager[object]:
     """The precision that the Trainer computes a forward in."""
     plan = work.plan
     return nullcontext() if plan.autocast is None else torch.autocast(plan.device, getattr(torch, plan.autocast))

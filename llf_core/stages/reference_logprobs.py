@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
     from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from llf_core.data.pair_collator import PairCollator
 
     Table = NDArray[np.float32 | np.float64]
     from torch import Tensor
@@ -72,7 +75,7 @@ class Reference:
     `LLF_HOME/cache/reference`, by all that decides it. Where it is asked in every step, see `compared`.
     """
 
-    def __init__(self, work: TrainingContext, collator: Callable[..., Any]) -> None:
+    def __init__(self, work: TrainingContext, collator: Callable[..., PairCollator]) -> None:
         """Takes what is trained.
 
         Args:
@@ -85,7 +88,7 @@ class Reference:
         self._compared = None if self.once else compared(work)
 
     # -- asked once ------------------------------------------------------------------------------------
-    def beside(self, examples: Dataset | AugmentedDataset, *, held_out: bool = False) -> Any:
+    def beside(self, examples: Dataset | AugmentedDataset, *, held_out: bool = False) -> Dataset | AugmentedDataset:
         """The examples with the column `reference`, where it is asked once; else as they are.
 
         Args:
@@ -150,7 +153,7 @@ class Reference:
         return table
 
     @contextmanager
-    def _asked(self) -> Iterator[Any]:
+    def _asked(self) -> Iterator[PreTrainedModel]:
         """The reference, for a while: another model is loaded for it and given up again."""
         named = names_reference(self._work.config)
         with ReferencePolicy(named_reference(self._work) if named else self._work.model).asked() as model:
@@ -237,10 +240,10 @@ def _on(batch: dict[str, Any], device: str) -> dict[str, Any]:
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
 
 
-def _bytes_of(source: ModelSource) -> Any:
+def _bytes_of(source: ModelSource) -> str | list[object]:
     return source.sha256 or source.revision or _stats(source.path)
 
 
-def _stats(path: Path) -> list[Any]:
+def _stats(path: Path) -> list[object]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [str(path), *((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.stage import names_reference
 from llf_core.models.adapter_loading import goes_on
@@ -15,6 +15,9 @@ from llf_core.stages.auxiliary_model import evaluating, load_auxiliary, load_unc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
     from llf_core.stages.base.context import TrainingContext
@@ -33,12 +36,12 @@ class ReferencePolicy:
         adapter: the adapter that is active for the reference; None for none.
     """
 
-    model: Any
+    model: PreTrainedModel
     policy: bool = False
     adapter: str | None = None
 
     @contextmanager
-    def asked(self) -> Iterator[Any]:
+    def asked(self) -> Iterator[PreTrainedModel]:
         """The reference in evaluation mode, for a while."""
         with wearing(self.model, self.adapter) if self.policy else nullcontext(), evaluating(self.model):
             yield self.model
@@ -58,7 +61,7 @@ def compared(work: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
     Raises:
         ModelError: the model that is named is not there, or does not fit.
     """
-    policy: Any = work.model
+    policy: PeftModel = work.model
     if names_reference(work.config):
         return ReferencePolicy(named_reference(work))
     if not shares or not hasattr(policy, "disable_adapter"):
@@ -69,7 +72,7 @@ def compared(work: TrainingContext, *, shares: bool = True) -> ReferencePolicy:
     return ReferencePolicy(policy, policy=True)
 
 
-def named_reference(work: TrainingContext) -> Any:
+def named_reference(work: TrainingContext) -> PreTrainedModel:
     """The model that the config names as the reference."""
     bits = work.config.get("ref_model_quantization_bit")
     return load_auxiliary(work, "ref_model", model_name(work.config), adapter_names(work.config), bits)
@@ -87,7 +90,7 @@ def adapter_names(config: RunConfig) -> list[str]:
     return list((own if named is None else named) or ())
 
 
-def add_twin(policy: Any) -> None:
+def add_twin(policy: PeftModel) -> None:
     """Puts a frozen adapter beside the one that is trained, with the same weights to the last bit."""
     from peft import get_peft_model_state_dict
 

@@ -65,7 +65,11 @@ def register() -> None:
 
 
 def marked_mask(
-    *args: Any, local_size: int | None = None, use_vmap: bool = False, allow_is_causal_skip: bool = True, **kwargs: Any
+    *args: object,
+    local_size: int | None = None,
+    use_vmap: bool = False,
+    allow_is_causal_skip: bool = True,
+    **kwargs: object,
 ) -> Tensor:
     """The mask of `sdpa`, always made, with an attribute `window` that `attention` reads.
 
@@ -100,7 +104,7 @@ def attention(
     forks: Tensor | None = None,
     s_aux: Tensor | None = None,
     record: list[AttentionCall] | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention of one layer.
 
@@ -177,7 +181,7 @@ def computing_dtype(x: Tensor) -> torch.dtype:
 
 
 def _masked(
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -186,7 +190,7 @@ def _masked(
     scale: float,
     softcap: float | None,
     sinks: Tensor | None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> Tensor:
     """Attention by a mask: torch's own, which knows no soft cap and no sinks, or the plain formula."""
     if softcap is None and sinks is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
+    from transformers import PreTrainedModel
 
-    Objective = Callable[[Tensor, "Head"], Any]
+
+Made = TypeVar("Made")
 
 NOT_READ = {
     "labels", "predictors", "targets", "answers", "ends", "groups", "numbers", "reference", "good", "old_log_probs",
@@ -65,7 +67,7 @@ LOGITS = Head(None)
 """The head of a model that gives its logits itself."""
 
 
-def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) -> Any:
+def forward(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor, Head], Made]) -> Made:
     """Runs a model and an objective on what comes out of it.
 
     Args:
@@ -85,11 +87,12 @@ def forward(model: nn.Module, batch: Mapping[str, Any], objective: Objective) ->
 
         inputs["attention_mask"] = placeholder(inputs["input_ids"].device)
     if hasattr(causal, "_llf_decoder"):
-        return model(**inputs, objective=objective)
+        result: Made = model(**inputs, objective=objective)
+        return result
     return objective(model(**inputs).logits, LOGITS)
 
 
-def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Any]) -> Any:
+def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callable[[Tensor], Made]) -> Made:
     """`forward` for an objective that the output head is nothing to; it also serves a model without `install_head`.
 
     Args:
@@ -118,11 +121,12 @@ def forward_hidden(model: nn.Module, batch: Mapping[str, Any], objective: Callab
     return objective(kept[-1])
 
 
-def causal_of(model: Any) -> Any:
+def causal_of(model: nn.Module) -> PreTrainedModel:
     """The causal language model inside of its wrappers."""
     while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
         model = inner
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
 
 
 def install_head(model: nn.Module) -> str | None:
@@ -160,8 +164,13 @@ def install_head(model: nn.Module) -> str | None:
     return None
 
 
-def _with_objective(signature: inspect.Signature) -> Callable[..., Any]:
-    def forward(self: Any, *args: Any, objective: Objective | None = None, **kwargs: Any) -> Any:
+def _with_objective(signature: inspect.Signature) -> Callable[..., object]:
+    def forward(
+        self: PreTrainedModel,
+        *args: object,
+        objective: Callable[[Tensor, Head], object] | None = None,
+        **kwargs: object,
+    ) -> object:
         if objective is None:
             return self._llf_plain_forward(*args, **kwargs)
         linear = _linear(self)
@@ -177,7 +186,7 @@ def _with_objective(signature: inspect.Signature) -> Callable[..., Any]:
     return forward
 
 
-def _linear(causal: Any) -> nn.Linear | str:
+def _linear(causal: PreTrainedModel) -> nn.Linear | str:
     """The linear layer that makes the logits now, or what stands in its place."""
     module = causal.get_output_embeddings()
     if type(module).__name__ == "ModulesToSaveWrapper":  # trained whole by PEFT
@@ -193,7 +202,7 @@ def _linear(causal: Any) -> nn.Linear | str:
     return module
 
 
-def _decoders(causal: Any) -> list[Any]:
+def _decoders(causal: PreTrainedModel) -> list[PreTrainedModel]:
     candidates = [decoder_of(causal), causal.base_model]
     return [one for number, one in enumerate(candidates) if one is not causal and one not in candidates[:number]]
 
@@ -204,7 +213,7 @@ class _Hidden:
     def __init__(self, hidden: Tensor) -> None:
         self.last_hidden_state = hidden
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: int) -> Tensor:
         return (self.last_hidden_state,)[key]
 
     def __getattr__(self, name: str) -> None:
@@ -212,7 +221,9 @@ class _Hidden:
             raise AttributeError(name)
 
 
-def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, float | None] | str:
+def _probe(
+    causal: PreTrainedModel, decoder: PreTrainedModel, linear: nn.Linear
+) -> tuple[PreTrainedModel, float, float | None] | str:
     """Compares the logits that a model makes of given hidden states with those of `Head`.
 
     Returns:
@@ -227,11 +238,11 @@ def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, fl
         "attention_mask": torch.ones(1, TOKENS, dtype=torch.int64, device=device),
         "position_ids": torch.arange(TOKENS, device=device)[None],
     }
-    calls: list[dict[str, Any]] = []
+    calls: list[dict[str, object]] = []
     signature = inspect.signature(decoder.forward)
     others = next((name for name, kind in signature.parameters.items() if kind.kind == kind.VAR_KEYWORD), "")
 
-    def stand_in(*args: Any, **kwargs: Any) -> _Hidden:
+    def stand_in(*args: object, **kwargs: object) -> _Hidden:
         told = signature.bind(*args, **kwargs).arguments
         calls.append(told.pop(others, {}) | told)
         return _Hidden(hidden)
@@ -261,7 +272,7 @@ def _probe(causal: Any, decoder: Any, linear: nn.Linear) -> tuple[Any, float, fl
     return "the logits are not those of a linear layer, scale and soft cap"
 
 
-def _terms(causal: Any) -> list[tuple[float, float | None]]:
+def _terms(causal: PreTrainedModel) -> list[tuple[float, float | None]]:
     """Scales and soft caps that the model's configuration speaks of, and that none of them is used."""
     config = causal.config.get_text_config()
     softcaps = [float(value) for name in SOFTCAPS if (value := getattr(config, name, None))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,10 @@ from llf_core.acceleration.patching.probe_module import kind
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
 
+    from transformers import PreTrainedConfig, PreTrainedModel
+
     from llf_core.acceleration.patching.attention_backend import AttentionCall
+    from llf_core.acceleration.patching.flattened_batches import Flattened
 
 LENGTHS = (3, 6)
 # Relative distance (of norms) of hidden states that is taken for rounding. A wrong formula moves them far more.
@@ -43,14 +46,14 @@ class EquivalenceCheck:
         looped: modules that are called for each document by itself; filled by `flattens`.
     """
 
-    def __init__(self, causal: Any) -> None:
+    def __init__(self, causal: PreTrainedModel) -> None:
         """Takes a causal language model in evaluation mode, and its own numbers.
 
         Raises:
             Exception: whatever the model raises where it cannot be run on input ids alone.
         """
         self.decoder = decoder_of(causal)
-        self.calls: dict[Hashable, dict[str, Any]] = {}
+        self.calls: dict[Hashable, dict[str, object]] = {}
         self.looped: list[nn.Module] = []
         self._causal, self._name = causal, type(causal).__name__
         embeddings = causal.get_input_embeddings()
@@ -170,12 +173,12 @@ class EquivalenceCheck:
         batch = self._told(flattened([other, self._second]))
         return self._run(record, **batch)[len(other) :]
 
-    def _told(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _told(self, batch: Flattened) -> Flattened:
         if self._causal.config._attn_implementation == attention_backend.NAME:
             batch["attention_mask"] = placeholder(self._device)
         return batch
 
-    def _run(self, record: list[AttentionCall] | None, **batch: Any) -> Tensor:
+    def _run(self, record: list[AttentionCall] | None, **batch: Tensor | int) -> Tensor:
         told = {} if record is None else {"record": record}
         with self._few_layers():
             hidden: Tensor = self.decoder(**batch, use_cache=False, **told).last_hidden_state
@@ -196,7 +199,7 @@ class EquivalenceCheck:
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        def listen(module: nn.Module, _: Any, kwargs: dict[str, Any]) -> None:
+        def listen(module: nn.Module, _: object, kwargs: dict[str, object]) -> None:
             self.calls.setdefault(kind(module), kwargs)
 
         hooks = [
@@ -211,7 +214,7 @@ class EquivalenceCheck:
                 hook.remove()
 
 
-def _layers(decoder: nn.Module, config: Any) -> tuple[str, int] | None:
+def _layers(decoder: nn.Module, config: PreTrainedConfig) -> tuple[str, int] | None:
     """Name of the list of layers, and how many of the first hold one of each kind; None where there is no such list."""
     count = getattr(config, "num_hidden_layers", None)
     for name, child in decoder.named_children():

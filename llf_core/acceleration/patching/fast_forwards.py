@@ -44,7 +44,7 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> Sequence[Tensor]:
 def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
     """For RMS norms; see `rms_norm`. Some give back the dtype of their input, whatever that of their weight."""
 
-    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self: Any, x: Tensor, *args: object, **kwargs: object) -> object:
         if args or kwargs:
             return type(self).forward(self, x, *args, **kwargs)
         normed = rms_norm(x, self.weight, eps, offset)
@@ -53,7 +53,7 @@ def norm_forward(eps: float, offset: float, *, keeps_dtype: bool) -> Forward:
     return forward
 
 
-def linear_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+def linear_forward(self: nn.Module, x: Tensor, *args: object, **kwargs: object) -> object:
     """For a linear layer with LoRA that no block below takes care of."""
     found = None if args or kwargs else operand(self)
     if found is None:
@@ -79,7 +79,7 @@ class GatedMLP:
         """The method to install."""
         inputs, output, named = self.inputs, self.output, self.act
 
-        def forward(self: Any, x: Tensor) -> Tensor:
+        def forward(self: nn.Module, x: Tensor) -> Tensor:
             parts = project(x, [getattr(self, name) for name in inputs])
             gate, up = parts if len(parts) > 1 else parts[0].chunk(2, -1)
             act = getattr(self, named)
@@ -121,7 +121,7 @@ class RotaryAttention:
         """The method to install."""
         fast = self
 
-        def forward(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def forward(self: nn.Module, hidden_states: Tensor, *args: object, **kwargs: Any) -> object:
             bounds, embeddings = kwargs.get("cu_seq_lens_q"), kwargs.get("position_embeddings")
             foreign = kwargs.get("cache") is not None or kwargs.get("past_key_values") is not None
             if args or foreign or bounds is None or embeddings is None or hidden_states.device.type != "cpu":
@@ -138,7 +138,7 @@ class RotaryAttention:
 
         return forward
 
-    def heads_of(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of `[1, tokens, hidden]`, each `[tokens, heads, dim]`, normed and not turned yet."""
         parts = project(x, [getattr(module, name) for name in self.inputs])
         if len(parts) == 1:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 KNOWN_LAYERS = ("full_attention", "sliding_attention")
 STATES = ("linear_attention", "conv", "hybrid")
@@ -16,7 +19,7 @@ OTHER_LAYERS = ("moe",)
 """Layers that know one token at a time."""
 
 
-def refused(causal: Any) -> str | None:
+def refused(causal: PreTrainedModel) -> str | None:
     """Why batches of a model must not be flattened, as a sentence; None where a trial is to tell.
 
     Args:
@@ -39,24 +42,48 @@ def refused(causal: Any) -> str | None:
     return None
 
 
-def carries_state(causal: Any) -> bool:
+def carries_state(causal: PreTrainedModel) -> bool:
     """Whether layers of a model carry a state from token to token."""
     layers = getattr(causal.config.get_text_config(), "layer_types", None) or ()
     return getattr(causal, "_is_stateful", False) or any(one in STATES for one in layers)
 
 
-def counts_chunks(causal: Any) -> bool:
+def counts_chunks(causal: PreTrainedModel) -> bool:
     """Whether layers of a model see by chunks."""
     return CHUNKED in (getattr(causal.config.get_text_config(), "layer_types", None) or ())
 
 
-def decoder_of(causal: Any) -> Any:
+def decoder_of(causal: PreTrainedModel) -> PreTrainedModel:
     """What makes the hidden states; Llama 4 gives itself for it."""
     decoder = causal.get_decoder()
     return causal.model if decoder is causal and hasattr(causal, "model") else decoder
 
 
-def flattened(ids: list[Tensor]) -> dict[str, Any]:
+class Flattened(TypedDict):
+    """A flattened batch, see `llf_core.data.Collator`.
+
+    Attributes:
+        input_ids: `[1, tokens]`.
+        position_ids: `[1, tokens]`.
+        cu_seq_lens_q: `[documents + 1]`, int32.
+        cu_seq_lens_k: the same.
+        max_length_q: tokens of the longest document.
+        max_length_k: the same.
+        attention_mask: see `placeholder`.
+        forks: `[documents, 2]`, where two branches of a document begin.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    cu_seq_lens_q: Tensor
+    cu_seq_lens_k: Tensor
+    max_length_q: int
+    max_length_k: int
+    attention_mask: NotRequired[Tensor]
+    forks: NotRequired[Tensor]
+
+
+def flattened(ids: list[Tensor]) -> Flattened:
     """A flattened batch of documents `[seq]`, without labels; see `Collator`."""
     lengths = torch.tensor([0] + [len(one) for one in ids])
     bounds = lengths.cumsum(0).to(torch.int32).to(ids[0].device)

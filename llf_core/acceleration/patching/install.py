@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +15,10 @@ from llf_core.acceleration.patching.matching import QKV, UNFIT, match_attention,
 from llf_core.acceleration.patching.probe_module import kind
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from torch import nn
+    from transformers import PreTrainedModel
 
     from llf_core.acceleration.patching.fast_forwards import Forward
 
@@ -61,7 +62,7 @@ def accelerate(model: nn.Module, *, attention: bool = True) -> Accelerated:
 
 def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
     """`accelerate` without the model's head."""
-    causal: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    causal: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     training = [module for module in model.modules() if module.training]
     for module in training:  # eval() would take longer than all the rest
         vars(module)["training"] = False
@@ -73,7 +74,7 @@ def patch_decoder(model: nn.Module, *, attention: bool = True) -> Accelerated:
             vars(module)["training"] = True
 
 
-def _quicken(causal: Any, *, attention: bool) -> Accelerated:
+def _quicken(causal: PreTrainedModel, *, attention: bool) -> Accelerated:
     try:
         trial = EquivalenceCheck(causal)
     except UNFIT as error:
@@ -141,7 +142,7 @@ def _may_fit(module: nn.Module) -> bool:
     return type(module).__name__.endswith("RMSNorm") or "down_proj" in parts or any(names[0] in parts for names in QKV)
 
 
-def _fit(module: nn.Module, called: dict[str, Any] | None) -> tuple[str, Forward] | None:
+def _fit(module: nn.Module, called: Mapping[str, object] | None) -> tuple[str, Forward] | None:
     if type(module).__name__.endswith("RMSNorm"):
         norm = match_norm(module)
         return None if norm is None else ("norms", norm)

@@ -12,6 +12,8 @@ from llf_core.acceleration.kernels.linear import Operand
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from peft.tuners.lora import LoraLayer
+
 # Classes are compared by name, since importing them would load what a model without adapters never needs.
 ADAPTED = {("peft.tuners.lora.layer", "Linear"), ("peft.tuners.lora.bnb", "Linear4bit")}
 CONV1D = ("transformers.pytorch_utils", "Conv1D")
@@ -66,7 +68,7 @@ def _is_known(base: nn.Module) -> bool:
     return type(base) is nn.Linear or _name(base) in (CONV1D, FOUR_BITS)
 
 
-def _adapter(module: Any) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, float] | None:
+def _adapter(module: LoraLayer) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, float] | None:
     """The one plain adapter that is active, `(None, 1)` where none is, None where it is of another kind."""
     if module.merged:
         return None if module.disable_adapters else (None, 1.0)
@@ -78,7 +80,7 @@ def _adapter(module: Any) -> tuple[tuple[torch.Tensor, torch.Tensor] | None, flo
     dropped = not isinstance(dropout, nn.Identity) and module.training and dropout.p > 0
     if len(active) > 1 or module.lora_variant or dropped or module.lora_bias.get(name):
         return None
-    pair: tuple[Any, Any] = (module.lora_A[name], module.lora_B[name])
+    pair: tuple[nn.Linear, nn.Linear] = (module.lora_A[name], module.lora_B[name])
     if any(type(part) is not nn.Linear or part._forward_hooks or part._forward_pre_hooks for part in pair):
         return None
     return (pair[0].weight, pair[1].weight), module.scaling[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from llf_core.acceleration.patching.fast_forwards import GatedMLP, RotaryAttenti
 from llf_core.acceleration.patching.probe_module import WIDTH, drops, is_linear, plain_copy, probe_module, random, same
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -29,7 +29,7 @@ ACTIVATIONS = ("act_fn", "activation_fn")
 UNFIT = Exception
 
 
-def match_norm(module: Any) -> Forward | None:
+def match_norm(module: nn.Module) -> Forward | None:
     """For RMS norms: `weight · x` or, as Gemma has it, `(1 + weight) · x`."""
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     weight = module._parameters.get("weight")
@@ -60,7 +60,7 @@ def match_mlp(module: nn.Module) -> Forward | None:
     return None
 
 
-def match_attention(module: Any, called: Mapping[str, Any]) -> Forward | None:
+def match_attention(module: nn.Module, called: Mapping[str, object]) -> Forward | None:
     """For attention with rotary embeddings.
 
     Args:
@@ -102,7 +102,7 @@ def match_attention(module: Any, called: Mapping[str, Any]) -> Forward | None:
     return None
 
 
-def _heads(module: Any, inputs: tuple[str, ...], dim: int) -> tuple[int, int] | None:
+def _heads(module: nn.Module, inputs: tuple[str, ...], dim: int) -> tuple[int, int] | None:
     """Heads of queries and of keys."""
     sizes = [getattr(module, name).out_features for name in inputs]
     if len(sizes) > 1:
@@ -121,7 +121,7 @@ def _variants(module: nn.Module) -> Iterator[tuple[tuple[str, str] | None, bool,
         yield None, False, rotary
 
 
-def _agrees(plain: Any, fast: Any, inputs: tuple[Tensor, ...]) -> bool:
+def _agrees(plain: Callable[..., Tensor], fast: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> bool:
     """Whether both give the same for each input; what cannot be computed does not."""
     try:
         pairs = [(fast(x), plain(x)) for x in inputs]
@@ -130,6 +130,6 @@ def _agrees(plain: Any, fast: Any, inputs: tuple[Tensor, ...]) -> bool:
     return all(same(*pair) for pair in pairs)
 
 
-def _same_dtype(plain: Any, fast: Any, x: Tensor) -> bool:
+def _same_dtype(plain: Callable[..., Tensor], fast: Callable[..., Tensor], x: Tensor) -> bool:
     """Whether both give a narrow input with a wide weight the same dtype."""
     return bool(fast(x).dtype == plain(x).dtype)

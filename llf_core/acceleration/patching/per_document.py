@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from llf_core.acceleration.patching.fast_forwards import Forward
 
-    Call = tuple[tuple[Any, ...], dict[str, Any]]
+    Call = tuple[tuple[object, ...], dict[str, object]]
 
 HALF = (torch.bfloat16, torch.float16)
 ROUNDING, ROUNDING_OF_HALF = 1e-6, 1e-3
@@ -35,14 +35,14 @@ BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "for
 """What a module is told of documents, which one that is called for one document must not be told."""
 
 
-def forward_each(self: Any, *args: Any, **kwargs: Any) -> Any:
+def forward_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
     """A forward that calls the module's own for one document after the other; tokens after the last one get zeros."""
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
     return _called_each(self, args, kwargs, mask=False)
 
 
-def _called_each(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, mask: bool) -> Any:
+def _called_each(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, Any], *, mask: bool) -> object:
     bounds, forks = bounds_of(kwargs["cu_seq_lens_q"]), forks_of(kwargs.get("forks"))
     plain = {name: value for name, value in kwargs.items() if name not in BOUNDS}
     tokens = _tokens(args, plain)
@@ -65,7 +65,7 @@ def _chunk_mask(length: int, chunk: int | None, device: torch.device) -> Tensor 
     return (numbers[:, None] == numbers).tril()[None, None]
 
 
-def attention_each(self: Any, *args: Any, **kwargs: Any) -> Any:
+def attention_each(self: nn.Module, *args: object, **kwargs: Any) -> object:
     """`forward_each` of an attention that counts tokens by itself: each document gets a mask of its own."""
     if kwargs.get("cu_seq_lens_q") is None:
         return type(self).forward(self, *args, **kwargs)
@@ -127,7 +127,7 @@ def _calls(root: nn.Module, run: Callable[[], object]) -> dict[nn.Module, Call]:
     """The arguments of the last call of each module below `root`."""
     calls: dict[nn.Module, Call] = {}
 
-    def listen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def listen(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         calls[module] = (args, kwargs)
 
     hooks = [module.register_forward_pre_hook(listen, with_kwargs=True) for module in root.modules()]
@@ -151,12 +151,12 @@ def _mixes(module: nn.Module, call: Call) -> bool:
         return False
     half = tokens // 2
 
-    def exchanged(value: Any) -> Any:
+    def exchanged(value: object) -> object:
         if isinstance(value, Tensor) and value.ndim == 3 and value.shape[1] == tokens and value.is_floating_point():  # noqa: PLR2004
             return torch.cat((value[:, :half].flip(-1), value[:, half:]), 1)
         return value
 
-    def moved(module: nn.Module, args: Any, kwargs: Any) -> float:
+    def moved(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> float:
         found = [
             _first(type(module).forward(module, *_each(change, args), **_each(change, kwargs)))
             for change in (lambda value: value, exchanged)
@@ -175,7 +175,7 @@ def _mixes(module: nn.Module, call: Call) -> bool:
     return not moved(module, args, kwargs) <= ROUNDING
 
 
-def _each(change: Callable[[Any], Any], value: Any) -> Any:
+def _each(change: Callable[[object], object], value: Any) -> Any:
     """Tuples and dicts with every value in them changed."""
     if isinstance(value, tuple):
         return tuple(_each(change, one) for one in value)
@@ -184,22 +184,22 @@ def _each(change: Callable[[Any], Any], value: Any) -> Any:
     return change(value)
 
 
-def _wide(value: Any) -> Any:
+def _wide(value: object) -> object:
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
-def _first(value: Any) -> Tensor | None:
+def _first(value: object) -> Tensor | None:
     value = value[0] if isinstance(value, tuple) and value else value
     return value if isinstance(value, Tensor) else None
 
 
-def _tokens(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+def _tokens(args: tuple[object, ...], kwargs: Mapping[str, object]) -> int:
     """The tokens of a call; 0 where it has no tensor `[1, tokens, hidden]`."""
     found = _first_of(args, kwargs)
     return 0 if found is None else found.shape[1]
 
 
-def _first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _first_of(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
     """The first tensor `[1, tokens, hidden]` of a call; None where it has none."""
     given = (*args, *kwargs.values())
     return next((one for one in given if isinstance(one, Tensor) and one.ndim == 3 and one.shape[0] == 1), None)  # noqa: PLR2004

@@ -40,7 +40,7 @@ def same(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).norm() <= CLOSE * other.norm())
 
 
-def is_linear(module: Any) -> bool:
+def is_linear(module: object) -> bool:
     """Whether a module stands for a matrix: a linear layer of any class, or an adapter around one."""
     base = getattr(module, "base_layer", module)
     return isinstance(module, nn.Module) and hasattr(base, "in_features") and hasattr(base, "out_features")
@@ -53,7 +53,7 @@ def drops(module: nn.Module) -> bool:
     return any(share > 0 for share in (*named, *parts))
 
 
-def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> Any | None:
+def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection[str]) -> nn.Module | None:
     """The small copy.
 
     Args:
@@ -67,7 +67,7 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
     if module._parameters or module._buffers or "forward" in vars(module):
         return None
     small = copy.copy(module)
-    children: dict[str, Any] = dict(module._modules)
+    children: dict[str, nn.Module | None] = dict(module._modules)
     for seed, (name, child) in enumerate(children.items()):
         if name in inputs:
             children[name] = _linear(child, WIDTH, None, seed)
@@ -81,7 +81,7 @@ def probe_module(module: nn.Module, inputs: Collection[str], outputs: Collection
     return small.train()
 
 
-def plain_copy(module: nn.Module, seed: int = 0) -> Any:
+def plain_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     """A copy in float32 on the CPU, with the forward of its class and random weights."""
     whole = copy.deepcopy(module)
     for part in whole.modules():
@@ -125,7 +125,7 @@ def kind(module: nn.Module) -> Hashable:
 
 
 @functools.cache
-def _by_number(forward: Callable[..., Any]) -> bool:
+def _by_number(forward: Callable[..., object]) -> bool:
     """Whether a method computes something by the number of its layer; assumed where its code is not to be had."""
     try:
         code = inspect.getsource(inspect.unwrap(forward))

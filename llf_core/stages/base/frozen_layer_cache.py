@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +20,7 @@ from llf_core.data.streaming import Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
     from llf_core.runs import RunFolder
@@ -94,7 +95,7 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def try_trunk(decoder: Any, depth: int) -> Tensor | None:
+def try_trunk(decoder: PreTrainedModel, depth: int) -> Tensor | None:
     """Runs a small batch twice, the second time with the lowest layers left out.
 
     Returns:
@@ -129,20 +130,20 @@ def try_trunk(decoder: Any, depth: int) -> Tensor | None:
         decoder.train(training)
 
 
-def _run(decoder: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def _run(decoder: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
     torch.manual_seed(0)
     hidden: Tensor = decoder(input_ids=ids, attention_mask=mask, use_cache=False)[0]
     return hidden
 
 
-def length_dependent(model: Any) -> bool:
+def length_dependent(model: PreTrainedModel) -> bool:
     """Whether what a model makes of a document depends on the longest one of its batch."""
     rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = {one.get("rope_type") for one in (rope, *rope.values()) if isinstance(one, dict)}
     return bool(kinds & LENGTH_DEPENDENT)
 
 
-def _fits(work: TrainingContext, decoder: Any) -> bool:
+def _fits(work: TrainingContext, decoder: PreTrainedModel) -> bool:
     alone = processes() == 1  # else examples change places between processes
     return (
         alone

@@ -15,6 +15,7 @@ from llf_core.stages.base.oom_retry import BatchSplitter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from datasets import Dataset
     from torch import Tensor
     from torch.utils.data import DataLoader
     from transformers import TrainingArguments
@@ -68,7 +69,7 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         schedule: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(num_training_steps, optimizer)
         return schedule
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader[Any]:
         """The Trainer's, with every held-out example: `dataloader_drop_last` is about those to train on."""
         drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback
 
@@ -30,16 +30,18 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         self._judge = judge
         self._most = most
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """A resumed run goes on where the other one was in its drawn answers."""
         if self.trainer is not None:
             self.trainer.begin()
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Before answers are drawn."""
         self._remember()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Before an evaluation draws some."""
         self._remember()
 
@@ -53,7 +55,7 @@ class CompletionsCallback(TrainerCallback):  # type: ignore[misc]  # transformer
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         """Some answers of the step that is logged."""
         if "reward" not in (logs or {}):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
@@ -10,6 +10,8 @@ from llf_core.config.rule import Rule
 from llf_core.stages.online.stage import OnlineStage
 
 if TYPE_CHECKING:
+    from trl import GRPOConfig
+
     from llf_core.stages.online.trl_trainers import Online
 
 LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
@@ -63,7 +65,7 @@ class GRPO(OnlineStage):
         ),
     )
 
-    def _library(self) -> tuple[type[Any], type[Online]]:
+    def _library(self) -> tuple[type[GRPOConfig], type[Online]]:
         from trl import GRPOConfig
 
         from llf_core.stages.online.trl_trainers import OnlineGRPO

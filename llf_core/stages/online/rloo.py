@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from llf_core.config.option import Section, option
 from llf_core.stages.online.stage import OnlineStage
 
 if TYPE_CHECKING:
+    from trl import RLOOConfig
+
     from llf_core.stages.online.trl_trainers import Online
 
 
@@ -30,7 +32,7 @@ class RLOO(OnlineStage):
     Options: ClassVar[type[Section]] = RLOOOptions
     own: ClassVar[tuple[str, ...]] = tuple(RLOOOptions.model_fields)
 
-    def _library(self) -> tuple[type[Any], type[Online]]:
+    def _library(self) -> tuple[type[RLOOConfig], type[Online]]:
         from trl import RLOOConfig
 
         from llf_core.stages.online.trl_trainers import OnlineRLOO

@@ -10,7 +10,7 @@ from llf_core.rewards import Answered, Judged, RewardError, Weighed, not_applied
 from llf_core.rewards.signature import OF_A_TRAINER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from llf_core.rewards import Reward
 
@@ -68,7 +68,7 @@ class TRLRewards:
 
     def _function(self, number: int, reward: Reward) -> Callable[..., list[float | None]]:
         def judge(
-            prompts: list[Any],
+            prompts: list[Sequence[Mapping[str, Any]]],
             completion_ids: list[list[int]],
             row: list[dict[str, Any]],
             expected: list[str | None],

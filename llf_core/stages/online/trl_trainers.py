@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from transformers import TrainerControl
+    from trl.trainer.utils import RepeatSampler
 
     from llf_core.stages.online.stage import OnlineStage
     from llf_core.stages.online.trl_rewards import TRLRewards
@@ -113,7 +114,7 @@ class Online(TrainingLoop):
         buffered: list[dict[str, Any]] | None = self._buffered_inputs
         return buffered if self._step % whole else None
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
+    def create_model_card(self, *_: object, **__: object) -> None:
         """None: TRL would write one beside the checkpoints, and the result gets ours."""
 
     def _send_telemetry(self) -> None:
@@ -143,21 +144,21 @@ class Online(TrainingLoop):
                 on_token=lambda done, tokens: under_way(done, tokens=tokens),
             )
 
-    def _get_train_sampler(self, *args: Any) -> Sampler[int]:
+    def _get_train_sampler(self, *args: object) -> Sampler[int]:
         return Passes(super()._get_train_sampler(*args))
 
 
 class OnlineGRPO(Online, GRPOTrainer):  # type: ignore[misc]  # TRL ships no types
     """Group Relative Policy Optimization (arXiv 2402.03300)."""
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any) -> tuple[list[list[int]], None]:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: object) -> tuple[list[list[int]], None]:
         return self.draw(prompt_ids), None
 
 
 class OnlineRLOO(Online, RLOOTrainer):  # type: ignore[misc]  # TRL ships no types
     """REINFORCE Leave-One-Out (arXiv 2402.14740)."""
 
-    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: Any) -> list[list[int]]:
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *_: object) -> list[list[int]]:
         return self.draw(prompt_ids)
 
 
@@ -167,7 +168,7 @@ class Passes(Sampler[int]):
     TRL's own draws the order of a pass from where the pass before has left its generator.
     """
 
-    def __init__(self, sampler: Any) -> None:
+    def __init__(self, sampler: RepeatSampler) -> None:
         self._sampler = sampler
         self._pass = 0
 

@@ -35,8 +35,11 @@ from llf_core.stages.reference_policy import compared
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from peft import PeftModel
     from torch import Tensor
+    from transformers import PreTrainedModel
 
+    from llf_core.config import RunConfig
     from llf_core.models.reward_model import Scorer
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.ppo.scoring import Score, Written
@@ -61,7 +64,7 @@ class PPOModels:
         models: every model in memory by its first role, the policy first.
     """
 
-    policy: Any
+    policy: PreTrainedModel
     value: ValueHead | ValueModel
     beside: Beside
     reference: Callable[[Mapping[str, Any]], Tensor]
@@ -104,7 +107,7 @@ def cast(work: TrainingContext, temperature: float) -> PPOModels:
     return PPOModels(policy, value, beside, reference, _scoring(work, scorer), models)
 
 
-def width_of(model: Any) -> int:
+def width_of(model: PreTrainedModel) -> int:
     """Of a model's last hidden states."""
     return int(model.config.get_text_config().hidden_size)
 
@@ -127,8 +130,8 @@ def _scorer(work: TrainingContext, *, shared: bool) -> Scorer | None:
     bits = config.get("reward_model_quantization_bit")
     if not adapters:
         return _quickened(load_scorer(name, config, quantization_bit=bits), work)
-    own = _plain(config, model_name_or_path=name, quantization_bit=bits)
-    base = merge_adapters(load_model(resolve_model(name, own), own, work.plan), adapters[:-1], own)
+    plain = _plain(config, model_name_or_path=name, quantization_bit=bits)
+    base = merge_adapters(load_model(resolve_model(name, plain), plain, work.plan), adapters[:-1], plain)
     return _quickened(load_scorer(adapters[-1], config, onto=_wrapped(base, work), adapter=REWARD), work)
 
 
@@ -146,9 +149,9 @@ def _quickened(scorer: Scorer, work: TrainingContext) -> Scorer:
     return scorer
 
 
-def _wrapped(model: Any, work: TrainingContext) -> Any:
+def _wrapped(model: PreTrainedModel, work: TrainingContext) -> PeftModel:
     """A model of its own under PEFT, whose first adapter does nothing."""
-    wrapped: Any = plugins("method")["lora"].apply(model, _plain(work.config, finetuning_type="lora"))
+    wrapped: PeftModel = plugins("method")["lora"].apply(model, _plain(work.config, finetuning_type="lora"))
     return wrapped.requires_grad_(requires_grad=False)
 
 
@@ -204,7 +207,7 @@ def _reference(
 
 
 # -- the values ------------------------------------------------------------------------------------------
-def _value_head(model: Any, weight: Tensor | None = None) -> ValueHead:
+def _value_head(model: PreTrainedModel, weight: Tensor | None = None) -> ValueHead:
     return ValueHead(width_of(model), model.get_input_embeddings().weight.device, weight)
 
 
@@ -212,7 +215,7 @@ def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
     """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
     config, weight = work.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:
-        model: Any = config.plugin("method").apply(load_model(work.source, config, work.plan), config)
+        model: PreTrainedModel = config.plugin("method").apply(load_model(work.source, config, work.plan), config)
     else:
         model = load_model(work.source, config, work.plan)
         if scorer.adapter is None:
@@ -227,7 +230,7 @@ def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
     return ValueModel(model, _value_head(model, weight))
 
 
-def _take_weights(model: Any, scorer: Scorer) -> Tensor | None:
+def _take_weights(model: PreTrainedModel, scorer: Scorer) -> Tensor | None:
     """Has a model begin with a reward model's weights, where these fit; returns the reward model's head then."""
     own, other = model.state_dict(), scorer.model.state_dict()
     prefix = f"{model.base_model_prefix}."
@@ -242,7 +245,7 @@ def _take_weights(model: Any, scorer: Scorer) -> Tensor | None:
     return head if head.shape[1] == width_of(model) else None
 
 
-def _plain(config: Any, **changes: Any) -> Any:
+def _plain(config: RunConfig, **changes: object) -> RunConfig:
     """The config of a model that has no adapters yet."""
     return config.replace(adapter_name_or_path=None, create_new_adapter=None, **changes)
 

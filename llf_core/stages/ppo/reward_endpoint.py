@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.shown_url import without_secrets
 from llf_core.redaction.url_secrets import restore_url
@@ -36,7 +36,7 @@ SHOWN = 60
 class _Here(urllib.request.HTTPRedirectHandler):
     """Goes nowhere else: a redirect would carry what is secret to another place, and turn a POST into a GET."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         """None."""
 
 

@@ -81,7 +81,7 @@ class Beside(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def state_dict(self, *_: Any, destination: Any = None, **__: Any) -> Any:
+    def state_dict(self, *_: object, destination: dict[str, Tensor] | None = None, **__: object) -> Any:
         """Nothing: a checkpoint of the stage holds it."""
         return {} if destination is None else destination
 
