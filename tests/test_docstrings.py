@@ -35,13 +35,9 @@ PENDING = frozenset(
         "llf_core.config",
         "llf_core.data.align",
         "llf_core.data.formats",
-        "llf_core.doctor",
-        "llf_core.launch",
         "llf_core.methods",
         "llf_core.modifiers",
-        "llf_core.rewards",
         "llf_core.stages",
-        "llf_core.training",
         "llf_widgets",
     )
 )

@@ -17,7 +17,7 @@ from llf_core.rewards import RewardError
 from llf_core.runs.foreign_code import UntrustedCodeError
 from llf_core.stages.base.oom_retry import DoesNotFitError
 from llf_core.stages.base.stop_training import StopTraining
-from llf_core.training.failures import explain
+from llf_core.training.failures import explain_failure
 from llf_core.user_error import BAD_CONFIG, FAILED, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ PROBLEMS = tuple(Problem("invalid", key, 0, f"{key} is 0.") for key in ("one", "
     ],
 )
 def test_the_trainer_tells_each_in_its_own_words(error: UserError, reason: str, code: int) -> None:
-    failure = explain(error)
+    failure = explain_failure(error)
     assert (failure.reason, failure.exit_code, failure.expected) == (reason, code, True)
     assert str(error).replace("\n", "; ") == reason
 
@@ -47,7 +47,7 @@ def test_the_trainer_tells_each_in_its_own_words(error: UserError, reason: str, 
 def test_a_remedy_that_is_known_later_is_told_too() -> None:
     error = RewardError("f", "f returned nan.")
     error.what_to_do = "Mend it."
-    assert str(error) == explain(error).reason == "f returned nan. Mend it."
+    assert str(error) == explain_failure(error).reason == "f returned nan. Mend it."
 
 
 def test_an_error_reaches_another_process_whole() -> None:

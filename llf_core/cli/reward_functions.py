@@ -16,10 +16,10 @@ def functions_of_file(path: Path | None) -> dict[str, Callable[..., Any]]:
     """The functions of a file by their names."""
     if path is None:
         return {}
-    from llf_core.rewards import by_name, from_file
+    from llf_core.rewards import from_file, functions_by_name
 
     with in_a_sentence():
-        return {name: one for name, one in by_name(from_file(path)).items() if one is not None}
+        return {name: one for name, one in functions_by_name(from_file(path)).items() if one is not None}
 
 
 def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Reads the curves of a run as they come and says what is wrong, and what to do about it. Imports no torch."""
+"""Detects problems in the curves of a live run, and suggests fixes. Imports no torch."""
 
 from llf_core.doctor.doctor import Doctor
 from llf_core.doctor.finding import Finding

@@ -1,4 +1,4 @@
-"""Looks at a run again and again, and tells of each thing that is wrong once an attempt."""
+"""Checks a live run periodically and reports each problem once per attempt."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Doctor:
-    """Reads a run's folder; a look costs what is new in it.
+    """Checks a run for problems; each check reads only new data.
 
     Args:
         folder: the run.
-        memory_limit: bytes that there are, 0 where that is not known; a GPU's memory is not known here.
+        memory_limit: available bytes, 0 if unknown; GPU memory is not known here.
     """
 
     def __init__(self, folder: RunFolder, memory_limit: float = 0.0) -> None:
@@ -35,28 +35,28 @@ class Doctor:
         self._moved = (-1, 0.0)  # the last step that was seen, and when it was new
 
     def look(self, now: float | None = None) -> list[Finding]:
-        """What is wrong and was not said in this attempt yet.
+        """Find problems that were not reported in this attempt yet.
 
         Args:
-            now: seconds of a clock that is never set.
+            now: seconds of a monotonic clock.
         """
         moment = time.monotonic() if now is None else now
         status = self._reader.status()
-        vitals = self._vitals(status, moment)
+        metrics = self._read_metrics(status, moment)
         found = []
         for rule in RULES:
-            finding = rule.look(vitals) if rule.holds(vitals.stage) else None
+            finding = rule.look(metrics) if rule.applies_to(metrics.stage) else None
             if finding is not None and (status.attempt, finding.rule) not in self._told:
                 self._told.add((status.attempt, finding.rule))
                 found.append(finding)
         return found
 
-    def _vitals(self, status: Status, now: float) -> RunMetrics:
+    def _read_metrics(self, status: Status, now: float) -> RunMetrics:
         if not self._config:
             self._config = read_config(self._folder.config)
         events = self._reader.events()
         for event in events:
-            self._hear(event)
+            self._process_event(event)
         columns = self._reader.metrics()
         # Answers may be written for minutes within a step, and tell how far they are.
         progressed = any(event["type"] == "progress" for event in events)
@@ -72,19 +72,19 @@ class Doctor:
             config=self._config,
             data=self._data,
             # The status is seconds behind the metrics.
-            learning_rate=self._rate(max([status.step, *columns.steps("loss")[-1:].tolist()])),
+            learning_rate=self._peak_learning_rate(max([status.step, *columns.steps("loss")[-1:].tolist()])),
             memory_limit=0.0 if (status.device or "").startswith("cuda") else self._limit,
         )
 
-    def _hear(self, event: dict[str, Any]) -> None:
+    def _process_event(self, event: dict[str, Any]) -> None:
         if event["type"] == "data":
             self._data = event
         elif event["type"] == "finding":
             self._told.add((int(event.get("attempt", 1)), str(event.get("rule"))))
         self._changes.add(event)
 
-    def _rate(self, step: int) -> float:
-        """The schedule's peak at a step."""
+    def _peak_learning_rate(self, step: int) -> float:
+        """Peak of the learning rate schedule at a step."""
         asked = self._config.get("learning_rate")
         asked = float(asked) if isinstance(asked, int | float) else 0.0
         return float(self._changes.held("learning_rate", step) or asked)

@@ -1,4 +1,4 @@
-"""What the doctor says."""
+"""A problem that the doctor found."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a run.
+    """A problem of a run.
 
     Attributes:
-        rule: its name; a run is told of each rule once an attempt.
+        rule: name of the rule; each rule is reported once per attempt.
         message: one sentence with the numbers.
         fix: what to do, one sentence.
-        change: what may be changed in the live run at once, see `llf_core.runs.change_journal.check_changes`.
-        config: what to change in the next run's config.
-        until: the step with whose end it is over; None where it stays.
+        change: changes that can be applied to the live run, see `llf_core.runs.change_journal.check_changes`.
+        config: changes for the next run's config.
+        until: step after which it no longer applies; None if it stays.
     """
 
     rule: str
@@ -27,7 +27,7 @@ class Finding:
     until: int | None = None
 
     def event(self) -> dict[str, Any]:
-        """The fields of its event; what is empty is left out."""
+        """Fields of the `finding` event; empty ones are omitted."""
         optional = {"change": self.change, "config": self.config, "until": self.until}
         more = {name: value for name, value in optional.items() if value}
         return {"rule": self.rule, "message": self.message, "fix": self.fix, **more}

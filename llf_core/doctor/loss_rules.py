@@ -1,7 +1,7 @@
-"""What may be wrong with a run: one function a rule, from the vitals to a finding or None.
+"""Problems of a run's loss and speed: one function per rule, from metrics to a finding or None.
 
-Thresholds leave room for the noise of small batches: each needs several values in a row, and medians, so that one odd
-batch is no finding. They were tried on healthy runs of every size at hand (`tests/core/doctor`).
+Thresholds tolerate the noise of small batches: each needs several consecutive values, and medians are used, so that one
+unusual batch is no finding. They were tested on healthy runs of all sizes available (`tests/core/doctor`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 from llf_core.doctor.finding import Finding
 from llf_core.doctor.preference_rules import (
-    answers_cut,
+    chosen_likelihood_falls,
+    completions_truncated,
     entropy_collapses,
-    kl_runs_away,
-    likelihood_falls,
+    kl_too_high,
     no_preference,
-    same_rewards,
+    no_reward_variance,
 )
 from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
 from llf_core.runs.duplicate_examples import duplicates_warning
@@ -30,48 +30,53 @@ if TYPE_CHECKING:
 
     from llf_core.doctor.run_metrics import RunMetrics
 
-IN_A_ROW = 3
-"""Logged values that must agree where one could be chance."""
+CONSECUTIVE = 3
+"""Number of consecutive logged values that must agree."""
 WINDOW = 5
-"""Logged values that a median is taken of."""
+"""Number of logged values in a median."""
 RISE, RISE_LEAST = 1.2, 0.2
-"""A loss has diverged where it is so many times, and by so much, above where it began."""
+"""A loss has diverged if it is this factor, and this amount, above its start."""
 LEAP, LEAP_LEAST = 2.0, 1.5
-"""The same against the very first loss alone, which is one batch."""
-LOOKED_BACK = 300
-"""Logged values among which a rise is looked for: the doctor comes every few seconds."""
+"""The same relative to the very first loss only, which is one batch."""
+LOOKBACK = 300
+"""Number of recent logged values searched for a rise; the doctor runs every few seconds."""
 NOISE, NOISE_WINDOW = 4.2, 30
-"""Median distances of one loss from the next (four standard deviations) that a rise must exceed; of how many."""
+"""A rise must exceed this multiple of the median difference of consecutive losses.
+
+The multiple corresponds to four standard deviations; the second value is the number of losses.
+"""
 FLAT = 0.01
-"""Share that a loss must have fallen by halfway."""
+"""Minimum relative decrease of the loss by half of the run."""
 LOW_RATES = {"full": 2e-7, "freeze": 2e-7}
 LOW_RATE = 2e-6
-"""Peaks of the learning rate, by method, below which little is learned; of adapters the second."""
+"""Peak learning rate below which little is learned; `LOW_RATES` by method, this one for adapters."""
 SPIKE = 10.0
-"""Times its median that a gradient's norm explodes from."""
+"""Multiple of its median above which the gradient norm has exploded."""
 GAP, GAP_LEAST, GAP_LEAST_PREFERENCE = 1.03, 0.01, 0.05
-"""An evaluation loss has risen where it is so many times, and by so much, above its best value; by how much of answers,
-whose loss may fall to 0."""
+"""An evaluation loss has risen if it is this factor, and this amount, above its best value.
+
+The second amount is for preference losses, which may approach 0.
+"""
 LEAKED = 0.05
-"""Share of the held-out examples that may be trained on too."""
+"""Maximum share of validation examples that are also training examples."""
 SLOW, SLOW_LEAST = 0.6, 10.0
-"""Share of its usual speed below which a run is slow, and seconds for which it must be."""
+"""A run is slow below this share of its usual speed, for at least this many seconds."""
 CREEP, CREEP_LEAST = 0.15, 100e6
-"""Share, and bytes, that memory has grown by."""
+"""Share and bytes by which memory has grown."""
 BLOCKS = 8
-"""Parts of a run whose memory must grow one after the other."""
+"""Number of parts of a run over which memory must grow monotonically."""
 STALL, STALL_LEAST = 20.0, 120.0
-"""Times its usual seconds, and seconds, after which a step has stalled."""
+"""A step has stalled after this multiple of its usual duration, and at least this many seconds."""
 
 
-def not_finite(vitals: RunMetrics) -> Finding | None:
+def not_finite(metrics: RunMetrics) -> Finding | None:
     """The loss is NaN or infinite."""
-    steps, values = vitals.series.get("loss", (np.empty(0), np.empty(0)))
+    steps, values = metrics.series.get("loss", (np.empty(0), np.empty(0)))
     broken = np.flatnonzero(~np.isfinite(values))
     if not len(broken):
         return None
-    rate = vitals.learning_rate
-    precision = "bf16 in place of fp16" if vitals.config.get("fp16") else "fp32"
+    rate = metrics.learning_rate
+    precision = "bf16 in place of fp16" if metrics.config.get("fp16") else "fp32"
     return Finding(
         "not_finite",
         f"The loss is {values[broken[0]]} at step {steps[broken[0]]}, and what was trained since is lost.",
@@ -81,13 +86,13 @@ def not_finite(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def nothing_learned(vitals: RunMetrics) -> Finding | None:
-    """All tokens are masked: there is nothing in the loss."""
-    _, trained = vitals.line("trained_tokens")
-    _, tokens = vitals.line("tokens")
-    steps, loss = vitals.line("loss")
+def nothing_learned(metrics: RunMetrics) -> Finding | None:
+    """All tokens are masked, so that the loss is empty."""
+    _, trained = metrics.line("trained_tokens")
+    _, tokens = metrics.line("tokens")
+    steps, loss = metrics.line("loss")
     masked = len(trained) and len(tokens) and not trained[-1] and tokens[-1]
-    zero = len(loss) >= IN_A_ROW and not loss[-IN_A_ROW:].any()
+    zero = len(loss) >= CONSECUTIVE and not loss[-CONSECUTIVE:].any()
     if not masked and not zero:
         return None
     seen = f"none of {tokens[-1]:,.0f} tokens is learned from" if masked else f"the loss is 0 at step {steps[-1]}"
@@ -99,22 +104,22 @@ def nothing_learned(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def gradient_is_zero(vitals: RunMetrics) -> Finding | None:
-    """No weight changes, since nothing says in which direction."""
-    steps, norms = vitals.line("grad_norm")
-    if len(norms) < IN_A_ROW or norms[-IN_A_ROW:].any() or nothing_learned(vitals):
+def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
+    """The gradient norm is 0, so that no weight changes."""
+    steps, norms = metrics.line("grad_norm")
+    if len(norms) < CONSECUTIVE or norms[-CONSECUTIVE:].any() or nothing_learned(metrics):
         return None
     return Finding(
         "nothing_trained",
-        f"The gradient is 0 since step {steps[-IN_A_ROW]}: no weight changes.",
+        f"The gradient is 0 since step {steps[-CONSECUTIVE]}: no weight changes.",
         "Look at which layers are trained (finetuning_type, lora_target, freeze_trainable_layers).",
     )
 
 
-def rate_is_zero(vitals: RunMetrics) -> Finding | None:
-    """No weight changes, since the learning rate is 0."""
-    _, rates = vitals.line("learning_rate")
-    if len(rates) >= 2 * IN_A_ROW and not rates.any():
+def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
+    """The learning rate is 0, so that no weight changes."""
+    _, rates = metrics.line("learning_rate")
+    if len(rates) >= 2 * CONSECUTIVE and not rates.any():
         return Finding(
             "nothing_trained",
             f"The learning rate is 0 in all {len(rates)} logged steps: no weight changes.",
@@ -124,13 +129,13 @@ def rate_is_zero(vitals: RunMetrics) -> Finding | None:
     return None
 
 
-def diverged(vitals: RunMetrics) -> Finding | None:
-    """The loss has risen above where it began."""
-    _, loss = vitals.line("loss")
+def diverged(metrics: RunMetrics) -> Finding | None:
+    """The loss has risen above its start."""
+    _, loss = metrics.line("loss")
     # A rate that is far too high has spoiled the model by the second step, so that only the first loss is a low one.
-    first, began = loss[:1].sum(), float(np.median(loss[:IN_A_ROW])) if len(loss) else 0.0
+    first, began = loss[:1].sum(), float(np.median(loss[:CONSECUTIVE])) if len(loss) else 0.0
     high = 0.0
-    for end in range(max(WINDOW + IN_A_ROW, len(loss) - LOOKED_BACK), len(loss) + 1):
+    for end in range(max(WINDOW + CONSECUTIVE, len(loss) - LOOKBACK), len(loss) + 1):
         level = float(np.median(loss[end - WINDOW : end]))
         noise = NOISE * float(np.median(np.abs(np.diff(loss[max(0, end - NOISE_WINDOW) : end]))))
         rose = level >= max(began * RISE, began + RISE_LEAST, began + noise)
@@ -138,7 +143,7 @@ def diverged(vitals: RunMetrics) -> Finding | None:
         high = max(high, level) if rose or leapt else high
     if not high:
         return None
-    rate = vitals.learning_rate
+    rate = metrics.learning_rate
     return Finding(
         "diverged",
         f"The loss has risen from {min(first, began):.2f} to {high:.2f}: "
@@ -149,17 +154,17 @@ def diverged(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def too_slow_a_rate(vitals: RunMetrics) -> Finding | None:
-    """The loss hardly falls, and the learning rate is far below what is usual."""
-    steps, loss = vitals.line("loss")
-    usual = LOW_RATES.get(str(vitals.config.get("finetuning_type")), LOW_RATE)
-    if len(loss) < 4 * WINDOW or not vitals.total or steps[-1] < vitals.total / 2:
+def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
+    """The loss hardly decreases, and the learning rate is far below the usual range."""
+    steps, loss = metrics.line("loss")
+    usual = LOW_RATES.get(str(metrics.config.get("finetuning_type")), LOW_RATE)
+    if len(loss) < 4 * WINDOW or not metrics.total or steps[-1] < metrics.total / 2:
         return None
     part = max(WINDOW, len(loss) // 5)
     began, now = float(np.median(loss[:part])), float(np.median(loss[-part:]))
-    if not 0 < vitals.learning_rate < usual or now < began * (1 - FLAT):
+    if not 0 < metrics.learning_rate < usual or now < began * (1 - FLAT):
         return None
-    rate = vitals.learning_rate
+    rate = metrics.learning_rate
     return Finding(
         "too_slow_a_rate",
         f"The loss hardly falls ({began:.3f} to {now:.3f} in {steps[-1]} steps), "
@@ -170,61 +175,61 @@ def too_slow_a_rate(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def gradient_explodes(vitals: RunMetrics, *, fades: bool = False) -> Finding | None:
-    """The gradient's norm is many times what it was.
+def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | None:
+    """The gradient norm is many times its median.
 
     Args:
-        vitals: of the run.
-        fades: the norm falls towards 0 where all is well, and a hard batch then stands out: it must exceed its
-            beginnings too.
+        metrics: metrics of the run.
+        fades: whether the norm normally decreases towards 0, so that a hard batch stands out: it must then exceed its
+            start too.
     """
-    steps, norms = vitals.line("grad_norm")
-    if len(norms) < 20 + IN_A_ROW:
+    steps, norms = metrics.line("grad_norm")
+    if len(norms) < 20 + CONSECUTIVE:
         return None
-    usual = float(np.median(norms[-50 - IN_A_ROW : -IN_A_ROW]))
+    usual = float(np.median(norms[-50 - CONSECUTIVE : -CONSECUTIVE]))
     usual = max(usual, float(np.median(norms[:20]))) if fades else usual
-    last = norms[-IN_A_ROW:]
+    last = norms[-CONSECUTIVE:]
     if not usual or (last < SPIKE * usual).any():
         return None
-    rate = vitals.learning_rate
-    clipped = vitals.config.get("max_grad_norm")
+    rate = metrics.learning_rate
+    clipped = metrics.config.get("max_grad_norm")
     held = f", clipped to {clipped:g}" if isinstance(clipped, int | float) and clipped else ""
     return Finding(
         "gradient_explodes",
-        f"The gradient's norm is {last[-1]:.3g}{held}; its median was {usual:.3g} before step {steps[-IN_A_ROW]}.",
-        f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-IN_A_ROW]}.",
+        f"The gradient's norm is {last[-1]:.3g}{held}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
+        f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-CONSECUTIVE]}.",
         change={"learning_rate": _tenth(rate)},
     )
 
 
-def evaluation_rises(vitals: RunMetrics, *, least: float = GAP_LEAST) -> Finding | None:
-    """The evaluation loss rises while the training loss falls.
+def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> Finding | None:
+    """The evaluation loss rises while the training loss falls (overfitting).
 
     Args:
-        vitals: of the run.
-        least: what it must have risen by at least: near 0 a share is noise.
+        metrics: metrics of the run.
+        least: minimum absolute rise, since relative changes near 0 are noise.
     """
-    steps, loss = vitals.line("eval_loss")
+    steps, loss = metrics.line("eval_loss")
     if len(loss) < 4:  # noqa: PLR2004 - two before the best one, two after it
         return None
     best = int(np.argmin(loss))
-    if best > len(loss) - IN_A_ROW or (loss[-2:] < max(GAP * loss[best], loss[best] + least)).any():
+    if best > len(loss) - CONSECUTIVE or (loss[-2:] < max(GAP * loss[best], loss[best] + least)).any():
         return None
-    left = max(1, round(0.05 * vitals.total))
+    left = max(1, round(0.05 * metrics.total))
     return Finding(
         "evaluation_rises",
         f"The evaluation loss has risen since step {steps[best]}, from {loss[best]:.3f} to {loss[-1]:.3f}: the model "
         "learns the training set by heart.",
         f"End the run; checkpoint-{steps[best]}, where it is kept, is the best. Next time train less long, or with "
         "early_stopping_steps.",
-        change={"max_steps": vitals.step + left},
-        config={"early_stopping_steps": IN_A_ROW},
+        change={"max_steps": metrics.step + left},
+        config={"early_stopping_steps": CONSECUTIVE},
     )
 
 
-def evaluation_leaks(vitals: RunMetrics) -> Finding | None:
-    """Held-out examples are trained on too."""
-    held, leaked = vitals.data.get("eval_examples") or 0, vitals.data.get("leaked") or 0
+def validation_overlap(metrics: RunMetrics) -> Finding | None:
+    """Validation examples are also training examples."""
+    held, leaked = metrics.data.get("eval_examples") or 0, metrics.data.get("leaked") or 0
     if not held or leaked <= LEAKED * held:
         return None
     return Finding(
@@ -236,9 +241,9 @@ def evaluation_leaks(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def copies(vitals: RunMetrics) -> Finding | None:
-    """Many examples are trained on several times an epoch."""
-    told = duplicates_warning(vitals.data.get("copies") or 0, vitals.data.get("examples") or 0)
+def duplicate_examples(metrics: RunMetrics) -> Finding | None:
+    """Many examples occur several times per epoch."""
+    told = duplicates_warning(metrics.data.get("copies") or 0, metrics.data.get("examples") or 0)
     if told is None:
         return None
     return Finding(
@@ -249,10 +254,10 @@ def copies(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def slower(vitals: RunMetrics) -> Finding | None:
-    """Fewer tokens a second than before."""
-    steps, speed = vitals.line("tokens_per_second")
-    apart = vitals.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
+def throughput_drops(metrics: RunMetrics) -> Finding | None:
+    """Tokens per second have dropped."""
+    steps, speed = metrics.line("tokens_per_second")
+    apart = metrics.step_seconds * np.ptp(steps) / max(len(steps) - 1, 1) if len(steps) else 0.0
     window = max(WINDOW, math.ceil(SLOW_LEAST / apart)) if apart else WINDOW
     if len(speed) < 4 * window:
         return None
@@ -267,9 +272,9 @@ def slower(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def memory_creeps(vitals: RunMetrics) -> Finding | None:
-    """Memory grows step by step, and does not level off."""
-    steps, memory = vitals.line("memory")
+def memory_leaks(metrics: RunMetrics) -> Finding | None:
+    """Memory grows steadily."""
+    steps, memory = metrics.line("memory")
     skipped = len(memory) // 5  # caches fill at first
     steps, memory = steps[skipped:], memory[skipped:]
     if len(memory) < 3 * BLOCKS:
@@ -281,11 +286,11 @@ def memory_creeps(vitals: RunMetrics) -> Finding | None:
     between = _medians(steps)
     a_step = growth / (between[-1] - between[0])
     full = ""
-    if vitals.memory_limit > memory[-1]:
-        end = steps[-1] + (vitals.memory_limit - memory[-1]) / a_step
-        if 0 < vitals.total < end:
+    if metrics.memory_limit > memory[-1]:
+        end = steps[-1] + (metrics.memory_limit - memory[-1]) / a_step
+        if 0 < metrics.total < end:
             return None  # it suffices to the last step
-        full = f" At this rate {vitals.memory_limit / 1e9:.1f} GB are full at step {end:,.0f}."
+        full = f" At this rate {metrics.memory_limit / 1e9:.1f} GB are full at step {end:,.0f}."
     return Finding(
         "memory_creeps",
         f"Memory grows by {_bytes(a_step)} a step, from {memory[0] / 1e9:.2f} to {memory[-1] / 1e9:.2f} GB.{full}",
@@ -293,19 +298,19 @@ def memory_creeps(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def stalled(vitals: RunMetrics) -> Finding | None:
-    """No step has ended for long."""
-    usual = vitals.step_seconds
-    if vitals.stage in SAMPLED:  # of its steps those are long that draw answers first
-        usual = max(usual, vitals.line("step_seconds")[1].max(initial=0.0))
-    if not vitals.running or not usual or vitals.idle < max(STALL * usual, STALL_LEAST):
+def stalled(metrics: RunMetrics) -> Finding | None:
+    """No step has finished for a long time."""
+    usual = metrics.step_seconds
+    if metrics.stage in SAMPLED:  # of its steps those are long that draw answers first
+        usual = max(usual, metrics.line("step_seconds")[1].max(initial=0.0))
+    if not metrics.running or not usual or metrics.idle < max(STALL * usual, STALL_LEAST):
         return None
     return Finding(
         "stalled",
-        f"Step {vitals.step + 1} has not ended for {vitals.idle / 60:.0f} min; a step took {usual:.2g} s.",
+        f"Step {metrics.step + 1} has not ended for {metrics.idle / 60:.0f} min; a step took {usual:.2g} s.",
         "A long evaluation may be under way; else look at the log, and at the load of this machine. Stop asks for a "
         "checkpoint and ends the process after two minutes.",
-        until=vitals.step + 1,
+        until=metrics.step + 1,
     )
 
 
@@ -313,35 +318,35 @@ RULES: tuple[Rule, ...] = (
     Rule("not_finite", not_finite),
     Rule("nothing_learned", nothing_learned, LIKELIHOOD),
     Rule("nothing_trained", gradient_is_zero, LIKELIHOOD),
-    Rule("nothing_trained", rate_is_zero),
+    Rule("nothing_trained", learning_rate_is_zero),
     Rule("diverged", diverged, LIKELIHOOD + PREFERENCE),
-    Rule("too_slow_a_rate", too_slow_a_rate, LIKELIHOOD + PREFERENCE),
+    Rule("too_slow_a_rate", learning_rate_too_low, LIKELIHOOD + PREFERENCE),
     Rule("gradient_explodes", gradient_explodes, LIKELIHOOD),
     Rule("gradient_explodes", partial(gradient_explodes, fades=True), PREFERENCE),
-    Rule("evaluation_rises", evaluation_rises, LIKELIHOOD),
-    Rule("evaluation_rises", partial(evaluation_rises, least=GAP_LEAST_PREFERENCE), PREFERENCE),
-    Rule("evaluation_leaks", evaluation_leaks),
-    Rule("copies", copies),
-    Rule("slower", slower, LIKELIHOOD + PREFERENCE),
-    Rule("memory_creeps", memory_creeps),
+    Rule("evaluation_rises", evaluation_loss_rises, LIKELIHOOD),
+    Rule("evaluation_rises", partial(evaluation_loss_rises, least=GAP_LEAST_PREFERENCE), PREFERENCE),
+    Rule("evaluation_leaks", validation_overlap),
+    Rule("copies", duplicate_examples),
+    Rule("slower", throughput_drops, LIKELIHOOD + PREFERENCE),
+    Rule("memory_creeps", memory_leaks),
     Rule("stalled", stalled),
-    Rule("likelihood_falls", likelihood_falls, ("dpo",)),
+    Rule("likelihood_falls", chosen_likelihood_falls, ("dpo",)),
     Rule("no_preference", no_preference, ("dpo", "rm")),
-    Rule("kl_runs_away", partial(kl_runs_away, high=30.0, of="an answer"), ("ppo",)),
-    Rule("kl_runs_away", partial(kl_runs_away, high=1.0, of="a token"), ("grpo", "rloo")),
-    Rule("same_rewards", same_rewards, SAMPLED),
+    Rule("kl_runs_away", partial(kl_too_high, high=30.0, of="an answer"), ("ppo",)),
+    Rule("kl_runs_away", partial(kl_too_high, high=1.0, of="a token"), ("grpo", "rloo")),
+    Rule("same_rewards", no_reward_variance, SAMPLED),
     Rule("entropy_collapses", entropy_collapses, SAMPLED),
-    Rule("answers_cut", answers_cut, SAMPLED),
+    Rule("answers_cut", completions_truncated, SAMPLED),
 )
 
 
 def _medians(values: NDArray[Any]) -> NDArray[np.float64]:
-    """`[BLOCKS]`, of equally long parts."""
+    """Medians `[BLOCKS]` of equal parts."""
     return np.array([float(np.median(part)) for part in np.array_split(values, BLOCKS)])
 
 
 def _tenth(rate: float) -> float:
-    """A tenth, without the dust of binary fractions."""
+    """A tenth of a rate, without binary rounding noise."""
     return float(f"{rate / 10:.3g}")
 
 

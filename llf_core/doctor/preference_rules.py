@@ -1,4 +1,4 @@
-"""What may be wrong with a run that learns from preferences or rewards: one function a rule, as in `rules`."""
+"""Problems of runs that learn from preferences or rewards: one function per rule, as in `loss_rules`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from llf_core.doctor.run_metrics import RunMetrics
 
 WINDOW = 5
-"""Logged values in a row that must agree."""
+"""Number of consecutive logged values that must agree."""
 FALL, FALL_LEAST = 0.2, 10.0
-"""Share of its log-probability, and nats, that a chosen answer may lose."""
+"""Maximum decrease of the chosen log-probability, relative and in nats."""
 PARTS = 4
-"""Of the steps so far, in each of which it must have fallen further; so often."""
+"""Number of parts of the run in each of which it must have decreased further."""
 FEW = 24
-"""Logged values before which a fall says nothing."""
+"""Minimum number of logged values for this rule."""
 GUESSING = 0.6
-"""Share of the pairs that must be ordered rightly at the end of an epoch, beyond chance."""
+"""Minimum accuracy at the end of an epoch that differs from chance."""
 EPOCH_LEAST = 10
-"""Logged values in half of an epoch."""
+"""Minimum number of logged values in half an epoch."""
 RAN, COLLAPSED = 3.0, 0.1
-"""Times its early median that a KL runs away from, and below which an entropy has collapsed."""
+"""Multiple of its early median above which the KL is too high, and below which the entropy has collapsed."""
 CUT = 0.5
-"""Share of the answers that may be cut at the limit."""
+"""Maximum share of truncated completions."""
 
 
-def likelihood_falls(vitals: RunMetrics) -> Finding | None:
-    """The chosen answers become less likely together with the rejected ones (arXiv 2410.08847)."""
-    beta = vitals.config.get("pref_beta") or 0.1
-    _, rewards = vitals.line("rewards/chosen")
-    _, worse = vitals.line("rewards/rejected")
-    _, whole = vitals.line("logps/chosen")
-    if vitals.config.get("pref_loss") in REFERENCE_FREE or len(rewards) < FEW or not len(whole) or not len(worse):
+def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
+    """The likelihood of chosen answers decreases together with that of rejected ones (arXiv 2410.08847)."""
+    beta = metrics.config.get("pref_beta") or 0.1
+    _, rewards = metrics.line("rewards/chosen")
+    _, worse = metrics.line("rewards/rejected")
+    _, whole = metrics.line("logps/chosen")
+    if metrics.config.get("pref_loss") in REFERENCE_FREE or len(rewards) < FEW or not len(whole) or not len(worse):
         return None
     levels = np.array([float(np.median(part)) for part in np.array_split(rewards / beta, PARTS)])
     lost, other = -levels[-1], -float(np.median(worse[-len(worse) // PARTS :])) / beta
@@ -49,15 +49,15 @@ def likelihood_falls(vitals: RunMetrics) -> Finding | None:
         f"The chosen answers have become less likely too: by {lost:.0f} nats each of {length:.0f}, the rejected ones "
         f"by {other:.0f}. What they lose goes to answers that nobody has chosen.",
         f"Set pref_ftx to 0.2, which holds the chosen answers up; or a lower learning rate than "
-        f"{written(vitals.learning_rate)}, or a higher pref_beta than {beta:g}.",
+        f"{written(metrics.learning_rate)}, or a higher pref_beta than {beta:g}.",
         config={"pref_ftx": 0.2},
     )
 
 
-def no_preference(vitals: RunMetrics) -> Finding | None:
-    """After an epoch the better answer is still guessed."""
-    steps, accuracies = vitals.line("rewards/accuracies")
-    known, epochs = vitals.line("epoch")
+def no_preference(metrics: RunMetrics) -> Finding | None:
+    """The accuracy is still at chance level after an epoch."""
+    steps, accuracies = metrics.line("rewards/accuracies")
+    known, epochs = metrics.line("epoch")
     if not len(known) or epochs[-1] < 1:
         return None
     half = np.interp(steps, known, epochs)
@@ -67,7 +67,7 @@ def no_preference(vitals: RunMetrics) -> Finding | None:
     mean = float(values.mean())
     if mean + 2 * float(values.std()) / len(values) ** 0.5 >= GUESSING:
         return None
-    rate = vitals.learning_rate
+    rate = metrics.learning_rate
     return Finding(
         "no_preference",
         f"At the end of the first epoch the better answer is found in {100 * mean:.0f} % of the pairs; guessing finds "
@@ -78,15 +78,15 @@ def no_preference(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def kl_runs_away(vitals: RunMetrics, *, high: float, of: str) -> Finding | None:
-    """The model leaves its reference ever faster.
+def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
+    """The KL divergence from the reference model grows quickly.
 
     Args:
-        vitals: of the run.
+        metrics: metrics of the run.
         high: nats that a good run does not reach.
-        of: what the KL is a mean over: `an answer`, its tokens added up, or `a token`.
+        of: what the KL is averaged over: `an answer` (summed over its tokens), or `a token`.
     """
-    steps, kl = vitals.line("kl")
+    steps, kl = metrics.line("kl")
     if len(kl) < 4 * WINDOW:
         return None
     early, last = float(np.median(kl[: len(kl) // 2])), kl[-WINDOW:]
@@ -97,20 +97,20 @@ def kl_runs_away(vitals: RunMetrics, *, high: float, of: str) -> Finding | None:
         f"The model runs away from its reference: a KL of {np.median(last):.3g} nats {of} since step "
         f"{steps[-WINDOW]}, {early:.3g} before.",
         "Read the sampled answers: it may have found a trick that the reward falls for. Hold it back with a higher "
-        f"coefficient of the KL, or a lower learning rate than {written(vitals.learning_rate)}.",
-        change={"learning_rate": float(f"{vitals.learning_rate / 3:.2g}")} if vitals.learning_rate else {},
+        f"coefficient of the KL, or a lower learning rate than {written(metrics.learning_rate)}.",
+        change={"learning_rate": float(f"{metrics.learning_rate / 3:.2g}")} if metrics.learning_rate else {},
     )
 
 
-def same_rewards(vitals: RunMetrics) -> Finding | None:
-    """All answers earn the same, so that none is better than another."""
-    steps, equal = vitals.line("frac_reward_zero_std")  # TRL's: of the prompts, those whose answers all earn the same
+def no_reward_variance(metrics: RunMetrics) -> Finding | None:
+    """All completions of a prompt have the same reward, so that no advantage is left."""
+    steps, equal = metrics.line("frac_reward_zero_std")  # TRL's: of the prompts, those whose answers all earn the same
     if not len(equal):
-        steps, spread = vitals.line("reward_std")
+        steps, spread = metrics.line("reward_std")
         equal = spread == 0
     if len(equal) < WINDOW or (equal[-WINDOW:] < 1).any():
         return None
-    _, reward = vitals.line("reward")
+    _, reward = metrics.line("reward")
     earned = f" ({reward[-1]:.3g})" if len(reward) else ""
     return Finding(
         "same_rewards",
@@ -121,9 +121,9 @@ def same_rewards(vitals: RunMetrics) -> Finding | None:
     )
 
 
-def entropy_collapses(vitals: RunMetrics) -> Finding | None:
-    """The model hardly tries anything new."""
-    steps, entropy = vitals.line("entropy")
+def entropy_collapses(metrics: RunMetrics) -> Finding | None:
+    """The policy's entropy has collapsed: it hardly explores."""
+    steps, entropy = metrics.line("entropy")
     if len(entropy) < 4 * WINDOW:
         return None
     began = float(np.median(entropy[:WINDOW]))
@@ -134,19 +134,19 @@ def entropy_collapses(vitals: RunMetrics) -> Finding | None:
         f"The entropy has fallen from {began:.3g} to {entropy[-1]:.3g} nats a token by step {steps[-1]}: the model "
         "writes the same answers again and again, and finds no better ones.",
         "Sample at a higher temperature, hold it to its reference with a higher coefficient of the KL, or take a "
-        f"lower learning rate than {written(vitals.learning_rate)}.",
+        f"lower learning rate than {written(metrics.learning_rate)}.",
     )
 
 
-def answers_cut(vitals: RunMetrics) -> Finding | None:
-    """Most answers reach the limit of their length."""
-    steps, cut = vitals.line("completions/clipped_ratio")
+def completions_truncated(metrics: RunMetrics) -> Finding | None:
+    """Most completions reach the maximum length."""
+    steps, cut = metrics.line("completions/clipped_ratio")
     if not len(cut):
-        steps, ended = vitals.line("response_ended")
+        steps, ended = metrics.line("response_ended")
         cut = 1 - ended
     if len(cut) < WINDOW or (cut[-WINDOW:] <= CUT).any():
         return None
-    limit = "max_new_tokens" if vitals.stage == "ppo" else "max_completion_length"
+    limit = "max_new_tokens" if metrics.stage == "ppo" else "max_completion_length"
     return Finding(
         "answers_cut",
         f"{100 * float(np.median(cut[-WINDOW:])):.0f} % of the answers are cut at the limit of their length since step "

@@ -1,4 +1,4 @@
-"""A rule of the doctor, and the stages that it holds for."""
+"""A rule of the doctor, and the stages it applies to."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from llf_core.doctor.run_metrics import RunMetrics
 
 LIKELIHOOD = ("sft", "pt", "kd")
-"""Stages whose loss is that of tokens: it falls, and never to 0."""
+"""Stages with a token-level likelihood loss, which decreases but never to 0."""
 PREFERENCE = ("dpo", "rm", "kto")
-"""Stages whose loss is that of answers: it falls, and may fall to 0."""
+"""Stages with a preference loss, which may decrease to 0."""
 SAMPLED = ("ppo", "grpo", "rloo")
-"""Stages that write answers themselves: their loss says nothing, their reward does."""
+"""Stages that learn from their own completions: their reward matters, not their loss."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A thing that may be wrong.
+    """A check for one kind of problem.
 
     Attributes:
-        name: what its finding is called; several rules may look for the same thing in other stages.
-        look: says what is wrong, or None.
-        stages: those that it holds for; none for every stage.
+        name: name of its findings; several rules may share one for different stages.
+        look: returns a finding or None.
+        stages: stages it applies to; empty for all.
     """
 
     name: str
     look: Callable[[RunMetrics], Finding | None]
     stages: tuple[str, ...] = ()
 
-    def holds(self, stage: str) -> bool:
-        """Whether it says something about a stage."""
+    def applies_to(self, stage: str) -> bool:
+        """Whether the rule applies to a stage."""
         return not self.stages or stage in self.stages

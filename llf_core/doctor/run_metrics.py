@@ -1,4 +1,4 @@
-"""What the doctor looks at."""
+"""The input of the doctor's rules."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ NOTHING: Line = (np.empty(0, np.int64), np.empty(0))
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """A run at one moment.
+    """Metrics of a run at one moment.
 
     Attributes:
-        series: name -> (steps `[n]`, values `[n]`), as logged; see `metrics.jsonl`.
-        step: steps made.
-        total: steps planned.
-        running: whether steps are being made.
-        idle: seconds since a step ended, or since the first one was begun.
-        step_seconds: what a step took lately; 0 where that is not known.
+        series: (steps `[n]`, values `[n]`) by name, as logged; see `metrics.jsonl`.
+        step: completed steps.
+        total: planned steps.
+        running: whether the run is training.
+        idle: seconds since the last step ended, or since the first one started.
+        step_seconds: recent duration of a step; 0 if unknown.
         config: the flat config.
         data: the event `data`.
-        learning_rate: the schedule's peak as it is now.
-        memory_limit: bytes that there are, 0 where that is not known.
+        learning_rate: current peak of the schedule.
+        memory_limit: available bytes, 0 if unknown.
     """
 
     series: Mapping[str, Line]
@@ -47,11 +47,11 @@ class RunMetrics:
 
     @property
     def stage(self) -> str:
-        """What is minimised."""
+        """The training stage."""
         return str(self.config.get("stage") or "sft")
 
     def line(self, name: str) -> Line:
-        """Steps and finite values of a name."""
+        """Steps and finite values of a metric, `[n]` each."""
         steps, values = self.series.get(name, NOTHING)
         good = np.isfinite(values)
         return steps[good], values[good]

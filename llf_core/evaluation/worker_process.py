@@ -129,12 +129,12 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
                 _import_for(of)
             made = make(*((tell,) if inspect.signature(make).parameters else ()))
     except Exception as error:  # noqa: BLE001 - told where it was asked
-        from llf_core.training.failures import explain
+        from llf_core.training.failures import explain_failure
 
         traceback.print_exc()
         untrusted = isinstance(error, UntrustedCodeError)
         expected = type(error) in {ValueError, FileNotFoundError}
-        told = str(error) if expected else explain(error).reason
+        told = str(error) if expected else explain_failure(error).reason
         print(json.dumps({"error": told, "untrusted": untrusted}))  # noqa: T201 - the result
         sys.exit(1)
     print(json.dumps(made))  # noqa: T201 - the result, in ASCII: no sign of an answer breaks its line

@@ -1,4 +1,4 @@
-"""How a trainer process starts, is watched, stopped and taken up again. Imports no torch and no pandas."""
+"""Starts, supervises, stops and resumes trainer processes. Imports neither torch nor pandas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New runs that come from another one: the same once more, or what else could have become of it."""
+"""New runs from existing ones: exact repeats, and branches with changed settings."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
 
     from llf_core.runs.folder import RunFolder
 
-LIVE = ("learning_rate", "max_steps")
-"""What a branch may have otherwise as a live run may be told to."""
-KEYS = frozenset(
+LIVE_SETTINGS = ("learning_rate", "max_steps")
+"""Settings that a branch changes in the same way as a live run."""
+BRANCH_KEYS = frozenset(
     "logging_steps save_steps save_strategy save_total_limit eval_steps eval_strategy early_stopping_steps "  # noqa: SIM905
     "watched_prompts watched_tokens max_grad_norm output_dir run_name".split()
 )
-"""Keys of the config that a branch may have otherwise too."""
+"""Further config keys that may differ in a branch."""
 JUST = 0.001
-"""Seconds between the last record of the other run and the new run."""
+"""Seconds between the last copied record and the new run's creation."""
 
 
 def _threads(folder: RunFolder) -> dict[str, Any]:
-    """The number of threads of a run: with another one sums differ in their last bits."""
+    """The number of threads of a run; another number changes the last bits of sums."""
     threads = read_object(folder.env).get("threads")
     return {"threads": threads} if isinstance(threads, int) else {}
 
 
 def replay(folder: RunFolder, trust: bool | str = False) -> RunFolder:
-    """Makes the folder of a run of the same config and rows, to which the same is done at the same steps.
+    """Create a run with the same config and rows, and the same live changes at the same steps.
 
     Args:
-        folder: the run to be repeated.
+        folder: the run to repeat.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
 
     Returns:
         The new run's folder, not started yet.
 
     Raises:
-        ConfigError: its config has errors by now.
-        FileNotFoundError: it is a branch, and the run that it comes from is gone.
-        ValueError: it is a branch, and the checkpoint that it began with is gone.
-        UntrustedCodeError: it was made elsewhere, and code of it would run.
+        ConfigError: its config is no longer valid.
+        FileNotFoundError: it is a branch, and its parent is gone.
+        ValueError: it is a branch, and its first checkpoint is gone.
+        UntrustedCodeError: it was created elsewhere, and its code would run.
     """
     _check(folder, trust, "replay")
     name = f"{read_meta(folder)['name'] or folder.id} again"
@@ -96,30 +96,30 @@ def branch(
     name: str | None = None,
     trust: bool | str = False,
 ) -> RunFolder:
-    """Creates the folder of a run that continues from a checkpoint of another run with changed settings.
+    """Create a run that continues from a checkpoint of another run with changed settings.
 
-    It begins with what the other run had come to: checkpoint, numbers, losses of examples, answers, changes.
+    The checkpoint and the history up to it (metrics, example losses, samples, changes) are copied.
 
     Args:
-        folder: the run to branch from, live or past; it stays as it is.
-        step: of its checkpoint; else the newest.
-        changes: `learning_rate` (the schedule's peak), `max_steps`, or one of `KEYS`.
-        name: what views call the new run.
+        folder: the run to branch from, live or ended; it is not modified.
+        step: step of the checkpoint. Default: the newest.
+        changes: `learning_rate` (peak of the schedule), `max_steps`, or keys in `BRANCH_KEYS`.
+        name: display name of the new run.
         trust: whether the user allows its code, see `llf_core.runs.foreign_code.check_run`.
 
     Returns:
         The new run's folder, not started yet.
 
     Raises:
-        ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
+        ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch.
         ConfigError: the changed config has errors.
-        OSError: the folder can't be written.
-        UntrustedCodeError: it was made elsewhere, and code of it would run.
+        OSError: the folder cannot be written.
+        UntrustedCodeError: it was created elsewhere, and its code would run.
     """
     _check(folder, trust, "branch")
     step = _checkpoint(folder, step)
     changes = dict(changes or {})
-    live = {key: changes[key] for key in LIVE if key in changes}
+    live = {key: changes[key] for key in LIVE_SETTINGS if key in changes}
     own = [Change(step, check_changes(live), f"branch-{secrets.token_hex(4)}")] if live else []
     name = name or changes.get("run_name") or f"{read_meta(folder)['name'] or folder.id} from step {step}"
     return _branch(folder, step, changes, name, own)
@@ -128,11 +128,11 @@ def branch(
 def _branch(
     folder: RunFolder, step: int, changes: Mapping[str, Any], name: str, further: Sequence[Change]
 ) -> RunFolder:
-    """A branch whose run is told `further` from its step on."""
+    """Create a branch with scheduled changes `further`."""
     from llf_core.config import ConfigError, RunConfig
     from llf_core.config.read_config import dump_yaml
 
-    asked = _asked(changes)
+    asked = _config_changes(changes)
     # The other run's copy of its result is its own.
     values = read_config(folder.config) | {"output_dir": None} | asked
     values = {key: value for key, value in values.items() if value is not None}
@@ -151,7 +151,7 @@ def _branch(
                 f"The checkpoint is of step {step}; the run ends at {total}. Expected max_steps above {step}."
             )
         _copy_folders(folder, new)
-        _copy_past(folder, new, step)
+        _copy_history(folder, new, step)
         with suppress(FileNotFoundError):
             new.resolved.write_text(read_text(folder.resolved), encoding="utf-8")
         write_replay(new, [*before, *further])
@@ -163,16 +163,16 @@ def _branch(
     return _proven(create_run(dump_yaml(values), name, folder.home, fill))
 
 
-def _asked(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the config that a branch has otherwise.
+def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Config keys that differ in the branch.
 
     Raises:
-        ValueError: one that it cannot have otherwise.
+        ValueError: a key cannot differ in a branch.
     """
-    asked = {key: value for key, value in changes.items() if key not in LIVE}
+    asked = {key: value for key, value in changes.items() if key not in LIVE_SETTINGS}
     for key, value in asked.items():
-        if key not in KEYS:
-            allowed = ", ".join([*LIVE, *sorted(KEYS)])
+        if key not in BRANCH_KEYS:
+            allowed = ", ".join([*LIVE_SETTINGS, *sorted(BRANCH_KEYS)])
             raise ValueError(f"{key} cannot differ in a branch, which goes on at a checkpoint. Expected {allowed}.")
         if key.endswith("_steps") and isinstance(value, float) and value < 1:
             raise ValueError(f"{key} is {value:g}. Expected a whole number of steps: a branch has no share of its own.")
@@ -193,10 +193,10 @@ def _checkpoint(folder: RunFolder, step: int | None) -> int:
 
 
 def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
-    """Takes over a checkpoint, and the best one that it remembers.
+    """Copy a checkpoint, and the best checkpoint it refers to.
 
     Returns:
-        The step at which the run ended by the plan of that moment.
+        The planned last step at that time.
 
     Raises:
         ValueError: it was removed meanwhile.
@@ -212,7 +212,7 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    """The Trainer's own state; empty where there is none."""
+    """The Trainer's state; empty if there is none."""
     return read_object(checkpoint / "trainer_state.json", HISTORY_BYTES)
 
 
@@ -224,9 +224,9 @@ def _copy_folders(folder: RunFolder, new: RunFolder) -> None:
             copy_folder(own, copy)
 
 
-def _copy_past(folder: RunFolder, new: RunFolder, step: int) -> None:
-    """Copies what was written down up to a step, as of attempt 0, as if the last of it had been just before `new`."""
-    past = {name: _past(getattr(folder, name), step) for name in ("metrics", "examples", "samples", "events")}
+def _copy_history(folder: RunFolder, new: RunFolder, step: int) -> None:
+    """Copy the records up to a step as attempt 0, shifted in time to end just before the creation of `new`."""
+    past = {name: _records_until(getattr(folder, name), step) for name in ("metrics", "examples", "samples", "events")}
     past["events"] = [record for record in past["events"] if record.get("type") == "steered"]
     times = [_time(record) for told in past.values() for record in told if "time" in record]
     late = (status.read_status(new).created or time.time()) - JUST - max(times, default=0.0)
@@ -239,8 +239,8 @@ def _copy_past(folder: RunFolder, new: RunFolder, step: int) -> None:
             file.writelines(map(encode, told))
 
 
-def _past(path: Path, step: int) -> list[dict[str, Any]]:
-    """The records up to a step, in the order of the attempts that made them."""
+def _records_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The records up to a step, in the order of their attempts."""
     found = [record for record in records(path) if isinstance(record.get("step"), int) and record["step"] <= step]
     return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)
 
@@ -250,7 +250,7 @@ def _time(record: Mapping[str, Any]) -> float:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file of a checkpoint, none of which is written again; a copy where that is impossible."""
+    """Hard-link a checkpoint file, which is never modified; copy it if links are not possible."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""Rows of a notebook cell as one Parquet file: what a run in another process can read, with a fingerprint."""
+"""Stores rows from a notebook cell as a Parquet file with a fingerprint, for the trainer process."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FINGERPRINT = 16  # hex digits
 
 
 class RowsError(UserError, ValueError):
-    """What a cell handed over is no table of rows."""
+    """The object from the cell is not a table of rows; the message says what was expected."""
 
 
-def table_of(rows: Any) -> pa.Table:
-    """A table of what a cell may hold.
+def to_table(rows: Any) -> pa.Table:
+    """Convert rows from a cell to a pyarrow table.
 
     Args:
-        rows: a list (or another iterable) of dicts, a pandas or polars DataFrame, a `datasets.Dataset`, or a
-            pyarrow table. Types are told by their methods, so none of these libraries is imported.
+        rows: a list (or another iterable) of dicts, a pandas or polars DataFrame, a `datasets.Dataset`, or a pyarrow
+            table. Types are recognized by their methods, so that none of these libraries is imported.
 
     Returns:
-        The table, without metadata of its origin.
+        The table, without metadata of its source.
 
     Raises:
-        RowsError: it is something else, or a column holds values of different kinds.
+        RowsError: the type is not supported, or a column has mixed types.
     """
     import pyarrow as pa
 
@@ -79,10 +79,9 @@ def _checked(make: Any, name: str | None = None) -> Any:
 
 
 def fingerprint(path: Path) -> str:
-    """16 hex digits, equal for equal columns, types and values.
+    """Hash of columns, types and values, 16 hex digits.
 
-    What is read from the file is hashed, so that it does not matter which library made the rows, nor which version
-    of pyarrow wrote them.
+    The content is hashed, so the library that created the rows and the version of pyarrow do not matter.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -95,7 +94,7 @@ def fingerprint(path: Path) -> str:
 
 
 class _Hash:
-    """A file that keeps only the hash of what is written to it."""
+    """A file object that only computes the hash of what is written."""
 
     closed = False
 
@@ -107,28 +106,28 @@ class _Hash:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is held here."""
+        """Do nothing."""
 
 
 def write_rows(rows: Any, folder: Path) -> tuple[Path, str]:
-    """Writes rows to `rows-<fingerprint>.parquet`, whole or not at all.
+    """Write rows atomically to `rows-<fingerprint>.parquet`.
 
     Args:
-        rows: see `table_of`.
-        folder: made where it is not there.
+        rows: see `to_table`.
+        folder: created if missing.
 
     Returns:
         The file and the fingerprint.
 
     Raises:
-        RowsError: see `table_of`.
+        RowsError: see `to_table`.
     """
     import pyarrow.parquet as pq
 
-    table = table_of(rows)
+    table = to_table(rows)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".rows-{os.getpid()}.new"
     # Without Arrow's own schema, text is text, whichever of Arrow's two kinds a library uses.

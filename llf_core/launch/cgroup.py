@@ -1,7 +1,6 @@
-"""What the container lets this process use: CPU time, memory, and whether memory ran out.
+"""Container limits from Linux control groups (v1 and v2): CPU quota, memory, out-of-memory kills.
 
-Both versions of Linux control groups are read. `os.cpu_count()` knows nothing of them: a container of 2 CPUs
-on a machine of 64 would start 64 threads that stand in each other's way.
+`os.cpu_count()` ignores them: a container with 2 CPUs on a machine with 64 would start 64 competing threads.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ class Cgroup:
     """The control groups of a process.
 
     Args:
-        root: where they are mounted.
-        own: the file that names the process's groups.
+        root: mount point.
+        own: file that names the process's groups.
     """
 
     root: Path = Path("/sys/fs/cgroup")
     own: Path = Path("/proc/self/cgroup")
 
     def cpu_quota(self) -> float | None:
-        """How many CPUs' worth of time the strictest limit allows; None where there is none."""
+        """The strictest CPU limit in CPUs; None if there is none."""
         limits = []
         for folder in self._folders("cpu"):
             limit = _ratio(_words(folder / "cpu.max")) or _ratio(
@@ -37,7 +36,7 @@ class Cgroup:
         return min(limits, default=None)
 
     def memory_limit(self) -> int | None:
-        """Bytes that the strictest limit allows; None where there is none."""
+        """The strictest memory limit in bytes; None if there is none."""
         limits = []
         for folder in self._folders("memory"):
             for name in ("memory.max", "memory.limit_in_bytes"):
@@ -47,7 +46,7 @@ class Cgroup:
         return min(limits, default=None)
 
     def memory_left(self) -> int | None:
-        """Bytes between what is in use, file caches left out, and the nearest limit; None where there is none."""
+        """Bytes between usage (without file caches) and the nearest limit; None if there is none."""
         rooms = []
         for folder in self._folders("memory"):
             for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
@@ -61,7 +60,7 @@ class Cgroup:
         return min(rooms, default=None)
 
     def oom_kills(self) -> int:
-        """How many processes of this group were killed for want of memory so far; 0 where nobody counts."""
+        """Number of processes of this group killed by the OOM killer so far; 0 if not counted."""
         for folder in self._folders("memory"):
             for name in ("memory.events", "memory.oom_control"):
                 words = _words(folder / name)
@@ -70,7 +69,7 @@ class Cgroup:
         return 0
 
     def _folders(self, controller: str) -> list[Path]:
-        """The folders of the process's group and of its parents, nearest first."""
+        """Folders of the process's group and its parents, nearest first."""
         try:
             lines = self.own.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:  # no Linux
@@ -93,7 +92,7 @@ class Cgroup:
 
 
 def usable_cpus(cgroup: Cgroup | None = None) -> int:
-    """How many threads can compute at the same time: the lesser of affinity and quota, at least 1."""
+    """Number of threads that can run in parallel: the minimum of CPU affinity and quota, at least 1."""
     # macOS has no affinity.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = (cgroup or Cgroup()).cpu_quota()
@@ -108,7 +107,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _ratio(words: list[str]) -> float | None:
-    """Quota over period, both in µs; None where the quota is `max` or -1."""
+    """Quota divided by period, both in µs; None if the quota is `max` or -1."""
     if len(words) != 2 or not all(word.isdigit() for word in words) or int(words[1]) == 0:  # noqa: PLR2004 - two
         return None
     return int(words[0]) / int(words[1])

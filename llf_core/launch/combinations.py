@@ -1,4 +1,4 @@
-"""The combinations of a sweep's values: a run for each."""
+"""Combinations of the values of a sweep."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from llf_core.config.number_format import exact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-MOST_RUNS = 100
+MAX_RUNS = 100
 
 
 def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """What differs from run to run of a sweep: the last key changes fastest.
+    """Iterate over all combinations; the last key changes fastest.
+
+    Args:
+        values: values by key.
 
     Raises:
-        ValueError: no values, or more than `MOST_RUNS` runs.
+        ValueError: there are no values, or more than `MAX_RUNS` combinations.
     """
     for key, given in values.items():
         if isinstance(given, str) or not given:
@@ -25,14 +28,14 @@ def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]
     total = 1
     for given in values.values():
         total *= len(given)
-    if not values or total > MOST_RUNS:
-        raise ValueError(f"That would be {total if values else 0} runs. Expected 1 to {MOST_RUNS}.")
+    if not values or total > MAX_RUNS:
+        raise ValueError(f"That would be {total if values else 0} runs. Expected 1 to {MAX_RUNS}.")
     for one in itertools.product(*values.values()):
         yield dict(zip(values, one, strict=True))
 
 
-def label(one: Mapping[str, Any]) -> str:
-    """A combination as runs are called after it: `learning_rate=1e-4 quantization_bit=null`."""
+def combination_label(one: Mapping[str, Any]) -> str:
+    """Format a combination for a run's name: `learning_rate=1e-4 quantization_bit=null`."""
     return " ".join(f"{key}={_word(value)}" for key, value in one.items())
 
 

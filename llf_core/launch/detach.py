@@ -1,4 +1,4 @@
-"""Starts a supervisor that belongs to nobody: it outlives cell, kernel, terminal and server."""
+"""Starts a detached supervisor, which outlives cell, kernel, terminal and server."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FIRST_WORD_SECONDS = 30.0
 def start_supervisor(
     folder: RunFolder, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None
 ) -> None:
-    """Starts the supervisor of the attempt that a run is at, and returns once it has said its first word.
+    """Start the supervisor of a run's current attempt, and return once it has registered itself.
 
     Args:
         folder: the run, in the state `created`.
-        env: environment variables besides this process's own, for example tokens. They are written nowhere.
-        command: what to start in place of the trainer.
+        env: additional environment variables, for example tokens. They are not stored.
+        command: program to start instead of the trainer.
 
     Raises:
-        RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` says why.
+        RuntimeError: it did not start; the run is `failed`, and the last line of `log.txt` has the cause.
     """
     attempt = read_status(folder).attempt
     arguments = [str(folder.path), *(("--", *command) if command else ())]
@@ -59,7 +59,7 @@ def start_supervisor(
 
 
 def _failed(folder: RunFolder, attempt: int, reason: str) -> str:
-    """Ends an attempt that did not begin; returns the reason, which is the attempt's own where it had one."""
+    """Mark an attempt that did not start as failed. Returns the reason, or the attempt's own if it has one."""
     try:
         return status.update(folder, of_attempt=attempt, state="failed", reason=reason).reason or reason
     except OSError:
@@ -68,7 +68,7 @@ def _failed(folder: RunFolder, attempt: int, reason: str) -> str:
 
 
 def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
-    """Whether the supervisor has named itself in the status, which it does in a fifth of a second."""
+    """Whether the supervisor has registered itself in the status; takes about 0.2 s."""
     try:
         return first.wait(FIRST_WORD_SECONDS) == 0
     except subprocess.TimeoutExpired:
@@ -78,7 +78,7 @@ def _has_taken_over(first: subprocess.Popen[bytes]) -> bool:
 
 
 def _with_this_llf(env: dict[str, str]) -> dict[str, str]:
-    """The environment in which a new interpreter finds this very `llf_core`, wherever it came from."""
+    """An environment in which a new interpreter imports this same `llf_core`."""
     here = str(Path(llf_core.__file__).parent.parent)
     paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
     if here in paths or Path(here).name in {"site-packages", "dist-packages"}:

@@ -1,4 +1,4 @@
-"""`env.json`: what a run was started with. Versions are read from metadata: nothing heavy is imported."""
+"""`env.json`: versions, device and context of a run. Versions come from package metadata, without imports."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GIT_SECONDS = 1.0
 
 
 def describe() -> dict[str, Any]:
-    """Versions, device and folders, as `llf env` shows them: what to paste into a bug report."""
+    """Versions, device and folders, as shown by `llf env` for bug reports."""
     return {
         **_versions(),
         "threads": usable_cpus(),
@@ -51,12 +51,12 @@ def _versions() -> dict[str, Any]:
 def start_facts(
     config: RunConfig, notebook: dict[str, str] | None = None, fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """What the launcher knows of a run.
+    """Facts about a run that the launcher knows.
 
     Args:
         config: the run's config.
-        notebook: `path` of the notebook and the id of the `cell` that starts it.
-        fingerprint: of the rows that were handed over.
+        notebook: `path` of the notebook and id of the `cell` that starts the run.
+        fingerprint: fingerprint of rows from a cell.
     """
     here = Path.cwd()
     return {
@@ -72,7 +72,7 @@ def start_facts(
 
 
 def packages() -> dict[str, str]:
-    """Version of each package that matters to a training and is installed."""
+    """Versions of installed packages that affect training."""
     found = {}
     for name in PACKAGES:
         try:
@@ -84,7 +84,7 @@ def packages() -> dict[str, str]:
 
 @cache
 def device() -> dict[str, Any]:
-    """The CPU and its memory, which can be told without torch; the trainer writes down what it uses."""
+    """The CPU and its memory. The trainer adds the device it uses."""
     total = psutil.virtual_memory().total
     limit = Cgroup().memory_limit()
     return {
@@ -96,7 +96,7 @@ def device() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
+    """Name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -106,10 +106,10 @@ def cpu_name() -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, and whether tracked files differ from it; None outside a repository and where git is missing.
+    """Commit, and whether tracked files are modified; None outside a repository or without git.
 
-    `dirty` is None where git takes longer than a second to tell, and where the repository's own config names programs
-    that git would run to tell it: it may have come with the notebook.
+    `dirty` is None if git takes longer than a second, or if the repository's config names programs that git would run:
+    it may have come with the notebook.
     """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
@@ -125,14 +125,14 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _names_programs(config: str) -> bool:
-    """Whether a repository's own config, as git lists it, names programs that `git status` runs."""
+    """Whether a repository's config (as listed by git) names programs that `git status` runs."""
     parts = config.split("\0")
     own = [key.lower() for scope, key in zip(parts[::2], parts[1::2], strict=False) if scope in {"local", "worktree"}]
     return any(key.startswith(("filter.", "core.fsmonitor", "core.hookspath")) for key in own)
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What a git command prints; it takes no lock, so it never disturbs one that the user runs."""
+    """Output of a git command that takes no locks."""
     done = subprocess.run(  # noqa: S603 - fixed words
         ["git", "--no-optional-locks", *arguments],  # noqa: S607 - the user's own git
         cwd=folder,

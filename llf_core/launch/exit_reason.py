@@ -1,4 +1,4 @@
-"""The reason that a supervisor gives when the trainer exited without a final status."""
+"""Explains why a trainer exited without a final status."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from llf_core.user_error import BAD_CONFIG
 if TYPE_CHECKING:
     from llf_core.runs import RunFolder, Status
 
-FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-LONGEST = 400  # characters of a sentence taken from a log
+EXTERNAL_SIGNALS = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+MAX_LOG_CHARACTERS = 400  # characters of a sentence taken from a log
 _EXCEPTION = re.compile(r"^(?:[\w.]+(?:Error|Exception|Interrupt|Exit|Warning|Iteration))(?::.*)?$")
 
 
@@ -27,22 +27,22 @@ class ProcessEnd:
     """How a trainer ended.
 
     Attributes:
-        exit_code: as `waitpid` tells it; negative is a signal.
-        kill_asked: whether the user asked for it.
-        stop_asked: whether a stop was on its way.
-        out_of_memory: whether the kernel killed a process of ours for want of memory meanwhile.
-        memory_limit: bytes of the container's limit, where it has one.
+        exit_code: exit code; negative for a signal.
+        kill_requested: whether the user requested a kill.
+        stop_requested: whether a stop was pending.
+        out_of_memory: whether the OOM killer ended a process of the run.
+        memory_limit: memory limit of the container in bytes, if any.
     """
 
     exit_code: int
-    kill_asked: bool = False
-    stop_asked: bool = False
+    kill_requested: bool = False
+    stop_requested: bool = False
     out_of_memory: bool = False
     memory_limit: int | None = None
 
 
 def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[str, str]:
-    """The final state and its reason, in one or two sentences for a person.
+    """The final state and its reason, in one or two sentences.
 
     Args:
         folder: the run.
@@ -51,9 +51,9 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
     """
     at = f"at step {status.step} of {status.total}" if status.total else "before its first step"
     safe = recoverable_message(folder)
-    if ending.kill_asked:
+    if ending.kill_requested:
         return "failed", killed_reason(folder, status)
-    if ending.stop_asked and ending.exit_code in {0, -signal.SIGTERM}:
+    if ending.stop_requested and ending.exit_code in {0, -signal.SIGTERM}:
         if Checkpoints(folder).latest() is not None:
             return "stopped", f"Stopped {at}, in the middle of a step. {safe}"
         return "failed", f"Stopped {at}, and nothing had been saved. Start it again."
@@ -68,7 +68,7 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
 
 
 def _sudden_end(ending: ProcessEnd) -> str:
-    """How a trainer went that had no time to say why."""
+    """Describe the end of a trainer that left no message."""
     if ending.exit_code == 0:
         return "ended without a word (see log.txt)"
     if ending.exit_code == -signal.SIGKILL and ending.out_of_memory:
@@ -78,11 +78,11 @@ def _sudden_end(ending: ProcessEnd) -> str:
         return f"was killed by the memory limit of {ending.memory_limit / 1e9:.1f} GB ({remedy}),"
     number = -ending.exit_code
     name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
-    return f"was ended by {name} from outside" if number in FROM_OUTSIDE else f"crashed with {name} (see log.txt)"
+    return f"was ended by {name} from outside" if number in EXTERNAL_SIGNALS else f"crashed with {name} (see log.txt)"
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str | None:
-    """The newest `error` event of an attempt as one text."""
+    """The newest `error` event of an attempt as text."""
     for event in reversed(RunReader(folder).events()):
         if event["type"] == "error" and event.get("attempt") == attempt and event.get("message"):
             return f"{event['message']} {event.get('what_to_do') or ''}".strip()
@@ -90,9 +90,9 @@ def _last_error(folder: RunFolder, attempt: int) -> str | None:
 
 
 def _last_line(folder: RunFolder) -> str | None:
-    """The last line of a Python traceback in the log, else the last line that says anything."""
+    """The last line of a Python traceback in the log, else the last non-empty line."""
     lines = [line.strip() for line in RunReader(folder).log_tail(50).splitlines() if line.strip()]
     if not lines:
         return None
-    said = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])[:LONGEST]
+    said = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])[:MAX_LOG_CHARACTERS]
     return said if said.endswith((".", "!", "?")) else f"{said}."

@@ -1,4 +1,4 @@
-"""Starts the trainer as a process of this machine."""
+"""Runs the trainer as a local process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 # Read by the libraries when they are loaded; `benchmarks/environment.py` measures them.
-RUNTIME = {
+RUNTIME_VARIABLES = {
     # Threads that wait for each other spin for some microseconds, then sleep. Sleeping at once makes a step a fifth
     # slower; spinning for long stops it where others use the cores.
     "GOMP_SPINCOUNT": "10000",
@@ -37,36 +37,38 @@ GATE = 'read -r go && exec "$@" </dev/null'
 
 
 def trainer_command(folder: RunFolder) -> list[str]:
-    """What trains a run. `-P` keeps a `datasets.py` beside the notebook from being taken for the library."""
+    """Command of the trainer. `-P` prevents a `datasets.py` next to the notebook from shadowing the library."""
     return [sys.executable, "-P", "-m", "llf_core.training.main", str(folder.path)]
 
 
 def computing_environment(base: Mapping[str, str], threads: int | None = None) -> dict[str, str]:
-    """The environment of every process that computes: a trainer, an evaluation, a view's look at data.
+    """Environment of processes that compute: trainer, evaluation, data previews.
 
-    What the user has set stays, but for what has a process write a terminal's colours into its log.
+    The user's variables are kept, except those that force terminal colors.
 
     Args:
-        base: to which thread counts and `RUNTIME` are added, which libraries read when they are loaded.
-        threads: that compute; unset, one a usable core.
+        base: environment to extend with thread counts and `RUNTIME_VARIABLES`, which libraries read on import.
+        threads: number of threads. Default: one per usable core.
     """
     counts = {name: str(threads or usable_cpus()) for name in THREAD_VARIABLES}
-    return plain_environment({**counts, **RUNTIME, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base})
+    return plain_environment(
+        {**counts, **RUNTIME_VARIABLES, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **base}
+    )
 
 
 def threads_of(folder: RunFolder) -> int | None:
-    """How many threads a run computes with, as its launcher wrote it down; None where that is not known."""
+    """Number of threads of a run as recorded by its launcher; None if unknown."""
     threads = read_object_or_empty(folder.env).get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
 
 
 class Trainer:
-    """A trainer process that waits at its gate until `go` is called. It leads a process group of its own.
+    """A trainer process that waits until `go` is called. It leads its own process group.
 
     Args:
-        command: the program and its arguments.
-        environment: all of its environment.
-        log: where stdout and stderr go.
+        command: program and arguments.
+        environment: complete environment.
+        log: destination of stdout and stderr.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]) -> None:
@@ -81,11 +83,15 @@ class Trainer:
 
     @property
     def pid(self) -> int:
-        """Its process id, and that of its group."""
+        """Process id, and id of its group."""
         return self._process.pid
 
     def go(self) -> None:
-        """Opens the gate."""
+        """Let the process start its program.
+
+        Raises:
+            RuntimeError: the process has no input pipe.
+        """
         if self._process.stdin is None:
             raise RuntimeError("The gate is open already.")
         try:
@@ -95,22 +101,30 @@ class Trainer:
             return  # killed at the gate: its exit code tells
 
     def signal(self, number: int, *, group: bool = False) -> None:
-        """Sends a signal to the trainer, or to its whole group; one that has ended gets none."""
+        """Send a signal to the trainer, unless it has ended.
+
+        Args:
+            number: signal number.
+            group: whether to signal the whole process group.
+        """
         if self._process.returncode is None:
             (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self, seconds: float) -> int | None:
-        """Waits for the end, at most so long.
+        """Wait for the trainer to end.
+
+        Args:
+            seconds: maximum time to wait.
 
         Returns:
-            The exit code (negative: the signal), or None while it lives.
+            Exit code (negative for a signal), or None while it is alive.
         """
         if not self._has_ended(seconds):
             return None
         return self._process.wait()
 
     def _has_ended(self, seconds: float) -> bool:
-        """Waits for the end without reaping; where a signal was the end, the rest of the group goes too."""
+        """Wait for the end without reaping. After a signal, the rest of the group is killed too."""
         if not hasattr(os, "pidfd_open"):  # macOS
             try:
                 self._process.wait(seconds)

@@ -1,12 +1,12 @@
-"""Sweeps: a queued run for each combination of some values."""
+"""Sweeps: one queued run per combination of values."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.combinations import combinations, label
-from llf_core.launch.start import checked, default_name, launch
+from llf_core.launch.combinations import combination_label, combinations
+from llf_core.launch.start import default_name, launch, load_checked_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,40 +23,42 @@ def sweep(
     rewards: Iterable[Any] | None = None,
     **options: Any,
 ) -> list[Run]:
-    """Starts a run for each combination of some values, one after the other.
+    """Start a run for each combination of values, one after the other.
 
     Args:
-        config: what `RunConfig.load` takes.
-        values: for each key the values that it takes, e.g. `{"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}`.
-        name: in front of each run's name; what differs follows.
-        rows: the training data itself, see `launch`.
+        config: anything `RunConfig.load` accepts.
+        values: values by key, e.g. `{"learning_rate": [1e-4, 3e-4], "lora_rank": [8, 32]}`.
+        name: prefix of each run's name, followed by its values.
+        rows: training data, see `launch`.
         rewards: reward functions, see `launch`.
-        options: further ones of `launch`.
+        options: further arguments of `launch`.
 
     Returns:
-        The runs, in the order of the combinations: the last key changes fastest.
+        The runs in order of the combinations: the last key changes fastest.
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: no values, or more than `MOST_RUNS` runs.
-        RuntimeError: a run could not be started; the message says how many wait already.
+        ValueError: there are no values, or more than `MAX_RUNS` runs.
+        RuntimeError: a run could not be started; the message says how many are queued.
     """
     from llf_core.config import RunConfig
     from llf_core.config.name_checks.data_set_location import DEMO
-    from llf_core.rewards.stored_functions import KEY, by_name
+    from llf_core.rewards.stored_functions import KEY, functions_by_name
 
     chosen = list(combinations(values))
     rewards = None if rewards is None else list(rewards)
-    overrides = [] if rewards is None else [f"{KEY}={json.dumps(list(by_name(rewards)))}"]
+    overrides = [] if rewards is None else [f"{KEY}={json.dumps(list(functions_by_name(rewards)))}"]
     loaded = RunConfig.load(config, [*overrides, *([f"dataset={DEMO}"] if rows is not None else [])])
     place = options.get("home"), options.get("command")
-    configs = [checked(loaded.flat() | one, (), *place).flat() for one in chosen]  # all before the first is started
+    configs = [
+        load_checked_config(loaded.flat() | one, (), *place).flat() for one in chosen
+    ]  # all before the first is started
     started: list[Run] = []
     for made, one in zip(configs, chosen, strict=True):
         if rows is not None:
             del made["dataset"]
         try:
-            called = f"{name or default_name(loaded)} {label(one)}"
+            called = f"{name or default_name(loaded)} {combination_label(one)}"
             started.append(launch(made, name=called, rows=rows, rewards=rewards, queue=True, **options))
         except (OSError, RuntimeError) as error:
             if not started:

@@ -1,4 +1,4 @@
-"""How far a run is, as a line: rewritten on a terminal, printed now and then elsewhere."""
+"""Progress of a run on stdout: a progress bar in a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARE = 0.05  # of the steps between two printed lines
 SECONDS = 10.0  # between two printed lines, at least
 
 
-class Watch:
+class ProgressLine:
     """Shows the progress of one run on stdout.
 
     Args:
@@ -33,7 +33,7 @@ class Watch:
         self._printed = float("-inf")
 
     def show(self, status: Status) -> None:
-        """Shows a status; costs little where there is nothing new."""
+        """Show a status, if it has changed."""
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, completed=status.step, total=status.total or None, description=self._text(status))
@@ -42,7 +42,7 @@ class Watch:
             print(self._text(status), flush=True)  # noqa: T201 - the caller's cell or file
 
     def close(self) -> None:
-        """Leaves the terminal as it was, with the last line."""
+        """Restore the terminal and print the last line."""
         if self._bar is not None:
             self._bar[0].stop()
 
@@ -53,7 +53,7 @@ class Watch:
         return moved and time.monotonic() - self._printed >= SECONDS
 
     def _text(self, status: Status) -> str:
-        """One line: state, step, loss, remaining time."""
+        """One line with state, step, loss and remaining time."""
         parts = [status.state]
         if status.total:
             parts.append(f"step {status.step} of {status.total}")

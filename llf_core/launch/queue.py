@@ -1,7 +1,7 @@
-"""Runs that wait for their turn on one machine.
+"""The queue of runs on one machine.
 
-A queued run has a supervisor of its own from the beginning, which waits: so the queue outlives cell, kernel and server
-like everything else, and there is nobody who must keep it.
+Each queued run has its own supervisor that waits for its turn, so the queue outlives cell, kernel and server, and needs
+no central process.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder
 
-REST, LONGEST_REST = 2.0, 30.0
-"""Seconds between two looks at the runs ahead, for each of them, and at most."""
+POLL_SECONDS, MAX_POLL_SECONDS = 2.0, 30.0
+"""Seconds between two checks, per run ahead, and the maximum."""
 
 
-def enter(folder: RunFolder) -> None:
-    """Has a run that is not started yet wait for its turn."""
+def enqueue(folder: RunFolder) -> None:
+    """Put a run that has not started into the queue."""
     replace_file(folder.queue, json_bytes({"v": 1, "since": time.time()}))
 
 
 @dataclass(frozen=True)
-class Ahead:
-    """A run that another one waits for.
+class RunAhead:
+    """A run that must end before another one starts.
 
     Attributes:
-        id: the run's.
-        name: what views call it.
-        waits: it is in the queue itself.
-        step: it has made.
-        total: it will make.
-        remaining: seconds to its end, where its last steps tell; None else.
+        id: the run's id.
+        name: display name.
+        waits: whether it is queued itself.
+        step: completed steps.
+        total: planned steps.
+        remaining: estimated seconds to its end; None if unknown.
     """
 
     id: str
@@ -52,38 +52,38 @@ class Ahead:
     remaining: float | None
 
     def __str__(self) -> str:
-        """Its name, where it is, and how long it will take: `tune (step 40 of 100), about 3 min`."""
+        """Name, progress and remaining time: `tune (step 40 of 100), about 3 min`."""
         steps = f" (step {self.step:,} of {self.total:,})" if self.total else ""
         left = f", about {max(1, round(self.remaining / 60))} min" if self.remaining else ""
         return f"{self.name}{steps}{left}"
 
 
-class Machine:
-    """What goes on this machine, and what waits for its turn on it.
+class MachineLoad:
+    """Running and queued runs on this machine.
 
-    A look costs one `stat` a run: of those that have ended nothing is read again.
+    A check takes one `stat` per run; ended runs are not read again.
 
     Args:
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
     """
 
     def __init__(self, home: Path | str | None = None) -> None:
         self._index = RunIndex(home)
         self._ended: dict[str, int] = {}  # when the status of an ended run was written
 
-    def ahead(self) -> list[Ahead]:
-        """What a run would wait for that entered the queue now, in order."""
+    def ahead(self) -> list[RunAhead]:
+        """Runs that a newly queued run would wait for, in order."""
         going, waiting = self.look()
         return [*going, *(one for _, one in waiting)]
 
-    def look(self, *, but: str = "") -> tuple[list[Ahead], list[tuple[tuple[float, str], Ahead]]]:
-        """What goes, and what waits with its place.
+    def look(self, *, but: str = "") -> tuple[list[RunAhead], list[tuple[tuple[float, str], RunAhead]]]:
+        """Running runs, and queued runs with their positions.
 
         Args:
-            but: the id of a run that is left out.
+            but: id of a run to exclude.
         """
-        going: list[Ahead] = []
-        waiting: list[tuple[tuple[float, str], Ahead]] = []
+        going: list[RunAhead] = []
+        waiting: list[tuple[tuple[float, str], RunAhead]] = []
         for name in self._index.names():
             folder = self._index.folder(name)
             try:
@@ -98,7 +98,7 @@ class Machine:
             elif now.host in {None, host()}:
                 waits = now.state == "created" and folder.queue.exists()
                 left = remaining(now.state, now.step, now.total, pace(folder, now))
-                one = Ahead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
+                one = RunAhead(name, read_meta(folder)["name"] or name, waits, now.step, now.total, left)
                 if waits:
                     waiting.append(((now.created, name), one))
                 else:  # one that was just made and starts at once is going too
@@ -106,8 +106,8 @@ class Machine:
         return going, sorted(waiting, key=lambda pair: pair[0])
 
 
-class Turn:
-    """Tells a waiting run when it may begin: when nothing else goes on this machine, and none has waited longer.
+class QueuePosition:
+    """Decides when a queued run may start: when no other run is active and none has waited longer.
 
     Args:
         folder: the run.
@@ -115,28 +115,28 @@ class Turn:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._machine = Machine(folder.home)
+        self._machine = MachineLoad(folder.home)
 
-    def ahead(self) -> list[Ahead]:
-        """The runs that come before it, in their order: what goes now, then what has waited longer."""
+    def ahead(self) -> list[RunAhead]:
+        """Runs ahead of it: active runs, then those that have waited longer."""
         mine = self._place()
         going, waiting = self._machine.look(but=self._folder.id)
         return [*going, *(one for place, one in waiting if place < mine)]
 
     def behind(self) -> int:
-        """How many wait after it."""
+        """Number of runs behind it."""
         mine = self._place()
         return sum(place > mine for place, _ in self._machine.look(but=self._folder.id)[1])
 
     def rest(self) -> float:
-        """Seconds until another look is worth it: the more are ahead, the longer."""
-        return min(LONGEST_REST, REST * max(1, len(self.ahead())))
+        """Seconds until the next check; more if many runs are ahead."""
+        return min(MAX_POLL_SECONDS, POLL_SECONDS * max(1, len(self.ahead())))
 
     def take(self, attempt: int) -> bool:
-        """Begins, where nothing is ahead: the status says `starting` before anybody else can look.
+        """Start if nothing is ahead: the status becomes `starting` before another process can check.
 
         Args:
-            attempt: that wants to begin; where a later one was begun meanwhile, it does not.
+            attempt: attempt to start; nothing happens if a later one has started.
         """
         if self.ahead():
             return False

@@ -1,4 +1,4 @@
-"""A run as code holds it: one small object over its folder, to be thrown away and made again at any time."""
+"""A handle on a run: a small object over its folder that can be recreated at any time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llf_core.door import is_folder
 from llf_core.launch.branch import branch, replay
 from llf_core.launch.detach import start_supervisor
-from llf_core.launch.progress_line import Watch
+from llf_core.launch.progress_line import ProgressLine
 from llf_core.launch.stored_config import check_stored
 from llf_core.runs import (
     Checkpoints,
@@ -42,11 +42,15 @@ TEARDOWN_SECONDS = 20.0
 
 
 def attach(run_id: str, home: Path | str | None = None) -> Run:
-    """The run of an id, live or past.
+    """Open a run by its id, live or ended.
+
+    Args:
+        run_id: the run's id.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        ValueError: that is no id.
-        FileNotFoundError: there is no such run.
+        ValueError: the id is invalid.
+        FileNotFoundError: the run does not exist.
     """
     return Run(open_run(run_id, home))
 
@@ -74,12 +78,12 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state as it is now; `lost` where nothing runs and nothing was said."""
+        """The current state; `lost` if no process is alive and there is no final status."""
         return self.status().state
 
     @property
     def output(self) -> Path:
-        """The folder of the result; it is there once the run has finished."""
+        """Folder of the result; exists once the run has finished."""
         return self.folder.output
 
     def __repr__(self) -> str:
@@ -87,7 +91,7 @@ class Run:
         return f"Run({self.id!r}, {now.state}, step {now.step} of {now.total})"
 
     def status(self) -> Status:
-        """State, step, processes and reason, as shown."""
+        """State, step, processes and reason, as shown by views."""
         return self._reader.status()
 
     def wait(
@@ -97,18 +101,18 @@ class Run:
         progress: bool = True,
         interrupt: Literal["leave", "raise"] = "leave",
     ) -> Status:
-        """Waits until the run ends. An interrupt ends only the waiting: the run goes on.
+        """Wait until the run ends. An interrupt only ends the waiting, not the run.
 
         Args:
-            timeout: seconds to wait at most; the status then tells that it still goes.
-            progress: whether to show how far it is.
-            interrupt: `leave` says how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
+            timeout: maximum seconds to wait; the returned status may then be live.
+            progress: whether to show progress.
+            interrupt: `leave` prints how to stop the run and returns; `raise` raises `KeyboardInterrupt`.
 
         Returns:
             The status at the end of the waiting.
         """
         until = None if timeout is None else time.monotonic() + timeout
-        watch = Watch(self._reader) if progress else None
+        watch = ProgressLine(self._reader) if progress else None
         try:
             while True:
                 now = self.status()
@@ -130,18 +134,18 @@ class Run:
                 watch.close()
 
     def stop(self, *, wait: bool = False, grace: float | None = None, by: str = "code") -> str | None:
-        """Asks the run to stop after the current step, with a checkpoint.
+        """Request a stop with a checkpoint after the current step.
 
         Args:
-            wait: whether to return only when it has ended.
-            grace: seconds after which a trainer that does not heed the request gets SIGTERM; else 120.
-            by: who asks.
+            wait: whether to wait until the run has ended.
+            grace: seconds after which a trainer that does not respond gets SIGTERM. Default: 120.
+            by: who requested it.
 
         Returns:
-            The request's id; None where the run had ended before.
+            Id of the request; None if the run had ended before.
 
         Raises:
-            RuntimeError: the run is lost: nothing is left that could stop.
+            RuntimeError: the run is lost: no process is left to stop.
         """
         now = self.status()
         if now.final:
@@ -154,25 +158,40 @@ class Run:
         return request
 
     def checkpoint(self, *, wait: bool = False, by: str = "code") -> str:
-        """Asks for a checkpoint after the current step; see `ask`."""
+        """Request a checkpoint after the current step; see `ask`.
+
+        Args:
+            wait: whether to wait for the trainer's answer.
+            by: who requested it.
+        """
         return self.ask("checkpoint", wait=wait, by=by)
 
     def evaluate(self, *, wait: bool = False, by: str = "code") -> str:
-        """Asks for the evaluation loss after the current step; see `ask`."""
+        """Request an evaluation after the current step; see `ask`.
+
+        Args:
+            wait: whether to wait for the trainer's answer.
+            by: who requested it.
+        """
         return self.ask("evaluate", wait=wait, by=by)
 
     def sample(self, *, wait: bool = False, by: str = "code") -> str:
-        """Asks for answers to the watched prompts after the current step; see `ask`."""
+        """Request answers to the sample prompts after the current step; see `ask`.
+
+        Args:
+            wait: whether to wait for the trainer's answer.
+            by: who requested it.
+        """
         return self.ask("sample", wait=wait, by=by)
 
     def set(self, *, wait: bool = False, by: str = "code", **changes: Any) -> str:
-        """Changes a live run from its next step on; see `ask`. The run writes it down, and a replay does it again.
+        """Change settings of a live run from its next step on; see `ask`. A replay repeats the change.
 
         Args:
-            wait: see `ask`.
-            by: who asks.
-            changes: `learning_rate` (the schedule's peak), `max_steps` (where the run and its schedule end), `watch`
-                (a prompt to be answered at every checkpoint and evaluation).
+            wait: whether to wait for the trainer's answer.
+            by: who requested it.
+            changes: `learning_rate` (peak of the schedule), `max_steps` (last step of the run and of its schedule),
+                `watch` (a prompt to answer at every checkpoint and evaluation).
 
         Example:
             >>> run.set(learning_rate=1e-4)
@@ -180,19 +199,19 @@ class Run:
         return self.ask("set", check_changes(changes), wait=wait, by=by)
 
     def ask(self, type: str, args: Mapping[str, Any] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
-        """Drops a request into a live run, which takes it after the current step.
+        """Send a request to a live run, which handles it after the current step.
 
         Args:
             type: one of `llf_core.runs.control.REQUEST_TYPES`.
-            args: what the type needs.
-            wait: whether to return only when the trainer has answered.
-            by: who asks.
+            args: arguments of the type.
+            wait: whether to wait for the trainer's answer.
+            by: who requested it.
 
         Returns:
-            The request's id; with `wait` what was answered.
+            Id of the request; with `wait` the answer.
 
         Raises:
-            RuntimeError: nothing of the run is going, or the trainer refused.
+            RuntimeError: the run is not live, or the trainer refused.
         """
         now = self.status()
         if now.has_ended:
@@ -212,14 +231,14 @@ class Run:
         return request
 
     def code(self) -> str:
-        """A notebook cell that runs its config again; where it was told to change something, how that is done too.
+        """A notebook cell that runs the same config again, with its live changes as a comment.
 
         Raises:
-            ConfigError: the config has errors by now.
+            ConfigError: the config is no longer valid.
         """
-        from llf_core.rewards import cell_of
+        from llf_core.rewards import definition_cell
 
-        cell = f"{cell_of(self.folder)}{run_config(self.folder).python()}"
+        cell = f"{definition_cell(self.folder)}{run_config(self.folder).python()}"
         if not read_changes(self.folder):
             return cell
         return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
@@ -231,18 +250,18 @@ class Run:
         *,
         trust: bool | str = False,
     ) -> Run:
-        """Starts a new run of the same config and rows, to which the same is done at the same steps.
+        """Start a new run with the same config and rows, and the same live changes at the same steps.
 
         Args:
-            env: environment variables besides this process's own.
-            command: what to start in place of the trainer.
+            env: additional environment variables.
+            command: program to start instead of the trainer.
             trust: see `resume`.
 
         Returns:
             The new run.
 
         Raises:
-            UntrustedCodeError: the run was made elsewhere, and code of it would run.
+            UntrustedCodeError: the run was created elsewhere, and its code would run.
         """
         new = replay(self.folder, trust)
         start_supervisor(new, {**(env or {}), "LLF_HOME": str(new.home)}, command)
@@ -258,26 +277,26 @@ class Run:
         trust: bool | str = False,
         **more: Any,
     ) -> Run:
-        """Starts a new run from a checkpoint of this run, with changed settings.
+        """Start a new run from a checkpoint of this run, with changed settings.
 
         Args:
-            step: of the checkpoint; else the newest.
-            name: what views call the new run.
-            changes: `learning_rate` (the schedule's peak), `max_steps`, or keys of how the run is saved, evaluated,
-                watched and stopped early; see `llf_core.launch.branch.KEYS`.
-            env: environment variables besides this process's own.
+            step: step of the checkpoint. Default: the newest.
+            name: display name of the new run.
+            changes: `learning_rate` (peak of the schedule), `max_steps`, or keys that control saving, evaluation,
+                sampling and early stopping; see `llf_core.launch.branch.BRANCH_KEYS`.
+            env: additional environment variables.
             trust: see `resume`.
-            more: changes by name.
+            more: changes as keyword arguments.
 
         Returns:
             The new run.
 
         Raises:
-            ValueError: there is no such checkpoint, nothing is left to train, or something cannot differ in a branch.
+            ValueError: the checkpoint does not exist, no steps are left, or a setting cannot differ in a branch.
             ConfigError: the changed config has errors.
-            OSError: the folder can't be written.
+            OSError: the folder cannot be written.
             RuntimeError: the supervisor does not start.
-            UntrustedCodeError: the run was made elsewhere, and code of it would run.
+            UntrustedCodeError: the run was created elsewhere, and its code would run.
 
         Example:
             >>> lower = run.branch(100, learning_rate=5e-5)
@@ -287,10 +306,13 @@ class Run:
         return Run(new)
 
     def kill(self, by: str = "code") -> Status:
-        """Ends the run at once; what it did since its last checkpoint is lost.
+        """Kill the run immediately; progress since its last checkpoint is lost.
+
+        Args:
+            by: who requested it.
 
         Returns:
-            The status then; that of a run which had ended before is as it was.
+            The new status; unchanged if the run had ended before.
 
         Raises:
             RuntimeError: it runs on another machine, where nothing answers the request.
@@ -305,26 +327,26 @@ class Run:
         rewards: Iterable[Any] | None = None,
         trust: bool | str = False,
     ) -> Run:
-        """Goes on from the newest whole checkpoint, in the same folder, as the next attempt.
+        """Continue from the newest complete checkpoint, in the same folder, as the next attempt.
 
-        Where there is no checkpoint (it failed early), it starts from the beginning.
+        Without a checkpoint (after an early failure) it starts from the beginning.
 
         Args:
-            env: environment variables besides this process's own.
-            command: what to start in place of the trainer.
-            rewards: reward functions that were mended; they take the place of those of the same names.
-            trust: allows the code of a run that was made elsewhere or changed since: its reward functions, and the
-                Python code of its models where it has `trust_remote_code`. A text allows only what begins with that
-                hash, as a view has shown it.
+            env: additional environment variables.
+            command: program to start instead of the trainer.
+            rewards: fixed reward functions, which replace those of the same names.
+            trust: allow the code of a run that was created elsewhere or changed since: its reward functions, and the
+                Python code of its models if `trust_remote_code` is set. A string allows only code whose hash starts
+                with it, as shown by a view.
 
         Returns:
             This run.
 
         Raises:
-            RuntimeError: it is still going, or it has finished; the disk is full.
-            ConfigError: the run has no reward function of a name, or one cannot be handed over; its config is refused
-                by this version; `LLF_URLS` lacks an address that was given with a password or a key.
-            UntrustedCodeError: the run was made elsewhere, and code of it would run.
+            RuntimeError: it has not ended, or it has finished; the disk is full.
+            ConfigError: the run has no reward function of a name, or one cannot be stored; its config is no longer
+                valid; `LLF_URLS` lacks a URL with credentials.
+            UntrustedCodeError: the run was created elsewhere, and its code would run.
         """
         now = self.status()
         if now.state == "finished":
@@ -365,10 +387,10 @@ class Run:
         return replace_code(self.folder, rewards, attempt)
 
     def metrics(self) -> pd.DataFrame:
-        """All numbers: one row a step (the index), one column a name, NaN where a step has none.
+        """All metrics as a DataFrame: one row per step (the index), one column per name, NaN where a step has none.
 
         Raises:
-            ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` brings it.
+            ModuleNotFoundError: pandas is not installed; `pip install "llf[train]"` installs it.
         """
         try:
             import pandas as pd
@@ -384,15 +406,15 @@ class Run:
         return frame
 
     def events(self) -> list[dict[str, Any]]:
-        """Everything that happened so far, in order."""
+        """All events so far, in order."""
         return RunReader(self.folder).events()
 
     def log(self, lines: int = 20) -> str:
-        """The last lines of stdout and stderr of the trainer."""
+        """The last lines of the trainer's stdout and stderr."""
         return self._reader.log_tail(lines)
 
     def summary(self) -> dict[str, Any]:
-        """What `llf runs show` shows, as JSON values; a number that is not finite is spelled out."""
+        """The summary shown by `llf runs show`, as JSON values; non-finite numbers are strings."""
         from llf_core.runs.jsonl import spell_non_finite
         from llf_core.runs.listing import read_row
         from llf_core.runs.metric_catalog import key_values
@@ -415,7 +437,7 @@ class Run:
 
 
 def _wait_for_teardown(now: Status) -> None:
-    """Lets processes that have said their last word leave: they still hold memory and files."""
+    """Wait for ended processes to exit, since they still hold memory and files."""
     if not now.is_on_this_host:
         return
     until = time.monotonic() + TEARDOWN_SECONDS

@@ -1,4 +1,4 @@
-"""From a config to a run that goes: writes the folder, starts the supervisor, returns."""
+"""Starts a run from a config: writes its folder, starts the supervisor, returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
-from llf_core.launch.queue import enter
+from llf_core.launch.queue import enqueue
 from llf_core.launch.run import Run
 from llf_core.redaction.url_secrets import URLS_VARIABLE, split_url_secrets
 from llf_core.runs import create_run, update_env
@@ -40,41 +40,41 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     command: Sequence[str] | None = None,
     queue: bool = False,
 ) -> Run:
-    """Starts a run in processes of its own and returns at once.
+    """Start a run in separate processes and return at once.
 
     Args:
-        config: a `RunConfig`, or what `RunConfig.load` takes.
-        name: what views call the run; made of model, stage and method where it is not given.
-        rows: the training data itself, where it is not in a file: a list of dicts, a DataFrame or a
-            `datasets.Dataset`. It takes the place of `dataset`.
-        rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. They take the place of
+        config: a `RunConfig`, or anything `RunConfig.load` accepts.
+        name: display name of the run. Default: model, stage and method.
+        rows: training data that is not in a file: a list of dicts, a DataFrame or a `datasets.Dataset`. Replaces
+            `dataset`.
+        rewards: reward functions (see `llf_core.rewards.reward`), or names of built-in ones. Replaces
             `reward_functions`.
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
         notebook: `path` and `cell` of the notebook that starts it, for `env.json`.
-        env: environment variables besides this process's own, for example `HF_TOKEN`. Written nowhere.
-        command: what to start in place of the trainer.
-        queue: wait until nothing else goes on this machine, and none is left that has waited longer.
+        env: additional environment variables, for example `HF_TOKEN`. They are not stored.
+        command: program to start instead of the trainer.
+        queue: wait until no other run is active on this machine and none has waited longer.
 
     Returns:
         The run.
 
     Raises:
-        ConfigError: the config has errors, or names what this machine does not have; a reward function is not there,
-            or cannot be handed over.
-        RowsError: the rows are no table.
-        TypeError: a reward function is no function, or takes no answer.
-        ValueError: two reward functions are called the same.
-        OSError: the folder can't be written.
+        ConfigError: the config has errors, or refers to something this machine does not have; a reward function does
+            not exist or cannot be stored.
+        RowsError: the rows are not a table.
+        TypeError: a reward function is not a function, or has no parameter for the answer.
+        ValueError: two reward functions have the same name.
+        OSError: the folder cannot be written.
         RuntimeError: the supervisor does not start.
     """
-    from llf_core.rewards.stored_functions import KEY, by_name
+    from llf_core.rewards.stored_functions import KEY, functions_by_name
 
-    functions = None if rewards is None else by_name(rewards)
+    functions = None if rewards is None else functions_by_name(rewards)
     overrides = [] if functions is None else [f"{KEY}={json.dumps(list(functions))}"]
     root = home_folder(home)
     whole: list[str] = []
     if rows is None:
-        loaded, whole = kept_apart(checked(config, overrides, root, command))
+        loaded, whole = separate_url_secrets(load_checked_config(config, overrides, root, command))
         folder = _create(loaded, functions, name, root, lambda new: _fill(new, loaded, notebook, None, queue))
     else:
         from llf_core.launch.cell_rows import write_rows
@@ -83,8 +83,8 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
         (root / "cache").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root / "cache", prefix="rows-") as waiting:
             file, mark = write_rows(rows, Path(waiting))
-            given = checked(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
-            loaded, whole = kept_apart(given)
+            given = load_checked_config(config, [*overrides, f"dataset={json.dumps([str(file)])}"], root, command)
+            loaded, whole = separate_url_secrets(given)
 
             def fill(new: RunFolder) -> None:
                 new.data.mkdir()
@@ -100,23 +100,25 @@ def launch(  # noqa: PLR0913 - each of them is optional and named
     return Run(folder)
 
 
-def kept_apart(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """A config as its run keeps it, and its addresses that have a password or a key: these go by the environment."""
+def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """Split a config into the stored version and its full URLs with credentials, which go into the environment."""
     changes, whole = split_url_secrets(config.flat())
     return (config.replace(**changes) if changes else config), whole
 
 
-def checked(config: Any, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None) -> RunConfig:
-    """The config; a name that is not there is told here, and not by a trainer that has begun. No hub is asked.
+def load_checked_config(
+    config: Any, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None
+) -> RunConfig:
+    """Load a config and check that everything it refers to exists on this machine. Sends no requests to a hub.
 
     Args:
-        config: what `RunConfig.load` takes.
+        config: anything `RunConfig.load` accepts.
         overrides: `key=value`.
-        home: where the runs are, see `launch`.
-        command: see `launch`; another trainer may know other names.
+        home: `LLF_HOME`, see `launch`.
+        command: see `launch`; another trainer may accept other names.
 
     Raises:
-        ConfigError: it has errors, or names what this machine does not have.
+        ConfigError: the config has errors, or refers to something this machine does not have.
     """
     from llf_core.config import validate
     from llf_core.config.name_checks import check
@@ -129,10 +131,10 @@ def checked(config: Any, overrides: Sequence[str], home: Path | str | None, comm
 
 
 def _fill(new: RunFolder, config: RunConfig, notebook: dict[str, str] | None, mark: str | None, queue: bool) -> None:
-    """Writes what is known before the start, before anyone can see the folder."""
+    """Write everything known before the start, before the folder becomes visible."""
     update_env(new, **start_facts(config, notebook, mark))
     if queue:
-        enter(new)
+        enqueue(new)
     sign_run(new)
 
 
@@ -143,10 +145,10 @@ def _create(
     root: Path,
     fill: Callable[[RunFolder], None],
 ) -> RunFolder:
-    """The folder of a config, with the source of the reward functions that it names, and what `fill` writes."""
-    from llf_core.rewards import code_of, write_code
+    """Create the folder of a config, with the source of its reward functions and the files that `fill` writes."""
+    from llf_core.rewards import reward_sources, write_code
 
-    code = code_of(config, rewards)
+    code = reward_sources(config, rewards)
 
     def everything(new: RunFolder) -> None:
         write_code(new.code, code)

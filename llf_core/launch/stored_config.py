@@ -1,4 +1,4 @@
-"""Whether the config that a run was made with is still accepted, which a later version of LLF may refuse."""
+"""Checks whether this version of LLF still accepts a run's stored config."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = None) -> None:
-    """Refuses a run whose `config.yaml` has errors by now, before anything of the run is changed.
+    """Refuse a run whose `config.yaml` is no longer valid, before anything is changed.
 
-    It is refused too where an address was given with a password or a key that the environment does not tell.
+    It is also refused if the environment lacks a URL with credentials.
 
     Args:
         folder: the run.
-        what: what is to be done with it: `resume`.
-        env: environment variables besides this process's own.
+        what: verb for the message: `resume`.
+        env: additional environment variables.
 
     Raises:
-        ConfigError: each problem with the file, the line and what to change there.
+        ConfigError: each problem with file, line and fix.
     """
     from llf_core.config import ConfigError, Problem, validate
 

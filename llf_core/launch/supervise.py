@@ -1,7 +1,7 @@
-"""`python -m llf_core.launch.supervise RUN [-- COMMAND …]`: starts a run's trainer, and says how it ended.
+"""`python -m llf_core.launch.supervise RUN [-- COMMAND …]`: supervises a run's trainer.
 
-It detaches itself by a second fork before it imports anything: no kernel, terminal or server is its parent.
-`COMMAND` is what to start in place of the trainer.
+It detaches itself by a second fork before it imports anything, so that no kernel, terminal or server is its parent.
+`COMMAND` replaces the trainer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def main(arguments: list[str]) -> None:
-    """Detaches, then supervises the run whose folder is the first argument."""
+    """Detach, then supervise the run whose folder is the first argument."""
     ear, mouth = os.pipe()
     if os.fork() != 0:
         os.close(mouth)

@@ -1,4 +1,4 @@
-"""Watches over one attempt of a run: heartbeat, kill, a stop request that is ignored, and the final status."""
+"""Supervises one attempt of a run: heartbeat, kill and stop requests, doctor, final status."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ TRAINER_SILENCE = 3 * HEARTBEAT_SECONDS
 
 
 class Supervisor:
-    """Supervises the attempt that a run is at.
+    """Supervises the current attempt of a run.
 
     Args:
         folder: the run, in the state `created`.
-        command: what to start; the trainer where it is None.
+        command: program to start. Default: the trainer.
     """
 
     def __init__(self, folder: RunFolder, command: Sequence[str] | None = None) -> None:
@@ -66,20 +66,20 @@ class Supervisor:
         self._visit = time.monotonic() + DOCTOR_SECONDS
 
     def run(self, taken_over: Callable[[], object] = lambda: None) -> None:
-        """Starts the trainer, waits for its end, and leaves a final state.
+        """Start the trainer, wait for its end, and write a final state.
 
         Args:
             taken_over: called once the status names this process, before anything is started.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
-        self._refuse_leftovers("The run had ended before this was read.")
+        self._refuse_pending("The run had ended before this was read.")
         try:
             waits = self._folder.queue.exists()
             goes = self._take_over("created" if waits else "starting")
             taken_over()
             if goes and (not waits or self._wait_for_turn()):
-                self._say_last_word(self._supervise())
+                self._write_final_status(self._supervise())
         except Exception as error:
             reason = f"The supervisor could not go on: {type(error).__name__}: {error}."
             self._writer.close(
@@ -88,7 +88,7 @@ class Supervisor:
             raise
 
     def _take_over(self, state: str) -> bool:
-        """Writes down who supervises; False where the run was killed, or taken up again, in the meantime."""
+        """Register this process; False if the run was killed or resumed meanwhile."""
         now = status.update(
             self._folder,
             of_attempt=self._attempt,
@@ -105,10 +105,10 @@ class Supervisor:
         return True
 
     def _wait_for_turn(self) -> bool:
-        """Waits in the queue; False where the run was taken out of it before it began."""
-        from llf_core.launch.queue import Turn
+        """Wait in the queue; False if the run was cancelled."""
+        from llf_core.launch.queue import QueuePosition
 
-        turn = Turn(self._folder)
+        turn = QueuePosition(self._folder)
         self._writer.event("queued", ahead=[one.id for one in turn.ahead()])
         while not turn.take(self._attempt):
             if read_status(self._folder).attempt != self._attempt:
@@ -116,12 +116,12 @@ class Supervisor:
             until = time.monotonic() + turn.rest()
             while time.monotonic() < until:
                 for request in self._inbox.scan():
-                    self._take(request)
+                    self._handle_request(request)
                 if self._kill is not None or self._stop is not None or self._ask_to_end:
                     self._leave_queue()
                     return False
                 time.sleep(LOOK_SECONDS)
-                self._beat()
+                self._write_heartbeat()
         self._writer.event("state", state="starting")
         return True
 
@@ -131,10 +131,10 @@ class Supervisor:
         for request in (self._stop, self._kill):
             if request is not None:
                 self._answer(request, ok=True, message="Taken out of the queue.")
-        self._refuse_leftovers("The run was taken out of the queue.")
+        self._refuse_pending("The run was taken out of the queue.")
 
     def _supervise(self) -> ProcessEnd:
-        """Starts the trainer and looks after it until it ends."""
+        """Start the trainer and supervise it until it ends."""
         kills_before = self._cgroup.oom_kills()
         with open_to_append(self._folder.log) as log:
             environment = computing_environment(os.environ, self._threads()) | {RUN_VARIABLE: str(self._folder.path)}
@@ -154,38 +154,38 @@ class Supervisor:
         reach("trainer.ended")
         return ProcessEnd(
             code,
-            kill_asked=self._kill is not None,
-            stop_asked=self._stop is not None or self._told,
+            kill_requested=self._kill is not None,
+            stop_requested=self._stop is not None or self._told,
             out_of_memory=self._cgroup.oom_kills() > kills_before,
             memory_limit=self._cgroup.memory_limit(),
         )
 
     def _signalled(self, number: int, frame: Any) -> None:  # noqa: ARG002 - the signature of a handler
-        """The system asks this process to end (a shutdown, `docker stop`): the trainer may save."""
+        """Handle a termination request of the system (shutdown, `docker stop`): let the trainer save."""
         self._ask_to_end = self._ask_to_end or number != signal.SIGHUP
 
     def _threads(self) -> int:
-        """What the launcher wrote down, so that a resumed attempt computes with as many threads."""
+        """The recorded number of threads, so that a resumed attempt uses as many."""
         return threads_of(self._folder) or usable_cpus(self._cgroup)
 
     def _wait(self, trainer: Trainer) -> int:
-        """Looks after the trainer until it ends; returns its exit code."""
+        """Supervise the trainer until it ends; returns its exit code."""
         while (code := trainer.wait(LOOK_SECONDS)) is None:
             for request in self._inbox.scan():
-                self._take(request)
+                self._handle_request(request)
             if self._kill is not None:
                 trainer.signal(signal.SIGKILL, group=True)
             elif not self._told and (self._ask_to_end or self._stop_is_overdue()):
                 self._told = True
                 trainer.signal(signal.SIGTERM)
-            self._beat()
+            self._write_heartbeat()
             if time.monotonic() >= self._visit:
-                self._examine()
-        self._examine()
+                self._run_doctor()
+        self._run_doctor()
         return code
 
-    def _examine(self) -> None:
-        """Has the doctor look at the curves, and writes down what is wrong; a run never ends for that."""
+    def _run_doctor(self) -> None:
+        """Run the doctor and record its findings. A finding never ends a run."""
         from llf_core.doctor import Doctor
 
         began = time.monotonic()
@@ -200,7 +200,7 @@ class Supervisor:
         took = time.monotonic() - began
         self._visit = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)
 
-    def _take(self, request: Request) -> None:
+    def _handle_request(self, request: Request) -> None:
         if request.type == "kill" and self._kill is None:
             self._kill = request
             with self._unless_disk_error():
@@ -215,7 +215,7 @@ class Supervisor:
         grace = grace if isinstance(grace, int | float) and grace >= 0 else STOP_GRACE
         return time.monotonic() - self._stop_heard >= grace
 
-    def _beat(self) -> None:
+    def _write_heartbeat(self) -> None:
         try:
             now = read_status(self._folder)
             silence = HEARTBEAT_SECONDS if now.state == "starting" else TRAINER_SILENCE
@@ -225,7 +225,7 @@ class Supervisor:
         except OSError as error:  # a full disk, for one: the trainer will meet it too, and say so
             logger.warning(f"The heartbeat could not be written: {error}")
 
-    def _say_last_word(self, ending: ProcessEnd) -> None:
+    def _write_final_status(self, ending: ProcessEnd) -> None:
         now = read_status(self._folder)
         reached: dict[str, Any] = {"exit_code": ending.exit_code, "step": last_logged_step(self._folder, now)}
         with self._unless_disk_error():
@@ -239,9 +239,9 @@ class Supervisor:
         make_private(self._folder.path)
         if self._kill is not None:
             self._answer(self._kill, ok=True, message="Killed.")
-        self._refuse_leftovers("The run has ended.")
+        self._refuse_pending("The run has ended.")
 
-    def _refuse_leftovers(self, message: str) -> None:
+    def _refuse_pending(self, message: str) -> None:
         for request in pending_requests(self._folder):
             self._answer(request, ok=False, message=message)
 
@@ -253,7 +253,7 @@ class Supervisor:
 
     @contextmanager
     def _unless_disk_error(self) -> Iterator[None]:
-        """Goes on where the disk does not take a line: a trainer must not be left alone for that."""
+        """Ignore a full disk, since the trainer must remain supervised."""
         try:
             yield
         except OSError as error:

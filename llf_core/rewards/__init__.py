@@ -1,34 +1,41 @@
-"""Reward functions: those that ship with LLF, and those that are written in a cell.
+"""Reward functions: built in, or written in a notebook cell.
 
-A function of a cell goes into a run as its source, with what it needs of the notebook; nothing is pickled. Imports no
-torch: the notebook side records functions, the launcher writes their source, and only the trainer calls them.
+A function from a cell is stored in the run as source code with its dependencies in the notebook; nothing is pickled.
+Imports no torch: the notebook registers functions, the launcher writes their source, and only the trainer calls them.
 """
 
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.call_reward import Answered, Reward, RewardError, as_float
+from llf_core.rewards.call_reward import Completion, Reward, RewardError, as_float
 from llf_core.rewards.decorator import reward
 from llf_core.rewards.from_file import from_file
 from llf_core.rewards.load import load_rewards
-from llf_core.rewards.stored_functions import by_name, cell_of, code_of, functions_of, replace_code, write_code
-from llf_core.rewards.weighted_sum import Judged, Weighed, not_applied, to_mend
+from llf_core.rewards.stored_functions import (
+    definition_cell,
+    functions_by_name,
+    replace_code,
+    reward_names,
+    reward_sources,
+    write_code,
+)
+from llf_core.rewards.weighted_sum import ScoredCompletion, WeightedSum, fix_message, unscored_message
 
 __all__ = [
     "BUILT_IN",
-    "Answered",
-    "Judged",
+    "Completion",
     "Reward",
     "RewardError",
-    "Weighed",
+    "ScoredCompletion",
+    "WeightedSum",
     "as_float",
-    "by_name",
-    "cell_of",
-    "code_of",
+    "definition_cell",
+    "fix_message",
     "from_file",
-    "functions_of",
+    "functions_by_name",
     "load_rewards",
-    "not_applied",
     "replace_code",
     "reward",
-    "to_mend",
+    "reward_names",
+    "reward_sources",
+    "unscored_message",
     "write_code",
 ]

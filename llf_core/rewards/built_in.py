@@ -1,4 +1,4 @@
-"""The rewards that ship with LLF: the form of an answer, whether it is right, how long it is."""
+"""Built-in rewards: format, correctness and length of an answer."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 INSIDE = r"(?:(?!</?(?:think|answer)>).)*"
 PATTERN = rf"\s*<think>{INSIDE}</think>\s*<answer>{INSIDE}</answer>\s*"
-"""A thought, then an answer, each once and nothing beside them."""
+"""A thought followed by an answer, each exactly once and nothing else."""
 TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 BOXED = re.compile(r"\\boxed\s*\{")
 NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?|(?<=\d)/\d+)(?![\d/])"
 )
 EXPONENT = re.compile(r"[eE]([-+]?[\d_]+)$")
-LARGEST = 400
-"""Largest exponent of a number that is taken for one: the digits of `1e9999999999` would fill the memory."""
+MAX_EXPONENT = 400
+"""Maximum exponent of a parsed number: the digits of `1e9999999999` would exhaust memory."""
 
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A reward that ships with LLF.
+    """A built-in reward.
 
     Attributes:
         help: one sentence.
-        make: makes the function, from the values of a config.
-        expects: it compares with the answer that the data set gives.
+        make: creates the function from config values.
+        expects: whether it needs the expected answer of the data set.
     """
 
     help: str
@@ -39,10 +39,10 @@ class BuiltIn:
 
 
 def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
-    """1 where the whole answer has a form, else 0.
+    """Create a reward that is 1 if the whole answer matches a pattern, else 0.
 
     Args:
-        pattern: a regular expression; a dot matches line ends too.
+        pattern: regular expression; a dot also matches line breaks.
     """
     form = re.compile(pattern, re.DOTALL)
 
@@ -53,33 +53,36 @@ def format_reward(pattern: str = PATTERN) -> Callable[..., float]:
 
 
 def correct(answer: str, expected: str | None) -> float | None:
-    r"""1 where an answer says what was expected, else 0; None where nothing was.
+    r"""Return 1 if an answer matches the expected one, else 0; None if nothing is expected.
 
-    What is compared is what stands in the last `<answer>…</answer>`, else in the last `\boxed{…}`, else the last
-    number; of an expected text without a number the whole text. Numbers are equal by value: 1,000 and 1000.0, 1/2 and
-    0.5.
+    Compared is the content of the last `<answer>…</answer>`, else of the last `\boxed{…}`, else the last number; if the
+    expected text has no number, its whole text. Numbers are compared by value: 1,000 and 1000.0, 1/2 and 0.5.
+
+    Args:
+        answer: the generated text.
+        expected: the expected answer.
     """
     if expected is None or not expected.strip():
         return None
-    wanted, said = final(expected), final(answer)
+    wanted, said = final_answer(expected), final_answer(answer)
     if wanted is None:
-        wanted, said = expected, final(answer, numbers=False) or answer
+        wanted, said = expected, final_answer(answer, numbers=False) or answer
     if said is None:
         return 0.0
-    left, right = number_of(wanted), number_of(said)
+    left, right = parse_number(wanted), parse_number(said)
     if left is not None and right is not None:
         return float(left == right)
     return float(_plain(wanted) == _plain(said))
 
 
 def length_reward(longest: int, room: int) -> Callable[..., float]:
-    """The soft penalty of answers that are nearly too long (DAPO, arXiv 2503.14476, equation 13).
+    """Create the soft overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
 
-    0 up to `longest - room` tokens, from there falling in a straight line to -1 at `longest`.
+    It is 0 up to `longest - room` tokens and decreases linearly to -1 at `longest`.
 
     Args:
-        longest: tokens at which an answer is cut.
-        room: tokens before that over which the penalty grows.
+        longest: maximum completion length in tokens (L_max).
+        room: tokens before the limit over which the penalty grows (L_cache).
     """
 
     def judge(answer: str, tokens: int) -> float:
@@ -106,20 +109,25 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 }
 
 
-def final(text: str, *, numbers: bool = True) -> str | None:
-    """What a text comes to: its last tagged answer, else its last boxed one, else its last number."""
+def final_answer(text: str, *, numbers: bool = True) -> str | None:
+    """Extract the final answer: the last tagged answer, else the last boxed one, else the last number.
+
+    Args:
+        text: the text.
+        numbers: whether to fall back to the last number.
+    """
     tagged = TAGGED.findall(text)
     if tagged:
-        return boxed(tagged[-1]) or str(tagged[-1])
-    inside = boxed(text)
+        return last_boxed(tagged[-1]) or str(tagged[-1])
+    inside = last_boxed(text)
     if inside is not None:
         return inside
     found = NUMBER.findall(text) if numbers else []
     return found[-1] if found else None
 
 
-def boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{…}` that is closed."""
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last closed `\boxed{…}`; None if there is none."""
     for match in reversed(list(BOXED.finditer(text))):
         depth = 1
         for place in range(match.end(), len(text)):
@@ -129,13 +137,13 @@ def boxed(text: str) -> str | None:
     return None
 
 
-def number_of(text: str) -> Fraction | None:
-    """The value of a text that is one number, with or without a sign of money, per cent or a full stop."""
+def parse_number(text: str) -> Fraction | None:
+    """Parse a text that is a single number, with an optional currency sign, percent sign or full stop."""
     bare = text.strip().strip("$€£ ").rstrip(".%").strip("$ ").replace(",", "").replace("\\", "")
     bare = re.sub(r"^[dt]?frac\{(\d+)\}\{(\d+)\}$", r"\1/\2", bare)
     exponent = EXPONENT.search(bare.strip())
     try:
-        if exponent is not None and abs(int(exponent[1])) > LARGEST:
+        if exponent is not None and abs(int(exponent[1])) > MAX_EXPONENT:
             return None
         return Fraction(bare)
     except (ValueError, ZeroDivisionError):
@@ -143,5 +151,5 @@ def number_of(text: str) -> Fraction | None:
 
 
 def _plain(text: str) -> str:
-    """A text without what says nothing: upper case, blanks, signs at its ends."""
+    """Normalize a text: lower case, no surrounding white space and punctuation."""
     return " ".join(text.casefold().split()).strip(" .!?\"'$")

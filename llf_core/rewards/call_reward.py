@@ -1,4 +1,4 @@
-"""Calls a reward function, and takes nothing for a number that is none."""
+"""Calls reward functions and validates their results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llf_core.rewards.signature import OURS, Signature
+from llf_core.rewards.signature import COMPLETION_PARAMETERS, Signature
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ SHOWN = 60
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a model said, and what it was asked.
+class Completion:
+    """A completion with its prompt.
 
     Attributes:
-        messages: the conversation before the answer, `{"role", "content"}` each.
-        answer: what the model said.
-        tokens: the ids of the answer.
-        row: the record of the data set that it comes from.
-        expected: the answer that the data set gives; None where it gives none.
+        messages: conversation before the answer, `{"role", "content"}` each.
+        answer: the generated text.
+        tokens: token ids of the answer.
+        row: record of the data set.
+        expected: expected answer in the data set; None if there is none.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -38,12 +38,12 @@ class Answered:
 
     @property
     def prompt(self) -> str:
-        """The last question."""
+        """Content of the last message."""
         asked = [one["content"] for one in self.messages if one["role"] == "user"]
         return str(asked[-1]) if asked else ""
 
-    def told(self) -> dict[str, Any]:
-        """All that a function of one answer may take, by name."""
+    def arguments(self) -> dict[str, Any]:
+        """All arguments that a reward function may take, by name."""
         ours = {
             "prompt": self.prompt,
             "answer": self.answer,
@@ -52,14 +52,16 @@ class Answered:
             "tokens": len(self.tokens),
             "row": dict(self.row),
         }
-        return {name: value for name, value in self.row.items() if name not in OURS} | ours
+        return {name: value for name, value in self.row.items() if name not in COMPLETION_PARAMETERS} | ours
 
 
 class RewardError(UserError):
-    """A reward function that failed on an answer, or gave no number.
+    """A reward function raised an error or returned no number. Both sentences are for the user.
 
     Attributes:
-        name: the function's.
+        name: name of the function.
+        message: which function, on which prompt, and what happened.
+        what_to_do: how to fix it.
     """
 
     def __init__(self, name: str, message: str) -> None:
@@ -69,14 +71,14 @@ class RewardError(UserError):
 
 @dataclass(frozen=True)
 class Reward:
-    """A reward function by its name.
+    """A named reward function.
 
     Attributes:
-        name: as the config has it.
+        name: name in the config.
         function: the function.
-        file: where its source is, as messages call it; empty for a built-in one.
-        path: the same as Python knows it.
-        expects: it compares with the answer that the data set gives.
+        file: source file as named in messages; empty for a built-in reward.
+        path: file name in Python's tracebacks.
+        expects: whether it needs the expected answer of the data set.
     """
 
     name: str
@@ -87,25 +89,25 @@ class Reward:
 
     @property
     def signature(self) -> Signature:
-        """What it takes."""
+        """The function's parameters."""
         return Signature.of(self.function, self.name)
 
-    def judge(self, answers: Sequence[Answered], told: Mapping[str, Any] | None = None) -> list[float | None]:
-        """The rewards of some answers.
+    def score(self, answers: Sequence[Completion], told: Mapping[str, Any] | None = None) -> list[float | None]:
+        """Compute the rewards of completions.
 
         Args:
-            answers: to be judged.
-            told: what a function of lists is told besides: `trainer_state` and the like.
+            answers: the completions.
+            told: further arguments for batched functions: `trainer_state` and the like.
 
         Returns:
-            A number each; None where the function does not apply.
+            One number per completion; None if the function does not apply.
 
         Raises:
-            RewardError: it raised, or gave NaN, a text, or a list of another length.
+            RewardError: the function raised an error, or returned NaN, text, or a list of the wrong length.
         """
         signature = self.signature
-        if not signature.listed:
-            return [self._number(self._call([one], signature.choose(one.told())), one) for one in answers]
+        if not signature.batched:
+            return [self._number(self._call([one], signature.select(one.arguments())), one) for one in answers]
         columns = dict.fromkeys(name for one in answers for name in one.row)
         offered: dict[str, Any] = {name: [one.row.get(name) for one in answers] for name in columns}
         offered |= {
@@ -114,14 +116,14 @@ class Reward:
             "completion_ids": [list(one.tokens) for one in answers],
             **(told or {}),
         }
-        found = self._call(answers, signature.choose(offered))
+        found = self._call(answers, signature.select(offered))
         found = found.tolist() if hasattr(found, "tolist") else found
         if not isinstance(found, list | tuple) or len(found) != len(answers):
             what = f"{len(found)} values" if isinstance(found, list | tuple) else f"a {type(found).__name__}"
             raise self._error(answers[0], f"returned {what} for {len(answers)} answers. Expected a list of one each")
         return [self._number(value, one) for value, one in zip(found, answers, strict=True)]
 
-    def _call(self, answers: Sequence[Answered], told: dict[str, Any]) -> Any:
+    def _call(self, answers: Sequence[Completion], told: dict[str, Any]) -> Any:
         try:
             return self.function(**told)
         except Exception as error:
@@ -129,7 +131,7 @@ class Reward:
             what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
             raise self._error(answers[0], f"raised {what.rstrip('.')}{self._line(error)}") from error
 
-    def _number(self, value: Any, answered: Answered) -> float | None:
+    def _number(self, value: Any, answered: Completion) -> float | None:
         if value is None:
             return None
         if hasattr(value, "item"):  # of numpy and torch
@@ -143,20 +145,20 @@ class Reward:
         return number
 
     def _line(self, error: BaseException) -> str:
-        """Where in the function's own file it was raised."""
+        """The line in the function's file at which an error was raised."""
         if not self.path:
             return ""
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path]
         return f" in line {lines[-1]} of {self.file}" if lines else ""
 
-    def _error(self, answered: Answered, what: str) -> RewardError:
+    def _error(self, answered: Completion, what: str) -> RewardError:
         asked, said = _shown(answered.prompt), _shown(answered.answer)
         where = f'On the prompt "{asked}" and the answer "{said}"'
         return RewardError(self.name, f"{where} the reward function {self.name} {what}.")
 
 
 def as_float(value: float) -> float:
-    """A number as a float: one that is beyond all floats is infinite."""
+    """Convert a number to a float; numbers beyond the range of floats become infinite."""
     try:
         return float(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""`@llf.reward`: a Python function that says how good an answer is."""
+"""`@llf.reward`: registers a Python function as a reward function."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 
-_recorded: dict[str, Callable[..., Any]] = {}
-"""The last function of each name: a cell that is run again replaces what it defined before."""
+_registry: dict[str, Callable[..., Any]] = {}
+"""The latest function of each name; running a cell again replaces its functions."""
 
 
 @overload
@@ -22,33 +22,33 @@ def reward(function: Function) -> Function: ...
 @overload
 def reward(*, name: str | None = None) -> Callable[[Function], Function]: ...
 def reward(function: Any = None, *, name: str | None = None) -> Any:
-    """Makes a function of a cell a reward function, which a run finds by its name.
+    """Register a function from a cell as a reward function that runs find by its name.
 
-    It takes one answer and gives a number; more is better, None says that it does not apply to this answer. What it
-    is told depends on the names of its parameters:
+    It scores one completion: higher is better, None means that it does not apply. Its arguments depend on its parameter
+    names:
 
-    - `prompt`: the question, a text; `messages`: the whole conversation before the answer.
-    - `answer`: what the model said, a text; `tokens`: how many tokens that is.
-    - `expected`: the answer that the data set gives (its column `answer`, `solution` or the like), or None.
-    - any other name: the data set's column of that name; `**row` takes all of them. `row` is the record as a dict,
-      also of columns that are called as one of the above.
+    - `prompt`: the question, a string; `messages`: the whole conversation before the answer.
+    - `answer`: the generated text; `tokens`: its number of tokens.
+    - `expected`: the expected answer in the data set (column `answer`, `solution` or similar), or None.
+    - any other name: the column of that name; `**row` takes all columns. `row` is the record as a dict, including
+    columns whose names are listed above.
 
-    A function with a parameter `completions` is one of TRL's: it gets lists (`prompts` and `completions` as messages,
-    `completion_ids`, the columns) and returns a list.
+    A function with a parameter `completions` has TRL's interface: it takes lists (`prompts` and `completions` as
+    messages, `completion_ids`, the columns) and returns a list.
 
-    The function runs in the trainer, another process: its source goes into the run folder, with the functions,
-    constants and imports of the notebook that it uses.
+    The function runs in the trainer process: its source is stored in the run folder with the notebook functions,
+    constants and imports that it uses.
 
     Args:
-        function: what is decorated.
-        name: in place of the function's own name.
+        function: the decorated function.
+        name: name to register. Default: the function's name.
 
     Returns:
-        The function as it is.
+        The unchanged function.
 
     Raises:
-        TypeError: it is no function, or takes no answer.
-        ValueError: the name belongs to a built-in reward, or is no name.
+        TypeError: it is not a function, or has no parameter for the answer.
+        ValueError: the name belongs to a built-in reward, or is invalid.
 
     Example:
         >>> @reward
@@ -65,22 +65,22 @@ def reward(function: Any = None, *, name: str | None = None) -> Any:
         Signature.of(function, called)
         if called in BUILT_IN:
             raise ValueError(f"{called} is a built-in reward. Call yours otherwise: @llf.reward(name='my_{called}').")
-        _recorded[called] = function
+        _registry[called] = function
         return function
 
     return record if function is None else record(function)
 
 
 def name_of(function: Any) -> str:
-    """What a function is called after.
+    """Name of a function.
 
     Raises:
-        TypeError: it is no function.
-        ValueError: it has no name, as a lambda.
+        TypeError: it is not a function.
+        ValueError: it has no name, such as a lambda.
     """
     if not inspect.isfunction(inspect.unwrap(function)):
         raise TypeError(f"The reward function is a {type(function).__name__}. Expected a function: def f(answer): …")
-    for called, known in _recorded.items():
+    for called, known in _registry.items():
         if known is function:
             return called
     called = str(function.__name__)
@@ -89,11 +89,11 @@ def name_of(function: Any) -> str:
     return called
 
 
-def recorded(name: str) -> Callable[..., Any] | None:
-    """The function of a name, as it was defined last; None where there is none."""
-    return _recorded.get(name)
+def registered(name: str) -> Callable[..., Any] | None:
+    """The latest function registered under a name; None if there is none."""
+    return _registry.get(name)
 
 
-def functions() -> dict[str, Callable[..., Any]]:
-    """Those that were recorded, by their names."""
-    return dict(_recorded)
+def registered_functions() -> dict[str, Callable[..., Any]]:
+    """All registered functions, by name."""
+    return dict(_registry)

@@ -1,4 +1,4 @@
-"""Reward functions of a Python file, for those who train from a terminal."""
+"""Reward functions from a Python file, for training from a terminal."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def from_file(path: Path) -> list[Callable[..., Any]]:
-    """Runs a file, and takes what it puts under `@reward`.
+    """Execute a Python file and return the functions decorated with `@reward`.
 
     Args:
-        path: a file of Python.
+        path: the file.
 
     Returns:
-        The functions, which are recorded now, in their order.
+        The registered functions, in order of definition.
 
     Raises:
-        ValueError: the file is not there or cannot be run, or no function of it is under `@reward`.
+        ValueError: the file does not exist, raises an error, or has no function under `@reward`.
     """
-    before = dict(decorator.functions())
+    before = dict(decorator.registered_functions())
     # Not called after the file: the trainer would look for a module of that name, and another may have it.
     name = f"llf_rewards_of_{path.stem}"
     spec = spec_from_file_location(name, path)
@@ -41,7 +41,9 @@ def from_file(path: Path) -> list[Callable[..., Any]]:
         raise ValueError(f"{path} cannot be run: {said}.") from error
     finally:
         sys.path.remove(beside)
-    found = [function for called, function in decorator.functions().items() if before.get(called) is not function]
+    found = [
+        function for called, function in decorator.registered_functions().items() if before.get(called) is not function
+    ]
     if not found:
         raise ValueError(
             f"{path} has no reward function. Expected a function under @reward (from llf_core.rewards import reward)."

@@ -1,4 +1,4 @@
-"""The source of a function written in a cell, with what it uses of the notebook, as a module that stands alone."""
+"""Extracts the source of a notebook function with its dependencies as a standalone module."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from llf_core.user_error import UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LONGEST = 1_000_000
-"""Characters of a constant."""
+MAX_LITERAL = 1_000_000
+"""Maximum length of the source text of a constant."""
 HEAD = "from __future__ import annotations"
 MISSING = object()
 FINDS = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
 class SourceError(UserError, ValueError):
-    """A function whose source cannot be handed over; the message names what stands in the way, and what to do."""
+    """The source of a function cannot be extracted; the message has the cause and the fix."""
 
 
 def source_of(function: Callable[..., Any], name: str | None = None) -> str:
-    """A module that defines a function, and everything of the notebook that it uses.
+    """Build a standalone module that defines a function and everything in the notebook that it uses.
 
-    Names are followed from function to function. Imports become import lines; functions of the notebook, or of a file
-    that the trainer would not find, are taken over by their source; numbers, texts, lists, tuples, sets and dicts of
-    them, and compiled regular expressions by their values at this moment.
+    Dependencies are followed recursively. Imports become import statements; functions of the notebook, or of a file
+    that the trainer would not find, are copied as source; numbers, strings, containers of these, and compiled regular
+    expressions are copied by current value.
 
     Args:
-        function: a function.
-        name: that it is to have; else its own.
+        function: the function.
+        name: its name in the module. Default: its own.
 
     Returns:
         Python source.
 
     Raises:
-        SourceError: the source of a function cannot be read, or it uses a name whose value cannot be carried over.
+        SourceError: the source is not available, or the function uses a value that cannot be copied.
     """
     module = _Module()
     module.add_function(name or function.__name__, function, ())
@@ -56,13 +56,13 @@ def source_of(function: Callable[..., Any], name: str | None = None) -> str:
 
 @dataclass
 class _Module:
-    """What was gathered so far.
+    """Collected parts of the module.
 
     Attributes:
-        imports: lines, in no order.
-        constants: name to the text of its value.
-        functions: texts, what is used before what uses it.
-        known: what each name stands for.
+        imports: import statements, unordered.
+        constants: source text of the value, by name.
+        functions: sources, dependencies first.
+        known: value by name.
     """
 
     imports: set[str] = field(default_factory=set)
@@ -71,14 +71,20 @@ class _Module:
     known: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The module."""
+        """The module's source."""
         parts = ["\n".join([HEAD, *(["", *sorted(self.imports)] if self.imports else [])])]
         if self.constants:
             parts.append("\n".join(f"{name} = {value}" for name, value in self.constants.items()))
         return "\n\n\n".join([*parts, *self.functions]) + "\n"
 
     def add_function(self, name: str, function: Any, users: tuple[str, ...]) -> None:
-        """Takes over a function, and first what it uses."""
+        """Add a function after its dependencies.
+
+        Args:
+            name: name in the module.
+            function: the function.
+            users: functions that use it, outermost first.
+        """
         if self._have(name, function, users):
             return
         inner = inspect.unwrap(function)
@@ -94,10 +100,10 @@ class _Module:
         self.functions.append(found.text if found.name == name else f"{found.text}\n\n\n{name} = {found.name}")
 
     def _add(self, name: str, value: Any, chains: set[str], users: tuple[str, ...]) -> None:
-        """Takes over what a name stands for."""
+        """Add the value of a name."""
         if value is MISSING:
             raise SourceError(f"{_who(users)} uses {name}, which is not defined. Define it, or leave it out.")
-        home = None if isinstance(value, ModuleType) else _home(name, value)
+        home = None if isinstance(value, ModuleType) else _import_location(name, value)
         if home is None and isinstance(inspect.unwrap(value) if callable(value) else value, FunctionType):
             self.add_function(name, value, users)
         elif self._have(name, value, users) and not isinstance(value, ModuleType):
@@ -110,10 +116,10 @@ class _Module:
             self._constant(name, value, users)
 
     def _have(self, name: str, value: Any, users: tuple[str, ...]) -> bool:
-        """Whether it was taken over before.
+        """Whether the name was added before.
 
         Raises:
-            SourceError: the name stands for something else elsewhere.
+            SourceError: the name has a different value elsewhere.
         """
         if name not in self.known:
             self.known[name] = value
@@ -155,9 +161,9 @@ class _Module:
             )
         if secret_kind(name, value):
             raise _secret(name, users)
-        if len(text) > LONGEST:
+        if len(text) > MAX_LITERAL:
             raise SourceError(
-                f"{_who(users)} uses {name}, which is {len(text):,} characters long. Expected at most {LONGEST:,}: "
+                f"{_who(users)} uses {name}, which is {len(text):,} characters long. Expected at most {MAX_LITERAL:,}: "
                 "put it into a column of the data set, or read a file inside the function."
             )
         self.constants[name] = text
@@ -165,10 +171,10 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Definition:
-    """A function's own statement.
+    """The definition of a function.
 
     Attributes:
-        name: that it binds.
+        name: the name it binds.
         text: its source without `@llf.reward`.
     """
 
@@ -177,10 +183,14 @@ class _Definition:
 
     @classmethod
     def of(cls, function: FunctionType, users: tuple[str, ...]) -> _Definition:
-        """Reads the source of a function.
+        """Read the source of a function.
+
+        Args:
+            function: the function.
+            users: functions that use it, for messages.
 
         Raises:
-            SourceError: there is none, or it is no statement of its own.
+            SourceError: there is no source, or it is not a statement of its own.
         """
         try:
             text = inspect.getsource(function)
@@ -193,7 +203,7 @@ class _Definition:
             tree: Any = ast.parse(f"if True:\n{text}" if inside else text)
         except SyntaxError:  # a lambda in the middle of a call
             tree = ast.Module([], [])
-        _refuse_secrets(f"if True:\n{text}" if inside else text, 1 if inside else 0, tree, users)
+        _check_secrets(f"if True:\n{text}" if inside else text, 1 if inside else 0, tree, users)
         (statement,) = (tree.body[0].body if inside and tree.body else tree.body) or (None,)
         if isinstance(statement, ast.FunctionDef):
             ours = [one for one in statement.decorator_list if _is_reward(one, function)]
@@ -209,7 +219,7 @@ class _Definition:
         raise SourceError(f"{users[-1]} is a lambda inside another statement. Write it as a function: def f(answer): …")
 
     def names(self) -> Iterator[tuple[str, set[str]]]:
-        """The names of its module that it uses, each with the dotted names that begin with it."""
+        """Global names that it uses, each with the dotted names that start with it."""
         tree = ast.parse(self.text)
         for node in ast.walk(tree):  # annotations are not evaluated
             if isinstance(node, ast.arg):
@@ -225,7 +235,7 @@ class _Definition:
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:
-    """Names that are looked up in the module, in a scope and those inside it."""
+    """Global names of a scope and its nested scopes."""
     outermost = table.get_type() == "module"
     for symbol in table.get_symbols():
         if symbol.is_global() or (outermost and symbol.is_referenced()):
@@ -235,7 +245,7 @@ def _globals(table: symtable.SymbolTable) -> Iterator[str]:
 
 
 def _chain(node: ast.AST) -> str | None:
-    """`a.b.c` of an attribute of an attribute of a name."""
+    """`a.b.c` for an attribute chain on a name; else None."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -250,7 +260,7 @@ def _prefixes(module: str, chain: str) -> Iterator[str]:
 
 
 def _value(function: FunctionType, name: str) -> Any:
-    """What a name stands for in a function: in those around it, else in its module; `MISSING` where nowhere."""
+    """Value of a name in a function's closure or module; `MISSING` if undefined."""
     around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if name in around:
         try:
@@ -261,7 +271,7 @@ def _value(function: FunctionType, name: str) -> Any:
 
 
 def _is_reward(decorator: ast.expr, function: FunctionType) -> bool:
-    """Whether a decorator is `llf.reward`, called or not."""
+    """Whether a decorator is `llf.reward`, with or without call."""
     if isinstance(decorator, ast.Call):
         decorator = decorator.func
     match decorator:
@@ -272,8 +282,8 @@ def _is_reward(decorator: ast.expr, function: FunctionType) -> bool:
     return False
 
 
-def _home(name: str, value: Any) -> tuple[str, str] | None:
-    """The module, and the name in it, from which the trainer can import a thing; None where it cannot."""
+def _import_location(name: str, value: Any) -> tuple[str, str] | None:
+    """Module and name from which the trainer can import a value; None if it cannot."""
     home = getattr(value, "__module__", None)
     if not isinstance(home, str) or home not in sys.modules or home in {"__main__", "builtins"}:
         return None
@@ -287,7 +297,7 @@ def _home(name: str, value: Any) -> tuple[str, str] | None:
 
 
 def _importable(module: str) -> bool:
-    """Whether the trainer finds a module: it starts without the notebook's folder among its paths."""
+    """Whether the trainer finds a module: the notebook's folder is not on its path."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return top != "__main__"
@@ -296,7 +306,7 @@ def _importable(module: str) -> bool:
 
 
 def _literal(value: Any) -> str | None:
-    """Python's text of a plain value; None where it is something else."""
+    """Source text of a plain value; None for other types."""
     try:
         return _text(value)
     except (_NoLiteral, RecursionError):
@@ -304,7 +314,7 @@ def _literal(value: Any) -> str | None:
 
 
 class _NoLiteral(Exception):  # noqa: N818 - it tells `_literal`, nobody else
-    """It is no plain value."""
+    """The value is not a plain value."""
 
 
 def _text(value: Any) -> str:
@@ -334,17 +344,17 @@ def _secret(name: str, users: tuple[str, ...]) -> SourceError:
     )
 
 
-def _refuse_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, ...]) -> None:
-    """Refuses a function that holds a secret.
+def _check_secrets(source: str, shift: int, tree: ast.Module, users: tuple[str, ...]) -> None:
+    """Refuse a function that contains a secret.
 
     Args:
-        source: what `tree` was made of.
-        shift: lines before the function.
-        tree: without statements where the source cannot be parsed.
-        users: the function last.
+        source: source that `tree` was parsed from.
+        shift: number of lines before the function.
+        tree: empty if the source cannot be parsed.
+        users: functions that use it, the function itself last.
 
     Raises:
-        SourceError: it names the line, and how to allow it.
+        SourceError: names the line, and how to allow it.
     """
     found = secrets_in(source) if tree.body else []
     if found:
@@ -365,6 +375,6 @@ def _plain_import(name: str, wanted: str) -> str:
 
 
 def _who(users: tuple[str, ...]) -> str:
-    """Who uses something: a reward function, or a function that it uses."""
+    """The user of a value for a message: a reward function, or a function that it uses."""
     first, *others = users
     return f"The reward function {first}" + (f" (in {others[-1]})" if others else "")

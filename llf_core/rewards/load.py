@@ -1,4 +1,4 @@
-"""The reward functions of a run, in the process that trains it."""
+"""Loads a run's reward functions in the trainer process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, Any]) -> list[Reward]:
-    """The functions of some names.
+    """Load reward functions by name.
 
     Args:
-        names: of built-in rewards, or of functions of a cell, each in a file of its name.
+        names: built-in rewards, or functions stored in a file of the same name.
         folder: the run's `code/`.
-        options: values of a config that the built-in ones look at: `reward_pattern`, `max_completion_length`.
+        options: config values for built-in rewards: `reward_pattern`, `max_completion_length`.
 
     Raises:
-        RewardError: there is no such function, or its file cannot be run.
+        RewardError: a function does not exist, or its file cannot be executed.
     """
     found = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What a reward function takes, read from the names of its parameters."""
+"""Parameters of a reward function."""
 
 from __future__ import annotations
 
@@ -9,63 +9,63 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OURS = ("prompt", "answer", "expected", "messages", "tokens", "row")
-"""What one answer is told by; a column of the data set that is called so is found in `row`."""
-OF_A_TRAINER = ("trainer_state", "log_extra", "log_metric")
-"""What TRL's trainers tell of themselves."""
-LISTED = ("prompts", "completions", "completion_ids", *OF_A_TRAINER)
-"""What TRL tells of a batch."""
+COMPLETION_PARAMETERS = ("prompt", "answer", "expected", "messages", "tokens", "row")
+"""Parameter names with a fixed meaning; columns with these names are available in `row`."""
+TRAINER_PARAMETERS = ("trainer_state", "log_extra", "log_metric")
+"""Parameters that TRL's trainers pass about themselves."""
+BATCH_PARAMETERS = ("prompts", "completions", "completion_ids", *TRAINER_PARAMETERS)
+"""Parameters that TRL passes for a batch."""
 PLACES = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a reward function takes.
+    """Parameters of a reward function.
 
     Attributes:
-        listed: it takes lists, as TRL's reward functions do; else one answer at a time.
-        names: its parameters.
-        needed: those that have no default.
-        rest: it takes further ones too (`**row`).
+        batched: whether it takes lists, like TRL's reward functions, or one completion at a time.
+        names: names of its parameters.
+        required: parameters without a default.
+        rest: whether it accepts any further name (`**row`).
     """
 
-    listed: bool
+    batched: bool
     names: tuple[str, ...]
-    needed: tuple[str, ...]
+    required: tuple[str, ...]
     rest: bool
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of a data set that it cannot do without."""
-        known = LISTED if self.listed else OURS
-        return tuple(name for name in self.needed if name not in known)
+        """Columns of the data set that it requires."""
+        known = BATCH_PARAMETERS if self.batched else COMPLETION_PARAMETERS
+        return tuple(name for name in self.required if name not in known)
 
-    def choose(self, offered: dict[str, Any]) -> dict[str, Any]:
-        """Of what can be told, what the function takes."""
+    def select(self, offered: dict[str, Any]) -> dict[str, Any]:
+        """Select the arguments that the function accepts."""
         return offered if self.rest else {name: value for name, value in offered.items() if name in self.names}
 
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Signature:
-        """Reads it.
+        """Inspect a function.
 
         Args:
             function: a plain Python function.
-            name: what the function is called in messages.
+            name: its name in messages.
 
         Raises:
-            TypeError: it does not take an answer by name, or is a coroutine.
+            TypeError: it has no parameter for the answer, or is a coroutine.
         """
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise TypeError(f"The reward function {name} is a coroutine or a generator. Expected def, with return.")
         given = inspect.signature(function).parameters.values()
         names = tuple(one.name for one in given if one.kind in PLACES)
-        needed = tuple(one.name for one in given if one.kind in PLACES and one.default is one.empty)
+        required = tuple(one.name for one in given if one.kind in PLACES and one.default is one.empty)
         strange = [one.name for one in given if one.kind in {one.POSITIONAL_ONLY, one.VAR_POSITIONAL}]
-        listed = "completions" in names
-        if strange or not (listed or "answer" in names):
+        batched = "completions" in names
+        if strange or not (batched or "answer" in names):
             takes = ", ".join(str(one) for one in given)
             raise TypeError(
                 f"The reward function {name} takes ({takes}). Expected parameters by name, `answer` among them: "
                 "def f(prompt, answer, **row) for one answer, or def f(prompts, completions, **columns) for lists."
             )
-        return cls(listed, names, needed, any(one.kind is one.VAR_KEYWORD for one in given))
+        return cls(batched, names, required, any(one.kind is one.VAR_KEYWORD for one in given))

@@ -1,4 +1,4 @@
-"""From the functions of a cell to files of a run."""
+"""Stores reward functions of a cell as files of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llf_core.config.option import split_names
 from llf_core.config.problem import ConfigError, Fix, Problem
 from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
-from llf_core.rewards.decorator import functions, name_of, recorded
+from llf_core.rewards.decorator import name_of, registered, registered_functions
 from llf_core.rewards.function_source import HEAD, SourceError, source_of
 from llf_core.rewards.signature import Signature
 from llf_core.runs.config_file import read_config
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 OURS = "import llf_widgets as llf"
 KEY = "reward_functions"
-"""The config's key for their names."""
+"""Config key with the names of the reward functions."""
 
 
-def by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
-    """Reward functions by name.
+def functions_by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
+    """Map names to reward functions.
 
     Args:
-        rewards: functions, or names of built-in or recorded ones.
+        rewards: functions, or names of built-in or registered ones.
 
     Returns:
-        Name to function; None of what is given by name.
+        Function by name; None for those given by name.
 
     Raises:
-        TypeError: one is no function, or takes no answer.
-        ValueError: two are called the same.
+        TypeError: one is not a function, or has no parameter for the answer.
+        ValueError: two have the same name.
     """
     found: dict[str, Callable[..., Any] | None] = {}
     for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:
@@ -53,18 +53,18 @@ def by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
     return found
 
 
-def code_of(config: RunConfig, given: Mapping[str, Callable[..., Any] | None] | None = None) -> dict[str, str]:
-    """The source of all functions that a config names and LLF does not bring.
+def reward_sources(config: RunConfig, given: Mapping[str, Callable[..., Any] | None] | None = None) -> dict[str, str]:
+    """Source code of all functions named in a config that are not built in.
 
     Args:
         config: names them in `reward_functions`.
-        given: functions that were handed over; others are looked up among the recorded ones.
+        given: functions passed by the caller; others are looked up in the registry.
 
     Returns:
-        A module for each, by its name.
+        Module source by function name.
 
     Raises:
-        ConfigError: there is no function of a name, its source cannot be handed over, or the stage takes none.
+        ConfigError: a function is unknown, its source cannot be extracted, or the stage uses no rewards.
     """
     spec, stage = field(KEY), config.get("stage")
     if spec is None or stage not in spec.stages:
@@ -77,18 +77,18 @@ def code_of(config: RunConfig, given: Mapping[str, Callable[..., Any] | None] | 
     for name in config.get(KEY) or ():
         if name in BUILT_IN:
             continue
-        function = (given or {}).get(name) or recorded(name)
+        function = (given or {}).get(name) or registered(name)
         if function is None:
             raise ConfigError((_unknown(name),))
         functions[name] = function
-    return sources_of(functions)
+    return function_sources(functions)
 
 
-def sources_of(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
-    """The source of each function, with what it uses.
+def function_sources(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """Source code of each function with its dependencies.
 
     Raises:
-        ConfigError: one cannot be handed over.
+        ConfigError: the source of one cannot be extracted.
     """
     found = {}
     for name, function in functions.items():
@@ -100,30 +100,35 @@ def sources_of(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
 
 
 def write_code(folder: Path, code: Mapping[str, str]) -> None:
-    """Writes modules into a run's `code/`."""
+    """Write modules to a run's `code/`.
+
+    Args:
+        folder: the folder.
+        code: source by name.
+    """
     for name, text in code.items():
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
 
 def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> list[str]:
-    """Puts mended functions in the place of those that a run has; the old ones are kept in `code/attempt-N/`.
+    """Replace reward functions of a run; the old ones are kept in `code/attempt-N/`.
 
     Args:
-        folder: of a run that has ended.
-        rewards: functions.
-        attempt: the number of the attempt that used the old ones.
+        folder: the ended run.
+        rewards: the new functions.
+        attempt: number of the attempt that used the old ones.
 
     Returns:
-        The names of those that are others now.
+        Names of the functions that changed.
 
     Raises:
-        ConfigError: the run has no reward function of a name, or the source of one cannot be handed over.
-        TypeError: one is no function, or takes no answer.
-        ValueError: two are called the same.
+        ConfigError: the run has no reward function of a name, or the source of one cannot be extracted.
+        TypeError: one is not a function, or has no parameter for the answer.
+        ValueError: two have the same name.
     """
-    functions = {name: function for name, function in by_name(rewards).items() if function is not None}
-    known = functions_of(folder)
+    functions = {name: function for name, function in functions_by_name(rewards).items() if function is not None}
+    known = reward_names(folder)
     for name in functions:
         if name not in known:
             message = (
@@ -132,7 +137,7 @@ def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> lis
             )
             raise ConfigError((Problem("invalid", KEY, name, message),))
     changed = []
-    for name, text in sources_of(functions).items():
+    for name, text in function_sources(functions).items():
         path, kept = folder.code / f"{name}.py", folder.code / f"attempt-{attempt}"
         if path.is_file() and read_text(path, root=folder.path) == text:
             continue
@@ -144,15 +149,18 @@ def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> lis
     return changed
 
 
-def functions_of(folder: RunFolder) -> tuple[str, ...]:
-    """The names of the reward functions of a run."""
+def reward_names(folder: RunFolder) -> tuple[str, ...]:
+    """Names of a run's reward functions."""
     return tuple(split_names(read_config(folder.config).get(KEY) or ""))
 
 
-def cell_of(folder: RunFolder) -> str:
-    """A cell that defines a run's reward functions, for those who run it again; empty where all are built in.
+def definition_cell(folder: RunFolder) -> str:
+    """Build a notebook cell that defines a run's reward functions; empty if all are built in.
 
-    A module whose names mean something else in another one stands in a function of its own.
+    A module whose names conflict with another one is wrapped in a function.
+
+    Raises:
+        ValueError: a stored module cannot be parsed.
     """
     paths = sorted(folder.code.glob("*.py"))
     if not paths:
@@ -180,7 +188,7 @@ def cell_of(folder: RunFolder) -> str:
 
 
 def _bound(text: str) -> dict[str, str]:
-    """The names that a module binds, each with what binds it."""
+    """The names that a module binds, with the code that binds them."""
     found: dict[str, str] = {}
     for statement in ast.parse(text).body:
         match statement:
@@ -195,12 +203,12 @@ def _bound(text: str) -> dict[str, str]:
 
 
 def _read(text: str) -> set[str]:
-    """The names that a module reads anywhere."""
+    """All names that a module reads."""
     return {one.id for one in ast.walk(ast.parse(text)) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)}
 
 
 def _scope(called: str, name: str, text: str) -> str:
-    """A function that returns what a module calls by a name."""
+    """A function that returns the object a module defines under a name."""
     found = ast.parse(f"def {called}():\n    return {name}")
     (function,) = found.body
     assert isinstance(function, ast.FunctionDef)  # noqa: S101 - for the type checker
@@ -209,7 +217,7 @@ def _scope(called: str, name: str, text: str) -> str:
 
 
 def _unknown(name: str) -> Problem:
-    known = [*BUILT_IN, *functions()]
+    known = [*BUILT_IN, *registered_functions()]
     return Problem(
         "invalid",
         KEY,

@@ -1,1 +1,1 @@
-"""How a run is carried out: one attempt from its folder to its final state, the trainer and its callbacks."""
+"""Runs one training attempt from its folder to its final state: session, trainer and callbacks."""

@@ -1,4 +1,4 @@
-"""From a run's config to `transformers.TrainingArguments`."""
+"""Converts a run's config to `transformers.TrainingArguments`."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
     kind: type[TrainingArguments] = TrainingArguments,
     **more: Any,
 ) -> TrainingArguments:
-    """The Trainer's arguments: the config's training section, and what a run folder needs.
+    """Build the Trainer's arguments from the config's training section and the run folder.
 
     Args:
         config: the run's config.
         plan: device and precision on this machine.
-        folder: the run's folder; checkpoints go there, whatever `output_dir` says.
+        folder: the run's folder; checkpoints are saved there, whatever `output_dir` is.
         evaluates: whether there is an evaluation split.
-        resume_from: path of the checkpoint to go on from.
-        max_steps: where the run ends in place of what the config says.
-        kind: the class of arguments that a trainer takes.
+        resume_from: path of the checkpoint to resume from.
+        max_steps: last step. Default: from the config.
+        kind: the trainer's class of arguments.
         more: further values of that class.
 
     Returns:
-        Arguments with `logging_nan_inf_filter` off (a NaN is news) and no rotation of checkpoints (ours waits
-        until a checkpoint is whole).
+        Arguments with `logging_nan_inf_filter` off (NaN must be visible) and without checkpoint rotation (ours waits
+        until a checkpoint is complete).
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     values: dict[str, Any] = {spec.key: config.get(spec.key) for spec in fields() if spec.key in known}

@@ -1,4 +1,4 @@
-"""Whether a trainer has loaded what a checkpoint was written of."""
+"""Verifies that a trainer has loaded exactly what a checkpoint contains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ARCHIVES = ("*.pt", "*.pth")
 TENSORS = "tensors"
-"""The key of a checkpoint's checksums among what it remembers."""
+"""Key of the checksums in a checkpoint's counters."""
 
 
 def check_reloaded(
@@ -29,20 +29,20 @@ def check_reloaded(
     *,
     model_alone: bool = False,
 ) -> str:
-    """Compares what a trainer has loaded with what was in memory when the checkpoint was written.
+    """Compare the loaded state with the checksums of the tensors that the checkpoint was written from.
 
     Args:
-        trainer: after it has loaded the checkpoint, before its first step.
-        counters: of the checkpoint.
-        checkpoints: of the run.
-        step: the checkpoint's.
-        model_alone: whether only the model was loaded, without what its stage trains beside it.
+        trainer: the trainer after loading the checkpoint, before its first step.
+        counters: counters of the checkpoint.
+        checkpoints: checkpoints of the run.
+        step: step of the checkpoint.
+        model_alone: whether only the model was loaded, without auxiliary models that the stage trains.
 
     Returns:
-        What is not known, as a sentence, where the checkpoint has no checksums; else nothing.
+        A sentence if the checkpoint has no checksums; else empty.
 
     Raises:
-        ModelError: a tensor is not what it was, or was not saved.
+        ModelError: a tensor differs, or was not saved.
     """
     expected = counters.get(TENSORS)
     name = checkpoints.path(step).name
@@ -68,16 +68,16 @@ def check_reloaded(
 
 
 def check_archives(checkpoints: Checkpoints, step: int) -> None:
-    """Compares what `torch.save` wrote of a checkpoint (optimizer, schedule, random state) with its checksums.
+    """Verify the CRC-32 checksums in a checkpoint's `torch.save` files (optimizer, scheduler, RNG state).
 
-    torch writes a CRC-32 beside each part and does not look at it when it loads.
+    torch stores them but does not verify them on loading.
 
     Args:
-        checkpoints: of the run.
-        step: the checkpoint's.
+        checkpoints: checkpoints of the run.
+        step: step of the checkpoint.
 
     Raises:
-        ModelError: a part is not what was written.
+        ModelError: a part is corrupt.
     """
     folder = checkpoints.path(step)
     for path in sorted(path for pattern in ARCHIVES for path in folder.glob(pattern)):
@@ -100,10 +100,14 @@ def _what_to_do(checkpoints: Checkpoints, step: int) -> str:
 
 
 def check_best(trainer: TrainingLoop, checkpoints: Checkpoints) -> str:
-    """`check_reloaded` of the best checkpoint, where a run ends with that one's weights.
+    """Run `check_reloaded` for the best checkpoint if the run ends with its weights.
+
+    Args:
+        trainer: the trainer after its last step.
+        checkpoints: checkpoints of the run.
 
     Raises:
-        ModelError: a tensor is not what it was.
+        ModelError: a tensor differs.
     """
     best = trainer.state.best_model_checkpoint
     if not trainer.args.load_best_model_at_end or not best:

@@ -1,4 +1,4 @@
-"""Turns what can go wrong in a trainer into one sentence that a person can act on."""
+"""Converts errors of a trainer to a message with cause and fix."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Failure:
     Attributes:
         message: what happened, with the value.
         what_to_do: the next step.
-        exit_code: 2 for a config, data or model the user must change, else 1.
-        expected: whether the cause is known; the trace of any other goes to the events too.
+        exit_code: 2 for a config, data or model that the user must change, else 1.
+        expected: whether the cause is known; other errors are recorded with their traceback.
     """
 
     message: str
@@ -34,7 +34,7 @@ class Failure:
     expected: bool = True
 
     def __post_init__(self) -> None:
-        """Says nothing secret: it is kept, and shown."""
+        """Remove secrets, since the message is stored and displayed."""
         object.__setattr__(self, "message", redact(self.message))
 
     @property
@@ -44,7 +44,7 @@ class Failure:
 
 
 def _less_memory(config: RunConfig | None) -> str:
-    """What makes a model, its gradients and its optimizer's states smaller."""
+    """Advice on how to reduce the memory of weights, gradients and optimizer states."""
     if config is not None and config.plugin("method").frozen_base:
         if config.get("quantization_bit"):
             return "Lower lora_rank, or take a smaller model."
@@ -64,16 +64,16 @@ def _out_of_memory(config: RunConfig | None) -> Failure:
     return Failure("Out of memory besides the examples of a step.", _less_memory(config))
 
 
-def explain(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
-    """Names the cause of a failure and its remedy.
+def explain_failure(error: BaseException, config: RunConfig | None = None, folder: RunFolder | None = None) -> Failure:
+    """Explain the cause of a failure and how to fix it.
 
     Args:
-        error: what ended the trainer.
-        config: the run's config, where it could be read.
-        folder: the run that it ended. Of a full disk, what was written in part is removed from it.
+        error: the error that ended the trainer.
+        config: the run's config, if it could be read.
+        folder: the run. If the disk is full, partial files are removed from it.
 
     Returns:
-        The sentence for the status, and the exit code.
+        The message and the exit code.
     """
     if folder is not None and is_disk_error(error):
         remove_partial_files(folder)

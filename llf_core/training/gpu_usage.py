@@ -1,4 +1,4 @@
-"""How busy, full and hot the GPU is, as its driver tells it."""
+"""GPU utilization, memory and temperature from the driver."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS = 1.0
-"""Time between two questions to the driver."""
+"""Minimum time between two queries."""
 
 
 class GpuLoad:
-    """Asks NVIDIA's driver (package nvidia-ml-py) about the GPU that a run computes on."""
+    """Queries NVIDIA's driver (package nvidia-ml-py) about the run's GPU."""
 
     def __init__(self, device: torch.device) -> None:
-        """Takes the run's device.
+        """Select the GPU.
 
         Args:
-            device: any other than a CUDA device has no numbers.
+            device: the run's device; devices other than CUDA have no values.
         """
         self._device = device
         self._next = 0.0
@@ -34,12 +34,12 @@ class GpuLoad:
             }
 
     def read(self) -> dict[str, float]:
-        """The current numbers; none on other devices, and none within a second of the last ones.
+        """The current values; empty on other devices, and within a second of the last query.
 
         Returns:
-            `gpu/utilization` (share of the last second in which a kernel ran, 0 to 1), `gpu/memory` (share of the
-            GPU's memory that all processes hold, 0 to 1) and `gpu/temperature` (°C). What the driver does not tell
-            (without nvidia-ml-py, or of a part of a GPU) is left out.
+            `gpu/utilization` (share of the last second in which a kernel ran, 0 to 1), `gpu/memory` (share of the GPU's
+            memory used by all processes, 0 to 1) and `gpu/temperature` (°C). Values that the driver does not provide
+            (without nvidia-ml-py, or for a MIG partition) are omitted.
         """
         now = time.monotonic()
         if not self._asked or now < self._next:

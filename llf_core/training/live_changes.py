@@ -1,4 +1,4 @@
-"""Changes a run while it trains: between two steps, written down, and made again at the same steps."""
+"""Applies changes to a live run between two steps, records them, and repeats them after a resume or in a replay."""
 
 from __future__ import annotations
 
@@ -17,39 +17,56 @@ if TYPE_CHECKING:
 
     from llf_core.runs import RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
-    from llf_core.training.sample_callback import WatchedPrompts
+    from llf_core.training.sample_callback import SamplePrompts
 
 logger = logging.getLogger(__name__)
 
 
 class LiveChanges:
-    """What a live run is told to change, and what a run that goes on or replays another one must change again.
+    """Changes requested while a run trains, and changes to repeat from an earlier attempt or another run.
 
     Attributes:
-        held: the last value of each change, for the checkpoint.
+        held: latest value of each changed setting, stored in the checkpoint.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter) -> None:
-        """Binds it to a run; `begin` must be called before the first step."""
+        """Bind to a run. Call `begin` before the first step.
+
+        Args:
+            folder: the run.
+            writer: the attempt's writer.
+        """
         self.held: dict[str, Any] = {}
         self._folder = folder
         self._writer = writer
         self._trainer: TrainingLoop | None = None
-        self._watched: WatchedPrompts | None = None
+        self._watched: SamplePrompts | None = None
         self._plan: list[Change] = []
 
-    def begin(self, trainer: TrainingLoop, watched: WatchedPrompts | None, held: Mapping[str, Any], step: int) -> None:
-        """Takes over what the checkpoint holds, and looks up what is to be changed again after its step."""
+    def begin(self, trainer: TrainingLoop, watched: SamplePrompts | None, held: Mapping[str, Any], step: int) -> None:
+        """Restore the changes in the checkpoint, and schedule those that follow its step.
+
+        Args:
+            trainer: the trainer.
+            watched: the sample prompts, if answers are sampled.
+            held: changed settings in the checkpoint.
+            step: step of the checkpoint; 0 at the start.
+        """
         self._trainer, self._watched, self.held = trainer, watched, dict(held)
         trainer.peak_rate = self.held.get("learning_rate", trainer.peak_rate)
         known = read_changes(self._folder)
         self._plan = [change for change in known if change.step > step]
-        first = _begun_with(known, step, held)
+        first = _initial_changes(known, step, held)
         if first.changes:
             self._plan.insert(0, first)
 
-    def again(self, step: int, control: TrainerControl) -> None:
-        """Makes the changes that were made after this step before."""
+    def reapply(self, step: int, control: TrainerControl) -> None:
+        """Apply the changes that were made after this step before.
+
+        Args:
+            step: current step.
+            control: the Trainer's control object.
+        """
         due = [change for change in self._plan if change.step == step]
         self._plan = [change for change in self._plan if change.step > step]
         for change in due:
@@ -61,17 +78,23 @@ class LiveChanges:
             logger.info(said)
 
     def change(self, changes: Mapping[str, Any], step: int, id: str, control: TrainerControl) -> str:  # noqa: A002
-        """Makes a change that somebody asks for now; what was to be made again of the same kind is given up.
+        """Apply a requested change; scheduled changes of the same setting are cancelled.
+
+        Args:
+            changes: new values, see `check_changes`.
+            step: current step.
+            id: id of the request.
+            control: the Trainer's control object.
 
         Returns:
-            What was changed, as a sentence.
+            A sentence about what was changed.
 
         Raises:
-            ValueError: it can't be made; nothing was changed.
+            ValueError: the change is not possible; nothing was changed.
         """
         checked = check_changes(changes)
         said = self._make(checked, step, control)
-        given_up = [one for one in self._plan if one.changes.keys() & checked.keys() & SET]
+        given_up = [one for one in self._plan if one.changes.keys() & checked.keys() & REPLACING_CHANGES]
         self._plan = [one for one in self._plan if one not in given_up]
         cancels = {"cancels": [one.id for one in given_up]} if given_up else {}
         self._writer.event("steered", **Change(step, checked, id).json(), says=said, **cancels)
@@ -87,20 +110,20 @@ class LiveChanges:
             "watch": self._watch,
         }
         said = [make(changes[name], step, control) for name, make in makers.items() if name in changes]
-        self.held |= {name: changes[name] for name in SET & changes.keys()}
-        if SET & changes.keys():
-            self.tell_schedule()
+        self.held |= {name: changes[name] for name in REPLACING_CHANGES & changes.keys()}
+        if REPLACING_CHANGES & changes.keys():
+            self.record_schedule()
         return " ".join(said)
 
-    def tell_schedule(self) -> None:
-        """Writes down which learning rates are planned from here on."""
+    def record_schedule(self) -> None:
+        """Record the learning rates planned from here on."""
         assert self._trainer is not None  # noqa: S101 - for the type checker
         steps, rates = self._trainer.planned_rates()
         if steps:
             self._writer.event("schedule", steps=steps, rates=rates)
 
     def _check_now(self, changes: Mapping[str, Any], step: int) -> None:
-        """Refuses what this run cannot do now, before any of it is done."""
+        """Refuse changes that this run cannot make now, before any is applied."""
         assert self._trainer is not None  # noqa: S101 - for the type checker
         if changes.get("max_steps", step + 1) <= step:
             raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
@@ -140,22 +163,27 @@ class LiveChanges:
         return f"A prompt is watched from step {step} on."
 
 
-SET = {"learning_rate", "max_steps"}
-"""Changes that replace each other."""
+REPLACING_CHANGES = {"learning_rate", "max_steps"}
+"""Settings whose latest change replaces earlier ones."""
 
 
-def _begun_with(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> Change:
-    """What was changed at a checkpoint's own step and the checkpoint does not hold: a branch begins with it."""
+def _initial_changes(known: Iterable[Change], step: int, held: Mapping[str, Any]) -> Change:
+    """Changes at a checkpoint's own step that the checkpoint does not contain: the changed settings of a branch."""
     told: dict[str, Any] = {}
     last = ""
     for change in known:
-        if change.step == step and SET & change.changes.keys():
-            told |= {name: value for name, value in change.changes.items() if name in SET}
+        if change.step == step and REPLACING_CHANGES & change.changes.keys():
+            told |= {name: value for name, value in change.changes.items() if name in REPLACING_CHANGES}
             last = change.id
     return Change(step, {name: value for name, value in told.items() if held.get(name) != value}, last)
 
 
-def held_from(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
-    """What holds for a run that goes on at a checkpoint: what the checkpoint holds, and what a branch begins with."""
+def active_at_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
+    """Active changes of a run that resumes from a checkpoint, including the changed settings of a branch.
+
+    Args:
+        folder: the run.
+        checkpoint: folder of the checkpoint.
+    """
     held: dict[str, Any] = read_counters(checkpoint).get("held", {})
-    return held | _begun_with(read_changes(folder), step_of(checkpoint), held).changes
+    return held | _initial_changes(read_changes(folder), step_of(checkpoint), held).changes

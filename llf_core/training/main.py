@@ -1,4 +1,4 @@
-"""`python -m llf_core.training.main RUN_FOLDER`: the trainer process that the supervisor starts."""
+"""`python -m llf_core.training.main RUN_FOLDER`: the trainer process, started by the supervisor."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains the run whose folder is the only argument.
+    """Train the run whose folder is the only argument.
+
+    Args:
+        argv: command line arguments. Default: `sys.argv`.
 
     Returns:
-        The exit code: 0 finished or stopped, 1 failed, 2 bad config.
+        Exit code: 0 finished or stopped, 1 failed, 2 bad config.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     folder = RunFolder(Path(path))

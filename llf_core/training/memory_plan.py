@@ -1,4 +1,4 @@
-"""What the largest step of a run needs of memory, and what is decided by it before the first one."""
+"""Memory forecast of a run's largest step, and the choice of gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 MULTIPLE = 8  # as the collator pads
 
 
-def settle_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
-    """Switches gradient checkpointing on where the config or the forecast asks for it, and says why.
+def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, resumes: bool) -> Checkpointing:
+    """Enable gradient checkpointing if the config or the memory forecast requires it, and record the reason.
 
     Args:
-        work: the model after its method, and the data. A resumed run keeps what its `resolved.yaml` says, whatever is
-            free by now. Its writer gets an event `memory`.
-        beside: models that are trained with it, for which it is the same.
-        resumes: whether the run goes on at a checkpoint.
+        work: the training context with model and data. A resumed run keeps the decision in its `resolved.yaml`. An
+            event `memory` is written.
+        beside: auxiliary models that are trained too; they get the same setting.
+        resumes: whether the run resumes from a checkpoint.
 
     Raises:
-        ModelError: it is asked for, and the architecture cannot do it.
+        ModelError: it is requested, and the architecture does not support it.
     """
     config = work.config
     batch = config.training.per_device_train_batch_size
@@ -72,14 +72,14 @@ def settle_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, r
 def largest_batch(
     train: Dataset | PackedRows | Stream, batch: int, *, flattens: bool, twice: bool = False, drawn: int = 0
 ) -> tuple[int, int]:
-    """Tokens of the largest micro-batch that a shuffled epoch can bring, and of the longest example.
+    """Tokens of the largest micro-batch that a shuffled epoch can contain, and of the longest example.
 
     Args:
-        train: examples, or rows of them; of a stream the largest are not known, so that all may be of `cutoff_len`.
-        batch: examples (or rows) of a micro-batch.
-        flattens: whether examples stand one after the other, without padding.
-        twice: whether each is read with another one, which may be as long as the longest.
-        drawn: most tokens that are drawn after each example.
+        train: examples, or packed rows; for a stream every example may have `cutoff_len` tokens.
+        batch: examples (or rows) per micro-batch.
+        flattens: whether examples are concatenated without padding.
+        twice: whether each is paired with another one, which may be as long as the longest.
+        drawn: maximum number of tokens generated after each example.
     """
     if isinstance(train, Stream):
         return batch * train.capacity, train.capacity

@@ -1,4 +1,4 @@
-"""The callback that writes a run's folder and obeys its control requests."""
+"""The callback that writes a run's metrics and handles its control requests."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from llf_core.runs import Request, RunFolder, RunWriter
     from llf_core.stages.base.loop import TrainingLoop
-    from llf_core.training.sample_callback import WatchedPrompts
+    from llf_core.training.sample_callback import SamplePrompts
 
 logger = logging.getLogger(__name__)
 
-NOTED = 64
-"""Steps whose examples may wait to be written down."""
+MAX_PENDING_STEPS = 64
+"""Maximum number of steps whose example losses wait to be written."""
 ROUNDING = 1e-3
-"""Relative difference of losses that an accelerator's kernels may make of the same step."""
+"""Relative difference of losses at the same step that kernels of an accelerator may cause."""
 NOT_LOGGED = {
     "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss",
     "num_tokens", "step_time", "eval_num_tokens",  # TRL's: they are `tokens` and `step_seconds`
@@ -51,13 +51,13 @@ EVALUATION_ONLY = ("runtime", "samples_per_second", "steps_per_second", "model_p
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes that a run holds.
+    """Memory of a run in bytes.
 
     Args:
-        device: where it computes; a machine may have a GPU that a run does not use.
+        device: the run's device; a machine may have a GPU that the run does not use.
 
     Returns:
-        Peak allocated on CUDA, else the resident set of this process (its peak where no /proc tells).
+        Peak allocated memory on CUDA, else the resident set of this process (its peak without /proc).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -70,25 +70,25 @@ def memory_in_use(device: torch.device) -> int:
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
-    """Writes metrics, events, status and complete checkpoints; stops or saves when a view asks for it.
+    """Writes metrics, events, status and complete checkpoints, and handles stop and save requests.
 
-    Nothing in a step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
+    No step waits for a disk flush: a logged step costs one `os.write` and one directory scan.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, keep: int | None = 2) -> None:
-        """Binds the callback to a run.
+        """Bind the callback to a run.
 
         Args:
             folder: the run's folder.
-            writer: its writer.
-            keep: checkpoints to keep besides the best; None keeps all.
+            writer: the attempt's writer.
+            keep: number of checkpoints to keep besides the best; None keeps all.
         """
         self.writer = writer
         self.inbox = Inbox(folder)
         self.checkpoints = Checkpoints(folder)
         self.keep = keep
         self.trainer: TrainingLoop | None = None
-        self.watched: WatchedPrompts | None = None
+        self.watched: SamplePrompts | None = None
         self.steering = LiveChanges(folder, writer)
         self.stop_wanted = False
         self.doubts: list[str] = []
@@ -107,10 +107,10 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     # -- requests ---------------------------------------------------------------------------------------
     def request_stop(self) -> None:
-        """Stops after the current step, with a checkpoint. Safe in a signal handler."""
+        """Stop with a checkpoint after the current step. Safe in a signal handler."""
         self.stop_wanted = True
 
-    def _obey(self, control: TrainerControl, step: int) -> None:
+    def _handle_requests(self, control: TrainerControl, step: int) -> None:
         takers = {
             "stop": self._stop,
             "checkpoint": self._save,
@@ -169,11 +169,19 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
     # -- the trainer's moments --------------------------------------------------------------------------
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Says that steps are being made from here on."""
+        """Record that training starts.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+        """
         counters = read_counters(Path(args.resume_from_checkpoint)) if args.resume_from_checkpoint else {}
         self._seen_before = counters.get("seen", [0, 0])
         if counters and self.trainer is not None:
-            self.doubt(check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step))
+            self.warn_inexact_resume(
+                check_reloaded(self.trainer, counters, Checkpoints(self._folder), state.global_step)
+            )
         self._receipt = self._compare(args, state.global_step) if counters else None
         _own_steps(args, state)
         self._own_best(state)
@@ -183,8 +191,8 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.trainer.train_parts.count = counters.get("gradient_accumulation_steps", steps) // steps
             self.trainer.eval_parts.count = counters.get("eval_parts", 1)
             self.steering.begin(self.trainer, self.watched, counters.get("held", {}), state.global_step)
-            self.steering.again(state.global_step, control)
-            self.steering.tell_schedule()
+            self.steering.reapply(state.global_step, control)
+            self.steering.record_schedule()
             state.num_train_epochs = self.trainer.planned_epochs
         self.writer.status(state="running", step=state.global_step, total=state.max_steps)
         self.writer.event("state", state="running")
@@ -197,7 +205,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._mark = time.perf_counter()
 
     def _own_best(self, state: TrainerState) -> None:
-        """Has the best checkpoint be this folder's own: a checkpoint remembers where it was written."""
+        """Point the best checkpoint to this folder: a checkpoint stores the path it was written to."""
         if state.best_global_step is None or not state.best_model_checkpoint:
             return
         own = self.checkpoints.path(state.best_global_step)
@@ -210,15 +218,21 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         state.best_global_step = 0
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Times the step, then looks for requests."""
+        """Measure the step's duration, then handle requests.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+        """
         now = time.perf_counter()
-        if self.trainer is not None and len(self.trainer.noted) >= NOTED:
+        if self.trainer is not None and len(self.trainer.noted) >= MAX_PENDING_STEPS:
             self._write_examples()
         self._busy += now - self._mark
         self._busy_steps += 1
         self._mark = now
-        self.steering.again(state.global_step, control)
-        self._obey(control, state.global_step)
+        self.steering.reapply(state.global_step, control)
+        self._handle_requests(control, state.global_step)
         self.writer.status(step=state.global_step)
         self._mark = time.perf_counter()
 
@@ -230,7 +244,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Appends what the trainer logs, with tokens, speed and memory."""
+        """Append the logged metrics with tokens, speed and memory.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+            logs: metrics by name.
+        """
         logs = logs or {}
         self._write_examples()
         values = {
@@ -258,7 +279,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         if values.keys() - {"epoch"}:
             self.writer.metric(state.global_step, values)
             if self._receipt is not None and "loss" in values:
-                self.doubt(self._receipt.note(state.global_step, values["loss"]))
+                self.warn_inexact_resume(self._receipt.note(state.global_step, values["loss"]))
             logger.info(_line(state, values))
         if self._base_waits and "loss" in values:
             self._base_waits = False
@@ -273,7 +294,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         metrics: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Marks the evaluation; its time is not training time."""
+        """Record the evaluation, whose duration does not count as training time.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+            metrics: evaluation metrics by name.
+        """
         self.writer.event("evaluation", step=state.global_step, values=metrics or {})
         for request in self._evaluations:
             what, value = _found(metrics or {})
@@ -283,7 +311,13 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
         self._mark = time.perf_counter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Completes the checkpoint just written, answers who waited for it, and removes old ones."""
+        """Complete the new checkpoint, answer pending requests for it, and remove old checkpoints.
+
+        Args:
+            args: the Trainer's arguments.
+            state: the Trainer's state.
+            control: the Trainer's control object.
+        """
         step = state.global_step
         path = self.checkpoints.path(step)
         train_parts, eval_parts = (
@@ -320,25 +354,25 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             )
         for removed in self.checkpoints.prune(keep=self.keep, best=state.best_global_step or None):
             self.writer.event("checkpoint_removed", step=removed)
-        self.answer_waiting(step)
+        self.answer_pending(step)
         self._watch(step)
         self._mark = time.perf_counter()
 
     def save_now(self) -> None:
-        """Writes a checkpoint of a run that cannot go on, unless the step has one or there is none yet."""
+        """Write a checkpoint of a run that cannot continue, unless this step has one or no step was made."""
         trainer = self.trainer
         if trainer is None or not trainer.state.global_step or self.checkpoints.complete(trainer.state.global_step):
             return
         trainer.save_checkpoint()
 
-    def answer_waiting(self, step: int) -> None:
-        """Answers who waited for the checkpoint of `step`, which is whole by now."""
+    def answer_pending(self, step: int) -> None:
+        """Answer the requests that waited for the now complete checkpoint of `step`."""
         for request in self.waiting:
             self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
         self.waiting.clear()
 
     def _write_examples(self) -> None:
-        """Writes down what each example cost; not in every step, since a GPU must be waited for."""
+        """Write the example losses, not in every step, since reading them waits for the GPU."""
         if self.trainer is None:
             return
         noted, self.trainer.noted = self.trainer.noted, []
@@ -351,11 +385,11 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             self.watched.answer(step)
 
     def _compare(self, args: TrainingArguments, step: int) -> ResumeCheck:
-        """What compares the steps that are made again with the log."""
+        """The comparison of repeated steps with the log."""
         return ResumeCheck(self._folder, self.writer, step, 0.0 if args.device.type == "cpu" else ROUNDING)
 
-    def doubt(self, message: str) -> None:
-        """Says that a resumed run may not be what it would have been: at once, and in its state from here on."""
+    def warn_inexact_resume(self, message: str) -> None:
+        """Warn that a resumed run may differ from an uninterrupted one; also kept in its status."""
         if message:
             self.doubts.append(message)
             self._warn("resume", message)
@@ -371,14 +405,14 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
 
 
 def _found(metrics: dict[str, float]) -> tuple[str, float]:
-    """What an evaluation has come to: of drawn answers their mean reward, else the loss."""
+    """Name and value of an evaluation's result: the mean reward of completions, else the loss."""
     if "eval_reward" in metrics:
         return "mean reward of what was held out", metrics["eval_reward"]
     return "evaluation loss", metrics.get("eval_loss", math.nan)
 
 
 def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
-    """Has a run log, evaluate and save as its own config says, where a checkpoint remembers that of another one."""
+    """Restore the logging, evaluation and saving intervals of this run's config; a checkpoint may store others."""
     for name in ("logging_steps", "eval_steps", "save_steps"):
         steps = getattr(args, name)
         if steps is not None and steps >= 1:  # a share of all steps stays what it came to at first
@@ -386,7 +420,7 @@ def _own_steps(args: TrainingArguments, state: TrainerState) -> None:
 
 
 def _line(state: TrainerState, values: dict[str, float]) -> str:
-    """One line of log.txt: what a person wants to read of a step."""
+    """One line of log.txt for a step."""
     parts = [f"step {state.global_step:>5}/{state.max_steps}"]
     writers: dict[str, Callable[[float], str]] = {
         "loss": lambda value: f"loss {number(value)}",

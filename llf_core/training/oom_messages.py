@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     Batch = Mapping[str, Any]
 
 
-def training_goes_on(  # noqa: PLR0913 - what the sentence says
+def training_retry_message(  # noqa: PLR0913 - what the sentence says
     part: Batch, count: int, *, step: int, size: int, accumulation: int, batch_dependent: bool
 ) -> str:
-    """The sentence of a training step that is made again in smaller parts.
+    """Message for a training step that is repeated in smaller parts.
 
     Args:
-        part: what did not fit.
-        count: parts of a batch from here on.
+        part: the batch that did not fit.
+        count: number of parts per batch from now on.
         step: the step, counted from 1.
-        size: `per_device_train_batch_size` of the config.
-        accumulation: `gradient_accumulation_steps` of the config.
-        batch_dependent: whether the stage's loss compares the examples of a micro-batch with each other.
+        size: `per_device_train_batch_size` in the config.
+        accumulation: `gradient_accumulation_steps` in the config.
+        batch_dependent: whether the stage's loss compares the examples of a micro-batch.
     """
     smaller = smaller_size(size, count)
     remedy = (
@@ -42,8 +42,15 @@ def training_goes_on(  # noqa: PLR0913 - what the sentence says
     )
 
 
-def evaluation_goes_on(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
-    """The same for an evaluation, where `size` is `per_device_eval_batch_size`."""
+def evaluation_retry_message(part: Batch, count: int, *, size: int, batch_dependent: bool) -> str:
+    """Message for an evaluation that continues in smaller parts.
+
+    Args:
+        part: the batch that did not fit.
+        count: number of parts per batch from now on.
+        size: `per_device_eval_batch_size` in the config.
+        batch_dependent: whether the stage's loss compares the examples of a micro-batch.
+    """
     smaller = smaller_size(size, count)
     remedy = f" per_device_eval_batch_size {smaller} does so from the start." if size > 1 else ""
     return (
@@ -59,22 +66,31 @@ def _and_the_result(*, batch_dependent: bool) -> str:
 
 
 def smaller_size(size: int, count: int) -> int:
-    """Examples of a batch of `size` that are computed at a time when it is split into `count` parts."""
+    """Number of examples per part.
+
+    Args:
+        size: examples of a batch.
+        count: number of parts.
+    """
     return math.ceil(size / count)
 
 
-def less_a_token(*, checkpointed: bool) -> str:
-    """What lowers the memory that a token costs."""
+def reduce_token_memory(*, checkpointed: bool) -> str:
+    """Advice on how to reduce the memory per token.
+
+    Args:
+        checkpointed: whether gradient checkpointing is on.
+    """
     on = "" if checkpointed else "turn gradient_checkpointing on, "
     return f"Lower cutoff_len, {on}or take a smaller model."
 
 
-def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
-    """The error of an example that is too large even alone.
+def single_example_error(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpointed: bool) -> DoesNotFitError:
+    """The error for an example that does not fit even alone.
 
     Args:
-        part: a batch of this example only.
-        dataset: where it comes from, to find its number.
+        part: a batch with only this example.
+        dataset: the training set, to find the example's number.
         checkpointed: whether gradient checkpointing is on.
     """
     tokens = int(token_count(part))
@@ -83,20 +99,35 @@ def one_example(part: Batch, dataset: Iterable[Mapping[str, Any]], *, checkpoint
     longest = max((len(example[key]) for key in example if key.endswith("_ids")), default=tokens)
     return DoesNotFitError(
         f"{name} of {tokens:,} tokens does not fit into the memory even alone.",
-        f"{less_a_token(checkpointed=checkpointed)} A cutoff_len below {longest} cuts it.",
+        f"{reduce_token_memory(checkpointed=checkpointed)} A cutoff_len below {longest} cuts it.",
     )
 
 
-def with_media(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
-    """The error of a batch with pictures, which is not taken apart."""
+def media_batch_error(part: Batch, *, size: int, accumulation: int, checkpointed: bool) -> DoesNotFitError:
+    """The error for a batch with images, which cannot be split.
+
+    Args:
+        part: the batch.
+        size: batch size in the config.
+        accumulation: `gradient_accumulation_steps` in the config.
+        checkpointed: whether gradient checkpointing is on.
+    """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed)
     return DoesNotFitError(f"Out of memory on {_amount(part)} with their pictures, which are not taken apart.", remedy)
 
 
-def several_processes(
+def multi_process_error(
     part: Batch, *, size: int, accumulation: int, checkpointed: bool, batch_dependent: bool
 ) -> DoesNotFitError:
-    """The error of a run of several processes, in which one alone cannot make a step again: the others wait for it."""
+    """The error in a run with several processes, where one process cannot repeat a step: the others wait for it.
+
+    Args:
+        part: the batch.
+        size: batch size in the config.
+        accumulation: `gradient_accumulation_steps` in the config.
+        checkpointed: whether gradient checkpointing is on.
+        batch_dependent: whether the stage's loss compares the examples of a micro-batch.
+    """
     remedy = _smaller_batches(size, accumulation, checkpointed=checkpointed, batch_dependent=batch_dependent)
     return DoesNotFitError(
         f"One process ran out of memory on {_amount(part)}, and a step of several processes is not "
@@ -106,9 +137,9 @@ def several_processes(
 
 
 def _smaller_batches(size: int, accumulation: int, *, checkpointed: bool, batch_dependent: bool = False) -> str:
-    """What makes a step again in smaller parts by hand; for batches of one example, what lowers a token's memory."""
+    """Advice on how to repeat a step in smaller parts; for batches of one example, how to reduce memory per token."""
     if size == 1:
-        return less_a_token(checkpointed=checkpointed)
+        return reduce_token_memory(checkpointed=checkpointed)
     return (
         f"Train with per_device_train_batch_size {smaller_size(size, 2)} and gradient_accumulation_steps "
         f"{accumulation * 2}{'' if batch_dependent else ': the result is the same'}."
@@ -124,7 +155,7 @@ def _examples(count: int) -> str:
 
 
 def _example_of(part: Batch, dataset: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The example that a batch of one is made of; rows of packed examples are looked into."""
+    """The example in a batch of one, also within packed rows."""
     numbers, ids = part.get("numbers"), part["input_ids"][0]
     number = None if numbers is None or len(numbers) != 1 else int(numbers[0])
     if "attention_mask" in part:

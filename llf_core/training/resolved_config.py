@@ -1,4 +1,4 @@
-"""`resolved.yaml` and the trainer's share of `env.json`: what this machine made of a config."""
+"""`resolved.yaml` and the trainer's part of `env.json`: settings as resolved on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def write_resolved(work: TrainingContext, checkpointing: Checkpointing) -> None:
-    """Writes what was decided here: device, precision, template, the model's and the data's bytes."""
+    """Write the resolved settings: device, precision, template, and the sources of model and data.
+
+    Args:
+        work: the training context.
+        checkpointing: the decision about gradient checkpointing.
+    """
     config, folder = work.config, work.folder
     plan, source, data = work.plan, work.source, work.data
     resolved = {
@@ -59,7 +64,7 @@ def write_resolved(work: TrainingContext, checkpointing: Checkpointing) -> None:
 
 
 def cuda_facts() -> dict[str, Any]:
-    """The GPU that this process computes on, as `env.json` has it: type, name, count, memory in bytes."""
+    """The GPU of this process for `env.json`: type, name, count, memory in bytes."""
     import torch
 
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -67,7 +72,7 @@ def cuda_facts() -> dict[str, Any]:
 
 
 def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
-    """What the attempt before wrote; None where it did not come so far."""
+    """The `resolved.yaml` of the previous attempt; None if it did not write one."""
     try:
         kept: dict[str, Any] = yaml_value(read_text(folder.resolved))
     except FileNotFoundError:
@@ -75,8 +80,14 @@ def read_resolved(folder: RunFolder) -> dict[str, Any] | None:
     return kept
 
 
-def warn_of_other_data(folder: RunFolder, writer: RunWriter, fingerprint: str) -> None:
-    """Says so where a resumed run goes on with other examples than it began with: its place in them means nothing."""
+def warn_if_data_changed(folder: RunFolder, writer: RunWriter, fingerprint: str) -> None:
+    """Warn if a resumed run has other training examples than before, so that its position in them is meaningless.
+
+    Args:
+        folder: the run.
+        writer: the attempt's writer.
+        fingerprint: fingerprint of the examples.
+    """
     kept = read_resolved(folder)
     if kept is not None and kept["data"]["fingerprint"] != fingerprint:
         writer.event(
@@ -88,9 +99,13 @@ def warn_of_other_data(folder: RunFolder, writer: RunWriter, fingerprint: str) -
 
 
 def restore_resolved(folder: RunFolder, plan: DevicePlan) -> DevicePlan:
-    """The plan in the precision of the attempt before, where that used the same device.
+    """Keep the precision of the previous attempt if the device is the same.
 
-    Which precision is faster is timed, and a resumed run must not change it in the middle.
+    The fastest precision is measured, and a resumed run must not change it.
+
+    Args:
+        folder: the run.
+        plan: device and precision as measured now.
     """
     kept = read_resolved(folder)
     if kept is None:

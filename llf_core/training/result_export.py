@@ -1,4 +1,4 @@
-"""The copy of a result that `output_dir` asks for: made beside its place, and moved there whole."""
+"""Copies a result to `output_dir` atomically."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 CHUNK = 2**20
 
 
-class NotCopiedError(UserError):
-    """The result stays in the run's folder."""
+class ExportError(UserError):
+    """The result could not be copied and stays in the run's folder; the message is for the user."""
 
 
 def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
-    """Tells before training that `output_dir` can't receive the result.
+    """Check before training that `output_dir` can receive the result.
 
     Args:
         config: the run's config.
         folder: the run.
 
     Raises:
-        ConfigError: it holds what is not a result of ours, is in use, or can't be written.
+        ConfigError: it contains files that are not an LLF result, is in use, or is not writable.
     """
     asked = config.training.output_dir
     if not asked:
@@ -58,23 +58,23 @@ def check_output_dir(config: RunConfig, folder: RunFolder) -> None:
         raise ConfigError((Problem("invalid", KEY, asked, why),))
 
 
-def copy_result(config: RunConfig, folder: RunFolder) -> str:
-    """Copies `output/` to `output_dir`, in place of an earlier result.
+def export_result(config: RunConfig, folder: RunFolder) -> str:
+    """Copy `output/` to `output_dir`, replacing an earlier result.
 
     Args:
         config: the run's config, with an `output_dir`.
         folder: the run, with a result.
 
     Returns:
-        What was done, as a sentence.
+        A sentence about what was done.
 
     Raises:
-        NotCopiedError: the folder holds something else by now, or can't be written. Nothing in it was changed.
+        ExportError: the folder contains other files by now, or is not writable. Nothing in it was changed.
     """
     target = expanded(str(config.training.output_dir))
     why = refusal(target, config, folder.home, thorough=True)
     if why:
-        raise NotCopiedError(f"The result was not copied. {why} It is whole in {folder.output}.")
+        raise ExportError(f"The result was not copied. {why} It is whole in {folder.output}.")
     new = target.with_name(f".{folder.id[:100]}-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,15 +87,15 @@ def copy_result(config: RunConfig, folder: RunFolder) -> str:
         full = is_disk_error(error) and error.strerror == os.strerror(error.errno or 0)
         why = command_message(error, target.parent) if full else f"{error.strerror or error}".rstrip(".") + "."
         message = f"The result could not be copied to {target}. {why}"
-        raise NotCopiedError(f"{message} It is whole in {folder.output}: copy it by hand.") from error
-    except NotCopiedError as error:
+        raise ExportError(f"{message} It is whole in {folder.output}: copy it by hand.") from error
+    except ExportError as error:
         shutil.rmtree(new, ignore_errors=True)
-        raise NotCopiedError(f"The result was not copied. {error} It is whole in {folder.output}.") from error
+        raise ExportError(f"The result was not copied. {error} It is whole in {folder.output}.") from error
     return f"Copied the result to {target}.{kept}"
 
 
 def _copy(source: Path, new: Path, run_id: str) -> None:
-    """Copies every file, flushed to the disk, and writes the marker last."""
+    """Copy and flush every file, and write the marker last."""
     files: dict[str, Any] = {}
     for name, entry in walk(source):
         if entry.is_dir(follow_symlinks=False):
@@ -119,10 +119,10 @@ def _copy(source: Path, new: Path, run_id: str) -> None:
 
 
 def _put(new: Path, target: Path) -> str:
-    """Gives a finished copy its name; an earlier result has another one meanwhile, and is removed then.
+    """Rename a finished copy to its final name; an earlier result is renamed first and then removed.
 
     Returns:
-        A sentence about what was kept beside it; empty where nothing was.
+        A sentence about files that were kept; empty if there are none.
     """
     previous = _set_aside(target)
     # What was written into the earlier result while this one was copied is found under its new name.
@@ -130,7 +130,7 @@ def _put(new: Path, target: Path) -> str:
     try:
         _check(target, why)
         new.rename(target)  # onto nothing, or onto an empty folder
-    except (OSError, NotCopiedError):
+    except (OSError, ExportError):
         if previous is not None:
             with suppress(OSError):  # another run's result is there by now; this one keeps its other name
                 previous.rename(target)
@@ -141,11 +141,11 @@ def _put(new: Path, target: Path) -> str:
 
 def _check(target: Path, why: str) -> None:
     if why:
-        raise NotCopiedError(f"output_dir is {target}. {why}")
+        raise ExportError(f"output_dir is {target}. {why}")
 
 
 def _set_aside(target: Path) -> Path | None:
-    """Renames a result that is there; None where nothing is, or an empty folder."""
+    """Rename an existing result; None if there is none, or only an empty folder."""
     try:
         if not any(target.iterdir()):
             return None
@@ -160,10 +160,10 @@ def _set_aside(target: Path) -> Path | None:
 
 
 def _remove(previous: Path) -> bool:
-    """Removes an earlier result: the files that its marker names as they are, and folders that are empty then.
+    """Remove an earlier result: files that match its marker, and folders that become empty.
 
     Returns:
-        Whether nothing is left.
+        Whether everything was removed.
     """
     known = recorded(previous)
     entries = list(walk(previous))
@@ -182,7 +182,7 @@ def _remove(previous: Path) -> bool:
 
 
 def _not_writable(target: Path) -> str:
-    """Why a folder can't be made beside the place of the result; empty where it can."""
+    """Why no folder can be created next to the target; empty if it can."""
     probe = target.with_name(f".llf-{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

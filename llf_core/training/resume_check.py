@@ -1,4 +1,4 @@
-"""Whether a resumed run makes the steps again that an earlier attempt had made: the same losses, or by how much not."""
+"""Checks whether a resumed run reproduces the losses of steps that an earlier attempt logged."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder, RunWriter
 
 CHECKED = 10
-"""Steps that are compared."""
+"""Number of steps to compare."""
 
 
 class ResumeCheck:
-    """Compares the first losses of an attempt with those of the log, and writes the event `receipt` once.
+    """Compares the first losses of an attempt with the log, and writes the event `receipt` once.
 
     Args:
         folder: the run, before this attempt has logged.
-        writer: of this attempt.
-        step: the checkpoint's.
-        tolerance: the largest relative difference that the device's rounding explains.
+        writer: the attempt's writer.
+        step: step of the checkpoint.
+        tolerance: maximum relative difference explained by the device's rounding.
     """
 
     def __init__(self, folder: RunFolder, writer: RunWriter, step: int, tolerance: float = 0.0) -> None:
@@ -35,10 +35,14 @@ class ResumeCheck:
         self._distances: list[float] = []
 
     def note(self, step: int, loss: float) -> str:
-        """Takes note of a loss; after the last one that can be compared, writes down how they compare.
+        """Compare a loss; after the last comparable one, write the result.
+
+        Args:
+            step: the step.
+            loss: its loss.
 
         Returns:
-            A sentence where they differ by more than the tolerance; else nothing.
+            A sentence if the losses differ by more than the tolerance; else empty.
         """
         expected = self._expected.pop(step, None)
         if expected is not None:

@@ -1,4 +1,4 @@
-"""Watched prompts: what the base answers, and what the model in training answers as time goes on."""
+"""Sample prompts: answers of the base model, and of the trained model over time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 BASE, TUNED = "base", "tuned"
 
 
-class WatchedPrompts:
-    """Writes answers to the same prompts into `samples.jsonl`, always the likeliest words: no random number is drawn.
+class SamplePrompts:
+    """Writes greedy answers to fixed prompts to `samples.jsonl`. Uses no random numbers.
 
     Attributes:
-        added: prompts that were added while the run went on.
-        last: the step at which all were answered last; -1 before.
+        added: prompts added while the run trains.
+        last: step of the last complete sampling; -1 before the first.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it needs to answer
@@ -42,7 +42,16 @@ class WatchedPrompts:
         tokenizer: PreTrainedTokenizerBase,
         added: Sequence[str] = (),
     ) -> None:
-        """Takes over what earlier attempts wrote, so that no base is asked twice."""
+        """Read what earlier attempts wrote, so that the base model is not sampled twice.
+
+        Args:
+            folder: the run.
+            writer: the attempt's writer.
+            config: the run's config.
+            model: the model in training.
+            tokenizer: its tokenizer.
+            added: prompts added in earlier attempts.
+        """
         self.added = list(added)
         lines = (config.generation.watched_prompts or "").splitlines()
         self._asked = [line.strip() for line in lines if line.strip()]
@@ -54,32 +63,32 @@ class WatchedPrompts:
 
     @property
     def prompts(self) -> list[str]:
-        """All that are watched."""
+        """All sample prompts."""
         return list(dict.fromkeys([*self._asked, *self.added]))
 
     @property
     def base_can_wait(self) -> bool:
-        """Whether the base answers after a step as it does before the first: a new adapter is turned off."""
+        """Whether the base model can be sampled later: a new adapter can be disabled."""
         return self._base(1) is not None
 
     def add(self, prompt: str) -> bool:
-        """Watches one more; False where it is watched already."""
+        """Add a prompt. Returns False if it exists already."""
         if prompt in self.prompts:
             return False
         self.added.append(prompt)
         return True
 
     def answer(self, step: int, only: str | None = None) -> int:
-        """Writes the answers of the model as it is now; once a step, whoever asks.
+        """Write the current model's answers, at most once per step.
 
-        Where that fails (memory, a prompt that the template refuses) a warning says so, and the run goes on.
+        If it fails (out of memory, a prompt that the template refuses), a warning is written and the run continues.
 
         Args:
-            step: the steps made so far.
-            only: one prompt, in place of all.
+            step: completed steps.
+            only: sample just this prompt.
 
         Returns:
-            How many were written.
+            Number of answers written.
         """
         try:
             return self._answer(step, only)
@@ -117,7 +126,7 @@ class WatchedPrompts:
             self._writer.sample(step=step, kind="answer", prompt=prompt, text=text, of=of)
 
     def _base(self, step: int) -> Callable[[], AbstractContextManager[Any]] | None:
-        """Has the model be what the run began with, for a while: a new adapter is turned off; else before step 1."""
+        """Context in which the model acts as the base model: a new adapter is disabled; else only before step 1."""
         off: Callable[[], AbstractContextManager[Any]] | None = getattr(self._model, "disable_adapter", None)
         turned_off = None if self._goes_on else off
         return turned_off or (nullcontext if step == 0 else None)

@@ -1,4 +1,4 @@
-"""One attempt of one run, from its folder to its final state, read from top to bottom."""
+"""One attempt of a run, from its folder to its final state, in order of execution."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
 from llf_core.stages.base.stop_training import StopTraining
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
-from llf_core.training.failures import explain
-from llf_core.training.live_changes import held_from
-from llf_core.training.memory_plan import settle_checkpointing
+from llf_core.training.failures import explain_failure
+from llf_core.training.live_changes import active_at_checkpoint
+from llf_core.training.memory_plan import decide_checkpointing
 from llf_core.training.metrics_callback import MetricsCallback
-from llf_core.training.resolved_config import restore_resolved, warn_of_other_data, write_resolved
-from llf_core.training.result_export import NotCopiedError, check_output_dir, copy_result
-from llf_core.training.sample_callback import WatchedPrompts
+from llf_core.training.resolved_config import restore_resolved, warn_if_data_changed, write_resolved
+from llf_core.training.result_export import ExportError, check_output_dir, export_result
+from llf_core.training.sample_callback import SamplePrompts
 from llf_core.training.trainer import RunTrainer, StreamedRows
 
 if TYPE_CHECKING:
@@ -77,14 +77,14 @@ FILL = 64  # packed rows on a CPU have a multiple of so many tokens, see `Collat
 
 
 def run_attempt(folder: RunFolder, attempt: int) -> int:
-    """Trains what the folder's config asks for and leaves a final state.
+    """Train the run in a folder and write its final state.
 
     Args:
         folder: the run's folder, with `config.yaml`.
-        attempt: its number. Training goes on at the newest complete checkpoint, which a branch has from the beginning.
+        attempt: its number. Training continues from the newest complete checkpoint, which a branch has from the start.
 
     Returns:
-        The exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
+        Exit code: 0 finished or stopped, 1 failed, 2 a config, data set or model that must be changed.
     """
     log_to_run()
     writer = RunWriter(folder, attempt)
@@ -95,7 +95,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
         with panics_as_errors():
             state, reason = _train(folder, writer, config)
     except Exception as error:
-        failure = explain(error, config, folder)
+        failure = explain_failure(error, config, folder)
         logger.exception("The run failed.")
         details = {} if failure.expected else {"trace": traceback.format_exc()}
         with suppress(OSError):
@@ -107,7 +107,7 @@ def run_attempt(folder: RunFolder, attempt: int) -> int:
 
 
 def _train(folder: RunFolder, writer: RunWriter, config: RunConfig) -> tuple[str, str | None]:
-    """Loads, trains and saves; returns the final state and its reason."""
+    """Load, train and save; returns the final state and its reason."""
     progress = MetricsCallback(folder, writer, keep=config.training.save_total_limit or 2)
     state, reason = _made(folder, writer, config, progress)
     return state, " ".join(filter(None, [reason, *progress.doubts])) or None
@@ -124,11 +124,11 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
     if checkpoint is not None:
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
-        warn_of_other_data(folder, writer, work.data.report.fingerprint)
+        warn_if_data_changed(folder, writer, work.data.report.fingerprint)
     stage = config.plugin("stage")(work)
-    chosen = settle_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
-    added = () if checkpoint is None else held_from(folder, checkpoint).get("watch", ())
-    progress.watched = WatchedPrompts(folder, writer, config, work.model, work.tokenizer, added)
+    chosen = decide_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
+    added = () if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("watch", ())
+    progress.watched = SamplePrompts(folder, writer, config, work.model, work.tokenizer, added)
     begin_phase(writer, "first step")
     trainer = make_trainer(work, stage, progress, checkpoint)
     write_resolved(work, chosen)
@@ -143,17 +143,17 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
         logger.info(work.data.report.text())
         write_resolved(work, chosen)
     if progress.stop_wanted and step < total:
-        progress.answer_waiting(step)
+        progress.answer_pending(step)
         return "stopped", f"Stopped at step {step} of {total} with checkpoint-{step}."
 
-    progress.doubt(check_best(trainer, progress.checkpoints))
+    progress.warn_inexact_resume(check_best(trainer, progress.checkpoints))
     if work.data.eval is not None and not _evaluated_at(trainer, step):
         with _kept(progress):
             trainer.evaluate()
     progress.watched.answer(step)
     not_copied = _save(work, trainer)
     forget_trunk(folder)
-    progress.answer_waiting(step)
+    progress.answer_pending(step)
     if step < total:
         return "finished", f"Early stopping ended the run at step {step} of {total}. {not_copied}".rstrip()
     return "finished", not_copied or None
@@ -161,7 +161,7 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
 
 @contextmanager
 def _kept(progress: MetricsCallback) -> Iterator[None]:
-    """Writes a checkpoint where a run cannot go on for now."""
+    """Write a checkpoint if the run cannot continue."""
     try:
         yield
     except StopTraining:
@@ -170,7 +170,14 @@ def _kept(progress: MetricsCallback) -> Iterator[None]:
 
 
 def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePlan) -> TrainingContext:
-    """Device, tokenizer, data, model, method, in the order in which the cheapest error comes first."""
+    """Load device plan, tokenizer, data, model and method, so that the cheapest errors occur first.
+
+    Args:
+        folder: the run's folder.
+        config: the run's config.
+        writer: the attempt's writer.
+        plan: device and precision on this machine.
+    """
     logger.info(plan.reason)
     writer.status(device=plan.device)
     begin_phase(writer, "model", "find")
@@ -214,7 +221,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
 
 
 def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWriter, *, sees: bool) -> Any:
-    """A model as its method trains it; what is particular about it is told before."""
+    """Load the model and apply its method; warnings about the architecture are written first."""
     if source.kind == "gguf":
         _tell_properties(model.config.to_dict(), config, writer)
     if sees:
@@ -237,7 +244,7 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
 
 
 def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
-    """The model on the fast path, as far as the config allows."""
+    """Apply the fast path to the model, as far as the config allows."""
     if not config.training.fast_path:
         why = "`fast_path` is false."
         return Accelerated(flattens=False, notes=(f"Fast path: off, since {why}",), why=why)
@@ -245,7 +252,7 @@ def _accelerated(model: PreTrainedModel, config: RunConfig) -> Accelerated:
 
 
 def _seeing(model: PreTrainedModel) -> Accelerated:
-    """A model that sees, as it is but for its head: the fast path's own parts know texts alone."""
+    """A vision model with an accelerated head only: the other parts of the fast path support text only."""
     plain_head = install_head(model)
     why = "The model takes pictures."
     notes = ("Fast path: the output head alone, since the model takes pictures.",)
@@ -260,7 +267,15 @@ def make_trainer(
     *,
     evaluates: bool = False,
 ) -> TrainingLoop:
-    """The trainer of an attempt that begins anew, or goes on at a checkpoint; or one that `evaluates` alone."""
+    """Create the trainer of an attempt.
+
+    Args:
+        work: the training context.
+        stage: the stage.
+        progress: the metrics callback.
+        checkpoint: checkpoint to resume from. Default: start from the beginning.
+        evaluates: create a trainer for evaluation only.
+    """
     folder, config = work.folder, work.config
     callbacks: list[Any] = [progress]
     train = work.data.train
@@ -282,7 +297,7 @@ def make_trainer(
         folder,
         evaluates=work.data.eval is not None,
         resume_from=None if checkpoint is None else str(checkpoint),
-        max_steps=None if checkpoint is None else held_from(folder, checkpoint).get("max_steps"),
+        max_steps=None if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("max_steps"),
     )
     trainer = stage.trainer(settings, callbacks) or RunTrainer(
         stage=stage,
@@ -304,7 +319,7 @@ def _examples(stage: Stage, train: Any) -> Any:
 
 
 def _early_stopping(patience: int, checkpoint: Path | None) -> EarlyStoppingCallback:
-    """The Trainer's early stopping; on resume it remembers how long it has already waited."""
+    """The Trainer's early stopping callback, with its patience counter restored on resume."""
     callback = EarlyStoppingCallback(early_stopping_patience=patience)
     if checkpoint is not None:
         kept = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
@@ -318,7 +333,7 @@ def _evaluated_at(trainer: TrainingLoop, step: int) -> bool:
 
 
 def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -> None:
-    """Refuses an `output_dir` that can't receive the result before a run begins; one that goes on is only warned."""
+    """Refuse an unusable `output_dir` before a run starts; a resumed run only gets a warning."""
     try:
         check_output_dir(config, folder)
     except ConfigError as error:
@@ -328,10 +343,10 @@ def _check_output_dir(folder: RunFolder, writer: RunWriter, config: RunConfig) -
 
 
 def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
-    """Writes `output/` beside its place and moves it there whole; then the copy that `output_dir` asks for.
+    """Write `output/` under a temporary name and rename it, then copy it to `output_dir`.
 
     Returns:
-        Why the copy was not made: the result is safe by then, so that is a warning and no failed run; else nothing.
+        Why the copy failed, as a warning since the result is safe; else empty.
     """
     folder, writer, config = work.folder, work.writer, work.config
     partial = folder.path / ".output"
@@ -348,23 +363,23 @@ def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
     writer.event("output", path="output", bytes=folder_bytes(folder.output))
     if config.training.output_dir:
         try:
-            logger.info(copy_result(config, folder))
-        except NotCopiedError as error:
+            logger.info(export_result(config, folder))
+        except ExportError as error:
             _warn(writer, "output_dir", str(error))
             return str(error)
     return ""
 
 
 def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: RunWriter) -> None:
-    """Warns of what is particular about an architecture.
+    """Warn about special properties of an architecture.
 
     Args:
         settings: the model's `config.json`.
-        config: of the run.
-        writer: of the attempt.
+        config: the run's config.
+        writer: the attempt's writer.
 
     Raises:
-        ModelError: nothing right could be learned.
+        ModelError: the architecture cannot be trained correctly.
     """
     for told in properties_of(settings, config):
         if told.severity == "error":
@@ -373,6 +388,6 @@ def _tell_properties(settings: Mapping[str, Any], config: RunConfig, writer: Run
 
 
 def _warn(writer: RunWriter, key: str, message: str) -> None:
-    """A warning that views show, and a line of log.txt."""
+    """Write a warning event and a line of log.txt."""
     writer.event("warning", key=key, message=message)
     logger.info(message)

@@ -1,4 +1,4 @@
-"""The one subclass of `transformers.Trainer`. It overrides public methods only; a test pins their signatures."""
+"""The subclass of `transformers.Trainer`. It overrides public methods only; a test pins their signatures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llf_core.stages.base.all_reduce import sum_over_ranks
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.base.oom_retry import BatchSplitter, RNGState
 from llf_core.training.oom_messages import (
-    evaluation_goes_on,
-    one_example,
-    several_processes,
-    training_goes_on,
-    with_media,
+    evaluation_retry_message,
+    media_batch_error,
+    multi_process_error,
+    single_example_error,
+    training_retry_message,
 )
 
 if TYPE_CHECKING:
@@ -32,29 +32,33 @@ if TYPE_CHECKING:
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
-    """A stream of rows as torch's loaders know one: without a length, read by one process in order."""
+    """A stream of rows as a torch iterable dataset: no length, read in order by one process."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The stream's rows, which do not end."""
+        """The rows of the endless stream."""
         return iter(self._stream)
 
 
 class RunTrainer(TrainingLoop):
-    """Minimises a stage's loss, as one mean over accumulation, ranks and evaluation batches alike.
+    """Minimizes a stage's loss as one mean over gradient accumulation, ranks and evaluation batches.
 
-    Each optimizer step divides the summed loss of all its micro-batches by what the stage counts in them (tokens,
-    pairs, answers), so the result does not depend on how the examples were split into micro-batches, unless the
-    stage `batch_dependent` them.
+    Each optimizer step divides the summed loss of its micro-batches by the number of units (tokens, pairs, answers) in
+    them, so the result does not depend on the split into micro-batches, unless the stage is `batch_dependent`.
     """
 
     # compute_loss divides by the count of the whole step, so the Trainer must not divide once more.
     loss_is_scaled_for_ga = True
 
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
-        """Takes what `transformers.Trainer` takes, and the stage whose `loss_sum` is minimised."""
+        """Create the trainer.
+
+        Args:
+            stage: the stage whose `loss_sum` is minimized.
+            kwargs: arguments of `transformers.Trainer`.
+        """
         super().__init__(stage=stage, **kwargs)
         self.label_names = list(stage.label_names)
         self.train_parts = BatchSplitter(partial(_train_in_smaller_parts, self))
@@ -71,7 +75,16 @@ class RunTrainer(TrainingLoop):
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | None]:
-        """Collects the micro-batches of one optimizer step, counts their tokens and what is learned on all ranks."""
+        """Collect the micro-batches of one optimizer step, and count tokens and loss units on all ranks.
+
+        Args:
+            epoch_iterator: the data loader's iterator.
+            num_batches: maximum number of micro-batches.
+            device: device of the count.
+
+        Returns:
+            The micro-batches, and the number of loss units as a scalar; None if there are no micro-batches.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -85,24 +98,24 @@ class RunTrainer(TrainingLoop):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Forward and backward of a batch of the loader, as one micro-batch or, where memory is short, several.
+        """Forward and backward pass of a batch, as one micro-batch or, after out of memory, as several.
 
-        Where memory runs out, the gradients of the optimizer step are dropped, its batches so far are computed again
-        in parts half as large, and so are all later ones. The random state goes back to the step's beginning, so
-        the step equals that of a run which has gone in small parts from there.
+        If memory runs out, the gradients of the optimizer step are dropped, and its batches are recomputed in parts
+        half as large; the smaller size is kept. The RNG state is restored to the start of the step, so the step equals
+        that of a run with small parts from there on.
 
         Args:
             model: the (wrapped) model.
-            inputs: a batch of either kind, see `llf_core.data.Collator`.
-            num_items_in_batch: see `compute_loss`.
+            inputs: a flattened or padded batch, see `llf_core.data.Collator`.
+            num_items_in_batch: see `compute_loss`, a scalar.
 
         Returns:
-            At the last batch of an optimizer step the loss of the whole step, and 0 at those before it, which may
-            have to be computed again; the Trainer adds them up.
+            A scalar: at the last batch of an optimizer step the loss of the whole step, 0 before, since earlier batches
+                may be recomputed. The Trainer adds them up.
 
         Raises:
-            DoesNotFitError: a single document needs more memory than there is, or memory ran out in one of several
-                processes, where the others would wait for it.
+            DoesNotFitError: a single document does not fit into memory, or memory ran out in one of several processes,
+                where the others would wait.
         """
         micro_step = super().training_step
         if not self._batches:
@@ -145,16 +158,16 @@ class RunTrainer(TrainingLoop):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """The stage's loss of a micro-batch over what it counts in the whole optimizer step.
+        """The stage's summed loss of a micro-batch divided by the loss units of the whole optimizer step.
 
         Args:
             model: the (wrapped) model.
-            inputs: a batch of either kind, see `llf_core.data.Collator`.
-            return_outputs: the Trainer asks for it when it evaluates; no logits are kept.
-            num_items_in_batch: what the stage counts in the step on all ranks; None means in this batch alone.
+            inputs: a flattened or padded batch, see `llf_core.data.Collator`.
+            return_outputs: set by the Trainer in evaluation; no logits are returned.
+            num_items_in_batch: loss units of the step on all ranks, a scalar; None means this batch only.
 
         Returns:
-            A float32 scalar, with an empty dict beside it where `return_outputs`.
+            A float32 scalar; with `return_outputs` also an empty dict.
         """
         count = self._count(inputs)
         if model.training:
@@ -175,7 +188,7 @@ class RunTrainer(TrainingLoop):
         return (loss, {}) if return_outputs else loss
 
     def _count(self, batch: Mapping[str, Any]) -> Tensor:
-        """What the stage's loss of a batch is a mean over."""
+        """Number of units (tokens, pairs, answers) that the stage's loss of a batch is averaged over, a scalar."""
         count: Tensor | None = self.stage.count(batch)
         return learned_count(batch) if count is None else count
 
@@ -187,13 +200,18 @@ class RunTrainer(TrainingLoop):
         return undo
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """What the Trainer logs; a training loss with the means of what its stage has measured since the last one."""
+        """Log the Trainer's metrics, with the means of the stage's own metrics since the last training log.
+
+        Args:
+            logs: metrics by name.
+            start_time: see `transformers.Trainer.log`.
+        """
         if "loss" in logs:
             logs |= self._means()
         super().log(logs, start_time)
 
     def _means(self) -> dict[str, float]:
-        """The means of what the stage has measured, over all ranks."""
+        """Means of the stage's metrics over all ranks."""
         totals: dict[str, list[float]] = {}
         for own in gather_object([self.stage.measures.take()]):
             for name, (total, count) in own.items():
@@ -210,7 +228,13 @@ class RunTrainer(TrainingLoop):
         self._noted.append((numbers, losses, tokens))
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        """The Trainer's loop, whose loss (a mean of the batches' means) is replaced by the mean over tokens."""
+        """The Trainer's loop, with the loss as a mean over tokens instead of a mean of batch means.
+
+        Args:
+            args: see `transformers.Trainer.evaluation_loop`.
+            metric_key_prefix: prefix of the metrics' names.
+            kwargs: see `transformers.Trainer.evaluation_loop`.
+        """
         self._evaluated.zero_()
         self.stage.keep()
         trained = self.stage.measures.take()  # of the steps since the last log, which are not evaluated
@@ -227,38 +251,40 @@ class RunTrainer(TrainingLoop):
 
 
 def _train_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
-    """Says that training goes on in `count` parts a batch, or why it can't."""
+    """Record that training continues with `count` parts per batch, or raise the error why it cannot."""
     size, accumulation = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     batch_dependent = trainer.stage.batch_dependent
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules())
     if trainer.accelerator.num_processes > 1:
-        raise several_processes(
+        raise multi_process_error(
             part, batch_dependent=batch_dependent, size=size, accumulation=accumulation, checkpointed=checkpointed
         )
     if has_media(part) and document_count(part) > 1:
-        raise with_media(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
+        raise media_batch_error(part, size=size, accumulation=accumulation, checkpointed=checkpointed)
     if document_count(part) == 1:
         known = () if isinstance(trainer.train_dataset, StreamedRows) else trainer.train_dataset
-        raise one_example(part, known, checkpointed=checkpointed)
+        raise single_example_error(part, known, checkpointed=checkpointed)
     step = trainer.state.global_step + 1
     trainer.tell(
         "per_device_train_batch_size",
-        training_goes_on(part, count, step=step, size=size, accumulation=accumulation, batch_dependent=batch_dependent),
+        training_retry_message(
+            part, count, step=step, size=size, accumulation=accumulation, batch_dependent=batch_dependent
+        ),
     )
 
 
 def _evaluate_in_smaller_parts(trainer: RunTrainer, part: Mapping[str, Any], count: int) -> None:
-    """The same for an evaluation; unless examples are compared, nothing in it waits for another process."""
+    """The same for an evaluation, where no process waits for another unless examples are compared."""
     if trainer.stage.batch_dependent and trainer.accelerator.num_processes > 1:
         size = trainer.args.per_device_eval_batch_size
-        raise several_processes(part, batch_dependent=True, size=size, accumulation=1, checkpointed=True)
+        raise multi_process_error(part, batch_dependent=True, size=size, accumulation=1, checkpointed=True)
     if has_media(part) and document_count(part) > 1:
         evaluated = trainer.args.per_device_eval_batch_size
-        raise with_media(part, size=evaluated, accumulation=1, checkpointed=True)
+        raise media_batch_error(part, size=evaluated, accumulation=1, checkpointed=True)
     if document_count(part) == 1:
-        raise one_example(part, trainer.eval_dataset, checkpointed=True)  # an evaluation keeps no activations
+        raise single_example_error(part, trainer.eval_dataset, checkpointed=True)  # an evaluation keeps no activations
     size = trainer.args.per_device_eval_batch_size
     trainer.tell(
         "per_device_eval_batch_size",
-        evaluation_goes_on(part, count, size=size, batch_dependent=trainer.stage.batch_dependent),
+        evaluation_retry_message(part, count, size=size, batch_dependent=trainer.stage.batch_dependent),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.launch.cell_rows import table_of, write_rows
+from llf_core.launch.cell_rows import to_table, write_rows
 from llf_core.runs import home
 from llf_core.runs.uploads import UPLOADS
 
@@ -42,7 +42,7 @@ class CellRows:
             RowsError: they are no table.
             OSError: the file can't be written.
         """
-        table = table_of(rows)
+        table = to_table(rows)
         path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.config import RunConfig
-    from llf_core.launch.queue import Ahead
+    from llf_core.launch.queue import RunAhead
 
 INSTALL = 'pip install "llf[train]"'
 TRAINING = ("torch", "transformers", "peft", "datasets")
@@ -26,7 +26,7 @@ _GB = 1e9
 _TIGHT = 1.2
 
 
-def before_start(config: RunConfig | None, ahead: Sequence[Ahead] = ()) -> list[Message]:
+def before_start(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> list[Message]:
     """Everything that Start should say now; errors keep it off.
 
     Args:
@@ -100,7 +100,7 @@ def fleeting(folder: Path) -> Message | None:
     return Message("warning", text, copy="from google.colab import drive; drive.mount('/content/drive')")
 
 
-def shared(ahead: Sequence[Ahead]) -> Message | None:
+def shared(ahead: Sequence[RunAhead]) -> Message | None:
     """A note where other runs use this device or wait for it: what they are, and what the queue would do.
 
     Args:

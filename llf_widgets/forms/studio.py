@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from llf_core.config import presets
 from llf_core.data.kind_check import fitting
-from llf_core.launch.queue import Machine
+from llf_core.launch.queue import MachineLoad
 from llf_widgets.close_parts import close_parts
 from llf_widgets.forms import checks, fallback, model_info, suggestions
 from llf_widgets.forms.background_imports import preload
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
     from llf_core.launch import Run
-    from llf_core.launch.queue import Ahead
+    from llf_core.launch.queue import RunAhead
     from llf_widgets.inspect import Inspect
 
 _AGAIN = " again"
@@ -68,8 +68,8 @@ class Studio(widgets.VBox):
         self._run: Run | None = None
         self._started = False
         self._starting = threading.Lock()
-        self._others = Machine()
-        self._machine: tuple[float, list[Message], list[Ahead]] = (0.0, [], [])
+        self._others = MachineLoad()
+        self._machine: tuple[float, list[Message], list[RunAhead]] = (0.0, [], [])
         self._pump = Pump(self._follow_others, lambda _: None, "llf-studio")
         self._failure: list[Message] = []
         self._hub = HubNames(self._answered)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llf_core.config import FieldSpec
-    from llf_core.launch.queue import Ahead
+    from llf_core.launch.queue import RunAhead
     from llf_widgets.forms.state import FormState
 
 FIRST = "learning_rate"
@@ -56,12 +56,12 @@ class SweepPane(FrontEnd):
         self._failure: list[Message] = []
         self._said: list[Message] = []
         self._blocked = False
-        self._ahead: Sequence[Ahead] = ()
+        self._ahead: Sequence[RunAhead] = ()
         super().__init__()
         self.on_msg(self._receive)
         self.observe(lambda _: self._draw(), names=["_open"])
 
-    def refresh(self, *, blocked: bool, ahead: Sequence[Ahead]) -> None:
+    def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
         """Draws the pane as the state has it.
 
         Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import validate
-from llf_core.launch.combinations import combinations, label
+from llf_core.launch.combinations import combination_label, combinations
 from llf_widgets.forms.messages import Message
 from llf_widgets.forms.values import choices, kind, parse, show
 
@@ -142,7 +142,7 @@ def _where(runs: Sequence[Mapping[str, Any]], of: int) -> str:
         return ""
     shared = {key: value for key, value in runs[0].items() if all(one[key] == value for one in runs)}
     count = f"{len(runs)} of {of} runs"
-    return f"`{label(shared)}` ({count}): " if shared else f"{count}: "
+    return f"`{combination_label(shared)}` ({count}): " if shared else f"{count}: "
 
 
 def _within(spec: FieldSpec, value: float) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llf_core.door import UnreadableError, is_folder, read_object_or_empty
-from llf_core.launch.queue import Turn
+from llf_core.launch.queue import QueuePosition
 from llf_core.runs import Checkpoints, RunReader
 from llf_core.runs.config_file import read_config
 from llf_core.runs.event_fields import is_count, is_finite_number
@@ -79,7 +79,7 @@ class Watch:
         self.resolved: dict[str, Any] = {}
         self.env: dict[str, Any] = {}
         self.times: tuple[np.ndarray, np.ndarray] = (np.empty(0, dtype=np.int64), np.empty(0))
-        self._turn: Turn | None = None
+        self._turn: QueuePosition | None = None
         self._queued = (0.0, "")
         self._smoothed_for = 0  # planned steps that the window was made for
 
@@ -313,7 +313,7 @@ class Watch:
         if status.state != "created" or not self.folder.queue.exists():
             return ""
         if self.now - self._queued[0] >= QUEUE_SECONDS:
-            self._turn = self._turn or Turn(self.folder)
+            self._turn = self._turn or QueuePosition(self.folder)
             self._queued = (self.now, waits_for(self._turn))
         return self._queued[1]
 
@@ -352,7 +352,7 @@ def _phase(phase: dict[str, Any] | None, step: int, logged: float, begun: int) -
     return phase if since is not None and since > logged and step <= begun else None
 
 
-def waits_for(turn: Turn) -> str:
+def waits_for(turn: QueuePosition) -> str:
     """What a queued run waits for, as a sentence."""
     ahead = turn.ahead()
     if not ahead:

@@ -9,7 +9,7 @@ from llf_core.evaluation.answers import answer_in_child
 from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child
 from llf_core.evaluation.run_losses import losses_in_child
 from llf_core.evaluation.win_rate import win_rate_in_child
-from llf_core.launch.local_process import RUNTIME, THREAD_VARIABLES, computing_environment
+from llf_core.launch.local_process import RUNTIME_VARIABLES, THREAD_VARIABLES, computing_environment
 from llf_core.launch.supervisor import Supervisor
 from llf_core.runs import create_run, update_env
 from llf_core.runs.foreign_code import VARIABLE
@@ -62,7 +62,7 @@ def test_it_is_the_same(started, who):
     assert made.pop("LLF_RUN", None) == (str(folder.path) if who == "trainer" else None)
     of_a_run = who in {"trainer", "losses", "answers", "win rate"}
     assert made == computing_environment(os.environ, 3 if of_a_run else None)
-    assert made.items() >= {name: os.environ.get(name, value) for name, value in RUNTIME.items()}.items()
+    assert made.items() >= {name: os.environ.get(name, value) for name, value in RUNTIME_VARIABLES.items()}.items()
     for name in THREAD_VARIABLES:
         assert name in os.environ or int(made[name]) == 3 or (not of_a_run and int(made[name]) <= cores)
 

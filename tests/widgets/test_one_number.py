@@ -8,7 +8,7 @@ import re
 import pytest
 
 from llf_core.launch import Run
-from llf_core.launch.progress_line import Watch as Progress
+from llf_core.launch.progress_line import ProgressLine as Progress
 from llf_core.runs import RunReader, RunWriter, create_run, list_runs, status
 from llf_core.runs.formatting import number, share
 from llf_core.runs.jsonl import encode

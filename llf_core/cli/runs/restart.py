@@ -22,9 +22,9 @@ def runs_resume(
     """Resume from the newest complete checkpoint, in the same folder. Reward functions can be replaced."""
     found = attach_run(run)
     with in_a_sentence():
-        from llf_core.rewards import functions_of
+        from llf_core.rewards import reward_names
 
-        given, known = functions_of_file(rewards), functions_of(found.folder)
+        given, known = functions_of_file(rewards), reward_names(found.folder)
         mended = [one for name, one in given.items() if name in known]
         if given and not mended:
             has = f"it has {', '.join(known)}" if known else "it has none"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 
-from llf_core.rewards import Answered, Judged, RewardError, Weighed, not_applied
-from llf_core.rewards.signature import OF_A_TRAINER
+from llf_core.rewards import Completion, RewardError, ScoredCompletion, WeightedSum, unscored_message
+from llf_core.rewards.signature import TRAINER_PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,22 +42,22 @@ class TRLRewards:
             processes: that judge a part of each batch; all of them learn when one fails.
         """
         self.functions = [self._function(number, reward) for number, reward in enumerate(rewards)]
-        self.last: list[Judged] = []
+        self.last: list[ScoredCompletion] = []
         self.tokens = 0
         self.training: Callable[[], bool] = lambda: True
         self.tell: Callable[[str, str], None] = lambda _key, _message: None
-        self._weighed = Weighed(rewards, weights)
+        self._weighed = WeightedSum(rewards, weights)
         self._decode = decode
         self._processes = processes
         self._told = False
         self._skipped: set[str] = set()
-        self._batch: list[Judged] = []
+        self._batch: list[ScoredCompletion] = []
 
-    def total(self, judged: Judged) -> float | None:
+    def total(self, judged: ScoredCompletion) -> float | None:
         """The weighted sum of an answer's rewards; None where no function applies."""
         return self._weighed.total(judged)
 
-    def shown(self, most: int) -> list[Judged]:
+    def shown(self, most: int) -> list[ScoredCompletion]:
         """Some of the last answers, all to the first prompt: the best, the worst, and others between them."""
         first = [one for one in self.last if one.answered.messages == self.last[0].answered.messages]
         ranked = sorted(first, key=lambda one: self.total(one) or 0.0, reverse=True)
@@ -77,11 +77,11 @@ class TRLRewards:
             if number == 0:
                 given = zip(prompts, completion_ids, row, expected, strict=True)
                 self._batch = [
-                    Judged(Answered(messages, self._decode(ids), ids, columns, right))
+                    ScoredCompletion(Completion(messages, self._decode(ids), ids, columns, right))
                     for messages, ids, columns, right in given
                 ]
             step = told["trainer_state"].global_step + 1
-            values = self._values(reward, {name: told[name] for name in OF_A_TRAINER if name in told}, step)
+            values = self._values(reward, {name: told[name] for name in TRAINER_PARAMETERS if name in told}, step)
             self._note(reward.name, values, told["log_metric"])
             if number == len(self._weighed.names) - 1:
                 self._end(step)
@@ -94,7 +94,7 @@ class TRLRewards:
         values: list[float | None] = []
         failed: list[tuple[str, str]] = []
         try:
-            values = reward.judge([one.answered for one in self._batch], told)
+            values = reward.score([one.answered for one in self._batch], told)
         except RewardError as error:
             if self._processes == 1:
                 raise RewardError(error.name, _in_step(error.message, step)) from error
@@ -121,7 +121,7 @@ class TRLRewards:
             self._told = True
             self.tell(
                 "reward_functions",
-                _in_step(not_applied(none, len(self._batch)), step),
+                _in_step(unscored_message(none, len(self._batch)), step),
             )
         if self.training():
             self.last = self._batch

@@ -12,7 +12,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from llf_core.generation.generate import continuations
 from llf_core.generation.own_forward import own_forward
 from llf_core.generation.sampling import Sampling
-from llf_core.rewards import RewardError, to_mend
+from llf_core.rewards import RewardError, fix_message
 from llf_core.runs import Checkpoints
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.base.loop import TrainingLoop
@@ -84,7 +84,7 @@ class Online(TrainingLoop):
             if not error.what_to_do:  # else an evaluation inside of the loop has done it
                 step = self._keep()
                 kept = f"What was trained up to step {step} is kept. " if step else ""
-                error.what_to_do = kept + to_mend(error.name)
+                error.what_to_do = kept + fix_message(error.name)
             raise
 
     def _keep(self) -> int:

@@ -20,8 +20,8 @@ from llf_core.generation.generate import end_tokens
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
 from llf_core.models.reward_model import load_scorer, scorer_base
-from llf_core.rewards import Weighed, load_rewards
-from llf_core.rewards.signature import OF_A_TRAINER
+from llf_core.rewards import WeightedSum, load_rewards
+from llf_core.rewards.signature import TRAINER_PARAMETERS
 from llf_core.stages.adapter_switching import save_policy_alone
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
 from llf_core.stages.online.stage import check_rewards
@@ -177,7 +177,7 @@ def _scoring(work: TrainingContext, scorer: Scorer | None) -> Callable[[Sequence
     prompts = prompts_of(config, work.data, (work.folder.path,))
     check_rewards(prompts, rewards)
     for reward in rewards:
-        wanted = sorted({*reward.signature.needed} & {*OF_A_TRAINER})
+        wanted = sorted({*reward.signature.required} & {*TRAINER_PARAMETERS})
         if wanted:
             raise DataError(
                 f"The reward function {reward.name} takes {', '.join(wanted)}, which TRL's trainers tell and stage ppo "
@@ -187,7 +187,7 @@ def _scoring(work: TrainingContext, scorer: Scorer | None) -> Callable[[Sequence
         work.writer.event("warning", key="cutoff_len", message=prompts.left_out)
     weights = numbers(stage.reward_weights) or (1.0,) * len(rewards)
     return FunctionScoring(
-        Weighed(rewards, weights), prompts, lambda ids: str(work.tokenizer.decode(ids, skip_special_tokens=True))
+        WeightedSum(rewards, weights), prompts, lambda ids: str(work.tokenizer.decode(ids, skip_special_tokens=True))
     )
 
 

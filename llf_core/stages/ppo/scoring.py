@@ -11,7 +11,7 @@ import torch
 
 from llf_core.acceleration.patching.causal_head import causal_of, forward_hidden
 from llf_core.models.reward_head import apply_reward_head
-from llf_core.rewards import Answered, Judged, RewardError, to_mend
+from llf_core.rewards import Completion, RewardError, ScoredCompletion, fix_message
 from llf_core.stages.adapter_switching import wearing
 from llf_core.stages.base.stop_training import StopTraining
 from llf_core.stages.ppo.batch import answer_batch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llf_core.data.prompts import Prompts
     from llf_core.models.reward_model import Scorer
-    from llf_core.rewards import Weighed
+    from llf_core.rewards import WeightedSum
 
 SHOWN = 60
 """Characters of a prompt that a message shows."""
@@ -161,7 +161,7 @@ class FunctionScoring:
         eval_places: the same among those that are held out.
     """
 
-    def __init__(self, weighed: Weighed, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
+    def __init__(self, weighed: WeightedSum, prompts: Prompts, text: Callable[[Sequence[int]], str]) -> None:
         """Takes the functions.
 
         Args:
@@ -181,21 +181,21 @@ class FunctionScoring:
         Raises:
             StopTraining: a function failed, or gave no number.
         """
-        judged = [Judged(self._answered(one)) for one in written]
+        judged = [ScoredCompletion(self._answered(one)) for one in written]
         for reward in self._weighed.rewards:
             try:
-                values = reward.judge([one.answered for one in judged])
+                values = reward.score([one.answered for one in judged])
             except RewardError as error:
-                raise StopTraining(error.message, to_mend(error.name)) from error
+                raise StopTraining(error.message, fix_message(error.name)) from error
             for one, value in zip(judged, values, strict=True):
                 one.rewards[reward.name] = value
         return [Score(self._weighed.total(one), one.rewards) for one in judged]
 
-    def _answered(self, one: Written) -> Answered:
+    def _answered(self, one: Written) -> Completion:
         rows = self._rows[one.held_out]
         assert rows is not None  # noqa: S101 - for the type checker
         row = rows[self._at[one.held_out][one.place]]
-        return Answered(row["prompt"], self._text(one.answer), list(one.answer), row["row"], row["expected"])
+        return Completion(row["prompt"], self._text(one.answer), list(one.answer), row["row"], row["expected"])
 
 
 def checked(

@@ -219,7 +219,7 @@ class PPO(Stage):
 
     def _judged(self, written: Sequence[Written], scores: Sequence[Score]) -> list[tuple[Written, float, Score]]:
         """The answers that could be judged, with what they have earned; of the others a warning tells once."""
-        from llf_core.rewards import not_applied
+        from llf_core.rewards import unscored_message
 
         pairs = zip(written, scores, strict=True)
         found = [(one, score.total, score) for one, score in pairs if score.total is not None]
@@ -232,7 +232,7 @@ class PPO(Stage):
             self.measures.add("unjudged", left, len(written))
         if left and not self._told:
             self._told = True
-            self.work.writer.event("warning", key="reward_functions", message=not_applied(left, len(written)))
+            self.work.writer.event("warning", key="reward_functions", message=unscored_message(left, len(written)))
         return found
 
     def _unjudged(self, what: str) -> StopTraining:

@@ -43,7 +43,7 @@ def at_every_step(folder):
         until = {name: columns.steps(name) <= step for name in names}
         so_far = {name: (columns.steps(name)[until[name]], columns.values(name)[until[name]]) for name in names}
         one = RunMetrics(so_far, step, config["max_steps"], config=config, learning_rate=config["learning_rate"])
-        found |= {rule.name for rule in RULES if rule.holds(one.stage) and rule.look(one)}
+        found |= {rule.name for rule in RULES if rule.applies_to(one.stage) and rule.look(one)}
     return found
 
 

@@ -51,7 +51,7 @@ def vitals(series, **changes):
 
 
 def found(one):
-    rules_of_stage = [rule for rule in RULES if rule.holds(one.stage)]
+    rules_of_stage = [rule for rule in RULES if rule.applies_to(one.stage)]
     return {finding.rule: finding for rule in rules_of_stage if (finding := rule.look(one)) is not None}
 
 
@@ -193,7 +193,7 @@ def drawn(seed=0, count=60):
 
 def of_a_run(stage, series, **changes):
     one = vitals(series, config={"stage": stage}, learning_rate=1e-6, **changes)
-    holding = [rule for rule in RULES if rule.holds(one.stage)]
+    holding = [rule for rule in RULES if rule.applies_to(one.stage)]
     return {finding.rule: finding for rule in holding if (finding := rule.look(one)) is not None}
 
 
@@ -242,10 +242,10 @@ def test_numbers_in_the_sentences_are_those_of_the_curves():
     series = healthy()
     steps = np.arange(1, 41)
     series["memory"] = steps, 1e9 + 1e7 * steps
-    finding = loss_rules.memory_creeps(vitals(series, memory_limit=2e9))
+    finding = loss_rules.memory_leaks(vitals(series, memory_limit=2e9))
     assert "10.0 MB a step" in finding.message
     assert finding.message.endswith("At this rate 2.0 GB are full at step 100.")
-    assert loss_rules.memory_creeps(vitals(series, memory_limit=2e9, total=99)) is None  # it ends before
+    assert loss_rules.memory_leaks(vitals(series, memory_limit=2e9, total=99)) is None  # it ends before
 
 
 def test_the_guide_tells_of_every_rule():

@@ -173,6 +173,6 @@ def test_stages_stand_in_one_family_each_and_rules_name_no_other():
 
 def test_a_rule_without_stages_holds_for_every_one():
     rule = Rule("a", lambda _: None)
-    assert rule.holds("sft")
-    assert rule.holds("somebody's own")
-    assert not Rule("a", lambda _: None, ("dpo",)).holds("sft")
+    assert rule.applies_to("sft")
+    assert rule.applies_to("somebody's own")
+    assert not Rule("a", lambda _: None, ("dpo",)).applies_to("sft")

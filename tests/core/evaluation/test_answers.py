@@ -9,7 +9,7 @@ from llf_core.evaluation.answers import Tokens, answer_in_child
 from llf_core.evaluation.demo_report import side_by_side
 from llf_core.evaluation.worker_process import ask
 from llf_core.launch.cgroup import usable_cpus
-from llf_core.launch.local_process import RUNTIME
+from llf_core.launch.local_process import RUNTIME_VARIABLES
 from llf_core.runs import RunReader
 
 
@@ -44,7 +44,7 @@ def test_a_process_with_a_model_has_a_trainers_environment(tmp_path, monkeypatch
     for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
     told = ask("told", home=tmp_path)
-    assert told | RUNTIME == told
+    assert told | RUNTIME_VARIABLES == told
     assert told["OMP_NUM_THREADS"] == str(usable_cpus())
     assert told["LLF_HOME"] == str(tmp_path)
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llf_core.launch.cell_rows import RowsError, table_of, write_rows
+from llf_core.launch.cell_rows import RowsError, to_table, write_rows
 
 ROWS = [
     {"instruction": "Add 1 and 2.", "output": "3", "n": 1},
@@ -58,11 +58,11 @@ def test_a_column_of_nothing(tmp_path):
 
 
 def test_polars_by_its_method():
-    assert table_of(Polars()).to_pylist() == ROWS
+    assert to_table(Polars()).to_pylist() == ROWS
 
 
 def test_conversations_with_missing_keys():
-    assert table_of(CHAT).to_pylist() == [
+    assert to_table(CHAT).to_pylist() == [
         {"conversations": [{"from": "human", "value": "Hi", "weight": None},
                            {"from": "gpt", "value": "Hello", "weight": None}], "system": None},
         {"conversations": [{"from": "human", "value": "Bye", "weight": 0}], "system": "Be short."},
@@ -111,4 +111,4 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
 )
 def test_what_is_no_table_is_told(rows, words):
     with pytest.raises(RowsError, match=words):
-        table_of(rows)
+        to_table(rows)

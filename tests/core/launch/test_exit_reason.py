@@ -33,7 +33,7 @@ NOTHING = "There is no checkpoint yet: resume starts from the beginning."
 
 
 def test_kill(saved):
-    assert judge(saved, -9, kill_asked=True) == ("failed", f"Killed by the user at step 7 of 9. {SAFE}")
+    assert judge(saved, -9, kill_requested=True) == ("failed", f"Killed by the user at step 7 of 9. {SAFE}")
 
 
 def test_memory(saved, folder):
@@ -50,13 +50,13 @@ def test_a_child_killed_for_memory_is_no_reason_for_another_end(folder):
 
 
 def test_stop(saved):
-    assert judge(saved, -signal.SIGTERM, stop_asked=True)[0] == "stopped"
-    assert judge(saved, 0, stop_asked=True)[0] == "stopped"
-    assert judge(saved, -9, stop_asked=True)[0] == "failed"
+    assert judge(saved, -signal.SIGTERM, stop_requested=True)[0] == "stopped"
+    assert judge(saved, 0, stop_requested=True)[0] == "stopped"
+    assert judge(saved, -9, stop_requested=True)[0] == "failed"
 
 
 def test_stopped_needs_a_checkpoint(folder):
-    assert judge(folder, -signal.SIGTERM, stop_asked=True)[0] == "failed"
+    assert judge(folder, -signal.SIGTERM, stop_requested=True)[0] == "failed"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """The environment that a trainer is started in."""
 
-from llf_core.launch.local_process import RUNTIME, THREAD_VARIABLES, computing_environment
+from llf_core.launch.local_process import RUNTIME_VARIABLES, THREAD_VARIABLES, computing_environment
 
 
 def test_threads_and_the_allocator_are_set_before_any_library_is_loaded():
     made = computing_environment({"HOME": "/somewhere"}, 3)
     assert {made[name] for name in THREAD_VARIABLES} == {"3"}
-    assert made.items() >= {**RUNTIME, "HOME": "/somewhere"}.items()
+    assert made.items() >= {**RUNTIME_VARIABLES, "HOME": "/somewhere"}.items()
     assert "OMP_WAIT_POLICY" not in made
 
 

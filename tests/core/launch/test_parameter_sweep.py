@@ -6,7 +6,7 @@ import pytest
 
 from llf_core.config import ConfigError
 from llf_core.launch import sweep
-from llf_core.launch.combinations import MOST_RUNS
+from llf_core.launch.combinations import MAX_RUNS
 from llf_core.runs import list_runs
 
 
@@ -50,7 +50,7 @@ def test_where_one_combination_is_wrong_nothing_starts(config, no_start):
 def test_what_is_no_sweep_is_refused(config, no_start, values):
     with pytest.raises(ValueError, match="Expected"):
         sweep(config, values)
-    assert MOST_RUNS == 100
+    assert MAX_RUNS == 100
 
 
 def test_no_value_is_a_value_of_a_sweep(config, no_start):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llf_core.launch.progress_line import Watch
+from llf_core.launch.progress_line import ProgressLine
 from llf_core.runs import RunReader, RunWriter, Status, create_run
 
 
@@ -13,7 +13,7 @@ from llf_core.runs import RunReader, RunWriter, Status, create_run
 def watch():
     folder = create_run("a: 1\n", "x")
     RunWriter(folder, 1).metric(1, {"loss": 1.25})
-    return Watch(RunReader(folder))
+    return ProgressLine(RunReader(folder))
 
 
 def test_states_are_printed_and_steps_now_and_then(watch, capsys, monkeypatch):
@@ -44,7 +44,7 @@ def test_a_slow_run_is_not_more_than_one_line_in_ten_seconds(watch, capsys, monk
 
 def test_a_terminal_gets_one_line(watch, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    bar = Watch(watch._reader)
+    bar = ProgressLine(watch._reader)
     bar.show(Status(state="running", step=5, total=10, step_seconds=1.0))
     bar.close()
     assert "running · step 5 of 10 · loss 1.250 · 0:05 left" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 
 from llf_core.launch import Run
 from llf_core.launch.detach import start_supervisor
-from llf_core.launch.queue import Machine, Turn, enter
+from llf_core.launch.queue import MachineLoad, QueuePosition, enqueue
 from llf_core.runs import create_run, send_request, status
 from llf_widgets.monitor.watch import waits_for
 
@@ -17,7 +17,7 @@ def queued(command, monkeypatch):
 
     def start(mode, name="waits"):
         folder = create_run("model_name_or_path: tiny\nstage: sft\n", name)
-        enter(folder)
+        enqueue(folder)
         start_supervisor(folder, None, command(folder, mode))
         return Run(folder)
 
@@ -33,8 +33,8 @@ def test_runs_go_one_after_the_other_in_the_order_in_which_they_came(started, qu
     until(lambda: first.state == "running")
     second, third = queued("short", "second"), queued("short", "third")
     assert (second.state, third.state) == ("created", "created")
-    assert [row.name for row in Turn(third.folder).ahead()] == ["supervised", "second"]
-    assert Turn(second.folder).behind() == 1
+    assert [row.name for row in QueuePosition(third.folder).ahead()] == ["supervised", "second"]
+    assert QueuePosition(second.folder).behind() == 1
     for run in (first, second, third):
         assert run.wait(60, progress=False).state == "finished"
     ends = [
@@ -79,7 +79,7 @@ def test_a_run_whose_supervisor_is_gone_holds_nobody_up(started, queued, until):
 
     psutil.Process(lost.status().supervisor_process.pid).kill()
     until(lambda: lost.state == "lost")
-    assert [row.name for row in Turn(run.folder).ahead()] == ["supervised"]
+    assert [row.name for row in QueuePosition(run.folder).ahead()] == ["supervised"]
     busy.kill()
     assert run.wait(30, progress=False).state == "finished"
 
@@ -87,30 +87,30 @@ def test_a_run_whose_supervisor_is_gone_holds_nobody_up(started, queued, until):
 def test_of_two_that_look_at_once_one_begins():
     first, second = (create_run("stage: sft\n", name) for name in ("one", "two"))
     for folder in (first, second):
-        enter(folder)
+        enqueue(folder)
         status.update(folder, supervisor=status_of_this_process(), heartbeat=time.time())
-    assert Turn(second).take(1) is False  # the other has waited longer
-    assert Turn(first).take(1) is True
+    assert QueuePosition(second).take(1) is False  # the other has waited longer
+    assert QueuePosition(first).take(1) is True
     status.update(first, state="starting", supervisor=status_of_this_process(), heartbeat=time.time())
-    assert Turn(second).take(1) is False
+    assert QueuePosition(second).take(1) is False
 
 
 def test_an_attempt_that_was_given_up_takes_no_turn():
     folder = create_run("stage: sft\n", "twice")
-    enter(folder)
+    enqueue(folder)
     status.update(folder, state="failed", reason="It was.")
     status.begin_attempt(folder, 2)
-    assert Turn(folder).take(1) is False
-    assert Turn(folder).take(2) is True
+    assert QueuePosition(folder).take(1) is False
+    assert QueuePosition(folder).take(2) is True
 
 
 def test_a_run_that_was_just_made_goes_first():
     """It has no supervisor yet, and is no part of the queue."""
     new = create_run("stage: sft\n", "new")
     folder = create_run("stage: sft\n", "waits")
-    enter(folder)
-    assert [one.id for one in Turn(folder).ahead()] == [new.id]
-    assert Turn(folder).rest() == 2.0
+    enqueue(folder)
+    assert [one.id for one in QueuePosition(folder).ahead()] == [new.id]
+    assert QueuePosition(folder).rest() == 2.0
 
 
 def test_what_is_waited_for_is_a_sentence():
@@ -120,11 +120,11 @@ def test_what_is_waited_for_is_a_sentence():
         step_seconds=3.0,
     )  # fmt: skip
     for folder in (other, mine):
-        enter(folder)
+        enqueue(folder)
         status.update(folder, supervisor=status_of_this_process(), heartbeat=time.time())
-    assert waits_for(Turn(mine)) == "Waits for goes (step 40 of 100), about 3 min. Number 2 of 2 in the queue."
-    assert waits_for(Turn(other)).endswith("Number 1 of 2 in the queue.")
-    assert [one.id for one in Machine(mine.home).ahead()] == [running.id, other.id, mine.id]
+    assert waits_for(QueuePosition(mine)) == "Waits for goes (step 40 of 100), about 3 min. Number 2 of 2 in the queue."
+    assert waits_for(QueuePosition(other)).endswith("Number 1 of 2 in the queue.")
+    assert [one.id for one in MachineLoad(mine.home).ahead()] == [running.id, other.id, mine.id]
 
 
 def status_of_this_process():

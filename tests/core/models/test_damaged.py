@@ -11,7 +11,7 @@ from llf_core.config import RunConfig
 from llf_core.data.render import choose_template
 from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.architecture import load_architecture
-from llf_core.training.failures import explain
+from llf_core.training.failures import explain_failure
 from tests.core.models import damage
 from tests.core.models.gguf_file import write_gguf
 from tests.tiny import tiny_llama
@@ -56,7 +56,7 @@ def load(whole, tmp_path):
             choose_template(None, load_tokenizer(source, config))
             config.plugin("method").apply(load_model(source, config, plan_device(config)), config)
         except Exception as error:  # noqa: BLE001 - which one it is is what is tested
-            return explain(error, config), str(folder)
+            return explain_failure(error, config), str(folder)
         return None, str(folder)
 
     return attempt

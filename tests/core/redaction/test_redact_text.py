@@ -17,7 +17,7 @@ from llf_core.redaction.streams import RedactedStream
 from llf_core.redaction.url_secrets import URLS_VARIABLE, restore_url, split_url_secrets
 from llf_core.runs import RunReader, RunWriter, create_run, status, update_env
 from llf_core.runs.listing import read_row
-from llf_core.training.failures import explain
+from llf_core.training.failures import explain_failure
 
 HUB_TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWx"
 ADDRESS = "https://me:s3cr3t@data.example.org/faq.jsonl"
@@ -124,7 +124,7 @@ def test_no_file_of_a_run_has_any(monkeypatch):
     writer.sample(step=1, kind="answer", prompt="p", text=f"my key is {HUB_TOKEN}", of="tuned")
     update_env(folder, command=["llf", "train", f"dataset={ADDRESS}"])
     folder.log.write_text(f"a line\nGET {ADDRESS}\n{HUB_TOKEN} 0a1b2c3d4e5f\n")  # by a library, past our stream
-    status.update(folder, state="failed", reason=explain(ValueError(f"cannot reach {ADDRESS}")).reason)
+    status.update(folder, state="failed", reason=explain_failure(ValueError(f"cannot reach {ADDRESS}")).reason)
     written = b"".join(path.read_bytes() for path in folder.path.rglob("*") if path.is_file() and path != folder.log)
     for secret in ("s3cr3t", HUB_TOKEN, "0a1b2c3d4e5f"):
         assert secret.encode() not in written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llf_core.rewards import BUILT_IN
-from llf_core.rewards.built_in import boxed, correct, final, format_reward, length_reward, number_of
+from llf_core.rewards.built_in import correct, final_answer, format_reward, last_boxed, length_reward, parse_number
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_a_penalty_has_room_where_answers_are_very_short() -> None:
     [(r"\boxed{a{b}c}", "a{b}c"), (r"\boxed {1}", "1"), (r"\boxed{1", None), ("1", None), (r"\boxed{1} \boxed{2", "1")],
 )
 def test_a_box_is_closed_by_its_own_brace(text: str, inside: str | None) -> None:
-    assert boxed(text) == inside
+    assert last_boxed(text) == inside
 
 
 def test_what_a_text_comes_to() -> None:
-    assert final("1 then 2") == "2"
-    assert final("on 2024/05/06 or 1/2") == "1/2"
-    assert final("one", numbers=True) is None
-    assert final("1", numbers=False) is None
+    assert final_answer("1 then 2") == "2"
+    assert final_answer("on 2024/05/06 or 1/2") == "1/2"
+    assert final_answer("one", numbers=True) is None
+    assert final_answer("1", numbers=False) is None
 
 
 @pytest.mark.parametrize(("text", "value"), [("$1,000.", 1000), ("50%", 50), ("x", None), ("1/0", None)])
 def test_a_number_with_what_stands_around_it(text: str, value: int | None) -> None:
-    assert number_of(text) == value
+    assert parse_number(text) == value

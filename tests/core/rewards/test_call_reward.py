@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from llf_core.rewards import Answered, Reward, RewardError
+from llf_core.rewards import Completion, Reward, RewardError
 from llf_core.rewards.signature import Signature
 
 MESSAGES = (
     {"role": "system", "content": "Be kind."},
     {"role": "user", "content": "And 2 and 3?"},
 )
-ONE = Answered(MESSAGES, "5", (7, 8), {"level": "easy", "answer": "five", "prompt": "2+3"}, "five")
-TWO = Answered(({"role": "user", "content": "And 1?"},), "1", (9,), {"level": "hard"})
+ONE = Completion(MESSAGES, "5", (7, 8), {"level": "easy", "answer": "five", "prompt": "2+3"}, "five")
+TWO = Completion(({"role": "user", "content": "And 1?"},), "1", (9,), {"level": "hard"})
 
 
-def rewards_of(function: Any, *answers: Answered, told: dict[str, Any] | None = None) -> list[float | None]:
-    return Reward("f", function).judge(answers or (ONE,), told)
+def rewards_of(function: Any, *answers: Completion, told: dict[str, Any] | None = None) -> list[float | None]:
+    return Reward("f", function).score(answers or (ONE,), told)
 
 
 def test_a_function_takes_what_it_names() -> None:
@@ -127,7 +127,7 @@ def test_an_exception_is_told_with_what_it_says() -> None:
 
 
 def test_long_texts_are_cut_in_a_message() -> None:
-    long = Answered(({"role": "user", "content": "word\n" * 100},), "a" * 100)
+    long = Completion(({"role": "user", "content": "word\n" * 100},), "a" * 100)
     with pytest.raises(RewardError) as caught:
         rewards_of(lambda answer: None.x, long)  # type: ignore[attr-defined]
     assert f'"{"word " * 11}word…"' in caught.value.message

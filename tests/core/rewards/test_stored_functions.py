@@ -11,7 +11,16 @@ from llf_core.config import ConfigError, RunConfig
 from llf_core.launch import launch, sweep
 from llf_core.launch import start as starting
 from llf_core.launch.run import Run
-from llf_core.rewards import Reward, RewardError, by_name, cell_of, code_of, from_file, load_rewards, reward
+from llf_core.rewards import (
+    Reward,
+    RewardError,
+    definition_cell,
+    from_file,
+    functions_by_name,
+    load_rewards,
+    reward,
+    reward_sources,
+)
 from llf_core.rewards import decorator as recording
 from llf_core.runs import RunFolder, RunReader, status
 
@@ -40,7 +49,7 @@ def loud(completions: list[Any], **columns: Any) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "_recorded", {})
+    monkeypatch.setattr(recording, "_registry", {})
 
 
 @pytest.fixture
@@ -94,7 +103,7 @@ def test_a_cell_keeps_apart_what_functions_call_by_one_name(tmp_path: Path) -> N
         (run.folder.code / f"{name}.py").write_text(f"from __future__ import annotations\n\n{text}")
     assert judged(run) == expected
     cell = tmp_path / "cell.py"
-    cell.write_text(cell_of(run.folder).replace("import llf_widgets as llf", "import llf_core.rewards as llf"))
+    cell.write_text(definition_cell(run.folder).replace("import llf_widgets as llf", "import llf_core.rewards as llf"))
     found = {recording.name_of(one): one for one in from_file(cell)}
     assert {name: one("a" * 10) for name, one in found.items()} == expected
     again = launch(CONFIG | {"reward_functions": ",".join(sorted(made))})
@@ -181,15 +190,15 @@ def test_names_that_are_taken_or_no_names() -> None:
     with pytest.raises(ValueError, match=r"correct is a built-in reward\. Call yours otherwise"):
         reward(correct)
     with pytest.raises(ValueError, match="correct is a built-in reward"):
-        by_name([correct])
+        functions_by_name([correct])
     with pytest.raises(ValueError, match="can't be called 'a b'"):
         reward(name="a b")(brief)
-    assert by_name("format") == {"format": None}
+    assert functions_by_name("format") == {"format": None}
 
 
 def test_a_stage_without_rewards_has_no_code() -> None:
     reward(brief)
-    assert code_of(RunConfig.load(CONFIG | {"stage": "sft", "reward_functions": "brief"})) == {}
+    assert reward_sources(RunConfig.load(CONFIG | {"stage": "sft", "reward_functions": "brief"})) == {}
 
 
 def test_a_file_that_is_gone_or_broken_is_told(tmp_path: Any) -> None:
@@ -237,8 +246,8 @@ def test_functions_of_a_file_are_recorded_and_stand_alone(tmp_path: Path) -> Non
     path = tmp_path / "json.py"  # as a module that is there already
     path.write_text(FILE)
     found = from_file(path)
-    assert list(by_name(found)) == ["brief", "shouts"]
-    code = code_of(RunConfig.load(CONFIG | {"reward_functions": "brief,shouts"}))
+    assert list(functions_by_name(found)) == ["brief", "shouts"]
+    code = reward_sources(RunConfig.load(CONFIG | {"reward_functions": "brief,shouts"}))
     names: dict[str, Any] = {}
     exec(code["brief"], names)
     assert (names["brief"]("123456"), names["brief"]("1234567")) == (1.0, 0.0)

@@ -91,8 +91,8 @@ from llf_core.runs import bin, change_journal, checkpoints, config_file, example
 from llf_core.runs import files, find, latest_metrics, pace, uploads
 from llf_core.runs.run_index import RunIndex
 from llf_core.doctor import Doctor
-from llf_core.launch.queue import Machine
-from llf_core.rewards import functions_of
+from llf_core.launch.queue import MachineLoad
+from llf_core.rewards import reward_names
 from llf_widgets.monitor.run_view import Options, RunView
 from llf_widgets.monitor.static import bundle
 from llf_widgets.server.adapters import adapters
@@ -114,13 +114,13 @@ writer.close("stopped", "Enough.")
 sys.addaudithook(watch)
 
 index = RunIndex()
-index.page(); index.page(query="run", sort="loss"); adapters(index, 0, 5); Machine().ahead()
+index.page(); index.page(query="run", sort="loss"); adapters(index, 0, 5); MachineLoad().ahead()
 run = attach(folder.id); run.summary(); run.events(); run.log(5); run.code()
 reader = RunReader(folder); reader.status(); reader.meta(); reader.metrics(); reader.events(); reader.samples()
 view = RunView(folder); view.news({}, Options(details=True)); bundle(view.watch)
 read(folder); Opened(folder).details(); config_file.non_default_config(folder); config_file.run_config(folder)
 example_losses.ExampleLosses(folder).refresh(); change_journal.read_changes(folder)
-Doctor(folder, 1e9).look(); functions_of(folder)
+Doctor(folder, 1e9).look(); reward_names(folder)
 for _ in zip_chunks(folder.output, output_files(folder.output), "x"): pass
 from llf_core.launch.branch import branch, replay
 branch(folder, 3, {"max_steps": 9}, "branched", trust=True)

@@ -259,9 +259,9 @@ def test_what_cannot_make_a_step_is_told_before_the_first(make_online, tmp_path,
 
 
 def test_memory_that_runs_out_has_its_own_remedy(make_online):
-    from llf_core.training.failures import explain
+    from llf_core.training.failures import explain_failure
 
-    failure = explain(MemoryError(), RunConfig.load(make_online().config))
+    failure = explain_failure(MemoryError(), RunConfig.load(make_online().config))
     assert failure.what_to_do.startswith("Start again with a lower per_device_train_batch_size")
 
 

@@ -17,8 +17,8 @@ from llf_core.runs import Checkpoints, RunReader, read_status
 from llf_core.runs.step_counters import read_counters
 from llf_core.stages.base.oom_retry import DoesNotFitError, is_out_of_memory
 from llf_core.stages.sft import SFT
-from llf_core.training.failures import explain
-from llf_core.training.oom_messages import one_example
+from llf_core.training.failures import explain_failure
+from llf_core.training.oom_messages import single_example_error
 from llf_core.training.session import run_attempt
 from tests.core.training.cramped import ABSURD, cramped
 from tests.core.training.small_trainer import LENGTHS, examples, make_trainer
@@ -329,7 +329,7 @@ def test_the_number_of_an_example_in_a_packed_row():
         {"examples": [{"input_ids": [5, 6, 7], "index": 2}]},
     ]
     for ids, name in (([5, 6, 7], "Example 3"), ([3], "Example 10"), ([8], "One example")):
-        error = one_example(
+        error = single_example_error(
             {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids))}, rows, checkpointed=True
         )
         assert error.message == f"{name} of {len(ids)} tokens does not fit into the memory even alone."
@@ -345,6 +345,6 @@ def test_memory_that_lacks_outside_of_a_step_is_no_matter_of_the_batch():
         ({"finetuning_type": "lora"}, "Set quantization_bit: 4, or take a smaller model."),
         ({"finetuning_type": "lora", "quantization_bit": 4}, "Lower lora_rank, or take a smaller model."),
     ):
-        failure = explain(raised.value, RunConfig.load(model | method))
+        failure = explain_failure(raised.value, RunConfig.load(model | method))
         assert failure.reason == f"Out of memory besides the examples of a step. {remedy}"
         assert (failure.exit_code, failure.expected) == (1, True)

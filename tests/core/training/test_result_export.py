@@ -13,7 +13,7 @@ from llf_core.config.name_checks import check
 from llf_core.config.name_checks.output_folder import MARKER, recorded, stranger
 from llf_core.runs import RunReader, create_run, read_status, status
 from llf_core.training import result_export, session
-from llf_core.training.result_export import NotCopiedError, check_output_dir, copy_result
+from llf_core.training.result_export import ExportError, check_output_dir, export_result
 from llf_core.training.session import run_attempt
 
 FILES = {"adapter_model.safetensors": b"\x00weights", "README.md": b"card", "more/vocab.txt": b"a b"}
@@ -71,7 +71,7 @@ def allowed(target, **changes):
 def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target):
     config = config_of(target)
     assert allowed(target)
-    copy_result(config, run)
+    export_result(config, run)
     assert tree(target) == {name: tree(run.output).get(name, tree(target)[name]) for name in {*FILES, MARKER}}
     assert recorded(target).keys() == FILES.keys()
     assert not stranger(target, thorough=True)
@@ -79,7 +79,7 @@ def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target
     write(run.output, {"README.md": b"another card"})
     (run.output / "more" / "vocab.txt").unlink()
     (run.output / "more").rmdir()
-    copy_result(config, run)
+    export_result(config, run)
     assert tree(target).keys() == {"adapter_model.safetensors", "README.md", MARKER}
     assert (target / "README.md").read_bytes() == b"another card"
     assert [one.name for one in target.parent.iterdir()] == ["mine"]  # nothing is left beside it
@@ -88,12 +88,12 @@ def test_a_result_is_copied_with_its_hashes_and_replaced_by_the_next(run, target
 def test_an_empty_folder_is_fine(run, target):
     target.mkdir(parents=True)
     assert allowed(target)
-    copy_result(config_of(target), run)
+    export_result(config_of(target), run)
     assert tree(target).keys() == {*FILES, MARKER}
 
 
 def test_a_result_that_was_carried_elsewhere_is_still_known(run, target, tmp_path):
-    copy_result(config_of(target), run)
+    export_result(config_of(target), run)
     moved = shutil.copytree(target, tmp_path / "moved", copy_function=shutil.copy)  # with other times
     assert allowed(moved)
 
@@ -174,14 +174,14 @@ STRANGERS = [
 @pytest.mark.parametrize("spoil", STRANGERS)
 def test_what_is_not_ours_is_refused_before_the_start_and_stays_at_the_end(run, target, spoil):
     config = config_of(target)
-    copy_result(config, run)
+    export_result(config, run)
     words = spoil(target)
     before = None if spoil is add_pipe else tree(target)
     assert words in refused(target)
     with pytest.raises(ConfigError, match="output_dir is "):
         check_output_dir(config, run)
-    with pytest.raises(NotCopiedError) as told:
-        copy_result(config, run)
+    with pytest.raises(ExportError) as told:
+        export_result(config, run)
     assert words in str(told.value)
     assert str(run.output) in str(told.value)
     assert before is None or tree(target) == before
@@ -190,7 +190,7 @@ def test_what_is_not_ours_is_refused_before_the_start_and_stays_at_the_end(run, 
 
 def test_a_file_that_appears_while_the_result_is_copied_stays(run, target, monkeypatch):
     config = config_of(target)
-    copy_result(config, run)
+    export_result(config, run)
     original = result_export._copy
 
     def copy(*arguments):
@@ -198,8 +198,8 @@ def test_a_file_that_appears_while_the_result_is_copied_stays(run, target, monke
         add_file(target)
 
     monkeypatch.setattr(result_export, "_copy", copy)
-    with pytest.raises(NotCopiedError, match=r"notes\.txt"):
-        copy_result(config, run)
+    with pytest.raises(ExportError, match=r"notes\.txt"):
+        export_result(config, run)
     assert (target / "notes.txt").read_text() == "mine"
     assert tree(run.output) == FILES
     assert [one.name for one in target.parent.iterdir()] == ["mine"]
@@ -207,9 +207,9 @@ def test_a_file_that_appears_while_the_result_is_copied_stays(run, target, monke
 
 def test_an_older_previous_is_left_alone(run, target):
     config = config_of(target)
-    copy_result(config, run)
+    export_result(config, run)
     write(target.with_name("mine.previous"), {"own.txt": b"mine"})
-    copy_result(config, run)
+    export_result(config, run)
     assert tree(target.with_name("mine.previous")) == {"own.txt": b"mine"}
     assert sorted(one.name for one in target.parent.iterdir()) == ["mine", "mine.previous"]
 
@@ -217,15 +217,15 @@ def test_an_older_previous_is_left_alone(run, target):
 @pytest.mark.parametrize("point", ["_copy", "_set_aside", "sync_folder"])
 def test_a_disk_that_fails_leaves_the_earlier_result(run, target, monkeypatch, point):
     config = config_of(target)
-    copy_result(config, run)
+    export_result(config, run)
     before = tree(target)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(result_export, point, full)
-    with pytest.raises(NotCopiedError, match=r"could not be copied to .* The disk at .* was full"):
-        copy_result(config, run)
+    with pytest.raises(ExportError, match=r"could not be copied to .* The disk at .* was full"):
+        export_result(config, run)
     assert tree(target) == before
     assert [one.name for one in target.parent.iterdir()] == ["mine"]
 
@@ -235,8 +235,8 @@ def test_a_link_is_not_followed(run, target, tmp_path):
     target.parent.mkdir()
     target.symlink_to(tmp_path / "real")
     assert f"It is a link to {tmp_path / 'real'}" in refused(target)
-    with pytest.raises(NotCopiedError):
-        copy_result(config_of(target), run)
+    with pytest.raises(ExportError):
+        export_result(config_of(target), run)
     assert tree(tmp_path / "real") == {}
 
 
@@ -259,7 +259,7 @@ def test_folders_that_are_never_replaced(run, tmp_path, monkeypatch, tiny_model_
 
 
 def test_a_result_that_the_run_reads_is_not_replaced(run, target):
-    copy_result(config_of(target), run)
+    export_result(config_of(target), run)
     assert "what adapter_name_or_path names" in refused(target, adapter_name_or_path=str(target))
 
 
@@ -285,8 +285,8 @@ def test_a_disk_that_takes_no_result(run, tmp_path):
     try:
         target = disk / "result"
         (run.output / "weights").write_bytes(bytes(20_000))
-        with pytest.raises(NotCopiedError, match=rf"does not fit into {disk}: the disk has 8\.19 kB free of 8\.19 kB"):
-            copy_result(config_of(target), run)
+        with pytest.raises(ExportError, match=rf"does not fit into {disk}: the disk has 8\.19 kB free of 8\.19 kB"):
+            export_result(config_of(target), run)
         assert list(disk.iterdir()) == []
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         assert f"The disk that {disk} is on is read-only." in refused(target)

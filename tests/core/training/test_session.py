@@ -254,9 +254,9 @@ def test_training_goes_on_with_an_adapter(trained):
 
 
 def test_out_of_memory_names_the_smaller_batch():
-    from llf_core.training.failures import explain
+    from llf_core.training.failures import explain_failure
 
-    failure = explain(torch.OutOfMemoryError("CUDA out of memory"))
+    failure = explain_failure(torch.OutOfMemoryError("CUDA out of memory"))
     assert "memory" in failure.reason
     assert failure.exit_code == 1
 

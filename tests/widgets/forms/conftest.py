@@ -9,7 +9,7 @@ import pytest
 import llf_core.launch.parameter_sweep
 from llf_core.config import RunConfig
 from llf_core.launch import Run
-from llf_core.launch.queue import enter
+from llf_core.launch.queue import enqueue
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio
 
@@ -34,7 +34,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
         seen.name, seen.queue = name, queue
         run = Run(create_run(config.yaml(defaults=True), name))
         if queue:
-            enter(run.folder)
+            enqueue(run.folder)
         return run
 
     monkeypatch.setattr(llf_core.launch, "launch", launch)

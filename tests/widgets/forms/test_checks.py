@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from llf_core.cli import app
 from llf_core.config import RunConfig
-from llf_core.launch.queue import Ahead
+from llf_core.launch.queue import RunAhead
 from llf_core.runs import create_run
 from llf_widgets.forms import Studio, checks
 
@@ -78,7 +78,7 @@ def test_unknown_size_says_nothing(tmp_path: Path) -> None:
 
 
 def test_other_runs_are_named_with_the_time_they_have_left() -> None:
-    one = Ahead("20261124-1-a", "smollm2-dpo", waits=False, step=40, total=60, remaining=180.0)
+    one = RunAhead("20261124-1-a", "smollm2-dpo", waits=False, step=40, total=60, remaining=180.0)
     message = checks.shared([one])
     assert message is not None
     assert message.level == "note"
@@ -91,7 +91,7 @@ def test_other_runs_are_named_with_the_time_they_have_left() -> None:
     assert (
         "and 1 more. All at once take about 3 times as long. In the queue this run begins after these 2." in both.text
     )
-    waits = Ahead("20261124-1-b", "next", waits=True, step=0, total=0, remaining=None)
+    waits = RunAhead("20261124-1-b", "next", waits=True, step=0, total=0, remaining=None)
     queued = checks.shared([one, waits])
     assert queued is not None
     assert "3 min left; 1 waits in the queue. Both at once take about twice as long." in queued.text

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.config import validate
 from llf_core.redaction.url_secrets import URLS_VARIABLE
-from llf_core.rewards import Reward, Weighed
+from llf_core.rewards import Reward, WeightedSum
 from llf_core.runs import Checkpoints, RunReader, progress_events, read_status, send_request, status
 from llf_core.runs.trust import sign_run
 from llf_core.stages.ppo import reward_endpoint, rollout_worker
@@ -280,9 +280,9 @@ def test_the_best_checkpoint_may_be_found_by_the_reward(trained):
 
 def test_where_memory_runs_out_the_key_is_named_that_shortens_answers(make_run):
     from llf_core.config import RunConfig
-    from llf_core.training.failures import explain
+    from llf_core.training.failures import explain_failure
 
-    assert explain(MemoryError(), RunConfig.load(make_run().config)).what_to_do.endswith("or max_new_tokens.")
+    assert explain_failure(MemoryError(), RunConfig.load(make_run().config)).what_to_do.endswith("or max_new_tokens.")
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -668,7 +668,7 @@ def test_a_run_that_halts_while_it_looks_for_what_can_be_judged_has_changed_noth
     one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     stage = PPO(make_work(**functions, **one, reward_functions="format"))
     before = stage.state()
-    monkeypatch.setattr(stage.roles.score, "_weighed", Weighed([Reward("format", lambda answer: None)], [1.0]))
+    monkeypatch.setattr(stage.roles.score, "_weighed", WeightedSum([Reward("format", lambda answer: None)], [1.0]))
     with pytest.raises(reward_endpoint.StopTraining, match=r"any of 16 answers .*\. Start a new run with"):
         stage.batches([{}])
     assert stage.state() == before
