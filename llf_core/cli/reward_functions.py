@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.cli.errors import in_a_sentence
 from llf_core.cli.terminal import err
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from llf_core.rewards.signature import RewardFunction
 
-def functions_of_file(path: Path | None) -> dict[str, Callable[..., Any]]:
+
+def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
     """The functions of a file by their names."""
     if path is None:
         return {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Terminal(Console):
     """A console on which texts of strangers (data, names, logs) are read and never obeyed."""
 
-    def print(self, *objects: Any, **options: Any) -> None:
+    def print(self, *objects: object, **options: Any) -> None:
         """The same; characters that a terminal obeys stand as escapes, see `visible`."""
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
 

@@ -170,7 +170,7 @@ def _answers(  # noqa: PLR0913, PLR0917 - what is asked, of whom, how long
     return asked, texts
 
 
-def _question(messages: Sequence[Mapping[str, Any]]) -> Messages:
+def _question(messages: Sequence[Mapping[str, object]]) -> Messages:
     """A conversation without its last answer."""
     answered = messages[-1]["role"] == "assistant"
     return [dict(message) for message in (messages[:-1] if answered else messages)]

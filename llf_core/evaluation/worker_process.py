@@ -122,7 +122,7 @@ def answer(make: Callable[[], Any] | Callable[[Progress], Any], *, of: RunFolder
     def tell(what: str, done: int, total: int) -> None:
         print(json.dumps({"progress": [what, done, total]}), file=stdout, flush=True)
 
-    made: Any
+    made: object
     try:
         with redirect_stdout(sys.stderr), panics_as_errors():
             if of is not None:

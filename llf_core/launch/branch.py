@@ -245,7 +245,7 @@ def _records_until(path: Path, step: int) -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: as_number(record.get("attempt")) or 1.0)
 
 
-def _time(record: Mapping[str, Any]) -> float:
+def _time(record: Mapping[str, object]) -> float:
     return as_number(record.get("time")) or 0.0
 
 

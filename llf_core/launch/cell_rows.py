@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from llf_core.user_error import UserError
@@ -20,7 +21,7 @@ class RowsError(UserError, ValueError):
     """The object from the cell is not a table of rows; the message says what was expected."""
 
 
-def to_table(rows: Any) -> pa.Table:
+def to_table(rows: object) -> pa.Table:
     """Convert rows from a cell to a pyarrow table.
 
     Args:
@@ -43,7 +44,7 @@ def to_table(rows: Any) -> pa.Table:
         table = rows.with_format("arrow")[:]
     elif hasattr(rows, "to_arrow"):  # polars
         table = rows.to_arrow()
-    elif isinstance(rows, dict | str | bytes) or not hasattr(rows, "__iter__"):
+    elif isinstance(rows, dict | str | bytes) or not isinstance(rows, Iterable):
         raise RowsError(f"The data set is a {type(rows).__name__}. Expected a list of dicts, a DataFrame or a Dataset.")
     else:
         table = _of_dicts(list(rows))
@@ -52,12 +53,14 @@ def to_table(rows: Any) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _of_dicts(rows: list[Any]) -> pa.Table:
+def _of_dicts(given: list[object]) -> pa.Table:
     import pyarrow as pa
 
-    for number, row in enumerate(rows, start=1):
+    rows: list[dict[object, object]] = []
+    for number, row in enumerate(given, start=1):
         if not isinstance(row, dict):
             raise RowsError(f"Row {number} of the data set is a {type(row).__name__}. Expected a dict.")
+        rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not all(isinstance(name, str) for name in names):
         raise RowsError("A row has a key that is not text. Expected names of columns as keys.")
@@ -66,7 +69,7 @@ def _of_dicts(rows: list[Any]) -> pa.Table:
     )
 
 
-def _checked(make: Any, name: str | None = None) -> Any:
+def _checked(make: Any, name: object = None) -> Any:
     import pyarrow as pa
 
     try:
@@ -112,7 +115,7 @@ class _Hash:
         """Do nothing."""
 
 
-def write_rows(rows: Any, folder: Path) -> tuple[Path, str]:
+def write_rows(rows: object, folder: Path) -> tuple[Path, str]:
     """Write rows atomically to `rows-<fingerprint>.parquet`.
 
     Args:

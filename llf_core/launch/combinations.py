@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MAX_RUNS = 100
 
 
-def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, Any]]:
     """Iterate over all combinations; the last key changes fastest.
 
     Args:
@@ -34,12 +34,12 @@ def combinations(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]
         yield dict(zip(values, one, strict=True))
 
 
-def combination_label(one: Mapping[str, Any]) -> str:
+def combination_label(one: Mapping[str, object]) -> str:
     """Format a combination for a run's name: `learning_rate=1e-4 quantization_bit=null`."""
     return " ".join(f"{key}={_word(value)}" for key, value in one.items())
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, float):

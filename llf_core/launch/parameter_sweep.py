@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from llf_core.launch.run import Run
+    from llf_core.rewards.signature import RewardFunction
 
 
 def sweep(
-    config: Any,
-    values: Mapping[str, Sequence[Any]],
+    config: object,
+    values: Mapping[str, Sequence[object]],
     *,
     name: str | None = None,
-    rows: Any = None,
-    rewards: Iterable[Any] | None = None,
+    rows: object = None,
+    rewards: Iterable[RewardFunction | str] | None = None,
     **options: Any,
 ) -> list[Run]:
     """Start a run for each combination of values, one after the other.

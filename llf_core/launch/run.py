@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from llf_core.rewards.signature import RewardFunction
+
 LOOK_SECONDS = 0.2
 TEARDOWN_SECONDS = 20.0
 
@@ -184,7 +186,7 @@ class Run:
         """
         return self.ask("sample", wait=wait, by=by)
 
-    def set(self, *, wait: bool = False, by: str = "code", **changes: Any) -> str:
+    def set(self, *, wait: bool = False, by: str = "code", **changes: object) -> str:
         """Change settings of a live run from its next step on; see `ask`. A replay repeats the change.
 
         Args:
@@ -198,7 +200,7 @@ class Run:
         """
         return self.ask("set", check_changes(changes), wait=wait, by=by)
 
-    def ask(self, type: str, args: Mapping[str, Any] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
+    def ask(self, type: str, args: Mapping[str, object] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
         """Send a request to a live run, which handles it after the current step.
 
         Args:
@@ -272,10 +274,10 @@ class Run:
         step: int | None = None,
         *,
         name: str | None = None,
-        changes: Mapping[str, Any] | None = None,
+        changes: Mapping[str, object] | None = None,
         env: Mapping[str, str] | None = None,
         trust: bool | str = False,
-        **more: Any,
+        **more: object,
     ) -> Run:
         """Start a new run from a checkpoint of this run, with changed settings.
 
@@ -324,7 +326,7 @@ class Run:
         env: Mapping[str, str] | None = None,
         command: Sequence[str] | None = None,
         *,
-        rewards: Iterable[Any] | None = None,
+        rewards: Iterable[RewardFunction | str] | None = None,
         trust: bool | str = False,
     ) -> Run:
         """Continue from the newest complete checkpoint, in the same folder, as the next attempt.
@@ -381,7 +383,7 @@ class Run:
         start_supervisor(self.folder, {**(env or {}), "LLF_HOME": str(self.folder.home)}, command)
         return self
 
-    def _mend(self, rewards: Iterable[Any], attempt: int) -> list[str]:
+    def _mend(self, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
         from llf_core.rewards import replace_code
 
         return replace_code(self.folder, rewards, attempt)

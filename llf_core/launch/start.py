@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.launch.detach import start_supervisor
 from llf_core.launch.environment import start_facts
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from llf_core.config import RunConfig
+    from llf_core.rewards.signature import RewardFunction
     from llf_core.runs import RunFolder
 
 
 def launch(  # noqa: PLR0913 - each of them is optional and named
-    config: Any,
+    config: object,
     *,
     name: str | None = None,
-    rows: Any = None,
-    rewards: Iterable[Any] | None = None,
+    rows: object = None,
+    rewards: Iterable[RewardFunction | str] | None = None,
     home: Path | str | None = None,
     notebook: dict[str, str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -107,7 +108,7 @@ def separate_url_secrets(config: RunConfig) -> tuple[RunConfig, list[str]]:
 
 
 def load_checked_config(
-    config: Any, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None
+    config: object, overrides: Sequence[str], home: Path | str | None, command: Sequence[str] | None
 ) -> RunConfig:
     """Load a config and check that everything it refers to exists on this machine. Sends no requests to a hub.
 
@@ -140,7 +141,7 @@ def _fill(new: RunFolder, config: RunConfig, notebook: dict[str, str] | None, ma
 
 def _create(
     config: RunConfig,
-    rewards: Mapping[str, Any] | None,
+    rewards: Mapping[str, RewardFunction | None] | None,
     name: str | None,
     root: Path,
     fill: Callable[[RunFolder], None],

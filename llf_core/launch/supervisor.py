@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -160,7 +160,7 @@ class Supervisor:
             memory_limit=self._cgroup.memory_limit(),
         )
 
-    def _signalled(self, number: int, frame: Any) -> None:  # noqa: ARG002 - the signature of a handler
+    def _signalled(self, number: int, frame: object) -> None:  # noqa: ARG002 - the signature of a handler
         """Handle a termination request of the system (shutdown, `docker stop`): let the trainer save."""
         self._ask_to_end = self._ask_to_end or number != signal.SIGHUP
 
@@ -227,7 +227,7 @@ class Supervisor:
 
     def _write_final_status(self, ending: ProcessEnd) -> None:
         now = read_status(self._folder)
-        reached: dict[str, Any] = {"exit_code": ending.exit_code, "step": last_logged_step(self._folder, now)}
+        reached: status.StatusFields = {"exit_code": ending.exit_code, "step": last_logged_step(self._folder, now)}
         with self._unless_disk_error():
             now = status.update(self._folder, of_attempt=self._attempt, **reached)
         if not now.final:

@@ -6,13 +6,15 @@ import math
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.rewards.signature import COMPLETION_PARAMETERS, Signature
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from llf_core.rewards.signature import RewardFunction
 
 SHOWN = 60
 """Characters of a prompt or an answer that a message shows."""
@@ -30,10 +32,10 @@ class Completion:
         expected: expected answer in the data set; None if there is none.
     """
 
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Mapping[str, object]]
     answer: str
     tokens: Sequence[int] = ()
-    row: Mapping[str, Any] = field(default_factory=dict)
+    row: Mapping[str, object] = field(default_factory=dict)
     expected: str | None = None
 
     @property
@@ -42,7 +44,7 @@ class Completion:
         asked = [one["content"] for one in self.messages if one["role"] == "user"]
         return str(asked[-1]) if asked else ""
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """All arguments that a reward function may take, by name."""
         ours = {
             "prompt": self.prompt,
@@ -82,7 +84,7 @@ class Reward:
     """
 
     name: str
-    function: Callable[..., Any]
+    function: RewardFunction
     file: str = ""
     path: str = ""
     expects: bool = False
@@ -92,7 +94,7 @@ class Reward:
         """The function's parameters."""
         return Signature.of(self.function, self.name)
 
-    def score(self, answers: Sequence[Completion], told: Mapping[str, Any] | None = None) -> list[float | None]:
+    def score(self, answers: Sequence[Completion], told: Mapping[str, object] | None = None) -> list[float | None]:
         """Compute the rewards of completions.
 
         Args:
@@ -109,7 +111,7 @@ class Reward:
         if not signature.batched:
             return [self._number(self._call([one], signature.select(one.arguments())), one) for one in answers]
         columns = dict.fromkeys(name for one in answers for name in one.row)
-        offered: dict[str, Any] = {name: [one.row.get(name) for one in answers] for name in columns}
+        offered: dict[str, object] = {name: [one.row.get(name) for one in answers] for name in columns}
         offered |= {
             "prompts": [[dict(message) for message in one.messages] for one in answers],
             "completions": [[{"role": "assistant", "content": one.answer}] for one in answers],
@@ -123,7 +125,7 @@ class Reward:
             raise self._error(answers[0], f"returned {what} for {len(answers)} answers. Expected a list of one each")
         return [self._number(value, one) for value, one in zip(found, answers, strict=True)]
 
-    def _call(self, answers: Sequence[Completion], told: dict[str, Any]) -> Any:
+    def _call(self, answers: Sequence[Completion], told: dict[str, object]) -> object:
         try:
             return self.function(**told)
         except Exception as error:
@@ -131,7 +133,7 @@ class Reward:
             what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
             raise self._error(answers[0], f"raised {what.rstrip('.')}{self._line(error)}") from error
 
-    def _number(self, value: Any, answered: Completion) -> float | None:
+    def _number(self, value: object, answered: Completion) -> float | None:
         if value is None:
             return None
         if hasattr(value, "item"):  # of numpy and torch

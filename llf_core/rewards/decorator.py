@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from llf_core.rewards.built_in import BUILT_IN
 from llf_core.rewards.signature import Signature
@@ -11,9 +11,11 @@ from llf_core.rewards.signature import Signature
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Function = TypeVar("Function", bound="Callable[..., Any]")
+    from llf_core.rewards.signature import RewardFunction
 
-_registry: dict[str, Callable[..., Any]] = {}
+Function = TypeVar("Function", bound="RewardFunction")
+
+_registry: dict[str, RewardFunction] = {}
 """The latest function of each name; running a cell again replaces its functions."""
 
 
@@ -21,7 +23,7 @@ _registry: dict[str, Callable[..., Any]] = {}
 def reward(function: Function) -> Function: ...
 @overload
 def reward(*, name: str | None = None) -> Callable[[Function], Function]: ...
-def reward(function: Any = None, *, name: str | None = None) -> Any:
+def reward(function: RewardFunction | None = None, *, name: str | None = None) -> object:
     """Register a function from a cell as a reward function that runs find by its name.
 
     It scores one completion: higher is better, None means that it does not apply. Its arguments depend on its parameter
@@ -71,29 +73,29 @@ def reward(function: Any = None, *, name: str | None = None) -> Any:
     return record if function is None else record(function)
 
 
-def name_of(function: Any) -> str:
+def name_of(function: object) -> str:
     """Name of a function.
 
     Raises:
         TypeError: it is not a function.
         ValueError: it has no name, such as a lambda.
     """
-    if not inspect.isfunction(inspect.unwrap(function)):
+    if not callable(function) or not inspect.isfunction(inspect.unwrap(function)):
         raise TypeError(f"The reward function is a {type(function).__name__}. Expected a function: def f(answer): …")
     for called, known in _registry.items():
         if known is function:
             return called
-    called = str(function.__name__)
+    called = str(getattr(function, "__name__", ""))
     if not called.isidentifier():
         raise ValueError(f"The reward function is called {called}. Expected a name: def f(answer): …")
     return called
 
 
-def registered(name: str) -> Callable[..., Any] | None:
+def registered(name: str) -> RewardFunction | None:
     """The latest function registered under a name; None if there is none."""
     return _registry.get(name)
 
 
-def registered_functions() -> dict[str, Callable[..., Any]]:
+def registered_functions() -> dict[str, RewardFunction]:
     """All registered functions, by name."""
     return dict(_registry)

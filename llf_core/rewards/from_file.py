@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.rewards import decorator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
+    from llf_core.rewards.signature import RewardFunction
 
-def from_file(path: Path) -> list[Callable[..., Any]]:
+
+def from_file(path: Path) -> list[RewardFunction]:
     """Execute a Python file and return the functions decorated with `@reward`.
 
     Args:

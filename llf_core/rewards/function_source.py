@@ -19,7 +19,9 @@ from llf_core.rewards.decorator import reward
 from llf_core.user_error import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from llf_core.rewards.signature import RewardFunction
 
 MAX_LITERAL = 1_000_000
 """Maximum length of the source text of a constant."""
@@ -32,7 +34,7 @@ class SourceError(UserError, ValueError):
     """The source of a function cannot be extracted; the message has the cause and the fix."""
 
 
-def source_of(function: Callable[..., Any], name: str | None = None) -> str:
+def source_of(function: RewardFunction, name: str | None = None) -> str:
     """Build a standalone module that defines a function and everything in the notebook that it uses.
 
     Dependencies are followed recursively. Imports become import statements; functions of the notebook, or of a file
@@ -68,7 +70,7 @@ class _Module:
     imports: set[str] = field(default_factory=set)
     constants: dict[str, str] = field(default_factory=dict)
     functions: list[str] = field(default_factory=list)
-    known: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, object] = field(default_factory=dict)
 
     def text(self) -> str:
         """The module's source."""
@@ -77,7 +79,7 @@ class _Module:
             parts.append("\n".join(f"{name} = {value}" for name, value in self.constants.items()))
         return "\n\n\n".join([*parts, *self.functions]) + "\n"
 
-    def add_function(self, name: str, function: Any, users: tuple[str, ...]) -> None:
+    def add_function(self, name: str, function: RewardFunction, users: tuple[str, ...]) -> None:
         """Add a function after its dependencies.
 
         Args:
@@ -99,12 +101,12 @@ class _Module:
             self._add(used, value, chains, users)
         self.functions.append(found.text if found.name == name else f"{found.text}\n\n\n{name} = {found.name}")
 
-    def _add(self, name: str, value: Any, chains: set[str], users: tuple[str, ...]) -> None:
+    def _add(self, name: str, value: object, chains: set[str], users: tuple[str, ...]) -> None:
         """Add the value of a name."""
         if value is MISSING:
             raise SourceError(f"{_who(users)} uses {name}, which is not defined. Define it, or leave it out.")
         home = None if isinstance(value, ModuleType) else _import_location(name, value)
-        if home is None and isinstance(inspect.unwrap(value) if callable(value) else value, FunctionType):
+        if home is None and callable(value) and isinstance(inspect.unwrap(value), FunctionType):
             self.add_function(name, value, users)
         elif self._have(name, value, users) and not isinstance(value, ModuleType):
             return
@@ -115,7 +117,7 @@ class _Module:
         else:
             self._constant(name, value, users)
 
-    def _have(self, name: str, value: Any, users: tuple[str, ...]) -> bool:
+    def _have(self, name: str, value: object, users: tuple[str, ...]) -> bool:
         """Whether the name was added before.
 
         Raises:
@@ -144,7 +146,7 @@ class _Module:
             inner = [one for one in _prefixes(whole, chain) if isinstance(sys.modules.get(one), ModuleType)]
             self.imports.update(f"import {one}" for one in inner[-1:])
 
-    def _constant(self, name: str, value: Any, users: tuple[str, ...]) -> None:
+    def _constant(self, name: str, value: object, users: tuple[str, ...]) -> None:
         if isinstance(value, re.Pattern):
             if secret_kind(name, value.pattern):
                 raise _secret(name, users)
@@ -259,7 +261,7 @@ def _prefixes(module: str, chain: str) -> Iterator[str]:
         yield ".".join([module, *parts[:end]])
 
 
-def _value(function: FunctionType, name: str) -> Any:
+def _value(function: FunctionType, name: str) -> object:
     """Value of a name in a function's closure or module; `MISSING` if undefined."""
     around = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     if name in around:
@@ -282,7 +284,7 @@ def _is_reward(decorator: ast.expr, function: FunctionType) -> bool:
     return False
 
 
-def _import_location(name: str, value: Any) -> tuple[str, str] | None:
+def _import_location(name: str, value: object) -> tuple[str, str] | None:
     """Module and name from which the trainer can import a value; None if it cannot."""
     home = getattr(value, "__module__", None)
     if not isinstance(home, str) or home not in sys.modules or home in {"__main__", "builtins"}:
@@ -305,7 +307,7 @@ def _importable(module: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own text
 
 
-def _literal(value: Any) -> str | None:
+def _literal(value: object) -> str | None:
     """Source text of a plain value; None for other types."""
     try:
         return _text(value)

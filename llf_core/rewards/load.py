@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.door import read_text
 from llf_core.rewards.built_in import BUILT_IN
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, Any]) -> list[Reward]:
+def load_rewards(names: Iterable[str], folder: Path, options: Mapping[str, object]) -> list[Reward]:
     """Load reward functions by name.
 
     Args:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+RewardFunction: TypeAlias = "Callable[..., object]"
+"""Scores a response; its parameter names say what it is given."""
 COMPLETION_PARAMETERS = ("prompt", "answer", "expected", "messages", "tokens", "row")
 """Parameter names with a fixed meaning; columns with these names are available in `row`."""
 TRAINER_PARAMETERS = ("trainer_state", "log_extra", "log_metric")
@@ -40,12 +42,12 @@ class Signature:
         known = BATCH_PARAMETERS if self.batched else COMPLETION_PARAMETERS
         return tuple(name for name in self.required if name not in known)
 
-    def select(self, offered: dict[str, Any]) -> dict[str, Any]:
+    def select(self, offered: dict[str, object]) -> dict[str, object]:
         """Select the arguments that the function accepts."""
         return offered if self.rest else {name: value for name, value in offered.items() if name in self.names}
 
     @classmethod
-    def of(cls, function: Callable[..., Any], name: str) -> Signature:
+    def of(cls, function: RewardFunction, name: str) -> Signature:
         """Inspect a function.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.config.field_specs import field
 from llf_core.config.option import split_names
@@ -16,10 +16,11 @@ from llf_core.rewards.signature import Signature
 from llf_core.runs.config_file import read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from llf_core.config import RunConfig
+    from llf_core.rewards.signature import RewardFunction
     from llf_core.runs import RunFolder
 
 OURS = "import llf_widgets as llf"
@@ -27,7 +28,7 @@ KEY = "reward_functions"
 """Config key with the names of the reward functions."""
 
 
-def functions_by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | None]:
+def functions_by_name(rewards: Iterable[RewardFunction | str]) -> dict[str, RewardFunction | None]:
     """Map names to reward functions.
 
     Args:
@@ -40,7 +41,7 @@ def functions_by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | 
         TypeError: one is not a function, or has no parameter for the answer.
         ValueError: two have the same name.
     """
-    found: dict[str, Callable[..., Any] | None] = {}
+    found: dict[str, RewardFunction | None] = {}
     for one in [rewards] if isinstance(rewards, str) or callable(rewards) else rewards:
         name = one if isinstance(one, str) else name_of(one)
         if name in found:
@@ -53,7 +54,7 @@ def functions_by_name(rewards: Iterable[Any]) -> dict[str, Callable[..., Any] | 
     return found
 
 
-def reward_sources(config: RunConfig, given: Mapping[str, Callable[..., Any] | None] | None = None) -> dict[str, str]:
+def reward_sources(config: RunConfig, given: Mapping[str, RewardFunction | None] | None = None) -> dict[str, str]:
     """Source code of all functions named in a config that are not built in.
 
     Args:
@@ -73,7 +74,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, Callable[..., Any] | N
             message = f"Reward functions were given, and stage {stage} takes none. Expected one of the stages {stages}."
             raise ConfigError((Problem("invalid", "stage", stage, message),))
         return {}
-    functions: dict[str, Callable[..., Any]] = {}
+    functions: dict[str, RewardFunction] = {}
     for name in config.get(KEY) or ():
         if name in BUILT_IN:
             continue
@@ -84,7 +85,7 @@ def reward_sources(config: RunConfig, given: Mapping[str, Callable[..., Any] | N
     return function_sources(functions)
 
 
-def function_sources(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+def function_sources(functions: Mapping[str, RewardFunction]) -> dict[str, str]:
     """Source code of each function with its dependencies.
 
     Raises:
@@ -111,7 +112,7 @@ def write_code(folder: Path, code: Mapping[str, str]) -> None:
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
 
-def replace_code(folder: RunFolder, rewards: Iterable[Any], attempt: int) -> list[str]:
+def replace_code(folder: RunFolder, rewards: Iterable[RewardFunction | str], attempt: int) -> list[str]:
     """Replace reward functions of a run; the old ones are kept in `code/attempt-N/`.
 
     Args:

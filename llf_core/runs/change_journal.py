@@ -44,7 +44,7 @@ class Change:
         return {"step": self.step, "changes": self.changes, "id": self.id}
 
 
-def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
     """Validate changes and convert them to the types that the trainer expects.
 
     Args:
@@ -65,20 +65,20 @@ def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: CHECKS[name](value) for name, value in changes.items()}
 
 
-def _rate(value: Any) -> float:
+def _rate(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST_RATE <= value <= HIGHEST_RATE:
         raise ValueError(f"learning_rate is {_shown(value)}. Expected a number above 0 and at most {HIGHEST_RATE:g}.")
     return float(value)
 
 
-def _step(value: Any) -> int:
-    known = not isinstance(value, bool) and isinstance(value, int | float)
-    if not known or not 1 <= value <= MAX_STEPS or value != int(value):
+def _step(value: object) -> int:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if not 1 <= number <= MAX_STEPS or number != int(number):
         raise ValueError(f"max_steps is {_shown(value)}. Expected a whole number of steps from 1 to {MAX_STEPS:,}.")
-    return int(value)
+    return int(number)
 
 
-def _prompt(value: Any) -> str:
+def _prompt(value: object) -> str:
     from llf_core.config.generation import LONGEST_PROMPT
 
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
@@ -89,13 +89,13 @@ def _prompt(value: Any) -> str:
     return value.strip()
 
 
-def _true(value: Any) -> bool:
+def _true(value: object) -> bool:
     if value is not True:
         raise ValueError(f"evaluate is {_shown(value)}. Expected true.")
     return True
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value for a message, shortened; containers are described by their type."""
     if isinstance(value, int) and abs(value) >= BEYOND:
         return "a number of more than 40 digits"
@@ -132,9 +132,9 @@ class ActiveChanges:
         self._found: dict[str, Change] = {change.id: change for change in planned}
         self._cancelled: set[str] = set()
         self._standing: tuple[Change, ...] | None = None
-        self._told: dict[str, tuple[list[int], list[Any]]] = {}
+        self._told: dict[str, tuple[list[int], list[object]]] = {}
 
-    def add(self, event: Mapping[str, Any]) -> None:
+    def add(self, event: Mapping[str, object]) -> None:
         """Process the next event of a run."""
         if event.get("type") != "steered":
             return
@@ -143,7 +143,8 @@ class ActiveChanges:
         if change is not None:
             self._found[change.id] = change
             self._cancelled.discard(change.id)
-        self._cancelled.update(map(str, event.get("cancels") or ()))
+        cancels = event.get("cancels")
+        self._cancelled.update(map(str, cancels) if isinstance(cancels, list) else ())
 
     def standing(self) -> tuple[Change, ...]:
         """The active changes, by step."""
@@ -187,7 +188,7 @@ def _planned_changes(folder: RunFolder) -> list[Change]:
     return [change for change in map(parse_change, stored) if change is not None]
 
 
-def parse_change(event: Mapping[str, Any]) -> Change | None:
+def parse_change(event: Mapping[str, object]) -> Change | None:
     """Parse a `steered` event; returns None for changes that a later version introduced."""
     step, changes = event.get("step"), event.get("changes")
     if not isinstance(step, int) or not isinstance(changes, dict):

@@ -41,7 +41,7 @@ class Request:
     path: Path = Path()
 
 
-def send_request(folder: RunFolder, type: str, args: Mapping[str, Any] | None = None, by: str = "") -> str:  # noqa: A002
+def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None = None, by: str = "") -> str:  # noqa: A002
     """Send a request to a run. The caller checks first whether the run is live.
 
     Args:

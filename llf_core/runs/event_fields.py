@@ -17,28 +17,28 @@ LARGEST = 2**53
 """Smallest integer that JavaScript cannot represent exactly."""
 
 
-def is_timestamp(value: Any) -> bool:
+def is_timestamp(value: object) -> bool:
     """Whether a value is a time in Unix seconds."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and 0 <= number < LATEST
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Whether a value is a count, a step or an attempt number."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST
 
 
-def is_finite_number(value: Any) -> bool:
+def is_finite_number(value: object) -> bool:
     """Whether a value is a finite number."""
     number = None if isinstance(value, str) else as_number(value)
     return number is not None and math.isfinite(number)
 
 
-def _is(kind: type) -> Callable[[Any], bool]:
+def _is(kind: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, kind)
 
 
-CHECKS: dict[str, Callable[[Any], bool]] = {
+CHECKS: dict[str, Callable[[object], bool]] = {
     "time": is_timestamp,
     "attempt": is_count,
     "step": is_count,
@@ -56,7 +56,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 """Validity check by field name, for fields that views compute with, whatever the type of the event."""
 
 
-def valid_fields(event: Mapping[str, Any]) -> dict[str, Any]:
+def valid_fields(event: Mapping[str, object]) -> dict[str, Any]:
     """Return the event without invalid fields, which count as missing.
 
     Strings are returned without bidirectional controls, see `strip_bidi`.

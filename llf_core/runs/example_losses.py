@@ -200,7 +200,7 @@ def _neighbor_medians(
     return usual
 
 
-def _loss(value: Any) -> float:
+def _loss(value: object) -> float:
     number = as_number(value)
     if number is None:
         raise TypeError(value)

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from llf_core.door import open_file
 from llf_core.redaction import redact_nested
@@ -16,7 +16,7 @@ from llf_core.runs.fault_points import reach
 from llf_core.runs.jsonl import spell_non_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 LOCK_SECONDS = 10.0
@@ -85,7 +85,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def json_bytes(value: dict[str, Any]) -> bytes:
+def json_bytes(value: Mapping[str, object]) -> bytes:
     """Encode a JSON object with indentation, without secrets; non-finite numbers are written as strings."""
     text = json.dumps(spell_non_finite(redact_nested(value)), ensure_ascii=False, indent=1, allow_nan=False)
     return text.encode("utf-8", "backslashreplace") + b"\n"

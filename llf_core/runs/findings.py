@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.runs.formatting import rate
 from llf_core.runs.status import FINAL
@@ -14,7 +14,7 @@ ENDED_STATES = frozenset({*FINAL, "lost"})
 """States in which a run can no longer be changed."""
 
 
-def is_active(event: Mapping[str, Any], state: str, step: int) -> bool:
+def is_active(event: Mapping[str, object], state: str, step: int) -> bool:
     """Whether a warning or finding still applies. Findings about the current step end with that step or with the run.
 
     Args:
@@ -26,7 +26,7 @@ def is_active(event: Mapping[str, Any], state: str, step: int) -> bool:
     return not isinstance(until, int) or (state not in ENDED_STATES and step < until)
 
 
-def advice(event: Mapping[str, Any], state: str) -> str:
+def advice(event: Mapping[str, object], state: str) -> str:
     """What to do about a finding: as stated while the run is live, afterwards only changes for the next run.
 
     Args:
@@ -41,7 +41,7 @@ def advice(event: Mapping[str, Any], state: str) -> str:
     return f"For the next run: {listed}." if listed else ""
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return rate(value) if isinstance(value, float) else str(value)

@@ -230,7 +230,7 @@ def _auto_map(path: Path) -> Iterator[tuple[str, str]]:
     yield from _auto_map_names(content, "auto_map")
 
 
-def _auto_map_names(value: Any, key: str) -> Iterator[tuple[str, str]]:
+def _auto_map_names(value: object, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key:
@@ -242,7 +242,7 @@ def _auto_map_names(value: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from _auto_map_names(inner, key)
 
 
-def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, dict):

@@ -32,7 +32,7 @@ PIECE = 1 << 20
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """Convert a JSON value to a float, with `"NaN"` and `"Infinity"`; None if it is not a number."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -42,7 +42,7 @@ def as_number(value: Any) -> float | None:
     return NOT_FINITE.get(value) if isinstance(value, str) else None
 
 
-def encode(record: Mapping[str, Any]) -> bytes:
+def encode(record: Mapping[str, object]) -> bytes:
     """Encode a record as one line of valid JSON.
 
     Raises:
@@ -56,18 +56,18 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _dumps(record: Any) -> str:
+def _dumps(record: object) -> str:
     return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_scalar)
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: object) -> Any:
     item = getattr(value, "item", None)
     if item is None:
         raise TypeError(f"{value!r} of type {type(value).__name__} can't be written as JSON.")
     return item()
 
 
-def spell_non_finite(value: Any) -> Any:
+def spell_non_finite(value: object) -> Any:
     """Replace non-finite numbers in a JSON-like value with strings."""
     if isinstance(value, dict):
         return {key: spell_non_finite(one) for key, one in value.items()}
@@ -92,7 +92,7 @@ class Appender:
         self._point = path.name.partition(".")[0]
         self._descriptor: int | None = None
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: Mapping[str, object]) -> None:
         """Append one record with a single write, after terminating an incomplete last line.
 
         While another process writes a line, the file may grow page by page and look incomplete. The kernel serializes
@@ -123,7 +123,7 @@ class Appender:
             self._descriptor = None
 
 
-def append(path: Path, record: Mapping[str, Any]) -> None:
+def append(path: Path, record: Mapping[str, object]) -> None:
     """Append one record, without secrets, to a file that is not kept open.
 
     Args:

@@ -15,7 +15,7 @@ from llf_core.runs.control import send_request
 from llf_core.runs.jsonl import append
 from llf_core.runs.last_step import last_logged_step
 from llf_core.runs.process import host
-from llf_core.runs.status import effective_status, read_status, update
+from llf_core.runs.status import StatusFields, effective_status, read_status, update
 
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
@@ -80,7 +80,7 @@ def _end(folder: RunFolder, status: Status) -> Status:
             kill_group(process)
     status = dataclasses.replace(status, step=last_logged_step(folder, status))
     reason = killed_reason(folder, status)
-    end = {"state": "failed", "reason": reason, "exit_code": -signal.SIGKILL, "step": status.step}
+    end: StatusFields = {"state": "failed", "reason": reason, "exit_code": -signal.SIGKILL, "step": status.step}
     now = update(folder, of_attempt=status.attempt, **end)
     if now.reason == reason:  # else the run has written its own final status meanwhile
         word = {"type": "state", "state": now.state, "reason": reason}

@@ -32,7 +32,7 @@ class StaleError(UserError, RuntimeError):
     """The file was changed by someone else in the meantime."""
 
 
-def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -> dict[str, Any]:
+def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object) -> dict[str, Any]:
     """Change name, tags or note, and increment the revision.
 
     Args:
@@ -58,7 +58,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: Any) -
     return meta
 
 
-def update_env(folder: RunFolder, **facts: Any) -> dict[str, Any]:
+def update_env(folder: RunFolder, **facts: object) -> dict[str, Any]:
     """Add facts to `env.json`; a dict is merged into an existing dict.
 
     Args:

@@ -13,6 +13,7 @@ from llf_core.runs.jsonl import as_number, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     Rows = slice | NDArray[np.intp]
@@ -125,7 +126,7 @@ def _few_names(data: bytes) -> bool:
     return True
 
 
-def _is_step(value: Any) -> bool:
+def _is_step(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST_STEP
 
 
@@ -193,7 +194,7 @@ def _replaced(data: bytes, one: Placeholder) -> bytes:
     return b"".join([*pieces, data[start:]]) if pieces else data
 
 
-def _has_form(table: Any) -> bool:
+def _has_form(table: pa.Table) -> bool:
     """Whether every record has an integer step and only numbers in `values`."""
     import pyarrow as pa
 
@@ -205,18 +206,18 @@ def _has_form(table: Any) -> bool:
     return all(_is_number(field_.type) or pa.types.is_null(field_.type) for field_ in kinds["values"])
 
 
-def _numpy(column: Any) -> NDArray[Any]:
+def _numpy(column: pa.ChunkedArray) -> NDArray[Any]:
     """A number column without nulls as numpy. Avoids `to_numpy`, which imports pandas."""
     return np.from_dlpack(column.combine_chunks())
 
 
-def _times(table: Any) -> NDArray[np.float64]:
+def _times(table: pa.Table) -> NDArray[np.float64]:
     if "time" not in table.column_names or not _is_number(table["time"].type):
         return np.full(table.num_rows, np.nan)
     return _filled(table["time"], np.nan)
 
 
-def _attempts(table: Any) -> NDArray[np.int32]:
+def _attempts(table: pa.Table) -> NDArray[np.int32]:
     import pyarrow as pa
 
     if "attempt" not in table.column_names or not pa.types.is_integer(table["attempt"].type):
@@ -225,7 +226,7 @@ def _attempts(table: Any) -> NDArray[np.int32]:
     return np.where((attempts >= 0) & (attempts < LARGEST_ATTEMPT), attempts, 1).astype(np.int32)
 
 
-def _filled(column: Any, default: float) -> NDArray[np.float64]:
+def _filled(column: pa.ChunkedArray, default: float) -> NDArray[np.float64]:
     """A column as float64, nulls replaced by `default`. Avoids `fill_null`, which imports pandas."""
     filled = np.full(len(column), default)
     rows, numbers = _values(column, spelled=False)
@@ -233,7 +234,7 @@ def _filled(column: Any, default: float) -> NDArray[np.float64]:
     return filled
 
 
-def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
+def _values(column: pa.ChunkedArray, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
     """The rows with a value, and the values."""
     import pyarrow as pa
 
@@ -248,7 +249,7 @@ def _values(column: Any, *, spelled: bool) -> tuple[Rows, NDArray[np.float64]]:
     return rows, numbers
 
 
-def _is_number(kind: Any) -> bool:
+def _is_number(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

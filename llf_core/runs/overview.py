@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llf_core.config.number_format import exact
 from llf_core.runs import formatting
@@ -14,6 +14,8 @@ from llf_core.runs.run_table import age
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+Facts: TypeAlias = "Mapping[str, Any]"
+"""JSON values by name: what `Run.summary()` returns."""
 LABEL = 13  # width of the label column
 NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
     "created": (("it waits in the queue; end it with", "kill"),),
@@ -31,9 +33,9 @@ CHANGED_ASIDE = {"model_name_or_path", "dataset", "stage", "finetuning_type"}
 
 
 def overview(  # noqa: PLR0913 - what it shows
-    facts: Mapping[str, Any],
+    facts: Facts,
     *,
-    changed: Mapping[str, Any],
+    changed: Mapping[str, object],
     findings: Sequence[str] = (),
     called: str = "",
     width: int = 80,
@@ -81,7 +83,7 @@ def overview(  # noqa: PLR0913 - what it shows
     return lines
 
 
-def _state(facts: Mapping[str, Any]) -> str:
+def _state(facts: Facts) -> str:
     at = f" at step {facts['step']:,} of {facts['total']:,}" if facts["total"] else ""
     attempt = f", attempt {facts['attempt']}" if facts["attempt"] > 1 else ""
     left = facts["remaining"]
@@ -89,7 +91,7 @@ def _state(facts: Mapping[str, Any]) -> str:
     return f"{facts['state']}{at}{attempt}{remaining}"
 
 
-def _time(facts: Mapping[str, Any], now: float) -> str:
+def _time(facts: Facts, now: float) -> str:
     if facts["created"] is None:
         return ""
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["created"]))
@@ -98,7 +100,7 @@ def _time(facts: Mapping[str, Any], now: float) -> str:
     return f"{made} ({age(now - facts['created'])} ago){took}"
 
 
-def _numbers(facts: Mapping[str, Any]) -> str:
+def _numbers(facts: Facts) -> str:
     """The last logged values: the loss first, then the key metrics."""
     found = {"loss": facts["loss"], "eval_loss": facts["eval_loss"]}
     texts = [f"{name} {_number(value)}" for name, value in found.items() if value is not None]
@@ -113,11 +115,11 @@ def _numbers(facts: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     return formatting.number(value) if isinstance(value, int | float) else str(value)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower().replace("none", "null")
     if isinstance(value, float):
@@ -125,14 +127,14 @@ def _value(value: Any) -> str:
     return repr(value) if isinstance(value, str) and " " in value else str(value)
 
 
-def _checkpoints(facts: Mapping[str, Any]) -> str:
+def _checkpoints(facts: Facts) -> str:
     steps = facts["checkpoints"]
     if not steps:
         return "none yet" if facts["state"] in {"created", "starting", "running", "stopping"} else "none"
     return f"at step {', '.join(f'{step:,}' for step in steps)}"
 
 
-def _next(facts: Mapping[str, Any], called: str) -> list[str]:
+def _next(facts: Facts, called: str) -> list[str]:
     """Commands that this run accepts now, one per line."""
     there = {"resume": True, "branch": bool(facts["checkpoints"]), "loss": bool(facts["output"])}
     commands = [one for one in NEXT.get(facts["state"], ()) if there.get(one[1], True)]

@@ -34,7 +34,7 @@ def strip_bidi(text: str) -> str:
     return text if text.isascii() else BIDI_CONTROLS.sub("", text)
 
 
-def strip_bidi_nested(value: Any) -> Any:
+def strip_bidi_nested(value: object) -> Any:
     """Apply `strip_bidi` to all strings and keys of a JSON value."""
     if isinstance(value, dict):
         return {strip_bidi(key): strip_bidi_nested(one) for key, one in value.items()}

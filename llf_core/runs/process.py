@@ -9,7 +9,6 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -45,7 +44,7 @@ class ProcessId:
         return cls.of(os.getpid())
 
     @classmethod
-    def read(cls, value: Any) -> ProcessId | None:
+    def read(cls, value: object) -> ProcessId | None:
         """Parse a JSON object with `pid` and `started`; None if it names no process."""
         if not isinstance(value, dict):
             return None
@@ -54,7 +53,7 @@ class ProcessId:
             return None
         return cls(pid, float(started), ticks if isinstance(ticks, int) else None)
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The identity as stored in `status.json`."""
         return asdict(self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llf_core.runs.writer import RunWriter
@@ -19,7 +19,7 @@ class ProgressEvents:
         of: total number of items, if known.
     """
 
-    def __init__(self, writer: RunWriter | None, what: str, of: int | None = None, **more: Any) -> None:
+    def __init__(self, writer: RunWriter | None, what: str, of: int | None = None, **more: object) -> None:
         """Start an operation.
 
         Args:
@@ -33,7 +33,7 @@ class ProgressEvents:
         self._next = time.monotonic() + EVERY
         self._said = False
 
-    def __call__(self, rows: int, **more: Any) -> bool:
+    def __call__(self, rows: int, **more: object) -> bool:
         """Report the number of completed items. Returns True if an event was written.
 
         Args:

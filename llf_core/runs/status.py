@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from llf_core.door import NotPlainError, UnreadableError, json_value, read_bytes
 from llf_core.runs.event_fields import LARGEST, LATEST
@@ -21,7 +21,6 @@ from llf_core.user_error import UserError
 if TYPE_CHECKING:
     from llf_core.runs.folder import RunFolder
 
-EDITABLE_WHEN_FINAL = frozenset({"exit_code", "best"})  # fields that may be added to a final status
 FINAL = frozenset({"finished", "stopped", "failed"})
 STATES = frozenset({"created", "starting", "running", "stopping"}) | FINAL
 RESERVE_BYTES = 64 * 1024
@@ -51,12 +50,12 @@ class Status:
     exit_code: int | None = None
     reason: str | None = None
     attempt: int = 1
-    supervisor: dict[str, Any] | None = None
+    supervisor: dict[str, object] | None = None
     created: float = 0.0
     ended: float | None = None
     device: str | None = None
     step_seconds: float | None = None
-    best: dict[str, Any] | None = None
+    best: dict[str, object] | None = None
 
     @property
     def final(self) -> bool:
@@ -83,9 +82,32 @@ class Status:
         """Whether its processes belong to this machine and boot, so that their pids are valid."""
         return self.host == host() and self.boot_id == boot_id()
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         """The status as a JSON object; a non-finite `best` is a string."""
         return dataclasses.asdict(self)
+
+
+class StatusFields(TypedDict, total=False):
+    """Fields of `Status` that are changed, by name."""
+
+    state: str
+    step: int
+    total: int
+    pid: int | None
+    started: float | None
+    ticks: int | None
+    boot_id: str | None
+    host: str | None
+    heartbeat: float
+    exit_code: int | None
+    reason: str | None
+    attempt: int
+    supervisor: dict[str, object] | None
+    created: float
+    ended: float | None
+    device: str | None
+    step_seconds: float | None
+    best: dict[str, object] | None
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Status)}
@@ -112,7 +134,7 @@ def read_status(folder: RunFolder) -> Status:
     return Status(**{key: _checked(key, one) for key, one in value.items() if key in _FIELDS})
 
 
-def _checked(key: str, value: Any) -> Any:
+def _checked(key: str, value: object) -> Any:
     """A field's value if its type is valid, else the default, so that one invalid field breaks no list."""
     kind, _, optional = str(_FIELDS[key].type).partition(" | ")
     if value is None and optional:
@@ -120,9 +142,9 @@ def _checked(key: str, value: Any) -> Any:
     if kind == "float":
         number = as_number(value)
         return _FIELDS[key].default if number is None or not abs(number) < LATEST else number
-    kinds = {"int": int, "str": str, "dict[str, Any]": dict}
+    kinds = {"int": int, "str": str, "dict[str, object]": dict}
     fits = isinstance(value, kinds[kind]) and not isinstance(value, bool)
-    if kind == "int":
+    if isinstance(value, int):
         fits = fits and abs(value) < LARGEST
     if fits and isinstance(value, str):
         return strip_bidi(value)
@@ -167,12 +189,12 @@ def is_never_started(folder: RunFolder, status: Status) -> bool:
     return unnamed and kept_reason(folder, status.attempt) is not None
 
 
-def first_status(now: float) -> dict[str, Any]:
+def first_status(now: float) -> dict[str, object]:
     """Initial content of `status.json`."""
     return Status(created=now, heartbeat=now, boot_id=boot_id(), host=host()).json()
 
 
-def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) -> Status:
+def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpack[StatusFields]) -> Status:
     """Change fields of `status.json` under the run's lock.
 
     A final state and its reason cannot be changed here; only `begin_attempt` resets them.
@@ -198,13 +220,23 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Any) 
         if of_attempt is not None and old.attempt != of_attempt:
             return old
         if old.final:
-            changes = {key: value for key, value in changes.items() if key in EDITABLE_WHEN_FINAL}
+            changes = _editable_when_final(changes)
         elif changes.get("state") in FINAL:
             changes = {"ended": time.time(), **changes}
         new = dataclasses.replace(old, **changes)
         if new != old:
             _replace(folder, new)
     return new
+
+
+def _editable_when_final(changes: StatusFields) -> StatusFields:
+    """The changes that may be made to a final status."""
+    kept: StatusFields = {}
+    if "exit_code" in changes:
+        kept["exit_code"] = changes["exit_code"]
+    if "best" in changes:
+        kept["best"] = changes["best"]
+    return kept
 
 
 def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> Status:

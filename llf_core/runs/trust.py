@@ -115,7 +115,7 @@ def _executed(folder: RunFolder) -> dict[str, str]:
     return {os.path.relpath(path, folder.path): hashlib.sha256(read_code(path)).hexdigest() for path in files}
 
 
-def _sign(key: bytes, what: str, value: Any) -> str:
+def _sign(key: bytes, what: str, value: object) -> str:
     text = json.dumps([what, value], sort_keys=True, ensure_ascii=True)
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 

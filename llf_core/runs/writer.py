@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from llf_core.redaction import redact_nested
 from llf_core.runs import status as statuses
@@ -41,13 +41,13 @@ class RunWriter:
         self._events = Appender(folder.events)
         self._samples = Appender(folder.samples)
         self._examples = Appender(folder.examples)
-        self._changes: dict[str, Any] = {}
+        self._changes: statuses.StatusFields = {}
         self._lock = threading.Lock()
         self._flushing = threading.RLock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def metric(self, step: int, values: Mapping[str, Any]) -> None:
+    def metric(self, step: int, values: Mapping[str, object]) -> None:
         """Append the metrics of a step.
 
         Args:
@@ -59,7 +59,7 @@ class RunWriter:
         """
         self._metrics.append({"step": int(step), "time": _now(), "attempt": self.attempt, "values": dict(values)})
 
-    def event(self, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
+    def event(self, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
         """Append one event, without secrets.
 
         Args:
@@ -77,7 +77,7 @@ class RunWriter:
                 raise
             self._events.append(record)
 
-    def sample(self, **fields: Any) -> None:
+    def sample(self, **fields: object) -> None:
         """Append one generated text, without secrets.
 
         Args:
@@ -98,7 +98,7 @@ class RunWriter:
         record = {"step": step, "attempt": self.attempt, "number": list(numbers), "loss": means, "tokens": list(tokens)}
         self._examples.append(record)
 
-    def status(self, **changes: Any) -> None:
+    def status(self, **changes: Unpack[statuses.StatusFields]) -> None:
         """Change fields of the status: a new state at once, other fields with the next heartbeat.
 
         Raises:
@@ -115,8 +115,8 @@ class RunWriter:
             with self._lock:
                 changes, self._changes = self._changes, {}
             try:
-                now = time.time()
-                return statuses.update(self.folder, of_attempt=self.attempt, **{"heartbeat": now, **changes})
+                fields: statuses.StatusFields = {"heartbeat": time.time(), **changes}
+                return statuses.update(self.folder, of_attempt=self.attempt, **fields)
             except OSError:
                 with self._lock:
                     self._changes = changes | self._changes
@@ -197,7 +197,7 @@ class RunWriter:
             file.close()
 
 
-def write_event(folder: RunFolder, attempt: int, type: str, **fields: Any) -> None:  # noqa: A002 - the contract's name
+def write_event(folder: RunFolder, attempt: int, type: str, **fields: object) -> None:  # noqa: A002 - the contract's name
     """Append one event to a run that this process does not train; see `RunWriter.event`.
 
     Args:

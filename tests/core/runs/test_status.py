@@ -11,7 +11,7 @@ import pytest
 
 from llf_core.runs import FINAL, Status, create_run, read_status, status
 from llf_core.runs.process import ProcessId, boot_id, host
-from llf_core.runs.status import BrokenRunError, begin_attempt, effective_status, update
+from llf_core.runs.status import BrokenRunError, StatusFields, begin_attempt, effective_status, update
 
 GONE = ProcessId(2**22 - 1, 1.0, 1)
 STATES = ("created", "starting", "running", "stopping")
@@ -249,3 +249,8 @@ def test_two_runs_never_share_a_status():
     first, second = create_run("a: 1\n", "x"), create_run("a: 1\n", "x")
     status.update(first, step=5)
     assert read_status(second).step == 0
+
+
+def test_the_fields_that_can_be_changed_are_those_of_the_status():
+    types = {field.name: field.type for field in dataclasses.fields(Status) if field.name != "format"}
+    assert {name: hint.__forward_arg__ for name, hint in StatusFields.__annotations__.items()} == types
