@@ -96,7 +96,8 @@ time.sleep(60)
 
 
 def test_a_trainer_whose_run_was_taken_up_elsewhere_ends(folder):
-    child = subprocess.Popen([sys.executable, "-c", GIVEN_UP, folder.path], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", GIVEN_UP, folder.path]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert child.stdout.readline() == "going\n"
     # Another machine saw no heartbeat for a minute, as after a suspend.
     status.update(folder, host="elsewhere", heartbeat=1.0)
