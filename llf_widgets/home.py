@@ -46,7 +46,7 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
     path = Path(run).expanduser()
     if isinstance(run, Path) or len(path.parts) > 1:
         if not path.is_dir():
-            raise FileNotFoundError(f"There is no run folder {run}. `llf runs list` shows the runs there are.")
+            raise FileNotFoundError(f"No run folder {run}. `llf runs list` shows all runs.")
         return RunFolder(path.absolute())
     return open_run(run, home)
 
@@ -56,8 +56,8 @@ def compare(server: dict[str, Any]) -> list[str]:
     problems = []
     if server["llf"] != __version__:
         problems.append(
-            f"The kernel has LLF {__version__}, the server {server['llf']}. Expected the same. "
-            "Install one version in both environments and restart the server."
+            f"The kernel has LLF {__version__}, the server {server['llf']}. "
+            "Install the same version in both environments and restart the server."
         )
     if server["home"] != home_hash():
         problems.append(

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 USAGE = """\
 %llf runs                 the newest runs
 %llf monitor [RUN]        charts of a run, live or past
-%llf stop [RUN]           stops after the current step, with a checkpoint
-%llf checkpoint [RUN]     writes a checkpoint now
-%llf kill [RUN]           ends it at once
-%llf resume [RUN]         goes on from the newest checkpoint
+%llf stop [RUN]           stops after the current step with a checkpoint
+%llf checkpoint [RUN]     saves a checkpoint now
+%llf kill [RUN]           kills the run
+%llf resume [RUN]         resumes from the newest checkpoint
 %%llf_train [VARIABLE]    starts a run from the YAML in the cell and shows it
-RUN is an id, or `last`, which is also what a command without a run means."""
+RUN is a run id or `last`, the default."""
 SHOWN = 20
 
 
@@ -53,7 +53,7 @@ class LLFMagics(Magics):
 
         variable = line.strip()
         if variable and not variable.isidentifier():
-            raise UsageError(f"%%llf_train {variable}: expected the name of a variable, or nothing.")
+            raise UsageError(f"%%llf_train {variable}: expected a variable name, or no argument.")
         try:
             run = train(cell)
         except (ConfigError, OSError) as error:
@@ -81,7 +81,7 @@ def _attached(name: str) -> Run:
         return attach(name)
     rows = list_runs(limit=1).rows
     if not rows:
-        raise ValueError("There is no run yet. Start one with llf.train(…) or llf.Studio().")
+        raise ValueError("No runs yet. Start one with llf.train(…) or llf.Studio().")
     return attach(rows[0].id)
 
 
@@ -104,7 +104,7 @@ def _monitor(run: Any) -> Any:
 
 def _stop(name: str) -> None:
     run = _attached(name)
-    _tell(run, "has ended already" if run.stop(by="magic") is None else "stops after the current step")
+    _tell(run, "has already ended" if run.stop(by="magic") is None else "stops after the current step")
 
 
 def _checkpoint(name: str) -> None:
@@ -112,9 +112,9 @@ def _checkpoint(name: str) -> None:
 
     run = _attached(name)
     if run.status().has_ended:
-        raise ValueError(f"{run.id} is {run.state}. Expected a run that is going.")
+        raise ValueError(f"{run.id} is {run.state}. Expected a live run.")
     send_request(run.folder, "checkpoint", by="magic")
-    _tell(run, "writes a checkpoint after the current step")
+    _tell(run, "saves a checkpoint after the current step")
 
 
 def _kill(name: str) -> None:
@@ -125,7 +125,7 @@ def _kill(name: str) -> None:
 def _resume(name: str) -> None:
     run = _attached(name)
     run.resume()
-    _tell(run, "goes on")
+    _tell(run, "was resumed")
 
 
 def _help(_: str) -> None:

@@ -37,7 +37,7 @@ class Check:
         lines = ["kernel  " + ", ".join(f"{key} {value}" for key, value in self.kernel.items())]
         if self.server:
             lines.append(f"server  llf {self.server['llf']}, runs {self.server['folder']}")
-        return "\n".join(lines + (self.problems or ["All is well."]))
+        return "\n".join(lines + (self.problems or ["All versions match."]))
 
 
 def check() -> Check:
@@ -72,9 +72,9 @@ def _ask_server() -> tuple[dict[str, Any] | None, str | None]:
     except urllib.error.HTTPError as error:
         if error.code == 404:  # noqa: PLR2004
             return None, (
-                "The Jupyter server does not answer for LLF (404), so the panel stays empty. "
-                "In its environment run: pip install llf, then restart it."
+                "LLF is not installed in the Jupyter server (404), so the panel stays empty. "
+                "Run pip install llf in its environment, then restart it."
             )
-        return None, f"The Jupyter server refused to tell its version ({error.code}). Log in to it again."
+        return None, f"The Jupyter server refused to report its version ({error.code}). Log in to it again."
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        return None, f"The Jupyter server did not tell its version: {error}."
+        return None, f"The Jupyter server did not report its version: {error}."

@@ -122,7 +122,7 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
     assert top > 5 * second, "the row without sense tops the list"
     found = re.search(r"Losses\(base=([\d.]+), tuned=([\d.]+), examples=8\)", shown)
     assert float(found[2]) < 0.2 * float(found[1])
-    assert re.search(r"Changed by hand +3\b", shown)
+    assert re.search(r"Changed while running +3\b", shown)
 
 
 @pytest.mark.launches

@@ -95,7 +95,9 @@ export function addCommands(
   const { api } = model;
   const edits = new Edits(model, trans);
   const one = (runs: readonly IRun[]): boolean => runs.length === 1;
-  const ELSEWHERE = trans.__('Run the cell of the notebook in the new tab.');
+  const ELSEWHERE = trans.__(
+    'Run the cell in the notebook that opened in a new tab.'
+  );
   /** Says what kept a cell from running. */
   const saying = async <T>(running: Promise<T>): Promise<T | null> => {
     try {
@@ -213,17 +215,17 @@ export function addCommands(
           ),
           defaultButton: 0, // Enter, pressed in haste, kills nothing
           buttons: [
-            Dialog.cancelButton({ label: trans.__('Keep it running') }),
+            Dialog.cancelButton({ label: trans.__('Keep running') }),
             Dialog.warnButton({ label: trans.__('Kill now') })
           ]
         });
         if (button.accept) {
-          await ask('kill', trans.__('Killed.'))([run]);
+          await ask('kill', trans.__('Run killed.'))([run]);
         }
       }
     },
     'llf:copy-ids': {
-      label: runs => trans._n('Copy id', 'Copy ids', runs.length),
+      label: runs => trans._n('Copy run id', 'Copy run ids', runs.length),
       fits: runs => runs.length > 0,
       does: async runs => {
         Clipboard.copyToSystem(runs.map(run => run.id).join('\n'));
@@ -282,7 +284,7 @@ export function addCommands(
         const live = runs.find(run => LIVE.includes(run.state));
         return live
           ? trans.__(
-              '“%1” has not ended. Stop it before you move it to the bin.',
+              '“%1” is still running. Stop it before you move it to the bin.',
               called(live)
             )
           : '';
@@ -309,7 +311,7 @@ export function addCommands(
   app.commands.addCommand('llf:new-run', {
     describedBy: NEW_RUN_ARGUMENTS,
     label: trans.__('New LLF run'),
-    caption: trans.__('Open a notebook with the form'),
+    caption: trans.__('Open the form in a new notebook'),
     icon: llfIcon,
     execute: async ({ cwd }) => {
       const folder = typeof cwd === 'string' ? cwd : undefined;
@@ -322,7 +324,7 @@ export function addCommands(
   });
   app.commands.addCommand('llf:undo-delete', {
     describedBy: NO_ARGUMENTS,
-    label: trans.__('Restore the runs deleted last'),
+    label: trans.__('Restore the last deleted runs'),
     isEnabled: () => bin.canUndo,
     execute: () => bin.undo()
   });

@@ -59,7 +59,7 @@ export function Bin(props: IProps): React.JSX.Element {
                 {trans.__('Restore all')}
               </button>
               <button onClick={() => props.onRemove(page.runs)}>
-                {trans.__('Delete all for good…')}
+                {trans.__('Delete all permanently…')}
               </button>
             </div>
           )}
@@ -103,10 +103,10 @@ function Item(
           {trans.__('Restore')}
         </button>
         <button
-          aria-label={trans.__('Delete for good… %1', name)}
+          aria-label={trans.__('Delete permanently… %1', name)}
           onClick={() => props.onRemove([run])}
         >
-          {trans.__('Delete for good…')}
+          {trans.__('Delete permanently…')}
         </button>
       </div>
     </li>

@@ -81,23 +81,23 @@ export class BinActions {
     const { button } = await showDialog({
       title:
         runs.length === 1
-          ? trans.__('Delete “%1” for good?', called(runs[0]))
-          : trans.__('Delete %1 runs for good?', runs.length),
+          ? trans.__('Permanently delete “%1”?', called(runs[0]))
+          : trans.__('Permanently delete %1 runs?', runs.length),
       body: trans.__(
-        'Config, metrics, checkpoints and results are removed from the disk (%1). This cannot be undone.',
+        'Config, metrics, checkpoints and results will be removed from the disk (%1). This cannot be undone.',
         size
       ),
       defaultButton: 0, // Enter, pressed in haste, removes nothing
       buttons: [
         Dialog.cancelButton(),
-        Dialog.warnButton({ label: trans.__('Delete for good') })
+        Dialog.warnButton({ label: trans.__('Delete permanently') })
       ]
     });
     if (button.accept) {
       await model.each(
         runs,
         run => model.api.removeForGood(run.id),
-        done => this._say(done, trans.__('deleted for good'))
+        done => this._say(done, trans.__('permanently deleted'))
       );
     }
   }

@@ -92,7 +92,7 @@ export function branchCode(
     throw new FieldError(
       'max_steps',
       trans.__(
-        'The last step is “%1”. Expected a whole number above %2, the step of the checkpoint.',
+        'The last step is “%1”. Expected an integer above %2, the step of the checkpoint.',
         end,
         step
       )

@@ -139,7 +139,7 @@ export function Details(props: IProps): React.JSX.Element {
         </Part>
       )}
       {details.answers && details.answers.length > 0 && (
-        <Part title={trans.__('Last answers')}>
+        <Part title={trans.__('Last completions')}>
           {details.answers.map(answer => (
             <p key={answer.prompt} className="llf-RunsPanel-why">
               <span className="llf-2">{answer.prompt}</span>

@@ -107,7 +107,7 @@ export class Edits {
           const { value } = field(meta);
           throw new Error(
             trans.__(
-              'Another view has changed it to “%1”. Save again to replace that.',
+              'It was changed to “%1” in another view. Save again to overwrite it.',
               value ?? ''
             )
           );
@@ -154,7 +154,7 @@ export class Edits {
             .map(([tag]) => tag)
         );
         if (!add.length && !remove.size) {
-          throw new FieldError('add', trans.__('No tag is added or removed.'));
+          throw new FieldError('add', trans.__('No tags to add or remove.'));
         }
       }
     });

@@ -60,7 +60,7 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
         type="text"
         aria-label={trans.__('Search runs')}
         placeholder={trans.__('Search runs')}
-        title={trans.__('Words in name, tags, note, model or data')}
+        title={trans.__('Searches name, tags, note, model and data')}
         maxLength={LONGEST}
         value={text}
         onChange={event => search(event.target.value)}
@@ -82,14 +82,14 @@ export function Filters({ model, trans, onNew }: IProps): React.JSX.Element {
             stateWord(state, trans)
           ])
         ])}
-        {choose(trans.__('Order'), 'sort', [
+        {choose(trans.__('Sort by'), 'sort', [
           ['newest', trans.__('Newest')],
           ['oldest', trans.__('Oldest')],
           ['loss', trans.__('Lowest loss')],
           ['name', trans.__('Name')],
           ['state', trans.__('State')]
         ])}
-        {choose(trans.__('Grouping'), 'group', groups)}
+        {choose(trans.__('Group by'), 'group', groups)}
       </div>
     </div>
   );

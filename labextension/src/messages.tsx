@@ -62,7 +62,7 @@ export function Empty({
       <h3>{trans.__('No runs yet')}</h3>
       <p>
         {trans.__(
-          'A run shows here as soon as it starts, from a notebook, a terminal or a script.'
+          'Runs appear here as soon as they start, from a notebook, a terminal or a script.'
         )}
       </p>
       <button className="llf-primary" onClick={onNew}>
@@ -70,13 +70,13 @@ export function Empty({
       </button>
       <p>{trans.__('or in a cell')}</p>
       <pre>{START_CODE}</pre>
-      <button onClick={() => copy(START_CODE, trans.__('The code is copied.'))}>
+      <button onClick={() => copy(START_CODE, trans.__('Code copied.'))}>
         {trans.__('Copy code')}
       </button>
       <p className="llf-2">
-        {trans.__('Looking in')} <code>{model.version?.folder}</code>.{' '}
+        {trans.__('Run folder:')} <code>{model.version?.folder}</code>.{' '}
         {trans.__(
-          'Started runs elsewhere? Set LLF_HOME for the server to that folder and restart it.'
+          'Runs in another folder? Set LLF_HOME to that folder for the Jupyter server, then restart the server.'
         )}
       </p>
     </div>
@@ -91,7 +91,7 @@ export function Missing({ model, trans, copy }: IProps): React.JSX.Element {
         <b>{trans.__('Error')}</b>
         <div>
           {trans.__(
-            'The Jupyter server does not answer for LLF: %1 gave 404. Expected version %2.',
+            'LLF is not installed in the Jupyter server: %1 returned 404. Expected LLF %2.',
             'llf/api/version',
             model.pageVersion
           )}
@@ -99,23 +99,21 @@ export function Missing({ model, trans, copy }: IProps): React.JSX.Element {
       </div>
       <p>
         {trans.__(
-          'The server runs in an environment without LLF. In that environment run, then restart the server:'
+          'Run these commands in the environment of the server, then restart it:'
         )}
       </p>
       <pre>{INSTALL_COMMANDS}</pre>
       <div className="llf-row">
         <button
-          onClick={() =>
-            copy(INSTALL_COMMANDS, trans.__('The commands are copied.'))
-          }
+          onClick={() => copy(INSTALL_COMMANDS, trans.__('Commands copied.'))}
         >
-          {trans.__('Copy the commands')}
+          {trans.__('Copy commands')}
         </button>
         <Retry model={model} trans={trans} />
       </div>
       <p className="llf-2">
         {trans.__(
-          'Your runs go on. In a notebook llf.Monitor(run_id) still shows them.'
+          'Your runs are not affected. llf.Monitor(run_id) still shows them in a notebook.'
         )}
       </p>
     </div>
@@ -133,11 +131,11 @@ export function Unreachable({
       <div>
         {model.refusal
           ? trans.__(
-              'The Jupyter server refuses: %1 The list may be old; your runs go on.',
+              'The Jupyter server refused the request: %1 The list may be out of date. Your runs are not affected.',
               model.refusal
             )
           : trans.__(
-              'The Jupyter server does not answer. The list may be old; your runs go on.'
+              'The Jupyter server does not answer. The list may be out of date. Your runs are not affected.'
             )}
         <div className="llf-Message-fix">
           <Retry model={model} trans={trans} />
@@ -157,7 +155,7 @@ export function Mismatch({
       <b>{trans.__('Warning')}</b>
       <div>
         {trans.__(
-          'The page has LLF %1, the server %2. Expected the same. Restart the server, then reload the page.',
+          'This page has LLF %1, the server %2. Restart the server, then reload the page.',
           model.pageVersion,
           model.version?.llf ?? ''
         )}

@@ -214,7 +214,7 @@ function Chosen(
         {trans.__('More…')}
       </button>
       <button className="llf-link" onClick={() => props.model.select()}>
-        {trans.__('Clear')}
+        {trans.__('Clear selection')}
       </button>
     </div>
   );
@@ -236,7 +236,7 @@ function Foot({
           {trans.__('Show 50 more')}
         </button>
       ) : model.runs.length < model.total ? (
-        <span>{trans.__('Search or filter to see the others.')}</span>
+        <span>{trans.__('Use search or filters to see the others.')}</span>
       ) : (
         <span>
           {trans.__('LLF %1', model.version?.llf ?? model.pageVersion)}

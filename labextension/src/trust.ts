@@ -22,7 +22,7 @@ export async function askTrust(
     return '';
   }
   const { button } = await showDialog({
-    title: trans.__('Run the code that “%1” brings along?', called(run)),
+    title: trans.__('Run the code of “%1”?', called(run)),
     body: new CodeBody(found.code, trans),
     defaultButton: 0, // Enter, pressed in haste, runs nothing
     buttons: [
@@ -42,7 +42,7 @@ export class CodeBody extends Widget {
     this._say(
       'p',
       trans.__(
-        'This run was made elsewhere or changed since. Its Python code would run with your rights. Nothing of it was run yet: read it first.'
+        'This run was created on another machine or modified since. Its Python code would run with your permissions. It has not been executed. Review it first.'
       )
     );
     for (const one of code) {

@@ -27,9 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Fine-tune language models. Runs live in $LLF_HOME/runs and outlive this terminal.",
+    help="Fine-tune language models. Runs are stored in $LLF_HOME/runs and continue when this terminal closes.",
 )
-runs_app = typer.Typer(no_args_is_help=True, help="List runs, look into them, stop, resume, delete.")
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, stop, resume and delete runs.")
 app.add_typer(runs_app, name="runs")
 
 app.command()(train)
@@ -74,11 +74,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename:
-            print_error(OSError(f"{error.filename} cannot be used: {error.strerror}."))
+            print_error(OSError(f"{error.filename} cannot be opened: {error.strerror}."))
             sys.exit(1)
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}:
             raise
         with suppress(OSError, ValueError):  # what is left of the output goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print_error(OSError(f"The output cannot be written: {error.strerror}. Make room, or send it elsewhere."))
+        print_error(
+            OSError(f"The output cannot be written: {error.strerror}. Free disk space or write to another place.")
+        )
         sys.exit(1)

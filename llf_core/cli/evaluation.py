@@ -19,13 +19,13 @@ def runs_loss(
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute the evaluation loss of the base model and of the result of a finished run."""
+    """Compute the evaluation loss of the base model and of the tuned model of a finished run."""
     from dataclasses import asdict
 
     from llf_core.evaluation.run_losses import losses_in_child
 
     found = attach_run(run)
-    with in_a_sentence(), out.status("Computing the losses of base and result …"):
+    with in_a_sentence(), out.status("Computing the losses of the base and the tuned model …"):
         computed = losses_in_child(found.id, data, found.folder.home, trust=trust)
     if as_json:
         print_json(asdict(computed))
@@ -37,14 +37,15 @@ def runs_win_rate(  # noqa: PLR0913, PLR0917 - one parameter an option
     run: RunId,
     reward_model: RewardModel,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Prompt to answer; can be repeated. Default: the run's validation data.")
+        list[str] | None,
+        typer.Option(help=("Prompt to respond to; can be repeated. Default: the run's validation data.")),
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.", min=1)] = 128,
+    tokens: Annotated[int, typer.Option(help="Maximum tokens per response.", min=1)] = 128,
     most: Annotated[int, typer.Option(help="Maximum number of prompts from the validation data.", min=1)] = 100,
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute how often a reward model prefers the answers of the result to those of the base model (win rate)."""
+    """Compute the win rate: how often a reward model prefers the tuned model to the base model."""
     from dataclasses import asdict
 
     from llf_core.evaluation.win_rate import win_rate_in_child
@@ -78,7 +79,7 @@ def reward_accuracy(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
     trust: Trust = False,
 ) -> None:
-    """Compute how often a reward model scores the chosen answer above the rejected one (accuracy)."""
+    """Compute the accuracy of a reward model: how often it scores the chosen response higher."""
     from dataclasses import asdict
 
     from llf_core.evaluation.reward_accuracy import reward_accuracy_in_child

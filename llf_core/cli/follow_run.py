@@ -43,7 +43,7 @@ def follow_run(run: Run, *, as_json: bool) -> None:
         at = f" at step {status.step:,} of {status.total:,}" if status.total else ""
         out.print(f"{status.state}{at}. {escape(status.reason or '')}".rstrip())
         if status.state == "stopped":
-            out.print(f"Go on with: llf runs resume {run.id}")
+            out.print(f"Continue with: llf runs resume {run.id}")
         if run.output.is_dir():
             out.print(f"The result is in {run.output}", markup=False)
     if interrupted:

@@ -22,7 +22,7 @@ def inspect(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are unusable records.")] = False,
 ) -> None:
-    """Show what the loss sees: counts of examples and tokens, and three examples with the trained tokens marked."""
+    """Show the training data: counts of examples and tokens, and three examples with the tokens in the loss marked."""
     from llf_core.data import dump_examples, prepare
     from llf_core.models import load_processor, load_tokenizer, resolve_model
     from llf_core.runs.foreign_code import started_by_user
@@ -40,7 +40,7 @@ def inspect(
         try:
             dump_examples(prepared, dump)
         except OSError as error:
-            nobody = "It is a named pipe that nobody reads" if error.errno == errno.ENXIO else error.strerror
+            nobody = "It is a named pipe without a reader" if error.errno == errno.ENXIO else error.strerror
             raise UserError(f"{dump} cannot be written: {nobody}. Expected a file.") from None
     if strict and report.unusable():
         raise UserError(f"Unusable records: {len(report.unusable()):,} (--strict).")

@@ -35,4 +35,4 @@ def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Says which of the given reward functions are not used."""
     others = ", ".join(name for name in given if name not in set(known))
     if others:
-        err.print(f"{who} has no reward function {others}: left aside.", highlight=False)
+        err.print(f"{who} has no reward function {others}: ignored.", highlight=False)

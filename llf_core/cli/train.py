@@ -18,13 +18,13 @@ from llf_core.user_error import UserError
 def train(  # noqa: PLR0913, PLR0917 - options of a command
     config: ConfigFile,
     overrides: Overrides = None,
-    name: Annotated[str | None, typer.Option(help="A name for the run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start the run and return at once.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Start when no other run trains on this machine.")] = False,
     rewards: RewardFile = None,
     as_json: Json = False,
 ) -> None:
-    """Train, and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
+    """Train and follow the run. Ctrl-C stops it with a checkpoint; a second Ctrl-C kills it."""
     from llf_core.launch import active_runs, launch
 
     given = functions_of_file(rewards)
@@ -32,7 +32,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
     loaded = load_config(config, [*(overrides or ()), *([f"reward_functions={json.dumps(named)}"] if named else [])])
     say_unused("The config", given, named)
     for other in () if queue else active_runs():
-        err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too; both will be slower.")
+        err.print(f"[dim]Note   [/dim] {other.id} is {other.state} on this machine too. Both will be slower.")
     with in_a_sentence():
         run = launch(loaded, name=name, queue=queue, rewards=[given.get(one, one) for one in named] if given else None)
     if detach:
@@ -44,7 +44,7 @@ def train(  # noqa: PLR0913, PLR0917 - options of a command
 def demo(
     report: Annotated[bool, typer.Option("--report", help="Only report on the newest run on the demo data.")] = False,
 ) -> None:
-    """Fine-tune a small model in about a minute, then show how its answers changed."""
+    """Fine-tune a small model in about a minute, then compare its responses before and after."""
     from llf_core.config import RunConfig, preset
     from llf_core.evaluation.demo_report import newest_demo, report_on
     from llf_core.launch import launch
@@ -55,7 +55,7 @@ def demo(
     try:
         good, text = report_on(run)
     except RuntimeError as error:
-        raise UserError(f"The answers could not be made: {error}") from None
+        raise UserError(f"The responses could not be generated: {error}") from None
     out.print(text, markup=False)
     if not good:
         raise typer.Exit(1)

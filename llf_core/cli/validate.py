@@ -13,7 +13,7 @@ def validate(
     overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
-    """Check a config: unknown keys, names that do not exist, columns that fit no format, impossible combinations."""
+    """Check a config: unknown keys, names that do not exist, columns that match no format, impossible combinations."""
     from llf_core.config import validate as check
 
     report = with_data_checks(with_name_checks(check(config, overrides or ())))
@@ -25,6 +25,6 @@ def validate(
         if report.ok:
             warnings = sum(problem.severity == "warning" for problem in report.problems)
             told = f" {warnings} warning{'s' if warnings > 1 else ''}: see above." if warnings else ""
-            out.print(f"The config is good.{told}")
+            out.print(f"The config is valid.{told}")
     if not report.ok:
         raise typer.Exit(BAD_CONFIG)

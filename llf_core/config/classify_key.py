@@ -41,7 +41,7 @@ def classify(key: str, value: Any, line: int | None) -> Problem | None:
         if any(_same(value, harmless) for harmless in listed.defaults[key]):
             return None
         feature = listed.features[key]
-        message = f"`{key}` is {show(value)}, which is not built yet ({feature}). Expected it to be absent."
+        message = f"`{key}` is {show(value)}, which is not supported yet ({feature}). Expected it to be absent."
         return Problem("not_built", key, value, message, (_out(key),), line=line)
     return _unknown(key, value, line)
 
@@ -67,7 +67,7 @@ def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem |
         return None
     if spec.choices and value in spec.choices:
         return None  # a plug-in brings it
-    message = f"`{spec.key}` is {show(value)}, which is not built yet ({values[value]}). Expected {spec.expected}."
+    message = f"`{spec.key}` is {show(value)}, which is not supported yet ({values[value]}). Expected {spec.expected}."
     fix = Fix(
         f"Set to {spec.default if isinstance(spec.default, str) else show(spec.default)}", {spec.key: spec.default}
     )
@@ -75,14 +75,14 @@ def _value_not_built(spec: FieldSpec, value: Any, line: int | None) -> Problem |
 
 
 def _secret(key: str, variable: str, line: int | None) -> Problem:
-    message = f"`{key}` is a secret, and a config is kept with its run. Expected {variable} in the environment."
+    message = f"`{key}` is a secret, and the config is stored with the run. Set {variable} in the environment instead."
     return Problem("invalid", key, None, message, (_out(key),), line=line)
 
 
 def _unknown(key: str, value: Any, line: int | None) -> Problem:
     if is_secret(key, value):
         message = (
-            f"`{key}` is no key of a config, and it looks like a secret, which a run would keep. Expected it in the "
+            f"`{key}` is not a config key, and it looks like a secret, which a run would keep. Expected it in the "
             "environment of the process that starts the run."
         )
         return Problem("unknown", key, None, message, (_out(key),), line=line)
@@ -91,12 +91,12 @@ def _unknown(key: str, value: Any, line: int | None) -> Problem:
     if not nearest:
         return Problem("unknown", key, value, f"Unknown key `{key}`.", (_out(key),), line=line)
     message = f"Unknown key `{key}`. Did you mean `{nearest[0]}`?"
-    rename = Fix(f"Call it {nearest[0]}", {key: None, nearest[0]: value})
+    rename = Fix(f"Rename to {nearest[0]}", {key: None, nearest[0]: value})
     return Problem("unknown", key, value, message, (rename, _out(key)), line=line)
 
 
 def _out(key: str) -> Fix:
-    return Fix(f"Take out {key}", {key: None})
+    return Fix(f"Remove {key}", {key: None})
 
 
 def _same(value: Any, harmless: Any) -> bool:

@@ -224,7 +224,7 @@ class Data(Section):
     )
     overwrite_cache: bool = option(
         False,
-        label="Prepare again",
+        label="Rebuild the cache",
         help="Prepares the data set again even if a prepared copy exists.",
         source="LLaMA-Factory",
     )

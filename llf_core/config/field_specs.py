@@ -120,10 +120,10 @@ class FieldSpec:
         else:
             words = {
                 "bool": "true or false",
-                "int": "a whole number",
+                "int": "an integer",
                 "float": "a number",
                 "text": "text",
-                "names": "names with commas between them",
+                "names": "names separated by commas",
                 "object": "a mapping",
             }[self.type] + self._bounds
         return f"{words}, or null" if self.optional else words
@@ -132,14 +132,15 @@ class FieldSpec:
     def _bounds(self) -> str:
         parts = []
         if self.minimum is not None:
-            parts.append(f"of at least {_number(self.minimum)}")
+            parts.append(f"at least {_number(self.minimum)}")
         if self.above is not None:
             parts.append(f"above {_number(self.above)}")
         if self.maximum is not None:
-            parts.append(f"of at most {_number(self.maximum)}")
+            parts.append(f"at most {_number(self.maximum)}")
         if self.below is not None:
             parts.append(f"below {_number(self.below)}")
-        return f" {' and '.join(parts)}" if parts else ""
+        of = "of " if parts and parts[0].startswith("at") else ""
+        return f" {of}{' and '.join(parts)}" if parts else ""
 
 
 def _number(value: float) -> str:
@@ -173,9 +174,7 @@ def _fields() -> tuple[FieldSpec, ...]:
     for where, (section, plugin, options) in _sources().items():
         for key, info in options.model_fields.items():
             if key in found:
-                raise PluginError(
-                    f"The key {key!r} is named by {owners[key]} and by {where}. One of them must rename it."
-                )
+                raise PluginError(f"The key {key!r} is declared by {owners[key]} and by {where}. Rename one of them.")
             owners[key] = where
             found[key] = _spec(key, info, section, plugin, where)
     order = tuple(SECTIONS)
@@ -195,7 +194,7 @@ def _sources() -> dict[str, tuple[str, type[Plugin] | None, type[Section]]]:
 def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, where: str) -> FieldSpec:
     extra = info.json_schema_extra
     if not isinstance(extra, dict) or META not in extra:
-        raise PluginError(f"The key {key!r} of {where} has no label and help. Make it with `option(...)`.")
+        raise PluginError(f"The key {key!r} of {where} has no label and help. Declare it with `option(...)`.")
     meta: dict[str, Any] = extra[META]  # type: ignore[assignment]
     choices, labels = meta["choices"], None
     if meta["choices_from"]:
@@ -249,7 +248,7 @@ def _type(annotation: Any) -> tuple[Literal["bool", "int", "float", "text", "nam
     for kind, name in ((str, "text"), (float, "float"), (int, "int"), (bool, "bool")):
         if kind in parts:
             return name, optional  # type: ignore[return-value]
-    raise PluginError(f"No form knows the type {annotation}. Expected bool, int, float, str, Names or Object.")
+    raise PluginError(f"Forms do not support the type {annotation}. Expected bool, int, float, str, Names or Object.")
 
 
 def _leaves(annotation: Any) -> list[Any]:

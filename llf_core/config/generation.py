@@ -85,7 +85,7 @@ class Generation(Section):
     )
     watched_prompts: Lines | None = option(
         None,
-        unset="none: write one question a line",
+        unset="none: write one prompt per line",
         label="Watched prompts",
         help=(
             "Prompts, one per line, that the base model answers at the start and the tuned model at every checkpoint "

@@ -66,5 +66,5 @@ def _stands_against(asked: RequestedConfig, old: str, new: str, given: Any, valu
             return None
         return f"`warmup_ratio` is {given!r}. Expected a share of the steps, from 0 to below 1."
     if asked.values.get(new, value) != value:
-        return f"`{old}: {given}` and `{new}: {asked.values[new]}` mean the same key. Expected one of them."
+        return f"`{old}: {given}` and `{new}: {asked.values[new]}` set the same key. Expected one of them."
     return None

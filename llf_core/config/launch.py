@@ -10,7 +10,7 @@ class Launch(Section):
 
     threads: int | None = option(
         None,
-        unset="one a core",
+        unset="one per core",
         label="CPU threads",
         help="Number of CPU threads. Default: one per core.",
         minimum=1,

@@ -55,7 +55,7 @@ def assignments(value: str) -> str:
     for part in value.replace(" ", "").split(",") if value else ():
         name, sign, given = part.partition("=")
         if not name.isidentifier() or not sign or not given or "=" in given:
-            raise ValueError("Expected `name=value` with commas between several, e.g. `momentum=0.9`.")
+            raise ValueError("Expected `name=value`, separated by commas, for example `momentum=0.9`.")
     return value
 
 

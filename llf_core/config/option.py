@@ -119,7 +119,7 @@ def parse_object(value: Any) -> Any:
         try:
             return json_value(value)
         except NotPlainError as error:
-            raise ValueError(f"Expected a mapping, or JSON of an object ({error}).") from None
+            raise ValueError(f"Expected a mapping or a JSON object ({error}).") from None
     return value
 
 
@@ -136,9 +136,9 @@ def share_or_number(value: float) -> float:
         ValueError: neither a share nor a whole number, or more than `MAX_STEPS`.
     """
     if value > MOST_STEPS:
-        raise ValueError(f"Expected a whole number of at most {MOST_STEPS:,}, or a share below 1.")
+        raise ValueError(f"Expected an integer of at most {MOST_STEPS:,}, or a share below 1.")
     if value > 1 and value != int(value):
-        raise ValueError("Expected a whole number, or a share below 1.")
+        raise ValueError("Expected an integer, or a share below 1.")
     return int(value) if value == int(value) else value
 
 

@@ -48,4 +48,4 @@ def preset(name: str) -> dict[str, Any]:
     for one in presets():
         if one.name == name:
             return dict(one.values)
-    raise KeyError(f"There is no preset {name!r}. Expected one of {', '.join(one.name for one in presets())}.")
+    raise KeyError(f"Unknown preset {name!r}. Expected one of {', '.join(one.name for one in presets())}.")

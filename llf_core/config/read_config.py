@@ -104,7 +104,7 @@ def read(source: object, overrides: Sequence[str] = (), base: str | Path | None 
     else:
         asked = RequestedConfig({}, Path.cwd())
         asked.problems.append(
-            _broken(f"A config is no {type(source).__name__}. Expected a mapping, YAML text or a path.")
+            _broken(f"A config cannot be a {type(source).__name__}. Expected a mapping, YAML text or a path.")
         )
     _override(asked, overrides)
     for key, value in [*asked.values.items()]:
@@ -119,11 +119,11 @@ def _unusual(value: Any) -> str:
     """What no setting holds, wherever it comes from; the empty string for all else."""
     if isinstance(value, str):
         if "\0" in value:
-            return "holds the character U+0000. Expected text."
+            return "contains the character U+0000. Expected text."
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            return "holds half of a surrogate pair. Expected text that can be written in UTF-8."
+            return "contains a lone surrogate. Expected text that can be encoded as UTF-8."
     elif isinstance(value, int) and abs(value) >= MAX_INTEGER:
-        return f"is a whole number of {value.bit_length()} bits. Expected at most 63."
+        return f"is an integer of {value.bit_length()} bits. Expected at most 63."
     elif isinstance(value, Mapping):
         return next(filter(None, map(_unusual, (*value.keys(), *value.values()))), "")
     elif isinstance(value, list | tuple):
@@ -183,7 +183,7 @@ def _take_json(text: str, asked: RequestedConfig) -> None:
         if len(objects) > 1:
             twice = next((key for key, count in Counter(key for key, _ in objects[0]).items() if count > 1), None)
             if twice is not None:
-                raise NotPlainError(f"the key {twice[:MAX_SHOWN_CHARACTERS]!r} stands twice in one object")
+                raise NotPlainError(f"the key {twice[:MAX_SHOWN_CHARACTERS]!r} occurs twice in one object")
         return dict(found)
 
     if not isinstance(json_value(text, keep), dict):
@@ -210,7 +210,7 @@ def _take_yaml(text: str, asked: RequestedConfig) -> None:
 def _take(key: str, value: Any, line: int, asked: RequestedConfig) -> None:
     if key in asked.values and key not in asked.repeated:
         asked.repeated.add(key)
-        message = f"`{key}` stands in line {asked.lines[key]} and again in line {line}. Expected it once."
+        message = f"`{key}` is set in line {asked.lines[key]} and again in line {line}. Expected it once."
         asked.problems.append(Problem("invalid", key, None, message, line=line))
     asked.values[key] = value
     asked.lines[key] = line
@@ -221,7 +221,9 @@ def _override(asked: RequestedConfig, overrides: Sequence[str]) -> None:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-")
         if not equals or not key:
-            asked.problems.append(_broken(f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`."))
+            asked.problems.append(
+                _broken(f"The override {text!r} is not `key=value`, for example `learning_rate=1e-4`.")
+            )
             continue
         try:
             asked.values[key] = yaml_value(value)

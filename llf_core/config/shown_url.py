@@ -10,5 +10,5 @@ def without_secrets(address: str) -> str:
     try:
         parts = urlsplit(address)
     except ValueError:  # as `http://[::1`
-        return "an address"
+        return "a URL"
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))

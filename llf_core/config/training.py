@@ -181,7 +181,7 @@ class Training(Section):
     )
     gradient_checkpointing: bool | None = option(
         None,
-        unset="where memory is short",
+        unset="if memory is short",
         label="Gradient checkpointing",
         help=(
             "Recomputes activations in the backward pass to save memory. A third slower. Default: only if memory is "

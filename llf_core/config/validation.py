@@ -52,8 +52,8 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
         elif field(key) is not None:
             values[key] = value
     if untold:
-        message = f"{len(untold):,} more keys are unknown: {listed(map(brief, untold))}. Expected a config of a run."
-        take_out = Fix("Take them out", dict.fromkeys(untold))
+        message = f"{len(untold):,} more keys are unknown: {listed(map(brief, untold))}. Expected a training config."
+        take_out = Fix("Remove them", dict.fromkeys(untold))
         problems.append(Problem("unknown", untold[0], None, message, (take_out,), keys=tuple(untold)))
     config, refused = build(values, asked)
     problems += refused
@@ -111,8 +111,8 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
 def _answers(stage: Any) -> str:
     """How the answers of a stage come about, behind a comma."""
     if stage is None or not stage.generation_keys:
-        return "which draws no answers."
-    return f"which draws its answers by {_stages(stage.generation_keys)}."
+        return "which does not sample completions."
+    return f"which samples completions with {_stages(stage.generation_keys)}."
 
 
 def _stages(names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ def against(config: RunConfig) -> tuple[Problem, ...]:
             if error is not None:
                 fixes = _fixes(key, names, error, kind)
                 if config.data.dataset_format is not None:
-                    fixes = (*fixes, Fix("Let the columns decide", dict.fromkeys(READ_AS)))
+                    fixes = (*fixes, Fix("Detect automatically", dict.fromkeys(READ_AS)))
                 found.append(Problem("invalid", key, ",".join(names), error.message, fixes, keys=(key, "stage")))
                 break  # one sentence beside a field
     return tuple(found)

@@ -166,7 +166,7 @@ def _check_entry(where: str, entry: Any) -> None:
         isinstance(wanted, int) and not isinstance(wanted, bool) and 1 <= wanted <= MOST_SAMPLES
     ):
         raise DataError(
-            f"{where} has num_samples {show(wanted)}. Expected a whole number from 1 to {MOST_SAMPLES:,}, or none."
+            f"{where} has num_samples {show(wanted)}. Expected an integer from 1 to {MOST_SAMPLES:,}, or none."
         )
     columns = entry.get("columns") or {}
     _check_keys(f"`columns` of {where}", columns, COLUMNS)

@@ -79,7 +79,7 @@ def not_finite(metrics: RunMetrics) -> Finding | None:
     precision = "bf16 in place of fp16" if metrics.config.get("fp16") else "fp32"
     return Finding(
         "not_finite",
-        f"The loss is {values[broken[0]]} at step {steps[broken[0]]}, and what was trained since is lost.",
+        f"The loss is {values[broken[0]]} at step {steps[broken[0]]}. Training after this step is unusable.",
         f"Go on from a checkpoint before that step with a lower learning rate than {written(rate)}, or train in "
         f"{precision}.",
         config={"learning_rate": _tenth(rate)},
@@ -95,12 +95,12 @@ def nothing_learned(metrics: RunMetrics) -> Finding | None:
     zero = len(loss) >= CONSECUTIVE and not loss[-CONSECUTIVE:].any()
     if not masked and not zero:
         return None
-    seen = f"none of {tokens[-1]:,.0f} tokens is learned from" if masked else f"the loss is 0 at step {steps[-1]}"
+    seen = f"none of {tokens[-1]:,.0f} tokens is in the loss" if masked else f"the loss is 0 at step {steps[-1]}"
     return Finding(
         "nothing_learned",
-        f"There is nothing to learn: {seen}.",
-        "Look at what the loss sees with llf.Inspect(config): is the answer's column named, does the template fit, is "
-        "cutoff_len long enough?",
+        f"The model learns nothing: {seen}.",
+        "Check which tokens are in the loss with llf.Inspect(config): is the response column named, does the "
+        "template match, is cutoff_len long enough?",
     )
 
 
@@ -112,7 +112,7 @@ def gradient_is_zero(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "nothing_trained",
         f"The gradient is 0 since step {steps[-CONSECUTIVE]}: no weight changes.",
-        "Look at which layers are trained (finetuning_type, lora_target, freeze_trainable_layers).",
+        "Check which layers are trainable (finetuning_type, lora_target, freeze_trainable_layers).",
     )
 
 
@@ -123,7 +123,7 @@ def learning_rate_is_zero(metrics: RunMetrics) -> Finding | None:
         return Finding(
             "nothing_trained",
             f"The learning rate is 0 in all {len(rates)} logged steps: no weight changes.",
-            "Set learning_rate, or a shorter warm-up.",
+            "Set learning_rate, or shorten the warmup.",
             change={"learning_rate": 1e-4},
         )
     return None
@@ -148,7 +148,8 @@ def diverged(metrics: RunMetrics) -> Finding | None:
         "diverged",
         f"The loss has risen from {min(first, began):.2f} to {high:.2f}: "
         f"the learning rate {written(rate)} is too high.",
-        f"Set it to {written(_tenth(rate))}; better go on from a checkpoint before it rose, or start again.",
+        f"Lower it to {written(_tenth(rate))}; it is better to branch from a checkpoint before the rise, or to "
+        "restart.",
         change={"learning_rate": _tenth(rate)},
         config={"learning_rate": _tenth(rate)},
     )
@@ -167,9 +168,9 @@ def learning_rate_too_low(metrics: RunMetrics) -> Finding | None:
     rate = metrics.learning_rate
     return Finding(
         "too_slow_a_rate",
-        f"The loss hardly falls ({began:.3f} to {now:.3f} in {steps[-1]} steps), "
-        f"and the learning rate is {written(rate)}.",
-        f"Set it to {written(10 * rate)}.",
+        f"The loss has barely decreased ({began:.3f} to {now:.3f} in {steps[-1]} steps), "
+        f"and the learning rate of {written(rate)} is low.",
+        f"Raise it to {written(10 * rate)}.",
         change={"learning_rate": 10 * rate},
         config={"learning_rate": 10 * rate},
     )
@@ -196,7 +197,7 @@ def gradient_explodes(metrics: RunMetrics, *, fades: bool = False) -> Finding | 
     held = f", clipped to {clipped:g}" if isinstance(clipped, int | float) and clipped else ""
     return Finding(
         "gradient_explodes",
-        f"The gradient's norm is {last[-1]:.3g}{held}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
+        f"The gradient norm is {last[-1]:.3g}{held}; its median was {usual:.3g} before step {steps[-CONSECUTIVE]}.",
         f"Set the learning rate to {written(_tenth(rate))}, and look at the rows of step {steps[-CONSECUTIVE]}.",
         change={"learning_rate": _tenth(rate)},
     )
@@ -219,8 +220,8 @@ def evaluation_loss_rises(metrics: RunMetrics, *, least: float = GAP_LEAST) -> F
     return Finding(
         "evaluation_rises",
         f"The evaluation loss has risen since step {steps[best]}, from {loss[best]:.3f} to {loss[-1]:.3f}: the model "
-        "learns the training set by heart.",
-        f"End the run; checkpoint-{steps[best]}, where it is kept, is the best. Next time train less long, or with "
+        "overfits the training set.",
+        f"Stop the run; checkpoint-{steps[best]}, if it was kept, is the best. Next time train for fewer steps, or set "
         "early_stopping_steps.",
         change={"max_steps": metrics.step + left},
         config={"early_stopping_steps": CONSECUTIVE},
@@ -234,9 +235,9 @@ def validation_overlap(metrics: RunMetrics) -> Finding | None:
         return None
     return Finding(
         "evaluation_leaks",
-        f"{leaked:,} of the {held:,} examples to evaluate on are trained on too: the evaluation loss says little about "
-        "new text.",
-        "Hold out others: take another eval_dataset, or val_size with drop_duplicates.",
+        f"{leaked:,} of the {held:,} evaluation examples are in the training set too: the evaluation loss says little "
+        "about new text.",
+        "Use another eval_dataset, or val_size with drop_duplicates.",
         config={"drop_duplicates": True},
     )
 
@@ -248,8 +249,8 @@ def duplicate_examples(metrics: RunMetrics) -> Finding | None:
         return None
     return Finding(
         "copies",
-        f"{told} The training loss may fall while new text is predicted no better.",
-        "Next time set drop_duplicates, or look at them with llf inspect.",
+        f"{told} The training loss may fall without better results on new text.",
+        "Next time set drop_duplicates, or list them with llf inspect.",
         config={"drop_duplicates": True},
     )
 
@@ -268,7 +269,7 @@ def throughput_drops(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "slower",
         f"The run is slower: {np.median(last):,.0f} tokens a second since step {steps[-window]}, {usual:,.0f} before.",
-        "Look for other work on this machine, a processor that throttles, or memory that is swapped.",
+        "Check for other processes on this machine, CPU throttling, or swapping.",
     )
 
 
@@ -290,11 +291,11 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
         end = steps[-1] + (metrics.memory_limit - memory[-1]) / a_step
         if 0 < metrics.total < end:
             return None  # it suffices to the last step
-        full = f" At this rate {metrics.memory_limit / 1e9:.1f} GB are full at step {end:,.0f}."
+        full = f" At this rate {metrics.memory_limit / 1e9:.1f} GB will be full at step {end:,.0f}."
     return Finding(
         "memory_creeps",
         f"Memory grows by {_bytes(a_step)} a step, from {memory[0] / 1e9:.2f} to {memory[-1] / 1e9:.2f} GB.{full}",
-        "Ask for a checkpoint, and resume from it when memory is short: a new process begins small.",
+        "Save a checkpoint, and resume from it when memory runs short: a new process starts with less memory.",
     )
 
 
@@ -308,7 +309,7 @@ def stalled(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "stalled",
         f"Step {metrics.step + 1} has not ended for {metrics.idle / 60:.0f} min; a step took {usual:.2g} s.",
-        "A long evaluation may be under way; else look at the log, and at the load of this machine. Stop asks for a "
+        "A long evaluation may be running. Otherwise check the log and the load of this machine. Stop requests a "
         "checkpoint and ends the process after two minutes.",
         until=metrics.step + 1,
     )
@@ -332,7 +333,7 @@ RULES: tuple[Rule, ...] = (
     Rule("stalled", stalled),
     Rule("likelihood_falls", chosen_likelihood_falls, ("dpo",)),
     Rule("no_preference", no_preference, ("dpo", "rm")),
-    Rule("kl_runs_away", partial(kl_too_high, high=30.0, of="an answer"), ("ppo",)),
+    Rule("kl_runs_away", partial(kl_too_high, high=30.0, of="a completion"), ("ppo",)),
     Rule("kl_runs_away", partial(kl_too_high, high=1.0, of="a token"), ("grpo", "rloo")),
     Rule("same_rewards", no_reward_variance, SAMPLED),
     Rule("entropy_collapses", entropy_collapses, SAMPLED),

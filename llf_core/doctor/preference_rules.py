@@ -46,9 +46,9 @@ def chosen_likelihood_falls(metrics: RunMetrics) -> Finding | None:
         return None
     return Finding(
         "likelihood_falls",
-        f"The chosen answers have become less likely too: by {lost:.0f} nats each of {length:.0f}, the rejected ones "
-        f"by {other:.0f}. What they lose goes to answers that nobody has chosen.",
-        f"Set pref_ftx to 0.2, which holds the chosen answers up; or a lower learning rate than "
+        f"The chosen responses have become less likely too: by {lost:.0f} of {length:.0f} nats each, the rejected ones "
+        f"by {other:.0f}. Probability moves to responses outside the data set.",
+        f"Set pref_ftx to 0.2, which adds an SFT loss on the chosen responses; or use a learning rate below "
         f"{written(metrics.learning_rate)}, or a higher pref_beta than {beta:g}.",
         config={"pref_ftx": 0.2},
     )
@@ -70,10 +70,9 @@ def no_preference(metrics: RunMetrics) -> Finding | None:
     rate = metrics.learning_rate
     return Finding(
         "no_preference",
-        f"At the end of the first epoch the better answer is found in {100 * mean:.0f} % of the pairs; guessing finds "
-        "50 %.",
-        f"Look at some pairs with llf.Inspect(config): is chosen really the better one? Else try a learning rate of "
-        f"{written(float(f'{3 * rate:.2g}'))} in place of {written(rate)}, or a higher lora_rank.",
+        f"At the end of the first epoch the accuracy is {100 * mean:.0f} %; random guessing has 50 %.",
+        "Check some pairs with llf.Inspect(config): is the chosen response really better? If so, try a learning rate "
+        f"of {written(float(f'{3 * rate:.2g}'))} instead of {written(rate)}, or a higher lora_rank.",
         config={"learning_rate": float(f"{3 * rate:.2g}")} if rate else {},
     )
 
@@ -94,10 +93,10 @@ def kl_too_high(metrics: RunMetrics, *, high: float, of: str) -> Finding | None:
         return None
     return Finding(
         "kl_runs_away",
-        f"The model runs away from its reference: a KL of {np.median(last):.3g} nats {of} since step "
+        f"The policy diverges from the reference model: a KL of {np.median(last):.3g} nats {of} since step "
         f"{steps[-WINDOW]}, {early:.3g} before.",
-        "Read the sampled answers: it may have found a trick that the reward falls for. Hold it back with a higher "
-        f"coefficient of the KL, or a lower learning rate than {written(metrics.learning_rate)}.",
+        "Read the sampled completions: the model may be exploiting the reward. Use a higher "
+        f"KL coefficient, or a learning rate below {written(metrics.learning_rate)}.",
         change={"learning_rate": float(f"{metrics.learning_rate / 3:.2g}")} if metrics.learning_rate else {},
     )
 
@@ -114,10 +113,10 @@ def no_reward_variance(metrics: RunMetrics) -> Finding | None:
     earned = f" ({reward[-1]:.3g})" if len(reward) else ""
     return Finding(
         "same_rewards",
-        f"All answers to a prompt earn the same{earned} since step {steps[-WINDOW]}: no answer is better than another, "
-        "so nothing is learned.",
-        "Read the sampled answers. Where all are right, end the run or give harder prompts; where none is, give "
-        "easier ones, a reward for a part of the way, or a higher temperature.",
+        f"All completions of a prompt have had the same reward{earned} since step {steps[-WINDOW]}, so all advantages "
+        "are 0 and nothing is learned.",
+        "Read the sampled completions. If all are correct, stop the run or use harder prompts; if none is, use "
+        "easier prompts, a partial reward, or a higher temperature.",
     )
 
 
@@ -132,8 +131,8 @@ def entropy_collapses(metrics: RunMetrics) -> Finding | None:
     return Finding(
         "entropy_collapses",
         f"The entropy has fallen from {began:.3g} to {entropy[-1]:.3g} nats a token by step {steps[-1]}: the model "
-        "writes the same answers again and again, and finds no better ones.",
-        "Sample at a higher temperature, hold it to its reference with a higher coefficient of the KL, or take a "
+        "repeats the same completions and no longer explores.",
+        "Use a higher temperature, a higher KL coefficient, or a "
         f"lower learning rate than {written(metrics.learning_rate)}.",
     )
 
@@ -149,7 +148,7 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
     limit = "max_new_tokens" if metrics.stage == "ppo" else "max_completion_length"
     return Finding(
         "answers_cut",
-        f"{100 * float(np.median(cut[-WINDOW:])):.0f} % of the answers are cut at the limit of their length since step "
-        f"{steps[-WINDOW]}, and judged unfinished.",
-        f"Allow longer answers ({limit}), or have the reward prefer short ones.",
+        f"{100 * float(np.median(cut[-WINDOW:])):.0f} % of the completions have been truncated at the length limit "
+        f"since step {steps[-WINDOW]}.",
+        f"Allow longer completions (raise {limit}), or reward short ones.",
     )

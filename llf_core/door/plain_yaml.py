@@ -106,7 +106,7 @@ def _short(value: Any) -> str:
 def _construct_int(loader: Loader, node: yaml.ScalarNode) -> int:
     text = loader.construct_scalar(node)
     if not INTEGER.match(text):
-        raise _error(f"{_short(text)} is not a whole number", node)
+        raise _error(f"{_short(text)} is not an integer", node)
     if len(text) > len(str(MAX_INTEGER)) + 1 or abs(int(text)) >= MAX_INTEGER:
         raise _error(f"the number {_short(text)} has {len(text):,} digits. Expected at most 18", node)
     return int(text)

@@ -148,7 +148,7 @@ def _branch(
         total = next((one.changes["max_steps"] for one in reversed(further) if "max_steps" in one.changes), total)
         if total <= step:
             raise ValueError(
-                f"The checkpoint is of step {step}; the run ends at {total}. Expected max_steps above {step}."
+                f"max_steps is {total}, and the checkpoint is at step {step}. Expected max_steps above {step}."
             )
         _copy_folders(folder, new)
         _copy_history(folder, new, step)
@@ -173,9 +173,13 @@ def _config_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in asked.items():
         if key not in BRANCH_KEYS:
             allowed = ", ".join([*LIVE_SETTINGS, *sorted(BRANCH_KEYS)])
-            raise ValueError(f"{key} cannot differ in a branch, which goes on at a checkpoint. Expected {allowed}.")
+            raise ValueError(
+                f"{key} cannot be changed in a branch, since it continues from a checkpoint. Expected {allowed}."
+            )
         if key.endswith("_steps") and isinstance(value, float) and value < 1:
-            raise ValueError(f"{key} is {value:g}. Expected a whole number of steps: a branch has no share of its own.")
+            raise ValueError(
+                f"{key} is {value:g}. Expected a number of steps: a branch does not support a share of all steps."
+            )
     if asked.get("output_dir"):
         asked["output_dir"] = str(Path(asked["output_dir"]).expanduser().absolute())
     return asked
@@ -185,7 +189,7 @@ def _checkpoint(folder: RunFolder, step: int | None) -> int:
     """The step to branch from."""
     steps = Checkpoints(folder).list()
     if not steps:
-        raise ValueError(f"{folder.id} has no checkpoint to branch from. Expected one: ask for it, or set save_steps.")
+        raise ValueError(f"{folder.id} has no checkpoint to branch from. Request one while it runs, or set save_steps.")
     if step is not None and step not in steps:
         there = ", ".join(map(str, steps))
         raise ValueError(f"{folder.id} has no checkpoint of step {step}. Expected one of {there}.")
@@ -207,7 +211,7 @@ def _copy_checkpoint(folder: RunFolder, new: RunFolder, step: int) -> int:
         with suppress(OSError):
             copy_folder(Checkpoints(folder).path(each), own.path(each), _link)
     if not own.complete(step):
-        raise ValueError(f"The checkpoint of step {step} was removed just now. Branch from a later one.")
+        raise ValueError(f"The checkpoint of step {step} was removed while it was copied. Branch from a later one.")
     return int(_state(own.path(step)).get("max_steps") or 0)
 
 

@@ -63,7 +63,7 @@ def _of_dicts(given: list[object]) -> pa.Table:
         rows.append(row)
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not all(isinstance(name, str) for name in names):
-        raise RowsError("A row has a key that is not text. Expected names of columns as keys.")
+        raise RowsError("A row has a key that is not a string. Expected column names as keys.")
     return pa.table(
         {name: _checked(lambda name=name: pa.array([row.get(name) for row in rows]), name) for name in names}
     )
@@ -77,7 +77,7 @@ def _checked(make: Any, name: object = None) -> Any:
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
         where = f"Column {name!r} of the data set" if name else "The data set"
         raise RowsError(
-            f"{where} can't be written as one column: {error}. Expected values of one kind, for example only text."
+            f"{where} cannot be converted to a column: {error}. Expected values of one type, for example only strings."
         ) from None
 
 

@@ -24,12 +24,12 @@ def combinations(values: Mapping[str, Sequence[object]]) -> Iterator[dict[str, A
     """
     for key, given in values.items():
         if isinstance(given, str) or not given:
-            raise ValueError(f"{key} has the values {given!r}. Expected a list of at least one.")
+            raise ValueError(f"{key} has the values {given!r}. Expected a non-empty list.")
     total = 1
     for given in values.values():
         total *= len(given)
     if not values or total > MAX_RUNS:
-        raise ValueError(f"That would be {total if values else 0} runs. Expected 1 to {MAX_RUNS}.")
+        raise ValueError(f"The sweep has {total if values else 0} runs. Expected 1 to {MAX_RUNS}.")
     for one in itertools.product(*values.values()):
         yield dict(zip(values, one, strict=True))
 

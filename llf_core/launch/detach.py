@@ -54,7 +54,7 @@ def start_supervisor(
     if _has_taken_over(first):
         return
     said = RunReader(folder).log_tail(1)
-    reason = f"The run's supervisor did not start: {said or 'it said nothing'}"
+    reason = f"The run's supervisor did not start: {said or 'no error output'}"
     raise RuntimeError(_failed(folder, attempt, kept_reason(folder, attempt) or reason))
 
 

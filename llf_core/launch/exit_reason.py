@@ -55,30 +55,30 @@ def exit_reason(folder: RunFolder, status: Status, ending: ProcessEnd) -> tuple[
         return "failed", killed_reason(folder, status)
     if ending.stop_requested and ending.exit_code in {0, -signal.SIGTERM}:
         if Checkpoints(folder).latest() is not None:
-            return "stopped", f"Stopped {at}, in the middle of a step. {safe}"
-        return "failed", f"Stopped {at}, and nothing had been saved. Start it again."
+            return "stopped", f"Stopped {at}, during a step. {safe}"
+        return "failed", f"Stopped {at} before the first checkpoint. Restart it with resume."
     said = _last_error(folder, status.attempt) if ending.exit_code > 0 else None
     # What ends a trainer that finds no room to say so: any error, or a mapped file that could not grow.
     if said is None and ending.exit_code in {-signal.SIGBUS, *range(1, 256)} and is_unwritable(folder):
         return "failed", " ".join(disk_told(folder))
     if ending.exit_code <= 0:
         return "failed", f"The trainer {_sudden_end(ending)} {at}. {safe}"
-    said = said or _last_line(folder) or f"The trainer ended with exit code {ending.exit_code}. log.txt tells more."
+    said = said or _last_line(folder) or f"The trainer exited with code {ending.exit_code}. See log.txt."
     return "failed", said if ending.exit_code == BAD_CONFIG else f"{said} {safe}"
 
 
 def _sudden_end(ending: ProcessEnd) -> str:
     """Describe the end of a trainer that left no message."""
     if ending.exit_code == 0:
-        return "ended without a word (see log.txt)"
+        return "exited without a final status (see log.txt)"
     if ending.exit_code == -signal.SIGKILL and ending.out_of_memory:
-        remedy = "lower per_device_train_batch_size or cutoff_len, or give it more"
+        remedy = "lower per_device_train_batch_size or cutoff_len, or provide more memory"
         if ending.memory_limit is None:
             return f"was killed by the system, which ran out of memory ({remedy}),"
         return f"was killed by the memory limit of {ending.memory_limit / 1e9:.1f} GB ({remedy}),"
     number = -ending.exit_code
     name = next((one.name for one in signal.Signals if one == number), f"signal {number}")
-    return f"was ended by {name} from outside" if number in EXTERNAL_SIGNALS else f"crashed with {name} (see log.txt)"
+    return f"was terminated by {name}" if number in EXTERNAL_SIGNALS else f"crashed with {name} (see log.txt)"
 
 
 def _last_error(folder: RunFolder, attempt: int) -> str | None:

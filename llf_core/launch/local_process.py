@@ -93,7 +93,7 @@ class Trainer:
             RuntimeError: the process has no input pipe.
         """
         if self._process.stdin is None:
-            raise RuntimeError("The gate is open already.")
+            raise RuntimeError("The gate is already open.")
         try:
             self._process.stdin.write(b"go\n")
             self._process.stdin.close()

@@ -64,6 +64,6 @@ def sweep(
         except (OSError, RuntimeError) as error:
             if not started:
                 raise
-            waits = f"{len(started)} of the {len(chosen)} runs were started before and stay in the queue."
+            waits = f"{len(started)} of the {len(chosen)} runs had already been started and stay in the queue."
             raise RuntimeError(f"{error} {waits}") from error
     return started

@@ -128,7 +128,7 @@ class Run:
             if interrupt == "raise":
                 raise
             print(  # noqa: T201 - the caller's cell or terminal
-                f"{self.id} goes on. Stop it with run.stop(), or in a terminal: llf runs stop {self.id}"
+                f"{self.id} is still running. Stop it with run.stop(), or in a terminal: llf runs stop {self.id}"
             )
             return self.status()
         finally:
@@ -153,7 +153,7 @@ class Run:
         if now.final:
             return None
         if now.state == "lost":
-            raise RuntimeError(f"Nothing of {self.id} runs any more. Resume it, or leave it as it is.")
+            raise RuntimeError(f"No process of {self.id} is running. Resume the run to continue it.")
         request = send_request(self.folder, "stop", {} if grace is None else {"grace": grace}, by)
         if wait:
             self.wait(progress=False)
@@ -200,7 +200,9 @@ class Run:
         """
         return self.ask("set", check_changes(changes), wait=wait, by=by)
 
-    def ask(self, type: str, args: Mapping[str, object] | None = None, *, wait: bool = False, by: str = "code") -> str:  # noqa: A002 - the field's name
+    def ask(
+        self, type: str, args: Mapping[str, object] | None = None, *, wait: bool = False, by: str = ("code")
+    ) -> str:  # noqa: A002 - the field's name
         """Send a request to a live run, which handles it after the current step.
 
         Args:
@@ -217,7 +219,7 @@ class Run:
         """
         now = self.status()
         if now.has_ended:
-            raise RuntimeError(f"{self.id} is {now.state}. Expected a run that is going.")
+            raise RuntimeError(f"{self.id} is {now.state}. Expected a live run.")
         reader = RunReader(self.folder)
         request = send_request(self.folder, type, args, by)
         while wait:
@@ -228,7 +230,7 @@ class Run:
                         raise RuntimeError(str(event.get("message")))
                     return str(event.get("message"))
             if over:
-                raise RuntimeError(f"{self.id} ended before it took the request.")
+                raise RuntimeError(f"{self.id} ended before it handled the request.")
             time.sleep(LOOK_SECONDS)
         return request
 
@@ -243,7 +245,10 @@ class Run:
         cell = f"{definition_cell(self.folder)}{run_config(self.folder).python()}"
         if not read_changes(self.folder):
             return cell
-        return f"{cell}\n# What this run was told while it went on is done again by: llf.attach({self.id!r}).replay()\n"
+        return (
+            f"{cell}\n# To repeat the changes that were made while this run was running: "
+            f"llf.attach({self.id!r}).replay()\n"
+        )
 
     def replay(
         self,
@@ -354,7 +359,7 @@ class Run:
         if now.state == "finished":
             raise RuntimeError(f"{self.id} has finished. Start a new run to train further.")
         if not now.has_ended:
-            raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended: stop it first.")
+            raise RuntimeError(f"{self.id} is {now.state}. Expected a run that has ended. Stop it first.")
         if command is None:
             check_stored(self.folder, "resume", env)
         how = f"run.resume(trust=True), or in a terminal: llf runs resume {self.id} --trust"
@@ -398,7 +403,7 @@ class Run:
             import pandas as pd
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
-                'A DataFrame needs pandas, which this environment lacks. Run pip install "llf[train]".'
+                'A DataFrame needs pandas, which is not installed. Run pip install "llf[train]".'
             ) from None
 
         columns = self._reader.metrics()
@@ -445,5 +450,5 @@ def _wait_for_teardown(now: Status) -> None:
     until = time.monotonic() + TEARDOWN_SECONDS
     while any(process is not None and process.alive() for process in (now.trainer, now.supervisor_process)):
         if time.monotonic() > until:
-            raise RuntimeError(f"Process {now.pid} of the last attempt has not ended yet. Kill it, then resume.")
+            raise RuntimeError(f"Process {now.pid} of the last attempt is still running. Kill it, then resume.")
         time.sleep(0.05)

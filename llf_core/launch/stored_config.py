@@ -43,5 +43,5 @@ def check_stored(folder: RunFolder, what: str, env: Mapping[str, str] | None = N
 def _told(problem: Problem, folder: RunFolder, what: str) -> str:
     place = f"{folder.config}{f' (line {problem.line})' if problem.line else ''}"
     fixes = " or ".join(f"{fix.label[:1].lower()}{fix.label[1:]}" for fix in problem.fixes)
-    how = f"In {place}: {fixes}. Then {what}" if fixes else f"Mend it in {place}, then {what}"
-    return f"{problem.message} This version of LLF refuses the config of this run. {how} again."
+    how = f"In {place}: {fixes}. Then {what}" if fixes else f"Fix it in {place}, then {what}"
+    return f"{problem.message} This version of LLF does not accept the config of this run. {how} again."

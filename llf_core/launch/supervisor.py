@@ -73,7 +73,7 @@ class Supervisor:
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
-        self._refuse_pending("The run had ended before this was read.")
+        self._refuse_pending("The run ended before this request was read.")
         try:
             waits = self._folder.queue.exists()
             goes = self._take_over("created" if waits else "starting")
@@ -81,7 +81,7 @@ class Supervisor:
             if goes and (not waits or self._wait_for_turn()):
                 self._write_final_status(self._supervise())
         except Exception as error:
-            reason = f"The supervisor could not go on: {type(error).__name__}: {error}."
+            reason = f"The supervisor failed: {type(error).__name__}: {error}."
             self._writer.close(
                 "failed", " ".join(failure_message(self._folder, error)) if is_disk_error(error) else reason
             )
@@ -127,11 +127,11 @@ class Supervisor:
 
     def _leave_queue(self) -> None:
         self._folder.queue.unlink(missing_ok=True)
-        self._writer.close("stopped", "Taken out of the queue before it began. Resume starts it.")
+        self._writer.close("stopped", "Removed from the queue before it started. Resume starts it.")
         for request in (self._stop, self._kill):
             if request is not None:
-                self._answer(request, ok=True, message="Taken out of the queue.")
-        self._refuse_pending("The run was taken out of the queue.")
+                self._answer(request, ok=True, message="Removed from the queue.")
+        self._refuse_pending("The run was removed from the queue.")
 
     def _supervise(self) -> ProcessEnd:
         """Start the trainer and supervise it until it ends."""
@@ -195,7 +195,7 @@ class Supervisor:
             for finding in self._doctor.look():
                 self._writer.event("finding", **finding.event())
         except Exception as error:  # noqa: BLE001 - a full disk, a folder that somebody took apart: the run goes on
-            logger.warning(f"The curves could not be looked at: {type(error).__name__}: {error}")
+            logger.warning(f"The metrics could not be checked: {type(error).__name__}: {error}")
         # A long run's first look at all of its numbers takes seconds, which its training should not miss.
         took = time.monotonic() - began
         self._visit = time.monotonic() + max(DOCTOR_SECONDS, 50 * took)

@@ -118,7 +118,7 @@ def _check_ended(folder: RunFolder) -> None:
     except BrokenRunError:
         return
     if state not in {"finished", "stopped", "failed", "lost"}:
-        raise RuntimeError(f"{folder.id} is {state}. Stop or kill it before it is deleted.")
+        raise RuntimeError(f"{folder.id} is {state}. Stop or kill it before you delete it.")
 
 
 def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
@@ -138,7 +138,7 @@ def restore_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         source = _in_bin(bin_folder, run_id)
         target = _root(home) / "runs" / run_id
         if os.path.lexists(target):
-            raise FileExistsError(f"There is a run {run_id} already. Rename or delete that one first.")
+            raise FileExistsError(f"A run {run_id} already exists. Rename or delete it first.")
         target.parent.mkdir(parents=True, exist_ok=True)
         move(source, target)
     return RunFolder(target)
@@ -187,7 +187,7 @@ def deleted_runs(home: Path | str | None = None, offset: int = 0, limit: int = 5
 def _in_bin(bin_folder: Path, run_id: str) -> Path:
     path = bin_folder / check_run_id(run_id)
     if not is_folder(path):
-        raise FileNotFoundError(f"The bin holds no run {run_id}.")
+        raise FileNotFoundError(f"The bin does not contain run {run_id}.")
     return path
 
 

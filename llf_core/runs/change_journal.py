@@ -58,7 +58,7 @@ def check_changes(changes: Mapping[str, object]) -> dict[str, Any]:
         ValueError: a name is unknown, or a value is out of range; one sentence.
     """
     if not changes:
-        raise ValueError(f"Nothing is to be changed. Expected one of {', '.join(CHECKS)}.")
+        raise ValueError(f"No change was given. Expected one of {', '.join(CHECKS)}.")
     unknown = next((name for name in changes if name not in CHECKS), None)
     if unknown is not None:
         raise ValueError(f"{str(unknown)[:40]!r} cannot be changed in a live run. Expected one of {', '.join(CHECKS)}.")
@@ -74,7 +74,7 @@ def _rate(value: object) -> float:
 def _step(value: object) -> int:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
     if not 1 <= number <= MAX_STEPS or number != int(number):
-        raise ValueError(f"max_steps is {_shown(value)}. Expected a whole number of steps from 1 to {MAX_STEPS:,}.")
+        raise ValueError(f"max_steps is {_shown(value)}. Expected an integer of steps from 1 to {MAX_STEPS:,}.")
     return int(number)
 
 
@@ -83,9 +83,9 @@ def _prompt(value: object) -> str:
 
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_PROMPT:
         found = f"has {len(value):,} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
-        raise ValueError(f"The prompt {found}. Expected a text of 1 to {LONGEST_PROMPT:,} characters.")
+        raise ValueError(f"The prompt {found}. Expected a string of 1 to {LONGEST_PROMPT:,} characters.")
     if any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise ValueError("The prompt holds half of a character (a lone surrogate), which no tokenizer reads.")
+        raise ValueError("The prompt contains a lone surrogate, which tokenizers cannot encode.")
     return value.strip()
 
 

@@ -149,8 +149,8 @@ def recoverable_message(folder: RunFolder) -> str:
     """One sentence about what can be used of an ended run."""
     latest = Checkpoints(folder).latest()
     if latest is None:
-        return "There is no checkpoint yet: resume starts from the beginning."
-    return f"{latest.name} is whole: resume goes on from there."
+        return "There is no checkpoint yet: resume starts over."
+    return f"{latest.name} is complete: resume continues from it."
 
 
 def _files(path: Path) -> dict[str, int]:

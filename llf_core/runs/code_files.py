@@ -45,7 +45,7 @@ def python_files(folder: Path, exclude: Collection[Path] = ()) -> Iterator[Path]
         if folders > MAX_FOLDERS or len(found) > MAX_FILES:
             raise TooMuchCodeError(
                 f"{folder} holds more than {MAX_FILES} Python files or {MAX_FOLDERS:,} folders. "
-                "Expected the code of one model."
+                "Expected the code of a single model."
             )
     yield from found
 
@@ -62,7 +62,7 @@ def read_code(path: Path) -> bytes:
             return read_bytes(path, MAX_BYTES, run)
         return read_bytes(Path(os.path.realpath(path)), MAX_BYTES)  # files in the hub cache are links
     except OSError:
-        message = f"{path} is not a regular file of at most {MAX_BYTES:,} bytes, so it is not read as code."
+        message = f"{path} is not a regular file of at most {MAX_BYTES:,} bytes, so it was not read as code."
         raise TooMuchCodeError(message) from None
 
 

@@ -41,7 +41,7 @@ class Request:
     path: Path = Path()
 
 
-def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None = None, by: str = "") -> str:  # noqa: A002
+def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None = None, by: str = ("")) -> str:  # noqa: A002
     """Send a request to a run. The caller checks first whether the run is live.
 
     Args:
@@ -58,7 +58,7 @@ def send_request(folder: RunFolder, type: str, args: Mapping[str, object] | None
         OSError: `control/` is not a folder or is not writable.
     """
     if type not in REQUEST_TYPES:
-        raise ValueError(f"There is no request {type!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
+        raise ValueError(f"Unknown request {type!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
     now = time.time_ns()
     request_id = secrets.token_hex(4)
     body = {"v": 1, "id": request_id, "type": type, "args": dict(args or {}), "by": by, "time": now / 1e9}

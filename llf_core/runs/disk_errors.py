@@ -75,13 +75,13 @@ def failure_message(folder: RunFolder, error: BaseException | None = None) -> tu
     limit = _file_limit(folder, error)
     if limit is not None:
         return (
-            f"A file met the limit on file sizes, which is {_bytes(limit)} (`ulimit -f`). {safe}",
-            "Raise the limit where the run is started, then resume.",
+            f"A file reached the file size limit of {_bytes(limit)} (`ulimit -f`). {safe}",
+            "Raise the limit in the environment that starts the run, then resume.",
         )
     number = _number(error)
     if number is None and not is_unwritable(folder):
         number = _probe(folder.path)  # dropped by a library
-    what, remedy = _describe(_place(folder, error), number, _bytes_needed(folder), "The run", "to go on")
+    what, remedy = _describe(_place(folder, error), number, _bytes_needed(folder), "The run", "to continue")
     return f"{what} {safe}", f"{remedy}, then resume." if remedy else "Resume."
 
 
@@ -95,10 +95,10 @@ def start_message(place: Path, error: BaseException) -> str:
     place = next(path for path in (place.absolute(), *place.absolute().parents) if path.is_dir())
     if (number := _number(error)) == errno.EFBIG:
         limit = _bytes(resource.getrlimit(resource.RLIMIT_FSIZE)[0])
-        return f"No run can begin in {place}: the limit on file sizes is {limit} (`ulimit -f`). Raise it first."
+        return f"Runs cannot start in {place}: the file size limit is {limit} (`ulimit -f`). Raise it first."
     free = 0 if number == errno.EDQUOT else shutil.disk_usage(place).free
     what, remedy = _describe(place, number, LOG_BYTES if free < LOG_BYTES else free + LOG_BYTES, "A run")
-    return f"No run can begin. {what} {remedy}, then start it again." if remedy else f"No run can begin. {what}"
+    return f"Runs cannot start. {what} {remedy}, then start it again." if remedy else f"Runs cannot start. {what}"
 
 
 def command_message(error: OSError, place: Path) -> str:
@@ -124,8 +124,8 @@ def _describe(place: Path, number: int | None, needed: int, who: str, purpose: s
     """
     mount, facts = _mount(place), os.statvfs(place)
     if number == errno.EROFS or (number is None and _is_read_only(facts)):
-        what = f"The disk at {mount} is read-only: nothing can be written to it."
-        return what, "Make it writable (a failing disk becomes read-only by itself: see `dmesg`)"
+        what = f"The disk at {mount} is read-only: files cannot be written."
+        return what, "Make it writable (the system remounts a failing disk read-only: see `dmesg`)"
     if number in FAILING:
         what = f"The disk at {mount} failed: {os.strerror(number or 0)}."
         return what, "Check the disk, or the connection to the network drive (see `dmesg`)"
@@ -137,7 +137,7 @@ def _describe(place: Path, number: int | None, needed: int, who: str, purpose: s
     free = 0 if quota else facts.f_bavail * facts.f_frsize
     missing = needed - free
     if missing <= (0 if needed else -LOG_BYTES) and not quota:
-        return f"The disk at {mount} was full. It has {_bytes(free)} free by now.", ""
+        return f"The disk at {mount} was full. It has {_bytes(free)} free now.", ""
     what = f"Your quota of the disk at {mount} is used up."
     if not quota:
         what = f"The disk is full: {mount} has {_bytes(free)} free of {_bytes(facts.f_blocks * facts.f_frsize)}."

@@ -32,7 +32,7 @@ def decimate(x: ArrayLike, y: ArrayLike, n: int = MOST_POINTS) -> tuple[NDArray[
     """
     xs, ys = np.asarray(x), np.asarray(y, np.float64)
     if xs.shape != ys.shape or xs.ndim != 1:
-        raise ValueError(f"x has shape {xs.shape} and y {ys.shape}. Expected two rows of equal length.")
+        raise ValueError(f"x has shape {xs.shape} and y {ys.shape}. Expected two arrays of equal length.")
     if n < 8:  # noqa: PLR2004 - the least that holds two ends, a gap's two ends and four extremes
         raise ValueError(f"n is {n}. Expected at least 8.")
     if len(ys) <= n:

@@ -16,6 +16,5 @@ def duplicates_warning(copies: int, examples: int) -> str | None:
     if copies <= SHARE * examples:
         return None
     return (
-        f"{copies:,} of the {examples:,} examples to train on are copies of earlier ones, and are trained on as often "
-        "as they stand there."
+        f"{copies:,} of the {examples:,} training examples are duplicates of earlier ones, and each copy is trained on."
     )

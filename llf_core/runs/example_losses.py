@@ -167,7 +167,7 @@ class ExampleLosses:
             ValueError: the kind is unknown.
         """
         if kind not in OUTLIER_KINDS:
-            raise ValueError(f"There is no kind {kind!r} of examples. Expected one of {', '.join(OUTLIER_KINDS)}.")
+            raise ValueError(f"Unknown kind {kind!r}. Expected one of {', '.join(OUTLIER_KINDS)}.")
         everything = [one for one in self.all() if np.isfinite(one.excess)]
         if not everything:
             return []

@@ -155,8 +155,8 @@ def _take(descriptor: int, path: Path, until: float) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise TimeoutError(
-                    f"{path.parent.name}/{path.name} is locked by another process for more than {LOCK_SECONDS:g} s. "
-                    "Expected a lock of milliseconds: look for a stopped (Ctrl-Z) process of this run."
+                    f"{path.parent.name}/{path.name} has been locked by another process for more than "
+                    f"{LOCK_SECONDS:g} s. Look for a suspended (Ctrl-Z) process of this run."
                 ) from None
             time.sleep(pause)
             pause = min(pause * 2, 0.05)

@@ -36,13 +36,13 @@ def find_run(text: str, folder: Path | None = None, *, binned: bool = False) -> 
     begin, _, end = text.replace("...", BETWEEN).partition(BETWEEN)
     begun = [one for one in known if text and one.startswith(begin) and one.endswith(end)]
     if len(begun) > 1:
-        raise ValueError(f"{len(begun)} runs match {text}: {listed(begun)}. Expected more of one id.")
+        raise ValueError(f"{len(begun)} runs match {text}: {listed(begun)}. Give more characters of one id.")
     if begun:
         return begun[0]
     mean = nearest_run_hint(text, known)
     if not mean:
         check_run_id(text)
-    raise ValueError(f"There is no run {text!r} in {place}.{mean}")
+    raise ValueError(f"No run matches {text!r} in {place}.{mean}")
 
 
 def short_id(run_id: str, known: Sequence[str]) -> str:

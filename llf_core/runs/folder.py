@@ -172,9 +172,7 @@ def blocked_path_message(home: Path | str | None = None) -> str | None:
     place = next((one for one in (runs, *runs.parents) if os.path.lexists(one)), runs)
     if place.is_dir() or not os.path.lexists(place):
         return None
-    return (
-        f"{place} is not a folder, so runs cannot be written to {runs}. Remove it, or set LLF_HOME to another folder."
-    )
+    return f"{place} is not a folder, so runs cannot be saved in {runs}. Remove it, or set LLF_HOME to another folder."
 
 
 def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
@@ -193,8 +191,8 @@ def open_run(run_id: str, home: Path | str | None = None) -> RunFolder:
         from llf_core.runs.nearest_run import nearest_run_hint  # imported late, since a supervisor starts without it
 
         raise FileNotFoundError(
-            f"There is no run {run_id} in {folder.path.parent}.{nearest_run_hint(run_id, run_ids(home))} Look at "
-            "`llf runs list`; where it was started with another LLF_HOME, set that."
+            f"No run {run_id} in {folder.path.parent}.{nearest_run_hint(run_id, run_ids(home))} Look at "
+            "`llf runs list` shows all runs. If it was started with another LLF_HOME, set that."
         )
     return folder
 
@@ -236,9 +234,9 @@ def list_run_folders(place: Path) -> tuple[tuple[str, ...], dict[str, str]]:
             except OSError as error:  # removed meanwhile, or not accessible
                 is_run, kind = False, f"unreadable ({error.strerror})"
             if not is_run:
-                odd[name] = f"This is {kind}. Expected a run's folder. Move it elsewhere or remove it."
+                odd[name] = f"This is {kind}. Expected a run folder. Move or remove it."
             elif not RUN_ID.fullmatch(name) or name != entry.name:
-                odd[name] = "This is no run: its name is no run id. Move it elsewhere or remove it."
+                odd[name] = "This is not a run: its name is not a run id. Move or remove it."
             else:
                 found.append(name)
     return tuple(sorted(found)), dict(sorted(odd.items()))

@@ -199,11 +199,11 @@ def check_run(folder: RunFolder, trust: bool | str, how: str) -> None:
         return
     if isinstance(trust, str) and len(trust) >= MIN_HASH_CHARACTERS and combined_hash(code).startswith(trust):
         return
-    changed = "What would run is not what was shown. " if trust else ""
+    changed = "The code differs from what was shown. " if trust else ""
     listed = "".join(f"\n  {one}" for one in code)
     raise UntrustedCodeError(
-        f"{folder.id} was made elsewhere or changed since, and this code would run with your rights:{listed}\n"
-        f"{changed}Nothing was run. Read the source, then allow it with {how}.",
+        f"{folder.id} was created on another machine or modified since, and this code would run with your "
+        f"permissions:{listed}\n{changed}Nothing was executed. Review the source, then allow it with {how}.",
         code,
     )
 
@@ -329,8 +329,8 @@ def may_run(code: ForeignCode, home: Path, run: RunFolder | None = None) -> None
     if is_code_allowed(code, home) or (run is not None and is_signed(run)):
         return
     raise UntrustedCodeError(
-        f"This Python code would run with your rights, and {NOT_ALLOWED}: {code}. Nothing was run. Read the "
-        "source, then allow it: with the view's button, trust=True in Python, or --trust in a terminal.",
+        f"This Python code would run with your permissions, and {NOT_ALLOWED}: {code}. Nothing was executed. Review "
+        "the source, then allow it: with the view's button, trust=True in Python, or --trust in a terminal.",
         (code,),
     )
 
@@ -356,7 +356,7 @@ def runs_code(folder: Path, home: Path, *, trust_remote_code: bool) -> bool:
     except TooMuchCodeError as error:
         if os.environ.get(VARIABLE) == RUN_VALUE:
             return True
-        raise UntrustedCodeError(f"{error} Nothing of it was run.", ()) from error
+        raise UntrustedCodeError(f"{error} None of it was executed.", ()) from error
     if code is None:
         return False
     may_run(code, home)

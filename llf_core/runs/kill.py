@@ -55,7 +55,7 @@ def kill_run(folder: RunFolder, by: str = "") -> Status:
             return now
         if elsewhere and effective_status(now).state != "lost":
             raise RuntimeError(
-                f"{folder.id} runs on {status.host}, and its supervisor there does not act on the request. "
+                f"{folder.id} runs on {status.host}, and its supervisor does not respond. "
                 "End its processes on that machine."
             )
     return _end(folder, read_status(folder))
@@ -74,8 +74,8 @@ def _end(folder: RunFolder, status: Status) -> Status:
         if process is not None and status.is_on_this_host:
             if process.alive() and not belongs_to_run(process, folder) and process.alive():
                 raise RuntimeError(
-                    f"status.json of {folder.id} names process {process.pid}, which does not work for this run, so it "
-                    "was left alone. Look at it with `ps`."
+                    f"status.json of {folder.id} names process {process.pid}, which does not belong to this run, so it "
+                    "was not killed. Inspect it with `ps`."
                 )
             kill_group(process)
     status = dataclasses.replace(status, step=last_logged_step(folder, status))
@@ -129,7 +129,7 @@ def kill_group(process: ProcessId, seconds: float = 10.0) -> None:
     until = time.monotonic() + seconds
     while process.alive():
         if time.monotonic() > until:
-            raise TimeoutError(f"Process {process.pid} does not end after SIGKILL. Look at it with `ps`.")
+            raise TimeoutError(f"Process {process.pid} is still alive after SIGKILL. Inspect it with `ps`.")
         time.sleep(0.01)
 
 

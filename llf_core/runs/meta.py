@@ -49,9 +49,7 @@ def update_meta(folder: RunFolder, *, seen: int | None = None, **changes: object
     with locked(folder.status_lock):
         meta = _whole(folder, read_object(folder.meta))
         if seen is not None and meta["revision"] != seen:
-            raise StaleError(
-                "It was changed in another view meanwhile. Look at what is there now, then change it again."
-            )
+            raise StaleError("It was changed in another view. Review the current value, then save again.")
         meta |= changes
         meta["revision"] += 1
         replace_file(folder.meta, json_bytes(meta))

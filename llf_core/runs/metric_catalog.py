@@ -69,46 +69,47 @@ class LoggedGroup:
 
 
 GROUPS: tuple[Group, ...] = (
-    Group("Reward", "What an answer earns on average: it should rise, then level off.", {"reward": "reward"}),
+    Group("Reward", "Mean reward of the completions. It should rise, then level off.", {"reward": "reward"}),
     Group(
         "Reward by function",
-        "What each reward function gives on average. One that rises alone is being exploited.",
+        "Mean of each reward function. If one rises while the others do not, the model may be exploiting it.",
         {"rewards/*/mean": "*", "rewards/*": "*"},
     ),
     Group(
         "Rewards",
-        "How the model rates the better and the worse answer. The margin between them should grow.",
+        "Implicit rewards of the chosen and the rejected responses. The margin between them should grow.",
         {"rewards/chosen": "chosen", "rewards/rejected": "rejected", "rewards/margins": "margin"},
         level=0.0,
     ),
     Group(
         "Accuracy",
-        "How often the better answer is rated higher. Trust the held-out pairs: they are new to the model.",
+        "Share of pairs whose chosen response has the higher reward. The evaluation set tells more than the training "
+        "set.",
         {"rewards/accuracies": "training"},
         form="share",
         level=0.5,
-        level_label="guessing",
+        level_label="chance",
         top=1.0,
     ),
     Group(
         "Log-probabilities",
-        "How likely the model finds each answer: nearer to 0 is likelier. Chosen should not fall as rejected does.",
+        "Log-probabilities of the responses; closer to 0 is likelier. Chosen should not fall along with rejected.",
         {"logps/chosen": "chosen", "logps/rejected": "rejected"},
     ),
     Group(
         "KL divergence",
-        "How far the model has moved from its reference. A slow rise is learning, a leap is a trick it has found.",
+        "KL divergence of the policy from the reference model. A sudden jump often means reward hacking.",
         {"kl": "KL"},
         log=True,
     ),
     Group(
         "Entropy",
-        "How open the choice of each next token is. Near 0 the model has stopped trying anything new.",
+        "Entropy of the next-token distribution. Near 0 the policy no longer explores.",
         {"entropy": "entropy"},
     ),
     Group(
-        "Answer length, tokens",
-        "How long answers are. Growth without reward, or a flat line at the limit, is wasted.",
+        "Completion length, tokens",
+        "Length of the completions. Watch for growth without reward, and for completions truncated at the limit.",
         {
             "response_length": "mean",
             "completions/mean_length": "mean",
@@ -118,8 +119,8 @@ GROUPS: tuple[Group, ...] = (
         form="count",
     ),
     Group(
-        "Length of ended answers, tokens",
-        "How long the answers are that end by themselves; 0 where none does.",
+        "Length of terminated completions, tokens",
+        "Length of the completions that end with an EOS token; 0 if there are none.",
         {
             "completions/mean_terminated_length": "mean",
             "completions/min_terminated_length": "shortest",
@@ -129,95 +130,95 @@ GROUPS: tuple[Group, ...] = (
         detail=True,
     ),
     Group(
-        "How answers end",
-        "An answer that is cut at the limit is judged unfinished: most should end by themselves.",
-        {"response_ended": "by itself", "completions/clipped_ratio": "cut"},
+        "Completion endings",
+        "Share of completions that end with an EOS token, or are truncated at the limit. Most should end with EOS.",
+        {"response_ended": "EOS", "completions/clipped_ratio": "truncated"},
         form="share",
         top=1.0,
     ),
     Group(
-        "Spread of rewards",
-        "How much rewards differ from answer to answer. At 0 no answer is better, and nothing is learned.",
+        "Reward standard deviation",
+        "Standard deviation of the rewards. At 0 all advantages are 0 and there is no learning signal.",
         {"reward_std": "all", "rewards/*/std": "*"},
         detail=True,
     ),
     Group(
-        "Prompts without a difference",
-        "Share of the prompts whose answers all earn the same: nothing is learned from these.",
+        "Prompts with zero reward variance",
+        "Share of prompts whose completions all have the same reward. They give no learning signal.",
         {"frac_reward_zero_std": "share"},
         form="share",
     ),
     Group(
-        "Clipped",
-        "Share of tokens that were held back from moving further. Some per cent are usual.",
+        "Clip fraction",
+        "Share of tokens whose probability ratio was clipped. A few percent are typical.",
         {
             "clip_fraction": "policy",
             "value_clip_fraction": "value",
             "clip_ratio/region_mean": "all",
-            "clip_ratio/low_mean": "down",
-            "clip_ratio/high_mean": "up",
-            "clip_ratio/low_min": "down, least",
-            "clip_ratio/high_max": "up, most",
+            "clip_ratio/low_mean": "low",
+            "clip_ratio/high_mean": "high",
+            "clip_ratio/low_min": "low, minimum",
+            "clip_ratio/high_max": "high, maximum",
         },
         form="share",
         detail=True,
     ),
     Group(
-        "Size of an update",
-        "How far one round of updates moves the model from what wrote the answers. It should stay small.",
+        "Update size",
+        "Approximate KL between the updated policy and the one that sampled the completions. It should stay small.",
         {"approx_kl": "KL"},
         detail=True,
     ),
     Group(
         "Loss",
-        "What training makes smaller.",
+        "The training objective, which the optimizer minimizes.",
         {"loss": "training"},
         log=True,
-        aside="What training makes smaller. It says little of how good answers are: look at the reward.",
+        aside="The training objective. It says little about the quality of completions: watch the reward instead.",
     ),
     Group(
-        "Parts of the loss",
-        "What the loss is the sum of, before each part's weight.",
+        "Loss terms",
+        "Terms of the loss, before weighting.",
         {
             "policy_loss": "policy",
             "value_loss": "value",
             "sft_loss": "SFT",
             "odds_ratio_loss": "odds ratio",
             "kd_loss": "distillation",
-            "aux_loss": "balance",
+            "aux_loss": "load balancing",
         },
         detail=True,
     ),
     Group(
         "KL coefficient",
-        "What leaving the reference costs. It grows as long as the KL is above its target.",
+        "Coefficient β of the KL penalty. It grows while the KL is above its target.",
         {"kl_coef": "coefficient"},
         detail=True,
     ),
     Group(
         "Explained variance",
-        "How well the value function foresees what answers earn: 1 is exactly, 0 is no better than a mean.",
+        "Explained variance of the value function: 1 is perfect, 0 is no better than predicting the mean.",
         {"explained_variance": "share"},
         level=0.0,
         detail=True,
     ),
     Group(
         "Advantages",
-        "How much better answers were than expected. It is near 0 once the value function has learned.",
+        "Mean advantage: return minus predicted value. It is near 0 once the value function has learned.",
         {"advantages": "mean"},
         level=0.0,
         detail=True,
     ),
     Group(
-        "Unjudged answers",
-        "Share of the answers that a reward function does not apply to. Where none does, nothing is learned.",
-        {"unjudged": "by none", "rewards/*/skipped": "not by *"},
+        "Unscored completions",
+        "Share of completions for which a reward function returned None. Without a reward they are skipped.",
+        {"unjudged": "no reward", "rewards/*/skipped": "*"},
         form="share",
         detail=True,
     ),
     Group(
         "GPU",
-        "How busy the GPU is, and how full its memory. Where it is often idle, larger batches use it better.",
+        "GPU and GPU memory utilization. If the GPU is often idle, increase the batch size.",
         {"gpu/utilization": "utilization", "gpu/memory": "memory"},
         form="share",
         top=1.0,
@@ -225,7 +226,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     Group(
         "GPU temperature, °C",
-        "How hot the GPU is. Beyond about 85 °C most slow down.",
+        "Temperature of the GPU. Most GPUs throttle above about 85 °C.",
         {"gpu/temperature": "temperature"},
         detail=True,
     ),
@@ -237,8 +238,8 @@ _LABELS = {
     "rewards/accuracies": "Training accuracy",
     "rewards/margins": "Training margin",
     "kl": "KL divergence",
-    "response_length": "Answer length",
-    "completions/mean_length": "Answer length",
+    "response_length": "Completion length",
+    "completions/mean_length": "Completion length",
 }
 BETTER_DIRECTION = {"rewards/accuracies": "more", "reward": "more", "loss": "less"}
 """Metrics by which runs are ranked, most important first: whether more or less is better."""
@@ -345,7 +346,7 @@ def _group_of(name: str) -> tuple[Group, str]:
         if match is not None:
             return group, label.replace("*", match.group(1)) if match.groups() else label
     family, _, last = name.rpartition("/")
-    return Group(family or name, "A number that the run has logged by this name.", {}), last
+    return Group(family or name, "Values that the run logged under this name.", {}), last
 
 
 def _in_order(group: Group, lines: Mapping[str, str]) -> dict[str, str]:

@@ -18,14 +18,14 @@ Facts: TypeAlias = "Mapping[str, Any]"
 """JSON values by name: what `Run.summary()` returns."""
 LABEL = 13  # width of the label column
 NEXT: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "created": (("it waits in the queue; end it with", "kill"),),
-    "starting": (("end it with", "stop"),),
-    "running": (("end it with a checkpoint", "stop"), ("write a checkpoint", "checkpoint")),
-    "stopping": (("end it at once", "kill"),),
-    "stopped": (("go on", "resume"), ("go on with other settings", "branch")),
-    "failed": (("go on from the newest checkpoint", "resume"),),
-    "lost": (("go on from the newest checkpoint", "resume"),),
-    "finished": (("compare with the base", "loss"), ("go on with other settings", "branch")),
+    "created": (("remove from the queue", "kill"),),
+    "starting": (("stop", "stop"),),
+    "running": (("stop with a checkpoint", "stop"), ("save a checkpoint", "checkpoint")),
+    "stopping": (("kill now", "kill"),),
+    "stopped": (("resume", "resume"), ("branch with changed settings", "branch")),
+    "failed": (("resume from the newest checkpoint", "resume"),),
+    "lost": (("resume from the newest checkpoint", "resume"),),
+    "finished": (("compare with the base model", "loss"), ("branch with changed settings", "branch")),
 }
 """Available commands by state, with their purpose."""
 CHANGED_ASIDE = {"model_name_or_path", "dataset", "stage", "finetuning_type"}
@@ -140,6 +140,6 @@ def _next(facts: Facts, called: str) -> list[str]:
     commands = [one for one in NEXT.get(facts["state"], ()) if there.get(one[1], True)]
     lines: list[str] = []
     for why, command in commands:
-        what_for = "begin again" if command == "resume" and not facts["checkpoints"] else why
+        what_for = "restart" if command == "resume" and not facts["checkpoints"] else why
         lines.append(f"{'' if lines else 'Next':{LABEL}}llf runs {command} {called}  # {what_for}")
     return lines

@@ -34,8 +34,8 @@ def shown_status(folder: RunFolder) -> Status:
 
 
 def _why_lost(folder: RunFolder, at: str) -> str:
-    """Why the processes of a run may have ended without a final status."""
-    gone = f"The run's processes ended without a final status, {at}."
+    """Why the processes of a run may have exited without a final status."""
+    gone = f"The run's processes exited without a final status, {at}."
     return (
         " ".join([gone, *failure_message(folder)]) if is_unwritable(folder) else f"{gone} {recoverable_message(folder)}"
     )

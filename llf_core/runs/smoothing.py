@@ -59,7 +59,7 @@ def smooth(steps: ArrayLike, values: ArrayLike, window: float) -> Floats:
         ValueError: `window` is not greater than 0.
     """
     if not window > 0:
-        raise ValueError(f"window is {window}. Expected a number of steps above 0.")
+        raise ValueError(f"window is {window}. Expected an integer above 0.")
     out = np.array(values, np.float64)
     known = np.flatnonzero(np.isfinite(out))
     if known.size:

@@ -124,13 +124,13 @@ def read_status(folder: RunFolder) -> Status:
     except FileNotFoundError:
         raise BrokenRunError(f"{folder.id} has no status.json.") from None
     except UnreadableError as error:
-        raise BrokenRunError(f"{folder.id} can't be read: {error}") from None
+        raise BrokenRunError(f"{folder.id} cannot be read: {error}") from None
     except NotPlainError as error:
-        raise BrokenRunError(f"The status.json of {folder.id} can't be read: {error}.") from None
+        raise BrokenRunError(f"The status.json of {folder.id} cannot be read: {error}.") from None
     if not isinstance(value, dict) or str(value.get("state")) not in STATES:
-        raise BrokenRunError(f"The status.json of {folder.id} holds no state that is known.")
+        raise BrokenRunError(f"The status.json of {folder.id} has no known state.")
     if value.get("format") != 1:
-        raise BrokenRunError(f"{folder.id} has format {value.get('format')}. A newer llf reads it.")
+        raise BrokenRunError(f"{folder.id} has format {value.get('format')}. Expected 1: upgrade llf to read it.")
     return Status(**{key: _checked(key, one) for key, one in value.items() if key in _FIELDS})
 
 
@@ -172,8 +172,8 @@ def effective_status(status: Status, now: float | None = None) -> Status:
     if not lost:
         return status
     reason = (
-        f"The run's processes ended without a final status (step {status.step} of {status.total}). "
-        "Resume goes on from its newest checkpoint."
+        f"The run's processes exited without a final status (step {status.step} of {status.total}). "
+        "Resume continues from its newest checkpoint."
     )
     return dataclasses.replace(status, state="lost", reason=reason)
 
@@ -214,7 +214,7 @@ def update(folder: RunFolder, *, of_attempt: int | None = None, **changes: Unpac
     """
     unknown = changes.keys() - _FIELDS.keys()
     if unknown:
-        raise TypeError(f"status.json has no field {', '.join(sorted(unknown))}.")
+        raise TypeError(f"status.json does not have the field {', '.join(sorted(unknown))}.")
     with locked(folder.status_lock):
         old = read_status(folder)
         if of_attempt is not None and old.attempt != of_attempt:
@@ -253,9 +253,9 @@ def begin_attempt(folder: RunFolder, attempt: int, step: int | None = None) -> S
     with locked(folder.status_lock):
         old = read_status(folder)
         if not effective_status(old).has_ended and not is_never_started(folder, old):
-            raise RuntimeError(f"{folder.id} is {old.state}. Expected a run that has ended: stop it first.")
+            raise RuntimeError(f"{folder.id} is {old.state}. Expected a run that has ended. Stop it first.")
         if attempt != old.attempt + 1:
-            raise RuntimeError(f"{folder.id} is at attempt {old.attempt}; attempt {attempt} can't begin.")
+            raise RuntimeError(f"{folder.id} is at attempt {old.attempt}; attempt {attempt} cannot start.")
         new = Status(
             state="created",
             step=old.step if step is None else step,

@@ -89,7 +89,7 @@ def allow(folder: Path, sha256: str, home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     key = _key(home, make=True)
     if key is None:
-        raise PermissionError(f"{home / KEY} cannot be written, so nothing can be allowed there.")
+        raise PermissionError(f"{home / KEY} cannot be written, so code cannot be allowed there.")
     with locked(home / f".{TRUSTED}.lock"):
         allowed = _allowed(home)
         name = str(folder.resolve())

@@ -135,7 +135,7 @@ class RunWriter:
         self._changes |= {"pid": own.pid, "started": own.started, "ticks": own.ticks}
         self._changes |= {"boot_id": boot_id(), "host": host()}
         if self.flush().attempt != self.attempt:
-            raise RuntimeError(f"{self.folder.id} has gone on without attempt {self.attempt}, which ends here.")
+            raise RuntimeError(f"{self.folder.id} has a newer attempt. Attempt {self.attempt} ends here.")
         self._thread = threading.Thread(target=self._beat, args=(seconds,), name="llf-heartbeat", daemon=True)
         self._thread.start()
 
@@ -144,7 +144,7 @@ class RunWriter:
             try:
                 if self.flush().attempt != self.attempt:
                     # Two trainers in one folder would corrupt each other's checkpoints.
-                    logger.error(f"Attempt {self.attempt} was given up for a later one and ends.")
+                    logger.error(f"Attempt {self.attempt} was replaced by a newer one and ends.")
                     os._exit(1)
             except (OSError, statuses.BrokenRunError) as error:
                 # A missed heartbeat is no reason to end a training; the changes wait for the next one.
@@ -162,7 +162,7 @@ class RunWriter:
             OSError: the disk is full, and so is the reserve. The reason is kept in memory, see `final_status`.
         """
         if state not in FINAL:
-            raise ValueError(f"A run can't close as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
+            raise ValueError(f"A run cannot end as {state!r}. Expected one of {', '.join(sorted(FINAL))}.")
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -187,9 +187,7 @@ class RunWriter:
             return reason
         from llf_core.runs.disk_errors import failure_message  # imported late: it reads runs, which this module writes
 
-        return " ".join(
-            [f"The attempt had {state}, which could not be written down.", *failure_message(self.folder, error)]
-        )
+        return " ".join([f"The attempt had {state}, which could not be saved.", *failure_message(self.folder, error)])
 
     def release(self) -> None:
         """Close the files. Later writes reopen them."""

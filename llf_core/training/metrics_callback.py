@@ -368,7 +368,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
     def answer_pending(self, step: int) -> None:
         """Answer the requests that waited for the now complete checkpoint of `step`."""
         for request in self.waiting:
-            self._answer(request, ok=True, message=f"checkpoint-{step} is whole.")
+            self._answer(request, ok=True, message=f"checkpoint-{step} is complete.")
         self.waiting.clear()
 
     def _write_examples(self) -> None:

@@ -129,7 +129,7 @@ def _config(watches: Sequence[Watch]) -> Part:
     lines = [Line(key, tuple(value_of(config.get(key)) for config in configs), code=True) for key in found]
     told = [_told(watch) for watch in watches]
     if any(text != NONE for text in told):
-        lines.append(Line("changed by hand", tuple(told)))
+        lines.append(Line("changed while running", tuple(told)))
     note = f"{len(found):,} of {len(keys):,} keys differ" if found else f"the same: {len(keys):,} keys"
     return Part("Config", note, tuple(lines))
 

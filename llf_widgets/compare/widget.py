@@ -173,7 +173,7 @@ class Compare(widgets.VBox):
 
     def _watched(self, runs: Sequence[AnyRun]) -> list[Watch]:
         if isinstance(runs, str | Path) or not 1 <= len(runs) <= MOST:
-            raise ValueError(f"Compare takes a list of 1 to {MOST} runs, their ids or folders.")
+            raise ValueError(f"Compare expects a list of 1 to {MOST} runs, run ids or run folders.")
         return [Watch(folder_of(run, self._home), self._sides.smoothing) for run in runs]
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llf_core.runs.example_losses import ExampleLoss
 
 PAGE = 10
-UNREAD = "The texts are not read, since the tokenizer would run the code below: examples are shown by number."
+UNREAD = "The texts are not shown, since the tokenizer would execute the code below. Examples are listed by index."
 
 
 class Examples(FrontEnd):
@@ -125,7 +125,7 @@ class Examples(FrontEnd):
             return
         if self._page.get("asked") != asked:
             return  # something else is shown by now
-        self._note = "" if texts else "The data of this run is not what it was: its texts cannot be shown."
+        self._note = "" if texts else "The data of this run has changed since, so its texts cannot be shown."
         self._page = self._page | {"rows": [row | texts.get(row["number"], {}) for row in rows]}
 
     def _progress(self, dataset: str, rows: int) -> None:

@@ -48,8 +48,8 @@ def missing(packages: Sequence[str] = TRAINING) -> Message | None:
         return None
     names = " and ".join(f"`{name}`" for name in lacking[:2])
     text = (
-        f"Training needs {names}, which this environment lacks. Run `{INSTALL}` and restart the kernel; "
-        "the form keeps what you chose."
+        f"Training needs {names}, which is not installed. Run `{INSTALL}` and restart the kernel. "
+        "The form keeps its values."
     )
     return Message("error", text, copy=INSTALL)
 
@@ -61,7 +61,7 @@ def unwritable(folder: Path) -> Message | None:
     place = _existing(folder / "runs")
     if os.access(place, os.W_OK | os.X_OK):
         return None
-    text = f"Runs cannot be written: `{place}` is read-only. Expected a folder of yours in `LLF_HOME`."
+    text = f"Runs cannot be saved: `{place}` is read-only. Set `LLF_HOME` to a writable folder."
     return Message("error", text)
 
 
@@ -81,11 +81,11 @@ def too_large(needed: int | None, folder: Path, runs: int = 1) -> Message | None
     if free < needed:
         text = (
             f"{writes}, and {free / _GB:.1f} GB are free in `{folder}`. Expected at least "
-            f"{needed / _GB:.1f} GB: keep fewer checkpoints, or set `LLF_HOME` to a larger disk."
+            f"{needed / _GB:.1f} GB: keep fewer checkpoints, or set `LLF_HOME` to a folder on a larger disk."
         )
         return Message("error", text)
     if free < _TIGHT * needed:
-        return Message("warning", f"{writes} of the {free / _GB:.1f} GB that are free in `{folder}`.")
+        return Message("warning", f"{writes} of the {free / _GB:.1f} GB free in `{folder}`.")
     return None
 
 
@@ -94,8 +94,8 @@ def fleeting(folder: Path) -> Message | None:
     if "google.colab" not in sys.modules or folder.is_relative_to(DRIVE.parent):
         return None
     text = (
-        "This runtime ends with the session, and Drive is not mounted: the run would be lost with it. "
-        "Expected a folder that stays: mount Drive, and run this cell again."
+        "Google Drive is not mounted, so the run is lost when this Colab session ends. "
+        "Mount Drive, then run this cell again."
     )
     return Message("warning", text, copy="from google.colab import drive; drive.mount('/content/drive')")
 
@@ -112,14 +112,18 @@ def shared(ahead: Sequence[RunAhead]) -> Message | None:
     first, others, waiting = ahead[0], len(going) - 1, len(ahead) - len(going)
     said = f"{first}{' left' if first.remaining else ''}"
     after = "it" if len(ahead) == 1 else f"these {len(ahead)}"
-    queue = f"In the queue this run begins after {after}."
+    queue = f"If queued, this run starts after {after}."
     if not going:
-        return Message("note", f"Another run is about to begin on this device: {said}. {queue}")
+        return Message("note", f"Another run is about to start on this device: {said}. {queue}")
     if others:
         said += f", and {others} more"
     if waiting:
-        said += f"; {waiting} {'waits' if waiting == 1 else 'wait'} in the queue"
-    together = "Both at once take about twice" if not others else f"All at once take about {others + 2} times"
+        said += f"; {waiting} queued"
+    together = (
+        "Running both at once takes about twice"
+        if not others
+        else f"Running all at once takes about {others + 2} times"
+    )
     return Message("note", f"Another run uses this device: {said}. {together} as long. {queue}")
 
 

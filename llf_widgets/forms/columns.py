@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 SAMPLES, CELL = 3, 160
 """Rows that are shown, and characters of each of their cells."""
 FORMATS = {
-    "alpaca": "a question and an answer a row",
-    "openai": "a list of messages a row (role, content)",
-    "sharegpt": "a list of turns a row (from, value)",
-    "text": "a text a row",
+    "alpaca": "one prompt and response per row",
+    "openai": "a list of messages per row (role, content)",
+    "sharegpt": "a list of turns per row (from, value)",
+    "text": "one text per row",
 }
 ROLES = {
-    "prompt": "Question",
-    "query": "Input after the question",
-    "response": "Answer",
+    "prompt": "Prompt",
+    "query": "Query (appended to the prompt)",
+    "response": "Response",
     "system": "System prompt",
-    "history": "Earlier turns",
+    "history": "History",
     "tools": "Tools",
     "messages": "Messages",
-    "chosen": "Better answer",
-    "rejected": "Worse answer",
-    "kto_tag": "Good or bad",
+    "chosen": "Chosen response",
+    "rejected": "Rejected response",
+    "kto_tag": "Label (good or bad)",
 }
 LIKELY = {
     "prompt": ("question", "prompt", "instruction", "ask", "user", "input", "frage", "query", "q"),

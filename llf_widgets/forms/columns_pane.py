@@ -104,7 +104,7 @@ def _called(role: str, layout: str) -> str:
 def _line(found: Columns) -> str:
     """How the set is read, in a line."""
     if found.read is None:
-        return "Say which column holds what:"
+        return "Choose the columns:"
     layout, columns = found.read
     held = ", ".join(f"{_called(role, layout).lower()} from `{column}`" for role, column in columns.items())
     return f"Read as {layout}: {held}."

@@ -30,7 +30,7 @@ def arrange(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
     home = {section: title for title, sections in SECTIONS.items() for section in sections}
     unplaced = {spec.section for spec in specs} - set(home)
     if unplaced:
-        raise ValueError(f"The form has no place for the section {', '.join(sorted(unplaced))}.")
+        raise ValueError(f"The form layout does not contain the section {', '.join(sorted(unplaced))}.")
     found: dict[str, list[FieldSpec]] = {title: [] for title in SECTIONS}
     for spec in specs:
         found[home[spec.section]].append(spec)

@@ -126,7 +126,7 @@ class Preview(FrontEnd):
         elif report is not None:
             self._finish(report)
         else:
-            asks = " “See every token” shows it and asks." if NOT_ALLOWED in err else ""
+            asks = " Use “Inspect tokens” to review and allow it." if NOT_ALLOWED in err else ""
             self._show("idle", messages=[Message("error", reason(err) + asks)])
 
     def _finish(self, report: Mapping[str, Any]) -> None:
@@ -178,7 +178,7 @@ def counts(report: Mapping[str, Any]) -> str:
     rows = ""
     if report.get("rows"):
         rows = f" in {report['rows']:,} rows that are {100 * report['packing_fill']:.0f} % full"
-    return f"{report['examples']:,} examples{rows}, {tokens:,} tokens, {trained:,} of them trained{share}."
+    return f"{report['examples']:,} examples{rows}, {tokens:,} tokens, {trained:,} of them in the loss{share}."
 
 
 def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -198,7 +198,7 @@ def details(report: Mapping[str, Any]) -> list[Message]:
     said = []
     if cut := report["truncated"]:
         lost = sum(one["cut"] for one in cut)
-        text = f"{len(cut):,} of {report['examples']:,} examples are longer than the cutoff: {lost:,} tokens are cut."
+        text = f"{len(cut):,} of {report['examples']:,} examples exceed cutoff_len: {lost:,} tokens are truncated."
         said.append(Message("note", f"{text} {_first(cut, units)}"))
     if divided := report["divided"]:
         parts = sum(one["parts"] for one in divided)
@@ -207,7 +207,7 @@ def details(report: Mapping[str, Any]) -> list[Message]:
     if told := duplicates_warning(report.get("repeated", 0), report["examples"]):
         said.append(Message("warning", told, (("Drop duplicates", {"drop_duplicates": True}),)))
     if dropped := report["dropped"]:
-        text = f"{_number(dropped, 'example is', 'examples are')} left out: {dropped[0]['reason']}."
+        text = f"{_number(dropped, 'example is', 'examples are')} dropped: {dropped[0]['reason']}."
         said.append(Message("warning", f"{text.replace('..', '.')} {_first(dropped, units)}"))
     return said
 
@@ -231,4 +231,4 @@ def reason(errors: str) -> str:
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
     if marked:
         return marked[-1]
-    return lines[-1] if lines else "The process that reads the data ended without a word. Try again."
+    return lines[-1] if lines else "The process that reads the data exited without an error message. Try again."

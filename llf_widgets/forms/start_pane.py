@@ -111,7 +111,7 @@ def sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> l
     total = len(errors) + len(others)
     if not total:
         return []
-    parts = [{"text": f"Start waits for {total} error{'s' if total > 1 else ''}: "}]
+    parts = [{"text": f"To start, fix {total} error{'s' if total > 1 else ''}: "}]
     for index, (label, key, section) in enumerate(errors):
         parts += [{"text": "; "}] if index else []
         parts += [{"text": label, "key": key}, {"text": f", in {section}"}]

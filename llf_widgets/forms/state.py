@@ -281,7 +281,7 @@ class FormState:
         try:
             self.cell_rows = CellRows.keep(rows)
         except (OSError, RowsError) as error:
-            reason = str(error) if isinstance(error, RowsError) else f"The rows of the cell cannot be kept: {error}."
+            reason = str(error) if isinstance(error, RowsError) else f"The rows of the cell cannot be saved: {error}."
             self.say("dataset", Problem("invalid", "dataset", None, reason))
             return
         self.given["dataset"] = self.cell_rows.path

@@ -128,7 +128,7 @@ class Studio(widgets.VBox):
         """
         for key in values:
             if key not in self.state.specs:
-                raise KeyError(f"{key} is not a field of the form. Fields have the same names as keys of a YAML file.")
+                raise KeyError(f"{key} is not a field of the form. Field names are the keys of the YAML file.")
         self.state.apply(values)
         self._edited()
 
@@ -307,10 +307,10 @@ class Studio(widgets.VBox):
         ready = not words and not self._started
         if not words and self._started and self._run is not None:
             waits = self._run.folder.queue.exists()
-            begun = f"`{self._run.id}` waits in the queue. " if waits else f"Started `{self._run.id}`. "
+            begun = f"`{self._run.id}` is in the queue. " if waits else f"Started `{self._run.id}`. "
             words = [{"text": begun}, {"text": "Start another", "key": _AGAIN}, {"text": "."}]
         elif not words:
-            words = [{"text": "Runs in its own process. You can close this page."}]
+            words = [{"text": "The run has its own process. You can close this page."}]
         said = [one for one in machine if one.level != "note" or not self._started]
         said = [*(one for one in self._failure if one.text not in {other.text for other in said}), *said]
         busy = bool(self._machine[2]) and not self._started  # nothing is to be decided of a run that has begun
@@ -372,7 +372,9 @@ class Studio(widgets.VBox):
                 self.state.value(key)
                 for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_steps")
             )
-            told = (f"{batch * times:,} examples a step",) if isinstance(batch, int) and isinstance(times, int) else ()
+            told = (
+                ((f"{batch * times:,} examples per step"),) if isinstance(batch, int) and isinstance(times, int) else ()
+            )
             ends = isinstance(steps, int) and steps > 0
             return (*told, f"Steps override Epochs: ends after {steps:,} steps") if ends else told
         return ()
@@ -387,7 +389,7 @@ class Studio(widgets.VBox):
 
     def _place_for_monitor(self) -> widgets.Box:
         """Where the monitor will stand, with a word until it does."""
-        words = widgets.Label("Starting: writing the run's folder and starting its process…")
+        words = widgets.Label("Starting: creating the run folder and starting the process…")
         place = widgets.VBox([words])
         place.add_class(MONITOR)
         place.add_class("is-waiting")

@@ -113,18 +113,18 @@ class SweepPane(FrontEnd):
     def _words(self, plan: sweeping.Plan, *, ready: bool) -> str:
         """What the button will do, or why it is off."""
         if self._started:
-            return f"Started {_runs(self._started)}, one after the other. They are shown below."
+            return f"Started {_runs(self._started)}, one after the other. Progress is shown below."
         if self._blocked:
-            return "Waits for the form, as Start does."
+            return "Fix the errors in the form first."
         if not ready:
-            return "Waits for the values."
+            return "Enter values first."
         counts = [str(len(values)) for values in plan.values.values()]
         product = f" ({' × '.join(counts)})" if len(counts) > 1 else ""  # noqa: RUF001 - the sign of a product
         said = f"{_runs(plan.runs)}{product}, one after the other."
         if not self._ahead:
             return said
         more = len(self._ahead) - 1
-        return f"{said} They wait for {self._ahead[0]}{f', and {more} more' if more else ''}."
+        return f"{said} They start after {self._ahead[0]}{f', and {more} more' if more else ''}."
 
     def _disk(self, runs: int) -> list[Message]:
         config = self._state.config

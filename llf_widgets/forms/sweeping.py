@@ -101,7 +101,7 @@ def plan(state: FormState, chosen: Mapping[str, str]) -> Plan:
             said.append(_empty(spec, propose(spec, state.value(key))))
         elif len(found) < len(given):
             twice = ", ".join(one for one in found if sum((show(value) or UNSET) == one for value in given) > 1)
-            said.append(Message("note", f"{spec.label} (`{key}`) has {twice} more than once; it is run once."))
+            said.append(Message("note", f"{spec.label} (`{key}`) has {twice} more than once. It is run once."))
     if not all(values.values()):
         return Plan(values, 0, tuple(said))
     try:
@@ -114,7 +114,9 @@ def plan(state: FormState, chosen: Mapping[str, str]) -> Plan:
 
 
 def _empty(spec: FieldSpec, proposed: str) -> Message:
-    text = f"{spec.label} (`{spec.key}`) has no values. Expected {spec.expected}, or several with commas between."
+    text = (
+        f"{spec.label} (`{spec.key}`) has no values. Expected {spec.expected}, or several values separated by commas."
+    )
     return Message("error", text, ((f"Set to {proposed}", {spec.key: proposed}),) if proposed else ())
 
 
@@ -133,7 +135,7 @@ def _against(state: FormState, runs: Sequence[Mapping[str, Any]]) -> list[Messag
     if len(said) <= MOST_MESSAGES:
         return said
     rest = said[MOST_MESSAGES:]
-    return [*said[:MOST_MESSAGES], Message(rest[0].level, f"{len(rest)} more of this kind.")]
+    return [*said[:MOST_MESSAGES], Message(rest[0].level, f"{len(rest)} more of this type.")]
 
 
 def _where(runs: Sequence[Mapping[str, Any]], of: int) -> str:

@@ -66,7 +66,7 @@ class TextPane(FrontEnd):
             self._refused = ""
         except ValueError as error:
             self._refused = text
-            self._said = [Message("error", str(error), (("Go back to the form's values", {}),))]
+            self._said = [Message("error", str(error), (("Discard the text", {}),))]
         self._on_change()
 
     def _receive(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:

@@ -65,7 +65,7 @@ class Upload:
     def __init__(self, name: str, here: Path | None = None) -> None:
         self.name = _plain(name)
         if kind_of(Path(self.name)) not in READERS:
-            raise UploadError(f"`{self.name}` was not taken: it is not a data file. Expected one of {_SUFFIXES}.")
+            raise UploadError(f"`{self.name}` was not uploaded: it is not a data file. Expected one of {_SUFFIXES}.")
         self._here = (here or Path.cwd()).absolute()
         try:
             self._folder = _writable(self._here, home() / UPLOADS)
@@ -101,7 +101,11 @@ class Upload:
             raise self._refused(str(error).replace(str(self._partial), "it").rstrip(".")) from None
         path = self._place()
         beside = path.parent == self._here
-        where = "the notebook's folder" if beside else f"`{path.parent}`, since the notebook's folder is read-only"
+        where = (
+            "the folder of the notebook"
+            if beside
+            else f"`{path.parent}`, since the folder of the notebook is read-only"
+        )
         return Uploaded(path.name if beside else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
     def drop(self) -> None:
@@ -129,20 +133,19 @@ class Upload:
                 size = f"larger than {most / 1e6:,.0f} MB unpacked"
                 if kind == "json":
                     raise DataError(
-                        f"it is {size}, and JSON is read as a whole. Expected one object a line (.jsonl)."
+                        f"it is {size}, and a JSON file is loaded into memory as a whole. Expected one object per "
+                        "line (.jsonl)."
                     ) from None
                 raise DataError(f"its first row is {size}. Expected shorter rows.") from None
         rows = rows if known is None else known
         if not rows:
-            raise DataError(f"it holds no row{f' (line {flaws[0].line}: {flaws[0].reason})' if flaws else ''}.")
+            raise DataError(f"it has no rows{f' (line {flaws[0].line}: {flaws[0].reason})' if flaws else ''}.")
         told = f"{rows:,} {'row' if rows == 1 else 'rows'}." if whole else f"more than {rows:,} rows."
         if not flaws:
             return told
         lines = "; ".join(f"line {flaw.line}: {flaw.reason}" for flaw in flaws[:NAMED])
         more = f"; {len(flaws) - NAMED:,} more" if len(flaws) > NAMED else ""
-        return (
-            f"{told} {len(flaws):,} cannot be read and {'is' if len(flaws) == 1 else 'are'} left out ({lines}{more})."
-        )
+        return f"{told} {len(flaws):,} cannot be read and {'is' if len(flaws) == 1 else 'are'} skipped ({lines}{more})."
 
     def _place(self) -> Path:
         """Moves the file to a name that no other file has."""
@@ -162,7 +165,7 @@ class Upload:
         raise AssertionError  # a count has no end
 
     def _refused(self, reason: str) -> UploadError:
-        return UploadError(f"`{self.name}` was not taken: {reason}.")
+        return UploadError(f"`{self.name}` was not uploaded: {reason}.")
 
 
 class Uploads:
@@ -205,7 +208,7 @@ class Uploads:
             self._coming[mark] = (Upload(str(content["name"])), 0)
         upload, received = self._coming.get(mark, (None, 0))
         if upload is None or content["offset"] != received:
-            raise UploadError(f"`{content['name']}` was not taken: a part of it is missing. Choose it again.")
+            raise UploadError(f"`{content['name']}` was not uploaded: a part of it is missing. Upload it again.")
         for piece in buffers:
             upload.add(bytes(piece))
             received += len(piece)

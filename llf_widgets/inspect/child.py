@@ -101,7 +101,9 @@ class Child:
         except (OSError, ValueError):
             with self._lock:
                 self._waiting.pop(number, None)
-            future.set_exception(GoneError(self._reason or "The process that reads the data has ended. Look again."))
+            future.set_exception(
+                GoneError(self._reason or ("The process that reads the data has exited. Inspect again."))
+            )
         return future
 
     def close(self) -> None:
@@ -147,6 +149,6 @@ class Child:
 
     def _last_words(self, code: int) -> str:
         lines = without_escapes(self._errors.read_text("utf-8", "replace")).strip().splitlines()
-        last = lines[-1] if lines else "it said nothing"
+        last = lines[-1] if lines else "no error output"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"The process that reads the data ended ({how}): {last}"
+        return f"The process that reads the data exited ({how}): {last}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HEADS = ("Data set", "Records", "Kept", "Cut", "Dropped", "Tokens", "Trained", "Share")
+HEADS = ("Data set", "Records", "Kept", "Truncated", "Dropped", "Tokens", "In the loss", "In the loss, %")
 KEYS = ("dataset", "records", "examples", "cut", "dropped", "tokens", "trained_tokens")
 CELL = "padding: 2px 12px 2px 0; text-align: {}"
 

@@ -96,7 +96,7 @@ class Inspect(FrontEnd):
             RuntimeError: it cannot be, with the reason.
         """
         if not self._settled.wait(timeout):
-            raise TimeoutError(f"The data is not prepared after {timeout:g} s. {self._note}")
+            raise TimeoutError(f"The data was not ready after {timeout:g} s. {self._note}")
         if self._state != "ready":
             raise RuntimeError(self._note)
         return self

@@ -90,13 +90,13 @@ def _data(event: dict[str, Any]) -> str:
 
 
 def _receipt(event: dict[str, Any]) -> str:
-    how = "exact" if event["exact"] else f"they differ by up to {100 * float(event['largest']):.2g} %"
-    return f"{event['steps']} steps made again after step {event['from_step']}: {how}"
+    how = "losses are identical" if event["exact"] else f"losses differ by up to {100 * float(event['largest']):.2g} %"
+    return f"{event['steps']} steps repeated after step {event['from_step']}: {how}"
 
 
 def _model(event: dict[str, Any]) -> str:
     return (
-        f"model: {event['trainable']:,} of {event['parameters']:,} parameters are trained, "
+        f"model: {event['trainable']:,} of {event['parameters']:,} parameters are trainable, "
         f"{event['dtype']} on {event['device']}"
     )
 
@@ -104,7 +104,7 @@ def _model(event: dict[str, Any]) -> str:
 def _request(event: dict[str, Any]) -> str:
     args = event.get("args") or {}
     told = ", ".join(f"{name} {value}" for name, value in args.items()) if event["request"] == "set" else ""
-    return f"{event['request']}{' ' * bool(told)}{told} requested by {event.get('by') or 'a view'}"
+    return f"{event['request']}{' ' * bool(told)}{told} requested by {event.get('by') or 'another view'}"
 
 
 def _answer(event: dict[str, Any]) -> str:
@@ -141,7 +141,11 @@ def _warning(event: dict[str, Any]) -> str:
 SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "created": lambda event: f"created as {event['name']}" if event.get("name") else "created",
     "state": _state,
-    "queued": lambda event: f"waits for {len(event['ahead'])} other runs" if event["ahead"] else "",
+    "queued": lambda event: (
+        f"queued behind {len(event['ahead'])} other {'run' if len(event['ahead']) == 1 else 'runs'}"
+        if event["ahead"]
+        else ""
+    ),
     "resumed": lambda event: f"attempt {event['attempt']} resumed from step {event['from_step']}",
     "branched": lambda event: f"branched from step {event['step']} of {event['run']}{_otherwise(event)}",
     "receipt": _receipt,

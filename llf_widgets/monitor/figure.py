@@ -101,7 +101,7 @@ def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) 
     group, axis = one.group, axis_number(number)
     (left, _), (_, top) = places.group(number)
     held_out = any(curves.held_out(name) for name in one.lines)
-    said = f"{group.help} Dashed: held out." if held_out and len(one.lines) > 1 else group.help
+    said = f"{group.help} Dashed: evaluation set." if held_out and len(one.lines) > 1 else group.help
     lines = textwrap.wrap(said, HELP_WIDTH)
     notes = [
         _heading(f"<b>{plain(group.title)}</b>", left, top, 10 + HELP_LINE * len(lines)),

@@ -80,12 +80,12 @@ def summary_rows(
     for event in reversed(events):
         if event.get("type") == "model" and isinstance(event.get("trainable"), int):
             rows.append(
-                ("Trained", formatting.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters")
+                ("Trainable", formatting.count(event["trainable"]), f"of {event.get('parameters', 0):,} parameters")
             )
             break
     by_hand = [str(event["says"]) for event in events if event.get("type") == "steered" and _by_hand(event)]
     if by_hand:
-        rows.append(("Changed by hand", str(len(by_hand)), " ".join(by_hand)))
+        rows.append(("Changed while running", str(len(by_hand)), " ".join(by_hand)))
     return rows
 
 
@@ -111,7 +111,7 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -
     """A number of the training: the last logged value, with the smoothed one and the first."""
     now, began = last(series, one.name), first(series, one.name)
     if now is None or began is None:
-        return Number(one.label, NONE, note="none logged yet")
+        return Number(one.label, NONE, note="not logged yet")
     if not math.isfinite(now):
         return Number(one.label, formatting.number(now), note="not a finite number")
     mean = last_finite(smoothed.get(one.name, line(series, one.name)[1]))
@@ -140,7 +140,7 @@ def _write(value: float | None, one: KeyMetric) -> str:
 def _evaluation(series: Series) -> Number:
     now, found = last(series, EVAL_PREFIX + "loss"), best(series, EVAL_PREFIX + "loss")
     if now is None:
-        return Number("Evaluation loss", NONE, note="none so far")
+        return Number("Evaluation loss", NONE, note="not evaluated yet")
     note = "" if found is None else f"best {formatting.number(found[1])} at step {found[0]:,}"
     return Number("Evaluation loss", formatting.number(now), note=note)
 
@@ -167,4 +167,4 @@ def _trained_share(series: Series) -> str:
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
     if tokens is None or trained is None or not tokens > 0:
         return ""
-    return f"{formatting.share(trained / tokens)} of them trained"
+    return f"{formatting.share(trained / tokens)} of them in the loss"

@@ -91,8 +91,8 @@ class Pump:
     def _report(self, error: Exception) -> float | None:
         try:
             self._trouble(
-                f"This view could not follow the run ({type(error).__name__}: {error}). "
-                "The run is not affected; the view tries again."
+                f"This view could not read the run ({type(error).__name__}: {error}). "
+                "The run is not affected. Retrying."
             )
         except Exception:  # noqa: BLE001 - the widget is gone, so nobody is left to be told
             return None

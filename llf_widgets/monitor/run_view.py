@@ -60,7 +60,7 @@ class Options:
         """
         for name, value, highest in (("window", self.window, WIDEST), ("older", self.older, WATCHED)):
             if type(value) is not int or not 0 <= value <= highest:
-                raise ValueError(f"{name} is {str(value)[:40]}. Expected a whole number from 0 to {highest}.")
+                raise ValueError(f"{name} is {str(value)[:40]}. Expected an integer from 0 to {highest}.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 UNDER_WAY = {
     "data": ("Preparing the data", "rows"),
-    "reference": ("Asking the reference", "examples"),
-    "rollout": ("Answering prompts", "answers"),
-    "score": ("Having the answers scored", "answers"),
+    "reference": ("Computing reference log-probabilities", "examples"),
+    "rollout": ("Generating completions", "completions"),
+    "score": ("Scoring completions", "completions"),
 }
 """What an event `progress` tells of, as words: what is done, and with what."""
 PHASES = {
@@ -24,7 +24,7 @@ PHASES = {
     ("model", "load"): "Loading the model",
     ("model", None): "Loading the model",
     ("data", None): "Preparing the data",
-    ("first step", None): "Making the first step",
+    ("first step", None): "Running the first step",
 }
 """What a trainer is at before its first step, by an event's `name` and `what`."""
 MESSAGES = 3  # the newest; all of them stand among the events
@@ -107,7 +107,7 @@ def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
         return []
     labels = {
         "learning_rate": lambda to: f"Set the learning rate to {formatting.rate(to)}",
-        "max_steps": lambda to: f"End at step {to:,}",
+        "max_steps": lambda to: f"Set the last step to {to:,}",
     }
     if not change.keys() <= labels.keys():
         return []
@@ -126,7 +126,7 @@ def _about(seconds: float) -> str:
 
 
 def _created(facts: Facts) -> str:
-    return facts.queue or "Waits for its trainer to start."
+    return facts.queue or "Waiting for the trainer to start."
 
 
 def _starting(facts: Facts) -> str:
@@ -175,16 +175,16 @@ def _receipt(facts: Facts) -> str:
     steps, largest = receipt.get("steps"), receipt.get("largest")
     if not isinstance(steps, int) or not isinstance(largest, int | float):
         return ""
-    made = "The step made again equals" if steps == 1 else f"The first {steps} steps made again equal"
+    made = "The repeated step matches" if steps == 1 else f"The first {steps} repeated steps match"
     if receipt.get("exact") is True:
-        return f" {made} the log to the last bit."
-    differ = "The step made again differs" if steps == 1 else f"The first {steps} steps made again differ"
+        return f" {made} the log exactly."
+    differ = "The repeated step differs" if steps == 1 else f"The first {steps} repeated steps differ"
     return f" {differ} from the log by up to {100 * largest:.2g} %."
 
 
 def _stopping(facts: Facts) -> str:
-    step = "" if facts.step_seconds is None else f" takes up to {_about(facts.step_seconds)}"
-    return f"The current step{step or ' ends first'}; then a checkpoint is written."
+    step = "" if facts.step_seconds is None else f" (up to {_about(facts.step_seconds)})"
+    return f"Finishing the current step{step}, then saving a checkpoint."
 
 
 def _stopped(facts: Facts) -> str:
@@ -202,7 +202,7 @@ def _finished(facts: Facts) -> str:
 
 
 def _failed(facts: Facts) -> str:
-    text = facts.reason or "The trainer ended without a word; its log may tell why."
+    text = facts.reason or "The trainer exited without a final status. See the log."
     last = next((event for event in reversed(facts.events) if event.get("type") == "error"), None)
     todo = "" if last is None or last.get("attempt", facts.attempt) != facts.attempt else last.get("what_to_do") or ""
     if todo and todo not in text:
@@ -212,25 +212,29 @@ def _failed(facts: Facts) -> str:
 
 def _lost(facts: Facts) -> str:
     since = "" if facts.heartbeat is None else f" since {formatting.clock(facts.heartbeat)}"
-    reason = facts.reason or "Its process is gone."
-    return f"No sign of the trainer{since}. {reason}" + (_whole(facts) if "checkpoint" not in reason else "")
+    reason = facts.reason or "Its process no longer exists."
+    return f"No heartbeat from the trainer{since}. {reason}" + (_whole(facts) if "checkpoint" not in reason else "")
 
 
 def _broken(facts: Facts) -> str:
-    return f"This run can't be read. {facts.reason or 'Its status.json is missing or is no JSON object.'}"
+    return f"This run cannot be read. {facts.reason or 'Its status.json is missing or is not a JSON object.'}"
 
 
 def _unknown(facts: Facts) -> str:
-    return f"The state {facts.state} is not known to this version of LLF. {facts.reason or ''}".strip()
+    return f"This version of LLF does not know the state {facts.state!r}. {facts.reason or ''}".strip()
 
 
 def _whole(facts: Facts) -> str:
-    return f" checkpoint-{facts.checkpoints[-1]} is whole." if facts.checkpoints else " No checkpoint was written yet."
+    return (
+        f" checkpoint-{facts.checkpoints[-1]} is complete."
+        if facts.checkpoints
+        else " No checkpoint has been saved yet."
+    )
 
 
 def resume_label(facts: Facts) -> str:
     """The words on the button that goes on with a run."""
-    return f"Resume from {facts.checkpoints[-1]}" if facts.checkpoints else "Start again"
+    return f"Resume from {facts.checkpoints[-1]}" if facts.checkpoints else "Restart"
 
 
 def front_end(facts: Facts, now: float) -> dict[str, Any]:

@@ -356,9 +356,9 @@ def waits_for(turn: QueuePosition) -> str:
     """What a queued run waits for, as a sentence."""
     ahead = turn.ahead()
     if not ahead:
-        return "Its turn comes now."
+        return "Next in the queue."
     place = sum(one.waits for one in ahead) + 1
-    return f"Waits for {ahead[0]}. Number {place} of {place + turn.behind()} in the queue."
+    return f"Waiting for {ahead[0]}. Position {place} of {place + turn.behind()} in the queue."
 
 
 def _number(value: Any) -> float | None:

@@ -96,7 +96,8 @@ class Monitor(widgets.VBox):
         try:
             self._ended.wait(timeout)
         except KeyboardInterrupt:
-            print(f"{self.run_id} goes on. Stop it with the button above, or with llf.attach({self.run_id!r}).stop()")  # noqa: T201 - the cell's answer
+            stop = f"llf.attach({self.run_id!r}).stop()"
+            print(f"{self.run_id} is still running. Stop it with the button above, or with {stop}")  # noqa: T201
         return self.state
 
     def refresh(self) -> None:
@@ -190,7 +191,7 @@ class Monitor(widgets.VBox):
             return f"{REQUESTED[what]} requested through the kernel"
         if what == "stop":
             requested = run.stop(by="monitor")
-            return "Stop requested through the kernel" if requested else "The run has ended already"
+            return "Stop requested through the kernel" if requested else "The run has already ended"
         if what == "kill":
             return f"The run is {run.kill(by='monitor').state}"
         if what == "code":
@@ -199,8 +200,8 @@ class Monitor(widgets.VBox):
             trust = args.get("trust")
             run.resume(trust=trust if isinstance(trust, str) else False)
             self.refresh()
-            return "The run goes on"
-        raise ValueError(f"{what!r} is not a request. Expected one of {', '.join(REQUEST_TYPES)}, or resume.")
+            return "The run was resumed"
+        raise ValueError(f"{what!r} is not a known request. Expected one of {', '.join(REQUEST_TYPES)}, or resume.")
 
     def _serve(self, what: str, args: dict[str, Any]) -> str:
         """Does what concerns this view alone."""
@@ -209,7 +210,7 @@ class Monitor(widgets.VBox):
         elif what == "rows":
             step = args.get("step")
             self.rows(step if isinstance(step, int) else None)
-            return "The rows are below the charts"
+            return "The rows are shown below the charts"
         elif self._run_view.watch.folder.home == home():
             self._front.elsewhere = " ".join(compare(args))
         return ""

@@ -55,7 +55,7 @@ class RestoreHandler(RunsAPIHandler):
             with as_sentences():
                 await self.off_loop(restore_run, run_id, patience=LONG_PATIENCE)
         except FileExistsError:
-            raise HTTPError(409, "There is a run of this id again. Rename or delete that one first.") from None
+            raise HTTPError(409, "A run with this id already exists. Rename or delete it first.") from None
         except (ValueError, FileNotFoundError):
             raise not_in_bin() from None
         self.finish({"id": run_id})
@@ -69,7 +69,7 @@ class RemoveHandler(RunsAPIHandler):
     async def delete(self, run_id: str) -> None:
         """Answers `{"id"}`; 404 where the bin has no such run."""
         try:
-            with as_sentences("`llf runs clean` tries again."):
+            with as_sentences("Run `llf runs clean` to try again."):
                 await self.off_loop(remove_from_bin, run_id, patience=LONG_PATIENCE)
         except (ValueError, FileNotFoundError):
             raise not_in_bin() from None
@@ -88,11 +88,11 @@ def as_sentences(advice: str = "") -> Iterator[None]:
     except (FileNotFoundError, FileExistsError):
         raise
     except TimeoutError:
-        raise HTTPError(409, "Another process holds the bin. Try again.") from None
+        raise HTTPError(409, "The bin is locked by another process. Try again.") from None
     except OSError as error:
-        raise HTTPError(409, "%s", f"Not all files could be moved: {why(error)} {advice}".strip()) from None
+        raise HTTPError(409, "%s", f"Some files could not be moved: {why(error)} {advice}".strip()) from None
 
 
 def not_in_bin() -> HTTPError:
     """What is said where the bin has no run of an id."""
-    return HTTPError(404, "There is no such run in the bin.")
+    return HTTPError(404, "The bin does not contain this run.")

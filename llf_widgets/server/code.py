@@ -28,7 +28,7 @@ class CodeHandler(RunsAPIHandler):
         except TooMuchCodeError as error:
             raise HTTPError(409, "%s", str(error).replace(str(folder.path), folder.id)) from None
         except OSError as error:
-            raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
+            raise HTTPError(409, "%s", f"Some files of the run cannot be read: {why(error)}") from None
         self.finish(found)
 
 

@@ -35,7 +35,7 @@ class ControlHandler(RunsAPIHandler):
         try:
             state = (await self.off_loop(RunReader(folder).status)).state
             if state not in LIVE:
-                raise HTTPError(409, f"The run is {state}, so nothing takes the request.")
+                raise HTTPError(409, f"The run is {state}, so it cannot handle the request.")
             request_id = await self.off_loop(request, folder, kind, args, by, patience=KILL_SECONDS)
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
@@ -78,7 +78,7 @@ def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
     if kind not in REQUEST_TYPES:
         raise HTTPError(400, f"type is {str(kind)[:40]!r}. Expected one of {', '.join(REQUEST_TYPES)}.")
     if not isinstance(by, str) or len(by) > 64:  # noqa: PLR2004
-        raise HTTPError(400, "by is not a text of at most 64 characters.")
+        raise HTTPError(400, "by is not a string of at most 64 characters.")
     return kind, _read_args(kind, args), by
 
 

@@ -32,9 +32,9 @@ THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server")
 LONG_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server-long")
 """Where that is done which may take longer than `PATIENCE`: moving, removing, sending files, ending processes."""
 NO_WORD = {
-    403: "Log in to the Jupyter server first, or ask who runs it to allow this.",
-    404: "There is no such address, or the request comes from a page of another server.",
-    405: "This address does not take requests of this method.",
+    403: "Log in to the Jupyter server first, or ask its administrator for permission.",
+    404: "This address does not exist, or the request comes from a page of another server.",
+    405: "This address does not accept this HTTP method.",
 }
 """What is said of a refusal for which Jupyter has no words."""
 PATIENCE, LONG_PATIENCE = 10.0, 600.0
@@ -71,7 +71,9 @@ async def _waited(
 
 
 def _late(patience: float) -> HTTPError:
-    return HTTPError(503, f"The files could not be read within {patience:.0f} s. Is the disk there? Try again.")
+    return HTTPError(
+        503, (f"The files could not be read within {patience:.0f} s. Check that the disk is available, then try again.")
+    )
 
 
 def why(error: OSError) -> str:
@@ -174,7 +176,7 @@ class RunsAPIHandler(APIHandler):
 
     def gone(self, run_id: str) -> HTTPError:
         """What is said of a run that is not there, or not there any more."""
-        return HTTPError(404, f"There is no run {run_id} in the server's LLF_HOME.")
+        return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number of the query.
@@ -184,7 +186,7 @@ class RunsAPIHandler(APIHandler):
         """
         text = self.get_query_argument(name, str(default))
         if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
-            raise HTTPError(400, f"{name} is {text[:40]!r}. Expected a whole number from {low} to {high}.")
+            raise HTTPError(400, f"{name} is {text[:40]!r}. Expected an integer from {low} to {high}.")
         return int(text)
 
     def write(self, chunk: Any) -> None:
@@ -199,5 +201,5 @@ class RunsAPIHandler(APIHandler):
         elif status_code in NO_WORD:
             message = NO_WORD[status_code]
         else:
-            message = "LLF met an unexpected error. The Jupyter server's log names it."
+            message = "Unexpected error in LLF. See the log of the Jupyter server."
         self.finish({"message": redact(message)})

@@ -33,7 +33,7 @@ class MetaHandler(RunsAPIHandler):
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
         except TimeoutError:
-            raise HTTPError(409, "Another process holds the run's files. Try again.") from None
+            raise HTTPError(409, "The files of the run are locked by another process. Try again.") from None
         except OSError as error:  # another user's, behind a link, on a full disk
             raise HTTPError(409, "%s", f"The change could not be written: {why(error)}") from None
 
@@ -52,16 +52,16 @@ def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
         raise HTTPError(400, 'Expected a JSON object, as {"revision": 1, "name": "a name"}.')
     revision = sent.pop("revision", None)
     if isinstance(revision, bool) or not isinstance(revision, int):
-        raise HTTPError(400, "revision is not a whole number. Expected the one that was shown.")
+        raise HTTPError(400, "revision is not an integer. Expected the revision that was shown.")
     unknown = sorted(set(sent) - {"name", "tags", "note"})
     if unknown or not sent:
-        raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}." if unknown else "Nothing is to be changed.")
+        raise HTTPError(400, f"Unknown field {unknown[0][:40]!r}." if unknown else "No change was given.")
     for field, most in LONGEST.items():
         text = sent.get(field, "x")
         if not isinstance(text, str) or len(text) > most or (field == "name" and not text.strip()):
-            raise HTTPError(400, f"{field} is not text of at most {most:,} characters.")
+            raise HTTPError(400, f"{field} is not a string of at most {most:,} characters.")
     tags = sent.get("tags", [])
     good = isinstance(tags, list) and all(isinstance(tag, str) and 0 < len(tag) <= LONGEST_TAG for tag in tags)
     if not good or len(tags) > MOST_TAGS:
-        raise HTTPError(400, f"tags is not a list of at most {MOST_TAGS} texts of 1 to {LONGEST_TAG} characters.")
+        raise HTTPError(400, f"tags is not a list of at most {MOST_TAGS} strings of 1 to {LONGEST_TAG} characters.")
     return revision, sent

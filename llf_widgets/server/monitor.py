@@ -61,7 +61,7 @@ class MonitorHandler(ViewsHandler):
         except OSError as error:  # a file that nobody may read, or the folder is just being removed
             if not await self.off_loop(folder.path.exists):
                 raise self.gone(run_id) from None
-            raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
+            raise HTTPError(409, "%s", f"Some files of the run cannot be read: {why(error)}") from None
         self.finish({"home": home_hash(), **news})
 
 
@@ -79,7 +79,7 @@ class SummaryHandler(ViewsHandler):
         except FileNotFoundError:
             raise self.gone(run_id) from None
         except OSError as error:
-            raise HTTPError(409, "%s", f"Not all files of the run can be read: {why(error)}") from None
+            raise HTTPError(409, "%s", f"Some files of the run cannot be read: {why(error)}") from None
         self.finish({"data": data})
 
 
@@ -126,5 +126,5 @@ def read_marks(text: str) -> dict[str, str]:
         name in PARTS and isinstance(mark, str) and len(mark) <= LONGEST_MARK for name, mark in have.items()
     )
     if not good:
-        raise HTTPError(400, f"have is not an object with marks of {', '.join(PARTS)}.")
+        raise HTTPError(400, f"have is not an object with the keys {', '.join(PARTS)}.")
     return have

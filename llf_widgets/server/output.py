@@ -31,7 +31,7 @@ class OutputHandler(RunsAPIHandler):
         except FileNotFoundError:  # somebody deletes it at this moment
             raise self.gone(run_id) from None
         except OSError as error:
-            raise HTTPError(409, "%s", f"Not all files of the output can be read: {why(error)}") from None
+            raise HTTPError(409, "%s", f"Some files of the output cannot be read: {why(error)}") from None
         if not files:
             raise HTTPError(409, "The run has no output yet. It is written when the run finishes.")
         self.set_header("Content-Disposition", f'attachment; filename="{folder.id}.zip"')
@@ -44,7 +44,7 @@ class OutputHandler(RunsAPIHandler):
         except StreamClosedError:  # the page went away: nobody to tell
             return
         except OSError as error:  # somebody deletes it at this moment: a cut answer is an error in every browser
-            self.log.warning("The output of %s could not be sent to its end: %s", folder.id, why(error))
+            self.log.warning("The output of %s could not be sent completely: %s", folder.id, why(error))
             self.detach().close()
             return
         self.finish(set_content_type="application/zip")

@@ -81,7 +81,7 @@ class RunHandler(RunsAPIHandler):
             try:
                 return shown_details(self._opened(folder))
             except OSError as error:  # a file that nobody may read, or the folder is just being removed
-                said = f"Not all files of the run can be read: {why(error)}"
+                said = f"Some files of the run cannot be read: {why(error)}"
                 return {"row": read_row(folder).json(), "events": [{"type": "warning", "message": said}]}
         return {"row": read_row(folder).json()}
 

@@ -32,7 +32,7 @@ function render({ model, el }) {
   const answers = h('div');
   el.classList.add('llf-Part');
   el.append(
-    h('div', { class: 'llf-row llf-Compare-controls', role: 'group', 'aria-label': 'What is compared' },
+    h('div', { class: 'llf-row llf-Compare-controls', role: 'group', 'aria-label': 'Metric' },
       pair(add, 'Add a run'),
       pair(curve, 'Curve'),
       pair(over, 'Over'),
@@ -75,7 +75,7 @@ function render({ model, el }) {
   function draw() {
     const { runs, parts, answers: given, offered } = model.get('view');
     if (!runs) return;
-    offer(add, offered, () => [h('option', { value: '' }, offered.length ? 'choose…' : 'no other run'),
+    offer(add, offered, () => [h('option', { value: '' }, offered.length ? 'choose…' : 'no other runs'),
       ...offered.map((/** @type {any} */ one) => h('option', { value: one.id, title: one.title }, one.name))]);
     add.disabled = !offered.length;
     const line = (/** @type {Line} */ { label, cells, best, code }) => h('tr', {},
@@ -88,7 +88,7 @@ function render({ model, el }) {
       ...parts.map((/** @type {Part} */ part) => h('tbody', {},
         h('tr', {}, h('td', { colspan: String(runs.length + 1), class: 'llf-Compare-part' }, h('b', {}, part.title), ' ', h('span', { class: 'llf-2' }, part.note))),
         ...part.lines.map(line)))));
-    answers.replaceChildren(...(given.length ? [h('h3', {}, 'Answers to the same prompts'), h('table', { class: 'llf-Table llf-Compare-answers' },
+    answers.replaceChildren(...(given.length ? [h('h3', {}, 'Completions of the same prompts'), h('table', { class: 'llf-Table llf-Compare-answers' },
       h('thead', {}, h('tr', {}, ...['Prompt', 'Base', ...runs.map((/** @type {ComparedRun} */ run) => run.label)].map(text => h('th', { scope: 'col' }, text)))),
       h('tbody', {}, ...given.map((/** @type {any} */ row) => h('tr', {}, ...[row.prompt, row.base, ...row.texts].map(text => h('td', {}, text ?? '–'))))))] : []));
   }

@@ -1,6 +1,6 @@
 // The rows behind a curve: those of a step, or those that stand out, with what they cost.
 
-const EXAMPLE_KINDS = { hardest: 'hardest', odd: 'too dear for chance', unlearned: 'not learned', easy: 'suspiciously easy' };
+const EXAMPLE_KINDS = { hardest: 'hardest', odd: 'unexpectedly high loss', unlearned: 'not learned', easy: 'unexpectedly low loss' };
 const PAGE_ROWS = 10;
 let examplesShown = 0;
 
@@ -10,26 +10,26 @@ let examplesShown = 0;
 function render({ model, el }) {
   const own = `llf-examples-${++examplesShown}`;
   const kinds = h('select', { id: `${own}-kind`, onchange: () => model.send({ kind: kinds.value, offset: 0 }) },
-    ...Object.entries(EXAMPLE_KINDS).map(([value, label]) => h('option', { value }, label)), h('option', { value: 'step' }, 'of a step'));
+    ...Object.entries(EXAMPLE_KINDS).map(([value, label]) => h('option', { value }, label)), h('option', { value: 'step' }, 'of one step'));
   const step = h('input', { type: 'text', id: `${own}-step`, inputmode: 'numeric', onkeydown: (/** @type {any} */ event) => { if (event.key === 'Enter') toStep(); } });
   const note = h('span', { class: 'llf-2 llf-small', role: 'status' });
   const body = h('tbody');
-  const table = h('table', { class: 'llf-Table llf-Examples-rows', 'aria-label': 'Rows and their losses' },
-    h('thead', {}, h('tr', {}, ...['Record', 'Loss', 'first', 'excess', 'seen', 'Text'].map((head, place) => h('th', { class: place < 5 ? 'llf-num' : null }, head)))), body);
-  const before = h('button', { type: 'button', onclick: () => turn(-1) }, 'Before');
+  const table = h('table', { class: 'llf-Table llf-Examples-rows', 'aria-label': 'Examples and their losses' },
+    h('thead', {}, h('tr', {}, ...['Record', 'Loss', 'First loss', 'Excess', 'Epochs', 'Text'].map((head, place) => h('th', { class: place < 5 ? 'llf-num' : null }, head)))), body);
+  const before = h('button', { type: 'button', onclick: () => turn(-1) }, 'Previous');
   const after = h('button', { type: 'button', onclick: () => turn(1) }, 'Next');
   const where = h('span', { class: 'llf-2 llf-small' });
   el.classList.add('llf', 'llf-Examples');
   const code = h('div');
   el.append(
-    h('div', { class: 'llf-row' }, h('h3', {}, 'Rows'), h('label', { class: 'llf-2', for: `${own}-kind` }, 'which'), kinds,
-      h('label', { class: 'llf-2', for: `${own}-step` }, 'step'), step, h('button', { type: 'button', onclick: toStep }, 'Show its rows'), note),
+    h('div', { class: 'llf-row' }, h('h3', {}, 'Examples'), h('label', { class: 'llf-2', for: `${own}-kind` }, 'Show'), kinds,
+      h('label', { class: 'llf-2', for: `${own}-step` }, 'step'), step, h('button', { type: 'button', onclick: toStep }, 'Show examples'), note),
     code, table, h('div', { class: 'llf-row' }, before, after, where));
 
   function toStep() {
     const wanted = Number(step.value);
     if (!step.value.trim() || !Number.isInteger(wanted) || wanted < 1) {
-      say(note, `Step is "${step.value}". Expected a whole number from 1 on.`);
+      say(note, `Step is "${step.value}". Expected an integer of at least 1.`);
       step.focus();
       return;
     }
@@ -69,14 +69,14 @@ function render({ model, el }) {
   }
 
   function empty(/** @type {any} */ asked, /** @type {number} */ seen) {
-    if (!seen) return 'No loss of an example is written down yet. It comes with the first logged step; of streamed data none is kept.';
-    return asked.step === undefined ? `None is ${EXAMPLE_KINDS[asked.kind]}.` : `Of step ${asked.step} nothing is written down.`;
+    if (!seen) return 'No example losses yet. They are recorded from the first logged step on, but not for streamed data.';
+    return asked.step === undefined ? `No examples: ${EXAMPLE_KINDS[asked.kind]}.` : `No example losses were recorded for step ${asked.step}.`;
   }
 
   const drawNote = () => say(note, model.get('_note'));
   function drawCode() {
     const found = model.get('_code');
-    code.replaceChildren(...(found.length ? [codeNotice(found, 'To show the texts, the tokenizer needs it.',
+    code.replaceChildren(...(found.length ? [codeNotice(found, 'The tokenizer needs it to show the texts.',
       [h('button', { type: 'button', onclick: () => model.send({ type: 'allow' }) }, 'Allow this code and show the texts')])] : []));
     draw();
   }

@@ -8,13 +8,13 @@
  * @param {HTMLElement[]} buttons
  */
 function codeNotice(code, what, buttons) {
-  return h('section', { class: 'llf-ForeignCode', role: 'group', 'aria-label': 'Code that would run' },
-    h('p', {}, h('b', {}, 'Python code from elsewhere. '), `${what} Nothing of it was run. Read it first; it runs with your rights.`),
+  return h('section', { class: 'llf-ForeignCode', role: 'group', 'aria-label': 'Code to review' },
+    h('p', {}, h('b', {}, 'Untrusted Python code. '), `${what} It has not been executed. Review it first: it runs with your permissions.`),
     ...code.map(one => h('div', {},
       h('p', {}, `${one.owner[0].toUpperCase()}${one.owner.slice(1)}, in `, h('code', {}, one.folder), ' · SHA-256 ', h('code', { title: one.sha256 }, one.sha256.slice(0, 12))),
       ...one.files.map(file => h('details', { open: one.files.length < 3 },
         h('summary', {}, h('code', {}, file.name)), h('pre', { tabindex: '0', 'aria-label': `First lines of ${file.name}` }, file.lines.join('\n')))),
       one.more > 0 ? h('p', {}, `and ${one.more} more files`) : null,
-      one.references.length ? h('p', { class: 'llf-2 llf-small' }, `It is called by: ${one.references.join('; ')}`) : null)),
+      one.references.length ? h('p', { class: 'llf-2 llf-small' }, `Referenced by: ${one.references.join('; ')}`) : null)),
     h('div', { class: 'llf-row' }, ...buttons));
 }

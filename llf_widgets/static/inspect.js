@@ -4,10 +4,10 @@
 const NUMBER = new Intl.NumberFormat('en');
 const SVG = 'http://www.w3.org/2000/svg';
 const STATES = { prompt: '', trained: 'tr', cut: 'cu' };
-const MASKS = { prompt: 'read, not learned', trained: 'learned', cut: 'cut off' };
-const KINDS = { all: 'all', dropped: 'dropped', cut: 'cut', divided: 'divided', doubled: 'doubled', leaked: 'leaked', unanswered: 'without an answer', longest: 'longest' };
+const MASKS = { prompt: 'not in the loss', trained: 'in the loss', cut: 'truncated' };
+const KINDS = { all: 'all', dropped: 'dropped', cut: 'truncated', divided: 'split', doubled: 'duplicated', leaked: 'leaked', unanswered: 'without a response', longest: 'longest' };
 const ASIDE = ['unanswered', 'longest'];
-const HINT = 'Point at a token, or walk with the arrow keys, for its id, position and role.';
+const HINT = 'Hover over a token or use the arrow keys to see its id, position and role.';
 const HEAD = 160; // tokens of a turn that are shown at once, at its beginning and at its end
 
 /** An SVG element; strings become text nodes. */
@@ -52,10 +52,10 @@ function totals(/** @type {any} */ overview) {
   const rows = sets.map(row => [h('span', { class: 'llf-ellipsis', title: row[0] }, short(row[0])), ...row.slice(1).map(NUMBER.format), share(row[6], row[5])]);
   const held = overview.held_out ? `, ${NUMBER.format(overview.held_out)} of them held out` : '';
   const streamed = overview.streamed ? ` Streamed: the first ${NUMBER.format(overview.streamed)} records of each set are shown.` : '';
-  const how = overview.cached ? 'taken from an earlier preparation' : `prepared in ${overview.seconds.toFixed(1)} s`;
+  const how = overview.cached ? 'loaded from the cache' : `prepared in ${overview.seconds.toFixed(1)} s`;
   const copies = overview.copies ? [h('p', { class: 'llf-small llf-Inspect-copies', role: 'status' }, overview.copies.replaceAll('`', ''))] : [];
   return h('section', { 'aria-label': 'Totals' }, h('h3', {}, 'Totals'),
-    table(['Data set', 'Records', 'Kept', 'Cut', 'Dropped', 'Tokens', 'Trained', 'Share'], rows, {
+    table(['Data set', 'Records', 'Kept', 'Truncated', 'Dropped', 'Tokens', 'In the loss', '%'], rows, {
       class: 'llf-Totals', text: [0], row: place => (sets.length > 1 && place === sets.length - 1 ? { class: 'is-total' } : {}),
     }),
     ...copies,
@@ -82,18 +82,18 @@ function reading(/** @type {any} */ found, /** @type {(changes: any) => void} */
       ...found.roles[format].map((/** @type {string} */ role) =>
         choose(role, ['', ...names], chosen[role] ?? '', value => { if (value) chosen[role] = value; else delete chosen[role]; })),
       h('button', { type: 'button', onclick: () => change({ dataset_format: format, dataset_columns: chosen }) }, 'Apply'),
-      link('Let the columns decide', () => change({ dataset_format: null, dataset_columns: null })));
+      link('Detect automatically', () => change({ dataset_format: null, dataset_columns: null })));
   };
   const known = first.format in found.roles ? first.format : Object.keys(found.roles)[0];
   draw(known, known === first.format ? first.columns : {});
-  const fits = first.error ? 'no format fits' : `${first.format}, ${Math.round(100 * first.fits)} % of the first rows fit`;
+  const fits = first.error ? 'no format matches' : `${first.format}, ${Math.round(100 * first.fits)} % of the first rows match`;
   return h('details', { class: 'llf-Inspect-note', open },
-    h('summary', {}, `How rows are read: ${fits}`), h('p', { class: 'llf-2 llf-small' }, first.error ?? `Because of ${first.reason}.`), body);
+    h('summary', {}, `Data format: ${fits}`), h('p', { class: 'llf-2 llf-small' }, first.error ?? `Reason: ${first.reason}.`), body);
 }
 
 /** Bars of the lengths with the cutoff, and what other cutoffs cost. */
 function lengths(/** @type {any} */ found, /** @type {(changes: any) => void} */ change) {
-  const section = h('section', { 'aria-label': 'Lengths', class: 'at-lengths' }, h('h3', {}, 'Lengths, and what each cutoff costs'));
+  const section = h('section', { 'aria-label': 'Lengths', class: 'at-lengths' }, h('h3', {}, 'Lengths and cutoff_len'));
   if (!found.edges) return section;
   const [left, right, top, base] = [40, 642, 26, 116];
   const most = Math.max(...found.counts, 1);
@@ -101,7 +101,7 @@ function lengths(/** @type {any} */ found, /** @type {(changes: any) => void} */
   const x = (/** @type {number} */ tokens) => left + ((right - left) * Math.min(tokens, last)) / last;
   const picture = s('svg', {
     class: 'llf-Figure', viewBox: '0 0 650 136', role: 'img',
-    'aria-label': `Lengths of examples, median ${found.median} tokens; ${found.longer} are longer than the cutoff of ${found.cutoff}`,
+    'aria-label': `Lengths of examples: median ${found.median} tokens; ${found.longer} exceed the cutoff of ${found.cutoff}`,
   }, s('text', { x: 0, y: 10 }, 'examples'));
   found.counts.forEach((/** @type {number} */ count, /** @type {number} */ place) => {
     const height = ((base - top) * count) / most;
@@ -125,22 +125,22 @@ function lengths(/** @type {any} */ found, /** @type {(changes: any) => void} */
     const far = x(found.cutoff) > 440;
     const place = { class: far ? 't e' : 't', x: x(found.cutoff) + (far ? -6 : 6), y: 36 };
     picture.append(s('path', { class: 'limit', d: `M${x(found.cutoff)} 14V${base}` }),
-      s('text', place, `cutoff ${NUMBER.format(found.cutoff)}: ${NUMBER.format(found.longer)} examples longer`));
+      s('text', place, `cutoff ${NUMBER.format(found.cutoff)}: ${NUMBER.format(found.longer)} examples are longer`));
   }
   const rows = found.cutoffs.map((/** @type {any} */ one) => [
     NUMBER.format(one.cutoff), NUMBER.format(one.cut), NUMBER.format(one.lost), `${(100 * one.lost_answers).toFixed(1)} %`,
     NUMBER.format(one.rows), one.seconds === null ? '–' : duration(one.seconds), bytes(one.memory),
     one.cutoff === found.cutoff ? 'now' : link(`Use ${NUMBER.format(one.cutoff)}`, () => change({ cutoff_len: one.cutoff })),
   ]);
-  const timed = found.speed ? ` Epoch: at the ${NUMBER.format(Math.round(found.speed))} tokens a second of your last run of this model.` : ' Epoch: known once a run of this model was made here.';
+  const timed = found.speed ? ` Epoch: at the ${NUMBER.format(Math.round(found.speed))} tokens per second of your last run of this model.` : ' Epoch: known after the first run of this model on this machine.';
   if (!rows.length) {
     section.append(picture, h('p', { class: 'llf-2 llf-small llf-Inspect-note' },
-      `Of each pair the question with its longer answer; ${NUMBER.format(found.longer)} were cut to ${NUMBER.format(found.cutoff)} tokens.`));
+      `Length of a pair: the prompt with its longer response. ${NUMBER.format(found.longer)} were truncated to ${NUMBER.format(found.cutoff)} tokens.`));
     return section;
   }
-  section.append(picture, table(['Cutoff', 'Examples cut', 'Tokens lost', 'of the answers', 'Packed rows', 'Epoch', 'Peak memory', ''], rows, {
+  section.append(picture, table(['Cutoff', 'Truncated examples', 'Tokens lost', 'of responses', 'Packed rows', 'Epoch', 'Peak memory', ''], rows, {
     class: 'llf-Cutoffs', row: place => (found.cutoffs[place].cutoff === found.cutoff ? { class: 'is-current' } : {}),
-  }), h('p', { class: 'llf-2 llf-small llf-Inspect-note' }, `Memory and packed rows are forecasts.${timed}`));
+  }), h('p', { class: 'llf-2 llf-small llf-Inspect-note' }, `Memory and packed rows are estimates.${timed}`));
   return section;
 }
 
@@ -152,7 +152,7 @@ function records(/** @type {any} */ page, /** @type {number | null} */ shown, /*
     ...Object.entries(KINDS).map(([kind, label]) =>
       h('option', { value: kind, selected: page.kind === kind }, `${label} (${NUMBER.format(kind === 'all' ? sum : kinds?.[kind] ?? 0)})`)),
     page.kind === 'search' ? h('option', { value: 'search', selected: true }, 'found') : null);
-  const words = h('input', { type: 'text', placeholder: 'Search the texts', 'aria-label': 'Search the texts', value: page.words ?? '',
+  const words = h('input', { type: 'text', placeholder: 'Search texts', 'aria-label': 'Search texts', value: page.words ?? '',
     onkeydown: event => { if (event.key === 'Enter') event.target.value ? act.search(event.target.value, 0) : act.page('all', 0); } });
   const rows = page.rows ?? [];
   const first = page.kind === 'search' ? null : page.offset + 1;
@@ -161,7 +161,7 @@ function records(/** @type {any} */ page, /** @type {number | null} */ shown, /*
   const go = (/** @type {number} */ to) => (page.kind === 'search' ? act.search(page.words, to) : act.page(page.kind, to));
   const copies = kinds?.doubled ?? 0;
   const label = (/** @type {any} */ row) => `${short(row.dataset)} ${row.where}`;
-  return h('section', { 'aria-label': 'Records to look at', class: 'at-rows' }, h('h3', {}, 'Records to look at'),
+  return h('section', { 'aria-label': 'Records', class: 'at-rows' }, h('h3', {}, 'Records'),
     h('div', { class: 'llf-row' }, choose, words, h('span', { class: 'llf-2 llf-small llf-push', role: 'status' }, where),
       page.offset > 0 ? link('First', () => go(0)) : null, next === null || next === undefined ? null : link('Next', () => go(next))),
     rows.length ? h('p', { class: 'llf-2 llf-small llf-Inspect-note' }, 'Lines and rows are counted from 1.') : null,
@@ -169,20 +169,20 @@ function records(/** @type {any} */ page, /** @type {number | null} */ shown, /*
       row.kind ?? 'found',
       row.number === null ? label(row) : link(label(row), () => act.example(row.number)),
       row.reason,
-    ]), { class: 'llf-Rows', text: [0, 1, 2], label: 'Records that are dropped, cut, doubled or leaked',
+    ]), { class: 'llf-Rows', text: [0, 1, 2], label: 'Records that are dropped, truncated, duplicated or leaked',
       row: place => ({ class: `is-${rows[place].kind ?? 'found'}`, 'aria-current': rows[place].number !== null && rows[place].number === shown ? 'true' : null }) })
-      : h('p', { class: 'llf-2' }, page.kind === 'search' ? `No text holds “${page.words}”${next === null ? '' : ' so far'}.` : page.kind ? 'Nothing to look at here.' : ''),
+      : h('p', { class: 'llf-2' }, page.kind === 'search' ? `No text contains “${page.words}”${next === null ? '' : ' so far'}.` : page.kind ? 'No records of this kind.' : ''),
     h('div', { class: 'llf-row llf-Inspect-acts' },
-      copies ? h('button', { type: 'button', onclick: () => act.change({ drop_duplicates: true }) }, `Leave out ${NUMBER.format(copies)} copies`) : null,
-      kinds?.dropped ? h('button', { type: 'button', onclick: () => act.change({ stop_on_dropped: true }) }, 'Stop on dropped records') : null));
+      copies ? h('button', { type: 'button', onclick: () => act.change({ drop_duplicates: true }) }, `Drop ${NUMBER.format(copies)} duplicates`) : null,
+      kinds?.dropped ? h('button', { type: 'button', onclick: () => act.change({ stop_on_dropped: true }) }, 'Fail on dropped records') : null));
 }
 
 /** One example, token by token. Arrow keys walk through the tokens. */
 function tokens(/** @type {any} */ example, /** @type {any} */ act) {
   const legend = h('div', { class: 'llf-Legend' },
-    ...[['', 'Abc', 'read, not learned'], ['tr', 'Abc', 'learned'], ['cu', 'Abc', 'cut off']].map(([kind, sample, word]) =>
+    ...[['', 'Abc', 'not in the loss'], ['tr', 'Abc', 'in the loss'], ['cu', 'Abc', 'truncated']].map(([kind, sample, word]) =>
       h('span', {}, h('span', { class: 'llf-Tokens' }, h('span', { class: kind || null }, sample)), ` ${word}`)));
-  const section = h('section', { 'aria-label': 'Tokens', class: 'at-tokens' }, h('h3', {}, 'What the loss sees'), legend);
+  const section = h('section', { 'aria-label': 'Tokens', class: 'at-tokens' }, h('h3', {}, 'Tokens in the loss'), legend);
   if (!example) return section;
   const tip = h('p', { class: 'llf-2 llf-small llf-Tip-line', role: 'status' }, HINT);
   const spans = /** @type {HTMLElement[]} */ ([]);
@@ -229,14 +229,14 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
     const [position, kept] = [side.position, side.kept];
     const column = (/** @type {string} */ name, /** @type {any} */ one) => {
       side = { total: one.tokens, position, kept, name };
-      return h('div', { role: 'group', 'aria-label': `The ${name} answer` }, h('h4', {}, name, ' ',
-        h('span', { class: 'llf-2 llf-small' }, `${NUMBER.format(one.trained)} tokens learned`, one.cut ? `, ${NUMBER.format(one.cut)} cut` : '')),
+      return h('div', { role: 'group', 'aria-label': `The ${name} response` }, h('h4', {}, name, ' ',
+        h('span', { class: 'llf-2 llf-small' }, `${NUMBER.format(one.trained)} tokens in the loss`, one.cut ? `, ${NUMBER.format(one.cut)} truncated` : '')),
       ...one.turns.slice(-1).map(drawTurn));
     };
     return [...shared, h('div', { class: 'llf-Pair' }, column('chosen', example), column('rejected', example.rejected))];
   }
 
-  const body = h('div', { class: 'llf-Example-body', tabindex: '0', role: 'group', 'aria-label': 'Tokens; arrow keys walk through them',
+  const body = h('div', { class: 'llf-Example-body', tabindex: '0', role: 'group', 'aria-label': 'Tokens: use the arrow keys to move',
     onmouseleave: () => { tip.textContent = HINT; spans[at]?.classList.remove('is-hover'); },
     onkeydown: (/** @type {KeyboardEvent} */ event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -247,10 +247,10 @@ function tokens(/** @type {any} */ example, /** @type {any} */ act) {
     } }, ...turns);
   const other = example.rejected;
   const counts = other
-    ? `${NUMBER.format(total)} tokens with the chosen answer, ${NUMBER.format(other.tokens)} with the rejected one`
+    ? `${NUMBER.format(total)} tokens with the chosen response, ${NUMBER.format(other.tokens)} with the rejected one`
     : `${NUMBER.format(total)} tokens: ${NUMBER.format(example.prompt)} read, ${NUMBER.format(example.trained)} learned`;
   const kind = example.held_out ? 'held out' : example.row === undefined ? 'whole' : `row ${example.row}`;
-  const cut = example.cut ? h('span', { class: 'llf-warned' }, `, ${NUMBER.format(example.cut)} cut`) : null;
+  const cut = example.cut ? h('span', { class: 'llf-warned' }, `, ${NUMBER.format(example.cut)} truncated`) : null;
   section.append(h('div', { class: 'llf-Example' },
     h('header', {}, h('b', {}, `${short(example.dataset)} ${example.where}`),
       h('span', {}, counts, cut),
@@ -268,12 +268,12 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
   if (!rows.total) {
     const off = overview.packing_fill
       ? `Packing is off; with packing: true, rows of ${NUMBER.format(overview.cutoff)} would be ${fill}.`
-      : 'Pairs of answers are not packed.';
+      : 'Preference pairs are not packed.';
     section.append(h('h3', {}, 'Packed rows'), h('p', { class: 'llf-2' }, off));
     return section;
   }
   const [left, right, step] = [66, 1100, 22];
-  const picture = s('svg', { class: 'llf-Figure', viewBox: `0 0 1186 ${rows.rows.length * step + 6}`, role: 'group', 'aria-label': `${rows.rows.length} packed rows with the borders of their examples` });
+  const picture = s('svg', { class: 'llf-Figure', viewBox: `0 0 1186 ${rows.rows.length * step + 6}`, role: 'group', 'aria-label': `${rows.rows.length} packed rows with the boundaries of their examples` });
   rows.rows.forEach((/** @type {any} */ row, /** @type {number} */ line) => {
     const y = 4 + line * step;
     const scale = (right - left) / rows.capacity;
@@ -284,7 +284,7 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
       const label = set ? `${short(set)} ${where}` : where;
       const width = (prompt + learned) * scale;
       const group = s('g', { class: 'llf-Packed', role: 'button', tabindex: 0, 'aria-label': `Example ${label}` },
-        s('title', {}, `${label}: ${prompt} read, ${learned} learned`),
+        s('title', {}, `${label}: ${prompt} prompt tokens, ${learned} in the loss`),
         s('rect', { class: 'p-prompt', x: place, y, width: Math.max(0.5, prompt * scale), height: 16 }),
         s('rect', { class: 'p-train', x: place + prompt * scale, y, width: Math.max(0.5, learned * scale - 1), height: 16 }));
       if (width > 7 * String(label).length + 8) group.append(s('text', { class: 't', x: place + 4, y: y + 12 }, String(label)));
@@ -298,7 +298,7 @@ function packed(/** @type {any} */ rows, /** @type {any} */ overview, /** @type 
   });
   const next = rows.offset + rows.rows.length;
   section.append(h('div', { class: 'llf-row' }, h('h3', {}, 'Packed rows'),
-    h('span', { class: 'llf-2' }, `${NUMBER.format(rows.total)} rows of ${NUMBER.format(rows.capacity)}, ${fill}. No example sees another; position ids begin at 0 in each.`),
+    h('span', { class: 'llf-2' }, `${NUMBER.format(rows.total)} rows of ${NUMBER.format(rows.capacity)}, ${fill}. Examples do not attend to each other; position ids restart at 0 in each.`),
     h('span', { class: 'llf-push llf-2 llf-small' }, `${NUMBER.format(rows.offset + 1)} to ${NUMBER.format(next)} of ${NUMBER.format(rows.total)}`),
     next < rows.total ? link('Next', () => act.rows(next, rows.least)) : null,
     link(rows.least ? 'In order' : 'Least full first', () => act.rows(0, !rows.least))), picture);
@@ -353,13 +353,13 @@ function render({ model, el }) {
   };
   const state = () => {
     const [now, note] = [model.get('_state'), model.get('_note')];
-    const shown = now === 'ready' ? note : now === 'preparing' ? note : `${note || 'The view was closed.'}`;
+    const shown = now === 'ready' ? note : now === 'preparing' ? note : `${note || 'The view is closed.'}`;
     status.replaceChildren(...(shown ? [h('span', { class: now === 'failed' ? 'llf-failed' : 'llf-2' }, shown)] : []));
-    if (now === 'failed') status.append(h('button', { type: 'button', onclick: () => model.send({ type: 'again' }) }, 'Look again'));
+    if (now === 'failed') status.append(h('button', { type: 'button', onclick: () => model.send({ type: 'again' }) }, 'Inspect again'));
     grid.hidden = now === 'preparing' || now === 'failed';
     const found = model.get('_code');
-    code.replaceChildren(...(found.length ? [codeNotice(found, 'To show the tokens, the model\'s tokenizer needs it.',
-      [h('button', { type: 'button', onclick: () => model.send({ type: 'allow' }) }, 'Allow this code and look again')])] : []));
+    code.replaceChildren(...(found.length ? [codeNotice(found, 'The tokenizer needs it to show the tokens.',
+      [h('button', { type: 'button', onclick: () => model.send({ type: 'allow' }) }, 'Allow this code and inspect again')])] : []));
   };
   const listeners = Object.entries(drawn).map(([name, draw]) => [`change:${name}`, draw]);
   listeners.push(['change:_state', state], ['change:_state', drawn._readings], ['change:_note', state], ['change:_code', state]);

@@ -68,7 +68,7 @@ def absolute(run):
 def test_the_trap_works(run, mark, llf):
     """`llf inspect` on the run's config is a start by the user: it says so, and the code runs."""
     done = llf("inspect", run.config)
-    assert "Code that comes with the model runs with your rights." in done.output
+    assert "Code that comes with the model runs with your permissions." in done.output
     assert "evil" in mark.read_text()
 
 
@@ -90,7 +90,7 @@ def test_commands_that_read_run_nothing(run, mark, llf, command):
 def test_the_process_behind_inspect_and_examples_asks(run, mark, tmp_path):
     *_, last = inspect(absolute(run), tmp_path)
     assert not mark.exists()
-    assert "Nothing was run." in last["error"]
+    assert "Nothing was executed." in last["error"]
     (code,) = last["code"]
     assert {file["name"] for file in code["files"]} == {"evil.py", "custom_generate/generate.py"}
     assert code["files"][1]["lines"][0].startswith("with open(")
@@ -100,7 +100,7 @@ def test_the_process_behind_inspect_and_examples_asks(run, mark, tmp_path):
 @pytest.mark.parametrize("stage", [{}, ONLINE], ids=["sft", "grpo"])
 def test_nothing_that_evaluates_runs_code_unasked(tiny_model_dir, mark, stage):
     run = evil_run(tiny_model_dir, mark, **stage)
-    with pytest.raises(UntrustedCodeError, match=r"Nothing was run\. Read the source"):
+    with pytest.raises(UntrustedCodeError, match=r"Nothing was executed\. Review the source"):
         losses(run)
     with pytest.raises(UntrustedCodeError):
         answer(run, ["Hello"])
@@ -158,7 +158,7 @@ def test_a_run_made_elsewhere_is_not_trained_unasked(tiny_model_dir, mark, llf, 
         assert told in str(error)
     with pytest.raises(UntrustedCodeError, match=r"trust=True"):
         getattr(Run(run), what)()
-    with pytest.raises(UntrustedCodeError, match="What would run is not what was shown"):
+    with pytest.raises(UntrustedCodeError, match="The code differs from what was shown"):
         getattr(Run(run), what)(trust="0" * 64)
     assert not mark.exists()
     assert read_status(run).attempt == 1
@@ -200,7 +200,7 @@ def test_a_run_that_was_started_here_needs_no_leave_until_its_code_is_changed(tm
                 again()
     run.folder.config.write_text(before.replace("seed: 42", "seed: 7"))
     assert not is_signed(run.folder)
-    with pytest.raises(UntrustedCodeError, match="made elsewhere or changed since"):
+    with pytest.raises(UntrustedCodeError, match="created on another machine or modified since"):
         run.resume()
     run.resume(command=["false"], trust=True)
     assert is_signed(run.folder)

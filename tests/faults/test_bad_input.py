@@ -79,7 +79,7 @@ def check_sentence(text):
         ({"finetuning_type": "lorra"}, ["'lorra'", "lora"]),
         ({"fp16": True, "bf16": True}, ["Both fp16 and bf16", "one of them"]),
         ({"load_best_model_at_end": True}, ["`val_size` is 0", "Expected a share above 0"]),
-        ({"deepspeed": "ds.json"}, ["`deepspeed`", "not built yet"]),
+        ({"deepspeed": "ds.json"}, ["`deepspeed`", "not supported yet"]),
         ({"hf_hub_token": "hf_secret"}, ["`hf_hub_token`", "HF_TOKEN"]),
     ],
 )
@@ -263,7 +263,7 @@ def test_a_target_that_the_model_lacks(refused):
 
 def test_a_place_for_the_result_that_cannot_be_made_is_told_before_training(refused, write):
     file = write("taken", "")
-    assert "It is no folder." in refused(output_dir=file)
+    assert "It is not a folder." in refused(output_dir=file)
     assert "(Not a directory)" in refused(output_dir=f"{file}/result")
 
 

@@ -57,7 +57,7 @@ def test_a_run_outlives_cell_kernel_and_server(jupyter, settings, tmp_path):
     kernel.interrupt()
     said = kernel.listen(waiting)
     waiting.close()
-    assert f"{run.id} goes on. Stop it with run.stop()" in said
+    assert f"{run.id} is still running. Stop it with run.stop()" in said
     goes_on("interrupt")
 
     kernel.restart()

@@ -31,7 +31,7 @@ async def test_a_run_goes_to_the_bin_and_comes_back(ask, make_run):
     assert await ask("bin", folder.id, "restore", body={}) == (200, {"id": folder.id})
     assert (await ask("runs"))[1]["total"] == 1
     code, answer = await ask("bin", folder.id, "restore", body={})
-    assert (code, answer["message"]) == (404, "There is no such run in the bin.")
+    assert (code, answer["message"]) == (404, "The bin does not contain this run.")
     assert (await ask("bin", "UPPER", "restore", body={}))[0] == 404
     assert (await ask("bin", "UPPER", method="DELETE"))[0] == 404
 
@@ -47,7 +47,7 @@ async def test_a_run_of_the_same_id_is_not_replaced(ask, make_run, llf_home):
     await ask("runs", folder.id, "bin", body={})
     folder.path.mkdir()
     code, answer = await ask("bin", folder.id, "restore", body={})
-    assert (code, answer["message"].startswith("There is a run of this id again")) == (409, True)
+    assert (code, answer["message"].startswith("A run with this id already exists")) == (409, True)
 
 
 async def test_the_bin_is_listed_a_page_at_a_time(ask, deleted, llf_home):
@@ -75,7 +75,7 @@ async def test_a_run_is_removed_for_good(ask, deleted, llf_home):
     assert await ask("bin", folder.id, method="DELETE") == (200, {"id": folder.id})
     assert [one["id"] for one in (await ask("bin"))[1]["runs"]] == [stays.id]
     assert [entry.name for entry in (llf_home / "bin").iterdir() if entry.is_dir()] == [stays.id]
-    said = {"message": "There is no such run in the bin."}
+    said = {"message": "The bin does not contain this run."}
     assert await ask("bin", folder.id, method="DELETE") == (404, said)
     assert await ask("bin", folder.id, "restore", body={}) == (404, said)
 
@@ -148,13 +148,13 @@ async def test_many_that_delete_restore_and_remove_at_once(ask, deleted, llf_hom
     [
         (
             PermissionError(13, "Permission denied", "/home/ada/.llf"),
-            "Not all files could be moved: Permission denied.",
+            "Some files could not be moved: Permission denied.",
         ),
         (
             OSError(30, "Read-only file system", "/home/ada/.llf"),
-            "Not all files could be moved: Read-only file system.",
+            "Some files could not be moved: Read-only file system.",
         ),
-        (TimeoutError("/ada/.lock is locked"), "Another process holds the bin. Try again."),
+        (TimeoutError("/ada/.lock is locked"), "The bin is locked by another process. Try again."),
     ],
 )
 async def test_what_the_system_refuses_is_a_sentence_without_paths(ask, deleted, make_run, monkeypatch, error, said):
@@ -184,7 +184,7 @@ async def test_a_run_that_is_not_removed_whole_is_not_restored_as_a_half(ask, de
         meanwhile.setattr("shutil.rmtree", refuse)
         code, answer = await ask("bin", folder.id, method="DELETE")
     assert (code, answer["message"]) == (
-        409, "Not all files could be moved: Permission denied. `llf runs clean` tries again.",
+        409, "Some files could not be moved: Permission denied. Run `llf runs clean` to try again.",
     )  # fmt: skip
     assert (await ask("bin"))[1]["total"] == 0
     assert (await ask("bin", folder.id, "restore", body={}))[0] == 404

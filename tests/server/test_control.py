@@ -54,7 +54,7 @@ async def test_kill_ends_a_trainer_whose_supervisor_is_gone(ask, orphan):
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
 async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
     folder = make_run(state=state)
-    said = {"message": f"The run is {state}, so nothing takes the request."}
+    said = {"message": f"The run is {state}, so it cannot handle the request."}
     assert await ask("runs", folder.id, "control", body={"type": "stop"}) == (409, said)
     assert not list(folder.control.iterdir())
 
@@ -71,8 +71,8 @@ async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
         ({"type": "rm -rf"}, "type is 'rm -rf'. Expected one of stop, kill, checkpoint, evaluate, sample, set."),
         ({"type": ["stop"]}, "type is \"['stop']\". Expected one of stop, kill, checkpoint, evaluate, sample, set."),
         ({"type": "stop", "command": "x"}, "Unknown field 'command'. Expected type, args and by."),
-        ({"type": "stop", "by": 3}, "by is not a text of at most 64 characters."),
-        ({"type": "stop", "by": "x" * 65}, "by is not a text of at most 64 characters."),
+        ({"type": "stop", "by": 3}, "by is not a string of at most 64 characters."),
+        ({"type": "stop", "by": "x" * 65}, "by is not a string of at most 64 characters."),
         ({"type": "stop", "args": []}, "args of stop is not an object with at most grace."),
         ({"type": "stop", "args": {"pid": 1}}, "args of stop is not an object with at most grace."),
         ({"type": "kill", "args": {"grace": 1}}, "args of kill is not an empty object."),
@@ -80,7 +80,7 @@ async def test_a_run_that_has_ended_takes_nothing(ask, make_run, state):
         ({"type": "stop", "args": {"grace": True}}, "grace is 'True'. Expected seconds from 0 to 86400."),
         ({"type": "stop", "args": {"grace": "5"}}, "grace is '5'. Expected seconds from 0 to 86400."),
         (b'{"type": "stop", "args": {"grace": NaN}}', "grace is 'nan'. Expected seconds from 0 to 86400."),
-        ({"type": "set"}, f"Nothing is to be changed. Expected one of {CHANGES}."),
+        ({"type": "set"}, f"No change was given. Expected one of {CHANGES}."),
         ({"type": "set", "args": []}, "args of set is not an empty object."),
         (
             {"type": "set", "args": {"lora_rank": 1}},

@@ -135,7 +135,7 @@ async def test_a_folder_that_goes_while_it_is_looked_at(ask, make_run, monkeypat
     from llf_core.runs import Checkpoints
 
     folder, other = make_run("going", state="stopped"), make_run("other", state="finished")
-    gone = {"message": f"There is no run {folder.id} in the server's LLF_HOME."}
+    gone = {"message": f"No run {folder.id} in the LLF_HOME of the server."}
     listed = Checkpoints.list
 
     def list_of_what_is_removed(self):
@@ -204,7 +204,7 @@ async def test_two_that_stop_one_run(ask, make_run, live_process):
     assert (first[0], second[0]) == (202, 202)
     assert len(list(folder.control.iterdir())) == 2  # the trainer answers both
     runs.RunWriter(folder).close("stopped", "Stopped at step 3 of 9 with checkpoint-3.")
-    said = {"message": "The run is stopped, so nothing takes the request."}
+    said = {"message": "The run is stopped, so it cannot handle the request."}
     assert await ask("runs", folder.id, "control", body={"type": "stop"}) == (409, said)
 
 
@@ -269,7 +269,7 @@ async def test_what_takes_minutes_holds_up_no_look(ask, make_run, monkeypatch):
 
 async def test_a_refusal_says_why(ask, make_run):
     code, answer = await ask("runs", method="PUT", allow_nonstandard_methods=True)
-    assert (code, answer["message"]) == (405, "This address does not take requests of this method.")
+    assert (code, answer["message"]) == (405, "This address does not accept this HTTP method.")
     code, answer = await ask("runs", params={"sort": "x" * 5000})
     assert code == 400
     assert len(answer["message"]) < 200

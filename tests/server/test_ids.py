@@ -33,7 +33,7 @@ async def test_what_is_no_id_is_not_found(jp_serverapp, http_server_client, jp_a
 async def test_a_file_is_no_run(ask, llf_home):
     (llf_home / "runs").mkdir(parents=True)
     (llf_home / "runs" / "note").write_text("secret")
-    assert await ask("runs", "note") == (404, {"message": "There is no run note in the server's LLF_HOME."})
+    assert await ask("runs", "note") == (404, {"message": "No run note in the LLF_HOME of the server."})
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -67,4 +67,4 @@ async def test_an_unexpected_error_tells_no_paths(ask, make_run, monkeypatch, ll
     monkeypatch.setattr(RunIndex, "page_as_known", fall)
     code, answer = await ask("runs")
     assert code == 500
-    assert answer == {"message": "LLF met an unexpected error. The Jupyter server's log names it."}
+    assert answer == {"message": "Unexpected error in LLF. See the log of the Jupyter server."}

@@ -81,12 +81,12 @@ async def test_nan_reaches_the_page(ask, make_run):
     [
         ({"have": "{"}, "have is not JSON."),
         ({"have": "[" * 5000}, "have is not JSON."),
-        ({"have": "[]"}, "have is not an object with marks of head, charts"),
-        ({"have": json.dumps({"head": "x" * 65})}, "have is not an object with marks of head, charts"),
-        ({"have": json.dumps({"secret": "x"})}, "have is not an object with marks of head, charts"),
-        ({"details": "2"}, "details is '2'. Expected a whole number from 0 to 1."),
-        ({"older": "51"}, "older is '51'. Expected a whole number from 0 to 50."),
-        ({"window": "-1"}, "window is '-1'. Expected a whole number from 0 to 100000."),
+        ({"have": "[]"}, "have is not an object with the keys head, charts"),
+        ({"have": json.dumps({"head": "x" * 65})}, "have is not an object with the keys head, charts"),
+        ({"have": json.dumps({"secret": "x"})}, "have is not an object with the keys head, charts"),
+        ({"details": "2"}, "details is '2'. Expected an integer from 0 to 1."),
+        ({"older": "51"}, "older is '51'. Expected an integer from 0 to 50."),
+        ({"window": "-1"}, "window is '-1'. Expected an integer from 0 to 100000."),
     ],
 )
 async def test_bad_questions_are_answered_with_a_sentence(ask, run, params, said):

@@ -145,4 +145,6 @@ async def test_a_disk_that_hangs_keeps_neither_the_server_nor_other_requests(ask
     code, answer = await waiting
     released.set()
     assert code == 503
-    assert answer["message"] == "The files could not be read within 0 s. Is the disk there? Try again."
+    assert (
+        answer["message"] == "The files could not be read within 0 s. Check that the disk is available, then try again."
+    )

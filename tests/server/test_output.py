@@ -84,7 +84,7 @@ async def test_a_file_that_nobody_may_read_is_a_sentence(ask, finished, monkeypa
         raise UnreadableError(errno.EACCES, path.name, "cannot be opened: Permission denied.")
 
     monkeypatch.setattr(output, "open_file", refuse)
-    said = "Not all files of the output can be read: README.md cannot be opened: Permission denied."
+    said = "Some files of the output cannot be read: README.md cannot be opened: Permission denied."
     assert await ask("runs", finished.id, "output.zip") == (409, {"message": said})
 
 

@@ -57,10 +57,10 @@ async def test_runs_are_paged_filtered_and_searched(ask, make_run):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"limit": "0"}, "limit is '0'. Expected a whole number from 1 to 200."),
-        ({"limit": "201"}, "limit is '201'. Expected a whole number from 1 to 200."),
-        ({"offset": "-1"}, "offset is '-1'. Expected a whole number from 0 to 999999999."),
-        ({"offset": "5%d"}, "offset is '5%d'. Expected a whole number from 0 to 999999999."),
+        ({"limit": "0"}, "limit is '0'. Expected an integer from 1 to 200."),
+        ({"limit": "201"}, "limit is '201'. Expected an integer from 1 to 200."),
+        ({"offset": "-1"}, "offset is '-1'. Expected an integer from 0 to 999999999."),
+        ({"offset": "5%d"}, "offset is '5%d'. Expected an integer from 0 to 999999999."),
     ],
 )
 async def test_a_bad_query_is_a_sentence(ask, params, said):

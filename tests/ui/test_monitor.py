@@ -64,7 +64,7 @@ def test_without_the_server_the_kernel_is_asked(page, lab, live):
     page.route("**/llf/api/runs/**", lambda route: route.fulfill(status=404, body="{}"))
     show(page, lab, live)
     page.get_by_role("button", name="Checkpoint now").click()
-    said = "Checkpoint requested through the kernel; the Jupyter server answers 404"
+    said = "Checkpoint requested through the kernel; the Jupyter server answered 404"
     expect(head(page)).to_contain_text(said, timeout=10_000)
     page.get_by_role("button", name="Stop with checkpoint").click()
     expect(state(page)).to_have_text("stopped", timeout=10_000)
@@ -223,7 +223,7 @@ def test_sampled_answers_are_walked_through_with_the_keyboard(page, lab):
     lab.notebook("sampled.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
     lab.open(page, "sampled.ipynb")
     lab.run_all(page)
-    part = page.get_by_role("region", name="Sampled answers and their rewards")
+    part = page.get_by_role("region", name="Sampled completions and rewards")
     expect(part).to_contain_text("step 3: 3 answers; mean reward 0.9167", timeout=30_000)
     expect(part.locator("tbody tr td:first-child")).to_have_text(["1.000", "1.000", "0.7500"])
     slider = part.get_by_role("slider")
@@ -253,7 +253,7 @@ def test_older_answers_are_one_click_away(page, lab):
     lab.notebook("asked.ipynb", f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
     lab.open(page, "asked.ipynb")
     lab.run_all(page)
-    part = page.get_by_role("region", name="Watch it answer")
+    part = page.get_by_role("region", name="Watched prompts")
     expect(part).to_contain_text("Hi? 30!", timeout=30_000)
     part.get_by_role("combobox").select_option(label="2 of 2: Ho?")
     slider, older = part.get_by_role("slider"), part.get_by_role("button", name="Show 10 older answers")
@@ -285,7 +285,7 @@ def test_charts_that_are_seldom_looked_at_wait_for_a_click(page, lab):
     button = view.get_by_role("button", name="more charts")
     expect(button).to_have_text("Show 7 more charts", timeout=30_000)
     expect(button).to_have_attribute("aria-expanded", "false")
-    expect(view).to_contain_text("Clipped · Size of an update · Loss")
+    expect(view).to_contain_text("Clip fraction · Update size · Loss")
     headings = view.locator(".js-plotly-plot .annotation-text")
     expect(headings.filter(has_text=re.compile("^Entropy$"))).to_have_count(1)
     expect(headings.filter(has_text="Explained variance")).to_have_count(0)
@@ -367,7 +367,7 @@ def test_an_answer_of_the_result_is_one_cell_away(page, lab, shown):
     lab.run_cell(page, 0)
     page.get_by_label("Ask it").fill('Say "hi" \\ {x}.', timeout=30_000)
     page.keyboard.press("Enter")
-    expect(page.get_by_text("The answers are in a cell below.")).to_be_visible()
+    expect(page.get_by_text("The completions are in a cell below.")).to_be_visible()
     sources = (
         "() => window.jupyterapp.shell.currentWidget.content.widgets.map(one => one.model.sharedModel.getSource())"
     )

@@ -154,7 +154,7 @@ def test_a_server_that_restarts(page, tmp_path, browser):
         open_monitor(page, own, folder)
         follows(page, folder)
         server.stop()
-        gone = page.locator(".llf-Monitor").get_by_text("This view has lost its source; the run goes on.")
+        gone = page.locator(".llf-Monitor").get_by_text("This view is disconnected. The run is not affected.")
         expect(gone).to_be_visible(timeout=40_000)
         expect(page.locator(".llf-Monitor")).to_contain_text(f'llf.Monitor("{folder.name}")')
         server.start(int(url.split(":")[2].split("/")[0]))

@@ -114,7 +114,7 @@ def test_every_control_has_a_name_and_the_list_is_searched(page: Any, lab: Any, 
     panel.get_by_text("No runs match the search and the filter.").wait_for(timeout=10000)
     panel.get_by_role("button", name="Show all runs").click()
     rows.nth(2).wait_for(timeout=10000)
-    panel.get_by_role("combobox", name="Grouping").select_option("model")
+    panel.get_by_role("combobox", name="Group by").select_option("model")
     panel.get_by_role("heading", name="3 runs").wait_for(timeout=5000)
 
 
@@ -279,7 +279,7 @@ def test_a_server_without_llf_is_named(page: Any, lab: Any) -> None:
     page.route("**/llf/api/**", lambda route: route.fulfill(status=404, body="{}"))
     panel = open_panel(page, lab)
     panel.get_by_role("alert").wait_for(timeout=20000)
-    assert "llf/api/version gave 404" in panel.inner_text()
+    assert "llf/api/version returned 404" in panel.inner_text()
     assert "pip install llf" in panel.inner_text()
     page.unroute("**/llf/api/**")
     panel.get_by_role("button", name="Try again").click()

@@ -82,7 +82,7 @@ def test_keys_delete_and_leave(page: Any, lab: Lab, made: Callable[..., runs.Run
     row_of(panel, live).focus()
     page.keyboard.press("Delete")
     expect(panel.locator(SAID)).to_have_text(
-        "“live” has not ended. Stop it before you move it to the bin.", timeout=SEEN
+        "“live” is still running. Stop it before you move it to the bin.", timeout=SEEN
     )
     for folder in (first, live):
         if row_of(panel, folder).get_attribute("aria-pressed") == "false":
@@ -136,20 +136,20 @@ def test_the_bin_is_seen_restored_from_and_emptied(page: Any, lab: Lab, made: Ca
     expect(items).to_have_count(3, timeout=SEEN)
     assert folders[3].status.is_file()
 
-    items.first.get_by_role("button", name="Delete for good…").click()
+    items.first.get_by_role("button", name="Delete permanently…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Delete “<b>run</b> 2” for good?")
     picture(page, "bin-dialog")
     page.keyboard.press("Enter")  # pressed in haste: the default is to keep it
     expect(dialog).to_have_count(0)
     expect(items).to_have_count(3)
-    items.first.get_by_role("button", name="Delete for good…").click()
-    dialog.get_by_role("button", name="Delete for good").click()
+    items.first.get_by_role("button", name="Delete permanently…").click()
+    dialog.get_by_role("button", name="Delete permanently").click()
     expect(items).to_have_count(2, timeout=SEEN)
     assert not lab.home.joinpath("bin", folders[2].id).exists()
 
-    panel.get_by_role("button", name="Delete all for good…").click()
-    dialog.get_by_role("button", name="Delete for good").click()
+    panel.get_by_role("button", name="Delete all permanently…").click()
+    dialog.get_by_role("button", name="Delete permanently").click()
     expect(panel.get_by_text("The bin is empty.")).to_be_visible(timeout=SEEN)
     expect(panel.locator(SAID)).to_have_text("2 runs deleted for good.")
     page.keyboard.press("Escape")
@@ -168,7 +168,7 @@ def test_two_tabs_delete_and_restore_one_run(page: Any, lab: Lab, made: Callable
         panels.append(tab.locator(PANEL))
         expect(row_of(panels[-1], folder)).to_be_visible(timeout=SEEN)
         tab.route("**/llf/api/runs?**", lambda route: route.abort())  # both show what was true a moment ago
-    answers = ("“twice” moved to the bin.", f"There is no run {folder.id} in the server's LLF_HOME.")
+    answers = ("“twice” moved to the bin.", f"No run {folder.id} in the LLF_HOME of the server.")
     for panel, tab, answer in zip(panels, (page, other), answers, strict=True):
         row_of(panel, folder).focus()
         tab.keyboard.press("Delete")
@@ -181,7 +181,7 @@ def test_two_tabs_delete_and_restore_one_run(page: Any, lab: Lab, made: Callable
     panels[1].get_by_role("button", name="Restore twice").click()
     expect(panels[1].get_by_text("The bin is empty.")).to_be_visible(timeout=SEEN)
     page.locator(TOAST).get_by_role("button", name="Undo").click()
-    expect(panels[0].locator(SAID)).to_have_text("There is no such run in the bin.", timeout=SEEN)
+    expect(panels[0].locator(SAID)).to_have_text("The bin does not contain this run.", timeout=SEEN)
     expect(row_of(panels[0], folder)).to_be_visible(timeout=SEEN)
 
 

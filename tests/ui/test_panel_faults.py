@@ -104,7 +104,7 @@ def is_harmless(page: Any, place: str = PANEL) -> None:
 def look(panel: Any) -> None:
     """Has the panel ask at once, as any change of what is wanted does."""
     for order in ("oldest", "newest"):
-        panel.get_by_role("combobox", name="Order").select_option(order)
+        panel.get_by_role("combobox", name="Sort by").select_option(order)
 
 
 # -- folders -------------------------------------------------------------------------------------------------
@@ -120,8 +120,8 @@ def test_a_folder_is_broken_and_mended_under_the_view(page: Any, lab: Lab, made:
 
     whole = folder.status.read_bytes()
     for half, said in (
-        (whole[: len(whole) // 2], "can't be read"),
-        (b'{"format": 2, "state": "running"}', "has format 2. A newer llf reads it."),
+        (whole[: len(whole) // 2], "cannot be read"),
+        (b'{"format": 2, "state": "running"}', "has format 2. Expected 1: upgrade llf to read it."),
     ):
         folder.status.write_bytes(half)
         look(panel)
@@ -157,7 +157,7 @@ def test_a_folder_goes_under_the_view(page: Any, lab: Lab, made: Any) -> None:
     row_of(panel, first).click(timeout=SEEN)
     expect(panel.get_by_role("article", name="first")).to_be_visible(timeout=SEEN)
     shutil.rmtree(first.path)
-    expect(panel.locator(SAID)).to_have_text(f"There is no run {first.id} in the server's LLF_HOME.", timeout=SEEN)
+    expect(panel.locator(SAID)).to_have_text(f"No run {first.id} in the LLF_HOME of the server.", timeout=SEEN)
     expect(row_of(panel, stays)).to_be_visible()
     expect(row_of(panel, first)).to_have_count(0)
 
@@ -165,7 +165,7 @@ def test_a_folder_goes_under_the_view(page: Any, lab: Lab, made: Any) -> None:
     page.route("**/llf/api/runs?**", lambda route: route.abort())
     shutil.rmtree(second.path)
     menu(page, row_of(panel, second), "Move 1 run to the bin")
-    expect(panel.locator(SAID)).to_contain_text(f"There is no run {second.id} in the server's LLF_HOME.", timeout=SEEN)
+    expect(panel.locator(SAID)).to_contain_text(f"No run {second.id} in the LLF_HOME of the server.", timeout=SEEN)
     page.unroute("**/llf/api/runs?**")
     expect(row_of(panel, second)).to_have_count(0, timeout=SEEN)
     assert stays.path.is_dir()
@@ -218,9 +218,9 @@ def test_hostile_texts_are_only_text(page: Any, lab: Lab, made: Any) -> None:
     picture(page, "hostile-list")
     is_harmless(page)
 
-    panel.get_by_role("combobox", name="Grouping").select_option("model")
+    panel.get_by_role("combobox", name="Group by").select_option("model")
     is_harmless(page)
-    panel.get_by_role("combobox", name="Grouping").select_option("")
+    panel.get_by_role("combobox", name="Group by").select_option("")
     for folder in folders.values():
         row_of(panel, folder).click()
         expect(panel.locator("article")).to_be_visible(timeout=SEEN)
@@ -345,7 +345,7 @@ def test_a_server_refuses_and_is_restarted_under_the_view(page: Any, own_lab: La
 
     said = json.dumps({"message": "Log in to the Jupyter server first."})
     page.route("**/llf/api/**", lambda route: route.fulfill(status=403, body=said))
-    refused = panel.get_by_text("The Jupyter server refuses: Log in to the Jupyter server first.")
+    refused = panel.get_by_text("The Jupyter server refused the request: Log in to the Jupyter server first.")
     expect(refused).to_be_visible(timeout=SEEN)
     page.unroute("**/llf/api/**")
     panel.get_by_role("button", name="Try again").click()
@@ -353,7 +353,9 @@ def test_a_server_refuses_and_is_restarted_under_the_view(page: Any, own_lab: La
 
     port = int(lab.url.split(":")[2].split("/")[0])
     lab.server.stop(signal.SIGKILL)
-    silent = panel.get_by_text("The Jupyter server does not answer. The list may be old; your runs go on.")
+    silent = panel.get_by_text(
+        "The Jupyter server does not answer. The list may be out of date. Your runs are not affected."
+    )
     expect(silent).to_be_visible(timeout=SEEN)
     expect(panel.get_by_text("step 3 of 9")).to_be_visible()  # what is shown stays
     change(folder, {"step": 7})
@@ -397,7 +399,7 @@ def test_what_the_menu_does_in_jupyterlab_and_a_kernel_that_dies(page: Any, lab:
     row = row_of(panel, real_run)
     state_of(panel, real_run, "running")
 
-    menu(page, row, "Copy id")
+    menu(page, row, "Copy run id")
     expect(panel.locator(SAID)).to_have_text("Copied.", timeout=SEEN)
     assert page.evaluate("() => navigator.clipboard.readText()") == real_run.id
 
@@ -462,7 +464,7 @@ def test_two_tabs_stop_one_run(page: Any, lab: Lab, real_run: Any) -> None:
     assert real_run.wait(60, progress=False).state == "stopped"
     asked, refused = (
         "Stopping after the current step.",
-        "The run is stopped, so nothing takes the request.",
+        "The run is stopped, so it cannot handle the request.",
     )
     expect(panels[0].locator(SAID)).to_have_text(asked)
     expect(panels[1].locator(SAID)).to_have_text(re.compile(f"{re.escape(asked)}|{re.escape(refused)}"))
@@ -524,5 +526,5 @@ def test_what_the_menu_does_in_notebook_7(page: Any, lab: Lab, real_run: Any) ->
 
     with page.context.expect_page() as opened:
         panel.get_by_role("button", name="New run").click()
-    expect(panel.locator(SAID)).to_have_text("Run the cell of the notebook in the new tab.", timeout=SEEN)
+    expect(panel.locator(SAID)).to_have_text("Run the cell in the notebook that opened in a new tab.", timeout=SEEN)
     expect(opened.value.locator(".jp-Notebook .jp-Cell").first).to_contain_text("llf.Studio()", timeout=60_000)

@@ -108,7 +108,7 @@ def test_axe_finds_nothing_in_any_view(
     expect(panel.get_by_role("region", name="Adapters")).to_be_visible(timeout=SEEN)
     found = {"list": axe(page, PANEL), "list beside JupyterLab's own": of_ours(axe(page, "body"))}
     picture(page, f"list-{'dark' if dark else 'light'}")
-    panel.get_by_role("combobox", name="Grouping").select_option("model")
+    panel.get_by_role("combobox", name="Group by").select_option("model")
     found["groups"] = axe(page, PANEL)
     for kind in ("failed", "finished"):
         row_of(panel, full[kind]).click(modifiers=["Control"])
@@ -116,7 +116,7 @@ def test_axe_finds_nothing_in_any_view(
     found["two chosen"] = axe(page, PANEL)
     menu(page, row_of(panel, full["failed"]), "Edit tags of 2 runs…")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
-    expect(page.get_by_role("alert")).to_have_text("No tag is added or removed.", timeout=SEEN)
+    expect(page.get_by_role("alert")).to_have_text("No tags to add or remove.", timeout=SEEN)
     found["form"] = axe(page, ".jp-Dialog-content")
     picture(page, f"form-{'dark' if dark else 'light'}")
     page.keyboard.press("Escape")

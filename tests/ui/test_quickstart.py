@@ -105,7 +105,7 @@ def test_a_run_lives_through_all_that_happens_to_its_notebook(page: Any, browser
 
     # The kernel is restarted: the form says so, its monitor goes on, and a cell shows the run again.
     page.evaluate(f"() => ({KERNEL})().restart().then(() => null)")
-    expect(page.get_by_text("This form has lost its kernel.")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("The kernel of this form has shut down.")).to_be_visible(timeout=20_000)
     reloaded = wait_for_points(page, reloaded)
     lab.run_cell(page, 0, f"import llf_widgets as llf\nllf.Monitor({folder.id!r})")
     again = wait_for_points(page, reloaded)
@@ -124,5 +124,5 @@ def test_a_run_lives_through_all_that_happens_to_its_notebook(page: Any, browser
         expect(one.locator(".llf-Monitor").get_by_role("alert").first).to_contain_text("Killed by the user at step")
     killed = stored(folder)
     assert killed["state"] == "failed"
-    assert f"checkpoint-{Checkpoints(folder).list()[-1]} is whole" in killed["reason"]
+    assert f"checkpoint-{Checkpoints(folder).list()[-1]} is complete" in killed["reason"]
     second.context.close()

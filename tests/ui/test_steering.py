@@ -54,7 +54,7 @@ def test_a_live_run_does_what_it_is_told(page, lab, real):
     answers = page.get_by_role("region", name="Watch it answer")
     expect(answers).to_contain_text("base")
     page.get_by_role("button", name="Add a prompt…").click()
-    page.get_by_label("Prompt to be answered at every checkpoint").fill(EVIL)
+    page.get_by_label("The model completes this prompt at every checkpoint").fill(EVIL)
     page.get_by_role("button", name="Watch it", exact=True).click()
     expect(page.get_by_label("Prompt", exact=True)).to_contain_text(f"2 of 2: {EVIL}", timeout=20_000)
     page.get_by_role("button", name="Sample now").click()

@@ -58,7 +58,7 @@ def test_form_is_filled_in_mended_and_started(page: Any, lab: Lab, tiny_model: P
     expect(alert).to_contain_text("Error")
     expect(alert).to_contain_text("'two'")
     expect(start).to_be_disabled()
-    expect(form.get_by_text("Start waits for 1 error:")).to_be_visible()
+    expect(form.get_by_text("To start, fix 1 error:")).to_be_visible()
     expect(form.get_by_label("Steps", exact=True)).to_have_attribute("aria-invalid", "true")
     alert.get_by_role("button").click()
     expect(alert).to_have_count(0)
@@ -174,7 +174,7 @@ def test_reload_shows_the_values_and_a_dead_kernel_is_told(page: Any, lab: Lab) 
     page.wait_for_timeout(500)
     width = form.get_by_role("region", name="Model", exact=True).bounding_box()["width"]
     page.evaluate("() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
-    expect(form.get_by_text("This form has lost its kernel.")).to_be_visible(timeout=30_000)
+    expect(form.get_by_text("The kernel of this form has shut down.")).to_be_visible(timeout=30_000)
     expect(form.get_by_role("button", name="Start", exact=True)).to_be_disabled()
     # ipywidgets marks what has lost its kernel; the form stands as before
     assert form.get_by_role("region", name="Model", exact=True).bounding_box()["width"] == width
@@ -242,14 +242,14 @@ def test_a_file_is_uploaded_and_a_bad_one_changes_nothing(page: Any, lab: Lab, t
     with page.expect_file_chooser() as chooser:
         form.get_by_role("button", name="Upload a file for Data set").click()
     chooser.value.set_files(bad)
-    expect(form.get_by_text("was not taken: it is not valid JSON")).to_be_visible()
+    expect(form.get_by_text("was not uploaded: it is not valid JSON")).to_be_visible()
     expect(data).to_have_value("llf_demo")
     with page.expect_file_chooser() as chooser:
         form.get_by_role("button", name="Upload a file for Data set").click()
     chooser.value.set_files(good)
     expect(data).to_have_value("mine.jsonl", timeout=20_000)
-    expect(form.get_by_text("in the notebook's folder: 1,000 rows.")).to_be_visible()
-    expect(form.get_by_text("was not taken")).to_have_count(0)
+    expect(form.get_by_text("in the folder of the notebook: 1,000 rows.")).to_be_visible()
+    expect(form.get_by_text("was not uploaded")).to_have_count(0)
     assert (lab.root / "mine.jsonl").read_bytes() == good.read_bytes()
 
 
@@ -275,7 +275,7 @@ studio"""
         == "Starting…true"
     )
     expect(start.or_(form.get_by_role("button", name="Starting…"))).to_be_focused()
-    expect(form.get_by_text("The kernel is busy with a cell.")).to_be_visible()
+    expect(form.get_by_text("The kernel is running a cell.")).to_be_visible()
     expect(asleep).to_have_text("[*]:", timeout=1)
     place = page.locator(".llf-Studio-monitor")
     expect(place).to_have_count(0)

@@ -74,7 +74,7 @@ def main(home: str, steps: int = 141, rate: float = 5.0) -> None:
                     id=request.id,
                     request=request.type,
                     ok=ok,
-                    message=f"checkpoint-{step} is whole.",
+                    message=f"checkpoint-{step} is complete.",
                 )
                 inbox.done(request)
                 if request.type == "stop":

@@ -91,5 +91,5 @@ def test_train_starts_what_the_cell_says_and_shows_it(shell, run, monkeypatch):
 def test_train_with_a_bad_config_is_one_sentence(shell):
     with pytest.raises(UsageError, match="lora_rnk"):
         shell.run_cell_magic("llf_train", "", "stage: sft\nlora_rnk: 8\n")
-    with pytest.raises(UsageError, match="expected the name of a variable"):
+    with pytest.raises(UsageError, match="expected a variable name"):
         shell.run_cell_magic("llf_train", "not a name", "stage: sft\n")

@@ -54,7 +54,7 @@ def test_all_is_well(server):
     found = llf.check()
     assert found.ok
     assert server.seen == [("/hub/llf/api/version", "token abc")]
-    assert repr(found).splitlines()[-1] == "All is well."
+    assert repr(found).splitlines()[-1] == "All versions match."
     assert "abc" not in repr(found)
 
 
@@ -73,7 +73,7 @@ def test_a_server_without_llf_is_told_what_to_install(server):
 
 def test_a_server_that_refuses_is_named(server):
     server.code = 403
-    assert llf.check().problems == ["The Jupyter server refused to tell its version (403). Log in to it again."]
+    assert llf.check().problems == ["The Jupyter server refused to report its version (403). Log in to it again."]
 
 
 def test_what_training_needs_is_named(monkeypatch):

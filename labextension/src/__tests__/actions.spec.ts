@@ -240,7 +240,9 @@ it('opens the form in a new notebook, where the launcher stands', async () => {
   ]);
   vi.mocked(runInNewNotebook).mockResolvedValueOnce(undefined);
   await commands.execute('llf:new-run');
-  expect(model.said).toBe('Run the cell of the notebook in the new tab.');
+  expect(model.said).toBe(
+    'Run the cell in the notebook that opened in a new tab.'
+  );
   vi.mocked(runInNewNotebook).mockRejectedValueOnce(new Error('No kernel.'));
   await commands.execute('llf:new-run');
   expect(model.said).toContain('The cell did not run: No kernel. Choose a');
@@ -299,7 +301,7 @@ it('says why a live run is not moved to the bin', async () => {
   await choose('finished', 'running');
   await commands.execute('llf:delete');
   expect(api.binned).toEqual([]);
-  expect(model.said).toContain('“run 1” has not ended. Stop it before');
+  expect(model.said).toContain('“run 1” is still running. Stop it before');
 });
 
 it('branches from a checkpoint that is chosen, in a cell', async () => {
@@ -353,7 +355,7 @@ it('keeps a form open until the server takes the name', async () => {
   expect(refused).toEqual([
     'name: The name has 0 characters. Expected 1 to 200.',
     'name: The name has 201 characters. Expected 1 to 200.',
-    'Another view has changed it to “theirs”. Save again to replace that.'
+    'It was changed to “theirs” in another view. Save again to overwrite it.'
   ]);
   expect(model.said).toBe('Saved.');
 });
@@ -380,7 +382,7 @@ it('adds tags to several runs and removes others', async () => {
     'Remove “old” from 2 runs'
   ]);
   expect(refused).toEqual([
-    'add: No tag is added or removed.',
+    'add: No tags to add or remove.',
     expect.stringContaining('has 61 characters. Expected at most 60.')
   ]);
   // What another view added meanwhile stays.

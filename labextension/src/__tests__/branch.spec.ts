@@ -36,7 +36,7 @@ it.each(['3.5', '120', '0300', '1e3', '9'.repeat(12)])(
   end => {
     const typed = { ...nothing, max_steps: end };
     expect(() => branchCode('a', typed, trans)).toThrow(
-      'whole number above 120'
+      'integer above 120'
     );
   }
 );

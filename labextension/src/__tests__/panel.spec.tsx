@@ -117,7 +117,7 @@ it('opens a run by a click, chooses several with a key held down or Space', asyn
   expect(host.textContent).toContain('2 selected');
   act(() => button('Compare').click());
   expect(execute).toHaveBeenCalledWith('llf:compare');
-  act(() => button('Clear').click());
+  act(() => button('Clear selection').click());
   show();
   expect(host.textContent).not.toContain('selected');
   await act(async () => {
@@ -161,7 +161,7 @@ it('says how to reach runs that it does not list', () => {
   vi.spyOn(model, 'hasMore', 'get').mockReturnValue(false);
   show();
   expect(host.textContent).toContain(
-    '200 of 301 runsSearch or filter to see the others.'
+    '200 of 301 runsUse search or filters to see the others.'
   );
   list(run('a'));
   expect(host.textContent).toContain('1 runLLF 0.1.0');
@@ -373,7 +373,7 @@ it('lists the bin, restores from it and removes for good', async () => {
   expect(document.activeElement).toBe(button('Runs'));
   act(() => button('Restore').click());
   expect(restore).toHaveBeenCalledWith([model.bin!.runs[0]]);
-  act(() => button('Delete all for good…').click());
+  act(() => button('Delete all permanently…').click());
   expect(removeForGood).toHaveBeenCalledWith(model.bin!.runs);
   press('Escape');
   show();
@@ -531,9 +531,9 @@ it('gives the commands where the server has no LLF', () => {
   model.version = null;
   show();
   expect(host.querySelector('[role=alert]')!.textContent).toContain(
-    'llf/api/version gave 404'
+    'llf/api/version returned 404'
   );
-  act(() => button('Copy the commands').click());
+  act(() => button('Copy commands').click());
   expect(toClipboard).toHaveBeenCalledWith(
     'pip install llf\njupyter server extension list'
   );
@@ -553,7 +553,7 @@ it('warns above the list that versions differ, or that the list is old', () => {
   list(run('a'));
   const warnings = Array.from(host.querySelectorAll('.llf-Message.is-warn'));
   expect(warnings.map(item => item.textContent)).toEqual([
-    expect.stringContaining('The page has LLF 0.1.0, the server 0.0.9.'),
+    expect.stringContaining('This page has LLF 0.1.0, the server 0.0.9.'),
     expect.stringContaining('does not answer')
   ]);
   expect(rows()).toHaveLength(1);

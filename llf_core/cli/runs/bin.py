@@ -11,23 +11,23 @@ from llf_core.cli.terminal import out
 
 
 def runs_delete(run: RunId) -> None:
-    """Move a run to the bin; `llf runs restore` brings it back."""
+    """Move a run to the bin. `llf runs restore` restores it."""
     from llf_core.runs import delete_run
 
     found = attach_run(run)
     with in_a_sentence():
         delete_run(found.id)
-    out.print(f"{found.id} is in the bin. Bring it back with: llf runs restore {found.id}")
+    out.print(f"{found.id} is in the bin. Restore it with: llf runs restore {found.id}")
 
 
 def runs_restore(run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
-    """Bring a run back from the bin."""
+    """Restore a run from the bin."""
     from llf_core.runs import restore_run
     from llf_core.runs.find import find_run
 
     with in_a_sentence():
         found = restore_run(find_run(run, binned=True))
-    out.print(f"{found.id} is back.")
+    out.print(f"{found.id} is restored.")
 
 
 def runs_clean(
@@ -47,7 +47,7 @@ def runs_clean(
     uploads = sum(item.parent.name == UPLOADS for item in freed.items)
     kinds = {"folder": len(freed.items) - uploads, "unused uploaded file": uploads}
     told = " and ".join(f"{count:,} {kind}{'' if count == 1 else 's'}" for kind, count in kinds.items() if count)
-    question = f"Remove {told} ({' '.join(size(freed.bytes))}) for good?"
+    question = f"Remove {told} ({' '.join(size(freed.bytes))}) permanently?"
     if yes or typer.confirm(question):
         clean(days=days, checkpoints=checkpoints)
         out.print(f"Freed {' '.join(size(freed.bytes))}.")

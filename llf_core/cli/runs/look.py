@@ -29,7 +29,7 @@ def runs_list(
 
     if state is not None and state not in STATES_SHOWN:
         expected = f"Expected one of {', '.join(STATES_SHOWN)}."
-        raise UsageError(f"{state!r} is not a state.{did_you_mean(state, STATES_SHOWN)} {expected}")
+        raise UsageError(f"{state!r} is not a run state.{did_you_mean(state, STATES_SHOWN)} {expected}")
 
     if (said := blocked_path_message()) is not None:
         raise UserError(said)

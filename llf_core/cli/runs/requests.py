@@ -33,7 +33,7 @@ def runs_kill(run: RunId) -> None:
 
 
 def runs_checkpoint(run: RunId) -> None:
-    """Write a checkpoint after the current step; the run goes on."""
+    """Save a checkpoint after the current step. The run continues."""
     _ask(run, "checkpoint")
 
 
@@ -43,7 +43,7 @@ def runs_evaluate(run: RunId) -> None:
 
 
 def runs_sample(run: RunId) -> None:
-    """Answer the watched prompts after the current step."""
+    """Generate completions of the watched prompts after the current step."""
     _ask(run, "sample")
 
 
@@ -81,5 +81,5 @@ def _has_ended(run: "Run") -> bool:
     with in_a_sentence():
         state = run.state
     if state in FINAL:
-        out.print(f"{run.id} has ended already: {state}.")
+        out.print(f"{run.id} has already ended: {state}.")
     return state in FINAL

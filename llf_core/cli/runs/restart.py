@@ -27,9 +27,9 @@ def runs_resume(
         given, known = functions_of_file(rewards), reward_names(found.folder)
         mended = [one for name, one in given.items() if name in known]
         if given and not mended:
-            has = f"it has {', '.join(known)}" if known else "it has none"
+            has = f"the run has {', '.join(known)}" if known else "the run has none"
             raise UserError(
-                f"{rewards} has no reward function of {found.id}: it defines {', '.join(given)}, and {has}."
+                f"{rewards} does not define a reward function of {found.id}: it defines {', '.join(given)}, and {has}."
             )
         say_unused(found.id, given, known)
         found.resume(rewards=mended, trust=trust)

@@ -74,5 +74,5 @@ def info_of(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from None
     if not isinstance(info, dict):
-        raise ValueError(f"{path} holds no object. Expected one: a data set's name to its entry.")  # noqa: TRY004
+        raise ValueError(f"{path} is not a JSON object. Expected an object that maps data set names to entries.")  # noqa: TRY004
     return info

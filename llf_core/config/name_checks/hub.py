@@ -72,7 +72,7 @@ def _cannot() -> str:
     if offline():
         return "HF_HUB_OFFLINE is set"
     if importlib.util.find_spec("huggingface_hub") is None:
-        return "this environment has no huggingface_hub"
+        return "huggingface_hub is not installed"
     return ""
 
 

@@ -93,10 +93,10 @@ def _look(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path, ..
 def _wrong(name: str, spec: FieldSpec) -> tuple[str, str | None]:
     """Why a name can be no model, whatever a hub has, and what may be meant; empty where it may be one."""
     if not name.strip():
-        return "No model is named.", EMBEDDED
+        return "No model is set.", EMBEDDED
     if "://" in name and not is_there(Path(name)):
         shown = shown_name(without_secrets(name))
-        return f"{shown} is an address.", shown.split("://", 1)[-1].strip("/").partition("/")[2]
+        return f"{shown} is a URL.", shown.split("://", 1)[-1].strip("/").partition("/")[2]
     looks = spec.path == "model" and spec.key != "reward_model" and is_there(Path(name))
     return (_not_one(Path(name)) if looks else ""), None
 
@@ -115,7 +115,7 @@ def _by_name(name: str, config: RunConfig, spec: FieldSpec, folders: tuple[Path,
     if slip is None and may_be_hub_id(name):
         fixes = using(config, spec, name, meant)
         return Found(questions=(hint_of("model", name, spec.key, str(plain(config.get(spec.key))), meant, fixes),))
-    wrong = f"There is no model {shown_name(name)!r}: no such folder, and no name that LLF knows."
+    wrong = f"There is no model {shown_name(name)!r}: no such folder, and not a built-in name."
     return _refused(name, config, spec, wrong, meant, form=slip is None)
 
 
@@ -123,7 +123,7 @@ def _refused(  # noqa: PLR0913, PLR0917 - the parts of a message
     name: str, config: RunConfig, spec: FieldSpec, wrong: str, meant: str | None, form: bool = True
 ) -> Found:
     """An error, with the name that was meant, and with the form of a hub id where that is not clear."""
-    expected = " Expected a model's folder, a .gguf file, or a hub id of the form owner/name." if form else ""
+    expected = " Expected a model folder, a .gguf file, or a hub id of the form owner/name." if form else ""
     mean = f" Did you mean {meant!r}?" if meant else ""
     fixes = using(config, spec, name, meant)
     value = str(plain(config.get(spec.key)))
@@ -139,7 +139,7 @@ def _not_one(path: Path) -> str:
     except OSError:
         return ""  # reading it says why
     good = len(names) == MOST or "config.json" in names or any(one.endswith(".gguf") for one in names)
-    return "" if good else f"The folder {path} holds no model: it has no config.json."
+    return "" if good else f"The folder {path} does not contain a model: it has no config.json."
 
 
 def _beside(name: str, folders: Iterable[Path]) -> Iterator[str]:

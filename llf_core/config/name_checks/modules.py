@@ -79,7 +79,7 @@ def _among_all_families(config: RunConfig, spec: FieldSpec, asked: list[str]) ->
     odd = [name for name in asked if name.rpartition(".")[2] not in known and misspelt(name, known)]
     if not odd:
         return Found()
-    message = f"No model that LLF knows has a module {' or '.join(odd)}.{_meant(odd, known)}"
+    message = f"None of the models that LLF knows has a module {' or '.join(odd)}.{_meant(odd, known)}"
     return Found((_problem(config, spec, message, odd, known, "warning"),))
 
 

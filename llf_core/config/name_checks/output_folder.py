@@ -29,7 +29,7 @@ OWN = ("runs", "bin", "models", "cache", "locks", "uploads", "trust.key", "trust
 """What `LLF_HOME` holds: nothing else may be written into it."""
 PREVIOUS = ".previous"
 """What the name of an earlier result is followed by, while it makes way."""
-EXPECTED = "Expected a folder that is new, empty, or holds nothing but an earlier result of LLF."
+EXPECTED = "Expected a new folder, an empty folder, or one with nothing but an earlier result of LLF."
 
 
 def look_for_output(config: RunConfig, home: Path | None = None) -> Found:
@@ -43,7 +43,7 @@ def look_for_output(config: RunConfig, home: Path | None = None) -> Found:
     why = refusal(expanded(asked), config, home) if asked else ""
     if not asked or not why:
         return Found()
-    fixes = [Fix("Copy nowhere", {KEY: None})]
+    fixes = [Fix("Do not copy", {KEY: None})]
     if Path(asked).name and not is_there(beside := Path(f"{asked.rstrip('/')}-tuned")):
         fixes.insert(0, Fix(f"Use {beside}", {KEY: str(beside)}))
     return Found((Problem("invalid", KEY, asked, why, tuple(fixes), keys=(KEY,)),))
@@ -87,16 +87,16 @@ def stranger(target: Path, *, thorough: bool = False) -> str:
 def _said(name: str, entry: os.DirEntry[str], known: dict[str, Any], *, thorough: bool) -> str:
     """Why one entry of a folder is no part of an unchanged result; empty where it is one."""
     if entry.is_symlink():
-        return f"It holds the link {name}, which LLF did not write."
+        return f"It contains the link {name}, which LLF did not write."
     if entry.is_dir(follow_symlinks=False):
         own = any(one.startswith(f"{name}/") for one in known)
-        return "" if own else f"It holds the folder {name}, which LLF did not write."
+        return "" if own else f"It contains the folder {name}, which LLF did not write."
     if name == MARKER and known:
         return ""
     if name not in known:
-        return f"It holds {name}, which LLF did not write."
+        return f"It contains {name}, which LLF did not write."
     same = _unchanged(Path(entry.path), entry.stat(follow_symlinks=False), known[name], thorough=thorough)
-    return "" if same else f"It holds a result of LLF in which {name} was changed since."
+    return "" if same else f"It contains a result of LLF in which {name} was modified."
 
 
 def recorded(target: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, os.DirEntry[str]
     """Everything below a folder, by its name in it, folders before what they hold; links are not followed.
 
     Raises:
-        OSError: a folder can't be read.
+        OSError: a folder cannot be read.
     """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
@@ -152,12 +152,14 @@ def _no_folder(target: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return f"It cannot be made ({error.strerror})."
+        return f"It cannot be created ({error.strerror})."
     if stat.S_ISLNK(facts.st_mode):
         return f"It is a link to {target.readlink()}, and links are not followed."
     if not stat.S_ISDIR(facts.st_mode):
-        return "It is no folder."
-    return "It is the root of a disk, which cannot be replaced: name a folder in it." if target.is_mount() else ""
+        return "It is not a folder."
+    return (
+        "It is the root of a disk, which cannot be replaced. Expected a folder below it." if target.is_mount() else ""
+    )
 
 
 def _closed(target: Path) -> str:
@@ -166,14 +168,14 @@ def _closed(target: Path) -> str:
     try:
         facts, longest = os.statvfs(place), os.pathconf(place, "PC_NAME_MAX")
     except OSError as error:
-        return f"It cannot be made ({error.strerror})."
+        return f"It cannot be created ({error.strerror})."
     if facts.f_flag & os.ST_RDONLY:
-        return f"The disk that {place} is on is read-only."
+        return f"The disk of {place} is read-only."
     if not os.access(place, os.W_OK | os.X_OK):
-        return f"You may not write into {place}."
+        return f"You do not have permission to write to {place}."
     most = longest - len(f"{PREVIOUS}-999")
     if len(os.fsencode(target.name)) > most:
-        return f"Its name has {len(os.fsencode(target.name))} bytes, and at most {most} leave room for what is added."
+        return f"Its name has {len(os.fsencode(target.name))} bytes. Expected at most {most}."
     return ""
 
 
@@ -182,7 +184,7 @@ def _of_home(target: Path, home: Path) -> str:
     resolved, home = _resolved(target), _resolved(home)
     own = [home / name for name in OWN]
     if resolved == home or resolved in home.parents or any(one == resolved or one in resolved.parents for one in own):
-        return f"LLF keeps its own files there, in {home}."
+        return f"LLF stores its own files there, in {home}."
     return ""
 
 
@@ -194,7 +196,7 @@ def _protected(target: Path, config: RunConfig) -> str:
         if resolved == other:
             return f"It is {what}."
         if resolved in other.parents:
-            return f"It holds {what} ({path})."
+            return f"It contains {what} ({path})."
     return ""
 
 
@@ -206,7 +208,7 @@ def _kept(config: RunConfig) -> Iterator[tuple[str, Path]]:
             for name in value if isinstance(value, tuple) else (value,):
                 if name and is_there(expanded(name)):
                     yield f"what {spec.key} names", expanded(name)
-    yield "your home folder", Path("~").expanduser()
+    yield "your home directory", Path("~").expanduser()
     try:
         yield "the working directory", Path.cwd()
     except FileNotFoundError:  # removed meanwhile

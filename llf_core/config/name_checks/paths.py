@@ -52,7 +52,7 @@ def absent(path: Path, name: str, config: RunConfig, spec: FieldSpec) -> Found:
         "unresolved",
         spec.key,
         str(plain(config.get(spec.key))),
-        f"This machine has no file or folder {_shown(path)}.{mean}",
+        f"No such file or folder: {_shown(path)}.{mean}",
         using(config, spec, name, None if meant is None else str(path.with_name(meant))),
         "error" if slip else "warning",
         keys=(spec.key,),

@@ -47,7 +47,7 @@ def ask_repository(
     try:
         found = answers.get(timeout=TRIES * seconds)
     except queue.Empty:
-        raise TimeoutError(f"no whole answer within {TRIES * seconds:g} s") from None
+        raise TimeoutError(f"no complete answer within {TRIES * seconds:g} s") from None
     if isinstance(found, Exception):
         raise found
     return found

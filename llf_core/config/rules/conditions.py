@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from llf_core.config.run_config import RunConfig
 
 HOLD_OUT = Fix("Hold out 5 %", {"val_size": 0.05})
-NOTHING_HELD_OUT = "nothing is held out: `val_size` is 0. Expected a share above 0, or an evaluation data set."
+NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a share above 0, or an evaluation data set."
 
 
 def evaluates(c: RunConfig) -> bool:

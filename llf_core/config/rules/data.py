@@ -39,7 +39,7 @@ def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
     return numbers if good else None
 
 
-WHOLE = Fix("Prepare all of it first", {"streaming": False})
+WHOLE = Fix("Switch off streaming", {"streaming": False})
 
 
 def has_data_kind(config: RunConfig, *kinds: str) -> bool:
@@ -52,47 +52,47 @@ DATA = (
     Rule(
         ("dataset",),
         lambda c: not c.data.dataset,
-        "No data set is chosen. Expected a name, a file or a folder.",
-        (Fix("Take the demo data set", {"dataset": "llf_demo"}),),
+        "No data set is set. Expected a name, a file or a folder.",
+        (Fix("Use the demo data set", {"dataset": "llf_demo"}),),
     ),
     Rule(
         ("val_size", "eval_dataset"),
         lambda c: bool(c.data.eval_dataset) and c.data.val_size > 0,
         lambda c: (
-            f"Both an evaluation data set and a held-out part (`val_size` {c.data.val_size:g}) are given. "
+            f"Both an evaluation data set and a validation split (`val_size` {c.data.val_size:g}) are given. "
             "Expected one of them."
         ),
-        (Fix("Hold out nothing", {"val_size": 0}), Fix("Only hold out", {"eval_dataset": None})),
+        (Fix("Set val_size to 0", {"val_size": 0}), Fix("Use the split only", {"eval_dataset": None})),
     ),
     Rule(
         ("packing", "train_sampling_strategy"),
         lambda c: bool(c.data.packing) and c.training.train_sampling_strategy == "group_by_length",
-        "Packed rows are all about as long, so there is nothing to group by length. Expected one of the two.",
+        "Packed rows have about the same length, so grouping by length has no effect. Expected one of the two.",
         (
             Fix("Shuffle the packed rows", {"train_sampling_strategy": "random"}),
-            Fix("Do not pack", {"packing": None}),
+            Fix("Switch off packing", {"packing": None}),
         ),
     ),
     Rule(
         ("packing", "stage"),
         lambda c: bool(c.data.packing) and not has_data_kind(c, "answers", "texts"),
         lambda c: (
-            f"Packed rows are for sft and pt: stage {c.stage.stage} learns from whole pairs, answers or prompts, in "
+            f"Packed rows are for sft and pt: stage {c.stage.stage} trains on whole pairs, responses or prompts, in "
             "batches without padding anyway."
         ),
-        (Fix("Do not pack", {"packing": None}),),
+        (Fix("Switch off packing", {"packing": None}),),
     ),
     Rule(
         ("train_on_prompt", "stage"),
         lambda c: c.data.train_on_prompt and not has_data_kind(c, "answers"),
-        lambda c: f"Prompts are learned by sft alone, and the stage is {c.stage.stage}.",
-        (Fix("Learn the answers only", {"train_on_prompt": False}),),
+        lambda c: f"`train_on_prompt` is for stage sft only, and the stage is {c.stage.stage}.",
+        (Fix("Train on responses only", {"train_on_prompt": False}),),
     ),
     Rule(
         ("mask_history", "stage"),
         lambda c: c.data.mask_history and not has_data_kind(c, "answers"),
-        lambda c: f"Earlier answers are learned by sft alone, and the stage is {c.stage.stage}.",
-        (Fix("Leave it out", {"mask_history": False}),),
+        lambda c: f"`mask_history` is for stage sft only, and the stage is {c.stage.stage}.",
+        (Fix("Remove it", {"mask_history": False}),),
         severity="note",
     ),
     Rule(
@@ -102,68 +102,71 @@ DATA = (
             and not has_data_kind(c, "answers", "texts")
         ),
         lambda c: f"Stage {c.stage.stage} computes all layers in each step, so `trunk_cache_gb` has no effect.",
-        (Fix("Leave it out", {"trunk_cache_gb": None}),),
+        (Fix("Remove it", {"trunk_cache_gb": None}),),
         severity="note",
     ),
     Rule(
         ("streaming", "stage"),
         lambda c: c.data.streaming and has_data_kind(c, "judged", "prompts"),
-        lambda c: f"Stage {c.stage.stage} looks at several examples together, which a stream does not have.",
+        lambda c: f"Stage {c.stage.stage} compares several examples, which streaming does not support.",
         (WHOLE,),
     ),
     Rule(
         ("packing", "fast_path"),
         lambda c: bool(c.data.packing) and not c.training.fast_path,
-        "The examples of a packed row are kept apart by the fast path, and `fast_path` is false.",
-        (Fix("Take the fast path", {"fast_path": True}), Fix("Do not pack", {"packing": None})),
+        "Packing needs the fast path to separate the examples of a row, and `fast_path` is false.",
+        (Fix("Use the fast path", {"fast_path": True}), Fix("Switch off packing", {"packing": None})),
     ),
     Rule(
         ("packing", "flash_attn"),
         lambda c: bool(c.data.packing) and c.model.flash_attn == "disabled",
-        "The examples of a packed row would see each other in plain attention (`flash_attn` is `disabled`).",
-        (Fix("Set to auto", {"flash_attn": "auto"}), Fix("Do not pack", {"packing": None})),
+        "The examples of a packed row would attend to each other in plain attention (`flash_attn` is `disabled`).",
+        (Fix("Set to auto", {"flash_attn": "auto"}), Fix("Switch off packing", {"packing": None})),
     ),
     Rule(
         ("dataset_columns", "dataset_format"),
         lambda c: bool(unknown_columns(c.data.dataset_columns)),
         lambda c: (
-            f"Columns can't hold {', '.join(unknown_columns(c.data.dataset_columns))}. "
-            f"Expected some of {', '.join(COLUMNS)}, each with the name of a column."
+            f"Columns cannot have the role {', '.join(unknown_columns(c.data.dataset_columns))}. "
+            f"Expected some of {', '.join(COLUMNS)}, each with a column name."
         ),
-        (Fix("Let the columns decide", {"dataset_columns": None, "dataset_format": None}),),
+        (Fix("Detect automatically", {"dataset_columns": None, "dataset_format": None}),),
     ),
     Rule(
         ("dataset_columns", "dataset_format"),
         lambda c: bool(c.data.dataset_columns) and c.data.dataset_format is None,
-        "Columns are named, and `dataset_format` does not say of which format. Expected one.",
+        "`dataset_columns` is set, and `dataset_format` is not. Expected both.",
         (
-            Fix("A question and an answer a row", {"dataset_format": "alpaca"}),
-            Fix("A list of messages a row", {"dataset_format": "openai"}),
+            Fix("Alpaca: prompt and response columns", {"dataset_format": "alpaca"}),
+            Fix("Messages: one list per row", {"dataset_format": "openai"}),
         ),
     ),
     Rule(
         ("interleave_probs", "mix_strategy"),
         lambda c: c.data.interleave_probs is not None and c.data.mix_strategy == "concat",
-        "Shares are given, and `mix_strategy: concat` takes the data sets one after the other.",
+        "`interleave_probs` is set, and `mix_strategy: concat` does not use it.",
         (
-            Fix("Take turns", {"mix_strategy": "interleave_under"}),
-            Fix("No shares", {"interleave_probs": None}),
+            Fix("Interleave", {"mix_strategy": "interleave_under"}),
+            Fix("Remove the probabilities", {"interleave_probs": None}),
         ),
     ),
     Rule(
         ("interleave_probs", "dataset"),
         lambda c: shares(c.data.interleave_probs) is None,
-        lambda c: f"The shares are {','.join(c.data.interleave_probs or ())}. Expected numbers from 0 that sum to 1.",
-        (Fix("No shares", {"interleave_probs": None}),),
+        lambda c: (
+            f"`interleave_probs` is {','.join(c.data.interleave_probs or ())}. "
+            "Expected numbers of at least 0 that sum to 1."
+        ),
+        (Fix("Remove the probabilities", {"interleave_probs": None}),),
     ),
     Rule(
         ("interleave_probs", "dataset"),
         lambda c: len(c.data.interleave_probs or c.data.dataset or ()) != len(c.data.dataset or ()),
         lambda c: (
-            f"There are {len(c.data.dataset or ())} data sets and {len(c.data.interleave_probs or ())} shares. "
+            f"There are {len(c.data.dataset or ())} data sets and {len(c.data.interleave_probs or ())} probabilities. "
             "Expected one for each."
         ),
-        (Fix("No shares", {"interleave_probs": None}),),
+        (Fix("Remove the probabilities", {"interleave_probs": None}),),
     ),
     Rule(
         ("interleave_probs", "mix_strategy"),
@@ -172,47 +175,47 @@ DATA = (
             and min(shares(c.data.interleave_probs) or (1.0,)) < LEAST_SHARE
         ),
         lambda c: (
-            f"The strategy {c.data.mix_strategy} goes on until each data set is used up, and a share is "
-            f"{exact(min(shares(c.data.interleave_probs) or (1.0,)))}: that takes too long. Expected at least "
-            f"{exact(LEAST_SHARE)}, or the set taken out."
+            f"The strategy {c.data.mix_strategy} repeats data sets until each is exhausted, and a probability is "
+            f"{exact(min(shares(c.data.interleave_probs) or (1.0,)))}, which takes too long. Expected at least "
+            f"{exact(LEAST_SHARE)}. Otherwise remove the data set."
         ),
         (
-            Fix("Stop with the first", {"mix_strategy": "interleave_under"}),
-            Fix("No shares", {"interleave_probs": None}),
+            Fix("Stop at the first exhausted", {"mix_strategy": "interleave_under"}),
+            Fix("Remove the probabilities", {"interleave_probs": None}),
         ),
     ),
     Rule(
         ("mix_strategy", "dataset"),
         lambda c: c.data.mix_strategy != "concat" and len(c.data.dataset or ()) == 1,
-        "There is one data set, so there is nothing to take turns with. Expected several, or `concat`.",
+        "There is only one data set, so there is nothing to interleave. Expected several, or `concat`.",
         (Fix("Set to concat", {"mix_strategy": "concat", "interleave_probs": None}),),
     ),
     Rule(
         ("tool_format", "template"),
         lambda c: c.data.tool_format is not None and c.data.template is None,
-        "The model's own chat template decides how functions are called. Expected a `template` beside `tool_format`.",
-        (Fix("Leave it to the model's template", {"tool_format": None}),),
+        "`tool_format` needs a named `template`: the chat template of the model already defines tool calls.",
+        (Fix("Remove tool_format", {"tool_format": None}),),
     ),
     Rule(
         ("mask_history", "train_on_prompt"),
         lambda c: c.data.mask_history and c.data.train_on_prompt,
-        "One says to learn the last answer only, the other to learn the prompts too. Expected one of them.",
+        "`mask_history` trains on the last response only, `train_on_prompt` on prompts too. Expected one of them.",
         (
-            Fix("Learn the last answer only", {"train_on_prompt": False}),
-            Fix("Learn the prompts too", {"mask_history": False}),
+            Fix("Train on the last response only", {"train_on_prompt": False}),
+            Fix("Train on prompts too", {"mask_history": False}),
         ),
     ),
     Rule(
         ("streaming", "max_steps"),
         lambda c: c.data.streaming and c.training.max_steps <= 0,
-        "Nobody knows how many examples a streamed data set has, so epochs cannot be counted. Expected `max_steps`.",
+        "The length of a streamed data set is unknown, so epochs cannot be counted. Expected `max_steps`.",
         (Fix("Train for 1,000 steps", {"max_steps": 1000}), WHOLE),
     ),
     Rule(
         ("val_size", "streaming"),
         lambda c: c.data.streaming and 0 < c.data.val_size < 1,
         lambda c: (
-            f"A share of a streamed data set is not known (`val_size` is {c.data.val_size:g}). "
+            f"A share of a streamed data set cannot be computed (`val_size` is {c.data.val_size:g}). "
             "Expected a number of examples."
         ),
         (Fix("Hold out the first 100", {"val_size": 100}), WHOLE),
@@ -220,14 +223,14 @@ DATA = (
     Rule(
         ("drop_duplicates", "streaming"),
         lambda c: c.data.streaming and c.data.drop_duplicates,
-        "A streamed data set is not read as a whole, so its copies are not known.",
-        (Fix("Keep copies", {"drop_duplicates": False}), WHOLE),
+        "Duplicates of a streamed data set cannot be detected, since it is not read as a whole.",
+        (Fix("Keep duplicates", {"drop_duplicates": False}), WHOLE),
     ),
     Rule(
         ("train_sampling_strategy", "streaming"),
         lambda c: c.data.streaming and c.training.train_sampling_strategy != "random",
         lambda c: (
-            "Streamed examples come in the order of their data set, shuffled within the buffer: "
+            "Streamed examples keep the order of the data set, shuffled within the buffer: "
             f"`train_sampling_strategy` cannot be {c.training.train_sampling_strategy}."
         ),
         (Fix("Shuffle within the buffer", {"train_sampling_strategy": "random"}), WHOLE),
@@ -236,8 +239,8 @@ DATA = (
         ("dataloader_num_workers", "streaming"),
         lambda c: c.data.streaming and c.training.dataloader_num_workers > 0,
         "Streamed examples are prepared in order by the trainer, or by `preprocessing_num_workers` processes; loading "
-        "processes are not started.",
-        (Fix("Start none", {"dataloader_num_workers": 0}),),
+        "processes are not used.",
+        (Fix("Set to 0", {"dataloader_num_workers": 0}),),
         severity="note",
     ),
     Rule(
@@ -248,8 +251,8 @@ DATA = (
             and c.data.val_size >= c.data.max_samples * len(c.data.dataset or ())
         ),
         lambda c: (
-            f"All examples are held out: `val_size` is {c.data.val_size:g}, and at most {c.data.max_samples} "
-            "are taken of each data set."
+            f"No training examples remain: `val_size` is {c.data.val_size:g}, and at most {c.data.max_samples} "
+            "are used of each data set."
         ),
         (HOLD_OUT,),
     ),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NO_EVALUATION = Fix("Do not evaluate", {"eval_strategy": "no"})
 EACH_EPOCH = Fix("Evaluate after each epoch", {"eval_strategy": "epoch", "eval_steps": None})
-NO_STOPPING = Fix("Run to the end", {"early_stopping_steps": None})
+NO_STOPPING = Fix("Switch off early stopping", {"early_stopping_steps": None})
 KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
 
 
@@ -51,21 +51,21 @@ EVALUATION = (
     Rule(
         ("eval_strategy", "val_size", "eval_dataset"),
         lambda c: c.training.eval_strategy != "no" and not evaluates(c),
-        f"An evaluation is asked for, but {NOTHING_HELD_OUT}",
+        f"Evaluation is enabled, but {NOTHING_HELD_OUT}",
         (HOLD_OUT, NO_EVALUATION),
     ),
     Rule(
         ("eval_on_start", "val_size", "eval_dataset"),
         lambda c: c.training.eval_on_start and not evaluates(c),
-        f"An evaluation before the first step is asked for, but {NOTHING_HELD_OUT}",
-        (HOLD_OUT, Fix("Do not evaluate first", {"eval_on_start": False})),
+        f"Evaluation before training is enabled, but {NOTHING_HELD_OUT}",
+        (HOLD_OUT, Fix("Do not evaluate before training", {"eval_on_start": False})),
     ),
     Rule(
         ("eval_strategy", "val_size", "eval_dataset"),
         lambda c: (
             never_evaluated(c) and c.training.early_stopping_steps is None and not c.training.load_best_model_at_end
         ),
-        "The held-out examples are evaluated once, at the end of the run.",
+        "The validation data is evaluated once, at the end of the run.",
         (EACH_EPOCH,),
         severity="note",
     ),
@@ -104,11 +104,11 @@ EVALUATION = (
             and c.training.save_strategy not in {"best", c.training.eval_strategy}
         ),
         lambda c: (
-            f"Only an evaluated checkpoint can be the best, but checkpoints are saved by "
+            f"The best checkpoint must have been evaluated, but checkpoints are saved by "
             f"`{c.training.save_strategy}` and evaluated by `{c.training.eval_strategy}`. Expected the same."
         ),
         lambda c: (
-            Fix("Save where it is evaluated", {"save_strategy": c.training.eval_strategy}),
+            Fix("Save at each evaluation", {"save_strategy": c.training.eval_strategy}),
             Fix("Save the best only", {"save_strategy": "best"}),
             KEEP_LAST,
         ),
@@ -121,13 +121,13 @@ EVALUATION = (
             and not falls_together(c.training.save_steps, c.training.eval_steps or c.training.logging_steps)
         ),
         lambda c: (
-            "Only an evaluated checkpoint can be the best, but a checkpoint is saved every "
+            "The best checkpoint must have been evaluated, but a checkpoint is saved every "
             f"{c.training.save_steps:g} steps and evaluated every "
             f"{c.training.eval_steps or c.training.logging_steps:g}. Expected a multiple."
         ),
         lambda c: (
             Fix(
-                "Save where it is evaluated",
+                "Save at each evaluation",
                 {"save_steps": c.training.eval_steps or c.training.logging_steps},
             ),
             KEEP_LAST,
@@ -140,7 +140,7 @@ EVALUATION = (
             and (c.training.eval_strategy == "no" or c.training.metric_for_best_model is None)
             and not c.training.load_best_model_at_end
         ),
-        "Only the best checkpoint is to be saved, but nothing says which it is. Expected an evaluation and "
+        "`save_strategy: best` needs to know which checkpoint is best. Expected an evaluation and "
         "`load_best_model_at_end`.",
         (
             Fix("Save by steps", {"save_strategy": "steps"}),
@@ -159,15 +159,15 @@ EVALUATION = (
         ("metric_for_best_model",),
         lambda c: c.training.metric_for_best_model not in {None, "loss", "eval_loss", *_rewards(c)},
         lambda c: (
-            f"The best checkpoint is to be found by {c.training.metric_for_best_model}, but an evaluation "
-            f"computes the {' and the '.join(['loss', *_rewards(c)[:1]])} alone. Expected {(*_rewards(c), 'loss')[0]}."
+            f"The best checkpoint is selected by {c.training.metric_for_best_model}, but the evaluation "
+            f"computes only {' and '.join(['loss', *_rewards(c)[:1]])}. Expected {(*_rewards(c), 'loss')[0]}."
         ),
-        (Fix("Take the evaluation loss", {"metric_for_best_model": None}),),
+        (Fix("Use the evaluation loss", {"metric_for_best_model": None}),),
     ),
     Rule(
         ("greater_is_better",),
         lambda c: c.training.greater_is_better is True and not _by_reward(c),
-        "The checkpoint with the greatest loss would be kept as the best one. Expected false.",
+        "With `greater_is_better`, the checkpoint with the highest loss would be the best one. Expected false.",
         (Fix("Keep the lowest loss", {"greater_is_better": None}),),
     ),
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Taken = Mapping[str, "str | tuple[str, ...]"]
 
-NUMBER, FLAG, WHOLE = "a number", "true or false", "a whole number of at least 1"
+NUMBER, FLAG, WHOLE = "a number", "true or false", "an integer of at least 1"
 _WAYS = ("linear", "cosine", "1-sqrt")
 _COSINE = {"num_cycles": NUMBER, "min_lr": NUMBER, "min_lr_rate": NUMBER}
 SCHEDULES: dict[str, Taken] = {
@@ -69,7 +69,7 @@ def not_taken(key: str, given: Mapping[str, Any] | None, taken: Taken, who: str)
     """
     for name, value in (given or {}).items():
         if name not in taken:
-            expected = f"Expected {' or '.join(f'`{one}`' for one in taken)}." if taken else "It takes none."
+            expected = f"Expected {' or '.join(f'`{one}`' for one in taken)}." if taken else "It has no options."
             return f"{who} has no option `{name}`. {expected}"
         good = taken[name]
         if not _fits(value, good):

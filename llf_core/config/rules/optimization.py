@@ -51,20 +51,20 @@ OPTIMIZATION = (
         ("lr_scheduler_kwargs", "lr_scheduler_type"),
         lambda c: bool(_schedule_refuses(c)),
         _schedule_refuses,
-        (Fix("Take the options out", {"lr_scheduler_kwargs": None}),),
+        (Fix("Remove the options", {"lr_scheduler_kwargs": None}),),
     ),
     Rule(
         ("optim_args", "optim"),
         lambda c: bool(_optimizer_refuses(c)),
         _optimizer_refuses,
-        (Fix("Take the options out", {"optim_args": None}),),
+        (Fix("Remove the options", {"optim_args": None}),),
     ),
     Rule(
         ("lr_scheduler_type", "eval_strategy"),
         lambda c: c.optimizer.lr_scheduler_type == "reduce_lr_on_plateau" and c.training.eval_strategy == "no",
-        "This schedule waits for the evaluation loss to stop falling, but `eval_strategy` is no.",
+        "This schedule depends on the evaluation loss, but `eval_strategy` is no.",
         (
-            Fix("Take the cosine schedule", {"lr_scheduler_type": "cosine"}),
+            Fix("Use the cosine schedule", {"lr_scheduler_type": "cosine"}),
             Fix("Evaluate each epoch", {"eval_strategy": "epoch", "val_size": 0.05, "eval_dataset": None}),
         ),
     ),
@@ -74,17 +74,13 @@ OPTIMIZATION = (
             c.optimizer.lr_scheduler_type in MIN_LR_SCHEDULES
             and not {"min_lr", "min_lr_rate"}.intersection(c.optimizer.lr_scheduler_kwargs or {})
         ),
-        "This schedule ends at a smallest learning rate, and none is given. Expected `min_lr` or "
-        "`min_lr_rate` in `lr_scheduler_kwargs`.",
-        (Fix("End at a tenth", {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),),
+        "This schedule needs a minimum learning rate. Expected `min_lr` or `min_lr_rate` in `lr_scheduler_kwargs`.",
+        (Fix("Set min_lr_rate to 0.1", {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}),),
     ),
     Rule(
         ("label_smoothing_factor", "stage"),
         lambda c: c.training.label_smoothing_factor > 0 and not has_data_kind(c, "answers", "texts"),
-        lambda c: (
-            f"Label smoothing doubts which token comes next, for sft and pt: stage {c.stage.stage} does not learn "
-            "single tokens."
-        ),
+        lambda c: f"Label smoothing is for the stages sft and pt: stage {c.stage.stage} has no loss per token.",
         (Fix("Set to 0", {"label_smoothing_factor": 0.0}),),
     ),
     Rule(
@@ -98,8 +94,8 @@ OPTIMIZATION = (
         ("learning_rate", "finetuning_type"),
         lambda c: not weights_frozen(c) and c.optimizer.learning_rate > HIGHEST_FULL_RATE,
         lambda c: (
-            f"The learning rate is {exact(c.optimizer.learning_rate)}, and the model's own weights are trained: "
-            "it may forget what it knew. About 1e-5 is usual."
+            f"The learning rate is {exact(c.optimizer.learning_rate)}, and all weights are trained: "
+            "the model may forget what it knew. Typical: 1e-5."
         ),
         (Fix("Set to 1e-5", {"learning_rate": 1e-5}),),
         severity="warning",
@@ -111,7 +107,7 @@ OPTIMIZATION = (
             f"The warmup takes {exact(c.optimizer.warmup_steps)} of {c.training.max_steps} steps, so the "
             "learning rate never reaches its full value."
         ),
-        (Fix("Warm up over a tenth", {"warmup_steps": 0.1}),),
+        (Fix("Warm up over 10 %", {"warmup_steps": 0.1}),),
         severity="warning",
     ),
     Rule(
@@ -121,7 +117,7 @@ OPTIMIZATION = (
             and c.training.num_train_epochs != type(c.training).model_fields["num_train_epochs"].default
         ),
         lambda c: f"Steps override Epochs: the run ends after {c.training.max_steps} steps.",
-        (Fix("Count epochs", {"max_steps": -1}),),
+        (Fix("Use epochs", {"max_steps": -1}),),
         severity="note",
     ),
 )

@@ -46,7 +46,7 @@ def _accelerate_refuses(c: RunConfig) -> str:
     if not wrong and "num_steps" in inner and c.training.gradient_accumulation_steps > 1:
         return "`gradient_accumulation_steps` and `num_steps` in `accelerator_config` are both given. Expected one."
     if not wrong and given.get("use_configured_state"):
-        return "`use_configured_state` in `accelerator_config` needs a process that somebody else set up. Take it out."
+        return "`use_configured_state` in `accelerator_config` needs state that LLF does not set up. Remove it."
     return wrong
 
 
@@ -55,7 +55,7 @@ def _checkpointing_refuses(c: RunConfig) -> str:
     given = c.training.gradient_checkpointing_kwargs or {}
     wrong = not_taken("gradient_checkpointing_kwargs", given, CHECKPOINTING, "Gradient checkpointing")
     if not wrong and given.get("debug") and given.get("use_reentrant", c.model.use_reentrant_gc):
-        return "`debug` in `gradient_checkpointing_kwargs` does not go with the re-entrant form. Expected one of them."
+        return "`debug` in `gradient_checkpointing_kwargs` does not work with `use_reentrant`. Expected one of them."
     return wrong
 
 
@@ -64,18 +64,18 @@ PROCESS = (
         ("accelerator_config", "gradient_accumulation_steps"),
         lambda c: bool(_accelerate_refuses(c)),
         _accelerate_refuses,
-        (Fix("Take the options out", {"accelerator_config": None}),),
+        (Fix("Remove the options", {"accelerator_config": None}),),
     ),
     Rule(
         ("gradient_checkpointing_kwargs", "use_reentrant_gc"),
         lambda c: bool(_checkpointing_refuses(c)),
         _checkpointing_refuses,
-        (Fix("Take the options out", {"gradient_checkpointing_kwargs": None}),),
+        (Fix("Remove the options", {"gradient_checkpointing_kwargs": None}),),
     ),
     Rule(
         ("gradient_checkpointing", "disable_gradient_checkpointing"),
         lambda c: c.training.gradient_checkpointing is True and c.model.disable_gradient_checkpointing,
-        "Gradient checkpointing is turned on by one key and off by the other. Expected one of them.",
+        "`gradient_checkpointing` enables what `disable_gradient_checkpointing` disables. Expected one of them.",
         (
             Fix("Turn it on", {"disable_gradient_checkpointing": False}),
             Fix("Turn it off", {"gradient_checkpointing": None}),
@@ -84,38 +84,38 @@ PROCESS = (
     Rule(
         ("dataloader_prefetch_factor", "dataloader_num_workers"),
         lambda c: c.training.dataloader_prefetch_factor is not None and c.training.dataloader_num_workers == 0,
-        "Batches are prepared ahead by loading processes, but `dataloader_num_workers` is 0.",
+        "`dataloader_prefetch_factor` needs data loader workers, but `dataloader_num_workers` is 0.",
         (
-            Fix("Load in one process more", {"dataloader_num_workers": 1}),
-            Fix("Take it out", {"dataloader_prefetch_factor": None}),
+            Fix("Use 1 worker", {"dataloader_num_workers": 1}),
+            Fix("Remove it", {"dataloader_prefetch_factor": None}),
         ),
     ),
     Rule(
         ("dataloader_multiprocessing_context", "dataloader_num_workers"),
         lambda c: c.training.dataloader_multiprocessing_context is not None and c.training.dataloader_num_workers == 0,
-        "It says how loading processes are started, but `dataloader_num_workers` is 0.",
+        "`dataloader_multiprocessing_context` needs data loader workers, but `dataloader_num_workers` is 0.",
         (
-            Fix("Load in one process more", {"dataloader_num_workers": 1}),
-            Fix("Take it out", {"dataloader_multiprocessing_context": None}),
+            Fix("Use 1 worker", {"dataloader_num_workers": 1}),
+            Fix("Remove it", {"dataloader_multiprocessing_context": None}),
         ),
     ),
     Rule(
         ("dataloader_persistent_workers", "dataloader_num_workers"),
         lambda c: c.training.dataloader_persistent_workers and c.training.dataloader_num_workers == 0,
-        "Loading processes are to stay, but `dataloader_num_workers` is 0.",
+        "`dataloader_persistent_workers` needs data loader workers, but `dataloader_num_workers` is 0.",
         (
-            Fix("Load in one process more", {"dataloader_num_workers": 1}),
-            Fix("Take it out", {"dataloader_persistent_workers": False}),
+            Fix("Use 1 worker", {"dataloader_num_workers": 1}),
+            Fix("Remove it", {"dataloader_persistent_workers": False}),
         ),
     ),
     Rule(
         ("accelerator_config",),
         lambda c: bool((c.training.accelerator_config or {}).get("dispatch_batches")),
         "Batches have as many tokens as their examples, so they cannot be cut into equal parts for several processes, "
-        "as `dispatch_batches` does. Expected it to be absent: each process then loads its own batches.",
+        "as `dispatch_batches` does. Remove it: each process then loads its own batches.",
         lambda c: (
             Fix(
-                "Let each process load its own",
+                "Load in each process",
                 {"accelerator_config": _without(c.training.accelerator_config or {}, "dispatch_batches")},
             ),
         ),
@@ -137,52 +137,52 @@ PROCESS = (
     Rule(
         ("logging_strategy",),
         lambda c: c.training.logging_strategy == "no",
-        "No loss is logged, so the run has no curve.",
+        "No metrics are logged, so the run has no charts.",
         (Fix("Log every step", {"logging_strategy": "steps", "logging_steps": 1}),),
         severity="warning",
     ),
     Rule(
         ("save_strategy",),
         lambda c: c.training.save_strategy == "no",
-        "No checkpoint is saved on the way: a run that is killed starts again. Stop still leaves one.",
+        "No checkpoint is saved during training: a killed run has to start over. Stop still saves one.",
         (Fix("Save every 500 steps", {"save_strategy": "steps", "save_steps": 500}),),
         severity="note",
     ),
     Rule(
         ("ignore_data_skip",),
         lambda c: c.training.ignore_data_skip,
-        "A resumed run sees some examples again, so its losses are not those of a run without a stop.",
-        (Fix("Go on where it was", {"ignore_data_skip": False}),),
+        "A resumed run repeats some examples, so its losses differ from those of an uninterrupted run.",
+        (Fix("Skip the data already seen", {"ignore_data_skip": False}),),
         severity="note",
     ),
     Rule(
         ("report_to",),
         lambda c: len(c.training.report_to) > 1 and bool({"none", "all"}.intersection(c.training.report_to)),
         lambda c: f"The trackers are {','.join(c.training.report_to)}. Expected names, or `none` or `all` alone.",
-        (Fix("Track nowhere", {"report_to": "none"}),),
+        (Fix("Switch off trackers", {"report_to": "none"}),),
     ),
     Rule(
         ("report_to",),
         lambda c: bool(missing_trackers(c)),
         lambda c: (
-            f"This environment has no {missing_trackers(c)[0]}, so the run would fail. "
-            f"Expected it: pip install {missing_trackers(c)[0]}."
+            f"{missing_trackers(c)[0]} is not installed, so the run would fail. "
+            f"Run: pip install {missing_trackers(c)[0]}."
         ),
-        (Fix("Track nowhere", {"report_to": "none"}),),
+        (Fix("Switch off trackers", {"report_to": "none"}),),
         severity="warning",
     ),
     Rule(
         ("trust_remote_code",),
         lambda c: c.model.trust_remote_code,
-        "Code that comes with the model runs with your rights.",
+        "Code that comes with the model runs with your permissions.",
         (Fix("Do not run it", {"trust_remote_code": False}),),
         severity="note",
     ),
     Rule(
         ("allow_pickle",),
         lambda c: c.model.allow_pickle,
-        "A pickle file can run code with your rights while it loads.",
-        (Fix("Refuse pickle files", {"allow_pickle": False}),),
+        "A pickle file can run code with your permissions while it loads.",
+        (Fix("Do not load pickle files", {"allow_pickle": False}),),
         severity="note",
     ),
 )

@@ -73,7 +73,7 @@ def _rule(key: str, entries: tuple[Usual, ...]) -> Rule:
         one, spec, value = entry(config), spec_of(key), config.get(key)
         assert one is not None and spec is not None, key  # noqa: PT018, S101 - `far` has found it
         usual = f"Usual {one.usual}" if one.usual[0].isalpha() else f"Usual: {one.usual}"
-        return f"{spec.label} (`{key}`) is {value:g}, far {one.says(value)} what is used. {usual}."
+        return f"{spec.label} (`{key}`) is {value:g}, far {one.says(value)} the usual range. {usual}."
 
     def fix(config: RunConfig) -> tuple[Fix, ...]:
         one = entry(config)

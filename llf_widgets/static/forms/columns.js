@@ -28,7 +28,7 @@ function render({ model, el: host }) {
     h('table', { class: 'llf-Table' }, h('thead', {}, head), body));
   const lists = h('div', { class: 'llf-Columns-roles' });
   const apply = button('Apply', () => model.send({ type: 'apply' }));
-  const reset = button('Let the columns decide', () => model.send({ type: 'reset' }), 'llf-link');
+  const reset = button('Detect automatically', () => model.send({ type: 'reset' }), 'llf-link');
   const why = h('span', { class: 'llf-2', id: `${own}-why` });
   apply.setAttribute('aria-describedby', why.id);
   const inner = h('div', { id: own, class: 'llf-Columns-body' }, table, lists, h('div', { class: 'llf-row' }, apply, reset, why));
@@ -68,7 +68,7 @@ function render({ model, el: host }) {
       line.dataset.drawn = drawn;
       line.replaceChildren(...prose(view.line));
     }
-    toggle.textContent = open ? 'Close' : 'Change how columns are read…';
+    toggle.textContent = open ? 'Close' : 'Change columns…';
     toggle.setAttribute('aria-expanded', String(open));
     inner.hidden = !open;
     const used = new Map(view.roles.filter(role => role[3]).map(([, words, , column]) => [column, words]));

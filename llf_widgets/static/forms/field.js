@@ -69,7 +69,7 @@ class Field {
     const file = /** @type {HTMLInputElement} */ (h('input', { type: 'file', accept: UPLOADED, hidden: '', tabindex: '-1', 'aria-hidden': 'true' }));
     const choose = button('Upload…', () => file.click());
     choose.setAttribute('aria-label', `Upload a file for ${row.label}`);
-    choose.title = 'JSON, JSONL, CSV, TSV, text, Parquet or Arrow; it is saved in the notebook\u2019s folder';
+    choose.title = 'JSON, JSONL, CSV, TSV, text, Parquet or Arrow; it is saved in the folder of the notebook';
     file.addEventListener('change', async () => {
       const chosen = file.files?.[0];
       if (!chosen) return;

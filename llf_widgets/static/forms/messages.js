@@ -52,7 +52,7 @@ function starting(model, draw) {
   return {
     state,
     /** What stands beside the button meanwhile. */
-    words: () => (state.late ? 'The kernel is busy with a cell. The run starts when the cell has ended.' : 'Starting…'),
+    words: () => (state.late ? 'The kernel is running a cell. The run starts when the cell finishes.' : 'Starting…'),
     send: (/** @type {object} */ content) => {
       state.waits = true;
       timer = setTimeout(() => {

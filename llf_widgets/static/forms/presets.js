@@ -33,9 +33,9 @@ function render({ model, el: host }) {
     }
     const count = model.get('_changes');
     const name = model.get('_label');
-    const undo = button('Undo them', () => model.send({ type: 'undo' }), 'llf-link');
+    const undo = button('Undo changes', () => model.send({ type: 'undo' }), 'llf-link');
     const several = count > 1 ? 's' : '';
-    if (count === 1) undo.textContent = 'Undo it';
+    if (count === 1) undo.textContent = 'Undo change';
     if (model.get('_current')) {
       changes.replaceChildren(...(count ? [`${name} with `, h('b', {}, `${count} change${several}`), ' (bold labels) ', undo] : []));
     } else {

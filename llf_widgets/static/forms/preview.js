@@ -4,8 +4,8 @@ function render({ model, el: host }) {
   host.classList.add('llf-Section-host');
   const grid = h('div', { class: 'llf-Preview' });
   host.replaceChildren(grid);
-  const look = button('Look at the data', () => model.send({ type: 'look' }));
-  const every = button('See every token', () => model.send({ type: 'inspect' }));
+  const look = button('Preview data', () => model.send({ type: 'look' }));
+  const every = button('Inspect tokens', () => model.send({ type: 'inspect' }));
   const cancel = button('Cancel', () => model.send({ type: 'cancel' }));
   const close = button('Hide', () => model.send({ type: 'hide' }), 'llf-link');
   const note = h('span', { class: 'llf-2', role: 'status' });

@@ -6,8 +6,8 @@
 
 /** The runs of a sweep: a line each, drawn in place, so that the focus stays on its button. */
 function render({ model, el: host }) {
-  const stop = button('Stop the sweep', () => model.send({ type: 'stop' }));
-  stop.title = 'Stops the run that goes, with a checkpoint, and takes the others out of the queue; Resume starts them';
+  const stop = button('Stop sweep', () => model.send({ type: 'stop' }));
+  stop.title = 'Stops the current run with a checkpoint and removes the others from the queue. Resume starts them.';
   const count = h('span', { class: 'llf-2', role: 'status' });
   const head = h('thead', {});
   const body = h('tbody', {});
@@ -25,7 +25,7 @@ function render({ model, el: host }) {
     const view = model.get('view');
     if (!view.rows) return;
     const ended = view.rows.filter(row => ['finished', 'stopped', 'failed'].includes(row.state)).length;
-    say(count, `${ended} of ${view.rows.length} runs have ended`);
+    say(count, `${ended} of ${view.rows.length} runs finished`);
     stop.hidden = !view.live;
     const title = (/** @type {Node | string} */ text, /** @type {string} */ name = '') => h('th', { scope: 'col', class: name }, text);
     head.replaceChildren(h('tr', {}, ...view.keys.map(key => title(h('code', {}, key), 'llf-num')),
@@ -38,7 +38,7 @@ function render({ model, el: host }) {
       }
       const cells = [
         ...row.values.map((value, place) => h(place ? 'td' : 'th', { scope: place ? null : 'row', class: 'llf-num' }, value)),
-        h('td', {}, h('span', { class: `llf-State is-${row.state}` }, row.state === 'created' ? 'waits' : row.state)),
+        h('td', {}, h('span', { class: `llf-State is-${row.state}` }, row.state === 'created' ? 'queued' : row.state)),
         h('td', { class: 'llf-num' }, row.step),
         h('td', { class: 'llf-num' }, row.best ? h('b', {}, row.loss) : row.loss)
       ];

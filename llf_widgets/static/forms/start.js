@@ -1,12 +1,12 @@
 // @ts-check
-const LOST = { level: 'error', text: 'This form has lost its kernel. Nothing of a started run is lost. Run this cell again.', fixes: [] };
+const LOST = { level: 'error', text: 'The kernel of this form has shut down. Started runs are not affected. Run this cell again.', fixes: [] };
 
 /** Start, the queue, the run's name, and the sentence that says why Start is off or what it will do. */
 function render({ model, el: host }) {
   let alive = true;
   const start = button('Start', () => pending.send({ type: 'start' }), 'llf-primary');
   const queue = button('Add to queue', () => pending.send({ type: 'queue' }));
-  queue.title = 'Begins when nothing else goes on this machine';
+  queue.title = 'Starts when no other run is active on this machine';
   const name = /** @type {HTMLInputElement} */ (h('input', { type: 'text', 'aria-label': 'Name', spellcheck: 'false' }));
   name.addEventListener('change', () => {
     model.set('_name', name.value);

@@ -18,7 +18,7 @@ function render({ model, el: host }) {
   toggle.setAttribute('aria-controls', own);
   const body = h('tbody', {});
   const table = h('table', { class: 'llf-Table llf-Sweep-table' },
-    h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Field'), h('th', { scope: 'col' }, 'Values, with commas'), h('td', {}))), body);
+    h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Field'), h('th', { scope: 'col' }, 'Values, separated by commas'), h('td', {}))), body);
   const add = button('Combine with another field', () => {
     focus = model.get('_rows').length;
     model.send({ type: 'add' });

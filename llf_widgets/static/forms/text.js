@@ -6,7 +6,7 @@ function render({ model, el: host }) {
   let timer = 0;
   let dirty = false;
   const area = /** @type {HTMLTextAreaElement} */ (
-    h('textarea', { rows: '18', spellcheck: 'false', 'aria-label': 'Configuration as YAML; the form follows what you paste' })
+    h('textarea', { rows: '18', spellcheck: 'false', 'aria-label': 'Configuration as YAML. Paste here to fill in the form.' })
   );
   const python = h('pre', { class: 'llf-Pane', tabindex: '0', 'aria-label': 'Configuration as Python' });
   const view = name => () => {
@@ -32,8 +32,8 @@ function render({ model, el: host }) {
   }, 'llf-link');
   const defaults = /** @type {HTMLInputElement} */ (h('input', { type: 'checkbox' }));
   const messages = h('div', { class: 'llf-Code-messages' });
-  const note = h('span', {}, 'Paste here and the form follows; LLaMA-Factory’s YAML too.');
-  const foot = h('div', { class: 'llf-row llf-2 llf-small llf-Code-foot' }, note, h('label', { class: 'llf-push llf-nowrap' }, defaults, 'with defaults'));
+  const note = h('span', {}, 'Paste YAML here to fill in the form. LLaMA-Factory YAML works too.');
+  const foot = h('div', { class: 'llf-row llf-2 llf-small llf-Code-foot' }, note, h('label', { class: 'llf-push llf-nowrap' }, defaults, 'Include defaults'));
   const head = h('div', { class: 'llf-Views' }, h('h3', {}, 'Configuration'), yamlButton, pythonButton, copyButton, open, save, file);
   host.replaceChildren(h('section', { class: 'llf-Code', 'aria-label': 'Configuration as text' }, head, area, python, messages, foot));
 

@@ -24,7 +24,7 @@ function chartsPart(feed) {
     const empty = !points;
     for (const part of [chart.box, tools]) part.hidden = empty;
     none.hidden = !empty;
-    say(none, head.live ? 'The curves begin with the first logged step.' : head.state ? 'This run has logged no step.' : 'Reading the run…');
+    say(none, head.live ? 'Charts appear after the first logged step.' : head.state ? 'This run has not logged any steps.' : 'Reading the run…');
     say(/** @type {HTMLElement} */ (smoothing.options[0]), window ? `automatic: ${window} steps` : 'automatic');
     if (!empty) chart.show(log.checked ? onLogScale(figure) : figure);
     const open = feed.options().details;
@@ -44,7 +44,7 @@ function chartsPart(feed) {
   function ask(/** @type {number} */ step) {
     rows.replaceChildren(
       h('span', {}, `Step ${step.toLocaleString('en')}: `),
-      h('button', { type: 'button', class: 'llf-link', onclick: () => void showRows(feed, rows, step) }, 'show its rows'));
+      h('button', { type: 'button', class: 'llf-link', onclick: () => void showRows(feed, rows, step) }, 'Show rows'));
   }
 
   const sizes = new ResizeObserver(() => {
@@ -68,13 +68,13 @@ async function showRows(feed, said, step) {
   const code = `llf.Examples(${JSON.stringify(feed.run)})${step === undefined ? '' : `.show_step(${step})`}`;
   if (feed.hasKernel) {
     const { text } = await feed.askKernel('rows', step === undefined ? {} : { step }, () =>
-      say(said, 'The rows wait in the kernel until the running cell ends.'));
+      say(said, 'The request waits in the kernel until the running cell ends.'));
     say(said, text);
     reveal(() => said.closest('.llf-Monitor')?.querySelector('.llf-Examples'));
   } else if (feed.host?.runCell) {
     say(said, 'The rows are in a cell below.');
     await feed.host.runCell(code);
   } else {
-    say(said, `In a cell: ${code}`);
+    say(said, `Run this in a cell: ${code}`);
   }
 }

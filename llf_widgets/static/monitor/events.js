@@ -7,13 +7,13 @@ const FEW = 8; // events shown before "All N events"
 /** @param {ReturnType<typeof runFeed>} feed */
 function eventsPart(feed) {
   let all = false;
-  const title = h('h3', {}, 'What happened');
+  const title = h('h3', {}, 'Events');
   const more = h('button', { type: 'button', class: 'llf-link llf-push', onclick: () => { all = !all; drawEvents(); } });
   const body = h('tbody');
   const count = h('span', { class: 'llf-2 llf-small' });
   const log = h('pre', { class: 'llf-Log', tabindex: '0', 'aria-label': 'Last lines of the log' });
   const box = h('div', { class: 'llf-Monitor-below' },
-    h('section', { 'aria-label': 'What happened' },
+    h('section', { 'aria-label': 'Events' },
       h('div', { class: 'llf-row', style: 'margin-bottom:2px' }, title, more),
       h('table', { class: 'llf-Table llf-Events' }, body)),
     h('section', { 'aria-label': 'Log' },

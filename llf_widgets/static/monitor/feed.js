@@ -54,7 +54,7 @@ function runFeed({ run, home, model, host }) {
     if (closed) return;
     const ours = status === 200 && (!home || answer.home === home);
     refused = !ours && (status === 200 || status === 404);
-    failure = ours ? '' : status === 200 ? 'it has another LLF_HOME' : answer.message ?? `it answered ${status}`;
+    failure = ours ? '' : status === 200 ? 'it uses another LLF_HOME' : answer.message ?? `HTTP ${status}`;
     if (ours) {
       served = performance.now();
       clock = { told: answer.now, at: Date.now() };

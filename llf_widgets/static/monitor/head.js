@@ -67,7 +67,7 @@ function headPart(feed) {
   const danger = h('span', { class: 'llf-row llf-push' });
   const rate = setting('Peak learning rate', text => ({ learning_rate: Number(text) }), { inputmode: 'decimal' });
   const end = setting('End at step', text => ({ max_steps: Number(text) }), { inputmode: 'numeric' });
-  const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Steer the run' }, buttons, rate.box, end.box, answer, danger);
+  const controls = h('div', { class: 'llf-Monitor-controls', role: 'group', 'aria-label': 'Control the run' }, buttons, rate.box, end.box, answer, danger);
   const code = h('div');
   const aloud = h('span', { class: 'llf-sr', role: 'status' });
   const box = h('div', { class: 'llf-Head' },
@@ -80,7 +80,7 @@ function headPart(feed) {
   /** A number of the live run, and the button that sets it. What is typed is left alone until it is set. */
   function setting(/** @type {string} */ label, /** @type {(text: string) => object} */ change, /** @type {Record<string, string>} */ more) {
     const input = h('input', { type: 'text', ...more, onkeydown: (/** @type {any} */ event) => { if (event.key === 'Enter') set(); } });
-    const button = h('button', { type: 'button', 'aria-label': `Set: ${label}`, onclick: set }, 'Set');
+    const button = h('button', { type: 'button', 'aria-label': `Set ${label.toLowerCase()}`, onclick: set }, 'Set');
     const box = h('span', { class: 'llf-Setting' }, h('label', { class: 'llf-2' }, `${label} `, input), button);
     function set() {
       if (!input.value.trim() || Number.isNaN(Number(input.value))) {
@@ -153,8 +153,8 @@ function headPart(feed) {
     if (shown.offers === text) return;
     shown.offers = text;
     const labels = {
-      stop: { created: 'Take out of the queue', starting: 'Stop' }[v.state] ?? 'Stop with checkpoint', checkpoint: 'Checkpoint now',
-      evaluate: 'Evaluate now', sample: 'Sample now', resume: v.resume, rows: 'Rows…'
+      stop: { created: 'Remove from queue', starting: 'Stop' }[v.state] ?? 'Stop with checkpoint', checkpoint: 'Save checkpoint',
+      evaluate: 'Evaluate now', sample: 'Generate samples now', resume: v.resume, rows: 'Show rows…'
     };
     for (const { box } of [rate, end]) box.hidden = !v.offers.includes('set');
     buttons.replaceChildren(...v.offers.filter(what => what in labels).map(what =>
@@ -169,7 +169,7 @@ function headPart(feed) {
     const server = jupyterServer();
     if (!server) return [];
     const href = new URL(`${server.base}llf/api/runs/${run}/output.zip`, location.href).href;
-    return [h('a', { href, download: `${run}.zip`, 'data-offer': 'download' }, 'Download the result (zip)')];
+    return [h('a', { href, download: `${run}.zip`, 'data-offer': 'download' }, 'Download result (zip)')];
   }
 
   function killButton() {
@@ -178,10 +178,10 @@ function headPart(feed) {
 
   function askKill() {
     const last = view().checkpoints.at(-1);
-    const safe = last === undefined ? 'no checkpoint is there to go on from' : `what came after checkpoint-${last} is lost`;
-    const no = h('button', { type: 'button', onclick: () => { danger.replaceChildren(killButton()); } }, 'Keep it going');
+    const safe = last === undefined ? 'there is no checkpoint to resume from' : `steps after checkpoint-${last} are lost`;
+    const no = h('button', { type: 'button', onclick: () => { danger.replaceChildren(killButton()); } }, 'Keep running');
     const yes = h('button', { type: 'button', class: 'llf-danger', onclick: () => steer('kill') }, 'Kill now');
-    danger.replaceChildren(h('span', { role: 'alert' }, `Kill ends the trainer at once; ${safe}.`), yes, no);
+    danger.replaceChildren(h('span', { role: 'alert' }, `This ends the trainer immediately; ${safe}.`), yes, no);
     no.focus();
   }
 
@@ -195,7 +195,7 @@ function headPart(feed) {
     bold(elapsed, 'elapsed ', duration(v.elapsed + (v.live && !lost ? passed : 0)));
     const left = v.remaining === null ? null : Math.max(0, v.remaining - passed);
     if (left === null) { say(remaining, ''); say(ends, ''); }
-    else { bold(remaining, 'remaining ', duration(left)); say(ends, `ends about ${clock(now + left)}`); }
+    else { bold(remaining, 'remaining ', duration(left)); say(ends, `ETA ${clock(now + left)}`); }
     say(saved, v.checkpoint_time === null || !v.live ? '' : `last checkpoint ${duration(now - v.checkpoint_time)} ago`);
     say(updated, v.heartbeat === null || !v.live ? '' : `updated ${ago(now - v.heartbeat)}`);
     drawLost(lost);
@@ -216,9 +216,9 @@ function headPart(feed) {
     if (Boolean(gone.firstChild) === lost) return;
     const code = `llf.Monitor(${JSON.stringify(view().id)})`;
     gone.replaceChildren(...(lost ? [h('div', { class: 'llf-Message is-warn' }, h('b', {}, 'Warning'), h('div', {},
-      h('b', {}, 'This view has lost its source; the run goes on.'),
-      jupyterServer() ? ` The Jupyter server does not answer (${feed.failure() || 'no connection'}); the view tries again by itself.` : ' Its kernel is gone.',
-      ' To open the run elsewhere: ', h('code', {}, code), ' ', copyButton(code)))] : []));
+      h('b', {}, 'This view is disconnected. The run is not affected.'),
+      jupyterServer() ? ` The Jupyter server does not answer (${feed.failure() || 'no connection'}); retrying.` : ' Its kernel has shut down.',
+      ' To open the run in another notebook: ', h('code', {}, code), ' ', copyButton(code)))] : []));
   }
 
   function drawTrouble() {
@@ -239,11 +239,11 @@ function headPart(feed) {
     hint = false;
     drawOffers(view());
     if (what === 'resume') return finish(what, await resume(/** @type {any} */ (args).trust ?? ''));
-    say(answer, `${VERBS[what]}: asking the Jupyter server…`);
+    say(answer, `${VERBS[what]}: sending the request to the Jupyter server…`);
     const { status, answer: said } = await askServer(`runs/${encodeURIComponent(view().id)}/control`, { type: what, args, by: 'monitor' });
     if (status === 202) return finish(what, { ok: true, text: `${VERBS[what]} requested through the Jupyter server` });
-    if (status === 409 || status === 400) return finish(what, { ok: false, text: said.message ?? 'the run has ended' });
-    const why = status ? `answers ${status}` : `can't be asked (${said.message})`;
+    if (status === 409 || status === 400) return finish(what, { ok: false, text: said.message ?? 'The run has ended.' });
+    const why = status ? `answered ${status}` : `did not answer (${said.message})`;
     finish(what, await throughKernel(what, args, `; the Jupyter server ${why}`));
   }
 
@@ -253,21 +253,21 @@ function headPart(feed) {
    * @param {string} trust the hash of the code that the reader allows
    */
   async function resume(trust) {
-    if (!trust && await askTrust()) return { ok: false, text: 'Not resumed yet: this run would run code from elsewhere' };
+    if (!trust && await askTrust()) return { ok: false, text: 'Not resumed yet. Review the code of this run first.' };
     const call = `llf.attach(${JSON.stringify(view().id)}).resume(${trust && `trust=${JSON.stringify(trust)}`})`;
     if (feed.hasKernel) return throughKernel('resume', { trust }, '');
-    if (!feed.host?.runCell) return { ok: false, text: `In a cell: ${call}` };
+    if (!feed.host?.runCell) return { ok: false, text: `Run this in a cell: ${call}` };
     await feed.host.runCell(call);
-    return { ok: true, text: 'Resumed in the cell below' };
+    return { ok: true, text: 'Resuming in the cell below.' };
   }
 
   /** Shows the code that the run would bring along; false where there is none. Resuming it refuses it all the same. */
   async function askTrust() {
     const found = await foreignCode();
     if (!found.code?.length) return false;
-    const no = h('button', { type: 'button', onclick: () => { code.replaceChildren(); say(answer, ''); } }, 'Do not resume');
+    const no = h('button', { type: 'button', onclick: () => { code.replaceChildren(); say(answer, ''); } }, 'Cancel');
     const yes = h('button', { type: 'button', class: 'llf-danger', onclick: () => { code.replaceChildren(); steer('resume', { trust: found.sha256 }); } }, 'Allow this code and resume');
-    code.replaceChildren(codeNotice(found.code, 'This run was made elsewhere or changed since. Resuming it would run it.', [yes, no]));
+    code.replaceChildren(codeNotice(found.code, 'This run was created on another machine or modified since. Resuming it executes this code.', [yes, no]));
     no.focus();
     return true;
   }
@@ -290,10 +290,10 @@ function headPart(feed) {
 
   /** @returns {Promise<{ok: boolean, text: string}>} */
   async function throughKernel(/** @type {string} */ what, /** @type {object} */ args, /** @type {string} */ why) {
-    if (!feed.hasKernel) return { ok: false, text: `${VERBS[what]} was not requested${why}. Try again.` };
-    say(answer, `${VERBS[what]}: asking the kernel…`);
+    if (!feed.hasKernel) return { ok: false, text: `${VERBS[what]} request not sent${why}. Try again.` };
+    say(answer, `${VERBS[what]}: sending the request to the kernel…`);
     const { ok, text } = await feed.askKernel(what, args, () => say(answer,
-      `${VERBS[what]} waits in the kernel until the running cell ends${why}. If no cell runs, the kernel is gone: open llf.Monitor in another one.`));
+      `${VERBS[what]} request waits in the kernel until the running cell ends${why}. If no cell is running, the kernel has shut down: open llf.Monitor in another notebook.`));
     return { ok, text: ok ? `${text}${why}` : text };
   }
 

@@ -9,26 +9,26 @@ let samplesShown = 0; // views, for the ids that tie headings to tables
 function samplesPart(feed) {
   const own = `llf-samples-${++samplesShown}`;
   let sorted = -1; // by which function; -1 by the whole reward
-  const slider = stepSlider('Step of the sampled answers', draw);
+  const slider = stepSlider('Step of the sampled completions', draw);
   const note = h('span', { class: 'llf-2 llf-small' });
   const head = h('tr');
   const body = h('tbody');
   const table = h('table', { class: 'llf-Table is-ruled llf-Samples-table', 'aria-labelledby': own }, h('thead', {}, head), body);
   const section = h('section', { class: 'llf-Answers', 'aria-labelledby': own },
-    h('div', { class: 'llf-row' }, h('h3', { id: own }, 'Sampled answers and their rewards'), note),
+    h('div', { class: 'llf-row' }, h('h3', { id: own }, 'Sampled completions and rewards'), note),
     slider.box, h('div', { class: 'llf-Samples-scroll' }, table));
 
   function draw() {
     /** @type {{functions?: string[], steps?: Sampled[]}} */
     const { functions = [], steps = [] } = (feed.get('samples') ?? {});
     section.hidden = !steps.length;
-    const now = slider.show(steps.map(({ step }) => step), 'no answer yet');
+    const now = slider.show(steps.map(({ step }) => step), 'no completions yet');
     if (now < 0) return;
     if (sorted >= functions.length) sorted = -1;
     drawHead(functions);
     const { step, count, mean, rows } = steps[now];
-    const shown = rows.length < count ? `, ${rows.length} of them from the best to the worst` : '';
-    say(note, `step ${step.toLocaleString('en')}: ${count.toLocaleString('en')} answer${count === 1 ? '' : 's'}${shown}; mean reward ${reward(mean)}`);
+    const shown = rows.length < count ? `, ${rows.length} of them shown, from highest to lowest reward` : '';
+    say(note, `step ${step.toLocaleString('en')}: ${count.toLocaleString('en')} completion${count === 1 ? '' : 's'}${shown}; mean reward ${reward(mean)}`);
     const text = JSON.stringify([functions, rows, sorted]);
     if (body.dataset.text === text) return; // what is scrolled or marked stays
     body.dataset.text = text;
@@ -50,13 +50,13 @@ function samplesPart(feed) {
       functions.length ? h('button', { type: 'button', class: 'llf-link', title: `Sort by ${name}`, onclick: () => { sorted = place; draw(); } },
         name, place === sorted ? ' ↓' : '') : name);
     head.replaceChildren(column('reward', -1), ...functions.map(column),
-      h('th', { scope: 'col' }, 'Prompt'), h('th', { scope: 'col' }, 'Answer'));
+      h('th', { scope: 'col' }, 'Prompt'), h('th', { scope: 'col' }, 'Completion'));
     if (within) head.querySelectorAll('button')[sorted + 1]?.focus();
   }
 
   /** A text that is scrolled where it is long: with the keyboard too. */
   function long(/** @type {string} */ text, /** @type {string} */ look) {
-    return h('div', { class: `llf-Samples-text ${look}`, tabindex: text.length > 160 ? '0' : null }, text || '(nothing)');
+    return h('div', { class: `llf-Samples-text ${look}`, tabindex: text.length > 160 ? '0' : null }, text || '(empty)');
   }
 
   function reward(/** @type {number | null} */ value) {

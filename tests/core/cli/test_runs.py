@@ -32,7 +32,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
     assert "Expected a number" in str(llf("runs", "set", row.id, "learning_rate=fast").exception)
     assert "is not KEY=VALUE" in str(llf("runs", "set", row.id, "faster").exception)
     assert llf("runs", "stop", row.id).exit_code == 0
-    assert str(llf("runs", "evaluate", row.id).exception).endswith("is stopped. Expected a run that is going.")
+    assert str(llf("runs", "evaluate", row.id).exception).endswith("is stopped. Expected a live run.")
     code = llf("runs", "show", row.id, "--code").output
     assert "llf.train(" in code
     assert f"llf.attach('{row.id}').replay()" in code
@@ -40,7 +40,7 @@ def test_a_live_run_is_told_from_a_terminal_and_repeated(config, llf_home, llf):
 
     branched = llf("runs", "branch", row.id, "learning_rate=1e-4", "max_steps=1e6", "--detach").output.strip()
     assert "is not KEY=VALUE" in str(llf("runs", "branch", row.id, "faster").exception)
-    assert "step cannot differ in a branch" in str(llf("runs", "branch", row.id, "step=3").exception)
+    assert "step cannot be changed in a branch" in str(llf("runs", "branch", row.id, "step=3").exception)
     assert "Expected learning_rate, max_steps" in str(llf("runs", "branch", row.id, "lora_rank=2").exception)
     assert llf("runs", "kill", branched).exit_code == 0
     assert "has no output yet" in str(llf("runs", "loss", branched).exception)
@@ -60,7 +60,7 @@ def test_list_show_delete_restore_clean(llf, llf_home):
     assert json.loads(llf("runs", "list", "--json").output)["total"] == 0
     assert llf("runs", "restore", folder.id[:15]).output == f"{folder.id} is back.\n"
     assert llf("runs", "stop", "last").output == llf("runs", "kill", "last").output
-    assert llf("runs", "kill", "last").output == f"{folder.id} has ended already: failed.\n"
+    assert llf("runs", "kill", "last").output == f"{folder.id} has already ended: failed.\n"
     wrong = llf("runs", "list", "--state", "finishd").exception
     assert str(wrong).startswith("'finishd' is not a state. Did you mean 'finished'? Expected one of created, ")
     assert json.loads(llf("runs", "list", "--json", "--query", "mine").output)["total"] == 1
@@ -86,9 +86,9 @@ def test_what_a_run_refuses_is_one_sentence(llf, llf_home):
     twice.path.mkdir()
     for command, folder, words in (
         ("stop", lost, "Nothing of"),
-        ("stop", broken, "can't be read"),
-        ("kill", broken, "can't be read"),
-        ("resume", broken, "can't be read"),
+        ("stop", broken, "cannot be read"),
+        ("kill", broken, "cannot be read"),
+        ("resume", broken, "cannot be read"),
         ("restore", twice, "already"),
     ):
         refused = llf("runs", command, folder.id).exception

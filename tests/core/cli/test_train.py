@@ -88,18 +88,20 @@ def test_reward_functions_of_a_file_judge_and_are_mended(config, llf_home, llf, 
     file.write_text("from llf_core.rewards import reward\n\n" + another)
     refused = llf("runs", "resume", row.id, "--rewards", file)
     assert refused.exit_code == 1
-    assert str(refused.exception).endswith(f"no reward function of {row.id}: it defines another, and it has vowels.")
+    assert str(refused.exception).endswith(
+        f"no reward function of {row.id}: it defines another, and the run has vowels."
+    )
     file.write_text("VALUE = 10\n" + REWARDS + "\n\n" + another)
     resumed = llf("runs", "resume", row.id, "--rewards", file)
     assert resumed.exit_code == 0
-    assert f"{row.id} has no reward function another: left aside." in resumed.output
+    assert f"{row.id} has no reward function another: ignored." in resumed.output
     assert len(RunReader(open_run(row.id)).metrics().values("rewards/vowels/mean")) == 2
     answers = llf("train", config, "--rewards", file)
     assert answers.exit_code == 1
     assert "Reward functions were given, and stage sft takes none" in str(answers.exception)
     some = llf("train", config, *online, "reward_functions=vowels,length", "--rewards", file, "--detach")
     assert some.exit_code == 0, some.output
-    assert "The config has no reward function another: left aside." in some.output
+    assert "The config has no reward function another: ignored." in some.output
     missing = llf("train", config, "--rewards", config.parent / "none.py")
     assert missing.exit_code == 1
     assert "cannot be read" in str(missing.exception)

@@ -23,7 +23,7 @@ def test_validate_names_the_nearest_key_its_line_and_exits_2(llf, config):
 
 def test_validate_accepts_a_good_config(llf, config):
     result = llf("validate", config)
-    assert (result.exit_code, result.output.strip()) == (0, "The config is good.")
+    assert (result.exit_code, result.output.strip()) == (0, "The config is valid.")
 
 
 def test_validate_takes_the_overrides_that_train_takes(llf, config):
@@ -44,4 +44,4 @@ def test_columns_that_fit_no_format_are_told_before_a_run_begins(llf, config, co
     fits = {"dataset_format": "alpaca", "dataset_columns": {"prompt": "frage", "response": "antwort"}}
     config.write_text(config.read_text() + yaml.safe_dump(fits))
     good = llf("validate", config)
-    assert (good.exit_code, good.output.strip()) == (0, "The config is good.")
+    assert (good.exit_code, good.output.strip()) == (0, "The config is valid.")

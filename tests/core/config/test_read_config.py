@@ -55,7 +55,7 @@ def test_an_empty_override_unsets_a_key():
 def test_an_override_without_key_and_value_is_named(text):
     report = validate(BASE, [text])
     assert [problem.message for problem in report.invalid] == [
-        f"The override {text!r} is no `key=value`, e.g. `learning_rate=1e-4`."
+        f"The override {text!r} is not `key=value`, for example `learning_rate=1e-4`."
     ]
 
 
@@ -71,7 +71,7 @@ def test_problems_name_the_line_of_yaml_and_json():
 
 def test_a_key_twice_is_an_error_with_both_lines(tmp_path):
     (problem,) = validate("dataset: llf_demo\nseed: 1\nseed: 1\n").invalid
-    assert problem.message == "`seed` stands in line 2 and again in line 3. Expected it once."
+    assert problem.message == "`seed` is set in line 2 and again in line 3. Expected it once."
     (tmp_path / "c.json").write_text('{"dataset": "llf_demo",\n"seed": 1,\n"seed": 2}')
     assert [one.key for one in validate(tmp_path / "c.json").invalid] == ["seed"]
 
@@ -103,7 +103,7 @@ def test_a_missing_file_and_a_strange_source_are_sentences(tmp_path):
     assert f"{tmp_path}/nothing.yaml cannot be read: No such file or directory" in messages(error)
     with pytest.raises(ConfigError) as error:
         RunConfig.load(12)
-    assert "A config is no int." in messages(error)
+    assert "A config cannot be a int." in messages(error)
 
 
 def test_a_file_in_another_encoding_is_a_sentence(tmp_path):

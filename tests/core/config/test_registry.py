@@ -182,7 +182,7 @@ print(json.dumps([plain.ok, [p.message for p in plain.problems if p.severity == 
     for error in errors:
         assert "galore: lamp_plugin:GaLore of lamp-plugin would do nothing, since LLF " in error
         assert "calls no plug-in of this kind. Expected plug-ins of the kinds method and stage: uninstall" in error
-    assert any("`use_galore` is true, which is not built yet (GaLore)" in one for one in not_built)
+    assert any("`use_galore` is true, which is not supported yet (GaLore)" in one for one in not_built)
 
 
 def test_the_same_name_twice_is_an_error_that_names_both_packages(tmp_path):

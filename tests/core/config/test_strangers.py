@@ -46,7 +46,7 @@ def test_thousands_of_unknown_keys_are_told_in_one_sentence():
 def test_a_key_that_stands_a_thousand_times_is_one_problem():
     report = validate("dataset: llf_demo\n" * 1000)
     assert [problem.message for problem in report.invalid] == [
-        "`dataset` stands in line 1 and again in line 2. Expected it once."
+        "`dataset` is set in line 1 and again in line 2. Expected it once."
     ]
 
 
@@ -75,7 +75,7 @@ def test_a_number_that_is_infinite_for_a_model_is_refused(key):
 @pytest.mark.parametrize(
     ("kind", "options", "reason"),
     [
-        ("linear", {"min_lr": 1}, "The schedule linear has no option `min_lr`. It takes none."),
+        ("linear", {"min_lr": 1}, "The schedule linear has no option `min_lr`. It has no options."),
         ("cosine", {"power": 1}, "The schedule cosine has no option `power`. Expected `num_cycles`."),
         ("polynomial", {"power": "x"}, "`power` in `lr_scheduler_kwargs` is 'x'. Expected a number."),
         ("polynomial", {"power": True}, "`power` in `lr_scheduler_kwargs` is true. Expected a number."),
@@ -134,7 +134,7 @@ def test_options_of_a_library_are_told_before_a_start(values, reason):
 
 @pytest.mark.parametrize("text", ["momentum", "=1", "a=b=c", "momentum=", "a=1,,b=2", "a b"])
 def test_optimizer_options_are_assignments(text):
-    assert "Expected `name=value` with commas between several" in said(optim_args=text)
+    assert "Expected `name=value`, separated by commas" in said(optim_args=text)
 
 
 def test_how_loading_processes_start_needs_one():
@@ -150,7 +150,7 @@ def test_how_loading_processes_start_needs_one():
         ("repetition_penalty", 1e-300, "a number of at least 0.001"),
         ("ppo_epochs", 2**40, "of at least 1 and of at most 1,000"),
         ("num_iterations", 2**40, "of at least 1 and of at most 1,000"),
-        ("lora_rank", 2**62, "of at least 1 and of at most 65,536"),
+        ("lora_rank", 2**62, "of at least 1 and at most 65,536"),
         ("watched_prompts", "x" * 5000, "A watched prompt has 5,000 characters. Expected at most 4,000"),
     ],
 )
@@ -161,7 +161,7 @@ def test_numbers_that_no_machine_has_room_for_are_refused(key, value, expected):
 @pytest.mark.parametrize("share", ["0,1", "1e-300,1"])
 def test_a_share_by_which_a_set_is_never_used_up_is_refused(share):
     told = said(dataset="llf_demo,llf_demo", mix_strategy="interleave_over", interleave_probs=share)
-    assert "that takes too long. Expected at least 1e-3, or the set taken out." in told
+    assert "which takes too long. Expected at least 1e-3. Otherwise remove the data set." in told
 
 
 @pytest.mark.parametrize(

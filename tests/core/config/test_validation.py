@@ -32,7 +32,7 @@ def test_a_fix_is_offered_once_where_the_default_is_the_nearest_name_too():
 def test_a_feature_that_is_not_built_is_named():
     problem = only(validate(BASE | {"shift_attn": True}), "not_built")
     assert problem.message == (
-        "`shift_attn` is true, which is not built yet (LongLoRA's shifted attention). Expected it to be absent."
+        "`shift_attn` is true, which is not supported yet (LongLoRA's shifted attention). Expected it to be absent."
     )
     assert problem.severity == "error"
 
@@ -72,23 +72,23 @@ def test_secrets_are_refused_and_never_repeated(key):
         (
             "lora_rank",
             "many",
-            "LoRA rank (`lora_rank`) is 'many'. Expected a whole number of at least 1 and of at most 65,536.",
+            "LoRA rank (`lora_rank`) is 'many'. Expected an integer of at least 1 and at most 65,536.",
         ),
-        ("lora_rank", True, "LoRA rank (`lora_rank`) is true. Expected a whole number of at least 1 and"),
-        ("lora_rank", 0, "LoRA rank (`lora_rank`) is 0. Expected a whole number of at least 1 and"),
-        ("lora_rank", 2.5, "LoRA rank (`lora_rank`) is 2.5. Expected a whole number of at least 1 and"),
+        ("lora_rank", True, "LoRA rank (`lora_rank`) is true. Expected an integer of at least 1 and"),
+        ("lora_rank", 0, "LoRA rank (`lora_rank`) is 0. Expected an integer of at least 1 and"),
+        ("lora_rank", 2.5, "LoRA rank (`lora_rank`) is 2.5. Expected an integer of at least 1 and"),
         ("learning_rate", "fast", "Learning rate (`learning_rate`) is 'fast'. Expected a number of at least 0."),
         ("learning_rate", float("nan"), "Learning rate (`learning_rate`) is nan. Expected a number of at least 0."),
         ("adam_beta1", 1, "Adam beta 1 (`adam_beta1`) is 1. Expected a number of at least 0 and below 1."),
         ("bf16", "maybe", "bf16 (`bf16`) is 'maybe'. Expected true or false."),
-        ("seed", None, "Seed (`seed`) is null. Expected a whole number of at least 0 and of at most 4,294,967,295."),
-        ("val_size", 1.5, "Validation split (`val_size`) is 1.5. Expected a whole number, or a share below 1."),
+        ("seed", None, "Seed (`seed`) is null. Expected an integer of at least 0 and at most 4,294,967,295."),
+        ("val_size", 1.5, "Validation split (`val_size`) is 1.5. Expected an integer, or a share below 1."),
         ("max_steps", 0, "Steps (`max_steps`) is 0. Expected a number of steps, or -1 to leave it to the epochs."),
         ("quantization_bit", 7, "Quantization bits (`quantization_bit`) is 7. Expected one of 4, 8, or null."),
         ("eval_strategy", "nope", "Evaluate (`eval_strategy`) is 'nope'. Expected one of no, steps, epoch."),
-        ("lr_scheduler_kwargs", "{x", "Schedule options (`lr_scheduler_kwargs`) is '{x'. Expected a mapping, or JSON"),
+        ("lr_scheduler_kwargs", "{x", "Schedule options (`lr_scheduler_kwargs`) is '{x'. Expected a mapping or a JSON"),
         ("finetuning_type", "magic", "Method (`finetuning_type`) is 'magic'. Expected one of freeze, full, lora."),
-        ("lora_target", {"a": 1}, "Target modules (`lora_target`) is {'a': 1}. Expected names with commas"),
+        ("lora_target", {"a": 1}, "Target modules (`lora_target`) is {'a': 1}. Expected names separated by commas"),
     ],
 )
 def test_a_value_of_the_wrong_type_or_range_says_what_was_expected(key, value, message):

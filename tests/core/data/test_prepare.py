@@ -182,9 +182,7 @@ def test_copies_can_be_left_out(make_config, write, tokenizer):
     write([*GOOD[:3], GOOD[0], GOOD[2], GOOD[3]])
     report = prepare(make_config(), tokenizer).report
     assert (report.examples, report.repeated, report.counts()["copies"]) == (6, 2, 2)
-    said = (
-        "2 of the 6 examples to train on are copies of earlier ones, and are trained on as often as they stand there."
-    )
+    said = "2 of the 6 training examples are duplicates of earlier ones, and each copy is trained on."
     assert f"{said} `drop_duplicates: true` leaves them out." in report.text()
     ready = prepare(make_config(drop_duplicates=True), tokenizer)
     assert ready.train["index"] == [0, 1, 2, 5]

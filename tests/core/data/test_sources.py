@@ -188,9 +188,9 @@ def test_num_samples_draws_without_and_then_with_replacement(write, tmp_path):
         ({"file_name": ["a.json"]}, "has file_name ['a.json']. Expected a text."),
         ({"formatting": ["alpaca"]}, "has formatting ['alpaca']. Expected a text."),
         ({"split": 1}, "has split 1. Expected a text."),
-        ({"num_samples": -1}, "has num_samples -1. Expected a whole number from 1 to 100,000,000, or none."),
-        ({"num_samples": "many"}, "has num_samples 'many'. Expected a whole number"),
-        ({"num_samples": 10**12}, "has num_samples 1000000000000. Expected a whole number"),
+        ({"num_samples": -1}, "has num_samples -1. Expected an integer from 1 to 100,000,000, or none."),
+        ({"num_samples": "many"}, "has num_samples 'many'. Expected an integer"),
+        ({"num_samples": 10**12}, "has num_samples 1000000000000. Expected an integer"),
         (None, "is no object. Expected one such as"),
     ],
 )

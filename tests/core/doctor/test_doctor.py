@@ -127,7 +127,7 @@ def test_a_learning_rate_times_one_hundred(trained):
 def test_an_evaluation_of_what_is_trained_on(trained, data_file):
     folder, _ = trained(eval_dataset=str(data_file), save_strategy="no")
     (finding,) = Doctor(folder).look()
-    assert finding.message.startswith("24 of the 24 examples to evaluate on are trained on too")
+    assert finding.message.startswith("24 of the 24 evaluation examples are in the training set too")
 
 
 def test_a_thing_is_said_once_an_attempt_whoever_says_it(trained, data_file):

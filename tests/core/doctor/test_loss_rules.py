@@ -161,12 +161,12 @@ def test_a_schedule_that_stays_at_zero_is_named():
 
 def test_leaked_examples_are_counted():
     finding = found(vitals(healthy(), data={"eval_examples": 200, "leaked": 200}))["evaluation_leaks"]
-    assert finding.message.startswith("200 of the 200 examples to evaluate on are trained on too")
+    assert finding.message.startswith("200 of the 200 evaluation examples are in the training set too")
 
 
 def test_copies_are_told_where_they_are_many():
     finding = found(vitals(healthy(), data={"examples": 2026, "copies": 1127}))["copies"]
-    assert finding.message.startswith("1,127 of the 2,026 examples to train on are copies of earlier ones")
+    assert finding.message.startswith("1,127 of the 2,026 training examples are duplicates of earlier ones")
     assert finding.config == {"drop_duplicates": True}
     assert found(vitals(healthy(), data={"examples": 2026, "copies": 60})) == {}
 
@@ -211,7 +211,7 @@ def test_answers_that_all_earn_the_same_are_named():
     steps, equal = series["frac_reward_zero_std"]
     series["frac_reward_zero_std"] = steps, np.where(steps > 55, 1.0, equal)
     finding = of_a_run("rloo", series)["same_rewards"]
-    assert finding.message.startswith("All answers to a prompt earn the same (1) since step 56:")
+    assert finding.message.startswith("All completions of a prompt have had the same reward (1) since step 56")
     series["frac_reward_zero_std"] = steps, np.where(steps > 56, 1.0, equal)
     assert of_a_run("rloo", series) == {}
     assert "not_finite" in of_a_run("grpo", series | {"loss": (steps, np.where(steps == 9, np.nan, 0.1))})
@@ -244,7 +244,7 @@ def test_numbers_in_the_sentences_are_those_of_the_curves():
     series["memory"] = steps, 1e9 + 1e7 * steps
     finding = loss_rules.memory_leaks(vitals(series, memory_limit=2e9))
     assert "10.0 MB a step" in finding.message
-    assert finding.message.endswith("At this rate 2.0 GB are full at step 100.")
+    assert finding.message.endswith("At this rate 2.0 GB will be full at step 100.")
     assert loss_rules.memory_leaks(vitals(series, memory_limit=2e9, total=99)) is None  # it ends before
 
 

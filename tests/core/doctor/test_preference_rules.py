@@ -138,7 +138,7 @@ def test_a_pathology_is_named_alone(rule):
 def test_numbers_in_the_sentences_are_those_of_the_curves():
     said = found(at(displaced(preference()), "dpo"))["likelihood_falls"]
     # The last quarter stands around step 105.5: 63 nats by the fall, 4 as in the healthy run; 200 nats each.
-    assert said.message.startswith("The chosen answers have become less likely too: by 67 nats each of")
+    assert said.message.startswith("The chosen responses have become less likely too: by 67 of")
     assert said.config == {"pref_ftx": 0.2}
     steps = np.arange(1, 41)
     kl = np.where(steps > 20, 4.0, 0.5)
@@ -161,8 +161,8 @@ def test_answers_of_ppo_that_do_not_end_are_told_by_their_own_number():
     series = {name: line for name, line in sampled().items() if name != "completions/clipped_ratio"}
     series["response_ended"] = steps, np.where(steps > 20, 0.1, 0.9)
     told = found(at(series, "ppo"))["answers_cut"]
-    assert told.message.startswith("90 % of the answers are cut")
-    assert told.fix.startswith("Allow longer answers (max_new_tokens)")
+    assert told.message.startswith("90 % of the completions have been truncated")
+    assert told.fix.startswith("Allow longer completions (raise max_new_tokens)")
 
 
 def test_stages_stand_in_one_family_each_and_rules_name_no_other():

@@ -13,7 +13,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
 )
 CHAIN = "k0: &k0 [1]\n" + "\n".join(f"k{place}: &k{place} [*k{place - 1}]" for place in range(1, 500))
 BAD = [
-    ("a: !!int x", 1, "'x' is not a whole number"),
+    ("a: !!int x", 1, "'x' is not an integer"),
     ("b: 1\na: !!float x", 2, "'x' is not a number"),
     ("a: !!bool maybe", 1, "'maybe' is neither true nor false"),
     ("a: !!timestamp 2001-01-01", 1, "the tag '!!timestamp' is not known"),

@@ -139,13 +139,13 @@ def test_a_live_run_is_branched_and_goes_on(make_run, monkeypatch):
     ("step", "changes", "says"),
     [
         (2, {}, "has no checkpoint of step 2. Expected one of 3, 6."),
-        (None, {}, "The checkpoint is of step 6; the run ends at 6. Expected max_steps above 6."),
-        (3, {"save_steps": 0.1}, "save_steps is 0.1. Expected a whole number of steps"),
+        (None, {}, "max_steps is 6, and the checkpoint is at step 6. Expected max_steps above 6."),
+        (3, {"save_steps": 0.1}, "save_steps is 0.1. Expected a number of steps"),
         (3, {"max_steps": 3}, "Expected max_steps above 3."),
         (
             3,
             {"lora_rank": 4},
-            "lora_rank cannot differ in a branch, which goes on at a checkpoint. Expected learning_rate",
+            "lora_rank cannot be changed in a branch, since it continues from a checkpoint. Expected learning_rate",
         ),
         (3, {"learning_rate": "fast"}, "learning_rate is fast. Expected a number"),
     ],
@@ -216,7 +216,7 @@ def test_a_checkpoint_that_goes_away_leaves_no_run(parent, monkeypatch):
 
     before = sorted(parent.path.parent.iterdir())
     monkeypatch.setattr("llf_core.launch.branch._link", too_late)
-    with pytest.raises(ValueError, match="was removed just now"):
+    with pytest.raises(ValueError, match="was removed while it was copied"):
         branch(parent, 3)
     assert sorted(parent.path.parent.iterdir()) == before
 

@@ -28,8 +28,8 @@ def saved(folder):
     return folder
 
 
-SAFE = "checkpoint-5 is whole: resume goes on from there."
-NOTHING = "There is no checkpoint yet: resume starts from the beginning."
+SAFE = "checkpoint-5 is complete: resume continues from it."
+NOTHING = "There is no checkpoint yet: resume starts over."
 
 
 def test_kill(saved):
@@ -62,12 +62,12 @@ def test_stopped_needs_a_checkpoint(folder):
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (-signal.SIGKILL, "The trainer was ended by SIGKILL from outside at step 7 of 9. " + NOTHING),
+        (-signal.SIGKILL, "The trainer was terminated by SIGKILL at step 7 of 9. " + NOTHING),
         (-signal.SIGSEGV, "The trainer crashed with SIGSEGV (see log.txt) at step 7 of 9. " + NOTHING),
         (-63, "The trainer crashed with signal 63 (see log.txt) at step 7 of 9. " + NOTHING),
-        (0, "The trainer ended without a word (see log.txt) at step 7 of 9. " + NOTHING),
-        (5, "The trainer ended with exit code 5. log.txt tells more. " + NOTHING),
-        (2, "The trainer ended with exit code 2. log.txt tells more."),
+        (0, "The trainer exited without a final status (see log.txt) at step 7 of 9. " + NOTHING),
+        (5, "The trainer exited with code 5. See log.txt. " + NOTHING),
+        (2, "The trainer exited with code 2. See log.txt."),
     ],
 )
 def test_sudden_ends(folder, code, words):

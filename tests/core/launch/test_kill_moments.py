@@ -140,7 +140,7 @@ def test_the_supervisor_at_every_write(command, point):
         assert "did not start" in str(error)  # noqa: PT017 - some points come before the first word, some after
     run = Run(folder)
     wait_until_gone(run)
-    # Where nothing was started, or it was started and ended without a word, nobody claims otherwise.
+    # Where nothing was started, or it was started and exited without a final status, nobody claims otherwise.
     assert check(run).state in {"finished", "failed", "lost"}
     finish(run, command)
 

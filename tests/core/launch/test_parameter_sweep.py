@@ -68,6 +68,6 @@ def test_what_was_started_before_an_error_is_told(config, monkeypatch):
             raise OSError("No space left on device.")
 
     monkeypatch.setattr("llf_core.launch.start.start_supervisor", full)
-    said = r"^No space left on device\. 2 of the 3 runs were started before and stay in the queue\.$"
+    said = r"^No space left on device\. 2 of the 3 runs had already been started and stay in the queue\.$"
     with pytest.raises(RuntimeError, match=said):
         sweep(config, {"lora_rank": [2, 4, 8]})

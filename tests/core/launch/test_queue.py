@@ -61,7 +61,7 @@ def test_a_run_is_taken_out_of_the_queue_and_can_be_started_later(started, queue
     request = send_request(run.folder, how, by="test")
     final = run.wait(30, progress=False)
     assert (final.state, final.step) == ("stopped", 0)
-    assert final.reason == "Taken out of the queue before it began. Resume starts it."
+    assert final.reason == "Removed from the queue before it started. Resume starts it."
     until(lambda: events(run, "answer"))
     assert [(one["id"], one["ok"]) for one in events(run, "answer")] == [(request, True)]
     assert not run.folder.queue.exists()
@@ -122,8 +122,10 @@ def test_what_is_waited_for_is_a_sentence():
     for folder in (other, mine):
         enqueue(folder)
         status.update(folder, supervisor=status_of_this_process(), heartbeat=time.time())
-    assert waits_for(QueuePosition(mine)) == "Waits for goes (step 40 of 100), about 3 min. Number 2 of 2 in the queue."
-    assert waits_for(QueuePosition(other)).endswith("Number 1 of 2 in the queue.")
+    assert waits_for(QueuePosition(mine)) == (
+        "Waiting for goes (step 40 of 100), about 3 min. Position 2 of 2 in the queue."
+    )
+    assert waits_for(QueuePosition(other)).endswith("Position 1 of 2 in the queue.")
     assert [one.id for one in MachineLoad(mine.home).ahead()] == [running.id, other.id, mine.id]
 
 

@@ -89,7 +89,7 @@ def test_interrupting_the_wait_leaves_the_run_going(started, until, how):
     child.send_signal(signal.SIGINT)
     said, error = child.communicate(timeout=20)
     if how == "leave":
-        assert "goes on. Stop it with run.stop()" in said
+        assert "is still running. Stop it with run.stop()" in said
         assert f"llf runs stop {run.id}" in said
         assert "Traceback" not in error
     else:
@@ -240,9 +240,9 @@ def test_a_config_that_is_refused_by_now_is_told_before_anything_is_changed(llf_
         getattr(Run(folder), what)()
     wrong, fix = REFUSED_NOW[keys]
     assert wrong in str(error.value)
-    assert f"This version of LLF refuses the config of this run. In {folder.config} {fix.format(what=what)}" in str(
-        error.value
-    )
+    assert (
+        f"This version of LLF does not accept the config of this run. In {folder.config} {fix.format(what=what)}"
+    ) in str(error.value)
     now = read_status(folder)
     assert (now.state, now.attempt) == ("stopped", 1)
     assert [path.name for path in (llf_home / "runs").iterdir()] == [folder.id]

@@ -134,7 +134,7 @@ def test_it_returns_long_before_the_trainer_has_loaded(here):
         ({"model_name_or_path": "smollm2-135m-instrct"}, "smollm2-135m-instruct"),
         ({"dataset": "llf_dmo"}, "llf_demo"),
         ({"lora_target": "q_prj"}, "q_proj"),
-        ({"model_name_or_path": "/nowhere/llama"}, "This machine has no file or folder /nowhere/llama."),
+        ({"model_name_or_path": "/nowhere/llama"}, "No such file or folder: /nowhere/llama."),
     ],
 )
 def test_a_name_that_does_not_exist_starts_nothing(llf_home, changes, right):

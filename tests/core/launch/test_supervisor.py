@@ -70,7 +70,7 @@ def test_curves_that_cannot_be_read_end_no_run(command):
     start_supervisor(folder, None, command(folder, "error"))
     run = Run(folder)
     assert ended(run).reason == "Row 3 has no answer. Add one."
-    assert "The curves could not be looked at: " in run.log()
+    assert "The metrics could not be checked: " in run.log()
 
 
 def test_it_belongs_to_nobody(started, until):
@@ -89,7 +89,7 @@ def test_it_belongs_to_nobody(started, until):
     [
         ("raises", 1, "ValueError: the learning rate is a banana."),
         ("error", 2, "Row 3 has no answer. Add one."),
-        ("exit-0", 0, "ended without a word"),
+        ("exit-0", 0, "exited without a final status"),
         ("exit-3", 3, "exit code 3"),
         ("crashes", -signal.SIGSEGV, "crashed with SIGSEGV"),
     ],
@@ -111,8 +111,8 @@ def test_a_signal_from_outside_is_named_with_what_is_safe(started, until, number
     os.kill(run.status().pid, number)
     final = ended(run)
     assert (final.state, final.exit_code) == ("failed", -number)
-    assert f"ended by {number.name} from outside at step" in final.reason
-    assert "is whole: resume goes on from there." in final.reason
+    assert f"terminated by {number.name} at step" in final.reason
+    assert "is complete: resume continues from it." in final.reason
 
 
 def test_kill_by_request(started, until):
@@ -188,7 +188,7 @@ def test_a_stop_before_anything_was_saved_is_no_stopped(started, until):
     run.stop(grace=0)
     final = ended(run)
     assert (final.state, final.exit_code) == ("failed", -signal.SIGTERM)
-    assert "nothing had been saved" in final.reason
+    assert "before the first checkpoint" in final.reason
 
 
 def test_the_supervisor_keeps_the_heartbeat_of_a_trainer_that_does_not(started, until):
@@ -216,7 +216,7 @@ def test_where_both_are_killed_the_run_is_lost(started, until):
     os.kill(now.pid, signal.SIGKILL)
     assert until(lambda: run.state == "lost")
     assert read_status(run.folder).state in {"running", "stopping"}
-    assert "ended without a final status" in run.status().reason
+    assert "exited without a final status" in run.status().reason
 
 
 def test_requests_of_an_earlier_attempt_do_not_reach_the_next(command):

@@ -76,7 +76,7 @@ def test_paths_are_no_ids():
 
 
 def test_restore_wants_a_run_in_the_bin_and_a_free_place(ended):
-    with pytest.raises(FileNotFoundError, match="bin holds no"):
+    with pytest.raises(FileNotFoundError, match="bin does not contain"):
         restore_run(ended.id)
     delete_run(ended.id)
     (home() / "runs" / ended.id).mkdir(parents=True)

@@ -20,7 +20,7 @@ def test_a_request_is_the_contracts_file(folder):
 
 
 def test_what_is_no_request_can_not_be_sent(folder):
-    with pytest.raises(ValueError, match="no request 'explode'"):
+    with pytest.raises(ValueError, match="Unknown request 'explode'"):
         send_request(folder, "explode")
     with pytest.raises(ValueError, match="bytes"):
         send_request(folder, "stop", {"x": "y" * 70_000})

@@ -55,15 +55,15 @@ def test_a_disk_that_becomes_read_only(disk):
     folder = create_run("a: 1\n", "read-only")
     lost(folder)
     disk("remount,ro")
-    words = f"The disk at {home} is read-only: nothing can be written to it."
+    words = f"The disk at {home} is read-only: files cannot be written."
     # Nobody could write a word: what the disk is like tells.
     shown = RunReader(folder).status()
     assert shown.state == "lost"
-    assert shown.reason.startswith(f"The run's processes ended without a final status, at step 3 of 8. {words}")
+    assert shown.reason.startswith(f"The run's processes exited without a final status, at step 3 of 8. {words}")
     # A library that loses the number of the error is no full disk.
     assert failure_message(folder, RuntimeError("unexpected pos 64 vs 0"))[0].startswith(words)
     # No run begins there.
-    with pytest.raises(OSError, match="No run can begin") as refused:
+    with pytest.raises(OSError, match="Runs cannot start") as refused:
         create_run("a: 1\n", "another")
     assert words in str(refused.value.strerror)
 
@@ -74,10 +74,10 @@ def test_a_disk_without_inodes(disk):
     lost(folder)
     with pytest.raises(OSError, match="No space left") as full:
         any((home / f"file-{number}").touch() for number in range(60))
-    words = f"The disk at {home} has no room for more files: 0 of its 60 inodes are free, and a run makes about 32."
+    words = f"The disk at {home} is out of inodes: 0 of its 60 inodes are free, and a run needs about 32."
     assert failure_message(folder, full.value)[0].startswith(words)
     assert words in RunReader(folder).status().reason
-    with pytest.raises(OSError, match="No run can begin") as refused:
+    with pytest.raises(OSError, match="Runs cannot start") as refused:
         create_run("a: 1\n", "another")
     assert words in str(refused.value.strerror)
 
@@ -115,7 +115,7 @@ def test_an_attempt_whose_disk_took_not_even_its_processes_goes_on_at_once(disk)
     disk("size=4m")
     folder = create_run("a: 1\n", "unnamed")
     disk("remount,ro")
-    with pytest.raises(RuntimeError, match="is read-only: nothing can be written to it"):
+    with pytest.raises(RuntimeError, match="is read-only: files cannot be written"):
         start_supervisor(folder, None, ["/bin/true"])
     assert RunReader(folder).status().state == "lost"
     assert "is read-only" in RunReader(folder).status().reason

@@ -34,8 +34,8 @@ def test_an_id_its_beginning_and_last(text, found):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("20261124", "2 runs match 20261124: 20261124-142530-tiny-dpo, 20261124-142530-tiny-sft. Expected more"),
-        ("20261125-090000-large-stf", "There is no run '20261125-090000-large-stf'"),
+        ("20261124", "2 runs match 20261124: 20261124-142530-tiny-dpo, 20261124-142530-tiny-sft. Give more"),
+        ("20261125-090000-large-stf", "No run matches '20261125-090000-large-stf'"),
         ("20261125-090000-large-stf", "Did you mean 20261125-090000-large-sft?"),
         ("large-stf", "Did you mean 20261125-090000-large-sft?"),
         ("20261125-090000-Large-sft", "Did you mean 20261125-090000-large-sft?"),

@@ -84,7 +84,7 @@ def test_processes_that_start_at_once_never_share_a_folder():
 
 def test_open_run_wants_a_run_that_is_there(folder):
     assert open_run(folder.id) == folder
-    with pytest.raises(FileNotFoundError, match="no run 20000101-000000-none"):
+    with pytest.raises(FileNotFoundError, match="No run 20000101-000000-none"):
         open_run("20000101-000000-none")
     with pytest.raises(ValueError, match="is not a run id"):
         open_run("../" + folder.id)
@@ -95,6 +95,6 @@ def test_a_folder_that_can_not_be_written_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("llf_core.runs.creation.append", full)
-    with pytest.raises(OSError, match=r"No run can begin\. The disk is full: .* free of "):
+    with pytest.raises(OSError, match=r"Runs cannot start\. The disk is full: .* free of "):
         create_run("a: 1\n", "x", tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []

@@ -101,4 +101,4 @@ def test_a_format_of_the_future_is_broken_and_says_so(run, tmp_path):
         read_status(copy)
     (row,) = list_runs(tmp_path).rows
     assert row.state == "broken"
-    assert "newer llf" in row.reason
+    assert "upgrade llf" in row.reason

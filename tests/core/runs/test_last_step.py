@@ -43,11 +43,11 @@ def test_a_lost_run_says_how_far_it_came_and_what_is_safe(folder):
     lost(folder)
     RunWriter(folder, 1).metric(6, {"loss": 1.0})
     assert shown_status(folder).reason == (
-        "The run's processes ended without a final status, at step 6 of 9. "
-        "There is no checkpoint yet: resume starts from the beginning."
+        "The run's processes exited without a final status, at step 6 of 9. "
+        "There is no checkpoint yet: resume starts over."
     )
     checkpoint(folder, 5)
     for seen in (RunReader(folder).status(), list_runs().rows[0]):
         assert (seen.state, seen.step) == ("lost", 6)
-        assert seen.reason.endswith("checkpoint-5 is whole: resume goes on from there.")
+        assert seen.reason.endswith("checkpoint-5 is complete: resume continues from it.")
     assert read_status(folder).step == 0  # a reader changes nothing

@@ -96,7 +96,7 @@ def test_broken_folders_are_listed_with_the_reason_and_others_are_not_runs(runs)
     rows = list_runs().rows
     assert [row.state for row in rows] == ["created"] + 4 * ["broken"]
     assert {row.id: row.reason.partition(".")[0] for row in rows[3:]} == {
-        "Not A Run": "This is no run: its name is no run id",
+        "Not A Run": "This is not a run: its name is not a run id",
         "afile": "This is a file",
     }
     assert "status.json" in rows[1].reason

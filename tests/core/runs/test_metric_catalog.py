@@ -33,13 +33,14 @@ def titles(names):
 def test_a_run_shows_the_groups_of_what_it_has_logged():
     assert titles(DPO) == ["Rewards", "Accuracy", "Log-probabilities", "Loss"]
     assert titles(PPO) == [
-        "Reward", "KL divergence", "Entropy", "Answer length, tokens", "How answers end", "Spread of rewards",
-        "Clipped", "Size of an update", "Loss", "Parts of the loss", "KL coefficient",
+        "Reward", "KL divergence", "Entropy", "Completion length, tokens", "Completion endings",
+        "Reward standard deviation", "Clip fraction", "Update size", "Loss", "Loss terms", "KL coefficient",
     ]  # fmt: skip
     assert titles(GRPO) == [
-        "Reward", "Reward by function", "KL divergence", "Entropy", "Answer length, tokens",
-        "Length of ended answers, tokens", "How answers end", "Spread of rewards", "Prompts without a difference",
-        "Clipped", "Loss", "sampling/importance_sampling_ratio",
+        "Reward", "Reward by function", "KL divergence", "Entropy", "Completion length, tokens",
+        "Length of terminated completions, tokens", "Completion endings", "Reward standard deviation",
+        "Prompts with zero reward variance",
+        "Clip fraction", "Loss", "sampling/importance_sampling_ratio",
     ]  # fmt: skip
     assert titles(["loss", "eval_loss", "epoch", "grad_norm"]) == ["Loss"]
 
@@ -62,8 +63,8 @@ def test_reward_functions_stand_side_by_side_under_their_names():
         "Reward by function", {"rewards/format/mean": "format", "rewards/correct/mean": "correct"},
     )  # fmt: skip
     (one,) = logged_groups(["unjudged", "rewards/format/skipped"])
-    assert one.group.title == "Unjudged answers"
-    assert one.lines == {"unjudged": "by none", "rewards/format/skipped": "not by format"}
+    assert one.group.title == "Unscored completions"
+    assert one.lines == {"unjudged": "no reward", "rewards/format/skipped": "format"}
     assert titles(["rewards/chosen"]) == ["Rewards"]  # a whole name goes before a pattern
 
 
@@ -78,7 +79,7 @@ def test_a_name_that_no_group_knows_has_one_with_its_family():
 def test_the_reward_is_looked_at_first_where_there_is_one():
     assert (primary_metric(DPO), primary_metric(PPO), primary_metric(())) == ("loss", "reward", "loss")
     (loss,) = [one for one in logged_groups(PPO) if one.group.title == "Loss"]
-    assert "look at the reward" in loss.group.help
+    assert "watch the reward" in loss.group.help
     (loss,) = [one for one in logged_groups(DPO) if one.group.title == "Loss"]
     assert "reward" not in loss.group.help
 
@@ -86,7 +87,7 @@ def test_the_reward_is_looked_at_first_where_there_is_one():
 def test_what_counts_is_told_held_out_before_the_training():
     assert key_metrics(["loss", "eval_loss"]) == []
     assert [one.label for one in key_metrics(DPO)] == ["Training accuracy", "Training margin"]
-    assert [one.label for one in key_metrics(PPO)] == ["Reward", "KL divergence", "Answer length"]
+    assert [one.label for one in key_metrics(PPO)] == ["Reward", "KL divergence", "Completion length"]
     last = {"loss": 0.6, "rewards/accuracies": 0.75, "eval_rewards/accuracies": 0.7, "rewards/margins": 0.3}
     assert [(one["label"], one["value"]) for one in key_values(last)] == [
         ("Held-out accuracy", 0.7), ("Training accuracy", 0.75), ("Training margin", 0.3),

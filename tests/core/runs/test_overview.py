@@ -40,7 +40,8 @@ def test_a_finished_run():
     assert told["Numbers"] == "loss 0.2933, eval_loss NaN, accuracy 83 %, learning rate 5e-5"
     assert told["Checkpoints"] == "at step 20, 30"
     assert (
-        told["Next"] == "llf runs loss 2026  # compare with the base\nllf runs branch 2026  # go on with other settings"
+        told["Next"]
+        == "llf runs loss 2026  # compare with the base model\nllf runs branch 2026  # branch with changed settings"
     )
 
 
@@ -57,7 +58,7 @@ def test_a_finished_run():
 def test_what_is_next_is_what_the_run_takes(changes, commands):
     told = shown(**changes).get("Next", "")
     assert [line.split()[2] for line in told.splitlines()] == commands
-    assert ("begin again" in told) is (changes.get("checkpoints") == [] and bool(commands))
+    assert ("restart" in told) is (changes.get("checkpoints") == [] and bool(commands))
 
 
 def test_long_values_go_on_in_the_next_line_within_80_columns():

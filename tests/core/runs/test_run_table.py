@@ -16,7 +16,7 @@ ROWS = [
     Row("20261124-142530-smollm2-135m-instruct-sft-full", "smollm2-135m-instruct-sft-full lr 1e-4", "running",
         3, 100_000, created=NOW - 90, loss=12.5),
     Row("20261123-000000-x", "x", "failed", created=NOW - 5 * 86400, reason="Out of\nmemory on this machine. " * 9),
-    Row("20261122-000000-y", "y", "broken", reason="status.json can't be read."),
+    Row("20261122-000000-y", "y", "broken", reason="status.json cannot be read."),
     Row("20261121-000000-z", "z", "finished", 4, 4, created=NOW, loss=float("nan"), reason="Early stopping ended it."),
 ]  # fmt: skip
 KNOWN = [row.id for row in ROWS]
@@ -31,7 +31,7 @@ def test_a_header_the_loss_and_the_age():
     assert lines[3].split() == ["20261123-000000", "x", "failed", "5", "d"]
     assert lines[4].startswith("  Out of memory on this machine. Out of")
     assert lines[4].endswith("…")
-    assert lines[6] == "  status.json can't be read."
+    assert lines[6] == "  status.json cannot be read."
     assert lines[7].split()[-4:] == ["4/4", "NaN", "0", "s"]
     assert len(lines) == 8
 

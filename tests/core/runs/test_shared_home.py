@@ -130,7 +130,7 @@ def test_a_kill_leaves_a_process_alone_that_the_status_only_claims(llf_home):
             process = ProcessId.of(other.pid)
             here = {"host": host(), "boot_id": boot_id(), "heartbeat": time.time()}
             status.update(folder, state="running", **here, **process.json(), supervisor=process.json())
-            with pytest.raises(RuntimeError, match="does not work for this run"):
+            with pytest.raises(RuntimeError, match="does not belong to this run"):
                 kill_run(folder)
             assert other.poll() is None
         finally:

@@ -80,7 +80,7 @@ def test_infinity_and_nan_stay_and_spoil_nothing():
 
 def test_a_window_that_is_none_is_refused():
     for window in (0, -1, math.nan):
-        with pytest.raises(ValueError, match="Expected a number of steps above 0"):
+        with pytest.raises(ValueError, match="Expected an integer above 0"):
             smooth(np.arange(3), np.arange(3.0), window)
 
 

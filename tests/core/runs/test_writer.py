@@ -77,7 +77,7 @@ def test_an_attempt_that_was_given_up_says_nothing_more(folder):
     status.update(folder, state="failed", reason="x")
     old = RunWriter(folder, 1)
     status.begin_attempt(folder, 2)
-    with pytest.raises(RuntimeError, match="without attempt 1"):
+    with pytest.raises(RuntimeError, match="Attempt 1 ends"):
         old.start_heartbeat()
     old.close("finished")
     assert read_status(folder).state == "created"
@@ -106,7 +106,7 @@ def test_a_trainer_whose_run_was_taken_up_elsewhere_ends(folder):
     except RuntimeError:  # a heartbeat came between
         status._replace(folder, status.dataclasses.replace(read_status(folder), attempt=2))
     assert child.wait(10) == 1
-    assert "given up" in child.stdout.read()
+    assert "was replaced" in child.stdout.read()
 
 
 LIMITED = """
@@ -172,7 +172,7 @@ try:
 except OSError as error:
     errors.append(error.errno)
 writer.event("error", message="The disk is full.", what_to_do="Free some space.")
-writer.close("failed", "The disk is full. checkpoint-1 is whole.")
+writer.close("failed", "The disk is full. checkpoint-1 is complete.")
 kept = Checkpoints(folder)
 status = read_status(folder)
 last = json.loads(folder.events.read_text().splitlines()[-1])
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_a_true_last_word(small_disk):
     # A file size limit stops the big files only: `finish` then finds room for its own.
     assert errors == [28, 28, 28] if real else errors[:2] == [27, 27]
     assert 1 in kept
-    assert (state, reason) == ("failed", "The disk is full. checkpoint-1 is whole.")
+    assert (state, reason) == ("failed", "The disk is full. checkpoint-1 is complete.")
     assert (last_type, last_state) == ("state", "failed")
 
 

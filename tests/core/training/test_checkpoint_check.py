@@ -154,7 +154,7 @@ def test_losses_that_differ_are_said_in_state_log_and_events(make_run, monkeypat
             line["values"]["loss"] *= 1.01
     folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert next_attempt(folder) == 0
-    said = "The step made again differs from the log by up to 0.99 %"
+    said = "The repeated step differs from the log by up to 0.99 %"
     assert read_status(folder).reason.startswith(said)
     assert said in capsys.readouterr().out
     assert any(event["message"].startswith(said) for event in events(folder, "warning"))

@@ -36,8 +36,8 @@ def check_failed_then_resume(folder):
     """The first checkpoint (step 2) survived the second (step 4), and training goes on from it."""
     final = read_status(folder)
     assert final.state == "failed"
-    assert "the limit on file sizes, which is 30.0 kB (`ulimit -f`)" in final.reason
-    assert "checkpoint-2 is whole: resume goes on from there." in final.reason
+    assert "the file size limit of 30.0 kB (`ulimit -f`)" in final.reason
+    assert "checkpoint-2 is complete: resume continues from it." in final.reason
     assert Checkpoints(folder).list() == [2]
     assert len(RunReader(folder).metrics().values("loss")) >= 3
 
@@ -94,7 +94,7 @@ def check_named(folder, disk):
     final = read_status(folder)
     assert final.state == "failed"
     assert f"The disk is full: {disk} has " in final.reason
-    assert re.search(r"The run needs about [\d.,]+ (kB|MB) more to go on\.", final.reason)
+    assert re.search(r"The run needs about [\d.,]+ (kB|MB) more to continue\.", final.reason)
     assert final.reason.endswith("(`llf runs clean` removes deleted runs for good), then resume.")
     check_sentence(final.reason)
 
@@ -145,7 +145,7 @@ def test_a_disk_that_is_full_from_the_start(make_run, small_disk):
     assert process.wait(60) == 1
     check_named(folder, small_disk)
     with pytest.raises(
-        OSError, match=r"No run can begin. The disk is full: .* has [\d.]+ kB free of 6\.29 MB. A run needs about"
+        OSError, match=r"Runs cannot start. The disk is full: .* has [\d.]+ kB free of 6\.29 MB. A run needs about"
     ):
         make_run()
 

@@ -132,7 +132,7 @@ def told(stage, spec):
     values = base(stage)
     before = {one.message for one in validate(values).problems}
     report = validate(values | {spec.key: other(spec, values.get(spec.key, spec.default))})
-    said = [one for one in report.problems if one.message not in before and "what is used" not in one.message]
+    said = [one for one in report.problems if one.message not in before and "the usual range" not in one.message]
     return any(spec.key in {one.key, *one.keys} for one in said)
 
 
@@ -236,6 +236,6 @@ def test_a_key_of_another_stage_is_refused_with_the_one_that_is_meant(key, stage
 
 def test_a_word_for_what_is_not_drawn():
     (problem,) = validate({"dataset": "llf_demo", "temperature": 0.5}).problems
-    assert problem.message == "`temperature` has no effect in stage sft, which draws no answers."
+    assert problem.message == "`temperature` has no effect in stage sft, which does not sample completions."
     (problem,) = validate({"dataset": "llf_demo", "pref_beta": 0.5}).problems
     assert problem.message == "`pref_beta` has no effect in stage sft. Stages that use it: dpo, kto."

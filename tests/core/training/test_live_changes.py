@@ -252,7 +252,7 @@ def test_an_evaluation_comes_now_and_is_answered(make_run, at_steps):
 REFUSED = [
     ("evaluate", {}, "Nothing is held out"),
     ("sample", {}, "No prompt is watched"),
-    ("set", {}, "Nothing is to be changed"),
+    ("set", {}, "No change was given"),
     ("set", {"lora_rank": 8}, "'lora_rank' cannot be changed in a live run"),
     ("set", {"learning_rate": 0}, "learning_rate is 0"),
     ("set", {"learning_rate": "fast"}, "learning_rate is fast"),

@@ -251,7 +251,7 @@ def test_folders_that_are_never_replaced(run, tmp_path, monkeypatch, tiny_model_
     home, project = tmp_path / "person", tmp_path / "person" / "project"
     project.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
-    assert "your home folder" in refused(home)
+    assert "your home directory" in refused(home)
     monkeypatch.chdir(project)
     assert "the working directory" in refused(project)
     assert refused("/")
@@ -266,11 +266,11 @@ def test_a_result_that_the_run_reads_is_not_replaced(run, target):
 @pytest.mark.parametrize("name", ["runs/mine", "cache/mine", "uploads", "trusted.json", ".", ".."])
 def test_our_own_folders_receive_no_result(run, name):
     config = config_of(run.home / name)
-    with pytest.raises(ConfigError, match="LLF keeps its own files there"):
+    with pytest.raises(ConfigError, match="LLF stores its own files there"):
         check_output_dir(config, run)
     # Before anything starts, too.
     report = check(validate(config), home=run.home, starting=True, seconds=0)
-    assert "LLF keeps its own files there" in " ".join(one.message for one in report.problems)
+    assert "LLF stores its own files there" in " ".join(one.message for one in report.problems)
 
 
 def test_a_name_that_leaves_no_room_for_the_earlier_result(run, tmp_path):
@@ -289,7 +289,7 @@ def test_a_disk_that_takes_no_result(run, tmp_path):
             export_result(config_of(target), run)
         assert list(disk.iterdir()) == []
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        assert f"The disk that {disk} is on is read-only." in refused(target)
+        assert f"The disk of {disk} is read-only." in refused(target)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
@@ -297,7 +297,7 @@ def test_a_disk_that_takes_no_result(run, tmp_path):
 def test_a_file_in_its_place(run, target):
     target.parent.mkdir()
     target.write_text("mine")
-    assert "It is no folder." in refused(target)
+    assert "It is not a folder." in refused(target)
 
 
 # -- a whole run ---------------------------------------------------------------------------------------------------

@@ -84,8 +84,8 @@ def test_without_an_evaluation_there_is_no_chart_of_one(trainer):
 def test_only_what_differs_of_the_configs_is_shown(two):
     config = table(looked(*two))["Config"]
     assert lines(config)["lora_rank"].cells == ("4", "8")
-    assert lines(config)["changed by hand"].cells == ("–", "1e-4 from 6")  # noqa: RUF001
-    assert set(lines(config)) == {"lora_rank", "changed by hand"}
+    assert lines(config)["changed while running"].cells == ("–", "1e-4 from 6")  # noqa: RUF001
+    assert set(lines(config)) == {"lora_rank", "changed while running"}
     assert config.note == "1 of 5 keys differ"
     same = table(looked(two[0], two[0]))["Config"]
     assert (same.lines, same.note) == ((), "the same: 5 keys")
@@ -161,7 +161,7 @@ def test_runs_are_added_and_removed_in_the_view(two, trainer):
     assert [run["id"] for run in view._sides.view["runs"]] == [two[1].id, third.folder.id]
     assert [one["id"] for one in view._sides.view["offered"]] == [two[0].id]
     view._on_message(None, {"type": "add", "run": "20200101-000000-none"}, [])
-    assert "There is no run" in view._sides.trouble
+    assert "No run" in view._sides.trouble
     for odd in ({"type": "add", "run": 7}, {"type": "remove", "run": "x"}, {}, None, {"type": "add"}):
         view._on_message(None, odd, [])
     assert len(view._sides.view["runs"]) == 2
@@ -218,7 +218,7 @@ def test_two_real_runs(trained, tmp_path):
 
 @pytest.mark.parametrize("runs", [[], "20261124-142530-demo", ["a"] * 9])
 def test_what_is_no_list_of_runs_is_refused(runs):
-    with pytest.raises(ValueError, match="Compare takes a list of 1 to 8 runs"):
+    with pytest.raises(ValueError, match="Compare expects a list of 1 to 8 runs"):
         Compare(runs)
 
 

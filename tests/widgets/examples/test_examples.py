@@ -99,7 +99,7 @@ def test_a_tokenizer_that_brings_code_is_shown_and_runs_only_when_it_is_allowed(
     mark = tmp_path / "it-ran"
     view = Examples(evil_run(tiny_model_dir, mark))
     until(lambda: view._code)
-    assert "examples are shown by number" in view._note
+    assert "Examples are listed by index" in view._note
     assert [row["number"] for row in view._page["rows"]]
     (code,) = view._code
     assert "evil.py" in [file["name"] for file in code["files"]]

@@ -101,7 +101,7 @@ def test_start_and_sweep_hand_the_rows_to_the_run(monkeypatch: pytest.MonkeyPatc
         ([], "The data set has no rows. Expected at least one."),
         ([{"a": 1}, "b"], "Row 2 of the data set is a str. Expected a dict."),
         ([{"a": 1}, ["b"]], "Row 2 of the data set is a list. Expected a dict."),
-        ([{"a": 1}, {"a": "b"}], "Column 'a' of the data set can't be written as one column: "),
+        ([{"a": 1}, {"a": "b"}], "Column 'a' of the data set cannot be converted to a column: "),
         ({"a": [1]}, "The data set is a dict. Expected a list of dicts, a DataFrame or a Dataset."),
         (7, "The data set is a int. Expected a list of dicts, a DataFrame or a Dataset."),
     ],
@@ -131,14 +131,14 @@ def test_odd_columns_are_mapped_and_the_mapping_ends_up_in_the_config() -> None:
     assert "dataset_columns" not in studio.state.given
     tell(pane, type="role", role="response", column="lang")
     tell(pane, type="role", role="response", column="")
-    assert pane._view["missing"] == ["Answer"]
+    assert pane._view["missing"] == ["Response"]
     tell(pane, type="apply")
     assert "dataset_columns" not in studio.state.given
     tell(pane, type="role", role="response", column="gold_reply")
     tell(pane, type="apply")
     assert studio._start.ready
     assert not pane._open
-    assert pane._view["line"] == "Read as alpaca: question from `q`, answer from `gold_reply`."
+    assert pane._view["line"] == "Read as alpaca: prompt from `q`, response from `gold_reply`."
     assert studio.config.get("dataset_columns") == {"prompt": "q", "response": "gold_reply"}
     tell(pane, type="reset")
     assert not studio._start.ready
@@ -187,7 +187,9 @@ def test_upload_becomes_the_value_and_its_note_goes_with_it(tmp_path: Path, monk
     assert answers[-1] == {"type": "upload", "id": "1", "received": len(text), "done": True}
     shown = row(studio, "dataset")
     assert (shown["text"], studio._start.ready) == ("mine.jsonl", True)
-    assert [one["text"] for one in shown["messages"]] == ["Saved as `mine.jsonl` in the notebook's folder: 40 rows."]
+    assert [one["text"] for one in shown["messages"]] == [
+        "Saved as `mine.jsonl` in the folder of the notebook: 40 rows."
+    ]
     tell(data, type="edit", key="dataset", text="llf_demo")
     assert row(studio, "dataset")["messages"] == []
     # one that is none leaves the field as it is
@@ -211,7 +213,7 @@ def test_columns_named_for_other_data_go_with_it(tmp_path: Path, monkeypatch: py
     assert (state.errors(), "dataset_format" in state.given) == ((), False)
     state.apply(mapping)  # typed, not uploaded: the fix says how
     (problem,) = state.problems("dataset")
-    assert [fix.label for fix in problem.fixes] == ["Let the columns decide"]
+    assert [fix.label for fix in problem.fixes] == ["Detect automatically"]
     state.apply(problem.fixes[0].changes)
     assert state.errors() == ()
 

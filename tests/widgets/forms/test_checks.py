@@ -27,8 +27,8 @@ def test_missing_package_is_named_with_the_command() -> None:
     assert message is not None
     assert message.level == "error"
     assert message.text == (
-        'Training needs `surely_not_installed`, which this environment lacks. Run `pip install "llf[train]"` and '
-        "restart the kernel; the form keeps what you chose."
+        'Training needs `surely_not_installed`, which is not installed. Run `pip install "llf[train]"` and '
+        "restart the kernel. The form keeps its values."
     )
     assert message.copy == 'pip install "llf[train]"'
     assert checks.missing(("json", "os")) is None
@@ -49,7 +49,7 @@ def test_a_file_in_the_place_of_the_runs_is_a_sentence(
     (tmp_path / place).touch()
     monkeypatch.setenv("LLF_HOME", str(tmp_path / "llf"))
     studio = Studio()
-    said = f"{tmp_path / place} is not a folder, so runs cannot be written to {tmp_path / 'llf' / 'runs'}. "
+    said = f"{tmp_path / place} is not a folder, so runs cannot be saved in {tmp_path / 'llf' / 'runs'}. "
     assert [one["text"] for one in studio._start._messages if one["text"].startswith(said)]
     assert not studio._start.ready
     with pytest.raises(NotADirectoryError, match="is not a folder"):
@@ -84,20 +84,21 @@ def test_other_runs_are_named_with_the_time_they_have_left() -> None:
     assert message.level == "note"
     assert message.text == (
         "Another run uses this device: smollm2-dpo (step 40 of 60), about 3 min left. "
-        "Both at once take about twice as long. In the queue this run begins after it."
+        "Running both at once takes about twice as long. If queued, this run starts after it."
     )
     both = checks.shared([one, one])
     assert both is not None
     assert (
-        "and 1 more. All at once take about 3 times as long. In the queue this run begins after these 2." in both.text
+        "and 1 more. Running all at once takes about 3 times as long. If queued, this run starts after these 2."
+        in both.text
     )
     waits = RunAhead("20261124-1-b", "next", waits=True, step=0, total=0, remaining=None)
     queued = checks.shared([one, waits])
     assert queued is not None
-    assert "3 min left; 1 waits in the queue. Both at once take about twice as long." in queued.text
+    assert "3 min left; 1 queued. Running both at once takes about twice as long." in queued.text
     alone = checks.shared([waits])
     assert alone is not None
-    assert alone.text == "Another run is about to begin on this device: next. In the queue this run begins after it."
+    assert alone.text == "Another run is about to start on this device: next. If queued, this run starts after it."
     assert checks.shared([]) is None
 
 

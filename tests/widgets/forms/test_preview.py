@@ -33,23 +33,23 @@ REPORT = {
 
 
 def test_counts_are_a_line() -> None:
-    assert counts(REPORT) == "999 examples, 200,000 tokens, 152,000 of them trained (76 %)."
-    assert counts({"examples": 0, "tokens": 0, "trained_tokens": 0}) == "0 examples, 0 tokens, 0 of them trained."
+    assert counts(REPORT) == "999 examples, 200,000 tokens, 152,000 of them in the loss (76 %)."
+    assert counts({"examples": 0, "tokens": 0, "trained_tokens": 0}) == "0 examples, 0 tokens, 0 of them in the loss."
     packed = {"examples": 40, "rows": 3, "packing_fill": 0.968, "tokens": 600, "trained_tokens": 300}
     assert counts(packed).startswith("40 examples in 3 rows that are 97 % full, 600 tokens")
 
 
 def test_what_was_cut_and_dropped_is_counted_and_named() -> None:
     (told,) = details(REPORT | {"truncated": [], "dropped": [], "divided": [], "examples": 10, "repeated": 3})
-    assert (told.level, told.text[:50]) == ("warning", "3 of the 10 examples to train on are copies of ear")
+    assert (told.level, told.text[:50]) == ("warning", "3 of the 10 training examples are duplicates of ea")
     assert told.fixes == (("Drop duplicates", {"drop_duplicates": True}),)
     cut, dropped = details(REPORT)
     assert cut.level == "note"
     assert cut.text == (
-        "23 of 999 examples are longer than the cutoff: 230 tokens are cut. Records 1, 2, 3, 4, 5 of a and 18 more."
+        "23 of 999 examples exceed cutoff_len: 230 tokens are truncated. Records 1, 2, 3, 4, 5 of a and 18 more."
     )
     assert dropped.level == "warning"
-    assert dropped.text == "1 example is left out: no answer. Record 8 of a."
+    assert dropped.text == "1 example is dropped: no answer. Record 8 of a."
 
 
 def test_examples_are_stretches_of_plain_text() -> None:
@@ -62,7 +62,7 @@ def test_examples_are_stretches_of_plain_text() -> None:
         ("Error   The file a.jsonl does not exist.\n", "The file a.jsonl does not exist."),
         ("warning: x\nError The column `b` is not there.\nbye\n", "The column `b` is not there."),
         ("Traceback\n  File\nMemoryError\n", "MemoryError"),
-        ("", "The process that reads the data ended without a word. Try again."),
+        ("", "The process that reads the data exited without an error message. Try again."),
     ],
 )
 def test_reason_is_the_sentence_of_the_process(errors: str, said: str) -> None:
@@ -126,7 +126,7 @@ def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
     preview.wait()
     (message,) = preview._messages
     assert "\x1b" not in message["text"]
-    assert message["text"].startswith("This machine has no file or folder ")
+    assert message["text"].startswith("No such file or folder: ")
 
 
 @pytest.mark.launches
@@ -151,7 +151,7 @@ def test_it_runs_no_code_of_a_model_unasked(tiny_model_dir: Path, tmp_path: Path
     view.wait()
     (message,) = view._messages
     assert "evil.py" in message["text"]
-    assert message["text"].endswith("“See every token” shows it and asks.")
+    assert message["text"].endswith("Use “Inspect tokens” to review and allow it.")
     assert not mark.exists()
 
 

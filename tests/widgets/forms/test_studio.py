@@ -62,7 +62,7 @@ def test_error_stands_beside_its_field_and_start_names_it(studio: Studio) -> Non
     assert message["level"] == "error"
     assert not studio._start.ready
     words = "".join(part["text"] for part in studio._start._sentence)
-    assert words == "Start waits for 1 error: Learning rate, in Training."
+    assert words == "To start, fix 1 error: Learning rate, in Training."
     assert [part["key"] for part in studio._start._sentence if "key" in part] == ["learning_rate"]
     with pytest.raises(ConfigError):
         _ = studio.config
@@ -120,7 +120,7 @@ def test_a_config_of_the_cell_is_no_preset() -> None:
 def test_steps_are_said_to_override_the_epochs(studio: Studio) -> None:
     assert "Steps override Epochs: ends after 30 steps" in studio._sections["Training"]._facts
     type_into(studio, "max_steps", "")
-    assert studio._sections["Training"]._facts == ["4 examples a step"]
+    assert studio._sections["Training"]._facts == ["4 examples per step"]
     assert row(studio, "max_steps")["placeholder"] == "all epochs"
 
 
@@ -202,7 +202,7 @@ def test_queue_is_offered_where_something_goes(studio: Studio, launches: Launche
     tell(studio._start, type="queue")
     assert launches.queue
     assert studio.run is not None
-    assert studio._start._sentence[0]["text"] == f"`{studio.run.id}` waits in the queue. "
+    assert studio._start._sentence[0]["text"] == f"`{studio.run.id}` is in the queue. "
     studio.run.folder.queue.unlink()
     status.update(folder, state="failed", reason="It was.")
     studio.refresh()

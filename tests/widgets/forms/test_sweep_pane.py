@@ -68,7 +68,7 @@ def test_a_bad_value_stays_and_keeps_the_button_off(open_: Any, launches: Launch
     values(open_, "learning_rate", "1e-4, fast")
     assert open_._rows[0]["text"] == "1e-4, fast"
     assert "Learning rate (`learning_rate`) is 'fast'. Expected a number of at least 0." in said(open_)
-    assert (open_._ready, open_._sentence) == (False, "Waits for the values.")
+    assert (open_._ready, open_._sentence) == (False, "Enter values first.")
     tell(open_, type="start", runs=2)
     assert launches == []
 
@@ -83,7 +83,7 @@ def test_no_value_is_mended_by_its_button(open_: Any) -> None:
 
 def test_an_error_in_the_form_keeps_it_off_too(studio: Studio, open_: Any) -> None:
     type_into(studio, "lora_rank", "many")
-    assert (open_._ready, open_._sentence) == (False, "Waits for the form, as Start does.")
+    assert (open_._ready, open_._sentence) == (False, "Fix the errors in the form first.")
     with pytest.raises(ConfigError):
         studio.sweep({"learning_rate": [1e-4]})
 
@@ -98,7 +98,7 @@ def test_it_says_what_the_runs_would_wait_for(studio: Studio, open_: Any) -> Non
     create_run("stage: sft\n", "goes already")
     studio._checks(fresh=True)
     studio.refresh()
-    assert open_._sentence == "3 runs, one after the other. They wait for goes already."
+    assert open_._sentence == "3 runs, one after the other. They start after goes already."
 
 
 def test_disk_is_looked_at_for_all_runs(studio: Studio, open_: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_button_starts_the_runs_and_shows_them_compared(studio: Studio, open_: A
     assert launches.queue
     assert launches.name == "smollm2-135m-instruct-sft-lora learning_rate=3e-4"
     assert len(studio.runs) == 2
-    assert open_._sentence == "Started 2 runs, one after the other. They are shown below."
+    assert open_._sentence == "Started 2 runs, one after the other. Progress is shown below."
     view = studio.children[2]
     assert type(view).__name__ == "SweepView"
     rows = view._lines.view["rows"]

@@ -91,10 +91,10 @@ def test_a_rule_between_fields_is_asked_for_each_run() -> None:
             " , ",
             (
                 "LoRA rank (`lora_rank`) has no values. "
-                "Expected a whole number of at least 1 and of at most 65,536, or several with commas between."
+                "Expected an integer of at least 1 and at most 65,536, or several values separated by commas."
             ),
         ),
-        (",".join(map(str, range(1, 102))), "That would be 101 runs. Expected 1 to 100."),
+        (",".join(map(str, range(1, 102))), "The sweep has 101 runs. Expected 1 to 100."),
     ],
 )
 def test_too_few_and_too_many_are_refused(state: FormState, text: str, said: str) -> None:
@@ -107,13 +107,13 @@ def test_a_value_given_twice_is_run_once(state: FormState) -> None:
     found = plan(state, {"learning_rate": "1e-4, 3e-4, 0.0001"})
     assert (found.runs, found.ok) == (2, True)
     assert list(map(repr, plan(state, {"lora_rank": "8, 8.0"}).values["lora_rank"])) == ["8"]
-    assert found.messages[0].text == "Learning rate (`learning_rate`) has 1e-4 more than once; it is run once."
+    assert found.messages[0].text == "Learning rate (`learning_rate`) has 1e-4 more than once. It is run once."
 
 
 def test_many_different_problems_are_counted(state: FormState) -> None:
     found = plan(state, {"learning_rate": ",".join(f"bad{number}" for number in range(20))})
     assert len(found.messages) == 7
-    assert found.messages[-1].text == "14 more of this kind."
+    assert found.messages[-1].text == "14 more of this type."
 
 
 def test_what_is_wrong_in_the_form_is_left_to_the_form(state: FormState) -> None:

@@ -27,7 +27,7 @@ def upload(folder, name, data, piece=100):
 
 def test_file_lies_in_the_notebooks_folder_byte_by_byte(tmp_path):
     done = upload(tmp_path, "mine.jsonl", ROWS)
-    assert (done.name, done.told) == ("mine.jsonl", "Saved as `mine.jsonl` in the notebook's folder: 40 rows.")
+    assert (done.name, done.told) == ("mine.jsonl", "Saved as `mine.jsonl` in the folder of the notebook: 40 rows.")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
     assert (tmp_path / "mine.jsonl").read_text() == ROWS
 
@@ -43,7 +43,7 @@ def test_broken_lines_are_counted_and_named(tmp_path):
     lines = ROWS.splitlines()
     lines[3], lines[7], lines[9], lines[11] = "{", "[1]", "nothing", '{"a": 1'
     told = upload(tmp_path, "three.jsonl", "\n".join(lines)).told
-    assert "36 rows. 4 cannot be read and are left out (line 4: " in told
+    assert "36 rows. 4 cannot be read and are skipped (line 4: " in told
     assert "line 8: a list, expected an object; " in told
     assert told.endswith("; 1 more).")
 
@@ -51,13 +51,17 @@ def test_broken_lines_are_counted_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("photo.png", b"\x89PNG", "`photo.png` was not taken: it is not a data file. Expected one of .json, .jsonl,"),
-        ("bad.json", '[{"a": 1},]', "`bad.json` was not taken: it is not valid JSON"),
-        ("bad.jsonl", "not a row\n", "`bad.jsonl` was not taken: it holds no row (line 1: Expecting value"),
-        ("empty.csv", "", "`empty.csv` was not taken: it holds no row."),
-        ("bad.parquet", b"PAR1 no", "`bad.parquet` was not taken: it is not a valid Parquet file"),
-        ("bad.jsonl.gz", b"no gzip", "`bad.jsonl.gz` was not taken: it cannot be unpacked"),
-        ("latin.csv", "q,a\nwie heißt du,ö\n".encode("latin-1"), "`latin.csv` was not taken: it is not UTF-8"),
+        (
+            "photo.png",
+            b"\x89PNG",
+            "`photo.png` was not uploaded: it is not a data file. Expected one of .json, .jsonl,",
+        ),
+        ("bad.json", '[{"a": 1},]', "`bad.json` was not uploaded: it is not valid JSON"),
+        ("bad.jsonl", "not a row\n", "`bad.jsonl` was not uploaded: it has no rows (line 1: Expecting value"),
+        ("empty.csv", "", "`empty.csv` was not uploaded: it has no rows."),
+        ("bad.parquet", b"PAR1 no", "`bad.parquet` was not uploaded: it is not a valid Parquet file"),
+        ("bad.jsonl.gz", b"no gzip", "`bad.jsonl.gz` was not uploaded: it cannot be unpacked"),
+        ("latin.csv", "q,a\nwie heißt du,ö\n".encode("latin-1"), "`latin.csv` was not uploaded: it is not UTF-8"),
     ],
 )
 def test_bad_file_is_told_in_a_sentence_and_leaves_nothing(tmp_path, name, data, said):
@@ -129,7 +133,7 @@ def short(monkeypatch):
         (
             "whole.json.gz",
             packed(b'[{"a": 1}' + b" " * 10**6 + b"]", 1),
-            "it is larger than 0 MB unpacked, and JSON is read as a whole.",
+            "it is larger than 0 MB unpacked, and a JSON file is loaded into memory as a whole.",
         ),
         ("line.csv.gz", packed(b"q,a\n1," + b"x" * 10**6, 1), "its first row is larger than 0 MB unpacked."),
     ],

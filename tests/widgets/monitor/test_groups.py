@@ -59,7 +59,7 @@ def test_what_is_held_out_is_dashed_and_named_where_it_stands_beside_one_line():
     said = texts(shown)
     assert "held out 90 %" in said
     assert not any(text.startswith("held out") and "%" not in text for text in said)
-    assert any("Dashed: held out." in text.replace("<br>", " ") for text in said)
+    assert any("Dashed: evaluation set." in text.replace("<br>", " ") for text in said)
 
 
 def test_shares_are_written_in_per_cent_up_to_a_hundred_with_the_height_of_a_guess():
@@ -68,7 +68,7 @@ def test_shares_are_written_in_per_cent_up_to_a_hundred_with_the_height_of_a_gue
     assert drawn[f"yaxis{accuracy}"]["tickformat"] == ".0%"
     assert drawn[f"yaxis{accuracy}"]["range"] == [0, 1.03]
     assert {shape["y0"]: shape["yref"] for shape in drawn["shapes"]} == {0.0: f"y{axis_number(0)}", 0.5: f"y{accuracy}"}
-    assert {"guessing", "training 100 %"} <= {note["text"] for note in drawn["annotations"]}
+    assert {"chance", "training 100 %"} <= {note["text"] for note in drawn["annotations"]}
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ PPO = (
 def test_what_is_looked_at_only_where_something_is_odd_waits_for_a_click():
     series = {name: line() for name in PPO}
     brief, whole = (curves(series, {}, details=details) for details in (False, True))
-    assert [one.group.title for one in brief.groups] == ["KL divergence", "Entropy", "Answer length, tokens"]
-    assert brief.left_out == ("Clipped", "Size of an update", "Loss", "Parts of the loss", "KL coefficient")
+    assert [one.group.title for one in brief.groups] == ["KL divergence", "Entropy", "Completion length, tokens"]
+    assert brief.left_out == ("Clip fraction", "Update size", "Loss", "Loss terms", "KL coefficient")
     assert whole.left_out == ()
     assert [one.group.title for one in whole.groups] == [
         *(one.group.title for one in brief.groups), *brief.left_out,
@@ -216,9 +216,9 @@ def test_a_run_with_a_reward_leaves_its_loss_out_of_the_head(trainer):
     watch = Watch(run.folder)
     watch.look()
     assert [(one.label, one.value) for one in watch.facts.numbers[:4]] == [
-        ("Reward", "0.6000"), ("KL divergence", "0.1000"), ("Answer length", "40"), ("Learning rate", "1e-4"),
+        ("Reward", "0.6000"), ("KL divergence", "0.1000"), ("Completion length", "40"), ("Learning rate", "1e-4"),
     ]  # fmt: skip
-    assert [what for what, _, _ in watch.summary()][:3] == ["Reward", "KL divergence", "Answer length"]
+    assert [what for what, _, _ in watch.summary()][:3] == ["Reward", "KL divergence", "Completion length"]
 
 
 class TestProgress:
@@ -238,12 +238,15 @@ class TestProgress:
     @pytest.mark.parametrize(
         ("event", "said"),
         [
-            ({"what": "reference", "rows": 1200, "of": 5000}, "Asking the reference: 1,200 of 5,000 examples."),
+            (
+                {"what": "reference", "rows": 1200, "of": 5000},
+                "Computing reference log-probabilities: 1,200 of 5,000 examples.",
+            ),
             ({"what": "data", "rows": 300, "dataset": "alpaca"}, "Preparing the data: 300 rows of alpaca."),
-            ({"what": "rollout", "rows": 8, "of": 64}, "Answering prompts: 8 of 64 answers."),
+            ({"what": "rollout", "rows": 8, "of": 64}, "Generating completions: 8 of 64 completions."),
             (
                 {"what": "rollout", "rows": 0, "of": 64, "tokens": 1200},
-                "Answering prompts: 0 of 64 answers, 1,200 tokens so far.",
+                "Generating completions: 0 of 64 completions, 1,200 tokens so far.",
             ),
             ({"what": "charm", "rows": 2}, "Charm: 2 rows."),
             ({"what": "data"}, "Starting the trainer."),
@@ -259,7 +262,7 @@ class TestProgress:
         assert self.says(starting) == "Starting the trainer."
         starting.writer.event("progress", what="reference", rows=10, of=300)
         starting.writer.event("request", id="a", request="checkpoint", args={}, by="x")
-        assert self.says(starting) == "Asking the reference: 10 of 300 examples."
+        assert self.says(starting) == "Computing reference log-probabilities: 10 of 300 examples."
 
     @pytest.mark.parametrize(
         ("seconds", "event", "said"),
@@ -284,7 +287,7 @@ class TestProgress:
         starting.writer.event("phase", name="first step")
         starting.writer.status(state="running")
         starting.writer.event("state", state="running")
-        assert self.says(starting) == "Making the first step."
+        assert self.says(starting) == "Running the first step."
         starting.writer.metric(1, {"loss": 2.0})  # the status tells of the step with the next heartbeat
         assert self.says(starting) == ""
 
@@ -296,7 +299,7 @@ class TestProgress:
         writer.event("resumed", from_step=6, checkpoint="checkpoint-6")
         writer.event("phase", name="first step")
         writer.status(state="running")
-        assert self.says(starting) == "Attempt 2, resumed from step 6. Making the first step."
+        assert self.says(starting) == "Attempt 2, resumed from step 6. Running the first step."
         writer.metric(7, {"loss": 1.0})
         assert self.says(starting) == "Attempt 2, resumed from step 6."
 
@@ -304,11 +307,11 @@ class TestProgress:
         starting.writer.status(state="running")
         starting.writer.event("state", state="running")
         starting.writer.event("progress", what="rollout", rows=8, of=64)
-        assert self.says(starting).startswith("Answering prompts")
+        assert self.says(starting).startswith("Generating completions")
         starting.steps(1, 1)
         assert self.says(starting) == ""
         starting.writer.event("progress", what="rollout", rows=8, of=64, step=1)
-        assert self.says(starting) == "Answering prompts: 8 of 64 answers."
+        assert self.says(starting) == "Generating completions: 8 of 64 completions."
         starting.writer.event("progress", what="rollout", rows=64, of=64, step=1)
         assert self.says(starting) == ""
 

@@ -171,9 +171,9 @@ class TestSteering:
         run = trainer()
         view = monitor(run.folder)
         (answer,) = self.ask(view, "resume")
-        assert (answer["ok"], "stop it first" in answer["text"]) == (False, True)
+        assert (answer["ok"], "Stop it first" in answer["text"]) == (False, True)
         (answer,) = self.ask(view, "dance")
-        assert answer["text"].startswith("'dance' is not a request. Expected one of stop, ")
+        assert answer["text"].startswith("'dance' is not a known request. Expected one of stop, ")
         (answer,) = self.ask(view, "set", learning_rate=-1)
         assert answer["text"] == "learning_rate is -1. Expected a number above 0 and at most 1."
 
@@ -203,7 +203,7 @@ class TestSteering:
     def test_a_stop_of_an_ended_run_is_told_so(self, trainer, monitor):
         run = trainer()
         run.writer.close("finished")
-        assert self.ask(monitor(run.folder), "stop")[0]["text"] == "The run has ended already"
+        assert self.ask(monitor(run.folder), "stop")[0]["text"] == "The run has already ended"
 
 
 def test_an_ended_run_that_goes_on_is_seen_again(trainer, monitor):
@@ -258,7 +258,7 @@ def test_a_reader_chooses_the_charts_and_the_smoothing(trainer, monitor):
     until(lambda: view._front.charts is not before)
     chosen = view._front.options
     for window in (-1, 100_001, "2", True):
-        with pytest.raises(TraitError, match=r"window is .* Expected a whole number from 0 to 100000"):
+        with pytest.raises(TraitError, match=r"window is .* Expected an integer from 0 to 100000"):
             view._front.options = {"window": window}
     assert view._front.options == chosen
 

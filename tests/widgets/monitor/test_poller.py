@@ -24,7 +24,7 @@ def test_an_error_becomes_a_sentence_and_the_next_look_is_made(capfd):
     pump = Pump(look, said.append, "test")
     pump.start()
     assert pump.join(5)
-    assert said[0].startswith("This view could not follow the run (ZeroDivisionError: boom). The run is not affected")
+    assert said[0].startswith("This view could not read the run (ZeroDivisionError: boom). The run is not affected")
     assert said[-1] == ""
     assert capfd.readouterr() == ("", "")  # it would be printed into whichever cell is running
 

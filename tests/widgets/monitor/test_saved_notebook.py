@@ -92,7 +92,8 @@ def test_an_interrupted_cell_leaves_view_and_run_alone(live_run):
         f"llf.attach({live_run!r}).stop()\nprint(view.wait(30))",
     )
     assert printed(book.cells[1]) == (
-        f"{live_run} goes on. Stop it with the button above, or with llf.attach({live_run!r}).stop()\nrunning\n"
+        f"{live_run} is still running. Stop it with the button above, or with "
+        f"llf.attach({live_run!r}).stop()\nrunning\n"
     )
     assert printed(book.cells[2]) == "stopped\n"
     assert bundles(book.cells[0])[0]["text/plain"].startswith("smollm2-sft-lora: stopped.")
@@ -103,5 +104,5 @@ def test_magics_of_a_live_run(live_run):
     assert live_run in printed(book.cells[1])
     assert "application/vnd.jupyter.widget-view+json" in bundles(book.cells[2])[0]
     assert printed(book.cells[3]) == f"{live_run} stops after the current step.\n"
-    assert "There is no run nope" in str(book.cells[4].outputs)
+    assert "No run nope" in str(book.cells[4].outputs)
     assert "Traceback" not in str(book.cells[4].outputs)

@@ -12,24 +12,25 @@ SHARED = {"id": "r", "step": 93, "total": 141, "checkpoints": (75, 90), "step_se
 @pytest.mark.parametrize(
     ("state", "more", "says", "can"),
     [
-        ("created", {}, "Waits for its trainer to start.", []),
+        ("created", {}, "Waiting for the trainer to start.", []),
         ("starting", {}, "Starting the trainer.", ["stop", "kill"]),
         ("running", {}, "", ["stop", "checkpoint", "set", "kill", "rows"]),
         ("running", {"attempt": 2, "resumed_from": 90},
          "Attempt 2, resumed from step 90.", ["stop", "checkpoint", "set", "kill", "rows"]),
-        ("stopping", {}, "The current step takes up to 4 s; then a checkpoint is written.", ["kill", "rows"]),
-        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is whole.", ["resume", "rows"]),
+        ("stopping", {}, "Finishing the current step (up to 4 s), then saving a checkpoint.", ["kill", "rows"]),
+        ("stopped", {}, "Stopped at step 93 of 141. checkpoint-90 is complete.", ["resume", "rows"]),
         ("finished", {"elapsed": 643, "output": "/o"},
          "93 steps in 10:43. The result is in /o.", ["download", "ask", "rows"]),
         ("finished", {"elapsed": 643, "output": "/o", "generates": False},
          "93 steps in 10:43. The result is in /o.", ["download", "rows"]),
         ("failed", {"reason": "The memory limit ended the trainer."},
-         "The memory limit ended the trainer. checkpoint-90 is whole.", ["resume", "rows"]),
-        ("lost", {}, "No sign of the trainer. Its process is gone. checkpoint-90 is whole.", ["resume", "rows"]),
-        ("lost", {"reason": "Its processes are gone. checkpoint-90 is whole: resume goes on from there."},
-         "No sign of the trainer. Its processes are gone. checkpoint-90 is whole: resume goes on from there.",
+         "The memory limit ended the trainer. checkpoint-90 is complete.", ["resume", "rows"]),
+        ("lost", {}, "No heartbeat from the trainer. Its process no longer exists. checkpoint-90 is complete.",
          ["resume", "rows"]),
-        ("broken", {"reason": "r has no status.json."}, "This run can't be read. r has no status.json.", []),
+        ("lost", {"reason": "Its processes are gone. checkpoint-90 is complete: resume continues from it."},
+         "No heartbeat from the trainer. Its processes are gone. checkpoint-90 is complete: resume continues from it.",
+         ["resume", "rows"]),
+        ("broken", {"reason": "r has no status.json."}, "This run cannot be read. r has no status.json.", []),
     ],
 )  # fmt: skip
 def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, can):
@@ -41,8 +42,8 @@ def test_each_state_says_what_is_and_offers_what_can_be_done(state, more, says, 
 @pytest.mark.parametrize(
     ("receipt", "said"),
     [
-        ({"steps": 3, "exact": True, "largest": 0.0}, " The first 3 steps made again equal the log to the last bit."),
-        ({"steps": 1, "exact": False, "largest": 1e-4}, " The step made again differs from the log by up to 0.01 %."),
+        ({"steps": 3, "exact": True, "largest": 0.0}, " The first 3 repeated steps match the log exactly."),
+        ({"steps": 1, "exact": False, "largest": 1e-4}, " The repeated step differs from the log by up to 0.01 %."),
         ({"steps": "3"}, ""),
         (None, ""),
     ],
@@ -66,7 +67,7 @@ def test_a_finding_offers_its_change_while_the_run_is_running():
     first, second, third = messages(facts)
     assert first["text"] == "The loss rises. Lower it."
     assert first["actions"] == [{"label": "Set the learning rate to 2e-5", "change": {"learning_rate": 2e-5}}]
-    assert second["actions"] == [{"label": "End at step 94", "change": {"max_steps": 94}}]
+    assert second["actions"] == [{"label": "Set the last step to 94", "change": {"max_steps": 94}}]
     assert third["actions"] == []
     assert messages(Facts(**SHARED | {"state": "stopped", "events": (rate,)}))[0]["actions"] == []
 
@@ -97,14 +98,14 @@ def test_what_is_said_of_a_step_is_over_when_the_step_is():
 
 def test_a_state_from_the_future_is_named_and_offers_nothing():
     facts = Facts(id="r", state="paused")
-    assert sentence(facts) == "The state paused is not known to this version of LLF."
+    assert sentence(facts) == "This version of LLF does not know the state 'paused'."
     assert offers(facts) == []
 
 
 def test_failed_adds_what_to_do_once():
     events = ({"type": "error", "attempt": 1, "message": "m", "what_to_do": "Lower the batch."},)
     facts = Facts(id="r", state="failed", reason="Out of memory.", events=events)
-    assert sentence(facts) == "Out of memory. Lower the batch. No checkpoint was written yet."
+    assert sentence(facts) == "Out of memory. Lower the batch. No checkpoint has been saved yet."
     again = Facts(id="r", state="failed", reason="Out of memory. Lower the batch.", events=events)
     assert sentence(again).count("Lower the batch.") == 1
     safe = Facts(id="r", state="failed", reason="Killed by the user. There is no checkpoint yet: resume starts anew.")

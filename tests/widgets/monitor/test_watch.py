@@ -24,13 +24,13 @@ def test_a_run_is_named_by_id_folder_path_or_handle(trainer, llf_home):
 
 @pytest.mark.parametrize("given", ["20200101-000000-none", "/nowhere/at/all"])
 def test_a_run_that_is_not_there_is_said(given, llf_home):
-    with pytest.raises(FileNotFoundError, match="There is no run"):
+    with pytest.raises(FileNotFoundError, match="No run"):
         folder_of(given)
 
 
 def test_an_id_that_is_nearly_one_is_told_of(trainer):
     folder = trainer().folder
-    with pytest.raises(FileNotFoundError, match=f"There is no run .* Did you mean {folder.id}\\?"):
+    with pytest.raises(FileNotFoundError, match=f"No run .* Did you mean {folder.id}\\?"):
         folder_of(folder.id[:-1])
 
 
@@ -129,7 +129,7 @@ def test_broken_folders_are_shown_as_such(llf_home):
     assert "status.json" in watch.facts.reason
     (path / "status.json").write_text("{")
     watch.look()
-    assert "can't be read" in watch.facts.reason
+    assert "cannot be read" in watch.facts.reason
 
 
 def test_about_leaves_out_what_is_not_known():

@@ -170,7 +170,7 @@ def test_a_key_that_is_wrong_by_itself_is_told_once():
 
 
 def good_configs():
-    """The presets, and every config of the README, the docs and the notebooks that is whole."""
+    """The presets, and every config of the README, the docs and the notebooks that is complete."""
     for one in presets():
         yield one.name, {"dataset": "llf_demo"} | preset(one.name)
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):

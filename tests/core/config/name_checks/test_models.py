@@ -17,7 +17,7 @@ def test_the_typo_of_the_campaign(only):
     problem = only(model_name_or_path="smollm2-135m-instrct")
     assert (problem.severity, problem.kind, problem.key) == ("error", "unresolved", "model_name_or_path")
     assert problem.message == (
-        "There is no model 'smollm2-135m-instrct': no such folder, and no name that LLF knows. "
+        "There is no model 'smollm2-135m-instrct': no such folder, and not a built-in name. "
         "Did you mean 'smollm2-135m-instruct'?"
     )
     assert [(fix.label, dict(fix.changes)) for fix in problem.fixes] == [
@@ -70,7 +70,7 @@ def test_what_can_be_no_id_is_an_error(only, name):
 @pytest.mark.parametrize("name", ["", "  "])
 def test_an_empty_name_is_an_error(only, name):
     problem = only(model_name_or_path=name)
-    assert problem.message.startswith("No model is named.")
+    assert problem.message.startswith("No model is set.")
     assert dict(problem.fixes[0].changes) == {"model_name_or_path": "smollm2-135m-instruct"}
 
 
@@ -85,7 +85,7 @@ def test_what_is_here_and_no_model_is_an_error(machine, only, found):
     (machine / "with-gguf").mkdir()
     (machine / "with-gguf" / "a.gguf").write_bytes(b"")
     assert f"{machine / 'rows.json'} is a file of type .json." in only(model_name_or_path="./rows.json").message
-    assert "holds no model: it has no config.json." in only(model_name_or_path="empty").message
+    assert "does not contain a model: it has no config.json." in only(model_name_or_path="empty").message
     assert found(model_name_or_path="with-gguf") == Found()
 
 
@@ -104,7 +104,7 @@ def test_the_beginning_of_the_embedded_name_means_it(found):
 
 def test_a_path_that_is_not_there_is_a_warning_and_with_a_slip_an_error(machine, only):
     problem = only(model_name_or_path="/nowhere/m")
-    assert (problem.severity, problem.message) == ("warning", "This machine has no file or folder /nowhere/m.")
+    assert (problem.severity, problem.message) == ("warning", "No such file or folder: /nowhere/m.")
     (machine / "llama").mkdir()
     problem = only(model_name_or_path="./lama")
     assert problem.severity == "error"

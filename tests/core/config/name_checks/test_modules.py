@@ -78,7 +78,7 @@ def test_of_an_unknown_model_only_a_slip_is_warned_of(found):
     asked = found(model_name_or_path="somebody/else", lora_target="q_prj,their_own_layer")
     (problem,) = asked.problems
     assert (problem.severity, problem.message) == (
-        "warning", "No model that LLF knows has a module q_prj. Did you mean q_proj?"
+        "warning", "None of the models that LLF knows has a module q_prj. Did you mean q_proj?"
     )  # fmt: skip
 
 

@@ -69,6 +69,6 @@ def test_what_was_meant_is_not_looked_for_without_end(machine, only):
 
 def test_an_address_is_named_without_its_secrets(only):
     problem = only(model_name_or_path="https://me:hunter2@huggingface.co/org/name?token=hf_secret")
-    assert problem.message.startswith("https://huggingface.co/org/name is an address.")
+    assert problem.message.startswith("https://huggingface.co/org/name is a URL.")
     assert not any(secret in problem.message + str(problem.fixes) for secret in ("hunter2", "hf_secret"))
     assert problem.fixes[0].changes == {"model_name_or_path": "org/name"}
