@@ -7,7 +7,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-import hypothesis
 import psutil
 import pytest
 
@@ -25,11 +24,16 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A shell has what it runs in the background ignore interrupts, and all that the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# One profile for all: of two, whichever was loaded last would count for every test. How long an example takes says
-# nothing where several test runs share a machine.
-hypothesis.settings.register_profile("llf", max_examples=60, deadline=None)
-hypothesis.settings.load_profile("llf")
 PATIENCE = 5.0
+try:
+    from hypothesis import settings as hypothesis_settings
+except ModuleNotFoundError:  # a machine with a card has pytest alone, and runs tests/gpu
+    pass
+else:
+    # One profile for all: of two, whichever was loaded last would count for every test. How long an example takes says
+    # nothing where several test runs share a machine.
+    hypothesis_settings.register_profile("llf", max_examples=60, deadline=None)
+    hypothesis_settings.load_profile("llf")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

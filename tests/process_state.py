@@ -92,10 +92,13 @@ def restore_loggers(kept: dict[str, Any]) -> None:
         one.propagate, one.disabled = propagate, disabled
 
 
-def umask() -> str:
-    """As the kernel tells it: the only call that returns it sets it, for all threads."""
-    with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
-        return next(line.split()[1] for line in status if line.startswith("Umask"))
+def umask() -> str | None:
+    """As Linux tells it, None elsewhere: the only call that returns it sets it, for all threads."""
+    try:
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+            return next((line.split()[1] for line in status if line.startswith("Umask")), None)
+    except FileNotFoundError:
+        return None
 
 
 def logs_to_the_run(before: dict[str, Any], after: dict[str, Any]) -> bool:
