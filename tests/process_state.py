@@ -117,6 +117,11 @@ def handled_by_the_product(before: dict[int, Any], after: dict[int, Any]) -> boo
     )
 
 
+def only_code_of_models(before: list[str], after: list[str]) -> bool:
+    """transformers adds the folder to which it copies the code of models, where it is not there yet."""
+    return before == [path for path in after if path in before or not path.endswith("/modules")]
+
+
 def restore_signals(kept: dict[int, Any]) -> None:
     for number, handler in kept.items():
         if signal.getsignal(number) is not handler:
@@ -142,7 +147,7 @@ PROCESS = (
         handled_by_the_product,
     ),
     Kept("limits of resources", lambda: {one: resource.getrlimit(one) for one in LIMITS}, restore_limits),
-    Kept("sys.path", lambda: list(sys.path), lambda kept: sys.path.__setitem__(slice(None), kept)),
+    Kept("sys.path", lambda: list(sys.path), lambda kept: sys.path.__setitem__(slice(None), kept), only_code_of_models),
     # Typer sets its own with every command, and torch with every group of processes.
     Kept("sys.excepthook", lambda: sys.excepthook, lambda kept: setattr(sys, "excepthook", kept),
          lambda before, after: getattr(after, "__module__", "").startswith(("typer", "torch.distributed"))),
