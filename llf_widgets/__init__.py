@@ -1,7 +1,7 @@
-"""The notebook side of LLF: `import llf_widgets as llf`.
+"""Notebook interface of LLF: `import llf_widgets as llf`.
 
-Importing this package is quick: a name brings its part along only when it is used, since the Jupyter server
-imports the package too and needs neither plotly nor ipywidgets.
+Importing this package is fast: names are imported on first use, since the Jupyter server imports the package too and
+needs neither plotly nor ipywidgets.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ def __dir__() -> list[str]:
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Where JupyterLab finds the panel, for `jupyter labextension develop`."""
+    """Location of the sidebar for `jupyter labextension develop`."""
     return [{"src": "labextension", "dest": "llf-labextension"}]
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    """What the Jupyter server loads."""
+    """Entry point of the Jupyter server extension."""
     return [{"module": "llf_widgets"}]
 
 
 def _load_jupyter_server_extension(server_app: ServerApp) -> None:
-    """Adds LLF's routes to the Jupyter server."""
+    """Add LLF's routes to the Jupyter server."""
     from llf_widgets.server import add_routes
 
     add_routes(server_app.web_app)

@@ -23,7 +23,7 @@ def _cells(*texts: str) -> str:
 
 
 class Answers(list[Answer]):
-    """A list of `Answer` that shows itself as a table. Model text is escaped: it is never HTML."""
+    """A list of `Answer` with a table as its display. Model text is escaped, never interpreted as HTML."""
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th style="{CELL}">{name}</th>' for name in ("Prompt", "Base", "Tuned"))
@@ -37,19 +37,19 @@ class Answers(list[Answer]):
 
 
 def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *, trust: bool = False) -> Answers:
-    """Answers prompts with a finished run's base and tuned model, greedily, in a child process.
+    """Generate greedy answers of a finished run's base and tuned model, in a child process.
 
     Args:
         run: a run or its id.
-        prompts: user messages, each a conversation of its own.
-        max_new_tokens: where an answer that does not end is cut.
-        trust: let Python code that comes with the model run, and remember it as allowed.
+        prompts: user messages, each a separate conversation.
+        max_new_tokens: maximum length of an answer in tokens.
+        trust: allow Python code that comes with the model, permanently.
 
     Returns:
-        The answers, shown as a table; the run's `samples.jsonl` keeps them too.
+        The answers, displayed as a table; also stored in the run's `samples.jsonl`.
 
     Raises:
-        RuntimeError: with the reason, where the run has no result.
+        RuntimeError: the run has no result; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
     """
     if isinstance(prompts, str):
@@ -59,15 +59,15 @@ def answers(run: Run | str, prompts: Sequence[str], max_new_tokens: int = 64, *,
 
 
 def losses(run: Run | str, data: str | None = None, *, trust: bool = False) -> Losses:
-    """Computes the evaluation loss of a finished run's base and of its result, in a child process.
+    """Compute the evaluation loss of a finished run's base and tuned model, in a child process.
 
     Args:
         run: a run or its id.
-        data: a data set as `eval_dataset` has it; else what the run held out.
-        trust: let Python code that comes with the model or the run run, and remember it as allowed.
+        data: data set in the format of `eval_dataset`. Default: the run's validation data.
+        trust: allow Python code that comes with the model or the run, permanently.
 
     Raises:
-        RuntimeError: with the reason, where the run has no result, or held nothing out and no data is given.
+        RuntimeError: the run has no result, or there is no validation data; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
 
     Example:

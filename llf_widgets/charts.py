@@ -1,4 +1,4 @@
-"""A Plotly figure in a notebook whose whole state is one synced value: what a reloaded page shows is what holds."""
+"""A Plotly figure whose complete state is one synced trait, so that reloaded pages show the current figure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class Charts(FrontEnd):
     """One figure, drawn by plotly.js in the page.
 
-    `plotly.graph_objects.FigureWidget` sends changes as messages between two copies of the figure; a page that is
-    reloaded meanwhile waits for an answer of the page before it, and its curves stand still. Here there is one copy.
+    `plotly.graph_objects.FigureWidget` sends changes as messages between two copies of the figure; after a reload it
+    waits for an answer of the previous page, and its curves stop updating. Here the kernel has the only copy.
 
     Args:
-        label: what the figure shows, for screen readers.
-        clicked: called with `{"trace", "x", "y"}` of a point that is clicked.
+        label: description of the figure for screen readers.
+        clicked: called with `{"trace", "x", "y"}` when a point is clicked.
     """
 
     _esm = "\n".join((plotly_module(), text("dom.js", "charts/chart.js", "charts/widget.js")))
@@ -36,10 +36,10 @@ class Charts(FrontEnd):
         self.on_msg(self._on_message)
 
     def show(self, figure: dict[str, Any]) -> None:
-        """Draws a figure in the place of the one before; what a reader has zoomed into stays.
+        """Replace the figure; the reader's zoom is kept.
 
         Args:
-            figure: `data`, `layout` and perhaps `config`; arrays may be numpy's.
+            figure: `data`, `layout` and optionally `config`; may contain numpy arrays.
         """
         self.figure = packed(figure)
 

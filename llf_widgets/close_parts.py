@@ -1,4 +1,4 @@
-"""How a view ends: with all that it is made of."""
+"""Closes a view with all its children."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def close_parts(view: DOMWidget) -> None:
-    """Closes the children of a view, theirs, and each one's layout, which ipywidgets leaves open."""
+    """Close all descendants of a view and their layouts, which ipywidgets leaves open."""
     for part in getattr(view, "children", ()):
         close_parts(part)
         part.close()

@@ -1,4 +1,4 @@
-"""What a chart in the page needs from Python: plotly.js itself, and figures as small JSON."""
+"""plotly.js for the page, and compact JSON for figures."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 DTYPES = {"f": np.dtype("<f4"), "i": np.dtype("<i4"), "u": np.dtype("<i4")}
-"""By the kind of a numpy array, what the page reads it as."""
+"""Target dtype by kind of numpy array."""
 NAMES = {np.dtype("<f4"): "f4", np.dtype("<i4"): "i4"}
 
 
 def packed(value: Any) -> Any:
-    """A figure with each array as `{"dtype": "f4" | "i4", "bdata": base64}`, as plotly.js names it; the rest as it is.
+    """Encode each array of a figure as `{"dtype": "f4" | "i4", "bdata": base64}`, plotly.js's format.
 
-    A float has seven significant digits then. NaN and infinities survive, which they do not in JSON.
+    Floats keep seven significant digits. NaN and infinities are preserved, unlike in JSON.
 
     Args:
-        value: dicts, lists, numbers, texts and numpy arrays of one dimension.
+        value: dicts, lists, numbers, strings and one-dimensional numpy arrays.
     """
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value, dtype=DTYPES[value.dtype.kind])
@@ -35,9 +35,9 @@ def packed(value: Any) -> Any:
 
 @cache
 def plotly_module() -> str:
-    """JavaScript that sets `globalThis.llfPlotly` to plotly.js, once a page however many views carry it.
+    """JavaScript that sets `globalThis.llfPlotly` to plotly.js, once per page for all views.
 
-    The file is the one that the Python package `plotly` ships (MIT); the package itself is not imported.
+    The file is the one in the Python package `plotly` (MIT); the package is not imported.
 
     Raises:
         FileNotFoundError: `plotly` is not installed, or has no such file.

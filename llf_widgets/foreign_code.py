@@ -1,4 +1,4 @@
-"""What a view does with the code that it has shown."""
+"""Records permission for code that a view has displayed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def allow_shown(code: Iterable[Mapping[str, Any]]) -> str:
-    """Remembers that the reader allows code as it was shown; where it has changed since, views ask again.
+    """Record that the reader allows code as displayed; if it has changed since, views ask again.
 
     Args:
-        code: as `llf_core.runs.foreign_code.ForeignCode.json` makes it.
+        code: code as returned by `llf_core.runs.foreign_code.ForeignCode.json`.
+        of: `LLF_HOME`. Default: from the environment.
 
-    Returns:
-        Why it cannot be remembered; empty where it is.
+    Raises:
+        OSError: the permission cannot be stored.
     """
     try:
         for one in code:

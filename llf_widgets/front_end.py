@@ -1,4 +1,4 @@
-"""What the front ends of all views have in common."""
+"""Base class of all front ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import traitlets
 
 
 class FrontEnd(anywidget.AnyWidget):
-    """A widget that hears its kernel, however late the page has loaded its module.
+    """A widget that receives kernel messages however late the page has loaded its module.
 
-    anywidget gives a module 2 s to load. Where that took longer, as it does beside a training that uses every core, no
-    message of the kernel reaches the widget's model any more, and nothing says so. `hear` in `static/dom.js` puts that
-    right; to find the model, it needs its id.
+    anywidget waits 2 s for a module. If loading takes longer (on a machine busy with training), the widget's model
+    never receives messages, without an error. `hear` in `static/dom.js` works around this; it needs the model's id.
     """
 
     _own = traitlets.Unicode(help="The id of the widget's model").tag(sync=True)

@@ -1,4 +1,4 @@
-"""Where runs are: what kernel and server tell each other of LLF_HOME, and the folders of runs."""
+"""Location of runs: comparison of LLF_HOME between kernel and server, and run folders."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ if TYPE_CHECKING:
 
 
 def home_hash(folder: Path | None = None) -> str:
-    """SHA-256 (hex) of the resolved path of LLF_HOME, or of another one: comparable, without telling the path."""
+    """SHA-256 (hex) of the resolved path of LLF_HOME: comparable without revealing the path."""
     return hashlib.sha256(str((folder or home()).resolve()).encode()).hexdigest()
 
 
 def runs_label() -> str:
-    """The runs folder for a person, the user's own folder as `~`: `~/.llf/runs`."""
+    """The runs folder for display, the home directory as `~`: `~/.llf/runs`."""
     return shown_path(home().resolve() / "runs")
 
 
 def shown_path(path: Path) -> str:
-    """A path as a person reads it: below the user's own folder with `~`."""
+    """A path for display, the home directory as `~`."""
     user = Path.home().resolve()
     return f"~/{path.relative_to(user)}" if path.is_relative_to(user) else str(path)
 
 
 def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None) -> RunFolder:
-    """The folder of a run that is given as a `Run`, its id, or its folder's path.
+    """The folder of a run given as a `Run`, id, or path.
+
+    Args:
+        run: the run.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        FileNotFoundError: there is no such run.
-        TypeError: it is none of these.
+        FileNotFoundError: the run does not exist.
+        TypeError: the type is not supported.
     """
     if isinstance(run, RunFolder):
         return run
@@ -52,7 +56,7 @@ def folder_of(run: Run | RunFolder | Path | str, home: Path | str | None = None)
 
 
 def compare(server: dict[str, Any]) -> list[str]:
-    """Sentences on what differs between this kernel and a server's answer to `llf/api/version`."""
+    """Sentences about differences between this kernel and a server's answer to `llf/api/version`."""
     problems = []
     if server["llf"] != __version__:
         problems.append(

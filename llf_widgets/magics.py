@@ -1,4 +1,4 @@
-"""`%llf` and `%%llf_train`: the everyday commands in a cell. Each is thin; the work is in `llf_core`."""
+"""`%llf` and `%%llf_train`: common commands in a cell. The work is in `llf_core`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ class LLFMagics(Magics):
 
     @line_magic
     def llf(self, line: str) -> Any:
-        """Lists, shows and steers runs; `%llf help` names the commands."""
+        """List, show and control runs; `%llf help` lists the commands.
+
+        Raises:
+            UsageError: the command is unknown or cannot be carried out.
+        """
         words = shlex.split(line)
         name = words[0] if words else "help"
         command = COMMANDS.get(name)
@@ -47,7 +51,15 @@ class LLFMagics(Magics):
 
     @cell_magic
     def llf_train(self, line: str, cell: str) -> None:
-        """Starts a run from YAML and shows it; a word on the line names the variable that receives the run."""
+        """Start a run from YAML and show it; an argument names the variable that receives the run.
+
+        Args:
+            line: name of the variable; may be empty.
+            cell: the config as YAML.
+
+        Raises:
+            UsageError: the config has errors, or the name is invalid.
+        """
         from llf_core.config import ConfigError
         from llf_widgets.start import train
 
@@ -64,15 +76,15 @@ class LLFMagics(Magics):
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """What `%load_ext llf_widgets` calls."""
+    """Register the magics; called by `%load_ext llf_widgets`."""
     shell.register_magics(LLFMagics)
 
 
 def _attached(name: str) -> Run:
-    """The run of an id; of `last`, the newest.
+    """Open a run by id; `last` is the newest.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the run does not exist.
     """
     from llf_core.launch import attach
     from llf_core.runs import list_runs

@@ -1,4 +1,4 @@
-"""How far something is, as one line below a cell."""
+"""Progress as one line below a cell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 class ProgressLine:
-    """One line below a cell that says how far it is, written over itself.
+    """One line of progress below a cell, updated in place.
 
     Args:
-        first: what it says at once.
+        first: initial text.
     """
 
     def __init__(self, first: str = "") -> None:
@@ -24,7 +24,13 @@ class ProgressLine:
         return self
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Says so much is done; of something that is not counted (`total` is 0) what it is."""
+        """Show progress.
+
+        Args:
+            what: name of the operation.
+            done: completed items.
+            total: number of items; 0 shows the name only.
+        """
         self._write(f"{what}: {done:,} of {total:,}" if total else f"{what} …")
 
     def _write(self, text: str) -> None:

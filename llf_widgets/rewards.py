@@ -19,7 +19,7 @@ CELL = "padding: 4px 12px 4px 0; text-align: left; vertical-align: top; white-sp
 
 
 class ShownWinRate(WinRate):
-    """A `WinRate` that shows itself: the count, then every prompt. Model text is escaped: it is never HTML."""
+    """A `WinRate` with a table as its display. Model text is escaped, never interpreted as HTML."""
 
     def __repr__(self) -> str:
         return (
@@ -51,24 +51,24 @@ def win_rate(  # noqa: PLR0913 - what is asked, of whom, how long
     most: int = MOST,
     trust: bool = False,
 ) -> ShownWinRate:
-    """Counts how often a reward model prefers the answers of a run's result to its base's, in a child process.
+    """Compute how often a reward model prefers the answers of a run's result to its base model's, in a child process.
 
     Interrupting the cell ends it.
 
     Args:
         run: a run or its id.
-        reward_model: a run of stage rm or its id, a folder, or a hub's name.
-        prompts: user messages, each a conversation of its own; else what the run held out, without its last answer.
-        max_new_tokens: where an answer that does not end is cut.
-        most: of what the run held out, at most the first so many.
-        trust: let Python code that comes with the models run, and remember it as allowed.
+        reward_model: a run of stage rm or its id, a folder, or a hub id.
+        prompts: user messages, each a separate conversation. Default: the run's validation data without last answers.
+        max_new_tokens: maximum length of an answer in tokens.
+        most: maximum number of prompts from the validation data.
+        trust: allow Python code that comes with the models, permanently.
 
     Returns:
-        The rate with its 95 % band, and each prompt with both answers and rewards.
+        The rate with its 95 % confidence interval, and each prompt with both answers and rewards.
 
     Raises:
-        RuntimeError: with the reason, where the run has no result or held nothing out, or there is no such reward
-            model.
+        RuntimeError: the run has no result or no validation data, or the reward model does not exist; the message has
+            the reason.
         UntrustedCodeError: code would run that you have not allowed.
 
     Example:
@@ -99,17 +99,17 @@ def reward_accuracy(
     most: int | None = None,
     trust: bool = False,
 ) -> Accuracy:
-    """Counts how often a reward model gives the better answer of a pair the higher reward, in a child process.
+    """Compute how often a reward model scores the chosen answer above the rejected one, in a child process.
 
     Args:
-        reward_model: a run of stage rm or its id, a folder, or a hub's name.
-        data: a preference data set as `dataset` has it, best one that the reward model was not trained on.
-        dataset_dir: where named data sets are.
-        most: at most the first so many pairs.
-        trust: let Python code that comes with the reward model run, and remember it as allowed.
+        reward_model: a run of stage rm or its id, a folder, or a hub id.
+        data: a preference data set in the format of `dataset`, ideally one that was not used for training.
+        dataset_dir: folder of named data sets.
+        most: maximum number of pairs.
+        trust: allow Python code that comes with the reward model, permanently.
 
     Raises:
-        RuntimeError: with the reason, where there is no such reward model or data set, or it holds no pairs.
+        RuntimeError: the reward model or data set does not exist, or it holds no pairs; the message has the reason.
         UntrustedCodeError: code would run that you have not allowed.
 
     Example:

@@ -1,4 +1,4 @@
-"""What a saved notebook holds of every view beside its widget."""
+"""MIME type of LLF views in saved notebooks."""
 
 from __future__ import annotations
 

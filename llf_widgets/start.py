@@ -24,20 +24,19 @@ def train(
     name: str | None = None,
     queue: bool = False,
 ) -> Run:
-    """Starts a run in a process of its own and returns at once.
+    """Start a run in a separate process and return at once.
 
     Args:
-        config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict,
-            `dataset` may also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
-        rewards: functions that say how good an answer is (see `reward`), or names of built-in ones, in the place of
-            `reward_functions`.
-        name: a name for the run; else it is made of model, stage and method.
-        queue: begin when nothing else goes on this machine, after what has waited longer.
+        config: a `RunConfig`, a dict of keys, YAML text, or the path of a YAML or JSON file. In a dict, `dataset` may
+            also be the rows themselves: a list of dicts, a DataFrame or a `datasets.Dataset`.
+        rewards: reward functions (see `reward`), or names of built-in ones. Replaces `reward_functions`.
+        name: display name of the run. Default: model, stage and method.
+        queue: wait until no other run is active on this machine and none has waited longer.
 
     Raises:
-        ConfigError: the config is not good; `.problems` says what and how to mend it.
-        RowsError: the rows are no table.
-        TypeError: a reward function is none.
+        ConfigError: the config has errors; `.problems` lists them with fixes.
+        RowsError: the rows are not a table.
+        TypeError: a reward function is not a function.
 
     Example:
         >>> run = llf.train({"dataset": rows, "finetuning_type": "lora"})  # doctest: +SKIP
@@ -54,17 +53,17 @@ def sweep(
     rewards: Iterable[Any] | None = None,
     name: str | None = None,
 ) -> list[Run]:
-    """Starts a run for each combination of some values, one after the other on this machine.
+    """Start a run for each combination of values, one after the other on this machine.
 
     Args:
         config: as for `train`.
-        values: for each key of the config the values that it takes.
+        values: values by config key.
         rewards: as for `train`.
-        name: in front of each run's name; what differs follows.
+        name: prefix of each run's name, followed by its values.
 
     Raises:
         ConfigError: a combination has errors; no run was started.
-        ValueError: no values, or more than a hundred runs.
+        ValueError: there are no values, or more than a hundred combinations.
 
     Example:
         >>> runs = llf.sweep(config, {"learning_rate": [1e-4, 3e-4, 1e-3]})  # doctest: +SKIP
@@ -75,7 +74,7 @@ def sweep(
 
 
 def split_rows(config: Any) -> tuple[Any, Any]:
-    """The config without the rows that its `dataset` may be, and these rows; None where it names its data."""
+    """Split a config with rows in `dataset` into config and rows; rows are None if it names its data."""
     if not isinstance(config, dict) or _names_data(config.get("dataset")):
         return config, None
     rest = dict(config)
@@ -89,7 +88,7 @@ def _names_data(dataset: Any) -> bool:
 
 
 def notebook_place() -> dict[str, str] | None:
-    """Path and cell of the notebook whose cell runs now, as far as its host tells; None elsewhere."""
+    """Path and cell of the notebook that is running, if the host provides them; else None."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None
     if shell is None or not shell.has_trait("kernel"):

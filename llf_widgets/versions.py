@@ -1,4 +1,4 @@
-"""`llf.check`: whether kernel and server belong together, and what is missing."""
+"""`llf.check`: compares kernel and server, and lists missing packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIMEOUT = 3.0
 
 @dataclass(frozen=True)
 class Check:
-    """What `llf.check()` found. `problems` are sentences that say what to do; empty is good."""
+    """Result of `llf.check()`. `problems` are sentences with instructions; empty if all is well."""
 
     kernel: dict[str, str]
     server: dict[str, Any] | None
@@ -30,7 +30,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing stands in the way."""
+        """Whether there are no problems."""
         return not self.problems
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class Check:
 
 
 def check() -> Check:
-    """Compares the kernel's side of LLF with the Jupyter server's, and looks for what training needs."""
+    """Compare LLF in the kernel with the Jupyter server, and check the packages for training."""
     kernel = {"llf": __version__, "python": platform.python_version(), "runs": runs_label()}
     problems = []
     missing = [name for name in TRAINING if find_spec(name) is None]

@@ -1,4 +1,4 @@
-"""The `llf` command: thin, one function a command. What a command does is in the package that it names."""
+"""The `llf` command: one thin function per command, which calls the package that does the work."""
 
 from llf_core.cli.application import app, main
 

@@ -1,4 +1,4 @@
-"""The `llf` command: which commands there are, and how one ends that fails."""
+"""The `llf` command: its subcommands, and error handling."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ runs_app.command("clean")(runs_clean)
 
 
 def main() -> None:
-    """Runs the command; an error that a user can mend is one line, without a trace."""
+    """Run the command. An error that the user can fix is one line, without a traceback."""
     if sys.platform == "win32":
         sys.exit(NO_WINDOWS)
     for stream in (sys.stdout, sys.stderr):

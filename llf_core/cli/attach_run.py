@@ -1,4 +1,4 @@
-"""The run that a command names."""
+"""Opens the run that a command names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def attach_run(run_id: str) -> Run:
-    """The run of an id, of the beginning of one, or the last.
+    """Open a run by id, by a prefix of its id, or as `last`.
 
     Raises:
-        UserError: there is none.
+        UserError: no run matches.
     """
     from llf_core.launch import attach
     from llf_core.runs.find import find_run

@@ -1,4 +1,4 @@
-"""The config of a command, checked: its keys, the names in it, and a look at its data."""
+"""Loads and checks the config of a command: keys, names, and a preview of its data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ RUNS_CODE = ("trust_remote_code", "allow_pickle")
 
 
 def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
-    """The config of a command that begins on this machine; says what stands against it."""
+    """Load the config of a command that starts a process, and print its problems.
+
+    Args:
+        source: path of a YAML or JSON file.
+        overrides: `key=value`.
+
+    Raises:
+        Exit: the config has errors.
+    """
     from llf_core.config import validate as check
 
     report = with_data_checks(with_name_checks(check(source, overrides or ()), starting=True))
@@ -31,7 +39,12 @@ def load_config(source: str, overrides: list[str] | None = None) -> RunConfig:
 
 
 def with_name_checks(report: Report, *, starting: bool = False) -> Report:
-    """The report with what the names in it bring."""
+    """Add the problems of models, data sets and modules that the config names.
+
+    Args:
+        report: the report to extend.
+        starting: whether a run is about to start.
+    """
     from llf_core.config.name_checks import check as check_names
     from llf_core.runs.folder import home, run_ids
 
@@ -39,7 +52,7 @@ def with_name_checks(report: Report, *, starting: bool = False) -> Report:
 
 
 def with_data_checks(report: Report) -> Report:
-    """The report with what a glance at the data sets brings, where nothing else stands against the config."""
+    """Add the problems found in the first records of the data sets, if the config has no other errors."""
     if not report.ok:
         return report
     from llf_core.data.kind_check import against

@@ -1,4 +1,4 @@
-"""Errors that end a command in a sentence, and its exit codes."""
+"""Errors that end a command with a sentence, and exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ class UsageError(UserError):
 
 @contextmanager
 def in_a_sentence() -> Iterator[None]:
-    """What a run or the system refuses, without a trace."""
+    """Convert errors of runs and of the system to sentences without a traceback.
+
+    Raises:
+        UserError: the sentence.
+    """
     try:
         yield
     except UserError:
@@ -34,7 +38,7 @@ def in_a_sentence() -> Iterator[None]:
 
 
 def _refused(error: OSError) -> str:
-    """What the system said, as a sentence."""
+    """A system error as a sentence."""
     from llf_core.runs.disk_errors import command_message, is_disk_error
     from llf_core.runs.folder import home
 

@@ -1,4 +1,4 @@
-"""`llf runs loss`, `llf runs win-rate` and `llf reward-accuracy`: how good a result or a reward model is."""
+"""`llf runs loss`, `llf runs win-rate` and `llf reward-accuracy`: evaluation of results and reward models."""
 
 from typing import Annotated
 

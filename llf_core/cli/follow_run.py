@@ -20,7 +20,15 @@ SETTLE_SECONDS = 10
 
 
 def follow_run(run: Run, *, as_json: bool) -> None:
-    """Shows progress until the run ends, then exits with 0, 1 or (interrupted) 130."""
+    """Show progress until the run ends, then exit with 0, 1, 2 or (interrupted) 130.
+
+    Args:
+        run: the run.
+        as_json: print the summary as JSON instead of progress.
+
+    Raises:
+        Exit: the run did not succeed, or the command was interrupted.
+    """
     if not as_json:
         err.print(f"{run.id}  [dim]{escape(str(run.folder.path))}[/dim]")
     interrupted = False
@@ -53,7 +61,7 @@ def follow_run(run: Run, *, as_json: bool) -> None:
 
 
 def _settled(run: Run) -> Status:
-    """The status once the supervisor, which has the exit code, has had its say too."""
+    """The status once the supervisor has stored the exit code."""
     until = time.monotonic() + SETTLE_SECONDS
     status = run.status()
     while (

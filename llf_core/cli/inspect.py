@@ -1,4 +1,4 @@
-"""`llf inspect`: shows what the loss sees."""
+"""`llf inspect`: shows training data as the loss sees it."""
 
 import errno
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The reward functions of a file that a command is given."""
+"""Reward functions from a file named in a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
-    """The functions of a file by their names."""
+    """The reward functions in a file, by name."""
     if path is None:
         return {}
     from llf_core.rewards import from_file, functions_by_name
@@ -25,14 +25,25 @@ def functions_of_file(path: Path | None) -> dict[str, RewardFunction]:
 
 
 def names_in_config(source: str, overrides: list[str] | None) -> tuple[str, ...]:
-    """The reward functions that a config names."""
+    """Names of the reward functions in a config.
+
+    Args:
+        source: path of the config.
+        overrides: `key=value`.
+    """
     from llf_core.config import validate as check
 
     return check(source, overrides or ()).config.get("reward_functions") or ()
 
 
 def say_unused(who: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Says which of the given reward functions are not used."""
+    """Print which of the given reward functions are not used.
+
+    Args:
+        who: subject of the sentence.
+        given: names of the given functions.
+        known: names that are used.
+    """
     others = ", ".join(name for name in given if name not in set(known))
     if others:
         err.print(f"{who} has no reward function {others}: ignored.", highlight=False)

@@ -1,4 +1,4 @@
-"""What a command prints: texts of strangers are read and never obeyed."""
+"""Output of commands; untrusted text cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """A console on which texts of strangers (data, names, logs) are read and never obeyed."""
+    """A console that escapes control characters in untrusted text (data, names, logs)."""
 
     def print(self, *objects: object, **options: Any) -> None:
-        """The same; characters that a terminal obeys stand as escapes, see `visible`."""
+        """Print with control characters escaped, see `visible`.
+
+        Args:
+            objects: see `rich.console.Console.print`.
+            options: see `rich.console.Console.print`.
+        """
         super().print(*(visible(one) if isinstance(one, str) else one for one in objects), **options)
 
 
@@ -31,18 +36,18 @@ err = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_error(error: Exception) -> None:
-    """Prints an error without secrets, on standard error."""
+    """Print an error without secrets to stderr."""
     err.print(f"[red]Error[/red] {escape(brief(redact(str(error))))}")
 
 
 def print_json(value: object) -> None:
-    """Prints the result of a command as JSON."""
+    """Print the result of a command as JSON."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     print(visible_json(text), flush=True)  # noqa: T201 - the result
 
 
 def print_problem(problem: Problem) -> None:
-    """Prints what is wrong with a config, and how to mend it, on standard error."""
+    """Print a problem of a config with its fixes to stderr."""
     colour = {"error": "red", "warning": "yellow", "note": "dim"}[problem.severity]
     where = f" (line {problem.line})" if problem.line else ""
     err.print(f"[{colour}]{problem.severity.capitalize():7}[/{colour}] {escape(problem.message)}{where}")
@@ -53,14 +58,14 @@ def print_problem(problem: Problem) -> None:
 
 @contextmanager
 def progress_status() -> Iterator[Callable[[str, int, int], None]]:
-    """A line that says how far another process is."""
+    """Show the progress of another process on one line."""
     with out.status("Loading …") as status:
         yield lambda what, done, total: status.update(f"{what}: {done:,} of {total:,}")
 
 
 @contextmanager
 def row_progress() -> Iterator[Callable[[str, int], None]]:
-    """Shows on a terminal how many rows are prepared, on standard error."""
+    """Show the number of prepared rows on stderr, if that is a terminal."""
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=err, transient=True) as bar:

@@ -1,4 +1,4 @@
-"""`llf train` and `llf demo`: commands that start a run and follow it."""
+"""`llf train` and `llf demo`: commands that start and follow a run."""
 
 import json
 from typing import Annotated

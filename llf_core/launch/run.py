@@ -201,8 +201,13 @@ class Run:
         return self.ask("set", check_changes(changes), wait=wait, by=by)
 
     def ask(
-        self, type: str, args: Mapping[str, object] | None = None, *, wait: bool = False, by: str = ("code")
-    ) -> str:  # noqa: A002 - the field's name
+        self,
+        type: str,  # noqa: A002 - the field's name
+        args: Mapping[str, object] | None = None,
+        *,
+        wait: bool = False,
+        by: str = "code",
+    ) -> str:
         """Send a request to a live run, which handles it after the current step.
 
         Args:

@@ -1,4 +1,4 @@
-"""The curves of several runs in two panels, over steps, tokens or time."""
+"""The curves of several runs in two panels, by step, tokens or time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OVER = {"step": "step", "tokens": "tokens", "time": "minutes"}
 PLACE = {"step": "step %{x:,d}", "tokens": "%{x:,d} tokens", "time": "%{x:.1f} minutes"}
-"""How the pointer names a place on the axis."""
+"""Hover format of the x value."""
 # A dash of its own for each tone: colour is never alone.
 SERIES = tuple(zip(TONES, ("solid", "6px,3px", "2px,2px", "8px,3px,2px,3px"), strict=True))
 UPPER, LOWER = [0.58, 1.0], [0.0, 0.42]
@@ -35,17 +35,17 @@ LETTER = 6.6  # pixels of a letter of a label
 LINE = 14  # pixels between two labels
 LIMIT = 1000  # points a line
 PAUSE = 20.0
-"""Times the usual time between two records after which the run stood still, as between two attempts."""
+"""A gap of this multiple of the usual time between records counts as a pause, such as between attempts."""
 
 
 def series(number: int) -> tuple[str, str]:
-    """Colour and dash of a run's lines."""
+    """Color and dash style of a run's lines."""
     tones = len(SERIES)
     return SERIES[number % tones][0], SERIES[(number + number // tones) % tones][1]
 
 
 def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
-    """Where steps stand on an axis: as they are, in tokens read, or in minutes of training.
+    """Convert steps to x values: steps, tokens processed, or minutes of training.
 
     Args:
         watch: the run.
@@ -53,7 +53,7 @@ def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
         over: one of `OVER`.
 
     Returns:
-        `[n]`; NaN where it is not known.
+        `[n]`; NaN where unknown.
     """
     if over == "step":
         return steps.astype(float)
@@ -71,12 +71,12 @@ def places(watch: Watch, steps: np.ndarray, over: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Choice:
-    """A curve that can be shown.
+    """A curve that can be displayed.
 
     Attributes:
-        name: as it is logged.
-        label: for people.
-        group: what it belongs to.
+        name: metric, as logged.
+        label: display label.
+        group: its group.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Choice:
     group: Group
 
     def titles(self) -> tuple[str, str]:
-        """Of the panel of held-out examples and of that of the training."""
+        """Titles of the validation panel and of the training panel."""
         if self.name == "loss":
             return "Evaluation loss", "Training loss"
         title = self.group.title if len(self.group.lines) == 1 else f"{self.group.title}: {self.label}"
@@ -92,10 +92,10 @@ class Choice:
 
 
 def choices(watches: Sequence[Watch]) -> list[Choice]:
-    """The curves that there are, group by group.
+    """The available curves, by group.
 
     Args:
-        watches: the runs, each looked at.
+        watches: the runs, already read.
     """
     names = [primary_metric(watches[0].series), *(name for watch in watches for name in watch.series)]
     return [Choice(name, label, one.group) for one in logged_groups(names) for name, label in one.lines.items()]
@@ -106,11 +106,11 @@ class Drawn:
     """A line in a panel.
 
     Attributes:
-        run: the run's number.
-        called: what the run is called.
-        x: `[n]` places on the axis.
-        y: `[n]` heights; NaN where a value is not finite.
-        logged: `[n]` what was logged where `y` is smoothed.
+        run: index of the run.
+        called: label of the run.
+        x: `[n]` x values.
+        y: `[n]` y values; NaN if not finite.
+        logged: `[n]` values before smoothing, if `y` is smoothed.
     """
 
     run: int
@@ -121,7 +121,7 @@ class Drawn:
 
     @property
     def end(self) -> tuple[float, float] | None:
-        """Its last point."""
+        """The last point."""
         good = np.flatnonzero(np.isfinite(self.y) & np.isfinite(self.x))
         return (float(self.x[good[-1]]), float(self.y[good[-1]])) if good.size else None
 
@@ -129,14 +129,14 @@ class Drawn:
 def figure_json(
     watches: Sequence[Watch], *, curve: str = "loss", over: str = "step", log: bool = False, every: bool = False
 ) -> dict[str, Any]:
-    """One panel for what was held out and one for the training as plain Plotly JSON, arrays as numpy.
+    """Build a validation panel and a training panel as Plotly JSON with numpy arrays.
 
     Args:
-        watches: the runs, each looked at, all of them smoothed over the same window.
-        curve: the name of what is drawn; without held-out values of it in any of the runs there is one panel.
-        over: the axis, one of `OVER`.
-        log: a logarithmic scale, where the curve may have one.
-        every: the value of every logged step beside the smoothed one.
+        watches: the runs, already read and smoothed over the same window.
+        curve: the metric; without validation values in any run there is only one panel.
+        over: the x axis, one of `OVER`.
+        log: logarithmic y axis, if the metric supports it.
+        every: show every logged value next to the smoothed line.
     """
     choice = next((one for one in choices(watches) if one.name == curve), Choice(curve, curve, GROUPS[0]))
     window = watches[0].window
@@ -174,7 +174,7 @@ def _drawn(  # noqa: PLR0913, PLR0917 - a line and where it comes from
 
 
 def _traces(panel: _Panel, choice: Choice, over: str, *, every: bool) -> list[dict[str, Any]]:
-    """The lines of a panel; the thin ones of every logged step first."""
+    """Lines of a panel, thin unsmoothed ones first."""
     common = {"type": "scatter", "showlegend": False, "cliponaxis": False}
     common |= {"xaxis": f"x{panel.axis}", "yaxis": f"y{panel.axis}"}
     found, form = [], choice.group.form
@@ -230,7 +230,7 @@ def _scale(choice: Choice) -> dict[str, Any]:
 
 
 def _log_scale(panel: _Panel, choice: Choice) -> dict[str, Any]:
-    """A logarithmic axis with marks that can be read."""
+    """A logarithmic axis with readable ticks."""
     low, high = _reach(panel, log=True)
     ticks = log_ticks(low, high)
     texts = [
@@ -240,18 +240,18 @@ def _log_scale(panel: _Panel, choice: Choice) -> dict[str, Any]:
 
 
 def _tick(value: float) -> str:
-    """A mark without zeros that say nothing: `0.1`, `5e-4`."""
+    """Tick label without trailing zeros: `0.1`, `5e-4`."""
     text = formatting.number(value)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def _positive(panel: _Panel) -> bool:
-    """Whether a logarithmic axis has something to show."""
+    """Whether a logarithmic axis has positive values to show."""
     return any((one.y > 0).any() for one in panel.lines)
 
 
 def _reach(panel: _Panel, *, log: bool) -> tuple[float, float]:
-    """From where to where the heights of a panel go."""
+    """Range of the y values of a panel."""
     every = np.concatenate([one.y for one in panel.lines] or [np.empty(0)])
     good = every[np.isfinite(every) & ((every > 0) | (not log))]
     if not good.size:
@@ -270,7 +270,7 @@ def _title(panel: _Panel) -> dict[str, Any]:
 
 
 def _ends(panel: _Panel, choice: Choice, *, log: bool) -> list[dict[str, Any]]:
-    """Each line's name and value where it ends; where the ends are near each other the labels are moved apart."""
+    """Labels with name and last value at the end of each line, moved apart if they overlap."""
     log = log and _positive(panel)
     ends = [(one, one.end) for one in panel.lines]
     found = [(one, x, y) for one, end in ends if end is not None for x, y in [end] if y > 0 or not log]

@@ -1,4 +1,4 @@
-"""What runs are called beside each other: by what differs between them."""
+"""Labels that distinguish runs by their differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LONGEST = 24  # letters that fit beside a chart
 MOST_KEYS = 3  # in a label
 UNSHOWN = {"output_dir", "run_name", "logging_dir"}
-"""Keys that say where a run writes, not what it does."""
+"""Config keys for output locations, which do not affect training."""
 SHORT = {
     "learning_rate": "lr", "lora_rank": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout",
     "per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulation", "max_steps": "steps",
@@ -24,17 +24,17 @@ SHORT = {
     "finetuning_type": "", "stage": "", "model_name_or_path": "", "dataset": "", "pref_beta": "beta", "pref_loss": "",
     "num_generations": "generations", "max_new_tokens": "tokens",
 }  # fmt: skip
-"""What a key is called in a label; nothing where its values speak for themselves."""
+"""Short names of config keys; empty if the value is clear without one."""
 
 
 def labels(watches: Sequence[Watch]) -> list[str]:
-    """What tells the runs apart, each in at most 24 letters and a number where two of them are the same.
+    """Labels of at most 24 characters, numbered if two are equal.
 
-    That is a run's name without the words that all of them begin with; of runs of one name what differs in their
-    configs (`lr 3e-3`); where that is too long, the name shortened in the middle.
+    A label is the run's name without the words that all names start with; for equal names the differing settings (`lr
+    3e-3`); if that is too long, the name shortened in the middle.
 
     Args:
-        watches: the runs, each looked at.
+        watches: the runs, already read.
     """
     given = [_spoken(name) for name in _apart([watch.facts.name or watch.facts.id for watch in watches])]
     found = [middle(name, LONGEST) for name in given]
@@ -48,7 +48,12 @@ def labels(watches: Sequence[Watch]) -> list[str]:
 
 
 def middle(text: str, most: int) -> str:
-    """A text of at most so many letters, shortened in the middle: names often differ at their ends."""
+    """Shorten a text in the middle, since names often differ at their ends.
+
+    Args:
+        text: the text.
+        most: maximum length.
+    """
     if len(text) <= most:
         return text
     head = (most - 1) // 2
@@ -56,7 +61,7 @@ def middle(text: str, most: int) -> str:
 
 
 def value_of(value: Any) -> str:
-    """A config's value as it is written in a view."""
+    """Format a config value for display."""
     if value is None:
         return "–"  # noqa: RUF001 - a dash as wide as a digit
     if isinstance(value, bool):
@@ -67,13 +72,13 @@ def value_of(value: Any) -> str:
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys whose values are not the same in all configs."""
+    """Keys whose values differ between configs."""
     keys = list(dict.fromkeys(key for config in configs for key in config if key not in UNSHOWN))
     return [key for key in keys if len({json.dumps(config.get(key), default=str) for config in configs}) > 1]
 
 
 def _apart(names: Sequence[str]) -> list[str]:
-    """Names without the words that all of them begin with."""
+    """Names without their common first words."""
     parts = [name.split(" ") for name in names]
     pairs = enumerate(zip(*parts, strict=False))
     shared = next((place for place, several in pairs if len(set(several)) > 1), 0)
@@ -81,7 +86,7 @@ def _apart(names: Sequence[str]) -> list[str]:
 
 
 def _spoken(name: str) -> str:
-    """A run of a sweep, `learning_rate=0.001 lora_rank=8`, as `lr 1e-3, rank 8`; another name as it is."""
+    """Shorten the name of a sweep's run, `learning_rate=0.001 lora_rank=8`, to `lr 1e-3, rank 8`; else unchanged."""
     pairs = [word.partition("=") for word in name.split(" ")]
     if not all(sign for _, sign, _ in pairs):
         return name
@@ -96,7 +101,7 @@ def _read(text: str) -> Any:
 
 
 def _differences(watches: Sequence[Watch]) -> list[str]:
-    """What differs between the configs; empty where there is nothing or too much."""
+    """Differing settings of each run; empty if there are none or too many."""
     configs = [watch.config for watch in watches]
     keys = differing(configs)
     if not 0 < len(keys) <= MOST_KEYS:
@@ -112,7 +117,7 @@ def _named(key: str, value: Any) -> str:
 
 
 def _numbered(found: list[str]) -> list[str]:
-    """Those of one label with their number."""
+    """Append a number to equal labels."""
     return [
         name if found.count(name) == 1 else f"{name} ({found[: place + 1].count(name)})"
         for place, name in enumerate(found)

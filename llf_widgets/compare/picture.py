@@ -1,4 +1,4 @@
-"""The curves of several runs as a picture, for saved notebooks and pages."""
+"""The curves of several runs as an image, for saved notebooks and pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ POINTS = 0.75  # of a pixel
 
 
 def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
-    """A PNG as a data URL, of what `figure_json` draws with the same options."""
+    """Draw the figure of `figure_json` as a PNG data URL.
+
+    Args:
+        watches: the runs, already read.
+        options: arguments of `figure_json`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -69,7 +74,7 @@ def picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
 
 
 def _scale(axes: Any, scale: dict[str, Any]) -> None:
-    """The marks of an axis as the live chart has them."""
+    """Apply the live chart's axis ticks."""
     axes.set_yscale(scale["type"])
     if "tickvals" in scale:
         from matplotlib.ticker import NullLocator
@@ -83,6 +88,6 @@ def _scale(axes: Any, scale: dict[str, Any]) -> None:
 
 
 def _text(markup: str) -> str:
-    """Plotly's markup as plain text."""
+    """Plotly markup as plain text."""
     plain = markup.replace("<b>", "").replace("</b>", "")
     return plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

@@ -1,4 +1,4 @@
-"""What stands side by side: results, costs, and what differs in config, data and environment."""
+"""Comparison table: results, cost, and differences in config, data and environment."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PACKAGES = ("torch", "transformers", "peft", "llf")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        label: what it tells.
-        cells: a text a run.
-        best: the runs that are best in it.
-        code: whether the label is a config's key.
+        label: what it shows.
+        cells: one text per run.
+        best: indices of the best runs.
+        code: whether the label is a config key.
     """
 
     label: str
@@ -42,28 +42,28 @@ class Line:
     code: bool = False
 
     def json(self) -> dict[str, Any]:
-        """For the front end."""
+        """The row for the front end."""
         return {"label": self.label, "cells": list(self.cells), "best": list(self.best), "code": self.code}
 
 
 @dataclass(frozen=True)
 class Part:
-    """Lines under a heading, with a note beside it; without lines the note says that all is the same."""
+    """Rows under a heading, with a note; without rows the note says that nothing differs."""
 
     title: str
     note: str
     lines: tuple[Line, ...] = ()
 
     def json(self) -> dict[str, Any]:
-        """For the front end."""
+        """The section for the front end."""
         return {"title": self.title, "note": self.note, "lines": [line.json() for line in self.lines]}
 
 
 def parts(watches: Sequence[Watch]) -> list[Part]:
-    """The whole table, part by part.
+    """All sections of the table.
 
     Args:
-        watches: the runs, each looked at.
+        watches: the runs, already read.
     """
     return [_result(watches), _cost(watches), _config(watches), _data(watches), _environment(watches)]
 
@@ -187,9 +187,9 @@ def _line(label: str, values: Sequence[float | None], write: Callable[[float], s
 
 
 def _marked(label: str, cells: tuple[str, ...], values: Sequence[float | None]) -> Line:
-    """A line in which the smallest values are the best ones.
+    """A row with the smallest values marked as best.
 
-    None is, of fewer than two that are known, or where all are the same, or read the same.
+    None is marked if fewer than two are known, or all are equal or displayed equally.
     """
     known = [value for value in values if value is not None]
     read = {cell for cell, value in zip(cells, values, strict=True) if value is not None}

@@ -1,4 +1,4 @@
-"""Marks of a logarithmic axis that can be read: some four of them, written as the numbers beside them are."""
+"""Readable ticks of a logarithmic axis: about four round numbers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import math
 
 FEWEST, MOST = 3, 6
 STEPS: tuple[tuple[int, ...], ...] = ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10)))
-"""Multiples of each power of ten, from the fewest marks to the most."""
+"""Multiples of each power of ten, from the fewest ticks to the most."""
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Heights to mark on a logarithmic axis from `low` to `high`, both above 0: 3 to 6 of them, round numbers."""
+    """Choose 3 to 6 round tick values for a logarithmic axis.
+
+    Args:
+        low: lower end, above 0.
+        high: upper end.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     every = max(1, -(-(last - first) // MOST))  # of many powers of ten only every n-th
     for steps in STEPS:
@@ -22,7 +27,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _even(low: float, high: float) -> list[float]:
-    """Evenly spaced round numbers: within a small part of a power of ten the axis is nearly linear."""
+    """Evenly spaced round numbers, for ranges so small that the axis is nearly linear."""
     span = high - low or abs(high)
     power = 10.0 ** math.floor(math.log10(span / FEWEST))
     step = next(size * power for size in (5, 2, 1, 0.5, 0.2, 0.1) if math.floor(span / (size * power)) >= FEWEST)

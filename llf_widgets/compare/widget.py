@@ -1,4 +1,4 @@
-"""`llf.Compare(runs)`: curves on one another, what differs, and answers to the same prompts."""
+"""`llf.Compare(runs)`: overlaid curves, differences, and answers to the same prompts."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ MOST = 8
 OFFERED = 50  # runs that can be added, the newest ones
 NAMED = 40  # letters of a run's name in a list
 SMOOTHING = (0, 5, 10, 30, 100, 300, 1000)
-"""Steps; 0 leaves the curves as they are."""
+"""Smoothing windows in steps; 0 disables smoothing."""
 CELL = "padding:2px 14px 2px 0;text-align:{};vertical-align:top;border:0"
 
 
 class Sides(FrontEnd):
-    """The whole front end: what the curves are drawn over, the table, the curves, and the answers.
+    """The front end: x axis, table, curves and answers.
 
-    It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, which is answered with `{"html": page}`.
+    It sends `{"type": "add" | "remove", "run": id}` and `{"type": "html"}`, answered with `{"html": page}`.
     """
 
     _esm = "\n".join((plotly_module(), text("dom.js", "charts/chart.js", "compare.js")))
@@ -62,17 +62,17 @@ class Sides(FrontEnd):
 
 
 class Compare(widgets.VBox):
-    """Runs side by side: results, costs, what differs in config, data and environment, curves and answers.
+    """Runs side by side: results, cost, differences in config, data and environment, curves and answers.
 
-    It only reads. Live runs are shown as they are at the moment; `refresh()` looks again.
+    It is read-only. Live runs are shown in their current state; `refresh()` reads them again.
 
     Args:
         runs: runs, their ids or folders; two to eight.
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        FileNotFoundError: there is no such run.
-        ValueError: fewer than one run, or more than eight.
+        FileNotFoundError: a run does not exist.
+        ValueError: no runs, or more than eight.
 
     Example:
         >>> llf.Compare([run, "20261124-142530-smollm2-sft-lora"])
@@ -92,17 +92,17 @@ class Compare(widgets.VBox):
         self.refresh()
 
     def show(self, runs: Sequence[AnyRun]) -> None:
-        """Shows other runs in place of these.
+        """Show other runs.
 
         Raises:
-            FileNotFoundError: there is no such run.
-            ValueError: fewer than one run, or more than eight.
+            FileNotFoundError: a run does not exist.
+            ValueError: no runs, or more than eight.
         """
         self._watches = self._watched(runs)
         self.refresh()
 
     def refresh(self) -> None:
-        """Looks at the runs again."""
+        """Read the runs again."""
         for watch in self._watches:
             watch.look()
         chosen = self._sides.smoothing
@@ -145,7 +145,7 @@ class Compare(widgets.VBox):
         return rows
 
     def frame(self) -> pd.DataFrame:
-        """All numbers of all runs: one row a run and step, one column a name.
+        """All metrics of all runs as a DataFrame: one row per run and step, one column per metric.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
@@ -158,10 +158,10 @@ class Compare(widgets.VBox):
         return pd.concat(frames, names=["run"])
 
     def html(self, path: Path | str | None = None) -> str:
-        """The table and the answers as a page that needs nothing else, with the curves as a picture.
+        """Table and answers as a standalone HTML page, with the curves as an image.
 
         Args:
-            path: written there too.
+            path: file to write the page to.
         """
         page = (
             '<!doctype html><meta charset="utf-8"><title>LLF: runs compared</title>'
@@ -177,7 +177,7 @@ class Compare(widgets.VBox):
         return [Watch(folder_of(run, self._home), self._sides.smoothing) for run in runs]
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
-        """Adds or takes away a run, or answers with the page; what fails is said in the view."""
+        """Add or remove a run, or answer with the page; errors are shown in the view."""
         kind, run = (message.get("type"), message.get("run")) if isinstance(message, dict) else (None, None)
         ids = [watch.facts.id for watch in self._watches]
         self._sides.trouble = ""
@@ -205,7 +205,7 @@ class Compare(widgets.VBox):
         return table + _picture(self._watches, self._options()) + _answers(heads, view["answers"])
 
     def _offer_curves(self) -> None:
-        """Offers the curves that there are; the one to look at first is shown unless another one was chosen."""
+        """Update the available curves, and keep the reader's choice or select the primary metric."""
         offered: dict[str, dict[str, Any]] = {}
         found = choices(self._watches)
         for one in found:
@@ -233,12 +233,12 @@ class Compare(widgets.VBox):
         self._sides.figure = packed(figure_json(self._watches, **self._options()))
 
     def close(self) -> None:
-        """Ends the view."""
+        """Close the view."""
         close_parts(self)
         super().close()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widget; where a host has none, and in a saved notebook, table, picture and answers."""
+        """The widget; for hosts without widgets and saved notebooks also table, image and answers."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
         ids = [watch.facts.id for watch in self._watches]
         return {
@@ -268,7 +268,7 @@ def _answers(heads: Sequence[str], answers: Sequence[dict[str, Any]]) -> str:
 
 
 def _picture(watches: Sequence[Watch], options: dict[str, Any]) -> str:
-    """The curves as a PNG in a data URL: hosts without a kernel draw no chart inside of HTML."""
+    """The curves as a PNG data URL, since hosts without a kernel draw no charts."""
     from llf_widgets.compare.picture import picture
 
     return f'<p><img alt="Losses of the runs" style="max-width:100%;width:740px" src="{picture(watches, options)}"></p>'

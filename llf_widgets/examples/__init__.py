@@ -1,4 +1,4 @@
-"""Which rows a run finds hard, and which a step was made of."""
+"""Training examples with unusual losses, and the examples of a step."""
 
 from llf_widgets.examples.widget import Examples
 

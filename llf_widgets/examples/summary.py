@@ -1,4 +1,4 @@
-"""What a saved notebook keeps of the rows behind a curve."""
+"""Static table of training examples for saved notebooks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CELL = "padding:2px 12px 2px 0;text-align:{};vertical-align:top"
 
 
 def summary_html(call: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with their losses as a table; every text is escaped.
+    """Examples with their losses as an HTML table; all text is escaped.
 
     Args:
-        call: the code that opens the view.
-        rows: as the view shows them: `last` and, where their texts are known, `record` and `segments`.
+        call: code that opens the view.
+        rows: rows of the view: `last` and, if texts are known, `record` and `segments`.
     """
     lines = [_row("td", _cells(row)) for row in rows]
     table = f"<table><thead>{_row('th', HEADS)}</thead><tbody>{''.join(lines)}</tbody></table>" if lines else ""

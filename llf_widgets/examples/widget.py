@@ -1,4 +1,4 @@
-"""`llf.Examples(run)`: the rows behind a curve."""
+"""`llf.Examples(run)`: the training examples behind the loss curve."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ UNREAD = "The texts are not shown, since the tokenizer would execute the code be
 
 
 class Examples(FrontEnd):
-    """The examples of a run with what they cost: those of a step, or those that stand out.
+    """Training examples with their losses: of one step, or those with unusual losses.
 
-    Losses come from the run's folder; the texts from a process that has the tokenizer and the prepared data. Where the
-    tokenizer would run Python code that the reader has not allowed, the code is shown, and the examples by number.
+    Losses are read from the run's folder, texts from a child process with tokenizer and prepared data. If the tokenizer
+    would run Python code that the reader has not allowed, the code is shown, and examples are listed by number.
 
     Args:
         run: a run, its id or its folder.
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        FileNotFoundError: there is no such run.
+        FileNotFoundError: the run does not exist.
 
     Example:
         >>> rows = llf.Examples(run)
-        >>> rows.at(36)                 # a spike: which rows was it made of?
-        >>> rows.standing_out("odd")    # so dear that it is no chance
+        >>> rows.at(36)              # the examples of a step with a loss spike
+        >>> rows.outliers("odd")     # losses too high for chance
     """
 
     _esm = text("dom.js", "foreign_code.js", "examples.js")
@@ -63,15 +63,19 @@ class Examples(FrontEnd):
         self.show("hardest")
 
     def at(self, step: int) -> list[dict[str, Any]]:
-        """The rows of a step, dearest first, and shows them."""
+        """Show and return the examples of a step, highest loss first."""
         self.show_step(step)
         return [one.json() for one in self._losses.at(step)]
 
     def outliers(self, kind: str = "hardest", limit: int = 50) -> list[dict[str, Any]]:
-        """Rows that stand out, and shows them; see `llf_core.runs.example_losses.ExampleLosses.standing_out`.
+        """Show and return examples with unusual losses, see `llf_core.runs.example_losses.ExampleLosses.outliers`.
+
+        Args:
+            kind: kind of outlier.
+            limit: maximum number of examples.
 
         Raises:
-            ValueError: an unknown kind.
+            ValueError: the kind is unknown.
         """
         self._losses.refresh()
         found = self._losses.outliers(kind)[:limit]
@@ -79,17 +83,27 @@ class Examples(FrontEnd):
         return [one.json() for one in found]
 
     def show(self, kind: str, offset: int = 0) -> None:
-        """Shows a page of the rows that stand out."""
+        """Show a page of examples with unusual losses.
+
+        Args:
+            kind: kind of outlier.
+            offset: number of examples to skip.
+        """
         self._losses.refresh()
         self._show(self._losses.outliers(kind), {"kind": kind, "offset": offset})
 
     def show_step(self, step: int, offset: int = 0) -> None:
-        """Shows the rows of a step, dearest first; of one that was not written down, none."""
+        """Show the examples of a step, highest loss first; empty if the step was not recorded.
+
+        Args:
+            step: the step.
+            offset: number of examples to skip.
+        """
         self._losses.refresh()
         self._show(self._losses.at(step), {"step": step, "offset": offset})
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The view; where a host has none, and in a saved notebook, the line that opens it."""
+        """The widget; for hosts without widgets and saved notebooks the code that opens it."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
         data, about = shown if isinstance(shown, tuple) else (shown, {})
         call = f"llf.Examples({self._folder.id!r})"
@@ -97,7 +111,7 @@ class Examples(FrontEnd):
         return data | texts | {VIEW: {"view": "examples"}}, about
 
     def close(self) -> None:
-        """Ends the view and its process."""
+        """Close the view and its child process."""
         if self._child is not None:
             self._child.close()
         super().close()
@@ -137,7 +151,7 @@ class Examples(FrontEnd):
         self._note = UNREAD if self._code else reason
 
     def _allow(self) -> None:
-        """Allows the code that is shown, and reads the texts."""
+        """Allow the displayed code, and read the texts."""
         if refused := allow_shown(self._code):
             self._note = refused
             return

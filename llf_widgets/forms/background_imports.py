@@ -1,4 +1,4 @@
-"""What Start needs is imported while the form is being filled in, so that the click does not wait for it."""
+"""Imports the modules for Start in the background while the form is being filled in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULES = (
 
 @functools.cache
 def preload() -> threading.Thread:
-    """Imports what Start needs in a thread of its own, once a process."""
+    """Import the modules for Start in a background thread, once per process."""
     thread = threading.Thread(target=_import, name="llf-preload", daemon=True)
     thread.start()
     return thread

@@ -1,4 +1,4 @@
-"""Rows that a cell hands to the form, kept as a file, so that everything that takes a data set takes them."""
+"""Rows from a cell, stored as a file for everything that reads a data set."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VARIABLE = "rows"
 
 @dataclass(frozen=True)
 class CellRows:
-    """Rows of a cell.
+    """Rows from a cell.
 
     Attributes:
         table: the rows.
-        path: the Parquet file that holds them; its name tells their fingerprint.
-        variable: how the cell calls them.
+        path: the Parquet file; its name contains their fingerprint.
+        variable: name of the variable in the cell.
     """
 
     table: pa.Table
@@ -33,45 +33,45 @@ class CellRows:
 
     @classmethod
     def keep(cls, rows: Any) -> CellRows:
-        """Writes rows below `LLF_HOME`; the same rows are written to the same file.
+        """Write rows below `LLF_HOME`; equal rows go to the same file.
 
         Args:
-            rows: what `llf.train` takes as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
+            rows: anything `llf.train` accepts as `dataset`: a list of dicts, a DataFrame, a `datasets.Dataset`.
 
         Raises:
-            RowsError: they are no table.
-            OSError: the file can't be written.
+            RowsError: the rows are not a table.
+            OSError: the file cannot be written.
         """
         table = to_table(rows)
         path, _ = write_rows(table, home() / UPLOADS)
         return cls(table, str(path), _variable(rows))
 
     def hold(self) -> None:
-        """Has the file there, where it was removed while a form was open for long."""
+        """Write the file again if it was removed while the form was open."""
         if not Path(self.path).exists():
             write_rows(self.table, Path(self.path).parent)
 
     @property
     def label(self) -> str:
-        """What the form shows as the data set: `40 rows from this cell`."""
+        """Label of the data set in the form: `40 rows from this cell`."""
         count = self.table.num_rows
         return f"{count:,} {'row' if count == 1 else 'rows'} from this cell"
 
     def shown(self, text: str) -> str:
-        """A value of `dataset` with the words for these rows in place of their file."""
+        """Replace the file name in a value of `dataset` with the label."""
         return text.replace(self.path, self.label)
 
     def meant(self, text: str) -> str:
-        """The value of `dataset` that a text with these words means."""
+        """Replace the label in a value of `dataset` with the file name."""
         return text.replace(self.label, self.path)
 
     def are(self, dataset: Any) -> bool:
-        """Whether a value of `dataset` names these rows and nothing else."""
+        """Whether a value of `dataset` refers to these rows only."""
         return dataset in (self.path, (self.path,), [self.path])
 
 
 def _variable(rows: Any) -> str:
-    """The name that a notebook has for an object; `rows` where it has none."""
+    """Name of the variable that holds an object in the notebook; `rows` if none."""
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module else None
     names = {} if shell is None else shell.user_ns

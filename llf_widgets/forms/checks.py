@@ -1,4 +1,4 @@
-"""What is looked at before Start beside the config: this environment, this disk, this device."""
+"""Checks before Start besides the config: environment, disk, device."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _TIGHT = 1.2
 
 
 def before_start(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> list[Message]:
-    """Everything that Start should say now; errors keep it off.
+    """Messages to show before Start; errors disable it.
 
     Args:
-        config: the form's config; None while an error stands in it, then only this machine is looked at.
-        ahead: what goes and waits on this machine.
+        config: the form's config; None if it has errors, then only the machine is checked.
+        ahead: running and queued runs on this machine.
     """
     folder = home()
     said = [missing(), unwritable(folder), fleeting(folder)]
@@ -42,7 +42,7 @@ def before_start(config: RunConfig | None, ahead: Sequence[RunAhead] = ()) -> li
 
 
 def missing(packages: Sequence[str] = TRAINING) -> Message | None:
-    """An error where a package that training needs is not installed; nothing is imported to find out."""
+    """An error if a package for training is not installed. Nothing is imported."""
     lacking = [name for name in packages if importlib.util.find_spec(name) is None]
     if not lacking:
         return None
@@ -55,7 +55,7 @@ def missing(packages: Sequence[str] = TRAINING) -> Message | None:
 
 
 def unwritable(folder: Path) -> Message | None:
-    """An error where runs cannot be written."""
+    """An error if the folder of runs is not writable."""
     if (said := blocked_path_message(folder)) is not None:
         return Message("error", said)
     place = _existing(folder / "runs")
@@ -66,12 +66,12 @@ def unwritable(folder: Path) -> Message | None:
 
 
 def too_large(needed: int | None, folder: Path, runs: int = 1) -> Message | None:
-    """An error where the disk has less free than the run will write, a warning where little is left after it.
+    """An error if the disk has too little space for the run, a warning if little would remain.
 
     Args:
-        needed: bytes that a run will write; None where the model's size is not known yet.
-        folder: where runs are written.
-        runs: so many are started.
+        needed: bytes that a run will write; None if the model's size is unknown.
+        folder: the folder of runs.
+        runs: number of runs.
     """
     if needed is None:
         return None
@@ -90,7 +90,7 @@ def too_large(needed: int | None, folder: Path, runs: int = 1) -> Message | None
 
 
 def fleeting(folder: Path) -> Message | None:
-    """A warning in Colab where the run's folder ends with the runtime."""
+    """A warning in Colab if the run's folder is lost with the runtime."""
     if "google.colab" not in sys.modules or folder.is_relative_to(DRIVE.parent):
         return None
     text = (
@@ -101,10 +101,10 @@ def fleeting(folder: Path) -> Message | None:
 
 
 def shared(ahead: Sequence[RunAhead]) -> Message | None:
-    """A note where other runs use this device or wait for it: what they are, and what the queue would do.
+    """A note if other runs use this device or wait for it, with the effect of queueing.
 
     Args:
-        ahead: what a run would wait for in the queue, in order.
+        ahead: runs that a queued run would wait for, in order.
     """
     if not ahead:
         return None
@@ -128,14 +128,14 @@ def shared(ahead: Sequence[RunAhead]) -> Message | None:
 
 
 def written(config: RunConfig) -> int | None:
-    """Bytes that a run will write; None where the model's size is not known yet."""
+    """Bytes that a run will write; None if the model's size is unknown."""
     from llf_core.estimate import disk
 
     return disk(config)
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """The folder, or its nearest existing parent."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder

@@ -1,4 +1,4 @@
-"""How the columns of a data set are read: proposed, shown beside its first rows, and corrected."""
+"""Mapping of data set columns to roles: proposed, shown with the first rows, and corrected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
 
 SAMPLES, CELL = 3, 160
-"""Rows that are shown, and characters of each of their cells."""
+"""Number of displayed rows, and maximum characters per cell."""
 FORMATS = {
     "alpaca": "one prompt and response per row",
     "openai": "a list of messages per row (role, content)",
@@ -44,22 +44,22 @@ LIKELY = {
     "rejected": ("rejected", "worse", "bad", "loser", "refused"),
     "kto_tag": ("label", "good", "rating", "verdict", "desirable", "thumb"),
 }
-"""Parts of a column's name that tell what it may hold, likely ones first."""
+"""Parts of column names that suggest a role, most likely first."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a data set as a form shows them.
+    """Columns of a data set as shown in the form.
 
     Attributes:
-        dataset: the set, as `dataset` holds it.
-        names: its columns.
+        dataset: the data set, as in `dataset`.
+        names: column names.
         rows: the first rows, each cell as text.
-        formats: those that can hold what the stage learns from, and the one that is read or proposed first.
-        roles: for each format its roles, and whether a column must be named for it.
-        read: format and columns as they are read now; None where no format fits.
-        named: whether the config says so.
-        error: why the set cannot be read; empty where it can.
+        formats: formats suitable for the stage, the current or proposed one first.
+        roles: for each format its roles, and whether each needs a column.
+        read: current format and columns; None if no format fits.
+        named: whether the config sets them.
+        error: why the data set cannot be read; empty if it can.
     """
 
     dataset: str
@@ -72,7 +72,7 @@ class Columns:
     error: str
 
     def proposed(self, layout: str) -> dict[str, str]:
-        """Columns that may hold the roles of a format, by their names; roles for which none is likely are left out."""
+        """Propose a column by name for each role of a format; roles without a likely column are omitted."""
         if self.read is not None and self.read[0] == layout:
             return dict(self.read[1])
         found: dict[str, str] = {}
@@ -83,19 +83,24 @@ class Columns:
         return found
 
     def missing(self, layout: str, columns: Mapping[str, str]) -> list[str]:
-        """The roles of a format that need a column and have none."""
+        """Roles of a format that need a column and have none.
+
+        Args:
+            layout: the format.
+            columns: column by role.
+        """
         return [role for role, needed in self.roles[layout].items() if needed and role not in columns]
 
 
 def columns_of(config: RunConfig | None, names: Sequence[str]) -> Columns | None:
-    """The columns of the first data set whose reading can be said, one that cannot be read before all others.
+    """Columns of the first data set with configurable columns; unreadable ones take precedence.
 
     Args:
-        config: of the form, good or not.
-        names: of its data sets.
+        config: the form's config, valid or not.
+        names: its data sets.
 
     Returns:
-        None where there is none: sets of a hub, those with an entry in `dataset_info.json`, shipped ones.
+        None if there is none: hub data sets, entries of `dataset_info.json`, and built-in sets are not configurable.
     """
     if config is None:
         return None

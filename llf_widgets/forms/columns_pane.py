@@ -1,4 +1,4 @@
-"""The columns of the data set below its fields: three rows, and lists that say which column holds what."""
+"""The column mapping below the data set: three rows, and a list of columns for each role."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class ColumnsPane(FrontEnd):
-    """How the columns are read: a line that says so, and behind it three rows and a list for each role.
+    """The column mapping: a one-line summary that expands to three rows and a list for each role.
 
-    What is chosen here is a draft until Apply makes it `dataset_format` and `dataset_columns`. Where no format fits,
-    it opens by itself, with columns proposed by their names.
+    Changes are a draft until Apply stores them in `dataset_format` and `dataset_columns`. If no format fits, it opens
+    by itself with columns proposed by name.
 
     Args:
         state: the form's values.
@@ -41,7 +41,7 @@ class ColumnsPane(FrontEnd):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Looks at the data set as the state names it; a draft of other columns is given up."""
+        """Read the current data set; a draft for other columns is discarded."""
         config = self._state.report.config
         found = columns_of(config, (config.data.dataset or ()) if config else ())
         if found != self._columns:
@@ -102,7 +102,7 @@ def _called(role: str, layout: str) -> str:
 
 
 def _line(found: Columns) -> str:
-    """How the set is read, in a line."""
+    """One line about how the data set is read."""
     if found.read is None:
         return "Choose the columns:"
     layout, columns = found.read

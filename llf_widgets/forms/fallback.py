@@ -1,4 +1,4 @@
-"""What a saved notebook says of the form where no kernel runs: the configuration as text."""
+"""The form's configuration as text, for saved notebooks without a kernel."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ _NOTE = "LLF Studio. Run this cell again to open the form."
 
 
 def plain(yaml: str, run_ids: Sequence[str]) -> str:
-    """The configuration for a terminal, and for a reader of the file."""
+    """The configuration as plain text.
+
+    Args:
+        yaml: the config.
+        run_ids: ids of started runs.
+    """
     started = f"\nStarted {', '.join(run_ids)}." if run_ids else ""
     return f"{_NOTE}{started}\n\n{yaml}"
 
 
 def static_html(yaml: str, run_ids: Sequence[str]) -> str:
-    """The same as HTML; every value is escaped."""
+    """The configuration as HTML; all values are escaped.
+
+    Args:
+        yaml: the config.
+        run_ids: ids of started runs.
+    """
     codes = ", ".join(f"<code>{html.escape(run_id)}</code>" for run_id in run_ids)
     started = f" Started {codes}." if codes else ""
     return f"<p>{html.escape(_NOTE)}{started}</p>\n<pre><code>{html.escape(yaml)}</code></pre>"

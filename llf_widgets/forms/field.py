@@ -1,4 +1,4 @@
-"""One field of the form: what the front end draws for a `FieldSpec` and the state that it is in."""
+"""One field of the form as data for the front end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[str] = ()) -> dict[str, Any]:
-    """A field as its section draws it.
+    """A field as its section displays it.
 
     Args:
         spec: the field.
         state: the form's values.
-        group: the heading that the field stands under.
-        offers: names that a text field proposes.
+        group: heading of the field.
+        offers: suggestions for a text field.
     """
     control: str = kind(spec)
     text, unset = state.text(spec.key), spec.meaning(state.value)
@@ -49,12 +49,17 @@ def row(spec: FieldSpec, state: FormState, *, group: str = "", offers: Sequence[
 
 
 def messages(key: str, state: FormState) -> list[Message]:
-    """What is said beside a field, errors first."""
+    """Messages beside a field, errors first.
+
+    Args:
+        key: the field.
+        state: the form's values.
+    """
     return [Message.of(problem) for problem in state.problems(key)]
 
 
 def _tip(spec: FieldSpec) -> str:
-    """The key, the sentence of the field, and its range where there is one."""
+    """Tooltip: key, help text, and range if there is one."""
     bounded = any(limit is not None for limit in (spec.minimum, spec.maximum, spec.above, spec.below))
     expected = f" Expected {spec.expected}." if bounded and not spec.choices else ""
     return f"{spec.key}: {spec.help.replace('`', '')}{expected}"

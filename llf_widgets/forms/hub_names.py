@@ -1,4 +1,4 @@
-"""Asks a hub about the names of a form, in a thread of its own: typing never waits for a network."""
+"""Checks names in the form against a hub in a background thread, so that typing never waits for the network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from llf_core.config.name_checks import Answer, Question
 
 REST = 0.3
-"""Seconds without a new question before the hub is asked, so that a name that is being typed is asked about once."""
+"""Seconds without new questions before the hub is queried, so that a name is checked once it is typed."""
 STALE = 60.0
-"""Seconds after which a hub that did not answer is asked again."""
+"""Seconds after which an unreachable hub is queried again."""
 
 
 class HubNames:
-    """What a hub has answered so far.
+    """Answers from a hub so far.
 
     Args:
-        on_answer: called in the thread when there are new answers.
+        on_answer: called in the background thread when there are new answers.
     """
 
     def __init__(self, on_answer: Callable[[], None]) -> None:
@@ -35,12 +35,12 @@ class HubNames:
 
     @property
     def answers(self) -> Mapping[Question, Answer]:
-        """By question."""
+        """Answers by question."""
         with self._lock:
             return {question: answer for question, (answer, _) in self._answers.items()}
 
     def want(self, questions: Iterable[Question]) -> None:
-        """Says which questions stand in the form now; returns at once. Those that are answered are not asked again."""
+        """Set the current questions; returns at once. Answered questions are not repeated."""
         with self._lock:
             self._wanted = tuple(questions)
             if self._open() and self._thread is None:
@@ -48,13 +48,13 @@ class HubNames:
                 self._thread.start()
 
     def join(self, timeout: float | None = None) -> None:
-        """Waits until nothing is open."""
+        """Wait until all questions are answered."""
         thread = self._thread
         if thread is not None:
             thread.join(timeout)
 
     def _open(self) -> tuple[Question, ...]:
-        """The questions that have no answer, or none that counts still. The caller holds the lock."""
+        """Questions without a valid answer. The caller holds the lock."""
         now = time.monotonic()
         known = {
             question for question, (answer, at) in self._answers.items() if answer.there is not None or now - at < STALE

@@ -1,4 +1,4 @@
-"""Which field stands in which section of the form."""
+"""Assignment of fields to sections of the form."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Method": ("stage", "method"),
     "Training": ("training", "optimizer", "generation", "launch"),
 }
-"""A section of the form, and the sections of a config that are shown in it."""
+"""Sections of the form, and the config sections that each shows."""
 
 GROUPS = {"optimizer": "Optimizer", "generation": "Generation", "launch": "Launch"}
-"""Headings among the fields that are not basic."""
+"""Headings among the advanced fields."""
 
 
 def arrange(specs: Sequence[FieldSpec]) -> dict[str, list[FieldSpec]]:
-    """The fields of each section: basic ones first, folders after what is chosen or counted.
+    """Sort fields into sections: basic ones first, folders after choices and numbers.
 
     Raises:
-        ValueError: a section of the config that no section of the form shows.
+        ValueError: a section of the config is not assigned to the form.
     """
     home = {section: title for title, sections in SECTIONS.items() for section in sections}
     unplaced = {spec.section for spec in specs} - set(home)

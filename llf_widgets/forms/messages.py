@@ -1,4 +1,4 @@
-"""Messages as the front end draws them: a level, a sentence, the labels of the fixes."""
+"""Messages in the form: level, sentence, and labels of fixes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """A level, what is wrong, and what mends it.
+    """A level, a problem, and its fixes.
 
     Attributes:
-        level: an error stops Start, a warning costs something, a note informs.
-        text: one or two sentences; parts between backticks are code. Never HTML.
-        fixes: the label of each button, and the values it sets.
-        copy: a command that a button copies; empty for no such button.
+        level: an error disables Start, a warning has a cost, a note informs.
+        text: one or two sentences; text in backticks is code. Never HTML.
+        fixes: label of each button, and the values it sets.
+        copy: command that a button copies; empty for no button.
     """
 
     level: Literal["error", "warning", "note"]
@@ -29,14 +29,19 @@ class Message:
 
     @classmethod
     def of(cls, problem: Problem, *, where: bool = False) -> Message:
-        """A problem of the config; with `where`, its line of the text is named too."""
+        """Convert a problem of the config.
+
+        Args:
+            problem: the problem.
+            where: whether to include its line number.
+        """
         text = problem.message
         if where and problem.line:
             text = f"Line {problem.line}: {text}"
         return cls(problem.severity, text, tuple((fix.label, fix.changes) for fix in problem.fixes))
 
     def wire(self) -> dict[str, Any]:
-        """What is sent to the front end: the changes stay here."""
+        """The message for the front end, without the values of fixes."""
         return {
             "level": self.level,
             "text": self.text,
@@ -46,5 +51,5 @@ class Message:
 
 
 def wire(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Several messages as they are sent."""
+    """Several messages for the front end."""
     return [message.wire() for message in messages]

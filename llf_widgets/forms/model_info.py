@@ -1,4 +1,4 @@
-"""What can be said of a model without loading it: parameters, size and licence, and what of it is trained."""
+"""Facts about a model without loading it: parameters, size, license, and trained share."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CARD_CHARACTERS, _LICENSE_CHARACTERS = 10_000, 40
 
 
 def describe(name: str) -> tuple[str, ...]:
-    """Two or three short lines about a model; none where nothing is known without asking a hub.
+    """Two or three short lines about a model; empty if nothing is known locally.
 
     Args:
-        name: the embedded model's name, or a folder with safetensors files.
+        name: name of the embedded model, or a folder with safetensors files.
     """
     weights = shapes(name)
     if weights is None:
@@ -37,7 +37,7 @@ def describe(name: str) -> tuple[str, ...]:
 
 
 def learns(config: RunConfig) -> tuple[str, ...]:
-    """How many parameters a config trains, and their share of the model; nothing where that is not known."""
+    """Number of trained parameters and their share of the model; empty if unknown."""
     weights = shapes(str(config.model.model_name_or_path))
     learned = None if weights is None else trained(config, weights)
     if weights is None or not learned:
@@ -46,7 +46,7 @@ def learns(config: RunConfig) -> tuple[str, ...]:
 
 
 def in_words(parameters: int) -> str:
-    """A number of parameters: `134.5 M`, `7.62 B`, `960`."""
+    """Format a number of parameters: `134.5 M`, `7.62 B`, `960`."""
     if parameters >= 10**9:
         return f"{parameters / 1e9:.2f} B"
     if parameters >= 10**7:

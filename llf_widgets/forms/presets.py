@@ -1,4 +1,4 @@
-"""The row above the form: what it starts from, and what differs from that."""
+"""The row above the form: its starting point, and the number of changes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RECENT_RUNS = 30
 
 
 class Presets(FrontEnd):
-    """Presets, earlier runs, and the switch "Explain each field". It also brings the form's stylesheet.
+    """Presets, earlier runs, and the switch "Explain each field". It also loads the form's stylesheet.
 
     Args:
-        presets: name, label and one sentence of each.
+        presets: name, label and description of each.
         state: the form's values.
         on_change: called after the state has changed.
     """
@@ -44,7 +44,7 @@ class Presets(FrontEnd):
         self.on_msg(self._receive)
 
     def refresh(self) -> None:
-        """Draws the row as the state has it."""
+        """Update the row from the state."""
         with self.hold_sync():
             compared = self._state.preset_name
             self._current = compared if self._state.from_preset else ""

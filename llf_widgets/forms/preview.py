@@ -1,6 +1,6 @@
-"""A first view of the data: counts, and three examples with the trained part marked.
+"""Data preview: counts, and three examples with trained tokens marked.
 
-It needs a tokenizer, so it runs in a process of its own and can be cancelled.
+It needs a tokenizer, so it runs in a child process and can be cancelled.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _COMMAND = "from llf_core.cli import main; main()"
 
 
 class Preview(FrontEnd):
-    """The button "Look at the data" and what it shows, and one that shows every token.
+    """The data preview button and its result, and a button for the token view.
 
     Args:
-        config_yaml: gives the form's config as YAML, or None while an error stands in it.
-        on_inspect: shows every token.
+        config_yaml: returns the form's config as YAML, or None if it has errors.
+        on_inspect: opens the token view.
     """
 
     _esm = text("dom.js", "forms/messages.js", "forms/preview.js")
@@ -57,7 +57,7 @@ class Preview(FrontEnd):
         self.on_msg(self._receive)
 
     def look(self) -> None:
-        """Starts the process; does nothing while one runs."""
+        """Start the preview process, unless one is running."""
         if self._state == "running":
             return
         config = self._good_config()
@@ -69,7 +69,7 @@ class Preview(FrontEnd):
         self._thread.start()
 
     def inspect(self) -> None:
-        """Has every token shown."""
+        """Open the token view."""
         if self._good_config() is not None:
             self._on_inspect()
 
@@ -83,13 +83,13 @@ class Preview(FrontEnd):
         return config
 
     def cancel(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._cancelled = True
         if self._process is not None:
             self._process.terminate()
 
     def wait(self) -> None:
-        """Returns once the process has ended and its answer is shown."""
+        """Wait until the process has ended and its result is shown."""
         if self._thread is not None:
             self._thread.join()
 
@@ -156,13 +156,13 @@ def _read(path: Path) -> str:
 
 
 def progress(written: str) -> str:
-    """The last line that a process wrote for people, e.g. of a download; bars and JSON are none."""
+    """The last line that a process wrote for people, e.g. about a download; progress bars and JSON are skipped."""
     lines = [line for line in written.splitlines() if line[:1].isupper() and "|" not in line]
     return lines[-1] if lines else ""
 
 
 def found(out: str) -> dict[str, Any] | None:
-    """The JSON object at the end of what a process printed; lines about a download may stand before it."""
+    """The JSON object at the end of a process's output, which may follow other lines."""
     start = 0 if out.startswith("{") else out.find("\n{") + 1
     try:
         value = json.loads(out[start:])
@@ -172,7 +172,7 @@ def found(out: str) -> dict[str, Any] | None:
 
 
 def counts(report: Mapping[str, Any]) -> str:
-    """Examples, packed rows, tokens and trained tokens in a line."""
+    """One line with examples, packed rows, tokens and trained tokens."""
     tokens, trained = report["tokens"], report["trained_tokens"]
     share = f" ({100 * trained / tokens:.0f} %)" if tokens else ""
     rows = ""
@@ -182,7 +182,7 @@ def counts(report: Mapping[str, Any]) -> str:
 
 
 def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The decoded examples of a report: a title, and stretches of text that are trained or not."""
+    """The decoded examples of a report: title, and segments of text that are trained or not."""
     return [
         {
             "title": f"Example {shown['index'] + 1}",
@@ -193,7 +193,7 @@ def examples(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def details(report: Mapping[str, Any]) -> list[Message]:
-    """A note for each kind of loss, naming the first records that it met."""
+    """A note for each kind of data loss, with the first affected records."""
     units = {one["dataset"]: one.get("unit", "record") for one in report.get("sets", ())}
     said = []
     if cut := report["truncated"]:
@@ -217,7 +217,7 @@ def _number(entries: Sequence[Any], one: str, several: str) -> str:
 
 
 def _first(entries: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> str:
-    """Where the first of them are, counted from 1: `Lines 8, 12 of rows.jsonl and 3 more.`."""
+    """Location of the first affected records, counted from 1: `Lines 8, 12 of rows.jsonl and 3 more.`."""
     dataset = entries[0]["dataset"]
     own = [one["index"] + 1 for one in entries if one["dataset"] == dataset][:_NAMED]
     unit = units.get(dataset, "record").capitalize()
@@ -226,7 +226,7 @@ def _first(entries: Sequence[Mapping[str, Any]], units: Mapping[str, str]) -> st
 
 
 def reason(errors: str) -> str:
-    """The sentence to show of what the process wrote to stderr: its last `Error …` line, else its last line."""
+    """The message of a failed process: its last `Error …` line on stderr, else its last line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     marked = [line.removeprefix("Error").strip() for line in lines if line.startswith("Error ")]
     if marked:

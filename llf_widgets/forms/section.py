@@ -1,4 +1,4 @@
-"""A section of the form: its basic fields, the others behind a button, and the facts beside its name."""
+"""A section of the form: basic fields, advanced fields behind a button, and facts beside its title."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class Section(FrontEnd):
     """One section.
 
     Args:
-        title: its name on screen.
-        specs: its fields, in order; `groups` gives the heading of those that come from another section.
+        title: displayed title.
+        specs: its fields, in order.
         state: the form's values.
-        offers: functions that list what a text field proposes, by key.
+        groups: headings of fields from another config section.
+        offers: functions that return suggestions for a text field, by key.
         on_change: called after the state has changed.
     """
 
@@ -61,7 +62,7 @@ class Section(FrontEnd):
         self.observe(lambda _: self.refresh(), names=["_open"])
 
     def refresh(self, facts: Sequence[str] | None = None) -> None:
-        """Draws the fields as the state has them."""
+        """Update the fields from the state."""
         applying = [spec for spec in self._specs if self._state.applies(spec.key)]
         shown = [spec for spec in applying if self._open or self._stands_out(spec)]
         offered = {key: offer() for key, offer in self._offers.items() if any(spec.key == key for spec in shown)}
@@ -80,21 +81,21 @@ class Section(FrontEnd):
         return any(spec.key == key for spec in self._specs)
 
     def explain(self, on: bool) -> None:
-        """Shows or hides the help of each field as a line."""
+        """Show or hide the help text of each field."""
         self._explain = on
 
     def focus_field(self, key: str) -> None:
-        """Shows a field and puts the focus on it."""
+        """Show a field and focus it."""
         if not any(shown["key"] == key for shown in self._rows):
             self._open = True
         self._focus = {"key": key, "times": self._focus.get("times", 0) + 1}
 
     def _stands_out(self, spec: FieldSpec) -> bool:
-        """Basic fields, and those that have something to say: nobody should have to open a list to find an error."""
+        """Whether a field is always visible: basic fields, and those with messages, so that errors are never hidden."""
         return spec.level == "basic" or self._state.changed(spec.key) or bool(self._state.problems(spec.key))
 
     def _uploaded(self, key: str, told: Message, name: str) -> None:
-        """Takes a file as the value of a field; one that was not taken leaves it."""
+        """Set a field to an uploaded file; unchanged if the upload failed."""
         if name:
             self._state.take_data(key, name)
         self._state.say(key, Problem("invalid", key, None, told.text, severity=told.level))

@@ -1,4 +1,4 @@
-"""Start, the queue, the run's name, and the sentence that says why Start is off or what it will do."""
+"""Start, queue, run name, and a sentence about why Start is disabled or what it will do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StartPane(FrontEnd):
-    """The Start button and what stands beside it.
+    """The Start button and its surroundings.
 
     Args:
         on_start: called when a button is pressed; with True for the queue.
@@ -47,12 +47,12 @@ class StartPane(FrontEnd):
 
     @property
     def name(self) -> str:
-        """What the run will be called."""
+        """Name of the run to start."""
         return self._name.strip() or self._suggested
 
     @property
     def ready(self) -> bool:
-        """Whether Start can be pressed."""
+        """Whether Start is enabled."""
         return bool(self._ready)
 
     def show(
@@ -64,14 +64,14 @@ class StartPane(FrontEnd):
         messages: Sequence[Message],
         suggested: str,
     ) -> None:
-        """Draws the pane.
+        """Update the pane.
 
         Args:
-            ready: whether Start can be pressed.
-            busy: whether something else goes on this machine, so that the queue is worth offering.
-            sentence: its parts; one with a `key` is a link to that field.
-            messages: what stands below it.
-            suggested: the name of a run that is given none.
+            ready: whether Start is enabled.
+            busy: whether another run is active, so that the queue is offered.
+            sentence: its parts; a part with a `key` links to that field.
+            messages: messages below it.
+            suggested: default name of the run.
         """
         self._said = messages
         with self.hold_sync():
@@ -82,10 +82,10 @@ class StartPane(FrontEnd):
             self._suggested = suggested
 
     def reveal(self, part: str) -> None:
-        """Scrolls a part of the form into view.
+        """Scroll a part of the form into view.
 
         Args:
-            part: the class of its element.
+            part: CSS class of its element.
         """
         self.send({"type": "reveal", "part": part})
 
@@ -102,11 +102,11 @@ class StartPane(FrontEnd):
 
 
 def sentence(errors: Sequence[tuple[str, str, str]], others: Sequence[str]) -> list[dict[str, str]]:
-    """Why Start is off: the count, a link to each field, and the section that it is in.
+    """Why Start is disabled: number of errors, a link to each field, and its section.
 
     Args:
-        errors: label, key and section of each field that an error stands beside.
-        others: what else is wrong, in a word or two.
+        errors: label, key and section of each field with an error.
+        others: other problems, in a word or two.
     """
     total = len(errors) + len(others)
     if not total:

@@ -1,4 +1,4 @@
-"""What the form holds, without a widget: the values as they were given, and what follows from them."""
+"""The form's values and everything derived from them, without widgets."""
 
 from __future__ import annotations
 
@@ -30,36 +30,35 @@ if TYPE_CHECKING:
     from llf_core.config.name_checks import Answer, Found, Question
 
 KEPT = ("model_name_or_path", "dataset", "eval_dataset", "dataset_dir")
-"""What a preset leaves alone where it says nothing of it: the model and the data that were chosen before."""
+"""Keys that a preset without a value for them leaves unchanged: the chosen model and data."""
 
 NAMES_DATA = ("dataset", "eval_dataset")
-"""Fields that can name the rows of the cell."""
+"""Fields that can refer to the rows of the cell."""
 
 UNSET = -1
-"""A default that stands for no value where a field may not be null."""
+"""Default that means "no value" for fields that cannot be null."""
 
 NO_PYTHON = "# Fix the errors in the form first.\n"
 
 
 class FormState:
-    """The values of a form and everything that follows from them.
+    """Values of a form and everything derived from them.
 
-    `given` holds what was asked for, under the keys of a YAML file; a value that cannot mean anything for its field
-    stays in it as it was typed, and `report` says so.
+    `given` holds the values by YAML key; an invalid value stays as it was typed, and `report` names it.
 
     Args:
-        source: what the form starts with: a RunConfig, a dict, YAML text or a path. None takes the preset.
-        preset_name: what the form compares with.
+        source: initial values: a RunConfig, a dict, YAML text or a path. Default: the preset.
+        preset_name: preset that the form is compared with.
 
     Attributes:
-        from_preset: whether the values began as a preset's; those of a cell's config or of an earlier run did not.
-        notes: what reading the last text said, e.g. that an older name of a key was understood.
-        cell_rows: the rows that the source had for `dataset`; None where it named its data.
-        answers: what a hub has said of names that only it can tell of.
+        from_preset: whether the values started as a preset, not as a config or an earlier run.
+        notes: notes from reading the last text, e.g. about a deprecated key.
+        cell_rows: rows passed as `dataset`; None if it names its data.
+        answers: answers from a hub about names.
 
     Raises:
-        ValueError: the source is no mapping of keys to values.
-        KeyError: there is no such preset.
+        ValueError: the source is not a mapping of keys to values.
+        KeyError: the preset does not exist.
     """
 
     def __init__(self, source: Any = None, preset_name: str = "first-minute") -> None:
@@ -82,17 +81,17 @@ class FormState:
 
     @functools.cached_property
     def report(self) -> Report:
-        """What `validate` says about the values; its lines are those of `yaml()`."""
+        """Result of `validate` for the values; line numbers refer to `yaml()`."""
         return validate(self.yaml())
 
     @property
     def config(self) -> RunConfig | None:
-        """The config; None while an error stands."""
+        """The config; None if there are errors."""
         return self.report.config if self.report.ok else None
 
     @functools.cached_property
     def data_problems(self) -> tuple[Problem, ...]:
-        """What stands against the chosen data sets, as far as that is known without reading them whole."""
+        """Problems of the chosen data sets, as far as known without reading them completely."""
         if self.report.config is None:
             return ()
         found = against(self.report.config)
@@ -103,30 +102,30 @@ class FormState:
 
     @property
     def trains_cell_rows(self) -> bool:
-        """Whether the data set is the rows of the cell, and nothing else."""
+        """Whether the data set consists of the rows of the cell only."""
         return self.cell_rows is not None and self.cell_rows.are(self.given.get("dataset"))
 
     @functools.cached_property
     def names(self) -> Found:
-        """What this machine says of the models, data sets and modules that are named, and what only a hub knows."""
+        """Local check of the named models, data sets and modules, and open questions for a hub."""
         return look(self.report.config, runs=run_ids(), home=home())
 
     def name_problems(self) -> tuple[Problem, ...]:
-        """What stands against these names, with what a hub has answered by now."""
+        """Problems of these names, with the hub's answers so far."""
         wrong = {problem.key for problem in self.report.problems if problem.severity == "error"}
         settled = (settle(one, self.answers[one]) for one in self.names.questions if one in self.answers)
         found = (for_a_start(problem) for problem in (*self.names.problems, *settled) if problem is not None)
         return tuple(problem for problem in found if problem.key not in wrong)
 
     def value(self, key: str) -> Any:
-        """The value that a field stands at: as given, else what the config makes of the other values."""
+        """Effective value of a field: as given, else as derived from the other values."""
         if key in self.given:
             return self.given[key]
         spec = self.specs[key]
         return spec.default if spec.path or self.report.config is None else self.report.config.get(key)
 
     def text(self, key: str) -> str:
-        """The value of a field as the form shows it."""
+        """Value of a field as displayed text."""
         spec, value = self.specs[key], self.value(key)
         if value == UNSET and value == spec.default and spec.unset:
             return ""
@@ -134,9 +133,9 @@ class FormState:
         return text if self.cell_rows is None or key not in NAMES_DATA else self.cell_rows.shown(text)
 
     def applies(self, key: str) -> bool:
-        """Whether a field is shown: options of a method that is not chosen are not, nor those of other stages.
+        """Whether a field is shown: options of other methods and stages are hidden.
 
-        One that is refused is shown all the same, so that what keeps Start off can be seen and mended.
+        Fields with an error are always shown, so that it can be fixed.
         """
         spec = self.specs[key]
         if any(problem.severity == "error" for problem in self.problems(key)):
@@ -151,29 +150,29 @@ class FormState:
         return bool(_plain(self.given.get(key, self._default(key))) != _plain(self.base.get(key, self._default(key))))
 
     def changes(self) -> list[str]:
-        """The keys that differ from the preset."""
+        """Keys that differ from the preset."""
         return [key for key in dict.fromkeys((*self.base, *self.given)) if self.changed(key)]
 
     def problems(self, key: str) -> tuple[Problem, ...]:
-        """What is said beside a field, errors first; `""` has what stands beside none."""
+        """Problems of a field, errors first; `""` for those without a field."""
         if key:
             told = [one for one in self._still_said(key) if one.severity != "error"]
             return (*(one for one in self._everything() if one.key == key), *told)
         return tuple(problem for problem in (*self.report.problems, *self.notes) if problem.key not in self.specs)
 
     def errors(self) -> tuple[Problem, ...]:
-        """What keeps Start off."""
+        """Problems that disable Start."""
         return tuple(one for one in self._everything() if one.severity == "error")
 
     def _everything(self) -> tuple[Problem, ...]:
-        """Errors that were said stand in place of what would be said of a field that was not given its value."""
+        """All problems; recorded errors replace those of a field whose value was rejected."""
         said = [one for key in self._said for one in self._still_said(key) if one.severity == "error"]
         keys = {one.key for one in said}
         found = (*self.report.problems, *self.name_problems(), *self.data_problems)
         return (*said, *(one for one in found if one.key not in keys))
 
     def yaml(self, *, defaults: bool = False) -> str:
-        """The values as a YAML file in the order of the sections, keys that are no field last."""
+        """The values as YAML in section order, unknown keys last."""
         values = self.given
         if defaults and self.report.config is not None:
             values = self.report.config.flat(defaults=True) | self.given
@@ -183,7 +182,7 @@ class FormState:
         )
 
     def python(self) -> str:
-        """A cell that trains with the values."""
+        """A notebook cell that trains with the values."""
         if self.config is None:
             return NO_PYTHON
         rows = self.cell_rows if self.trains_cell_rows else None
@@ -192,16 +191,25 @@ class FormState:
     # ---- what changes the values ---------------------------------------------------------------
 
     def edit(self, key: str, text: str) -> None:
-        """Takes what was typed into a field."""
+        """Set a field from typed text.
+
+        Args:
+            key: the field.
+            text: typed text.
+        """
         if self.cell_rows is not None and key in NAMES_DATA:
             text = self.cell_rows.meant(text)
         self.set(key, parse(self.specs[key], text.replace("\0", "")))  # which no keyboard writes and no config holds
 
     def set(self, key: str, value: Any) -> None:
-        """Gives a field a value; None means "not set".
+        """Set a field; None means "not set".
+
+        Args:
+            key: the field.
+            value: its value.
 
         Raises:
-            KeyError: a key that has no field.
+            KeyError: there is no such field.
         """
         spec = self.specs[key]
         if value is None and spec.optional and spec.default is not None:
@@ -211,15 +219,15 @@ class FormState:
         self._forget()
 
     def apply(self, changes: Mapping[str, Any]) -> None:
-        """Gives several keys values at once, as a fix does; None takes a key out."""
+        """Set several fields at once, as a fix does; None removes a key."""
         for key, value in changes.items():
             self._put(key, value)
         self._forget()
 
     def choose(self, preset_name: str) -> None:
-        """Starts from a preset: every field as it has it; the model and the data that were chosen stay.
+        """Start from a preset: all fields take its values; the chosen model and data are kept.
 
-        A shipped data set gives way to the shipped one that the preset's stage learns from.
+        A built-in data set is replaced by one that suits the preset's stage.
         """
         chosen = preset(preset_name)
         kept = {key: self.given[key] for key in KEPT if key in self.given and key not in chosen}
@@ -230,21 +238,21 @@ class FormState:
         self.undo()
 
     def undo(self) -> None:
-        """Goes back to the preset."""
+        """Reset to the preset."""
         self.from_preset = True
         self.given = dict(self.base)
         self.notes = ()
         self._forget()
 
     def paste(self, text: str, *, defaults: bool = False) -> None:
-        """Takes a whole YAML file; the preset stays what changes are counted against.
+        """Replace the values with a YAML text; changes are still counted against the preset.
 
         Args:
             text: YAML or JSON.
-            defaults: whether defaults that stand in it are left out, as they were written by `yaml(defaults=True)`.
+            defaults: whether to drop default values in it, as written by `yaml(defaults=True)`.
 
         Raises:
-            ValueError: the text is no mapping of keys to values; the message says where. Nothing changes then.
+            ValueError: the text is not a mapping of keys to values; the message has the position. Nothing changes.
         """
         self._take(text if "\n" in text else f"{text}\n")
         if defaults:
@@ -253,13 +261,18 @@ class FormState:
         self._forget()
 
     def take_data(self, key: str, name: str) -> None:
-        """Gives a field another data set; columns that were named for the one before go where they do not fit it."""
+        """Set the data set of a field, and drop a column mapping that does not fit it.
+
+        Args:
+            key: the field.
+            name: the data set.
+        """
         self.set(key, name)
         if any(column in self.given for column in READ_AS) and any(one.key == key for one in self.data_problems):
             self.apply(dict.fromkeys(READ_AS))
 
     def hold_data(self) -> None:
-        """Counts uploaded data that the form names as used, so that `llf runs clean` keeps it."""
+        """Mark uploaded data in the form as used, so that `llf runs clean` keeps it."""
         if self.cell_rows is not None:
             with suppress(OSError):  # the run gets the rows themselves
                 self.cell_rows.hold()
@@ -268,16 +281,21 @@ class FormState:
             mark_used(home(), names.split(",") if isinstance(names, str) else [str(one) for one in names])
 
     def say(self, key: str, problem: Problem) -> None:
-        """Says something beside a field, as long as it keeps its value."""
+        """Attach a problem to a field until its value changes.
+
+        Args:
+            key: the field.
+            problem: the problem.
+        """
         self._said[key] = (_plain(self.given.get(key)), problem)
 
     def _still_said(self, key: str) -> tuple[Problem, ...]:
-        """What was said beside a field of the value that it still has."""
+        """Problems attached to the field's current value."""
         value, problem = self._said.get(key, (None, None))
         return () if problem is None or value != _plain(self.given.get(key)) else (problem,)
 
     def _take_rows(self, rows: Any) -> None:
-        """Has rows for the data set; of those that are none, it says why beside the field."""
+        """Use rows as the data set; invalid rows are reported beside the field."""
         try:
             self.cell_rows = CellRows.keep(rows)
         except (OSError, RowsError) as error:
@@ -317,7 +335,7 @@ class FormState:
 
 
 def _owner(spec: FieldSpec) -> Mapping[str, Any] | None:
-    """What selects the plug-in that brings a field; None where the section itself holds it."""
+    """What selects the plug-in that provides a field; None for fields of the section itself."""
     if spec.plugin is None:
         return None
     return next(
@@ -326,12 +344,12 @@ def _owner(spec: FieldSpec) -> Mapping[str, Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it is written in a file: names as a comma list."""
+    """A value as written in a file: names as a comma-separated list."""
     if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
         return ",".join(value)
     return value
 
 
 def _same(value: Any, other: Any) -> bool:
-    """Equal, where 1 and true are not, and 2 and 2.0 are."""
+    """Equality where 1 differs from true, and 2 equals 2.0."""
     return isinstance(value, bool) == isinstance(other, bool) and bool(_plain(value) == other)

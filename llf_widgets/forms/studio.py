@@ -1,4 +1,4 @@
-"""`llf.Studio()`: the whole form in a cell."""
+"""`llf.Studio()`: the complete form in a cell."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ if TYPE_CHECKING:
 _AGAIN = " again"
 _CHECK_SECONDS = 5.0
 START, MONITOR, SWEEP = "llf-Start", "llf-Studio-monitor", "llf-Sweep-runs"
-"""Classes of the parts that are scrolled into view."""
+"""CSS classes of the parts that are scrolled into view."""
 
 
 class Studio(widgets.VBox):
-    """A form for a run: what is trained, on what, how, and a Start button that is off while an error stands.
+    """A form for a run: model, data, method and settings, and a Start button that is disabled while there are errors.
 
     Args:
-        config: what the form starts with: a RunConfig, a dict, YAML text or a path; None takes the preset. In a dict,
-            `dataset` may also be the rows themselves, as for `llf.train`.
-        preset: what the form is compared with, one of `llf_core.config.presets()`.
+        config: initial values: a RunConfig, a dict, YAML text or a path. Default: the preset. In a dict, `dataset` may
+            also be the rows themselves, as for `llf.train`.
+        preset: preset to compare with, one of `llf_core.config.presets()`.
 
     Attributes:
-        state: the values, without the widgets: `studio.state.set("learning_rate", 1e-4)`, then `studio.refresh()`.
+        state: the values without widgets: `studio.state.set("learning_rate", 1e-4)`, then `studio.refresh()`.
 
     Example:
         >>> studio = llf.Studio()
         >>> studio                 # shows the form
         >>> studio.config          # a RunConfig
-        >>> run = studio.start()   # the same as the button
+        >>> run = studio.start()   # same as the button
         >>> llf.Studio({"dataset": rows})
     """
 
@@ -101,10 +101,10 @@ class Studio(widgets.VBox):
 
     @property
     def config(self) -> RunConfig:
-        """What the form says, as a config.
+        """The form's values as a config.
 
         Raises:
-            ConfigError: an error stands in the form; `.problems` has all of them.
+            ConfigError: the form has errors; `.problems` lists them.
         """
         from llf_core.config import RunConfig
 
@@ -112,19 +112,19 @@ class Studio(widgets.VBox):
 
     @property
     def run(self) -> Run | None:
-        """The run that was started last; None before."""
+        """The last started run, or None."""
         return self._run
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs of the sweep that was started last; empty before."""
+        """The runs of the last sweep; empty if there is none."""
         return self._runs
 
     def set(self, **values: Any) -> None:
-        """Sets fields by their keys, as typing into them does: `studio.set(learning_rate=1e-4)`.
+        """Set fields by key, like typing: `studio.set(learning_rate=1e-4)`.
 
         Raises:
-            KeyError: a key that has no field.
+            KeyError: there is no such field.
         """
         for key in values:
             if key not in self.state.specs:
@@ -133,27 +133,27 @@ class Studio(widgets.VBox):
         self._edited()
 
     def start(self, *, queue: bool = False) -> Run:
-        """Starts the run in a process of its own and shows its monitor below the form; returns at once.
+        """Start the run in a separate process and show its monitor below the form; returns at once.
 
         Args:
-            queue: begin when nothing else goes on this machine, after what has waited longer.
+            queue: wait until no other run is active on this machine and none has waited longer.
 
         Raises:
-            ConfigError: an error stands in the form.
-            RuntimeError: this environment or disk cannot run it; the message says what to do.
+            ConfigError: the form has errors.
+            RuntimeError: environment or disk do not allow the run; the message says what to do.
         """
         return self._launch(queue=queue, reveal=False)
 
     def sweep(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
-        """Starts a run for each combination of some values, one after the other, and compares them below the form.
+        """Start a run for each combination of values, one after the other, and compare them below the form.
 
         Args:
-            values: for each key the values that it takes: `{"learning_rate": [1e-4, 3e-4]}`.
+            values: values by key: `{"learning_rate": [1e-4, 3e-4]}`.
 
         Raises:
-            ConfigError: an error stands in the form or in a combination; no run was started.
-            ValueError: no values, or more than a hundred runs.
-            RuntimeError: this environment or disk cannot run it; the message says what to do.
+            ConfigError: the form or a combination has errors; no run was started.
+            ValueError: there are no values, or more than a hundred combinations.
+            RuntimeError: environment or disk do not allow the runs; the message says what to do.
         """
         from llf_widgets.forms.sweep_view import SweepView
         from llf_widgets.start import sweep
@@ -172,10 +172,10 @@ class Studio(widgets.VBox):
         return self._runs
 
     def inspect(self) -> Inspect:
-        """Shows below the form what the loss sees of its data, token by token; what is changed there is set here.
+        """Show the training data token by token below the form; changes made there are applied to the form.
 
         Raises:
-            ConfigError: an error stands in the form.
+            ConfigError: the form has errors.
         """
         from llf_widgets.inspect import Inspect
 
@@ -186,13 +186,13 @@ class Studio(widgets.VBox):
         return self._inspection
 
     def close(self) -> None:
-        """Ends the form and what stands below it; runs are not touched."""
+        """Close the form and the views below it; runs are not affected."""
         self._pump.stop()
         close_parts(self)
         super().close()
 
     def refresh(self) -> None:
-        """Draws everything as the state has it."""
+        """Update all parts from the state."""
         self.state.hold_data()
         self._presets.refresh()
         for title, section in self._sections.items():
@@ -212,16 +212,17 @@ class Studio(widgets.VBox):
         self.refresh()
 
     def _answered(self) -> None:
-        """A hub has said whether it has what is named."""
+        """Handle a hub's answer about names."""
         self.state.answers = self._hub.answers
         self.refresh()
 
     def _launch(self, *, queue: bool, reveal: bool) -> Run:
-        """See `start`.
+        """Start a run, see `start`.
 
         Args:
-            queue: as there.
-            reveal: whether the monitor is scrolled into view; its place is shown before the run's folder is made.
+            queue: see `start`.
+            reveal: whether to scroll the monitor into view; its placeholder is shown before the run's folder is
+                created.
         """
         from llf_core.launch import launch
         from llf_widgets.start import notebook_place
@@ -253,13 +254,13 @@ class Studio(widgets.VBox):
         return self._run
 
     def _sweep_pressed(self, values: Mapping[str, Sequence[Any]]) -> tuple[Run, ...]:
-        """The button of the sweep: its runs come into view."""
+        """Handle the sweep button, and scroll to the runs."""
         runs = self.sweep(values)
         self._start.reveal(SWEEP)
         return runs
 
     def _pressed(self, queue: bool) -> None:
-        """A button. A second click of a double click finds Start off."""
+        """Handle a start button. The second click of a double click finds Start disabled."""
         if not self._start.ready or self._starting.locked():
             return
         try:
@@ -317,7 +318,7 @@ class Studio(widgets.VBox):
         self._start.show(ready=ready, busy=busy, sentence=words, messages=said, suggested=self._suggested())
 
     def _waits_for(self, machine: Sequence[Message]) -> tuple[list[tuple[str, str, str]], list[str]]:
-        """What keeps Start off: fields (label, key, section), and what else."""
+        """What disables Start: fields (label, key, section), and other problems."""
         keys = list(dict.fromkeys(problem.key for problem in self.state.errors()))
         fields = [(self.state.specs[key].label, key, self._title(key)) for key in keys if key in self.state.specs]
         others = [f"`{key}`" if key else "the configuration" for key in keys if key not in self.state.specs]
@@ -328,7 +329,7 @@ class Studio(widgets.VBox):
         return fields, others
 
     def _checks(self, *, fresh: bool = False) -> list[Message]:
-        """What this machine has to say, looked at again after some seconds."""
+        """Messages about this machine, cached for some seconds."""
         at, said, _ = self._machine
         if fresh or time.monotonic() - at > _CHECK_SECONDS:
             ahead = self._others.ahead()
@@ -339,7 +340,7 @@ class Studio(widgets.VBox):
         return said
 
     def _follow_others(self) -> float | None:
-        """Draws Start anew when other runs have begun or ended, until none is left."""
+        """Update Start while other runs are active."""
         before, now = ([one.id for one in runs] for runs in (self._machine[2], self._others.ahead()))
         if now != before:
             self._checks(fresh=True)
@@ -347,14 +348,14 @@ class Studio(widgets.VBox):
         return _CHECK_SECONDS if now else None
 
     def _refuse(self) -> None:
-        """Raises a RuntimeError where this environment or disk cannot run it."""
+        """Raise an error if environment or disk do not allow a run."""
         stop = next((message.text for message in self._checks(fresh=True) if message.level == "error"), None)
         if stop:
             self.refresh()
             raise RuntimeError(stop)
 
     def _suggested(self) -> str:
-        """The name of a run that is given none."""
+        """Default name of a run."""
         from llf_core.launch.start import default_name
 
         return default_name(self.state.report.config) if self.state.report.config else ""
@@ -384,11 +385,11 @@ class Studio(widgets.VBox):
         return named if self.state.cell_rows is None else [self.state.cell_rows.label, *named]
 
     def _rows(self) -> pa.Table | None:
-        """The rows of the cell, where they are the data set."""
+        """The rows of the cell, if they are the data set."""
         return self.state.cell_rows.table if self.state.cell_rows and self.state.trains_cell_rows else None
 
     def _place_for_monitor(self) -> widgets.Box:
-        """Where the monitor will stand, with a word until it does."""
+        """Placeholder for the monitor."""
         words = widgets.Label("Starting: creating the run folder and starting the process…")
         place = widgets.VBox([words])
         place.add_class(MONITOR)
@@ -405,7 +406,7 @@ class Studio(widgets.VBox):
         words.close()
 
     def _show_below(self, name: str, view: widgets.Widget | None) -> None:
-        """Shows a view below the form in the place of its name; None takes it away."""
+        """Show a view below the form under a name, replacing an earlier one; None removes it."""
         if view is None:
             self._below.pop(name, None)
         else:
@@ -424,7 +425,7 @@ class Studio(widgets.VBox):
 
 
 def _close(box: widgets.Box) -> None:
-    """Ends what a box shows, and the box."""
+    """Close a box and its children."""
     for child in box.children:
         child.close()
     box.close()

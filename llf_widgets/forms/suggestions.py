@@ -1,4 +1,4 @@
-"""Names that the form proposes for models and data sets: what is on this machine, without asking a hub."""
+"""Suggestions for models and data sets from this machine, without querying a hub."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _MOST = 50
 
 
 def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
-    """The shipped data sets, then the names of `dataset_info.json`, then data files.
+    """Built-in data sets, names in `dataset_info.json`, and data files.
 
     Args:
-        dataset_dir: the folder of `dataset_info.json`.
-        here: the folder that relative paths start from; unset, the working directory.
+        dataset_dir: folder of `dataset_info.json`.
+        here: folder for relative paths. Default: the working directory.
     """
     folder = Path(dataset_dir).expanduser()
     here = here or Path.cwd()
@@ -30,7 +30,7 @@ def datasets(dataset_dir: str, here: Path | None = None) -> list[str]:
 
 
 def models(here: Path | None = None) -> list[str]:
-    """The embedded model, GGUF files and model folders of `here`."""
+    """The embedded model, and GGUF files and model folders in `here`."""
     from llf_core.config.model import EMBEDDED
 
     here = here or Path.cwd()

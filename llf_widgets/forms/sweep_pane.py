@@ -1,4 +1,4 @@
-"""The sweep below Start: fields, their values, how many runs they make, and the button that starts them."""
+"""The sweep below Start: fields, values, number of runs, and a start button."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FIRST = "learning_rate"
 
 
 class SweepPane(FrontEnd):
-    """Values of one or several fields, each combination a run.
+    """Values for one or more fields; each combination is a run.
 
     Args:
         state: the form's values.
-        sections: the fields of the form, by the section that they are shown in.
-        on_start: called with the values of each key when the button is pressed.
+        sections: fields by section of the form.
+        on_start: called with the values by key when the button is pressed.
     """
 
     _esm = text("dom.js", "forms/messages.js", "forms/sweep.js")
@@ -62,21 +62,21 @@ class SweepPane(FrontEnd):
         self.observe(lambda _: self._draw(), names=["_open"])
 
     def refresh(self, *, blocked: bool, ahead: Sequence[RunAhead]) -> None:
-        """Draws the pane as the state has it.
+        """Update the pane from the state.
 
         Args:
-            blocked: whether something keeps Start off.
-            ahead: what goes and waits on this machine.
+            blocked: whether Start is disabled.
+            ahead: running and queued runs on this machine.
         """
         self._blocked, self._ahead = blocked, ahead
         self._draw()
 
     def forget(self) -> None:
-        """Lets go of what was said of the last start: the form was edited since."""
+        """Clear the messages of the last start after an edit."""
         self._started, self._failure = 0, []
 
     def plan(self) -> sweeping.Plan:
-        """What would be started."""
+        """The runs that would be started."""
         return sweeping.plan(self._state, {key: self._text(key) for key in self._keys})
 
     def _draw(self) -> None:
@@ -111,7 +111,7 @@ class SweepPane(FrontEnd):
         return sweeping.propose(self._state.specs[key], self._state.value(key))
 
     def _words(self, plan: sweeping.Plan, *, ready: bool) -> str:
-        """What the button will do, or why it is off."""
+        """What the button will do, or why it is disabled."""
         if self._started:
             return f"Started {_runs(self._started)}, one after the other. Progress is shown below."
         if self._blocked:
@@ -156,7 +156,7 @@ class SweepPane(FrontEnd):
         self._draw()
 
     def _start(self, shown: int) -> None:
-        """The button; what it said it would start must be what is started."""
+        """Handle the button; starts only what it announced."""
         plan = self.plan()
         if not self._ready or shown != plan.runs:
             self._draw()

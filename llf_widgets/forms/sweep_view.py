@@ -1,4 +1,4 @@
-"""The runs of a sweep below the form: one line a run while they go one after the other, and their curves compared."""
+"""The runs of a sweep below the form: one line per run, and a comparison of their curves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REST = 1.0  # seconds between two looks
 
 
 class SweepRuns(FrontEnd):
-    """The lines: what differs, state, step and loss of each run."""
+    """One line per run: changed values, state, step and loss."""
 
     _esm = text("dom.js", "forms/messages.js", "forms/runs.js")
     view = traitlets.Dict(help="`keys`, `loss`, `rows`, `live`").tag(sync=True)
@@ -39,11 +39,11 @@ class SweepRuns(FrontEnd):
 
 
 class SweepView(widgets.VBox):
-    """Follows the runs of a sweep to their ends.
+    """Follows the runs of a sweep until all have ended.
 
     Args:
-        runs: in the order in which they go.
-        keys: what differs between them.
+        runs: in order of execution.
+        keys: keys that differ between them.
     """
 
     def __init__(self, runs: Sequence[Run], keys: Sequence[str]) -> None:
@@ -64,13 +64,13 @@ class SweepView(widgets.VBox):
         self._pump.start()
 
     def close(self) -> None:
-        """Ends the view; the runs are not touched."""
+        """Close the view; the runs are not affected."""
         self._pump.stop()
         close_parts(self)
         super().close()
 
     def show_monitor(self, run_id: str) -> None:
-        """Shows the monitor of a run below the lines, in place of another one; nothing for an empty id."""
+        """Show the monitor of a run below the lines; an empty id closes it."""
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
@@ -80,7 +80,7 @@ class SweepView(widgets.VBox):
         self.children = [part for part in (self._lines, self._monitor, self._curves) if part is not None]
 
     def stop(self) -> None:
-        """Stops what goes, with a checkpoint, and takes the others out of the queue."""
+        """Stop the active run with a checkpoint, and remove the others from the queue."""
         for run in reversed(self._runs):  # the last first: none of them begins meanwhile
             if not run.status().has_ended:
                 run.stop(by="form")
@@ -122,7 +122,7 @@ class SweepView(widgets.VBox):
         }
 
     def _best(self) -> list[int]:
-        """Which runs are compared: all of them, or those that did best; in their order."""
+        """Indices of the runs to compare: all, or the best ones, in order."""
         told = result(self._watches)
         sign = -1 if told.more else 1
         values = [told.value(watch) for watch in self._watches]

@@ -1,4 +1,4 @@
-"""What a sweep over fields of the form would be, without a widget: proposed values, runs, and what is wrong."""
+"""Plans a sweep over form fields, without widgets: proposed values, runs, and problems."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Plan:
     """A sweep before it is started.
 
     Attributes:
-        values: the values of each key, none of them twice.
-        runs: how many runs they make; 0 where they make none.
-        messages: what stands against it beside what stands in the form, errors first.
+        values: distinct values by key.
+        runs: number of runs; 0 if there are none.
+        messages: problems beyond those of the form, errors first.
     """
 
     values: Mapping[str, Sequence[Any]]
@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def ok(self) -> bool:
-        """Whether it can be started, as far as its values go."""
+        """Whether the values allow a start."""
         return self.runs > 0 and all(message.level != "error" for message in self.messages)
 
 
@@ -49,14 +49,14 @@ def fits(spec: FieldSpec) -> bool:
 
 
 def propose(spec: FieldSpec, value: Any) -> str:
-    """Values worth trying: around the form's own for a number, all of a short list of choices.
+    """Propose values to try: around the form's own for a number, all of a short list of choices.
 
     Args:
         spec: the field.
-        value: what the form has for it.
+        value: its value in the form.
 
     Returns:
-        Text with commas, as `read` takes it; empty where the form has no value.
+        Comma-separated text for `read`; empty if the form has no value.
     """
     if kind(spec) != "number":
         offered = [text for text, _ in choices(spec) if text]
@@ -76,17 +76,22 @@ def propose(spec: FieldSpec, value: Any) -> str:
 
 
 def read(spec: FieldSpec, text: str) -> list[Any]:
-    """The values of a text with commas, in order; `null` is "not set" where a field may be unset."""
+    """Parse comma-separated values, in order; `null` means "not set" for optional fields.
+
+    Args:
+        spec: the field.
+        text: the text.
+    """
     pieces = (piece.strip() for piece in text.split(","))
     return [None if spec.optional and piece == UNSET else parse(spec, piece) for piece in pieces if piece]
 
 
 def plan(state: FormState, chosen: Mapping[str, str]) -> Plan:
-    """What a sweep would be, with each of its runs checked as Start checks one.
+    """Plan a sweep; each run is validated like a single one.
 
     Args:
         state: the form's values.
-        chosen: for each key the text of its values.
+        chosen: text of the values by key.
     """
     values: dict[str, list[Any]] = {}
     said: list[Message] = []
@@ -121,7 +126,7 @@ def _empty(spec: FieldSpec, proposed: str) -> Message:
 
 
 def _against(state: FormState, runs: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """What stands against the runs and not against the form itself, each thing once."""
+    """Problems of the runs that the form itself does not have, without duplicates."""
     if state.config is None:
         return []  # what is wrong in the form comes first
     known = {problem.message for problem in validate(state.config).problems}
@@ -139,7 +144,7 @@ def _against(state: FormState, runs: Sequence[Mapping[str, Any]]) -> list[Messag
 
 
 def _where(runs: Sequence[Mapping[str, Any]], of: int) -> str:
-    """Which runs a sentence is about: by what they share, else by their number; nothing where it is all of them."""
+    """The runs that a message applies to, by common values, else by number; empty for all."""
     if len(runs) == of:
         return ""
     shared = {key: value for key, value in runs[0].items() if all(one[key] == value for one in runs)}

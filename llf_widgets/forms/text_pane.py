@@ -1,4 +1,4 @@
-"""The configuration as text, both ways: what is pasted as YAML, the form follows."""
+"""The configuration as text; pasted YAML updates the form."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class TextPane(FrontEnd):
 
     @property
     def refused(self) -> bool:
-        """Whether the text that was pasted could not be read, so that form and text differ."""
+        """Whether the pasted text is invalid, so that form and text differ."""
         return bool(self._refused)
 
     def accept_form(self) -> None:
-        """Lets go of a text that could not be read: the form was edited since."""
+        """Discard an invalid text after the form was edited."""
         self._refused = ""
 
     def refresh(self) -> None:
-        """Draws the text as the state has it, and what stands against keys that are no field."""
+        """Update the text from the state, with problems of unknown keys."""
         if not self._refused:
             self._said = [Message.of(problem, where=True) for problem in self._state.problems("")]
         with self.hold_sync():
@@ -60,7 +60,7 @@ class TextPane(FrontEnd):
             self._messages = wire(self._said)
 
     def paste(self, text: str) -> None:
-        """Takes a whole YAML file; a text that is none stays in the pane, with the reason below it."""
+        """Replace the values with a YAML text; an invalid text stays in the pane with the reason."""
         try:
             self._state.paste(text, defaults=self._defaults)
             self._refused = ""

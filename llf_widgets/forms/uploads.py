@@ -1,4 +1,4 @@
-"""A data file that comes from the reader's computer, piece by piece, to a place where the run finds it."""
+"""Uploads of data files from the reader's computer, in pieces."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 COUNTED = 50_000_000
-"""Bytes, unpacked, that are read of a file to count its rows."""
+"""Maximum unpacked bytes read to count rows."""
 WHOLE = 200_000_000
-"""The same of JSON, which is read as a whole."""
+"""The same for JSON, which is read as a whole."""
 FIRST = 100
-"""Rows that are read of a file that tells how many it has."""
+"""Rows read of a file whose format stores its number of rows."""
 NAMED = 3
 LONGEST = 180
-"""Bytes of a name without its suffix: of 255 that a disk takes, and a number may come behind it."""
+"""Maximum bytes of a name without its suffix: file systems allow 255, and a number may be appended."""
 _SUFFIXES = ", ".join(f".{kind}" for kind in READERS)
 
 
 class UploadError(UserError, ValueError):
-    """A file that was not taken."""
+    """The upload failed; the message is for the user."""
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A file that was taken.
+    """A completed upload.
 
     Attributes:
-        name: what `dataset` holds from now on.
-        told: where it lies, and what was read of it.
+        name: the new value of `dataset`.
+        told: message about its location and rows.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Uploaded:
 
 
 class Upload:
-    """A file on its way.
+    """An upload in progress.
 
     Args:
-        name: as it is called on the reader's computer.
-        here: the folder that it goes to; where it can't be written, `LLF_HOME/uploads` takes it.
+        name: file name on the reader's computer.
+        here: target folder; if it is not writable, `LLF_HOME/uploads` is used.
 
     Raises:
-        UploadError: no data file by its name, or nowhere to write it.
+        UploadError: the name is not that of a data file, or no folder is writable.
     """
 
     def __init__(self, name: str, here: Path | None = None) -> None:
@@ -76,10 +76,10 @@ class Upload:
         self._partial = Path(partial)
 
     def add(self, piece: bytes) -> None:
-        """Takes the next piece.
+        """Append the next piece.
 
         Raises:
-            UploadError: it cannot be written; what was written is gone.
+            UploadError: it cannot be written; the partial file is removed.
         """
         try:
             with self._partial.open("ab") as file:
@@ -89,10 +89,10 @@ class Upload:
             raise self._refused(f"it cannot be written ({error.strerror})") from None
 
     def finish(self) -> Uploaded:
-        """Looks at the whole file and gives it its name; a file of this name with other bytes stays as it is.
+        """Check the complete file and rename it; an existing file of this name with other content is kept.
 
         Raises:
-            UploadError: it cannot be read; the file is gone.
+            UploadError: it cannot be read; the file is removed.
         """
         try:
             rows = self._rows()
@@ -109,14 +109,14 @@ class Upload:
         return Uploaded(path.name if beside else str(path), f"Saved as `{path.name}` in {where}: {rows}")
 
     def drop(self) -> None:
-        """Gives the file up."""
+        """Cancel the upload."""
         self._partial.unlink(missing_ok=True)
 
     def _rows(self) -> str:
-        """How many rows there are, and which lines cannot be read.
+        """Describe the number of rows, and unreadable lines.
 
         Raises:
-            DataError: the file cannot be read, or has no row.
+            DataError: the file cannot be read, or has no rows.
         """
         known, kind = counted_rows(self._partial), kind_of(self._partial)
         most = WHOLE if kind == "json" else COUNTED
@@ -148,7 +148,7 @@ class Upload:
         return f"{told} {len(flaws):,} cannot be read and {'is' if len(flaws) == 1 else 'are'} skipped ({lines}{more})."
 
     def _place(self) -> Path:
-        """Moves the file to a name that no other file has."""
+        """Rename the file to a free name."""
         stem = self.name.removesuffix(_suffix(self.name))
         for number in count(1):
             path = self._folder / (self.name if number == 1 else f"{stem}-{number}{_suffix(self.name)}")
@@ -169,12 +169,11 @@ class Upload:
 
 
 class Uploads:
-    """Files on their way to one part of the form, a message a piece; each piece is answered, so that none piles up.
+    """Uploads to one part of the form, one message per piece; each piece is acknowledged, so that none queue up.
 
     Args:
-        send: sends an answer to the front end: `{"type": "upload", "id", "received", "done"}`.
-        on_end: called with the field, what to say beside it, and what it holds from now on; an empty name where the
-            file was not taken.
+        send: sends an acknowledgement to the front end: `{"type": "upload", "id", "received", "done"}`.
+        on_end: called with the field, a message, and the new value; empty if the upload failed.
     """
 
     def __init__(self, send: Callable[[dict[str, Any]], Any], on_end: Callable[[str, Message, str], None]) -> None:
@@ -183,7 +182,12 @@ class Uploads:
         self._coming: dict[str, tuple[Upload, int]] = {}
 
     def take(self, content: Mapping[str, Any], buffers: Sequence[Any]) -> None:
-        """Takes a message: `id`, `key` (the field), `name`, `total` (bytes), `offset`; the piece is its buffer."""
+        """Handle a message with `id`, `key` (the field), `name`, `total` (bytes) and `offset`.
+
+        Args:
+            content: the message.
+            buffers: its binary buffers; the first one is the piece.
+        """
         mark, key = str(content["id"]), str(content["key"])
         try:
             upload, received = self._add(mark, content, buffers)
@@ -199,7 +203,7 @@ class Uploads:
         self._on_end(key, Message("note", done.told), done.name)
 
     def _add(self, mark: str, content: Mapping[str, Any], buffers: Sequence[Any]) -> tuple[Upload, int]:
-        """The file of a message, and how many bytes of it are here.
+        """Add a piece; returns the upload and the number of received bytes.
 
         Raises:
             UploadError: it cannot be written, or a piece is missing.
@@ -223,7 +227,7 @@ class Uploads:
 
 
 def _plain(name: str) -> str:
-    """The last part of a name as every disk takes it, and `dataset`, where a comma stands between two."""
+    """The last path component, without characters that file systems or the list in `dataset` do not allow."""
     last = Path(name.replace("\\", "/")).name.encode("utf-8", "replace").decode()
     told = re.sub(r"[\x00-\x1f\x7f,]|^~", "_", last)
     suffix = _suffix(told)
@@ -232,16 +236,16 @@ def _plain(name: str) -> str:
 
 
 def _suffix(name: str) -> str:
-    """`.jsonl.gz` of `rows.jsonl.gz`."""
+    """File suffixes, `.jsonl.gz` for `rows.jsonl.gz`."""
     path = Path(name)
     return (Path(path.stem).suffix if path.suffix.lower() in COMPRESSED else "") + path.suffix
 
 
 def _writable(*folders: Path) -> Path:
-    """The first folder that can be written.
+    """The first writable folder.
 
     Raises:
-        OSError: none.
+        OSError: none is writable.
     """
     *first, last = folders
     for folder in first:

@@ -1,4 +1,4 @@
-"""A field's value as text and back. A text that a field cannot mean stays text; validation names it."""
+"""Conversion of field values to text and back. Invalid text stays text; validation reports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BOOLS = {"true": True, "false": False}
 
 
 def kind(spec: FieldSpec) -> Kind:
-    """The control that fits a field. A comma list of choices is text that proposes them."""
+    """The control for a field. A comma-separated list of choices is a text field with suggestions."""
     if spec.type == "bool" and not spec.choices:
         return "choice" if spec.optional else "check"
     if spec.choices and spec.type != "names":
@@ -28,11 +28,11 @@ def kind(spec: FieldSpec) -> Kind:
 
 
 def choices(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
-    """What a list offers: the text of each value and the words for it.
+    """Options of a list: value as text, and label.
 
     Args:
         spec: the field.
-        unset: the words for no value.
+        unset: label for no value.
     """
     if spec.choices:
         labels = spec.choice_labels or tuple(str(choice) for choice in spec.choices)
@@ -45,7 +45,7 @@ def choices(spec: FieldSpec, unset: str = "none") -> list[tuple[str, str]]:
 
 
 def show(value: Any) -> str:
-    """A value as the form shows it."""
+    """Format a value for the form."""
     match value:
         case None:
             return ""
@@ -61,9 +61,13 @@ def show(value: Any) -> str:
 
 
 def parse(spec: FieldSpec, text: str) -> Any:
-    """The value that a text means for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
+    """Parse typed text for a field: `2e-4`, `0.1`, `true`, `{a: 1}`. Empty is None, "not set".
 
-    A text that means nothing for the field (letters in a number) comes back as it is; validation names it.
+    Invalid text (letters in a number) is returned unchanged; validation reports it.
+
+    Args:
+        spec: the field.
+        text: typed text.
     """
     if spec.type != "text" or spec.path or spec.choices:
         text = text.strip()
@@ -97,7 +101,7 @@ def _number(text: str) -> int | float | None:
 
 
 def _structure(text: str) -> Any:
-    """JSON, else YAML, else the text itself."""
+    """Parse JSON, else YAML, else return the text."""
     try:
         return json_value(text)
     except NotPlainError:

@@ -1,4 +1,4 @@
-"""What the loss sees of a config's data."""
+"""Inspection of training data, token by token."""
 
 from llf_widgets.inspect.widget import Inspect
 

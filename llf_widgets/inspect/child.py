@@ -1,4 +1,4 @@
-"""The process that reads the data: it has the tokenizer, and answers one question after the other."""
+"""The child process that prepares the data and answers requests about it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ COMMAND = ("-P", "-m", "llf_core.data.inspect")
 
 
 class GoneError(RuntimeError):
-    """The process has ended; its text is the reason."""
+    """The process has ended; the message has the reason."""
 
 
 class Child:
-    """A running `python -m llf_core.data.inspect`. It ends with the kernel, since its input does.
+    """A running `python -m llf_core.data.inspect`. It ends with the kernel, when its stdin closes.
 
     Args:
-        config_yaml: what to prepare.
-        on_readings: called with how each set's rows are read, and what columns can hold; all calls are made in
-            another thread.
-        on_progress: called with a data set's name and the rows prepared so far.
+        config_yaml: the config to prepare.
+        on_readings: called with the format and columns of each data set. All callbacks run in a background thread.
+        on_progress: called with a data set's name and the number of prepared rows.
         on_ready: called once with the overview.
-        on_end: called with the reason, where it ends before it was closed.
+        on_end: called with the reason if the process ends before it was closed.
 
     Attributes:
-        code: Python code that would have had to run and was not allowed, where that is the reason why it ended; see
+        code: code that is not allowed, if that is why the process ended; see
             `llf_core.runs.foreign_code.ForeignCode.json`.
     """
 
@@ -75,7 +74,7 @@ class Child:
         self._thread = threading.Thread(target=self._listen, daemon=True, name="llf-inspect")
 
     def listen(self) -> None:
-        """Begins to make the calls."""
+        """Start calling the callbacks."""
         self._thread.start()
 
     @property
@@ -84,10 +83,15 @@ class Child:
         return self._process.pid
 
     def ask(self, what: str, **arguments: Any) -> Future[Any]:
-        """Asks for something; the answer comes in another thread.
+        """Send a request; the answer arrives in another thread.
+
+        Args:
+            what: name of the request.
+            arguments: its arguments.
 
         Returns:
-            A future that fails with `GoneError` where the process has ended, with `ValueError` where it says why not.
+            A future that fails with `GoneError` if the process has ended, or with `ValueError` if the request is
+            refused.
         """
         future: Future[Any] = Future()
         with self._lock:
@@ -107,7 +111,7 @@ class Child:
         return future
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._closed = True
         self._process.terminate()
         self._thread.join(timeout=5)

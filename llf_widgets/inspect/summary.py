@@ -1,4 +1,4 @@
-"""What a saved notebook keeps of an inspection: the counts, as a table and as text."""
+"""Static summary of an inspection for saved notebooks: counts as a table and as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CELL = "padding: 2px 12px 2px 0; text-align: {}"
 
 
 def table(overview: Mapping[str, Any]) -> list[list[str]]:
-    """A line for each data set, and where there are several, one for all."""
+    """One row per data set, and a total if there are several."""
     lines = [
         (
             one["dataset"],
@@ -36,7 +36,13 @@ def table(overview: Mapping[str, Any]) -> list[list[str]]:
 
 
 def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
-    """The counts for a terminal."""
+    """The counts as plain text.
+
+    Args:
+        state: state of the inspection.
+        note: message in place of missing counts.
+        overview: the counts.
+    """
     if state != "ready":
         return f"Inspect: {note or state}"
     lines = [HEADS, *table(overview)]
@@ -51,7 +57,13 @@ def summary_text(state: str, note: str, overview: Mapping[str, Any]) -> str:
 
 
 def summary_html(state: str, note: str, overview: Mapping[str, Any]) -> str:
-    """The counts as a table. Names of data sets are escaped."""
+    """The counts as an HTML table. Names of data sets are escaped.
+
+    Args:
+        state: state of the inspection.
+        note: message in place of missing counts.
+        overview: the counts.
+    """
     if state != "ready":
         return f"<p>Inspect: {escape(note or state)}</p>"
 

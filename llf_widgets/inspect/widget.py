@@ -1,4 +1,4 @@
-"""`llf.Inspect(config)`: what the loss sees, token by token."""
+"""`llf.Inspect(config)`: the training data, token by token."""
 
 from __future__ import annotations
 
@@ -29,22 +29,20 @@ NOTHING: dict[str, Any] = {}
 
 
 class Inspect(FrontEnd):
-    """Counts, lengths, records to look at, examples token by token, and packed rows of a config's data.
+    """Counts, lengths, notable records, examples token by token, and packed rows of a config's data.
 
-    A process of its own prepares the data (or takes what an earlier run prepared) and answers page by page, so a
-    million examples are no more for the page than ten. Python code that comes with the model is shown, and runs only
-    where it was allowed.
+    A child process prepares the data (or loads it from the cache) and answers page by page, so the page stays fast with
+    a million examples. Python code that comes with the model is shown, and runs only if it was allowed.
 
     Args:
         config: a `RunConfig`, a dict, YAML text or a path, as for `llf.train`.
-        on_change: called with what is changed in the view, e.g. `{"cutoff_len": 384}`.
+        on_change: called with changes made in the view, e.g. `{"cutoff_len": 384}`.
 
     Attributes:
-        config: the config with what was chosen in the view (another cutoff, copies left out); hand it to
-            `llf.train`.
+        config: the config with changes made in the view (another cutoff, duplicates dropped), for `llf.train`.
 
     Raises:
-        ConfigError: the config is not good.
+        ConfigError: the config has errors.
 
     Example:
         >>> view = llf.Inspect({"dataset": "rows.jsonl", "cutoff_len": 512})
@@ -86,14 +84,14 @@ class Inspect(FrontEnd):
         self._open()
 
     def wait(self, timeout: float | None = None) -> Inspect:
-        """Returns the view once the data is prepared.
+        """Wait until the data is prepared. Returns the view.
 
         Args:
-            timeout: seconds; None waits without end.
+            timeout: maximum seconds to wait. Default: no limit.
 
         Raises:
-            TimeoutError: it is not yet.
-            RuntimeError: it cannot be, with the reason.
+            TimeoutError: the data is not prepared yet.
+            RuntimeError: preparation failed; the message has the reason.
         """
         if not self._settled.wait(timeout):
             raise TimeoutError(f"The data was not ready after {timeout:g} s. {self._note}")
@@ -102,27 +100,39 @@ class Inspect(FrontEnd):
         return self
 
     def overview(self) -> dict[str, Any]:
-        """Counts in all and of each data set."""
+        """Counts in total and of each data set."""
         self.wait()
         return dict(self._overview)
 
     def example(self, number: int) -> dict[str, Any]:
-        """One example: `turns`, each with its `role` and `tokens` (`[text, id, state, special]`), and its counts."""
+        """One example: `turns`, each with `role` and `tokens` (`[text, id, state, special]`), and its counts."""
         found: dict[str, Any] = self._ask("example", number=number).result()
         return found
 
     def notable(self, kind: str = "all", offset: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Records to look at: of a kind (`dropped`, `cut`, `divided`, `doubled`, `leaked`) or all."""
+        """Notable records, by kind (`dropped`, `cut`, `divided`, `doubled`, `leaked`) or all.
+
+        Args:
+            kind: the kind.
+            offset: number of records to skip.
+            limit: maximum number of records.
+        """
         found: dict[str, Any] = self._ask("notable", kind=kind, offset=offset, limit=limit).result()
         return found
 
     def search(self, words: str, start: int = 0, limit: int = PAGE) -> dict[str, Any]:
-        """Examples whose text holds some words: `rows`, and `next`, where to go on."""
+        """Search examples for words. Returns `rows`, and `next`, the start of the next page.
+
+        Args:
+            words: words to search for.
+            start: number of the first example.
+            limit: maximum number of results.
+        """
         found: dict[str, Any] = self._ask("search", text=words, start=start, limit=limit).result()
         return found
 
     def close(self) -> None:
-        """Ends the process and the view."""
+        """End the process and close the view."""
         if self._child is not None:
             self._child.close()
         if self._handed is not None:
@@ -130,7 +140,7 @@ class Inspect(FrontEnd):
         super().close()
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The view; where a host has none, and in a saved notebook, the counts."""
+        """The widget; for hosts without widgets and saved notebooks the counts."""
         found = super()._repr_mimebundle_(**options) or {}
         data, about = found if isinstance(found, tuple) else (found, {})
         shown = (self._state, self._note, self._overview)
@@ -138,7 +148,7 @@ class Inspect(FrontEnd):
         return data | texts | {VIEW: {"view": "inspect"}}, about
 
     def _ipython_display_(self, **options: Any) -> None:
-        """Shows the view in an output that gets the counts, for the saved notebook, when they are known."""
+        """Display the view in an output that is updated with the counts for the saved notebook."""
         from IPython.display import display
 
         state = self._state
@@ -180,7 +190,7 @@ class Inspect(FrontEnd):
         self._keep()
 
     def _keep(self) -> None:
-        """Puts what is known into every output of this view, then lets `wait` return."""
+        """Update every output of this view, then let `wait` return."""
         self._fill()
         self._settled.set()
 
@@ -195,7 +205,7 @@ class Inspect(FrontEnd):
         return self._child.ask(what, **arguments)
 
     def _fetch(self, what: str, then: Callable[[Any], object], **arguments: Any) -> None:
-        """Asks, and shows the answer when it comes."""
+        """Send a request, and show the answer when it arrives."""
         assert self._child is not None  # noqa: S101 - made by _open
         self._child.ask(what, **arguments).add_done_callback(lambda answer: self._take(answer, then))
 
@@ -227,14 +237,14 @@ class Inspect(FrontEnd):
         self._fetch("example", lambda found: setattr(self, "_examples", [found]), number=number)
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Takes another setting and looks again."""
+        """Change a setting and prepare again."""
         known = {key: value for key, value in changes.items() if key in CHANGED}
         self.config = self.config.replace(**known)
         self._on_change(known)
         self._open()
 
     def _allow(self) -> None:
-        """Allows the code that is shown, and looks again."""
+        """Allow the displayed code, and prepare again."""
         if refused := allow_shown(self._code):
             self._note = refused
             return

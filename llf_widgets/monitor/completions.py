@@ -1,4 +1,4 @@
-"""Answers that a run sampled to learn from, with what they earned, by step."""
+"""Completions that a run sampled for training, with their rewards, by step."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 STEPS, ROWS, FUNCTIONS = 30, 8, 12
-"""What a view is given at most: steps and, of each, answers are thinned out evenly; further functions left out."""
+"""Limits of the view: steps, and rows per step, are downsampled evenly; further reward functions are omitted."""
 KEPT = 256  # answers of one step that are held until the next one
 ANSWER, PROMPT = 700, 300  # letters
 
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer.
+    """A completion.
 
     Attributes:
-        prompt: what was asked.
-        text: what was answered.
-        reward: what it earned; None where that is not known or not finite.
-        rewards: the same by function.
+        prompt: the prompt.
+        text: the generated text.
+        reward: its reward; None if unknown or not finite.
+        rewards: reward by function.
     """
 
     prompt: str
@@ -45,14 +45,14 @@ class _Step:
 
 
 class Completions:
-    """What was answered step by step; of a step that was made twice only the last attempt's."""
+    """Completions by step; for a repeated step only those of the last attempt."""
 
     def __init__(self) -> None:
         self._steps: dict[int, _Step] = {}
         self._functions: dict[str, None] = {}
 
     def add(self, samples: Iterable[dict[str, Any]]) -> None:
-        """Takes in new lines of `samples.jsonl`; what is no completion is passed over."""
+        """Add new lines of `samples.jsonl`; other samples are skipped."""
         for sample in samples:
             prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
             if sample.get("kind") != "completion" or not isinstance(text, str) or not isinstance(step, int):
@@ -70,11 +70,11 @@ class Completions:
             )
 
     def view(self) -> dict[str, Any]:
-        """For the front end.
+        """Data for the front end.
 
         Returns:
-            `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: how many answers there
-            were and what they earned on average, and the rows `[reward, [by function], prompt, text]`, the best first.
+            `functions` (their names) and `steps`, each `{"step", "count", "mean", "rows"}`: number of completions, mean
+            reward, and rows `[reward, [by function], prompt, text]`, highest reward first.
         """
         functions = list(self._functions)[:FUNCTIONS]
         return {
@@ -94,7 +94,7 @@ class Completions:
         }
 
     def last(self) -> tuple[int, list[Completion]]:
-        """For the saved notebook: the last step, its best and its worst answer; 0 and none where there is none."""
+        """The last step with its best and worst completion, for the saved notebook; 0 and empty if there is none."""
         if not self._steps:
             return 0, []
         step = max(self._steps)
@@ -125,7 +125,7 @@ class Completions:
 
 
 def _ordered(rows: list[Completion]) -> list[Completion]:
-    """The best first, those without a reward last."""
+    """Completions by descending reward, unknown ones last."""
     return sorted(rows, key=lambda one: math.inf if one.reward is None else -one.reward)
 
 
@@ -139,7 +139,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _plain(prompt: Any) -> str:
-    """A prompt as text; of a conversation its last message."""
+    """A prompt as text: the last message of a conversation."""
     if isinstance(prompt, list):
         prompt = prompt[-1] if prompt else ""
     if isinstance(prompt, dict):

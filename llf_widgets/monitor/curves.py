@@ -1,4 +1,4 @@
-"""What the charts of a run draw: every line with at most 2,000 points, and the marks beside them."""
+"""Data of a run's charts: lines with at most 2,000 points, and markers."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 LIMIT = 2000  # points a trace
 MACHINE = ("learning_rate", "grad_norm", "tokens_per_second", "memory")
-"""What every run logs and its small charts show."""
+"""Metrics that every run logs, shown in small charts."""
 WORTH_A_CLICK = 3  # groups that are left out where they are not asked for
 NOTHING = (np.empty(0, dtype=np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines by name as (steps [n], values [n]), n at most `LIMIT`; NaN where a logged value is not finite.
+    """Lines by name as (steps `[n]`, values `[n]`), n at most `LIMIT`; NaN if a logged value is not finite.
 
     Args:
-        window: steps that the smooth ones are smoothed over; 0 where they are not.
-        last: the last logged value of each name, exact and perhaps not finite; memory in bytes.
-        lines: as logged; memory in GB. The lead and the four small charts are always among them, perhaps empty.
-        smooth: the same, smoothed, of what stands in a group.
-        main: the group of the number to look at first, which the large chart shows.
-        groups: the others, a chart each.
-        left_out: titles of those that are looked at only where something is odd, and are not drawn.
-        planned: the learning rates that are still to come, from the last logged one on.
-        kept: steps of checkpoints that are there.
-        best: the best checkpoint's step, or nothing.
-        marks: (step, words) of every resume and of every change by hand.
-        broken: steps at which the lead was not finite, at most `LIMIT`.
-        broken_count: how many there are in all.
+        window: smoothing window in steps; 0 for none.
+        last: last logged value of each metric, exact, possibly not finite; memory in bytes.
+        lines: logged values; memory in GB. The primary metric and those of the small charts are always included.
+        smooth: smoothed values of grouped metrics.
+        main: group of the primary metric, shown in the large chart.
+        groups: the other groups, one chart each.
+        left_out: titles of diagnostic groups that are not drawn.
+        planned: future learning rates, from the last logged one on.
+        kept: steps of existing checkpoints.
+        best: step of the best checkpoint, or empty.
+        marks: (step, label) of every resume and live change.
+        broken: steps at which the primary metric was not finite, at most `LIMIT`.
+        broken_count: total number of these steps.
     """
 
     window: int
@@ -60,20 +60,20 @@ class Curves:
 
     @property
     def lead(self) -> str:
-        """The number to look at first."""
+        """Name of the primary metric."""
         return next(iter(self.main.lines))
 
     @property
     def points(self) -> int:
-        """Points of the longest line: what a front end must redraw."""
+        """Number of points of the longest line, which determines the cost of drawing."""
         return max((x.size for x, _ in self.lines.values()), default=0)
 
     def line(self, name: str) -> Line:
-        """A line as logged; empty where there is none."""
+        """A line as logged, `[n]` steps and values; empty if there is none."""
         return self.lines.get(name, NOTHING)
 
     def held_out(self, name: str) -> bool:
-        """Whether a number was measured on held-out examples too."""
+        """Whether a metric was also computed on validation examples."""
         return EVAL_PREFIX + name in self.lines
 
 
@@ -88,17 +88,17 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
     planned: Line = NOTHING,
     details: bool = True,
 ) -> Curves:
-    """Thins out what a run logged to what a chart can show.
+    """Downsample the metrics of a run for its charts.
 
     Args:
-        series: name -> (steps, values), ascending steps.
-        smoothed: name -> [n] beside the series of that name.
-        window: steps that they are smoothed over.
-        kept: steps of whole checkpoints.
-        best: the best checkpoint's step.
-        events: the run's events, for its marks.
-        planned: the learning rates of the schedule; drawn from the last logged one on.
-        details: whether groups are drawn too that are looked at only where something is odd; a few always are.
+        series: (steps, values) by name, steps ascending.
+        smoothed: smoothed values `[n]`, aligned with the series of that name.
+        window: smoothing window in steps.
+        kept: steps of complete checkpoints.
+        best: step of the best checkpoint.
+        events: events of the run, for markers.
+        planned: learning rates of the schedule; drawn from the last logged one on.
+        details: whether to include diagnostic groups; if there are only a few, they are always included.
     """
     first = primary_metric(series)
     main, *others = sorted(logged_groups([first, *series]), key=lambda one: first not in one.lines)
@@ -128,7 +128,7 @@ def curves(  # noqa: PLR0913 - what stands beside the lines
 
 
 def _from_here_on(planned: Line, logged: Line) -> Line:
-    """What is planned beyond the last logged step, joined to it."""
+    """The schedule after the last logged step, connected to it."""
     (steps, rates), (at, values) = planned, logged
     later = steps > (at[-1] if at.size else 0)
     if not later.any():
@@ -137,7 +137,7 @@ def _from_here_on(planned: Line, logged: Line) -> Line:
 
 
 def _mark(event: dict[str, Any]) -> tuple[int, str] | None:
-    """What a chart marks of an event: a resume, or a change by hand."""
+    """The marker of an event: a resume, or a live change."""
     if event.get("type") == "resumed" and "attempt" in event and "from_step" in event:
         return event["from_step"], f"attempt {event['attempt']}, from step {event['from_step']}"
     if event.get("type") != "steered" or event.get("again"):

@@ -1,4 +1,4 @@
-"""How long a run has trained."""
+"""Training time of a run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
 
 def trained_seconds(moments: Iterable[tuple[int, float]], attempt: int, until: float | None) -> float:
-    """Seconds a run has worked, pauses between attempts left out.
+    """Seconds of training, without pauses between attempts.
 
     Args:
-        moments: (attempt, Unix time) of everything that the run wrote.
+        moments: (attempt, Unix time) of everything the run wrote.
         attempt: the current attempt.
-        until: now for a live run; None for one that has ended, which counts up to its last sign.
+        until: current time for a live run; None for an ended one, which counts up to its last record.
     """
     first: dict[int, float] = {}
     last: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""The events of a run, sorted as they come, so that a look without news costs the same however many there are."""
+"""Incremental index of a run's events, so that an update without new events has constant cost."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     Event = dict[str, Any]
 
 TOLD = ("warning", "finding", "answer", "error")
-"""What stands beside the state of a run."""
+"""Event types shown next to the state."""
 MARKED = ("resumed", "steered")
-"""What a chart marks."""
+"""Event types marked in charts."""
 MARKS = 200
 BEFORE = ("created", "queued")
-"""What is written before a run begins."""
+"""Event types written before a run starts."""
 ASIDE = ("request", "answer", "steered", "schedule", "warning", "finding")
-"""What may come between two events of what an attempt is at."""
+"""Event types that do not change what an attempt is doing."""
 
 
 class EventIndex:
-    """What views ask of a run's events.
+    """Answers queries about a run's events.
 
     Attributes:
-        events: all of them in order, those of progress left out: a run of many hours tells of it every two seconds.
-        changes: what was changed by hand.
+        events: all events in order, except `progress`, of which long runs have many.
+        changes: live changes.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class EventIndex:
         self._marked: list[Event] = []
 
     def add(self, events: Iterable[Event]) -> None:
-        """Takes in new events, in order."""
+        """Add new events, in order."""
         for event in events:
             kind = event.get("type", "")
             self._last[kind] = event
@@ -50,24 +50,29 @@ class EventIndex:
             self.changes.add(event)
 
     def last(self, kind: str, attempt: int | None = None) -> Event | None:
-        """The newest event of a kind, of a whole run or of one attempt; None where there is none."""
+        """The newest event of a type; None if there is none.
+
+        Args:
+            kind: the type.
+            attempt: only events of this attempt. Default: the whole run.
+        """
         found = self._last if attempt is None else self._attempt(attempt).last
         return found.get(kind)
 
     def at(self, attempt: int) -> Event | None:
-        """What an attempt is at: its newest event but those that may come in between."""
+        """The newest event that shows what an attempt is doing."""
         return self._attempt(attempt).newest
 
     def told(self, attempt: int) -> tuple[Event, ...]:
-        """What is told beside the state, of one attempt; of what was repeated the last time."""
+        """Events of an attempt to show next to the state; of repeated ones the last."""
         return self._attempt(attempt).told()
 
     def marked(self) -> tuple[Event, ...]:
-        """What a chart marks: the newest, since nobody can tell more of them apart."""
+        """The newest events to mark in a chart, a limited number."""
         return tuple(self._marked[-MARKS:])
 
     def spans(self) -> list[tuple[int, float]]:
-        """(attempt, Unix time) of the first and last event of each attempt of the run's own, its waiting left out."""
+        """(attempt, Unix time) of the first and last event of each attempt of this run, without time in the queue."""
         return [(number, at) for number, one in self._attempts.items() if number for at in one.span]
 
     def _attempt(self, number: int) -> _Attempt:

@@ -1,4 +1,4 @@
-"""What happened in a run, a line each, from its events."""
+"""The event log of a run, one line per event."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ LINE = 500  # characters of a log line that are worth sending
 
 
 class Journal:
-    """Events as `{"time", "step", "text"}`; a step's checkpoint and evaluation share a row.
+    """Events as rows `{"time", "step", "text"}`; checkpoint and evaluation of a step share a row.
 
-    Types that this version does not know are left out, and so is an event whose fields are not as the contract says.
+    Unknown types, and events with invalid fields, are skipped.
     """
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, events: Iterable[dict[str, Any]]) -> None:
-        """Takes in new events, in order."""
+        """Add new events, in order."""
         for event in events:
             _add(event, self._rows)
 
     def newest(self, most: int) -> list[dict[str, Any]]:
-        """So many rows at most, newest first."""
+        """At most `most` rows, newest first."""
         return [dict(row) for row in self._rows[: -most - 1 : -1]]
 
 
@@ -41,7 +41,7 @@ def rows(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
-    """Puts an event into a row of its own, or into the last one."""
+    """Add an event as a new row, or to the last one."""
     say = SENTENCES.get(event.get("type", ""))
     if say is None:
         return
@@ -62,7 +62,7 @@ def _add(event: dict[str, Any], found: list[dict[str, Any]]) -> None:
 
 
 def log_lines(lines: Iterable[str]) -> list[str]:
-    """Log lines fit for a text node: no terminal colours, of a redrawn progress bar only its last state, cut at 500."""
+    """Clean log lines for display: no colors, only the last state of a progress bar, at most 500 characters."""
     clean = []
     for line in lines:
         text = without_escapes(line.rstrip("\r\n").rsplit("\r", 1)[-1])
@@ -76,7 +76,7 @@ def _state(event: dict[str, Any]) -> str:
 
 
 def _error_in(text: str) -> str:
-    """The message of an error's line; of another line something that no reason starts with."""
+    """The message in an error line; for other lines a text that no reason starts with."""
     return text.removeprefix("error: ") if text.startswith("error: ") else "\0"
 
 

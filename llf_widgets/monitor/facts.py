@@ -1,4 +1,4 @@
-"""What a view knows about a run at one moment; plain values, so that everything behind it can be tested by hand."""
+"""The state of a run at one moment as plain values, so that everything derived from it can be tested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEERABLE = ("starting", "running", "stopping")
 
 @dataclass(frozen=True)
 class Number:
-    """One key number: `value` as written, its `unit`, and `note`, what it is compared with."""
+    """A key number: formatted `value`, its `unit`, and `note`, a comparison."""
 
     label: str
     value: str
@@ -21,25 +21,25 @@ class Number:
     note: str = ""
 
     def json(self) -> dict[str, str]:
-        """For the front end."""
+        """The number for the front end."""
         return {"label": self.label, "value": self.value, "unit": self.unit, "note": self.note}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as its folder tells it. Times are Unix seconds, `None` where not known.
+    """A run as described by its folder. Times are Unix seconds, None if unknown.
 
     Attributes:
-        queue: what a run that waits for its turn waits for, as a sentence.
-        receipt: how the first steps of a resumed attempt compare with the log; None where they can't.
-        progress: the event `progress` of what is under way before the first step; None where nothing tells.
-        phase: the event `phase` of what the trainer is at before its first step; None where nothing tells.
-        phase_seconds: how long it has been at it.
-        rate: the peak of the learning rate's schedule as it is now.
-        held_out: whether there are examples to evaluate on.
-        watched: whether there are prompts to be answered.
+        queue: what a queued run waits for, as a sentence.
+        receipt: comparison of the first steps of a resumed attempt with the log; None if there is none.
+        progress: the current `progress` event before the first step; None if there is none.
+        phase: the current `phase` event before the first step; None if there is none.
+        phase_seconds: duration of the current phase.
+        rate: current peak of the learning rate schedule.
+        held_out: whether there are validation examples.
+        watched: whether there are sample prompts.
         events: warnings, findings, answers to requests and errors, in order.
-        generates: whether the result writes answers; a reward model scores them.
+        generates: whether the result generates text; a reward model does not.
     """
 
     id: str
@@ -76,15 +76,15 @@ class Facts:
 
     @property
     def live(self) -> bool:
-        """Whether the run can still change by itself."""
+        """Whether the run may still change."""
         return self.state in LIVE
 
     @property
     def reach(self) -> int:
-        """Right end of the step axis: the planned steps; of a run that has ended, the last one that it made."""
+        """Right end of the step axis: planned steps; for an ended run its last step."""
         return self.total if self.live or not self.step else self.step
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to the last planned step, where they can be estimated."""
+        """Estimated seconds to the last planned step; None if unknown."""
         return remaining(self.state, self.step, self.total, self.per_step)

@@ -1,4 +1,4 @@
-"""One line about what a run trains: model, stage, method, data. Read from the run's own `config.yaml`, tolerantly."""
+"""One line about what a run trains: model, stage, method, data. Tolerates invalid configs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ METHODS = {"lora": "LoRA", "full": "full", "freeze": "freeze", "oft": "OFT"}
 
 
 def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
-    """`smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples)`; what is not known is left out, and `sft` too.
+    """Describe a run: `smollm2-135m-instruct, DPO, LoRA rank 8, pairs (949 examples)`.
+
+    Unknown parts and `sft` are omitted.
 
     Args:
         config: flat keys.
@@ -42,7 +44,7 @@ def about(config: dict[str, Any], data_event: dict[str, Any] | None) -> str:
 
 
 def _short(name: Any) -> str:
-    """The last two parts of a path, a hub id or a name as it is."""
+    """The last two parts of a path; a hub id or name unchanged."""
     text = str(name).strip()
     parts = [part for part in text.split("/") if part]
     return text if len(parts) <= 2 else "/".join(parts[-2:])  # noqa: PLR2004 - a hub id has two

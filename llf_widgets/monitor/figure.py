@@ -1,4 +1,4 @@
-"""The charts of one run as plain Plotly JSON: what is in the traces of the one figure."""
+"""The charts of a run as Plotly JSON: data of the traces in one figure."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ WRITERS = {
     "learning_rate": formatting.rate, "grad_norm": formatting.number, "tokens_per_second": formatting.count,
     "memory": lambda value: " ".join(formatting.size(value)),
 }  # fmt: skip
-"""How the small charts write their last value."""
+"""Formats of the last value in the small charts."""
 HEIGHTS = (0.9, 0.8, 0.7)
-"""Of neighbouring marks, so that their words do not stand on each other."""
+"""Heights of neighboring markers, so that their labels do not overlap."""
 
 
 def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str, Any]:
-    """The whole figure, arrays as numpy, ready for `figures.packed`.
+    """Build the complete figure with numpy arrays, for `figures.packed`.
 
     Args:
-        curves: what to draw.
-        total: planned steps, the right end of every step axis; 0 where unknown.
-        narrow: for less than 700 pixels, see `Places`.
+        curves: the data.
+        total: planned steps, the right end of every step axis; 0 if unknown.
+        narrow: layout for less than 700 pixels, see `Places`.
     """
     places = Places(len(curves.groups), narrow=narrow)
     shape = layout(curves, total, places) | {"annotations": annotations(curves, places), "shapes": levels(curves)}
@@ -60,7 +60,7 @@ def figure_json(curves: Curves, total: int, *, narrow: bool = False) -> dict[str
 
 
 def contents(curves: Curves) -> list[dict[str, Any]]:
-    """What changes from tick to tick: x, y and texts of every trace, in the order of the figure's traces."""
+    """The changing data: x, y and texts of every trace, in the figure's order."""
     return [
         _seen(curves.line(curves.lead)),
         _points(curves.smooth.get(curves.lead, NOTHING)),
@@ -77,7 +77,12 @@ def contents(curves: Curves) -> list[dict[str, Any]]:
 
 
 def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, Any]]:
-    """Titles of the charts with what they tell, last values, and the labels at the ends of a group's lines."""
+    """Chart titles with descriptions, last values, and labels at the ends of lines.
+
+    Args:
+        curves: the data.
+        places: positions of the charts.
+    """
     places = places or Places(len(curves.groups))
     main = curves.main.group.title
     smooth = f"thick: {label(curves.window)}, thin: every logged step" if curves.window else "solid: every logged step"
@@ -97,7 +102,7 @@ def annotations(curves: Curves, places: Places | None = None) -> list[dict[str, 
 
 
 def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) -> list[dict[str, Any]]:
-    """A group's heading and sentence, what its level is, and the labels of its lines."""
+    """Heading, description, reference level and line labels of a group."""
     group, axis = one.group, axis_number(number)
     (left, _), (_, top) = places.group(number)
     held_out = any(curves.held_out(name) for name in one.lines)
@@ -122,7 +127,7 @@ def _group_notes(number: int, one: LoggedGroup, curves: Curves, places: Places) 
 
 
 def _line_labels(one: LoggedGroup, axis: int, curves: Curves) -> list[dict[str, Any]]:
-    """A label at the end of each line; where the ends are near each other the labels are moved apart."""
+    """Labels at the ends of a group's lines, moved apart if they overlap."""
     ends: list[tuple[str, str, float, float]] = []  # text, colour, x, y
     for place, (name, called) in enumerate(one.lines.items()):
         color, _ = tones(place)
@@ -154,7 +159,7 @@ def _line_labels(one: LoggedGroup, axis: int, curves: Curves) -> list[dict[str, 
 
 
 def _reach(one: LoggedGroup, curves: Curves) -> tuple[float, float]:
-    """About from where to where a group's axis goes."""
+    """Approximate range of a group's axis."""
     group = one.group
     if group.top is not None:
         return 0.0, 1.03 * group.top
@@ -167,11 +172,11 @@ def _reach(one: LoggedGroup, curves: Curves) -> tuple[float, float]:
 
 
 def moved_apart(heights: list[float], least: float) -> list[float]:
-    """By how much each height must move so that neighbours are `least` apart, as little as will do.
+    """Minimal shifts of labels so that neighbors are at least `least` apart.
 
     Args:
         heights: `[n]`, pixels.
-        least: pixels between two.
+        least: minimum distance in pixels.
     """
     order = sorted(range(len(heights)), key=lambda place: heights[place])
     # Heights that touch form a heap, which stands around the mean of what its members want.
@@ -190,7 +195,7 @@ def moved_apart(heights: list[float], least: float) -> list[float]:
 
 
 def _lines_of(one: LoggedGroup, curves: Curves) -> list[Line]:
-    """The lines of a group's traces, in their order."""
+    """Lines of a group's traces, in order."""
     found = []
     for name in one.lines:
         found += [curves.line(name), curves.smooth.get(name, NOTHING)]
@@ -204,7 +209,7 @@ def _heading(text: str, x: float, y: float, up: float) -> dict[str, Any]:
 
 
 def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
-    """Quiet words above a place of the figure."""
+    """Secondary text above a position of the figure."""
     return {
         "text": text, "x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
         "yshift": up, "showarrow": False, "font": {"color": QUIET, "size": 11},
@@ -212,7 +217,7 @@ def _note(text: str, x: float, y: float, up: float) -> dict[str, Any]:
 
 
 def _seen(line: Line) -> dict[str, Any]:
-    """The points of a line; one alone is a dot, since a line of one point is not seen."""
+    """The points of a line; a single point is drawn as a dot."""
     return _points(line) | {"mode": "markers" if line[0].size == 1 else "lines"}
 
 
@@ -242,7 +247,7 @@ def _marks(marks: list[tuple[int, str]]) -> dict[str, Any]:
 
 
 def _end_labels(curves: Curves) -> list[dict[str, Any]]:
-    """Of the large chart: each line's name and last logged value at its end; of two near ones the higher goes up."""
+    """Name and last value at the end of each line of the large chart; of two close labels the higher moves up."""
     told = ((curves.lead, curves.main.lines[curves.lead]), (EVAL_PREFIX + curves.lead, "evaluation"))
     drawn = [_finite(curves.line(name)) for name, _ in told]
     every = np.concatenate([_finite(curves.line(curves.lead))[1], *(y for _, y in drawn)])

@@ -1,4 +1,4 @@
-"""How numbers, times and moments are written in a view; numbers as everywhere, see `llf_core.runs.formatting`."""
+"""Formats of numbers and times in views; numbers as in `llf_core.runs.formatting`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["clock", "count", "duration", "number", "rate", "share", "size", "spa
 
 
 def clock(moment: float) -> str:
-    """A moment of today as `14:36`, of another day as `25 November, 14:36` (local time)."""
+    """Format a time of today as `14:36`, of another day as `25 November, 14:36` (local time)."""
     when = time.localtime(moment)
     if when[:3] == time.localtime()[:3]:
         return time.strftime("%H:%M", when)
@@ -18,7 +18,12 @@ def clock(moment: float) -> str:
 
 
 def span(start: float, end: float) -> str:
-    """From when to when: `24 November 2026, 14:25 to 14:36` (local time)."""
+    """Format a time span: `24 November 2026, 14:25 to 14:36` (local time).
+
+    Args:
+        start: Unix seconds.
+        end: Unix seconds.
+    """
     first, last = time.localtime(start), time.localtime(end)
     text = f"{first.tm_mday} {time.strftime('%B %Y, %H:%M', first)}"
     if first[:3] == last[:3]:

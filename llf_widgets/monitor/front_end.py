@@ -1,4 +1,4 @@
-"""The monitor's JavaScript and CSS: the kernel's widget carries them, and the Jupyter server gives them out."""
+"""JavaScript and CSS of the monitor, for the widget and for the Jupyter server."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How the charts of a run look: no grid, no legend, a transparent ground that suits both themes.
+"""Layout of a run's charts: no grid, no legend, a transparent background for both themes.
 
-The large chart is above, four small ones that every run has are below; between them is a chart for each other group
-of numbers, two in a row.
+The large chart is at the top, four small ones that every run has are at the bottom; between them is a chart for each
+other group, two per row.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ CHART, HEADING = 120, 94  # of a group's chart, and of what stands above it
 HALF_GAP = 0.075
 ROOM = 0.26  # of it, for the labels at the ends of its lines
 FORMATS: dict[Form, tuple[str, str]] = {"number": ("", ".4g"), "share": (".0%", ".1%"), "count": (",d", ",.0f")}
-"""Of an axis, and of what the pointer shows."""
+"""Number formats of axis and hover text."""
 ZERO = {"0e+0": "0"}
 
 
 class Places:
-    """Where the charts stand, as shares of the figure.
+    """Positions of the charts, as fractions of the figure.
 
     Args:
-        groups: charts between the large one and the small ones.
-        narrow: whether two small charts stand in a row and groups one below the other, else four and two.
+        groups: number of charts between the large and the small ones.
+        narrow: two small charts per row and one group, instead of four and two.
     """
 
     def __init__(self, groups: int, *, narrow: bool = False) -> None:
@@ -84,22 +84,22 @@ class Places:
 
 
 def axis_number(group: int) -> int:
-    """The axes of a group's chart: 1 to 6 are those of the other charts."""
+    """Plotly axis number of a group's chart; 1 to 6 belong to the other charts."""
     return 7 + group
 
 
 def tones(number: int) -> tuple[str, str]:
-    """Colour and dash of a line, by its number in its group; beyond four the colours come again, dotted."""
+    """Color and dash of a line by its index in its group; colors repeat after four, dotted."""
     return TONES[number % len(TONES)], "solid" if number < len(TONES) else "1.5px,3px"
 
 
 def step_range(total: int) -> dict[str, Any]:
-    """The step axis of a run of `total` steps; where they are not known Plotly chooses (and takes no `None` for it)."""
+    """The step axis for `total` steps; automatic if unknown."""
     return {"range": [0, total], "autorange": False} if total > 0 else {"autorange": True}
 
 
 def traces(curves: Curves) -> list[dict[str, Any]]:
-    """How each trace is drawn, without its data: the large chart, the small ones, marks and labels, then the groups."""
+    """Styles of all traces, without data: large chart, small charts, markers and labels, then groups."""
     form = FORMATS[curves.main.group.form][1].replace("4g", "4f")
     main = {"type": "scatter", "xaxis": "x", "yaxis": "y", "mode": "lines", "showlegend": False}
     marks = main | {
@@ -172,7 +172,7 @@ def traces(curves: Curves) -> list[dict[str, Any]]:
 
 
 def _group_traces(number: int, shown: LoggedGroup, curves: Curves) -> list[dict[str, Any]]:
-    """Of each line of a group: every step, smoothed, and on held-out examples where there are any."""
+    """For each line of a group: logged values, smoothed values, and validation values if there are any."""
     axis, form = axis_number(number), FORMATS[shown.group.form][1]
     common = {"type": "scatter", "xaxis": f"x{axis}", "yaxis": f"y{axis}", "mode": "lines", "showlegend": False}
     found: list[dict[str, Any]] = []
@@ -196,17 +196,28 @@ def _group_traces(number: int, shown: LoggedGroup, curves: Curves) -> list[dict[
 
 
 def held_out_tone(shown: LoggedGroup, color: str) -> str:
-    """The colour of a line of held-out examples: its own where it stands beside one line, else that line's."""
+    """Color of a validation line: its own next to a single line, else that line's color.
+
+    Args:
+        shown: the group.
+        color: color of the training line.
+    """
     return EVALUATION if len(shown.lines) == 1 else color
 
 
 def plain(label: str) -> str:
-    """A name that comes from a run, in Plotly's own markup."""
+    """Escape a name for Plotly's markup."""
     return label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "% {")
 
 
 def layout(curves: Curves, total: int, places: Places) -> dict[str, Any]:
-    """Axes, margins and colours of the whole figure; the axes are bare as long as nothing is drawn."""
+    """Axes, margins and colors of the figure; axes are blank until there is data.
+
+    Args:
+        curves: the data.
+        total: planned steps; 0 if unknown.
+        places: positions of the charts.
+    """
     axis = {
         "showgrid": False,
         "zeroline": False,
@@ -264,7 +275,7 @@ def layout(curves: Curves, total: int, places: Places) -> dict[str, Any]:
 
 
 def _scale(shown: LoggedGroup) -> dict[str, Any]:
-    """How a group's numbers are written on its axis, and from where to where they reach."""
+    """Number format and range of a group's axis."""
     group = shown.group
     if group.top is not None:
         return {"tickformat": FORMATS[group.form][0], "range": [0, 1.03 * group.top], "autorange": False}
@@ -275,7 +286,7 @@ def _scale(shown: LoggedGroup) -> dict[str, Any]:
 
 
 def levels(curves: Curves) -> list[dict[str, Any]]:
-    """The heights that a group's numbers are compared with, as shapes."""
+    """Reference levels of the groups as shapes."""
     return [
         {
             "type": "line", "layer": "below", "xref": f"x{axis_number(number)} domain", "x0": 0, "x1": 1,

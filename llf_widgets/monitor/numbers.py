@@ -1,4 +1,4 @@
-"""The key numbers of a run, each with what it is compared with: `runs.summary_numbers` as a view words them."""
+"""The key numbers of a run with comparisons, formatted from `runs.summary_numbers`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LOSS = KeyMetric("loss", "Training loss", "number")
 
 
 def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number, ...]:
-    """The six numbers in the view's head: what counts of a run first, speed and memory last.
+    """The six numbers at the top of the view: key metrics first, speed and memory last.
 
     Args:
         series: what the run logged.
-        smoothed: name -> [n], smoothed values beside the series of that name.
-        window: the steps that they are smoothed over; 0 where they are not.
+        smoothed: smoothed values `[n]`, aligned with the series of that name.
+        window: smoothing window in steps; 0 for none.
     """
     told = [
         _training(series, smoothed, window, one)
@@ -56,14 +56,14 @@ def key_numbers(series: Series, smoothed: Smoothed, window: int) -> tuple[Number
 def summary_rows(
     series: Series, smoothed: Smoothed, window: int, events: Sequence[dict[str, Any]], elapsed: float
 ) -> list[tuple[str, str, str]]:
-    """What a saved notebook tells of a run: (what, value, comparison), without rows that are not known.
+    """The rows of a saved notebook's table: (label, value, comparison), without unknown ones.
 
     Args:
         series: what the run logged.
-        smoothed: name -> [n], smoothed values beside the series of that name.
-        window: the steps that they are smoothed over; 0 where they are not.
-        events: the run's.
-        elapsed: seconds that it has trained.
+        smoothed: smoothed values `[n]`, aligned with the series of that name.
+        window: smoothing window in steps; 0 for none.
+        events: events of the run.
+        elapsed: seconds of training.
     """
     rows = [(one.label, one.value, one.note) for one in _told(series, smoothed, window)]
     tokens, trained = last(series, "tokens"), last(series, "trained_tokens")
@@ -90,7 +90,7 @@ def summary_rows(
 
 
 def _told(series: Series, smoothed: Smoothed, window: int) -> list[Number]:
-    """What counts, held out and in the training, then the losses where these say how the run does."""
+    """Key metrics, validation before training, then the losses if they are meaningful."""
     told = []
     for one in key_metrics(series):
         if last(series, EVAL_PREFIX + one.name) is not None:
@@ -108,7 +108,7 @@ def _by_hand(event: dict[str, Any]) -> bool:
 
 
 def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -> Number:
-    """A number of the training: the last logged value, with the smoothed one and the first."""
+    """A training metric: last value, with the smoothed and the first one."""
     now, began = last(series, one.name), first(series, one.name)
     if now is None or began is None:
         return Number(one.label, NONE, note="not logged yet")
@@ -121,7 +121,7 @@ def _training(series: Series, smoothed: Smoothed, window: int, one: KeyMetric) -
 
 
 def _held_out(series: Series, one: KeyMetric) -> Number:
-    """A number that was measured on held-out examples, with that of the training."""
+    """A validation metric, with that of the training."""
     value, training = last(series, EVAL_PREFIX + one.name), last(series, one.name)
     note = "" if training is None else f"training {formatting.value(training, one.form)}"
     return Number(held_out_label(one.label), _write(value, one), note=note)

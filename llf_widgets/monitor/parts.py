@@ -1,4 +1,4 @@
-"""The one front end of a monitor."""
+"""The front end of a monitor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class MonitorView(FrontEnd):
-    """The parts of a run's monitor, as the kernel sees them.
+    """The parts of a run's monitor, as held by the kernel.
 
-    In a page of Jupyter the front end asks the server for the same parts, and takes the kernel's where that fails. So
-    a busy, restarted or killed kernel stops no view.
+    In Jupyter the front end requests the same parts from the server, and uses the kernel's if that fails, so a busy,
+    restarted or killed kernel does not stop the view.
 
     Args:
-        steer: takes a request's type (or `resume`, `look`, `rows`, `server`) and its arguments, acts, and returns what
-            to say. An error's text is shown. It may be called on any thread.
+        steer: handles a request (a control type, or `resume`, `look`, `rows`, `server`) with its arguments, and returns
+            a message. The text of an error is shown. May be called on any thread.
         identity: `run_id` and `home`, see the traits.
     """
 
@@ -51,7 +51,7 @@ class MonitorView(FrontEnd):
 
     @traitlets.validate("options")
     def _checked(self, proposal: Any) -> dict[str, Any]:
-        """Refuses options that the server would refuse; those before stay."""
+        """Refuse options that the server would refuse; the previous ones stay."""
         try:
             Options.of(proposal["value"])
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""The curves as a PNG for saved notebooks: transparent ground, middle tones that both themes can show."""
+"""The curves as a PNG for saved notebooks, with colors that suit both themes."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GROUPS = 4  # charts below the large one: a picture is looked at as a whole
 
 
 def picture(curves: Curves, total: int, title: str = "", line: str = "") -> bytes:
-    """Draws the number to look at first over the steps, and below it the first of the other groups.
+    """Draw the primary metric over the steps, and the first other groups below.
 
     Args:
-        curves: what to draw.
-        total: planned steps; 0 where unknown.
-        title: the run's name and state, at the top: JupyterLab shows the picture alone.
-        line: its key numbers, below the title.
+        curves: the data.
+        total: planned steps; 0 if unknown.
+        title: name and state of the run, at the top since JupyterLab shows the image alone.
+        line: key numbers, below the title.
 
     Returns:
-        A PNG file's bytes.
+        Bytes of a PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def picture(curves: Curves, total: int, title: str = "", line: str = "") -> byte
 
 
 def _draw_group(axes: Any, one: LoggedGroup, curves: Curves, total: int) -> None:
-    """A group's lines, smoothed, and dashed those of held-out examples."""
+    """Smoothed lines of a group, and dashed validation lines."""
     ends: list[End] = []
     for number, (name, label) in enumerate(one.lines.items()):
         tone, _ = tones(number)
@@ -119,14 +119,14 @@ def _draw_group(axes: Any, one: LoggedGroup, curves: Curves, total: int) -> None
 
 
 def _label_ends(axes: Any, curves: Curves) -> None:
-    """Each line's name and last logged value at its end."""
+    """Name and last value at the end of each line."""
     form, first = curves.main.group.form, curves.lead
     ends = _end(curves, first, curves.main.lines[first], TRAINING, form)
     _label(axes, ends + _end(curves, EVAL_PREFIX + first, "evaluation", EVALUATION, form), 9)
 
 
 def _end(curves: Curves, name: str, word: str, color: str, form: Form) -> list[End]:
-    """Where a line ends and what stands there, its last logged value; nothing for one without a point."""
+    """Position and text of a line's label; empty for a line without points."""
     x, y = curves.line(name)
     good = np.isfinite(y)
     if not good.any():
@@ -135,7 +135,7 @@ def _end(curves: Curves, name: str, word: str, color: str, form: Form) -> list[E
 
 
 def _label(axes: Any, ends: Sequence[End], size: float) -> None:
-    """Writes words where lines end, moved apart where they would touch."""
+    """Write labels at line ends, moved apart if they overlap."""
     low, high = axes.get_ylim()
     inches = axes.figure.get_figheight() * axes.get_position().height
     points = [72 * inches * (y - low) / (high - low) for _, y, _, _ in ends]
@@ -154,13 +154,13 @@ def _label(axes: Any, ends: Sequence[End], size: float) -> None:
 
 
 def hex_of(color: str) -> str:
-    """`rgb(16, 127, 198)` as matplotlib takes it."""
+    """Convert `rgb(16, 127, 198)` to matplotlib's hexadecimal format."""
     red, green, blue = (int(part) for part in color[4:-1].split(","))
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _plain(axes: Any, total: int) -> None:
-    """Two quiet axes and nothing else."""
+    """Two plain axes without decoration."""
     axes.patch.set_alpha(0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -1,4 +1,4 @@
-"""The one thread of a view: looks at a run's folder a few times a second and never dies of an error."""
+"""The polling thread of a view: reads a run's folder a few times per second and survives errors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SHARE = 0.015  # of one core, at most: a look that cost 30 ms is followed by 2 s
 
 
 class Pump:
-    """Calls `look` in a thread of its own until it says that nothing more will come.
+    """Calls `look` in a background thread until it returns None.
 
-    A notebook prints a thread's output and tracebacks into whichever cell is running, so an error goes to `trouble`
-    as a sentence and the next look is made all the same.
+    A notebook would print a thread's output and tracebacks into the running cell, so an error is passed to `trouble` as
+    a sentence, and polling continues.
 
     Args:
-        look: does the work of one tick; returns the seconds that it wants to rest at least, or None to end.
-        trouble: takes one sentence, or an empty text once it works again.
-        name: of the thread.
+        look: does the work of one poll; returns the minimum seconds until the next one, or None to end.
+        trouble: receives an error sentence, or an empty text after recovery.
+        name: name of the thread.
     """
 
     def __init__(self, look: Callable[[], float | None], trouble: Callable[[str], None], name: str) -> None:
@@ -37,11 +37,11 @@ class Pump:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread looks, or will look again."""
+        """Whether the thread polls, or will poll again."""
         return self._running
 
     def start(self) -> None:
-        """Starts the thread; where it runs already, makes it look at once."""
+        """Start the thread; if it is running, poll at once."""
         with self._lock:
             self._wanted = True
             self._wake.set()
@@ -51,13 +51,13 @@ class Pump:
                 self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after the look under way."""
+        """End the thread after the current poll."""
         with self._lock:
             self._wanted = False
             self._wake.set()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Waits for the thread's end; False where `timeout` seconds passed first."""
+        """Wait for the thread to end. Returns False if `timeout` seconds passed first."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
@@ -80,7 +80,7 @@ class Pump:
             self._wake.wait(min(SLOWEST, max(rest, FASTEST, cost / SHARE)))
 
     def _once(self) -> float | None:
-        """One look; an error becomes a sentence and a rest of a second."""
+        """One poll; an error becomes a sentence and a pause of one second."""
         try:
             rest = self._look()
             self._trouble("")

@@ -1,4 +1,4 @@
-"""What runs came to, by the number that tells them apart."""
+"""Results of runs by their ranking metric."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A number of several runs.
+    """A metric of several runs.
 
     Attributes:
-        what: the number.
-        held_out: whether one of the runs has measured it on held-out examples: then only these count.
+        what: the metric.
+        held_out: whether a run has validation values; then only these count.
     """
 
     what: KeyMetric
@@ -30,7 +30,7 @@ class Result:
 
     @property
     def label(self) -> str:
-        """How a column of it is headed."""
+        """Column heading."""
         if not self.held_out:
             return f"{self.training_label}, last"
         if self.what.name == "loss":
@@ -39,24 +39,24 @@ class Result:
 
     @property
     def training_label(self) -> str:
-        """What it is called in the training."""
+        """Label of the training value."""
         return "Training loss" if self.what.name == "loss" else self.what.label
 
     @property
     def more(self) -> bool:
-        """Whether more of it is better."""
+        """Whether higher is better."""
         return BETTER_DIRECTION.get(self.what.name) == "more"
 
     def best(self, watch: Watch) -> tuple[int, float] | None:
-        """Step and value where it was best on held-out examples, or last where more is neither better nor worse."""
+        """Step and value of the best validation value, or the last one if the metric has no better direction."""
         return summary_numbers.best(watch.series, EVAL_PREFIX + self.what.name)
 
     def last(self, watch: Watch) -> float | None:
-        """The last logged value of the training."""
+        """The last training value."""
         return summary_numbers.last(watch.series, self.what.name)
 
     def value(self, watch: Watch) -> float | None:
-        """What a run came to; None where it is not known or not a finite number."""
+        """Result of a run; None if unknown or not finite."""
         if not self.held_out:
             last = self.last(watch)
             return last if last is not None and math.isfinite(last) else None
@@ -64,16 +64,16 @@ class Result:
         return None if found is None else found[1]
 
     def write(self, value: float) -> str:
-        """The value as text."""
+        """Format a value."""
         return formatting.value(value, self.what.form)
 
 
 def result(watches: Sequence[Watch], what: KeyMetric | None = None) -> Result:
-    """What runs are told apart by.
+    """The metric by which runs are ranked.
 
     Args:
-        watches: the runs, each looked at.
-        what: that number, in place of the one that tells most.
+        watches: the runs, already read.
+        what: another metric.
     """
     names = [name for watch in watches for name in watch.series]
     what = what or ranking_metric(names)

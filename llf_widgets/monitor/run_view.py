@@ -1,4 +1,4 @@
-"""What a monitor shows of one run, in parts of plain JSON: the kernel's widget and the Jupyter server give the same."""
+"""The monitor of a run as parts of plain JSON, shared by the kernel's widget and the Jupyter server."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ FOLLOWS = {
     "events": {"events"},
     "log": {"log"},
 }
-"""What must have changed in the folder for a part to be another one."""
+"""Files whose change affects a part."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a reader wants the charts, and which answers.
+    """Display options of a reader.
 
     Attributes:
-        details: with those that are looked at only where something is odd.
-        window: how many steps the smoothed lines are a mean of; 0 takes what suits the run, 1 leaves them as they are.
-        narrow: for less than 700 pixels.
-        older: the number of the watched prompt, from 1 on, of which older answers are wanted too; 0 for none.
+        details: whether to show diagnostic groups.
+        window: smoothing window in steps; 0 for automatic, 1 for none.
+        narrow: layout for less than 700 pixels.
+        older: index of the sample prompt, from 1, whose older answers are requested; 0 for none.
     """
 
     details: bool = False
@@ -53,10 +53,10 @@ class Options:
     older: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what is no choice of a reader's.
+        """Validate the options.
 
         Raises:
-            ValueError: a number is negative, too large or not whole.
+            ValueError: a number is negative, too large or not an integer.
         """
         for name, value, highest in (("window", self.window, WIDEST), ("older", self.older, WATCHED)):
             if type(value) is not int or not 0 <= value <= highest:
@@ -64,10 +64,10 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
-        """The options that a front end has asked for; what it left out is as usual.
+        """Parse options from a front end; missing ones have defaults.
 
         Raises:
-            ValueError: a number is negative, too large or not whole.
+            ValueError: a number is negative, too large or not an integer.
         """
         whole = {name: given.get(name, 0) for name in ("window", "older")}
         return cls(details=given.get("details") is True, narrow=given.get("narrow") is True, **whole)
@@ -77,7 +77,7 @@ DEFAULT = Options()
 
 
 class RunView:
-    """The parts of one run's monitor, each with a mark that changes with it. May be used from any thread.
+    """The parts of a run's monitor, each with a version mark. Thread-safe.
 
     Args:
         folder: the run's folder.
@@ -92,7 +92,7 @@ class RunView:
         self._created: float | None = None
 
     def look(self) -> set[str]:
-        """Reads what is new in the folder; returns the names of the parts that changed."""
+        """Read new data. Returns the names of the changed parts."""
         with self._lock:
             changed = self.watch.look()
             if self._replaced():
@@ -106,31 +106,31 @@ class RunView:
             return parts
 
     def _replaced(self) -> bool:
-        """Whether another run has taken the folder's place since the last look."""
+        """Whether another run has replaced the folder since the last read."""
         before, now = self._created, self.watch.facts.created
         self._created = now or before
         return None not in {before, now} and before != now
 
     def part(self, name: str, options: Options = DEFAULT) -> Any:
-        """One part as it was at the last look.
+        """One part as of the last read.
 
         Args:
             name: one of `PARTS`.
-            options: how `charts` are drawn, and which `answers` are wanted.
+            options: display options.
         """
         with self._lock:
             return self._draw(options) if name == "charts" else strip_bidi_nested(PART[name](self.watch, options))
 
     def news(self, have: Mapping[str, Any], options: Options = DEFAULT) -> dict[str, Any]:
-        """Looks, then gives what somebody lacks.
+        """Read new data, then return the parts that the client lacks.
 
         Args:
-            have: the marks that came with the parts which they hold; anything else counts as nothing.
-            options: how `charts` are drawn.
+            have: marks of the client's parts; invalid ones are ignored.
+            options: display options.
 
         Returns:
-            `now`: the time of the look (Unix seconds); `marks`: name -> mark of every part; `parts`: name -> part of
-            those whose mark differs.
+            `now`: time of the read (Unix seconds); `marks`: mark of every part by name; `parts`: the parts whose mark
+                differs.
         """
         with self._lock:
             self.look()
@@ -142,7 +142,7 @@ class RunView:
             return {"now": self.watch.now, "marks": marks, "parts": parts}
 
     def _draw(self, options: Options) -> dict[str, Any]:
-        """The charts for these options, kept until they change: several pages may look at one run."""
+        """The charts for these options, cached until they change, since several pages may show one run."""
         options = replace(options, older=0)
         revision, window = self._revisions["charts"], options.window
         known = self._charts.get(options)
@@ -168,4 +168,4 @@ PART = {
     "events": lambda watch, _: watch.rows(ROWS),
     "log": lambda watch, _: {"lines": log_lines(watch.log(LOG_LINES)), "path": shown_path(watch.folder.log)},
 }
-"""What makes each part but the charts."""
+"""Builds each part except the charts."""

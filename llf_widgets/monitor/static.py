@@ -1,4 +1,4 @@
-"""What a saved notebook keeps of a run: one bundle that every host can show without a kernel."""
+"""Static summary of a run for saved notebooks: a MIME bundle that every host can show without a kernel."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
-    """A run's picture, table and text, by MIME type. Only reads.
+    """Image, table and text of a run, by MIME type. Read-only.
 
     Args:
         run: a run, its id or its folder.
 
     Returns:
-        `application/vnd.llf.view+json` (what LLF's own renderer needs to show the run from the Jupyter server),
+        `application/vnd.llf.view+json` (for LLF's own renderer, which shows the run from the Jupyter server),
         `text/html` (everything escaped), `image/png` (base64), `text/plain`.
 
     Raises:
-        FileNotFoundError: there is no such run.
+        FileNotFoundError: the run does not exist.
     """
     watch = Watch(folder_of(run))
     watch.look()
@@ -43,7 +43,7 @@ def summary_bundle(run: Run | RunFolder | Path | str) -> dict[str, Any]:
 
 
 def bundle(watch: Watch) -> dict[str, Any]:
-    """The same for a run that is being watched already, as it was at the last look."""
+    """The bundle of a run that is being watched, as of the last read."""
     facts, curves = watch.facts, watch.curves()
     run = _summary(watch)
     drawn = picture(curves, facts.reach, title=f"{run.name}, {run.state}", line=run.key_line)
@@ -52,7 +52,7 @@ def bundle(watch: Watch) -> dict[str, Any]:
 
 
 def first_bundle(watch: Watch) -> dict[str, Any]:
-    """The same without the picture, which takes a second to draw for the first time."""
+    """The bundle without the image, whose first drawing takes a second."""
     return _texts(watch, _summary(watch))
 
 
@@ -72,7 +72,7 @@ def _summary(watch: Watch) -> Summary:
 
 
 def _so_far(facts: Facts) -> str:
-    """How far a run was that may have ended since."""
+    """Progress of a run that may have ended since."""
     if not facts.live or not facts.step:
         return ""
     far = f"Step {facts.step:,} of {facts.total:,}" if facts.total else f"Step {facts.step:,}"

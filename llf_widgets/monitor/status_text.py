@@ -1,4 +1,4 @@
-"""What the view says about a run's state, what it offers, and which messages stand in it."""
+"""Texts about a run's state: status sentence, available actions, messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNDER_WAY = {
     "rollout": ("Generating completions", "completions"),
     "score": ("Scoring completions", "completions"),
 }
-"""What an event `progress` tells of, as words: what is done, and with what."""
+"""Label and unit by type of a `progress` event."""
 PHASES = {
     ("environment", None): "Importing the libraries",
     ("model", "find"): "Finding the model",
@@ -26,12 +26,12 @@ PHASES = {
     ("data", None): "Preparing the data",
     ("first step", None): "Running the first step",
 }
-"""What a trainer is at before its first step, by an event's `name` and `what`."""
+"""Label by `name` and `what` of a `phase` event."""
 MESSAGES = 3  # the newest; all of them stand among the events
 
 
 def sentence(facts: Facts) -> str:
-    """One line under the header: what is going on and what is safe. Empty where the numbers say it all."""
+    """One line about the current activity and what is safe; empty if the numbers suffice."""
     return {
         "created": _created,
         "starting": _starting,
@@ -46,7 +46,7 @@ def sentence(facts: Facts) -> str:
 
 
 def offers(facts: Facts) -> list[str]:
-    """What can be done in this state: requests that a run takes, and `resume` and `download`."""
+    """Available actions in this state: control requests, `resume` and `download`."""
     more = [what for what, can in (("evaluate", facts.held_out), ("sample", facts.watched)) if can]
     found = {
         "created": ["stop"] if facts.queue else [],
@@ -97,7 +97,7 @@ def messages(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
-    """What a finding offers to change at once, while the run is running."""
+    """Live changes that a finding suggests, while the run trains."""
     change = event.get("change")
     if facts.state != "running" or not isinstance(change, dict) or not change:
         return []
@@ -117,7 +117,7 @@ def _actions(event: dict[str, Any], facts: Facts) -> list[dict[str, Any]]:
 
 
 def level(facts: Facts) -> str:
-    """How the state's sentence is to be set: `error`, `warn`, or `` for plain text."""
+    """Style of the status sentence: `error`, `warn`, or empty for plain text."""
     return {"failed": "error", "broken": "error", "lost": "warn"}.get(facts.state, "")
 
 
@@ -135,7 +135,7 @@ def _starting(facts: Facts) -> str:
 
 
 def _phase(facts: Facts) -> str:
-    """What the trainer is at before its first step, and how long."""
+    """The current phase before the first step, and its duration."""
     event = facts.phase or {}
     name, what = event.get("name"), event.get("what")
     if not isinstance(name, str):
@@ -146,7 +146,7 @@ def _phase(facts: Facts) -> str:
 
 
 def _progress(facts: Facts) -> str:
-    """What is under way before a step, and how far."""
+    """The current activity before a step, and its progress."""
     event = facts.progress or {}
     what, rows, of = event.get("what"), event.get("rows"), event.get("of")
     if not isinstance(what, str) or not isinstance(rows, int):
@@ -170,7 +170,7 @@ def _running(facts: Facts) -> str:
 
 
 def _receipt(facts: Facts) -> str:
-    """Whether the steps that were made again are those of the log."""
+    """Whether the repeated steps match the log."""
     receipt = facts.receipt or {}
     steps, largest = receipt.get("steps"), receipt.get("largest")
     if not isinstance(steps, int) or not isinstance(largest, int | float):
@@ -233,12 +233,17 @@ def _whole(facts: Facts) -> str:
 
 
 def resume_label(facts: Facts) -> str:
-    """The words on the button that goes on with a run."""
+    """Label of the resume button."""
     return f"Resume from {facts.checkpoints[-1]}" if facts.checkpoints else "Restart"
 
 
 def front_end(facts: Facts, now: float) -> dict[str, Any]:
-    """Everything the header widget draws, as plain JSON. Clocks tick in the front end, from `now` on."""
+    """All data of the header as plain JSON. The front end advances clocks from `now`.
+
+    Args:
+        facts: the run.
+        now: Unix seconds.
+    """
     return {
         "id": facts.id,
         "name": facts.name or facts.id,

@@ -1,4 +1,4 @@
-"""A run's summary as HTML that needs no stylesheet: table, picture and the calls to go on with."""
+"""Summary of a run as HTML without a stylesheet: table, image and code to continue."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ COUNTED = 3  # numbers beside those of every run in the line of the first ones
 
 @dataclass(frozen=True)
 class Summary:
-    """What stands in a summary.
+    """Content of a summary.
 
     Args:
         run_id: the run's id.
-        name: what people call it.
-        state: its state in a word.
+        name: display name.
+        state: its state.
         about: model, method and data.
-        says: the state's sentence.
-        rows: (what, value, comparison).
-        png: the picture's bytes; empty where none is drawn.
-        answers: (prompt, the base's answer, the last one, its step).
-        samples: a step, and answers of it with their rewards.
+        says: status sentence.
+        rows: (label, value, comparison).
+        png: bytes of the image; empty for none.
+        answers: (prompt, base answer, last answer, its step).
+        samples: a step, and completions of it with their rewards.
     """
 
     run_id: str
@@ -51,7 +51,7 @@ class Summary:
 
     @property
     def key_line(self) -> str:
-        """The first numbers in one line: what counts beside the loss, held out where it was measured so."""
+        """The key numbers in one line."""
         names = [what for what, _, _ in self.rows]
         before = names[: next((place for place, what in enumerate(names) if what in EVERY_RUN), len(names))]
         counted = [what for what in before if held_out_label(what) not in before][:COUNTED]
@@ -61,9 +61,9 @@ class Summary:
 
 
 def summary_html(run: Summary) -> str:
-    """One block of HTML; every text is escaped, since names and reasons come from outside.
+    """The summary as one HTML block; all text is escaped, since names and reasons are untrusted.
 
-    The picture is put in as a data URL, since hosts that show HTML show no second output beside it.
+    The image is a data URL, since hosts that show HTML show no second output.
     """
     cells = "".join(
         f'<tr><td style="{CELL}">{escape(what)}</td><td style="{NUMBER}"><b>{escape(value)}</b></td>'
@@ -114,7 +114,7 @@ def _cells(one: Completion) -> tuple[str, str, str]:
 
 
 def summary_text(run: Summary) -> str:
-    """The same for a terminal or a text-only host."""
+    """The summary as plain text."""
     width = max((len(what) for what, _, _ in run.rows), default=0)
     lines = [f"{run.name}: {run.state}. {run.says}".rstrip()]
     lines += [f"  {what:<{width}}  {value}  {note}".rstrip() for what, value, note in run.rows]

@@ -1,4 +1,4 @@
-"""What a run answered to the same prompts as time went on."""
+"""Answers to the sample prompts over time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 PROMPTS, STEPS, CHARACTERS = 50, 200, 2000
-"""What a view is given at most: more prompts are left out, steps thinned out, texts cut."""
+"""Limits of the view: further prompts are omitted, steps are downsampled, texts are cut."""
 NEWEST = 20
-"""Steps of a prompt whose older answers nobody has asked for."""
+"""Number of steps per prompt, unless older answers are requested."""
 
 
 class Timeline:
-    """Answers by prompt and step; of one step the answer of the last attempt."""
+    """Answers by prompt and step; for one step the answer of the last attempt."""
 
     def __init__(self) -> None:
         self._base: dict[str, str] = {}
         self._tuned: dict[str, dict[int, str]] = {}
 
     def add(self, samples: Iterable[dict[str, Any]]) -> None:
-        """Takes in new lines of `samples.jsonl`; what is no answer is passed over."""
+        """Add new lines of `samples.jsonl`; other samples are skipped."""
         for sample in samples:
             prompt, text, step = sample.get("prompt"), sample.get("text"), sample.get("step")
             if sample.get("kind") != "answer" or not isinstance(prompt, str) or not isinstance(text, str):
@@ -34,13 +34,13 @@ class Timeline:
                 answers[step] = text
 
     def view(self, older: int = 0) -> list[dict[str, Any]]:
-        """For the front end: the newest answers to each prompt, the prompts in the order in which they came.
+        """Data for the front end: the newest answers to each prompt, in order of first appearance.
 
         Args:
-            older: the number of the prompt, from 1 on, of which older answers are wanted too; 0 for none.
+            older: index of the prompt, from 1, whose older answers are requested; 0 for none.
 
         Returns:
-            `{"prompt", "base", "steps", "texts", "older"}` each; `older` is how many earlier steps were left out.
+            `{"prompt", "base", "steps", "texts", "older"}` each; `older` is the number of omitted earlier steps.
         """
         return [
             _row(prompt, self._base.get(prompt), answers, whole=number == older)
@@ -48,7 +48,7 @@ class Timeline:
         ]
 
     def last(self) -> list[tuple[str, str, str, int]]:
-        """For the saved notebook: each prompt with the base's answer, the newest one and its step."""
+        """Each prompt with the base answer, the newest answer and its step, for the saved notebook."""
         rows = []
         for prompt, answers in self._first():
             if answers:
@@ -73,12 +73,22 @@ def _row(prompt: str, base: str | None, answers: dict[int, str], *, whole: bool)
 
 
 def spread(rows: list[Row], most: int) -> list[Row]:
-    """So many of the rows at most, evenly, with the first and the last one."""
+    """At most `most` rows, evenly spaced, first and last included.
+
+    Args:
+        rows: the rows.
+        most: maximum number.
+    """
     if len(rows) <= most:
         return rows
     return [rows[round(place * (len(rows) - 1) / (most - 1))] for place in range(most)]
 
 
 def cut(text: str, letters: int = CHARACTERS) -> str:
-    """A text of so many letters at most; what is cut ends with an ellipsis."""
+    """Shorten a text with an ellipsis.
+
+    Args:
+        text: the text.
+        letters: maximum length.
+    """
     return text if len(text) <= letters else text[: letters - 1] + "…"

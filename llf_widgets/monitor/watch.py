@@ -1,4 +1,4 @@
-"""Reads a run's folder again and again and keeps what a view needs; a look without news costs a few stat calls."""
+"""Incremental reader of a run's folder for views; an update without changes costs a few `stat` calls."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ QUEUE_SECONDS = 10.0
 
 
 class Watch:
-    """What is known of one run, brought up to date by `look`.
+    """The known state of one run, updated by `look`.
 
     Args:
         folder: the run's folder.
-        window: steps that curves are smoothed over; 0 leaves them as they are, None takes what suits the run.
+        window: smoothing window in steps; 0 for none, None for automatic.
 
     Attributes:
         index: its events.
-        window: the steps that they are smoothed over.
+        window: current smoothing window in steps.
     """
 
     def __init__(self, folder: RunFolder, window: int | None = None) -> None:
@@ -84,7 +84,7 @@ class Watch:
         self._smoothed_for = 0  # planned steps that the window was made for
 
     def look(self) -> set[str]:
-        """Reads what is new.
+        """Read new data.
 
         Returns:
             Which of `status`, `metrics`, `events`, `answers` and `log` changed.
@@ -122,7 +122,7 @@ class Watch:
         return changed - {"state"}
 
     def _read_small(self) -> None:
-        """What was asked for, what came of it, where, and the name."""
+        """Read config, resolved settings, environment and name."""
         for name, path in (
             ("config", self.folder.config),
             ("resolved", self.folder.resolved),
@@ -135,7 +135,7 @@ class Watch:
 
     @contextmanager
     def _reading(self, path: Path, changed: set[str]) -> Iterator[None]:
-        """Goes on where one of the files is not read, and says so among the events until it is."""
+        """Continue if a file is unreadable, and report it among the events until it is readable."""
         before = self._unread.pop(path.name, None)
         try:
             yield
@@ -147,10 +147,10 @@ class Watch:
             changed.add("events")
 
     def smooth(self, window: int | None) -> None:
-        """Smooths the curves over another window.
+        """Change the smoothing window.
 
         Args:
-            window: steps; 0 leaves them as they are, None takes what suits the run.
+            window: steps; 0 for none, None for automatic.
         """
         with self._lock:
             self._chosen = window
@@ -158,11 +158,11 @@ class Watch:
             self.facts = replace(self.facts, numbers=self._numbers)
 
     def curves(self, *, details: bool = True, window: int | None = None) -> Curves:
-        """What the charts draw now.
+        """Current data of the charts.
 
         Args:
-            details: whether with those that are looked at only where something is odd.
-            window: steps that these curves are smoothed over; None takes `self.window`.
+            details: whether to include diagnostic groups.
+            window: smoothing window in steps. Default: `self.window`.
         """
         with self._lock:
             best = None if self._status is None or not self._status.best else self._status.best.get("step")
@@ -178,7 +178,7 @@ class Watch:
             )
 
     def _planned(self) -> Line:
-        """The learning rates that a live run plans to come to."""
+        """Future learning rates of a live run."""
         event = self.index.last("schedule") if self.facts.live else None
         steps, rates = ((event or {}).get(name) for name in ("steps", "rates"))
         if not isinstance(steps, list) or not isinstance(rates, list) or len(steps) != len(rates):
@@ -188,7 +188,7 @@ class Watch:
         return np.asarray(steps, dtype=np.int64), np.asarray(rates, dtype=np.float64)
 
     def summary(self) -> list[tuple[str, str, str]]:
-        """The rows of the saved notebook's table."""
+        """Rows of the saved notebook's table."""
         with self._lock:
             kept = [f"checkpoint-{step}" for step in self._checkpoints]
             rows = summary_rows(self.series, self.smoothed, self.window, self.index.events, self.facts.elapsed)
@@ -197,7 +197,7 @@ class Watch:
         return [*rows, ("Kept", str(len(kept)), ", ".join(kept))] if kept else rows
 
     def rows(self, most: int) -> list[dict[str, Any]]:
-        """The newest lines of what happened, newest first; see `journal.Journal`."""
+        """The newest rows of the event log, newest first."""
         with self._lock:
             self._journal.add(self.index.events[self._told :])
             self._told = len(self.index.events)
@@ -214,7 +214,7 @@ class Watch:
         return text.split("\n") if text else []
 
     def _differs(self, path: Path) -> bool:
-        """Whether a file was changed, replaced or made since the last look."""
+        """Whether a file was changed, replaced or created since the last read."""
         try:
             stat = path.stat(follow_symlinks=False)
             mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -226,7 +226,7 @@ class Watch:
         return mark is not None
 
     def _look_at_status(self) -> set[str]:
-        """Reads the status at every look: `lost` comes without any change of the file."""
+        """Read the status every time: a run becomes `lost` without a change of the file."""
         before, trouble = self._status, self._broken
         try:
             self._status, self._broken = self._reader.status(), ""
@@ -309,7 +309,7 @@ class Watch:
         return shown_path(self.folder.output) if is_folder(self.folder.output) else None
 
     def _queue(self, status: Status) -> str:
-        """What a run in the queue waits for; looked up now and then, since it means a look at all runs."""
+        """What a queued run waits for; updated rarely, since it scans all runs."""
         if status.state != "created" or not self.folder.queue.exists():
             return ""
         if self.now - self._queued[0] >= QUEUE_SECONDS:
@@ -318,7 +318,7 @@ class Watch:
         return self._queued[1]
 
     def _elapsed(self, status: Status) -> float:
-        """Time of all attempts, the pauses between them and the waiting in the queue left out."""
+        """Time of all attempts, without pauses and time in the queue."""
         moments = self.index.spans()
         if self._columns is not None and len(self._columns):
             moments.append((status.attempt, float(self._columns.times()[1].max())))
@@ -326,7 +326,7 @@ class Watch:
         return trained_seconds(moments, status.attempt, until)
 
     def _per_step(self, status: Status) -> float | None:
-        """Seconds a step of the current attempt takes, also before it has logged twice."""
+        """Seconds per step of the current attempt, also before it has logged twice."""
         if self._columns is None or status.state not in STEPPING_STATES:
             return status.step_seconds
         steps, times = self._columns.times(status.attempt)
@@ -334,12 +334,12 @@ class Watch:
 
 
 def _under_way(at: dict[str, Any] | None, step: int, begun: int) -> dict[str, Any] | None:
-    """What an attempt is at before its next step: its newest event, if that tells of progress and not of the end.
+    """The current `progress` event before the next step, unless it reports the end.
 
     Args:
-        at: that event.
-        step: the last one.
-        begun: the step that the attempt goes on from.
+        at: the newest event.
+        step: the last step.
+        begun: step from which the attempt continues.
     """
     if at is None or at.get("type") != "progress" or at.get("rows") == at.get("of", -1):
         return None
@@ -347,7 +347,7 @@ def _under_way(at: dict[str, Any] | None, step: int, begun: int) -> dict[str, An
 
 
 def _phase(phase: dict[str, Any] | None, step: int, logged: float, begun: int) -> dict[str, Any] | None:
-    """What an attempt is at before its first step: its last event `phase`, until a step is made or logged (a time)."""
+    """The last `phase` event, until a step is made or logged."""
     since = _number((phase or {}).get("time"))
     return phase if since is not None and since > logged and step <= begun else None
 

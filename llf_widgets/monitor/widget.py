@@ -1,4 +1,4 @@
-"""`llf.Monitor(run)`: the live view of a run, and what stays of it in the saved notebook."""
+"""`llf.Monitor(run)`: the live view of a run, and its summary in the saved notebook."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ FEW_POINTS = 500  # so many points a line are redrawn at every look; more take t
 
 
 class Monitor(widgets.VBox):
-    """Charts, numbers and steering of a run, live or past.
+    """Charts, numbers and controls of a run, live or ended.
 
-    It only reads the run's folder and drops requests into it, so any number of views may be open, in any kernel, and
-    each may be closed at any time. After a kernel restart `llf.Monitor(run_id)` shows the run again.
+    It only reads the run's folder and sends requests, so any number of views may be open in any kernel, and may be
+    closed at any time. After a kernel restart `llf.Monitor(run_id)` shows the run again.
 
     Args:
         run: a run, its id or its folder.
-        home: `LLF_HOME` where it is not the environment's.
+        home: `LLF_HOME`. Default: from the environment.
 
     Raises:
-        FileNotFoundError: there is no such run.
+        FileNotFoundError: the run does not exist.
 
     Example:
         >>> run = llf.train(config)
@@ -76,19 +76,19 @@ class Monitor(widgets.VBox):
 
     @property
     def run_id(self) -> str:
-        """The id of the run that is shown."""
+        """Id of the displayed run."""
         return self._run_view.watch.folder.id
 
     @property
     def state(self) -> str:
-        """The run's state as shown."""
+        """The run's effective state."""
         return self._run_view.watch.facts.state
 
     def wait(self, timeout: float | None = None) -> str:
-        """Waits until the run has ended and the notebook holds its summary. An interrupt ends only the waiting.
+        """Wait until the run has ended and the notebook holds its summary. An interrupt only ends the waiting.
 
         Args:
-            timeout: seconds; None waits as long as it takes.
+            timeout: maximum seconds to wait. Default: no limit.
 
         Returns:
             The run's state.
@@ -101,11 +101,11 @@ class Monitor(widgets.VBox):
         return self.state
 
     def refresh(self) -> None:
-        """Looks at the run again, also after its end: another view may have resumed it."""
+        """Read the run again, also after its end: another view may have resumed it."""
         self._pump.start()
 
     def rows(self, step: int | None = None) -> Examples:
-        """Shows the rows behind the curve below the charts: those of a step, else those that stand out."""
+        """Show training examples below the charts: of a step, else those with unusual losses."""
         if self._rows is None:
             self._rows = Examples(self._run_view.watch.folder)
             self.children = [self._front, self._rows]
@@ -114,7 +114,7 @@ class Monitor(widgets.VBox):
         return self._rows
 
     def close(self) -> None:
-        """Ends the view; the run is not touched."""
+        """Close the view; the run is not affected."""
         self._pump.stop()
         close_parts(self)
         super().close()
@@ -146,7 +146,7 @@ class Monitor(widgets.VBox):
         return SLOWEST
 
     def _push(self, *, everything: bool = False) -> None:
-        """Sends the parts that are new; long ones now and then, and to a page that has them from the server few."""
+        """Send changed parts; large ones less often, and only few to a page that uses the server."""
         view, now = self._front, self._run_view.watch.now
         if not 0 <= now - view.beat < BEAT:  # below 0: the clock was set back
             view.beat = now
@@ -161,7 +161,7 @@ class Monitor(widgets.VBox):
         return self._run_view.part(name, Options.of(self._front.options))
 
     def _rest(self, name: str) -> float:
-        """Seconds between two times that a part is sent."""
+        """Minimum seconds between two updates of a part."""
         if name == "charts":
             return FASTEST * max(1.0, self._front.charts.get("points", 0) / FEW_POINTS)
         return SAMPLES_REST if name == "samples" else 0.0
@@ -169,7 +169,7 @@ class Monitor(widgets.VBox):
     _viewed = False  # the front end's first count waits in the kernel while a cell runs
 
     def _options_changed(self, change: Any) -> None:
-        """The reader wants other charts, or the page has lost the server: the thread sends what is wanted at once."""
+        """Handle changed display options or a lost server: the thread updates at once."""
         if change["name"] == "options":
             self._stale |= {"charts", "answers"}
             self._sent_at.pop("charts", None)
@@ -180,7 +180,7 @@ class Monitor(widgets.VBox):
 
     # -- steering ----------------------------------------------------------------------------------------
     def _steer(self, what: str, args: dict[str, Any]) -> str:
-        """Acts on a request that came through the kernel."""
+        """Handle a request from the kernel's front end."""
         if what in {"look", "server", "rows"}:
             return self._serve(what, args)
         from llf_core.launch import Run
@@ -204,7 +204,7 @@ class Monitor(widgets.VBox):
         raise ValueError(f"{what!r} is not a known request. Expected one of {', '.join(REQUEST_TYPES)}, or resume.")
 
     def _serve(self, what: str, args: dict[str, Any]) -> str:
-        """Does what concerns this view alone."""
+        """Handle requests that concern this view only."""
         if what == "look":
             self.refresh()
         elif what == "rows":
@@ -217,12 +217,12 @@ class Monitor(widgets.VBox):
 
     # -- the saved notebook ------------------------------------------------------------------------------
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The widget, with what hosts without one show."""
+        """The widget, and fallbacks for hosts without widgets."""
         shown = super()._repr_mimebundle_(**kwargs) or {}
         return {**shown, **first_bundle(self._run_view.watch)}
 
     def _ipython_display_(self, **kwargs: Any) -> None:
-        """Shows the view in an output whose text, for the saved notebook, follows the run."""
+        """Display the view in an output whose text follows the run, for the saved notebook."""
         from IPython.display import display
 
         shown = self._repr_mimebundle_(**kwargs)
@@ -231,7 +231,7 @@ class Monitor(widgets.VBox):
         self._slots.append((display(shown, raw=True, display_id=True), shown))
 
     def _keep_live(self) -> None:
-        """Keeps what a live run came to so far, at growing intervals; a page that has its server does so itself."""
+        """Store the summary of a live run at growing intervals, unless the page does so from its server."""
         now = time.monotonic()
         if self._slots and not self._front.served and self._run_view.watch.series and now >= self._keep_at:
             # A picture takes a second of work, for which the curves must not wait.
@@ -241,7 +241,7 @@ class Monitor(widgets.VBox):
     _keep_at, _keep_rest = 0.0, KEEP_FIRST
 
     def _keep(self) -> None:
-        """Puts the run's summary into every output of this view."""
+        """Update the run's summary in every output of this view."""
         if self._slots:
             whole = bundle(self._run_view.watch)
             for slot, shown in self._slots:

@@ -1,4 +1,4 @@
-"""The Jupyter server extension: reads runs and drops requests into them."""
+"""Jupyter server extension: reads runs and sends them requests."""
 
 from __future__ import annotations
 

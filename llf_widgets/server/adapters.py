@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class AdaptersHandler(RunsAPIHandler):
-    """The adapters and models that runs have made, a page at a time."""
+    """Adapters and models of finished runs, paginated."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers `{"total", "adapters"}`, newest first."""
+        """Return `{"total", "adapters"}`, newest first."""
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 20, 1, 200)
         await self.look(LOOK_SECONDS)
@@ -29,7 +29,13 @@ class AdaptersHandler(RunsAPIHandler):
 
 
 def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
-    """Results of finished runs: `run`, `name`, `base`, `method`, `rank`, `bytes`, `ended`."""
+    """Results of finished runs: `run`, `name`, `base`, `method`, `rank`, `bytes`, `ended`.
+
+    Args:
+        index: the index of runs.
+        offset: number of results to skip.
+        limit: maximum number of results.
+    """
     names = index.finished()
     found = []
     for name in names[offset : offset + limit]:
@@ -49,6 +55,6 @@ def adapters(index: RunIndex, offset: int, limit: int) -> dict[str, Any]:
 
 
 def _rank(path: Path, root: Path) -> int | None:
-    """The rank of a LoRA; None of everything else."""
+    """LoRA rank of an adapter; None for other results."""
     rank = read_object_or_empty(path, root=root).get("r")
     return rank if isinstance(rank, int) else None

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class BinHandler(RunsAPIHandler):
-    """The runs in the bin, a page at a time."""
+    """The runs in the bin, paginated."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers `{"total", "runs"}`, last deleted first."""
+        """Return `{"total", "runs"}`, last deleted first."""
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 50, 1, 200)
         total, found = await self.off_loop(deleted_runs, None, offset, limit, patience=LONG_PATIENCE)
@@ -32,7 +32,11 @@ class DeleteHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Answers `{"id"}`; 409 where the run is going."""
+        """Return `{"id"}`.
+
+        Raises:
+            HTTPError: 404 if the run does not exist, 409 if it has not ended.
+        """
         folder = await self.find_run(run_id, readable=False)
         try:
             with as_sentences():
@@ -45,12 +49,16 @@ class DeleteHandler(RunsAPIHandler):
 
 
 class RestoreHandler(RunsAPIHandler):
-    """Brings a run back from the bin."""
+    """Restores a run from the bin."""
 
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Answers `{"id"}`; 404 where the bin has no such run, 409 where one of its id is there again."""
+        """Return `{"id"}`.
+
+        Raises:
+            HTTPError: 404 if the bin does not hold the run, 409 if a run with this id exists.
+        """
         try:
             with as_sentences():
                 await self.off_loop(restore_run, run_id, patience=LONG_PATIENCE)
@@ -62,12 +70,16 @@ class RestoreHandler(RunsAPIHandler):
 
 
 class RemoveHandler(RunsAPIHandler):
-    """Removes a run from the bin for good."""
+    """Removes a run from the bin permanently."""
 
     @authenticated
     @authorized
     async def delete(self, run_id: str) -> None:
-        """Answers `{"id"}`; 404 where the bin has no such run."""
+        """Return `{"id"}`.
+
+        Raises:
+            HTTPError: 404 if the bin does not hold the run.
+        """
         try:
             with as_sentences("Run `llf runs clean` to try again."):
                 await self.off_loop(remove_from_bin, run_id, patience=LONG_PATIENCE)
@@ -78,10 +90,13 @@ class RemoveHandler(RunsAPIHandler):
 
 @contextmanager
 def as_sentences(advice: str = "") -> Iterator[None]:
-    """Says what the system refuses, without the paths that its errors have.
+    """Convert system errors to HTTP errors without paths.
+
+    Args:
+        advice: sentence to append.
 
     Raises:
-        HTTPError: 409: the bin is held for long, files are another user's, or the disk is full or read-only.
+        HTTPError: 409: the bin is locked, files belong to another user, or the disk is full or read-only.
     """
     try:
         yield
@@ -94,5 +109,5 @@ def as_sentences(advice: str = "") -> Iterator[None]:
 
 
 def not_in_bin() -> HTTPError:
-    """What is said where the bin has no run of an id."""
+    """The error for a run that is not in the bin."""
     return HTTPError(404, "The bin does not contain this run.")

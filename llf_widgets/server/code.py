@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 
 class CodeHandler(RunsAPIHandler):
-    """The code that a reader must allow before a run is trained again."""
+    """Code that a reader must allow before a run is trained again."""
 
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Answers `{"sha256", "code"}`; without code of a run that this user has made or allowed."""
+        """Return `{"sha256", "code"}`; empty for runs that this user created or allowed.
+
+        Raises:
+            HTTPError: 404 if the run does not exist.
+        """
         folder = await self.find_run(run_id)
         try:
             found = await self.off_loop(read, folder)

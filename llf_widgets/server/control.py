@@ -21,12 +21,16 @@ LONGEST_GRACE = 86_400.0
 
 
 class ControlHandler(RunsAPIHandler):
-    """Drops a request into a live run."""
+    """Sends a request to a live run."""
 
     @authenticated
     @authorized
     async def post(self, run_id: str) -> None:
-        """Takes `{"type", "args"?, "by"?}`, answers 202 `{"id"}`."""
+        """Accept `{"type", "args"?, "by"?}`, return 202 `{"id"}`.
+
+        Raises:
+            HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it has ended or cannot be reached.
+        """
         size = len(self.request.body)
         if size > MOST_BYTES:
             raise HTTPError(413, f"The request has {size} bytes. Expected at most {MOST_BYTES}.")
@@ -52,7 +56,14 @@ class ControlHandler(RunsAPIHandler):
 
 
 def request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str | None:
-    """Asks a run; returns the request's id. A kill is done at once, even without a supervisor: no id."""
+    """Send a request; returns its id. A kill is carried out at once, even without a supervisor, and has no id.
+
+    Args:
+        folder: the run.
+        kind: type of the request.
+        args: its arguments.
+        by: who requested it.
+    """
     if kind == "kill":
         kill_run(folder, by)
         return None
@@ -60,10 +71,10 @@ def request(folder: RunFolder, kind: str, args: dict[str, Any], by: str) -> str 
 
 
 def read_request(body: bytes) -> tuple[str, dict[str, Any], str]:
-    """Type, arguments and sender of a request's body.
+    """Parse type, arguments and sender of a request's body.
 
     Raises:
-        HTTPError: 400, where the body is no such object; it names the field.
+        HTTPError: 400 if the body is invalid; names the field.
     """
     try:
         sent = json_value(body)

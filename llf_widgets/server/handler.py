@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     from llf_core.runs import RunFolder
 
 LOOK_SECONDS = 0.3
-"""What a list waits for a look at all runs; then it answers by what is known."""
+"""Maximum seconds that a list waits for a scan of all runs; then it answers from the current index."""
 T = TypeVar("T")
 _LIST_THREADS = ThreadPoolExecutor(4, "llf-list")  # of their own: a long download must not keep a list waiting
 THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server")
-"""Where files are read and written: a disk that hangs holds up neither the server's loop nor what else it does."""
+"""Threads for file access: a hanging disk blocks neither the event loop nor other requests."""
 LONG_THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="llf-server-long")
-"""Where that is done which may take longer than `PATIENCE`: moving, removing, sending files, ending processes."""
+"""Threads for operations that may exceed `PATIENCE`: moving, removing, sending files, ending processes."""
 NO_WORD = {
     403: "Log in to the Jupyter server first, or ask its administrator for permission.",
     404: "This address does not exist, or the request comes from a page of another server.",
     405: "This address does not accept this HTTP method.",
 }
-"""What is said of a refusal for which Jupyter has no words."""
+"""Messages for status codes without one from Jupyter."""
 PATIENCE, LONG_PATIENCE = 10.0, 600.0
-"""Seconds that a request waits for the files of a run, and for those of many or for moving them."""
+"""Maximum seconds that a request waits for the files of a run, and for long operations."""
 
 
 async def _waited(
     threads: ThreadPoolExecutor, work: Callable[[], T], patience: float, turn: asyncio.Lock | None = None
 ) -> T:
-    """What some work in a thread returns.
+    """Run a function in a thread and return its result.
 
     Args:
-        threads: where it is done.
-        work: what is called.
-        patience: seconds to wait for it.
-        turn: is held while the work goes on, also beyond the patience: it never takes two threads.
+        threads: the executor.
+        work: the function.
+        patience: maximum seconds to wait.
+        turn: lock held while the function runs, also after the timeout, so that it never occupies two threads.
 
     Raises:
-        HTTPError: 503, where it takes longer than `patience`. The thread goes on by itself.
+        HTTPError: 503 after `patience` seconds. The thread continues.
     """
     if turn is not None:
         try:
@@ -77,41 +77,41 @@ def _late(patience: float) -> HTTPError:
 
 
 def why(error: OSError) -> str:
-    """Why a file of a run was not read or written, as a sentence without paths of this machine."""
+    """Why a file of a run was not read or written, as a sentence without paths."""
     return str(error) if isinstance(error, UnreadableError) else f"{error.strerror}."
 
 
 class RunsAPIHandler(APIHandler):
-    """What all routes of LLF share: the authorization resource, and runs found by id."""
+    """Base of all LLF routes: authorization resource, and lookup of runs by id."""
 
     auth_resource = "llf_runs"
     # A panel left open must not keep a hub from culling an idle server.
     _track_activity = False
 
     def initialize(self) -> None:
-        """Notes that somebody waits for the answer."""
+        """Mark the client as connected."""
         super().initialize()
         self.gone_away = threading.Event()
 
     def on_connection_close(self) -> None:
-        """Notes that nobody waits for the answer any more."""
+        """Mark the client as disconnected."""
         self.gone_away.set()
         super().on_connection_close()
 
     async def look(self, seconds: float) -> None:
-        """Has the index look at all runs, and waits for it, though not for long."""
+        """Start a scan of all runs, and wait for it for a limited time."""
         looking = asyncio.wrap_future(self.index.refresh())
         await asyncio.wait({looking}, timeout=seconds)
         if looking.done():
             looking.result()
 
     async def in_list_thread(self, work: Callable[[], T]) -> T:
-        """What some work on the list returns, done in a thread."""
+        """Run a function on the list of runs in a thread."""
         return await _waited(_LIST_THREADS, work, LONG_PATIENCE)
 
     @property
     def index(self) -> RunIndex:
-        """What this server knows of the runs of its LLF_HOME; made anew where that has changed."""
+        """The server's index of runs; recreated if LLF_HOME has changed."""
         root = home()
         known = self.settings.get("llf_index")
         if known is None or known[0] != root:
@@ -121,18 +121,17 @@ class RunsAPIHandler(APIHandler):
     async def off_loop(
         self, work: Callable[..., Any], *arguments: Any, patience: float = PATIENCE, turn: str = "", **options: Any
     ) -> Any:
-        """Has a thread do what reads or writes files, and returns what comes of it.
+        """Run a function that accesses files in a thread, and return its result.
 
         Args:
-            work: is called with `arguments` and `options`.
-            arguments: of the call.
-            patience: seconds to wait.
-            turn: an id of a run, of which only one such work is done at a time: files that take long to read hold
-                up no other run.
-            options: of the call.
+            work: called with `arguments` and `options`.
+            arguments: positional arguments.
+            patience: maximum seconds to wait.
+            turn: id of a run for which only one such function runs at a time, so that slow files block no other run.
+            options: keyword arguments.
 
         Raises:
-            HTTPError: 503, where it takes longer. The thread goes on by itself.
+            HTTPError: 503 after `patience` seconds. The thread continues.
         """
         threads = THREADS if patience <= PATIENCE else LONG_THREADS
         return await _waited(
@@ -140,25 +139,33 @@ class RunsAPIHandler(APIHandler):
         )
 
     def _turn(self, name: str) -> asyncio.Lock:
-        """What is held while something is done that is done once at a time."""
+        """Lock for operations that run one at a time."""
         turns: WeakValueDictionary[str, asyncio.Lock] = self.settings.setdefault("llf_turns", WeakValueDictionary())
         return turns.setdefault(name, asyncio.Lock())
 
     async def find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """The run of an id, see `_find_run`."""
+        """Find a run by id, see `_find_run`.
+
+        Args:
+            run_id: id from the route.
+            readable: refuse a run with a pipe or device among its files, which would block readers.
+
+        Raises:
+            HTTPError: 404 or 409, see `_find_run`.
+        """
         found: RunFolder = await self.off_loop(self._find_run, run_id, readable=readable)
         return found
 
     def _find_run(self, run_id: str, *, readable: bool = True) -> RunFolder:
-        """The run of an id.
+        """Find a run by id.
 
         Args:
-            run_id: from the route.
-            readable: refuse a run with a pipe or a device among its files, which no reader would come back from.
+            run_id: id from the route.
+            readable: refuse a run with a pipe or device among its files, which would block readers.
 
         Raises:
-            HTTPError: 404, where the id is not one, or its folder is none or lies outside LLF_HOME; 409, where it
-                cannot be read.
+            HTTPError: 404 if the id is invalid, or its folder does not exist or lies outside LLF_HOME; 409 if it is
+                unreadable.
         """
         try:
             folder = open_run(run_id)
@@ -175,14 +182,20 @@ class RunsAPIHandler(APIHandler):
         return folder
 
     def gone(self, run_id: str) -> HTTPError:
-        """What is said of a run that is not there, or not there any more."""
+        """The error for a run that does not exist (any more)."""
         return HTTPError(404, f"No run {run_id} in the LLF_HOME of the server.")
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number of the query.
+        """Parse an integer of the query.
+
+        Args:
+            name: name of the parameter.
+            default: value if it is missing.
+            low: minimum.
+            high: maximum.
 
         Raises:
-            HTTPError: 400, where it is none or out of range.
+            HTTPError: 400 if it is not an integer or out of range.
         """
         text = self.get_query_argument(name, str(default))
         if re.fullmatch(r"\d{1,9}", text, re.ASCII) is None or not low <= int(text) <= high:
@@ -190,11 +203,16 @@ class RunsAPIHandler(APIHandler):
         return int(text)
 
     def write(self, chunk: Any) -> None:
-        """An answer that every browser reads, without secrets: JSON has no NaN, and a run's files may."""
+        """Write a response as valid JSON without secrets: JSON has no NaN, but a run's files may."""
         super().write(spell_non_finite(redact_nested(chunk)) if isinstance(chunk, dict) else chunk)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """One sentence; of an unexpected error nothing but that it is in the server's log."""
+        """Write one sentence; details of unexpected errors go to the server's log only.
+
+        Args:
+            status_code: HTTP status.
+            kwargs: see tornado.
+        """
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, HTTPError) and error.log_message:
             message = error.log_message % error.args

@@ -21,7 +21,12 @@ class MetaHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def patch(self, run_id: str) -> None:
-        """Takes `{"revision", "name"?, "tags"?, "note"?}`, answers what holds now; 409 where it was changed since."""
+        """Accept `{"revision", "name"?, "tags"?, "note"?}`, return the new content.
+
+        Raises:
+            HTTPError: 400 for an invalid body, 404 if the run does not exist, 409 if it was changed since or cannot be
+                written.
+        """
         if len(self.request.body) > MOST_BYTES:
             raise HTTPError(413, f"The change has {len(self.request.body)} bytes. Expected at most {MOST_BYTES}.")
         revision, changes = read_change(self.request.body)
@@ -39,10 +44,10 @@ class MetaHandler(RunsAPIHandler):
 
 
 def read_change(body: bytes) -> tuple[int, dict[str, Any]]:
-    """Revision and changes of a request's body.
+    """Parse revision and changes of a request's body.
 
     Raises:
-        HTTPError: 400; it names the field.
+        HTTPError: 400; names the field.
     """
     try:
         sent = json_value(body)

@@ -23,10 +23,10 @@ LONGEST_MARK = 64
 
 
 class ViewsHandler(RunsAPIHandler):
-    """What routes share that show a run: its view is kept, since a page asks for the same run twice a second."""
+    """Base of routes that show a run: views are cached, since a page requests the same run twice a second."""
 
     async def view_of(self, folder: RunFolder) -> RunView:
-        """The view of a run; made anew where another run has taken its place.
+        """The view of a run; recreated if another run has taken its place.
 
         Raises:
             FileNotFoundError: the folder is being removed.
@@ -46,7 +46,11 @@ class MonitorHandler(ViewsHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Answers `{"home", "now", "marks", "parts"}`: of the parts those whose mark is not in the query's `have`."""
+        """Return `{"home", "now", "marks", "parts"}`, with the parts whose mark is not in the query's `have`.
+
+        Raises:
+            HTTPError: 400 for an invalid query, 404 if the run does not exist, 409 if it is unreadable.
+        """
         folder = await self.find_run(run_id)
         options = Options(
             details=bool(self.integer("details", 0, 0, 1)),
@@ -66,12 +70,16 @@ class MonitorHandler(ViewsHandler):
 
 
 class SummaryHandler(ViewsHandler):
-    """What a saved notebook keeps of a run."""
+    """The static summary of a run for saved notebooks."""
 
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Answers `{"data"}`: a bundle by MIME type, as the run is now."""
+        """Return `{"data"}`: a bundle by MIME type with the run's current state.
+
+        Raises:
+            HTTPError: 404 if the run does not exist, 409 if it is unreadable.
+        """
         folder = await self.find_run(run_id)
         try:
             view = await self.view_of(folder)
@@ -84,12 +92,12 @@ class SummaryHandler(ViewsHandler):
 
 
 class FrontEndHandler(RunsAPIHandler):
-    """The monitor's JavaScript and CSS, for a page that has no kernel to bring them."""
+    """JavaScript and CSS of the monitor, for pages without a kernel."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers `{"module", "css"}`; 304 where the page's ETag is the newest."""
+        """Return `{"module", "css"}`; 304 if the client's ETag is current."""
         text = await self.off_loop(front_end)
         self.set_header("Cache-Control", "private, no-cache")
         self.set_header("ETag", f'"{hashlib.sha256(text.encode()).hexdigest()}"')
@@ -107,16 +115,16 @@ def front_end() -> str:
 
 
 def summary(view: RunView) -> dict[str, Any]:
-    """The bundle of a run as it is now."""
+    """The current bundle of a run."""
     view.look()
     return bundle(view.watch)
 
 
 def read_marks(text: str) -> dict[str, str]:
-    """The marks of the parts that a page holds.
+    """Parse the marks of the client's parts.
 
     Raises:
-        HTTPError: 400, where the text is no object of short texts.
+        HTTPError: 400 if the text is not an object of short strings.
     """
     try:
         have = json_value(text)

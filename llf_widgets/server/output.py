@@ -19,12 +19,16 @@ CHUNK = 1 << 20
 
 
 class OutputHandler(RunsAPIHandler):
-    """A run's output, for download."""
+    """A run's result for download."""
 
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Streams `output/` as a zip; needs no memory for it, and no room on the disk."""
+        """Stream `output/` as a zip, without buffering it in memory or on disk.
+
+        Raises:
+            HTTPError: 404 if the run does not exist, 409 if it has no result or files are unreadable.
+        """
         folder = await self.find_run(run_id)
         try:
             files = await self.off_loop(output_files, folder.output)
@@ -51,10 +55,10 @@ class OutputHandler(RunsAPIHandler):
 
 
 def output_files(root: Path) -> list[Path]:
-    """The regular files below a folder, sorted; links are left out, so that nothing else is sent.
+    """Regular files below a folder, sorted. Links are skipped, so that nothing else is sent.
 
     Raises:
-        OSError: one cannot be opened.
+        OSError: a file cannot be opened.
     """
     if root.is_symlink():
         return []
@@ -70,7 +74,13 @@ def output_files(root: Path) -> list[Path]:
 
 
 def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
-    """The bytes of a zip that holds `files` under the folder `top`; stored, as weights hardly shrink."""
+    """Bytes of an uncompressed zip, since weights hardly compress.
+
+    Args:
+        root: folder of the files.
+        files: files to include.
+        top: folder in the archive.
+    """
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for path in files:
@@ -84,7 +94,7 @@ def zip_chunks(root: Path, files: list[Path], top: str) -> Iterator[bytes]:
 
 
 class _Sink:
-    """A file that can only be written to: keeps what ZipFile wrote until it is taken."""
+    """A write-only file that keeps data until it is taken."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -94,7 +104,7 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing to do: `take` hands everything out."""
+        """Do nothing: `take` returns everything."""
 
     def take(self) -> bytes:
         data = b"".join(self._parts)

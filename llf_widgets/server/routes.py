@@ -1,4 +1,4 @@
-"""Which handler answers which route."""
+"""Routes and their handlers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ROUTES: tuple[tuple[str, type[APIHandler]], ...] = (
 
 
 def add_routes(web_app: Application) -> None:
-    """Adds LLF's routes under the server's base URL."""
+    """Add LLF's routes under the server's base URL."""
     base_url = web_app.settings["base_url"]
     web_app.add_handlers(
         ".*$",

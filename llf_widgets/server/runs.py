@@ -35,14 +35,17 @@ TEXT = 2000  # characters of an answer, a message or a line
 
 
 class RunsHandler(RunsAPIHandler):
-    """The list of runs, a page at a time."""
+    """The list of runs, paginated."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers `{"total", "runs"}`, newest first unless `sort` says otherwise.
+        """Return `{"total", "runs"}`, newest first unless `sort` says otherwise.
 
-        A search of runs that have not all been looked at yet answers by those that have, and says so: `{"reading"}`.
+        While the index is incomplete, a search covers the indexed runs and the response has `reading`.
+
+        Raises:
+            HTTPError: 400 for an invalid query.
         """
         offset = self.integer("offset", 0, 0, 999_999_999)
         limit = self.integer("limit", 50, 1, 200)
@@ -67,7 +70,7 @@ class RunHandler(RunsAPIHandler):
     @authenticated
     @authorized
     async def get(self, run_id: str) -> None:
-        """Answers `{"id", "status", "meta"}`; with `details=1` what the panel shows of it too."""
+        """Return `{"id", "status", "meta"}`; with `details=1` also what the sidebar shows."""
         folder = await self.find_run(run_id)
         status, meta = await self.off_loop(read, folder)
         more = {}
@@ -76,7 +79,7 @@ class RunHandler(RunsAPIHandler):
         self.finish({"id": folder.id, "status": status, "meta": meta, **more})
 
     def _details(self, folder: RunFolder, state: str) -> dict[str, Any]:
-        """What the panel shows beside status and meta: of a broken run, its row in the list."""
+        """Data for the sidebar besides status and meta; for a broken run its row."""
         if state != "broken":
             try:
                 return shown_details(self._opened(folder))
@@ -86,7 +89,7 @@ class RunHandler(RunsAPIHandler):
         return {"row": read_row(folder).json()}
 
     def _opened(self, folder: RunFolder) -> Opened:
-        """The run that was asked for last, kept: the panel asks for the same one again and again."""
+        """The run requested last, cached since the sidebar requests it repeatedly."""
         inode = folder.path.stat().st_ino  # another run may have taken its place
         known: tuple[int, Opened] | None = self.settings.get("llf_opened")
         if known is None or known[0] != inode or known[1].folder.path != folder.path:
@@ -95,7 +98,7 @@ class RunHandler(RunsAPIHandler):
 
 
 def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Status and meta of a run; of a broken one its state is `broken`, with the reason."""
+    """Status and meta of a run; the state of a broken run is `broken`, with the reason."""
     reader = RunReader(folder)
     try:
         return reader.status().json(), reader.meta()
@@ -104,7 +107,7 @@ def read(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class Opened:
-    """A run whose details are shown; a look costs what is new in its files. May be asked from any thread.
+    """A run whose details are shown; each read costs only what is new. Thread-safe.
 
     Args:
         folder: the run.
@@ -118,15 +121,13 @@ class Opened:
         self._lock = threading.Lock()
 
     def details(self) -> dict[str, Any]:
-        """What the panel shows of it.
+        """Details for the sidebar.
 
         Returns:
-            `row` (as in the list), `numbers` (the last value of each; one that is not finite is spelled out),
-            `counted` (what counts of them, with labels),
-            `curves` (the number to look at first and the same held out: name -> `[steps, values]`),
-            `checkpoints`, `config` (what differs from the defaults, numbers as texts that the form writes them in),
-            `environment`, `events` (the last warnings, findings, errors and changes), `answers` (the last of each
-            prompt) and `log` (the last lines).
+            `row` (as in the list), `numbers` (last values; non-finite ones as strings), `counted` (key metrics with
+            labels), `curves` (primary metric of training and validation: name -> `[steps, values]`), `checkpoints`,
+            `config` (non-default settings, floats as displayed text), `environment`, `events` (the last warnings,
+            findings, errors and changes), `answers` (the last of each prompt) and `log` (the last lines).
         """
         with self._lock:
             return self._details()
@@ -161,12 +162,12 @@ class Opened:
 
 
 def shown_details(opened: Opened) -> dict[str, Any]:
-    """The details of a run as a page shows them: no text of a stranger's turns what stands around it."""
+    """The details of a run without bidirectional control characters."""
     return {name: strip_bidi_nested(part) for name, part in opened.details().items()}
 
 
 def _shown(event: dict[str, Any], state: str) -> dict[str, Any]:
-    """What the panel shows of an event: short texts, and what to do in this state."""
+    """An event for the sidebar: short texts, and advice for this state."""
     texts = event | {"fix": advice(event, state)}
     return {key: _short(texts[key]) for key in SHOWN_KEYS if isinstance(texts.get(key), str) and texts[key]}
 
@@ -177,7 +178,7 @@ def _curve(steps: Any, values: Any) -> list[list[Any]]:
 
 
 def _number(value: float | None) -> float | None:
-    """As JSON has it: nothing for what is not finite."""
+    """A number for JSON; None if it is not finite."""
     return value if value is not None and abs(value) < float("inf") else None
 
 
@@ -186,7 +187,7 @@ def _short(value: Any) -> Any:
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:
-    """Where and with what a run was started, a short text each."""
+    """Where and with what a run was started, as short texts."""
     env = read_object_or_empty(folder.env)
     keys = ("packages", "device", "git", "notebook", "data", "parent")
     there = [env.get(key) for key in keys]

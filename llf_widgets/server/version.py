@@ -13,12 +13,12 @@ FORMATS = (1,)
 
 
 class VersionHandler(RunsAPIHandler):
-    """What the server side is, for the page and the kernel to compare."""
+    """Facts about the server for page and kernel."""
 
     @authenticated
     @authorized
     async def get(self) -> None:
-        """Answers version, readable formats, LLF_HOME and whether this environment can train."""
+        """Return version, readable formats, LLF_HOME, and whether this environment can train."""
         self.finish(
             {
                 "llf": __version__,

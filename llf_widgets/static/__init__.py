@@ -1,4 +1,4 @@
-"""Front-end files of the notebook views: plain ES modules and one stylesheet, read once a process."""
+"""Front-end files of the notebook views: ES modules and stylesheets, read once per process."""
 
 from __future__ import annotations
 

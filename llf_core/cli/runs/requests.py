@@ -1,4 +1,4 @@
-"""`llf runs stop`, `kill`, `checkpoint`, `evaluate`, `sample` and `set`: what a live run is asked for."""
+"""`llf runs stop`, `kill`, `checkpoint`, `evaluate`, `sample` and `set`: requests to a live run."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +65,7 @@ def runs_set(
 
 
 def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
-    """Asks a live run, and prints what it answers."""
+    """Send a request to a live run, and print the answer."""
     from llf_core.runs.change_journal import check_changes
 
     found = attach_run(run)
@@ -75,7 +75,7 @@ def _ask(run: str, what: str, args: dict[str, Any] | None = None) -> None:
 
 
 def _has_ended(run: "Run") -> bool:
-    """Whether there is nothing left to end; says so."""
+    """Whether the run has ended already; prints so."""
     from llf_core.runs import FINAL
 
     with in_a_sentence():
