@@ -126,6 +126,22 @@ def test_the_live_tutorial_does_what_it_says(embedded_model: Path, monkeypatch: 
 
 
 @pytest.mark.launches
+@pytest.mark.timeout(900)
+def test_every_cell_of_the_tutorial_on_preferences_runs(tiny_model_dir: Path):
+    """With a tiny model, which learns no manners: the next test has the real one, and takes five minutes."""
+    book = nbformat.read(REPOSITORY / "notebooks" / "preferences.ipynb", 4)
+    for cell in book.cells:
+        cell.source = cell.source.replace('"smollm2-135m-instruct"', repr(str(tiny_model_dir)))
+    assert str(tiny_model_dir) in "".join(cell.source for cell in book.cells)
+    NotebookClient(book, timeout=600, kernel_name="python3").execute()
+    shown = "\n".join(data["text/plain"] for data in bundles(book))
+    printed = "".join(output.text for cell in book.cells for output in cell.get("outputs", []) if "text" in output)
+    assert re.search(r"mean reward -?[\d.]+ of the first answers, -?[\d.]+ of the last", printed)
+    assert re.search(r"Win rate .*: \d+ won, \d+ equal, \d+ lost", shown)
+
+
+@pytest.mark.long
+@pytest.mark.launches
 @pytest.mark.timeout(1800)
 def test_the_tutorial_on_preferences_shows_reward_going_up(embedded_model: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LLF_HOME", str(embedded_model))

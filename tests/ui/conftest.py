@@ -271,6 +271,7 @@ def real(lab: Lab, tiny_model_dir: Path, tmp_path: Path) -> Iterator[Callable[..
             "model_name_or_path": str(tiny_model_dir), "dataset": str(tmp_path / "rows.json"), "val_size": 8,
             "per_device_train_batch_size": 4, "max_steps": 20_000, "learning_rate": 1e-3, "logging_steps": 1,
             "save_steps": 200, "watched_prompts": "Say hi.", "watched_tokens": 6, "lr_scheduler_type": "constant",
+            "threads": 1,  # the browser, the server and the tests beside this one need a core too
         }  # fmt: skip
         started.append(launch(config | changes, home=lab.home))
         return started[-1]

@@ -85,6 +85,7 @@ def test_a_real_run_on_pairs_that_is_well_has_no_finding_at_any_step(trained, pa
     assert at_every_step(folder) == set()
 
 
+@pytest.mark.long
 def test_pairs_in_which_nothing_is_better(trained, pairs_file):
     data = {"dataset": pairs_file(babble, babble, 1600), "max_steps": 50, "learning_rate": 1e-5}
     folder, _ = trained(stage="dpo", save_strategy="no", per_device_train_batch_size=16, **data)
