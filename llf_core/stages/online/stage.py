@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llf_core.config.registry import Stage
 from llf_core.config.rules.sampling import numbers
+from llf_core.stages.online.rollout import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ class OnlineStage(Stage):
     def __init__(self, work: Any = None) -> None:
         """Draws nothing yet."""
         super().__init__(work)
-        self.rollout: list[dict[str, Any]] | None = None
+        self.rollout = Rollout()
         self._trainer: Online | None = None
 
     @classmethod
@@ -66,7 +67,7 @@ class OnlineStage(Stage):
         from llf_core.rewards import load_rewards
         from llf_core.stages.online.completions_callback import CompletionsCallback
         from llf_core.stages.online.trl_rewards import TRLRewards
-        from llf_core.stages.online.trl_trainers import begin_from
+        from llf_core.stages.online.trl_trainers import drop_copied_reference
 
         config, stage = self.work.config, self.work.config.stage
         kind, make = self._library()
@@ -82,17 +83,21 @@ class OnlineStage(Stage):
             decode=lambda ids: self.work.tokenizer.decode(ids, skip_special_tokens=True),
             processes=arguments.world_size,
         )
+        callback = CompletionsCallback(self.work.writer, judge, stage.kept_completions)
         trainer = make(
             stage=self,
             judge=judge,
+            rollout=self.rollout,
             model=self.work.model,
             args=arguments,
             train_dataset=prompts.train,
             eval_dataset=prompts.eval,
             processing_class=self.work.tokenizer,
-            callbacks=[*callbacks, CompletionsCallback(self.work.writer, judge, stage.kept_completions)],
+            callbacks=[*callbacks, callback],
         )
-        begin_from(trainer, goes_on=bool(config.get("adapter_name_or_path")) and not config.get("create_new_adapter"))
+        callback.trainer = trainer
+        if not config.get("adapter_name_or_path") or config.get("create_new_adapter"):
+            drop_copied_reference(trainer)
         self._trainer = trainer
         return trainer
 
@@ -155,7 +160,7 @@ class OnlineStage(Stage):
 
         if (checkpoint / ROLLOUT).is_file():
             device = self.work.plan.device
-            self.rollout = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
+            self.rollout.inputs = torch.load(checkpoint / ROLLOUT, map_location=device, weights_only=True)
 
 
 def check_rewards(prompts: Prompts, rewards: Sequence[Reward]) -> None:

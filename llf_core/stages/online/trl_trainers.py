@@ -17,7 +17,6 @@ from llf_core.runs import Checkpoints
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.base.loop import TrainingLoop
 from llf_core.stages.base.oom_retry import RNGState
-from llf_core.stages.online.completions_callback import CompletionsCallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl
     from trl.trainer.utils import RepeatSampler
 
-    from llf_core.stages.online.stage import OnlineStage
+    from llf_core.stages.online.rollout import Rollout
     from llf_core.stages.online.trl_rewards import TRLRewards
 
 
@@ -35,15 +34,16 @@ class Online(TrainingLoop):
 
     Attributes:
         judge: the reward functions.
+        rollout: completions that were drawn before a stop.
     """
 
-    stage: OnlineStage
     control: TrainerControl
 
-    def __init__(self, *, judge: TRLRewards, **kwargs: Any) -> None:
+    def __init__(self, *, judge: TRLRewards, rollout: Rollout, **kwargs: Any) -> None:
         """Takes what TRL's trainer takes, and the reward functions."""
         super().__init__(reward_funcs=judge.functions, **kwargs)
         self.judge = judge
+        self.rollout = rollout
         judge.training = lambda: bool(self.model.training)
         judge.tell = lambda key, message: self.tell(key, message)  # noqa: PLW0108 - which is set later
         self._between: tuple[RNGState, int] | None = None
@@ -102,7 +102,7 @@ class Online(TrainingLoop):
     def begin(self) -> None:
         """Goes on with TRL's count of batches, and with answers that were drawn before the stop."""
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
-        self._buffered_inputs, self.stage.rollout = self.stage.rollout, None
+        self._buffered_inputs = self.rollout.take()
 
     def remember(self) -> None:
         """Keeps what drawing answers changes, as it is between two steps."""
@@ -188,19 +188,14 @@ class Passes(Sampler[int]):
         return len(self._sampler)
 
 
-def begin_from(trainer: Online, *, goes_on: bool) -> None:
-    """Settles what a model is compared with, and who is told of the steps.
+def drop_copied_reference(trainer: Online) -> None:
+    """Drop TRL's copy of a new adapter, which it makes to have a reference.
 
-    TRL copies an adapter to have a reference. A new adapter changes nothing yet, so that the model without it is the
-    same reference, and the copy is dropped.
+    A new adapter changes nothing yet, so that the model without it is the same reference.
 
     Args:
         trainer: just made.
-        goes_on: the adapter was trained before.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if not goes_on and "ref" in getattr(model, "peft_config", {}):
+    if "ref" in getattr(model, "peft_config", {}):
         model.delete_adapter("ref")
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, CompletionsCallback):
-            callback.trainer = trainer

@@ -1,0 +1,22 @@
+"""Completions that later steps still learn from, carried over a stop by a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Rollout:
+    """Completions of a checkpoint that the steps after it still learn from.
+
+    Attributes:
+        inputs: as TRL's trainer buffers them; None if there are none.
+    """
+
+    inputs: list[dict[str, Any]] | None = None
+
+    def take(self) -> list[dict[str, Any]] | None:
+        """Return the inputs, and keep none."""
+        inputs, self.inputs = self.inputs, None
+        return inputs
