@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { IBinned, IBinPage } from './api';
+import { Crumbs } from './crumbs';
 import { age, bytes, called, stateWord } from './format';
 import { Name, type Parts, takeApart } from './names';
 
@@ -31,13 +32,9 @@ export function Bin(props: IProps): React.JSX.Element {
   return (
     <article className="llf-Bin" aria-label={trans.__('Bin')}>
       <header>
-        <div className="llf-row">
-          <button ref={head} className="llf-link" onClick={props.onBack}>
-            {trans.__('Runs')}
-          </button>
-          <span aria-hidden="true">/</span>
+        <Crumbs button={head} trans={trans} onBack={props.onBack}>
           <h3>{trans.__('Bin')}</h3>
-        </div>
+        </Crumbs>
       </header>
       {page.total === 0 ? (
         <p>{trans.__('The bin is empty.')}</p>

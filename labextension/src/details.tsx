@@ -2,6 +2,7 @@ import type { TranslationBundle } from '@jupyterlab/translation';
 import * as React from 'react';
 
 import type { ICounted, IDetails } from './api';
+import { Crumbs } from './crumbs';
 import { LIVE } from './model';
 import {
   type Logged,
@@ -41,15 +42,11 @@ export function Details(props: IProps): React.JSX.Element {
   return (
     <article className="llf-Details" aria-label={meta.name}>
       <header>
-        <div className="llf-row">
-          <button ref={head} className="llf-link" onClick={props.onBack}>
-            {trans.__('Runs')}
-          </button>
-          <span aria-hidden="true">/</span>
+        <Crumbs button={head} trans={trans} onBack={props.onBack}>
           <h3 className="llf-ellipsis" title={`${meta.name}\n${details.id}`}>
             {meta.name}
           </h3>
-        </div>
+        </Crumbs>
         <span className={`llf-State is-${status.state}`}>
           {stateWord(status.state, trans)}
         </span>

@@ -120,28 +120,38 @@ export function Missing({ model, trans, copy }: IProps): React.JSX.Element {
   );
 }
 
+/** A warning above the list. */
+function Warning({
+  trans,
+  children
+}: React.PropsWithChildren<Pick<IProps, 'trans'>>): React.JSX.Element {
+  return (
+    <div className="llf-Message is-warn" role="status">
+      <b>{trans.__('Warning')}</b>
+      <div>{children}</div>
+    </div>
+  );
+}
+
 /** Shown above the list: it is the last one known. */
 export function Unreachable({
   model,
   trans
 }: Omit<IProps, 'copy'>): React.JSX.Element {
   return (
-    <div className="llf-Message is-warn" role="status">
-      <b>{trans.__('Warning')}</b>
-      <div>
-        {model.refusal
-          ? trans.__(
-              'The Jupyter server refused the request: %1 The list may be out of date. Your runs are not affected.',
-              model.refusal
-            )
-          : trans.__(
-              'The Jupyter server does not answer. The list may be out of date. Your runs are not affected.'
-            )}
-        <div className="llf-Message-fix">
-          <Retry model={model} trans={trans} />
-        </div>
+    <Warning trans={trans}>
+      {model.refusal
+        ? trans.__(
+            'The Jupyter server refused the request: %1 The list may be out of date. Your runs are not affected.',
+            model.refusal
+          )
+        : trans.__(
+            'The Jupyter server does not answer. The list may be out of date. Your runs are not affected.'
+          )}
+      <div className="llf-Message-fix">
+        <Retry model={model} trans={trans} />
       </div>
-    </div>
+    </Warning>
   );
 }
 
@@ -151,16 +161,13 @@ export function Mismatch({
   trans
 }: Omit<IProps, 'copy'>): React.JSX.Element {
   return (
-    <div className="llf-Message is-warn" role="status">
-      <b>{trans.__('Warning')}</b>
-      <div>
-        {trans.__(
-          'This page has LLF %1, the server %2. Restart the server, then reload the page.',
-          model.pageVersion,
-          model.version?.llf ?? ''
-        )}
-      </div>
-    </div>
+    <Warning trans={trans}>
+      {trans.__(
+        'This page has LLF %1, the server %2. Restart the server, then reload the page.',
+        model.pageVersion,
+        model.version?.llf ?? ''
+      )}
+    </Warning>
   );
 }
 

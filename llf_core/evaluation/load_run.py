@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llf_core.models.adapter_loading import goes_on, merge_adapters, put_on
+from llf_core.models.adapter_loading import goes_on, load_adapter, merge_adapters
 from llf_core.models.device import plan_device
 from llf_core.models.errors import ModelError
 from llf_core.models.load import load_model
@@ -50,14 +50,14 @@ def load_base_and_tuned(
     last = names.pop() if goes_on(config) else None
     model: Any = merge_adapters(load_model(source, config, plan), names, config)
     settle(model)
-    begun = model if last is None else put_on(model, last, config)
+    begun = model if last is None else load_adapter(model, last, config)
     yield "base", begun, load_tokenizer(source, config)
     if last is not None:
         model = begun.unload()
     del begun
     tuned = ModelSource(str(folder.output), folder.output, "folder")
     if (folder.output / "adapter_config.json").is_file():
-        model = put_on(model, str(folder.output), config)
+        model = load_adapter(model, str(folder.output), config)
     else:
         del model
         model = load_model(tuned, config, plan)

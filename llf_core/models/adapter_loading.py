@@ -102,7 +102,7 @@ def merge_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConf
             "quantization_bit out."
         )
     for name in names:
-        model = _load(model, name, config, trainable=False).merge_and_unload()
+        model = load_adapter(model, name, config).merge_and_unload()
     if names:
         model.llf_merged = list(names)
     return model
@@ -128,39 +128,22 @@ def with_adapters(model: PreTrainedModel, names: Sequence[str], config: RunConfi
         ModelError: an adapter does not fit, or several are given for a quantized model.
     """
     if len(names) == 1 and getattr(model, "is_quantized", False):
-        return put_on(model, names[0], config)
+        return load_adapter(model, names[0], config)
     return merge_adapters(model, names, config)
 
 
-def put_on(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
-    """Wrap a model with a frozen adapter.
+def load_adapter(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bool = False) -> PeftModel:
+    """Wrap a model with an adapter.
 
     Args:
         model: base model, quantized or not.
         name: path or hub id of the adapter.
         config: see `find_adapter`.
+        trainable: whether the adapter is trained further; else it is frozen.
 
     Raises:
         ModelError: the adapter does not fit the model.
     """
-    return _load(model, name, config, trainable=False)
-
-
-def resume_adapter(model: PreTrainedModel, name: str, config: RunConfig) -> PeftModel:
-    """Wrap a model with an adapter that is trained further.
-
-    Args:
-        model: base model, quantized or not.
-        name: path or hub id of the adapter.
-        config: see `find_adapter`.
-
-    Raises:
-        ModelError: the adapter does not fit the model.
-    """
-    return _load(model, name, config, trainable=True)
-
-
-def _load(model: PreTrainedModel, name: str, config: RunConfig, *, trainable: bool) -> PeftModel:
     from peft import PeftModel
 
     folder = find_adapter(name, config)

@@ -18,18 +18,6 @@ CELL = "import llf_widgets as llf\nstudio = llf.Studio()\nstudio"
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny Llama and its tokenizer."""
-    from tests.tiny import tiny_llama, tiny_tokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    tokenizer = tiny_tokenizer()
-    tiny_llama(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def open_studio(page: Any, lab: Lab, name: str, *cells: str) -> Any:
     """A notebook whose cell shows the form; returns the form."""
     lab.notebook(name, *(cells or (CELL,)))
@@ -48,11 +36,11 @@ def fill(page: Any, form: Any, label: str, text: str) -> None:
 
 
 @pytest.mark.launches
-def test_form_is_filled_in_mended_and_started(page: Any, lab: Lab, tiny_model: Path) -> None:
+def test_form_is_filled_in_mended_and_started(page: Any, lab: Lab, tiny_model_dir: Path) -> None:
     form = open_studio(page, lab, "start.ipynb")
     start = form.get_by_role("button", name="Start", exact=True)
     expect(start).to_be_enabled()
-    fill(page, form, "Model", str(tiny_model))
+    fill(page, form, "Model", str(tiny_model_dir))
     fill(page, form, "Steps", "two")
     alert = form.get_by_role("alert")
     expect(alert).to_contain_text("Error")
@@ -200,10 +188,10 @@ def test_letters_typed_into_a_list_or_on_a_button_never_reach_the_notebook(page:
 
 
 @pytest.mark.launches
-def test_rows_of_the_cell_are_mapped_by_keys_and_trained(page: Any, lab: Lab, tiny_model: Path) -> None:
+def test_rows_of_the_cell_are_mapped_by_keys_and_trained(page: Any, lab: Lab, tiny_model_dir: Path) -> None:
     cell = f"""import llf_widgets as llf
 rows = {ODD}
-studio = llf.Studio({{"dataset": rows, "model_name_or_path": {str(tiny_model)!r}, "max_steps": 2}})
+studio = llf.Studio({{"dataset": rows, "model_name_or_path": {str(tiny_model_dir)!r}, "max_steps": 2}})
 studio"""
     form = open_studio(page, lab, "rows.ipynb", cell)
     data = form.locator("input").and_(form.get_by_label("Data set", exact=True))
@@ -255,10 +243,10 @@ def test_a_file_is_uploaded_and_a_bad_one_changes_nothing(page: Any, lab: Lab, t
 
 @pytest.mark.launches
 def test_start_says_so_before_the_kernel_answers_and_the_monitor_comes_into_view(
-    page: Any, lab: Lab, tiny_model: Path
+    page: Any, lab: Lab, tiny_model_dir: Path
 ) -> None:
     cell = f"""import llf_widgets as llf
-studio = llf.Studio({{"dataset": "llf_demo", "model_name_or_path": {str(tiny_model)!r}, "max_steps": 2}})
+studio = llf.Studio({{"dataset": "llf_demo", "model_name_or_path": {str(tiny_model_dir)!r}, "max_steps": 2}})
 studio"""
     form = open_studio(page, lab, "sign.ipynb", cell, "import time; time.sleep(6)")
     asleep = page.locator(".jp-CodeCell").nth(1).locator(".jp-InputPrompt")
@@ -302,9 +290,9 @@ def test_start_that_fails_takes_its_place_away_and_says_why(page: Any, lab: Lab)
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_every_state_of_the_form_passes_axe_and_fits_a_narrow_window(
-    page: Any, lab: Lab, axe: Any, theme: str, tiny_model: Path
+    page: Any, lab: Lab, axe: Any, theme: str, tiny_model_dir: Path
 ) -> None:
-    given = f'{{"dataset": {ODD}, "model_name_or_path": {str(tiny_model)!r}}}'
+    given = f'{{"dataset": {ODD}, "model_name_or_path": {str(tiny_model_dir)!r}}}'
     cell = CELL.replace("Studio()", f"Studio({given})")
     lab.notebook("axe.ipynb", cell)
     lab.open(page, "axe.ipynb")

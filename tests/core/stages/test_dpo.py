@@ -12,17 +12,13 @@ from llf_core.config.stage import REFERENCE_FREE
 from llf_core.runs import RunReader
 from llf_core.stages.dpo.stage import DPOOptions
 from llf_core.stages.losses import LOSSES
+from tests.core.stages.curves import curve, stop_and_resume
 
 
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch):
     """Computes in float32, whatever is faster here."""
     monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
-
-
-def curve(folder, name="loss"):
-    columns = RunReader(folder).metrics()
-    return columns.values(name).tolist()
 
 
 def test_every_loss_may_be_chosen():
@@ -104,20 +100,10 @@ def test_what_the_reference_said_is_kept_and_another_model_is_asked_anew(trained
 
 
 def test_a_run_that_goes_on_makes_the_same_losses(trained, make_run, pairs):
-    from llf_core.training.session import run_attempt
-
     whole, _ = trained(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3)
     half = make_run(stage="dpo", dataset=pairs, pref_bco_weight=0.3, learning_rate=3e-3, max_steps=6)
     config = yaml.safe_load(half.config.read_text())
-    from llf_core.runs import send_request
-    from llf_core.runs.status import begin_attempt
-
-    send_request(half, "stop")
-    assert run_attempt(half, 1) == 0
-    assert 0 < len(curve(half)) < 6
-    begin_attempt(half, 2)
-    assert run_attempt(half, 2) == 0
-    assert [one.hex() for one in curve(half)] == [one.hex() for one in curve(whole)]
+    stop_and_resume(half, whole)
     assert config["stage"] == "dpo"
 
 

@@ -12,17 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import OPTConfig, OPTForCausalLM
 
-from llf_core.runs import Checkpoints, RunReader, home, send_request
-from llf_core.runs.status import begin_attempt
+from llf_core.runs import Checkpoints, RunReader, home
 from llf_core.stages.augmented_dataset import AugmentedDataset
 from llf_core.stages.kto.stage import Others
 from llf_core.stages.reference_logprobs import Said, without_dropout
-from llf_core.training.session import run_attempt
+from tests.core.stages.curves import curve, stop_and_resume
 from tests.tiny import swap_two_tokens
-
-
-def curve(folder, name="loss"):
-    return RunReader(folder).metrics().values(name).tolist()
 
 
 @pytest.fixture
@@ -62,12 +57,7 @@ def test_a_twin_is_never_saved_and_a_resumed_run_has_the_same_one(trained, make_
     whole, code = trained(**same)
     assert code == 0
     half = make_run(**same)
-    send_request(half, "stop")
-    assert run_attempt(half, 1) == 0
-    assert 0 < len(curve(half)) < 6
-    begin_attempt(half, 2)
-    assert run_attempt(half, 2) == 0
-    assert [one.hex() for one in curve(half)] == [one.hex() for one in curve(whole)]
+    stop_and_resume(half, whole)
     for saved in (whole.output, Checkpoints(whole).latest()):
         assert (
             load_file(saved / "adapter_model.safetensors").keys()

@@ -14,6 +14,7 @@ from llf_core.config import validate
 from llf_core.models.reward_model import load_scorer
 from llf_core.runs import RunReader
 from llf_core.stages.rm import pair_losses
+from tests.core.stages.curves import curve, stop_and_resume
 from tests.core.stages.llama_factory.same_model import HERE, head_weight, save_model, settings
 from tests.tiny import CHATML, tiny_llama, tiny_tokenizer
 
@@ -22,10 +23,6 @@ from tests.tiny import CHATML, tiny_llama, tiny_tokenizer
 def _exact(monkeypatch):
     """Computes in float32, whatever is faster here."""
     monkeypatch.setattr("llf_core.models.device.bf16_speedup", lambda threads: 0.5)
-
-
-def curve(folder, name="loss"):
-    return RunReader(folder).metrics().values(name).tolist()
 
 
 def test_the_loss_and_its_gradient_are_those_of_the_formula():
@@ -241,19 +238,10 @@ def test_the_cards_lines_score_an_answer(trained, pairs, finetuning_type, monkey
 def test_a_run_that_goes_on_has_its_head_to_the_last_bit(trained, make_run, pairs, finetuning_type):
     from safetensors.torch import load_file
 
-    from llf_core.runs import send_request
-    from llf_core.runs.status import begin_attempt
-    from llf_core.training.session import run_attempt
-
     keys = {"stage": "rm", "dataset": pairs, "finetuning_type": finetuning_type, "learning_rate": 3e-3}
     whole, _ = trained(**keys)
     half = make_run(**keys)
-    send_request(half, "stop")
-    assert run_attempt(half, 1) == 0
-    assert 0 < len(curve(half)) < 6
-    begin_attempt(half, 2)
-    assert run_attempt(half, 2) == 0
-    assert [one.hex() for one in curve(half)] == [one.hex() for one in curve(whole)]
+    stop_and_resume(half, whole)
     (file,) = whole.output.glob("*.safetensors")
     ends = [load_file(folder.output / file.name) for folder in (whole, half)]
     assert any("score" in name for name in ends[0])

@@ -27,8 +27,8 @@ print(studio.run.state, len(list(studio.run.folder.path.parent.iterdir())))
 
 
 @pytest.mark.launches
-def test_form_in_a_kernel_trains(tiny_model: Path, tmp_path: Path) -> None:
-    cells = [SETUP.format(model=str(tiny_model)), START]
+def test_form_in_a_kernel_trains(tiny_model_dir: Path, tmp_path: Path) -> None:
+    cells = [SETUP.format(model=str(tiny_model_dir)), START]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(book, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = book.cells[0].outputs[-1].data

@@ -91,11 +91,11 @@ def test_form_with_an_error_has_nothing_to_look_at() -> None:
 
 
 @pytest.mark.launches
-def test_data_is_read_by_a_process_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+def test_data_is_read_by_a_process_of_its_own(tiny_model_dir: Path, tmp_path: Path) -> None:
     rows = [{"instruction": "Say <b>hi</b>", "input": "", "output": "hi"}, {"instruction": "Say no", "output": "no"}]
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(rows))
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: {data}\n")
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {data}\n")
     preview.look()
     preview.wait()
     assert preview._messages == []
@@ -107,8 +107,8 @@ def test_data_is_read_by_a_process_of_its_own(tiny_model: Path, tmp_path: Path) 
 
 
 @pytest.mark.launches
-def test_file_that_is_not_there_is_told(tiny_model: Path, tmp_path: Path) -> None:
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: {tmp_path / 'none.jsonl'}\n")
+def test_file_that_is_not_there_is_told(tiny_model_dir: Path, tmp_path: Path) -> None:
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
     preview.look()
     preview.wait()
     assert preview._state == "idle"
@@ -117,11 +117,11 @@ def test_file_that_is_not_there_is_told(tiny_model: Path, tmp_path: Path) -> Non
 
 @pytest.mark.launches
 def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"):  # ipykernel sets these for what it starts
         monkeypatch.setenv(name, "1")
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: {tmp_path / 'none.jsonl'}\n")
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: {tmp_path / 'none.jsonl'}\n")
     preview.look()
     preview.wait()
     (message,) = preview._messages
@@ -130,8 +130,8 @@ def test_an_error_has_no_colours_where_a_kernel_asks_for_them(
 
 
 @pytest.mark.launches
-def test_look_can_be_cancelled(tiny_model: Path) -> None:
-    preview = Preview(lambda: f"model_name_or_path: {tiny_model}\ndataset: llf_demo\n")
+def test_look_can_be_cancelled(tiny_model_dir: Path) -> None:
+    preview = Preview(lambda: f"model_name_or_path: {tiny_model_dir}\ndataset: llf_demo\n")
     preview.look()
     preview.look()
     began = time.monotonic()
