@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import module, our_environment
+from llf_core.stages.base.stage import make_stage
 
 GOAL = 0.45
 MODEL = "smollm2-135m-instruct"
@@ -83,7 +84,7 @@ def measure(mode: str, adapter: str, data: str) -> dict[str, object]:
     before = _resident()
     work = load(folder, config, writer, plan)
     progress = MetricsCallback(folder, writer)
-    stage = config.plugin("stage")(work)
+    stage = make_stage(config, work)
     trainer = make_trainer(work, stage, progress)
     every = {id(one): one for model in stage.roles.models.values() for one in (*model.parameters(), *model.buffers())}
     every |= {id(one): one for one in trainer.model.parameters()}

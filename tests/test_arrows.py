@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from llf_core.config.registry import all_declared
+
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "transformers", "datasets", "pandas", "peft", "trl", "accelerate", "bitsandbytes"}
 WIDGETS = {"plotly", "ipywidgets", "anywidget"}
@@ -25,7 +27,7 @@ RANKS = (
     {"runs"},
     {"rewards"},
     {"launch", "doctor", "estimate"},
-    {"methods", "modifiers", "data", "models", "acceleration", "generation"},
+    {"methods", "modifiers", "optimizers", "data", "models", "acceleration", "generation"},
     {"stages"},
     {"training"},
     {"evaluation"},
@@ -106,6 +108,24 @@ def test_the_server_reads_runs_only(path: Path) -> None:
         *SHARED_WITH_SERVER,
     )
     assert not {name for name in ours if not name.startswith(allowed)}
+
+
+def test_entry_points_and_what_they_name_stand_where_they_may() -> None:
+    """What the registry imports is part of `config`, and what a declaration names stands in the package of its kind."""
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    assert all(
+        value.startswith("llf_core.config.declarations.") for group in points.values() for value in group.values()
+    )
+    homes = {
+        "method": "methods",
+        "modifier": "modifiers",
+        "optimizer": "optimizers",
+        "stage": "stages",
+        "format": "data",
+    }
+    for key, one in all_declared().items():
+        if one.implementation:
+            assert one.implementation.startswith(f"llf_core.{homes[one.kind]}."), key
 
 
 def run_python(*arguments: str, text: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 
 import llf_widgets
 from llf_core.cli import app
-from llf_core.config.registry import GROUPS, Method
+from llf_core.config.registry import GROUPS, KINDS
 from llf_widgets.server.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -36,10 +37,16 @@ def test_kinds_of_plug_ins_are_those_that_are_called() -> None:
     assert re.findall(r"`(llf\.\w+)`", part("Plug-ins")) == list(GROUPS.values())
 
 
-def test_a_method_is_applied_by_its_class_as_the_page_says() -> None:
-    assert "apply(cls, model, config) -> model, a classmethod" in PAGE
-    assert "def apply(self" not in PAGE
-    assert isinstance(vars(Method)["apply"], classmethod)
+def test_the_page_on_plug_ins_has_each_kind_with_its_declaration_and_its_hook() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(llf\.\w+)` \| `(\w+)` \| `([\w.]+)\.(\w+)\.(\w+)`", page, re.MULTILINE)
+    assert [(kind, group) for kind, group, *_ in rows] == list(GROUPS.items())
+    assert [declaration for _, _, declaration, *_ in rows] == [one.__name__ for one in KINDS]
+    for _, _, _, module, name, hook in rows:
+        base = getattr(importlib.import_module(module), name)
+        assert hook in base.__abstractmethods__
+    example = page.partition("## A worked example")[2].partition("\n## ")[0]
+    assert sum(len(block.strip().splitlines()) for block in example.split("```")[1::2]) < 60
 
 
 def test_names_of_the_notebook_are_there() -> None:

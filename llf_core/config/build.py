@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from llf_core.config.classify_key import show
-from llf_core.config.field_specs import SECTIONS, field, option_classes
+from llf_core.config.field_specs import SECTIONS, field
 from llf_core.config.option import split_names
 from llf_core.config.paths import absolute
 from llf_core.config.problem import Fix, Problem
-from llf_core.config.registry import broken
-from llf_core.config.run_config import RunConfig
+from llf_core.config.registry import all_declared, broken
 
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.option import Section
     from llf_core.config.read_config import RequestedConfig
     from llf_core.config.training import Training
+    from llf_core.config.values import ConfigValues
 
 EVALUATION_INTERVAL = 500
+ConfigT = TypeVar("ConfigT", bound="ConfigValues")
 
 
-def build(values: dict[str, Any], asked: RequestedConfig) -> tuple[RunConfig, list[Problem]]:
+def build(values: dict[str, Any], asked: RequestedConfig, config_class: type[ConfigT]) -> tuple[ConfigT, list[Problem]]:
     """Makes a config; a value that is refused is replaced by its default, so that the rest is checked too.
 
     Args:
         values: the values whose keys are options.
         asked: where they come from.
+        config_class: what is made.
 
     Returns:
         The config, with absolute paths, and a problem for each refused value.
@@ -44,8 +46,8 @@ def build(values: dict[str, Any], asked: RequestedConfig) -> tuple[RunConfig, li
 
     sections: dict[str, Any] = {name: made(section) for name, section in SECTIONS.items()}
     sections["training"] = _with_inferred(sections["training"])
-    options = {name: made(plugin.Options) for name, plugin in option_classes().items()}
-    return RunConfig(**sections, plugin_options=options), problems
+    options = {name: made(one.options) for name, one in all_declared().items()}
+    return config_class(**sections, plugin_options=options), problems
 
 
 def _with_inferred(training: Training) -> Training:

@@ -46,12 +46,12 @@ class Data(Section):
         source="LLaMA-Factory",
         path="folder",
     )
-    dataset_format: Literal["alpaca", "sharegpt", "openai", "text"] | None = option(
+    dataset_format: str | None = option(
         None,
         unset="by the columns",
         label="Format",
         help="Format of data sets without an entry in `dataset_info.json`. Default: recognised from the columns.",
-        choices=("alpaca", "sharegpt", "openai", "text"),
+        choices_from="format",
         source="LLF",
     )
     dataset_columns: Object | None = option(

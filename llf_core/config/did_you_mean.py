@@ -22,6 +22,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "" if near is None else f" Did you mean {near!r}?"
 
 
+def any_of(names: Iterable[str]) -> str:
+    """Names as words: `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like another; None where none is.
 

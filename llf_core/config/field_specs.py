@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt
 
 from llf_core.config.data import Data
+from llf_core.config.declaration import Declaration, PluginError, StageDeclaration
 from llf_core.config.generation import Generation
 from llf_core.config.launch import Launch
 from llf_core.config.method import MethodSection
@@ -18,7 +19,7 @@ from llf_core.config.model import Model
 from llf_core.config.number_format import exact
 from llf_core.config.optimizer import OptimizerSection
 from llf_core.config.option import META, Level, Origin, PathKind, Section
-from llf_core.config.registry import BASES, Plugin, PluginError, plugins
+from llf_core.config.registry import KINDS, all_declared, declared
 from llf_core.config.stage import StageSection
 from llf_core.config.training import Training
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydantic.fields import FieldInfo
+
+    from llf_core.config.values import ConfigValues
 
 _OTHER = re.compile(r"\{(?P<key>\w+)(?:\*(?P<times>\d+))?\}")
 
@@ -157,11 +160,6 @@ def field(key: str) -> FieldSpec | None:
     return _by_key().get(key)
 
 
-def option_classes() -> dict[str, type[Plugin]]:
-    """The plug-ins that may bring options, by `kind.name`."""
-    return {f"{kind}.{name}": plugin for kind in BASES for name, plugin in plugins(kind).items()}
-
-
 @functools.cache
 def _by_key() -> dict[str, FieldSpec]:
     return {spec.key: spec for spec in _fields()}
@@ -181,26 +179,26 @@ def _fields() -> tuple[FieldSpec, ...]:
     return tuple(sorted(found.values(), key=lambda spec: order.index(spec.section)))
 
 
-def _sources() -> dict[str, tuple[str, type[Plugin] | None, type[Section]]]:
+def _sources() -> dict[str, tuple[str, Declaration | None, type[Section]]]:
     """Everything that holds options, by how a message names it: its section, its plug-in, its class."""
     sections = {f"the section {name}": (name, None, section) for name, section in SECTIONS.items()}
     brought = {
-        f"the {one.kind} {one.name} ({one.__module__})": (one.section, one, one.Options)
-        for one in option_classes().values()
+        f"the {one.kind} {one.name} ({one.options.__module__})": (one.section, one, one.options)
+        for one in all_declared().values()
     }
     return {**sections, **brought}
 
 
-def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, where: str) -> FieldSpec:
+def _spec(key: str, info: FieldInfo, section: str, plugin: Declaration | None, where: str) -> FieldSpec:
     extra = info.json_schema_extra
     if not isinstance(extra, dict) or META not in extra:
         raise PluginError(f"The key {key!r} of {where} has no label and help. Declare it with `option(...)`.")
     meta: dict[str, Any] = extra[META]  # type: ignore[assignment]
     choices, labels = meta["choices"], None
     if meta["choices_from"]:
-        offered = plugins(meta["choices_from"])
+        offered = declared(next(kind for kind in KINDS if kind.kind == meta["choices_from"]))
         choices = tuple(offered)
-        labels = tuple(one.label or name for name, one in offered.items())
+        labels = tuple(one.label for one in offered.values())
     bounds: dict[type, Any] = {type(one): one for one in info.metadata}
     kind, optional = _type(info.annotation)
     return FieldSpec(
@@ -225,9 +223,21 @@ def _spec(key: str, info: FieldInfo, section: str, plugin: type[Plugin] | None, 
         source=meta["source"],
         path=meta["path"],
         lines=meta["lines"],
-        stages=meta["stages"],
+        stages=_stages_with(meta["trait"]),
         unset=meta["unset"],
     )
+
+
+def is_used(spec: FieldSpec, config: ConfigValues) -> bool:
+    """Whether a config uses an option: its plug-in is selected, or it selects it, and the stage reads it."""
+    owner = all_declared()[spec.owner] if spec.owner else None
+    selected = owner is None or spec.key == owner.selector or owner.is_selected(config)
+    return selected and (not spec.stages or config.stage.stage in spec.stages)
+
+
+def _stages_with(trait: str) -> tuple[str, ...]:
+    """The names of the stages that have a trait; none where none is asked for."""
+    return tuple(name for name, one in declared(StageDeclaration).items() if getattr(one, trait)) if trait else ()
 
 
 def plain(value: Any) -> Any:

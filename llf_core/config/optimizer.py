@@ -21,29 +21,6 @@ Scheduler = Literal[
     "cosine_warmup_with_min_lr",
     "warmup_stable_decay",
 ]
-Optim = Literal[
-    "adamw_torch_fused",
-    "adamw_torch",
-    "adamw_8bit",
-    "adamw_bnb_8bit",
-    "paged_adamw_8bit",
-    "paged_adamw_32bit",
-    "adafactor",
-    "sgd",
-    "adagrad",
-    "rmsprop",
-    "rmsprop_bnb",
-    "rmsprop_bnb_8bit",
-    "rmsprop_bnb_32bit",
-    "lion_8bit",
-    "lion_32bit",
-    "paged_lion_8bit",
-    "paged_lion_32bit",
-    "ademamix",
-    "ademamix_8bit",
-    "paged_ademamix_8bit",
-    "paged_ademamix_32bit",
-]
 
 
 def assignments(value: str) -> str:
@@ -61,7 +38,6 @@ def assignments(value: str) -> str:
 
 Assignments = Annotated[str, AfterValidator(assignments)]
 SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
-OPTIMIZERS: tuple[str, ...] = get_args(Optim)
 
 
 class OptimizerSection(Section):
@@ -98,11 +74,11 @@ class OptimizerSection(Section):
         level="basic",
         source="Hugging Face",
     )
-    optim: Optim = option(
+    optim: str = option(
         "adamw_torch_fused",
         label="Optimizer",
         help="Optimizer. The 8-bit ones keep their state in a quarter of the memory.",
-        choices=OPTIMIZERS,
+        choices_from="optimizer",
         source="Hugging Face",
     )
     optim_args: Assignments | None = option(

@@ -38,7 +38,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
     source: Origin = "LLF",
     path: PathKind | None = None,
     lines: bool = False,
-    stages: tuple[str, ...] = (),
+    trait: str = "",
     unset: str = "",
 ) -> Any:
     """A field of a section.
@@ -58,7 +58,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         source: who named the key.
         path: how a relative path in it is resolved; None where it is no path.
         lines: a text of several lines.
-        stages: stages that use it; none for all.
+        trait: a trait of `StageDeclaration`; stages that have it use the option. Empty: all stages do.
         unset: what the default means where it is no value of its own (null, -1), for a form: `the epochs end the
             run`; `{key}` and `{key*2}` stand for the number of another key.
 
@@ -74,7 +74,7 @@ def option(  # noqa: PLR0913 - one named argument for each thing that a field te
         "source": source,
         "path": path,
         "lines": lines,
-        "stages": stages,
+        "trait": trait,
         "unset": unset,
     }
     bounds: dict[str, Any] = {"ge": minimum, "le": maximum, "gt": above, "lt": below}

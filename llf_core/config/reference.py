@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.field_specs import SECTIONS, fields, option_classes
+from llf_core.config.field_specs import SECTIONS, fields
 from llf_core.config.known_keys import known
+from llf_core.config.registry import all_declared
 
 if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
@@ -30,11 +31,11 @@ def reference() -> str:
     for name, section in SECTIONS.items():
         own = [spec for spec in fields() if spec.section == name and spec.plugin is None]
         parts.append(f"## {name.capitalize()}\n\n{section.__doc__}\n\n{_table(own)}")
-        for owner, plugin in option_classes().items():
+        for owner, plugin in all_declared().items():
             brought = [spec for spec in fields() if spec.section == name and spec.owner == owner]
             if brought:
-                selects = ", ".join(f"`{key}: {_value(value)}`" for key, value in plugin.selects.items())
-                parts.append(f"### With {selects}\n\n{_table(brought)}")
+                selects = f"{plugin.key}: {plugin.name}" if plugin.key else plugin.selector
+                parts.append(f"### With `{selects}`\n\n{_table(brought)}")
     return "\n".join([*parts, _elsewhere()])
 
 

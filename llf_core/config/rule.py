@@ -1,4 +1,4 @@
-"""The form of a rule between fields; `rules.py` holds ours, and plug-ins bring theirs."""
+"""The form of a rule between fields; `rules/` holds ours, and plug-ins bring theirs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llf_core.config.problem import Fix, Problem, Severity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Rule:
     """
 
     fields: tuple[str, ...]
-    when: Callable[[RunConfig], bool]
-    reason: str | Callable[[RunConfig], str]
-    fix: tuple[Fix, ...] | Callable[[RunConfig], tuple[Fix, ...]] = ()
+    when: Callable[[ConfigValues], bool]
+    reason: str | Callable[[ConfigValues], str]
+    fix: tuple[Fix, ...] | Callable[[ConfigValues], tuple[Fix, ...]] = ()
     severity: Severity = "error"
 
-    def check(self, config: RunConfig) -> Problem | None:
+    def check(self, config: ConfigValues) -> Problem | None:
         """The problem, or None where the config does not have the combination."""
         if not self.when(config):
             return None

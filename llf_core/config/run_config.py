@@ -1,61 +1,33 @@
-"""A run's config: immutable, valid, and the same in a form, a file and a cell."""
+"""A run's config: immutable, valid, and the same in a form, a file and a cell; and how one is validated."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.field_specs import field, fields, option_classes, plain
+from llf_core.config.field_specs import fields, is_used, plain
 from llf_core.config.number_format import exact
+from llf_core.config.problem import ConfigError
 from llf_core.config.read_config import dump_yaml
-from llf_core.config.registry import plugins
+from llf_core.config.validation import judge
+from llf_core.config.values import ConfigValues
 from llf_core.door import BIDI_CONTROLS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from llf_core.config.data import Data
-    from llf_core.config.generation import Generation
-    from llf_core.config.launch import Launch
-    from llf_core.config.method import MethodSection
-    from llf_core.config.model import Model
-    from llf_core.config.optimizer import OptimizerSection
-    from llf_core.config.option import Section
-    from llf_core.config.stage import StageSection
-    from llf_core.config.training import Training
+    from llf_core.config.problem import Kind, Problem
 
 ALWAYS_SHOWN = ("model_name_or_path", "stage", "finetuning_type")
+ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
-@dataclass(frozen=True, repr=False)
-class RunConfig:
-    """All that a run needs to know, in sections; make one with `RunConfig.load`.
-
-    Attributes:
-        model: which model, and how it is loaded.
-        data: what is learned from.
-        method: what is trained.
-        optimizer: how the parameters move.
-        stage: what is minimised.
-        training: how long, how large, what is kept.
-        generation: how answers are sampled.
-        launch: how the process starts.
-        plugin_options: options of every plug-in, by `kind.name`; `options(name)` reads them.
-    """
-
-    model: Model
-    data: Data
-    method: MethodSection
-    optimizer: OptimizerSection
-    stage: StageSection
-    training: Training
-    generation: Generation
-    launch: Launch
-    plugin_options: Mapping[str, Section]
+class RunConfig(ConfigValues):
+    """All that a run needs to know, in sections; make one with `RunConfig.load`."""
 
     @classmethod
     def load(cls, source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> RunConfig:
@@ -72,36 +44,7 @@ class RunConfig:
         Raises:
             ConfigError: with all problems of severity `error`.
         """
-        from llf_core.config.validation import validate
-
         return validate(source, overrides, base).accepted()
-
-    def get(self, key: str) -> Any:
-        """The value of a key of any section or plug-in.
-
-        Raises:
-            KeyError: there is no such key.
-        """
-        spec = field(key)
-        if spec is None:
-            raise KeyError(key)
-        owner = getattr(self, spec.section) if spec.owner is None else self.plugin_options[spec.owner]
-        return getattr(owner, key)
-
-    def plugin(self, kind: str) -> Any:
-        """The selected plug-in class of a kind, e.g. `method`; None where none is selected."""
-        return next((one for one in plugins(kind).values() if one.selected(self)), None)
-
-    def options(self, name: str) -> Any:
-        """The options of a plug-in, selected or not, by its name or by `kind.name`.
-
-        Raises:
-            KeyError: there is no such plug-in.
-        """
-        for key, options in self.plugin_options.items():
-            if name in {key, key.partition(".")[2]}:
-                return options
-        raise KeyError(name)
 
     def flat(self, defaults: bool = False) -> dict[str, Any]:
         """The keys and values as plain data, as they stand in a file.
@@ -113,9 +56,7 @@ class RunConfig:
         shown = {}
         for spec in fields():
             value = plain(self.get(spec.key))
-            active = defaults and (spec.owner is None or option_classes()[spec.owner].selected(self))
-            active = active and (not spec.stages or self.stage.stage in spec.stages)
-            if active or value != spec.default or spec.key in ALWAYS_SHOWN:
+            if (defaults and is_used(spec, self)) or value != spec.default or spec.key in ALWAYS_SHOWN:
                 shown[spec.key] = value
         return shown
 
@@ -146,6 +87,102 @@ class RunConfig:
     def __repr__(self) -> str:
         shown = ", ".join(f"{key}={value!r}" for key, value in self.flat().items())
         return f"RunConfig({shown})"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What stands against a config.
+
+    Attributes:
+        config: the config; where a value was refused, with the default in its place.
+        problems: all of them, errors first.
+        lines: the line of each key, counted from 1, where it is known.
+        base: the folder that relative paths start from; None for the working directory.
+    """
+
+    config: RunConfig
+    problems: tuple[Problem, ...]
+    lines: Mapping[str, int] = field(default_factory=dict)
+    base: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether a run may start: no problem is an error."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    def accepted(self) -> RunConfig:
+        """The config, where a run may start with it.
+
+        Raises:
+            ConfigError: with all problems of severity `error`.
+        """
+        if not self.ok:
+            raise ConfigError(tuple(problem for problem in self.problems if problem.severity == "error"))
+        return self.config
+
+    @property
+    def unknown(self) -> list[Problem]:
+        """Keys that nobody knows, each with the nearest name."""
+        return self._of("unknown")
+
+    @property
+    def not_built(self) -> list[Problem]:
+        """Known keys and values whose feature is not built yet."""
+        return self._of("not_built")
+
+    @property
+    def invalid(self) -> list[Problem]:
+        """Values of the wrong type or outside their range, and text that cannot be read."""
+        return self._of("invalid")
+
+    @property
+    def not_needed(self) -> list[Problem]:
+        """Keys that have no effect or another name, each with what happens instead."""
+        return self._of("not_needed")
+
+    @property
+    def violations(self) -> list[Problem]:
+        """Values that are good by themselves and do not go together."""
+        return self._of("violation")
+
+    @property
+    def unresolved(self) -> list[Problem]:
+        """Names of models, data sets and modules that are not there, or could not be checked."""
+        return self._of("unresolved")
+
+    def with_problems(self, problems: Iterable[Problem]) -> Report:
+        """The report with other problems, sorted errors first."""
+        return replace(self, problems=tuple(sorted(problems, key=lambda problem: ORDER[problem.severity])))
+
+    def json(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return {
+            "ok": self.ok,
+            "unknown": [problem.json() for problem in self.unknown],
+            "not_built": [problem.json() for problem in self.not_built],
+            "invalid": [problem.json() for problem in self.invalid],
+            "not_needed": [problem.json() for problem in self.not_needed],
+            "violations": [problem.json() for problem in self.violations],
+            "unresolved": [problem.json() for problem in self.unresolved],
+        }
+
+    def _of(self, kind: Kind) -> list[Problem]:
+        return [problem for problem in self.problems if problem.kind == kind]
+
+
+def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
+    """Checks a config by itself and never raises on what it holds; `name_checks.check` judges whether its names exist.
+
+    Args:
+        source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
+        overrides: `key=value`, the value as YAML.
+        base: where relative paths start; unset, the file's folder, or the working directory.
+
+    Returns:
+        All problems at once, rules between fields included.
+    """
+    found = judge(source.flat() if isinstance(source, RunConfig) else source, overrides, base, RunConfig)
+    return Report(found.config, (), found.lines, found.base).with_problems(found.problems)
 
 
 def _literal(value: Any) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-Shapes = dict[str, tuple[int, ...]]
+    from llf_core.config.weight_shapes import Shapes
+
 _LENGTH = struct.Struct("<Q")
 _LARGEST_HEADER = 100_000_000
 

@@ -1,35 +1,14 @@
-"""What is minimised; each stage's own options come with its plug-in."""
+"""The training objective; each stage's own options come with its declaration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from llf_core.config.option import Names, Section, option
 
-if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
-
-COMPARED = ("dpo", "kto")
-"""Stages that compare answers with what a reference makes of them."""
-REFERENCE = ("ref_model", "ref_model_adapters", "ref_model_quantization_bit")
-"""Keys that name another reference than the model before its first step."""
-REFERENCE_FREE = ("orpo", "simpo")
-"""Values of `pref_loss` that compare with no reference."""
-REFERRING = (*COMPARED, "ppo")
-"""Stages that may have another reference than that."""
-SAMPLED = ("grpo", "rloo")
-"""Stages that draw answers by themselves and learn from their rewards."""
-JUDGED = (*SAMPLED, "ppo")
-"""Stages that know reward functions."""
-
-
-def names_reference(config: RunConfig) -> bool:
-    """Whether a config names another reference than the model before its first step."""
-    return any(config.get(key) is not None for key in REFERENCE)
-
 
 class StageSection(Section):
-    """What is minimised."""
+    """The training objective."""
 
     stage: str = option(
         "sft",
@@ -52,7 +31,7 @@ class StageSection(Section):
         above=0,
         level="basic",
         source="LLaMA-Factory",
-        stages=COMPARED,
+        trait="compares",
     )
     pref_ftx: float = option(
         0.0,
@@ -60,7 +39,7 @@ class StageSection(Section):
         help="Adds the SFT loss of the chosen answers (mean over tokens) with this weight.",
         minimum=0,
         source="LLaMA-Factory",
-        stages=COMPARED,
+        trait="compares",
     )
     ref_model: str | None = option(
         None,
@@ -69,7 +48,7 @@ class StageSection(Section):
         help="Model that the policy is compared with. Default: the model before the first step.",
         source="LLaMA-Factory",
         path="model",
-        stages=REFERRING,
+        trait="has_reference",
     )
     ref_model_adapters: Names | None = option(
         None,
@@ -78,7 +57,7 @@ class StageSection(Section):
         help="Adapters to merge into the reference model.",
         source="LLaMA-Factory",
         path="adapters",
-        stages=REFERRING,
+        trait="has_reference",
     )
     ref_model_quantization_bit: Literal[4, 8] | None = option(
         None,
@@ -87,7 +66,7 @@ class StageSection(Section):
         help="Loads the reference model quantized to 4 or 8 bits.",
         choices=(4, 8),
         source="LLaMA-Factory",
-        stages=REFERRING,
+        trait="has_reference",
     )
     precompute_ref_log_probs: bool | None = option(
         None,
@@ -98,7 +77,7 @@ class StageSection(Section):
             "no more work."
         ),
         source="Hugging Face",
-        stages=COMPARED,
+        trait="compares",
     )
     reward_functions: Names | None = option(
         None,
@@ -106,7 +85,7 @@ class StageSection(Section):
         label="Reward functions",
         help="Functions that score an answer: `format`, `correct`, `length`, or functions of a cell (@llf.reward).",
         level="basic",
-        stages=JUDGED,
+        trait="uses_rewards",
     )
     reward_weights: Names | None = option(
         None,
@@ -114,14 +93,14 @@ class StageSection(Section):
         label="Reward weights",
         help="Weight of each reward function. Default: 1 each.",
         source="Hugging Face",
-        stages=JUDGED,
+        trait="uses_rewards",
     )
     reward_pattern: str | None = option(
         None,
         unset="<think>…</think><answer>…</answer>",
         label="Format pattern",
         help="Regular expression of the reward `format`. Default: <think>…</think><answer>…</answer>.",
-        stages=JUDGED,
+        trait="uses_rewards",
     )
     num_generations: int = option(
         8,
@@ -130,7 +109,7 @@ class StageSection(Section):
         minimum=2,
         level="basic",
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     max_completion_length: int = option(
         512,
@@ -140,7 +119,7 @@ class StageSection(Section):
         minimum=1,
         level="basic",
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     beta: float | None = option(
         None,
@@ -152,7 +131,7 @@ class StageSection(Section):
         ),
         minimum=0,
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     epsilon: float = option(
         0.2,
@@ -160,7 +139,7 @@ class StageSection(Section):
         help="Clip range ε of the probability ratio (PPO, eq. 7).",
         above=0,
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     epsilon_high: float | None = option(
         None,
@@ -169,7 +148,7 @@ class StageSection(Section):
         help="Upper clip range of the probability ratio. Default: ε. DAPO uses 0.28.",
         above=0,
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     num_iterations: int = option(
         1,
@@ -178,19 +157,19 @@ class StageSection(Section):
         minimum=1,
         maximum=1000,
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     mask_truncated_completions: bool = option(
         False,
         label="Mask truncated completions",
         help="Excludes completions that reached the maximum length from the loss.",
         source="Hugging Face",
-        stages=SAMPLED,
+        trait="samples_groups",
     )
     kept_completions: int = option(
         4,
         label="Completions shown",
         help="Completions of each logged step to store with their rewards.",
         minimum=0,
-        stages=JUDGED,
+        trait="uses_rewards",
     )

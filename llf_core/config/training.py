@@ -115,14 +115,6 @@ class Training(Section):
         below=1,
         source="Hugging Face",
     )
-    neftune_noise_alpha: float | None = option(
-        None,
-        unset="none",
-        label="NEFTune noise",
-        help="Noise scale α on the embeddings during training (NEFTune, arXiv 2310.05914). Typical: 5.",
-        above=0,
-        source="Hugging Face",
-    )
     seed: int = option(
         42,
         label="Seed",

@@ -1,44 +1,62 @@
-"""Judges a config: the one way from what was asked for to a `RunConfig`."""
+"""Judges a config: the one way from what was requested to a config that a run can start with."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llf_core.config.build import build
 from llf_core.config.classify_key import classify, is_known
 from llf_core.config.did_you_mean import listed
-from llf_core.config.field_specs import field, option_classes, plain
+from llf_core.config.field_specs import field, plain
 from llf_core.config.key_aliases import translate
 from llf_core.config.problem import Fix, Problem
 from llf_core.config.read_config import read
-from llf_core.config.registry import broken, uncalled
-from llf_core.config.report import Report
+from llf_core.config.registry import all_declared, broken, stage_of, uncalled
 from llf_core.config.rules import all_rules
-from llf_core.config.run_config import RunConfig
+from llf_core.config.values import ConfigValues
 from llf_core.door import brief
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from llf_core.config.declaration import StageDeclaration
 
+ConfigT = TypeVar("ConfigT", bound=ConfigValues)
 MOST_UNKNOWN = 50
 """Unknown keys that are told one by one, each with the name that may be meant."""
 
 
-def validate(source: object, overrides: Sequence[str] = (), base: str | Path | None = None) -> Report:
-    """Checks a config by itself and never raises on what it holds; `names.check` judges whether its names exist.
+@dataclass(frozen=True)
+class Judgement(Generic[ConfigT]):
+    """A config, and what is wrong with it.
+
+    Attributes:
+        config: the config; where a value was refused, with the default in its place.
+        problems: all problems, in the order in which they were found.
+        lines: the line of each key, counted from 1, where it is known.
+        base: the folder that relative paths start from.
+    """
+
+    config: ConfigT
+    problems: list[Problem]
+    lines: dict[str, int]
+    base: Path
+
+
+def judge(
+    source: object, overrides: Sequence[str], base: str | Path | None, config_class: type[ConfigT]
+) -> Judgement[ConfigT]:
+    """Reads and checks a config by itself; never raises on what it holds.
 
     Args:
-        source: a mapping, YAML or JSON text, a path to a file of them, or a `RunConfig`.
+        source: a mapping, YAML or JSON text, or a path to a file of them.
         overrides: `key=value`, the value as YAML.
         base: where relative paths start; unset, the file's folder, or the working directory.
-
-    Returns:
-        All problems at once, rules between fields included.
+        config_class: what is made of the values.
     """
-    asked = read(source.flat() if isinstance(source, RunConfig) else source, overrides, base)
+    asked = read(source, overrides, base)
     translate(asked)
     problems, values = asked.problems, {}
     untold = [key for key in asked.values if not is_known(key)][MOST_UNKNOWN:]
@@ -55,7 +73,7 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
         message = f"{len(untold):,} more keys are unknown: {listed(map(brief, untold))}. Expected a training config."
         take_out = Fix("Remove them", dict.fromkeys(untold))
         problems.append(Problem("unknown", untold[0], None, message, (take_out,), keys=tuple(untold)))
-    config, refused = build(values, asked)
+    config, refused = build(values, asked, config_class)
     problems += refused
     wrong = {problem.key for problem in problems if problem.severity == "error"}
     if asked.values or not problems:  # of a file that cannot be read nothing else is known
@@ -63,10 +81,10 @@ def validate(source: object, overrides: Sequence[str] = (), base: str | Path | N
     told = {key for problem in problems if problem.kind == "violation" for key in problem.keys[:1]}
     without = _without_effect(config, values, asked.lines)
     problems += [problem for problem in without if problem.key not in told]
-    return Report(config, (), asked.lines, asked.base).with_problems(problems)
+    return Judgement(config, problems, asked.lines, asked.base)
 
 
-def _violations(config: RunConfig, wrong: set[str], lines: dict[str, int]) -> list[Problem]:
+def _violations(config: ConfigValues, wrong: set[str], lines: dict[str, int]) -> list[Problem]:
     """What the rules say; a rule about a key that is wrong by itself is silent."""
     found = [
         Problem("violation", "", None, f"The {one.kind} {one.name}: {one.reason}", severity="warning")
@@ -84,23 +102,23 @@ def _violations(config: RunConfig, wrong: set[str], lines: dict[str, int]) -> li
     return found
 
 
-def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, int]) -> list[Problem]:
+def _without_effect(config: ConfigValues, values: dict[str, Any], lines: dict[str, int]) -> list[Problem]:
     """Options that nothing reads, where they differ from their defaults."""
     found = []
-    stage = config.plugin("stage")
-    heeded = {"watched_prompts", "watched_tokens", *(() if stage is None else stage.generation_keys)}
+    stage = stage_of(config)
+    used = {"watched_prompts", "watched_tokens", *stage.generation_keys}
     for key, value in values.items():
         spec = field(key)
         if spec is None or plain(config.get(key)) == spec.default:
             continue
-        plugin = option_classes()[spec.owner] if spec.owner else None
-        if plugin is not None and not plugin.selected(config):
+        plugin = all_declared()[spec.owner] if spec.owner else None
+        if plugin is not None and key != plugin.selector and not plugin.is_selected(config):
             message = f"`{key}` has no effect, since the {plugin.kind} {plugin.name} is not selected."
         elif spec.stages and config.stage.stage not in spec.stages:
             message = (
                 f"`{key}` has no effect in stage {config.stage.stage}. Stages that use it: {_stages(spec.stages)}."
             )
-        elif spec.section == "generation" and key not in heeded:
+        elif spec.section == "generation" and key not in used:
             message = f"`{key}` has no effect in stage {config.stage.stage}, {_answers(stage)}"
         else:
             continue
@@ -108,9 +126,9 @@ def _without_effect(config: RunConfig, values: dict[str, Any], lines: dict[str, 
     return found
 
 
-def _answers(stage: Any) -> str:
-    """How the answers of a stage come about, behind a comma."""
-    if stage is None or not stage.generation_keys:
+def _answers(stage: StageDeclaration) -> str:
+    """How a stage samples completions, behind a comma."""
+    if not stage.generation_keys:
         return "which does not sample completions."
     return f"which samples completions with {_stages(stage.generation_keys)}."
 

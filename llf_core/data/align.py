@@ -3,63 +3,82 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from llf_core.config.did_you_mean import did_you_mean, listed
+from llf_core.config.declaration import FormatDeclaration, StageDeclaration
+from llf_core.config.declarations.formats.alpaca import ALPACA
+from llf_core.config.declarations.formats.openai import OPENAI
+from llf_core.config.declarations.formats.sharegpt import SHAREGPT
+from llf_core.config.did_you_mean import any_of, did_you_mean, listed
+from llf_core.config.registry import declared, stage_of
 from llf_core.data.errors import BadExample, DataError, OtherKindError
-from llf_core.data.formats import alpaca, openai, sharegpt, text
-from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.formats.conversation import KINDS as HELD
+from llf_core.data.formats.dataset_format import DatasetFormat
 from llf_core.data.media import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import ModuleType
 
     from llf_core.config import RunConfig
+    from llf_core.config.declaration import DataKind
     from llf_core.data.formats.conversation import Conversation
     from llf_core.data.records import Row
     from llf_core.data.source import Source
 
-FORMATS: dict[str, ModuleType] = {"alpaca": alpaca, "sharegpt": sharegpt, "openai": openai, "text": text}
 TURNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog", "turns")
 QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem")
 ANSWER_COLUMNS = ("output", "response", "completion", "answer", "answers", "solution", "target")
 VERDICTS = ("kto_tag", "label", "desirable")
 TEXT_COLUMNS = ("text", "content", "document")
-STAGES = {ANSWERS: "sft", PAIRS: "rm or dpo", JUDGED: "kto", PROMPTS: "ppo, grpo or rloo", TEXTS: "pt"}
+LAYOUTS = ("instruction", "turns")
+"""Layouts of conversations, the simplest first."""
 
 
-ASKED, TURNED = ("alpaca",), ("openai", "sharegpt")
+def stages_for(kind: DataKind) -> tuple[str, ...]:
+    """The names of the stages that learn from a kind of data, those without options of their own first."""
+    fitting = [stage for stage in declared(StageDeclaration).values() if stage.data_kind == kind]
+    return tuple(stage.name for stage in sorted(fitting, key=lambda stage: bool(stage.options.model_fields)))
 
 
-def formats(kind: str) -> tuple[str, ...]:
+def formats(kind: DataKind) -> tuple[str, ...]:
     """The formats whose rows can hold a kind of data, the simplest first."""
-    return ("text",) if kind == TEXTS else (*ASKED, *TURNED)
+    layouts = ("text",) if kind == TEXTS else LAYOUTS
+    known = declared(FormatDeclaration)
+    return tuple(name for layout in layouts for name, one in known.items() if one.layout == layout)
 
 
-def roles(name: str, kind: str) -> dict[str, bool]:
+def format_of(name: str) -> FormatDeclaration:
+    """The declaration of a format.
+
+    Raises:
+        KeyError: no such format is installed.
+    """
+    return declared(FormatDeclaration)[name]
+
+
+def roles(name: str, kind: DataKind) -> dict[str, bool]:
     """What columns of a format can hold for a kind of data, in the words of `dataset_info.json`.
 
     Args:
-        name: one of `FORMATS`.
+        name: the name of a format.
         kind: what the stage learns from.
 
     Returns:
         Each role, and whether a column must be named for it, those that must first.
     """
-    spec = FORMATS[name]
-    required = [role for role in spec.REQUIRED if role != "response" or kind in {ANSWERS, JUDGED}]
-    required += [*alpaca.RANKED] if kind == PAIRS else ["kto_tag"] if kind == JUDGED else []
-    others = [role for role in spec.DEFAULTS if role not in required and role != "response"]
+    spec = format_of(name)
+    required = [role for role in spec.required if role != "response" or kind in {ANSWERS, UNPAIRED}]
+    required += [*spec.ranked] if kind == PAIRS else ["kto_tag"] if kind == UNPAIRED else []
+    others = [role for role in spec.columns if role not in required and role != "response"]
     return dict.fromkeys(required, True) | dict.fromkeys(others, False)
 
 
-def wanted_kind(config: RunConfig) -> str:
+def wanted_kind(config: RunConfig) -> DataKind:
     """What the stage of a config learns from."""
-    stage = config.plugin("stage")
-    return ANSWERS if stage is None else str(stage.data_kind)
+    return stage_of(config).data_kind
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Reading:
     """How rows become conversations.
 
     Attributes:
-        format: `alpaca`, `sharegpt`, `openai` or `text`.
+        format: the name of a format, such as `alpaca`.
         columns: LLaMA-Factory's name to the set's own.
         tags: LLaMA-Factory's name of a tag to the set's own.
         reason: why this format.
@@ -79,7 +98,7 @@ class Reading:
     columns: dict[str, str]
     tags: dict[str, str]
     reason: str
-    kind: str = ANSWERS
+    kind: DataKind = ANSWERS
     fits: float = 1.0
 
     def align(self, row: Row) -> Conversation:
@@ -88,8 +107,11 @@ class Reading:
         Raises:
             BadExample: the row says none.
         """
-        conversation: Conversation = FORMATS[self.format].align(row, self.columns, self.tags)
-        return conversation
+        return self._reader.align(row, self.columns, self.tags)
+
+    @cached_property
+    def _reader(self) -> type[DatasetFormat]:
+        return format_of(self.format).load(DatasetFormat)
 
     def text(self) -> str:
         """Format, reason, and how many rows fit where some do not."""
@@ -97,7 +119,7 @@ class Reading:
         return f"{self.format} ({self.reason}{fits})"
 
 
-def decide(source: Source, rows: Sequence[Row], kind: str = ANSWERS) -> Reading:
+def decide(source: Source, rows: Sequence[Row], kind: DataKind = ANSWERS) -> Reading:
     """The format of a data set: as its entry says, else proposed from the columns of its first rows.
 
     Args:
@@ -113,19 +135,19 @@ def decide(source: Source, rows: Sequence[Row], kind: str = ANSWERS) -> Reading:
     if reading.kind != kind:
         raise other_kind(source, reading.kind, kind)
     good = sum(_reads(reading, row) for row in rows)
-    return Reading(reading.format, reading.columns, reading.tags, reading.reason, reading.kind, good / len(rows))
+    return replace(reading, fits=good / len(rows))
 
 
-def other_kind(source: Source, held: str, kind: str) -> OtherKindError:
+def other_kind(source: Source, held: DataKind, kind: DataKind) -> OtherKindError:
     """The error of a set that holds something else than the stage learns from."""
     return OtherKindError(
-        f"The data set {source.label} holds {HELD[held]}, which is for stage {STAGES[held]}. "
-        f"Stage {STAGES[kind]} needs {HELD[kind]}.",
+        f"The data set {source.label} holds {HELD[held]}, which is for stage {any_of(stages_for(held))}. "
+        f"Stage {any_of(stages_for(kind))} needs {HELD[kind]}.",
         held,
     )
 
 
-def kind_by_entry(source: Source, kind: str) -> str | None:
+def kind_by_entry(source: Source, kind: DataKind) -> DataKind | None:
     """What an entry of `dataset_info.json` says that its set holds; None where there is none.
 
     Args:
@@ -143,22 +165,23 @@ def _reads(reading: Reading, row: Row) -> bool:
     return True
 
 
-def _named(source: Source, columns: list[str], kind: str) -> Reading:
+def _named(source: Source, columns: list[str], kind: DataKind) -> Reading:
     """As `dataset_info.json` says."""
-    spec = FORMATS[str(source.formatting)]
+    spec = format_of(str(source.formatting))
     given = dict(source.columns) if source.columns is not None else None
     held = _held(source, given or {}, kind)
     if held == TEXTS:
-        spec, given = text, {"prompt": (given or {}).get("prompt", text.DEFAULTS["prompt"])}
+        spec = format_of("text")
+        given = {"prompt": (given or {}).get("prompt", spec.columns["prompt"])}
     answered = held not in {PAIRS, PROMPTS}
-    required = {key: spec.DEFAULTS[key] for key in spec.REQUIRED if key != "response" or answered}
+    required = {key: spec.columns[key] for key in spec.required if key != "response" or answered}
     if held == PAIRS:
-        required |= spec.RANKED
+        required |= spec.ranked
     # As in LLaMA-Factory, naming one column leaves out every optional one that is not named.
-    wanted = dict(spec.DEFAULTS) | required if given is None else required | given
+    wanted = dict(spec.columns) | required if given is None else required | given
     if not answered:
         wanted.pop("response", None)
-    if held != JUDGED:
+    if held != UNPAIRED:
         wanted.pop("kto_tag", None)
     for key, column in wanted.items():
         if column not in columns and (key in required or given is not None):
@@ -166,45 +189,44 @@ def _named(source: Source, columns: list[str], kind: str) -> Reading:
                 f"The data set {source.label} has no column {column!r} ({key} of format {source.formatting}). "
                 f"Its columns: {listed(columns)}.{did_you_mean(column, columns)}"
             )
-    known = {*spec.DEFAULTS, *getattr(spec, "RANKED", ()), "kto_tag", *KINDS}
+    known = {*spec.columns, *spec.ranked, "kto_tag", *KINDS}
     used = {key: column for key, column in wanted.items() if column in columns and key in known}
     if held == PROMPTS:
-        used = {key: column for key, column in used.items() if key not in spec.RANKED}
-    if held == PROMPTS and spec is not alpaca:
+        used = {key: column for key, column in used.items() if key not in spec.ranked}
+    if held == PROMPTS and spec.layout == "turns":
         used["prompt"] = used["messages"]
-    name = next(name for name, one in FORMATS.items() if one is spec)
-    return Reading(name, used, dict(source.tags), f"as {source.described} says", held)
+    return Reading(spec.name, used, dict(source.tags), f"as {source.described} says", held)
 
 
-def _held(source: Source, given: dict[str, str], kind: str) -> str:
+def _held(source: Source, given: dict[str, str], kind: DataKind) -> DataKind:
     """What an entry says that its set holds, as far as it says so."""
     if kind == PROMPTS:  # which every set has
         return PROMPTS
     if source.ranking:
         return PAIRS
-    if "kto_tag" in given and kind == JUDGED:
-        return JUDGED
+    if "kto_tag" in given and kind == UNPAIRED:
+        return UNPAIRED
     if source.formatting == "text" or (kind == TEXTS and source.formatting == "alpaca" and "response" not in given):
         return TEXTS
     return ANSWERS
 
 
-def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: str) -> Reading:
+def _propose(source: Source, columns: list[str], rows: Sequence[Row], kind: DataKind) -> Reading:
     optional: dict[str, str] = {key: key for key in ("system", "tools") if key in columns}
     optional |= {key: name for key, kind in KINDS.items() for name in (kind, key) if name in columns}
     pairs = {"chosen", "rejected"} <= set(columns) and kind != PROMPTS
-    verdict = _first(VERDICTS, columns) if kind == JUDGED else None
-    held = PAIRS if pairs else JUDGED if verdict else ANSWERS
-    ends = alpaca.RANKED if pairs else {"kto_tag": verdict} if verdict else {}
+    verdict = _first(VERDICTS, columns) if kind == UNPAIRED else None
+    held = PAIRS if pairs else UNPAIRED if verdict else ANSWERS
+    ends: dict[str, str] = dict(ALPACA.ranked) if pairs else {"kto_tag": verdict} if verdict else {}
     for column in _turn_columns(columns, pairs=pairs):
         keys = _turn_keys(rows, column)
-        for name, spec in (("openai", openai), ("sharegpt", sharegpt)):
-            marks = spec.TAGS["role_tag"], spec.TAGS["content_tag"]
+        for spec in (OPENAI, SHAREGPT):
+            marks = spec.tags["role_tag"], spec.tags["content_tag"]
             if marks[0] in keys:
                 reason = f"column {column} holds turns with {marks[0]} and {marks[1]}"
                 if kind == PROMPTS:
                     ends, held = {"prompt": column}, PROMPTS
-                return Reading(name, {"messages": column, **optional, **ends}, {}, reason, held)
+                return Reading(spec.name, {"messages": column, **optional, **ends}, {}, reason, held)
     question, answer = _first(QUESTIONS, columns), _first(ANSWER_COLUMNS, columns)
     if question and (answer or pairs or kind == PROMPTS):
         used: dict[str, str] = {"prompt": question, **optional, **ends}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
     from llf_core.config import RunConfig
+    from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.load import Opened
     from llf_core.data.records import Read
@@ -60,7 +61,7 @@ class Settings:
     default_system: str | None
     max_samples: int | None
     seed: int
-    kind: str
+    kind: DataKind
     workers: int | None
 
     @classmethod

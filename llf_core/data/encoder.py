@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llf_core.data.errors import BadExample
-from llf_core.data.formats.conversation import ANSWER, ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import ANSWER, ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.label_mask import Encoded, Tokens, Turn, encode
 from llf_core.data.media import ARGUMENTS, check_unseen, encode_seen, with_media
 from llf_core.data.render import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+    from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.formats.conversation import Conversation, Message
     from llf_core.data.records import Record, Row
@@ -127,7 +128,7 @@ class Encoder:
     mask_history: bool = False
     default_system: str | None = None
     cutoff_strategy: str = "cut"
-    kind: str = ANSWERS
+    kind: DataKind = ANSWERS
     processor: ProcessorMixin | None = None
     media_dir: Path = Path()
 
@@ -344,7 +345,7 @@ class Encoder:
             count = learned(short.labels)
             lost = learned(tokens.labels) - count
             examples = [Example(index, short.ids, short.labels, length - len(short.ids), lost, count)]
-        if self.kind == JUDGED:
+        if self.kind == UNPAIRED:
             examples = [example._replace(more={"good": conversation.good}) for example in examples]
         if self.kind != PROMPTS and not any(example.learned for example in examples):
             raise BadExample("it has no token to learn from")

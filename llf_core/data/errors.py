@@ -1,6 +1,13 @@
 """Errors in data: in a whole data set, or in a single example."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from llf_core.user_error import BAD_CONFIG, UserError
+
+if TYPE_CHECKING:
+    from llf_core.config.declaration import DataKind
 
 
 class DataError(UserError, ValueError):
@@ -20,7 +27,7 @@ class OtherKindError(DataError):
         kind: kind of the data set, one of `llf_core.data.formats.conversation.KINDS`.
     """
 
-    def __init__(self, message: str, kind: str) -> None:
+    def __init__(self, message: str, kind: DataKind) -> None:
         super().__init__(message)
         self.kind = kind
 

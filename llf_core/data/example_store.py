@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 import numpy as np
 
 from llf_core.data.errors import DataError
-from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS
+from llf_core.data.formats.conversation import ANSWERS, PAIRS, UNPAIRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from numpy.typing import NDArray
 
+    from llf_core.config.declaration import DataKind
     from llf_core.data.encoder import Example
 
 COLUMNS = ("tokens", "learned", "whole", "learned_cut", "set", "twin")
@@ -33,7 +34,7 @@ SET, TWIN = COLUMNS.index("set"), COLUMNS.index("twin")
 
 PLAIN = {"good": "bool", "seen": "string"}
 """Types of the columns that are not lists of integers."""
-MORE = {PAIRS: ("rejected_ids", "rejected_labels"), JUDGED: ("good",)}
+MORE: dict[str, tuple[str, ...]] = {PAIRS: ("rejected_ids", "rejected_labels"), UNPAIRED: ("good",)}
 """Columns of each kind of example besides `input_ids`, `labels` and `index`."""
 
 
@@ -44,7 +45,7 @@ class ExampleWriter:
     packed later. The columns of the counts are those of `COLUMNS`.
     """
 
-    def __init__(self, path: Path, kind: str = ANSWERS, *, sees: bool = False) -> None:
+    def __init__(self, path: Path, kind: DataKind = ANSWERS, *, sees: bool = False) -> None:
         """Open the file.
 
         Args:

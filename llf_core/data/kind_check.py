@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Fix, Problem
+from llf_core.config.declaration import StageDeclaration
 from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS
-from llf_core.config.registry import plugins
-from llf_core.data.align import STAGES, wanted_kind
+from llf_core.config.registry import declared
+from llf_core.data.align import stages_for, wanted_kind
 from llf_core.data.errors import OtherKindError
 from llf_core.data.formats.conversation import ANSWERS, PAIRS
 from llf_core.data.precheck import precheck
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llf_core.config import RunConfig
+    from llf_core.config.declaration import DataKind
 
 FIELDS = ("dataset", "eval_dataset")
 READ_AS = ("dataset_format", "dataset_columns")
@@ -50,7 +52,8 @@ def shipped_for(name: Any, stage: str) -> str | None:
     Returns:
         Name of the demo data set; None if `name` is not a demo data set or fits the stage.
     """
-    data_kind = plugins("stage")[stage].data_kind if stage in plugins("stage") else ANSWERS
+    known = declared(StageDeclaration)
+    data_kind = known[stage].data_kind if stage in known else ANSWERS
     return DEMOS.get(data_kind) if name in DEMOS.values() else None
 
 
@@ -67,12 +70,12 @@ def fitting(config: RunConfig | None, names: Sequence[str]) -> list[str]:
     return [name for name in names if not isinstance(precheck(config, name, kind), OtherKindError)]
 
 
-def _fixes(key: str, names: Sequence[str], error: Exception, kind: str) -> tuple[Fix, ...]:
+def _fixes(key: str, names: Sequence[str], error: Exception, kind: DataKind) -> tuple[Fix, ...]:
     """Suggested fixes: stages that train on such a data set, and the demo data set of the current stage."""
     if not isinstance(error, OtherKindError):
         return ()
-    stages = [name for name in STAGES[error.kind].replace(",", "").split() if name in plugins("stage")]
-    fixes = [Fix(f"Set the stage to {name}", {"stage": name}) for name in stages if key == "dataset"]
+    stages = stages_for(error.kind) if key == "dataset" else ()
+    fixes = [Fix(f"Set the stage to {name}", {"stage": name}) for name in stages]
     changes: dict[str, Any] = {key: DEMOS[kind]} if kind in DEMOS else {}
     if changes and set(names) <= set(DEMOS.values()):
         fixes.insert(0, Fix(f"Take {DEMOS[kind]}", changes))

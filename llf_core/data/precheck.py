@@ -19,6 +19,7 @@ from llf_core.data.records import LongFileError, Record, beginning, kind_of, rea
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
+    from llf_core.config.declaration import DataKind
     from llf_core.data.align import Reading
     from llf_core.data.records import Row
     from llf_core.data.source import Source
@@ -55,7 +56,7 @@ class Seen:
         return tuple(dict.fromkeys(column for row in self.rows for column in row))
 
 
-def see(config: RunConfig, name: str, kind: str) -> Seen:
+def see(config: RunConfig, name: str, kind: DataKind) -> Seen:
     """Check a data set without network access and without reading much.
 
     Args:
@@ -75,12 +76,12 @@ def see(config: RunConfig, name: str, kind: str) -> Seen:
         if rows:
             return Seen(rows, decide(source, rows, kind), entry=entry)
         held = kind_by_entry(source, kind)
-        return Seen(error=None if held in {None, kind} else other_kind(source, str(held), kind), entry=entry)
+        return Seen(error=None if held is None or held == kind else other_kind(source, held, kind), entry=entry)
     except DataError as error:
         return Seen(rows, error=error, entry=entry)
 
 
-def precheck(config: RunConfig, name: str, kind: str) -> DataError | None:
+def precheck(config: RunConfig, name: str, kind: DataKind) -> DataError | None:
     """Return the error of a quick check, or None.
 
     Args:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config.classify_key import show
+from llf_core.config.declaration import FormatDeclaration
 from llf_core.config.did_you_mean import did_you_mean, listed
 from llf_core.config.name_checks.data_set_location import DEMO, DEMO_PAIRS, INFO_FILE, ONLINE, REMOTE, info_of, locate
+from llf_core.config.registry import declared
 from llf_core.config.rules.data import COLUMNS
 from llf_core.data.errors import DataError
 from llf_core.data.hub import fetch_info
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 DEMO_FILE = Path(__file__).with_name("demo") / "llf_demo.jsonl"
 SHIPPED = {name: DEMO_FILE.with_name(f"{name}.jsonl") for name in (DEMO, DEMO_PAIRS)}
 """Demo data sets: answers in one style, and pairs whose rejected answer is a plain one."""
-FORMATS = ("alpaca", "sharegpt", "openai")
 TAGS = (
     "role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag",
 )  # fmt: skip
@@ -172,5 +173,6 @@ def _check_entry(where: str, entry: Any) -> None:
     _check_keys(f"`columns` of {where}", columns, COLUMNS)
     _check_keys(f"`tags` of {where}", entry.get("tags") or {}, TAGS)
     formatting = entry.get("formatting", "alpaca")
-    if formatting not in FORMATS:
-        raise DataError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(FORMATS)}.")
+    known = [name for name, one in declared(FormatDeclaration).items() if one.layout != "text"]
+    if formatting not in known:
+        raise DataError(f"{where} has formatting {formatting!r}. Expected one of {', '.join(known)}.")

@@ -21,7 +21,7 @@ from llf_core.doctor.preference_rules import (
     no_preference,
     no_reward_variance,
 )
-from llf_core.doctor.rule import LIKELIHOOD, PREFERENCE, SAMPLED, Rule
+from llf_core.doctor.rule import Rule, compares_pairs, ranks_pairs, samples_groups, samples_one, with_loss
 from llf_core.runs.duplicate_examples import duplicates_warning
 from llf_core.runs.formatting import rate as written
 
@@ -302,7 +302,7 @@ def memory_leaks(metrics: RunMetrics) -> Finding | None:
 def stalled(metrics: RunMetrics) -> Finding | None:
     """No step has finished for a long time."""
     usual = metrics.step_seconds
-    if metrics.stage in SAMPLED:  # of its steps those are long that draw answers first
+    if metrics.stage is not None and metrics.stage.completion_limit:  # steps that sample completions are longer
         usual = max(usual, metrics.line("step_seconds")[1].max(initial=0.0))
     if not metrics.running or not usual or metrics.idle < max(STALL * usual, STALL_LEAST):
         return None
@@ -317,27 +317,27 @@ def stalled(metrics: RunMetrics) -> Finding | None:
 
 RULES: tuple[Rule, ...] = (
     Rule("not_finite", not_finite),
-    Rule("nothing_learned", nothing_learned, LIKELIHOOD),
-    Rule("nothing_trained", gradient_is_zero, LIKELIHOOD),
+    Rule("nothing_learned", nothing_learned, with_loss("likelihood")),
+    Rule("nothing_trained", gradient_is_zero, with_loss("likelihood")),
     Rule("nothing_trained", learning_rate_is_zero),
-    Rule("diverged", diverged, LIKELIHOOD + PREFERENCE),
-    Rule("too_slow_a_rate", learning_rate_too_low, LIKELIHOOD + PREFERENCE),
-    Rule("gradient_explodes", gradient_explodes, LIKELIHOOD),
-    Rule("gradient_explodes", partial(gradient_explodes, fades=True), PREFERENCE),
-    Rule("evaluation_rises", evaluation_loss_rises, LIKELIHOOD),
-    Rule("evaluation_rises", partial(evaluation_loss_rises, least=GAP_LEAST_PREFERENCE), PREFERENCE),
+    Rule("diverged", diverged, with_loss("likelihood", "preference")),
+    Rule("too_slow_a_rate", learning_rate_too_low, with_loss("likelihood", "preference")),
+    Rule("gradient_explodes", gradient_explodes, with_loss("likelihood")),
+    Rule("gradient_explodes", partial(gradient_explodes, fades=True), with_loss("preference")),
+    Rule("evaluation_rises", evaluation_loss_rises, with_loss("likelihood")),
+    Rule("evaluation_rises", partial(evaluation_loss_rises, least=GAP_LEAST_PREFERENCE), with_loss("preference")),
     Rule("evaluation_leaks", validation_overlap),
     Rule("copies", duplicate_examples),
-    Rule("slower", throughput_drops, LIKELIHOOD + PREFERENCE),
+    Rule("slower", throughput_drops, with_loss("likelihood", "preference")),
     Rule("memory_creeps", memory_leaks),
     Rule("stalled", stalled),
-    Rule("likelihood_falls", chosen_likelihood_falls, ("dpo",)),
-    Rule("no_preference", no_preference, ("dpo", "rm")),
-    Rule("kl_runs_away", partial(kl_too_high, high=30.0, of="a completion"), ("ppo",)),
-    Rule("kl_runs_away", partial(kl_too_high, high=1.0, of="a token"), ("grpo", "rloo")),
-    Rule("same_rewards", no_reward_variance, SAMPLED),
-    Rule("entropy_collapses", entropy_collapses, SAMPLED),
-    Rule("answers_cut", completions_truncated, SAMPLED),
+    Rule("likelihood_falls", chosen_likelihood_falls, compares_pairs),
+    Rule("no_preference", no_preference, ranks_pairs),
+    Rule("kl_runs_away", partial(kl_too_high, high=30.0, of="a completion"), samples_one),
+    Rule("kl_runs_away", partial(kl_too_high, high=1.0, of="a token"), samples_groups),
+    Rule("same_rewards", no_reward_variance, with_loss("reward")),
+    Rule("entropy_collapses", entropy_collapses, with_loss("reward")),
+    Rule("answers_cut", completions_truncated, with_loss("reward")),
 )
 
 

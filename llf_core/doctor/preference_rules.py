@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llf_core.config.stage import REFERENCE_FREE
+from llf_core.config.declarations.stages.preference_losses import REFERENCE_FREE
 from llf_core.doctor.finding import Finding
 from llf_core.runs.formatting import rate as written
 
@@ -145,7 +145,7 @@ def completions_truncated(metrics: RunMetrics) -> Finding | None:
         cut = 1 - ended
     if len(cut) < WINDOW or (cut[-WINDOW:] <= CUT).any():
         return None
-    limit = "max_new_tokens" if metrics.stage == "ppo" else "max_completion_length"
+    limit = metrics.stage.completion_limit if metrics.stage is not None else "max_completion_length"
     return Finding(
         "answers_cut",
         f"{100 * float(np.median(cut[-WINDOW:])):.0f} % of the completions have been truncated at the length limit "

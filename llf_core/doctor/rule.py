@@ -8,15 +8,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llf_core.config.declaration import LossKind, StageDeclaration
     from llf_core.doctor.finding import Finding
     from llf_core.doctor.run_metrics import RunMetrics
 
-LIKELIHOOD = ("sft", "pt", "kd")
-"""Stages with a token-level likelihood loss, which decreases but never to 0."""
-PREFERENCE = ("dpo", "rm", "kto")
-"""Stages with a preference loss, which may decrease to 0."""
-SAMPLED = ("ppo", "grpo", "rloo")
-"""Stages that learn from their own completions: their reward matters, not their loss."""
+    Stages = Callable[[StageDeclaration], bool]
+
+
+def with_loss(*kinds: LossKind) -> Stages:
+    """The stages whose loss is of one of these kinds."""
+    return lambda stage: stage.loss_kind in kinds
+
+
+def ranks_pairs(stage: StageDeclaration) -> bool:
+    """Whether a stage learns which response of a pair is preferred."""
+    return stage.data_kind == "pairs"
+
+
+def compares_pairs(stage: StageDeclaration) -> bool:
+    """Whether it does so by log-probabilities, compared with a reference model."""
+    return ranks_pairs(stage) and stage.compares
+
+
+def samples_groups(stage: StageDeclaration) -> bool:
+    """Whether a stage samples a group of completions for each prompt."""
+    return stage.samples_groups
+
+
+def samples_one(stage: StageDeclaration) -> bool:
+    """Whether a stage samples one completion for each prompt."""
+    return stage.loss_kind == "reward" and not stage.samples_groups
 
 
 @dataclass(frozen=True)
@@ -26,13 +47,13 @@ class Rule:
     Attributes:
         name: name of its findings; several rules may share one for different stages.
         look: returns a finding or None.
-        stages: stages it applies to; empty for all.
+        stages: whether the rule applies to a stage; None for all.
     """
 
     name: str
     look: Callable[[RunMetrics], Finding | None]
-    stages: tuple[str, ...] = ()
+    stages: Stages | None = None
 
-    def applies_to(self, stage: str) -> bool:
-        """Whether the rule applies to a stage."""
-        return not self.stages or stage in self.stages
+    def applies_to(self, stage: StageDeclaration | None) -> bool:
+        """Whether the rule applies to a stage; None is a stage that is not installed here."""
+        return self.stages is None or (stage is not None and self.stages(stage))

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.registry import declared
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,9 +49,9 @@ class RunMetrics:
     memory_limit: float = 0.0
 
     @property
-    def stage(self) -> str:
-        """The training stage."""
-        return str(self.config.get("stage") or "sft")
+    def stage(self) -> StageDeclaration | None:
+        """The stage of the run; None where it is not installed here."""
+        return declared(StageDeclaration).get(str(self.config.get("stage") or "sft"))
 
     def line(self, name: str) -> Line:
         """Steps and finite values of a metric, `[n]` each."""

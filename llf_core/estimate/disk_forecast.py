@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from llf_core.estimate.weight_count import count, shapes, trained
+from llf_core.config.registry import method_of
+from llf_core.config.weight_shapes import count
+from llf_core.estimate.weight_count import shapes, trained
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -29,7 +31,7 @@ def disk(config: RunConfig) -> int | None:
     learned = None if weights is None else trained(config, weights)
     if weights is None or learned is None:
         return None
-    saved = learned if config.plugin("method").adapter else count(weights)
+    saved = learned if method_of(config).adapter else count(weights)
     checkpoint = WIDTH * saved + MOMENTS * WIDTH * learned + BESIDE
     return _checkpoints(config) * checkpoint + WIDTH * saved + BESIDE
 

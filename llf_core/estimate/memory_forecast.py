@@ -19,8 +19,7 @@ The resident set also includes pages of mapped weight files, which the kernel dr
 the CUDA context is already missing from the device's free memory.
 """
 ADAM = 8.0
-STATES = {"sgd": 0.0, "adafactor": 0.1, "lion": 4.0, "adagrad": 4.0, "rmsprop": 4.0, "ademamix": 12.0}
-"""Bytes of optimizer state per trained parameter, by the first word of the optimizer's name; `ADAM` for Adam."""
+"""Bytes of optimizer state for each trained parameter: two moments in float32."""
 HEAD = 64_000_000  # a chunk of logits, their gradient and their float32 copy on a CPU
 HEAD_ELSEWHERE = 2 * (256 << 20)  # a chunk of logits, and their float32 copy
 LOGITS = 10  # bytes of a logit that is not chunked: itself, its float32 copy and a gradient
@@ -70,7 +69,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
     *,
     weights: int,
     trained: int,
-    optim: str = "adamw_torch_fused",
+    state_bytes: float = ADAM,
     device: str = "cpu",
 ) -> Forecast:
     """Forecast the peak memory of a training step.
@@ -80,7 +79,7 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         step: settings of the pass over its largest micro-batch.
         weights: bytes of all weights as loaded.
         trained: number of trained parameters.
-        optim: name of the optimizer, as in the config.
+        state_bytes: bytes of optimizer state for each trained parameter, `OptimizerDeclaration.state_bytes`.
         device: `cpu`, `mps` or `cuda`.
 
     Returns:
@@ -91,17 +90,10 @@ def training_memory(  # noqa: PLR0913 - what a step is made of
         base=BASE[device],
         weights=weights,
         gradients=trained * MASTER + copies,
-        optimizer=int(trained * state_bytes(optim)),
+        optimizer=int(trained * state_bytes),
         activations=int(SLACK * activations(model, step)),
         head=head_bytes(model, step),
     )
-
-
-def state_bytes(optim: str) -> float:
-    """Bytes of optimizer state per trained parameter."""
-    name = optim.removeprefix("paged_")
-    whole = STATES.get(name.split("_")[0], ADAM)
-    return whole / 4 if name.endswith("8bit") else whole
 
 
 def head_bytes(model: Architecture, step: Pass) -> int:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
-from llf_core.estimate.weight_count import LAYER, count
+from llf_core.config.weight_shapes import LAYER, count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config.safetensors_header import Shapes
+    from llf_core.config.weight_shapes import Shapes
 
 _MATRIX, _EXPERTS = 2, 3  # dimensions of a linear layer's weight, and of one that holds all experts
 _HEAD = 64  # width of a head where nothing tells

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import re
 from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
 from llf_core.config.paths import expanded
-from llf_core.config.safetensors_header import Shapes, read_shapes
+from llf_core.config.registry import method_of
+from llf_core.config.safetensors_header import read_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llf_core.config import RunConfig
+    from llf_core.config.weight_shapes import Shapes
 
-LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
-_LINEAR = 2
 _LAYERS, _HIDDEN, _KEYS, _INNER, _VOCABULARY = 30, 576, 192, 1536, 49152  # SmolLM2-135M
 
 
@@ -34,11 +30,6 @@ def shapes(name: str) -> Shapes | None:
     return read_shapes(expanded(name)) or None
 
 
-def count(weights: Mapping[str, tuple[int, ...]]) -> int:
-    """Number of parameters of some weights."""
-    return sum(math.prod(shape) for shape in weights.values())
-
-
 def trained(config: RunConfig, weights: Shapes) -> int | None:
     """Number of parameters that a config trains.
 
@@ -47,35 +38,10 @@ def trained(config: RunConfig, weights: Shapes) -> int | None:
         weights: shapes of the model's weights by name.
 
     Returns:
-        The number; None for a method that is not known here.
+        The number; None for a method that cannot say without the model.
     """
-    kind = config.get("finetuning_type")
-    if kind == "full":
-        return count(weights)
-    if kind == "freeze":
-        return _last_layers(weights, config.get("freeze_trainable_layers"))
-    if kind == "lora":
-        return _adapters(weights, config.get("lora_rank"), config.get("lora_target"))
-    return None
-
-
-def _adapters(weights: Shapes, rank: int, targets: tuple[str, ...]) -> int:
-    """Parameters of LoRA adapters: `rank * (in + out)` for each adapted linear layer."""
-    total = 0
-    for name, shape in weights.items():
-        module = name.removesuffix(".weight").rsplit(".", 1)[-1]
-        wanted = LAYER.search(name) if "all" in targets else module in targets
-        if wanted and len(shape) == _LINEAR:
-            total += rank * sum(shape)
-    return total
-
-
-def _last_layers(weights: Shapes, number: int) -> int:
-    """Parameters of the last layers; of the first ones if `number` is negative."""
-    layers = {name: int(found.group(1)) for name in weights if (found := LAYER.search(name))}
-    depth = max(layers.values(), default=-1) + 1
-    chosen = range(depth - number, depth) if number > 0 else range(-number)
-    return count({name: weights[name] for name, layer in layers.items() if layer in chosen})
+    parameters = method_of(config).trained_parameters
+    return None if parameters is None else parameters(config, weights)
 
 
 def _embedded() -> Shapes:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llf_core.config.stage import COMPARED, REFERENCE_FREE, names_reference
+from llf_core.config.reference_model import names_reference
+from llf_core.config.registry import stage_of
 from llf_core.door import is_folder
 from llf_core.evaluation import worker_process
 from llf_core.rewards.built_in import BUILT_IN
@@ -90,8 +91,7 @@ def _of_output(config: RunConfig, folder: RunFolder) -> RunConfig:
 
 def with_its_reference(config: RunConfig) -> RunConfig:
     """Name the model before the first step as the reference model, if the stage's loss uses one."""
-    free = config.stage.stage == "dpo" and config.get("pref_loss") in REFERENCE_FREE
-    if config.stage.stage not in COMPARED or free or names_reference(config):
+    if not stage_of(config).uses_reference(config) or names_reference(config):
         return config
     return config.replace(
         ref_model=config.model.model_name_or_path,
@@ -114,6 +114,7 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
     """Mean loss of the evaluation examples and their number, for the model that a run of this config starts from."""
     from llf_core.models import plan_device
     from llf_core.runs import RunWriter
+    from llf_core.stages.base.stage import make_stage
     from llf_core.training.metrics_callback import MetricsCallback
     from llf_core.training.resolved_config import restore_resolved
     from llf_core.training.session import load, make_trainer
@@ -122,7 +123,7 @@ def _loss(config: RunConfig, run: RunFolder) -> tuple[float, int]:
         folder = create_run(config.yaml(defaults=True), "evaluation", home, partial(_with_code, run))
         writer = RunWriter(folder)
         work = load(folder, config, writer, restore_resolved(run, plan_device(config)))
-        trainer = make_trainer(work, config.plugin("stage")(work), MetricsCallback(folder, writer), evaluates=True)
+        trainer = make_trainer(work, make_stage(config, work), MetricsCallback(folder, writer), evaluates=True)
         found = trainer.evaluate()
         return float(found["eval_loss"]), work.data.report.eval_examples
 

@@ -2,61 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
-from llf_core.config.option import Names, Section, option
-from llf_core.config.registry import Method
+from llf_core.config.declarations.methods.freeze import FreezeOptions
 from llf_core.methods.decoder_blocks import block_count, block_modules, block_of, outer_modules, require_known
 from llf_core.methods.lora_targets import senses
+from llf_core.methods.method import Method
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 from llf_core.models.errors import ModelError
 from llf_core.models.reward_head import SCORE, generates, unused_lm_head
 
 if TYPE_CHECKING:
-    from llf_core.config import RunConfig
-
-
-class FreezeOptions(Section):
-    """Which layers are trained."""
-
-    freeze_trainable_layers: int = option(
-        2,
-        label="Trained layers",
-        help="Number of last layers to train. A negative number counts from the first layer.",
-        unit="layers",
-        level="basic",
-        source="LLaMA-Factory",
-    )
-    freeze_trainable_modules: Names = option(
-        ("all",),
-        label="Modules inside them",
-        help="Names of the modules to train inside those layers, or `all`.",
-        source="LLaMA-Factory",
-    )
-    freeze_extra_modules: Names | None = option(
-        None,
-        unset="none",
-        label="Modules outside the layers",
-        help="Names of modules outside the layers to train too, such as `embed_tokens`.",
-        source="LLaMA-Factory",
-    )
+    from transformers import PreTrainedModel
 
 
 class Freeze(Method):
     """The last or first layers are trained, the others stay as they are."""
 
-    name: ClassVar[str] = "freeze"
-    label: ClassVar[str] = "freeze (a few layers)"
-    Options: ClassVar[type[Section]] = FreezeOptions
-
-    @classmethod
-    def apply(cls, model: Any, config: RunConfig) -> Any:
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel:
         """Makes the asked modules of the asked layers trainable and freezes the rest.
 
         Raises:
             ModelError: no such layers or modules; the message lists the choices.
         """
-        options: Any = config.options(cls.name)
+        options = self.config.options(FreezeOptions)
         layers = trained_layers(options.freeze_trainable_layers, block_count(model))
         names = [name for name, _ in model.named_parameters()]
         modules = set(options.freeze_trainable_modules)
@@ -73,9 +42,9 @@ class Freeze(Method):
                 index, rest = inside
                 trained = index in layers and ("all" in modules or not modules.isdisjoint(rest.split(".")))
             parameter.requires_grad_(trained and parameter.is_floating_point() and not name.startswith(seeing))
-        for parameter in () if generates(config) else unused_lm_head(model):
+        for parameter in () if generates(self.config) else unused_lm_head(model):
             parameter.requires_grad = False
-        keep_trained_weights_exact(model, config)
+        keep_trained_weights_exact(model, self.config)
         return model
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llf_core.methods.trained_precision import keep_trained_weights_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
     from llf_core.config import RunConfig
 
 
-def begin_adapter(model: Any, config: RunConfig, make: Callable[[Any], Any]) -> Any:
+def begin_adapter(model: PreTrainedModel, config: RunConfig, make: Callable[[PreTrainedModel], PeftModel]) -> PeftModel:
     """Wraps a model with a new adapter, or goes on with the last of `adapter_name_or_path`; merges those before it.
 
     Args:

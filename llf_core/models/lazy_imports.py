@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.registry import optimizer_of
 from llf_core.models.deferred_modules import defer, may_defer
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from llf_core.config import RunConfig
 
-# Optimizers of torch and transformers themselves; of the others some are bitsandbytes' (rmsprop_bnb is).
-OWN_OPTIMIZERS = {"adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd"}
 # As torch loads them: what CUDA needs is found by the first.
 LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")
 
@@ -79,7 +78,7 @@ def needs_bitsandbytes(config: RunConfig) -> bool:
 
     It is needed for quantized weights, for its optimizers, and possibly for a model whose config is not available.
     """
-    if config.model.quantization_bit is not None or config.get("optim") not in OWN_OPTIMIZERS:
+    if config.model.quantization_bit is not None or "bitsandbytes" in optimizer_of(config).packages:
         return True
     stored = _stored_config(config)
     return stored is None or "quantization_config" in stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.registry import method_of
 from llf_core.models.architecture import load_architecture, sees
 from llf_core.models.attention import attention_name
 from llf_core.models.bitsandbytes_import import import_bitsandbytes
@@ -154,7 +155,7 @@ def loading_dtype(source: ModelSource, config: RunConfig, plan: DevicePlan) -> t
     """
     import torch
 
-    frozen = getattr(config.plugin("method"), "frozen_base", False)
+    frozen = method_of(config).frozen_base
     stored = stored_dtypes(source.folder)  # also refuses files that are cut
     # float16 would round what bfloat16 holds below 6e-5, and trained weights become float32 anyway.
     if not frozen and not config.get("pure_bf16") and ("F32" in stored or plan.dtype == "float16"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.registry import stage_of
 from llf_core.models.errors import ModelError
 from llf_core.models.stored_tensors import stored_tensors
 
@@ -23,7 +24,7 @@ WEIGHT = f"{SCORE}.weight"
 
 def generates(config: RunConfig) -> bool:
     """Whether the run trains the model to generate, rather than to score texts."""
-    return bool(config.plugin("stage").generates)
+    return stage_of(config).generates
 
 
 def add_reward_head(causal: PreTrainedModel, folder: Path | None = None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from llf_core.config.registry import optimizer_of
+from llf_core.config.weight_shapes import LAYER
 from llf_core.estimate import Pass, architecture, available_memory, training_memory
-from llf_core.estimate.weight_count import LAYER
 from llf_core.models.parameter_count import count_parameters
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from llf_core.config import RunConfig
-    from llf_core.config.safetensors_header import Shapes
+    from llf_core.config.weight_shapes import Shapes
     from llf_core.estimate import Forecast
     from llf_core.models.device import DevicePlan
 
@@ -62,7 +63,7 @@ def forecast_step(  # noqa: PLR0913 - what a step is made of
             dataclasses.replace(step, checkpointing=checkpointing),
             weights=weights,
             trained=trained,
-            optim=config.optimizer.optim,
+            state_bytes=optimizer_of(config).state_bytes,
             device=plan.device,
         )
         for checkpointing in (False, True)

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.declarations.modifiers.neftune import NEFTuneOptions
+from llf_core.modifiers.modifier import Modifier
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from torch.utils.hooks import RemovableHandle
 
 
-def add_noise(model: nn.Module, alpha: float) -> None:
+class NEFTune(Modifier):
+    """Adds noise to the embeddings of every training forward pass."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Registers the hooks of `add_noise`."""
+        alpha = self.config.options(NEFTuneOptions).neftune_noise_alpha
+        self.hooks = add_noise(model, alpha) if alpha else ()
+
+    def remove(self, model: nn.Module) -> None:  # noqa: ARG002 - the hooks know their modules
+        """Removes the hooks."""
+        for hook in self.hooks:
+            hook.remove()
+
+
+def add_noise(model: nn.Module, alpha: float) -> tuple[RemovableHandle, ...]:
     """Adds noise to the embeddings of every training forward of a model from now on.
 
     Each document's noise is uniform within ±alpha / √(its tokens · hidden size), as in the paper. transformers takes
@@ -17,6 +35,9 @@ def add_noise(model: nn.Module, alpha: float) -> None:
     Args:
         model: a causal language model, perhaps wrapped by PEFT; the one that is called.
         alpha: strength of the noise; 5 is usual.
+
+    Returns:
+        The hooks, which end the noise when they are removed.
     """
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own short name
@@ -40,9 +61,8 @@ def add_noise(model: nn.Module, alpha: float) -> None:
         bound = alpha / (size.float() * output.shape[-1]).sqrt()
         return output + torch.empty_like(output).uniform_(-1, 1) * bound.to(output.dtype)
 
-    model.register_forward_pre_hook(note, with_kwargs=True)
     embeddings: nn.Module = model.get_input_embeddings()  # type: ignore[operator]  # torch types it as a tensor too
-    embeddings.register_forward_hook(disturb)
+    return model.register_forward_pre_hook(note, with_kwargs=True), embeddings.register_forward_hook(disturb)
 
 
 def document_lengths(batch: dict[str, Any]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llf_core.acceleration.patching.install import accelerate
+from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, load_tokenizer, resolve_model
 from llf_core.models.adapter_loading import goes_on, with_adapters
 
@@ -55,7 +56,7 @@ def load_unchanged(work: TrainingContext) -> PreTrainedModel:
         work: of the attempt; its model has not made a step, nor been given a checkpoint's weights.
     """
     with torch.random.fork_rng():
-        again = work.config.plugin("method").apply(load_model(work.source, work.config, work.plan), work.config)
+        again = apply_method(load_model(work.source, work.config, work.plan), work.config)
     if hasattr(again, "unload") and not goes_on(work.config):
         again = again.unload()  # a new adapter changes nothing yet
     return frozen(again, work, "The model before its first step")

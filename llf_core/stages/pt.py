@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from llf_core.stages.sft import SFT
 
 
 class PT(SFT):
     """Trains on all of plain texts; the formula is that of answers, of which every token is one."""
-
-    name: ClassVar[str] = "pt"
-    label: ClassVar[str] = "pt (plain text)"
-    data_kind: ClassVar[str] = "texts"

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from llf_core.config import fields
-from llf_core.config.stage import names_reference
+from llf_core.config.reference_model import names_reference
 from llf_core.data.pair_collator import SECOND
 from llf_core.data.streaming import Stream
 from llf_core.models import ModelError, resolve_model

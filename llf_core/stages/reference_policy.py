@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llf_core.config.stage import names_reference
+from llf_core.config.reference_model import names_reference
 from llf_core.models.adapter_loading import goes_on
 from llf_core.models.save_result import POLICY
 from llf_core.stages.adapter_switching import add_frozen, wearing

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix
-from llf_core.config.registry import Stage
-from llf_core.config.rule import Rule
+import torch.nn.functional as F  # noqa: N812 - torch's own short name
+
+from llf_core.acceleration.patching.causal_head import forward_hidden
+from llf_core.config.declarations.stages.rm import RMOptions
+from llf_core.data.pair_collator import PairCollator
+from llf_core.models.reward_head import reward_head_of
+from llf_core.stages.base.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-    from llf_core.data.pair_collator import PairCollator
-
-
-class RMOptions(Section):
-    """What a reward model is trained for beside the order of its pairs."""
-
-    center_rewards_coefficient: float | None = option(
-        None,
-        unset="none",
-        label="Reward centering",
-        help="Weight of a term that keeps the rewards of a pair around zero. Typical: 0.01.",
-        above=0,
-        source="Hugging Face",
-    )
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.base.stage import Batch, RecordLosses
 
 
 def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor:
@@ -45,8 +36,6 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
         Bradley-Terry preferences: arXiv 1706.03741, section 2.2.3, and arXiv 2203.02155, equation 1 (one pair a
         prompt). Centring: arXiv 2312.09244, equation 2.
     """
-    import torch.nn.functional as F  # noqa: N812 - torch's own short name
-
     losses = -F.logsigmoid(chosen - rejected)
     return losses + center * (chosen + rejected).square() if center else losses
 
@@ -54,31 +43,15 @@ def pair_losses(chosen: Tensor, rejected: Tensor, center: float = 0.0) -> Tensor
 class RM(Stage):
     """Trains a model to score answers, from pairs of which one is better."""
 
-    name: ClassVar[str] = "rm"
-    label: ClassVar[str] = "rm (a reward model)"
-    data_kind: ClassVar[str] = "pairs"
-    scores: ClassVar[bool] = True
-    generates: ClassVar[bool] = False
     label_names: ClassVar[tuple[str, ...]] = ("ends",)
-    Options: ClassVar[type[Section]] = RMOptions
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            ("watched_prompts", "stage"),
-            lambda c: c.stage.stage == "rm" and bool(c.generation.watched_prompts),
-            "A reward model scores answers and writes none, so there is nothing to watch.",
-            (Fix("Leave them out", {"watched_prompts": None}),),
-        ),
-    )
 
-    def __init__(self, work: Any = None) -> None:
-        """Takes the run's coefficient."""
+    def __init__(self, work: TrainingContext | None = None) -> None:
+        """Reads the weight of the centering term; without `work` there is none."""
         super().__init__(work)
-        self._center = 0.0 if work is None else work.config.get("center_rewards_coefficient") or 0.0
+        self._center = 0.0 if work is None else work.config.options(RMOptions).center_rewards_coefficient or 0.0
 
     def collator(self, **options: Any) -> PairCollator:
         """Batches of pairs, in which a question is read once where the model allows it."""
-        from llf_core.data.pair_collator import PairCollator
-
         return PairCollator(**options, fork=self.work.forks)
 
     @staticmethod
@@ -90,23 +63,21 @@ class RM(Stage):
     def loss_sum(
         self,
         model: nn.Module,
-        batch: dict[str, Tensor],
+        batch: Batch,
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
-        note: Callable[[Tensor, Tensor], object] | None = None,
+        record_losses: RecordLosses | None = None,
     ) -> Tensor:
         """Sum of the losses of one micro-batch's pairs, from the hidden state of each answer's last token.
 
         Args:
             model: with `llf_core.models.reward_head.add_reward_head`'s layer, perhaps wrapped.
             batch: of `llf_core.data.pair_collator.PairCollator`.
-            label_smoothing: not heeded.
-            note: called with the loss of each pair and 1, since it is one of a pair, not of tokens.
+            label_smoothing: not used.
+            record_losses: called with the loss of each pair and 1, since it is one of a pair, not of tokens.
 
         Returns:
             A float32 scalar with a graph.
         """
-        from llf_core.acceleration.patching.causal_head import forward_hidden
-        from llf_core.models.reward_head import reward_head_of
 
         def objective(hidden: Tensor) -> Tensor:
             return reward_head_of(model, hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["ends"]))
@@ -114,8 +85,8 @@ class RM(Stage):
         rewards: Tensor = forward_hidden(model, batch, objective)
         chosen, rejected = rewards.view(-1, 2).unbind(1)
         losses = pair_losses(chosen, rejected, self._center)
-        if note is not None:
-            note(losses.detach(), losses.new_ones(len(losses)).long())
+        if record_losses is not None:
+            record_losses(losses.detach(), losses.new_ones(len(losses)).long())
         self._measure(chosen.detach(), rejected.detach())
         return losses.sum()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from llf_core.config.ignore_index import IGNORED
-from llf_core.config.registry import Stage
+from llf_core.stages.base.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def shifted_targets(labels: Tensor) -> Tensor:
 
 
 def by_document(
-    batch: dict[str, Tensor], note: Callable[[Tensor, Tensor], object], places: Tensor, costs: Tensor
+    batch: dict[str, Tensor], record_losses: Callable[[Tensor, Tensor], object], places: Tensor, costs: Tensor
 ) -> None:
     """Adds up the costs of each document's tokens, and counts them."""
     import torch
@@ -43,21 +43,18 @@ def by_document(
     else:
         documents = torch.bucketize(places, ends[1:].long(), right=True)
     sums = costs.new_zeros(count).index_add_(0, documents, costs)
-    note(sums, torch.bincount(documents, minlength=count))
+    record_losses(sums, torch.bincount(documents, minlength=count))
 
 
 class SFT(Stage):
     """Trains on the answers of conversations; the prompts are only read."""
-
-    name: ClassVar[str] = "sft"
-    label: ClassVar[str] = "sft (answers)"
 
     @staticmethod
     def loss_sum(
         model: nn.Module,
         batch: dict[str, Tensor],
         label_smoothing: float = 0.0,
-        note: Callable[[Tensor, Tensor], object] | None = None,
+        record_losses: Callable[[Tensor, Tensor], object] | None = None,
     ) -> Tensor:
         """Sum of the loss over the supervised tokens of one micro-batch.
 
@@ -65,7 +62,7 @@ class SFT(Stage):
             model: a causal language model, perhaps wrapped.
             batch: of either kind, see `llf_core.data.Collator`.
             label_smoothing: see `llf_core.acceleration.kernels.token_loss.nll_sum`.
-            note: called with the loss of each document and its tokens, see `Stage.loss_sum`.
+            record_losses: called with the loss of each document and its tokens, see `Stage.loss_sum`.
 
         Returns:
             A float32 scalar with a graph: the sum, not the mean, so that the caller can weight by tokens over
@@ -75,7 +72,7 @@ class SFT(Stage):
         from llf_core.acceleration.patching.causal_head import forward
 
         targets = shifted_targets(batch["labels"])
-        heard = None if note is None else partial(by_document, batch, note)
+        heard = None if record_losses is None else partial(by_document, batch, record_losses)
 
         def objective(hidden: Tensor, head: Head) -> Tensor:
             return nll_sum(hidden, head, targets, label_smoothing, heard)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainingArguments
 
 from llf_core.config import fields
+from llf_core.config.registry import optimizer_of
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig
@@ -75,6 +76,8 @@ def training_arguments(  # noqa: PLR0913 - what a run's folder and its device de
     values.pop("gradient_checkpointing_kwargs", None)
     # The Trainer's own noise would take the whole of a flattened batch for one document.
     values.pop("neftune_noise_alpha", None)
+    if optimizer_of(config).implementation:
+        values.pop("optim")  # `TrainingLoop.create_optimizer` builds it
     arguments = kind(**(values | more))
     # A process trains on one GPU: `torch.nn.DataParallel`, which the Trainer would take for several, cuts batches
     # anywhere and cannot cut flattened ones. (The Trainer sets this attribute itself where a model spans GPUs.)

@@ -51,7 +51,7 @@ def check_reloaded(
             f"{name} has no checksums, since an older version wrote it: whether its weights were loaded as they were "
             "saved is not known."
         )
-    model, beside = trainer.model, trainer.stage.beside()
+    model, beside = trainer.model, trainer.stage.auxiliary_models()
     if model_alone:
         own = model.state_dict().keys()
         expected = {name: entry for name, entry in expected.items() if name in own}

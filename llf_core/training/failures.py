@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-from llf_core.config.stage import SAMPLED
+from llf_core.config.registry import method_of, stage_of
 from llf_core.redaction import redact
 from llf_core.runs.disk_errors import failure_message, is_disk_error, remove_partial_files
 from llf_core.stages.base.oom_retry import is_out_of_memory
@@ -45,20 +45,19 @@ class Failure:
 
 def _less_memory(config: RunConfig | None) -> str:
     """Advice on how to reduce the memory of weights, gradients and optimizer states."""
-    if config is not None and config.plugin("method").frozen_base:
+    if config is not None and method_of(config).frozen_base:
+        rank = method_of(config).rank_key
         if config.get("quantization_bit"):
-            return "Lower lora_rank, or take a smaller model."
+            return f"Lower {rank}, or take a smaller model." if rank else "Take a smaller model."
         return "Set quantization_bit: 4, or take a smaller model."
     return "Set finetuning_type: lora, or take a smaller model."
 
 
 def _out_of_memory(config: RunConfig | None) -> Failure:
-    if config is not None and config.plugin("stage").drawn(config):
-        longest = "max_completion_length" if config.stage.stage in SAMPLED else "max_new_tokens"
+    if config is not None and (limit := stage_of(config).completion_limit):
         return Failure(
             "Out of memory when sampling completions or training on them.",
-            "Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or "
-            f"{longest}.",
+            f"Start again with a lower per_device_train_batch_size (and more gradient_accumulation_steps) or {limit}.",
         )
     # Where the examples of a step are too many, the trainer halves them by itself: this is what lies around.
     return Failure("Out of memory besides the examples of a step.", _less_memory(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.registry import stage_of
 from llf_core.runs.change_journal import Change, check_changes, read_changes
 from llf_core.runs.formatting import rate as written
 from llf_core.runs.step_counters import read_counters, step_of
@@ -129,7 +130,8 @@ class LiveChanges:
             raise ValueError(f"The run is at step {step} already. Expected a later step than that; or stop it.")
         if "evaluate" in changes and self._trainer.eval_dataset is None:
             raise ValueError("Nothing is held out to evaluate on. Set val_size or eval_dataset in the next run.")
-        if "watch" in changes and not self._trainer.stage.generates:
+        config = self._trainer.stage.config
+        if "watch" in changes and config is not None and not stage_of(config).generates:
             raise ValueError("A reward model scores answers and writes none, so there is nothing to watch.")
 
     def _learning_rate(self, rate: float, step: int, _control: TrainerControl) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.registry import stage_of
 from llf_core.data import PackedRows
 from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
@@ -40,9 +41,9 @@ def decide_checkpointing(work: TrainingContext, beside: Sequence[Any] = (), *, r
     """
     config = work.config
     batch = config.training.per_device_train_batch_size
-    twice = config.plugin("stage").data_kind == "judged"  # with the answer to another question
-    drawn = config.plugin("stage").drawn(config)
-    flattens = work.flattens and not config.plugin("stage").pads
+    twice = stage_of(config).data_kind == "unpaired_preferences"  # with the answer to another question
+    drawn = stage_of(config).completion_tokens(config)
+    flattens = work.flattens and not stage_of(config).pads
     tokens, longest = largest_batch(work.data.train, batch, flattens=flattens, twice=twice, drawn=drawn)
     both = forecast_step(work.model, config, work.plan, tokens=tokens, longest=longest, fast=flattens)
     plain, thrifty = both or (None, None)

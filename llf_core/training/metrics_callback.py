@@ -335,7 +335,7 @@ class MetricsCallback(TrainerCallback):  # type: ignore[misc]  # transformers sh
             counters["stage"] = self.trainer.stage.state()
             self.trainer.stage.save(path)
             if self._kept is None:
-                self._kept = kept_tensors(self.trainer.model, self.trainer.stage.beside())
+                self._kept = kept_tensors(self.trainer.model, self.trainer.stage.auxiliary_models())
             with ThreadPoolExecutor(1) as beside:
                 found = beside.submit(checksums, self._kept)
                 self.checkpoints.flush(step)  # while the disk is waited for

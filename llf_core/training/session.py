@@ -17,10 +17,12 @@ from llf_core.acceleration.patching.causal_head import install_head
 from llf_core.acceleration.patching.install import Accelerated, accelerate
 from llf_core.config import ConfigError, RunConfig
 from llf_core.config.name_checks.architecture_properties import properties_of
+from llf_core.config.registry import stage_of
 from llf_core.data import Collator, check_packing, prepare
 from llf_core.data.prepare import say
 from llf_core.data.streaming import Stream
 from llf_core.generation import end_at
+from llf_core.methods.method import apply_method
 from llf_core.models import (
     ModelError,
     count_parameters,
@@ -40,7 +42,7 @@ from llf_core.models.model_source import ModelSource
 from llf_core.models.quantize import left_unquantized
 from llf_core.models.remote_code import runs_own_code
 from llf_core.models.reward_head import add_reward_head
-from llf_core.modifiers.neftune import add_noise
+from llf_core.modifiers.modifier import apply_modifiers
 from llf_core.runs import Checkpoints, RunWriter, folder_bytes
 from llf_core.runs.config_file import run_config
 from llf_core.runs.log_handler import log_to_run
@@ -48,6 +50,7 @@ from llf_core.runs.phases import begin_phase
 from llf_core.runs.step_counters import read_counters, step_of
 from llf_core.stages.base.context import TrainingContext
 from llf_core.stages.base.frozen_layer_cache import forget_trunk, keep_trunk
+from llf_core.stages.base.stage import make_stage
 from llf_core.stages.base.stop_training import StopTraining
 from llf_core.training.arguments import training_arguments
 from llf_core.training.checkpoint_check import check_archives, check_best
@@ -66,10 +69,10 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from llf_core.config.registry import Stage
     from llf_core.models import DevicePlan
     from llf_core.runs import RunFolder
     from llf_core.stages.base.loop import TrainingLoop
+    from llf_core.stages.base.stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +128,8 @@ def _made(folder: RunFolder, writer: RunWriter, config: RunConfig, progress: Met
         # Sums are made in the order of the threads: with another number of them, losses differ in the last bits.
         torch.set_num_threads(read_counters(checkpoint)["threads"])
         warn_if_data_changed(folder, writer, work.data.report.fingerprint)
-    stage = config.plugin("stage")(work)
-    chosen = decide_checkpointing(work, stage.beside(), resumes=checkpoint is not None)
+    stage = make_stage(config, work)
+    chosen = decide_checkpointing(work, stage.auxiliary_models(), resumes=checkpoint is not None)
     added = () if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("watch", ())
     progress.watched = SamplePrompts(folder, writer, config, work.model, work.tokenizer, added)
     begin_phase(writer, "first step")
@@ -194,8 +197,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
     set_seed(config.training.seed)
     model = _adapted(load_model(source, config, plan), source, config, writer, sees=processor is not None)
     end_at(model, data.template.end_ids(tokenizer))
-    if config.training.neftune_noise_alpha:
-        add_noise(model, config.training.neftune_noise_alpha)
+    modifiers = apply_modifiers(model, config)
     accelerated = _accelerated(model, config) if processor is None else _seeing(model)
     for note in accelerated.notes:
         logger.info(note)
@@ -213,6 +215,7 @@ def load(folder: RunFolder, config: RunConfig, writer: RunWriter, plan: DevicePl
         processor=processor,
         data=data,
         model=model,
+        modifiers=modifiers,
         parameters=parameters,
         trainable=trainable,
         flattens=accelerated.flattens,
@@ -228,9 +231,9 @@ def _adapted(model: Any, source: ModelSource, config: RunConfig, writer: RunWrit
         check_runs(model, source)
     if unquantized := left_unquantized(model):
         _warn(writer, "quantization_bit", unquantized)
-    if config.plugin("stage").scores:
+    if stage_of(config).has_reward_head:
         add_reward_head(model, None if source.kind == "gguf" else source.folder)
-    model = config.plugin("method").apply(model, config)
+    model = apply_method(model, config)
     for note in getattr(model, "llf_notes", ()):
         _warn(writer, "lora_target", note)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -299,7 +302,7 @@ def make_trainer(
         resume_from=None if checkpoint is None else str(checkpoint),
         max_steps=None if checkpoint is None else active_at_checkpoint(folder, checkpoint).get("max_steps"),
     )
-    trainer = stage.trainer(settings, callbacks) or RunTrainer(
+    trainer: TrainingLoop = stage.trainer(settings, callbacks) or RunTrainer(
         stage=stage,
         model=work.model,
         args=settings(),
@@ -354,6 +357,8 @@ def _save(work: TrainingContext, trainer: TrainingLoop) -> str:
     told = ("loss", "eval_loss", "reward", "eval_reward", "rewards/accuracies", "eval_rewards/accuracies")
     metrics = {name: entry[name] for entry in trainer.state.log_history for name in told if name in entry}
     model = trainer.accelerator.unwrap_model(trainer.model)
+    for modifier in reversed(work.modifiers):
+        modifier.remove(model)
     written = save_output(model, work.processor or work.tokenizer, partial, work.source, config, metrics)
     shutil.rmtree(folder.output, ignore_errors=True)
     folder.output_record.unlink(missing_ok=True)  # so that none is ever that of another result

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers.trainer_utils import EvalLoopOutput
 
-    from llf_core.config.registry import Stage
     from llf_core.data.streaming import Stream
+    from llf_core.stages.base.stage import Stage
 
 
 class StreamedRows(torch.utils.data.IterableDataset[dict[str, Any]]):
@@ -136,7 +136,7 @@ class RunTrainer(TrainingLoop):
             model.zero_grad()
             self._losses.clear()
             self._noted.clear()
-            self.stage.undo()
+            self.stage.rollback()
             self._randomness.restore()
             return self._batches
 
@@ -144,7 +144,7 @@ class RunTrainer(TrainingLoop):
         if not step_ends:
             return torch.zeros_like(self._losses[0])
         loss = torch.stack(self._losses).sum()
-        self.stage.keep()
+        self.stage.commit()
         if self._noted:
             self.noted.append((self.state.global_step + 1, self._noted))
         self._batches, self._losses, self._noted = [], [], []
@@ -181,7 +181,7 @@ class RunTrainer(TrainingLoop):
             sums = self.eval_parts.run(
                 [inputs], lambda part, _: self.stage.loss_sum(model, part, 0.0), undo=self._measure_again(inputs)
             )
-            self.stage.keep()
+            self.stage.commit()
             total = torch.stack(sums).sum()
             loss = total / count
             self._evaluated += torch.stack([total.detach(), count]).cpu().double()  # MPS has no float64
@@ -194,7 +194,7 @@ class RunTrainer(TrainingLoop):
 
     def _measure_again(self, inputs: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
         def undo() -> list[dict[str, Any]]:
-            self.stage.undo()
+            self.stage.rollback()
             return [inputs]
 
         return undo
@@ -236,7 +236,7 @@ class RunTrainer(TrainingLoop):
             kwargs: see `transformers.Trainer.evaluation_loop`.
         """
         self._evaluated.zero_()
-        self.stage.keep()
+        self.stage.commit()
         trained = self.stage.measures.take()  # of the steps since the last log, which are not evaluated
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         total, count = sum_over_ranks(self._evaluated).tolist()
@@ -245,7 +245,7 @@ class RunTrainer(TrainingLoop):
         output.metrics.update({f"{metric_key_prefix}_{name}": mean for name, mean in means.items()})
         for name, (measured, of) in trained.items():
             self.stage.measures.add(name, measured, of)
-        self.stage.keep()
+        self.stage.commit()
         self.stage.evaluated(means)
         return output
 

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 SAMPLES, CELL = 3, 160
 """Number of displayed rows, and maximum characters per cell."""
-FORMATS = {
-    "alpaca": "one prompt and response per row",
-    "openai": "a list of messages per row (role, content)",
-    "sharegpt": "a list of turns per row (from, value)",
-    "text": "one text per row",
-}
 ROLES = {
     "prompt": "Prompt",
     "query": "Query (appended to the prompt)",

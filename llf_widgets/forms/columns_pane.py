@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from llf_core.data.align import format_of
 from llf_core.data.kind_check import READ_AS
-from llf_widgets.forms.columns import FORMATS, ROLES, Columns, columns_of
+from llf_widgets.forms.columns import ROLES, Columns, columns_of
 from llf_widgets.front_end import FrontEnd
 from llf_widgets.static import text
 
@@ -67,7 +68,7 @@ class ColumnsPane(FrontEnd):
             "line": _line(found),
             "names": list(found.names),
             "rows": [list(row) for row in found.rows],
-            "formats": [[one, f"{one}: {FORMATS[one]}"] for one in found.formats],
+            "formats": [[one, format_of(one).label] for one in found.formats],
             "format": layout,
             "roles": [
                 [role, _called(role, layout), needed, columns.get(role, "")]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llf_core.config.model import EMBEDDED
+from llf_core.config.weight_shapes import count
 from llf_core.estimate import shapes, trained
-from llf_core.estimate.weight_count import count
 
 if TYPE_CHECKING:
     from llf_core.config import RunConfig

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llf_core.config import Problem, RunConfig, fields, preset, validate
-from llf_core.config.field_specs import option_classes
 from llf_core.config.key_aliases import translate
 from llf_core.config.known_keys import known
 from llf_core.config.name_checks import for_a_start, look, settle
 from llf_core.config.read_config import dump_yaml, read
+from llf_core.config.registry import all_declared
 from llf_core.config.run_config import ALWAYS_SHOWN
 from llf_core.data.kind_check import READ_AS, against, shipped_for
 from llf_core.launch.cell_rows import RowsError
@@ -142,8 +142,8 @@ class FormState:
             return True
         if spec.stages and self.value("stage") not in spec.stages:
             return False
-        owner = _owner(spec)
-        return owner is None or key in owner or all(self.value(name) == value for name, value in owner.items())
+        owner = None if spec.owner is None else all_declared()[spec.owner]
+        return owner is None or key == owner.selector or owner.selected_by(self.value(owner.selector))
 
     def changed(self, key: str) -> bool:
         """Whether a value differs from the preset."""
@@ -332,15 +332,6 @@ class FormState:
         self.__dict__.pop("report", None)
         self.__dict__.pop("data_problems", None)
         self.__dict__.pop("names", None)
-
-
-def _owner(spec: FieldSpec) -> Mapping[str, Any] | None:
-    """What selects the plug-in that provides a field; None for fields of the section itself."""
-    if spec.plugin is None:
-        return None
-    return next(
-        one.selects for one in option_classes().values() if one.name == spec.plugin and one.section == spec.section
-    )
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from llf_core.config import RunConfig
 from llf_core.generation import generate
 from llf_core.generation.decoder import Decoder
 from llf_core.generation.generate import encode, end_tokens
+from llf_core.methods.method import apply_method
 from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
 
 PROMPTS = ["one two three", "What is the capital of France, and how do plants make their food?", "sea"]
@@ -23,7 +24,7 @@ def loaded(settings, precise):
         config = RunConfig.load(settings | changes)
         source = resolve_model(config.model.model_name_or_path, config)
         torch.manual_seed(0)
-        model = config.plugin("method").apply(load_model(source, config, plan_device(config)), config)
+        model = apply_method(load_model(source, config, plan_device(config)), config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:

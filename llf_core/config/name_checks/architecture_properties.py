@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llf_core.config.name_checks.model_folder import config_of, folder_of
 from llf_core.config.name_checks.results import Found
 from llf_core.config.problem import Fix, Problem
+from llf_core.config.registry import stage_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +95,7 @@ def properties_of(settings: Mapping[str, Any], config: RunConfig) -> tuple[Probl
     """
     batch, steps = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
     shares = batch > 1 or bool(config.data.packing)
-    predicts = not config.plugin("stage").scores
+    predicts = not stage_of(config).has_reward_head
     text = settings.get("text_config")
     parts = (text, settings) if isinstance(text, dict) and text else (settings,)
     found = []

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llf_core.config.field_specs import fields, option_classes
+from llf_core.config.field_specs import fields, is_used
 from llf_core.config.name_checks.architecture_properties import look_for_properties
 from llf_core.config.name_checks.data_sets import look_for_data
 from llf_core.config.name_checks.hub import SECONDS, ask
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from llf_core.config.field_specs import FieldSpec
     from llf_core.config.name_checks.results import Found
     from llf_core.config.problem import Problem
-    from llf_core.config.report import Report
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.run_config import Report, RunConfig
 
 HUB_REWARDS = {"lora", "full"}
 """Values of `reward_model_type` whose `reward_model` is a model."""
@@ -90,9 +89,7 @@ def for_a_start(problem: Problem) -> Problem:
 def _counting(config: RunConfig) -> Iterator[FieldSpec]:
     """The fields that the config's stage and plug-ins read."""
     for spec in fields():
-        if spec.owner is not None and not option_classes()[spec.owner].selected(config):
-            continue
-        if spec.stages and config.stage.stage not in spec.stages:
+        if not is_used(spec, config):
             continue
         if spec.key in {"reward_model", "reward_model_adapters"} and config.get("reward_model_type") not in HUB_REWARDS:
             continue

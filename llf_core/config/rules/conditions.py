@@ -5,24 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
+from llf_core.config.registry import method_of
 
 if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 HOLD_OUT = Fix("Hold out 5 %", {"val_size": 0.05})
 NOTHING_HELD_OUT = "there is no evaluation data: `val_size` is 0. Expected a share above 0, or an evaluation data set."
 
 
-def evaluates(c: RunConfig) -> bool:
+def evaluates(c: ConfigValues) -> bool:
     """Whether there is anything to evaluate on."""
     return bool(c.data.eval_dataset) or c.data.val_size > 0
 
 
-def never_evaluated(c: RunConfig) -> bool:
+def never_evaluated(c: ConfigValues) -> bool:
     """Whether there is something to evaluate on, and no time for it."""
     return evaluates(c) and c.training.eval_strategy == "no"
 
 
-def weights_frozen(c: RunConfig) -> bool:
+def weights_frozen(c: ConfigValues) -> bool:
     """Whether the model's own weights stay as they are."""
-    return bool(c.plugin("method").frozen_base)
+    return method_of(c).frozen_base

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.config.number_format import exact
 from llf_core.config.problem import Fix
+from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT
 
 if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.declaration import DataKind
+    from llf_core.config.values import ConfigValues
 
 TOLERANCE = 1e-6
 COLUMNS = (
@@ -42,10 +44,9 @@ def shares(given: tuple[str, ...] | None) -> tuple[float, ...] | None:
 WHOLE = Fix("Switch off streaming", {"streaming": False})
 
 
-def has_data_kind(config: RunConfig, *kinds: str) -> bool:
+def has_data_kind(config: ConfigValues, *kinds: DataKind) -> bool:
     """Whether the stage learns from one of these kinds of data."""
-    stage = config.plugin("stage")
-    return stage is not None and stage.data_kind in kinds
+    return stage_of(config).data_kind in kinds
 
 
 DATA = (
@@ -107,7 +108,7 @@ DATA = (
     ),
     Rule(
         ("streaming", "stage"),
-        lambda c: c.data.streaming and has_data_kind(c, "judged", "prompts"),
+        lambda c: c.data.streaming and has_data_kind(c, "unpaired_preferences", "prompts"),
         lambda c: f"Stage {c.stage.stage} compares several examples, which streaming does not support.",
         (WHOLE,),
     ),

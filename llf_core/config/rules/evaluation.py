@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llf_core.config.problem import Fix
+from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
 from llf_core.config.rules.conditions import HOLD_OUT, NOTHING_HELD_OUT, evaluates, never_evaluated
-from llf_core.config.stage import JUDGED, SAMPLED
 
 if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 NO_EVALUATION = Fix("Do not evaluate", {"eval_strategy": "no"})
 EACH_EPOCH = Fix("Evaluate after each epoch", {"eval_strategy": "epoch", "eval_steps": None})
@@ -18,18 +18,18 @@ NO_STOPPING = Fix("Switch off early stopping", {"early_stopping_steps": None})
 KEEP_LAST = Fix("Keep the last checkpoint", {"load_best_model_at_end": False})
 
 
-def _rewards(config: RunConfig) -> tuple[str, ...]:
+def _rewards(config: ConfigValues) -> tuple[str, ...]:
     """What an evaluation computes beside the loss, where the stage draws answers and has them judged."""
-    return ("reward", "eval_reward") if config.stage.stage in JUDGED else ()
+    return ("reward", "eval_reward") if stage_of(config).uses_rewards else ()
 
 
-def _by_reward(config: RunConfig) -> bool:
+def _by_reward(config: ConfigValues) -> bool:
     """Whether the best checkpoint is the one with the greatest reward."""
     asked = config.training.metric_for_best_model
-    return config.stage.stage in SAMPLED or (bool(_rewards(config)) and asked in _rewards(config))
+    return stage_of(config).samples_groups or (bool(_rewards(config)) and asked in _rewards(config))
 
 
-def hold_out_and_evaluate(c: RunConfig) -> Fix:
+def hold_out_and_evaluate(c: ConfigValues) -> Fix:
     """Holds examples out, and evaluates (and saves) where nothing says when."""
     if c.training.eval_strategy != "no":
         return HOLD_OUT

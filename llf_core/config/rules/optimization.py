@@ -13,13 +13,13 @@ from llf_core.config.rules.data import has_data_kind
 from llf_core.config.rules.mappings import OPTIMIZERS, SCHEDULES, not_taken, optimizer_options
 
 if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 MIN_LR_SCHEDULES = {"cosine_with_min_lr", "cosine_warmup_with_min_lr"}
 HIGHEST_FULL_RATE = 2e-4
 
 
-def _schedule_refuses(c: RunConfig) -> str:
+def _schedule_refuses(c: ConfigValues) -> str:
     """What a schedule does not take of its options, as a sentence; empty where it takes all."""
     kind, given = c.optimizer.lr_scheduler_type, c.optimizer.lr_scheduler_kwargs or {}
     if kind not in SCHEDULES:
@@ -32,7 +32,7 @@ def _schedule_refuses(c: RunConfig) -> str:
     return wrong
 
 
-def _optimizer_refuses(c: RunConfig) -> str:
+def _optimizer_refuses(c: ConfigValues) -> str:
     """The same of an optimizer."""
     kind, given = c.optimizer.optim, optimizer_options(c.optimizer.optim_args)
     if kind not in OPTIMIZERS:

@@ -12,7 +12,7 @@ from llf_core.config.rule import Rule
 from llf_core.config.rules.mappings import ACCELERATE, ACCUMULATION, CHECKPOINTING, not_taken
 
 if TYPE_CHECKING:
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 PACKAGES = {"azure_ml": "azureml", "flyte": "flytekit"}
 """Where a tracker's package has another name than the tracker."""
@@ -20,7 +20,7 @@ OTHERS = {"tensorboard": ("tensorboardX",)}
 """Packages that do as well."""
 
 
-def missing_trackers(c: RunConfig) -> list[str]:
+def missing_trackers(c: ConfigValues) -> list[str]:
     """Packages of trackers that this environment lacks."""
     asked = [name for name in c.training.report_to if name not in {"none", "all"}]
     packages = [PACKAGES.get(name, name) for name in asked]
@@ -37,7 +37,7 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in names if name)
 
 
-def _accelerate_refuses(c: RunConfig) -> str:
+def _accelerate_refuses(c: ConfigValues) -> str:
     """What accelerate does not take of its options, as a sentence; empty where it takes all."""
     given = c.training.accelerator_config or {}
     inner = given.get("gradient_accumulation_kwargs") or {}
@@ -50,7 +50,7 @@ def _accelerate_refuses(c: RunConfig) -> str:
     return wrong
 
 
-def _checkpointing_refuses(c: RunConfig) -> str:
+def _checkpointing_refuses(c: ConfigValues) -> str:
     """The same of gradient checkpointing."""
     given = c.training.gradient_checkpointing_kwargs or {}
     wrong = not_taken("gradient_checkpointing_kwargs", given, CHECKPOINTING, "Gradient checkpointing")

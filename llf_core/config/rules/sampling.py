@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from llf_core.config.generation import LONGEST_PROMPT
 from llf_core.config.problem import Fix
+from llf_core.config.reference_model import REFERENCE
+from llf_core.config.registry import stage_of
 from llf_core.config.rule import Rule
-from llf_core.config.stage import JUDGED, REFERENCE, SAMPLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 
 def numbers(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
@@ -26,24 +27,28 @@ def numbers(names: tuple[str, ...] | None) -> tuple[float, ...] | None:
     return found if all(math.isfinite(one) for one in found) else None
 
 
-def _where(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
+def _where(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
     """A condition that only counts for these stages."""
-    return lambda c: c.stage.stage in SAMPLED and when(c)
+    return lambda c: stage_of(c).samples_groups and when(c)
 
 
-def _judged(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
+def _judged(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
     """A condition that only counts where reward functions score answers."""
-    return lambda c: (
-        (c.stage.stage in SAMPLED or (c.stage.stage == "ppo" and c.get("reward_model_type") == "function")) and when(c)
-    )
+    return lambda c: _scores_by_functions(c) and when(c)
 
 
-def _answers(c: RunConfig) -> int:
+def _scores_by_functions(c: ConfigValues) -> bool:
+    """Whether reward functions, and no reward model, score the completions."""
+    stage = stage_of(c)
+    return stage.uses_rewards and stage.scored_by_functions(c)
+
+
+def _answers(c: ConfigValues) -> int:
     """Answers that a step of one process learns from."""
     return c.training.per_device_train_batch_size * c.training.gradient_accumulation_steps
 
 
-def _whole_groups(c: RunConfig) -> tuple[Fix, ...]:
+def _whole_groups(c: ConfigValues) -> tuple[Fix, ...]:
     size, wanted = c.training.per_device_train_batch_size, c.stage.num_generations
     steps = wanted // math.gcd(size, wanted)
     return (
@@ -52,7 +57,7 @@ def _whole_groups(c: RunConfig) -> tuple[Fix, ...]:
     )
 
 
-def _no_pattern(c: RunConfig) -> str | None:
+def _no_pattern(c: ConfigValues) -> str | None:
     try:
         re.compile(c.stage.reward_pattern or "", re.DOTALL)
     except re.error as error:
@@ -60,7 +65,7 @@ def _no_pattern(c: RunConfig) -> str | None:
     return None
 
 
-def _longest_watched(c: RunConfig) -> int:
+def _longest_watched(c: ConfigValues) -> int:
     return max(map(len, (c.generation.watched_prompts or "").splitlines()), default=0)
 
 
@@ -119,16 +124,16 @@ SAMPLING: tuple[Rule, ...] = (
     ),
     Rule(
         ("cutoff_strategy", "stage"),
-        lambda c: c.stage.stage in JUDGED and c.data.cutoff_strategy == "split",
+        lambda c: stage_of(c).uses_rewards and c.data.cutoff_strategy == "split",
         lambda c: (
             "A prompt cannot be split. Longer ones than cutoff_len are "
-            + ("left out." if c.stage.stage in SAMPLED or c.get("reward_model_type") == "function" else "cut.")
+            + ("left out." if _scores_by_functions(c) else "cut.")
         ),
         (Fix("Do not split", {"cutoff_strategy": None}),),
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),
-        _where(lambda c: bool(c.training.neftune_noise_alpha)),
+        _where(lambda c: bool(c.get("neftune_noise_alpha"))),
         "Noise on the embeddings would change the answers that are drawn.",
         (Fix("No noise", {"neftune_noise_alpha": None}),),
     ),

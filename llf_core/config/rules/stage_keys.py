@@ -1,43 +1,29 @@
-"""Keys that mean something in one stage and have another name in the next."""
+"""Options that another stage knows under another name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llf_core.config.declaration import StageDeclaration
 from llf_core.config.field_specs import field
 from llf_core.config.problem import Fix
+from llf_core.config.registry import declared, stage_of
 from llf_core.config.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from llf_core.config.run_config import RunConfig
-
-_PREFERENCE = {"dpo": "pref_beta", "kto": "pref_beta"}
-_ANSWERS = {"grpo": "max_completion_length", "rloo": "max_completion_length"}
-CALLED: Mapping[str, Mapping[str, str]] = {
-    "max_new_tokens": _ANSWERS,
-    "max_length": _ANSWERS,
-    "max_completion_length": {"ppo": "max_new_tokens"},
-    "pref_beta": {"grpo": "beta", "rloo": "beta", "ppo": "ppo_kl_coef"},
-    "beta": _PREFERENCE | {"ppo": "ppo_kl_coef"},
-    "ppo_kl_coef": _PREFERENCE | {"grpo": "beta", "rloo": "beta"},
-    "epsilon": {"ppo": "ppo_cliprange"},
-    "ppo_cliprange": {"grpo": "epsilon", "rloo": "epsilon"},
-    "num_iterations": {"ppo": "ppo_epochs"},
-    "ppo_epochs": {"grpo": "num_iterations", "rloo": "num_iterations"},
-    "temperature": {"kd": "kd_temperature"},
-    "kd_temperature": {"grpo": "temperature", "rloo": "temperature", "ppo": "temperature"},
-    "teacher_model": _PREFERENCE.fromkeys(_PREFERENCE, "ref_model") | {"ppo": "ref_model"},
-    "ref_model": {"kd": "teacher_model"},
-}
-"""By key and stage, the key that does the same there."""
+    from llf_core.config.values import ConfigValues
 
 
-def _right(config: RunConfig, key: str) -> str | None:
-    """What a key that is set is called in the stage; None where it is called so, or is not set."""
+def stage_key_rules() -> tuple[Rule, ...]:
+    """A rule for each key that an installed stage calls by another name (`StageDeclaration.other_names`)."""
+    keys = {key for stage in declared(StageDeclaration).values() for key in stage.other_names}
+    return tuple(map(_rule, sorted(keys)))
+
+
+def _right(config: ConfigValues, key: str) -> str | None:
+    """The name of an option that is set, in the selected stage; None where it is not set, or has no other name."""
     spec = field(key)
-    right = CALLED[key].get(config.stage.stage)
+    right = stage_of(config).other_names.get(key)
     return right if right and spec and config.get(key) != spec.default else None
 
 
@@ -51,6 +37,3 @@ def _rule(key: str) -> Rule:
             Fix(f"Take out {key}", {key: None}),
         ),
     )
-
-
-STAGE_KEYS: tuple[Rule, ...] = tuple(_rule(key) for key in CALLED)

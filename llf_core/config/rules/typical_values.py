@@ -14,7 +14,7 @@ from llf_core.config.rule import Rule
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llf_core.config.run_config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 SHARE = "share"
 """In `when`: whether the value is a share, below 1."""
@@ -40,7 +40,7 @@ class Usual:
     most: float | None = None
     set: float | None = None
 
-    def holds(self, config: RunConfig) -> bool:
+    def holds(self, config: ConfigValues) -> bool:
         """Whether it is for this config."""
         value = config.get(self.key)
         return all(
@@ -62,20 +62,20 @@ def table() -> tuple[Usual, ...]:
 
 
 def _rule(key: str, entries: tuple[Usual, ...]) -> Rule:
-    def entry(config: RunConfig) -> Usual | None:
+    def entry(config: ConfigValues) -> Usual | None:
         return next((one for one in entries if one.holds(config)), None)
 
-    def far(config: RunConfig) -> bool:
+    def far(config: ConfigValues) -> bool:
         one, value = entry(config), config.get(key)
         return one is not None and value is not None and bool(one.says(value))
 
-    def reason(config: RunConfig) -> str:
+    def reason(config: ConfigValues) -> str:
         one, spec, value = entry(config), spec_of(key), config.get(key)
         assert one is not None and spec is not None, key  # noqa: PT018, S101 - `far` has found it
         usual = f"Usual {one.usual}" if one.usual[0].isalpha() else f"Usual: {one.usual}"
         return f"{spec.label} (`{key}`) is {value:g}, far {one.says(value)} the usual range. {usual}."
 
-    def fix(config: RunConfig) -> tuple[Fix, ...]:
+    def fix(config: ConfigValues) -> tuple[Fix, ...]:
         one = entry(config)
         return () if one is None or one.set is None else (Fix(f"Set to {_short(one.set)}", {key: one.set}),)
 

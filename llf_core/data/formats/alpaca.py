@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.declarations.formats.alpaca import ALPACA
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import (
     ANSWER,
@@ -15,57 +16,54 @@ from llf_core.data.formats.conversation import (
     tools_of,
     verdict_of,
 )
+from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULTS = {
-    "prompt": "instruction",
-    "query": "input",
-    "response": "output",
-    "system": "system",
-    "history": "history",
-    "tools": "tools",
-}
-RANKED = {"chosen": "chosen", "rejected": "rejected"}
-REQUIRED = ("prompt", "response")
 
+class Alpaca(DatasetFormat):
+    """Columns for prompt and response, as in the Alpaca data set."""
 
-def align(row: Mapping[str, Any], columns: Mapping[str, str], _tags: Mapping[str, str]) -> Conversation:
-    """The question is `prompt`, and `query` on a line below it; `history` holds earlier pairs.
+    @staticmethod
+    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
+        """The question is `prompt`, and `query` on a line below it; `history` holds earlier pairs.
 
-    The answer is `response`; where there are `chosen` and `rejected`, these two; where there is `kto_tag`, it says
-    whether `response` is good; without any of them it is a prompt.
+        The answer is `response`; where there are `chosen` and `rejected`, these two; where there is `kto_tag`, it says
+        whether `response` is good; without any of them it is a prompt.
 
-    Args:
-        row: one record.
-        columns: LLaMA-Factory's name to the row's own.
+        Args:
+            row: one record.
+            columns: LLaMA-Factory's name to the row's own.
+            tags: not used.
 
-    Raises:
-        BadExample: no question or no answer, or a history that is no list of pairs.
-    """
-    cell = {key: row.get(column) for key, column in columns.items()}
-    messages: list[Message] = []
-    if cell.get("system"):
-        messages.append({"role": "system", "content": text_of(cell["system"], "the system prompt")})
-    history = json_of(cell.get("history") or [], "history")
-    for pair in history if isinstance(history, list | tuple) else [None]:
-        if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - question and answer
-            raise BadExample("history is not a list of [question, answer] pairs")
-        messages.append({"role": "user", "content": text_of(pair[0], "a question of the history")})
-        messages.append({"role": "assistant", "content": text_of(pair[1], "an answer of the history")})
-    parts = [text_of(cell[key], "the question") for key in ("prompt", "query") if cell.get(key)]
-    if not any(part.strip() for part in parts):
-        raise BadExample("the question is empty")
-    messages.append({"role": "user", "content": "\n".join(parts)})
-    tools = tools_of(cell.get("tools"))
-    if "chosen" in columns:
-        chosen, rejected = ({"role": ANSWER, "content": _last(cell[key], f"the {key} answer")} for key in RANKED)
-        return checked([*messages, chosen], tools, rejected=rejected)
-    if "response" not in columns:
-        return checked(messages, tools, prompt=True)
-    messages.append({"role": ANSWER, "content": text_of(cell.get("response"), "the answer")})
-    return checked(messages, tools, good=verdict_of(cell["kto_tag"]) if "kto_tag" in columns else None)
+        Raises:
+            BadExample: no question or no answer, or a history that is no list of pairs.
+        """
+        cell = {key: row.get(column) for key, column in columns.items()}
+        messages: list[Message] = []
+        if cell.get("system"):
+            messages.append({"role": "system", "content": text_of(cell["system"], "the system prompt")})
+        history = json_of(cell.get("history") or [], "history")
+        for pair in history if isinstance(history, list | tuple) else [None]:
+            if not isinstance(pair, list | tuple) or len(pair) != 2:  # noqa: PLR2004 - question and answer
+                raise BadExample("history is not a list of [question, answer] pairs")
+            messages.append({"role": "user", "content": text_of(pair[0], "a question of the history")})
+            messages.append({"role": "assistant", "content": text_of(pair[1], "an answer of the history")})
+        parts = [text_of(cell[key], "the question") for key in ("prompt", "query") if cell.get(key)]
+        if not any(part.strip() for part in parts):
+            raise BadExample("the question is empty")
+        messages.append({"role": "user", "content": "\n".join(parts)})
+        tools = tools_of(cell.get("tools"))
+        if "chosen" in columns:
+            chosen, rejected = (
+                {"role": ANSWER, "content": _last(cell[key], f"the {key} answer")} for key in ALPACA.ranked
+            )
+            return checked([*messages, chosen], tools, rejected=rejected)
+        if "response" not in columns:
+            return checked(messages, tools, prompt=True)
+        messages.append({"role": ANSWER, "content": text_of(cell.get("response"), "the answer")})
+        return checked(messages, tools, good=verdict_of(cell["kto_tag"]) if "kto_tag" in columns else None)
 
 
 def _last(value: Any, what: str) -> str:

@@ -11,6 +11,8 @@ from llf_core.data.errors import BadExample
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from llf_core.config.declaration import DataKind
+
 Message = dict[str, Any]
 PLAIN = 2  # keys of a message that says who and what, and no more
 ANSWER = "assistant"
@@ -19,11 +21,15 @@ LONGEST_SHOWN = 60
 
 
 # What a data set can hold.
-ANSWERS, PAIRS, JUDGED, PROMPTS, TEXTS = "answers", "pairs", "judged", "prompts", "texts"
-KINDS = {
+ANSWERS: DataKind = "answers"
+PAIRS: DataKind = "pairs"
+UNPAIRED: DataKind = "unpaired_preferences"
+PROMPTS: DataKind = "prompts"
+TEXTS: DataKind = "texts"
+KINDS: Mapping[DataKind, str] = {
     ANSWERS: "conversations with answers",
     PAIRS: "preference pairs (chosen, rejected)",
-    JUDGED: "answers that are marked good or bad",
+    UNPAIRED: "responses that are labelled good or bad",
     PROMPTS: "prompts without an answer",
     TEXTS: "plain text",
 }
@@ -65,12 +71,12 @@ class Conversation:
     media: tuple[Medium, ...] = ()
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> DataKind:
         """One of `KINDS`."""
         if self.rejected is not None:
             return PAIRS
         if self.good is not None:
-            return JUDGED
+            return UNPAIRED
         return {ANSWER: ANSWERS, "text": TEXTS}.get(self.messages[-1]["role"], PROMPTS)
 
     def canonical(self) -> bytes:

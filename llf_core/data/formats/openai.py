@@ -4,50 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.declarations.formats.openai import OPENAI
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, role_of, shown, text_of
+from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULTS = {"messages": "messages", "system": "system", "tools": "tools"}
-RANKED = {"chosen": "chosen", "rejected": "rejected"}
-REQUIRED = ("messages",)
-TAGS = {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-    "observation_tag": "tool",
-    "function_tag": "function",
-    "system_tag": "system",
-}
 
+class OpenAI(DatasetFormat):
+    """A list of messages, as in OpenAI's API."""
 
-def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-    """Messages with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
+    @staticmethod
+    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+        """Messages with their `tool_calls`, `tool_call_id`, `name` and `reasoning_content`.
 
-    A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect.
+        A call's arguments, which OpenAI writes as JSON text, become the object that chat templates expect.
 
-    Args:
-        row: one record.
-        columns: LLaMA-Factory's name to the row's own.
-        tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are OpenAI's.
+        Args:
+            row: one record.
+            columns: LLaMA-Factory's name to the row's own.
+            tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are OpenAI's.
 
-    Raises:
-        BadExample: turns that do not alternate, an unknown role, content that is not text.
-    """
-    tags = {**TAGS, **tags}
-    turns = json_of(row.get(columns["messages"]), columns["messages"])
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise BadExample(f"{columns['messages']} is not a list of messages")
-    messages = [_message(turn, tags, number) for number, turn in enumerate(turns, start=1)]
-    if any(message["role"] == "system" for message in messages[1:]):
-        raise BadExample("a system message is not the first")
-    system = row.get(columns.get("system", ""))
-    if system and not (messages and messages[0]["role"] == "system"):
-        messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
-    return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
+        Raises:
+            BadExample: turns that do not alternate, an unknown role, content that is not text.
+        """
+        tags = {**OPENAI.tags, **tags}
+        turns = json_of(row.get(columns["messages"]), columns["messages"])
+        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+            raise BadExample(f"{columns['messages']} is not a list of messages")
+        messages = [_message(turn, tags, number) for number, turn in enumerate(turns, start=1)]
+        if any(message["role"] == "system" for message in messages[1:]):
+            raise BadExample("a system message is not the first")
+        system = row.get(columns.get("system", ""))
+        if system and not (messages and messages[0]["role"] == "system"):
+            messages.insert(0, {"role": "system", "content": text_of(system, "the system prompt")})
+        return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
 def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:

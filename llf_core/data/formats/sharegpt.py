@@ -4,53 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llf_core.config.declarations.formats.sharegpt import SHAREGPT
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation, Message, ended, json_of, role_of, text_of
+from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULTS = {"messages": "conversations", "system": "system", "tools": "tools"}
-RANKED = {"chosen": "chosen", "rejected": "rejected"}
-REQUIRED = ("messages",)
-TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
 
+class ShareGPT(DatasetFormat):
+    """A list of turns, as in the ShareGPT data set."""
 
-def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
-    """Turns by role; a function call becomes an assistant's `tool_calls`, an observation a `tool` message.
+    @staticmethod
+    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+        """Turns by role; a function call becomes an assistant's `tool_calls`, an observation a `tool` message.
 
-    Args:
-        row: one record.
-        columns: LLaMA-Factory's name to the row's own.
-        tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are ShareGPT's.
+        Args:
+            row: one record.
+            columns: LLaMA-Factory's name to the row's own.
+            tags: LLaMA-Factory's name of a tag to the set's own; the ones that are not named are ShareGPT's.
 
-    Raises:
-        BadExample: turns that do not alternate, an unknown role, a call that is no JSON.
-    """
-    tags = {**TAGS, **tags}
-    turns = json_of(row.get(columns["messages"]), columns["messages"])
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise BadExample(f"{columns['messages']} is not a list of turns")
-    messages: list[Message] = []
-    if row.get(columns.get("system", "")):
-        messages.append({"role": "system", "content": text_of(row[columns["system"]], "the system prompt")})
-    for number, turn in enumerate(turns, start=1):
-        message = _message(turn, tags, number)
-        if message["role"] == "system":
-            if number > 1:
-                raise BadExample(f"turn {number} is the system's, expected it first")
-            messages = [message]
-        else:
-            messages.append(message)
-    return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
+        Raises:
+            BadExample: turns that do not alternate, an unknown role, a call that is no JSON.
+        """
+        tags = {**SHAREGPT.tags, **tags}
+        turns = json_of(row.get(columns["messages"]), columns["messages"])
+        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+            raise BadExample(f"{columns['messages']} is not a list of turns")
+        messages: list[Message] = []
+        if row.get(columns.get("system", "")):
+            messages.append({"role": "system", "content": text_of(row[columns["system"]], "the system prompt")})
+        for number, turn in enumerate(turns, start=1):
+            message = _message(turn, tags, number)
+            if message["role"] == "system":
+                if number > 1:
+                    raise BadExample(f"turn {number} is the system's, expected it first")
+                messages = [message]
+            else:
+                messages.append(message)
+        return ended(messages, row, columns, lambda turn: _message(turn, tags, len(messages) + 1))
 
 
 def _message(turn: Mapping[str, Any], tags: Mapping[str, str], number: int) -> Message:

@@ -6,25 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 from llf_core.data.errors import BadExample
 from llf_core.data.formats.conversation import Conversation, text_of
+from llf_core.data.formats.dataset_format import DatasetFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULTS = {"prompt": "text"}
-REQUIRED = ("prompt",)
 
+class Text(DatasetFormat):
+    """Plain text."""
 
-def align(row: Mapping[str, Any], columns: Mapping[str, str], _tags: Mapping[str, str]) -> Conversation:
-    """The text as one message of role `text`.
+    @staticmethod
+    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:  # noqa: ARG004 - it has none
+        """The text as one message of role `text`.
 
-    Args:
-        row: one record.
-        columns: `prompt` names the column.
+        Args:
+            row: one record.
+            columns: `prompt` names the column.
+            tags: not used.
 
-    Raises:
-        BadExample: there is none.
-    """
-    text = text_of(row.get(columns["prompt"]), "the text")
-    if not text.strip():
-        raise BadExample("the text is empty")
-    return Conversation(({"role": "text", "content": text},))
+        Raises:
+            BadExample: there is none.
+        """
+        text = text_of(row.get(columns["prompt"]), "the text")
+        if not text.strip():
+            raise BadExample("the text is empty")
+        return Conversation(({"role": "text", "content": text},))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llf_core.config.registry import method_of
 from llf_core.data.packing import pack
 from llf_core.estimate import Pass, architecture, settings_of, shapes, trained, training_memory, weight_bytes
 
@@ -117,8 +118,8 @@ def memory(config: RunConfig, lengths: NDArray[np.int64], cutoff: int) -> int | 
         longest=longest,
         width=HALF,
         autocast=True,
-        trains_base=not config.plugin("method").frozen_base,
-        rank=config.get("lora_rank") if config.get("finetuning_type") == "lora" else 0,
+        trains_base=not method_of(config).frozen_base,
+        rank=config.get(rank) if (rank := method_of(config).rank_key) else 0,
         checkpointing=bool(config.training.gradient_checkpointing),
     )
     parameters = sum(int(np.prod(shape)) for shape in weights.values())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from llf_core.config import RunConfig
     from llf_core.data import Prepared
     from llf_core.models import DevicePlan, ModelSource
+    from llf_core.modifiers.modifier import Modifier
     from llf_core.runs import RunFolder, RunWriter
 
 
@@ -30,6 +31,7 @@ class TrainingContext:
         processor: of a model that sees.
         data: ready to be trained on.
         model: as its method made it.
+        modifiers: what changed it beside its method.
         parameters: of the model.
         trainable: those of them that are trained.
         flattens: whether batches may be flattened.
@@ -45,6 +47,7 @@ class TrainingContext:
     processor: ProcessorMixin | None
     data: Prepared
     model: PreTrainedModel
+    modifiers: tuple[Modifier, ...]
     parameters: int
     trainable: int
     flattens: bool

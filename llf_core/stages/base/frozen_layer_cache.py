@@ -14,6 +14,7 @@ import torch
 from llf_core.acceleration.frozen_layer_store import TrunkStore
 from llf_core.acceleration.frozen_layers import Trunk, frozen_depth
 from llf_core.acceleration.patching.causal_head import causal_of
+from llf_core.config.registry import modifiers_of, stage_of
 from llf_core.data import PackedRows
 from llf_core.data.example_store import lengths
 from llf_core.data.streaming import Stream
@@ -45,7 +46,7 @@ def keep_trunk(work: TrainingContext) -> Trunk | None:
         None where nothing is kept.
     """
     config, folder = work.config, work.folder
-    if isinstance(work.data.train, Stream) or config.plugin("stage").data_kind not in WHOLE:
+    if isinstance(work.data.train, Stream) or stage_of(config).data_kind not in WHOLE:
         return None
     most = config.training.trunk_cache_gb * 1e9
     decoder = causal_of(work.model).get_decoder()
@@ -148,6 +149,6 @@ def _fits(work: TrainingContext, decoder: PreTrainedModel) -> bool:
     return (
         alone
         and work.plan.device == "cpu"  # on a GPU it was not measured
-        and not work.config.training.neftune_noise_alpha
+        and not modifiers_of(work.config)
         and not length_dependent(decoder)
     )

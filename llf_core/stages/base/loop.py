@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer
 
+from llf_core.optimizers.optimizer import build_optimizer
 from llf_core.runs.step_counters import step_of
 from llf_core.stages.base.oom_retry import BatchSplitter
 
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from datasets import Dataset
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.utils.data import DataLoader
     from transformers import TrainingArguments
 
-    from llf_core.config.registry import Stage
+    from llf_core.optimizers.optimizer import ParameterGroup
+    from llf_core.stages.base.stage import Stage
 
 logger = logging.getLogger(__name__)
 ENDLESS = 1_000_000
@@ -44,6 +46,8 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         planned_epochs: passes over the data that the config comes to.
     """
 
+    optimizer: Any  # of torch, or accelerate's around it; None until it is made
+
     def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
         """Takes what the trainer takes, and the stage."""
         super().__init__(**kwargs)
@@ -56,6 +60,26 @@ class TrainingLoop(Trainer):  # type: ignore[misc]  # transformers ships no type
         self.peak_rate: float = self.args.learning_rate
         self.planned_epochs = 0
         self._schedule_options = dict(self.args.lr_scheduler_kwargs or {})
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of a plug-in where the config selects one; else the one that the Trainer builds by its name."""
+        trained, config = self.model if model is None else model, self.stage.config
+        if config is not None and self.optimizer is None:
+            self.optimizer = build_optimizer(trained, config, self._parameter_groups(trained))
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def _parameter_groups(self, model: nn.Module) -> list[ParameterGroup]:
+        """The trained parameters with weight decay, then those without (norms and biases), as the Trainer has them."""
+        decayed = set(self.get_decay_parameter_names(model))
+        trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        return [
+            {
+                "params": [one for name, one in trained.items() if name in decayed],
+                "weight_decay": self.args.weight_decay,
+            },
+            {"params": [one for name, one in trained.items() if name not in decayed], "weight_decay": 0.0},
+        ]
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None

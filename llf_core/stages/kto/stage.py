@@ -5,40 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
+from llf_core.config.declarations.stages.kto import KTOOptions
 from llf_core.config.ignore_index import IGNORED
-from llf_core.config.option import Section, option
-from llf_core.config.problem import Fix
-from llf_core.config.registry import Stage
-from llf_core.config.rule import Rule
+from llf_core.data.errors import DataError
+from llf_core.data.pair_collator import PairCollator
+from llf_core.stages.augmented_dataset import AugmentedDataset
+from llf_core.stages.base.all_reduce import sum_over_ranks
+from llf_core.stages.base.stage import Stage
+from llf_core.stages.logprobs import answer_log_probs
+from llf_core.stages.losses.kto import kl_estimate, kto
+from llf_core.stages.reference_logprobs import Reference, without_dropout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor, nn
+
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.base.stage import Batch, Examples, RecordLosses
 
 OTHER = ("other_ids", "other_labels")
 """Columns of an example: its question with the answer to another one."""
 FARTHEST = 50
 """Examples that are looked back through for another question."""
-
-
-class KTOOptions(Section):
-    """What a good and a bad answer count."""
-
-    kto_chosen_weight: float = option(
-        1.0,
-        label="Desirable weight",
-        help="Loss weight of desirable answers. Raise it where there are fewer of them.",
-        minimum=0,
-        source="LLaMA-Factory",
-    )
-    kto_rejected_weight: float = option(
-        1.0,
-        label="Undesirable weight",
-        help="Loss weight of undesirable answers. Raise it where there are fewer of them.",
-        minimum=0,
-        source="LLaMA-Factory",
-    )
 
 
 class KTO(Stage):
@@ -48,63 +39,36 @@ class KTO(Stage):
     nearest example before it that asks something else, so that it is the same whatever a batch holds.
     """
 
-    name: ClassVar[str] = "kto"
-    label: ClassVar[str] = "kto (good and bad answers)"
-    data_kind: ClassVar[str] = "judged"
     label_names: ClassVar[tuple[str, ...]] = ("targets",)
     batch_dependent: bool = True
     differences: ClassVar[Mapping[str, tuple[str, str]]] = {"rewards/margins": ("rewards/chosen", "rewards/rejected")}
-    Options: ClassVar[type[Section]] = KTOOptions
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            ("per_device_train_batch_size", "stage"),
-            lambda c: c.stage.stage == "kto" and c.training.per_device_train_batch_size == 1,
-            "KTO estimates in each micro-batch how far the model has come from its reference, which one example does "
-            "badly. Expected a batch of at least 2.",
-            (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
-            severity="warning",
-        ),
-        Rule(
-            ("kto_chosen_weight", "kto_rejected_weight"),
-            lambda c: c.stage.stage == "kto" and c.get("kto_chosen_weight") == c.get("kto_rejected_weight") == 0,
-            "Neither good nor bad answers count, so nothing is learned. Expected at least one weight above 0.",
-            (Fix("Count both", {"kto_chosen_weight": 1.0, "kto_rejected_weight": 1.0}),),
-        ),
-    )
 
-    def __init__(self, work: Any = None) -> None:
+    def __init__(self, work: TrainingContext) -> None:
         """Opens the reference; nothing in the model is random from here on."""
         super().__init__(work)
-        from llf_core.stages.reference_logprobs import Reference, without_dropout
-
-        options: Any = work.config.options("stage.kto")
+        options = work.config.options(KTOOptions)
         self.beta, self.ftx = work.config.stage.pref_beta, work.config.stage.pref_ftx
         self.weights = (options.kto_chosen_weight, options.kto_rejected_weight)
         without_dropout(work.model)
         self.reference = Reference(work, self.collator)
 
-    def collator(self, **options: Any) -> Any:
+    def collator(self, **options: Any) -> PairCollator:
         """Batches of a question with its answer and with that to another one."""
-        from llf_core.data.pair_collator import PairCollator
-
         return PairCollator(**options, fork=self.work.forks, second=OTHER)
 
-    def examples(self, examples: Any, *, held_out: bool = False) -> Any:
+    def examples(self, examples: Examples, *, held_out: bool = False) -> Examples:
         """The examples with the answer to another question, and with what the reference makes of both.
 
         Raises:
             DataError: all examples to train on have the same mark, or there is but one.
         """
-        from llf_core.stages.augmented_dataset import AugmentedDataset
-
         if not held_out:
             self._check(examples)
         others = Others(examples, self.work.config.data.cutoff_len)
-        return self.reference.beside(AugmentedDataset(examples, others), held_out=held_out)
+        augmented: Examples = self.reference.beside(AugmentedDataset(examples, others), held_out=held_out)
+        return augmented
 
     def _check(self, examples: Any) -> None:
-        from llf_core.data import DataError
-
         good, count = sum(examples["good"]), len(examples)
         if 0 < good < count:
             return
@@ -115,24 +79,19 @@ class KTO(Stage):
         )
 
     @staticmethod
-    def count(batch: Mapping[str, Any]) -> Any:
-        """Answers that are marked."""
-        return batch["ends"].new_tensor(batch["groups"])
+    def count(batch: Mapping[str, Any]) -> Tensor:
+        """Labelled responses."""
+        ends: Tensor = batch["ends"]
+        return ends.new_tensor(batch["groups"])
 
     def loss_sum(
         self,
         model: nn.Module,
-        batch: dict[str, Any],
+        batch: Batch,
         label_smoothing: float = 0.0,  # noqa: ARG002 - that of tokens
-        note: Callable[[Tensor, Tensor], object] | None = None,
+        record_losses: RecordLosses | None = None,
     ) -> Tensor:
         """Sum over the answers of a batch, see `Stage.loss_sum`."""
-        import torch
-
-        from llf_core.stages.base.all_reduce import sum_over_ranks
-        from llf_core.stages.logprobs import answer_log_probs
-        from llf_core.stages.losses.kto import kl_estimate, kto
-
         answers = answer_log_probs(model, batch)
         policy, foreign = answers.sums.view(-1, 2).unbind(1)
         reference, reference_foreign = self.reference.log_probs(batch).to(policy).view(-1, 2).unbind(1)
@@ -145,8 +104,8 @@ class KTO(Stage):
         if self.ftx:
             costs = costs - self.ftx * good * policy / lengths
         self._measure(policy.detach(), ratio.detach(), good, kl)
-        if note is not None:
-            note(costs.detach(), lengths)
+        if record_losses is not None:
+            record_losses(costs.detach(), lengths)
         return costs.sum()
 
     def _measure(self, policy: Tensor, ratio: Tensor, good: Tensor, kl: Tensor) -> None:

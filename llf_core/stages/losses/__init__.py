@@ -1,8 +1,11 @@
-"""The losses of the preference family: pure functions of pairs of answers, a file a family."""
+"""The losses of the preference family: pure functions of pairs of completions, a file a family.
+
+What each is like (whether it needs a reference model, …) is in
+`llf_core.config.declarations.stages.preference_losses`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -28,46 +31,26 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["LOSSES", "Loss", "Pairs", "Terms"]
+__all__ = ["LOSSES", "Pairs", "Terms"]
 
-
-@dataclass(frozen=True)
-class Loss:
-    """A value of `pref_loss`.
-
-    Attributes:
-        function: what each pair costs, `[P]`.
-        needs_reference: whether it compares the policy with a reference.
-        averages: whether it looks at means per token instead of sums.
-        smooths: whether it uses `label_smoothing`.
-        batch_dependent: whether a pair's cost depends on the other pairs of its micro-batch.
-    """
-
-    function: Callable[[Pairs, Terms], Tensor]
-    needs_reference: bool
-    averages: bool
-    smooths: bool = False
-    batch_dependent: bool = False
-
-
-LOSSES: Mapping[str, Loss] = MappingProxyType(
+LOSSES: Mapping[str, Callable[[Pairs, Terms], Tensor]] = MappingProxyType(
     {
-        "sigmoid": Loss(sigmoid, needs_reference=True, averages=False, smooths=True),
-        "hinge": Loss(hinge, needs_reference=True, averages=False),
-        "ipo": Loss(ipo, needs_reference=True, averages=True),
-        "kto_pair": Loss(kto_pair, needs_reference=True, averages=False, batch_dependent=True),
-        "orpo": Loss(orpo, needs_reference=False, averages=True),
-        "simpo": Loss(simpo, needs_reference=False, averages=True, smooths=True),
-        "robust": Loss(robust, needs_reference=True, averages=False, smooths=True),
-        "exo_pair": Loss(exo_pair, needs_reference=True, averages=False, smooths=True),
-        "apo_zero": Loss(apo_zero, needs_reference=True, averages=False),
-        "apo_down": Loss(apo_down, needs_reference=True, averages=False),
-        "sppo_hard": Loss(sppo_hard, needs_reference=True, averages=False),
-        "nca_pair": Loss(nca_pair, needs_reference=True, averages=False),
-        "bco_pair": Loss(bco_pair, needs_reference=True, averages=False),
-        "discopop": Loss(discopop, needs_reference=True, averages=False),
-        "aot": Loss(aot, needs_reference=True, averages=False, smooths=True, batch_dependent=True),
-        "aot_unpaired": Loss(aot_unpaired, needs_reference=True, averages=False, smooths=True, batch_dependent=True),
+        "sigmoid": sigmoid,
+        "hinge": hinge,
+        "ipo": ipo,
+        "kto_pair": kto_pair,
+        "orpo": orpo,
+        "simpo": simpo,
+        "robust": robust,
+        "exo_pair": exo_pair,
+        "apo_zero": apo_zero,
+        "apo_down": apo_down,
+        "sppo_hard": sppo_hard,
+        "nca_pair": nca_pair,
+        "bco_pair": bco_pair,
+        "discopop": discopop,
+        "aot": aot,
+        "aot_unpaired": aot_unpaired,
     }
 )
-"""The losses by their names, LLaMA-Factory's six first."""
+"""By value of `pref_loss`, what each pair costs, `[P]`."""

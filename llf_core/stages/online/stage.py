@@ -6,17 +6,22 @@ import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llf_core.config.registry import Stage
+from llf_core.config.declarations.stages.sampled_groups import GENERATION_KEYS
 from llf_core.config.rules.sampling import numbers
+from llf_core.stages.base.stage import Stage
 from llf_core.stages.online.rollout import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from llf_core.config import RunConfig
+    from torch import Tensor, nn
+
+    from llf_core.config.option import Section
     from llf_core.data.prompts import Prompts
     from llf_core.rewards import Reward
+    from llf_core.stages.base.context import TrainingContext
+    from llf_core.stages.base.stage import Batch, RecordLosses
     from llf_core.stages.online.trl_trainers import Online
 
 logger = logging.getLogger(__name__)
@@ -26,7 +31,6 @@ SAME = (
     "mask_truncated_completions",
 )  # fmt: skip
 """Keys of the section `stage` that TRL knows by the same names."""
-GENERATION_KEYS = ("temperature", "top_p", "top_k", "repetition_penalty")
 ROLLOUT = "rollout.pt"
 
 
@@ -36,25 +40,31 @@ class OnlineStage(Stage):
     The steps are TRL's; data, model, checkpoints and what is told of the run are ours.
 
     Attributes:
-        own: keys of the stage's own options, which TRL knows by the same names.
+        options: the stage's own options, whose keys TRL knows by the same names.
         rollout: drawn answers that the next steps still learn from, where a checkpoint holds some.
     """
 
-    data_kind: ClassVar[str] = "prompts"
-    pads: ClassVar[bool] = True
-    generation_keys: ClassVar[tuple[str, ...]] = GENERATION_KEYS
-    own: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[type[Section]]
 
-    def __init__(self, work: Any = None) -> None:
+    def __init__(self, work: TrainingContext) -> None:
         """Draws nothing yet."""
         super().__init__(work)
         self.rollout = Rollout()
         self._trainer: Online | None = None
 
-    @classmethod
-    def drawn(cls, config: RunConfig) -> int:
-        """Tokens of the longest answer."""
-        return int(config.stage.max_completion_length)
+    def loss_sum(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        label_smoothing: float = 0.0,
+        record_losses: RecordLosses | None = None,
+    ) -> Tensor:
+        """Not called: TRL's trainer computes the loss in its own steps.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes its steps by TRL's trainer, see `trainer`.")
 
     def trainer(self, settings: Callable[..., Any], callbacks: list[Any]) -> Any:
         """TRL's trainer around the loaded model, with the run's prompts and reward functions.
@@ -74,7 +84,7 @@ class OnlineStage(Stage):
         values = self._values()
         arguments = settings(kind=kind, **values)
         options = {"reward_pattern": stage.reward_pattern, "max_completion_length": stage.max_completion_length}
-        rewards = load_rewards(stage.reward_functions, self.work.folder.code, options)
+        rewards = load_rewards(stage.reward_functions or (), self.work.folder.code, options)
         prompts = prompts_of(config, self.work.data, (self.work.folder.path,))
         self._check(prompts, rewards, arguments.generation_batch_size // stage.num_generations)
         judge = TRLRewards(
@@ -109,10 +119,10 @@ class OnlineStage(Stage):
         """What TRL is told beside the training section."""
         config = self.work.config
         stage, training = config.stage, config.training
-        weights = numbers(stage.reward_weights) or (1.0,) * len(stage.reward_functions)
+        weights = numbers(stage.reward_weights) or (1.0,) * len(stage.reward_functions or ())
         evaluated = training.per_device_eval_batch_size
         values = {key: getattr(stage, key) for key in SAME}
-        values |= {key: config.get(key) for key in (*GENERATION_KEYS, *self.own)}
+        values |= {key: config.get(key) for key in (*GENERATION_KEYS, *self.options.model_fields)}
         values |= {
             "reward_weights": list(weights),
             "chat_template_kwargs": dict(self.work.data.template.options),

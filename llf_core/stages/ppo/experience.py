@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from llf_core.stages.ppo.options import PPOOptions
+    from llf_core.config.declarations.stages.ppo import PPOOptions
     from llf_core.stages.ppo.rollout_worker import Read
     from llf_core.stages.ppo.scoring import Written
 

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from llf_core.acceleration.patching.install import accelerate
-from llf_core.config.registry import plugins
+from llf_core.config.declarations.stages.ppo import longest_answer
 from llf_core.config.rules.sampling import numbers
 from llf_core.data import DataError
 from llf_core.data.formats.conversation import Conversation
 from llf_core.data.prompts import prompts_of
 from llf_core.data.render import closing_of
 from llf_core.generation.generate import end_tokens
+from llf_core.methods.lora import LoRA
+from llf_core.methods.method import apply_method
 from llf_core.models import load_model, resolve_model
 from llf_core.models.adapter_loading import merge_adapters
 from llf_core.models.reward_model import load_scorer, scorer_base
@@ -25,7 +27,6 @@ from llf_core.rewards.signature import TRAINER_PARAMETERS
 from llf_core.stages.adapter_switching import save_policy_alone
 from llf_core.stages.auxiliary_model import accelerate_like, check_tokens
 from llf_core.stages.online.stage import check_rewards
-from llf_core.stages.ppo.options import longest_answer
 from llf_core.stages.ppo.policy_output import act
 from llf_core.stages.ppo.scoring import EndpointScoring, FunctionScoring, ModelScoring
 from llf_core.stages.ppo.value_models import Beside, ValueHead, ValueModel
@@ -151,7 +152,7 @@ def _quickened(scorer: Scorer, work: TrainingContext) -> Scorer:
 
 def _wrapped(model: PreTrainedModel, work: TrainingContext) -> PeftModel:
     """A model of its own under PEFT, whose first adapter does nothing."""
-    wrapped: PeftModel = plugins("method")["lora"].apply(model, _plain(work.config, finetuning_type="lora"))
+    wrapped = LoRA(_plain(work.config, finetuning_type="lora")).apply(model)
     return wrapped.requires_grad_(requires_grad=False)
 
 
@@ -215,7 +216,7 @@ def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
     """A model of its own that is trained as the policy is; it begins as the reward model where that is possible."""
     config, weight = work.config, None
     if scorer is None or scorer.head is None or config.model.quantization_bit:
-        model: PreTrainedModel = config.plugin("method").apply(load_model(work.source, config, work.plan), config)
+        model = apply_method(load_model(work.source, config, work.plan), config)
     else:
         model = load_model(work.source, config, work.plan)
         if scorer.adapter is None:
@@ -224,7 +225,7 @@ def _value_model(work: TrainingContext, scorer: Scorer | None) -> ValueModel:
             again: Any = _scorer(work, shared=False)
             again.model.set_adapter(REWARD, inference_mode=True)
             model, weight = again.model.merge_and_unload(), again.head.weight
-        model = config.plugin("method").apply(model, _plain(config))
+        model = apply_method(model, _plain(config))
     without_dropout(model)
     accelerate_like(model, work, "The value model")
     return ValueModel(model, _value_head(model, weight))

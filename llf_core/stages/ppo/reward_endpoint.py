@@ -11,11 +11,11 @@ import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
+from llf_core.config.declarations.stages.ppo import AUTHORIZATION, is_address
 from llf_core.config.shown_url import without_secrets
 from llf_core.redaction.url_secrets import restore_url
 from llf_core.rewards import as_float
 from llf_core.stages.base.stop_training import StopTraining
-from llf_core.stages.ppo.options import AUTHORIZATION, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

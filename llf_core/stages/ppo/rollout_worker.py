@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llf_core.config.declarations.stages.ppo import longest_answer
 from llf_core.generation.generate import continuations
 from llf_core.generation.own_forward import own_forward
 from llf_core.generation.sampling import Sampling
 from llf_core.runs.progress_events import ProgressEvents
 from llf_core.stages.ppo.batch import answer_batch
 from llf_core.stages.ppo.eval_mode import reading
-from llf_core.stages.ppo.options import longest_answer
 from llf_core.stages.ppo.policy_output import act
 from llf_core.stages.ppo.rollout import in_parts
 from llf_core.stages.ppo.scoring import checked

@@ -6,8 +6,8 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llf_core.config.registry import Stage
-from llf_core.stages.ppo.options import RULES, PPOOptions, longest_answer
+from llf_core.config.declarations.stages.ppo import PPOOptions
+from llf_core.stages.base.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor, nn
 
-    from llf_core.config import RunConfig
-    from llf_core.config.option import Section
-    from llf_core.config.rule import Rule
     from llf_core.stages.base.context import TrainingContext
     from llf_core.stages.base.stop_training import StopTraining
     from llf_core.stages.ppo.kl_controller import KLController
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from llf_core.stages.ppo.scoring import Score, Written
     from llf_core.stages.ppo.token_rewards import RunningMoments
 
-GENERATION_KEYS = (
-    "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
-)  # fmt: skip
 TRIES = 16
 """Most phases in a row of which no answer can be judged."""
 
@@ -48,18 +42,12 @@ class PPO(Stage):
     moments of the scores, the KL coefficient, the value function.
     """
 
-    name: ClassVar[str] = "ppo"
-    label: ClassVar[str] = "ppo (scores of its own answers)"
-    data_kind: ClassVar[str] = "prompts"
     label_names: ClassVar[tuple[str, ...]] = ("input_ids",)
-    generation_keys: ClassVar[tuple[str, ...]] = GENERATION_KEYS
-    Options: ClassVar[type[Section]] = PPOOptions
-    rules: ClassVar[tuple[Rule, ...]] = RULES
 
     def __init__(self, work: TrainingContext | None = None) -> None:
-        """Gives every role to a model; without `work` there is the formula alone."""
+        """Loads a model for every role; without `work` there is the loss alone."""
         super().__init__(work)
-        self.options = PPOOptions() if work is None else work.config.options("stage.ppo")
+        self.options = PPOOptions() if work is None else work.config.options(PPOOptions)
         if work is None:
             return
         from llf_core.stages.ppo.kl_controller import KLController
@@ -104,7 +92,7 @@ class PPO(Stage):
         places: Sequence[int] | None = getattr(self.roles.score, "places", None)
         return range(len(self.work.data.examples)) if places is None else places
 
-    def beside(self) -> Sequence[Any]:
+    def auxiliary_models(self) -> Sequence[nn.Module]:
         """A value model of its own."""
         value: Any = self.roles.models.get("value")
         return () if value is None else (value.model,)
@@ -124,11 +112,6 @@ class PPO(Stage):
             return learned_count(batch)
         ids: Tensor = batch["input_ids"]
         return ids.new_tensor(document_count(batch))
-
-    @classmethod
-    def drawn(cls, config: RunConfig) -> int:
-        """Tokens of the longest answer."""
-        return longest_answer(config)
 
     def batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The answers that an optimizer step learns from; where none are left, new ones are written first."""
@@ -153,15 +136,15 @@ class PPO(Stage):
         model: nn.Module,
         batch: dict[str, Any],
         label_smoothing: float = 0.0,  # noqa: ARG002 - refused by a rule
-        note: Callable[[Tensor, Tensor], object] | None = None,  # noqa: ARG002 - an answer has no example's loss
+        record_losses: Callable[[Tensor, Tensor], object] | None = None,  # noqa: ARG002 - an answer has no example's loss
     ) -> Tensor:
         """Sum of the clipped policy loss and the weighted value loss over a micro-batch's tokens.
 
         Args:
             model: the policy, perhaps wrapped.
             batch: of `Rollout.batch`; in an evaluation, prompts: they are answered, and the loss is `-score`.
-            label_smoothing: not heeded.
-            note: not called.
+            label_smoothing: not used.
+            record_losses: not called.
 
         Returns:
             A float32 scalar with a graph.
@@ -214,7 +197,7 @@ class PPO(Stage):
         rollout = self._learn_from(judged)
         self.phase, self.served, self.asked = phase, 0, asked
         self._show(judged)
-        self.measures.keep()
+        self.measures.commit()
         return rollout
 
     def _judged(self, written: Sequence[Written], scores: Sequence[Score]) -> list[tuple[Written, float, Score]]:
@@ -240,7 +223,7 @@ class PPO(Stage):
         from llf_core.rewards import BUILT_IN
         from llf_core.stages.base.stop_training import StopTraining
 
-        own = [name for name in self.work.config.stage.reward_functions if name not in BUILT_IN]
+        own = [name for name in self.work.config.stage.reward_functions or () if name not in BUILT_IN]
         mend = (
             f"Mend {own[0]} so that it gives a number; a run that has not finished goes on with "
             f"run.resume(rewards=[{own[0]}])."
@@ -286,6 +269,7 @@ class PPO(Stage):
         numbers: list[int] = batch["numbers"].tolist()
         drawing = self.plan.drawing(numbers[0], self.rank, EVALUATION)
         answers = self.author.write(prompts, drawing, self.made)
+        assert self.work.data.eval is not None  # noqa: S101 - for the type checker
         held = {number: place for place, number in enumerate(self.work.data.eval["number"])}
         places = [held[number] for number in numbers]
         written = [Written(*one, held_out=True) for one in zip(prompts, answers, places, strict=True)]

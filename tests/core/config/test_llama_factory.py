@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig, validate
+from llf_core.config.declarations.methods.lora import LoRAOptions
 from llf_core.config.field_specs import field, fields
 from llf_core.config.known_keys import known
 
@@ -188,7 +189,7 @@ def test_an_example_of_llama_factory_loads_unchanged(tmp_path):
     assert config.optimizer.learning_rate == 1e-4
     assert config.optimizer.warmup_steps == 0.1
     assert config.training.output_dir == str(tmp_path / "saves/llama3-8b/lora/sft")
-    assert config.options("lora").lora_target == ("all",)
+    assert config.options(LoRAOptions).lora_target == ("all",)
     assert {problem.severity for problem in validate(path).problems} == {"note"}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import ConfigError, RunConfig, validate
+from llf_core.config.declarations.methods.lora import LoRAOptions
 
 BASE = "dataset: llf_demo\n"
 
@@ -118,8 +119,8 @@ def test_loading_changes_no_source_and_no_other_config():
     first = RunConfig.load(values)
     second = RunConfig.load(values, ["lora_target=all"])
     assert json.dumps(values) == kept
-    assert first.options("lora").lora_target == ("q_proj", "v_proj")
-    assert second.options("lora").lora_target == ("all",)
+    assert first.options(LoRAOptions).lora_target == ("q_proj", "v_proj")
+    assert second.options(LoRAOptions).lora_target == ("all",)
 
 
 def test_a_config_is_frozen():

@@ -4,29 +4,30 @@ import json
 import subprocess
 import sys
 import zipfile
-from typing import ClassVar
 
 import pytest
 
-from llf_core.config import field_specs, registry
+from llf_core.config import field_specs, registry, validate
+from llf_core.config.declaration import MethodDeclaration, PluginError
 from llf_core.config.option import Section, option
-from llf_core.config.registry import Method, PluginError
 
 PLUGIN = """
+from llf_core.config.declaration import MethodDeclaration
 from llf_core.config.option import Section, option
 from llf_core.config.problem import Fix
-from llf_core.config.registry import Method, Rule
+from llf_core.config.rule import Rule
 
 
 class Options(Section):
     {key}: int = option(3, label="Shine", help="How much it shines.", minimum=1, level="basic")
 
 
-class Lamp(Method):
-    name = "lamp"
-    label = "lamp (a test)"
-    Options = Options
-    rules = (
+Lamp = MethodDeclaration(
+    name="lamp",
+    label="lamp (a test)",
+    implementation="lamp_plugin:Nothing",
+    options=Options,
+    rules=(
         Rule(
             ("{key}",),
             lambda config: config.get("{key}") > 9,
@@ -34,25 +35,24 @@ class Lamp(Method):
             (Fix("Set to 9", {{"{key}": 9}}),),
             severity="warning",
         ),
-    )
-
-    @classmethod
-    def apply(cls, model, config):
-        return model
+    ),
+)
 """
 ASK = """
 import json, sys
 from llf_core.config import RunConfig, fields, schema, validate
-from llf_core.config.registry import broken, plugins
+from llf_core.config.declaration import MethodDeclaration
+from llf_core.config.registry import declared, method_of
+from lamp_plugin import Options
 config = RunConfig.load({"dataset": "x", "finetuning_type": "lamp", "lamp_shine": 12})
 (field,) = [one for one in fields() if one.plugin == "lamp"]
 print(json.dumps({
-    "plugins": sorted(plugins("method")),
+    "plugins": sorted(declared(MethodDeclaration)),
     "field": [field.key, field.section, field.label, field.default, field.minimum],
     "schema": schema()["properties"]["lamp_shine"]["x-plugin"],
     "choices": schema()["properties"]["finetuning_type"]["enum"],
-    "selected": config.plugin("method").name,
-    "value": config.options("lamp").lamp_shine,
+    "selected": method_of(config).name,
+    "value": config.options(Options).lamp_shine,
     "yaml": config.yaml(),
     "violations": [one.message for one in validate(config).violations],
     "without effect": [one.key for one in validate({"dataset": "x", "lamp_shine": 4}).not_needed],
@@ -142,31 +142,45 @@ print(good.ok, [p.message for p in good.problems], bad.ok, [p.message for p in b
         assert "lamp_plugin:Lamp of lamp-plugin cannot be loaded: ModuleNotFoundError" in text
 
 
-def test_a_class_of_another_kind_is_refused(tmp_path):
-    site = install(tmp_path, "class Lamp: name = 'lamp'\n")
+def test_what_is_no_declaration_of_its_kind_is_refused(tmp_path):
+    site = install(tmp_path, "Lamp = 3\n")
     child = ask(site, "from llf_core.config.registry import broken; print(broken()[0].reason)")
-    assert child.stdout == "lamp_plugin:Lamp of lamp-plugin is not a subclass of Method.\n"
+    assert child.stdout == (
+        "lamp_plugin:Lamp of lamp-plugin cannot be loaded: it is not a MethodDeclaration, but 'int'.\n"
+    )
 
 
-GALORE = """
-from llf_core.config.option import Section, option
-from llf_core.config.registry import Plugin
-
-
-class Options(Section):
-    use_galore: bool = option(False, label="GaLore", help="Projects gradients.")
-    galore_rank: int = option(8, label="Rank", help="Of the projection.")
-
-
-class GaLore(Plugin):
-    kind, section, name, selects, Options = "optimizer", "optimizer", "galore", {"use_galore": True}, Options
+@pytest.mark.parametrize(
+    ("implementation", "said"),
+    [
+        ("lamp_plugin:Nothing", "names lamp_plugin:Nothing, which cannot be imported: module 'lamp_plugin' has no"),
+        (
+            "llf_core.stages.sft:SFT",
+            "names llf_core.stages.sft:SFT, which is not a subclass of llf_core.methods.method",
+        ),
+        ("", "names no implementation, which cannot be imported"),
+    ],
+)
+def test_an_implementation_that_is_none_is_a_sentence(tmp_path, implementation, said):
+    source = PLUGIN.format(key="lamp_shine").replace("lamp_plugin:Nothing", implementation)
+    code = """
+from llf_core.config import RunConfig
+from llf_core.config.declaration import PluginError
+from llf_core.config.registry import method_of
+from llf_core.methods.method import Method
+try:
+    method_of(RunConfig.load({"dataset": "x", "finetuning_type": "lamp"})).load(Method)
+except PluginError as error:
+    print(error)
 """
+    child = ask(install(tmp_path, source), code)
+    assert said in child.stdout, child.stdout + child.stderr
 
 
 def test_a_plug_in_of_a_kind_that_nothing_calls_is_an_error_and_builds_nothing(tmp_path):
-    kinds = ["chat", "format", "launcher", "modifier", "optimizer", "template"]
+    kinds = ["chat", "launcher", "template"]
     groups = "\n\n".join(f"[llf.{kind}s]\ngalore = lamp_plugin:GaLore" for kind in kinds)
-    site = install(tmp_path, GALORE, groups=groups)
+    site = install(tmp_path, "import nothing_of_that_name\n", groups=groups)
     code = """
 import json
 from llf_core.config import validate
@@ -180,8 +194,8 @@ print(json.dumps([plain.ok, [p.message for p in plain.problems if p.severity == 
     assert (ok, asked) == (False, False)
     assert [error.split()[1] for error in errors] == kinds
     for error in errors:
-        assert "galore: lamp_plugin:GaLore of lamp-plugin would do nothing, since LLF " in error
-        assert "calls no plug-in of this kind. Expected plug-ins of the kinds method and stage: uninstall" in error
+        assert "galore: lamp_plugin:GaLore of lamp-plugin would have no effect, since LLF " in error
+        assert "Expected a plug-in of the kinds method, modifier, optimizer, stage or format: uninstall" in error
     assert any("`use_galore` is true, which is not supported yet (GaLore)" in one for one in not_built)
 
 
@@ -197,11 +211,8 @@ def test_an_option_without_label_and_help_is_refused(monkeypatch):
     class Bare(Section):
         bare_key: int = 3
 
-    class Odd(Method):
-        name: ClassVar[str] = "odd"
-        Options: ClassVar[type[Section]] = Bare
-
-    monkeypatch.setattr(field_specs, "option_classes", lambda: {"method.odd": Odd})
+    odd = MethodDeclaration(name="odd", label="odd", options=Bare)
+    monkeypatch.setattr(field_specs, "all_declared", lambda: {"method.odd": odd})
     with pytest.raises(PluginError, match=r"'bare_key' of the method odd .* has no label and help"):
         field_specs._fields.__wrapped__()
 
@@ -210,16 +221,16 @@ def test_a_section_and_a_plugin_with_one_key_clash(monkeypatch):
     class Clash(Section):
         learning_rate: float = option(1.0, label="Rate", help="Twice.")
 
-    class Odd(Method):
-        name: ClassVar[str] = "odd"
-        Options: ClassVar[type[Section]] = Clash
-
-    monkeypatch.setattr(field_specs, "option_classes", lambda: {"method.odd": Odd})
+    odd = MethodDeclaration(name="odd", label="odd", options=Clash)
+    monkeypatch.setattr(field_specs, "all_declared", lambda: {"method.odd": odd})
     with pytest.raises(PluginError, match="'learning_rate' is named by the section optimizer and by the method odd"):
         field_specs._fields.__wrapped__()
 
 
-def test_methods_and_stages_are_selected_by_their_names():
-    assert dict(registry.plugins("method")["lora"].selects) == {"finetuning_type": "lora"}
-    assert dict(registry.plugins("stage")["sft"].selects) == {"stage": "sft"}
+def test_plug_ins_are_selected_by_their_names_or_switches():
+    config = validate({"dataset": "x", "finetuning_type": "full", "stage": "pt", "neftune_noise_alpha": 5}).config
+    assert registry.method_of(config).name == "full"
+    assert registry.stage_of(config).name == "pt"
+    assert registry.optimizer_of(config).name == "adamw_torch_fused"
+    assert [one.name for one in registry.modifiers_of(config)] == ["neftune"]
     assert registry.broken() == ()

@@ -8,7 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llf_core.config import RunConfig, fields, validate
+from llf_core.config.declarations.methods.lora import LoRAOptions
+from llf_core.config.option import Section
 from llf_core.config.read_config import dump_yaml, read, yaml_value
+from llf_core.config.registry import stage_of
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12
@@ -155,10 +158,15 @@ def test_flat_shows_what_differs_or_everything_that_is_selected():
     assert (shown["cutoff_len"], shown["report_to"]) == (2048, "none")
 
 
+class Unknown(Section):
+    """Options that no plug-in has."""
+
+
 def test_get_and_options():
     config = RunConfig.load({"dataset": "llf_demo", "lora_rank": 4})
-    assert config.get("lora_rank") == config.options("lora").lora_rank == config.options("method.lora").lora_rank == 4
-    assert config.plugin("stage").name == "sft"
-    for wrong in (config.get, config.options):
-        with pytest.raises(KeyError):
-            wrong("nothing")
+    assert config.get("lora_rank") == config.options(LoRAOptions).lora_rank == 4
+    assert stage_of(config).name == "sft"
+    with pytest.raises(KeyError):
+        config.get("nothing")
+    with pytest.raises(KeyError):
+        config.options(Unknown)

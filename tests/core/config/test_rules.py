@@ -6,7 +6,6 @@ from llf_core.config import RunConfig, validate
 from llf_core.config.field_specs import field
 from llf_core.config.rules import RULES, all_rules
 from llf_core.config.rules.evaluation import falls_together
-from llf_core.config.rules.stage_keys import STAGE_KEYS
 from llf_core.config.rules.typical_values import USUAL
 
 BASE = {"dataset": "llf_demo"}
@@ -18,6 +17,12 @@ TURNS = TWO | {"mix_strategy": "interleave_under"}
 # key, severity, what is asked, and what of the message matters
 CASES = [
     ("dataset", "error", {"dataset": None}, "No data set is set."),
+    (
+        "adapter_name_or_path",
+        "error",
+        {"finetuning_type": "full", "adapter_name_or_path": "a", "learning_rate": 1e-5},
+        "trains the model's own weights",
+    ),
     ("val_size", "error", {"val_size": 0.1, "eval_dataset": "identity"}, "`val_size` 0.1"),
     ("mask_history", "error", {"mask_history": True, "train_on_prompt": True}, "Expected one of them."),
     ("packing", "error", {"packing": True, "train_sampling_strategy": "group_by_length"}, "grouping by length"),
@@ -300,8 +305,7 @@ def test_every_fix_mends_what_it_stands_beside_and_breaks_nothing(key, severity,
 
 
 def test_every_rule_has_a_case():
-    elsewhere = (*USUAL, *STAGE_KEYS)  # `test_usual.py` and `training/test_keys.py` have those
-    seen = {number for number, rule in enumerate(RULES) if rule in elsewhere}
+    seen = {number for number, rule in enumerate(RULES) if rule in USUAL}  # `test_usual.py` has those
     for _, _, asked, _ in CASES:
         config = validate(BASE | asked).config
         seen |= {n for n, rule in enumerate(RULES) if n not in seen and rule.check(config) is not None}

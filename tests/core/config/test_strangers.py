@@ -7,12 +7,13 @@ from inspect import signature
 
 import pytest
 
-from llf_core import cli
+from llf_core.cli import main
 from llf_core.config import RunConfig, validate
 from llf_core.config.optimizer import SCHEDULERS
 from llf_core.config.read_config import read
 from llf_core.config.rules.mappings import ACCELERATE, SCHEDULES
 from llf_core.door import visible
+from llf_core.user_error import BAD_CONFIG
 
 BASE = {"dataset": "llf_demo", "model_name_or_path": "smollm2-135m-instruct"}
 
@@ -28,9 +29,9 @@ def test_a_key_that_a_terminal_obeys_is_shown_and_not_obeyed(tmp_path, monkeypat
     for arguments in (["validate"], ["validate", "--json"], ["train"], ["inspect"]):
         monkeypatch.setattr(sys, "argv", ["llf", *arguments, str(path)])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            main()
         told = capsys.readouterr()
-        assert end.value.code == cli.BAD_CONFIG
+        assert end.value.code == BAD_CONFIG
         assert visible(told.out + told.err) == told.out + told.err
 
 
@@ -182,7 +183,7 @@ def test_the_value_of_an_unknown_key_that_looks_like_a_secret_is_not_repeated(tm
     for arguments in (["validate"], ["validate", "--json"]):
         monkeypatch.setattr(sys, "argv", ["llf", *arguments, str(path)])
         with pytest.raises(SystemExit):
-            cli.main()
+            main()
         told = capsys.readouterr()
         assert "opensesame" not in told.out + told.err
         assert next(iter(values)) in told.out + told.err

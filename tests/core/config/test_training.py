@@ -9,9 +9,11 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from llf_core.config import RunConfig
+from llf_core.config.declaration import OptimizerDeclaration
 from llf_core.config.field_specs import field, fields
 from llf_core.config.known_keys import known
-from llf_core.config.optimizer import OPTIMIZERS, SCHEDULERS
+from llf_core.config.optimizer import SCHEDULERS
+from llf_core.config.registry import declared
 
 THEIRS = {one.name: one for one in dataclasses.fields(Seq2SeqTrainingArguments)}
 
@@ -54,7 +56,7 @@ def test_defaults_that_do_nothing_are_the_trainers():
     ("key", "theirs", "ours"),
     [
         ("lr_scheduler_type", SchedulerType, SCHEDULERS),
-        ("optim", OptimizerNames, OPTIMIZERS),
+        ("optim", OptimizerNames, tuple(declared(OptimizerDeclaration))),
         ("eval_strategy", IntervalStrategy, ("no", "steps", "epoch")),
         ("logging_strategy", IntervalStrategy, ("no", "steps", "epoch")),
         ("save_strategy", SaveStrategy, ("no", "steps", "epoch", "best")),

@@ -6,7 +6,7 @@ import pytest
 
 from llf_core.data.align import decide
 from llf_core.data.errors import BadExample, DataError
-from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.source import Source
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -132,8 +132,8 @@ def test_pairs_are_a_conversation_and_a_worse_answer(row, entry, formatting):
     ],
 )
 def test_judged_answers_carry_their_mark(row, entry):
-    reading, conversation = align(row, kind=JUDGED, **entry)
-    assert (reading.kind, conversation.kind, conversation.good) == (JUDGED, JUDGED, True)
+    reading, conversation = align(row, kind=UNPAIRED, **entry)
+    assert (reading.kind, conversation.kind, conversation.good) == (UNPAIRED, UNPAIRED, True)
     assert list(conversation.messages) == [USER, ANSWER]
     # stage sft learns from the answers and leaves the mark alone
     assert align(row, **entry)[1].good is None
@@ -195,7 +195,7 @@ def test_an_alpaca_entry_of_one_column_is_text_for_pretraining():
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, PAIRS, "are the same"),
         ({"prompt": "a", "chosen": "b", "rejected": " "}, PAIRS, "an answer is empty"),
         ({"messages": [USER], "chosen": USER, "rejected": WORSE}, PAIRS, "the chosen answer is the user's"),
-        ({"prompt": "a", "completion": "b", "label": "maybe"}, JUDGED, "the mark is 'maybe', expected true or false"),
+        ({"prompt": "a", "completion": "b", "label": "maybe"}, UNPAIRED, "the mark is 'maybe', expected true or false"),
         ({"text": "  "}, TEXTS, "the text is empty"),
     ],
 )

@@ -11,7 +11,7 @@ from llf_core.data.align import Reading
 from llf_core.data.build import TRAIN, Builder, Settings, Told
 from llf_core.data.encoder import Encoder
 from llf_core.data.example_store import open_examples
-from llf_core.data.formats.conversation import JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.load import open_source
 from llf_core.data.prepare import template_of
 from llf_core.data.records import Record
@@ -23,7 +23,7 @@ from tests.core.data.conftest import listed
 
 READINGS = {
     PAIRS: Reading("alpaca", {"prompt": "q", "chosen": "chosen", "rejected": "rejected"}, {}, "a test", PAIRS),
-    JUDGED: Reading("alpaca", {"prompt": "q", "response": "a", "kto_tag": "good"}, {}, "a test", JUDGED),
+    UNPAIRED: Reading("alpaca", {"prompt": "q", "response": "a", "kto_tag": "good"}, {}, "a test", UNPAIRED),
     PROMPTS: Reading("alpaca", {"prompt": "q"}, {}, "a test", PROMPTS),
     TEXTS: Reading("text", {"prompt": "text"}, {}, "a test", TEXTS),
 }
@@ -100,7 +100,7 @@ def test_pairs_that_are_too_long_can_be_dropped(tiny_tokenizer, own):
 
 def test_a_judged_answer_carries_its_mark(tiny_tokenizer, own):
     rows = [{"q": "Hi", "a": "Yo", "good": True}, {"q": "Hi", "a": "Go", "good": False}]
-    found = encode(tiny_tokenizer, own(jinja.PLAIN), JUDGED, rows).examples
+    found = encode(tiny_tokenizer, own(jinja.PLAIN), UNPAIRED, rows).examples
     assert [one.more for one in found] == [{"good": True}, {"good": False}]
     assert tiny_tokenizer.decode([label for label in found[0].labels if label != IGNORED]) == "Yo<|im_end|>\n"
 
@@ -120,7 +120,7 @@ def test_a_prompt_is_tokenized_as_before_an_answer(tokenizer):
     template = choose_template("alpaca", tokenizer)
     (prompt,) = encode(tokenizer, template, PROMPTS, [{"q": "Hi"}]).examples
     row = {"q": "Hi", "a": "Yo", "good": True}
-    (whole,) = encode(tokenizer, template, JUDGED, [row]).examples
+    (whole,) = encode(tokenizer, template, UNPAIRED, [row]).examples
     assert whole.ids[: len(prompt.ids)] == prompt.ids
     assert whole.labels[len(prompt.ids)] != IGNORED
 
@@ -137,7 +137,7 @@ def test_texts_become_blocks_that_lose_no_tail(tiny_tokenizer, own, texts, size)
         assert all(one.labels == one.ids for one in blocks)
 
 
-@pytest.mark.parametrize("kind", [PAIRS, JUDGED, PROMPTS, TEXTS])
+@pytest.mark.parametrize("kind", [PAIRS, UNPAIRED, PROMPTS, TEXTS])
 def test_a_row_that_says_nothing_is_named(tiny_tokenizer, own, kind):
     row = {"q": "", "a": "", "chosen": "a", "rejected": "b", "good": True, "text": ""}
     chunk = encode(tiny_tokenizer, own(jinja.PLAIN), kind, [row])
@@ -149,7 +149,7 @@ def test_a_row_that_says_nothing_is_named(tiny_tokenizer, own, kind):
     ("kind", "row", "columns"),
     [
         (PAIRS, {"prompt": "Hi", "chosen": "Yo", "rejected": "Go"}, ["rejected_ids", "rejected_labels"]),
-        (JUDGED, {"prompt": "Hi", "completion": "Yo", "label": True}, ["good"]),
+        (UNPAIRED, {"prompt": "Hi", "completion": "Yo", "label": True}, ["good"]),
         (PROMPTS, {"prompt": "Hi"}, []),
         (TEXTS, {"text": "Once upon a time"}, []),
     ],
@@ -164,5 +164,5 @@ def test_a_set_of_each_kind_is_prepared(make_config, write, tokenizer, tmp_path,
     assert examples.column_names == ["input_ids", "labels", "index", "number", *columns]
     assert len(examples) == len(counts) == 2
     assert examples[0]["input_ids"] == examples[1]["input_ids"]
-    if kind == JUDGED:
+    if kind == UNPAIRED:
         assert examples["good"][0] is True

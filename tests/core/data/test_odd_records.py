@@ -7,6 +7,7 @@ import random
 import pytest
 
 from llf_core.config import RunConfig
+from llf_core.config.registry import stage_of
 from llf_core.data import DataError, prepare
 from llf_core.data.precheck import precheck
 from llf_core.data.prompts import prompts_of
@@ -108,7 +109,7 @@ def use(tmp_path, tokenizer):
         path.write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode("utf-8", "surrogatepass"))
         asked = {"model_name_or_path": "some/model", "stage": stage, "dataset": str(path), "overwrite_cache": True}
         config = RunConfig.load(asked | MORE.get(stage, {}) | values, base=tmp_path)
-        precheck(config, str(path), config.plugin("stage").data_kind)
+        precheck(config, str(path), stage_of(config).data_kind)
         found = prepare(config, tokenizer)
         if stage == "ppo":
             prompts_of(config, found)

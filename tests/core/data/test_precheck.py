@@ -8,7 +8,7 @@ from llf_core.config import RunConfig
 from llf_core.data import precheck as module
 from llf_core.data.align import formats, roles
 from llf_core.data.errors import DataError, OtherKindError
-from llf_core.data.formats.conversation import ANSWERS, JUDGED, PAIRS, PROMPTS, TEXTS
+from llf_core.data.formats.conversation import ANSWERS, PAIRS, PROMPTS, TEXTS, UNPAIRED
 from llf_core.data.precheck import precheck, see
 
 ANSWER = {"instruction": "Hi", "output": "Yo"}
@@ -34,16 +34,16 @@ def config(tmp_path):
     [
         ("answers.jsonl", {ANSWERS, PROMPTS}),
         ("pairs.jsonl", {PAIRS}),
-        ("marked.jsonl", {ANSWERS, JUDGED}),
+        ("marked.jsonl", {ANSWERS, UNPAIRED}),
         ("llf_demo", {ANSWERS}),
         ("llf_demo_pairs", {PAIRS}),
         ("far_pairs", {PAIRS}),
-        ("far_marked", {ANSWERS, JUDGED}),
+        ("far_marked", {ANSWERS, UNPAIRED}),
         ("far_answers", {ANSWERS}),
     ],
 )
 def test_first_rows_or_the_entry_tell_what_a_set_holds(config, name, fits):
-    said = {kind: precheck(config, name, kind) for kind in (ANSWERS, PAIRS, JUDGED)}
+    said = {kind: precheck(config, name, kind) for kind in (ANSWERS, PAIRS, UNPAIRED)}
     assert {kind for kind, error in said.items() if error is None} == fits - {PROMPTS}
     for error in said.values():
         assert error is None or isinstance(error, OtherKindError)
@@ -52,8 +52,8 @@ def test_first_rows_or_the_entry_tell_what_a_set_holds(config, name, fits):
 def test_the_sentence_is_that_of_the_training(config):
     error = precheck(config, "answers.jsonl", PAIRS)
     assert str(error) == (
-        "The data set answers.jsonl holds conversations with answers, which is for stage sft. "
-        "Stage rm or dpo needs preference pairs (chosen, rejected)."
+        "The data set answers.jsonl holds conversations with answers, which is for stage sft or kd. "
+        "Stage dpo or rm needs preference pairs (chosen, rejected)."
     )
     assert error.kind == ANSWERS
 
@@ -94,7 +94,7 @@ ODD = {"frage": "Hi", "antwort": "Yo", "schlecht": "Go away", "gut": True}
     [
         (ANSWERS, "alpaca", {"prompt": "frage", "response": "antwort"}),
         (PAIRS, "alpaca", {"prompt": "frage", "chosen": "antwort", "rejected": "schlecht"}),
-        (JUDGED, "alpaca", {"prompt": "frage", "response": "antwort", "kto_tag": "gut"}),
+        (UNPAIRED, "alpaca", {"prompt": "frage", "response": "antwort", "kto_tag": "gut"}),
         (PROMPTS, "alpaca", {"prompt": "frage"}),
         (TEXTS, "text", {"prompt": "antwort"}),
     ],

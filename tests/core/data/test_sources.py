@@ -60,7 +60,7 @@ def test_a_hub_entry_keeps_subset_split_and_folder(info):
         ({"file_nam": "a.json"}, "unknown key 'file_nam'. Did you mean 'file_name'"),
         ({"file_name": "a", "columns": {"promt": "x"}}, "unknown key 'promt'. Did you mean 'prompt'"),
         ({"file_name": "a", "tags": {"rol_tag": "x"}}, "Did you mean 'role_tag'"),
-        ({"file_name": "a", "formatting": "chatml"}, "formatting 'chatml'. Expected one of alpaca, sharegpt, openai"),
+        ({"file_name": "a", "formatting": "chatml"}, "formatting 'chatml'. Expected one of alpaca, openai, sharegpt"),
         ({"ms_hub_url": "a/b"}, "ModelScope"),
         ({"script_url": "a"}, "loading scripts"),
         ({"formatting": "alpaca"}, "neither file_name nor hf_hub_url"),

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.registry import declared
 from llf_core.doctor import loss_rules
 from llf_core.doctor.loss_rules import RULES
-from llf_core.doctor.rule import SAMPLED
 from llf_core.doctor.run_metrics import RunMetrics
 
 HEALTHY_SEEDS = range(10)
@@ -225,9 +226,8 @@ def test_a_loss_that_is_not_finite_names_the_precision_to_try():
 
 
 def test_the_stages_that_draw_answers_are_those_that_learn_from_prompts():
-    from llf_core.config.registry import plugins
-
-    assert {name for name, stage in plugins("stage").items() if stage.data_kind == "prompts"} == set(SAMPLED)
+    for stage in declared(StageDeclaration).values():
+        assert (stage.data_kind == "prompts") == (stage.loss_kind == "reward") == bool(stage.completion_limit)
 
 
 def test_a_step_that_does_not_end_is_named_while_the_run_is_running():

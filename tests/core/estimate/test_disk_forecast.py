@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from llf_core.config import RunConfig
+from llf_core.config.weight_shapes import count
 from llf_core.estimate import disk, shapes, trained
-from llf_core.estimate.weight_count import count
 
 BASE = {"dataset": "llf_demo"}
 TINY = {  # two layers of one 4x6 matrix and a norm of 4, and an embedding of 10x4

@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 
+from llf_core.config.declaration import OptimizerDeclaration
+from llf_core.config.registry import declared
 from llf_core.estimate import Architecture, Pass, architecture, available_memory, shapes, training_memory, weight_bytes
 from llf_core.estimate.activations import activations, layer
-from llf_core.estimate.memory_forecast import head_bytes, state_bytes
+from llf_core.estimate.memory_forecast import head_bytes
 from llf_core.launch.cgroup import Cgroup
 
 ONE = Architecture(hidden=10, layers=3, inner=60, linears=7, largest=200, heads=2, vocabulary=50, outer=510)
@@ -101,7 +103,7 @@ def test_layers_below_the_first_trained_one_keep_nothing() -> None:
     ],
 )  # fmt: skip
 def test_state_of_optimizers(name: str, size: float) -> None:
-    assert state_bytes(name) == size
+    assert declared(OptimizerDeclaration)[name].state_bytes == size
 
 
 def test_quantized_layers_are_smaller_and_the_embedding_is_not() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from llf_core.config import RunConfig
+from llf_core.methods.method import apply_method
 from llf_core.models import load_model, plan_device, resolve_model
 
 
@@ -14,6 +15,6 @@ def tuned(tiny_model_dir, tmp_path, monkeypatch):
         config = RunConfig.load(keys)
         source = resolve_model(config.model.model_name_or_path, config)
         model = load_model(source, config, plan_device(config))
-        return config.plugin("method").apply(model, config)
+        return apply_method(model, config)
 
     return make

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from llf_core.config import RunConfig, validate
+from llf_core.config.declarations.methods.lora import LoRAOptions
 from llf_core.models import ModelError, count_parameters
 
 # rank 8 on the tiny Llama's seven linears: q, o 64→64; k, v 64→32; gate, up 64→128; down 128→64; two layers
@@ -114,4 +115,4 @@ def test_impossible_combinations_are_errors_before_the_start(keys, words):
 
 def test_alpha_may_be_left_to_the_rank():
     config = RunConfig.load({"dataset": "llf_demo", "lora_rank": 4})
-    assert config.options("lora").lora_alpha is None
+    assert config.options(LoRAOptions).lora_alpha is None

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from llf_core.config import RunConfig
 from llf_core.methods.lora_targets import adapter_targets, linear_layers, linear_names
+from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, load_model, plan_device, resolve_model
 from llf_core.models.quantize import left_unquantized
 from tests.core.models.tiny_configs import tiny_config
@@ -181,6 +182,6 @@ def test_rwkv_in_four_bits_evaluates_with_its_adapter(tiny_tokenizer, tmp_path, 
     keys = {"model_name_or_path": str(tmp_path / "rwkv"), "dataset": "llf_demo", "use_cpu": True, "quantization_bit": 4}
     config = RunConfig.load(keys)
     model = load_model(resolve_model(str(tmp_path / "rwkv"), config), config, plan_device(config))
-    model = config.plugin("method").apply(model, config)
+    model = apply_method(model, config)
     with torch.no_grad():
         assert model.eval()(input_ids=torch.arange(5, 20)[None]).logits.isfinite().all()

@@ -1,6 +1,7 @@
 import pytest
 
 from llf_core.config import RunConfig
+from llf_core.methods.method import apply_method
 from llf_core.models import load_model, load_tokenizer, plan_device, resolve_model
 
 
@@ -30,6 +31,6 @@ def loaded():
     def load(config):
         source = resolve_model(config.model.model_name_or_path, config)
         model = load_model(source, config, plan_device(config))
-        return source, load_tokenizer(source, config), config.plugin("method").apply(model, config)
+        return source, load_tokenizer(source, config), apply_method(model, config)
 
     return load

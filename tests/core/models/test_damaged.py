@@ -9,6 +9,7 @@ import pytest
 
 from llf_core.config import RunConfig
 from llf_core.data.render import choose_template
+from llf_core.methods.method import apply_method
 from llf_core.models import ModelError, ModelSource, load_model, load_tokenizer, plan_device, resolve_model
 from llf_core.models.architecture import load_architecture
 from llf_core.training.failures import explain_failure
@@ -54,7 +55,7 @@ def load(whole, tmp_path):
         try:
             source = resolve_model(config.model.model_name_or_path, config)
             choose_template(None, load_tokenizer(source, config))
-            config.plugin("method").apply(load_model(source, config, plan_device(config)), config)
+            apply_method(load_model(source, config, plan_device(config)), config)
         except Exception as error:  # noqa: BLE001 - which one it is is what is tested
             return explain_failure(error, config), str(folder)
         return None, str(folder)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-from llf_core.config.stage import REFERENCE_FREE
+from llf_core.config.declarations.stages.dpo import DPOOptions
+from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.runs import RunReader
-from llf_core.stages.dpo.stage import DPOOptions
 from llf_core.stages.losses import LOSSES
 from tests.core.stages.curves import curve, stop_and_resume
 
@@ -23,7 +23,8 @@ def _exact(monkeypatch):
 
 def test_every_loss_may_be_chosen():
     assert get_args(get_type_hints(DPOOptions)["pref_loss"]) == tuple(LOSSES)
-    assert {name for name, loss in LOSSES.items() if not loss.needs_reference} == set(REFERENCE_FREE)
+    assert tuple(PREFERENCE_LOSSES) == tuple(LOSSES)
+    assert {name for name, loss in PREFERENCE_LOSSES.items() if not loss.needs_reference} == {"orpo", "simpo"}
 
 
 @pytest.mark.parametrize("finetuning_type", ["lora", "full", "freeze"])

@@ -72,7 +72,7 @@ def test_the_first_loss_is_the_plain_formula(trained, teacher, tiny_model_dir):
     from llf_core.runs.example_losses import ExampleLosses
 
     noted = ExampleLosses(fast)
-    noted.look()
+    noted.refresh()
     assert len(noted.at(1)) == 4
     for cost in noted.at(1):
         row = data[[one["number"] for one in data].index(cost.number)]

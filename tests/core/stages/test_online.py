@@ -12,6 +12,7 @@ from llf_core.config import RunConfig
 from llf_core.rewards import write_code
 from llf_core.runs import Checkpoints, RunReader, create_run, progress_events, send_request, status
 from llf_core.runs.trust import sign_run
+from llf_core.stages.base.stage import make_stage
 
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 
@@ -322,7 +323,7 @@ def trainer_of(folder):
     writer = RunWriter(folder)
     config = RunConfig.load(folder.config)
     work = load(folder, config, writer, plan_device(config))
-    return make_trainer(work, config.plugin("stage")(work), MetricsCallback(folder, writer))
+    return make_trainer(work, make_stage(config, work), MetricsCallback(folder, writer))
 
 
 def test_keys_arrive_at_trl(make_online):

@@ -91,7 +91,7 @@ def test_the_loss_of_each_pair_is_kept(trained, pairs):
 
     folder, _ = trained(stage="rm", dataset=pairs, max_steps=2)
     kept = ExampleLosses(folder)
-    kept.look()
+    kept.refresh()
     found = kept.at(1)
     assert len(found) == 4
     assert np.mean([one.first for one in found]) == pytest.approx(curve(folder)[0], rel=1e-5)

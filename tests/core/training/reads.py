@@ -26,8 +26,9 @@ ARGUMENT_COPIES = (
 
 DERIVED = (
     "/training_args.py",
-    "/llf_core/config/stage.py",
+    "/llf_core/config/reference_model.py",
     "/llf_core/config/run_config.py",
+    "/llf_core/config/values.py",
     "/tests/core/training/reads.py",
 )
 OF_ITSELF = {

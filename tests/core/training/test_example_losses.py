@@ -16,7 +16,7 @@ from tests.core.training.cramped import cramped
 
 def read(folder):
     losses = ExampleLosses(folder)
-    losses.look()
+    losses.refresh()
     return losses
 
 

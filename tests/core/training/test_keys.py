@@ -10,15 +10,16 @@ import pytest
 import yaml
 
 from llf_core.config import RunConfig, fields, validate
-from llf_core.config.field_specs import field, option_classes
-from llf_core.config.registry import plugins
-from llf_core.config.rules.stage_keys import CALLED
-from llf_core.config.stage import SAMPLED
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.field_specs import field, is_used
+from llf_core.config.registry import all_declared, declared
 from llf_core.rewards import write_code
 from llf_core.runs import create_run, read_status
 from tests.core.training.reads import recorded
 
-STAGES = tuple(plugins("stage"))
+DECLARED = declared(StageDeclaration)
+STAGES = tuple(DECLARED)
+SAMPLED = tuple(name for name, stage in DECLARED.items() if stage.samples_groups)
 SHARE = "def share(answer):\n    return answer.count('a') / max(len(answer), 1)\n"
 DRAWN = {"reward_functions": "share", "temperature": 1.0, "top_p": 1.0, "top_k": 0}
 GROUPS = DRAWN | {
@@ -58,7 +59,7 @@ OF_TRACKERS = {"run_name", "project", "trackio_space_id", "trackio_bucket_id", "
 OF_MANY_MACHINES = {"log_on_each_node"}
 WHEN_MADE = {"tf32", "torch_compile"}
 """Settings of PyTorch: the trainer's arguments set them as they are made."""
-BY_SELECTION = {"finetuning_type", "stage"}
+BY_SELECTION = {one.selector for one in all_declared().values()}
 """What selects a plug-in is read where plug-ins are chosen."""
 
 
@@ -69,9 +70,9 @@ def rows(stage):
          "rejected": "No" + "!" * (i % 4), "kto_tag": bool(i % 2), "text": f"This is {i}, and that is all of it."}
         for i in range(24)
     ]  # fmt: skip
-    kind = plugins("stage")[stage].data_kind
+    kind = DECLARED[stage].data_kind
     pair = ("instruction", "input", "chosen", "rejected")
-    names = {"pairs": pair, "judged": ("instruction", "input", "output", "kto_tag"), "texts": ("text",)}
+    names = {"pairs": pair, "unpaired_preferences": ("instruction", "input", "output", "kto_tag"), "texts": ("text",)}
     kept = names.get(kind, ("instruction", "input", "output"))
     return [{name: row[name] for name in kept} for row in whole]
 
@@ -97,7 +98,7 @@ def reads(tmp_path_factory, tiny_model_dir):
         asked |= BUSY | OWN.get(stage, {}) | dict(changes)
         if "teacher_model" in asked:
             asked["teacher_model"] = str(tiny_model_dir)
-        if plugins("stage")[stage].scores:
+        if DECLARED[stage].has_reward_head:
             del asked["watched_prompts"]
         config = RunConfig.load(yaml.safe_dump({key: value for key, value in asked.items() if value is not None}))
         folder = create_run(
@@ -136,14 +137,12 @@ def told(stage, spec):
     return any(spec.key in {one.key, *one.keys} for one in said)
 
 
-def declared(stage, spec):
+def is_declared(stage, spec):
     """Whether the declarations say that a stage reads a key."""
-    if spec.owner and not option_classes()[spec.owner].selected(validate(base(stage)).config):
-        return False
-    if spec.stages and stage not in spec.stages:
+    if not is_used(spec, validate(base(stage)).config):
         return False
     if spec.section == "generation" and not spec.key.startswith("watched_"):
-        return spec.key in plugins("stage")[stage].generation_keys
+        return spec.key in DECLARED[stage].generation_keys
     return True
 
 
@@ -154,7 +153,7 @@ def test_what_is_declared_is_read_and_all_else_is_told(stage, reads):
     elsewhere = OF_HUBS | OF_TRACKERS | OF_MANY_MACHINES | WHEN_MADE | BY_SELECTION | sometimes
     silent = []
     for spec in fields():
-        if declared(stage, spec):
+        if is_declared(stage, spec):
             if spec.key not in seen and spec.key not in elsewhere and not told(stage, spec):
                 silent.append(spec.key)
         elif not told(stage, spec):
@@ -185,7 +184,7 @@ def test_the_keys_of_drawing_reach_the_library_and_the_sampler(stage, tmp_path, 
         "num_generations": 4, "epsilon": 0.15, "epsilon_high": 0.25, "num_iterations": 2, "beta": 0.02,
         "mask_truncated_completions": True,
     }  # fmt: skip
-    asked |= {key: other(field(key), None) for key in plugins("stage")[stage].own}
+    asked |= {key: other(field(key), None) for key in DECLARED[stage].options.model_fields}
     drawn, made = [], []
 
     def continuations(*args, sampling, max_new_tokens, **kwargs):
@@ -221,11 +220,13 @@ def test_the_key_of_the_campaign():
     assert dict(problem.fixes[0].changes) == {"max_new_tokens": None, "max_completion_length": 12}
 
 
-@pytest.mark.parametrize(("key", "stage"), [(key, stage) for key, right in CALLED.items() for stage in right])
+@pytest.mark.parametrize(
+    ("key", "stage"), [(key, name) for name, stage in DECLARED.items() for key in stage.other_names]
+)
 def test_a_key_of_another_stage_is_refused_with_the_one_that_is_meant(key, stage):
-    spec, right = field(key), field(CALLED[key][stage])
-    assert not declared(stage, spec)
-    assert declared(stage, right)
+    spec, right = field(key), field(DECLARED[stage].other_names[key])
+    assert not is_declared(stage, spec)
+    assert is_declared(stage, right)
     value = other(spec, spec.default)
     (problem,) = [one for one in validate(base(stage) | {key: value}).problems if one.key == key]
     assert problem.severity == "error"

@@ -1,12 +1,12 @@
 """Methods of other packages: adapters of another kind than LoRA, and one that trains nothing."""
 
-from typing import ClassVar
-
 import pytest
 
 from llf_core.config import field_specs, validate
-from llf_core.config.registry import Method, _loaded
+from llf_core.config.declaration import MethodDeclaration
+from llf_core.config.registry import _loaded
 from llf_core.evaluation.run_losses import losses
+from llf_core.methods.method import Method
 from llf_core.methods.peft_adapter import begin_adapter
 from llf_core.runs import RunReader, read_status
 
@@ -14,12 +14,7 @@ from llf_core.runs import RunReader, read_status
 class IA3(Method):
     """Vectors that rescale keys, values and the inner activations (arXiv 2205.05638)."""
 
-    name: ClassVar[str] = "ia3"
-    frozen_base: ClassVar[bool] = True
-    adapter: ClassVar[bool] = True
-
-    @classmethod
-    def apply(cls, model, config):
+    def apply(self, model):
         from peft import IA3Config, get_peft_model
 
         settings = IA3Config(
@@ -27,24 +22,27 @@ class IA3(Method):
             target_modules=["k_proj", "v_proj", "down_proj"],
             feedforward_modules=["down_proj"],
         )
-        return begin_adapter(model, config, lambda merged: get_peft_model(merged, settings))
+        return begin_adapter(model, self.config, lambda merged: get_peft_model(merged, settings))
 
 
 class Still(Method):
     """Trains nothing."""
 
-    name: ClassVar[str] = "still"
-
-    @classmethod
-    def apply(cls, model, config):
+    def apply(self, model):
         return model.requires_grad_(requires_grad=False)
+
+
+DECLARED = (
+    MethodDeclaration(name="ia3", label="ia3", implementation=f"{__name__}:IA3", frozen_base=True, adapter=True),
+    MethodDeclaration(name="still", label="still", implementation=f"{__name__}:Still"),
+)
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     """Both methods beside ours; what was read of the installed ones before is forgotten, and afterwards once more."""
     kept = [one for one in vars(field_specs).values() if hasattr(one, "cache_clear")]
-    for method in (IA3, Still):
+    for method in DECLARED:
         monkeypatch.setitem(_loaded("method")[0], method.name, method)
     for one in kept:
         one.cache_clear()
@@ -57,7 +55,7 @@ def test_a_trait_of_the_method_decides_whether_a_run_goes_on_with_an_adapter():
     keys = {"model_name_or_path": "m", "dataset": "llf_demo", "adapter_name_or_path": "/a"}
     assert not validate(keys | {"finetuning_type": "ia3"}).violations
     (problem, *_) = validate(keys | {"finetuning_type": "still"}).violations
-    assert "cannot go on with an adapter" in problem.message
+    assert "cannot be continued with finetuning_type still" in problem.message
 
 
 @pytest.mark.long

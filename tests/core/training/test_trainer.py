@@ -14,6 +14,7 @@ from llf_core.training.trainer import RunTrainer
 from tests.core.training.small_trainer import examples, flatten, train
 
 SIGNATURES = {
+    "create_optimizer": ["self", "model"],
     "create_scheduler": ["self", "num_training_steps", "optimizer"],
     "set_initial_training_values": ["self", "args", "dataloader"],
     "compute_loss": ["self", "model", "inputs", "return_outputs", "num_items_in_batch"],
@@ -37,7 +38,7 @@ def test_only_public_methods_are_overridden():
     ours = {name for name, value in own if callable(value) and not name.startswith("__")}
     assert {name for name in ours if hasattr(Trainer, name)} == set(SIGNATURES)
     added = {"set_learning_rate", "end_at", "_follow_schedule", "_note", "_means", "_measure_again", "_count"}
-    added |= {"planned_rates"}
+    added |= {"planned_rates", "_parameter_groups"}
     assert ours - set(SIGNATURES) == {*added, "save_checkpoint"}
     saving = inspect.signature(Trainer._save_checkpoint).parameters  # what `save_checkpoint` calls
     assert list(saving) == ["self", "model", "trial"]
@@ -63,7 +64,7 @@ def rows():
 def test_warmup_stable_decay_needs_no_lengths(tiny_model_dir, tiny_tokenizer, rows, tmp_path):
     # 9 steps: none to warm up, a third (3) stable, the rest (6) decaying.
     trainer = RunTrainer(
-        stage=SFT,
+        stage=SFT(),
         model=AutoModelForCausalLM.from_pretrained(tiny_model_dir),
         args=TrainingArguments(output_dir=str(tmp_path), lr_scheduler_type="warmup_stable_decay", use_cpu=True),
         data_collator=Collator(tiny_tokenizer),

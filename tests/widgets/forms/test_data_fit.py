@@ -22,7 +22,11 @@ def test_another_kind_stands_beside_the_data_set_and_keeps_start_off(state):
     (problem,) = state.problems("dataset")
     assert problem.message.startswith("The data set llf_demo holds conversations with answers")
     assert problem in state.errors()
-    assert [fix.label for fix in problem.fixes] == ["Take llf_demo_pairs", "Set the stage to sft"]
+    assert [fix.label for fix in problem.fixes] == [
+        "Take llf_demo_pairs",
+        "Set the stage to sft",
+        "Set the stage to kd",
+    ]
     state.apply(problem.fixes[0].changes)
     assert (state.value("dataset"), state.errors()) == ("llf_demo_pairs", ())
 
@@ -32,7 +36,7 @@ def test_another_stage_mends_it_too(state, tmp_path):
     path.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}))
     state.set("dataset", str(path))
     (problem,) = state.problems("dataset")
-    assert [dict(fix.changes) for fix in problem.fixes] == [{"stage": "rm"}, {"stage": "dpo"}]
+    assert [dict(fix.changes) for fix in problem.fixes] == [{"stage": "dpo"}, {"stage": "rm"}]
 
 
 def test_what_is_evaluated_on_must_fit_too(state):

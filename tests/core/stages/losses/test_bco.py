@@ -26,7 +26,7 @@ def test_is_its_formula(delta):
 
 def test_without_a_shift_it_is_bco_pair():
     pairs = made_pairs()
-    assert torch.equal(bco(pairs, TERMS, 0.0), LOSSES["bco_pair"].function(pairs, TERMS))
+    assert torch.equal(bco(pairs, TERMS, 0.0), LOSSES["bco_pair"](pairs, TERMS))
 
 
 def test_gradients():

@@ -70,7 +70,7 @@ def test_preference(golden):
     loss, running = LOSSES[settings["pref_loss"]], RunningMean()
     for numbers, expected in zip((range(3), range(3, PAIRS)), golden["losses"], strict=True):
         pairs = pairs_of(numbers, settings.get("ld_alpha"))
-        costs = loss.function(pairs, terms)
+        costs = loss(pairs, terms)
         if weight := settings.get("pref_bco_weight"):
             # Its mean is one of micro-batches, the present one among them.
             running.add(terms.beta * torch.cat((pairs.chosen_ratio, pairs.rejected_ratio)).mean(), 1)
@@ -92,7 +92,7 @@ def test_kto(golden):
 @pytest.mark.parametrize("golden", GOLDENS["older_trl"], ids=lambda golden: name_of(golden["settings"]))
 def test_what_llama_factory_means_by_hinge_ipo_and_kto_pair(golden):
     # Its own are DPO's sigmoid loss, whatever they are called; this is what TRL had when it was written.
-    costs = LOSSES[golden["settings"]["pref_loss"]].function(pairs_of(range(PAIRS)), terms_of(golden["settings"]))
+    costs = LOSSES[golden["settings"]["pref_loss"]](pairs_of(range(PAIRS)), terms_of(golden["settings"]))
     expected = golden["costs"]
     if len(expected) == 2 * PAIRS:  # a cost an answer there, a cost a pair here
         expected = [

@@ -11,7 +11,8 @@ from statistics import fmean
 import pytest
 import torch
 
-from llf_core.stages.dpo.stage import LEVEL_TAU
+from llf_core.config.declarations.stages.dpo import LEVEL_TAU
+from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.stages.losses import LOSSES, Pairs, Terms
 from llf_core.stages.losses.orpo import odds_ratio_loss
 from llf_core.stages.losses.ranks import matched
@@ -142,14 +143,16 @@ def closed(name, pairs, terms):
 
 def test_every_loss_has_a_formula_here():
     assert {function.__name__ for function in (*SINGLE, *MIXED)} == set(LOSSES)
-    assert {name for name, loss in LOSSES.items() if loss.batch_dependent} == {function.__name__ for function in MIXED}
+    assert {name for name, loss in PREFERENCE_LOSSES.items() if loss.batch_dependent} == {
+        function.__name__ for function in MIXED
+    }
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("seed", range(4))
 def test_is_its_formula(name, seed):
     pairs = made_pairs(seed=seed)
-    costs = LOSSES[name].function(pairs, TERMS)
+    costs = LOSSES[name](pairs, TERMS)
     assert costs.shape == (7,)
     assert costs.tolist() == pytest.approx(closed(name, pairs, TERMS), rel=1e-10, abs=1e-12)
 
@@ -157,7 +160,7 @@ def test_is_its_formula(name, seed):
 @pytest.mark.parametrize("name", LOSSES)
 def test_is_its_formula_in_float32(name):
     pairs = made_pairs(dtype=torch.float32)
-    costs = LOSSES[name].function(pairs, TERMS)
+    costs = LOSSES[name](pairs, TERMS)
     assert costs.dtype == torch.float32
     assert costs.tolist() == pytest.approx(closed(name, pairs, TERMS), rel=3e-5, abs=3e-6)
 
@@ -167,7 +170,7 @@ def test_defaults_are_those_of_llama_factory_and_trl(name):
     terms = Terms() if name != "exo_pair" else Terms(label_smoothing=1e-3)
     assert (terms.beta, terms.gamma, terms.discopop_tau) == (0.1, 0.5, 0.05)
     pairs = made_pairs()
-    assert LOSSES[name].function(pairs, terms).tolist() == pytest.approx(closed(name, pairs, terms), rel=1e-10)
+    assert LOSSES[name](pairs, terms).tolist() == pytest.approx(closed(name, pairs, terms), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -180,9 +183,9 @@ def test_gradients(name):
     inputs = [getattr(pairs, field).clone().requires_grad_() for field in FIELDS]
 
     def costs(*given):
-        return LOSSES[name].function(replace(pairs, **dict(zip(FIELDS, given, strict=False))), TERMS)
+        return LOSSES[name](replace(pairs, **dict(zip(FIELDS, given, strict=False))), TERMS)
 
-    if not LOSSES[name].needs_reference:
+    if not PREFERENCE_LOSSES[name].needs_reference:
         inputs = inputs[:2]
     assert torch.autograd.gradcheck(costs, inputs)
 
@@ -192,7 +195,7 @@ def test_no_gradient_flows_through_the_divergence_of_kto_pair():
     pairs = replace(pairs, chosen=(pairs.chosen + 3.0).requires_grad_(), rejected=pairs.rejected + 3.0)
     z = pairs.rejected_ratio.mean()
     assert min(z, pairs.chosen_ratio.mean()) > 0.1
-    (gradient,) = torch.autograd.grad(LOSSES["kto_pair"].function(pairs, TERMS).sum(), pairs.chosen)
+    (gradient,) = torch.autograd.grad(LOSSES["kto_pair"](pairs, TERMS).sum(), pairs.chosen)
     kept = torch.sigmoid(TERMS.beta * (pairs.chosen_ratio - z))
     torch.testing.assert_close(gradient, -0.5 * TERMS.beta * kept * (1 - kept))
 
@@ -205,11 +208,11 @@ START = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.needs_reference])
+@pytest.mark.parametrize("name", [name for name, loss in PREFERENCE_LOSSES.items() if loss.needs_reference])
 def test_starts_where_the_paper_says(name):
     pairs = made_pairs(dtype=torch.float32)
     pairs = replace(pairs, chosen=pairs.reference_chosen, rejected=pairs.reference_rejected)
-    costs = LOSSES[name].function(pairs, Terms(beta=0.1, label_smoothing=0.1))
+    costs = LOSSES[name](pairs, Terms(beta=0.1, label_smoothing=0.1))
     assert costs.tolist() == pytest.approx([START[name]] * 7, rel=1e-6)
 
 
@@ -220,7 +223,7 @@ def test_a_pair_of_the_same_answer_twice_is_worth_no_choice(name):
         pairs, rejected=pairs.chosen, reference_rejected=pairs.reference_chosen, rejected_tokens=pairs.chosen_tokens
     )
     terms = Terms(beta=0.1, label_smoothing=0.1)
-    (cost,) = LOSSES[name].function(pairs, terms).tolist()
+    (cost,) = LOSSES[name](pairs, terms).tolist()
     expected = {
         **{name: START[name] for name in ("sigmoid", "hinge", "ipo", "robust", "exo_pair", "discopop", "aot")},
         "aot_unpaired": log(2),
@@ -236,7 +239,7 @@ def test_discopop_begins_uphill_where_its_tau_is_small(tau, sign):
     zero = torch.zeros(1, dtype=torch.float64)
     tokens = torch.ones(1, dtype=torch.long)
     pairs = Pairs(chosen, zero, zero, zero, tokens, tokens)
-    (slope,) = torch.autograd.grad(LOSSES["discopop"].function(pairs, Terms(beta=0.1, discopop_tau=tau)).sum(), chosen)
+    (slope,) = torch.autograd.grad(LOSSES["discopop"](pairs, Terms(beta=0.1, discopop_tau=tau)).sum(), chosen)
     assert slope.item() == pytest.approx(0.1 * ((1 - log(2)) / (4 * tau) - 0.75), abs=1e-12)
     assert slope.sign().item() == sign or abs(slope.item()) < 1e-12
 
@@ -252,7 +255,7 @@ def test_far_values_stay_finite(name, dtype):
     values = [column.to(dtype) for column in columns[:4]]
     for beta in (0.1, 2.0):
         pairs = Pairs(values[0].clone().requires_grad_(), values[1].clone().requires_grad_(), *values[2:], *columns[4:])
-        costs = LOSSES[name].function(pairs, Terms(beta=beta, label_smoothing=0.1))
+        costs = LOSSES[name](pairs, Terms(beta=beta, label_smoothing=0.1))
         costs.sum().backward()
         assert costs.isfinite().all()
         assert pairs.chosen.grad.isfinite().all()
@@ -276,7 +279,7 @@ def one(chosen, rejected, reference_chosen=-10.0, reference_rejected=-10.0, toke
     ],
 )  # fmt: skip
 def test_a_chosen_answer_that_has_become_impossible(name, expected):
-    cost = LOSSES[name].function(one(-10_010.0, -10.0), Terms(label_smoothing=0.1))
+    cost = LOSSES[name](one(-10_010.0, -10.0), Terms(label_smoothing=0.1))
     assert cost.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -293,43 +296,43 @@ def test_odds_of_what_is_certain():
 def test_orpo_is_its_parts():
     pairs = made_pairs()
     parts = 0.3 * odds_ratio_loss(pairs) - pairs.chosen_mean
-    torch.testing.assert_close(LOSSES["orpo"].function(pairs, Terms(beta=0.3)), parts)
+    torch.testing.assert_close(LOSSES["orpo"](pairs, Terms(beta=0.3)), parts)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_nan_is_news(name):
     pairs = made_pairs(count=3)
     pairs = replace(pairs, chosen=torch.tensor([-1.0, math.nan, -2.0], dtype=torch.float64))
-    assert LOSSES[name].function(pairs, TERMS).isnan().any()
+    assert LOSSES[name](pairs, TERMS).isnan().any()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_answer_without_tokens_divides_nothing_by_zero(name):
-    costs = LOSSES[name].function(one(0.0, -3.0, 0.0, -2.5, tokens=(0, 4)), Terms(label_smoothing=0.1))
+    costs = LOSSES[name](one(0.0, -3.0, 0.0, -2.5, tokens=(0, 4)), Terms(label_smoothing=0.1))
     assert costs.isfinite().all()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_only_those_that_need_a_reference_ask_for_one(name):
     pairs = replace(made_pairs(), reference_chosen=None, reference_rejected=None)
-    if LOSSES[name].needs_reference:
+    if PREFERENCE_LOSSES[name].needs_reference:
         with pytest.raises(ValueError, match="compares the policy with a reference"):
-            LOSSES[name].function(pairs, TERMS)
+            LOSSES[name](pairs, TERMS)
     else:
-        assert LOSSES[name].function(pairs, TERMS).tolist() == LOSSES[name].function(made_pairs(), TERMS).tolist()
+        assert LOSSES[name](pairs, TERMS).tolist() == LOSSES[name](made_pairs(), TERMS).tolist()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_table_tells_what_a_loss_looks_at(name):
-    loss, pairs = LOSSES[name], made_pairs()
-    costs = loss.function(pairs, TERMS)
+    loss, traits, pairs = LOSSES[name], PREFERENCE_LOSSES[name], made_pairs()
+    costs = loss(pairs, TERMS)
     longer = replace(pairs, chosen_tokens=2 * pairs.chosen_tokens)
-    assert torch.equal(loss.function(longer, TERMS), costs) == (not loss.averages)
+    assert torch.equal(loss(longer, TERMS), costs) == (not traits.averages)
     if name != "exo_pair":  # knows no such loss
-        surer = loss.function(pairs, replace(TERMS, label_smoothing=0.0))
-        assert torch.equal(surer, costs) == (not loss.smooths)
-    alone = [loss.function(cut(pairs, i), TERMS) for i in range(7)]
-    assert torch.allclose(torch.cat(alone), costs) == (not loss.batch_dependent)
+        surer = loss(pairs, replace(TERMS, label_smoothing=0.0))
+        assert torch.equal(surer, costs) == (not traits.smooths)
+    alone = [loss(cut(pairs, i), TERMS) for i in range(7)]
+    assert torch.allclose(torch.cat(alone), costs) == (not traits.batch_dependent)
 
 
 def cut(pairs, i):
@@ -340,13 +343,13 @@ def cut(pairs, i):
 @pytest.mark.parametrize("noise", [-0.1, 0.5, 0.6, math.nan])
 def test_robust_refuses_a_share_that_it_would_divide_by_zero(noise):
     with pytest.raises(ValueError, match=r"from 0 to below 0\.5"):
-        LOSSES["robust"].function(made_pairs(), Terms(label_smoothing=noise))
+        LOSSES["robust"](made_pairs(), Terms(label_smoothing=noise))
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0, math.nan])
 def test_exo_refuses_labels_without_doubt(noise):
     with pytest.raises(ValueError, match="exo_pair takes the logarithm of label_smoothing"):
-        LOSSES["exo_pair"].function(made_pairs(), Terms(label_smoothing=noise))
+        LOSSES["exo_pair"](made_pairs(), Terms(label_smoothing=noise))
 
 
 def test_robust_is_unbiased():
@@ -357,9 +360,9 @@ def test_robust_is_unbiased():
         pairs.chosen_tokens,
     )  # fmt: skip
     terms = Terms(beta=0.4, label_smoothing=noise)
-    right, wrong = (LOSSES["robust"].function(given, terms) for given in (pairs, swapped))
+    right, wrong = (LOSSES["robust"](given, terms) for given in (pairs, swapped))
     torch.testing.assert_close(
-        (1 - noise) * right + noise * wrong, LOSSES["sigmoid"].function(pairs, Terms(beta=0.4)), rtol=1e-10, atol=1e-12
+        (1 - noise) * right + noise * wrong, LOSSES["sigmoid"](pairs, Terms(beta=0.4)), rtol=1e-10, atol=1e-12
     )
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES
 from llf_core.stages.losses import LOSSES, Terms
 from llf_core.stages.losses.length import desensitized_sums
 from llf_core.stages.losses.orpo import odds_ratio_loss
@@ -55,7 +56,7 @@ def test_costs_and_gradients(trainer, name):
     tolerance = 1e-6 if name == "exo_pair" else 1e-10  # TRL holds ε in float32 there
     loss, log_probs = trl_loss(trainer, name, pairs, terms)
     chosen, rejected = (tensor.clone().requires_grad_() for tensor in (pairs.chosen, pairs.rejected))
-    costs = LOSSES[name].function(replace(pairs, chosen=chosen, rejected=rejected), terms)
+    costs = LOSSES[name](replace(pairs, chosen=chosen, rejected=rejected), terms)
     torch.testing.assert_close(costs.mean(), loss, rtol=tolerance, atol=0)
     costs.mean().backward()
     loss.backward()
@@ -64,12 +65,12 @@ def test_costs_and_gradients(trainer, name):
     torch.testing.assert_close(torch.cat((chosen.grad, rejected.grad)), theirs, rtol=tolerance, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", [name for name in IN_TRL if not LOSSES[name].batch_dependent])
+@pytest.mark.parametrize("name", [name for name in IN_TRL if not PREFERENCE_LOSSES[name].batch_dependent])
 def test_each_pair_costs_the_same(trainer, name):
     terms = replace(TERMS, label_smoothing=0.0) if name == "sigmoid" else TERMS
     pairs = made_pairs(seed=5)
     theirs = [trl_loss(trainer, name, cut(pairs, i), terms)[0].item() for i in range(7)]
-    ours = LOSSES[name].function(pairs, terms).tolist()
+    ours = LOSSES[name](pairs, terms).tolist()
     assert ours == pytest.approx(theirs, rel=1e-6 if name == "exo_pair" else 1e-10)
 
 
@@ -91,7 +92,7 @@ def test_length_desensitized_sums(trainer, alpha):
     numbers = torch.cat((2 * torch.arange(7), 2 * torch.arange(7) + 1))
     answers = numbers.repeat_interleave(places.sum(1))
     sums = desensitized_sums(log_probs[places], answers, 7, alpha).view(7, 2)
-    costs = LOSSES["sigmoid"].function(replace(pairs, chosen=sums[:, 0], rejected=sums[:, 1]), Terms())
+    costs = LOSSES["sigmoid"](replace(pairs, chosen=sums[:, 0], rejected=sums[:, 1]), Terms())
     torch.testing.assert_close(costs.mean(), loss, rtol=1e-12, atol=0)
 
 
@@ -107,7 +108,7 @@ def test_simpo():
     pairs = made_pairs()
     their = as_trainer(alpha=0.0, beta=0.37, loss_type="simpo", simpo_gamma=0.8, label_smoothing=0.2)
     costs, _, _ = CPOTrainer.cpo_loss(their, pairs.chosen_mean, pairs.rejected_mean)
-    torch.testing.assert_close(LOSSES["simpo"].function(pairs, TERMS), costs, rtol=1e-12, atol=0)
+    torch.testing.assert_close(LOSSES["simpo"](pairs, TERMS), costs, rtol=1e-12, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore::Warning")

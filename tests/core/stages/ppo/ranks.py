@@ -14,6 +14,7 @@ from llf_core.config import RunConfig
 from llf_core.models import device as devices
 from llf_core.models import plan_device
 from llf_core.runs import RunReader, RunWriter, create_run
+from llf_core.stages.base.stage import make_stage
 from llf_core.training.metrics_callback import MetricsCallback
 from llf_core.training.session import load, make_trainer
 
@@ -25,7 +26,7 @@ config = RunConfig.load(json.loads(os.environ["SETTINGS"]))
 folder = create_run(config.yaml(defaults=True), "rank")
 work = load(folder, config, RunWriter(folder, 1), plan_device(config))
 progress = MetricsCallback(folder, RunWriter(folder, 1))
-trainer = make_trainer(work, config.plugin("stage")(work), progress)
+trainer = make_trainer(work, make_stage(config, work), progress)
 stage = trainer.stage
 trainer.train()
 trained = [one.detach() for one in work.model.parameters() if one.requires_grad]

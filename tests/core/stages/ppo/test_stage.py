@@ -108,7 +108,7 @@ def test_the_gradient_is_that_of_a_plain_implementation(make_work, tiny_model_di
             torch.testing.assert_close(fast[name], parameter.grad, rtol=1e-3, atol=1e-6)
     for name, parameter in stage.roles.value.named_parameters():
         torch.testing.assert_close(head[f"llf_value.inner.{name}"], parameter.grad, rtol=1e-4, atol=1e-6)
-    stage.measures.keep()
+    stage.measures.commit()
     told = stage.measures.take()
     assert 0 < told["clip_fraction"][0] < told["clip_fraction"][1] == len(batch["targets"])
 

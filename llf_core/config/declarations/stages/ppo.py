@@ -1,10 +1,12 @@
-"""The options of PPO, and what they cannot be combined with; no torch, since forms read them."""
+"""Proximal policy optimization (arXiv 1707.06347) on the scores of the model's own completions."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from llf_core.config.declaration import StageDeclaration
 from llf_core.config.option import Names, Section, option
 from llf_core.config.problem import Fix
 from llf_core.config.rule import Rule
@@ -12,10 +14,13 @@ from llf_core.config.rule import Rule
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llf_core.config import RunConfig
+    from llf_core.config.values import ConfigValues
 
 AUTHORIZATION = "LLF_REWARD_AUTHORIZATION"
 """The environment variable with what a reward endpoint is sent as the header of that name."""
+GENERATION_KEYS = (
+    "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length", "num_beams",
+)  # fmt: skip
 MODELS = ("shared", "separate")
 REWARDS = ("lora", "full", "api", "function")
 
@@ -144,12 +149,12 @@ class PPOOptions(Section):
     )
 
 
-def longest_answer(config: RunConfig, prompt: int = 0) -> int:
+def longest_answer(config: ConfigValues, prompt: int = 0) -> int:
     """Most tokens of an answer to a prompt of so many tokens; `max_new_tokens` comes before `max_length`."""
     return config.generation.max_new_tokens or max(1, config.generation.max_length - prompt)
 
 
-def _for_ppo(when: Callable[[RunConfig], bool]) -> Callable[[RunConfig], bool]:
+def _for_ppo(when: Callable[[ConfigValues], bool]) -> Callable[[ConfigValues], bool]:
     return lambda config: config.get("stage") == "ppo" and when(config)
 
 
@@ -162,7 +167,7 @@ def is_address(text: str) -> bool:
         return False
 
 
-def _address(config: RunConfig) -> str:
+def _address(config: ConfigValues) -> str:
     """Of the endpoint; empty where there is none."""
     return str(config.get("reward_model") or "") if config.get("reward_model_type") == "api" else ""
 
@@ -171,7 +176,7 @@ def _tells_secrets(address: str) -> bool:
     return is_address(address) and "@" in urlsplit(address).netloc
 
 
-def _cuts(config: RunConfig) -> list[str]:
+def _cuts(config: ConfigValues) -> list[str]:
     """What keeps answers from being drawn from the whole of the policy."""
     found = []
     if config.generation.top_k:
@@ -318,8 +323,43 @@ RULES = (
     ),
     Rule(
         ("neftune_noise_alpha", "stage"),
-        _for_ppo(lambda c: bool(c.training.neftune_noise_alpha)),
+        _for_ppo(lambda c: bool(c.get("neftune_noise_alpha"))),
         "Noise in the embeddings would move the policy away from the answers that it has written.",
         (Fix("Leave it out", {"neftune_noise_alpha": None}),),
+    ),
+)
+
+
+def _second_model(config: ConfigValues) -> str | None:
+    """The reward model, where it is a model that is loaded here."""
+    loaded = config.get("reward_model") and config.get("reward_model_type") in {"lora", "full"}
+    return "reward_model" if loaded else None
+
+
+PPO = StageDeclaration(
+    name="ppo",
+    label="ppo (proximal policy optimization)",
+    implementation="llf_core.stages.ppo.stage:PPO",
+    options=PPOOptions,
+    rules=RULES,
+    data_kind="prompts",
+    loss_kind="reward",
+    has_reference=True,
+    uses_rewards=True,
+    scored_by_functions=lambda config: bool(config.get("reward_model_type") == "function"),
+    generation_keys=GENERATION_KEYS,
+    second_model=_second_model,
+    completion_limit="max_new_tokens",
+    completion_tokens=longest_answer,
+    other_names=MappingProxyType(
+        {
+            "max_completion_length": "max_new_tokens",
+            "pref_beta": "ppo_kl_coef",
+            "beta": "ppo_kl_coef",
+            "epsilon": "ppo_cliprange",
+            "num_iterations": "ppo_epochs",
+            "kd_temperature": "temperature",
+            "teacher_model": "ref_model",
+        }
     ),
 )

@@ -1,0 +1,220 @@
+"""What a plug-in says of itself before anything heavy is imported: its name, options, rules and traits."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+from llf_core.config.option import Section
+from llf_core.user_error import BAD_CONFIG, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llf_core.config.rule import Rule
+    from llf_core.config.values import ConfigValues
+
+ImplementationT = TypeVar("ImplementationT")
+DataKind = Literal["answers", "pairs", "unpaired_preferences", "prompts", "texts"]
+LossKind = Literal["likelihood", "preference", "reward"]
+
+
+class PluginError(UserError, RuntimeError):
+    """Two plug-ins, or a plug-in and a section, define the same key; or a plug-in is not of its kind."""
+
+    exit_code = BAD_CONFIG
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Declaration:
+    """A plug-in, as forms, rules and the command line see it. Its module imports no torch, transformers or datasets.
+
+    Attributes:
+        name: the value that selects it, such as `lora`.
+        label: its name in a form.
+        implementation: `package.module:Class` of the class that does the work; imported when a run needs it.
+        options: its options; their keys are unique over all sections and plug-ins.
+        rules: combinations of values that do not work, checked whether it is selected or not.
+    """
+
+    kind: ClassVar[str]
+    section: ClassVar[str]
+    key: ClassVar[str]
+
+    name: str
+    label: str
+    implementation: str = ""
+    options: type[Section] = Section
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def selector(self) -> str:
+        """The key whose value selects it."""
+        return self.key
+
+    def selected_by(self, value: object) -> bool:
+        """Whether a value of `selector` selects it."""
+        return value == self.name
+
+    def is_selected(self, config: ConfigValues) -> bool:
+        """Whether a config selects it."""
+        return self.selected_by(config.get(self.selector))
+
+    def load(self, base: type[ImplementationT]) -> type[ImplementationT]:
+        """Imports the implementation.
+
+        Args:
+            base: the abstract class of the kind, such as `llf_core.stages.base.stage.Stage`.
+
+        Raises:
+            PluginError: `implementation` names nothing, or nothing that inherits from `base`.
+        """
+        module, _, name = self.implementation.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise PluginError(
+                f"The {self.kind} {self.name} names {self.implementation or 'no implementation'}, which cannot be "
+                f"imported: {error}. Expected package.module:Class."
+            ) from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise PluginError(
+                f"The {self.kind} {self.name} names {self.implementation}, which is not a subclass of "
+                f"{base.__module__}.{base.__name__}."
+            )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MethodDeclaration(Declaration):
+    """Which parameters are trained; implemented by a `llf_core.methods.method.Method`.
+
+    Attributes:
+        frozen_base: whether the model's own weights stay as they are, so that they may be quantized.
+        adapter: whether the result is an adapter of PEFT, which a run can continue (`adapter_name_or_path`) and
+            `llf runs loss` can load.
+        rank_key: the option that holds the rank of its matrices, which less memory can lower.
+        trained_parameters: estimates how many parameters it trains, from the config and the shape of each weight by
+            name; None where it cannot say without the model.
+    """
+
+    kind: ClassVar[str] = "method"
+    section: ClassVar[str] = "method"
+    key: ClassVar[str] = "finetuning_type"
+
+    frozen_base: bool = False
+    adapter: bool = False
+    rank_key: str | None = None
+    trained_parameters: Callable[[ConfigValues, Mapping[str, tuple[int, ...]]], int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModifierDeclaration(Declaration):
+    """A change to the loaded model beside its method; implemented by a `llf_core.modifiers.modifier.Modifier`.
+
+    Attributes:
+        switch: the key, usually one of its options, that selects it where its value is neither empty, 0 nor false.
+    """
+
+    kind: ClassVar[str] = "modifier"
+    section: ClassVar[str] = "training"
+    key: ClassVar[str] = ""
+
+    switch: str
+
+    @property
+    def selector(self) -> str:
+        """Its switch."""
+        return self.switch
+
+    def selected_by(self, value: object) -> bool:
+        """Whether the value of its switch is neither empty, 0 nor false."""
+        return bool(value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OptimizerDeclaration(Declaration):
+    """An optimizer; implemented by a `llf_core.optimizers.optimizer.Optimizer`, or by transformers under its name.
+
+    Attributes:
+        state_bytes: bytes of state for each trained parameter, for the memory forecast; Adam keeps 8.
+        packages: packages it imports beside torch and transformers.
+    """
+
+    kind: ClassVar[str] = "optimizer"
+    section: ClassVar[str] = "optimizer"
+    key: ClassVar[str] = "optim"
+
+    state_bytes: float = 8.0
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StageDeclaration(Declaration):
+    """A training objective; implemented by a `llf_core.stages.base.stage.Stage`.
+
+    Attributes:
+        data_kind: what its data sets hold.
+        loss_kind: what its loss says, for the doctor: `likelihood` falls and stays above 0, `preference` falls and may
+            reach 0, `reward` says nothing, while the reward does.
+        has_reward_head: whether the model gets a head that computes one number for each completion.
+        generates: whether the trained model is to generate text; else its output head is neither trained nor needed.
+        pads: whether it pads its batches whatever the model allows.
+        compares: whether it compares log-probabilities with those of a reference model (`pref_beta`, …).
+        uses_reference: whether a config's loss needs the log-probabilities of a reference model.
+        has_reference: whether another reference model than the initial one can be named (`ref_model`, …).
+        uses_rewards: whether reward functions can score its completions (`reward_functions`, …).
+        scored_by_functions: of a stage that `uses_rewards`, whether they do in a config.
+        samples_groups: whether it samples a group of completions for each prompt (`num_generations`, …).
+        generation_keys: keys of the section `generation` by which it samples completions.
+        other_names: what it calls the options that other stages have under another name, by that name.
+        second_model: the key of a model that is loaded beside the trained one; None where the config names none.
+        completion_limit: the key that limits the tokens of a completion it samples; empty where it samples none.
+        completion_tokens: most tokens of a completion it samples; 0 where it samples none.
+    """
+
+    kind: ClassVar[str] = "stage"
+    section: ClassVar[str] = "stage"
+    key: ClassVar[str] = "stage"
+
+    data_kind: DataKind = "answers"
+    loss_kind: LossKind = "likelihood"
+    has_reward_head: bool = False
+    generates: bool = True
+    pads: bool = False
+    compares: bool = False
+    uses_reference: Callable[[ConfigValues], bool] = lambda _: False
+    has_reference: bool = False
+    uses_rewards: bool = False
+    scored_by_functions: Callable[[ConfigValues], bool] = lambda _: True
+    samples_groups: bool = False
+    generation_keys: tuple[str, ...] = ()
+    other_names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    second_model: Callable[[ConfigValues], str | None] = lambda _: None
+    completion_limit: str = ""
+    completion_tokens: Callable[[ConfigValues], int] = lambda _: 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FormatDeclaration(Declaration):
+    """A layout of a data set's records; implemented by a `llf_core.data.formats.dataset_format.DatasetFormat`.
+
+    Attributes:
+        layout: `instruction` (columns for prompt and response), `turns` (a list of messages) or `text`.
+        columns: by role in the words of `dataset_info.json`, the name of the column unless the set names another.
+        required: roles that a record cannot do without.
+        ranked: by role, the columns of a preference pair.
+        tags: by tag of `dataset_info.json`, its value unless the set names another.
+    """
+
+    kind: ClassVar[str] = "format"
+    section: ClassVar[str] = "data"
+    key: ClassVar[str] = "dataset_format"
+
+    layout: Literal["instruction", "turns", "text"]
+    columns: Mapping[str, str]
+    required: tuple[str, ...]
+    ranked: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,0 +1,1 @@
+"""Layouts of a data set's records."""

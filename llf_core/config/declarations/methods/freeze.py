@@ -1,0 +1,58 @@
+"""Freeze fine-tuning: some layers are trained, the others stay as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llf_core.config.declaration import MethodDeclaration
+from llf_core.config.option import Names, Section, option
+from llf_core.config.weight_shapes import LAYER, count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.values import ConfigValues
+
+
+class FreezeOptions(Section):
+    """Which layers are trained."""
+
+    freeze_trainable_layers: int = option(
+        2,
+        label="Trained layers",
+        help="Number of last layers to train. A negative number counts from the first layer.",
+        unit="layers",
+        level="basic",
+        source="LLaMA-Factory",
+    )
+    freeze_trainable_modules: Names = option(
+        ("all",),
+        label="Modules inside them",
+        help="Names of the modules to train inside those layers, or `all`.",
+        source="LLaMA-Factory",
+    )
+    freeze_extra_modules: Names | None = option(
+        None,
+        unset="none",
+        label="Modules outside the layers",
+        help="Names of modules outside the layers to train too, such as `embed_tokens`.",
+        source="LLaMA-Factory",
+    )
+
+
+def trained_parameters(config: ConfigValues, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Parameters of the last layers; of the first ones where `freeze_trainable_layers` is below 0."""
+    number = config.options(FreezeOptions).freeze_trainable_layers
+    layers = {name: int(found.group(1)) for name in shapes if (found := LAYER.search(name))}
+    depth = max(layers.values(), default=-1) + 1
+    chosen = range(depth - number, depth) if number > 0 else range(-number)
+    return count({name: shapes[name] for name, layer in layers.items() if layer in chosen})
+
+
+FREEZE = MethodDeclaration(
+    name="freeze",
+    label="freeze (a few layers)",
+    implementation="llf_core.methods.freeze:Freeze",
+    options=FreezeOptions,
+    trained_parameters=trained_parameters,
+)

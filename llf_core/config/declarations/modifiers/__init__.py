@@ -1,0 +1,1 @@
+"""Changes to the loaded model beside its method."""

@@ -1,0 +1,172 @@
+"""Direct preference optimization (arXiv 2305.18290) and its family."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.declarations.stages.preference_losses import PREFERENCE_LOSSES, REFERENCE_FREE, SMOOTHED
+from llf_core.config.option import Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.reference_model import named_reference, names_reference
+from llf_core.config.rule import Rule
+
+if TYPE_CHECKING:
+    from llf_core.config.values import ConfigValues
+
+PAPER_TAU = 0.05
+LEVEL_TAU = (1 - math.log(2)) / 3
+"""At this `discopop_tau` the loss is level where the policy equals its reference: the root of its slope there."""
+
+
+class DPOOptions(Section):
+    """What is made of the log-probabilities of two answers."""
+
+    pref_loss: Literal[
+        "sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo", "robust", "exo_pair", "apo_zero", "apo_down",
+        "sppo_hard", "nca_pair", "bco_pair", "discopop", "aot", "aot_unpaired",
+    ] = option(
+        "sigmoid",
+        label="Preference loss",
+        help="Loss formula. `sigmoid` is DPO's own; `orpo` and `simpo` need no reference model.",
+        choices=tuple(PREFERENCE_LOSSES),
+        level="basic",
+        source="LLaMA-Factory",
+    )  # fmt: skip
+    dpo_label_smoothing: float = option(
+        0.0,
+        label="Label smoothing",
+        help="Assumed probability that the preference of a pair is flipped. 0 trusts all pairs.",
+        minimum=0,
+        below=0.5,
+        source="LLaMA-Factory",
+    )
+    simpo_gamma: float = option(
+        0.5,
+        label="SimPO margin",
+        help="Target reward margin γ of `simpo`.",
+        minimum=0,
+        source="LLaMA-Factory",
+    )
+    discopop_tau: float = option(
+        0.05,
+        label="DiscoPOP temperature",
+        help="Temperature τ of `discopop`: how sharply it switches between its two losses.",
+        above=0,
+        maximum=1,
+        source="Hugging Face",
+    )
+    pref_bco_weight: float = option(
+        0.0,
+        label="BCO loss weight",
+        help="Adds the BCO loss, which looks at each answer alone, with this weight.",
+        minimum=0,
+        source="LLaMA-Factory",
+    )
+    ld_alpha: float | None = option(
+        None,
+        unset="1",
+        label="Length desensitization",
+        help="LD-DPO: weight of tokens beyond the length of the shorter answer. Default: 1.",
+        minimum=0,
+        maximum=1,
+        source="LLaMA-Factory",
+    )
+
+
+def _chosen(config: ConfigValues) -> bool:
+    return config.stage.stage == "dpo"
+
+
+def _one_pair(config: ConfigValues) -> bool:
+    return _chosen(config) and config.training.per_device_train_batch_size == 1
+
+
+RULES = (
+    Rule(
+        ("dpo_label_smoothing", "pref_loss"),
+        lambda c: _chosen(c) and c.get("dpo_label_smoothing") > 0 and c.get("pref_loss") not in SMOOTHED,
+        lambda c: (
+            f"With pref_loss {c.get('pref_loss')} there is no label smoothing, and dpo_label_smoothing is "
+            f"{c.get('dpo_label_smoothing'):g}. Expected 0, or one of {', '.join(SMOOTHED)}."
+        ),
+        (Fix("No smoothing", {"dpo_label_smoothing": 0.0}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+    ),
+    Rule(
+        ("pref_loss", "dpo_label_smoothing"),
+        lambda c: _chosen(c) and c.get("pref_loss") == "exo_pair" and c.get("dpo_label_smoothing") == 0,
+        "With exo_pair the loss takes the logarithm of dpo_label_smoothing, which is 0. Expected a value above 0, "
+        "such as 0.001.",
+        (Fix("Set to 0.001", {"dpo_label_smoothing": 0.001}),),
+    ),
+    Rule(
+        ("ref_model", "pref_loss"),
+        lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and names_reference(c),
+        lambda c: f"The loss {c.get('pref_loss')} compares with no reference, and one is named.",
+        (
+            Fix("Leave the reference out", {"ref_model": None, "ref_model_adapters": None,
+                                            "ref_model_quantization_bit": None}),
+            Fix("Take sigmoid", {"pref_loss": "sigmoid"}),
+        ),
+    ),
+    Rule(
+        ("pref_bco_weight", "pref_loss"),
+        lambda c: _chosen(c) and c.get("pref_loss") in REFERENCE_FREE and c.get("pref_bco_weight") > 0,
+        lambda c: f"BCO compares with a reference, and pref_loss {c.get('pref_loss')} has none.",
+        (Fix("Without BCO", {"pref_bco_weight": 0.0}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+    ),
+    Rule(
+        ("discopop_tau", "pref_loss"),
+        lambda c: _chosen(c) and c.get("pref_loss") == "discopop" and c.get("discopop_tau") < LEVEL_TAU,
+        lambda c: (
+            f"With discopop_tau {c.get('discopop_tau'):g}"
+            f"{', as in its paper' if c.get('discopop_tau') == PAPER_TAU else ''}, discopop begins uphill: where "
+            "the policy equals its reference, it makes the chosen answer less likely. Above "
+            f"{LEVEL_TAU:.3f} it does not."
+        ),
+        (Fix("Set to 0.2", {"discopop_tau": 0.2}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+        severity="warning",
+    ),
+    Rule(
+        ("ld_alpha", "pref_loss"),
+        lambda c: _chosen(c) and c.get("ld_alpha") is not None and PREFERENCE_LOSSES[c.get("pref_loss")].averages,
+        lambda c: (
+            "With ld_alpha the tokens by which one answer is longer weigh less, and pref_loss "
+            f"{c.get('pref_loss')} looks at means over tokens: longer answers gain nothing there."
+        ),
+        (Fix("Leave it out", {"ld_alpha": None}), Fix("Take sigmoid", {"pref_loss": "sigmoid"})),
+    ),
+    Rule(
+        ("per_device_train_batch_size", "pref_loss"),
+        lambda c: _one_pair(c) and PREFERENCE_LOSSES[c.get("pref_loss")].batch_dependent,
+        lambda c: (
+            f"The loss {c.get('pref_loss')} compares the pairs of a micro-batch with each other, and this one has "
+            "one pair."
+        ),
+        (Fix("Set to 4", {"per_device_train_batch_size": 4}),),
+        severity="warning",
+    ),
+    Rule(
+        ("precompute_ref_log_probs", "pref_loss"),
+        lambda c: _chosen(c) and bool(c.get("precompute_ref_log_probs")) and c.get("pref_loss") in REFERENCE_FREE,
+        lambda c: f"The loss {c.get('pref_loss')} compares with no reference, so no reference model is used.",
+        (Fix("Leave it out", {"precompute_ref_log_probs": None}),),
+        severity="note",
+    ),
+)  # fmt: skip
+DPO = StageDeclaration(
+    name="dpo",
+    label="dpo (direct preference optimization)",
+    implementation="llf_core.stages.dpo.stage:DPO",
+    options=DPOOptions,
+    rules=RULES,
+    data_kind="pairs",
+    loss_kind="preference",
+    compares=True,
+    has_reference=True,
+    uses_reference=lambda config: PREFERENCE_LOSSES[config.get("pref_loss")].needs_reference,
+    second_model=named_reference,
+    other_names=MappingProxyType({"beta": "pref_beta", "ppo_kl_coef": "pref_beta", "teacher_model": "ref_model"}),
+)

@@ -1,0 +1,42 @@
+"""Reward models (Bradley-Terry)."""
+
+from __future__ import annotations
+
+from llf_core.config.declaration import StageDeclaration
+from llf_core.config.option import Section, option
+from llf_core.config.problem import Fix
+from llf_core.config.rule import Rule
+
+
+class RMOptions(Section):
+    """What a reward model is trained for beside the order of its pairs."""
+
+    center_rewards_coefficient: float | None = option(
+        None,
+        unset="none",
+        label="Reward centering",
+        help="Weight of a term that keeps the rewards of a pair around zero. Typical: 0.01.",
+        above=0,
+        source="Hugging Face",
+    )
+
+
+RULES = (
+    Rule(
+        ("watched_prompts", "stage"),
+        lambda c: c.stage.stage == "rm" and bool(c.generation.watched_prompts),
+        "A reward model scores answers and writes none, so there is nothing to watch.",
+        (Fix("Leave them out", {"watched_prompts": None}),),
+    ),
+)
+RM = StageDeclaration(
+    name="rm",
+    label="rm (reward model)",
+    implementation="llf_core.stages.rm:RM",
+    options=RMOptions,
+    rules=RULES,
+    data_kind="pairs",
+    loss_kind="preference",
+    has_reward_head=True,
+    generates=False,
+)

@@ -1,0 +1,81 @@
+"""The values of a config, by section and by key: what rules and declarations look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llf_core.config.option import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.config.data import Data
+    from llf_core.config.generation import Generation
+    from llf_core.config.launch import Launch
+    from llf_core.config.method import MethodSection
+    from llf_core.config.model import Model
+    from llf_core.config.optimizer import OptimizerSection
+    from llf_core.config.stage import StageSection
+    from llf_core.config.training import Training
+
+OptionsT = TypeVar("OptionsT", bound=Section)
+
+
+@dataclass(frozen=True, repr=False)
+class ConfigValues:
+    """All values of a config, in sections; `llf_core.config.RunConfig` adds how one is read and written.
+
+    Attributes:
+        model: which model, and how it is loaded.
+        data: the data sets, and how they are rendered.
+        method: which parameters are trained.
+        optimizer: optimizer, learning rate and schedule.
+        stage: the training objective.
+        training: length, batch size, evaluation, checkpoints.
+        generation: how completions are sampled.
+        launch: how the process starts.
+        plugin_options: options of every plug-in, selected or not, by `kind.name`; `options` reads them.
+    """
+
+    model: Model
+    data: Data
+    method: MethodSection
+    optimizer: OptimizerSection
+    stage: StageSection
+    training: Training
+    generation: Generation
+    launch: Launch
+    plugin_options: Mapping[str, Section]
+
+    def get(self, key: str) -> Any:
+        """The value of a key of any section or plug-in.
+
+        Raises:
+            KeyError: there is no such key.
+        """
+        return self._by_key[key]
+
+    def options(self, options: type[OptionsT]) -> OptionsT:
+        """The options of a plug-in, selected or not.
+
+        Args:
+            options: the class of its options, as its declaration names it.
+
+        Raises:
+            KeyError: no installed plug-in has options of that class.
+        """
+        for found in self.plugin_options.values():
+            if isinstance(found, options):
+                return found
+        raise KeyError(options.__name__)
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, Any]:
+        sections = [getattr(self, one.name) for one in fields(ConfigValues) if one.name != "plugin_options"]
+        return {
+            key: getattr(owner, key)
+            for owner in (*sections, *self.plugin_options.values())
+            for key in type(owner).model_fields
+        }

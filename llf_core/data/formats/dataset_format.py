@@ -1,0 +1,30 @@
+"""The base class of the formats of a data set's records."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llf_core.data.formats.conversation import Conversation
+
+
+class DatasetFormat(ABC):
+    """Reads the records of a data set; declared by a `llf_core.config.declaration.FormatDeclaration`."""
+
+    @staticmethod
+    @abstractmethod
+    def align(row: Mapping[str, Any], columns: Mapping[str, str], tags: Mapping[str, str]) -> Conversation:
+        """The conversation of one record.
+
+        Args:
+            row: one record: the value of each column.
+            columns: by role in the words of `dataset_info.json` (`prompt`, `messages`, `chosen`, …), the column that
+                holds it.
+            tags: by tag of `dataset_info.json` (`role_tag`, …), the set's own value.
+
+        Raises:
+            BadExample: the record holds no conversation.
+        """

@@ -1,0 +1,47 @@
+"""The base class of the methods: which parameters of a model are trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from llf_core.config.registry import method_of
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from llf_core.config import RunConfig
+
+
+class Method(ABC):
+    """Which parameters are trained; declared by a `llf_core.config.declaration.MethodDeclaration`.
+
+    Args:
+        config: the run's config.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def apply(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+        """Sets which parameters are trained.
+
+        A method whose declaration is an `adapter` begins with `llf_core.methods.peft_adapter.begin_adapter`, which
+        continues with an adapter of `adapter_name_or_path` where there is one.
+
+        Args:
+            model: all parameters as they were loaded.
+
+        Returns:
+            The model, or the PEFT model around it, with `requires_grad` set on every parameter.
+
+        Raises:
+            ModelError: the method does not fit the model.
+        """
+
+
+def apply_method(model: PreTrainedModel, config: RunConfig) -> PreTrainedModel | PeftModel:
+    """Applies the method that a config selects, see `Method.apply`."""
+    return method_of(config).load(Method)(config).apply(model)

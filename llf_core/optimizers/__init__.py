@@ -1,0 +1,1 @@
+"""Optimizers that are not built by transformers itself: one file each."""

@@ -1,0 +1,38 @@
+"""What a stage measures beside its loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Number = Tensor | float
+
+
+class Measures:
+    """Sums and counts by name, so that any number of parts, on any number of ranks, gives one mean."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[str, Number, Number]] = []
+        self._committed: dict[str, tuple[Number, Number]] = {}
+
+    def add(self, name: str, total: Number, count: Number) -> None:
+        """Adds a sum and the number of values it is of: numbers, or scalar tensors without a graph."""
+        self._pending.append((name, total, count))
+
+    def rollback(self) -> None:
+        """Forgets what was added since `commit`: it is computed again."""
+        self._pending.clear()
+
+    def commit(self) -> None:
+        """Keeps what was added: the step that it belongs to is complete."""
+        for name, total, count in self._pending:
+            before = self._committed.get(name, (0, 0))
+            self._committed[name] = (before[0] + total, before[1] + count)
+        self._pending.clear()
+
+    def take(self) -> dict[str, tuple[float, float]]:
+        """The committed sums and counts since the last call, by name."""
+        taken, self._committed = self._committed, {}
+        return {name: (float(total), float(count)) for name, (total, count) in taken.items()}
