@@ -20,7 +20,7 @@ RIGHT = {"model_name_or_path": "smollm2-135m-instruct", "dataset": "llf_demo", "
 
 
 @pytest.fixture
-def is_on_this_host(tmp_path, monkeypatch):
+def here(tmp_path, monkeypatch):
     """A working directory with a data set."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
